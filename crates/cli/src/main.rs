@@ -1,0 +1,2 @@
+//! The `invaspread` program.
+fn main() {}

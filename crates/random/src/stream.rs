@@ -1,0 +1,194 @@
+//! A stream of draws keyed by seed, purpose, epoch and index.
+
+use crate::philox4x32_10;
+
+/// What a draw is for. Two purposes never share numbers, so adding a draw in one place moves nothing elsewhere.
+///
+/// The discriminants are part of every run's identity: append, never renumber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Purpose {
+    /// Initial weights; index is the parameter's number.
+    Initialise = 0,
+    /// The order of the training images within an epoch.
+    Shuffle = 1,
+    /// Augmentation parameters; index is `2 * image + view`.
+    Augment = 2,
+    /// Which images a stratified subset keeps; index is the class.
+    Subset = 3,
+    /// NCE's noise instances; index is the step within the epoch.
+    NegativeNoise = 4,
+    /// Initial entries of a memory bank; index is the row.
+    MemoryBank = 5,
+    /// k-means seeding; index is the restart.
+    KMeans = 6,
+    /// Balanced sampling over clusters.
+    ClusterSampling = 7,
+    /// A classifier head made anew.
+    ClassifierHead = 8,
+    /// The random negative of a triplet; index is the step within the epoch.
+    TripletNegative = 9,
+    /// Pixels of a generated image; index is the image.
+    Synthetic = 10,
+    /// Random projections.
+    Projection = 11,
+    /// Resampling for confidence intervals.
+    Bootstrap = 12,
+}
+
+/// An endless sequence of draws; equal keys give equal sequences.
+///
+/// ```
+/// use invaspread_random::{Purpose, Stream};
+/// let mut a = Stream::new(0, Purpose::Augment, 3, 17);
+/// let mut b = Stream::new(0, Purpose::Augment, 3, 17);
+/// assert_eq!(a.uniform().to_bits(), b.uniform().to_bits());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Stream {
+    key: [u32; 2],
+    /// Block number, epoch, low index word, high index bits with the purpose.
+    counter: [u32; 4],
+    words: [u32; 4],
+    used: usize,
+}
+
+impl Stream {
+    /// The stream of `(seed, purpose, epoch, index)`.
+    ///
+    /// # Panics
+    /// If `epoch` needs more than 32 bits or `index` more than 48: a caller's bug, as neither comes from data.
+    pub fn new(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> Self {
+        assert!(index < 1 << 48, "stream index {index} needs more than 48 bits");
+        let epoch = u32::try_from(epoch).expect("an epoch needs no more than 32 bits");
+        let high = ((index >> 32) as u32) << 16 | u32::from(purpose as u16);
+        Self {
+            key: [seed as u32, (seed >> 32) as u32],
+            counter: [0, epoch, index as u32, high],
+            words: [0; 4],
+            used: 4,
+        }
+    }
+
+    /// 32 uniformly random bits.
+    pub fn next_u32(&mut self) -> u32 {
+        if self.used == 4 {
+            self.words = philox4x32_10(self.counter, self.key);
+            self.counter[0] = self.counter[0].checked_add(1).expect("a stream holds 2^34 words");
+            self.used = 0;
+        }
+        self.used += 1;
+        self.words[self.used - 1]
+    }
+
+    /// 64 uniformly random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        u64::from(self.next_u32()) | u64::from(self.next_u32()) << 32
+    }
+
+    /// Uniform in `[0, 1)`, with all 53 bits of an f64.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in `[low, high)`.
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// True with probability `p`.
+    pub fn chance(&mut self, p: f64) -> bool {
+        self.uniform() < p
+    }
+
+    /// Uniform in `0..n` without bias (Lemire's multiply and reject).
+    ///
+    /// # Panics
+    /// If `n` is zero or above 2^32.
+    pub fn below(&mut self, n: usize) -> usize {
+        assert!(n > 0 && n as u64 <= 1 << 32, "cannot draw below {n}");
+        let n = n as u64;
+        let reject_under = (1u64 << 32) % n;
+        loop {
+            let product = u64::from(self.next_u32()) * n;
+            if product & 0xffff_ffff >= reject_under {
+                return (product >> 32) as usize;
+            }
+        }
+    }
+
+    /// Standard normal (Box and Muller's cosine branch; the sine is not kept, so each draw uses exactly four words).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    /// Puts `items` into a uniformly random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+
+    /// A uniformly random order of `0..n`.
+    pub fn permutation(&mut self, n: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        self.shuffle(&mut order);
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_do_not_share_numbers() {
+        let first = |seed, purpose, epoch, index| Stream::new(seed, purpose, epoch, index).next_u64();
+        let base = first(1, Purpose::Augment, 2, 3);
+        assert_ne!(base, first(2, Purpose::Augment, 2, 3));
+        assert_ne!(base, first(1, Purpose::Shuffle, 2, 3));
+        assert_ne!(base, first(1, Purpose::Augment, 3, 3));
+        assert_ne!(base, first(1, Purpose::Augment, 2, 3 + (1 << 32)));
+    }
+
+    #[test]
+    fn uniform_and_normal_have_their_moments() {
+        let mut stream = Stream::new(7, Purpose::Bootstrap, 0, 0);
+        let n = 200_000;
+        let (mut mean, mut square, mut normal_mean, mut normal_square) = (0.0, 0.0, 0.0, 0.0);
+        for _ in 0..n {
+            let (u, z) = (stream.uniform(), stream.normal());
+            assert!((0.0..1.0).contains(&u));
+            mean += u;
+            square += u * u;
+            normal_mean += z;
+            normal_square += z * z;
+        }
+        let n = f64::from(n);
+        assert!((mean / n - 0.5).abs() < 0.004, "{}", mean / n);
+        assert!((square / n - 1.0 / 3.0).abs() < 0.004);
+        assert!((normal_mean / n).abs() < 0.01);
+        assert!((normal_square / n - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn below_is_even() {
+        let mut stream = Stream::new(11, Purpose::Bootstrap, 0, 1);
+        let mut counts = [0u32; 7];
+        for _ in 0..70_000 {
+            counts[stream.below(7)] += 1;
+        }
+        assert!(counts.iter().all(|c| c.abs_diff(10_000) < 500), "{counts:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_permutation_holds_every_number_once(seed: u64, n in 0usize..300) {
+            let mut order = Stream::new(seed, Purpose::Shuffle, 0, 0).permutation(n);
+            order.sort_unstable();
+            prop_assert_eq!(order, (0..n as u32).collect::<Vec<_>>());
+        }
+    }
+}

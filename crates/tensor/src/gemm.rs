@@ -1,0 +1,103 @@
+//! Matrix products on row-major slices, f32 or f64, by the `gemm` crate on rayon's threads.
+//!
+//! The names say which operand is transposed, as BLAS does: `nn` is A B, `nt` is A Bᵀ, `tn` is Aᵀ B. Every element is one sum
+//! over k in a fixed order, so the thread count does not change it.
+
+use gemm::Parallelism;
+
+/// A type that a product can be taken in.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Additive identity.
+    const ZERO: Self;
+    /// Multiplicative identity.
+    const ONE: Self;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
+
+impl Element for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
+
+/// `out (m x n) = a (m x k) · b (k x n)`.
+///
+/// # Panics
+/// If a slice's length is not what its shape says.
+pub fn nn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
+    assert_eq!((a.len(), b.len(), out.len()), (m * k, k * n, m * n), "gemm nn {m} x {n} x {k}");
+    product([m, n, k], (a, [k, 1]), (b, [n, 1]), out);
+}
+
+/// `out (m x n) = a (m x k) · b (n x k)ᵀ`.
+///
+/// # Panics
+/// If a slice's length is not what its shape says.
+pub fn nt<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
+    assert_eq!((a.len(), b.len(), out.len()), (m * k, n * k, m * n), "gemm nt {m} x {n} x {k}");
+    product([m, n, k], (a, [k, 1]), (b, [1, k]), out);
+}
+
+/// `out (m x n) = a (k x m)ᵀ · b (k x n)`.
+///
+/// # Panics
+/// If a slice's length is not what its shape says.
+pub fn tn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
+    assert_eq!((a.len(), b.len(), out.len()), (k * m, k * n, m * n), "gemm tn {m} x {n} x {k}");
+    product([m, n, k], (a, [1, m]), (b, [n, 1]), out);
+}
+
+/// The product of two strided operands; strides are `[row, column]` in elements.
+fn product<T: Element>([m, n, k]: [usize; 3], a: (&[T], [usize; 2]), b: (&[T], [usize; 2]), out: &mut [T]) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        out.fill(T::ZERO);
+        return;
+    }
+    let stride = |s: usize| s as isize;
+    // SAFETY: the callers checked that the slices hold m x k, k x n and m x n elements under these strides, `out` is borrowed
+    // mutably and so overlaps neither operand, and `read_dst` is false, so `out` is only written.
+    #[expect(unsafe_code, reason = "the gemm crate's entry point takes raw pointers")]
+    unsafe {
+        gemm::gemm(
+            m, n, k,
+            out.as_mut_ptr(), 1, stride(n), false,
+            a.0.as_ptr(), stride(a.1[1]), stride(a.1[0]),
+            b.0.as_ptr(), stride(b.1[1]), stride(b.1[0]),
+            T::ZERO, T::ONE, false, false, false,
+            Parallelism::Rayon(0),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{nn, nt, tn};
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_three_loops(m in 1usize..20, n in 1usize..20, k in 1usize..40, seed: u64) {
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let mut draw = |len: usize| (0..len).map(|_| stream.normal()).collect::<Vec<f64>>();
+            let (a, b) = (draw(m * k), draw(k * n));
+            let mut want = vec![0.0; m * n];
+            for i in 0..m { for j in 0..n { for l in 0..k { want[i * n + j] += a[i * k + l] * b[l * n + j]; } } }
+            let transpose = |x: &[f64], rows: usize, columns: usize| -> Vec<f64> {
+                (0..columns * rows).map(|i| x[i % rows * columns + i / rows]).collect()
+            };
+            let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+            let mut got = [vec![9.0; m * n], vec![9.0; m * n], vec![9.0; m * n]];
+            nn(m, n, k, &a, &b, &mut got[0]);
+            nt(m, n, k, &a, &bt, &mut got[1]);
+            tn(m, n, k, &at, &b, &mut got[2]);
+            for got in got { for (g, w) in got.iter().zip(&want) { prop_assert!((g - w).abs() < 1e-12); } }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! What candle lacks or does slowly, as candle custom ops.
+pub mod gemm;
