@@ -1,2 +1,26 @@
-//! What candle lacks or does slowly, as candle custom ops.
+//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, pooling and L2 normalisation with exact
+//! gradients, SGD with momentum, seeded initialisers, and the matrix products that losses and metrics use.
+//!
+//! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, by kernels for the widest
+//! vectors of the machine, and f64, by plain code for gradient checks. `unsafe` code lives in this crate alone.
+
+mod batch_norm;
+mod conv2d;
 pub mod gemm;
+pub mod gradient_check;
+pub mod initialise;
+mod l2_normalize;
+mod memory;
+mod pool;
+mod sgd;
+mod simd;
+mod storage;
+
+pub use batch_norm::{BatchNormConfig, Statistics, batch_norm, batch_norm_with};
+pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
+pub use l2_normalize::l2_normalize;
+pub use memory::keep_freed_memory;
+pub use pool::{PoolConfig, avg_pool2d, max_pool2d};
+pub use sgd::{Sgd, SgdConfig};
+pub use simd::{InstructionSet, instruction_set};
+pub use storage::{with_f32, with_f64};

@@ -1,0 +1,278 @@
+//! ResNet-18, -34 and -50 with the CIFAR stem and the paper's embedding head (section 4.1; the released code's
+//! `models/resnet_cifar.py`).
+//!
+//! Image (N, 32, 32, 3) -> 3x3 convolution to `width` channels, batch norm, ReLU, no pooling -> four stages of residual blocks of
+//! `width` times 1, 2, 4, 8 channels and strides 1, 2, 2, 2 (times four more channels in ResNet-50's bottlenecks) -> average pool ->
+//! linear layer with bias to `embedding` values -> division by their length. Names are those of the released code's state dict:
+//! `conv1`, `bn1`, `layer1.0.conv1`, ..., `layer2.0.shortcut.0`, `linear`.
+
+use crate::layer::{ConvNorm, ConvSize, Pass};
+use crate::weights::{LoadReport, WeightError, to_pytorch_layout, to_our_layout};
+use candle_core::{DType, Result, Tensor, Var, bail};
+use invaspread_tensor::initialise::{Defaults, Initialiser};
+use invaspread_tensor::{Algorithm, PoolConfig, avg_pool2d, l2_normalize};
+use std::collections::HashMap;
+
+/// What a ResNet is built from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResNetConfig {
+    /// Layers as the paper by He et al. counts them: 18, 34 or 50.
+    pub depth: usize,
+    /// Channels of the first stage; 64 in the paper.
+    pub width: usize,
+    /// Length of the embedding; 128 in the paper.
+    pub embedding: usize,
+    /// Side of the average pool; 4 for 32x32 images.
+    pub pool: usize,
+    /// Images whose batch-norm statistics are taken together in training; 0 for the whole batch.
+    pub batch_norm_chunk: usize,
+    /// Which release's defaults initial weights follow.
+    pub initial: Defaults,
+    /// Which convolution algorithms may be used.
+    pub algorithm: Algorithm,
+    /// f32, or f64 for checks.
+    pub dtype: DType,
+}
+
+impl Default for ResNetConfig {
+    /// The network of the paper's CIFAR-10 experiments.
+    fn default() -> Self {
+        Self {
+            depth: 18,
+            width: 64,
+            embedding: 128,
+            pool: 4,
+            batch_norm_chunk: 0,
+            initial: Defaults::default(),
+            algorithm: Algorithm::default(),
+            dtype: DType::F32,
+        }
+    }
+}
+
+/// Whether batch norm uses the batch's own statistics (and updates the running ones), or the running ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Differentiable; batch statistics.
+    Train,
+    /// Not differentiable; running statistics.
+    Evaluate,
+}
+
+/// What a network says of a batch.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// (N, C): the pooled features before the linear layer.
+    pub pooled: Tensor,
+    /// (N, E): the linear layer's output, of any length.
+    pub projection: Tensor,
+    /// (N, E): the projection divided by its length.
+    pub embedding: Tensor,
+}
+
+/// A residual network with its weights.
+pub struct ResNet {
+    config: ResNetConfig,
+    stem: ConvNorm,
+    blocks: Vec<Block>,
+    /// (E, C)
+    linear_weight: Var,
+    linear_bias: Var,
+}
+
+struct Block {
+    convs: Vec<ConvNorm>,
+    shortcut: Option<ConvNorm>,
+}
+
+impl Block {
+    fn new(prefix: &str, from: usize, channels: usize, stride: usize, bottleneck: bool, initialiser: &mut Initialiser) -> Result<Self> {
+        let to = if bottleneck { 4 * channels } else { channels };
+        let sizes = if bottleneck {
+            vec![(from, channels, 1, 1), (channels, channels, 3, stride), (channels, to, 1, 1)]
+        } else {
+            vec![(from, channels, 3, stride), (channels, channels, 3, 1)]
+        };
+        let convs = sizes
+            .into_iter()
+            .enumerate()
+            .map(|(i, (from, to, kernel, stride))| {
+                let size = ConvSize { from, to, kernel, stride };
+                let number = i + 1;
+                ConvNorm::new(&format!("{prefix}.conv{number}"), &format!("{prefix}.bn{number}"), size, initialiser)
+            })
+            .collect::<Result<_>>()?;
+        let shortcut = if stride != 1 || from != to {
+            let size = ConvSize { from, to, kernel: 1, stride };
+            Some(ConvNorm::new(&format!("{prefix}.shortcut.0"), &format!("{prefix}.shortcut.1"), size, initialiser)?)
+        } else {
+            None
+        };
+        Ok(Self { convs, shortcut })
+    }
+
+    fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        let shortcut = match &self.shortcut {
+            Some(layer) => layer.forward(x, None, false, pass)?,
+            None => x.clone(),
+        };
+        let (last, first) = self.convs.split_last().expect("a block has convolutions");
+        let mut inner = x.clone();
+        for layer in first {
+            inner = layer.forward(&inner, None, true, pass)?;
+        }
+        last.forward(&inner, Some(&shortcut), true, pass)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
+        self.convs.iter().chain(&self.shortcut)
+    }
+}
+
+impl ResNet {
+    /// A network with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the depth is not 18, 34 or 50, or a size is zero.
+    pub fn new(config: ResNetConfig, seed: u64) -> Result<Self> {
+        let (stages, bottleneck) = match config.depth {
+            18 => ([2, 2, 2, 2], false),
+            34 => ([3, 4, 6, 3], false),
+            50 => ([3, 4, 6, 3], true),
+            other => bail!("model.depth: found {other}, expected 18, 34 or 50"),
+        };
+        if config.width == 0 || config.embedding == 0 || config.pool == 0 {
+            bail!("model: width, embedding and pool must be at least 1, found {config:?}")
+        }
+        let mut initialiser = Initialiser::new(seed, config.initial, config.dtype);
+        let size = ConvSize { from: 3, to: config.width, kernel: 3, stride: 1 };
+        let stem = ConvNorm::new("conv1", "bn1", size, &mut initialiser)?;
+        let mut blocks = Vec::new();
+        let mut from = config.width;
+        for (stage, count) in stages.into_iter().enumerate() {
+            let channels = config.width << stage;
+            for i in 0..count {
+                let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                let prefix = format!("layer{}.{i}", stage + 1);
+                blocks.push(Block::new(&prefix, from, channels, stride, bottleneck, &mut initialiser)?);
+                from = if bottleneck { 4 * channels } else { channels };
+            }
+        }
+        Ok(Self {
+            stem,
+            blocks,
+            linear_weight: Var::from_tensor(&initialiser.uniform_fan_in((config.embedding, from), from)?)?,
+            linear_bias: Var::from_tensor(&initialiser.uniform_fan_in(config.embedding, from)?)?,
+            config,
+        })
+    }
+
+    /// What the network was built from.
+    pub fn config(&self) -> &ResNetConfig {
+        &self.config
+    }
+
+    /// Embeds a batch of images (N, H, W, 3).
+    ///
+    /// # Errors
+    /// If the shape does not fit: after pooling, one value per channel must be left.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
+        let pass = Pass {
+            train: mode == Mode::Train,
+            batch_norm_chunk: self.config.batch_norm_chunk,
+            algorithm: self.config.algorithm,
+        };
+        let mut x = self.stem.forward(x, None, true, pass)?;
+        for block in &self.blocks {
+            x = block.forward(&x, pass)?;
+        }
+        let map = x.dims().to_vec();
+        let pooled = avg_pool2d(&x, PoolConfig::square(self.config.pool))?;
+        if pooled.dims()[1..3] != [1, 1] {
+            bail!(
+                "model.pool: a {0}x{0} pool leaves {1}x{2} of the {3}x{4} map, expected 1x1; set model.pool to {3}",
+                self.config.pool, pooled.dims()[1], pooled.dims()[2], map[1], map[2]
+            )
+        }
+        let pooled = pooled.flatten_from(1)?;
+        let (weight, bias) = match mode {
+            Mode::Train => (self.linear_weight.as_tensor().clone(), self.linear_bias.as_tensor().clone()),
+            Mode::Evaluate => (self.linear_weight.as_detached_tensor(), self.linear_bias.as_detached_tensor()),
+        };
+        let projection = candle_nn::Linear::new(weight, Some(bias));
+        let projection = candle_nn::Module::forward(&projection, &pooled)?;
+        let embedding = l2_normalize(&projection)?;
+        Ok(Output { pooled, projection, embedding })
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
+        std::iter::once(&self.stem).chain(self.blocks.iter().flat_map(Block::layers))
+    }
+
+    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    pub fn parameters(&self) -> Vec<(String, Var)> {
+        let mut parameters: Vec<_> = self.layers().flat_map(ConvNorm::parameters).collect();
+        parameters.push(("linear.weight".into(), self.linear_weight.clone()));
+        parameters.push(("linear.bias".into(), self.linear_bias.clone()));
+        parameters
+    }
+
+    /// Parameters and running statistics under PyTorch's names, in its order and layouts.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut entries = Vec::new();
+        for layer in self.layers() {
+            for (name, parameter) in layer.parameters() {
+                entries.push((name, to_pytorch_layout(&parameter)?));
+            }
+            entries.extend(layer.buffers()?);
+        }
+        entries.push(("linear.weight".into(), self.linear_weight.as_detached_tensor().copy()?));
+        entries.push(("linear.bias".into(), self.linear_bias.as_detached_tensor().copy()?));
+        Ok(entries)
+    }
+
+    /// Takes up weights under PyTorch's names and in its layouts; a leading `module.` (DataParallel) is dropped.
+    ///
+    /// Counts of batches may be missing; everything else must be there and of the right shape. Nothing is changed if an entry is
+    /// missing or misshapen. Entries of other names are left over and listed.
+    ///
+    /// # Errors
+    /// Names every missing and every misshapen entry.
+    pub fn load_state_dict(&self, weights: &HashMap<String, Tensor>) -> std::result::Result<LoadReport, WeightError> {
+        let find = |name: &str| weights.get(name).or_else(|| weights.get(&format!("module.{name}"))).cloned();
+        let wanted = self.state_dict()?;
+        let mut missing = Vec::new();
+        let mut misshapen = Vec::new();
+        for (name, like) in &wanted {
+            match find(name) {
+                None if name.ends_with("num_batches_tracked") => {}
+                None => missing.push(name.clone()),
+                Some(found) if found.dims() != like.dims() && found.elem_count() != 1 => misshapen.push(format!(
+                    "{name}: found {:?}, expected {:?}", found.dims(), like.dims()
+                )),
+                Some(found) if found.elem_count() != like.elem_count() => misshapen.push(format!(
+                    "{name}: found {:?}, expected {:?}", found.dims(), like.dims()
+                )),
+                Some(_) => {}
+            }
+        }
+        if !missing.is_empty() || !misshapen.is_empty() {
+            return Err(WeightError::Mismatch { missing, misshapen });
+        }
+        for (name, parameter) in self.parameters() {
+            if let Some(found) = find(&name) {
+                parameter.set(&to_our_layout(&found)?.to_dtype(self.config.dtype)?)?;
+            }
+        }
+        for layer in self.layers() {
+            layer.load_buffers(find)?;
+        }
+        let known = |name: &str| wanted.iter().any(|(w, _)| w == name.strip_prefix("module.").unwrap_or(name));
+        let mut left_over: Vec<String> = weights.keys().filter(|name| !known(name)).cloned().collect();
+        left_over.sort();
+        Ok(LoadReport { loaded: wanted.len(), left_over })
+    }
+}

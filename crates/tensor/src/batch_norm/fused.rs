@@ -1,0 +1,280 @@
+//! Batch norm (+ residual) (+ ReLU) in two passes over the data forward and two backward.
+//!
+//! Rows are cut into blocks of a size that depends on the channel count alone. Each block is summed in f32 and the blocks are
+//! added up in f64 in their order, so the sums are the same on any number of threads. The variance is that of the values less the
+//! first row, which keeps a large mean from swallowing it.
+
+#![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
+#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+
+use super::Statistics;
+use crate::simd::{Kernel, SharedMut, Vector, dispatch};
+use rayon::prelude::*;
+
+/// Channel counts that the kernels take.
+pub(crate) fn fits(channels: usize) -> bool {
+    channels.is_multiple_of(16)
+}
+
+fn block_len(channels: usize) -> usize {
+    (8192 / channels).max(16) * channels
+}
+
+/// Two sums for each channel, over one block.
+type Sums = (Vec<f32>, Vec<f32>);
+
+/// Adds up the blocks' sums in their order.
+fn add_up(blocks: Vec<Sums>, channels: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut total = (vec![0.0; channels], vec![0.0; channels]);
+    for (first, second) in blocks {
+        for c in 0..channels {
+            total.0[c] += f64::from(first[c]);
+            total.1[c] += f64::from(second[c]);
+        }
+    }
+    total
+}
+
+struct Moments<'a> {
+    x: &'a [f32],
+    origin: &'a [f32],
+    sums: &'a mut Sums,
+}
+
+impl Kernel for Moments<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let channels = self.origin.len();
+        let rows = self.x.len() / channels;
+        for c in (0..channels).step_by(V::LANES) {
+            // SAFETY: c + LANES <= channels, as channels is a multiple of 16, and every row is inside x.
+            unsafe {
+                let origin = V::load(self.origin.as_ptr().add(c));
+                let (mut sum, mut square) = (V::zero(), V::zero());
+                for r in 0..rows {
+                    let x = V::load(self.x.as_ptr().add(r * channels + c)).sub(origin);
+                    sum = sum.add(x);
+                    square = x.mul_add(x, square);
+                }
+                sum.store(self.sums.0.as_mut_ptr().add(c));
+                square.store(self.sums.1.as_mut_ptr().add(c));
+            }
+        }
+    }
+}
+
+/// Mean and biased variance of each channel of `x` (rows, channels).
+pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
+    let origin = &x[..channels];
+    let blocks = x
+        .par_chunks(block_len(channels))
+        .map(|x| {
+            let mut sums = (vec![0.0; channels], vec![0.0; channels]);
+            dispatch(Moments { x, origin, sums: &mut sums });
+            sums
+        })
+        .collect();
+    let rows = (x.len() / channels) as f64;
+    let (sum, square) = add_up(blocks, channels);
+    let mean = sum.iter().zip(origin).map(|(s, o)| s / rows + f64::from(*o)).collect();
+    let variance = sum.iter().zip(&square).map(|(s, q)| (q / rows - (s / rows).powi(2)).max(0.0)).collect();
+    Statistics { mean, variance }
+}
+
+struct Apply<'a> {
+    x: &'a [f32],
+    residual: Option<&'a [f32]>,
+    scale: &'a [f32],
+    shift: &'a [f32],
+    relu: bool,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let channels = self.scale.len();
+        let floor = V::splat(if self.relu { 0.0 } else { f32::MIN });
+        for row in (0..self.x.len()).step_by(channels) {
+            for c in (0..channels).step_by(V::LANES) {
+                // SAFETY: as in `Moments`; x, residual and y have equal lengths.
+                unsafe {
+                    let x = V::load(self.x.as_ptr().add(row + c));
+                    let (scale, shift) = (V::load(self.scale.as_ptr().add(c)), V::load(self.shift.as_ptr().add(c)));
+                    let mut value = x.mul_add(scale, shift);
+                    if let Some(residual) = self.residual {
+                        value = value.add(V::load(residual.as_ptr().add(row + c)));
+                    }
+                    value.max(floor).store(self.y.as_mut_ptr().add(row + c));
+                }
+            }
+        }
+    }
+}
+
+/// `y = relu?(scale x + shift (+ residual))`.
+pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [f32]) {
+    let channels = scale.len();
+    let block = block_len(channels);
+    assert!(residual.is_none_or(|r| r.len() == x.len()) && y.len() == x.len());
+    let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<_>>();
+    let (scale, shift) = (narrow(scale), narrow(shift));
+    y.par_chunks_mut(block).enumerate().for_each(|(i, y)| {
+        let range = i * block..i * block + y.len();
+        dispatch(Apply {
+            x: &x[range.clone()],
+            residual: residual.map(|r| &r[range]),
+            scale: &scale,
+            shift: &shift,
+            relu,
+            y,
+        });
+    });
+}
+
+/// What flows back into a block: input, output and the output's gradient.
+#[derive(Clone, Copy)]
+struct Flow<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    gy: &'a [f32],
+    relu: bool,
+}
+
+impl Flow<'_> {
+    /// The gradient behind the ReLU at `offset`.
+    ///
+    /// # Safety
+    /// `offset + LANES` must lie inside the block.
+    #[inline(always)]
+    unsafe fn gated<V: Vector>(&self, offset: usize) -> V {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let gy = V::load(self.gy.as_ptr().add(offset));
+            if self.relu { gy.where_positive(V::load(self.y.as_ptr().add(offset))) } else { gy }
+        }
+    }
+}
+
+struct GradientSums<'a> {
+    flow: Flow<'a>,
+    mean: &'a [f32],
+    sums: &'a mut Sums,
+}
+
+impl Kernel for GradientSums<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let channels = self.mean.len();
+        let rows = self.flow.x.len() / channels;
+        for c in (0..channels).step_by(V::LANES) {
+            // SAFETY: as in `Moments`.
+            unsafe {
+                let mean = V::load(self.mean.as_ptr().add(c));
+                let (mut plain, mut weighted) = (V::zero(), V::zero());
+                for r in 0..rows {
+                    let at = r * channels + c;
+                    let g: V = self.flow.gated(at);
+                    plain = plain.add(g);
+                    weighted = g.mul_add(V::load(self.flow.x.as_ptr().add(at)).sub(mean), weighted);
+                }
+                plain.store(self.sums.0.as_mut_ptr().add(c));
+                weighted.store(self.sums.1.as_mut_ptr().add(c));
+            }
+        }
+    }
+}
+
+struct ApplyGradient<'a> {
+    flow: Flow<'a>,
+    /// `gx = of_gradient g + of_input x + constant`.
+    of_gradient: &'a [f32],
+    of_input: &'a [f32],
+    constant: &'a [f32],
+    gx: &'a mut [f32],
+    residual_gradient: Option<*mut f32>,
+}
+
+impl Kernel for ApplyGradient<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let channels = self.constant.len();
+        for row in (0..self.gx.len()).step_by(channels) {
+            for c in (0..channels).step_by(V::LANES) {
+                let at = row + c;
+                // SAFETY: as in `Moments`; the residual's gradient is as long as gx.
+                unsafe {
+                    let g: V = self.flow.gated(at);
+                    if let Some(to) = self.residual_gradient {
+                        g.store(to.add(at));
+                    }
+                    let (a, b) = (V::load(self.of_gradient.as_ptr().add(c)), V::load(self.of_input.as_ptr().add(c)));
+                    let x = V::load(self.flow.x.as_ptr().add(at));
+                    let rest = x.mul_add(b, V::load(self.constant.as_ptr().add(c)));
+                    g.mul_add(a, rest).store(self.gx.as_mut_ptr().add(at));
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
+pub(crate) fn backward(
+    (x, y, gy): (&[f32], &[f32], &[f32]),
+    gamma: &[f64],
+    statistics: &Statistics,
+    eps: f64,
+    relu: bool,
+    gx: &mut [f32],
+    residual_gradient: Option<&mut [f32]>,
+) -> (Vec<f64>, Vec<f64>) {
+    let channels = gamma.len();
+    let rows = (x.len() / channels) as f64;
+    let block = block_len(channels);
+    assert!(y.len() == x.len() && gy.len() == x.len() && gx.len() == x.len());
+    let flow = |i: usize, len: usize| {
+        let range = i * block..i * block + len;
+        Flow { x: &x[range.clone()], y: &y[range.clone()], gy: &gy[range], relu }
+    };
+    let mean: Vec<f32> = statistics.mean.iter().map(|m| *m as f32).collect();
+    let blocks = x
+        .par_chunks(block)
+        .enumerate()
+        .map(|(i, x)| {
+            let mut sums = (vec![0.0; channels], vec![0.0; channels]);
+            dispatch(GradientSums { flow: flow(i, x.len()), mean: &mean, sums: &mut sums });
+            sums
+        })
+        .collect();
+    let (grad_beta, weighted) = add_up(blocks, channels);
+
+    // gx = gamma rstd (g - mean(g) - (x - mean) rstd² mean(g (x - mean))), rearranged as a sum of three products.
+    let rstd: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
+    let grad_gamma = weighted.iter().zip(&rstd).map(|(w, r)| w * r).collect();
+    let mut of_gradient = vec![0.0; channels];
+    let mut of_input = vec![0.0; channels];
+    let mut constant = vec![0.0; channels];
+    for c in 0..channels {
+        let scale = gamma[c] * rstd[c];
+        let slope = -scale * rstd[c] * rstd[c] * weighted[c] / rows;
+        of_gradient[c] = scale as f32;
+        of_input[c] = slope as f32;
+        constant[c] = (-scale * grad_beta[c] / rows - f64::from(mean[c]) * slope) as f32;
+    }
+    let residual_gradient = residual_gradient.map(|g| {
+        assert_eq!(g.len(), x.len());
+        SharedMut::new(g)
+    });
+    gx.par_chunks_mut(block).enumerate().for_each(|(i, gx)| {
+        dispatch(ApplyGradient {
+            flow: flow(i, gx.len()),
+            of_gradient: &of_gradient,
+            of_input: &of_input,
+            constant: &constant,
+            // SAFETY: each task writes its own block.
+            residual_gradient: residual_gradient.map(|g| unsafe { g.at(i * block) }),
+            gx,
+        });
+    });
+    (grad_gamma, grad_beta)
+}

@@ -1,0 +1,325 @@
+//! Batch normalisation, fused with the addition and the ReLU that follow it in a residual network.
+//!
+//! `y = relu?(gamma (x - mean) / sqrt(variance + eps) + beta (+ residual))`, with mean and biased variance over all but the last axis.
+//! Shapes: `x`, `residual` and `y` (N, H, W, C) or (N, C); `gamma`, `beta` (C). In f32 with C a multiple of 16 by fused kernels,
+//! otherwise as the equations read.
+//!
+//! `chunk` takes the statistics over that many images at a time, in order: what a batch split over several GPUs sees. The official
+//! code ran on four by default, so 64 of its 256 views shared their statistics, and the first GPU's went into the running ones.
+
+mod fused;
+mod plain;
+
+pub(crate) use plain::Value;
+
+use crate::memory::uninitialised;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Mean and biased variance of each channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statistics {
+    /// Mean of each channel.
+    pub mean: Vec<f64>,
+    /// Variance of each channel, divided by the count.
+    pub variance: Vec<f64>,
+}
+
+/// What follows the normalisation, and over how much it is taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchNormConfig {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether a ReLU follows.
+    pub relu: bool,
+    /// Images whose statistics are taken together; 0 for the whole batch.
+    pub chunk: usize,
+}
+
+impl Default for BatchNormConfig {
+    fn default() -> Self {
+        Self { eps: 1e-5, relu: false, chunk: 0 }
+    }
+}
+
+/// Training mode: normalises by the batch's own statistics; returns the output and the statistics of the first chunk.
+///
+/// # Errors
+/// If shapes or data types do not go together, or a chunk does not divide the batch.
+pub fn batch_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    residual: Option<&Tensor>,
+    config: BatchNormConfig,
+) -> Result<(Tensor, Statistics)> {
+    let channels = check(x, gamma, beta, residual)?;
+    let images = x.dim(0)?;
+    let chunk = if config.chunk == 0 { images } else { config.chunk };
+    if images == 0 || images % chunk != 0 {
+        bail!("batch_norm: a batch of {images} images cannot be cut into chunks of {chunk}")
+    }
+    let saved = Saved::default();
+    let op = BatchNorm { config, chunk_len: x.elem_count() / images * chunk, channels, saved: saved.clone() };
+    let parameters = Tensor::stack(&[gamma, beta], 0)?;
+    let x = x.contiguous()?;
+    let y = match residual {
+        Some(residual) => x.apply_op3(&parameters, &residual.contiguous()?, op)?,
+        None => x.apply_op2(&parameters, op)?,
+    };
+    let first = saved.lock().unwrap_or_else(PoisonError::into_inner)[0].clone();
+    Ok((y, first))
+}
+
+/// Evaluation mode: normalises by given statistics. Not differentiable.
+///
+/// # Errors
+/// If shapes or data types do not go together.
+pub fn batch_norm_with(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    residual: Option<&Tensor>,
+    statistics: &Statistics,
+    config: BatchNormConfig,
+) -> Result<Tensor> {
+    let channels = check(x, gamma, beta, residual)?;
+    if statistics.mean.len() != channels || statistics.variance.len() != channels {
+        bail!("batch_norm: statistics of {} channels for {channels}", statistics.mean.len())
+    }
+    let (gamma, beta) = (values(gamma)?, values(beta)?);
+    let (scale, shift) = scale_and_shift(&gamma, &beta, statistics, config.eps);
+    let op = Affine { scale, shift, relu: config.relu };
+    let x = x.detach().contiguous()?;
+    match residual {
+        Some(residual) => x.apply_op2(&residual.detach().contiguous()?, op),
+        None => x.apply_op1(AffineAlone(op)),
+    }
+}
+
+fn check(x: &Tensor, gamma: &Tensor, beta: &Tensor, residual: Option<&Tensor>) -> Result<usize> {
+    let channels = x.dim(candle_core::D::Minus1)?;
+    if gamma.dims() != [channels] || beta.dims() != [channels] {
+        bail!("batch_norm: {channels} channels, but gamma {:?} and beta {:?}", gamma.shape(), beta.shape())
+    }
+    if let Some(residual) = residual
+        && residual.dims() != x.dims()
+    {
+        bail!("batch_norm: input {:?}, but residual {:?}", x.shape(), residual.shape())
+    }
+    Ok(channels)
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.to_vec1()
+}
+
+fn scale_and_shift(gamma: &[f64], beta: &[f64], statistics: &Statistics, eps: f64) -> (Vec<f64>, Vec<f64>) {
+    let scale: Vec<f64> = gamma.iter().zip(&statistics.variance).map(|(g, v)| g / (v + eps).sqrt()).collect();
+    let shift = beta.iter().zip(&statistics.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+    (scale, shift)
+}
+
+fn apply_f32(x: &[f32], residual: Option<&[f32]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [f32]) {
+    if fused::fits(scale.len()) {
+        fused::apply(x, residual, scale, shift, relu, y);
+    } else {
+        plain::apply(x, residual, scale, shift, relu, y);
+    }
+}
+
+/// Statistics of each chunk, kept from the forward to the backward pass.
+type Saved = Arc<Mutex<Vec<Statistics>>>;
+
+struct BatchNorm {
+    config: BatchNormConfig,
+    chunk_len: usize,
+    channels: usize,
+    saved: Saved,
+}
+
+impl BatchNorm {
+    fn forward_f32(&self, x: &[f32], parameters: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+        let wide: Vec<f64> = parameters.iter().map(|p| f64::from(*p)).collect();
+        let (gamma, beta) = wide.split_at(self.channels);
+        let mut y = uninitialised(x.len());
+        let mut saved = Vec::new();
+        for (i, (x, y)) in x.chunks(self.chunk_len).zip(y.chunks_mut(self.chunk_len)).enumerate() {
+            let statistics = if fused::fits(self.channels) {
+                fused::statistics(x, self.channels)
+            } else {
+                plain::statistics(x, self.channels)
+            };
+            let (scale, shift) = scale_and_shift(gamma, beta, &statistics, self.config.eps);
+            let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
+            apply_f32(x, residual, &scale, &shift, self.config.relu, y);
+            saved.push(statistics);
+        }
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        y
+    }
+
+    fn forward_f64(&self, x: &[f64], parameters: &[f64], residual: Option<&[f64]>) -> Vec<f64> {
+        let (gamma, beta) = parameters.split_at(self.channels);
+        let mut y = vec![0.0; x.len()];
+        let mut saved = Vec::new();
+        for (i, (x, y)) in x.chunks(self.chunk_len).zip(y.chunks_mut(self.chunk_len)).enumerate() {
+            let statistics = plain::statistics(x, self.channels);
+            let (scale, shift) = scale_and_shift(gamma, beta, &statistics, self.config.eps);
+            let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
+            plain::apply(x, residual, &scale, &shift, self.config.relu, y);
+            saved.push(statistics);
+        }
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        y
+    }
+
+    fn forward(&self, x: &CpuStorage, lx: &Layout, p: &CpuStorage, lp: &Layout, r: Option<(&CpuStorage, &Layout)>) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => {
+                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
+                CpuStorage::F32(self.forward_f32(slice_f32(x, lx)?, slice_f32(p, lp)?, residual))
+            }
+            _ => {
+                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
+                CpuStorage::F64(self.forward_f64(slice_f64(x, lx)?, slice_f64(p, lp)?, residual))
+            }
+        };
+        Ok((y, lx.shape().clone()))
+    }
+
+    /// Gradients of the input, the stacked parameters and the residual.
+    fn backward(&self, x: &Tensor, parameters: &Tensor, y: &Tensor, gy: &Tensor, residual: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let gamma = values(&parameters.get(0)?)?;
+        let gy = gy.contiguous()?;
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grad_parameters = vec![0.0; 2 * self.channels];
+        let mut add = |(gamma, beta): (Vec<f64>, Vec<f64>)| {
+            for (total, part) in grad_parameters.iter_mut().zip(gamma.into_iter().chain(beta)) {
+                *total += part;
+            }
+        };
+        let (eps, relu, len) = (self.config.eps, self.config.relu, x.elem_count());
+        macro_rules! run {
+            ($with:ident, $buffer:expr, $backward:expr) => {{
+                let mut gx = $buffer;
+                let mut gr = if residual { Some($buffer) } else { None };
+                $with(x, |x| $with(y, |y| $with(&gy, |gy| {
+                    for (i, statistics) in saved.iter().enumerate() {
+                        let range = i * self.chunk_len..(i + 1) * self.chunk_len;
+                        let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
+                        let gr = gr.as_mut().map(|g| &mut g[range.clone()]);
+                        add($backward(flow, &gamma, statistics, eps, relu, &mut gx[range], gr));
+                    }
+                })))???;
+                let tensor = |values| Tensor::from_vec(values, x.shape(), x.device());
+                (tensor(gx)?, gr.map(tensor).transpose()?)
+            }};
+        }
+        let (gx, gr) = match x.dtype() {
+            DType::F32 if fused::fits(self.channels) => run!(with_f32, uninitialised(len), fused::backward),
+            DType::F32 => run!(with_f32, uninitialised(len), plain::backward),
+            _ => run!(with_f64, vec![0.0f64; len], plain::backward),
+        };
+        let grad_parameters = Tensor::from_vec(grad_parameters, (2, self.channels), x.device())?.to_dtype(x.dtype())?;
+        Ok((gx, grad_parameters, gr))
+    }
+}
+
+impl CustomOp2 for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, p: &CpuStorage, lp: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(x, lx, p, lp, None)
+    }
+
+    fn bwd(&self, x: &Tensor, p: &Tensor, y: &Tensor, gy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (gx, gp, _) = self.backward(x, p, y, gy, false)?;
+        Ok((Some(gx), Some(gp)))
+    }
+}
+
+impl CustomOp3 for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm_residual"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        p: &CpuStorage,
+        lp: &Layout,
+        r: &CpuStorage,
+        lr: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward(x, lx, p, lp, Some((r, lr)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        p: &Tensor,
+        _residual: &Tensor,
+        y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (gx, gp, gr) = self.backward(x, p, y, gy, true)?;
+        Ok((Some(gx), Some(gp), gr))
+    }
+}
+
+/// Evaluation mode with a residual: `relu?(scale x + shift + residual)`.
+struct Affine {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+    relu: bool,
+}
+
+impl Affine {
+    fn run(&self, x: &CpuStorage, lx: &Layout, r: Option<(&CpuStorage, &Layout)>) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => {
+                let x = slice_f32(x, lx)?;
+                let mut y = uninitialised(x.len());
+                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
+                apply_f32(x, residual, &self.scale, &self.shift, self.relu, &mut y);
+                CpuStorage::F32(y)
+            }
+            _ => {
+                let x = slice_f64(x, lx)?;
+                let mut y = vec![0.0; x.len()];
+                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
+                plain::apply(x, residual, &self.scale, &self.shift, self.relu, &mut y);
+                CpuStorage::F64(y)
+            }
+        };
+        Ok((y, lx.shape().clone()))
+    }
+}
+
+impl CustomOp2 for Affine {
+    fn name(&self) -> &'static str {
+        "affine_residual"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.run(x, lx, Some((r, lr)))
+    }
+}
+
+/// Evaluation mode without a residual.
+struct AffineAlone(Affine);
+
+impl candle_core::CustomOp1 for AffineAlone {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.0.run(x, lx, None)
+    }
+}

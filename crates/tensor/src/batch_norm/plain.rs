@@ -1,0 +1,85 @@
+//! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
+
+use super::Statistics;
+
+/// A value that is computed with in f64.
+pub(crate) trait Value: Copy {
+    fn read(self) -> f64;
+    fn write(x: f64) -> Self;
+}
+
+impl Value for f32 {
+    fn read(self) -> f64 {
+        f64::from(self)
+    }
+    fn write(x: f64) -> Self {
+        x as f32
+    }
+}
+
+impl Value for f64 {
+    fn read(self) -> f64 {
+        self
+    }
+    fn write(x: f64) -> Self {
+        x
+    }
+}
+
+/// Mean and biased variance of each channel of `x` (rows, channels).
+pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
+    let rows = (x.len() / channels) as f64;
+    let mut mean = vec![0.0; channels];
+    let mut variance = vec![0.0; channels];
+    for row in x.chunks_exact(channels) {
+        for (m, x) in mean.iter_mut().zip(row) {
+            *m += x.read() / rows;
+        }
+    }
+    for row in x.chunks_exact(channels) {
+        for ((v, m), x) in variance.iter_mut().zip(&mean).zip(row) {
+            *v += (x.read() - m).powi(2) / rows;
+        }
+    }
+    Statistics { mean, variance }
+}
+
+/// `y = relu?(scale x + shift (+ residual))`.
+pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [T]) {
+    let channels = scale.len();
+    for (i, y) in y.iter_mut().enumerate() {
+        let value = x[i].read() * scale[i % channels] + shift[i % channels] + residual.map_or(0.0, |r| r[i].read());
+        *y = T::write(if relu { value.max(0.0) } else { value });
+    }
+}
+
+/// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
+pub(crate) fn backward<T: Value>(
+    (x, y, gy): (&[T], &[T], &[T]),
+    gamma: &[f64],
+    statistics: &Statistics,
+    eps: f64,
+    relu: bool,
+    gx: &mut [T],
+    mut residual_gradient: Option<&mut [T]>,
+) -> (Vec<f64>, Vec<f64>) {
+    let channels = gamma.len();
+    let rows = (x.len() / channels) as f64;
+    let gated = |i: usize| if relu && y[i].read() <= 0.0 { 0.0 } else { gy[i].read() };
+    let rstd: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
+    let normalised = |i: usize| (x[i].read() - statistics.mean[i % channels]) * rstd[i % channels];
+    let (mut grad_gamma, mut grad_beta) = (vec![0.0; channels], vec![0.0; channels]);
+    for i in 0..x.len() {
+        grad_gamma[i % channels] += gated(i) * normalised(i);
+        grad_beta[i % channels] += gated(i);
+    }
+    for i in 0..x.len() {
+        let c = i % channels;
+        let centred = gated(i) - grad_beta[c] / rows - normalised(i) * grad_gamma[c] / rows;
+        gx[i] = T::write(gamma[c] * rstd[c] * centred);
+        if let Some(gradient) = residual_gradient.as_deref_mut() {
+            gradient[i] = T::write(gated(i));
+        }
+    }
+    (grad_gamma, grad_beta)
+}

@@ -1,0 +1,257 @@
+//! Direct convolution: products over pointers to rows, so that no patch is ever unrolled.
+//!
+//! The output (or, for the input gradient, the input) is cut into blocks of [`BLOCK`] pixels. For each block and kernel tap a table
+//! holds where the row of channels lies; taps that fall into the padding point at a row of zeros. The input gradient of a strided
+//! convolution runs once for each parity of the input pixel, with only the taps that reach it.
+
+#![expect(unsafe_code, reason = "tables of row pointers are what makes this fast; offsets come from Geometry")]
+#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+
+use super::geometry::Geometry;
+use super::im2col;
+use super::tiles::{Indirect, PANEL, indirect_product, outer_product};
+use crate::memory::uninitialised;
+use crate::simd::{Kernel, SharedMut, Vector, dispatch};
+use rayon::prelude::*;
+
+/// Output pixels of one task: eight tiles of 12 rows.
+const BLOCK: usize = 96;
+/// Rows that the weight gradient sums at once; 256 rows of two 16-channel panels stay in the first-level cache.
+const SUM_ROWS: usize = 256;
+
+/// Whether the direct forward pass takes this shape.
+pub(crate) fn forward_fits(g: &Geometry) -> bool {
+    g.co.is_multiple_of(PANEL)
+}
+
+/// Whether the direct input gradient takes this shape.
+pub(crate) fn input_gradient_fits(g: &Geometry) -> bool {
+    g.ci.is_multiple_of(PANEL)
+}
+
+/// Whether the direct weight gradient takes this shape.
+pub(crate) fn weight_gradient_fits(g: &Geometry) -> bool {
+    g.co.is_multiple_of(PANEL) && (g.ci.is_multiple_of(PANEL) || g.ci < PANEL)
+}
+
+struct IndirectBlock<'a> {
+    rows: usize,
+    panels: usize,
+    left: Indirect,
+    right: &'a [f32],
+    out: *const *mut f32,
+}
+
+impl Kernel for IndirectBlock<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: `products` built the tables for exactly these rows, and the panels hold taps * depth rows each.
+        unsafe { indirect_product::<V>(self.rows, self.panels, self.left, self.right.as_ptr(), self.out) }
+    }
+}
+
+/// For each of `rows` pixels: `out[row] = sum over taps of source(row, tap) * panels`.
+fn products(
+    rows: usize,
+    taps: usize,
+    input: (&[f32], usize),
+    panels: (&[f32], usize),
+    out: SharedMut,
+    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    target: impl Fn(usize) -> usize + Sync,
+) {
+    let (input, depth) = input;
+    let zeros = vec![0.0; depth];
+    (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+        let first = block * BLOCK;
+        let count = BLOCK.min(rows - first);
+        let mut pointers = vec![std::ptr::null::<f32>(); taps * BLOCK];
+        let mut targets = [std::ptr::null_mut::<f32>(); BLOCK];
+        for i in 0..count {
+            // SAFETY: `target` gives each pixel its own row of the output.
+            targets[i] = unsafe { out.at(target(first + i)) };
+            for tap in 0..taps {
+                pointers[tap * BLOCK + i] = match source(first + i, tap) {
+                    Some(offset) => input[offset..offset + depth].as_ptr(),
+                    None => zeros.as_ptr(),
+                };
+            }
+        }
+        dispatch(IndirectBlock {
+            rows: count,
+            panels: panels.1,
+            left: Indirect { pointers: pointers.as_ptr(), pointer_stride: BLOCK, taps, depth },
+            right: panels.0,
+            out: targets.as_ptr(),
+        });
+    });
+}
+
+/// `y = conv(x, w)`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
+    let depth = g.taps() * g.ci;
+    let mut panels = uninitialised(g.weight_len());
+    panels.par_chunks_mut(depth * PANEL).enumerate().for_each(|(j, panel)| {
+        for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+            to.copy_from_slice(&w[k * g.co + j * PANEL..][..PANEL]);
+        }
+    });
+    products(
+        g.out_rows(),
+        g.taps(),
+        (x, g.ci),
+        (&panels, g.co / PANEL),
+        SharedMut::new(y),
+        |row, tap| g.source(row, tap),
+        |row| row * g.co,
+    );
+}
+
+/// `gx`, the gradient of the input.
+pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    let (oh, ow, stride) = (g.out_h(), g.out_w(), g.stride);
+    let out = SharedMut::new(gx);
+    for parity_y in 0..stride.min(g.h) {
+        for parity_x in 0..stride.min(g.w) {
+            let reaches = |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel) % stride == 0;
+            let taps: Vec<(usize, usize)> = (0..g.kh)
+                .flat_map(|ky| (0..g.kw).map(move |kx| (ky, kx)))
+                .filter(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x))
+                .collect();
+            let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
+            let depth = taps.len() * g.co;
+            let mut panels = uninitialised(depth * g.ci);
+            panels.par_chunks_mut((depth * PANEL).max(1)).enumerate().for_each(|(j, panel)| {
+                for (t, (ky, kx)) in taps.iter().enumerate() {
+                    for i in 0..PANEL {
+                        let from = &w[((ky * g.kw + kx) * g.ci + j * PANEL + i) * g.co..][..g.co];
+                        for (o, value) in from.iter().enumerate() {
+                            panel[(t * g.co + o) * PANEL + i] = *value;
+                        }
+                    }
+                }
+            });
+            let pixel = |row: usize| {
+                let (image, y, x) = (row / (height * width), row / width % height, row % width);
+                (image, y * stride + parity_y, x * stride + parity_x)
+            };
+            products(
+                g.n * height * width,
+                taps.len(),
+                (gy, g.co),
+                (&panels, g.ci / PANEL),
+                out,
+                |row, tap| {
+                    let (image, y, x) = pixel(row);
+                    let (ky, kx) = taps[tap];
+                    let (oy, ox) = ((y + g.padding).checked_sub(ky)? / stride, (x + g.padding).checked_sub(kx)? / stride);
+                    (oy < oh && ox < ow).then(|| ((image * oh + oy) * ow + ox) * g.co)
+                },
+                |row| {
+                    let (image, y, x) = pixel(row);
+                    ((image * g.h + y) * g.w + x) * g.ci
+                },
+            );
+        }
+    }
+}
+
+struct OuterBlock<'a> {
+    rows: usize,
+    panels: usize,
+    /// Pointers to the rows' first channel of the panel.
+    left: &'a [*const f32],
+    right: (&'a [f32], usize),
+    out: (*mut f32, usize),
+}
+
+impl Kernel for OuterBlock<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let mut gathered = [0.0f32; SUM_ROWS * PANEL];
+        let mut first = 0;
+        while first < self.rows {
+            let count = SUM_ROWS.min(self.rows - first);
+            for (i, from) in self.left[first..first + count].iter().enumerate() {
+                // SAFETY: each pointer was made from a slice with 16 channels after it.
+                unsafe { std::ptr::copy_nonoverlapping(*from, gathered.as_mut_ptr().add(i * PANEL), PANEL) };
+            }
+            // SAFETY: `right` holds `panels` panels of at least `rows` rows; `out` is this task's own 16 rows of the gradient.
+            unsafe {
+                outer_product::<V>(
+                    count,
+                    self.panels,
+                    gathered.as_ptr(),
+                    (self.right.0.as_ptr().add(first * PANEL), self.right.1),
+                    (self.out.0, self.out.1, PANEL),
+                );
+            }
+            first += count;
+        }
+    }
+}
+
+/// Rows of pixels whose inputs and output gradients stay in the second-level cache together.
+fn rows_at_once(g: &Geometry) -> usize {
+    let floats = (2 << 20) / size_of::<f32>();
+    (floats / (g.co + g.ci * g.stride * g.stride) / SUM_ROWS * SUM_ROWS).clamp(SUM_ROWS, 1 << 16)
+}
+
+/// `gw`, the gradient of the weights.
+pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+    if g.ci < PANEL {
+        return weight_gradient_of_few_channels(g, x, gy, gw);
+    }
+    gw.fill(0.0);
+    let (rows, taps, groups) = (g.out_rows(), g.taps(), g.ci / PANEL);
+    let chunk = rows_at_once(g).min(rows.next_multiple_of(SUM_ROWS));
+    let zeros = vec![0.0; g.ci];
+    let mut panels = uninitialised(chunk * g.co);
+    let mut pointers = vec![0usize; taps * chunk];
+    let out = SharedMut::new(gw);
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        panels.par_chunks_mut(chunk * PANEL).enumerate().for_each(|(j, panel)| {
+            for (i, to) in panel.chunks_exact_mut(PANEL).take(count).enumerate() {
+                to.copy_from_slice(&gy[(first + i) * g.co + j * PANEL..][..PANEL]);
+            }
+        });
+        pointers.par_chunks_mut(chunk).enumerate().for_each(|(tap, pointers)| {
+            for (i, pointer) in pointers[..count].iter_mut().enumerate() {
+                *pointer = match g.source(first + i, tap) {
+                    Some(offset) => x[offset..offset + g.ci].as_ptr() as usize,
+                    None => zeros.as_ptr() as usize,
+                };
+            }
+        });
+        (0..taps * groups).into_par_iter().for_each(|task| {
+            let (tap, group) = (task / groups, task % groups);
+            let left: Vec<*const f32> = pointers[tap * chunk..][..count]
+                .iter()
+                .map(|&p| (p as *const f32).wrapping_add(group * PANEL))
+                .collect();
+            dispatch(OuterBlock {
+                rows: count,
+                panels: g.co / PANEL,
+                left: &left,
+                right: (&panels, chunk * PANEL),
+                // SAFETY: the tasks own disjoint 16-row blocks of the gradient.
+                out: (unsafe { out.at((tap * g.ci + group * PANEL) * g.co) }, g.co),
+            });
+        });
+    }
+}
+
+/// With fewer than 16 input channels (a network's stem) the patches are unrolled and padded to panels; they are few.
+fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+    let depth = g.taps() * g.ci;
+    let padded = depth.next_multiple_of(PANEL);
+    let mut columns = uninitialised(g.out_rows() * padded);
+    im2col::unroll(g, x, 0, &mut columns, padded);
+    let unrolled = Geometry {
+        n: g.n, h: g.out_h(), w: g.out_w(), ci: padded, co: g.co, kh: 1, kw: 1, stride: 1, padding: 0,
+    };
+    let mut padded_gradient = uninitialised(unrolled.weight_len());
+    weight_gradient(&unrolled, &columns, gy, &mut padded_gradient);
+    gw.copy_from_slice(&padded_gradient[..depth * g.co]);
+}

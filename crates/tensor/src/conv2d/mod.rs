@@ -1,0 +1,167 @@
+//! Two-dimensional convolution with gradients, as a candle op: `y[n,i,j,o] = sum x[n, i s + a - p, j s + b - p, c] w[a,b,c,o]`.
+//!
+//! Shapes: `x` (N, H, W, C_in), `w` (K_h, K_w, C_in, C_out), `y` (N, H', W', C_out) with `H' = (H + 2p - K_h) / s + 1`. Channels come
+//! last, and weights are stored the same way round, so that the innermost loop runs over output channels; PyTorch's layouts are
+//! (N, C, H, W) and (C_out, C_in, K_h, K_w), and `models` converts where weights are read and written.
+//!
+//! Which path a shape takes, in f32:
+//! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16, and at least 32 of them
+//!    on each side (below, transforming the tiles costs what it saves);
+//! 2. direct, if the channels that are written come in multiples of 16;
+//! 3. unrolled patches and a matrix product for everything else, and for f64.
+
+mod direct;
+mod geometry;
+mod im2col;
+mod tiles;
+mod winograd;
+
+use crate::memory::uninitialised;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use geometry::Geometry;
+
+/// Which algorithms a convolution may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// The fastest for the shape, Winograd included.
+    #[default]
+    Fastest,
+    /// No Winograd: rounding as small as that of a plain sum.
+    Direct,
+}
+
+/// Stride, padding and algorithm of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2dConfig {
+    /// Step between output pixels, both axes.
+    pub stride: usize,
+    /// Zeros around the map, all four sides.
+    pub padding: usize,
+    /// Which algorithms may be used.
+    pub algorithm: Algorithm,
+}
+
+impl Default for Conv2dConfig {
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, algorithm: Algorithm::Fastest }
+    }
+}
+
+/// The convolution of `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out), f32 or f64 on the CPU, differentiable in both.
+///
+/// # Errors
+/// If the shapes do not go together, or the data type is neither f32 nor f64.
+pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
+    let (n, h, width, ci) = x.dims4()?;
+    let (kh, kw, w_ci, co) = w.dims4()?;
+    if ci != w_ci {
+        bail!("conv2d: the input {:?} has {ci} channels, the weight {:?} takes {w_ci}", x.shape(), w.shape())
+    }
+    if config.stride == 0 {
+        bail!("conv2d: the stride must be at least 1")
+    }
+    if h + 2 * config.padding < kh || width + 2 * config.padding < kw {
+        bail!("conv2d: the kernel {kh}x{kw} is larger than the padded input {:?}", x.shape())
+    }
+    let geometry = Geometry { n, h, w: width, ci, co, kh, kw, stride: config.stride, padding: config.padding };
+    x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry, algorithm: config.algorithm })
+}
+
+struct Conv2d {
+    geometry: Geometry,
+    algorithm: Algorithm,
+}
+
+impl Conv2d {
+    fn winograd(&self) -> bool {
+        /// Fewest channels for which Winograd has won; measured, see benches/README.md.
+        const FEWEST: usize = 32;
+        let g = &self.geometry;
+        self.algorithm == Algorithm::Fastest && winograd::fits(g) && g.ci >= FEWEST && g.co >= FEWEST
+    }
+
+    fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
+        let g = &self.geometry;
+        let mut y = uninitialised(g.output_len());
+        if self.winograd() {
+            winograd::forward(g, x, w, &mut y);
+        } else if direct::forward_fits(g) {
+            direct::forward(g, x, w, &mut y);
+        } else {
+            im2col::forward(g, x, w, &mut y);
+        }
+        y
+    }
+
+    fn input_gradient(&self, w: &[f32], gy: &[f32]) -> Vec<f32> {
+        let g = &self.geometry;
+        let mut gx = uninitialised(g.input_len());
+        if self.winograd() {
+            winograd::input_gradient(g, w, gy, &mut gx);
+        } else if direct::input_gradient_fits(g) {
+            direct::input_gradient(g, w, gy, &mut gx);
+        } else {
+            im2col::input_gradient(g, w, gy, &mut gx);
+        }
+        gx
+    }
+
+    fn weight_gradient(&self, x: &[f32], gy: &[f32]) -> Vec<f32> {
+        let g = &self.geometry;
+        let mut gw = uninitialised(g.weight_len());
+        if self.winograd() {
+            winograd::weight_gradient(g, x, gy, &mut gw);
+        } else if direct::weight_gradient_fits(g) {
+            direct::weight_gradient(g, x, gy, &mut gw);
+        } else {
+            im2col::weight_gradient(g, x, gy, &mut gw);
+        }
+        gw
+    }
+}
+
+impl CustomOp2 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let g = &self.geometry;
+        let shape = Shape::from((g.n, g.out_h(), g.out_w(), g.co));
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(w, lw)?)),
+            _ => {
+                let mut y = vec![0.0f64; g.output_len()];
+                im2col::forward(g, slice_f64(x, lx)?, slice_f64(w, lw)?, &mut y);
+                CpuStorage::F64(y)
+            }
+        };
+        Ok((y, shape))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (need_gx, need_gw) = (x.track_op(), w.track_op());
+        let gy = gy.contiguous()?;
+        let g = &self.geometry;
+        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
+        if x.dtype() == DType::F32 {
+            let gx = if need_gx { Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??) } else { None };
+            let gw = if need_gw { Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??) } else { None };
+            return Ok((gx.map(|v| tensor(v, x)).transpose()?, gw.map(|v| tensor(v, w)).transpose()?));
+        }
+        let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
+        let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
+        with_f64(&gy, |gy| {
+            if need_gx {
+                with_f64(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
+            }
+            if need_gw {
+                with_f64(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
+            }
+            Ok::<(), candle_core::Error>(())
+        })??;
+        let tensor = |values: Vec<f64>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
+        Ok((need_gx.then(|| tensor(gx, x)).transpose()?, need_gw.then(|| tensor(gw, w)).transpose()?))
+    }
+}

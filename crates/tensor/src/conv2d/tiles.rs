@@ -1,0 +1,251 @@
+//! Register tiles: the innermost loops of every convolution path.
+//!
+//! Channels lie in panels of 16, so that a tile of `MR` rows by `NV` vectors reads one contiguous panel of the right operand and
+//! broadcasts single values of the left one. `MR` and `NV` are chosen so that the sums fill the registers: 12 x 2 with 32
+//! registers of 16 lanes, 6 x 2 with 16 registers of 8.
+
+#![expect(unsafe_code, reason = "the innermost loops walk raw pointers; their callers have sized the buffers")]
+#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+
+use crate::simd::Vector;
+
+/// Channels of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Where vector `v` of a group of panels starts.
+#[inline(always)]
+const fn lane_offset<V: Vector>(v: usize, panel_stride: usize) -> usize {
+    v * V::LANES / PANEL * panel_stride + v * V::LANES % PANEL
+}
+
+/// Calls `$tile::<V, MR, NV>` over `rows` rows, widest tiles first, with `i` the first row of each.
+macro_rules! for_row_tiles {
+    ($v:ty, $nv:literal, $rows:expr, |$i:ident| $tile:ident($($arg:expr),* $(,)?)) => {{
+        let rows = $rows;
+        let mut $i = 0;
+        if <$v>::LANES == 16 {
+            while rows - $i >= 12 { unsafe { $tile::<$v, 12, $nv>($($arg),*) }; $i += 12; }
+        }
+        while rows - $i >= 6 { unsafe { $tile::<$v, 6, $nv>($($arg),*) }; $i += 6; }
+        while rows - $i >= 3 { unsafe { $tile::<$v, 3, $nv>($($arg),*) }; $i += 3; }
+        while rows - $i >= 1 { unsafe { $tile::<$v, 1, $nv>($($arg),*) }; $i += 1; }
+    }};
+}
+
+/// The left operand of an indirect product: for each tap, a pointer to the `depth` values of each row.
+#[derive(Clone, Copy)]
+pub(crate) struct Indirect {
+    pub(crate) pointers: *const *const f32,
+    pub(crate) pointer_stride: usize,
+    pub(crate) taps: usize,
+    pub(crate) depth: usize,
+}
+
+/// `out[row][panel] = sum over taps and depth of left * panel`, for `rows` rows and `panels` panels of
+/// `[taps * depth][16]` values.
+///
+/// # Safety
+/// Every pointer of `left` must be readable for `depth` values, `right` for `panels * taps * depth * 16`, and each of the `rows`
+/// pointers at `out` writable for `panels * 16`.
+#[inline(always)]
+pub(crate) unsafe fn indirect_product<V: Vector>(
+    rows: usize,
+    panels: usize,
+    left: Indirect,
+    right: *const f32,
+    out: *const *mut f32,
+) {
+    let panel_stride = left.taps * left.depth * PANEL;
+    let mut j = 0;
+    while j < panels {
+        // SAFETY: rows and panels stay below the counts that the caller vouches for.
+        let panel = unsafe { right.add(j * panel_stride) };
+        if V::LANES == PANEL && j + 1 == panels {
+            for_row_tiles!(V, 1, rows, |i| indirect_tile(left, i, panel, panel_stride, out.add(i), j * PANEL));
+            j += 1;
+        } else {
+            for_row_tiles!(V, 2, rows, |i| indirect_tile(left, i, panel, panel_stride, out.add(i), j * PANEL));
+            j += 2 * V::LANES / PANEL;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn indirect_tile<V: Vector, const MR: usize, const NV: usize>(
+    left: Indirect,
+    first: usize,
+    mut panel: *const f32,
+    panel_stride: usize,
+    out: *const *mut f32,
+    column: usize,
+) {
+    // SAFETY: as `indirect_product`.
+    unsafe {
+        let mut sums = [[V::zero(); NV]; MR];
+        for tap in 0..left.taps {
+            let rows: [*const f32; MR] =
+                std::array::from_fn(|i| *left.pointers.add(tap * left.pointer_stride + first + i));
+            for k in 0..left.depth {
+                let b: [V; NV] = std::array::from_fn(|v| V::load(panel.add(lane_offset::<V>(v, panel_stride))));
+                panel = panel.add(PANEL);
+                for i in 0..MR {
+                    let a = V::splat(*rows[i].add(k));
+                    for v in 0..NV {
+                        sums[i][v] = a.mul_add(b[v], sums[i][v]);
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                sum.store((*out.add(i)).add(column + v * V::LANES));
+            }
+        }
+    }
+}
+
+/// `out = left * right` where all three lie in panels of 16 columns: `left[depth / 16][left_rows][16]`,
+/// `right[panels][depth][16]`, `out[panels][left_rows][16]`; only the first `rows` rows are computed.
+///
+/// # Safety
+/// The buffers must hold that many values.
+#[inline(always)]
+pub(crate) unsafe fn panel_product<V: Vector>(
+    rows: usize,
+    left_rows: usize,
+    depth: usize,
+    panels: usize,
+    left: *const f32,
+    right: *const f32,
+    out: *mut f32,
+) {
+    let (right_stride, out_stride) = (depth * PANEL, left_rows * PANEL);
+    let mut j = 0;
+    while j < panels {
+        // SAFETY: as the caller vouches.
+        let (right, out) = unsafe { (right.add(j * right_stride), out.add(j * out_stride)) };
+        if V::LANES == PANEL && j + 1 == panels {
+            for_row_tiles!(V, 1, rows, |i| panel_tile(
+                depth, left.add(i * PANEL), out_stride, right, right_stride, out.add(i * PANEL), out_stride
+            ));
+            j += 1;
+        } else {
+            for_row_tiles!(V, 2, rows, |i| panel_tile(
+                depth, left.add(i * PANEL), out_stride, right, right_stride, out.add(i * PANEL), out_stride
+            ));
+            j += 2 * V::LANES / PANEL;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn panel_tile<V: Vector, const MR: usize, const NV: usize>(
+    depth: usize,
+    left: *const f32,
+    left_stride: usize,
+    mut right: *const f32,
+    right_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: as `panel_product`.
+    unsafe {
+        let mut sums = [[V::zero(); NV]; MR];
+        for group in 0..depth / PANEL {
+            let left = left.add(group * left_stride);
+            for k in 0..PANEL {
+                let b: [V; NV] = std::array::from_fn(|v| V::load(right.add(lane_offset::<V>(v, right_stride))));
+                right = right.add(PANEL);
+                for i in 0..MR {
+                    let a = V::splat(*left.add(i * PANEL + k));
+                    for v in 0..NV {
+                        sums[i][v] = a.mul_add(b[v], sums[i][v]);
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                sum.store(out.add(i * PANEL + lane_offset::<V>(v, out_stride)));
+            }
+        }
+    }
+}
+
+/// `out += leftᵀ * right` for 16 columns of `left` and `panels` panels of `right`, over `rows` rows.
+///
+/// `left[rows][16]`; panel `j` of `right` at `right + j * right_stride`, `[rows][16]`; `out` row `r`, panel `j` at
+/// `out + r * row_stride + j * panel_stride`.
+///
+/// # Safety
+/// The buffers must hold that many values.
+#[inline(always)]
+pub(crate) unsafe fn outer_product<V: Vector>(
+    rows: usize,
+    panels: usize,
+    left: *const f32,
+    (right, right_stride): (*const f32, usize),
+    (out, row_stride, panel_stride): (*mut f32, usize, usize),
+) {
+    macro_rules! tiles {
+        ($nv:literal, $right:expr, $out:expr, [$($mr:literal),*]) => {{
+            let mut first = 0;
+            $(
+                unsafe {
+                    outer_tile::<V, $mr, $nv>(
+                        rows, left.add(first), ($right, right_stride),
+                        ($out.add(first * row_stride), row_stride, panel_stride),
+                    );
+                }
+                first += $mr;
+            )*
+            debug_assert_eq!(first, PANEL);
+        }};
+    }
+    let mut j = 0;
+    while j < panels {
+        // SAFETY: as the caller vouches.
+        let (right, out) = unsafe { (right.add(j * right_stride), out.add(j * panel_stride)) };
+        if V::LANES == PANEL {
+            if j + 1 == panels {
+                tiles!(1, right, out, [16]);
+                j += 1;
+            } else {
+                tiles!(2, right, out, [8, 8]);
+                j += 2;
+            }
+        } else {
+            tiles!(2, right, out, [6, 6, 4]);
+            j += 1;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn outer_tile<V: Vector, const MR: usize, const NV: usize>(
+    rows: usize,
+    left: *const f32,
+    (right, right_stride): (*const f32, usize),
+    (out, row_stride, panel_stride): (*mut f32, usize, usize),
+) {
+    // SAFETY: as `outer_product`.
+    unsafe {
+        let mut sums = [[V::zero(); NV]; MR];
+        for r in 0..rows {
+            let b: [V; NV] =
+                std::array::from_fn(|v| V::load(right.add(r * PANEL + lane_offset::<V>(v, right_stride))));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = V::splat(*left.add(r * PANEL + i));
+                for v in 0..NV {
+                    sums[v] = a.mul_add(b[v], sums[v]);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let to = out.add(i * row_stride + lane_offset::<V>(v, panel_stride));
+                V::load(to).add(*sum).store(to);
+            }
+        }
+    }
+}

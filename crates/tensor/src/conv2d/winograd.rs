@@ -1,0 +1,520 @@
+//! Winograd's F(4x4, 3x3): a 3x3 convolution of stride 1 with 36 instead of 144 products per 4x4 output tile.
+//!
+//! Equation (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016): with the input tile d (6x6), the kernel g (3x3)
+//! and the matrices B (6x6), G (6x3), A (6x4) of that paper, one output tile is `Y = Aᵀ [ (G g Gᵀ) * (Bᵀ d B) ] A`, with `*` taken
+//! element by element and summed over input channels: 36 matrix products of tiles by channels. The input gradient is the same
+//! convolution with the kernel turned by 180 degrees and its channels swapped; the weight gradient is
+//! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`.
+//!
+//! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
+//! is about ten times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
+
+#![expect(unsafe_code, reason = "tiles are addressed by pointer; every load and store is checked against the map")]
+#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+
+use super::geometry::Geometry;
+use super::tiles::{PANEL, outer_product, panel_product};
+use crate::memory::uninitialised;
+use crate::simd::{Kernel, SharedMut, Vector, dispatch};
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Elements of a transformed tile.
+const POINTS: usize = 36;
+/// Output pixels on a tile's side.
+const SIDE: usize = 4;
+/// Tiles transformed and multiplied together: their 36 planes must stay in the second-level cache.
+const TILES: usize = 48;
+
+/// Whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
+pub(crate) fn fits(g: &Geometry) -> bool {
+    (g.kh, g.kw, g.stride, g.padding) == (3, 3, 1, 1) && g.ci.is_multiple_of(PANEL) && g.co.is_multiple_of(PANEL)
+}
+
+/// The tiles of a batch of maps with `c` channels.
+#[derive(Clone, Copy)]
+struct Map {
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+}
+
+impl Map {
+    fn tiles(&self) -> usize {
+        self.n * self.h.div_ceil(SIDE) * self.w.div_ceil(SIDE)
+    }
+
+    /// Image, and first row and column of tile `t`.
+    #[inline(always)]
+    fn corner(&self, t: usize) -> (usize, usize, usize) {
+        let (down, across) = (self.h.div_ceil(SIDE), self.w.div_ceil(SIDE));
+        (t / (down * across), t / across % down * SIDE, t % across * SIDE)
+    }
+}
+
+/// `Bᵀ d`.
+#[inline(always)]
+fn input_points<V: Vector>(d: [V; 6]) -> [V; 6] {
+    let (four, five) = (V::splat(4.0), V::splat(-5.0));
+    let minus_four = V::splat(-4.0);
+    let a = minus_four.mul_add(d[2], d[4]);
+    let b = minus_four.mul_add(d[1], d[3]);
+    let c = d[4].sub(d[2]);
+    let e = V::splat(2.0).mul(d[3].sub(d[1]));
+    [
+        four.mul_add(d[0], five.mul_add(d[2], d[4])),
+        a.add(b),
+        a.sub(b),
+        c.add(e),
+        c.sub(e),
+        four.mul_add(d[1], five.mul_add(d[3], d[5])),
+    ]
+}
+
+/// `Aᵀ m`.
+#[inline(always)]
+fn output_pixels<V: Vector>(m: [V; 6]) -> [V; 4] {
+    let (a, b, c, d) = (m[1].add(m[2]), m[1].sub(m[2]), m[3].add(m[4]), m[3].sub(m[4]));
+    [
+        m[0].add(a).add(c),
+        V::splat(2.0).mul_add(d, b),
+        V::splat(4.0).mul_add(c, a),
+        V::splat(8.0).mul_add(d, b).add(m[5]),
+    ]
+}
+
+/// `A y`.
+#[inline(always)]
+fn gradient_points<V: Vector>(y: [V; 4]) -> [V; 6] {
+    let (a, b) = (y[0].add(y[2]), y[1].add(y[3]));
+    let (c, d) = (V::splat(4.0).mul_add(y[2], y[0]), V::splat(8.0).mul_add(y[3], V::splat(2.0).mul(y[1])));
+    [y[0], a.add(b), a.sub(b), c.add(d), c.sub(d), y[3]]
+}
+
+/// `G g`.
+#[inline(always)]
+fn kernel_points<V: Vector>(g: [V; 3]) -> [V; 6] {
+    let a = V::splat(-1.0 / 6.0).mul(g[0].add(g[2]));
+    let b = V::splat(1.0 / 6.0).mul(g[1]);
+    let c = V::splat(1.0 / 24.0).mul_add(g[0], V::splat(1.0 / 6.0).mul(g[2]));
+    let d = V::splat(1.0 / 12.0).mul(g[1]);
+    [V::splat(0.25).mul(g[0]), a.sub(b), a.add(b), c.add(d), c.sub(d), g[2]]
+}
+
+/// `Gᵀ u`.
+#[inline(always)]
+fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
+    let (p, q, r, s) = (u[1].add(u[2]), u[2].sub(u[1]), u[3].add(u[4]), u[3].sub(u[4]));
+    let sixth = V::splat(1.0 / 6.0);
+    [
+        V::splat(0.25).mul_add(u[0], V::splat(-1.0 / 6.0).mul_add(p, V::splat(1.0 / 24.0).mul(r))),
+        sixth.mul_add(q, V::splat(1.0 / 12.0).mul(s)),
+        u[5].add(sixth.mul(r.sub(p))),
+    ]
+}
+
+/// Transformed input tiles `first..first + count` into `points[36][c / 16][capacity][16]`, at tile position `at` onwards.
+///
+/// # Safety
+/// `points` must hold `36 * c * capacity` values.
+#[inline(always)]
+unsafe fn transform_input<V: Vector>(x: &[f32], map: Map, first: usize, count: usize, points: *mut f32, capacity: usize, at: usize) {
+    let plane = capacity * map.c;
+    for i in 0..count {
+        let (image, y0, x0) = map.corner(first + i);
+        for c in (0..map.c).step_by(V::LANES) {
+            let mut d = [[V::zero(); 6]; 6];
+            for (a, row) in d.iter_mut().enumerate() {
+                // The tile starts one pixel above and left of its outputs: padding 1.
+                let y = (y0 + a).wrapping_sub(1);
+                if y >= map.h {
+                    continue;
+                }
+                for (b, value) in row.iter_mut().enumerate() {
+                    let column = (x0 + b).wrapping_sub(1);
+                    if column < map.w {
+                        let offset = ((image * map.h + y) * map.w + column) * map.c + c;
+                        debug_assert!(offset + V::LANES <= x.len());
+                        // SAFETY: row, column and channel lie inside the map.
+                        *value = unsafe { V::load(x.as_ptr().add(offset)) };
+                    }
+                }
+            }
+            let mut e = [[V::zero(); 6]; 6];
+            for b in 0..6 {
+                let column = input_points([d[0][b], d[1][b], d[2][b], d[3][b], d[4][b], d[5][b]]);
+                for a in 0..6 {
+                    e[a][b] = column[a];
+                }
+            }
+            let to = (c / PANEL * capacity + at + i) * PANEL + c % PANEL;
+            for (a, row) in e.into_iter().enumerate() {
+                for (b, value) in input_points(row).into_iter().enumerate() {
+                    // SAFETY: 36 planes of `plane` values each.
+                    unsafe { value.store(points.add((a * 6 + b) * plane + to)) };
+                }
+            }
+        }
+    }
+}
+
+/// Transformed output-gradient tiles, laid out as [`transform_input`] does.
+///
+/// # Safety
+/// As [`transform_input`].
+#[inline(always)]
+unsafe fn transform_output_gradient<V: Vector>(
+    gy: &[f32],
+    map: Map,
+    first: usize,
+    count: usize,
+    points: *mut f32,
+    capacity: usize,
+    at: usize,
+) {
+    let plane = capacity * map.c;
+    for i in 0..count {
+        let (image, y0, x0) = map.corner(first + i);
+        for c in (0..map.c).step_by(V::LANES) {
+            let mut d = [[V::zero(); 4]; 4];
+            for (a, row) in d.iter_mut().enumerate().take(map.h - y0) {
+                for (b, value) in row.iter_mut().enumerate().take(map.w - x0) {
+                    let offset = ((image * map.h + y0 + a) * map.w + x0 + b) * map.c + c;
+                    debug_assert!(offset + V::LANES <= gy.len());
+                    // SAFETY: row, column and channel lie inside the map.
+                    *value = unsafe { V::load(gy.as_ptr().add(offset)) };
+                }
+            }
+            let mut e = [[V::zero(); 4]; 6];
+            for b in 0..4 {
+                let column = gradient_points([d[0][b], d[1][b], d[2][b], d[3][b]]);
+                for a in 0..6 {
+                    e[a][b] = column[a];
+                }
+            }
+            let to = (c / PANEL * capacity + at + i) * PANEL + c % PANEL;
+            for (a, row) in e.into_iter().enumerate() {
+                for (b, value) in gradient_points(row).into_iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { value.store(points.add((a * 6 + b) * plane + to)) };
+                }
+            }
+        }
+    }
+}
+
+/// Output tiles from their 36 sums.
+///
+/// # Safety
+/// `sums` must hold `36 * c * capacity` values; no other task may write these tiles of `y`.
+#[inline(always)]
+unsafe fn transform_output<V: Vector>(sums: *const f32, map: Map, first: usize, count: usize, capacity: usize, y: SharedMut) {
+    let plane = capacity * map.c;
+    for i in 0..count {
+        let (image, y0, x0) = map.corner(first + i);
+        for c in (0..map.c).step_by(V::LANES) {
+            let from = (c / PANEL * capacity + i) * PANEL + c % PANEL;
+            let mut e = [[V::zero(); 6]; 4];
+            for b in 0..6 {
+                // SAFETY: 36 planes of `plane` values each.
+                let column = output_pixels(std::array::from_fn(|a| unsafe { V::load(sums.add((a * 6 + b) * plane + from)) }));
+                for a in 0..4 {
+                    e[a][b] = column[a];
+                }
+            }
+            for (a, row) in e.into_iter().enumerate().take(map.h - y0) {
+                for (b, value) in output_pixels(row).into_iter().enumerate().take(map.w - x0) {
+                    let offset = ((image * map.h + y0 + a) * map.w + x0 + b) * map.c + c;
+                    // SAFETY: row, column and channel lie inside the map.
+                    unsafe { value.store(y.at(offset)) };
+                }
+            }
+        }
+    }
+}
+
+/// How the kernel is read when it is transformed.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    /// As it is, input channels to output channels.
+    Forward,
+    /// Turned by 180 degrees, output channels to input channels: the input gradient's kernel.
+    Backward,
+}
+
+/// The transformed kernel, `[36][outputs / 16][inputs][16]`.
+fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
+    struct Panel<'a> {
+        /// `[9][inputs][16]` of one panel of outputs.
+        taps: &'a [f32],
+        inputs: usize,
+        out: SharedMut,
+        panel: usize,
+        plane: usize,
+    }
+    impl Kernel for Panel<'_> {
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            for i in 0..self.inputs {
+                for lane in (0..PANEL).step_by(V::LANES) {
+                    let mut columns = [[V::zero(); 3]; 6];
+                    for x in 0..3 {
+                        let column = kernel_points(std::array::from_fn(|y| {
+                            let offset = ((y * 3 + x) * self.inputs + i) * PANEL + lane;
+                            debug_assert!(offset + V::LANES <= self.taps.len());
+                            // SAFETY: inside the nine taps of this panel.
+                            unsafe { V::load(self.taps.as_ptr().add(offset)) }
+                        }));
+                        for y in 0..6 {
+                            columns[y][x] = column[y];
+                        }
+                    }
+                    for (y, row) in columns.into_iter().enumerate() {
+                        for (x, value) in kernel_points(row).into_iter().enumerate() {
+                            let to = (y * 6 + x) * self.plane + (self.panel * self.inputs + i) * PANEL + lane;
+                            // SAFETY: each task writes its own panel of the 36 planes.
+                            unsafe { value.store(self.out.at(to)) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let (inputs, outputs) = if turn == Turn::Forward { (ci, co) } else { (co, ci) };
+    let mut points = uninitialised(POINTS * ci * co);
+    let out = SharedMut::new(&mut points);
+    (0..outputs / PANEL).into_par_iter().for_each(|panel| {
+        let mut taps = vec![0.0; 9 * inputs * PANEL];
+        for (t, taps) in taps.chunks_exact_mut(inputs * PANEL).enumerate() {
+            for i in 0..inputs {
+                for l in 0..PANEL {
+                    let o = panel * PANEL + l;
+                    taps[i * PANEL + l] = match turn {
+                        Turn::Forward => w[(t * ci + i) * co + o],
+                        Turn::Backward => w[((8 - t) * ci + o) * co + i],
+                    };
+                }
+            }
+        }
+        dispatch(Panel { taps: &taps, inputs, out, panel, plane: ci * co });
+    });
+    points
+}
+
+thread_local! {
+    /// Transformed tiles of the block that a thread works on, kept from block to block.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+    SCRATCH.with(|scratch| {
+        // Taken out while in use: a task that waits on rayon may run another task on this thread.
+        let mut values = std::mem::take(&mut *scratch.borrow_mut());
+        if values.len() < len {
+            values = uninitialised(len);
+        }
+        work(&mut values[..len]);
+        *scratch.borrow_mut() = values;
+    });
+}
+
+struct Block<'a> {
+    x: &'a [f32],
+    kernel: &'a [f32],
+    input: Map,
+    output: Map,
+    first: usize,
+    count: usize,
+    y: SharedMut,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Block<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (ci, co) = (self.input.c, self.output.c);
+        let (points, sums) = self.scratch.split_at_mut(POINTS * TILES * ci);
+        // SAFETY: `points` and `sums` hold 36 planes of TILES tiles, `kernel` 36 planes of ci * co.
+        unsafe {
+            transform_input::<V>(self.x, self.input, self.first, self.count, points.as_mut_ptr(), TILES, 0);
+            for p in 0..POINTS {
+                panel_product::<V>(
+                    self.count,
+                    TILES,
+                    ci,
+                    co / PANEL,
+                    points.as_ptr().add(p * TILES * ci),
+                    self.kernel.as_ptr().add(p * ci * co),
+                    sums.as_mut_ptr().add(p * TILES * co),
+                );
+            }
+            transform_output::<V>(sums.as_ptr(), self.output, self.first, self.count, TILES, self.y);
+        }
+    }
+}
+
+fn convolve(input: Map, output: Map, x: &[f32], kernel: &[f32], y: &mut [f32]) {
+    let tiles = input.tiles();
+    let y = SharedMut::new(y);
+    (0..tiles.div_ceil(TILES)).into_par_iter().for_each(|block| {
+        let first = block * TILES;
+        let count = TILES.min(tiles - first);
+        with_scratch(POINTS * TILES * (input.c + output.c), |scratch| {
+            dispatch(Block { x, kernel, input, output, first, count, y, scratch });
+        });
+    });
+}
+
+fn maps(g: &Geometry) -> (Map, Map) {
+    let map = |c| Map { n: g.n, h: g.h, w: g.w, c };
+    (map(g.ci), map(g.co))
+}
+
+/// `y = conv(x, w)`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
+    let (input, output) = maps(g);
+    convolve(input, output, x, &transform_kernel(w, g.ci, g.co, Turn::Forward), y);
+}
+
+/// `gx`, the gradient of the input.
+pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    let (input, output) = maps(g);
+    convolve(output, input, gy, &transform_kernel(w, g.ci, g.co, Turn::Backward), gx);
+}
+
+struct TransformBoth<'a> {
+    x: &'a [f32],
+    gy: &'a [f32],
+    input: Map,
+    output: Map,
+    first: usize,
+    count: usize,
+    at: usize,
+    capacity: usize,
+    points: SharedMut,
+    gradient_points: SharedMut,
+}
+
+impl Kernel for TransformBoth<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: both buffers hold 36 planes of `capacity` tiles; tasks write disjoint tiles.
+        unsafe {
+            let (points, gradients) = (self.points.at(0), self.gradient_points.at(0));
+            transform_input::<V>(self.x, self.input, self.first, self.count, points, self.capacity, self.at);
+            transform_output_gradient::<V>(
+                self.gy, self.output, self.first, self.count, gradients, self.capacity, self.at,
+            );
+        }
+    }
+}
+
+struct SumTiles<'a> {
+    tiles: usize,
+    capacity: usize,
+    ci: usize,
+    co: usize,
+    points: &'a [f32],
+    gradient_points: &'a [f32],
+    sums: *mut f32,
+}
+
+impl Kernel for SumTiles<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for group in 0..self.ci / PANEL {
+            // SAFETY: the planes hold `capacity` tiles of ci and co channels; `sums` is this point's `[co / 16][ci][16]`.
+            unsafe {
+                outer_product::<V>(
+                    self.tiles,
+                    self.co / PANEL,
+                    self.points.as_ptr().add(group * self.capacity * PANEL),
+                    (self.gradient_points.as_ptr(), self.capacity * PANEL),
+                    (self.sums.add(group * PANEL * PANEL), PANEL, self.ci * PANEL),
+                );
+            }
+        }
+    }
+}
+
+struct KernelGradient<'a> {
+    sums: &'a [f32],
+    ci: usize,
+    co: usize,
+    panel: usize,
+    gw: SharedMut,
+}
+
+impl Kernel for KernelGradient<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let plane = self.ci * self.co;
+        for i in 0..self.ci {
+            for lane in (0..PANEL).step_by(V::LANES) {
+                let from = (self.panel * self.ci + i) * PANEL + lane;
+                let mut e = [[V::zero(); 6]; 3];
+                for b in 0..6 {
+                    // SAFETY: 36 planes of ci * co sums.
+                    let column = kernel_gradient(std::array::from_fn(|a| unsafe {
+                        V::load(self.sums.as_ptr().add((a * 6 + b) * plane + from))
+                    }));
+                    for a in 0..3 {
+                        e[a][b] = column[a];
+                    }
+                }
+                for (a, row) in e.into_iter().enumerate() {
+                    for (b, value) in kernel_gradient(row).into_iter().enumerate() {
+                        let to = ((a * 3 + b) * self.ci + i) * self.co + self.panel * PANEL + lane;
+                        // SAFETY: each task writes its own 16 output channels.
+                        unsafe { value.store(self.gw.at(to)) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `gw`, the gradient of the weights.
+pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+    /// Tiles that one task transforms.
+    const TASK: usize = 16;
+    let (input, output) = maps(g);
+    let tiles = input.tiles();
+    // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone, and so the sums do.
+    let capacity = ((4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co))).max(64).min(tiles);
+    let mut points = uninitialised(POINTS * capacity * g.ci);
+    let mut gradient_points = uninitialised(POINTS * capacity * g.co);
+    let mut sums = vec![0.0; POINTS * g.ci * g.co];
+    for chunk in (0..tiles).step_by(capacity) {
+        let count = capacity.min(tiles - chunk);
+        let (to_points, to_gradients) = (SharedMut::new(&mut points), SharedMut::new(&mut gradient_points));
+        (0..count.div_ceil(TASK)).into_par_iter().for_each(|task| {
+            let at = task * TASK;
+            dispatch(TransformBoth {
+                x, gy, input, output,
+                first: chunk + at,
+                count: TASK.min(count - at),
+                at,
+                capacity,
+                points: to_points,
+                gradient_points: to_gradients,
+            });
+        });
+        sums.par_chunks_mut(g.ci * g.co).enumerate().for_each(|(p, sums)| {
+            dispatch(SumTiles {
+                tiles: count,
+                capacity,
+                ci: g.ci,
+                co: g.co,
+                points: &points[p * capacity * g.ci..][..capacity * g.ci],
+                gradient_points: &gradient_points[p * capacity * g.co..][..capacity * g.co],
+                sums: sums.as_mut_ptr(),
+            });
+        });
+    }
+    let gw = SharedMut::new(gw);
+    (0..g.co / PANEL).into_par_iter().for_each(|panel| {
+        dispatch(KernelGradient { sums: &sums, ci: g.ci, co: g.co, panel, gw });
+    });
+}

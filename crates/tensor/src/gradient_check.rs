@@ -1,0 +1,47 @@
+//! Gradients against central finite differences, in f64: the test that every differentiable op passes.
+
+use candle_core::{DType, Result, Tensor, Var, bail};
+
+/// Largest difference between a gradient and finite differences, relative to the largest gradient of that input.
+///
+/// `f` maps the inputs to a tensor of any shape; its values are summed with fixed weights that differ from each other, so that no error
+/// cancels. Inputs must be f64 and are checked entry by entry: keep them small.
+///
+/// # Errors
+/// If `f` fails or an input is not f64.
+pub fn gradient_error(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<f64> {
+    const STEP: f64 = 1e-5;
+    let weighted = |inputs: &[Tensor]| -> Result<Tensor> {
+        let y = f(inputs)?.flatten_all()?;
+        let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin() + 0.5).collect();
+        let weights = Tensor::from_vec(weights, y.elem_count(), y.device())?;
+        (y * weights)?.sum_all()
+    };
+    let variables: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+    let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
+    let gradients = weighted(&tensors)?.backward()?;
+    let mut worst = 0.0f64;
+    for (i, input) in inputs.iter().enumerate() {
+        if input.dtype() != DType::F64 {
+            bail!("gradient_error: input {i} is {:?}, expected f64", input.dtype())
+        }
+        let analytic = match gradients.get(&variables[i]) {
+            Some(gradient) => gradient.flatten_all()?.to_vec1::<f64>()?,
+            None => vec![0.0; input.elem_count()],
+        };
+        let values = input.flatten_all()?.to_vec1::<f64>()?;
+        let largest = analytic.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
+        for (j, analytic) in analytic.iter().enumerate() {
+            let at = |delta: f64| -> Result<f64> {
+                let mut moved = values.clone();
+                moved[j] += delta;
+                let mut inputs = inputs.to_vec();
+                inputs[i] = Tensor::from_vec(moved, input.shape(), input.device())?;
+                weighted(&inputs)?.to_scalar()
+            };
+            let numeric = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);
+            worst = worst.max((numeric - analytic).abs() / largest);
+        }
+    }
+    Ok(worst)
+}

@@ -1,0 +1,75 @@
+//! Rows of length one: `y = x / ||x||`, with no epsilon, as the official code divides.
+//!
+//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it is an error in the
+//! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN.
+
+use crate::batch_norm::Value;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+
+/// Divides each row of `x` (N, D) by its Euclidean length; f32 or f64, differentiable.
+///
+/// # Errors
+/// If `x` is not of two dimensions, or neither f32 nor f64.
+pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    let (_, dim) = x.dims2()?;
+    x.contiguous()?.apply_op1(L2Normalize { dim })
+}
+
+struct L2Normalize {
+    dim: usize,
+}
+
+/// One over a row's length, or zero for a row of zeros.
+fn inverse_length<T: Value>(row: &[T]) -> f64 {
+    let square: f64 = row.iter().map(|x| x.read().powi(2)).sum();
+    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
+}
+
+impl L2Normalize {
+    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+        x.chunks_exact(self.dim)
+            .flat_map(|row| {
+                let scale = inverse_length(row);
+                row.iter().map(move |x| T::write(x.read() * scale))
+            })
+            .collect()
+    }
+
+    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        x.chunks_exact(self.dim)
+            .zip(gy.chunks_exact(self.dim))
+            .flat_map(|(x, gy)| {
+                let scale = inverse_length(x);
+                let along: f64 = x.iter().zip(gy).map(|(x, g)| x.read() * g.read()).sum::<f64>() * scale * scale;
+                x.iter().zip(gy).map(move |(x, g)| T::write((g.read() - x.read() * along) * scale))
+            })
+            .collect()
+    }
+}
+
+impl CustomOp1 for L2Normalize {
+    fn name(&self) -> &'static str {
+        "l2_normalize"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
+            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
+        };
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        let gy = gy.contiguous()?;
+        let gx = if x.dtype() == DType::F32 {
+            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        } else {
+            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        };
+        Ok(Some(gx))
+    }
+}

@@ -1,0 +1,187 @@
+//! Maximum and average pooling with exact gradients, for any kernel, stride, padding and rounding of the output size.
+//!
+//! candle's own have a wrong gradient (max pooling scales it by 1/k²; average pooling is wrong when the kernel does not divide the map)
+//! or none (kernel != stride). Shapes: `x` (N, H, W, C), `y` (N, H', W', C), with `H' = round((H + 2p - k) / s) + 1`, rounded down, or
+//! up in ceil mode, where a window that would start beyond the input and its left padding is dropped, as PyTorch does.
+//!
+//! Maximum: the first of equal values in row-major order gets the gradient. Average: divided by the pixels of the window inside the
+//! padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it does not.
+
+use crate::batch_norm::Value;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+
+/// Window of a pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Side of the window.
+    pub kernel: usize,
+    /// Step between windows.
+    pub stride: usize,
+    /// Padding on all four sides: minus infinity for the maximum, zero for the average. At most half the kernel.
+    pub padding: usize,
+    /// Whether the output size is rounded up.
+    pub ceil_mode: bool,
+}
+
+impl PoolConfig {
+    /// Windows side by side: stride as large as the kernel, no padding, rounded down.
+    pub fn square(kernel: usize) -> Self {
+        Self { kernel, stride: kernel, padding: 0, ceil_mode: false }
+    }
+
+    /// Length of the output for an input of `len`; `None` if the window does not fit.
+    pub fn out_len(&self, len: usize) -> Option<usize> {
+        let span = (len + 2 * self.padding).checked_sub(self.kernel)?;
+        if !self.ceil_mode {
+            return Some(span / self.stride + 1);
+        }
+        let out = span.div_ceil(self.stride) + 1;
+        Some(if (out - 1) * self.stride >= len + self.padding { out - 1 } else { out })
+    }
+}
+
+/// The maximum over each window.
+///
+/// # Errors
+/// If `x` is not (N, H, W, C) in f32 or f64, or the window does not fit.
+pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
+    pool(x, config, Kind::Maximum)
+}
+
+/// The mean over each window.
+///
+/// # Errors
+/// As [`max_pool2d`].
+pub fn avg_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
+    pool(x, config, Kind::Average)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Maximum,
+    Average,
+}
+
+fn pool(x: &Tensor, config: PoolConfig, kind: Kind) -> Result<Tensor> {
+    let (n, h, w, c) = x.dims4()?;
+    if config.kernel == 0 || config.stride == 0 || config.padding > config.kernel / 2 {
+        bail!("pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}")
+    }
+    let (Some(out_h), Some(out_w)) = (config.out_len(h), config.out_len(w)) else {
+        bail!("pooling: a {0}x{0} window does not fit into {h}x{w} with padding {1}", config.kernel, config.padding)
+    };
+    x.contiguous()?.apply_op1(Pool { config, kind, n, h, w, c, out_h, out_w })
+}
+
+struct Pool {
+    config: PoolConfig,
+    kind: Kind,
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    out_h: usize,
+    out_w: usize,
+}
+
+impl Pool {
+    /// The inputs that output `o` covers on an axis of length `len`, and how many of the padded axis.
+    fn window(&self, o: usize, len: usize) -> (std::ops::Range<usize>, usize) {
+        let PoolConfig { kernel, stride, padding, .. } = self.config;
+        let start = o * stride;
+        let end = (start + kernel).min(len + 2 * padding);
+        (start.saturating_sub(padding)..end.saturating_sub(padding).min(len), end - start)
+    }
+
+    /// Calls `visit(output offset, input pixel offsets, divisor)` for each output pixel.
+    fn for_each_window(&self, mut visit: impl FnMut(usize, &[usize], f64)) {
+        let mut pixels = Vec::with_capacity(self.config.kernel * self.config.kernel);
+        for image in 0..self.n {
+            for oy in 0..self.out_h {
+                let (rows, height) = self.window(oy, self.h);
+                for ox in 0..self.out_w {
+                    let (columns, width) = self.window(ox, self.w);
+                    pixels.clear();
+                    for y in rows.clone() {
+                        pixels.extend(columns.clone().map(|x| ((image * self.h + y) * self.w + x) * self.c));
+                    }
+                    visit(((image * self.out_h + oy) * self.out_w + ox) * self.c, &pixels, (height * width) as f64);
+                }
+            }
+        }
+    }
+
+    /// Which of `pixels` holds the maximum of channel `c`. A NaN wins, so that it is not hidden.
+    fn largest<T: Value>(x: &[T], pixels: &[usize], c: usize) -> usize {
+        let mut best = pixels[0] + c;
+        for &pixel in &pixels[1..] {
+            let (value, so_far) = (x[pixel + c].read(), x[best].read());
+            if value > so_far || (value.is_nan() && !so_far.is_nan()) {
+                best = pixel + c;
+            }
+        }
+        best
+    }
+
+    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+        let mut y = vec![T::write(0.0); self.n * self.out_h * self.out_w * self.c];
+        self.for_each_window(|out, pixels, divisor| {
+            for c in 0..self.c {
+                y[out + c] = match self.kind {
+                    Kind::Maximum => x[Self::largest(x, pixels, c)],
+                    Kind::Average => T::write(pixels.iter().map(|p| x[p + c].read()).sum::<f64>() / divisor),
+                };
+            }
+        });
+        y
+    }
+
+    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        let mut gx = vec![T::write(0.0); x.len()];
+        let add = |to: &mut T, amount: f64| *to = T::write(to.read() + amount);
+        self.for_each_window(|out, pixels, divisor| {
+            for c in 0..self.c {
+                let g = gy[out + c].read();
+                match self.kind {
+                    Kind::Maximum => add(&mut gx[Self::largest(x, pixels, c)], g),
+                    Kind::Average => {
+                        for p in pixels {
+                            add(&mut gx[p + c], g / divisor);
+                        }
+                    }
+                }
+            }
+        });
+        gx
+    }
+}
+
+impl CustomOp1 for Pool {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Maximum => "max_pool2d",
+            Kind::Average => "avg_pool2d",
+        }
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
+            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
+        };
+        Ok((y, (self.n, self.out_h, self.out_w, self.c).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        let gy = gy.contiguous()?;
+        let gx = if x.dtype() == DType::F32 {
+            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        } else {
+            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        };
+        Ok(Some(gx))
+    }
+}

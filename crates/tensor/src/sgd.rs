@@ -1,0 +1,182 @@
+//! Stochastic gradient descent with momentum and weight decay, in one pass over each parameter.
+//!
+//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`, `p = p - lr v`, with `v = 0` at first.
+//! Weight decay applies to every parameter, batch norm and biases included, as the official code has it. (`candle_nn::SGD` has neither.)
+
+use crate::storage::{slice_f32, slice_f64};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
+
+/// Settings of the optimiser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdConfig {
+    /// Share of the last step that goes into the next.
+    pub momentum: f64,
+    /// Pull of every parameter towards zero.
+    pub weight_decay: f64,
+}
+
+/// The optimiser: parameters by name, and the running step of each.
+pub struct Sgd {
+    config: SgdConfig,
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    name: String,
+    parameter: Var,
+    velocity: Velocity,
+}
+
+enum Velocity {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Sgd {
+    /// An optimiser of `parameters`, f32 or f64, at rest.
+    ///
+    /// # Errors
+    /// If a parameter has another data type.
+    pub fn new(parameters: Vec<(String, Var)>, config: SgdConfig) -> Result<Self> {
+        let slots = parameters
+            .into_iter()
+            .map(|(name, parameter)| {
+                let len = parameter.elem_count();
+                let velocity = match parameter.dtype() {
+                    DType::F32 => Velocity::F32(vec![0.0; len]),
+                    DType::F64 => Velocity::F64(vec![0.0; len]),
+                    other => bail!("sgd: parameter {name} is {other:?}, expected f32 or f64"),
+                };
+                Ok(Slot { name, parameter, velocity })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { config, slots })
+    }
+
+    /// One step of size `learning_rate` along `gradients`; parameters without a gradient stay.
+    ///
+    /// # Errors
+    /// If a gradient's shape or type is not its parameter's.
+    pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+        for slot in &mut self.slots {
+            let Some(gradient) = gradients.get(&slot.parameter) else { continue };
+            if gradient.shape() != slot.parameter.shape() {
+                bail!("sgd: {} is {:?}, its gradient {:?}", slot.name, slot.parameter.shape(), gradient.shape())
+            }
+            let step = Step { velocity: Mutex::new(&mut slot.velocity), config: self.config, learning_rate };
+            slot.parameter.inplace_op2(&gradient.contiguous()?, &step)?;
+        }
+        Ok(())
+    }
+
+    /// The running steps under their parameters' names, shaped like them.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let tensor = |slot: &Slot| {
+            let (shape, device) = (slot.parameter.shape(), slot.parameter.device());
+            match &slot.velocity {
+                Velocity::F32(v) => Tensor::from_slice(v, shape, device),
+                Velocity::F64(v) => Tensor::from_slice(v, shape, device),
+            }
+        };
+        self.slots.iter().map(|slot| Ok((slot.name.clone(), tensor(slot)?))).collect()
+    }
+
+    /// Takes up the running steps that [`Sgd::state`] gave.
+    ///
+    /// # Errors
+    /// If one is missing, or its shape or type is not its parameter's.
+    pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
+        for slot in &mut self.slots {
+            let Some(tensor) = find(&slot.name) else { bail!("sgd: the state has no entry for {}", slot.name) };
+            if tensor.shape() != slot.parameter.shape() {
+                bail!("sgd: {} is {:?}, its state {:?}", slot.name, slot.parameter.shape(), tensor.shape())
+            }
+            let flat = tensor.flatten_all()?;
+            slot.velocity = match slot.velocity {
+                Velocity::F32(_) => Velocity::F32(flat.to_vec1()?),
+                Velocity::F64(_) => Velocity::F64(flat.to_vec1()?),
+            };
+        }
+        Ok(())
+    }
+}
+
+struct Step<'a> {
+    velocity: Mutex<&'a mut Velocity>,
+    config: SgdConfig,
+    learning_rate: f64,
+}
+
+/// Values that one task updates.
+const BLOCK: usize = 1 << 14;
+
+impl InplaceOp2 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "sgd_step"
+    }
+
+    fn cpu_fwd(&self, parameter: &mut CpuStorage, lp: &Layout, gradient: &CpuStorage, lg: &Layout) -> Result<()> {
+        let Some((start, end)) = lp.contiguous_offsets() else { bail!("sgd: a parameter is not contiguous") };
+        let mut velocity = self.velocity.lock().unwrap_or_else(PoisonError::into_inner);
+        macro_rules! update {
+            ($float:ty, $p:expr, $g:expr, $v:expr) => {{
+                let (momentum, decay) = (self.config.momentum as $float, self.config.weight_decay as $float);
+                let rate = self.learning_rate as $float;
+                $p[start..end].par_chunks_mut(BLOCK).zip($g.par_chunks(BLOCK)).zip($v.par_chunks_mut(BLOCK)).for_each(
+                    |((p, g), v)| {
+                        for ((p, g), v) in p.iter_mut().zip(g).zip(v) {
+                            *v = momentum * *v + (*g + decay * *p);
+                            *p -= rate * *v;
+                        }
+                    },
+                );
+            }};
+        }
+        match (parameter, &mut **velocity) {
+            (CpuStorage::F32(p), Velocity::F32(v)) => update!(f32, p, slice_f32(gradient, lg)?, v),
+            (CpuStorage::F64(p), Velocity::F64(v)) => update!(f64, p, slice_f64(gradient, lg)?, v),
+            _ => bail!("sgd: a parameter changed its data type"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::{Sgd, SgdConfig};
+    use candle_core::{Device, Tensor, Var};
+
+    /// Three steps on `p²/2`, worked out by hand from the equations above.
+    #[test]
+    fn three_steps_by_hand() {
+        let p = Var::from_tensor(&Tensor::new(&[1.0f64], &Device::Cpu).unwrap()).unwrap();
+        let config = SgdConfig { momentum: 0.9, weight_decay: 0.1 };
+        let mut sgd = Sgd::new(vec![("p".into(), p.clone())], config).unwrap();
+        let (mut want, mut velocity) = (1.0f64, 0.0f64);
+        for _ in 0..3 {
+            let loss = (p.as_tensor().sqr().unwrap().sum_all().unwrap() * 0.5).unwrap();
+            sgd.step(&loss.backward().unwrap(), 0.1).unwrap();
+            velocity = 0.9 * velocity + (want + 0.1 * want);
+            want -= 0.1 * velocity;
+        }
+        assert!((p.to_vec1::<f64>().unwrap()[0] - want).abs() < 1e-15);
+        assert!((sgd.state().unwrap()[0].1.to_vec1::<f64>().unwrap()[0] - velocity).abs() < 1e-15);
+    }
+
+    #[test]
+    fn state_of_another_shape_is_refused() {
+        let p = Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let mut sgd = Sgd::new(vec![("weight".into(), p)], SgdConfig { momentum: 0.9, weight_decay: 0.0 }).unwrap();
+        let error = sgd.load_state(|_| Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).ok()).unwrap_err();
+        assert!(error.to_string().contains("weight"), "{error}");
+        let error = sgd.load_state(|_| None).unwrap_err();
+        assert!(error.to_string().contains("weight"), "{error}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Vectors of f32 behind one small trait, and the choice of instruction set at run time.
+//!
+//! A kernel is written once, generic over [`Vector`], and compiled three times: for AVX-512, for AVX2 with FMA, and for whatever
+//! the target's baseline is (SSE2, NEON). [`dispatch`] enters the widest that this processor has, so no `target-cpu=native`
+//! build is needed. Everything a kernel calls must be `#[inline(always)]`: a function that is not inlined is compiled without
+//! the wide instructions.
+//!
+//! A kernel gives the same bits on any number of threads, since no sum is split by thread; between instruction sets the last
+//! bits differ (fused multiply-add, blocking).
+
+#![expect(unsafe_code, reason = "loads and stores go through pointers, and wide instructions must be known to exist")]
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+/// A few f32 lanes that are added, multiplied and compared at once.
+pub(crate) trait Vector: Copy {
+    /// Number of lanes: 8 or 16.
+    const LANES: usize;
+    /// All lanes zero.
+    fn zero() -> Self;
+    /// All lanes `x`.
+    fn splat(x: f32) -> Self;
+    /// The lanes at `p`.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `LANES` values.
+    unsafe fn load(p: *const f32) -> Self;
+    /// Writes the lanes to `p`.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `LANES` values.
+    unsafe fn store(self, p: *mut f32);
+    /// Lane-wise `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// Lane-wise `self - b`.
+    fn sub(self, b: Self) -> Self;
+    /// Lane-wise `self * b`.
+    fn mul(self, b: Self) -> Self;
+    /// Lane-wise `self * b + c`, fused where the machine can.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Lane-wise larger of the two.
+    fn max(self, b: Self) -> Self;
+    /// The lanes of `self` where `gate` is above zero, and zero elsewhere.
+    fn where_positive(self, gate: Self) -> Self;
+}
+
+/// Work that is compiled for each instruction set.
+pub(crate) trait Kernel {
+    /// Does the work with vectors of type `V`.
+    fn run<V: Vector>(self);
+}
+
+/// The instruction sets that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// 512-bit vectors with fused multiply-add.
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// The target's baseline: SSE2 on x86-64, NEON on 64-bit Arm.
+    Baseline,
+}
+
+/// The instruction set that kernels run with on this machine.
+///
+/// The environment variable `INVASPREAD_SIMD` (`avx512`, `avx2`, `baseline`) lowers it, for tests and for comparing machines;
+/// a set that the processor lacks is never chosen.
+pub fn instruction_set() -> InstructionSet {
+    static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let available = detect();
+        match std::env::var("INVASPREAD_SIMD").as_deref() {
+            Ok("baseline") => InstructionSet::Baseline,
+            Ok("avx2") if available == InstructionSet::Avx512 => InstructionSet::Avx2,
+            _ => available,
+        }
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> InstructionSet {
+    if is_x86_feature_detected!("avx512f") {
+        InstructionSet::Avx512
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        InstructionSet::Avx2
+    } else {
+        InstructionSet::Baseline
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> InstructionSet {
+    InstructionSet::Baseline
+}
+
+/// Runs `kernel` with the widest vectors that this machine has.
+pub(crate) fn dispatch(kernel: impl Kernel) {
+    match instruction_set() {
+        // SAFETY: `instruction_set` returns these only after the processor was asked for the feature.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => unsafe { x86::run_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { x86::run_avx2(kernel) },
+        _ => kernel.run::<portable::Lanes8>(),
+    }
+}
+
+/// A pointer that parallel tasks share, each writing a part of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(*mut f32);
+
+// SAFETY: every use hands disjoint ranges to the tasks; the type only carries the address across threads.
+unsafe impl Send for SharedMut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+
+impl SharedMut {
+    /// Shares the memory of `slice`; the borrow must outlive all tasks, which rayon's scoped loops ensure.
+    pub(crate) fn new(slice: &mut [f32]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    /// The address `offset` elements on.
+    ///
+    /// # Safety
+    /// `offset` must lie within the slice, and no other task may use the part that the caller writes.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "part of the kernels")]
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller keeps within the slice.
+        unsafe { self.0.add(offset) }
+    }
+}
