@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
 #![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
 
-use super::Statistics;
+use super::{Affine, Statistics};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use rayon::prelude::*;
 
@@ -84,6 +84,7 @@ pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
 struct Apply<'a> {
     x: &'a [f32],
     residual: Option<&'a [f32]>,
+    mean: &'a [f32],
     scale: &'a [f32],
     shift: &'a [f32],
     relu: bool,
@@ -99,7 +100,8 @@ impl Kernel for Apply<'_> {
             for c in (0..channels).step_by(V::LANES) {
                 // SAFETY: as in `Moments`; x, residual and y have equal lengths.
                 unsafe {
-                    let x = V::load(self.x.as_ptr().add(row + c));
+                    // The mean goes first: folded into the shift, a large one would cost digits.
+                    let x = V::load(self.x.as_ptr().add(row + c)).sub(V::load(self.mean.as_ptr().add(c)));
                     let (scale, shift) = (V::load(self.scale.as_ptr().add(c)), V::load(self.shift.as_ptr().add(c)));
                     let mut value = x.mul_add(scale, shift);
                     if let Some(residual) = self.residual {
@@ -112,18 +114,19 @@ impl Kernel for Apply<'_> {
     }
 }
 
-/// `y = relu?(scale x + shift (+ residual))`.
-pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [f32]) {
-    let channels = scale.len();
+/// `y = relu?(scale (x - mean) + shift (+ residual))`.
+pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
+    let channels = affine.scale.len();
     let block = block_len(channels);
     assert!(residual.is_none_or(|r| r.len() == x.len()) && y.len() == x.len());
     let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<_>>();
-    let (scale, shift) = (narrow(scale), narrow(shift));
+    let (mean, scale, shift) = (narrow(&affine.mean), narrow(&affine.scale), narrow(&affine.shift));
     y.par_chunks_mut(block).enumerate().for_each(|(i, y)| {
         let range = i * block..i * block + y.len();
         dispatch(Apply {
             x: &x[range.clone()],
             residual: residual.map(|r| &r[range]),
+            mean: &mean,
             scale: &scale,
             shift: &shift,
             relu,
@@ -187,7 +190,8 @@ impl Kernel for GradientSums<'_> {
 
 struct ApplyGradient<'a> {
     flow: Flow<'a>,
-    /// `gx = of_gradient g + of_input x + constant`.
+    mean: &'a [f32],
+    /// `gx = of_gradient g + of_input (x - mean) + constant`.
     of_gradient: &'a [f32],
     of_input: &'a [f32],
     constant: &'a [f32],
@@ -209,7 +213,7 @@ impl Kernel for ApplyGradient<'_> {
                         g.store(to.add(at));
                     }
                     let (a, b) = (V::load(self.of_gradient.as_ptr().add(c)), V::load(self.of_input.as_ptr().add(c)));
-                    let x = V::load(self.flow.x.as_ptr().add(at));
+                    let x = V::load(self.flow.x.as_ptr().add(at)).sub(V::load(self.mean.as_ptr().add(c)));
                     let rest = x.mul_add(b, V::load(self.constant.as_ptr().add(c)));
                     g.mul_add(a, rest).store(self.gx.as_mut_ptr().add(at));
                 }
@@ -259,7 +263,7 @@ pub(crate) fn backward(
         let slope = -scale * rstd[c] * rstd[c] * weighted[c] / rows;
         of_gradient[c] = scale as f32;
         of_input[c] = slope as f32;
-        constant[c] = (-scale * grad_beta[c] / rows - f64::from(mean[c]) * slope) as f32;
+        constant[c] = (-scale * grad_beta[c] / rows) as f32;
     }
     let residual_gradient = residual_gradient.map(|g| {
         assert_eq!(g.len(), x.len());
@@ -268,6 +272,7 @@ pub(crate) fn backward(
     gx.par_chunks_mut(block).enumerate().for_each(|(i, gx)| {
         dispatch(ApplyGradient {
             flow: flow(i, gx.len()),
+            mean: &mean,
             of_gradient: &of_gradient,
             of_input: &of_input,
             constant: &constant,

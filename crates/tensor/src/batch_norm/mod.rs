@@ -89,12 +89,11 @@ pub fn batch_norm_with(
         bail!("batch_norm: statistics of {} channels for {channels}", statistics.mean.len())
     }
     let (gamma, beta) = (values(gamma)?, values(beta)?);
-    let (scale, shift) = scale_and_shift(&gamma, &beta, statistics, config.eps);
-    let op = Affine { scale, shift, relu: config.relu };
+    let op = Evaluation { affine: Affine::new(&gamma, &beta, statistics, config.eps), relu: config.relu };
     let x = x.detach().contiguous()?;
     match residual {
         Some(residual) => x.apply_op2(&residual.detach().contiguous()?, op),
-        None => x.apply_op1(AffineAlone(op)),
+        None => x.apply_op1(EvaluationAlone(op)),
     }
 }
 
@@ -115,17 +114,25 @@ fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.to_vec1()
 }
 
-fn scale_and_shift(gamma: &[f64], beta: &[f64], statistics: &Statistics, eps: f64) -> (Vec<f64>, Vec<f64>) {
-    let scale: Vec<f64> = gamma.iter().zip(&statistics.variance).map(|(g, v)| g / (v + eps).sqrt()).collect();
-    let shift = beta.iter().zip(&statistics.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-    (scale, shift)
+/// `scale (x - mean) + shift`, channel by channel.
+struct Affine {
+    mean: Vec<f64>,
+    scale: Vec<f64>,
+    shift: Vec<f64>,
 }
 
-fn apply_f32(x: &[f32], residual: Option<&[f32]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [f32]) {
-    if fused::fits(scale.len()) {
-        fused::apply(x, residual, scale, shift, relu, y);
+impl Affine {
+    fn new(gamma: &[f64], beta: &[f64], statistics: &Statistics, eps: f64) -> Self {
+        let scale = gamma.iter().zip(&statistics.variance).map(|(g, v)| g / (v + eps).sqrt()).collect();
+        Self { mean: statistics.mean.clone(), scale, shift: beta.to_vec() }
+    }
+}
+
+fn apply_f32(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
+    if fused::fits(affine.scale.len()) {
+        fused::apply(x, residual, affine, relu, y);
     } else {
-        plain::apply(x, residual, scale, shift, relu, y);
+        plain::apply(x, residual, affine, relu, y);
     }
 }
 
@@ -151,9 +158,9 @@ impl BatchNorm {
             } else {
                 plain::statistics(x, self.channels)
             };
-            let (scale, shift) = scale_and_shift(gamma, beta, &statistics, self.config.eps);
+            let affine = Affine::new(gamma, beta, &statistics, self.config.eps);
             let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
-            apply_f32(x, residual, &scale, &shift, self.config.relu, y);
+            apply_f32(x, residual, &affine, self.config.relu, y);
             saved.push(statistics);
         }
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
@@ -166,9 +173,9 @@ impl BatchNorm {
         let mut saved = Vec::new();
         for (i, (x, y)) in x.chunks(self.chunk_len).zip(y.chunks_mut(self.chunk_len)).enumerate() {
             let statistics = plain::statistics(x, self.channels);
-            let (scale, shift) = scale_and_shift(gamma, beta, &statistics, self.config.eps);
+            let affine = Affine::new(gamma, beta, &statistics, self.config.eps);
             let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
-            plain::apply(x, residual, &scale, &shift, self.config.relu, y);
+            plain::apply(x, residual, &affine, self.config.relu, y);
             saved.push(statistics);
         }
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
@@ -272,28 +279,27 @@ impl CustomOp3 for BatchNorm {
     }
 }
 
-/// Evaluation mode with a residual: `relu?(scale x + shift + residual)`.
-struct Affine {
-    scale: Vec<f64>,
-    shift: Vec<f64>,
+/// Evaluation mode, with a residual.
+struct Evaluation {
+    affine: Affine,
     relu: bool,
 }
 
-impl Affine {
+impl Evaluation {
     fn run(&self, x: &CpuStorage, lx: &Layout, r: Option<(&CpuStorage, &Layout)>) -> Result<(CpuStorage, Shape)> {
         let y = match x {
             CpuStorage::F32(_) => {
                 let x = slice_f32(x, lx)?;
                 let mut y = uninitialised(x.len());
                 let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
-                apply_f32(x, residual, &self.scale, &self.shift, self.relu, &mut y);
+                apply_f32(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F32(y)
             }
             _ => {
                 let x = slice_f64(x, lx)?;
                 let mut y = vec![0.0; x.len()];
                 let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
-                plain::apply(x, residual, &self.scale, &self.shift, self.relu, &mut y);
+                plain::apply(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F64(y)
             }
         };
@@ -301,9 +307,9 @@ impl Affine {
     }
 }
 
-impl CustomOp2 for Affine {
+impl CustomOp2 for Evaluation {
     fn name(&self) -> &'static str {
-        "affine_residual"
+        "batch_norm_with_residual"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -312,11 +318,11 @@ impl CustomOp2 for Affine {
 }
 
 /// Evaluation mode without a residual.
-struct AffineAlone(Affine);
+struct EvaluationAlone(Evaluation);
 
-impl candle_core::CustomOp1 for AffineAlone {
+impl candle_core::CustomOp1 for EvaluationAlone {
     fn name(&self) -> &'static str {
-        "affine"
+        "batch_norm_with"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {

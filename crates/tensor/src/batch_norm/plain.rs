@@ -1,6 +1,6 @@
 //! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
 
-use super::Statistics;
+use super::{Affine, Statistics};
 
 /// A value that is computed with in f64.
 pub(crate) trait Value: Copy {
@@ -44,11 +44,13 @@ pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
     Statistics { mean, variance }
 }
 
-/// `y = relu?(scale x + shift (+ residual))`.
-pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, scale: &[f64], shift: &[f64], relu: bool, y: &mut [T]) {
-    let channels = scale.len();
+/// `y = relu?(scale (x - mean) + shift (+ residual))`.
+pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
+    let channels = affine.scale.len();
     for (i, y) in y.iter_mut().enumerate() {
-        let value = x[i].read() * scale[i % channels] + shift[i % channels] + residual.map_or(0.0, |r| r[i].read());
+        let c = i % channels;
+        let normalised = (x[i].read() - affine.mean[c]) * affine.scale[c] + affine.shift[c];
+        let value = normalised + residual.map_or(0.0, |r| r[i].read());
         *y = T::write(if relu { value.max(0.0) } else { value });
     }
 }

@@ -1,0 +1,294 @@
+//! Every op against loops that read like its equation, on random shapes, and against finite differences in f64.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::gradient_check::gradient_error;
+use invaspread_tensor::{
+    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, Statistics, avg_pool2d, batch_norm, batch_norm_with, conv2d,
+    l2_normalize, max_pool2d,
+};
+use proptest::prelude::*;
+
+fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
+    let values: Vec<f64> = (0..shape.iter().product()).map(|_| stream.normal()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn single(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F32).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Euclidean norm of the difference, relative to that of `want`.
+fn error(got: &Tensor, want: &[f64]) -> f64 {
+    let difference: f64 = values(got).iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    (difference / size.max(1e-30)).sqrt()
+}
+
+/// Output and both gradients of a convolution by its definition.
+struct PlainConv {
+    y: Vec<f64>,
+    gx: Vec<f64>,
+    gw: Vec<f64>,
+}
+
+fn plain_conv(x: &Tensor, w: &Tensor, gy: impl Fn(usize) -> f64, stride: usize, padding: usize) -> PlainConv {
+    let (n, h, width, ci) = x.dims4().unwrap();
+    let (kh, kw, _, co) = w.dims4().unwrap();
+    let (oh, ow) = ((h + 2 * padding - kh) / stride + 1, (width + 2 * padding - kw) / stride + 1);
+    let (x, w) = (values(x), values(w));
+    let mut plain =
+        PlainConv { y: vec![0.0; n * oh * ow * co], gx: vec![0.0; x.len()], gw: vec![0.0; w.len()] };
+    for image in 0..n {
+        for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
+            for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+                let (iy, ix) = (oy * stride + ky, ox * stride + kx);
+                if iy < padding || ix < padding || iy - padding >= h || ix - padding >= width {
+                    continue;
+                }
+                let pixel = ((image * h + iy - padding) * width + ix - padding) * ci;
+                for (c, o) in (0..ci).flat_map(|c| (0..co).map(move |o| (c, o))) {
+                    let out = ((image * oh + oy) * ow + ox) * co + o;
+                    let weight = ((ky * kw + kx) * ci + c) * co + o;
+                    plain.y[out] += x[pixel + c] * w[weight];
+                    plain.gx[pixel + c] += gy(out) * w[weight];
+                    plain.gw[weight] += gy(out) * x[pixel + c];
+                }
+            }
+        }
+    }
+    plain
+}
+
+/// Largest relative error of output and gradients of the f32 convolution against the plain one.
+fn conv_error(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> f64 {
+    let (vx, vw) = (Var::from_tensor(&single(x)).unwrap(), Var::from_tensor(&single(w)).unwrap());
+    let y = conv2d(&vx, &vw, config).unwrap();
+    let weight = |i: usize| (1.0 + i as f64 * 0.37).sin();
+    let weights: Vec<f32> = (0..y.elem_count()).map(|i| weight(i) as f32).collect();
+    let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu).unwrap();
+    let gradients = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let plain = plain_conv(&single(x), &single(w), |i| f64::from(weight(i) as f32), config.stride, config.padding);
+    error(&y, &plain.y)
+        .max(error(gradients.get(&vx).unwrap(), &plain.gx))
+        .max(error(gradients.get(&vw).unwrap(), &plain.gw))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Direct and unrolled paths: any kernel, stride, padding, channels and size.
+    #[test]
+    fn convolution_is_its_definition(
+        seed: u64, n in 1usize..4, h in 1usize..11, w in 1usize..11,
+        ci in prop::sample::select(vec![1, 3, 7, 16, 32, 48]), co in prop::sample::select(vec![1, 5, 16, 32, 48]),
+        kernel in 1usize..5, stride in 1usize..4, padding in 0usize..3,
+    ) {
+        prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let (x, weight) = (random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co]));
+        let error = conv_error(&x, &weight, Conv2dConfig { stride, padding, algorithm: Algorithm::Direct });
+        prop_assert!(error < 1e-5, "{error:e}");
+    }
+
+    /// Winograd, with maps that its tiles do not divide.
+    #[test]
+    fn winograd_is_a_convolution(
+        seed: u64, n in 1usize..5, h in 1usize..14, w in 1usize..14,
+        ci in prop::sample::select(vec![32, 48, 64]), co in prop::sample::select(vec![32, 48, 64]),
+    ) {
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let (x, weight) = (random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[3, 3, ci, co]));
+        let error = conv_error(&x, &weight, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest });
+        prop_assert!(error < 1e-4, "{error:e}");
+    }
+
+    /// Fused batch norm in f32 against the plain one in f64, forward and backward, with and without residual, ReLU and chunks.
+    #[test]
+    fn batch_norm_is_its_equation(
+        seed: u64, chunks in 1usize..4, images in 1usize..5, side in 1usize..8,
+        channels in prop::sample::select(vec![3usize, 16, 32, 64]), relu: bool, with_residual: bool, mean in -20.0f64..20.0,
+    ) {
+        // With two or three rows nearly all of the gradient is projected out, and what is left is rounding.
+        prop_assume!(images * side * side > 3);
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let shape = [chunks * images, side, side, channels];
+        let x = (random(&mut stream, &shape) + mean).unwrap();
+        let (gamma, beta) = (random(&mut stream, &[channels]), random(&mut stream, &[channels]));
+        let residual = random(&mut stream, &shape);
+        let weights = random(&mut stream, &shape);
+        let config = BatchNormConfig { relu, chunk: images, ..Default::default() };
+        let run = |dtype: DType| -> Result<(Vec<Tensor>, Statistics)> {
+            // Both start from the same f32 values.
+            let var = |t: &Tensor| Var::from_tensor(&single(t).to_dtype(dtype)?);
+            let inputs = [var(&x)?, var(&gamma)?, var(&beta)?, var(&residual)?];
+            let residual = with_residual.then(|| inputs[3].as_tensor());
+            let (y, statistics) = batch_norm(&inputs[0], &inputs[1], &inputs[2], residual, config)?;
+            let gradients = (&y * single(&weights).to_dtype(dtype)?)?.sum_all()?.backward()?;
+            let used = if with_residual { 4 } else { 3 };
+            let mut results = vec![y];
+            results.extend(inputs[..used].iter().map(|v| gradients.get(v).unwrap().clone()));
+            Ok((results, statistics))
+        };
+        let (got, got_statistics) = run(DType::F32).unwrap();
+        let (want, want_statistics) = run(DType::F64).unwrap();
+        for (c, (got, want)) in got_statistics.variance.iter().zip(&want_statistics.variance).enumerate() {
+            prop_assert!((got - want).abs() <= 1e-4 * want + 1e-6, "variance of channel {c}: {got} {want}");
+        }
+        // A value within rounding of zero may fall on either side of the ReLU: it must be rare and small, so compare norms.
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let error = error(got, &values(want));
+            prop_assert!(error < 1e-3, "result {i}: {error:e}");
+        }
+    }
+
+    /// Pooling against windows written out.
+    #[test]
+    fn pooling_is_its_definition(
+        seed: u64, h in 1usize..12, w in 1usize..12, kernel in 1usize..5, stride in 1usize..4, padding in 0usize..3, ceil_mode: bool,
+    ) {
+        prop_assume!(padding <= kernel / 2 && h + 2 * padding >= kernel && w + 2 * padding >= kernel);
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let x = random(&mut stream, &[2, h, w, 3]);
+        let config = PoolConfig { kernel, stride, padding, ceil_mode };
+        let (maximum, average) = (max_pool2d(&x, config).unwrap(), avg_pool2d(&x, config).unwrap());
+        let (_, oh, ow, _) = maximum.dims4().unwrap();
+        let (data, maximum, average) = (values(&x), values(&maximum), values(&average));
+        for (image, oy, ox, c) in itertools(2, oh, ow, 3) {
+            let (mut largest, mut sum, mut count) = (f64::NEG_INFINITY, 0.0, 0.0);
+            for (ky, kx) in (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b))) {
+                let (y, x) = (oy * stride + ky, ox * stride + kx);
+                if y < h + 2 * padding && x < w + 2 * padding {
+                    count += 1.0;
+                }
+                if y >= padding && x >= padding && y - padding < h && x - padding < w {
+                    let value = data[((image * h + y - padding) * w + x - padding) * 3 + c];
+                    largest = largest.max(value);
+                    sum += value;
+                }
+            }
+            let at = ((image * oh + oy) * ow + ox) * 3 + c;
+            prop_assert!((maximum[at] - largest).abs() < 1e-12);
+            prop_assert!((average[at] - sum / count).abs() < 1e-12);
+        }
+    }
+}
+
+fn itertools(n: usize, h: usize, w: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    (0..n * h * w * c).map(move |i| (i / (h * w * c), i / (w * c) % h, i / c % w, i % c))
+}
+
+fn stream() -> Stream {
+    Stream::new(5, Purpose::Bootstrap, 0, 0)
+}
+
+#[test]
+fn gradient_of_convolution() {
+    for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 1)] {
+        let inputs = [random(&mut stream(), &[2, 5, 4, 3]), random(&mut stream(), &[kernel, kernel, 3, 2])];
+        let config = Conv2dConfig { stride, padding, algorithm: Algorithm::Direct };
+        let error = gradient_error(&inputs, |t| conv2d(&t[0], &t[1], config)).unwrap();
+        assert!(error < 1e-8, "kernel {kernel} stride {stride}: {error:e}");
+    }
+}
+
+#[test]
+fn gradient_of_batch_norm() {
+    let mut s = stream();
+    let shape = [4, 2, 3, 5];
+    let inputs = [random(&mut s, &shape), random(&mut s, &[5]), random(&mut s, &[5]), random(&mut s, &shape)];
+    for (relu, chunk) in [(false, 0), (true, 0), (true, 2)] {
+        let config = BatchNormConfig { relu, chunk, ..Default::default() };
+        let with = gradient_error(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), config)?.0)).unwrap();
+        let without =
+            gradient_error(&inputs[..3], |t| Ok(batch_norm(&t[0], &t[1], &t[2], None, config)?.0)).unwrap();
+        assert!(with < 1e-6 && without < 1e-6, "relu {relu} chunk {chunk}: {with:e} {without:e}");
+    }
+}
+
+#[test]
+fn gradient_of_pooling_and_normalisation() {
+    let x = random(&mut stream(), &[2, 7, 6, 2]);
+    for config in [
+        PoolConfig::square(2),
+        PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: true },
+        PoolConfig { kernel: 5, stride: 5, padding: 0, ceil_mode: false },
+    ] {
+        let maximum = gradient_error(std::slice::from_ref(&x), |t| max_pool2d(&t[0], config)).unwrap();
+        let average = gradient_error(std::slice::from_ref(&x), |t| avg_pool2d(&t[0], config)).unwrap();
+        assert!(maximum < 1e-7 && average < 1e-7, "{config:?}: {maximum:e} {average:e}");
+    }
+    let rows = random(&mut stream(), &[4, 6]);
+    let error = gradient_error(&[rows], |t| l2_normalize(&t[0])).unwrap();
+    assert!(error < 1e-8, "{error:e}");
+}
+
+/// What candle's own gets wrong: one strict maximum in a 2x2 window takes the whole gradient, and the average of a 7x7 window in a
+/// 12x12 map hands out exactly 1.
+#[test]
+fn pooling_gradients_that_candle_gets_wrong() {
+    let x = Var::from_tensor(&Tensor::new(&[[[[1.0f32], [2.0]], [[3.0], [9.0]]]], &Device::Cpu).unwrap()).unwrap();
+    let gradients = max_pool2d(&x, PoolConfig::square(2)).unwrap().sum_all().unwrap().backward().unwrap();
+    assert_eq!(values(gradients.get(&x).unwrap()), [0.0, 0.0, 0.0, 1.0]);
+    let x = Var::from_tensor(&Tensor::ones((1, 12, 12, 1), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let gradients = avg_pool2d(&x, PoolConfig::square(7)).unwrap().sum_all().unwrap().backward().unwrap();
+    let total: f64 = values(gradients.get(&x).unwrap()).iter().sum();
+    assert!((total - 1.0).abs() < 1e-6, "{total}");
+}
+
+/// The same bits on one thread and on three.
+#[test]
+fn thread_count_changes_nothing() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut s = stream();
+            let mut bits = Vec::new();
+            for algorithm in [Algorithm::Direct, Algorithm::Fastest] {
+                let x = Var::from_tensor(&single(&random(&mut s, &[9, 13, 13, 32]))).unwrap();
+                let w = Var::from_tensor(&single(&random(&mut s, &[3, 3, 32, 32]))).unwrap();
+                let (gamma, beta) = (single(&random(&mut s, &[32])), single(&random(&mut s, &[32])));
+                let y = conv2d(&x, &w, Conv2dConfig { stride: 1, padding: 1, algorithm }).unwrap();
+                let config = BatchNormConfig { relu: true, ..Default::default() };
+                let (y, _) = batch_norm(&y, &gamma, &beta, None, config).unwrap();
+                let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                for t in [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()] {
+                    bits.extend(t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits));
+                }
+            }
+            bits
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn evaluation_uses_the_statistics_it_is_given() {
+    let x = Tensor::new(&[[1.0f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
+    let (gamma, beta) = (Tensor::new(&[2.0f32, 1.0], &Device::Cpu).unwrap(), Tensor::new(&[0.5f32, 0.0], &Device::Cpu).unwrap());
+    let statistics = Statistics { mean: vec![1.0, 4.0], variance: vec![4.0, 1.0] };
+    let config = BatchNormConfig { eps: 0.0, relu: true, chunk: 0 };
+    let y = batch_norm_with(&x, &gamma, &beta, None, &statistics, config).unwrap();
+    assert_eq!(values(&y), [0.5, 0.0, 2.5, 0.0]);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+    let channels = message(conv2d(&zeros(&[1, 4, 4, 3]), &zeros(&[3, 3, 4, 8]), Conv2dConfig::default()));
+    assert!(channels.contains("3 channels") && channels.contains("takes 4"), "{channels}");
+    let kernel = message(conv2d(&zeros(&[1, 2, 2, 3]), &zeros(&[3, 3, 3, 8]), Conv2dConfig::default()));
+    assert!(kernel.contains("larger than the padded input"), "{kernel}");
+    let window = message(max_pool2d(&zeros(&[1, 2, 2, 3]), PoolConfig::square(3)));
+    assert!(window.contains("does not fit"), "{window}");
+    let config = BatchNormConfig { chunk: 3, ..Default::default() };
+    let chunk = batch_norm(&zeros(&[4, 2]), &zeros(&[2]), &zeros(&[2]), None, config).map(|r| r.0);
+    assert!(message(chunk).contains("chunks of 3"));
+}
