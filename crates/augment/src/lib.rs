@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Transforms on 8-bit RGB images, exactly as torchvision makes them on Pillow images; random views of an image; and the
+//! loader that prepares batches of them ahead of the training step.
+//!
+//! [`resize()`], [`crop()`], [`brightness`] and the other free functions are plain and made to be read. [`Pipeline`] makes a
+//! whole view out of drawn parameters by a faster path that is tested to give the same bytes. [`BatchLoader`] runs it on
+//! threads of its own. Nothing here reads a file or knows a data set: images come from an [`ImageSource`].
+
+mod color;
+mod config;
+mod draw;
+mod geometry;
+mod image;
+mod loader;
+mod pipeline;
+mod planar;
+mod resize;
+mod source;
+
+pub use color::{brightness, contrast, grayscale, hue, luma, saturation};
+pub use config::{
+    AugmentConfig, AugmentError, ChannelOrder, ColorJitter, Normalize, RandomCrop, RandomFlip,
+    RandomGrayscale, ResizedCrop, TRANSFORMS,
+};
+pub use draw::{Adjust, ParameterDraw, jitter, resized_crop_window};
+pub use geometry::{Window, center_crop, crop, hflip, pad, random_crop, resized_crop};
+pub use image::{Image, ImageRef};
+pub use loader::{Batch, BatchLoader, LoaderConfig, LoaderError};
+pub use pipeline::{Pipeline, Scratch};
+pub use resize::{Filter, resize};
+pub use source::{ImageSource, SourceError, SourceImage};

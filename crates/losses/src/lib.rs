@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The objectives of the paper's Table 1, one file each: functions of embeddings and, for some, of a memory bank.
+//!
+//! Every loss takes candle tensors (f32 or f64, on the CPU) and returns a scalar tensor that `backward` goes through. Value and
+//! gradient are computed together in one pass over slices; candle only carries them. Nothing here reads
+//! a file, knows a data set or picks a device, and the thread count never changes a bit: rows are worked on in parallel, each
+//! reduced in a fixed order, and the rows are added up one after another.
+//!
+//! What is softmax-like is taken with the largest score shifted out and with the own class kept apart from "all the others", so
+//! that neither `log p` near p = 1 nor `log(1 - p)` loses its digits, and no temperature down to 0.01 overflows in f32.
+
+mod deepcluster;
+mod differentiable;
+mod exemplar;
+mod float;
+mod invaspread;
+mod memory_bank;
+mod nce;
+mod npsoftmax;
+mod softmax;
+#[cfg(test)]
+mod testing;
+mod triplet;
+
+pub use deepcluster::{balanced_order, cluster_cross_entropy};
+pub use exemplar::Exemplar;
+pub use invaspread::{InvaSpread, KeySide, Negatives};
+pub use memory_bank::MemoryBank;
+pub use nce::{Nce, draw_noise};
+pub use npsoftmax::NpSoftmax;
+pub use triplet::{Mining, Triplet, draw_negatives};

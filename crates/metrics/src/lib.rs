@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, k-means and PCA whitening.
+//!
+//! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
+//! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
+
+mod error;
+mod kmeans;
+mod knn;
+mod rows;
+mod top_k;
+mod whitening;
+
+pub use error::MetricError;
+pub use kmeans::{Clustering, KMeans, Seeding};
+pub use knn::{KnnResult, WeightedKnn};
+pub use rows::{Rows, l2_normalize_rows};
+pub use top_k::{Neighbors, top_k};
+pub use whitening::Whitening;
+
+#[cfg(test)]
+mod golden;

@@ -127,3 +127,80 @@ pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
 pub(crate) fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
     if tensor.rank() == 4 { tensor.permute((2, 3, 1, 0))?.contiguous() } else { Ok(tensor.clone()) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::{WeightError, read_weights, write_weights};
+    use crate::{Mode, ResNet, ResNetConfig};
+    use candle_core::{DType, Device, Tensor};
+    use std::collections::HashMap;
+
+    fn small(seed: u64) -> ResNet {
+        ResNet::new(ResNetConfig { width: 8, ..Default::default() }, seed).unwrap()
+    }
+
+    fn embed(network: &ResNet) -> Vec<f32> {
+        let values: Vec<f32> = (0..2 * 3072).map(|i| (i as f32 * 0.37).sin()).collect();
+        let x = Tensor::from_vec(values, (2, 32, 32, 3), &Device::Cpu).unwrap();
+        network.forward(&x, Mode::Train).unwrap();
+        let output = network.forward(&x, Mode::Evaluate).unwrap();
+        output.embedding.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn a_network_survives_the_way_to_disk_and_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let (first, second) = (small(1), small(2));
+        let want = embed(&first);
+        write_weights(&path, &first.state_dict().unwrap()).unwrap();
+        let report = second.load_state_dict(&read_weights(&path).unwrap()).unwrap();
+        assert!(report.left_over.is_empty() && report.loaded == first.state_dict().unwrap().len());
+        let (a, b) = (first.state_dict().unwrap(), second.state_dict().unwrap());
+        for ((name, a), (_, b)) in a.iter().zip(&b) {
+            let values = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            assert_eq!(values(a), values(b), "{name}");
+        }
+        // Both see the same batch once more in training mode, and so update their running statistics alike.
+        assert_eq!(embed(&first), embed(&second));
+        assert_ne!(want, embed(&small(2)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_changes_nothing() {
+        let network = small(1);
+        let before = embed(&small(1));
+        let mut weights: HashMap<_, _> = small(2).state_dict().unwrap().into_iter().collect();
+        weights.remove("layer3.0.bn2.bias");
+        weights.insert("linear.bias".into(), Tensor::zeros(7, DType::F32, &Device::Cpu).unwrap());
+        let error = network.load_state_dict(&weights).unwrap_err().to_string();
+        assert!(error.contains("layer3.0.bn2.bias") && error.contains("linear.bias: found [7], expected [128]"), "{error}");
+        assert_eq!(before, embed(&network));
+    }
+
+    #[test]
+    fn data_parallel_names_are_taken_and_strangers_listed() {
+        let network = small(1);
+        let mut weights: HashMap<String, Tensor> =
+            small(2).state_dict().unwrap().into_iter().map(|(n, t)| (format!("module.{n}"), t)).collect();
+        weights.insert("module.fc.weight".into(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap());
+        let report = network.load_state_dict(&weights).unwrap();
+        assert_eq!(report.left_over, ["module.fc.weight"]);
+        assert_eq!(embed(&network), embed(&small(2)));
+    }
+
+    #[test]
+    fn damaged_missing_and_strange_files_are_errors_that_name_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert!(matches!(read_weights(&path("none.safetensors")), Err(WeightError::Open { .. })));
+        for name in ["cut.safetensors", "cut.pth"] {
+            std::fs::write(path(name), b"PK\x03\x04 not a file of weights").unwrap();
+            let error = read_weights(&path(name)).unwrap_err();
+            assert!(matches!(error, WeightError::Damaged { .. }) && error.to_string().contains(name), "{error}");
+        }
+        std::fs::write(path("weights.h5"), b"").unwrap();
+        assert!(matches!(read_weights(&path("weights.h5")), Err(WeightError::Ending { .. })));
+    }
+}

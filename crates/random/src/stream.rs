@@ -71,6 +71,9 @@ impl Stream {
     }
 
     /// 32 uniformly random bits.
+    ///
+    /// # Panics
+    /// After 2^34 words: far more than any use of one stream.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
             self.words = philox4x32_10(self.counter, self.key);

@@ -1,0 +1,311 @@
+//! What the pipeline does to an image, as the `augment` group of a config file says it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::draw::ParameterDraw;
+
+/// The transforms of training and evaluation. The default is the recipe of the paper's released code for CIFAR-10.
+///
+/// Training: `squash`, then the resized crop or `crop`, colour jitter, grayscale, flip, normalise. Evaluation: `squash`, then
+/// the shorter side made `size` if the image's size differs (not with `crop`), the middle `size` x `size`, normalise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Width and height of what comes out, in pixels.
+    pub size: usize,
+    /// Whose way of drawing the random parameters.
+    pub parameters: ParameterDraw,
+    /// No augmentation at all ("No DA" in Table 7): training views are made as in evaluation.
+    pub none: bool,
+    /// Transforms to leave out: any of [`TRANSFORMS`].
+    pub without: Vec<String>,
+    /// First make the image this wide and high by a Lanczos resize, its aspect ratio not kept (CUB-200 and the like: 256).
+    pub squash: Option<usize>,
+    /// A random part of the image, resized bilinearly. Not used where `crop` is set.
+    pub resized_crop: ResizedCrop,
+    /// A random window of `size` x `size` instead of the resized crop.
+    pub crop: Option<RandomCrop>,
+    /// Random brightness, contrast, saturation and hue, in random order.
+    pub color_jitter: ColorJitter,
+    /// Sometimes grey.
+    pub grayscale: RandomGrayscale,
+    /// Sometimes mirrored.
+    pub flip: RandomFlip,
+    /// From bytes to what the network sees.
+    pub normalize: Normalize,
+}
+
+/// The names that `without` knows.
+pub const TRANSFORMS: [&str; 5] = ["resized_crop", "crop", "color_jitter", "grayscale", "flip"];
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self {
+            size: 32,
+            parameters: ParameterDraw::default(),
+            none: false,
+            without: Vec::new(),
+            squash: None,
+            resized_crop: ResizedCrop::default(),
+            crop: None,
+            color_jitter: ColorJitter::default(),
+            grayscale: RandomGrayscale::default(),
+            flip: RandomFlip::default(),
+            normalize: Normalize::default(),
+        }
+    }
+}
+
+/// Ranges of the random resized crop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResizedCrop {
+    /// Least and greatest part of the image's area.
+    pub scale: [f64; 2],
+    /// Least and greatest width over height.
+    pub ratio: [f64; 2],
+}
+
+impl Default for ResizedCrop {
+    fn default() -> Self {
+        Self { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
+    }
+}
+
+/// A random window of the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomCrop {
+    /// Black pixels added on every side beforehand.
+    pub padding: usize,
+}
+
+/// Strengths of the colour jitter; zero leaves a change out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColorJitter {
+    /// Factor uniform in `1 ± brightness`, not below zero.
+    pub brightness: f64,
+    /// Factor uniform in `1 ± contrast`, not below zero.
+    pub contrast: f64,
+    /// Factor uniform in `1 ± saturation`, not below zero.
+    pub saturation: f64,
+    /// Part of a circle uniform in `± hue`; at most 0.5.
+    pub hue: f64,
+    /// How often the jitter is applied at all.
+    pub probability: f64,
+}
+
+impl Default for ColorJitter {
+    fn default() -> Self {
+        Self { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.4, probability: 1.0 }
+    }
+}
+
+/// How often a view is made grey.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomGrayscale {
+    /// Between 0 and 1.
+    pub probability: f64,
+}
+
+impl Default for RandomGrayscale {
+    fn default() -> Self {
+        Self { probability: 0.2 }
+    }
+}
+
+/// How often a view is mirrored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomFlip {
+    /// Between 0 and 1.
+    pub probability: f64,
+}
+
+impl Default for RandomFlip {
+    fn default() -> Self {
+        Self { probability: 0.5 }
+    }
+}
+
+/// `(byte / 255 * scale - mean) / std` per channel, in f32 as torchvision computes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Normalize {
+    /// Taken from R, G, B.
+    pub mean: [f32; 3],
+    /// Then divides R, G, B.
+    pub std: [f32; 3],
+    /// What a white pixel is before the mean is taken away: 1, or 255 for networks that came from Caffe.
+    pub scale: f32,
+    /// Order of the channels that come out.
+    pub channels: ChannelOrder,
+}
+
+impl Default for Normalize {
+    fn default() -> Self {
+        Self {
+            mean: [0.4914, 0.4822, 0.4465],
+            std: [0.2023, 0.1994, 0.2010],
+            scale: 1.0,
+            channels: ChannelOrder::Rgb,
+        }
+    }
+}
+
+/// Order of the channels that a network takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelOrder {
+    /// Red first, as everyone.
+    #[default]
+    Rgb,
+    /// Blue first, as Caffe.
+    Bgr,
+}
+
+/// An augmentation that cannot be made, by its key.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AugmentError {
+    /// `without` names a transform that does not exist.
+    #[error("augment.without: no transform is called \"{found}\"; the known names are {}", TRANSFORMS.join(", "))]
+    UnknownTransform {
+        /// The name given.
+        found: String,
+    },
+    /// A number outside of its range.
+    #[error("augment.{key}: found {found}, expected {expected}")]
+    OutOfRange {
+        /// The key within the group.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: &'static str,
+    },
+}
+
+impl AugmentConfig {
+    /// Whether `name` (one of [`TRANSFORMS`]) takes part in training.
+    pub fn uses(&self, name: &str) -> bool {
+        !self.none && !self.without.iter().any(|left_out| left_out == name)
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first key whose value is unknown or out of range.
+    pub fn check(&self) -> Result<(), AugmentError> {
+        if let Some(found) = self.without.iter().find(|name| !TRANSFORMS.contains(&name.as_str())) {
+            return Err(AugmentError::UnknownTransform { found: found.clone() });
+        }
+        let range = |key, ok: bool, found: &dyn std::fmt::Debug, expected| {
+            if ok {
+                Ok(())
+            } else {
+                Err(AugmentError::OutOfRange { key, found: format!("{found:?}"), expected })
+            }
+        };
+        range("size", (1..=8192).contains(&self.size), &self.size, "between 1 and 8192 pixels")?;
+        if let Some(squash) = self.squash {
+            range("squash", (1..=8192).contains(&squash), &squash, "between 1 and 8192 pixels")?;
+        }
+        let padding = self.crop.as_ref().map_or(0, |crop| crop.padding);
+        range("crop.padding", padding <= 8192, &padding, "at most 8192 pixels")?;
+        let ResizedCrop { scale, ratio } = self.resized_crop;
+        range(
+            "resized_crop.scale",
+            0.0 < scale[0] && scale[0] <= scale[1] && scale[1] <= 1.0,
+            &scale,
+            "two parts of the area, the lesser first, above 0 and at most 1",
+        )?;
+        range(
+            "resized_crop.ratio",
+            0.0 < ratio[0] && ratio[0] <= ratio[1] && ratio[1].is_finite(),
+            &ratio,
+            "two ratios of width to height, the lesser first, above 0",
+        )?;
+        let strengths = [
+            ("color_jitter.brightness", self.color_jitter.brightness),
+            ("color_jitter.contrast", self.color_jitter.contrast),
+            ("color_jitter.saturation", self.color_jitter.saturation),
+        ];
+        for (key, strength) in strengths {
+            range(key, strength.is_finite() && strength >= 0.0, &strength, "a strength of 0 or more")?;
+        }
+        let hue = self.color_jitter.hue;
+        range(
+            "color_jitter.hue",
+            (0.0..=0.5).contains(&hue),
+            &hue,
+            "a part of the circle between 0 and 0.5",
+        )?;
+        let chances = [
+            ("color_jitter.probability", self.color_jitter.probability),
+            ("grayscale.probability", self.grayscale.probability),
+            ("flip.probability", self.flip.probability),
+        ];
+        for (key, chance) in chances {
+            range(key, (0.0..=1.0).contains(&chance), &chance, "a probability between 0 and 1")?;
+        }
+        let Normalize { mean, std, scale, .. } = &self.normalize;
+        range("normalize.mean", mean.iter().all(|m| m.is_finite()), mean, "three finite numbers")?;
+        range("normalize.std", std.iter().all(|s| s.is_finite() && *s > 0.0), std, "three numbers above 0")?;
+        range(
+            "normalize.scale",
+            scale.is_finite() && *scale > 0.0,
+            scale,
+            "a number above 0, such as 1 or 255",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_transform_has_is_an_error_that_lists_them() {
+        let config = AugmentConfig { without: vec!["flop".to_owned()], ..AugmentConfig::default() };
+        let message = config.check().unwrap_err().to_string();
+        assert!(
+            message.contains("\"flop\"") && TRANSFORMS.iter().all(|name| message.contains(name)),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_key() {
+        let mut config = AugmentConfig::default();
+        config.color_jitter.hue = 0.6;
+        assert!(config.check().unwrap_err().to_string().starts_with("augment.color_jitter.hue: found 0.6"));
+        let mut config = AugmentConfig::default();
+        config.resized_crop.scale = [0.5, 0.2];
+        assert!(config.check().unwrap_err().to_string().starts_with("augment.resized_crop.scale"));
+        let mut config = AugmentConfig::default();
+        config.flip.probability = f64::NAN;
+        assert!(config.check().unwrap_err().to_string().starts_with("augment.flip.probability"));
+        AugmentConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_part_of_a_table_keeps_the_other_defaults_and_unknown_keys_are_errors() {
+        let text =
+            r#"{ "color_jitter": { "hue": 0.1 }, "parameters": "current", "crop": {}, "without": ["flip"] }"#;
+        let config: AugmentConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.color_jitter, ColorJitter { hue: 0.1, ..ColorJitter::default() });
+        assert_eq!((config.parameters, config.grayscale.probability), (ParameterDraw::Current, 0.2));
+        assert!(
+            config.crop == Some(RandomCrop { padding: 0 }) && !config.uses("flip") && config.uses("crop")
+        );
+        let round: AugmentConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(round, config);
+        for text in [r#"{ "flipp": {} }"#, r#"{ "flip": { "p": 1 } }"#, r#"{ "parameters": "torchvision" }"#]
+        {
+            assert!(serde_json::from_str::<AugmentConfig>(text).is_err(), "{text}");
+        }
+    }
+}

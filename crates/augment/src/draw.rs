@@ -1,0 +1,207 @@
+//! The random parameters of one view, drawn as torchvision 0.2 drew them (what the paper ran on) or as it does today.
+//!
+//! The distributions differ in the resized crop alone. torchvision 0.2: aspect ratio uniform in its range, width and height
+//! exchanged half of the time, and after ten misses the largest centred square. Today: log-uniform ratio, no exchange, and
+//! after ten misses the largest centred window whose ratio is in the range. The jitter's factors and its order are uniform in
+//! both; today the order is drawn before the factors.
+
+use invaspread_random::Stream;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ColorJitter, ResizedCrop};
+use crate::geometry::Window;
+
+/// Whose way of drawing parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ParameterDraw {
+    /// As torchvision 0.2, with which the paper's results were made.
+    #[default]
+    #[serde(rename = "torchvision-0.2")]
+    Torchvision02,
+    /// As torchvision since 0.8.
+    #[serde(rename = "current")]
+    Current,
+}
+
+/// One of the jitter's four changes with its drawn factor (hue: part of a circle).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Adjust {
+    /// See [`crate::brightness`].
+    Brightness(f64),
+    /// See [`crate::contrast`].
+    Contrast(f64),
+    /// See [`crate::saturation`].
+    Saturation(f64),
+    /// See [`crate::hue`].
+    Hue(f64),
+}
+
+const TRIES: usize = 10;
+
+/// The window of a random resized crop in an image of `width` x `height`.
+pub fn resized_crop_window(
+    config: &ResizedCrop,
+    draw: ParameterDraw,
+    width: usize,
+    height: usize,
+    stream: &mut Stream,
+) -> Window {
+    let area = (width * height) as f64;
+    let [low, high] = config.ratio;
+    for _ in 0..TRIES {
+        let target = stream.between(config.scale[0], config.scale[1]) * area;
+        let ratio = match draw {
+            ParameterDraw::Torchvision02 => stream.between(low, high),
+            ParameterDraw::Current => stream.between(low.ln(), high.ln()).exp(),
+        };
+        let (mut w, mut h) = (round(target * ratio), round(target / ratio));
+        if draw == ParameterDraw::Torchvision02 && stream.chance(0.5) {
+            std::mem::swap(&mut w, &mut h);
+        }
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let top = stream.below(height - h + 1);
+            let left = stream.below(width - w + 1);
+            return Window { top, left, height: h, width: w };
+        }
+    }
+    let (w, h) = match draw {
+        ParameterDraw::Torchvision02 => (width.min(height), width.min(height)),
+        ParameterDraw::Current => {
+            let ratio = width as f64 / height as f64;
+            if ratio < low {
+                (width, (width as f64 / low).round_ties_even() as usize)
+            } else if ratio > high {
+                ((height as f64 * high).round_ties_even() as usize, height)
+            } else {
+                (width, height)
+            }
+        }
+    };
+    // A ratio range that leaves out 1 could round beyond the image or to nothing.
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Window { top: (height - h) / 2, left: (width - w) / 2, height: h, width: w }
+}
+
+fn round(area: f64) -> usize {
+    area.sqrt().round_ties_even() as usize
+}
+
+/// The jitter's changes in the order they are made, with `None` for those whose strength is zero.
+pub fn jitter(config: &ColorJitter, draw: ParameterDraw, stream: &mut Stream) -> [Option<Adjust>; 4] {
+    let mut order = [0, 1, 2, 3];
+    if draw == ParameterDraw::Current {
+        stream.shuffle(&mut order);
+    }
+    let mut factor =
+        |strength: f64| (strength > 0.0).then(|| stream.between((1.0 - strength).max(0.0), 1.0 + strength));
+    let changes = [
+        factor(config.brightness).map(Adjust::Brightness),
+        factor(config.contrast).map(Adjust::Contrast),
+        factor(config.saturation).map(Adjust::Saturation),
+        (config.hue > 0.0).then(|| Adjust::Hue(stream.between(-config.hue, config.hue))),
+    ];
+    if draw == ParameterDraw::Torchvision02 {
+        stream.shuffle(&mut order);
+    }
+    order.map(|at: usize| changes[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use invaspread_random::Purpose;
+    use proptest::prelude::*;
+
+    fn stream(index: u64) -> Stream {
+        Stream::new(5, Purpose::Augment, 0, index)
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_lies_within_its_image(w in 1usize..70, h in 1usize..70, index in 0u64..1000, current: bool) {
+            let draw = if current { ParameterDraw::Current } else { ParameterDraw::Torchvision02 };
+            let window = resized_crop_window(&ResizedCrop::default(), draw, w, h, &mut stream(index));
+            prop_assert!(window.width >= 1 && window.left + window.width <= w);
+            prop_assert!(window.height >= 1 && window.top + window.height <= h);
+        }
+    }
+
+    /// The mean area and the mean log ratio of the two ways, from large images where no draw misses. The spreads differ by 0.001.
+    #[test]
+    fn windows_have_the_moments_of_their_distribution() {
+        let n = 400_000;
+        for (draw, spread) in [
+            // E|ln r| of r uniform in (3/4, 4/3), or of ln r uniform in ±ln(4/3).
+            (ParameterDraw::Torchvision02, 0.144_82),
+            (ParameterDraw::Current, (4.0f64 / 3.0).ln() / 2.0),
+        ] {
+            let config = ResizedCrop { scale: [0.2, 0.6], ..ResizedCrop::default() };
+            let (mut area, mut log_ratio, mut log_spread) = (0.0, 0.0, 0.0);
+            for index in 0..n {
+                let window = resized_crop_window(&config, draw, 2000, 2000, &mut stream(index));
+                area += (window.width * window.height) as f64 / 4e6;
+                let log = (window.width as f64 / window.height as f64).ln();
+                log_ratio += log;
+                log_spread += log.abs();
+            }
+            let n = n as f64;
+            assert!((area / n - 0.4).abs() < 0.003, "{draw:?}: mean area {}", area / n);
+            assert!((log_ratio / n).abs() < 0.001, "{draw:?}: mean log ratio {}", log_ratio / n);
+            assert!(
+                (log_spread / n - spread).abs() < 0.0004,
+                "{draw:?}: mean |log ratio| {}",
+                log_spread / n
+            );
+        }
+    }
+
+    /// A strip no window of the range fits: every draw falls back.
+    #[test]
+    fn a_strip_falls_back_as_each_version_does() {
+        let config = ResizedCrop::default();
+        assert_eq!(
+            resized_crop_window(&config, ParameterDraw::Torchvision02, 100, 10, &mut stream(1)),
+            Window { top: 0, left: 45, height: 10, width: 10 }
+        );
+        assert_eq!(
+            resized_crop_window(&config, ParameterDraw::Current, 100, 10, &mut stream(1)),
+            Window { top: 0, left: 43, height: 10, width: 13 }
+        );
+    }
+
+    #[test]
+    fn every_order_of_the_jitter_is_as_likely() {
+        for draw in [ParameterDraw::Torchvision02, ParameterDraw::Current] {
+            let mut counts = std::collections::BTreeMap::new();
+            let mut brightness = 0.0;
+            for index in 0..24_000 {
+                let order =
+                    jitter(&ColorJitter::default(), draw, &mut stream(index)).map(|change| match change {
+                        Some(Adjust::Brightness(factor)) => {
+                            assert!((0.6..1.4).contains(&factor));
+                            brightness += factor / 24_000.0;
+                            0
+                        }
+                        Some(Adjust::Contrast(_)) => 1,
+                        Some(Adjust::Saturation(_)) => 2,
+                        Some(Adjust::Hue(factor)) => {
+                            assert!((-0.4..0.4).contains(&factor));
+                            3
+                        }
+                        None => unreachable!("no strength is zero"),
+                    });
+                *counts.entry(order).or_insert(0) += 1;
+            }
+            assert_eq!(counts.len(), 24);
+            assert!(counts.values().all(|&count: &u32| count.abs_diff(1000) < 160), "{counts:?}");
+            assert!((brightness - 1.0).abs() < 0.01);
+        }
+    }
+
+    #[test]
+    fn a_strength_of_zero_leaves_its_change_out() {
+        let config = ColorJitter { hue: 0.0, contrast: 0.0, ..ColorJitter::default() };
+        let changes = jitter(&config, ParameterDraw::Torchvision02, &mut stream(3));
+        assert_eq!(changes.iter().flatten().count(), 2);
+    }
+}

@@ -1,0 +1,446 @@
+//! Batches of views, prepared ahead of the training step on threads of the loader's own.
+//!
+//! One thread walks through the epoch's batches; the views of each are made in parallel on a small rayon pool that belongs to
+//! the loader, never on the global pool: the step works there, and a view waiting behind its kernels (or its kernels behind a
+//! view) would make each wait for the other. At most `ahead` finished batches wait in a channel, and the buffers of used ones
+//! come back through [`Batch::recycle`]. View `v` of image `i` at epoch `e` draws from the stream `(seed, Augment, e, 2 i + v)`, so
+//! neither threads nor order nor `ahead` can change it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+use crate::pipeline::{Pipeline, Scratch};
+use crate::source::{ImageSource, SourceError};
+
+/// What a loader is to prepare, and how.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// The image numbers of each batch, in order. Batches may differ in length; an empty one is skipped.
+    pub batches: Vec<Vec<u32>>,
+    /// Views of each image: 1 or 2.
+    pub views: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// The epoch, for the views' streams.
+    pub epoch: u64,
+    /// Finished batches that may wait; at least 1.
+    pub ahead: usize,
+    /// Threads that make views; `None` for as many as the machine has cores, at most [`LoaderConfig::MOST_THREADS`].
+    pub threads: Option<usize>,
+}
+
+impl LoaderConfig {
+    /// Beyond this many threads the views of small images outrun any step.
+    pub const MOST_THREADS: usize = 8;
+
+    /// `batches` with one view each, seed and epoch 0, two batches ahead.
+    pub fn new(batches: Vec<Vec<u32>>) -> Self {
+        Self { batches, views: 1, seed: 0, epoch: 0, ahead: 2, threads: None }
+    }
+
+    /// Images `0..n` in order, `batch` at a time: what evaluation goes through.
+    ///
+    /// # Panics
+    /// If `batch` is zero.
+    pub fn in_order(n: usize, batch: usize) -> Self {
+        let order: Vec<u32> = (0..n as u32).collect();
+        Self::new(order.chunks(batch).map(<[u32]>::to_vec).collect())
+    }
+}
+
+/// A batch ready for the network.
+#[derive(Debug)]
+pub struct Batch {
+    /// (views * B) x S x S x 3: the first view of all B images, then the second of all.
+    pub images: Vec<f32>,
+    /// The B images' numbers.
+    pub index: Vec<u32>,
+    /// Views of each image.
+    pub views: usize,
+    used: Sender<Vec<f32>>,
+}
+
+impl Batch {
+    /// Gives the buffer of `images` back to the loader for a later batch.
+    pub fn recycle(self) {
+        // A loader that has finished needs no buffer any more.
+        let _ = self.used.send(self.images);
+    }
+}
+
+/// A batch that could not be prepared. No batch follows it.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// The source could not give an image.
+    #[error("failed to load image {index}: {source}")]
+    Image {
+        /// Number of the image in its source.
+        index: u32,
+        /// What the source says.
+        source: SourceError,
+    },
+    /// A batch names an image that does not exist.
+    #[error("a batch names image {index}, but there are {len} images, numbered from 0")]
+    NoSuchImage {
+        /// The number named.
+        index: u32,
+        /// Images in the source.
+        len: usize,
+    },
+    /// The image has no pixels.
+    #[error("image {index} is {width} x {height} pixels; expected at least 1 x 1")]
+    Empty {
+        /// Number of the image in its source.
+        index: u32,
+        /// Its width.
+        width: usize,
+        /// Its height.
+        height: usize,
+    },
+    /// The system gave no threads.
+    #[error("failed to start the loader's threads: {0}")]
+    Threads(#[source] SourceError),
+}
+
+/// An iterator over the prepared batches of one epoch. Dropping it stops its threads.
+#[derive(Debug)]
+pub struct BatchLoader {
+    /// `None` once the last batch or an error has been given out, or while dropping.
+    batches: Option<Receiver<Result<Batch, LoaderError>>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    waited: Duration,
+    remaining: usize,
+}
+
+impl BatchLoader {
+    /// Begins to prepare the batches of `config`.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    ///
+    /// # Panics
+    /// If `views` is neither 1 nor 2.
+    pub fn new(
+        source: Arc<dyn ImageSource>,
+        pipeline: Arc<Pipeline>,
+        config: LoaderConfig,
+    ) -> Result<Self, LoaderError> {
+        assert!(
+            (1..=2).contains(&config.views),
+            "{} views of an image were asked for, not 1 or 2",
+            config.views
+        );
+        let threads = config.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(LoaderConfig::MOST_THREADS))
+        });
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|number| format!("views-{number}"))
+            .build()
+            .map_err(|error| LoaderError::Threads(error.into()))?;
+        let (ready, batches) = sync_channel(config.ahead.max(1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let remaining = config.batches.iter().filter(|batch| !batch.is_empty()).count();
+        let worker = Worker {
+            scratches: (0..pool.current_num_threads()).map(|_| Mutex::default()).collect(),
+            pool,
+            source,
+            pipeline,
+            views: config.views,
+            seed: config.seed,
+            epoch: config.epoch,
+            stop: Arc::clone(&stop),
+        };
+        let thread = std::thread::Builder::new()
+            .name("batches".to_owned())
+            .spawn(move || worker.run(config.batches, &ready))
+            .map_err(|error| LoaderError::Threads(error.into()))?;
+        Ok(Self { batches: Some(batches), thread: Some(thread), stop, waited: Duration::ZERO, remaining })
+    }
+
+    /// How long the consumer has waited for batches so far.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Ends the thread, and passes its panic on if it had one.
+    fn join(&mut self) {
+        self.batches = None;
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Iterator for BatchLoader {
+    type Item = Result<Batch, LoaderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = Instant::now();
+        let item = self.batches.as_ref()?.recv().ok();
+        self.waited += start.elapsed();
+        self.remaining = self.remaining.saturating_sub(1);
+        if !matches!(item, Some(Ok(_))) {
+            self.join();
+        }
+        item
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let most = if self.batches.is_some() { self.remaining } else { 0 };
+        (0, Some(most))
+    }
+}
+
+impl Drop for BatchLoader {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// What the loader's thread owns.
+struct Worker {
+    pool: rayon::ThreadPool,
+    /// One for each thread of the pool, so no lock is ever waited for.
+    scratches: Vec<Mutex<Scratch>>,
+    source: Arc<dyn ImageSource>,
+    pipeline: Arc<Pipeline>,
+    views: usize,
+    seed: u64,
+    epoch: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(&self, batches: Vec<Vec<u32>>, ready: &SyncSender<Result<Batch, LoaderError>>) {
+        let (used, free) = channel();
+        for index in batches.into_iter().filter(|batch| !batch.is_empty()) {
+            let images = free.try_recv().unwrap_or_default();
+            let batch = self.prepare(index, images, &used);
+            let failed = batch.is_err();
+            if self.stop.load(Ordering::Relaxed) || ready.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        index: Vec<u32>,
+        mut images: Vec<f32>,
+        used: &Sender<Vec<f32>>,
+    ) -> Result<Batch, LoaderError> {
+        let view_len = self.pipeline.view_len();
+        images.resize(self.views * index.len() * view_len, 0.0);
+        let (first, second) = images.split_at_mut(index.len() * view_len);
+        let make = |(image, views): (&u32, [Option<&mut [f32]>; 2])| self.make_views(*image, views);
+        self.pool.install(|| {
+            let first = first.par_chunks_exact_mut(view_len);
+            if self.views == 2 {
+                let second = second.par_chunks_exact_mut(view_len);
+                index.par_iter().zip(first.zip(second).map(|(a, b)| [Some(a), Some(b)])).try_for_each(make)
+            } else {
+                index.par_iter().zip(first.map(|a| [Some(a), None])).try_for_each(make)
+            }
+        })?;
+        Ok(Batch { images, index, views: self.views, used: used.clone() })
+    }
+
+    fn make_views(&self, index: u32, views: [Option<&mut [f32]>; 2]) -> Result<(), LoaderError> {
+        if self.stop.load(Ordering::Relaxed) {
+            // Nobody will look at this batch.
+            return Ok(());
+        }
+        let len = self.source.len();
+        if index as usize >= len {
+            return Err(LoaderError::NoSuchImage { index, len });
+        }
+        let image =
+            self.source.image(index as usize).map_err(|source| LoaderError::Image { index, source })?;
+        let image = image.as_ref();
+        if image.width * image.height == 0 {
+            return Err(LoaderError::Empty { index, width: image.width, height: image.height });
+        }
+        let thread = rayon::current_thread_index().expect("views are made on the loader's pool");
+        // A scratch carries nothing over, so one that a panic left half-used is as good as any.
+        let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        for (view, out) in views.into_iter().flatten().enumerate() {
+            let mut stream =
+                Stream::new(self.seed, Purpose::Augment, self.epoch, 2 * u64::from(index) + view as u64);
+            self.pipeline.apply(image, &mut stream, &mut scratch, out);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::image::{Image, ImageRef};
+    use crate::{AugmentConfig, SourceImage};
+
+    /// Some images, one of which may be broken; counts how many were asked for.
+    struct Images {
+        stored: Vec<Image>,
+        broken: Option<usize>,
+        panics: bool,
+        asked: std::sync::atomic::AtomicUsize,
+    }
+
+    impl Images {
+        fn new(n: usize) -> Self {
+            let image = |i: usize| {
+                let (w, h) = (8 + i % 5, 8 + i % 3);
+                Image::new(w, h, (0..w * h * 3).map(|p| (p * 7 + i * 13) as u8).collect())
+            };
+            Self { stored: (0..n).map(image).collect(), broken: None, panics: false, asked: 0.into() }
+        }
+    }
+
+    impl ImageSource for Images {
+        fn len(&self) -> usize {
+            self.stored.len()
+        }
+
+        fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if self.broken == Some(index) {
+                assert!(!self.panics, "the source fell over");
+                return Err("bird.png: not a PNG file".into());
+            }
+            let image = &self.stored[index];
+            Ok(ImageRef::new(image.width, image.height, &image.pixels).into())
+        }
+    }
+
+    fn pipeline() -> Arc<Pipeline> {
+        Arc::new(Pipeline::train(&AugmentConfig { size: 8, ..AugmentConfig::default() }).unwrap())
+    }
+
+    fn shuffled(n: usize, batch: usize) -> Vec<Vec<u32>> {
+        let order = Stream::new(1, Purpose::Shuffle, 0, 0).permutation(n);
+        order.chunks(batch).map(<[u32]>::to_vec).collect()
+    }
+
+    fn bits(config: LoaderConfig) -> Vec<(Vec<u32>, Vec<u32>)> {
+        let loader = BatchLoader::new(Arc::new(Images::new(53)), pipeline(), config).unwrap();
+        loader
+            .map(|batch| {
+                let batch = batch.unwrap();
+                let bits = (batch.index.clone(), batch.images.iter().map(|x| x.to_bits()).collect());
+                batch.recycle();
+                bits
+            })
+            .collect()
+    }
+
+    fn config(threads: usize, ahead: usize) -> LoaderConfig {
+        LoaderConfig {
+            views: 2,
+            seed: 3,
+            epoch: 4,
+            ahead,
+            threads: Some(threads),
+            ..LoaderConfig::new(shuffled(53, 10))
+        }
+    }
+
+    #[test]
+    fn neither_threads_nor_depth_change_a_bit() {
+        let one = bits(config(1, 1));
+        assert_eq!(one.iter().map(|(index, _)| index.len()).collect::<Vec<_>>(), [10, 10, 10, 10, 10, 3]);
+        for (threads, ahead) in [(2, 1), (2, 3), (1, 5), (5, 2)] {
+            assert_eq!(bits(config(threads, ahead)), one, "{threads} threads, {ahead} ahead");
+        }
+    }
+
+    #[test]
+    fn each_view_is_the_pipelines_with_its_own_stream() {
+        let (images, pipeline) = (Images::new(53), pipeline());
+        let view_len = pipeline.view_len();
+        let mut expected = vec![0.0; view_len];
+        for (index, bits) in bits(config(2, 2)) {
+            for (at, &image) in index.iter().enumerate() {
+                for view in 0..2 {
+                    let mut stream = Stream::new(3, Purpose::Augment, 4, 2 * u64::from(image) + view as u64);
+                    let pixels = images.stored[image as usize].as_ref();
+                    pipeline.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
+                    let start = (view * index.len() + at) * view_len;
+                    let found = &bits[start..start + view_len];
+                    assert!(
+                        expected.iter().zip(found).all(|(a, &b)| a.to_bits() == b),
+                        "image {image} view {view}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_image_reaches_the_consumer_and_ends_the_epoch() {
+        let source = Images { broken: Some(17), ..Images::new(53) };
+        let config = LoaderConfig { threads: Some(2), ..LoaderConfig::in_order(53, 10) };
+        let mut loader = BatchLoader::new(Arc::new(source), pipeline(), config).unwrap();
+        assert_eq!(loader.next().unwrap().unwrap().index, (0..10).collect::<Vec<_>>());
+        let message = loader.next().unwrap().unwrap_err().to_string();
+        assert!(message.contains("image 17") && message.contains("bird.png"), "{message}");
+        assert!(loader.next().is_none() && loader.next().is_none());
+    }
+
+    #[test]
+    fn an_image_that_does_not_exist_is_an_error() {
+        let config = LoaderConfig::new(vec![vec![0, 5]]);
+        let mut loader = BatchLoader::new(Arc::new(Images::new(5)), pipeline(), config).unwrap();
+        assert!(matches!(loader.next(), Some(Err(LoaderError::NoSuchImage { index: 5, len: 5 }))));
+    }
+
+    #[test]
+    #[should_panic(expected = "the source fell over")]
+    fn a_panicking_source_does_not_end_the_epoch_quietly() {
+        let source = Images { broken: Some(3), panics: true, ..Images::new(5) };
+        let mut loader =
+            BatchLoader::new(Arc::new(source), pipeline(), LoaderConfig::in_order(5, 5)).unwrap();
+        let _ = loader.next();
+    }
+
+    #[test]
+    fn dropping_it_midway_stops_its_threads() {
+        let source = Arc::new(Images::new(53));
+        let config = LoaderConfig { ahead: 2, ..LoaderConfig::new(vec![(0..10).collect(); 100_000]) };
+        let mut loader =
+            BatchLoader::new(Arc::clone(&source) as Arc<dyn ImageSource>, pipeline(), config).unwrap();
+        loader.next().unwrap().unwrap().recycle();
+        drop(loader);
+        // The thread is joined, so it holds the source no longer and asks for no more images.
+        assert_eq!(Arc::strong_count(&source), 1);
+        assert!(source.asked.load(Ordering::Relaxed) <= 10 * 5, "at most the queue and one batch beyond");
+    }
+
+    #[test]
+    fn recycled_buffers_are_used_again() {
+        let loader = BatchLoader::new(Arc::new(Images::new(53)), pipeline(), config(1, 1)).unwrap();
+        let mut addresses = std::collections::BTreeSet::new();
+        for batch in loader {
+            let batch = batch.unwrap();
+            if batch.index.len() == 10 {
+                addresses.insert(batch.images.as_ptr() as usize);
+            }
+            batch.recycle();
+            // Time for the buffer to be taken up before the next batch is begun.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(addresses.len() < 5, "five whole batches in {} buffers", addresses.len());
+    }
+}

@@ -1,0 +1,364 @@
+//! From an image to one view of it, as the network takes it: drawn parameters, then the fast transforms, no allocation once
+//! the buffers have grown.
+
+use invaspread_random::Stream;
+use pulp::Arch;
+
+use crate::config::{AugmentConfig, AugmentError, ChannelOrder};
+use crate::draw::{Adjust, jitter, resized_crop_window};
+use crate::geometry::{Window, centered, crop_padding, shorter_side_to};
+use crate::image::ImageRef;
+use crate::planar::{Planes, Resizer};
+use crate::resize::Filter;
+
+/// The transforms of training or of evaluation, ready to run.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    config: AugmentConfig,
+    mode: Mode,
+    arch: Arch,
+    /// What each byte becomes, by channel R, G, B.
+    normalized: Box<[[f32; 256]; 3]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Train,
+    Evaluate,
+}
+
+/// Buffers that a thread reuses from view to view. They carry nothing over: any scratch gives the same view.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    resizer: Resizer,
+    planes: Planes,
+    /// An image before its middle is taken, and its interleaved pixels where two resizes follow each other.
+    before: Planes,
+    squashed: Vec<u8>,
+}
+
+/// Everything that was drawn for one view.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ViewParameters {
+    pub(crate) placing: Placing,
+    pub(crate) jitter: [Option<Adjust>; 4],
+    pub(crate) grayscale: bool,
+    pub(crate) flip: bool,
+}
+
+/// How the view's pixels come out of the image's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Placing {
+    /// A window resized to the view.
+    ResizedCrop(Window),
+    /// A window of the image with black borders; `before` are the borders at the left and the top.
+    Padded { window: Window, before: (usize, usize) },
+    /// The image resized to this width and height, then its middle.
+    ShorterSide(usize, usize),
+}
+
+impl Pipeline {
+    /// The random views of training.
+    ///
+    /// # Errors
+    /// The first key of `config` that is unknown or out of range.
+    pub fn train(config: &AugmentConfig) -> Result<Self, AugmentError> {
+        Self::new(config, if config.none { Mode::Evaluate } else { Mode::Train })
+    }
+
+    /// The one view of evaluation; it draws nothing.
+    ///
+    /// # Errors
+    /// The first key of `config` that is unknown or out of range.
+    pub fn evaluate(config: &AugmentConfig) -> Result<Self, AugmentError> {
+        Self::new(config, Mode::Evaluate)
+    }
+
+    fn new(config: &AugmentConfig, mode: Mode) -> Result<Self, AugmentError> {
+        config.check()?;
+        let normalize = &config.normalize;
+        let mut normalized = Box::new([[0.0; 256]; 3]);
+        for (channel, table) in normalized.iter_mut().enumerate() {
+            for (byte, value) in table.iter_mut().enumerate() {
+                *value = (byte as f32 / 255.0 * normalize.scale - normalize.mean[channel])
+                    / normalize.std[channel];
+            }
+        }
+        Ok(Self { config: config.clone(), mode, arch: Arch::new(), normalized })
+    }
+
+    /// Width and height of a view, in pixels.
+    pub fn size(&self) -> usize {
+        self.config.size
+    }
+
+    /// Length of a view in numbers: `size * size * 3`.
+    pub fn view_len(&self) -> usize {
+        self.config.size * self.config.size * 3
+    }
+
+    /// Makes one view of `image`, with the numbers of `stream`, into `out` (size x size x 3, row-major, normalised).
+    ///
+    /// # Panics
+    /// If `out` is not [`Self::view_len`] long or the image has no pixels.
+    pub fn apply(&self, image: ImageRef<'_>, stream: &mut Stream, scratch: &mut Scratch, out: &mut [f32]) {
+        assert!(image.width * image.height > 0, "an image of {} x {} has no view", image.width, image.height);
+        assert_eq!(
+            out.len(),
+            self.view_len(),
+            "a view of size {} holds {} numbers",
+            self.size(),
+            self.view_len()
+        );
+        // Out of the scratch for a moment, as it is borrowed beside the other buffers.
+        let mut squashed = std::mem::take(&mut scratch.squashed);
+        let image = match self.config.squash {
+            Some(side) if (image.width, image.height) != (side, side) => {
+                self.arch.dispatch(|| squash(image, side, scratch, &mut squashed));
+                ImageRef::new(side, side, &squashed)
+            }
+            _ => image,
+        };
+        let parameters = self.draw(image.width, image.height, stream);
+        self.arch.dispatch(|| self.render(image, &parameters, scratch, out));
+        scratch.squashed = squashed;
+    }
+
+    /// Draws the parameters of one view of a (squashed) image of `width` x `height`, in the order torchvision does.
+    pub(crate) fn draw(&self, width: usize, height: usize, stream: &mut Stream) -> ViewParameters {
+        let (config, size) = (&self.config, self.config.size);
+        let random = |name: &str| self.mode == Mode::Train && config.uses(name);
+        let placing = if let Some(crop) = &config.crop {
+            let padding = if random("crop") { crop.padding } else { 0 };
+            let (wide, high) = (crop_padding(width, size, padding), crop_padding(height, size, padding));
+            let padded = (width + wide.0 + wide.1, height + high.0 + high.1);
+            let window = if random("crop") {
+                let top = stream.below(padded.1 - size + 1);
+                let left = stream.below(padded.0 - size + 1);
+                Window { top, left, height: size, width: size }
+            } else {
+                centered(padded.0, padded.1, size)
+            };
+            Placing::Padded { window, before: (wide.0, high.0) }
+        } else if random("resized_crop") {
+            Placing::ResizedCrop(resized_crop_window(
+                &config.resized_crop,
+                config.parameters,
+                width,
+                height,
+                stream,
+            ))
+        } else {
+            let (wide, high) = shorter_side_to(size, width, height);
+            Placing::ShorterSide(wide, high)
+        };
+        let jittered = random("color_jitter") && happens(config.color_jitter.probability, stream);
+        let jitter = if jittered {
+            jitter(&config.color_jitter, config.parameters, stream)
+        } else {
+            Default::default()
+        };
+        let grayscale = random("grayscale") && happens(config.grayscale.probability, stream);
+        let flip = random("flip") && happens(config.flip.probability, stream);
+        ViewParameters { placing, jitter, grayscale, flip }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "compiled inside the dispatch, with its instruction set")]
+    fn render(&self, image: ImageRef<'_>, view: &ViewParameters, scratch: &mut Scratch, out: &mut [f32]) {
+        let Scratch { resizer, planes, before, .. } = scratch;
+        let size = self.config.size;
+        match view.placing {
+            Placing::ResizedCrop(window) => {
+                resizer.resize(image, window, (size, size), Filter::Bilinear, planes);
+            }
+            Placing::Padded { window, before } => planes.copy_padded(image, window, before),
+            Placing::ShorterSide(width, height) => {
+                let whole = Window { top: 0, left: 0, height: image.height, width: image.width };
+                if (width, height) == (size, size) {
+                    resizer.resize(image, whole, (size, size), Filter::Bilinear, planes);
+                } else {
+                    resizer.resize(image, whole, (width, height), Filter::Bilinear, before);
+                    planes.copy_middle(before, centered(width, height, size));
+                }
+            }
+        }
+        for change in view.jitter.into_iter().flatten() {
+            planes.adjust(change);
+        }
+        if view.grayscale {
+            planes.grayscale();
+        }
+        let channels = planes.channels();
+        let order = match self.config.normalize.channels {
+            ChannelOrder::Rgb => [0, 1, 2],
+            ChannelOrder::Bgr => [2, 1, 0],
+        };
+        let [first, second, third] =
+            order.map(|channel: usize| (channels[channel], &self.normalized[channel]));
+        for (y, row) in out.chunks_exact_mut(size * 3).enumerate() {
+            let line = y * size..(y + 1) * size;
+            let pixels = first.0[line.clone()].iter().zip(&second.0[line.clone()]).zip(&third.0[line]);
+            let look_up = |to: &mut [f32], ((&a, &b), &c): ((&u8, &u8), &u8)| {
+                to[0] = first.1[usize::from(a)];
+                to[1] = second.1[usize::from(b)];
+                to[2] = third.1[usize::from(c)];
+            };
+            if view.flip {
+                row.chunks_exact_mut(3).rev().zip(pixels).for_each(|(to, pixel)| look_up(to, pixel));
+            } else {
+                row.chunks_exact_mut(3).zip(pixels).for_each(|(to, pixel)| look_up(to, pixel));
+            }
+        }
+    }
+}
+
+/// `chance`, but a certain transform draws nothing, as torchvision's draws nothing for it.
+fn happens(probability: f64, stream: &mut Stream) -> bool {
+    probability >= 1.0 || stream.chance(probability)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled inside the dispatch, with its instruction set")]
+fn squash(image: ImageRef<'_>, side: usize, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    let whole = Window { top: 0, left: 0, height: image.height, width: image.width };
+    scratch.resizer.resize(image, whole, (side, side), Filter::Lanczos, &mut scratch.before);
+    out.resize(side * side * 3, 0);
+    let [r, g, b] = scratch.before.channels();
+    for (((pixel, &r), &g), &b) in out.chunks_exact_mut(3).zip(r).zip(g).zip(b) {
+        pixel.copy_from_slice(&[r, g, b]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::image::Image;
+    use crate::{ParameterDraw, RandomCrop};
+    use crate::{
+        brightness, center_crop, contrast, grayscale, hflip, hue, random_crop, resize, resized_crop,
+        saturation,
+    };
+    use invaspread_random::Purpose;
+    use proptest::prelude::*;
+
+    /// The pipeline put together from the plain transforms.
+    fn plain(pipeline: &Pipeline, image: &Image, stream: &mut Stream) -> Vec<f32> {
+        let config = &pipeline.config;
+        let mut image = image.clone();
+        if let Some(side) = config.squash {
+            image = resize(image.as_ref(), side, side, Filter::Lanczos);
+        }
+        let view = pipeline.draw(image.width, image.height, stream);
+        image = match view.placing {
+            Placing::ResizedCrop(window) => resized_crop(image.as_ref(), window, config.size),
+            Placing::Padded { window, .. } if pipeline.mode == Mode::Train && config.uses("crop") => {
+                let padding = config.crop.as_ref().unwrap().padding;
+                random_crop(image.as_ref(), config.size, padding, window.top, window.left)
+            }
+            Placing::Padded { .. } => center_crop(image.as_ref(), config.size),
+            Placing::ShorterSide(width, height) => {
+                let resized = resize(image.as_ref(), width, height, Filter::Bilinear);
+                center_crop(resized.as_ref(), config.size)
+            }
+        };
+        for change in view.jitter.into_iter().flatten() {
+            image = match change {
+                Adjust::Brightness(factor) => brightness(image.as_ref(), factor),
+                Adjust::Contrast(factor) => contrast(image.as_ref(), factor),
+                Adjust::Saturation(factor) => saturation(image.as_ref(), factor),
+                Adjust::Hue(factor) => hue(image.as_ref(), factor),
+            };
+        }
+        if view.grayscale {
+            image = grayscale(image.as_ref());
+        }
+        if view.flip {
+            image = hflip(image.as_ref());
+        }
+        let normalize = &config.normalize;
+        let mut out = Vec::new();
+        for pixel in image.pixels.chunks_exact(3) {
+            let value = |c: usize| {
+                (f32::from(pixel[c]) / 255.0 * normalize.scale - normalize.mean[c]) / normalize.std[c]
+            };
+            match normalize.channels {
+                ChannelOrder::Rgb => out.extend([value(0), value(1), value(2)]),
+                ChannelOrder::Bgr => out.extend([value(2), value(1), value(0)]),
+            }
+        }
+        out
+    }
+
+    prop_compose! {
+        fn config()(
+            size in 1usize..40,
+            current: bool,
+            left_out in prop::collection::vec(prop::sample::select(&crate::TRANSFORMS[..]), 0..3),
+            squash in prop::option::of(1usize..50),
+            padding in prop::option::of(0usize..5),
+            caffe: bool,
+        ) -> AugmentConfig {
+            let mut config = AugmentConfig { size, squash, ..AugmentConfig::default() };
+            config.parameters = if current { ParameterDraw::Current } else { ParameterDraw::Torchvision02 };
+            config.without = left_out.into_iter().map(str::to_owned).collect();
+            config.crop = padding.map(|padding| RandomCrop { padding });
+            config.color_jitter.probability = 0.8;
+            if caffe {
+                config.normalize.scale = 255.0;
+                config.normalize.channels = ChannelOrder::Bgr;
+            }
+            config
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_path_equals_the_plain_one(
+            config in config(), w in 1usize..60, h in 1usize..60, seed: u64, train: bool,
+        ) {
+            let pipeline = if train { Pipeline::train(&config) } else { Pipeline::evaluate(&config) }.unwrap();
+            let mut scratch = Scratch::default();
+            let mut out = vec![0.0; pipeline.view_len()];
+            for index in 0..4 {
+                let mut pixels = Stream::new(seed, Purpose::Synthetic, 0, index);
+                let image = Image::new(w, h, (0..w * h * 3).map(|_| pixels.next_u32() as u8).collect());
+                let stream = Stream::new(seed, Purpose::Augment, 0, index);
+                pipeline.apply(image.as_ref(), &mut stream.clone(), &mut scratch, &mut out);
+                let expected = plain(&pipeline, &image, &mut stream.clone());
+                let differing = out.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                prop_assert_eq!(differing, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn evaluation_of_an_image_of_the_right_size_only_normalises() {
+        let pipeline = Pipeline::evaluate(&AugmentConfig { size: 2, ..AugmentConfig::default() }).unwrap();
+        let image = Image::new(2, 2, vec![0, 128, 255, 3, 2, 1, 9, 8, 7, 255, 255, 255]);
+        let mut out = vec![0.0; 12];
+        let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
+        pipeline.apply(image.as_ref(), &mut stream, &mut Scratch::default(), &mut out);
+        assert_eq!(out[0].to_bits(), ((0.0f32 - 0.4914) / 0.2023).to_bits());
+        assert_eq!(out[1].to_bits(), ((128.0f32 / 255.0 - 0.4822) / 0.1994).to_bits());
+        assert_eq!(out[11].to_bits(), ((1.0f32 - 0.4465) / 0.2010).to_bits());
+    }
+
+    #[test]
+    fn no_augmentation_makes_training_views_as_evaluation_does() {
+        let config = AugmentConfig { none: true, ..AugmentConfig::default() };
+        let image = Image::new(32, 32, (0..3072).map(|i| (i * 31 % 251) as u8).collect());
+        let view = |pipeline: &Pipeline, index| {
+            let mut out = vec![0.0; pipeline.view_len()];
+            let mut stream = Stream::new(0, Purpose::Augment, 1, index);
+            pipeline.apply(image.as_ref(), &mut stream, &mut Scratch::default(), &mut out);
+            out
+        };
+        let train = Pipeline::train(&config).unwrap();
+        assert_eq!(view(&train, 0), view(&train, 1));
+        assert_eq!(view(&train, 0), view(&Pipeline::evaluate(&config).unwrap(), 0));
+        let usual = Pipeline::train(&AugmentConfig::default()).unwrap();
+        assert_ne!(view(&usual, 0), view(&usual, 1));
+    }
+}

@@ -1,0 +1,66 @@
+//! What a loss asks of its number type: f32 for training, f64 for checking gradients.
+
+use std::borrow::Cow;
+use std::ops::Neg;
+
+use candle_core::WithDType;
+use invaspread_tensor::gemm::Element;
+
+/// A floating type that candle stores and `gemm` multiplies, with the functions the losses need.
+pub(crate) trait Float: Element + WithDType + Neg<Output = Self> {
+    /// e to the power of this.
+    fn exp(self) -> Self;
+    /// ln(1 + this), without losing a small `this`.
+    fn ln_1p(self) -> Self;
+    /// A memory bank's f32 entries as this type; borrowed where they already are.
+    fn widen(entries: &[f32]) -> Cow<'_, [Self]>;
+}
+
+impl Float for f32 {
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
+    fn ln_1p(self) -> Self {
+        f32::ln_1p(self)
+    }
+    fn widen(entries: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Borrowed(entries)
+    }
+}
+
+impl Float for f64 {
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+    fn ln_1p(self) -> Self {
+        f64::ln_1p(self)
+    }
+    fn widen(entries: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Owned(entries.iter().map(|&v| f64::from(v)).collect())
+    }
+}
+
+/// Inner product in eight interleaved sums, an order that is fixed and that the compiler can keep in one vector register.
+pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
+    const LANES: usize = 8;
+    let mut sums = [T::ZERO; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    for (lane, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[lane] += a * b;
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + e) + (b + f)) + ((c + g) + (d + h))
+}
+
+/// `y += factor * x`.
+pub(crate) fn add_scaled<T: Float>(y: &mut [T], factor: T, x: &[T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += factor * x;
+    }
+}

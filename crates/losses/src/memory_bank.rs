@@ -1,0 +1,208 @@
+//! The memory bank: one remembered feature per training image, moved towards each new one.
+//!
+//! ```text
+//! bank in R^{n x D};  for image y just seen with feature f:  v_y ← (m v_y + (1 − m) f) / ‖m v_y + (1 − m) f‖
+//! ```
+//!
+//! Instance discrimination's bank, as in the released lemniscate code: entries start as U(±1/√(D/3)) draws, *not* normalised,
+//! and become unit vectors when first written. Paper: sections 2 and 4.1 (the NCE and `NPSoftmax` rows use it with m = 0.5).
+//! Deviation: an image that comes twice in one batch is moved twice, in order (the released code leaves the winner open), and a
+//! sum of length zero leaves the entry as it is instead of dividing by zero.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use invaspread_random::{Purpose, Stream};
+
+use crate::differentiable::{check_index, matrix, with_elements};
+
+const NAME: &str = "memory bank";
+
+/// n entries of D numbers, f32, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryBank {
+    entries: Vec<f32>,
+    dim: usize,
+}
+
+impl MemoryBank {
+    /// `images` entries of `dim` numbers drawn from U(±1/√(dim/3)); each row's draws depend on the seed and the row alone.
+    ///
+    /// # Errors
+    /// If there are no images or no columns.
+    pub fn new(images: usize, dim: usize, seed: u64) -> Result<Self> {
+        if images == 0 || dim == 0 {
+            bail!("{NAME}: {images} images of {dim} numbers; both must be at least 1")
+        }
+        let bound = (dim as f64 / 3.0).sqrt().recip();
+        let mut entries = Vec::with_capacity(images * dim);
+        for row in 0..images {
+            let mut stream = Stream::new(seed, Purpose::MemoryBank, 0, row as u64);
+            entries.extend((0..dim).map(|_| stream.between(-bound, bound) as f32));
+        }
+        Ok(Self { entries, dim })
+    }
+
+    /// The bank a checkpoint holds, from an n x D tensor (read as f32).
+    ///
+    /// # Errors
+    /// If the tensor is not a matrix of numbers, or has no rows or no columns.
+    pub fn from_tensor(state: &Tensor) -> Result<Self> {
+        let (_, dim) = matrix(NAME, "state", state)?;
+        let entries = with_elements(&state.to_dtype(DType::F32)?, |x: &[f32]| Ok(x.to_vec()))?;
+        Ok(Self { entries, dim })
+    }
+
+    /// The entries as an n x D tensor, f32, on the CPU.
+    ///
+    /// # Errors
+    /// If candle cannot make the tensor.
+    pub fn tensor(&self) -> Result<Tensor> {
+        Tensor::from_slice(&self.entries, (self.len(), self.dim), &Device::Cpu)
+    }
+
+    /// The number of images, n.
+    pub fn len(&self) -> usize {
+        self.entries.len() / self.dim
+    }
+
+    /// Always false: a bank has at least one image.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The length of an entry, D.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// All entries, row by row.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.entries
+    }
+
+    /// One image's entry, D numbers.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn entry(&self, image: usize) -> &[f32] {
+        &self.entries[image * self.dim..(image + 1) * self.dim]
+    }
+
+    /// The entries of a range of images.
+    pub(crate) fn block(&self, images: Range<usize>) -> &[f32] {
+        &self.entries[images.start * self.dim..images.end * self.dim]
+    }
+
+    /// Moves the entries of `index` (B numbers below n) towards `features` (B x D): `momentum` is the old entry's share, in 0..=1.
+    /// No gradient is kept.
+    ///
+    /// # Errors
+    /// If shapes do not fit, an index is out of range, or the momentum is not between 0 and 1. The bank is then unchanged.
+    pub fn update(&mut self, index: &[u32], features: &Tensor, momentum: f64) -> Result<()> {
+        let (rows, dim) = matrix(NAME, "features", features)?;
+        if dim != self.dim {
+            bail!("{NAME}: features have {dim} columns, the bank's entries {}; they must agree", self.dim)
+        }
+        check_index(NAME, "image index", index, rows, self.len())?;
+        if !(0.0..=1.0).contains(&momentum) {
+            bail!("{NAME}: momentum must lie between 0 and 1, it is {momentum}")
+        }
+        with_elements(&features.detach().to_dtype(DType::F32)?, |features: &[f32]| {
+            let (kept, taken) = (momentum as f32, (1.0 - momentum) as f32);
+            for (feature, &image) in features.chunks(dim).zip(index) {
+                let image = image as usize;
+                let entry = &mut self.entries[image * dim..(image + 1) * dim];
+                let moved = |v: f32, f: f32| v * kept + f * taken;
+                let squared: f64 =
+                    entry.iter().zip(feature).map(|(&v, &f)| f64::from(moved(v, f)).powi(2)).sum();
+                if squared == 0.0 {
+                    continue;
+                }
+                let length = squared.sqrt() as f32;
+                for (v, &f) in entry.iter_mut().zip(feature) {
+                    *v = moved(*v, f) / length;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::MemoryBank;
+    use crate::testing::{matrix_f32, unit_rows};
+    use candle_core::{DType, Device, Tensor};
+
+    #[test]
+    fn starts_uniform_within_its_bound_and_as_the_seed_says() {
+        let bank = MemoryBank::new(400, 48, 7).unwrap();
+        let bound = 0.25_f32; // 1/√(48/3)
+        assert!(bank.as_slice().iter().all(|v| v.abs() <= bound));
+        let mean = |f: &dyn Fn(f32) -> f32| bank.as_slice().iter().map(|&v| f(v)).sum::<f32>() / 19_200.0;
+        assert!(mean(&|v| v).abs() < 0.005);
+        assert!((mean(&|v| v * v) - bound * bound / 3.0).abs() < 0.0005);
+        assert_eq!(bank, MemoryBank::new(400, 48, 7).unwrap());
+        assert_ne!(bank, MemoryBank::new(400, 48, 8).unwrap());
+        // A larger bank begins with the same rows.
+        assert_eq!(MemoryBank::new(500, 48, 7).unwrap().entry(399), bank.entry(399));
+    }
+
+    #[test]
+    fn update_moves_and_normalises_only_what_was_seen() {
+        let mut bank = MemoryBank::new(6, 4, 0).unwrap();
+        let before = bank.clone();
+        let f = unit_rows(2, 4, 1);
+        bank.update(&[4, 1], &matrix_f32(&f, 4), 0.25).unwrap();
+        for image in [0, 2, 3, 5] {
+            assert_eq!(bank.entry(image), before.entry(image));
+        }
+        for (image, f) in [(4, &f[..4]), (1, &f[4..])] {
+            let moved: Vec<f64> =
+                before.entry(image).iter().zip(f).map(|(&v, &f)| 0.25 * f64::from(v) + 0.75 * f).collect();
+            let length = moved.iter().map(|v| v * v).sum::<f64>().sqrt();
+            for (got, want) in bank.entry(image).iter().zip(moved) {
+                assert!((f64::from(*got) - want / length).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_seen_twice_moves_twice_and_a_zero_sum_stays() {
+        let f = unit_rows(2, 3, 2);
+        let mut together = MemoryBank::new(2, 3, 0).unwrap();
+        let mut apart = together.clone();
+        together.update(&[1, 1], &matrix_f32(&f, 3), 0.5).unwrap();
+        apart.update(&[1], &matrix_f32(&f[..3], 3), 0.5).unwrap();
+        apart.update(&[1], &matrix_f32(&f[3..], 3), 0.5).unwrap();
+        assert_eq!(together, apart);
+        let opposite: Vec<f64> = together.entry(1).iter().map(|&v| f64::from(-v)).collect();
+        together.update(&[1], &matrix_f32(&opposite, 3), 0.5).unwrap();
+        assert_eq!(together, apart);
+    }
+
+    #[test]
+    fn survives_a_checkpoint_bit_for_bit() {
+        let bank = MemoryBank::new(9, 5, 3).unwrap();
+        assert_eq!(MemoryBank::from_tensor(&bank.tensor().unwrap()).unwrap(), bank);
+    }
+
+    #[test]
+    fn bad_input_is_an_error_and_changes_nothing() {
+        let mut bank = MemoryBank::new(3, 2, 0).unwrap();
+        let before = bank.clone();
+        let f = matrix_f32(&[1.0, 0.0, 0.0, 1.0], 2);
+        assert!(bank.update(&[0, 3], &f, 0.5).unwrap_err().to_string().contains("image index 3 (row 1)"));
+        assert!(bank.update(&[0], &f, 0.5).is_err());
+        assert!(bank.update(&[0, 1], &f, 1.5).unwrap_err().to_string().contains("momentum"));
+        assert!(
+            bank.update(&[0], &matrix_f32(&[1.0; 3], 3), 0.5).unwrap_err().to_string().contains("3 columns")
+        );
+        assert_eq!(bank, before);
+        assert!(MemoryBank::new(0, 4, 0).is_err());
+        assert!(MemoryBank::from_tensor(&Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap()).is_err());
+    }
+}

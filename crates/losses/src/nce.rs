@@ -1,0 +1,343 @@
+//! NCE: instance discrimination against m drawn noise images instead of all n.
+//!
+//! ```text
+//! f in R^{B x D} unit rows, v in R^{n x D} memory bank, y_i the image that row i shows, m noise images per row
+//! P_ij = exp(f_i · v_j / τ) / Z,   c = m / n,   ε = 1e-7
+//! h⁺ = P / (P + c + ε)  for the own entry,   1 − h⁻ = c / (P + c + ε)  for a noise entry
+//! loss = −(1/B) Σ_i [ log h⁺_{i,y_i} + Σ_{j in noise_i} log(1 − h⁻_ij) ]
+//! ```
+//!
+//! Paper: section 4.1, the NCE row (m = 4096, τ = 0.1, momentum 0.5); constants as lemniscate's `NCEAverage` and `NCECriterion`.
+//! Z is n times the mean of exp(f · v / τ) over all B x (m + 1) entries of the first batch and stays as it is from then on, for
+//! the whole run: a checkpoint has to keep it. Noise is uniform over all n images with replacement, so it may hit the own entry,
+//! as it may in the released code. Gradient goes to f alone.
+//!
+//! Deviation: none in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
+
+use candle_core::{Result, Tensor, bail};
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::differentiable::{
+    check_index, check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements,
+};
+use crate::float::{Float, add_scaled, dot};
+use crate::memory_bank::MemoryBank;
+
+const NAME: &str = "nce";
+
+/// ε of the released code.
+const EPSILON: f64 = 1e-7;
+
+/// The objective and its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nce {
+    /// τ, above 0; 0.1 in the paper.
+    pub temperature: f64,
+    /// m, the noise images per row; 4096 in the paper.
+    pub negatives: usize,
+}
+
+impl Default for Nce {
+    fn default() -> Self {
+        Self { temperature: 0.1, negatives: 4096 }
+    }
+}
+
+impl Nce {
+    /// The loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]` (B numbers below n) and is set
+    /// against the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as [`draw_noise`] gives them): a scalar.
+    ///
+    /// `normalizer` is Z. Without one yet, this batch sets it; afterwards it is only read.
+    ///
+    /// # Errors
+    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive number.
+    pub fn loss(
+        &self,
+        features: &Tensor,
+        bank: &MemoryBank,
+        index: &[u32],
+        noise: &[u32],
+        normalizer: &mut Option<f64>,
+    ) -> Result<Tensor> {
+        let (rows, dim) = matrix(NAME, "features", features)?;
+        if dim != bank.dim() {
+            bail!("{NAME}: features have {dim} columns, the bank's entries {}; they must agree", bank.dim())
+        }
+        check_index(NAME, "image index", index, rows, bank.len())?;
+        check_temperature(NAME, self.temperature)?;
+        if self.negatives == 0 {
+            bail!("{NAME}: negatives is 0; at least one noise image per row is needed")
+        }
+        if noise.len() != rows * self.negatives {
+            bail!(
+                "{NAME}: {} noise images for {rows} rows; {} for each are needed",
+                noise.len(),
+                self.negatives
+            )
+        }
+        check_index(NAME, "noise image", noise, noise.len(), bank.len())?;
+        let double = is_double(NAME, &[features])?;
+        let z = match *normalizer {
+            Some(z) => z,
+            None if double => self.normalizer::<f64>(features, bank, index, noise)?,
+            None => self.normalizer::<f32>(features, bank, index, noise)?,
+        };
+        if !(z > 0.0 && z.is_finite()) {
+            bail!("{NAME}: the normalizer Z must be a positive number, it is {z}; are all features numbers?")
+        }
+        *normalizer = Some(z);
+        let (value, gradient) = if double {
+            self.compute::<f64>(features, bank, index, noise, z)?
+        } else {
+            self.compute::<f32>(features, bank, index, noise, z)?
+        };
+        scalar_of_one(NAME, features, value, gradient)
+    }
+
+    /// Z = n times the mean of exp(f · v / τ) over the own and the noise entries.
+    fn normalizer<T: Float>(
+        &self,
+        features: &Tensor,
+        bank: &MemoryBank,
+        index: &[u32],
+        noise: &[u32],
+    ) -> Result<f64> {
+        with_elements(features, |f: &[T]| {
+            let sums: Vec<f64> = f
+                .par_chunks(bank.dim())
+                .zip(index)
+                .zip(noise.par_chunks(self.negatives))
+                .map(|((f, y), noise)| {
+                    let exp = |&j: &u32| {
+                        (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / self.temperature).exp()
+                    };
+                    std::iter::once(y).chain(noise).map(exp).sum()
+                })
+                .collect();
+            let entries = index.len() + noise.len();
+            Ok(sums.iter().sum::<f64>() / entries as f64 * bank.len() as f64)
+        })
+    }
+
+    fn compute<T: Float>(
+        &self,
+        features: &Tensor,
+        bank: &MemoryBank,
+        index: &[u32],
+        noise: &[u32],
+        z: f64,
+    ) -> Result<(f64, Tensor)> {
+        let (rows, dim) = (index.len(), bank.dim());
+        let (log_z, inverse) = (z.ln(), 1.0 / self.temperature);
+        let c = self.negatives as f64 / bank.len() as f64;
+        let outer = inverse / rows as f64;
+        with_elements(features, |f: &[T]| {
+            let mut gradient = vec![T::ZERO; rows * dim];
+            // An entry is read once: its score, what that costs, and its share of the gradient while it is still in cache.
+            let losses: Vec<f64> = gradient
+                .par_chunks_mut(dim)
+                .zip(f.par_chunks(dim))
+                .zip(index)
+                .zip(noise.par_chunks(self.negatives))
+                .map(|(((g, f), &y), noise)| {
+                    let own = T::widen(bank.entry(y as usize));
+                    let log_p = dot(f, &own).to_f64() * inverse - log_z;
+                    let p = log_p.exp();
+                    // log h⁺ = log P − log(P + c + ε); its slope along log P is (c + ε) / (P + c + ε).
+                    let mut loss = (p + c + EPSILON).ln() - log_p;
+                    add_scaled(g, T::from_f64(-(c + EPSILON) / (p + c + EPSILON) * outer), &own);
+                    for &j in noise {
+                        let entry = T::widen(bank.entry(j as usize));
+                        let p = (dot(f, &entry).to_f64() * inverse - log_z).exp();
+                        loss += ((p + EPSILON) / c).ln_1p();
+                        add_scaled(g, T::from_f64(p / (p + c + EPSILON) * outer), &entry);
+                    }
+                    loss
+                })
+                .collect();
+            Ok((losses.iter().sum::<f64>() / rows as f64, tensor(gradient, rows, dim)?))
+        })
+    }
+}
+
+/// The noise of one step: `rows * negatives` image numbers below `images`, uniform with replacement, row after row.
+///
+/// # Errors
+/// If there are no images.
+pub fn draw_noise(
+    seed: u64,
+    epoch: u64,
+    step: u64,
+    rows: usize,
+    negatives: usize,
+    images: usize,
+) -> Result<Vec<u32>> {
+    if images == 0 {
+        bail!("{NAME}: there are no images to draw noise from")
+    }
+    let mut stream = Stream::new(seed, Purpose::NegativeNoise, epoch, step);
+    Ok((0..rows * negatives).map(|_| stream.below(images) as u32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Nce, draw_noise};
+    use crate::memory_bank::MemoryBank;
+    use crate::testing::{
+        assert_close, bits, central_differences, gradient_of, in_pools, matrix_f32, matrix_f64, random_index,
+        unit_rows,
+    };
+    use candle_core::{DType, Device, Tensor};
+    use proptest::prelude::*;
+
+    fn score(f: &[f64], v: &[f32], temperature: f64) -> f64 {
+        (f.iter().zip(v).map(|(a, &b)| a * f64::from(b)).sum::<f64>() / temperature).exp()
+    }
+
+    fn plain(loss: &Nce, f: &[f64], bank: &MemoryBank, index: &[u32], noise: &[u32], z: f64) -> f64 {
+        let c = loss.negatives as f64 / bank.len() as f64;
+        let mut total = 0.0;
+        for (i, f) in f.chunks(bank.dim()).enumerate() {
+            let p = |j: u32| score(f, bank.entry(j as usize), loss.temperature) / z;
+            total += (p(index[i]) / (p(index[i]) + c + 1e-7)).ln();
+            for &j in &noise[i * loss.negatives..(i + 1) * loss.negatives] {
+                total += (c / (p(j) + c + 1e-7)).ln();
+            }
+        }
+        -total / index.len() as f64
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn agrees_with_the_definition_and_its_differences(
+            rows in 1usize..6, images in 1usize..40, dim in 1usize..20, negatives in 1usize..12, seed: u64,
+            temperature in prop_oneof![Just(0.07), Just(0.1), Just(1.0)],
+        ) {
+            let loss = Nce { temperature, negatives };
+            let (f, bank) = (unit_rows(rows, dim, seed), MemoryBank::new(images, dim, seed).unwrap());
+            let index = random_index(rows, images, seed);
+            let noise = draw_noise(seed, 1, 2, rows, negatives, images).unwrap();
+            let mut sum = 0.0;
+            for (i, f) in f.chunks(dim).enumerate() {
+                for &j in noise[i * negatives..(i + 1) * negatives].iter().chain([&index[i]]) {
+                    sum += score(f, bank.entry(j as usize), temperature);
+                }
+            }
+            let z = sum / (rows * (negatives + 1)) as f64 * images as f64;
+            let mut normalizer = None;
+            loss.loss(&matrix_f64(&f, dim), &bank, &index, &noise, &mut normalizer).unwrap();
+            prop_assert!((normalizer.unwrap() - z).abs() < 1e-10 * z);
+            for z in [z, 3.0 * z] {
+                let run = |x: &Tensor| {
+                    gradient_of(x, |x| loss.loss(x, &bank, &index, &noise, &mut Some(z))).unwrap()
+                };
+                let (value, gradient) = run(&matrix_f64(&f, dim));
+                let want = plain(&loss, &f, &bank, &index, &noise, z);
+                prop_assert!((value - want).abs() <= 1e-10 * want);
+                let differences = central_differences(&f, 1e-5, |f| plain(&loss, f, &bank, &index, &noise, z));
+                assert_close(&gradient, &differences, 1e-6, 1e-7);
+                let (single, single_gradient) = run(&matrix_f32(&f, dim));
+                prop_assert!((single - want).abs() <= 1e-5 * want);
+                assert_close(&single_gradient, &gradient, 1e-4, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_batch_sets_z_and_later_ones_keep_it() {
+        let bank = MemoryBank::new(20, 4, 0).unwrap();
+        let loss = Nce { temperature: 0.1, negatives: 3 };
+        let mut z = None;
+        let noise = draw_noise(0, 1, 0, 2, 3, 20).unwrap();
+        loss.loss(&matrix_f32(&unit_rows(2, 4, 0), 4), &bank, &[1, 2], &noise, &mut z).unwrap();
+        let first = z;
+        assert!(first.is_some());
+        loss.loss(&matrix_f32(&unit_rows(2, 4, 1), 4), &bank, &[3, 4], &noise, &mut z).unwrap();
+        assert_eq!(z, first);
+    }
+
+    #[test]
+    fn two_images_have_a_closed_form() {
+        // f = v_0 = e1, v_1 = e2, one noise image v_1, τ = 1, Z = 1, n = 2: c = 1/2, P⁺ = e, P⁻ = 1.
+        let bank = MemoryBank::from_tensor(&matrix_f32(&[1.0, 0.0, 0.0, 1.0], 2)).unwrap();
+        let loss = Nce { temperature: 1.0, negatives: 1 };
+        let (value, gradient) =
+            gradient_of(&matrix_f64(&[1.0, 0.0], 2), |f| loss.loss(f, &bank, &[0], &[1], &mut Some(1.0)))
+                .unwrap();
+        let (e, c) = (1.0_f64.exp(), 0.5 + 1e-7);
+        assert!((value - ((e + c) / e).ln() - ((1.0 + c) / 0.5).ln()).abs() < 1e-14);
+        assert_close(&gradient, &[-c / (e + c), 1.0 / (1.0 + c)], 1e-14, 0.0);
+    }
+
+    #[test]
+    fn extremes_are_safe_at_one_hundredth() {
+        let loss = Nce { temperature: 0.01, negatives: 2 };
+        for signs in [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]] {
+            let rows: Vec<f64> = signs.iter().flat_map(|&s| [s, 0.0]).collect();
+            let bank = MemoryBank::from_tensor(&matrix_f32(&rows, 2)).unwrap();
+            for normalizer in [None, Some(1.0), Some(1e40)] {
+                let (value, gradient) = gradient_of(&matrix_f32(&[1.0, 0.0], 2), |f| {
+                    loss.loss(f, &bank, &[0], &[1, 2], &mut normalizer.clone())
+                })
+                .unwrap();
+                assert!(value.is_finite() && gradient.iter().all(|g| g.is_finite()));
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_uniform_and_named_by_its_step() {
+        let draw = |epoch, step| draw_noise(5, epoch, step, 100, 200, 10).unwrap();
+        let noise = draw(1, 0);
+        for image in 0..10 {
+            let times = noise.iter().filter(|&&j| j == image).count();
+            assert!((1800..2200).contains(&times), "{image}: {times}"); // 2000 expected, standard deviation 42
+        }
+        assert_eq!(noise, draw(1, 0));
+        assert_ne!(noise, draw(1, 1));
+        assert_ne!(noise, draw(2, 0));
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let (f, bank) = (matrix_f32(&unit_rows(32, 64, 0), 64), MemoryBank::new(500, 64, 1).unwrap());
+        let index = random_index(32, 500, 2);
+        let loss = Nce { negatives: 100, ..Nce::default() };
+        let noise = draw_noise(0, 1, 0, 32, 100, 500).unwrap();
+        let [one, three] = in_pools(|| {
+            let mut z = None;
+            loss.loss(&f, &bank, &index, &noise, &mut z).unwrap();
+            let run = gradient_of(&f, |f| loss.loss(f, &bank, &index, &noise, &mut z.clone())).unwrap();
+            (z.map(f64::to_bits), bits(run))
+        });
+        assert_eq!(one, three);
+    }
+
+    #[test]
+    fn bad_input_is_an_error_that_says_what_was_wrong() {
+        let bank = MemoryBank::new(5, 4, 0).unwrap();
+        let loss = Nce { temperature: 0.1, negatives: 2 };
+        let f = Tensor::ones((1, 4), DType::F32, &Device::Cpu).unwrap();
+        let says = |loss: Nce, f: &Tensor, index: &[u32], noise: &[u32], mut z: Option<f64>, what: &str| {
+            let before = z;
+            let error = loss.loss(f, &bank, index, noise, &mut z).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+            assert_eq!(z.map(f64::to_bits), before.map(f64::to_bits));
+        };
+        says(loss, &f, &[5], &[0, 1], None, "image index 5");
+        says(loss, &f, &[0], &[0, 9], None, "noise image 9 (row 1) is out of range");
+        says(loss, &f, &[0], &[0], None, "1 noise images for 1 rows; 2");
+        says(loss, &f, &[0], &[0, 1], Some(0.0), "normalizer");
+        says(loss, &(&f * f64::NAN).unwrap(), &[0], &[0, 1], None, "NaN");
+        says(Nce { negatives: 0, ..loss }, &f, &[0], &[], None, "negatives is 0");
+        says(Nce { temperature: 0.0, ..loss }, &f, &[0], &[0, 1], None, "temperature");
+        assert!(draw_noise(0, 0, 0, 1, 1, 0).is_err());
+    }
+}

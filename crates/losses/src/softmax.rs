@@ -1,0 +1,119 @@
+//! Softmax cross-entropy of rows of scores, value and gradient in one pass over each row.
+//!
+//! With `o = log Σ_{k≠y} exp(z_k)` (all the others, their maximum shifted out) the loss of a row is `softplus(o − z_y)`, the
+//! probability of "not y" is `sigmoid(o − z_y)`, and the gradient is that probability spread over the others as their own softmax,
+//! and its negative at y. Keeping y apart is what saves the digits that `p_y − 1` would lose once `p_y` is nearly 1.
+
+use rayon::prelude::*;
+
+use crate::float::Float;
+
+/// Mean loss over the rows; `scores` (rows x columns, unscaled) become the gradient with respect to the scores given.
+///
+/// The score used is `scores[i][k] * scale(k)`, and the gradient has both that factor and the mean's 1/rows in it.
+pub(crate) fn cross_entropy<T: Float>(
+    scores: &mut [T],
+    columns: usize,
+    labels: &[u32],
+    scale: impl Fn(usize) -> T + Sync,
+) -> f64 {
+    let rows = labels.len();
+    let share = 1.0 / rows as f64;
+    let losses: Vec<f64> = scores
+        .par_chunks_mut(columns)
+        .zip(labels)
+        .map(|(row, &label)| {
+            for (k, z) in row.iter_mut().enumerate() {
+                *z *= scale(k);
+            }
+            let label = label as usize;
+            let own = row[label].to_f64();
+            row[label] = T::from_f64(f64::NEG_INFINITY);
+            let top = maximum(row);
+            let sum = shifted_exp(row, top);
+            let Settled { loss, others } = settle(own, top.to_f64(), sum);
+            let each = T::from_f64(if sum > 0.0 { others / sum * share } else { 0.0 * sum });
+            for (k, z) in row.iter_mut().enumerate() {
+                *z *= each * scale(k);
+            }
+            row[label] = T::from_f64(-others * share) * scale(label);
+            loss
+        })
+        .collect();
+    losses.iter().sum::<f64>() * share
+}
+
+/// A row's loss and the probability that is not its label's.
+pub(crate) struct Settled {
+    /// `−log p_y`.
+    pub(crate) loss: f64,
+    /// `1 − p_y`.
+    pub(crate) others: f64,
+}
+
+/// From the label's score and the others' sum, `sum` being `Σ exp(z_k − top)`. No others at all is `sum` = 0.
+pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
+    if sum == 0.0 {
+        return Settled { loss: 0.0, others: 0.0 };
+    }
+    let x = top + sum.ln() - own;
+    if x > 0.0 {
+        let e = (-x).exp();
+        Settled { loss: x + e.ln_1p(), others: 1.0 / (1.0 + e) }
+    } else {
+        let e = x.exp();
+        Settled { loss: e.ln_1p(), others: e / (1.0 + e) }
+    }
+}
+
+/// The largest of some scores; minus infinity if there is none.
+pub(crate) fn maximum<T: Float>(scores: &[T]) -> T {
+    let mut top = T::from_f64(f64::NEG_INFINITY);
+    for &z in scores {
+        if z > top {
+            top = z;
+        }
+    }
+    top
+}
+
+/// Replaces z by exp(z − top) and returns the sum, added up in f64. With nothing above minus infinity all become 0.
+pub(crate) fn shifted_exp<T: Float>(scores: &mut [T], top: T) -> f64 {
+    let top = if top > T::from_f64(f64::NEG_INFINITY) { top } else { T::ZERO };
+    let mut sum = 0.0;
+    for z in scores {
+        *z = (*z - top).exp();
+        sum += z.to_f64();
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cross_entropy;
+
+    #[test]
+    fn a_lone_class_costs_nothing() {
+        let mut scores = [3.0_f32, -2.0];
+        assert!(cross_entropy(&mut scores, 1, &[0, 0], |_| 1.0).abs() < f64::MIN_POSITIVE);
+        assert!(scores.iter().all(|&g| g == 0.0));
+    }
+
+    #[test]
+    fn two_classes_have_a_closed_form() {
+        // −log p_0 = log(1 + e^{b−a}); the gradient at a is p_0 − 1 = −1/(1 + e^{a−b}).
+        for (a, b) in [(0.3_f64, -0.2), (40.0, 0.0), (0.0, 300.0), (-5.0, -5.0)] {
+            let mut scores = [a, b];
+            let loss = cross_entropy(&mut scores, 2, &[0], |_| 1.0);
+            let other = 1.0 / (1.0 + (a - b).exp());
+            let want = if b > a { b - a + (a - b).exp().ln_1p() } else { (b - a).exp().ln_1p() };
+            assert!((loss - want).abs() <= 1e-14 * want, "{loss} {want}");
+            assert!((scores[0] + other).abs() <= 1e-14 * other && (scores[1] - other).abs() <= 1e-14 * other);
+        }
+    }
+
+    #[test]
+    fn not_a_number_is_passed_on() {
+        assert!(cross_entropy(&mut [1.0_f32, f32::NAN], 2, &[0], |_| 1.0).is_nan());
+    }
+}

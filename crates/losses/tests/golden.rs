@@ -1,0 +1,158 @@
+//! The losses against values and gradients of the authors' published `PyTorch` code.
+//!
+//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked. Losses must agree to
+//! 1e-5 relative, gradients to 1e-4 of their length.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor, Var};
+use invaspread_losses::{InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, Triplet};
+
+struct Goldens {
+    tensors: HashMap<String, Tensor>,
+    settings: serde_json::Value,
+}
+
+impl Goldens {
+    fn read() -> Self {
+        let folder = std::env::var_os("INVASPREAD_GOLDENS").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens")),
+            PathBuf::from,
+        );
+        let file = folder.join("losses.safetensors");
+        let tensors = candle_core::safetensors::load(&file, &Device::Cpu)
+            .unwrap_or_else(|e| panic!("failed to read {}: {e}", file.display()));
+        let settings = serde_json::from_slice(&std::fs::read(folder.join("values.json")).unwrap()).unwrap();
+        Self { tensors, settings }
+    }
+
+    /// The cases of a family: `invaspread.0`, `invaspread.1`, ... There must be some.
+    fn cases(&self, family: &str) -> Vec<String> {
+        let mut cases: Vec<String> = self
+            .tensors
+            .keys()
+            .filter_map(|key| Some(key.strip_suffix(".features")?.to_string()))
+            .filter(|case| case.split('.').next() == Some(family))
+            .collect();
+        cases.sort();
+        assert!(!cases.is_empty(), "no case of {family}");
+        cases
+    }
+
+    fn tensor(&self, case: &str, what: &str) -> &Tensor {
+        let key = format!("{case}.{what}");
+        self.tensors.get(&key).unwrap_or_else(|| panic!("losses.safetensors has no {key}"))
+    }
+
+    fn index(&self, case: &str, what: &str) -> Vec<u32> {
+        let tensor = self.tensor(case, what).flatten_all().unwrap();
+        tensor.to_vec1::<i64>().unwrap().into_iter().map(|i| u32::try_from(i).unwrap()).collect()
+    }
+
+    fn setting(&self, case: &str, what: &str) -> f64 {
+        self.settings[case][what].as_f64().unwrap_or_else(|| panic!("values.json has no {case}.{what}"))
+    }
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn relative(got: &Tensor, want: &Tensor) -> f64 {
+    assert_eq!(got.elem_count(), want.elem_count());
+    let (got, want) = (numbers(got), numbers(want));
+    let away: f64 = got.iter().zip(&want).map(|(g, w)| (g - w).powi(2)).sum();
+    (away / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
+}
+
+#[track_caller]
+fn check(case: &str, what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+    let away = relative(got, want);
+    println!("{case} {what}: {away:.1e}");
+    assert!(away <= tolerance, "{case}: {what} is {away:e} away (relative), {tolerance:e} is allowed");
+}
+
+/// Checks a loss and its gradient in f32 and in f64.
+fn check_loss(case: &str, features: &Tensor, loss: &Tensor, grad: &Tensor, run: impl Fn(&Tensor) -> Tensor) {
+    for dtype in [DType::F32, DType::F64] {
+        let x = Var::from_tensor(&features.to_dtype(dtype).unwrap()).unwrap();
+        let value = run(&x);
+        check(case, &format!("loss in {dtype:?}"), &value, loss, 1e-5);
+        let grads = value.backward().unwrap();
+        check(case, &format!("gradient in {dtype:?}"), grads.get(&x).unwrap(), grad, 1e-4);
+    }
+}
+
+#[test]
+fn golden_invaspread() {
+    let goldens = Goldens::read();
+    for case in goldens.cases("invaspread") {
+        for (key_side, grad) in [(KeySide::Detached, "grad"), (KeySide::BothSides, "grad_both_sides")] {
+            let objective = InvaSpread {
+                temperature: goldens.setting(&case, "temperature"),
+                negative_weight: goldens.setting(&case, "negative_weight"),
+                key_side,
+                ..InvaSpread::default()
+            };
+            let [features, loss, grad] = ["features", "loss", grad].map(|what| goldens.tensor(&case, what));
+            check_loss(&case, features, loss, grad, |x| objective.loss(x).unwrap());
+        }
+    }
+}
+
+#[test]
+fn golden_nce() {
+    let goldens = Goldens::read();
+    for case in goldens.cases("nce") {
+        let negatives = goldens.setting(&case, "negatives") as usize;
+        let objective = Nce { temperature: goldens.setting(&case, "temperature"), negatives };
+        let mut bank = MemoryBank::from_tensor(goldens.tensor(&case, "memory_before")).unwrap();
+        let (index, noise) = (goldens.index(&case, "index"), goldens.index(&case, "noise_index"));
+        let [features, loss, grad] = ["features", "loss", "grad"].map(|what| goldens.tensor(&case, what));
+        check_loss(&case, features, loss, grad, |x| {
+            let mut z = None;
+            let value = objective.loss(x, &bank, &index, &noise, &mut z).unwrap();
+            let z = Tensor::new(z.unwrap(), &Device::Cpu).unwrap();
+            check(&case, "z", &z, goldens.tensor(&case, "z"), 1e-5);
+            value
+        });
+        bank.update(&index, features, goldens.setting(&case, "momentum")).unwrap();
+        check(&case, "memory", &bank.tensor().unwrap(), goldens.tensor(&case, "memory_after"), 1e-6);
+    }
+}
+
+#[test]
+fn golden_npsoftmax() {
+    let goldens = Goldens::read();
+    for case in goldens.cases("npsoftmax") {
+        // Its temperature is written down at the NCE case of the same number.
+        let temperature = goldens.setting(&case.replace("npsoftmax", "nce"), "temperature");
+        let bank = MemoryBank::from_tensor(goldens.tensor(&case, "memory_before")).unwrap();
+        let index = goldens.index(&case, "index");
+        let [features, loss, grad] = ["features", "loss", "grad"].map(|what| goldens.tensor(&case, what));
+        check_loss(&case, features, loss, grad, |x| {
+            NpSoftmax { temperature }.loss(x, &bank, &index).unwrap()
+        });
+    }
+}
+
+#[test]
+fn golden_triplet_hard() {
+    let goldens = Goldens::read();
+    let mut found = 0;
+    for case in goldens.tensors.keys().filter_map(|key| key.strip_suffix(".anchor")) {
+        found += 1;
+        let objective = Triplet { margin: 0.5, mining: Mining::Hardest };
+        let [anchor, positive, loss] = ["anchor", "positive", "loss"].map(|what| goldens.tensor(case, what));
+        let cast = |x: &Tensor, like: &Tensor| x.to_dtype(like.dtype()).unwrap();
+        check_loss(case, anchor, loss, goldens.tensor(case, "grad_anchor"), |a| {
+            objective.loss(a, &cast(positive, a), None).unwrap()
+        });
+        check_loss(case, positive, loss, goldens.tensor(case, "grad_positive"), |p| {
+            objective.loss(&cast(anchor, p), p, None).unwrap()
+        });
+    }
+    assert!(found > 0, "no case of triplet_hard");
+}

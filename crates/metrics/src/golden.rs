@@ -1,0 +1,95 @@
+//! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and `values.json`.
+#![allow(clippy::unwrap_used)]
+
+use crate::{KMeans, Rows, Seeding, WeightedKnn};
+use safetensors::{Dtype, SafeTensors};
+use std::path::PathBuf;
+
+/// The folder `INVASPREAD_GOLDENS` names, else `tests/goldens` of the workspace.
+fn folder() -> PathBuf {
+    std::env::var_os("INVASPREAD_GOLDENS")
+        .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens").into(), PathBuf::from)
+}
+
+struct Goldens {
+    bytes: Vec<u8>,
+    values: serde_json::Value,
+}
+
+impl Goldens {
+    fn open() -> Self {
+        let read = |name| std::fs::read(folder().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self {
+            bytes: read("metrics.safetensors"),
+            values: serde_json::from_slice(&read("values.json")).unwrap(),
+        }
+    }
+
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    fn rows(&self, name: &str) -> (Vec<f32>, usize) {
+        let file = self.file();
+        let tensor = file.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::F32);
+        let values =
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        (values, tensor.shape()[1])
+    }
+
+    fn labels(&self, name: &str) -> Vec<u32> {
+        let file = self.file();
+        let tensor = file.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::I64);
+        tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    }
+}
+
+#[test]
+fn golden_knn() {
+    let goldens = Goldens::open();
+    let ((train, dim), (test, _)) = (goldens.rows("train"), goldens.rows("test"));
+    let (train_labels, test_labels) = (goldens.labels("train_labels"), goldens.labels("test_labels"));
+    let classes = 1 + train_labels.iter().chain(&test_labels).max().copied().unwrap() as usize;
+    let file = goldens.file();
+    let names: Vec<&str> = file.names().into_iter().filter(|name| name.ends_with(".predictions")).collect();
+    assert!(!names.is_empty(), "no knn case in {}", folder().display());
+    for name in names {
+        let case = name.strip_suffix(".predictions").unwrap();
+        let (k, temperature) = case.strip_prefix("knn.k").unwrap().split_once(".t").unwrap();
+        let knn = WeightedKnn { k: k.parse().unwrap(), temperature: temperature.parse().unwrap() };
+        let got = knn
+            .evaluate(Rows::new(&test, dim), &test_labels, Rows::new(&train, dim), &train_labels, classes)
+            .unwrap();
+        assert_eq!(got.predictions, goldens.labels(name), "{name}");
+        for (metric, value) in [("top1", got.top1), ("top5", got.top5)] {
+            if let Some(want) = goldens.values[format!("{case}.{metric}")].as_f64() {
+                assert!((value - want).abs() < 0.01, "{case}.{metric}: {value}, expected {want}");
+            } else {
+                assert_eq!(metric, "top5", "{case} has no top1");
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_kmeans_inertia() {
+    let goldens = Goldens::open();
+    let (test, dim) = goldens.rows("test");
+    let mut classes = goldens.labels("test_labels");
+    classes.sort_unstable();
+    classes.dedup();
+    let want = goldens.values["kmeans.sklearn.inertia"].as_f64().unwrap();
+    let kmeans = KMeans {
+        clusters: classes.len(),
+        iterations: 300,
+        tolerance: 0.0,
+        restarts: 10,
+        seeding: Seeding::PlusPlus,
+        seed: 0,
+        epoch: 0,
+    };
+    let got = kmeans.fit(Rows::new(&test, dim)).unwrap().inertia;
+    assert!(got < 1.01 * want, "{got}, scikit-learn {want}");
+}

@@ -1,0 +1,156 @@
+//! The weighted nearest-neighbour classifier that every figure of Tables 1, 2, 7 and 8 is measured by.
+//!
+//! `score_c(q) = Σ_{j in N_k(q), y_j = c} exp(s_qj / σ)`, prediction = argmax over c; s is the inner product of unit rows.
+//!
+//! Shapes: queries (n, d), gallery (m, d), labels (n) and (m). Paper section 4.1 and the code's `utils.kNN`: k = 200 and
+//! σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the query's best similarity, which changes no order and
+//! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`.
+
+use crate::{MetricError, Rows, top_k};
+use rayon::prelude::*;
+
+/// The classifier's two settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WeightedKnn {
+    /// Neighbours that vote; cut to the gallery's size.
+    pub k: usize,
+    /// σ of the weights, above zero.
+    pub temperature: f64,
+}
+
+impl Default for WeightedKnn {
+    /// k = 200, σ = 0.1.
+    fn default() -> Self {
+        Self { k: 200, temperature: 0.1 }
+    }
+}
+
+/// How well the gallery's labels predict the queries'.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnnResult {
+    /// Percent of queries whose class has the highest score.
+    pub top1: f64,
+    /// Percent of queries whose class is among the five highest.
+    pub top5: f64,
+    /// (n) the class with the highest score.
+    pub predictions: Vec<u32>,
+}
+
+impl WeightedKnn {
+    /// Classifies `queries` (n, d) by their neighbours in `gallery` (m, d) and compares with `query_labels` (n).
+    ///
+    /// # Errors
+    /// Rows that are not finite, labels that are not below `classes`, an empty side.
+    ///
+    /// # Panics
+    /// If labels and rows differ in number, or k or the temperature is not above zero.
+    pub fn evaluate(
+        &self,
+        queries: Rows,
+        query_labels: &[u32],
+        gallery: Rows,
+        gallery_labels: &[u32],
+        classes: usize,
+    ) -> Result<KnnResult, MetricError> {
+        assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
+        check_labels("queries", queries, query_labels, classes)?;
+        check_labels("gallery", gallery, gallery_labels, classes)?;
+
+        let neighbors = top_k(queries, gallery, self.k, false)?;
+        let ranked: Vec<(u32, usize)> = (0..queries.len())
+            .into_par_iter()
+            .map(|row| {
+                let (indices, similarities) = neighbors.of(row);
+                let mut scores = vec![0.0; classes];
+                for (&index, &similarity) in indices.iter().zip(similarities) {
+                    let above_best = f64::from(similarity) - f64::from(similarities[0]);
+                    scores[gallery_labels[index as usize] as usize] += (above_best / self.temperature).exp();
+                }
+                let mut best = 0;
+                for class in 1..classes {
+                    if scores[class] > scores[best] {
+                        best = class;
+                    }
+                }
+                (best as u32, rank(&scores, query_labels[row] as usize))
+            })
+            .collect();
+        let percent = |limit| {
+            100.0 * ranked.iter().filter(|(_, rank)| *rank < limit).count() as f64 / queries.len() as f64
+        };
+        Ok(KnnResult {
+            top1: percent(1),
+            top5: percent(5),
+            predictions: ranked.iter().map(|(best, _)| *best).collect(),
+        })
+    }
+}
+
+/// How many classes come before `class`.
+fn rank(scores: &[f64], class: usize) -> usize {
+    let before = |(other, &score): (usize, &f64)| {
+        score > scores[class] || (score.total_cmp(&scores[class]).is_eq() && other < class)
+    };
+    scores.iter().enumerate().filter(|&x| before(x)).count()
+}
+
+fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) -> Result<(), MetricError> {
+    assert_eq!(rows.len(), labels.len(), "one label per row of the {what}");
+    if rows.is_empty() {
+        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+    }
+    match labels.iter().position(|&label| label as usize >= classes) {
+        None => Ok(()),
+        Some(row) => Err(MetricError::LabelOutOfRange { what, row, label: labels[row], classes }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::WeightedKnn;
+    use crate::{MetricError, Rows};
+
+    #[test]
+    fn near_votes_outweigh_many_far_ones() {
+        // One neighbour of class 2 at cosine 1, three of class 1 at cosine 0.8: e^10 against 3 e^8.
+        let gallery = [1.0, 0.0, 0.8, 0.6, 0.8, -0.6, 0.8, 0.6, -1.0, 0.0];
+        let labels = [2, 1, 1, 1, 0];
+        let query = Rows::new(&[1.0, 0.0], 2);
+        let run = |k, temperature, label| {
+            let knn = WeightedKnn { k, temperature };
+            knn.evaluate(query, &[label], Rows::new(&gallery, 2), &labels, 7).unwrap()
+        };
+        let sharp = run(200, 0.1, 2);
+        assert_eq!((sharp.predictions[0], sharp.top1, sharp.top5), (2, 100.0, 100.0));
+        let flat = run(4, 1.0, 2); // e against 3 e^0.8
+        assert_eq!((flat.predictions[0], flat.top1, flat.top5), (1, 0.0, 100.0));
+        assert!(run(5, 1e-4, 0).top1 < 1.0, "a tiny temperature must not overflow");
+        // Classes without votes come last, the lower first: 1, 2, then 0, 3, 4, 5, 6.
+        assert_eq!([4, 5].map(|label| run(4, 1.0, label).top5), [100.0, 0.0]);
+    }
+
+    #[test]
+    fn equal_scores_go_to_the_lower_class() {
+        let gallery = [1.0, 1.0, 1.0, 1.0];
+        let got = WeightedKnn::default().evaluate(
+            Rows::new(&[1.0], 1),
+            &[1],
+            Rows::new(&gallery, 1),
+            &[3, 1, 3, 1],
+            4,
+        );
+        assert_eq!(got.unwrap().predictions, [1]);
+    }
+
+    #[test]
+    fn a_label_out_of_range_is_named() {
+        let rows = Rows::new(&[1.0, 2.0], 1);
+        let error = WeightedKnn::default().evaluate(rows, &[0, 1], rows, &[0, 10], 10).unwrap_err();
+        assert_eq!(error, MetricError::LabelOutOfRange { what: "gallery", row: 1, label: 10, classes: 10 });
+        assert!(error.to_string().contains("expected 0 to 9"), "{error}");
+        let error = WeightedKnn::default().evaluate(rows, &[0, 1], Rows::new(&[], 1), &[], 10).unwrap_err();
+        assert!(matches!(error, MetricError::TooFewRows { what: "gallery", .. }));
+    }
+}

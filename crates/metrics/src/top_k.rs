@@ -1,0 +1,325 @@
+//! The exact nearest neighbours of every query by inner product, in blocks.
+//!
+//! `s_ij = q_i · g_j`; of each row i of s the k largest, ordered by similarity downwards, then by index upwards.
+//!
+//! Shapes: queries (n, d), gallery (m, d), result (n, k). Blocks of queries are taken in parallel; for each, the gallery passes
+//! by in blocks of one matrix product. A query keeps its candidates in a buffer of a few times k: only similarities above
+//! the k-th best so far enter it, and a selection cuts it back to k when it is full. So a similarity costs one comparison,
+//! and n x m is never held.
+//!
+//! The result does not depend on threads or blocks: blocks are padded with zeros to one fixed shape, so every inner product
+//! is summed by the same kernel in the same order wherever its rows lie.
+
+use crate::{MetricError, Rows};
+use invaspread_tensor::gemm;
+use rayon::prelude::*;
+
+/// The k nearest gallery rows of each query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbors {
+    /// Neighbours per query: the k asked for, or all the gallery has where that is less.
+    pub k: usize,
+    /// (n, k) gallery rows, nearest first.
+    pub indices: Vec<u32>,
+    /// (n, k) their inner products with the query.
+    pub similarities: Vec<f32>,
+}
+
+impl Neighbors {
+    /// The neighbours of query `row`, nearest first, and their similarities.
+    pub fn of(&self, row: usize) -> (&[u32], &[f32]) {
+        let range = row * self.k..(row + 1) * self.k;
+        (&self.indices[range.clone()], &self.similarities[range])
+    }
+}
+
+/// The `k` gallery rows with the largest inner product for each query; equal similarities in order of index.
+///
+/// `k` is cut to the number of candidates (the gallery's rows, less one with `exclude_self`). With `exclude_self` the two sets
+/// are the same one and query i leaves out gallery row i.
+///
+/// # Errors
+/// `NotFinite` names the first row with NaN or an infinity; `Overflow` a query whose inner products leave f32.
+///
+/// # Panics
+/// If the dimensions differ, the gallery has 2^32 rows or more, or `exclude_self` is asked of sets of different sizes.
+pub fn top_k(queries: Rows, gallery: Rows, k: usize, exclude_self: bool) -> Result<Neighbors, MetricError> {
+    search(queries, gallery, k, exclude_self, Blocks { queries: 128, gallery: 1024 })
+}
+
+/// Rows per matrix product: more than 256 products and one side above 64, below which `gemm` takes kernels that sum in another
+/// order.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    queries: usize,
+    gallery: usize,
+}
+
+fn search(
+    queries: Rows,
+    gallery: Rows,
+    k: usize,
+    exclude_self: bool,
+    blocks: Blocks,
+) -> Result<Neighbors, MetricError> {
+    assert_eq!(queries.dim, gallery.dim, "queries and gallery differ in dimension");
+    assert!(u32::try_from(gallery.len()).is_ok(), "a gallery of {} rows", gallery.len());
+    assert!(!exclude_self || queries.len() == gallery.len(), "exclude_self needs one set on both sides");
+    queries.check_finite("queries")?;
+    gallery.check_finite("gallery")?;
+
+    let k = k.min(gallery.len().saturating_sub(usize::from(exclude_self)));
+    let mut indices = vec![0; queries.len() * k];
+    let mut similarities = vec![0.0; queries.len() * k];
+    if indices.is_empty() {
+        return Ok(Neighbors { k, indices, similarities });
+    }
+    let last_gallery_block = padded(gallery, gallery.len() / blocks.gallery, blocks.gallery);
+    indices
+        .par_chunks_mut(blocks.queries * k)
+        .zip(similarities.par_chunks_mut(blocks.queries * k))
+        .enumerate()
+        .try_for_each(|(block, (indices, similarities))| {
+            let first = block * blocks.queries;
+            let candidates = block_candidates(
+                queries,
+                gallery,
+                &last_gallery_block,
+                (block, indices.len() / k),
+                k,
+                exclude_self,
+                blocks,
+            );
+            for (row, candidates) in candidates.into_iter().enumerate() {
+                let range = row * k..(row + 1) * k;
+                candidates
+                    .write(&mut indices[range.clone()], &mut similarities[range])
+                    .ok_or(MetricError::Overflow { row: first + row })?;
+            }
+            Ok(())
+        })?;
+    Ok(Neighbors { k, indices, similarities })
+}
+
+/// The candidates of the `count` queries of block `block` after the whole gallery has passed by.
+fn block_candidates(
+    queries: Rows,
+    gallery: Rows,
+    last_gallery_block: &[f32],
+    (block, count): (usize, usize),
+    k: usize,
+    exclude_self: bool,
+    blocks: Blocks,
+) -> Vec<Candidates> {
+    let query_block = padded(queries, block, blocks.queries);
+    let mut candidates: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
+    let mut products = vec![0.0; blocks.queries * blocks.gallery];
+    for start in (0..gallery.len()).step_by(blocks.gallery) {
+        let end = (start + blocks.gallery).min(gallery.len());
+        let gallery_block =
+            if end - start == blocks.gallery { gallery.slice(start..end) } else { last_gallery_block };
+        gemm::nt(blocks.queries, blocks.gallery, queries.dim, &query_block, gallery_block, &mut products);
+        for (row, candidates) in candidates.iter_mut().enumerate() {
+            let itself = if exclude_self { block * blocks.queries + row } else { usize::MAX };
+            let products = &products[row * blocks.gallery..][..end - start];
+            candidates.offer(products, start, itself);
+        }
+    }
+    candidates
+}
+
+/// Block number `block` of `size` rows, filled up with zeros; what lies past the end is zeros altogether.
+fn padded(rows: Rows, block: usize, size: usize) -> Vec<f32> {
+    let start = (block * size).min(rows.len());
+    let end = (start + size).min(rows.len());
+    let mut values = vec![0.0; size * rows.dim];
+    values[..(end - start) * rows.dim].copy_from_slice(rows.slice(start..end));
+    values
+}
+
+/// The best of what one query has seen, a few times k of them.
+struct Candidates {
+    k: usize,
+    capacity: usize,
+    /// Larger is better: see [`key`].
+    keys: Vec<u64>,
+    /// Nothing at or below this can be among the k best: what comes later has a larger index and loses a tie.
+    floor: f32,
+}
+
+impl Candidates {
+    fn new(k: usize) -> Self {
+        let capacity = k + k.max(64);
+        Self { k, capacity, keys: Vec::with_capacity(capacity), floor: f32::NEG_INFINITY }
+    }
+
+    /// Takes in the similarities of gallery rows `start..`, except that of row `itself`.
+    fn offer(&mut self, similarities: &[f32], start: usize, itself: usize) {
+        // Once the floor has settled nearly every group fails this one vector comparison.
+        const GROUP: usize = 32;
+        for (group, values) in similarities.chunks(GROUP).enumerate() {
+            let floor = self.floor;
+            if !values.iter().fold(false, |any, &s| any | (s > floor)) {
+                continue;
+            }
+            for (offset, &similarity) in values.iter().enumerate() {
+                let index = start + group * GROUP + offset;
+                if similarity > self.floor && index != itself {
+                    self.keys.push(key(similarity, index as u32));
+                    if self.keys.len() == self.capacity {
+                        self.cut();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps the k best, in no order.
+    fn cut(&mut self) {
+        let (_, kth, _) = self.keys.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
+        self.floor = similarity_of(*kth);
+        self.keys.truncate(self.k);
+    }
+
+    /// Writes the k best, best first; `None` if NaN or infinite similarities left fewer.
+    fn write(mut self, indices: &mut [u32], similarities: &mut [f32]) -> Option<()> {
+        self.keys.sort_unstable_by(|a, b| b.cmp(a));
+        if self.keys.len() < self.k || similarity_of(self.keys[0]).is_infinite() {
+            return None;
+        }
+        for ((&key, index), similarity) in self.keys.iter().zip(indices).zip(similarities) {
+            *index = u32::MAX - key as u32;
+            *similarity = similarity_of(key);
+        }
+        Some(())
+    }
+}
+
+/// One integer that orders by similarity, then by falling index.
+fn key(similarity: f32, index: u32) -> u64 {
+    let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: the two zeros tie
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 32 | u64::from(u32::MAX - index)
+}
+
+/// The similarity in a [`key`].
+fn similarity_of(key: u64) -> f32 {
+    let ordered = (key >> 32) as u32;
+    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{Blocks, key, search, similarity_of, top_k};
+    use crate::{MetricError, Rows};
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    /// Small integers: products are exact, so the plain version's order of summation does not matter, and ties abound.
+    fn integers(count: usize, range: usize, seed: u64) -> Vec<f32> {
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        (0..count).map(|_| stream.below(2 * range + 1) as f32 - range as f32).collect()
+    }
+
+    fn plain(queries: Rows, gallery: Rows, k: usize, exclude_self: bool) -> (Vec<u32>, Vec<f32>) {
+        let (mut indices, mut similarities) = (Vec::new(), Vec::new());
+        for i in 0..queries.len() {
+            let mut all: Vec<(f32, u32)> = (0..gallery.len())
+                .filter(|&j| !(exclude_self && i == j))
+                .map(|j| {
+                    (queries.row(i).iter().zip(gallery.row(j)).map(|(a, b)| a * b).sum::<f32>(), j as u32)
+                })
+                .collect();
+            all.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap().then(a.1.cmp(&b.1)));
+            indices.extend(all.iter().take(k).map(|x| x.1));
+            similarities.extend(all.iter().take(k).map(|x| x.0));
+        }
+        (indices, similarities)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_sorting_every_row(
+            n in 1usize..40, m in 1usize..150, dim in 1usize..20, k in 0usize..160, range in 0usize..4, seed: u64,
+            itself: bool,
+        ) {
+            let gallery = integers(m * dim, range, seed);
+            let other = integers(n * dim, range, seed ^ 1);
+            let gallery = Rows::new(&gallery, dim);
+            let queries = if itself { gallery } else { Rows::new(&other, dim) };
+            let blocks = Blocks { queries: 7, gallery: 65 };
+            let got = search(queries, gallery, k, itself, blocks).unwrap();
+            let (indices, similarities) = plain(queries, gallery, k, itself);
+            prop_assert_eq!(got.k, k.min(m - usize::from(itself)));
+            prop_assert_eq!(got.indices, indices);
+            prop_assert_eq!(got.similarities, similarities);
+        }
+
+        #[test]
+        fn a_key_orders_by_similarity_then_index(a: f32, b: f32, i: u32, j: u32) {
+            prop_assume!(!a.is_nan() && !b.is_nan());
+            let want = a.partial_cmp(&b).unwrap().then(j.cmp(&i));
+            prop_assert_eq!(key(a, i).cmp(&key(b, j)), want);
+            prop_assert_eq!(similarity_of(key(a, i)), a);
+        }
+    }
+
+    #[test]
+    fn neither_threads_nor_blocks_change_a_bit() {
+        let mut stream = Stream::new(3, Purpose::Bootstrap, 0, 0);
+        for dim in [1, 3, 128, 1100] {
+            let values: Vec<f32> = (0..700 * dim).map(|_| stream.normal() as f32).collect();
+            let rows = Rows::new(&values, dim);
+            let want = top_k(rows, rows, 50, true).unwrap();
+            for blocks in [(4, 65), (66, 4), (33, 100), (512, 4096)] {
+                for threads in [1, 3] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let blocks = Blocks { queries: blocks.0, gallery: blocks.1 };
+                    let got = pool.install(|| search(rows, rows, 50, true, blocks)).unwrap();
+                    assert!(got == want, "dim {dim} {blocks:?} {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_full_buffers_keep_the_best() {
+        // Rising similarities are the worst case: each one enters, and the buffer is cut again and again.
+        let gallery: Vec<f32> = (0..5000).map(|i| i as f32).collect();
+        let got = top_k(Rows::new(&[1.0, -1.0], 1), Rows::new(&gallery, 1), 3, false).unwrap();
+        assert_eq!(got.indices, [4999, 4998, 4997, 0, 1, 2]);
+        assert_eq!(got.of(1), (&[0, 1, 2][..], &[0.0, -1.0, -2.0][..]));
+    }
+
+    #[test]
+    fn bad_numbers_are_named() {
+        let good = vec![1.0; 8];
+        let mut bad = good.clone();
+        bad[5] = f32::NAN;
+        let (good, bad) = (Rows::new(&good, 2), Rows::new(&bad, 2));
+        let row = |result: Result<_, MetricError>| match result.unwrap_err() {
+            MetricError::NotFinite { what, row, .. } => (what, row),
+            other => panic!("{other}"),
+        };
+        assert_eq!(row(top_k(bad, good, 1, false)), ("queries", 2));
+        assert_eq!(row(top_k(good, bad, 1, false)), ("gallery", 2));
+
+        let huge = [0.1, 0.1, 3e38, 3e38];
+        let error = top_k(Rows::new(&huge, 2), Rows::new(&huge, 2), 2, false).unwrap_err();
+        assert_eq!(error, MetricError::Overflow { row: 1 });
+        let against = [3e38, -3e38];
+        let error = top_k(Rows::new(&against, 2), Rows::new(&[3e38, 3e38], 2), 1, false).unwrap_err();
+        assert_eq!(error, MetricError::Overflow { row: 0 });
+    }
+
+    #[test]
+    fn an_empty_side_has_no_neighbours() {
+        let one = [1.0, 2.0];
+        let got = top_k(Rows::new(&[], 2), Rows::new(&one, 2), 5, false).unwrap();
+        assert_eq!((got.k, got.indices.len()), (1, 0));
+        let got = top_k(Rows::new(&one, 2), Rows::new(&one, 2), 5, true).unwrap();
+        assert_eq!((got.k, got.indices.len()), (0, 0));
+    }
+}

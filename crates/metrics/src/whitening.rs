@@ -1,0 +1,208 @@
+//! PCA whitening, as DeepCluster prepares features for k-means.
+//!
+//! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, with Σ = V diag(λ) Vᵀ the covariance (divisor n) and λ falling.
+//!
+//! Shapes: x (n, d), V's kept columns (d, c), y (n, c). DeepCluster's code (`clustering.preprocess_features`) takes
+//! `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalises the rows ([`crate::l2_normalize_rows`]). Where this deviates:
+//! covariance and eigenvectors are in f64; ε = 1e-9 keeps directions without variance (fewer images than d, dead units) from
+//! dividing by zero, where faiss would amplify rounding; eigenvectors have their largest entry positive, so that the result is
+//! one and the same everywhere.
+
+use crate::{MetricError, Rows};
+use invaspread_tensor::gemm;
+use nalgebra::{DMatrix, SymmetricEigen};
+use rayon::prelude::*;
+
+/// ε: the variance added to every direction, relative to the largest.
+const RELATIVE_EPSILON: f64 = 1e-9;
+
+/// Rows centred and multiplied at a time.
+const BLOCK: usize = 1024;
+
+/// A fitted whitening.
+#[derive(Debug, Clone)]
+pub struct Whitening {
+    dim: usize,
+    components: usize,
+    /// (d)
+    mean: Vec<f64>,
+    /// (c, d): eigenvectors over the root of their eigenvalues.
+    projection: Vec<f32>,
+}
+
+impl Whitening {
+    /// Fits to `points` (n, d), keeping the `components` directions of most variance, or all d if that is less.
+    ///
+    /// # Errors
+    /// `NotFinite` rows, no rows.
+    ///
+    /// # Panics
+    /// If `components` is zero.
+    pub fn fit(points: Rows, components: usize) -> Result<Self, MetricError> {
+        assert!(components > 0, "no components to keep");
+        points.check_finite("points")?;
+        if points.is_empty() {
+            return Err(MetricError::TooFewRows {
+                what: "points",
+                found: 0,
+                needed: 1,
+                fewer: "components",
+            });
+        }
+        let dim = points.dim;
+        let components = components.min(dim);
+        let mean = column_means(points);
+        let eigen = SymmetricEigen::new(DMatrix::from_vec(dim, dim, covariance(points, &mean)));
+        let mut order: Vec<usize> = (0..dim).collect();
+        order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+        let largest = eigen.eigenvalues[order[0]].max(0.0);
+
+        let mut projection = Vec::with_capacity(components * dim);
+        for &column in &order[..components] {
+            let vector = eigen.eigenvectors.column(column);
+            let variance = eigen.eigenvalues[column].max(0.0) + RELATIVE_EPSILON * largest;
+            let scale = if variance > 0.0 { 1.0 / variance.sqrt() } else { 0.0 };
+            let signed = if vector[vector.iamax()] < 0.0 { -scale } else { scale };
+            projection.extend(vector.iter().map(|v| (v * signed) as f32));
+        }
+        Ok(Self { dim, components, mean, projection })
+    }
+
+    /// Numbers per whitened row.
+    pub fn components(&self) -> usize {
+        self.components
+    }
+
+    /// Whitens `points` (n, d) to (n, c).
+    ///
+    /// # Panics
+    /// If d is not the dimension fitted.
+    pub fn transform(&self, points: Rows) -> Vec<f32> {
+        assert_eq!(points.dim, self.dim, "fitted to another dimension");
+        let mut out = vec![0.0; points.len() * self.components];
+        out.par_chunks_mut(BLOCK * self.components).zip(points.values.par_chunks(BLOCK * self.dim)).for_each(
+            |(out, block)| {
+                let centred: Vec<f32> = centre(block, &self.mean).map(|v| v as f32).collect();
+                let rows = block.len() / self.dim;
+                gemm::nt(rows, self.components, self.dim, &centred, &self.projection, out);
+            },
+        );
+        out
+    }
+}
+
+fn column_means(points: Rows) -> Vec<f64> {
+    let mut mean = vec![0.0; points.dim];
+    for row in points.values.chunks(points.dim) {
+        for (m, &v) in mean.iter_mut().zip(row) {
+            *m += f64::from(v);
+        }
+    }
+    mean.iter_mut().for_each(|m| *m /= points.len() as f64);
+    mean
+}
+
+fn centre<'a>(block: &'a [f32], mean: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    block.iter().zip(mean.iter().cycle()).map(|(&v, m)| f64::from(v) - m)
+}
+
+/// (d, d), divisor n. Blocks are added in order, so threads do not change it.
+fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
+    let dim = points.dim;
+    let mut sum = vec![0.0; dim * dim];
+    let mut product = vec![0.0; dim * dim];
+    for block in points.values.chunks(BLOCK * dim) {
+        let centred: Vec<f64> = centre(block, mean).collect();
+        gemm::tn(dim, dim, block.len() / dim, &centred, &centred, &mut product);
+        sum.iter_mut().zip(&product).for_each(|(s, p)| *s += p);
+    }
+    sum.iter_mut().for_each(|s| *s /= points.len() as f64);
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{Whitening, column_means, covariance};
+    use crate::{MetricError, Rows};
+    use invaspread_random::{Purpose, Stream};
+
+    /// Rows with a strongly correlated, badly scaled, off-centre covariance.
+    fn correlated(n: usize, dim: usize) -> Vec<f32> {
+        let mut stream = Stream::new(5, Purpose::Bootstrap, 0, 0);
+        let mixing: Vec<f64> = (0..dim * dim).map(|i| stream.normal() / (1 + i % dim) as f64).collect();
+        let mut values = Vec::new();
+        for _ in 0..n {
+            let z: Vec<f64> = (0..dim).map(|_| stream.normal()).collect();
+            for row in mixing.chunks(dim) {
+                values.push((7.0 + row.iter().zip(&z).map(|(a, b)| a * b).sum::<f64>()) as f32);
+            }
+        }
+        values
+    }
+
+    fn assert_identity(values: &[f32], dim: usize, tolerance: f64) {
+        let rows = Rows::new(values, dim);
+        let mean = column_means(rows);
+        assert!(mean.iter().all(|m| m.abs() < tolerance), "{mean:?}");
+        for (i, v) in covariance(rows, &mean).into_iter().enumerate() {
+            let want = f64::from(u8::from(i / dim == i % dim));
+            assert!((v - want).abs() < tolerance, "({}, {}): {v}", i / dim, i % dim);
+        }
+    }
+
+    #[test]
+    fn the_output_has_the_identity_as_covariance() {
+        let values = correlated(3000, 24);
+        let rows = Rows::new(&values, 24);
+        for components in [24, 300, 5] {
+            let whitening = Whitening::fit(rows, components).unwrap();
+            assert_eq!(whitening.components(), components.min(24));
+            assert_identity(&whitening.transform(rows), components.min(24), 1e-3);
+        }
+    }
+
+    #[test]
+    fn the_directions_of_most_variance_are_kept() {
+        // Axis-aligned standard deviations 1, 10, 0.1: the first component is axis 1, the second axis 0.
+        let mut stream = Stream::new(6, Purpose::Bootstrap, 0, 0);
+        let values: Vec<f32> =
+            (0..6000).map(|i| (stream.normal() * [1.0, 10.0, 0.1][i % 3]) as f32).collect();
+        let rows = Rows::new(&values, 3);
+        let out = Whitening::fit(rows, 2).unwrap().transform(rows);
+        for (x, y) in values.chunks(3).zip(out.chunks(2)) {
+            assert!((y[0] - x[1] / 10.0).abs() < 0.3 && (y[1] - x[0]).abs() < 0.3, "{x:?} {y:?}");
+        }
+    }
+
+    #[test]
+    fn directions_without_variance_stay_finite() {
+        let few = correlated(5, 24);
+        let constant = vec![2.5; 24 * 10];
+        for values in [few, constant] {
+            let rows = Rows::new(&values, 24);
+            let out = Whitening::fit(rows, 24).unwrap().transform(rows);
+            assert!(out.iter().all(|v| v.is_finite() && v.abs() < 10.0), "{out:?}");
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let values = correlated(2500, 70);
+        let rows = Rows::new(&values, 70);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Whitening::fit(rows, 70).unwrap().transform(rows))
+        };
+        assert_eq!(on(1), on(4));
+    }
+
+    #[test]
+    fn bad_rows_are_refused() {
+        let error = Whitening::fit(Rows::new(&[1.0, f32::NAN], 1), 1).unwrap_err();
+        assert!(matches!(error, MetricError::NotFinite { row: 1, .. }));
+        let error = Whitening::fit(Rows::new(&[], 3), 1).unwrap_err();
+        assert!(matches!(error, MetricError::TooFewRows { found: 0, .. }));
+    }
+}

@@ -1,0 +1,45 @@
+# invaspread: the commands of every day. `just` lists them.
+
+set positional-arguments
+
+[private]
+default:
+    @just --list --unsorted
+
+# Train InvaSpread, NCE and a random network on generated images; a table, curves and a picture in under 4 minutes
+demo *arguments:
+    cargo run --release -- demo "$@"
+
+# Table 1 and Figure 3 on CIFAR-10 (profile=paper: 200 epochs; `just reproduce-cifar10 --profile quick` for a CPU)
+reproduce-cifar10 *arguments:
+    cargo run --release -- reproduce table1 "$@"
+    cargo run --release -- reproduce figure3 "$@"
+
+# Download CIFAR-10, check it and say what is there
+fetch-cifar10:
+    cargo run --release -- data fetch cifar10
+    cargo run --release -- data verify cifar10
+
+# One run: `just train dataset=cifar10 method=nce profile=quick seed=1`
+train *arguments:
+    cargo run --release -- train "$@"
+
+# The tests that the README names
+test:
+    cargo test --workspace
+
+# Formatting, tests, lints and docs, as CI runs them
+ci:
+    ./.ci/run
+
+# Only the tests that compare with the authors' PyTorch code; `just golden FOLDER` for another folder of goldens
+golden folder="tests/goldens":
+    INVASPREAD_GOLDENS="$(realpath "{{folder}}")" cargo test --workspace golden
+
+# Criterion benches of the kernels, the training step and augmentation
+bench *arguments:
+    cargo bench --workspace "$@"
+
+# The machine, the device, the data that is there, and a check of every op
+doctor:
+    cargo run --release -- doctor
