@@ -16,12 +16,14 @@ use crate::color::{hue_shift, mean_grey};
 use crate::draw::Adjust;
 use crate::geometry::Window;
 use crate::image::ImageRef;
-use crate::resize::{Coefficients, Filter, HALF, PRECISION_BITS};
+use crate::resize::{Coefficients, Filter, HALF, PRECISION_BITS, down_first};
 
 /// Rows that the pass across takes at once.
 const ROWS: usize = 16;
 /// Bytes of one column of a strip: each channel's rows.
 const COLUMN: usize = 3 * ROWS;
+/// Pixels whose hue is turned at once.
+const LANES: usize = 32;
 /// Tables are kept for sources up to this length; longer ones are computed anew each time.
 const KEPT: usize = 512;
 
@@ -148,11 +150,24 @@ impl Planes {
 
     #[inline(always)]
     fn turn_hue(&mut self, shift: u8) {
-        let [r, g, b] = self.channels_mut();
-        for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            (*r, *g, *b) = turn_hue(*r, *g, *b, shift);
+        for [r, g, b] in lanes(self.channels_mut()) {
+            let mut block = [[0; LANES]; 3];
+            for (lanes, channel) in block.iter_mut().zip([&*r, &*g, &*b]) {
+                lanes[..channel.len()].copy_from_slice(channel);
+            }
+            turn_hue(&mut block, shift);
+            for (lanes, channel) in block.iter().zip([r, g, b]) {
+                channel.copy_from_slice(&lanes[..channel.len()]);
+            }
         }
     }
+}
+
+/// The three planes in step, up to [`LANES`] pixels at a time.
+#[inline(always)]
+fn lanes([r, g, b]: [&mut [u8]; 3]) -> impl Iterator<Item = [&mut [u8]; 3]> {
+    let blocks = r.chunks_mut(LANES).zip(g.chunks_mut(LANES)).zip(b.chunks_mut(LANES));
+    blocks.map(|((r, g), b)| [r, g, b])
 }
 
 #[inline(always)]
@@ -192,90 +207,61 @@ fn byte_of_unit(x: f32) -> u32 {
     (shifted.to_bits() & 0x1ff).wrapping_sub(u32::from(above))
 }
 
+/// Turns the hue of a block of pixels, R, G and B apart. One loop per stage: as one loop the compiler leaves it scalar.
 #[inline(always)]
-#[allow(
-    clippy::float_cmp,
-    reason = "each compares a value with one it was copied from, or an exact quotient"
-)]
-fn turn_hue(r: u8, g: u8, b: u8, shift: u8) -> (u8, u8, u8) {
-    let (rf, gf, bf) = (f32::from(r), f32::from(g), f32::from(b));
-    let most = rf.max(gf).max(bf);
-    let range = most - rf.min(gf).min(bf);
-    let grey = range == 0.0;
+#[allow(clippy::float_cmp, reason = "the quotient of equal numbers is exactly one")]
+#[allow(clippy::needless_range_loop, reason = "a stage reads and writes several arrays in step")]
+fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
+    // To HSV: which channels are taken from the greatest, and from which of 0, 2, 4 sixths of the circle.
+    let (mut most, mut range) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let (mut plus, mut minus, mut base) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+    for i in 0..LANES {
+        let (red, green, blue) = (r[i], g[i], b[i]);
+        let greatest = red.max(green).max(blue);
+        most[i] = f32::from(greatest);
+        // Without a range there is no saturation, so whatever hue comes out of a divisor of one changes nothing.
+        range[i] = f32::from(greatest - red.min(green).min(blue));
+        let (is_red, is_green) = (red == greatest, green == greatest);
+        let add = if is_green { red } else { green };
+        let subtract = if is_green { blue } else { red };
+        let add = if is_red { blue } else { add };
+        let subtract = if is_red { green } else { subtract };
+        plus[i] = f32::from(greatest - add);
+        minus[i] = f32::from(greatest - subtract);
+        base[i] = f32::from(if is_red { 0 } else { 4 - 2 * u8::from(is_green) });
+    }
+    // Pillow takes 2 + plus - minus and 4 + plus - minus in f64 and rounds once; as plus or minus is exactly 0 or 1, adding
+    // that one first makes f32 round once too.
+    let mut sixths = [0.0f32; LANES];
+    for i in 0..LANES {
+        let divisor = range[i].max(1.0);
+        let (plus, minus) = (plus[i] / divisor, minus[i] / divisor);
+        let whole_minus = (base[i] - minus) + plus;
+        let whole_plus = (base[i] + plus) - minus;
+        sixths[i] = if minus == 1.0 { whole_minus } else { whole_plus };
+    }
+    let mut turns = [0.0f32; LANES];
+    for i in 0..LANES {
+        let turn = f64::from(sixths[i]) / 6.0 + 1.0;
+        turns[i] = (turn - if turn >= 1.0 { 1.0 } else { 0.0 }) as f32;
+    }
+    let (mut hue, mut saturation) = ([0i32; LANES], [0.0f32; LANES]);
+    for i in 0..LANES {
+        saturation[i] = byte_of_unit(range[i] / most[i].max(1.0)) as i32 as f32;
+        hue[i] = (byte_of_unit(turns[i]) as i32 + i32::from(shift)) & 0xff;
+    }
 
-    // To HSV. Without a range there is no saturation, so whatever hue comes out changes nothing.
-    let divisor = if grey { 1.0 } else { range };
-    let saturation = range / most.max(1.0);
-    let red = rf == most;
-    let green = gf == most;
-    // Pillow takes 2 + red - blue and 4 + green - red in f64; one of each pair is exactly 0 or 1, so f32 rounds as once.
-    let plus = if red {
-        bf
-    } else if green {
-        rf
-    } else {
-        gf
-    };
-    let minus = if red {
-        gf
-    } else if green {
-        bf
-    } else {
-        rf
-    };
-    let base = if red {
-        0.0
-    } else if green {
-        2.0
-    } else {
-        4.0
-    };
-    let plus = (most - plus) / divisor;
-    let minus = (most - minus) / divisor;
-    // (base + plus) - minus: base + plus would round when plus is the fraction, so the whole numbers go first.
-    let sixth = if minus == 1.0 { (base - 1.0) + plus } else { (base + plus) - minus };
-    let turn = f64::from(sixth) / 6.0 + 1.0;
-    let turn = (turn - if turn >= 1.0 { 1.0 } else { 0.0 }) as f32;
-    let s = byte_of_unit(saturation) as f32;
-    let h = (byte_of_unit(turn) + u32::from(shift)) & 0xff;
-
-    // Back: 6 h / 255 = sector + within / 85, and each shade is an integer over 255 * 85 (never halfway).
-    let sector = (h * 1543) >> 16;
-    let within = (2 * h - 85 * sector) as f32;
-    let full = 255.0 * 85.0;
-    let p = nearest_byte(most * (255.0 - s) / 255.0);
-    let q = nearest_byte(most * (full - s * within) / full);
-    let t = nearest_byte(most * (full - s * (85.0 - within)) / full);
-    let v = most as u32 as u8;
-    let sector = if sector == 6 { 0 } else { sector };
-    let r = if sector == 0 || sector == 5 {
-        v
-    } else if sector == 1 {
-        q
-    } else if sector == 4 {
-        t
-    } else {
-        p
-    };
-    let g = if sector == 1 || sector == 2 {
-        v
-    } else if sector == 0 {
-        t
-    } else if sector == 3 {
-        q
-    } else {
-        p
-    };
-    let b = if sector == 3 || sector == 4 {
-        v
-    } else if sector == 2 {
-        t
-    } else if sector == 5 {
-        q
-    } else {
-        p
-    };
-    (r, g, b)
+    // Back, without Pillow's six cases: turned by its own offset, each channel is at full value for a third of the circle,
+    // at its least for another, and falls or rises between. In steps of 1/510 of the circle everything is an integer, each
+    // channel one over 255 * 85, which is never halfway between two bytes.
+    for (channel, offset) in [(r, 425), (g, 255), (b, 85)] {
+        for i in 0..LANES {
+            let place = offset + 2 * hue[i];
+            let place = if place >= 510 { place - 510 } else { place };
+            let fallen = place.min(340 - place).clamp(0, 85) as f32;
+            channel[i] = nearest_byte(most[i] * (255.0 * 85.0 - saturation[i] * fallen) / (255.0 * 85.0));
+        }
+    }
 }
 
 /// Resizes into [`Planes`] with tables and buffers that it keeps.
@@ -291,12 +277,65 @@ pub(crate) struct Resizer {
     /// What the pass across made: for each row, each channel's positions.
     rows: Vec<u8>,
     sums: Vec<i32>,
+    /// The window after the pass down, where that comes first; interleaved.
+    shortened: Vec<u8>,
 }
 
 impl Resizer {
     /// `window` of `image` made `width` x `height`, as [`crate::resize()`] of [`crate::crop()`].
     #[inline(always)]
     pub(crate) fn resize(
+        &mut self,
+        image: ImageRef<'_>,
+        window: Window,
+        (width, height): (usize, usize),
+        filter: Filter,
+        out: &mut Planes,
+    ) {
+        if down_first((window.width, window.height), (width, height)) {
+            let mut shortened = std::mem::take(&mut self.shortened);
+            self.shorten(image, window, height, filter, &mut shortened);
+            let image = ImageRef::new(window.width, height, &shortened);
+            let whole = Window { top: 0, left: 0, height, width: window.width };
+            self.across_then_down(image, whole, (width, height), filter, out);
+            self.shortened = shortened;
+        } else {
+            self.across_then_down(image, window, (width, height), filter, out);
+        }
+    }
+
+    /// The pass down alone, on interleaved pixels.
+    #[inline(always)]
+    fn shorten(
+        &mut self,
+        image: ImageRef<'_>,
+        window: Window,
+        height: usize,
+        filter: Filter,
+        out: &mut Vec<u8>,
+    ) {
+        let row_bytes = window.width * 3;
+        out.resize(height * row_bytes, 0);
+        self.sums.resize(row_bytes, 0);
+        let table = &mut self.passing[1];
+        table.fill(window.height, height, filter);
+        for (y, to) in out.chunks_exact_mut(row_bytes).enumerate() {
+            let (first, weights) = table.of(y);
+            self.sums.fill(HALF);
+            for (tap, &weight) in weights.iter().enumerate() {
+                let start = ((window.top + first + tap) * image.width + window.left) * 3;
+                for (sum, &value) in self.sums.iter_mut().zip(&image.pixels[start..start + row_bytes]) {
+                    *sum += weight * i32::from(value);
+                }
+            }
+            for (to, &sum) in to.iter_mut().zip(&self.sums) {
+                *to = rounded(sum);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn across_then_down(
         &mut self,
         image: ImageRef<'_>,
         window: Window,
@@ -447,14 +486,19 @@ mod tests {
     /// Pillow's two conversions, over every colour: forward for each RGB, back for each HSV.
     #[test]
     fn hue_is_exact_for_every_colour() {
+        let ramp: [u8; 256] = std::array::from_fn(|b| b as u8);
         for r in 0..=255u8 {
             for g in 0..=255u8 {
-                for b in 0..=255u8 {
-                    let [h, s, v] = color::rgb_to_hsv([r, g, b]);
-                    // All shifts would be 2^32 colours; each shade's hue and saturation are met under other shifts too.
-                    let shift = r.wrapping_mul(31) ^ g.wrapping_mul(17) ^ b;
-                    let expected = color::hsv_to_rgb([h.wrapping_add(shift), s, v]);
-                    assert_eq!(<[u8; 3]>::from(turn_hue(r, g, b, shift)), expected, "{r} {g} {b} by {shift}");
+                // All shifts would be 2^32 colours; each shade's hue and saturation are met under other shifts too.
+                let shift = r.wrapping_mul(31) ^ g.wrapping_mul(17);
+                for blues in ramp.chunks_exact(LANES) {
+                    let mut block = [[r; LANES], [g; LANES], blues.try_into().expect("a whole block")];
+                    turn_hue(&mut block, shift);
+                    for (i, &b) in blues.iter().enumerate() {
+                        let [h, s, v] = color::rgb_to_hsv([r, g, b]);
+                        let expected = color::hsv_to_rgb([h.wrapping_add(shift), s, v]);
+                        assert_eq!(block.map(|channel| channel[i]), expected, "{r} {g} {b} by {shift}");
+                    }
                 }
             }
         }

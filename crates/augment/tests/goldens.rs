@@ -73,7 +73,7 @@ fn golden_transforms_are_equal_to_the_byte() {
         check(&hflip(jittered.as_ref()), "hflip");
         check(&resize(input, 256, 256, Filter::Lanczos), "lanczos256");
     }
-    let results = tensors.names().into_iter().filter(|name| !name.ends_with(".input"));
+    let results = tensors.names().into_iter().filter(|name| !name.contains("input"));
     let unchecked: Vec<_> = results.filter(|name| !checked.contains(*name)).collect();
     assert!(unchecked.is_empty(), "results that no case of values.json leads to: {unchecked:?}");
 }

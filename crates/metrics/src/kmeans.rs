@@ -1,7 +1,7 @@
 //! k-means by Lloyd's iterations.
 //!
-//! minimise `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c, by turns: a(i) = argmin_j |c_j|² - 2 x_i · c_j, then
-//! c_j = mean of its points.
+//! minimise `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c, by turns: `a(i) = argmin_j |c_j|² - 2 x_i · c_j`, then
+//! `c_j` = mean of its points.
 //!
 //! Shapes: points (n, d), centroids (k, d), assignments (n). Used by DeepCluster (paper section 4.1; 20 iterations of faiss
 //! from random points) and for NMI (scikit-learn: k-means++, best of 10 starts). Products are taken in blocks with the argmin

@@ -107,7 +107,7 @@ fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
 
     use super::WeightedKnn;
     use crate::{MetricError, Rows};

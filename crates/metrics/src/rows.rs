@@ -46,9 +46,7 @@ impl<'a> Rows<'a> {
     pub(crate) fn check_finite(&self, what: &'static str) -> Result<(), MetricError> {
         match self.values.iter().position(|v| !v.is_finite()) {
             None => Ok(()),
-            Some(at) => {
-                Err(MetricError::NotFinite { what, row: at / self.dim, value: self.values[at] })
-            }
+            Some(at) => Err(MetricError::NotFinite { what, row: at / self.dim, value: self.values[at] }),
         }
     }
 }
@@ -71,6 +69,8 @@ pub fn l2_normalize_rows(values: &mut [f32], dim: usize) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+
     use super::{Rows, l2_normalize_rows};
     use crate::MetricError;
 

@@ -159,7 +159,7 @@ impl Candidates {
         const GROUP: usize = 32;
         for (group, values) in similarities.chunks(GROUP).enumerate() {
             let floor = self.floor;
-            if !values.iter().fold(false, |any, &s| any | (s > floor)) {
+            if values.iter().map(|&s| u32::from(s > floor)).sum::<u32>() == 0 {
                 continue;
             }
             for (offset, &similarity) in values.iter().enumerate() {
@@ -210,7 +210,7 @@ fn similarity_of(key: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
 
     use super::{Blocks, key, search, similarity_of, top_k};
     use crate::{MetricError, Rows};

@@ -42,12 +42,7 @@ impl Whitening {
         assert!(components > 0, "no components to keep");
         points.check_finite("points")?;
         if points.is_empty() {
-            return Err(MetricError::TooFewRows {
-                what: "points",
-                found: 0,
-                needed: 1,
-                fewer: "components",
-            });
+            return Err(MetricError::TooFewRows { what: "points", found: 0, needed: 1, fewer: "components" });
         }
         let dim = points.dim;
         let components = components.min(dim);
@@ -98,7 +93,9 @@ fn column_means(points: Rows) -> Vec<f64> {
             *m += f64::from(v);
         }
     }
-    mean.iter_mut().for_each(|m| *m /= points.len() as f64);
+    for m in &mut mean {
+        *m /= points.len() as f64;
+    }
     mean
 }
 
@@ -116,7 +113,9 @@ fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
         gemm::tn(dim, dim, block.len() / dim, &centred, &centred, &mut product);
         sum.iter_mut().zip(&product).for_each(|(s, p)| *s += p);
     }
-    sum.iter_mut().for_each(|s| *s /= points.len() as f64);
+    for s in &mut sum {
+        *s /= points.len() as f64;
+    }
     sum
 }
 

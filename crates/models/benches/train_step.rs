@@ -17,18 +17,22 @@ fn train_step(criterion: &mut Criterion) {
     group.sample_size(10);
     for (width, views) in [(16, 64), (16, 128), (64, 64), (64, 128)] {
         for algorithm in [Algorithm::Direct, Algorithm::Fastest] {
-            let network = ResNet::new(ResNetConfig { width, algorithm, ..Default::default() }, 0).expect("network");
+            let network =
+                ResNet::new(ResNetConfig { width, algorithm, ..Default::default() }, 0).expect("network");
             let config = SgdConfig { momentum: 0.9, weight_decay: 5e-4 };
             let mut sgd = Sgd::new(network.parameters(), config).expect("optimiser");
             let x = images(views);
             group.throughput(Throughput::Elements(views as u64));
-            group.bench_function(BenchmarkId::new(format!("width {width}, {views} views"), format!("{algorithm:?}")), |b| {
-                b.iter(|| {
-                    let output = network.forward(&x, Mode::Train).expect("forward");
-                    let loss = InvaSpread::default().loss(&output.embedding).expect("loss");
-                    sgd.step(&loss.backward().expect("backward"), 1e-4).expect("step");
-                });
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("width {width}, {views} views"), format!("{algorithm:?}")),
+                |b| {
+                    b.iter(|| {
+                        let output = network.forward(&x, Mode::Train).expect("forward");
+                        let loss = InvaSpread::default().loss(&output.embedding).expect("loss");
+                        sgd.step(&loss.backward().expect("backward"), 1e-4).expect("step");
+                    });
+                },
+            );
         }
     }
     group.finish();

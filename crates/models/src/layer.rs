@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::initialise::Initialiser;
-use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Statistics, batch_norm, batch_norm_with, conv2d};
+use invaspread_tensor::{
+    Algorithm, BatchNormConfig, Conv2dConfig, Statistics, batch_norm, batch_norm_with, conv2d,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Share of a batch's statistics that goes into the running ones.
@@ -59,8 +61,18 @@ impl ConvNorm {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool, pass: Pass) -> Result<Tensor> {
-        let config = Conv2dConfig { stride: self.size.stride, padding: self.size.kernel / 2, algorithm: pass.algorithm };
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        pass: Pass,
+    ) -> Result<Tensor> {
+        let config = Conv2dConfig {
+            stride: self.size.stride,
+            padding: self.size.kernel / 2,
+            algorithm: pass.algorithm,
+        };
         let config_norm = BatchNormConfig { relu, chunk: pass.batch_norm_chunk, ..Default::default() };
         if !pass.train {
             let x = conv2d(x, &self.weight.as_detached_tensor(), config)?;

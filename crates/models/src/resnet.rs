@@ -7,7 +7,7 @@
 //! `conv1`, `bn1`, `layer1.0.conv1`, ..., `layer2.0.shortcut.0`, `linear`.
 
 use crate::layer::{ConvNorm, ConvSize, Pass};
-use crate::weights::{LoadReport, WeightError, to_pytorch_layout, to_our_layout};
+use crate::weights::{LoadReport, WeightError, to_our_layout, to_pytorch_layout};
 use candle_core::{DType, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::{Defaults, Initialiser};
 use invaspread_tensor::{Algorithm, PoolConfig, avg_pool2d, l2_normalize};
@@ -86,7 +86,14 @@ struct Block {
 }
 
 impl Block {
-    fn new(prefix: &str, from: usize, channels: usize, stride: usize, bottleneck: bool, initialiser: &mut Initialiser) -> Result<Self> {
+    fn new(
+        prefix: &str,
+        from: usize,
+        channels: usize,
+        stride: usize,
+        bottleneck: bool,
+        initialiser: &mut Initialiser,
+    ) -> Result<Self> {
         let to = if bottleneck { 4 * channels } else { channels };
         let sizes = if bottleneck {
             vec![(from, channels, 1, 1), (channels, channels, 3, stride), (channels, to, 1, 1)]
@@ -99,12 +106,22 @@ impl Block {
             .map(|(i, (from, to, kernel, stride))| {
                 let size = ConvSize { from, to, kernel, stride };
                 let number = i + 1;
-                ConvNorm::new(&format!("{prefix}.conv{number}"), &format!("{prefix}.bn{number}"), size, initialiser)
+                ConvNorm::new(
+                    &format!("{prefix}.conv{number}"),
+                    &format!("{prefix}.bn{number}"),
+                    size,
+                    initialiser,
+                )
             })
             .collect::<Result<_>>()?;
         let shortcut = if stride != 1 || from != to {
             let size = ConvSize { from, to, kernel: 1, stride };
-            Some(ConvNorm::new(&format!("{prefix}.shortcut.0"), &format!("{prefix}.shortcut.1"), size, initialiser)?)
+            Some(ConvNorm::new(
+                &format!("{prefix}.shortcut.0"),
+                &format!("{prefix}.shortcut.1"),
+                size,
+                initialiser,
+            )?)
         } else {
             None
         };
@@ -191,13 +208,19 @@ impl ResNet {
         if pooled.dims()[1..3] != [1, 1] {
             bail!(
                 "model.pool: a {0}x{0} pool leaves {1}x{2} of the {3}x{4} map, expected 1x1; set model.pool to {3}",
-                self.config.pool, pooled.dims()[1], pooled.dims()[2], map[1], map[2]
+                self.config.pool,
+                pooled.dims()[1],
+                pooled.dims()[2],
+                map[1],
+                map[2]
             )
         }
         let pooled = pooled.flatten_from(1)?;
         let (weight, bias) = match mode {
             Mode::Train => (self.linear_weight.as_tensor().clone(), self.linear_bias.as_tensor().clone()),
-            Mode::Evaluate => (self.linear_weight.as_detached_tensor(), self.linear_bias.as_detached_tensor()),
+            Mode::Evaluate => {
+                (self.linear_weight.as_detached_tensor(), self.linear_bias.as_detached_tensor())
+            }
         };
         let projection = candle_nn::Linear::new(weight, Some(bias));
         let projection = candle_nn::Module::forward(&projection, &pooled)?;
@@ -241,7 +264,10 @@ impl ResNet {
     ///
     /// # Errors
     /// Names every missing and every misshapen entry.
-    pub fn load_state_dict(&self, weights: &HashMap<String, Tensor>) -> std::result::Result<LoadReport, WeightError> {
+    pub fn load_state_dict(
+        &self,
+        weights: &HashMap<String, Tensor>,
+    ) -> std::result::Result<LoadReport, WeightError> {
         let find = |name: &str| weights.get(name).or_else(|| weights.get(&format!("module.{name}"))).cloned();
         let wanted = self.state_dict()?;
         let mut missing = Vec::new();
@@ -250,12 +276,12 @@ impl ResNet {
             match find(name) {
                 None if name.ends_with("num_batches_tracked") => {}
                 None => missing.push(name.clone()),
-                Some(found) if found.dims() != like.dims() && found.elem_count() != 1 => misshapen.push(format!(
-                    "{name}: found {:?}, expected {:?}", found.dims(), like.dims()
-                )),
-                Some(found) if found.elem_count() != like.elem_count() => misshapen.push(format!(
-                    "{name}: found {:?}, expected {:?}", found.dims(), like.dims()
-                )),
+                Some(found) if found.dims() != like.dims() && found.elem_count() != 1 => {
+                    misshapen.push(format!("{name}: found {:?}, expected {:?}", found.dims(), like.dims()));
+                }
+                Some(found) if found.elem_count() != like.elem_count() => {
+                    misshapen.push(format!("{name}: found {:?}, expected {:?}", found.dims(), like.dims()));
+                }
                 Some(_) => {}
             }
         }
@@ -270,7 +296,8 @@ impl ResNet {
         for layer in self.layers() {
             layer.load_buffers(find)?;
         }
-        let known = |name: &str| wanted.iter().any(|(w, _)| w == name.strip_prefix("module.").unwrap_or(name));
+        let known =
+            |name: &str| wanted.iter().any(|(w, _)| w == name.strip_prefix("module.").unwrap_or(name));
         let mut left_over: Vec<String> = weights.keys().filter(|name| !known(name)).cloned().collect();
         left_over.sort();
         Ok(LoadReport { loaded: wanted.len(), left_over })

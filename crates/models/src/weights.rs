@@ -27,7 +27,9 @@ pub enum WeightError {
         source: std::io::Error,
     },
     /// The file's content is not what its name says.
-    #[error("failed to read {path}: {source}; the file is damaged or of another kind (expected {expected}): fetch or save it again")]
+    #[error(
+        "failed to read {path}: {source}; the file is damaged or of another kind (expected {expected}): fetch or save it again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -114,7 +116,8 @@ fn read_pth(path: &Path) -> std::result::Result<HashMap<String, Tensor>, WeightE
 /// If the file cannot be written.
 pub fn write_weights(path: &Path, tensors: &[(String, Tensor)]) -> std::result::Result<(), WeightError> {
     let map: HashMap<String, Tensor> = tensors.iter().cloned().collect();
-    candle_core::safetensors::save(&map, path).map_err(|source| WeightError::Write { path: path.into(), source })
+    candle_core::safetensors::save(&map, path)
+        .map_err(|source| WeightError::Write { path: path.into(), source })
 }
 
 /// A parameter or gradient as PyTorch lays it out.
@@ -159,7 +162,8 @@ mod tests {
         assert!(report.left_over.is_empty() && report.loaded == first.state_dict().unwrap().len());
         let (a, b) = (first.state_dict().unwrap(), second.state_dict().unwrap());
         for ((name, a), (_, b)) in a.iter().zip(&b) {
-            let values = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let values =
+                |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
             assert_eq!(values(a), values(b), "{name}");
         }
         // Both see the same batch once more in training mode, and so update their running statistics alike.
@@ -175,7 +179,10 @@ mod tests {
         weights.remove("layer3.0.bn2.bias");
         weights.insert("linear.bias".into(), Tensor::zeros(7, DType::F32, &Device::Cpu).unwrap());
         let error = network.load_state_dict(&weights).unwrap_err().to_string();
-        assert!(error.contains("layer3.0.bn2.bias") && error.contains("linear.bias: found [7], expected [128]"), "{error}");
+        assert!(
+            error.contains("layer3.0.bn2.bias") && error.contains("linear.bias: found [7], expected [128]"),
+            "{error}"
+        );
         assert_eq!(before, embed(&network));
     }
 
@@ -198,7 +205,10 @@ mod tests {
         for name in ["cut.safetensors", "cut.pth"] {
             std::fs::write(path(name), b"PK\x03\x04 not a file of weights").unwrap();
             let error = read_weights(&path(name)).unwrap_err();
-            assert!(matches!(error, WeightError::Damaged { .. }) && error.to_string().contains(name), "{error}");
+            assert!(
+                matches!(error, WeightError::Damaged { .. }) && error.to_string().contains(name),
+                "{error}"
+            );
         }
         std::fs::write(path("weights.h5"), b"").unwrap();
         assert!(matches!(read_weights(&path("weights.h5")), Err(WeightError::Ending { .. })));

@@ -38,7 +38,8 @@ impl Golden {
     /// Names of the entries that begin with `prefix`, without it.
     fn names(&self, prefix: &str) -> Vec<String> {
         let prefix = format!("resnet18_cifar.{prefix}.");
-        let mut names: Vec<_> = self.tensors.keys().filter_map(|n| n.strip_prefix(&prefix)).map(String::from).collect();
+        let mut names: Vec<_> =
+            self.tensors.keys().filter_map(|n| n.strip_prefix(&prefix)).map(String::from).collect();
         names.sort();
         names
     }
@@ -57,12 +58,14 @@ impl Golden {
 
     /// Input `n` of `images` 32x32 pictures, turned to (N, H, W, C).
     fn input(&self, n: u32, images: usize) -> Tensor {
-        let values: Vec<f64> = (0..images * 3072).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
+        let values: Vec<f64> =
+            (0..images * 3072).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
         Tensor::from_vec(values, (images, 3, 32, 32), &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap()
     }
 
     fn network(&self) -> ResNet {
-        let config = ResNetConfig { algorithm: Algorithm::Direct, dtype: self.dtype, ..ResNetConfig::default() };
+        let config =
+            ResNetConfig { algorithm: Algorithm::Direct, dtype: self.dtype, ..ResNetConfig::default() };
         let network = ResNet::new(config, 0).unwrap();
         let mut k = 0;
         let mut weights = HashMap::new();
@@ -132,12 +135,19 @@ fn check_one_step(golden: &Golden, eval: f64, train: f64, relative: f64) {
     for name in norms {
         let want = golden.get(&format!("grad_norm.{name}")).to_vec1::<f64>().unwrap()[0];
         let got = norm(gradients.get(&parameters[&name]).unwrap());
-        assert!((got - want).abs() <= relative * want, "norm of the gradient of {name}: {got}, expected {want}");
+        assert!(
+            (got - want).abs() <= relative * want,
+            "norm of the gradient of {name}: {got}, expected {want}"
+        );
     }
     for name in golden.names("grad") {
         let want = golden.get(&format!("grad.{name}"));
         let got = gradients.get(&parameters[&name]).unwrap();
-        let got = if got.rank() == 4 { got.permute((3, 2, 0, 1)).unwrap().contiguous().unwrap() } else { got.clone() };
+        let got = if got.rank() == 4 {
+            got.permute((3, 2, 0, 1)).unwrap().contiguous().unwrap()
+        } else {
+            got.clone()
+        };
         let error = norm(&(got.to_dtype(DType::F64).unwrap() - &want).unwrap()) / norm(&want);
         assert!(error <= relative, "gradient of {name} off by {error:e} in norm");
     }

@@ -10,7 +10,10 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
         if round > 0 {
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }
-        let product = [u64::from(MULTIPLIER[0]) * u64::from(counter[0]), u64::from(MULTIPLIER[1]) * u64::from(counter[2])];
+        let product = [
+            u64::from(MULTIPLIER[0]) * u64::from(counter[0]),
+            u64::from(MULTIPLIER[1]) * u64::from(counter[2]),
+        ];
         let (high, low) = (product.map(|p| (p >> 32) as u32), product.map(|p| p as u32));
         counter = [high[1] ^ counter[1] ^ key[0], low[1], high[0] ^ counter[3] ^ key[1], low[0]];
     }

@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Everything between a config file and a run's record: methods, the training engine, checkpoints, run folders and queues of
+//! runs. It prints nothing: progress goes to an [`engine::Observer`].
+
+pub mod checkpoint;
+pub mod engine;
+pub mod methods;
+pub mod record;

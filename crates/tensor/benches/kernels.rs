@@ -8,7 +8,8 @@ use std::hint::black_box;
 const BATCH: usize = 64;
 
 fn uniform(shape: &[usize]) -> Tensor {
-    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 % 1000) as f32) * 1e-3 - 0.5).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 % 1000) as f32) * 1e-3 - 0.5).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).expect("shape")
 }
 
@@ -22,9 +23,12 @@ fn convolutions(criterion: &mut Criterion) {
         for algorithm in [Algorithm::Direct, Algorithm::Fastest] {
             let config = Conv2dConfig { stride: 1, padding: 1, algorithm };
             group.throughput(Throughput::Elements(2 * products as u64));
-            let name = |pass| BenchmarkId::new(format!("{algorithm:?}/{pass}"), format!("{channels}x{side}x{side}"));
+            let name =
+                |pass| BenchmarkId::new(format!("{algorithm:?}/{pass}"), format!("{channels}x{side}x{side}"));
             group.bench_function(name("forward"), |b| {
-                b.iter(|| black_box(conv2d(&x.as_detached_tensor(), &w.as_detached_tensor(), config).expect("conv")));
+                b.iter(|| {
+                    black_box(conv2d(&x.as_detached_tensor(), &w.as_detached_tensor(), config).expect("conv"))
+                });
             });
             group.throughput(Throughput::Elements(6 * products as u64));
             group.bench_function(name("forward+backward"), |b| {
@@ -41,15 +45,19 @@ fn batch_norms(criterion: &mut Criterion) {
     for (channels, side) in [(16, 32), (64, 32), (512, 4)] {
         let x = Var::from_tensor(&uniform(&[BATCH, side, side, channels])).expect("x");
         let parameter = |value: f64| Tensor::full(value as f32, channels, &Device::Cpu).expect("parameter");
-        let (gamma, beta) = (parameter(1.0), Tensor::zeros(channels, DType::F32, &Device::Cpu).expect("beta"));
+        let (gamma, beta) =
+            (parameter(1.0), Tensor::zeros(channels, DType::F32, &Device::Cpu).expect("beta"));
         let config = BatchNormConfig { relu: true, ..Default::default() };
         group.throughput(Throughput::Elements(x.elem_count() as u64));
-        group.bench_function(BenchmarkId::new("relu/forward+backward", format!("{channels}x{side}x{side}")), |b| {
-            b.iter(|| {
-                let (y, _) = batch_norm(&x, &gamma, &beta, None, config).expect("batch norm");
-                black_box(y.backward().expect("gradients"))
-            });
-        });
+        group.bench_function(
+            BenchmarkId::new("relu/forward+backward", format!("{channels}x{side}x{side}")),
+            |b| {
+                b.iter(|| {
+                    let (y, _) = batch_norm(&x, &gamma, &beta, None, config).expect("batch norm");
+                    black_box(y.backward().expect("gradients"))
+                });
+            },
+        );
     }
     group.finish();
 }

@@ -65,11 +65,24 @@ fn product<T: Element>([m, n, k]: [usize; 3], a: (&[T], [usize; 2]), b: (&[T], [
     #[expect(unsafe_code, reason = "the gemm crate's entry point takes raw pointers")]
     unsafe {
         gemm::gemm(
-            m, n, k,
-            out.as_mut_ptr(), 1, stride(n), false,
-            a.0.as_ptr(), stride(a.1[1]), stride(a.1[0]),
-            b.0.as_ptr(), stride(b.1[1]), stride(b.1[0]),
-            T::ZERO, T::ONE, false, false, false,
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride(n),
+            false,
+            a.0.as_ptr(),
+            stride(a.1[1]),
+            stride(a.1[0]),
+            b.0.as_ptr(),
+            stride(b.1[1]),
+            stride(b.1[0]),
+            T::ZERO,
+            T::ONE,
+            false,
+            false,
+            false,
             Parallelism::Rayon(0),
         );
     }

@@ -89,7 +89,11 @@ mod tests {
     #[test]
     fn gains_are_uniform_in_the_old_release_and_one_today() {
         let gain = |defaults| {
-            Initialiser::new(0, defaults, DType::F64).batch_norm_gain(10_000).unwrap().to_vec1::<f64>().unwrap()
+            Initialiser::new(0, defaults, DType::F64)
+                .batch_norm_gain(10_000)
+                .unwrap()
+                .to_vec1::<f64>()
+                .unwrap()
         };
         let old = gain(Defaults::Pytorch04);
         let mean = old.iter().sum::<f64>() / 1e4;

@@ -41,7 +41,8 @@ impl L2Normalize {
             .zip(gy.chunks_exact(self.dim))
             .flat_map(|(x, gy)| {
                 let scale = inverse_length(x);
-                let along: f64 = x.iter().zip(gy).map(|(x, g)| x.read() * g.read()).sum::<f64>() * scale * scale;
+                let along: f64 =
+                    x.iter().zip(gy).map(|(x, g)| x.read() * g.read()).sum::<f64>() * scale * scale;
                 x.iter().zip(gy).map(move |(x, g)| T::write((g.read() - x.read() * along) * scale))
             })
             .collect()

@@ -66,10 +66,16 @@ enum Kind {
 fn pool(x: &Tensor, config: PoolConfig, kind: Kind) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
     if config.kernel == 0 || config.stride == 0 || config.padding > config.kernel / 2 {
-        bail!("pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}")
+        bail!(
+            "pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}"
+        )
     }
     let (Some(out_h), Some(out_w)) = (config.out_len(h), config.out_len(w)) else {
-        bail!("pooling: a {0}x{0} window does not fit into {h}x{w} with padding {1}", config.kernel, config.padding)
+        bail!(
+            "pooling: a {0}x{0} window does not fit into {h}x{w} with padding {1}",
+            config.kernel,
+            config.padding
+        )
     };
     x.contiguous()?.apply_op1(Pool { config, kind, n, h, w, c, out_h, out_w })
 }
@@ -106,7 +112,11 @@ impl Pool {
                     for y in rows.clone() {
                         pixels.extend(columns.clone().map(|x| ((image * self.h + y) * self.w + x) * self.c));
                     }
-                    visit(((image * self.out_h + oy) * self.out_w + ox) * self.c, &pixels, (height * width) as f64);
+                    visit(
+                        ((image * self.out_h + oy) * self.out_w + ox) * self.c,
+                        &pixels,
+                        (height * width) as f64,
+                    );
                 }
             }
         }

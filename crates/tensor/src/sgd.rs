@@ -64,7 +64,12 @@ impl Sgd {
         for slot in &mut self.slots {
             let Some(gradient) = gradients.get(&slot.parameter) else { continue };
             if gradient.shape() != slot.parameter.shape() {
-                bail!("sgd: {} is {:?}, its gradient {:?}", slot.name, slot.parameter.shape(), gradient.shape())
+                bail!(
+                    "sgd: {} is {:?}, its gradient {:?}",
+                    slot.name,
+                    slot.parameter.shape(),
+                    gradient.shape()
+                )
             }
             let step = Step { velocity: Mutex::new(&mut slot.velocity), config: self.config, learning_rate };
             slot.parameter.inplace_op2(&gradient.contiguous()?, &step)?;
@@ -93,7 +98,9 @@ impl Sgd {
     /// If one is missing, or its shape or type is not its parameter's.
     pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         for slot in &mut self.slots {
-            let Some(tensor) = find(&slot.name) else { bail!("sgd: the state has no entry for {}", slot.name) };
+            let Some(tensor) = find(&slot.name) else {
+                bail!("sgd: the state has no entry for {}", slot.name)
+            };
             if tensor.shape() != slot.parameter.shape() {
                 bail!("sgd: {} is {:?}, its state {:?}", slot.name, slot.parameter.shape(), tensor.shape())
             }
@@ -121,21 +128,29 @@ impl InplaceOp2 for Step<'_> {
         "sgd_step"
     }
 
-    fn cpu_fwd(&self, parameter: &mut CpuStorage, lp: &Layout, gradient: &CpuStorage, lg: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        parameter: &mut CpuStorage,
+        lp: &Layout,
+        gradient: &CpuStorage,
+        lg: &Layout,
+    ) -> Result<()> {
         let Some((start, end)) = lp.contiguous_offsets() else { bail!("sgd: a parameter is not contiguous") };
         let mut velocity = self.velocity.lock().unwrap_or_else(PoisonError::into_inner);
         macro_rules! update {
             ($float:ty, $p:expr, $g:expr, $v:expr) => {{
                 let (momentum, decay) = (self.config.momentum as $float, self.config.weight_decay as $float);
                 let rate = self.learning_rate as $float;
-                $p[start..end].par_chunks_mut(BLOCK).zip($g.par_chunks(BLOCK)).zip($v.par_chunks_mut(BLOCK)).for_each(
-                    |((p, g), v)| {
+                $p[start..end]
+                    .par_chunks_mut(BLOCK)
+                    .zip($g.par_chunks(BLOCK))
+                    .zip($v.par_chunks_mut(BLOCK))
+                    .for_each(|((p, g), v)| {
                         for ((p, g), v) in p.iter_mut().zip(g).zip(v) {
                             *v = momentum * *v + (*g + decay * *p);
                             *p -= rate * *v;
                         }
-                    },
-                );
+                    });
             }};
         }
         match (parameter, &mut **velocity) {
@@ -173,8 +188,10 @@ mod tests {
     #[test]
     fn state_of_another_shape_is_refused() {
         let p = Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let mut sgd = Sgd::new(vec![("weight".into(), p)], SgdConfig { momentum: 0.9, weight_decay: 0.0 }).unwrap();
-        let error = sgd.load_state(|_| Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).ok()).unwrap_err();
+        let mut sgd =
+            Sgd::new(vec![("weight".into(), p)], SgdConfig { momentum: 0.9, weight_decay: 0.0 }).unwrap();
+        let error =
+            sgd.load_state(|_| Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).ok()).unwrap_err();
         assert!(error.to_string().contains("weight"), "{error}");
         let error = sgd.load_state(|_| None).unwrap_err();
         assert!(error.to_string().contains("weight"), "{error}");

@@ -5,7 +5,11 @@ use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
-        None => bail!("expected a contiguous tensor, found strides {:?} for {:?}", layout.stride(), layout.shape()),
+        None => bail!(
+            "expected a contiguous tensor, found strides {:?} for {:?}",
+            layout.stride(),
+            layout.shape()
+        ),
     }
 }
 
@@ -21,7 +25,10 @@ pub(crate) fn slice_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<
 pub(crate) fn slice_f64<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f64]> {
     match storage {
         CpuStorage::F64(values) => Ok(&values[range(layout)?]),
-        other => bail!("expected f32 or f64 values, found {:?}", candle_core::backend::BackendStorage::dtype(other)),
+        other => bail!(
+            "expected f32 or f64 values, found {:?}",
+            candle_core::backend::BackendStorage::dtype(other)
+        ),
     }
 }
 

@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, Statistics, avg_pool2d, batch_norm, batch_norm_with, conv2d,
-    l2_normalize, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, Statistics, avg_pool2d, batch_norm,
+    batch_norm_with, conv2d, l2_normalize, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -74,7 +74,8 @@ fn conv_error(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> f64 {
     let weights: Vec<f32> = (0..y.elem_count()).map(|i| weight(i) as f32).collect();
     let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu).unwrap();
     let gradients = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
-    let plain = plain_conv(&single(x), &single(w), |i| f64::from(weight(i) as f32), config.stride, config.padding);
+    let plain =
+        plain_conv(&single(x), &single(w), |i| f64::from(weight(i) as f32), config.stride, config.padding);
     error(&y, &plain.y)
         .max(error(gradients.get(&vx).unwrap(), &plain.gx))
         .max(error(gradients.get(&vw).unwrap(), &plain.gw))
@@ -205,7 +206,8 @@ fn gradient_of_batch_norm() {
     let inputs = [random(&mut s, &shape), random(&mut s, &[5]), random(&mut s, &[5]), random(&mut s, &shape)];
     for (relu, chunk) in [(false, 0), (true, 0), (true, 2)] {
         let config = BatchNormConfig { relu, chunk, ..Default::default() };
-        let with = gradient_error(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), config)?.0)).unwrap();
+        let with =
+            gradient_error(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), config)?.0)).unwrap();
         let without =
             gradient_error(&inputs[..3], |t| Ok(batch_norm(&t[0], &t[1], &t[2], None, config)?.0)).unwrap();
         assert!(with < 1e-6 && without < 1e-6, "relu {relu} chunk {chunk}: {with:e} {without:e}");
@@ -233,7 +235,8 @@ fn gradient_of_pooling_and_normalisation() {
 /// 12x12 map hands out exactly 1.
 #[test]
 fn pooling_gradients_that_candle_gets_wrong() {
-    let x = Var::from_tensor(&Tensor::new(&[[[[1.0f32], [2.0]], [[3.0], [9.0]]]], &Device::Cpu).unwrap()).unwrap();
+    let x = Var::from_tensor(&Tensor::new(&[[[[1.0f32], [2.0]], [[3.0], [9.0]]]], &Device::Cpu).unwrap())
+        .unwrap();
     let gradients = max_pool2d(&x, PoolConfig::square(2)).unwrap().sum_all().unwrap().backward().unwrap();
     assert_eq!(values(gradients.get(&x).unwrap()), [0.0, 0.0, 0.0, 1.0]);
     let x = Var::from_tensor(&Tensor::ones((1, 12, 12, 1), DType::F32, &Device::Cpu).unwrap()).unwrap();
@@ -259,7 +262,9 @@ fn thread_count_changes_nothing() {
                 let (y, _) = batch_norm(&y, &gamma, &beta, None, config).unwrap();
                 let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
                 for t in [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()] {
-                    bits.extend(t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits));
+                    bits.extend(
+                        t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits),
+                    );
                 }
             }
             bits
@@ -271,7 +276,10 @@ fn thread_count_changes_nothing() {
 #[test]
 fn evaluation_uses_the_statistics_it_is_given() {
     let x = Tensor::new(&[[1.0f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
-    let (gamma, beta) = (Tensor::new(&[2.0f32, 1.0], &Device::Cpu).unwrap(), Tensor::new(&[0.5f32, 0.0], &Device::Cpu).unwrap());
+    let (gamma, beta) = (
+        Tensor::new(&[2.0f32, 1.0], &Device::Cpu).unwrap(),
+        Tensor::new(&[0.5f32, 0.0], &Device::Cpu).unwrap(),
+    );
     let statistics = Statistics { mean: vec![1.0, 4.0], variance: vec![4.0, 1.0] };
     let config = BatchNormConfig { eps: 0.0, relu: true, chunk: 0 };
     let y = batch_norm_with(&x, &gamma, &beta, None, &statistics, config).unwrap();

@@ -5,7 +5,6 @@
 //! first row, which keeps a large mean from swallowing it.
 
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
-#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
 
 use super::{Affine, Statistics};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
@@ -102,7 +101,8 @@ impl Kernel for Apply<'_> {
                 unsafe {
                     // The mean goes first: folded into the shift, a large one would cost digits.
                     let x = V::load(self.x.as_ptr().add(row + c)).sub(V::load(self.mean.as_ptr().add(c)));
-                    let (scale, shift) = (V::load(self.scale.as_ptr().add(c)), V::load(self.shift.as_ptr().add(c)));
+                    let (scale, shift) =
+                        (V::load(self.scale.as_ptr().add(c)), V::load(self.shift.as_ptr().add(c)));
                     let mut value = x.mul_add(scale, shift);
                     if let Some(residual) = self.residual {
                         value = value.add(V::load(residual.as_ptr().add(row + c)));
@@ -212,7 +212,8 @@ impl Kernel for ApplyGradient<'_> {
                     if let Some(to) = self.residual_gradient {
                         g.store(to.add(at));
                     }
-                    let (a, b) = (V::load(self.of_gradient.as_ptr().add(c)), V::load(self.of_input.as_ptr().add(c)));
+                    let (a, b) =
+                        (V::load(self.of_gradient.as_ptr().add(c)), V::load(self.of_input.as_ptr().add(c)));
                     let x = V::load(self.flow.x.as_ptr().add(at)).sub(V::load(self.mean.as_ptr().add(c)));
                     let rest = x.mul_add(b, V::load(self.constant.as_ptr().add(c)));
                     g.mul_add(a, rest).store(self.gx.as_mut_ptr().add(at));

@@ -182,7 +182,14 @@ impl BatchNorm {
         y
     }
 
-    fn forward(&self, x: &CpuStorage, lx: &Layout, p: &CpuStorage, lp: &Layout, r: Option<(&CpuStorage, &Layout)>) -> Result<(CpuStorage, Shape)> {
+    fn forward(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        p: &CpuStorage,
+        lp: &Layout,
+        r: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
         let y = match x {
             CpuStorage::F32(_) => {
                 let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
@@ -197,7 +204,14 @@ impl BatchNorm {
     }
 
     /// Gradients of the input, the stacked parameters and the residual.
-    fn backward(&self, x: &Tensor, parameters: &Tensor, y: &Tensor, gy: &Tensor, residual: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        parameters: &Tensor,
+        y: &Tensor,
+        gy: &Tensor,
+        residual: bool,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let gamma = values(&parameters.get(0)?)?;
         let gy = gy.contiguous()?;
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,14 +226,18 @@ impl BatchNorm {
             ($with:ident, $buffer:expr, $backward:expr) => {{
                 let mut gx = $buffer;
                 let mut gr = if residual { Some($buffer) } else { None };
-                $with(x, |x| $with(y, |y| $with(&gy, |gy| {
-                    for (i, statistics) in saved.iter().enumerate() {
-                        let range = i * self.chunk_len..(i + 1) * self.chunk_len;
-                        let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
-                        let gr = gr.as_mut().map(|g| &mut g[range.clone()]);
-                        add($backward(flow, &gamma, statistics, eps, relu, &mut gx[range], gr));
-                    }
-                })))???;
+                $with(x, |x| {
+                    $with(y, |y| {
+                        $with(&gy, |gy| {
+                            for (i, statistics) in saved.iter().enumerate() {
+                                let range = i * self.chunk_len..(i + 1) * self.chunk_len;
+                                let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
+                                let gr = gr.as_mut().map(|g| &mut g[range.clone()]);
+                                add($backward(flow, &gamma, statistics, eps, relu, &mut gx[range], gr));
+                            }
+                        })
+                    })
+                })???;
                 let tensor = |values| Tensor::from_vec(values, x.shape(), x.device());
                 (tensor(gx)?, gr.map(tensor).transpose()?)
             }};
@@ -229,7 +247,8 @@ impl BatchNorm {
             DType::F32 => run!(with_f32, uninitialised(len), plain::backward),
             _ => run!(with_f64, vec![0.0f64; len], plain::backward),
         };
-        let grad_parameters = Tensor::from_vec(grad_parameters, (2, self.channels), x.device())?.to_dtype(x.dtype())?;
+        let grad_parameters =
+            Tensor::from_vec(grad_parameters, (2, self.channels), x.device())?.to_dtype(x.dtype())?;
         Ok((gx, grad_parameters, gr))
     }
 }
@@ -239,11 +258,23 @@ impl CustomOp2 for BatchNorm {
         "batch_norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, p: &CpuStorage, lp: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        p: &CpuStorage,
+        lp: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         self.forward(x, lx, p, lp, None)
     }
 
-    fn bwd(&self, x: &Tensor, p: &Tensor, y: &Tensor, gy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        p: &Tensor,
+        y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (gx, gp, _) = self.backward(x, p, y, gy, false)?;
         Ok((Some(gx), Some(gp)))
     }
@@ -286,7 +317,12 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn run(&self, x: &CpuStorage, lx: &Layout, r: Option<(&CpuStorage, &Layout)>) -> Result<(CpuStorage, Shape)> {
+    fn run(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        r: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
         let y = match x {
             CpuStorage::F32(_) => {
                 let x = slice_f32(x, lx)?;
@@ -312,7 +348,13 @@ impl CustomOp2 for Evaluation {
         "batch_norm_with_residual"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        r: &CpuStorage,
+        lr: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         self.run(x, lx, Some((r, lr)))
     }
 }

@@ -4,8 +4,10 @@
 //! holds where the row of channels lies; taps that fall into the padding point at a row of zeros. The input gradient of a strided
 //! convolution runs once for each parity of the input pixel, with only the taps that reach it.
 
-#![expect(unsafe_code, reason = "tables of row pointers are what makes this fast; offsets come from Geometry")]
-#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+#![expect(
+    unsafe_code,
+    reason = "tables of row pointers are what makes this fast; offsets come from Geometry"
+)]
 
 use super::geometry::Geometry;
 use super::im2col;
@@ -113,7 +115,8 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
     let out = SharedMut::new(gx);
     for parity_y in 0..stride.min(g.h) {
         for parity_x in 0..stride.min(g.w) {
-            let reaches = |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel) % stride == 0;
+            let reaches =
+                |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride);
             let taps: Vec<(usize, usize)> = (0..g.kh)
                 .flat_map(|ky| (0..g.kw).map(move |kx| (ky, kx)))
                 .filter(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x))
@@ -144,7 +147,10 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
                 |row, tap| {
                     let (image, y, x) = pixel(row);
                     let (ky, kx) = taps[tap];
-                    let (oy, ox) = ((y + g.padding).checked_sub(ky)? / stride, (x + g.padding).checked_sub(kx)? / stride);
+                    let (oy, ox) = (
+                        (y + g.padding).checked_sub(ky)? / stride,
+                        (x + g.padding).checked_sub(kx)? / stride,
+                    );
                     (oy < oh && ox < ow).then(|| ((image * oh + oy) * ow + ox) * g.co)
                 },
                 |row| {
@@ -249,7 +255,15 @@ fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut
     let mut columns = uninitialised(g.out_rows() * padded);
     im2col::unroll(g, x, 0, &mut columns, padded);
     let unrolled = Geometry {
-        n: g.n, h: g.out_h(), w: g.out_w(), ci: padded, co: g.co, kh: 1, kw: 1, stride: 1, padding: 0,
+        n: g.n,
+        h: g.out_h(),
+        w: g.out_w(),
+        ci: padded,
+        co: g.co,
+        kh: 1,
+        kw: 1,
+        stride: 1,
+        padding: 0,
     };
     let mut padded_gradient = uninitialised(unrolled.weight_len());
     weight_gradient(&unrolled, &columns, gy, &mut padded_gradient);

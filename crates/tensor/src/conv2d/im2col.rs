@@ -42,7 +42,12 @@ pub(crate) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
 }
 
 /// `gx`, the gradient of the input.
-pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(g: &Geometry, w: &[T], gy: &[T], gx: &mut [T]) {
+pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(
+    g: &Geometry,
+    w: &[T],
+    gy: &[T],
+    gx: &mut [T],
+) {
     let (depth, map) = (g.taps() * g.ci, g.out_h() * g.out_w());
     gx.fill(T::ZERO);
     let rows = images_at_once(g) * map;
@@ -53,8 +58,11 @@ pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(g: &Geometry, w: 
         gemm::nt(m, depth, g.co, gy, w, columns);
         let image = g.h * g.w * g.ci;
         let first_image = i * rows / map;
-        gx[first_image * image..].par_chunks_mut(image).zip(columns.par_chunks(map * depth)).enumerate().for_each(
-            |(j, (gx, columns))| {
+        gx[first_image * image..]
+            .par_chunks_mut(image)
+            .zip(columns.par_chunks(map * depth))
+            .enumerate()
+            .for_each(|(j, (gx, columns))| {
                 for (p, patch) in columns.chunks(depth).enumerate() {
                     for tap in 0..g.taps() {
                         if let Some(to) = g.source((first_image + j) * map + p, tap) {
@@ -65,13 +73,17 @@ pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(g: &Geometry, w: 
                         }
                     }
                 }
-            },
-        );
+            });
     }
 }
 
 /// `gw`, the gradient of the weights.
-pub(crate) fn weight_gradient<T: Element + std::ops::AddAssign>(g: &Geometry, x: &[T], gy: &[T], gw: &mut [T]) {
+pub(crate) fn weight_gradient<T: Element + std::ops::AddAssign>(
+    g: &Geometry,
+    x: &[T],
+    gy: &[T],
+    gw: &mut [T],
+) {
     let (depth, map) = (g.taps() * g.ci, g.out_h() * g.out_w());
     gw.fill(T::ZERO);
     let rows = images_at_once(g) * map;

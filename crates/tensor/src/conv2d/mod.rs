@@ -64,7 +64,8 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     if h + 2 * config.padding < kh || width + 2 * config.padding < kw {
         bail!("conv2d: the kernel {kh}x{kw} is larger than the padded input {:?}", x.shape())
     }
-    let geometry = Geometry { n, h, w: width, ci, co, kh, kw, stride: config.stride, padding: config.padding };
+    let geometry =
+        Geometry { n, h, w: width, ci, co, kh, kw, stride: config.stride, padding: config.padding };
     x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry, algorithm: config.algorithm })
 }
 
@@ -126,7 +127,13 @@ impl CustomOp2 for Conv2d {
         "conv2d"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
         let shape = Shape::from((g.n, g.out_h(), g.out_w(), g.co));
         let y = match x {
@@ -140,14 +147,28 @@ impl CustomOp2 for Conv2d {
         Ok((y, shape))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (need_gx, need_gw) = (x.track_op(), w.track_op());
         let gy = gy.contiguous()?;
         let g = &self.geometry;
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
         if x.dtype() == DType::F32 {
-            let gx = if need_gx { Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??) } else { None };
-            let gw = if need_gw { Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??) } else { None };
+            let gx = if need_gx {
+                Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??)
+            } else {
+                None
+            };
+            let gw = if need_gw {
+                Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??)
+            } else {
+                None
+            };
             return Ok((gx.map(|v| tensor(v, x)).transpose()?, gw.map(|v| tensor(v, w)).transpose()?));
         }
         let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];

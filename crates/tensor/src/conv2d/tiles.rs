@@ -4,8 +4,10 @@
 //! broadcasts single values of the left one. `MR` and `NV` are chosen so that the sums fill the registers: 12 x 2 with 32
 //! registers of 16 lanes, 6 x 2 with 16 registers of 8.
 
-#![expect(unsafe_code, reason = "the innermost loops walk raw pointers; their callers have sized the buffers")]
-#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+#![expect(
+    unsafe_code,
+    reason = "the innermost loops walk raw pointers; their callers have sized the buffers"
+)]
 
 use crate::simd::Vector;
 
@@ -61,10 +63,24 @@ pub(crate) unsafe fn indirect_product<V: Vector>(
         // SAFETY: rows and panels stay below the counts that the caller vouches for.
         let panel = unsafe { right.add(j * panel_stride) };
         if V::LANES == PANEL && j + 1 == panels {
-            for_row_tiles!(V, 1, rows, |i| indirect_tile(left, i, panel, panel_stride, out.add(i), j * PANEL));
+            for_row_tiles!(V, 1, rows, |i| indirect_tile(
+                left,
+                i,
+                panel,
+                panel_stride,
+                out.add(i),
+                j * PANEL
+            ));
             j += 1;
         } else {
-            for_row_tiles!(V, 2, rows, |i| indirect_tile(left, i, panel, panel_stride, out.add(i), j * PANEL));
+            for_row_tiles!(V, 2, rows, |i| indirect_tile(
+                left,
+                i,
+                panel,
+                panel_stride,
+                out.add(i),
+                j * PANEL
+            ));
             j += 2 * V::LANES / PANEL;
         }
     }
@@ -86,7 +102,8 @@ unsafe fn indirect_tile<V: Vector, const MR: usize, const NV: usize>(
             let rows: [*const f32; MR] =
                 std::array::from_fn(|i| *left.pointers.add(tap * left.pointer_stride + first + i));
             for k in 0..left.depth {
-                let b: [V; NV] = std::array::from_fn(|v| V::load(panel.add(lane_offset::<V>(v, panel_stride))));
+                let b: [V; NV] =
+                    std::array::from_fn(|v| V::load(panel.add(lane_offset::<V>(v, panel_stride))));
                 panel = panel.add(PANEL);
                 for i in 0..MR {
                     let a = V::splat(*rows[i].add(k));
@@ -126,12 +143,24 @@ pub(crate) unsafe fn panel_product<V: Vector>(
         let (right, out) = unsafe { (right.add(j * right_stride), out.add(j * out_stride)) };
         if V::LANES == PANEL && j + 1 == panels {
             for_row_tiles!(V, 1, rows, |i| panel_tile(
-                depth, left.add(i * PANEL), out_stride, right, right_stride, out.add(i * PANEL), out_stride
+                depth,
+                left.add(i * PANEL),
+                out_stride,
+                right,
+                right_stride,
+                out.add(i * PANEL),
+                out_stride
             ));
             j += 1;
         } else {
             for_row_tiles!(V, 2, rows, |i| panel_tile(
-                depth, left.add(i * PANEL), out_stride, right, right_stride, out.add(i * PANEL), out_stride
+                depth,
+                left.add(i * PANEL),
+                out_stride,
+                right,
+                right_stride,
+                out.add(i * PANEL),
+                out_stride
             ));
             j += 2 * V::LANES / PANEL;
         }
@@ -154,7 +183,8 @@ unsafe fn panel_tile<V: Vector, const MR: usize, const NV: usize>(
         for group in 0..depth / PANEL {
             let left = left.add(group * left_stride);
             for k in 0..PANEL {
-                let b: [V; NV] = std::array::from_fn(|v| V::load(right.add(lane_offset::<V>(v, right_stride))));
+                let b: [V; NV] =
+                    std::array::from_fn(|v| V::load(right.add(lane_offset::<V>(v, right_stride))));
                 right = right.add(PANEL);
                 for i in 0..MR {
                     let a = V::splat(*left.add(i * PANEL + k));

@@ -9,8 +9,10 @@
 //! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
 //! is about ten times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
 
-#![expect(unsafe_code, reason = "tiles are addressed by pointer; every load and store is checked against the map")]
-#![expect(clippy::inline_always, reason = "a kernel that is not inlined loses the wide instructions")]
+#![expect(
+    unsafe_code,
+    reason = "tiles are addressed by pointer; every load and store is checked against the map"
+)]
 
 use super::geometry::Geometry;
 use super::tiles::{PANEL, outer_product, panel_product};
@@ -28,7 +30,9 @@ const TILES: usize = 48;
 
 /// Whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
 pub(crate) fn fits(g: &Geometry) -> bool {
-    (g.kh, g.kw, g.stride, g.padding) == (3, 3, 1, 1) && g.ci.is_multiple_of(PANEL) && g.co.is_multiple_of(PANEL)
+    (g.kh, g.kw, g.stride, g.padding) == (3, 3, 1, 1)
+        && g.ci.is_multiple_of(PANEL)
+        && g.co.is_multiple_of(PANEL)
 }
 
 /// The tiles of a batch of maps with `c` channels.
@@ -119,7 +123,15 @@ fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
 /// # Safety
 /// `points` must hold `36 * c * capacity` values.
 #[inline(always)]
-unsafe fn transform_input<V: Vector>(x: &[f32], map: Map, first: usize, count: usize, points: *mut f32, capacity: usize, at: usize) {
+unsafe fn transform_input<V: Vector>(
+    x: &[f32],
+    map: Map,
+    first: usize,
+    count: usize,
+    points: *mut f32,
+    capacity: usize,
+    at: usize,
+) {
     let plane = capacity * map.c;
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
@@ -209,7 +221,14 @@ unsafe fn transform_output_gradient<V: Vector>(
 /// # Safety
 /// `sums` must hold `36 * c * capacity` values; no other task may write these tiles of `y`.
 #[inline(always)]
-unsafe fn transform_output<V: Vector>(sums: *const f32, map: Map, first: usize, count: usize, capacity: usize, y: SharedMut) {
+unsafe fn transform_output<V: Vector>(
+    sums: *const f32,
+    map: Map,
+    first: usize,
+    count: usize,
+    capacity: usize,
+    y: SharedMut,
+) {
     let plane = capacity * map.c;
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
@@ -218,7 +237,9 @@ unsafe fn transform_output<V: Vector>(sums: *const f32, map: Map, first: usize, 
             let mut e = [[V::zero(); 6]; 4];
             for b in 0..6 {
                 // SAFETY: 36 planes of `plane` values each.
-                let column = output_pixels(std::array::from_fn(|a| unsafe { V::load(sums.add((a * 6 + b) * plane + from)) }));
+                let column = output_pixels(std::array::from_fn(|a| unsafe {
+                    V::load(sums.add((a * 6 + b) * plane + from))
+                }));
                 for a in 0..4 {
                     e[a][b] = column[a];
                 }
@@ -250,7 +271,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
         taps: &'a [f32],
         inputs: usize,
         out: SharedMut,
-        panel: usize,
+        number: usize,
         plane: usize,
     }
     impl Kernel for Panel<'_> {
@@ -272,7 +293,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
                     }
                     for (y, row) in columns.into_iter().enumerate() {
                         for (x, value) in kernel_points(row).into_iter().enumerate() {
-                            let to = (y * 6 + x) * self.plane + (self.panel * self.inputs + i) * PANEL + lane;
+                            let to = (y * 6 + x) * self.plane + (self.number * self.inputs + i) * PANEL + lane;
                             // SAFETY: each task writes its own panel of the 36 planes.
                             unsafe { value.store(self.out.at(to)) };
                         }
@@ -297,7 +318,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
                 }
             }
         }
-        dispatch(Panel { taps: &taps, inputs, out, panel, plane: ci * co });
+        dispatch(Panel { taps: &taps, inputs, out, number: panel, plane: ci * co });
     });
     points
 }
@@ -404,7 +425,13 @@ impl Kernel for TransformBoth<'_> {
             let (points, gradients) = (self.points.at(0), self.gradient_points.at(0));
             transform_input::<V>(self.x, self.input, self.first, self.count, points, self.capacity, self.at);
             transform_output_gradient::<V>(
-                self.gy, self.output, self.first, self.count, gradients, self.capacity, self.at,
+                self.gy,
+                self.output,
+                self.first,
+                self.count,
+                gradients,
+                self.capacity,
+                self.at,
             );
         }
     }
@@ -492,7 +519,10 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
         (0..count.div_ceil(TASK)).into_par_iter().for_each(|task| {
             let at = task * TASK;
             dispatch(TransformBoth {
-                x, gy, input, output,
+                x,
+                gy,
+                input,
+                output,
                 first: chunk + at,
                 count: TASK.min(count - at),
                 at,

@@ -8,7 +8,10 @@
 //! A kernel gives the same bits on any number of threads, since no sum is split by thread; between instruction sets the last
 //! bits differ (fused multiply-add, blocking).
 
-#![expect(unsafe_code, reason = "loads and stores go through pointers, and wide instructions must be known to exist")]
+#![expect(
+    unsafe_code,
+    reason = "loads and stores go through pointers, and wide instructions must be known to exist"
+)]
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -130,7 +133,6 @@ impl SharedMut {
     /// # Safety
     /// `offset` must lie within the slice, and no other task may use the part that the caller writes.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "part of the kernels")]
     pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
         // SAFETY: the caller keeps within the slice.
         unsafe { self.0.add(offset) }

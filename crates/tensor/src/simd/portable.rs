@@ -49,7 +49,11 @@ impl Vector for Lanes8 {
     fn mul_add(self, b: Self, c: Self) -> Self {
         // 64-bit Arm fuses in hardware; the x86-64 baseline would call a library function for it.
         Self(std::array::from_fn(|i| {
-            if cfg!(target_arch = "aarch64") { self.0[i].mul_add(b.0[i], c.0[i]) } else { self.0[i] * b.0[i] + c.0[i] }
+            if cfg!(target_arch = "aarch64") {
+                self.0[i].mul_add(b.0[i], c.0[i])
+            } else {
+                self.0[i] * b.0[i] + c.0[i]
+            }
         }))
     }
     #[inline(always)]

@@ -1,0 +1,101 @@
+//! Which data set, from where, and how much of it: the `data` group of a config file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The `data` group. The default is all of `synthetic`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// One of [`NAMES`](crate::NAMES).
+    pub name: String,
+    /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
+    pub root: Option<PathBuf>,
+    /// Keep this many training images, stratified by class from `seed`; all of them if not given.
+    pub subset: Option<usize>,
+    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which.
+    pub test_subset: Option<usize>,
+    /// Seed of subsets, of a folder's split into train and test, and of generated images.
+    pub seed: u64,
+    /// For `folder` alone.
+    pub folder: FolderConfig,
+    /// For `synthetic` alone.
+    pub synthetic: SyntheticConfig,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            name: "synthetic".to_owned(),
+            root: None,
+            subset: None,
+            test_subset: None,
+            seed: 0,
+            folder: FolderConfig::default(),
+            synthetic: SyntheticConfig::default(),
+        }
+    }
+}
+
+/// How a folder of images is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FolderConfig {
+    /// The folder: `train/<class>/` and `test/<class>/`, or `<class>/` to be split here.
+    pub path: Option<PathBuf>,
+    /// Width and height that every image is resized to, in pixels, its aspect ratio not kept.
+    pub image_size: usize,
+    /// Leave out files that cannot be decoded, and count them, instead of stopping at the first.
+    pub skip_broken: bool,
+    /// Part of each class that becomes the test split where the folder has no `train` and `test`.
+    pub test_fraction: f64,
+}
+
+impl Default for FolderConfig {
+    fn default() -> Self {
+        Self { path: None, image_size: 32, skip_broken: false, test_fraction: 0.2 }
+    }
+}
+
+/// How many generated images, and how large.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyntheticConfig {
+    /// Training images, classes in equal parts.
+    pub train: usize,
+    /// Test images, classes in equal parts.
+    pub test: usize,
+    /// Width and height in pixels.
+    pub image_size: usize,
+}
+
+impl Default for SyntheticConfig {
+    fn default() -> Self {
+        Self { train: 10_000, test: 2_000, image_size: 32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_table_keeps_the_other_defaults() {
+        let config: DataConfig =
+            serde_json::from_str(r#"{ "name": "cifar10", "synthetic": { "test": 7 } }"#).unwrap();
+        assert_eq!((config.name.as_str(), config.synthetic.test), ("cifar10", 7));
+        assert_eq!(config.synthetic.train, SyntheticConfig::default().train);
+        let again: DataConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_that_name_them() {
+        for (text, key) in [(r#"{ "rot": "x" }"#, "rot"), (r#"{ "folder": { "size": 3 } }"#, "size")] {
+            let message = serde_json::from_str::<DataConfig>(text).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{key}`")), "{message}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What goes wrong with data: each error names the file or key, what was found, what was expected and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::location::{ENVIRONMENT, Location};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No data set has that name.
+    #[error("data.name: no data set is called \"{found}\"; the known names are {}", crate::NAMES.join(", "))]
+    UnknownName {
+        /// The name asked for.
+        found: String,
+    },
+    /// A config value out of range.
+    #[error("data.{key}: found {found}, expected {expected}")]
+    Value {
+        /// The key within the group.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// No folder to look in.
+    #[error("this platform names no cache folder; set data.root or {ENVIRONMENT} to the folder that holds data sets")]
+    NoFolder,
+    /// A data set is not in the folder.
+    #[error("{name} was not found in {location}; looked for {}. {advice}", looked_for.join(", "))]
+    Missing {
+        /// The data set.
+        name: &'static str,
+        /// Where it was looked for.
+        location: Location,
+        /// Every form it could have had there.
+        looked_for: Vec<String>,
+        /// How to get it.
+        advice: String,
+    },
+    /// The operating system refused.
+    #[error("{source}; {advice}")]
+    Io {
+        /// What happened, naming the path.
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A file of the wrong length.
+    #[error("{}: found {found} bytes, expected {expected}; {advice}", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The length it must have.
+        expected: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A label that no class has.
+    #[error(
+        "{}: image {record} has label {found}, expected 0 to {}; the file is damaged or not CIFAR-10: {REFETCH}",
+        path.display(), classes - 1
+    )]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Number of the image within the file.
+        record: usize,
+        /// Its label.
+        found: i64,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A file that cannot be understood.
+    #[error("{}: found {found}, expected {expected}; {advice}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A download that is not the published file.
+    #[error(
+        "{url}: found a file of {found_bytes} bytes with SHA-256 {found}, expected {expected_bytes} bytes with SHA-256 \
+         {expected}; it was removed, and nothing else was changed. Try again, or another mirror"
+    )]
+    Checksum {
+        /// Where it came from.
+        url: String,
+        /// Its checksum.
+        found: String,
+        /// The published checksum.
+        expected: String,
+        /// Its length.
+        found_bytes: u64,
+        /// The published length.
+        expected_bytes: u64,
+    },
+    /// A server that did not send the file.
+    #[error("{url}: found {found}, expected the file; {advice}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// The status, or how the connection failed.
+        found: String,
+        /// What to do.
+        advice: String,
+    },
+    /// Another process is at the same download.
+    #[error("{}: found it locked by another fetch, expected to be the only one; wait for that one to end", path.display())]
+    Busy {
+        /// The unfinished download.
+        path: PathBuf,
+    },
+    /// A data set that cannot be downloaded.
+    #[error("data fetch: found \"{name}\", expected cifar10; {advice}")]
+    NotFetchable {
+        /// The data set.
+        name: String,
+        /// How to use it.
+        advice: &'static str,
+    },
+    /// Built without the `hub` feature.
+    #[error(
+        "this invaspread was built without the feature \"hub\", which fetching from the Hugging Face hub needs; rebuild with \
+         `cargo build --release --features hub`, or leave the hub out to fetch the official archive"
+    )]
+    HubFeature,
+    /// The Hugging Face hub did not give the files.
+    #[error("{dataset} on the Hugging Face hub: {found}; check the network, or leave the hub out to fetch the official archive")]
+    Hub {
+        /// The data set's name there.
+        dataset: &'static str,
+        /// What happened.
+        found: String,
+    },
+}
+
+/// What to do with a damaged copy.
+pub(crate) const REFETCH: &str =
+    "remove it and run `invaspread data fetch cifar10`, or point data.root at a good copy";
+
+/// The error of a failed read; `source` names the path (`fs_err`).
+pub(crate) fn reading(source: io::Error) -> DataError {
+    DataError::Io { source, advice: "check that it exists and that you may read it" }
+}
+
+/// The error of a failed write; `source` names the path (`fs_err`).
+pub(crate) fn writing(source: io::Error) -> DataError {
+    DataError::Io {
+        source,
+        advice: "check that the folder may be written to and its disk has room, or choose another folder with data.root or \
+                 INVASPREAD_DATA",
+    }
+}
+
+impl DataError {
+    /// `path` holds `found` where `expected` should be.
+    pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), found: found.into(), expected: expected.into(), advice: REFETCH }
+    }
+}

@@ -1,0 +1,136 @@
+//! Fewer images: training images stratified by class from the seed, test images the first ones.
+
+use invaspread_random::{Purpose, Stream};
+
+use crate::error::DataError;
+
+/// `keep` of the images with `labels` (below `classes`), as ascending indices, every class in its share.
+///
+/// Shares are by largest remainder, ties to the lower class. Within a class, images come in a random order that depends on
+/// `seed` and the class alone, so where classes are of equal size a larger subset holds every smaller one of the same seed.
+///
+/// # Errors
+/// If `keep` is none or more than there are.
+pub fn stratified(
+    labels: &[u32],
+    classes: usize,
+    keep: usize,
+    seed: u64,
+    key: &'static str,
+) -> Result<Vec<u32>, DataError> {
+    check(keep, labels.len(), key)?;
+    let members = by_class(labels, classes);
+    let mut quotas: Vec<usize> = members.iter().map(|own| own.len() * keep / labels.len()).collect();
+    let mut order: Vec<usize> = (0..classes).collect();
+    order.sort_by_key(|&class| std::cmp::Reverse(members[class].len() * keep % labels.len()));
+    let missing = keep - quotas.iter().sum::<usize>();
+    for &class in &order[..missing] {
+        quotas[class] += 1;
+    }
+    let mut kept = Vec::with_capacity(keep);
+    for (class, (mut own, quota)) in members.into_iter().zip(quotas).enumerate() {
+        Stream::new(seed, Purpose::Subset, 0, class as u64).shuffle(&mut own);
+        kept.extend_from_slice(&own[..quota]);
+    }
+    kept.sort_unstable();
+    Ok(kept)
+}
+
+/// The first `keep` of `found` test images, as the reference runs take them; all if `keep` is not given.
+///
+/// CIFAR-10 and `synthetic` come in mixed order, so the first images hold every class. A folder lists class after class;
+/// there the test subset is [`stratified`] too.
+///
+/// # Errors
+/// If `keep` is none or more than there are.
+pub fn test(keep: Option<usize>, found: usize) -> Result<Vec<u32>, DataError> {
+    let keep = keep.unwrap_or(found);
+    check(keep, found, "test_subset")?;
+    Ok((0..keep as u32).collect())
+}
+
+/// Every class cut in two: ascending indices to train on, ascending indices to test with, `fraction` of each class but at least
+/// one image on either side where it has two.
+pub(crate) fn cut(labels: &[u32], classes: usize, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    let (mut train, mut test) = (Vec::new(), Vec::new());
+    for (class, mut own) in by_class(labels, classes).into_iter().enumerate() {
+        Stream::new(seed, Purpose::Subset, 1, class as u64).shuffle(&mut own);
+        let most = own.len().saturating_sub(1);
+        let taken = ((own.len() as f64 * fraction).round() as usize).clamp(1.min(most), most);
+        test.extend_from_slice(&own[..taken]);
+        train.extend_from_slice(&own[taken..]);
+    }
+    train.sort_unstable();
+    test.sort_unstable();
+    (train, test)
+}
+
+fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
+    let mut members = vec![Vec::new(); classes];
+    for (index, &label) in labels.iter().enumerate() {
+        members[label as usize].push(index as u32);
+    }
+    members
+}
+
+fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> {
+    if (1..=found).contains(&keep) {
+        return Ok(());
+    }
+    Err(DataError::Value { key, found: keep.to_string(), expected: format!("between 1 and the {found} images there are") })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn more_than_there_are_names_the_key() {
+        let message = stratified(&[0, 1], 2, 3, 0, "subset").unwrap_err().to_string();
+        assert_eq!(message, "data.subset: found 3, expected between 1 and the 2 images there are");
+        assert!(stratified(&[0, 1], 2, 0, 0, "subset").is_err());
+        assert!(test(Some(3), 2).unwrap_err().to_string().starts_with("data.test_subset: found 3"));
+        assert_eq!(test(Some(2), 5).unwrap(), [0, 1]);
+    }
+
+    #[test]
+    fn equal_classes_give_nested_subsets_and_another_seed_another_choice() {
+        let labels: Vec<u32> = (0..1000).map(|i| i % 10).collect();
+        let small = stratified(&labels, 10, 100, 5, "subset").unwrap();
+        let large = stratified(&labels, 10, 500, 5, "subset").unwrap();
+        assert!(small.iter().all(|index| large.contains(index)));
+        assert_ne!(small, stratified(&labels, 10, 100, 6, "subset").unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn every_class_keeps_its_share(labels in prop::collection::vec(0u32..5, 1..200), part in 0.0f64..1.0, seed: u64) {
+            let keep = 1 + ((labels.len() - 1) as f64 * part) as usize;
+            let kept = stratified(&labels, 5, keep, seed, "subset").unwrap();
+            prop_assert_eq!(kept.len(), keep);
+            prop_assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "ascending, none twice");
+            for class in 0..5 {
+                let whole = labels.iter().filter(|&&label| label == class).count();
+                let own = kept.iter().filter(|&&index| labels[index as usize] == class).count();
+                let share = (whole * keep) as f64 / labels.len() as f64;
+                prop_assert!((own as f64 - share).abs() < 1.0, "class {} keeps {} of {}, share {}", class, own, whole, share);
+            }
+        }
+
+        #[test]
+        fn a_cut_uses_each_image_once(labels in prop::collection::vec(0u32..4, 1..100), fraction in 0.0f64..1.0, seed: u64) {
+            let (train, test) = cut(&labels, 4, fraction, seed);
+            for class in 0..4 {
+                let of = |side: &[u32]| side.iter().filter(|&&index| labels[index as usize] == class).count();
+                let whole = labels.iter().filter(|&&label| label == class).count();
+                prop_assert!(whole < 2 || (of(&train) > 0 && of(&test) > 0));
+            }
+            let mut all = [train, test].concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..labels.len() as u32).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
+
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, row_color};
+use crate::caption;
+use crate::curves::Figure;
+use crate::error::ReportError;
+use crate::names::{metric_label, row_label};
+use crate::records::Run;
+use crate::table::{Line, Table};
+
+const FIGURE: &str = "the table's chart";
+const WIDTH: f64 = 880.0;
+const LEFT: f64 = 158.0;
+const TOP: f64 = 62.0;
+const PLOT_WIDTH: f64 = 440.0;
+const ROW: f64 = 30.0;
+/// Right edges of the columns of numbers.
+const COLUMNS: [f64; 3] = [712.0, 784.0, 866.0];
+
+/// Draws a setting's main metric; none when no row has a value.
+///
+/// # Errors
+/// Drawing fails.
+pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figure>, ReportError> {
+    let metric = table.main_metric(setting);
+    let lines: Vec<&Line> = table
+        .rows(setting)
+        .into_iter()
+        .filter_map(|row| table.line(setting, row, metric))
+        .filter(|line| line.mean.is_some())
+        .collect();
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let scale = Scale::around(&lines);
+    let bottom = TOP + lines.len() as f64 * ROW;
+    let caption = caption::wrap(&caption_text(table, setting, runs), 128);
+    let size = (WIDTH, bottom + 58.0 + caption.len() as f64 * 15.0);
+    let title = format!("{}, {}", metric_label(metric), caption::setting(&table.settings[setting]));
+    let svg = draw(FIGURE, &title, size, |pen| {
+        scale.paint(pen, bottom, &metric_label(metric));
+        legend(pen, &lines);
+        heads(pen, table.settings[setting].reduced);
+        for (place, line) in lines.iter().enumerate() {
+            paint_row(pen, &scale, TOP + (place as f64 + 0.5) * ROW, line);
+        }
+        for (number, text) in caption.iter().enumerate() {
+            let y = bottom + 62.0 + number as f64 * 15.0;
+            pen.text((14.0, y), text, Face::new(10.5, Anchor::Start).color(MUTED));
+        }
+    })?;
+    let png = png(FIGURE, &rasterise(FIGURE, &svg)?)?;
+    Ok(Some(Figure { svg, png }))
+}
+
+struct Scale {
+    low: f64,
+    high: f64,
+}
+
+impl Scale {
+    fn around(lines: &[&Line]) -> Self {
+        let values = || {
+            lines.iter().flat_map(|line| {
+                let (mean, std) = (line.mean.unwrap_or_default(), line.std.unwrap_or_default());
+                [Some(mean - std), Some(mean + std), line.paper].into_iter().flatten()
+            })
+        };
+        let low = values().fold(f64::INFINITY, f64::min);
+        let high = values().fold(f64::NEG_INFINITY, f64::max);
+        Self { low: ((low - 1.0) / 10.0).floor().max(0.0) * 10.0, high: ((high + 1.0) / 10.0).ceil() * 10.0 }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        LEFT + PLOT_WIDTH * (value - self.low) / (self.high - self.low)
+    }
+
+    fn paint(&self, pen: &mut Pen<'_>, bottom: f64, name: &str) {
+        let step = round_step(self.high - self.low, 8.0);
+        for index in 0..=((self.high - self.low) / step).round() as u32 {
+            let value = self.low + f64::from(index) * step;
+            pen.line(&[(self.x(value), TOP), (self.x(value), bottom)], GRID, 0.8);
+            let tick = Face::new(11.5, Anchor::Middle).color(MUTED);
+            pen.text((self.x(value), bottom + 14.0), &format!("{value:.0}"), tick);
+        }
+        pen.line(&[(LEFT, bottom), (LEFT + PLOT_WIDTH, bottom)], AXIS, 0.8);
+        pen.text((LEFT + PLOT_WIDTH / 2.0, bottom + 34.0), name, Face::new(13.0, Anchor::Middle));
+    }
+}
+
+fn legend(pen: &mut Pen<'_>, lines: &[&Line]) {
+    let y = TOP - 36.0;
+    let face = Face::new(12.0, Anchor::Start);
+    let spread = lines.iter().any(|line| line.std.is_some());
+    pen.dot((LEFT + 6.0, y), 5.0, INK);
+    pen.text((LEFT + 17.0, y), if spread { "measured, last epoch (± one std)" } else { "measured, last epoch" }, face);
+    if lines.iter().any(|line| line.paper.is_some()) {
+        let x = LEFT + if spread { 260.0 } else { 180.0 };
+        pen.hollow_diamond((x, y), 5.5, INK, 1.5);
+        pen.text((x + 12.0, y), "paper", face);
+    }
+}
+
+fn heads(pen: &mut Pen<'_>, reduced: bool) {
+    let face = Face::new(11.5, Anchor::End).color(MUTED);
+    for (x, text) in COLUMNS.iter().zip(["measured", "paper", "difference"]) {
+        pen.text((*x, TOP - 12.0), text, face);
+    }
+    if reduced {
+        pen.text((COLUMNS[2], TOP - 28.0), "reduced run: not comparable", face);
+    }
+}
+
+fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line) {
+    let color = row_color(&line.row);
+    let bold = line.row == "invaspread";
+    pen.text((LEFT - 12.0, y), &row_label(&line.row), Face::new(12.5, Anchor::End).bold(bold));
+    let mean = line.mean.unwrap_or_default();
+    if let Some(paper) = line.paper {
+        pen.line(&[(scale.x(mean), y), (scale.x(paper), y)], AXIS, 0.8);
+        pen.hollow_diamond((scale.x(paper), y), 5.5, color, 1.6);
+    }
+    if let Some(std) = line.std {
+        let (from, to) = (scale.x(mean - std), scale.x(mean + std));
+        pen.line(&[(from, y), (to, y)], color, 1.8);
+        for x in [from, to] {
+            pen.line(&[(x, y - 5.0), (x, y + 5.0)], color, 1.8);
+        }
+    }
+    pen.dot((scale.x(mean), y), 5.0, color);
+    let number = Face::new(12.0, Anchor::End);
+    let measured = line.std.map_or_else(|| format!("{mean:.1}"), |std| format!("{mean:.1} ± {std:.1}"));
+    pen.text((COLUMNS[0], y), &measured, number.bold(bold));
+    pen.text((COLUMNS[1], y), &line.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}")), number);
+    let difference = line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}").replace('-', "−"));
+    pen.text((COLUMNS[2], y), &difference, number.color(MUTED));
+}
+
+fn caption_text(table: &Table, setting: usize, runs: &[Run]) -> String {
+    let of_setting = table.runs_of(setting, runs);
+    let (recipe, others) = caption::recipe(&of_setting);
+    let setting = &table.settings[setting];
+    let mut text = format!(
+        "Measured: {}, {}: {recipe}, {}.",
+        caption::setting(setting),
+        caption::data(setting),
+        caption::seeds(&of_setting)
+    );
+    if !others.is_empty() {
+        text.push_str(&format!(" Run otherwise: {}.", others.join("; ")));
+    }
+    if setting.reduced {
+        text.push_str(" The paper's values are of the full recipe on all images; differences to a reduced run are not comparable.");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn every_row_shows_its_three_numbers() {
+        let runs = fake::full_runs(&[0, 1, 2]);
+        let table = Table::new("table1", &runs).unwrap();
+        let figure = figure(&table, 0, &runs).unwrap().unwrap();
+        let words: Vec<&str> = figure.svg.lines().map(str::trim).collect();
+        for row in table.rows(0) {
+            let line = table.line(0, row, "knn").unwrap();
+            let measured = format!("{:.1} ± {:.1}", line.mean.unwrap(), line.std.unwrap());
+            assert!(words.contains(&measured.as_str()), "{row}: {measured}");
+            assert!(words.contains(&format!("{:.1}", line.paper.unwrap()).as_str()), "{row}");
+        }
+        assert!(!figure.svg.contains("reduced"), "a full run is not called reduced");
+    }
+}

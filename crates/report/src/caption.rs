@@ -1,0 +1,104 @@
+//! The sentence under a figure or above a table that says what was run; nothing measured is shown without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::{row_label, thousands};
+use crate::records::Run;
+use crate::table::{Setting, is_trained};
+
+/// The dataset by the name people use, and what is known of this copy.
+pub(crate) fn data(setting: &Setting) -> String {
+    let name = match setting.dataset.as_str() {
+        "cifar10" => "CIFAR-10",
+        "stl10" => "STL-10",
+        "cub200" => "CUB-200-2011",
+        "sop" => "Stanford Online Products",
+        "cars196" => "Cars196",
+        other => other,
+    };
+    format!("{name} ({})", setting.data_state)
+}
+
+/// "profile quick (reduced) on cpu".
+pub(crate) fn setting(setting: &Setting) -> String {
+    let reduced = if setting.reduced { " (reduced)" } else { "" };
+    format!("profile {}{reduced} on {}", setting.profile, setting.device)
+}
+
+/// "10 epochs of 10,000 images, batch 64, resnet18 of width 16": the recipe most trained rows share, and which rows
+/// differ from it.
+pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
+    let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let trained: Vec<&&Run> = runs.iter().filter(|run| is_trained(run)).collect();
+    let described = if trained.is_empty() { runs.iter().collect() } else { trained };
+    for run in described {
+        let record = &run.record;
+        let text = format!(
+            "{} epoch{} of {} images, batch {}, {} of width {}, protocol {}",
+            record.epochs,
+            if record.epochs == 1 { "" } else { "s" },
+            thousands(record.train_images),
+            record.batch_size,
+            record.model,
+            record.width,
+            record.protocol,
+        );
+        rows_of.entry(text).or_default().insert(&record.row);
+    }
+    let shared = rows_of.iter().max_by_key(|(_, rows)| rows.len()).map(|(text, _)| text.clone()).unwrap_or_default();
+    let others = rows_of
+        .iter()
+        .filter(|(text, _)| **text != shared)
+        .map(|(text, rows)| {
+            let rows: Vec<String> = rows.iter().map(|row| row_label(row)).collect();
+            format!("{}: {text}", rows.join(", "))
+        })
+        .collect();
+    (shared, others)
+}
+
+/// "seed 0" or "seeds 0, 1, 2".
+pub(crate) fn seeds(runs: &[&Run]) -> String {
+    let seeds: BTreeSet<u64> = runs.iter().map(|run| run.record.seed).collect();
+    let list = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    format!("seed{} {list}", if seeds.len() == 1 { "" } else { "s" })
+}
+
+/// Breaks a text into lines of at most `letters`, at spaces.
+pub(crate) fn wrap(text: &str, letters: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= letters => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn rows_that_ran_otherwise_are_named() {
+        let mut runs = fake::quick_runs(&[0]);
+        runs.iter_mut().find(|run| run.record.row == "nce").unwrap().record.epochs = 5;
+        let runs: Vec<&Run> = runs.iter().collect();
+        let (shared, others) = recipe(&runs);
+        assert_eq!(shared, "10 epochs of 10,000 images, batch 64, resnet18 of width 16, protocol code");
+        assert_eq!(others, ["NCE: 5 epochs of 10,000 images, batch 64, resnet18 of width 16, protocol code"]);
+        assert_eq!(seeds(&runs), "seed 0");
+    }
+
+    #[test]
+    fn lines_break_at_spaces() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("immeasurable x", 4), ["immeasurable", "x"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong between a run record and a report. Every message names the file and what to do about it.
+
+use std::path::PathBuf;
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// The folder that should hold a suite's runs is not there.
+    #[error(
+        "no runs of suite `{suite}` found: `{}` is not a folder; run `invaspread reproduce {suite}` first, or point `runs.root` at the folder that holds its runs",
+        path.display()
+    )]
+    NoSuite {
+        /// The suite asked for.
+        suite: String,
+        /// The folder looked for.
+        path: PathBuf,
+    },
+    /// The suite has a folder, but no run in it is done.
+    #[error(
+        "no finished run of suite `{suite}` to report ({unfinished} unfinished); finish them with `invaspread reproduce {suite}`"
+    )]
+    NoRuns {
+        /// The suite asked for.
+        suite: String,
+        /// How many runs were begun but are not done.
+        unfinished: usize,
+    },
+    /// A file could not be read or written.
+    #[error("failed to {action} `{}`", path.display())]
+    File {
+        /// What was being done: "read", "write".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A JSON file of a run is not what a run writes.
+    #[error("`{}` is not a run's {what}: {source}; if the file is damaged, delete its folder and run again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// "record" or "status".
+        what: &'static str,
+        /// What the parser found.
+        source: serde_json::Error,
+    },
+    /// The metrics of a run cannot be read as a Parquet table of the expected columns.
+    #[error(
+        "`{}` is not a table of metrics with columns epoch, split, name and value: {source}; if the file is damaged, delete its folder and run again",
+        path.display()
+    )]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// What polars found.
+        source: polars::error::PolarsError,
+    },
+    /// Two run folders hold the same configuration and seed.
+    #[error(
+        "`{}` and `{}` are the same run (configuration {config_hash}, seed {seed}); keep one and delete the other's folder",
+        first.display(), second.display()
+    )]
+    Duplicate {
+        /// One run's folder.
+        first: PathBuf,
+        /// The other's.
+        second: PathBuf,
+        /// The configuration both name.
+        config_hash: String,
+        /// The seed both name.
+        seed: u64,
+    },
+    /// Aggregating or writing a table failed inside polars.
+    #[error("failed to make the table of suite `{suite}`")]
+    Table {
+        /// The suite.
+        suite: String,
+        /// What polars found.
+        #[source]
+        source: polars::error::PolarsError,
+    },
+    /// A picture's pixels do not fit its stated size.
+    #[error("picture {what} has {found} bytes; {width} x {height} RGB pixels take {expected}")]
+    Pixels {
+        /// Which picture: "query 3", "query 3, neighbour 1".
+        what: String,
+        /// Bytes given.
+        found: usize,
+        /// Its stated width, pixels.
+        width: usize,
+        /// Its stated height, pixels.
+        height: usize,
+        /// width * height * 3.
+        expected: usize,
+    },
+    /// A gallery without a single query was asked for.
+    #[error("a gallery needs at least one query; none was given")]
+    EmptyGallery,
+    /// Drawing or rasterising a figure failed.
+    #[error("failed to draw {figure}: {reason}")]
+    Draw {
+        /// Which figure.
+        figure: &'static str,
+        /// The drawing library's reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,182 @@
+//! Invented runs for the tests of this crate. No number here was ever measured: the processor and the compiler are called
+//! "invented", and the runs are dated 2001.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fs_err as fs;
+use polars::prelude::*;
+
+use crate::records::{Point, Run, RunRecord, Summary};
+
+/// (row, kNN before training, kNN after, how fast it rises)
+const ROWS: [(&str, f64, f64, f64); 9] = [
+    ("random", 26.1, 26.1, 1.0),
+    ("deepcluster_10", 26.1, 31.2, 3.0),
+    ("deepcluster_1000", 26.1, 35.4, 3.0),
+    ("exemplar", 26.1, 33.0, 5.0),
+    ("npsoftmax", 26.1, 28.9, 5.0),
+    ("nce", 26.1, 29.8, 5.0),
+    ("triplet", 26.1, 34.6, 2.5),
+    ("triplet_hard", 26.1, 44.7, 2.5),
+    ("invaspread", 26.1, 50.3, 2.5),
+];
+
+/// One run of each row of Table 1 for each seed, 10 epochs of 10,000 images.
+pub(crate) fn quick_runs(seeds: &[u64]) -> Vec<Run> {
+    seeds.iter().flat_map(|&seed| ROWS.map(|row| run(row, seed, 10, "quick"))).collect()
+}
+
+/// The same at the paper's 200 epochs, reaching about what the paper reports.
+pub(crate) fn full_runs(seeds: &[u64]) -> Vec<Run> {
+    let ends = [30.4, 45.9, 66.2, 75.2, 79.0, 79.8, 60.1, 79.2, 83.1];
+    let runs = |seed| {
+        ROWS.iter().zip(ends).map(move |(&(row, start, _, _), end)| run((row, start, end, 28.0), seed, 200, "paper"))
+    };
+    seeds.iter().flat_map(|&seed| runs(seed)).collect()
+}
+
+fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, profile: &str) -> Run {
+    let full = profile == "paper";
+    let epochs = if row == "random" { 0 } else { epochs };
+    let value = |epoch: u64| {
+        let wobble = ((epoch * 7 + seed * 13 + row.len() as u64) as f64 * 1.7).sin() * 0.6;
+        let risen = 1.0 - (-(epoch as f64) / pace).exp();
+        ((start + (end - start) * risen + if row == "random" { seed as f64 * 0.2 } else { wobble }) * 100.0).round()
+            / 100.0
+    };
+    let knn: Vec<Point> = (0..=epochs).map(|epoch| Point { epoch, value: value(epoch) }).collect();
+    let top5: Vec<Point> = knn.iter().map(|point| Point { value: point.value / 2.0 + 50.0, ..*point }).collect();
+    let config_hash = format!("{:08x}", row.bytes().fold(u32::from(full), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
+    let id = format!("{config_hash}-s{seed}");
+    let record = RunRecord {
+        suite: "table1".into(),
+        row: row.into(),
+        method: row.trim_end_matches("_1000").trim_end_matches("_10").into(),
+        dataset: "cifar10".into(),
+        data_state: "verified".into(),
+        profile: profile.into(),
+        device: "cpu".into(),
+        seed,
+        epochs,
+        batch_size: if full { 128 } else { 64 },
+        train_images: if full { 50_000 } else { 10_000 },
+        test_images: if full { 10_000 } else { 2_000 },
+        width: if full { 64 } else { 16 },
+        model: "resnet18".into(),
+        protocol: "code".into(),
+        metrics: BTreeMap::from([("knn_top1".into(), summary(&knn)), ("knn_top5".into(), summary(&top5))]),
+        seconds: 30.0 + epochs as f64 * 11.5,
+        images_per_second: (epochs > 0).then_some(913.0),
+        peak_memory_bytes: Some(612 << 20),
+        config_hash,
+        started: "2001-01-01T00:00:00Z".into(),
+        finished: format!("2001-01-01T00:{:02}:00Z", seed + 1),
+        version: "invaspread 0.0.0".into(),
+        git: None,
+        rustc: Some("rustc 0.0.0 (invented)".into()),
+        cpu: Some("invented processor".into()),
+        threads: 2,
+        path: Some(format!("runs/table1/{id}")),
+        reduced: !full,
+        id: id.clone(),
+    };
+    let curves = BTreeMap::from([("knn_top1".into(), knn), ("knn_top5".into(), top5)]);
+    Run { record, curves, folder: format!("table1/{id}") }
+}
+
+fn summary(points: &[Point]) -> Summary {
+    let best = points.iter().copied().reduce(|best, point| if point.value > best.value { point } else { best });
+    let (best, last) = (best.unwrap(), points.last().unwrap());
+    Summary { last: last.value, best: best.value, best_epoch: best.epoch }
+}
+
+/// Writes runs as a runner does (record.json and metrics.parquet) and gives them back.
+pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
+    for run in runs {
+        let folder = root.join(&run.folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&json(&run.record)).unwrap()).unwrap();
+        let rows: Vec<(i64, &str, &str, f64)> = run
+            .curves
+            .iter()
+            .flat_map(|(name, points)| points.iter().map(move |p| (p.epoch as i64, "test", name.as_str(), p.value)))
+            .chain(run.curves["knn_top1"].iter().map(|p| (p.epoch as i64, "train", "loss", 5.0 - p.value / 50.0)))
+            .collect();
+        let mut frame = df!(
+            "epoch" => rows.iter().map(|row| row.0).collect::<Vec<_>>(),
+            "step" => rows.iter().map(|row| row.0 * 156).collect::<Vec<_>>(),
+            "split" => rows.iter().map(|row| row.1).collect::<Vec<_>>(),
+            "name" => rows.iter().map(|row| row.2).collect::<Vec<_>>(),
+            "value" => rows.iter().map(|row| row.3).collect::<Vec<_>>(),
+            "seconds" => rows.iter().map(|row| row.0 as f64).collect::<Vec<_>>(),
+        )
+        .unwrap();
+        let file = std::fs::File::create(folder.join("metrics.parquet")).unwrap();
+        ParquetWriter::new(file).finish(&mut frame).unwrap();
+    }
+    runs.to_vec()
+}
+
+fn json(record: &RunRecord) -> serde_json::Value {
+    let metrics: serde_json::Map<String, serde_json::Value> = record
+        .metrics
+        .iter()
+        .map(|(name, metric)| {
+            let value = serde_json::json!({"last": metric.last, "best": metric.best, "best_epoch": metric.best_epoch});
+            (name.clone(), value)
+        })
+        .collect();
+    serde_json::json!({
+        "id": record.id, "suite": record.suite, "row": record.row, "method": record.method, "dataset": record.dataset,
+        "data_state": record.data_state, "profile": record.profile, "device": record.device, "seed": record.seed,
+        "epochs": record.epochs, "batch_size": record.batch_size, "train_images": record.train_images,
+        "test_images": record.test_images, "width": record.width, "model": record.model, "protocol": record.protocol,
+        "metrics": metrics, "seconds": record.seconds, "images_per_second": record.images_per_second,
+        "peak_memory_bytes": record.peak_memory_bytes, "config_hash": record.config_hash, "started": record.started,
+        "finished": record.finished, "version": record.version, "git": record.git, "rustc": record.rustc,
+        "cpu": record.cpu, "threads": record.threads, "path": record.path, "reduced": record.reduced,
+        "a_key_from_the_future": true,
+    })
+}
+
+/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure there.
+#[test]
+#[ignore = "writes pictures for a person to look at"]
+fn look() {
+    let Some(folder) = std::env::var_os("REPORT_LOOK") else { return };
+    let folder = Path::new(&folder);
+    for (name, runs) in [
+        ("quick", quick_runs(&[0])),
+        ("quick3", quick_runs(&[0, 1, 2])),
+        ("full", full_runs(&[0])),
+        ("full3", full_runs(&[0, 1, 2])),
+    ] {
+        crate::write_report("table1", &runs, &folder.join(name)).unwrap();
+    }
+    let shade = |label: u32, variant: u32| crate::gallery::Picture {
+        width: 32,
+        height: 32,
+        pixels: (0..32 * 32)
+            .flat_map(|pixel: u32| {
+                let (x, y) = (pixel % 32, pixel / 32);
+                let ring = ((x as i32 - 16).pow(2) + (y as i32 - 16).pow(2)) as u32 / (6 + variant);
+                [(ring * 20 + label * 60) as u8, (x * 8 + variant * 20) as u8, (y * 4 + label * 30) as u8]
+            })
+            .collect(),
+        label,
+    };
+    let classes = ["airplane", "automobile", "bird", "cat", "American_Crow"].map(str::to_owned).to_vec();
+    let query = |label: u32| crate::gallery::Query {
+        picture: shade(label, 0),
+        neighbors: (1..=5).map(|n| (shade(if n % 3 == 0 { 4 - label } else { label }, n), 1.0 - n as f32 * 0.07)).collect(),
+    };
+    let gallery = crate::gallery::Gallery {
+        title: "InvaSpread after 10 epochs, invented pictures".into(),
+        classes,
+        queries: (0..4).map(query).collect(),
+    };
+    fs::write(folder.join("gallery.png"), crate::gallery::draw_gallery(&gallery).unwrap()).unwrap();
+}

@@ -1,0 +1,223 @@
+//! Retrieved neighbours as a picture: one row a query, the query at the left, its nearest neighbours in order, framed
+//! green where the class is the query's and red where it is not.
+//!
+//! Takes plain pixels and labels, so that a demo and the paper's Figure 4 can be drawn from any dataset. Small images
+//! are enlarged by whole factors without smoothing, so that what the network saw is what is shown; large ones are
+//! reduced with a Lanczos filter.
+
+use image::imageops::{self, FilterType};
+use image::{Rgb, RgbImage};
+use plotters::prelude::RGBColor;
+
+use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterise, text_width};
+use crate::error::ReportError;
+
+const FIGURE: &str = "the gallery of neighbours";
+/// Okabe and Ito's green and vermillion, which colour-blind eyes tell apart; the mark (✓ or ✗) says the same again.
+const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);
+const WRONG: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+/// All lengths are SVG pixels; the picture has twice as many.
+const IMAGE: f64 = 96.0;
+const FRAME: f64 = 3.0;
+const GAP: f64 = 8.0;
+const MARGIN: f64 = 16.0;
+const QUERY_GAP: f64 = 22.0;
+const TEXT: f64 = 10.5;
+
+/// One picture and its class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// RGB, height x width x 3, row by row.
+    pub pixels: Vec<u8>,
+    /// Index into [`Gallery::classes`].
+    pub label: u32,
+}
+
+/// A query and what was retrieved for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// What was asked.
+    pub picture: Picture,
+    /// What was found and its cosine similarity, nearest first.
+    pub neighbors: Vec<(Picture, f32)>,
+}
+
+/// What to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gallery {
+    /// One line above the pictures, such as "InvaSpread, epoch 10, synthetic images".
+    pub title: String,
+    /// Class names by label; a label without a name is shown as its number.
+    pub classes: Vec<String>,
+    /// One row each.
+    pub queries: Vec<Query>,
+}
+
+/// Draws a gallery as PNG.
+///
+/// # Errors
+/// There is no query, or a picture's pixels do not fit its size.
+pub fn draw_gallery(gallery: &Gallery) -> Result<Vec<u8>, ReportError> {
+    png(FIGURE, &picture(gallery)?)
+}
+
+fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
+    if gallery.queries.is_empty() {
+        return Err(ReportError::EmptyGallery);
+    }
+    let most = gallery.queries.iter().map(|query| query.neighbors.len()).max().unwrap_or(0);
+    let top = MARGIN + 44.0;
+    let row_height = IMAGE + 2.0 * FRAME + 16.0 + GAP;
+    let column = |place: usize| match place {
+        0 => MARGIN,
+        place => MARGIN + IMAGE + 2.0 * FRAME + QUERY_GAP + (place - 1) as f64 * (IMAGE + 2.0 * FRAME + GAP),
+    };
+    let natural = column(most + 1) - if most == 0 { QUERY_GAP } else { GAP } + MARGIN;
+    let width = natural.max(text_width(&gallery.title, 13.0) + 2.0 * MARGIN);
+    let height = top + gallery.queries.len() as f64 * row_height + MARGIN / 2.0;
+
+    let svg = draw(FIGURE, &gallery.title, (width, height.ceil()), |pen| {
+        pen.text((MARGIN, MARGIN + 6.0), &gallery.title, Face::new(13.0, Anchor::Start).bold(true));
+        let head = Face::new(TEXT, Anchor::Start).color(MUTED);
+        pen.text((column(0), top - 10.0), "query", head);
+        if most > 0 {
+            pen.text((column(1), top - 10.0), "nearest neighbours, cosine similarity", head);
+        }
+        for (row, query) in gallery.queries.iter().enumerate() {
+            let y = top + row as f64 * row_height;
+            let under = y + IMAGE + 2.0 * FRAME + 9.0;
+            let middle = |place| column(place) + IMAGE / 2.0 + FRAME;
+            let name = Face::new(TEXT, Anchor::Middle);
+            pen.rectangle((column(0), y), (IMAGE + 2.0 * FRAME, IMAGE + 2.0 * FRAME), INK);
+            pen.text((middle(0), under), &shortened(&gallery.class(query.picture.label)), name.bold(true));
+            for (place, (neighbor, similarity)) in query.neighbors.iter().enumerate() {
+                let right = neighbor.label == query.picture.label;
+                let (color, mark) = if right { (RIGHT, '✓') } else { (WRONG, '✗') };
+                let x = column(place + 1);
+                pen.rectangle((x, y), (IMAGE + 2.0 * FRAME, IMAGE + 2.0 * FRAME), color);
+                let class = shortened(&gallery.class(neighbor.label));
+                let text = format!("{mark} {class} {similarity:.2}").replace('-', "−");
+                pen.text((middle(place + 1), under), &text, name.color(color));
+            }
+        }
+    })?;
+    let mut canvas = rasterise(FIGURE, &svg)?;
+    for (row, query) in gallery.queries.iter().enumerate() {
+        let y = top + row as f64 * row_height + FRAME;
+        let pictures = std::iter::once(&query.picture).chain(query.neighbors.iter().map(|(picture, _)| picture));
+        for (place, picture) in pictures.enumerate() {
+            let what = if place == 0 { format!("query {row}") } else { format!("query {row}, neighbour {place}") };
+            let enlarged = fitted(picture, what)?;
+            let (x, y) = ((column(place) + FRAME) * 2.0, y * 2.0);
+            imageops::replace(&mut canvas, &enlarged, x.round() as i64, y.round() as i64);
+        }
+    }
+    Ok(canvas)
+}
+
+impl Gallery {
+    fn class(&self, label: u32) -> String {
+        self.classes.get(label as usize).cloned().unwrap_or_else(|| format!("class {label}"))
+    }
+}
+
+/// Class names must not run into each other under neighbouring pictures.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 11;
+    if name.chars().count() <= MOST {
+        return name.to_owned();
+    }
+    name.chars().take(MOST - 1).chain(['…']).collect()
+}
+
+/// A picture as a square of `2 * IMAGE` pixels, its shape kept, white around it where it is not square.
+fn fitted(picture: &Picture, what: String) -> Result<RgbImage, ReportError> {
+    let side = (IMAGE * 2.0) as u32;
+    let (width, height) = (picture.width, picture.height);
+    let wrong = |expected| ReportError::Pixels { what, found: picture.pixels.len(), width, height, expected };
+    let expected = width * height * 3;
+    if picture.pixels.len() != expected || expected == 0 {
+        return Err(wrong(expected));
+    }
+    let Some(source) = RgbImage::from_raw(width as u32, height as u32, picture.pixels.clone()) else {
+        return Err(wrong(expected));
+    };
+    let longer = source.width().max(source.height());
+    let (scaled_width, scaled_height, filter) = if longer <= side / 2 {
+        // Whole factors keep every pixel the same size.
+        let factor = side / longer;
+        (source.width() * factor, source.height() * factor, FilterType::Nearest)
+    } else {
+        let scaled = |length: u32| (f64::from(length) * f64::from(side) / f64::from(longer)).round().max(1.0) as u32;
+        (scaled(source.width()), scaled(source.height()), FilterType::Lanczos3)
+    };
+    let scaled = imageops::resize(&source, scaled_width, scaled_height, filter);
+    let mut square = RgbImage::from_pixel(side, side, Rgb([255; 3]));
+    let (x, y) = ((side - scaled_width) / 2, (side - scaled_height) / 2);
+    imageops::replace(&mut square, &scaled, i64::from(x), i64::from(y));
+    Ok(square)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn plain(color: [u8; 3], label: u32) -> Picture {
+        Picture { width: 32, height: 32, pixels: color.repeat(32 * 32), label }
+    }
+
+    fn two_neighbors() -> Gallery {
+        Gallery {
+            title: "Invented colours".into(),
+            classes: vec!["blue".into(), "a class of a very long name".into()],
+            queries: vec![Query {
+                picture: plain([0, 0, 250], 0),
+                neighbors: vec![(plain([10, 20, 200], 0), 0.97), (plain([200, 200, 0], 1), -0.25)],
+            }],
+        }
+    }
+
+    fn has(picture: &RgbImage, color: RGBColor) -> usize {
+        picture.pixels().filter(|pixel| pixel.0 == [color.0, color.1, color.2]).count()
+    }
+
+    #[test]
+    fn right_and_wrong_neighbors_are_framed_in_their_colours() {
+        let both = picture(&two_neighbors()).unwrap();
+        // A frame of 6 pixels around 192: 204^2 - 192^2.
+        let frame = 204 * 204 - 192 * 192;
+        assert!(has(&both, RIGHT) >= frame && has(&both, WRONG) >= frame);
+        let mut gallery = two_neighbors();
+        gallery.queries[0].neighbors.truncate(1);
+        let one = picture(&gallery).unwrap();
+        assert_eq!(has(&one, WRONG), 0);
+        assert!(has(&one, RIGHT) >= frame);
+    }
+
+    #[test]
+    fn every_pixel_of_a_small_picture_becomes_an_equal_square() {
+        let mut query = plain([7, 7, 7], 0);
+        query.pixels[..3].copy_from_slice(&[1, 2, 3]);
+        let square = fitted(&query, String::new()).unwrap();
+        assert_eq!(square.dimensions(), (192, 192));
+        assert_eq!(square.pixels().filter(|pixel| pixel.0 == [1, 2, 3]).count(), 36);
+        let wide = Picture { width: 400, height: 200, pixels: [9, 9, 9].repeat(80_000), label: 0 };
+        let square = fitted(&wide, String::new()).unwrap();
+        assert_eq!(square.pixels().filter(|pixel| pixel.0 == [9, 9, 9]).count(), 192 * 96);
+    }
+
+    #[test]
+    fn wrong_sizes_and_empty_galleries_are_errors() {
+        let mut gallery = two_neighbors();
+        gallery.queries[0].neighbors[1].0.pixels.pop();
+        let error = draw_gallery(&gallery).unwrap_err().to_string();
+        assert!(error.contains("query 0, neighbour 2") && error.contains("3071") && error.contains("3072"), "{error}");
+        gallery.queries.clear();
+        assert!(matches!(draw_gallery(&gallery), Err(ReportError::EmptyGallery)));
+    }
+}

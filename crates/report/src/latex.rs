@@ -1,0 +1,124 @@
+//! `table.tex`: the table for a paper, in booktabs style, one `tabular` a setting.
+
+use std::fmt::Write as _;
+
+use crate::caption;
+use crate::names::{metric_label, row_label, suite_label};
+use crate::paper;
+use crate::records::Run;
+use crate::table::{Line, Table};
+
+/// The LaTeX source; needs `\usepackage{booktabs}`.
+pub(crate) fn tables(table: &Table, runs: &[Run]) -> String {
+    let mut text = String::from("% Made by `invaspread report` from run records; needs \\usepackage{booktabs}.\n");
+    for setting in 0..table.settings.len() {
+        tabular(&mut text, table, setting, runs);
+    }
+    text
+}
+
+fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
+    let found = &table.settings[setting];
+    let of_setting = table.runs_of(setting, runs);
+    let metrics: Vec<&str> =
+        table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")).collect();
+    let printed = |metric: &str| table.lines.iter().any(|line| line.metric == metric && line.paper.is_some());
+    // Metrics that the paper prints; those alone belong beside it. A suite of our own shows what it has.
+    let shown: Vec<&str> = match metrics.iter().copied().filter(|metric| printed(metric)).collect::<Vec<_>>() {
+        none if none.is_empty() => metrics,
+        some => some,
+    };
+    let beside_paper = shown.iter().any(|metric| printed(metric));
+    let columns = if beside_paper { 4 } else { 2 };
+
+    let title = paper::table_of_suite(&table.suite).map_or(String::new(), |printed| format!(": {}", printed.title));
+    let reduced = if found.reduced {
+        " Reduced run: smaller than the paper's recipe, so the differences are not comparable."
+    } else {
+        ""
+    };
+    let caption = format!(
+        "{}{title}.{reduced} Measured: {}, {}, {}, {}. Last: after the last epoch; best: the best epoch.",
+        suite_label(&table.suite),
+        caption::setting(found),
+        caption::data(found),
+        caption::recipe(&of_setting).0,
+        caption::seeds(&of_setting),
+    );
+    let mut put = |line: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    put("\n\\begin{table}\n  \\centering");
+    put(&format!("  \\caption{{{}}}", escaped(&caption)));
+    put(&format!("  \\begin{{tabular}}{{lr{}}}", "r".repeat(columns * shown.len())));
+    put("    \\toprule");
+    let groups: Vec<String> = shown
+        .iter()
+        .map(|metric| format!("\\multicolumn{{{columns}}}{{c}}{{{}}}", escaped(&metric_label(metric))))
+        .collect();
+    put(&format!("    & & {} \\\\", groups.join(" & ")));
+    for place in 0..shown.len() {
+        put(&format!("    \\cmidrule(lr){{{}-{}}}", 3 + place * columns, 2 + (place + 1) * columns));
+    }
+    let difference = if found.reduced { "Diff.\\ (n/c)" } else { "Diff." };
+    let heads = if beside_paper { format!("Last & Best & Paper & {difference}") } else { "Last & Best".to_owned() };
+    put(&format!("    Method & Seeds & {} \\\\", vec![heads; shown.len()].join(" & ")));
+    put("    \\midrule");
+    for row in table.rows(setting) {
+        let lines: Vec<Option<&Line>> = shown.iter().map(|metric| table.line(setting, row, metric)).collect();
+        let seeds = lines.iter().flatten().map(|line| line.n).max().unwrap_or(0);
+        let cells: Vec<String> = lines.iter().map(|line| cells(*line, beside_paper)).collect();
+        put(&format!("    {} & {seeds} & {} \\\\", escaped(&row_label(row)), cells.join(" & ")));
+    }
+    put("    \\bottomrule\n  \\end{tabular}\n\\end{table}");
+}
+
+fn cells(line: Option<&Line>, beside_paper: bool) -> String {
+    let number = |value: Option<f64>| value.map_or("--".to_owned(), |value| format!("{value:.1}"));
+    let last = line.map_or("--".to_owned(), |line| match (line.mean, line.std) {
+        (Some(mean), Some(std)) => format!("${mean:.1} \\pm {std:.1}$"),
+        (mean, _) => number(mean),
+    });
+    let mut cells = vec![last, number(line.and_then(|line| line.best_mean))];
+    if beside_paper {
+        cells.push(number(line.and_then(|line| line.paper)));
+        let difference = line.and_then(|line| line.difference);
+        cells.push(difference.map_or("--".to_owned(), |difference| format!("${difference:+.1}$")));
+    }
+    cells.join(" & ")
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '%' | '&' | '_' | '#' | '$' | '{' | '}' => escaped.extend(['\\', letter]),
+            '\\' => escaped.push_str("\\textbackslash{}"),
+            '~' => escaped.push_str("\\textasciitilde{}"),
+            '^' => escaped.push_str("\\textasciicircum{}"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn tex_of_a_reduced_run_and_of_three_seeds() {
+        let quick = fake::quick_runs(&[0]);
+        insta::assert_snapshot!("table_tex_reduced", tables(&Table::new("table1", &quick).unwrap(), &quick));
+        let full = fake::full_runs(&[0, 1, 2]);
+        insta::assert_snapshot!("table_tex_full", tables(&Table::new("table1", &full).unwrap(), &full));
+    }
+
+    #[test]
+    fn nothing_that_tex_reads_as_a_command_slips_through() {
+        assert_eq!(escaped("a_b 5% {x} \\ ~"), "a\\_b 5\\% \\{x\\} \\textbackslash{} \\textasciitilde{}");
+    }
+}

@@ -1,0 +1,391 @@
+//! `report.md`: what was run, what came out, how it stands to the paper, and which runs each number comes from.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::caption;
+use crate::names::{duration, metric_label, row_label, suite_label, thousands};
+use crate::order;
+use crate::paper;
+use crate::records::Run;
+use crate::table::{Line, Setting, Table, is_trained};
+
+/// The picture files of one setting, by file name, where they were drawn.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pictures {
+    pub(crate) curves: Option<String>,
+    pub(crate) chart: Option<String>,
+}
+
+/// The whole report. `pictures` has one entry a setting.
+pub(crate) fn report(table: &Table, runs: &[Run], pictures: &[Pictures]) -> String {
+    let mut text = String::new();
+    heading(&mut text, table);
+    for (setting, pictures) in pictures.iter().enumerate() {
+        section(&mut text, table, setting, runs, pictures);
+    }
+    again(&mut text, table, runs);
+    text
+}
+
+fn heading(text: &mut String, table: &Table) {
+    let printed = paper::table_of_suite(&table.suite);
+    let title = printed.map_or(String::new(), |printed| format!(": {}", printed.title));
+    let all_reduced = table.settings.iter().all(|setting| setting.reduced);
+    let reduced = if all_reduced { " (reduced run)" } else { "" };
+    line(text, &format!("# {}{title}{reduced}\n", suite_label(&table.suite)));
+    line(
+        text,
+        "Made by `invaspread report` from run records alone; every measured number is traced to its runs below.\n",
+    );
+    if all_reduced {
+        line(
+            text,
+            "> **Reduced.** These runs are smaller than the paper's recipe (fewer epochs, images or channels), so their level is not\n\
+             > the paper's. The differences are shown, but are not comparable; what can be read is the order of the rows.\n",
+        );
+    }
+    if table.settings.iter().any(|setting| setting.data_state == "unverified") {
+        line(text, "> **Unverified data.** The checksum of the dataset's files was not the official one.\n");
+    }
+    if table.settings.iter().any(|setting| setting.data_state == "generated") {
+        line(text, "> **Generated data.** Results on generated images say nothing about the paper's datasets.\n");
+    }
+    if table.settings.len() > 1 {
+        line(text, "Runs of different settings are kept apart, one section each:\n");
+        for setting in &table.settings {
+            line(text, &format!("- {}", section_title(setting)));
+        }
+        text.push('\n');
+    }
+}
+
+fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictures: &Pictures) {
+    let of_setting = table.runs_of(setting, runs);
+    line(text, &format!("## {}\n", capitalised(&section_title(&table.settings[setting]))));
+    what_was_run(text, &of_setting);
+    results(text, table, setting);
+    if let Some(chart) = &pictures.chart {
+        line(text, &format!("![The table as a chart]({chart}.png)\n\n[SVG]({chart}.svg)\n"));
+    }
+    learning_speed(text, table, setting, pictures);
+    order_of_rows(text, table, setting, &of_setting);
+    records(text, table, setting, &of_setting);
+}
+
+fn section_title(setting: &Setting) -> String {
+    format!("{}, {}", caption::setting(setting), caption::data(setting))
+}
+
+fn what_was_run(text: &mut String, runs: &[&Run]) {
+    let distinct = |of: &dyn Fn(&Run) -> Option<String>| -> String {
+        let values: BTreeSet<String> = runs.iter().filter_map(|run| of(run)).collect();
+        if values.is_empty() { "not recorded".into() } else { values.into_iter().collect::<Vec<_>>().join("; ") }
+    };
+    let (shared, others) = caption::recipe(runs);
+    let seconds: f64 = runs.iter().map(|run| run.record.seconds).sum();
+    let memory = runs.iter().filter_map(|run| run.record.peak_memory_bytes).max();
+    line(text, "| | |\n|---|---|");
+    let mut entry = |name: &str, value: &str| line(text, &format!("| {name} | {value} |"));
+    entry("Recipe", &shared);
+    for other in others {
+        entry("Run otherwise", &other);
+    }
+    entry("Test images", &distinct(&|run| Some(thousands(run.record.test_images))));
+    entry("Runs", &format!("{}, {}", runs.len(), caption::seeds(runs)));
+    entry(
+        "Program",
+        &distinct(&|run| {
+            let git = run.record.git.as_ref().map(|git| format!(", source {git}")).unwrap_or_default();
+            Some(format!("{}{git}", run.record.version))
+        }),
+    );
+    entry("Compiler", &distinct(&|run| run.record.rustc.clone()));
+    entry("Processor", &distinct(&|run| run.record.cpu.clone()));
+    entry("Threads", &distinct(&|run| Some(run.record.threads.to_string())));
+    entry("Time", &format!("{} in all", duration(seconds)));
+    if let Some(memory) = memory {
+        entry("Memory", &format!("{} MiB at most", thousands(memory >> 20)));
+    }
+    text.push('\n');
+}
+
+fn results(text: &mut String, table: &Table, setting: usize) {
+    let reduced = table.settings[setting].reduced;
+    for metric in table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")) {
+        let lines: Vec<&Line> =
+            table.rows(setting).into_iter().filter_map(|row| table.line(setting, row, metric)).collect();
+        let in_paper = lines.iter().any(|line| line.paper.is_some());
+        let mut heads = vec!["Row", "Seeds", "**Last epoch**", "Best epoch"];
+        if in_paper {
+            heads.push("Paper");
+            heads.push(if reduced { "Difference (reduced: not comparable)" } else { "Difference" });
+        }
+        line(text, &format!("**{}**\n", metric_label(metric)));
+        line(text, &format!("| {} |", heads.join(" | ")));
+        line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
+        for measured in lines {
+            let mut cells = vec![
+                row_label(&measured.row),
+                measured.n.to_string(),
+                mean_and_std(measured),
+                number(measured.best_mean),
+            ];
+            if in_paper {
+                cells.push(number(measured.paper));
+                cells.push(signed(measured.difference));
+            }
+            line(text, &format!("| {} |", cells.join(" | ")));
+        }
+        text.push('\n');
+    }
+    line(
+        text,
+        "Last epoch: the value after the last epoch, which is the result. Best epoch: the largest over epochs, chosen on the\n\
+         test images, so it flatters. Mean over seeds, ± one standard deviation (n − 1) where there are several.\n",
+    );
+    let measured: BTreeSet<&str> = table.rows(setting).into_iter().collect();
+    let printed = paper::table_of_suite(&table.suite).map_or(&[][..], |printed| &printed.rows[..]);
+    let absent: Vec<String> = printed
+        .iter()
+        .filter(|row| !row.quoted && !measured.contains(row.key.as_str()))
+        .map(|row| row_label(&row.key))
+        .collect();
+    if !absent.is_empty() {
+        line(text, &format!("Rows of the paper's table that were not run: {}.\n", absent.join(", ")));
+    }
+}
+
+fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &Pictures) {
+    let metrics = table.metrics(setting);
+    let thresholds: Vec<&str> = metrics.into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
+    if thresholds.is_empty() && pictures.curves.is_none() {
+        return;
+    }
+    line(text, "### Learning speed\n");
+    if let Some(curves) = &pictures.curves {
+        line(text, &format!("![Learning curves]({curves}.png)\n\n[SVG]({curves}.svg)\n"));
+    }
+    if thresholds.is_empty() {
+        return;
+    }
+    let on_paper = table.settings[setting].dataset == "cifar10";
+    let mut heads = vec!["Row".to_owned()];
+    for metric in &thresholds {
+        heads.push(metric_label(metric));
+        if on_paper {
+            heads.push("Paper's curve".into());
+        }
+        if *metric == "epochs_to_60" && on_paper {
+            heads.push("Paper's text".into());
+        }
+    }
+    line(text, &format!("| {} |", heads.join(" | ")));
+    line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
+    for row in table.rows(setting) {
+        let mut cells = vec![row_label(row)];
+        for metric in &thresholds {
+            let Some(measured) = table.line(setting, row, metric) else { continue };
+            cells.push(measured.mean.map_or("not reached".to_owned(), |mean| match measured.std {
+                Some(std) => format!("{mean:.1} ± {std:.1}"),
+                None => format!("{mean:.0}"),
+            }));
+            let threshold = metric.trim_start_matches("epochs_to_").parse().unwrap_or(f64::INFINITY);
+            if on_paper {
+                let curve = paper::curve_epochs_to(row, threshold);
+                cells.push(curve.map_or("–".to_owned(), |epoch| epoch.to_string()));
+            }
+            if *metric == "epochs_to_60" && on_paper {
+                cells.push(measured.paper.map_or("–".to_owned(), |epoch| format!("{epoch:.0}")));
+            }
+        }
+        if cells.len() == heads.len() {
+            line(text, &format!("| {} |", cells.join(" | ")));
+        }
+    }
+    line(
+        text,
+        "\nThe first epoch after which kNN accuracy is at or above the threshold; an untrained network is left out. With several\n\
+         seeds, \"not reached\" means not by every one.",
+    );
+    if on_paper {
+        line(
+            text,
+            "The paper's own curve and its text disagree (InvaSpread: epoch 6 drawn, 2 written), so both are given; its epochs\n\
+             are of all 50,000 images.",
+        );
+    }
+    text.push('\n');
+}
+
+fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
+    let images = runs.iter().map(|run| run.record.test_images).min();
+    let order = order::compare(table, setting, images);
+    if order.pairs == 0 {
+        return;
+    }
+    line(text, "### Order of the rows, compared with the paper's\n");
+    let inverted = order.inversions.len();
+    if inverted == 0 {
+        line(text, &format!("All {} pairs of rows stand in the paper's order.\n", order.pairs));
+        return;
+    }
+    let noise = order.inversions.iter().filter(|inversion| inversion.within_noise()).count();
+    line(
+        text,
+        &format!(
+            "{} of {} pairs of rows stand in the paper's order; {inverted} {} inverted, {noise} of them by no more than chance explains\n\
+             (95% interval of the difference, given {} test images).\n",
+            order.pairs - inverted,
+            order.pairs,
+            if inverted == 1 { "is" } else { "are" },
+            images.map_or_else(|| "the".to_owned(), thousands),
+        ),
+    );
+    line(text, "| Paper ranks | above | Measured | against | The other way by | |\n|---|---|---:|---:|---:|---|");
+    for inversion in &order.inversions {
+        let side = |side: &order::Side| format!("{} ({:.1})", row_label(&side.row), side.paper);
+        let margin = inversion.margin.map_or(String::new(), |margin| format!(" (±{margin:.1})"));
+        line(
+            text,
+            &format!(
+                "| {} | {} | {:.1} | {:.1} | {:.1}{margin} | {} |",
+                side(&inversion.paper_higher),
+                side(&inversion.paper_lower),
+                inversion.paper_higher.measured,
+                inversion.paper_lower.measured,
+                inversion.gap(),
+                if inversion.within_noise() { "within chance" } else { "" },
+            ),
+        );
+    }
+    text.push('\n');
+}
+
+fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
+    line(text, "### Run records\n");
+    let metric = table.main_metric(setting);
+    let recorded = crate::names::recorded_metric(metric);
+    line(
+        text,
+        &format!(
+            "| Row | Seed | {} last | best (at epoch) | Time | Images/s | Configuration | Record |\n|---|---:|---:|---:|---:|---:|---|---|",
+            metric_label(metric)
+        ),
+    );
+    for run in runs {
+        let record = &run.record;
+        let summary = record.metrics.get(recorded);
+        let speed = record.images_per_second.filter(|_| is_trained(run));
+        line(
+            text,
+            &format!(
+                "| {} | {} | {} | {} | {} | {} | `{}` | `{}/record.json` |",
+                row_label(&record.row),
+                record.seed,
+                number(summary.map(|summary| summary.last)),
+                summary.map_or("–".to_owned(), |summary| format!("{:.1} ({})", summary.best, summary.best_epoch)),
+                duration(record.seconds),
+                speed.map_or("–".to_owned(), |speed| thousands(speed.round() as u64)),
+                record.config_hash,
+                run.record.path.as_deref().unwrap_or(&run.folder).trim_end_matches('/'),
+            ),
+        );
+    }
+    text.push('\n');
+}
+
+fn again(text: &mut String, table: &Table, runs: &[Run]) {
+    if !table.left_out.is_empty() {
+        line(text, "## Left out\n");
+        line(text, "Runs of the same row and setting under an older configuration; they enter no number above:\n");
+        for folder in &table.left_out {
+            line(text, &format!("- `{folder}`"));
+        }
+        text.push('\n');
+    }
+    line(text, "## Again\n");
+    line(text, "```sh");
+    let mut commands: Vec<String> = Vec::new();
+    for (setting, found) in table.settings.iter().enumerate() {
+        let seeds: BTreeSet<u64> = table.runs_of(setting, runs).iter().map(|run| run.record.seed).collect();
+        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        let seeds = if seeds == ["0"] { String::new() } else { format!(" seed={}", seeds.join(",")) };
+        commands.push(format!(
+            "invaspread reproduce {} --profile {} device={}{seeds}",
+            table.suite, found.profile, found.device
+        ));
+    }
+    commands.dedup();
+    for command in commands {
+        line(text, &command);
+    }
+    line(text, &format!("invaspread report {}", table.suite));
+    line(text, "```\n");
+    line(
+        text,
+        "Runs that are already done are not run again. The numbers of this page in long form: [table.csv](table.csv),\n\
+         [table.parquet](table.parquet), [table.tex](table.tex).",
+    );
+}
+
+fn mean_and_std(measured: &Line) -> String {
+    match (measured.mean, measured.std) {
+        (Some(mean), Some(std)) => format!("**{mean:.1}** ± {std:.1}"),
+        (Some(mean), None) => format!("**{mean:.1}**"),
+        _ => "–".to_owned(),
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.1}"))
+}
+
+fn signed(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:+.1}").replace('-', "−"))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn line(text: &mut String, content: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{content}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake;
+
+    fn of(runs: &[Run]) -> String {
+        let table = Table::new("table1", runs).unwrap();
+        let pictures = Pictures { curves: Some("curves".into()), chart: Some("table1".into()) };
+        report(&table, runs, &vec![pictures; table.settings.len()])
+    }
+
+    #[test]
+    fn a_reduced_report() {
+        insta::assert_snapshot!("report_reduced", of(&fake::quick_runs(&[0])));
+    }
+
+    #[test]
+    fn a_full_report_over_three_seeds() {
+        insta::assert_snapshot!("report_full", of(&fake::full_runs(&[0, 1, 2])));
+    }
+
+    #[test]
+    fn settings_get_a_section_each_and_absent_rows_are_named() {
+        let mut runs = fake::quick_runs(&[0]);
+        runs.retain(|run| run.record.row != "nce");
+        runs.extend(fake::full_runs(&[0]));
+        let text = of(&runs);
+        assert!(text.contains("# Table 1: kNN accuracy on CIFAR-10\n"), "a mixed report is not reduced as a whole");
+        assert!(text.contains("## Profile paper on cpu, CIFAR-10 (verified)"));
+        assert!(text.contains("## Profile quick (reduced) on cpu, CIFAR-10 (verified)"));
+        assert!(text.contains("Rows of the paper's table that were not run: NCE."));
+    }
+}

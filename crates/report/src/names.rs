@@ -1,0 +1,123 @@
+//! How keys are written for readers: rows, metrics, devices.
+
+/// A row of the paper's tables by its key, as the paper calls it.
+pub(crate) fn row_label(key: &str) -> String {
+    let known = match key {
+        "random" => "RandomCNN",
+        "deepcluster" => "DeepCluster",
+        "deepcluster_10" => "DeepCluster (10)",
+        "deepcluster_1000" => "DeepCluster (1000)",
+        "deepcluster_100_5k" => "DeepCluster (100), 5k images",
+        "exemplar" => "Exemplar",
+        "npsoftmax" => "NPSoftmax",
+        "npsoftmax_5k" => "NPSoftmax, 5k images",
+        "nce" => "NCE",
+        "nce_5k" => "NCE, 5k images",
+        "triplet" => "Triplet",
+        "triplet_hard" => "Triplet (hard)",
+        "invaspread" => "InvaSpread",
+        "invaspread_5k" => "InvaSpread, 5k images",
+        "invaspread_105k" => "InvaSpread, 105k images",
+        "initial" => "Initial network",
+        "mom" => "MOM",
+        other => return sentence(other),
+    };
+    known.to_owned()
+}
+
+/// What a metric is called at the head of a column.
+pub(crate) fn metric_label(metric: &str) -> String {
+    match metric {
+        "knn" => "kNN top-1 (%)".to_owned(),
+        "knn_top5" => "kNN top-5 (%)".to_owned(),
+        "linear" => "Linear (%)".to_owned(),
+        "nmi" => "NMI (%)".to_owned(),
+        other => match (other.strip_prefix("epochs_to_"), other.strip_prefix('r')) {
+            (Some(threshold), _) => format!("Epochs to {threshold}%"),
+            (None, Some(k)) if k.parse::<u32>().is_ok() => format!("R@{k} (%)"),
+            _ => sentence(other),
+        },
+    }
+}
+
+/// The name under which the paper's tables list a metric that a run records.
+pub(crate) fn paper_metric(recorded: &str) -> &str {
+    match recorded {
+        "knn_top1" => "knn",
+        other => other,
+    }
+}
+
+/// The name under which a run records a metric of the paper's tables.
+pub(crate) fn recorded_metric(paper: &str) -> &str {
+    match paper {
+        "knn" => "knn_top1",
+        other => other,
+    }
+}
+
+/// `table1` as "Table 1", `figure3` as "Figure 3", any other suite as it is.
+pub(crate) fn suite_label(suite: &str) -> String {
+    for (prefix, label) in [("table", "Table"), ("figure", "Figure")] {
+        if let Some(number) = suite.strip_prefix(prefix)
+            && number.parse::<u32>().is_ok()
+        {
+            return format!("{label} {number}");
+        }
+    }
+    suite.to_owned()
+}
+
+/// 10000 as "10,000".
+pub(crate) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Seconds as "48 s", "12 min", "3 h 05 min".
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.round().max(0.0) as u64;
+    match whole {
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min", (whole + 30) / 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn sentence(key: &str) -> String {
+    let spaced = key.replace('_', " ");
+    let mut letters = spaced.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!(thousands(7), "7");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(10_000), "10,000");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(duration(47.6), "48 s");
+        assert_eq!(duration(740.0), "12 min");
+        assert_eq!(duration(3.0 * 3600.0 + 299.0), "3 h 04 min");
+    }
+
+    #[test]
+    fn keys_become_labels() {
+        assert_eq!(row_label("without_flip"), "Without flip");
+        assert_eq!(metric_label("r10"), "R@10 (%)");
+        assert_eq!(metric_label("epochs_to_60"), "Epochs to 60%");
+        assert_eq!(suite_label("table1"), "Table 1");
+        assert_eq!(suite_label("tablecloth"), "tablecloth");
+    }
+}

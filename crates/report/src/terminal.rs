@@ -1,0 +1,82 @@
+//! The table for a terminal, shown at the end of a suite.
+
+use comfy_table::{CellAlignment, Table as Grid, presets};
+
+use crate::caption;
+use crate::names::{metric_label, row_label, suite_label};
+use crate::records::Run;
+use crate::table::Table;
+
+/// One grid a setting, without colours, ready to print.
+pub fn terminal_table(table: &Table, runs: &[Run]) -> String {
+    let sections: Vec<String> = (0..table.settings.len()).map(|setting| section(table, setting, runs)).collect();
+    sections.join("\n\n")
+}
+
+fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
+    let found = &table.settings[setting];
+    let main = table.main_metric(setting);
+    let thresholds: Vec<&str> =
+        table.metrics(setting).into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
+    let in_paper = table.rows(setting).iter().any(|row| table.line(setting, row, main).is_some_and(|l| l.paper.is_some()));
+    let mut heads = vec!["".to_owned(), "seeds".into(), "last epoch".into(), "best epoch".into()];
+    if in_paper {
+        heads.extend(["paper".into(), if found.reduced { "difference*" } else { "difference" }.into()]);
+    }
+    heads.extend(thresholds.iter().map(|metric| metric_label(metric).to_lowercase()));
+
+    let mut grid = Grid::new();
+    grid.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    grid.set_header(heads);
+    for row in table.rows(setting) {
+        let Some(line) = table.line(setting, row, main) else { continue };
+        let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.1}"));
+        let last = match (line.mean, line.std) {
+            (Some(mean), Some(std)) => format!("{mean:.1} ± {std:.1}"),
+            (mean, _) => number(mean),
+        };
+        let mut cells = vec![row_label(row), line.n.to_string(), last, number(line.best_mean)];
+        if in_paper {
+            cells.push(number(line.paper));
+            cells.push(line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}")));
+        }
+        for metric in &thresholds {
+            cells.push(table.line(setting, row, metric).map_or("–".to_owned(), |line| {
+                line.mean.map_or("not reached".to_owned(), |epoch| format!("{epoch:.0}"))
+            }));
+        }
+        grid.add_row(cells);
+    }
+    for column in grid.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+
+    let of_setting = table.runs_of(setting, runs);
+    let mut text = format!(
+        "{}, {}: {}, {}\n{}, {}\n{}",
+        suite_label(&table.suite),
+        metric_label(main),
+        caption::setting(found),
+        caption::data(found),
+        caption::recipe(&of_setting).0,
+        caption::seeds(&of_setting),
+        grid.trim_fmt(),
+    );
+    if found.reduced && in_paper {
+        text.push_str("\n* reduced run: smaller than the paper's recipe, so not comparable with its numbers");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn the_table_at_the_end_of_a_suite() {
+        let runs = fake::quick_runs(&[0]);
+        insta::assert_snapshot!("terminal", terminal_table(&Table::new("table1", &runs).unwrap(), &runs));
+    }
+}

@@ -1,0 +1,156 @@
+//! Writes a suite's report: every file to a temporary name beside its place, flushed, then renamed, so that a reader
+//! never meets half a file.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::bars;
+use crate::curves::{self, Figure};
+use crate::error::ReportError;
+use crate::latex;
+use crate::markdown::{self, Pictures};
+use crate::records::Run;
+use crate::table::{Setting, Table};
+use crate::terminal::terminal_table;
+
+/// What was written, and the table for the terminal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// `report.md`.
+    pub report: PathBuf,
+    /// Every file, `report.md` first.
+    pub files: Vec<PathBuf>,
+    /// The aggregated numbers.
+    pub table: Table,
+    /// [`terminal_table`] of the same runs.
+    pub terminal: String,
+}
+
+/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}` and
+/// `<suite>.{svg,png}` into `folder`, which is made if it is not there. With several settings (profiles, devices,
+/// datasets) the fullest has those names and the others have theirs appended. The same runs give the same bytes.
+///
+/// # Errors
+/// There is no run, a figure cannot be drawn, or a file cannot be written.
+pub fn write_report(suite: &str, runs: &[Run], folder: &Path) -> Result<Written, ReportError> {
+    let table = Table::new(suite, runs)?;
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut pictures = Vec::new();
+    for (index, setting) in table.settings.iter().enumerate() {
+        let suffix = if index == 0 { String::new() } else { suffix(setting) };
+        let mut keep = |stem: &str, figure: Option<Figure>| {
+            let name = format!("{stem}{suffix}");
+            figure.map(|figure| {
+                files.push((format!("{name}.svg"), figure.svg.into_bytes()));
+                files.push((format!("{name}.png"), figure.png));
+                name
+            })
+        };
+        pictures.push(Pictures {
+            curves: keep("curves", curves::figure(&table, index, runs)?),
+            chart: keep(suite, bars::figure(&table, index, runs)?),
+        });
+    }
+    let report = markdown::report(&table, runs, &pictures);
+    files.insert(0, ("report.md".into(), report.into_bytes()));
+    files.insert(1, ("table.csv".into(), table.csv()?));
+    files.insert(2, ("table.parquet".into(), table.parquet()?));
+    files.insert(3, ("table.tex".into(), latex::tables(&table, runs).into_bytes()));
+
+    fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
+    let mut written = Vec::new();
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        write_whole(&path, &bytes).map_err(|source| failed(&path, source))?;
+        written.push(path);
+    }
+    let terminal = terminal_table(&table, runs);
+    Ok(Written { report: written[0].clone(), files: written, table, terminal })
+}
+
+fn suffix(setting: &Setting) -> String {
+    let text = format!("-{}-{}-{}-{}", setting.profile, setting.device, setting.dataset, setting.data_state);
+    let reduced = if setting.reduced { "" } else { "-full" };
+    // Names come from configuration: keep what every file system and Markdown link takes.
+    let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
+    text.chars().map(safe).chain(reduced.chars()).collect()
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    // tempfile makes files for their owner's eyes; a report is for everyone's.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn failed(path: &Path, source: std::io::Error) -> ReportError {
+    ReportError::File { action: "write", path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{fake, records};
+
+    #[test]
+    fn from_records_to_files_and_twice_the_same_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        fake::write_suite(&root.path().join("runs"), &fake::quick_runs(&[0, 1]));
+        let write = |name: &str, reverse: bool| {
+            let mut runs = records::load(&root.path().join("runs"), "table1").unwrap().runs;
+            if reverse {
+                runs.reverse();
+            }
+            write_report("table1", &runs, &root.path().join(name)).unwrap()
+        };
+        let first = write("first", false);
+        let names: Vec<String> =
+            first.files.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        let expected = [
+            "report.md", "table.csv", "table.parquet", "table.tex", "curves.svg", "curves.png", "table1.svg",
+            "table1.png",
+        ];
+        assert_eq!(names, expected);
+        // Nothing else is left in the folder, no temporary file in particular.
+        assert_eq!(fs::read_dir(root.path().join("first")).unwrap().count(), expected.len());
+        write("first", false);
+        let second = write("second", true);
+        for (a, b) in first.files.iter().zip(&second.files) {
+            assert!(fs::read(a).unwrap() == fs::read(b).unwrap(), "{}", a.display());
+        }
+    }
+
+    #[test]
+    fn a_second_setting_gets_pictures_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let mut runs = fake::quick_runs(&[0]);
+        runs.extend(fake::full_runs(&[0]));
+        let written = write_report("table1", &runs, root.path()).unwrap();
+        assert_eq!(written.table.settings.len(), 2);
+        for name in ["curves.png", "curves-quick-cpu-cifar10-verified.png", "table1-quick-cpu-cifar10-verified.svg"] {
+            assert!(root.path().join(name).is_file(), "{name}");
+        }
+        let report = fs::read_to_string(written.report).unwrap();
+        assert!(report.contains("(curves-quick-cpu-cifar10-verified.png)") && report.contains("(curves.png)"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let blocked = root.path().join("results");
+        fs::write(&blocked, "a file where the folder should be").unwrap();
+        let error = write_report("table1", &fake::quick_runs(&[0]), &blocked.join("table1")).unwrap_err();
+        assert!(error.to_string().contains("results"), "{error}");
+    }
+}

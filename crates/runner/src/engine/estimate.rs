@@ -1,0 +1,153 @@
+//! How long a run will take here, from a few real steps on a scratch copy of it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use invaspread_augment::{BatchLoader, LoaderConfig, Pipeline};
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+use super::embed::{Layer, embed_some};
+use super::images::{Embeddings, Images};
+use super::training::learner;
+use super::{EngineError, Recipe};
+use crate::methods::{Features, Step};
+
+/// Steps that are timed at most, after one that warms up.
+const STEPS: usize = 3;
+/// No further step is begun after this long.
+const ENOUGH: Duration = Duration::from_secs(3);
+/// Images whose embedding is timed, and queries whose neighbours are.
+const SAMPLE: usize = 250;
+
+/// How long the parts of a run take, and how many of each it has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// One training step.
+    pub step: Duration,
+    /// Steps of an epoch.
+    pub steps: u64,
+    /// What comes before the steps of an epoch (clustering, for the method that has it).
+    pub preparation: Duration,
+    /// Epochs.
+    pub epochs: u64,
+    /// Embedding both splits and scoring them.
+    pub evaluation: Duration,
+    /// Evaluations, the one before training included.
+    pub evaluations: u64,
+}
+
+impl Estimate {
+    /// The whole run.
+    pub fn total(&self) -> Duration {
+        self.left(0, 0)
+    }
+
+    /// What is left of it after whole `epochs` and `steps` of the next; evaluations are taken to be spread evenly.
+    pub fn left(&self, epochs: u64, steps: u64) -> Duration {
+        let epochs_left = self.epochs.saturating_sub(epochs) as f64;
+        let steps_left = (epochs_left * self.steps as f64 - steps as f64).max(0.0);
+        let share = if self.epochs == 0 { 1.0 } else { epochs_left / self.epochs as f64 };
+        let seconds = steps_left * self.step.as_secs_f64()
+            + epochs_left * self.preparation.as_secs_f64()
+            + share * self.evaluations as f64 * self.evaluation.as_secs_f64();
+        Duration::from_secs_f64(seconds)
+    }
+}
+
+/// Times the run that `recipe` describes on a scratch copy: at most four steps, one batch of embeddings, one batch of queries.
+///
+/// # Errors
+/// As [`super::train`], short of files.
+pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
+    images.check()?;
+    let mut learner = learner(recipe, images)?;
+    let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
+    let dim = recipe.network.embedding;
+
+    let sample = images.train.len().min(SAMPLE);
+    let from = Instant::now();
+    embed_some(&learner.network, &images.train, &plain, Layer::Embedding, sample)?;
+    let per_image = from.elapsed().as_secs_f64() / sample as f64;
+
+    let queries = images.test.len().min(SAMPLE);
+    let embeddings = Embeddings { train: made_up(images.train.len(), dim), test: made_up(queries, dim) };
+    let from = Instant::now();
+    let subset = Images { test_labels: images.test_labels[..queries].into(), ..images.clone() };
+    subset.knn(recipe, &embeddings)?;
+    let per_query = from.elapsed().as_secs_f64() / queries as f64;
+
+    let (train, test) = (images.train.len() as f64, images.test.len() as f64);
+    let evaluation = Duration::from_secs_f64((train + test) * per_image + test * per_query);
+    if !learner.method.trains() {
+        return Ok(Estimate {
+            step: Duration::ZERO,
+            steps: 0,
+            preparation: Duration::ZERO,
+            epochs: 0,
+            evaluation,
+            evaluations: 1,
+        });
+    }
+
+    let from = Instant::now();
+    let embeds = Cell::new(false);
+    let mut features = || {
+        embeds.set(true);
+        Ok(made_up(images.train.len(), dim))
+    };
+    learner.method.begin_epoch(1, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
+    let mut preparation = from.elapsed();
+    if embeds.get() {
+        preparation += Duration::from_secs_f64(train * per_image);
+    }
+
+    let order = learner.method.order(1).map_err(EngineError::tensor("order the images"))?;
+    let batches: Vec<Vec<u32>> =
+        order.chunks_exact(recipe.batch_size).cycle().take(STEPS + 1).map(<[u32]>::to_vec).collect();
+    let config = LoaderConfig {
+        views: learner.method.views(),
+        seed: recipe.seed,
+        epoch: 1,
+        ..LoaderConfig::new(batches)
+    };
+    let pipeline = Arc::new(Pipeline::train(&recipe.augment)?);
+    let loader = BatchLoader::new(Arc::clone(&images.train), pipeline, config)?;
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    let mut from = begun;
+    for (step, batch) in loader.enumerate() {
+        let batch = batch?;
+        let step = Step { epoch: 1, step: step as u64, index: &batch.index };
+        learner
+            .step(batch.images, &step, recipe.schedule.at(1))
+            .map_err(EngineError::tensor("time a step"))?;
+        times.push(from.elapsed());
+        from = Instant::now();
+        if begun.elapsed() > ENOUGH {
+            break;
+        }
+    }
+    // The first step warms up caches and threads; it counts only where there is no other.
+    let timed = if times.len() > 1 { &times[1..] } else { &times[..] };
+    let evaluations = (0..=recipe.epochs).filter(|&epoch| recipe.evaluates(epoch)).count() as u64;
+    Ok(Estimate {
+        step: timed.iter().sum::<Duration>() / timed.len() as u32,
+        steps: (images.train.len() / recipe.batch_size) as u64,
+        preparation,
+        epochs: recipe.epochs,
+        evaluation,
+        evaluations,
+    })
+}
+
+/// Unit-free rows to time the scoring and clustering of.
+fn made_up(rows: usize, dim: usize) -> Features {
+    let mut values = vec![0.0_f32; rows * dim];
+    values.par_chunks_mut(dim).enumerate().for_each(|(row, values)| {
+        let mut stream = Stream::new(0, Purpose::Projection, 0, row as u64);
+        values.fill_with(|| stream.between(-1.0, 1.0) as f32);
+    });
+    Features { values, dim }
+}

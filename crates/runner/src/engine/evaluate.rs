@@ -1,0 +1,72 @@
+//! Scoring a file of weights without training: this program's checkpoints, or anyone's under PyTorch's names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use invaspread_augment::Pipeline;
+use invaspread_models::{ResNet, WeightError, read_weights};
+
+use super::embed::{Layer, embed};
+use super::images::{Embeddings, Images};
+use super::learner::WEIGHTS;
+use super::{EngineError, Recipe};
+use crate::checkpoint::take_prefixed;
+
+/// What a file of weights is worth.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    /// kNN top-1 accuracy in percent.
+    pub top1: f64,
+    /// kNN top-5 accuracy in percent.
+    pub top5: f64,
+    /// Embeddings of both splits.
+    pub embeddings: Embeddings,
+    /// Entries of the file that the network has no use for.
+    pub left_over: Vec<String>,
+}
+
+/// A file of weights that cannot be scored.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// The weights cannot be read, or are of another network.
+    #[error("failed to load {path}: {source}", path = path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<WeightError>,
+    },
+    /// Anything after that.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// kNN of the network of `recipe` with the weights of a `.safetensors` or `.pth` file. The state that a run resumes from is such
+/// a file too.
+///
+/// # Errors
+/// If the file cannot be read or does not fit the network, or an image cannot be read.
+pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Evaluated, EvaluateError> {
+    images.check()?;
+    let not_loaded = |source: WeightError| EvaluateError::Weights {
+        path: weights.to_path_buf(),
+        source: Box::new(source),
+    };
+    let network = ResNet::new(recipe.network.clone(), recipe.seed)
+        .map_err(|source| EngineError::SetUp { what: "network", source })?;
+    let mut tensors = read_weights(weights).map_err(not_loaded)?;
+    let of_state = take_prefixed(&mut tensors, WEIGHTS);
+    let report = if of_state.is_empty() {
+        network.load_state_dict(&tensors)
+    } else {
+        network.load_state_dict(&of_state)
+    };
+    let left_over = report.map_err(not_loaded)?.left_over;
+    let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
+    let embeddings = Embeddings {
+        train: embed(&network, &images.train, &plain, Layer::Embedding)?,
+        test: embed(&network, &images.test, &plain, Layer::Embedding)?,
+    };
+    let result = images.knn(recipe, &embeddings).map_err(EngineError::from)?;
+    Ok(Evaluated { top1: result.top1, top5: result.top5, embeddings, left_over })
+}

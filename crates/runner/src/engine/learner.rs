@@ -1,0 +1,104 @@
+//! The network, its optimiser and the method, and what one step does to the three.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+use invaspread_models::{Mode, ResNet, ResNetConfig};
+use invaspread_tensor::{Sgd, SgdConfig};
+
+use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
+use crate::methods::{Method, Step};
+
+pub(super) const WEIGHTS: &str = "weights/";
+const MOMENTUM: &str = "momentum/";
+const METHOD: &str = "method/";
+
+/// Everything that training changes.
+pub(crate) struct Learner {
+    pub(crate) network: ResNet,
+    pub(crate) method: Box<dyn Method>,
+    optimizer: Sgd,
+    image_size: usize,
+}
+
+impl Learner {
+    /// A learner at the start of a run.
+    ///
+    /// # Errors
+    /// If the network cannot be built as asked.
+    pub(crate) fn new(
+        network: ResNetConfig,
+        optimizer: SgdConfig,
+        method: Box<dyn Method>,
+        image_size: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let network = ResNet::new(network, seed)?;
+        let mut parameters = network.parameters();
+        parameters.extend(method.parameters());
+        let optimizer = Sgd::new(parameters, optimizer)?;
+        Ok(Self { network, method, optimizer, image_size })
+    }
+
+    /// One step on the batch `images` (views * B x S x S x 3), at learning rate `lr`. Returns the loss; if that is not a finite
+    /// number, nothing has been changed but batch norm's running statistics.
+    ///
+    /// # Errors
+    /// If candle fails or the sizes do not fit.
+    pub(crate) fn step(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<f64> {
+        let rows = self.method.views() * step.index.len();
+        let side = self.image_size;
+        let x = Tensor::from_vec(images, (rows, side, side, 3), &Device::Cpu)?;
+        let x = x.to_dtype(self.network.config().dtype)?;
+        let mut output = self.network.forward(&x, Mode::Train)?;
+        let loss = self.method.loss(&output, step)?;
+        let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        if !value.is_finite() {
+            return Ok(value);
+        }
+        let gradients = loss.backward()?;
+        self.optimizer.step(&gradients, lr)?;
+        // The graph and its activations go before the method's own work.
+        drop(loss);
+        output.pooled = output.pooled.detach();
+        output.projection = output.projection.detach();
+        output.embedding = output.embedding.detach();
+        self.method.after_step(&output, &gradients, lr, step)?;
+        Ok(value)
+    }
+
+    /// The network's weights under PyTorch's names and layouts.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(crate) fn weights(&self) -> Result<NamedTensors> {
+        self.network.state_dict()
+    }
+
+    /// All tensors that a checkpoint needs.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(crate) fn tensors(&self) -> Result<NamedTensors> {
+        let mut all: NamedTensors = prefixed(WEIGHTS, self.weights()?).collect();
+        all.extend(prefixed(MOMENTUM, self.optimizer.state()?));
+        all.extend(prefixed(METHOD, self.method.state()?));
+        Ok(all)
+    }
+
+    /// Takes back what [`Learner::tensors`] gave.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    pub(crate) fn load(&mut self, mut tensors: HashMap<String, Tensor>) -> std::result::Result<(), String> {
+        let weights = take_prefixed(&mut tensors, WEIGHTS);
+        let report = self.network.load_state_dict(&weights).map_err(|e| e.to_string())?;
+        if !report.left_over.is_empty() {
+            return Err(format!("weights {:?}, which the network does not have", report.left_over));
+        }
+        let momentum = take_prefixed(&mut tensors, MOMENTUM);
+        self.optimizer.load_state(|name| momentum.get(name).cloned()).map_err(|e| e.to_string())?;
+        let method = take_prefixed(&mut tensors, METHOD);
+        self.method.load_state(method).map_err(|e| format!("in the method's state, {e}"))
+    }
+}

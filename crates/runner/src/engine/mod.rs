@@ -1,0 +1,25 @@
+//! The training engine: from a recipe and images to trained weights, measurements and checkpoints.
+//!
+//! It knows nothing of config files, suites or what a record looks like (see `launch`), prints nothing (see [`Observer`]), and at
+//! any moment may be killed: the checkpoint on disk then resumes to the same weights, bit for bit.
+
+mod embed;
+mod error;
+mod estimate;
+mod evaluate;
+mod images;
+mod journal;
+mod learner;
+mod observer;
+mod recipe;
+mod stop;
+mod training;
+
+pub use error::EngineError;
+pub use estimate::{Estimate, estimate};
+pub use evaluate::{EvaluateError, Evaluated, evaluate};
+pub use images::{Embeddings, Images};
+pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
+pub use recipe::{Recipe, Schedule};
+pub use stop::Stop;
+pub use training::{Accuracy, Outcome, Place, Trained, train};

@@ -1,0 +1,74 @@
+//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
+
+use invaspread_augment::AugmentConfig;
+use invaspread_models::ResNetConfig;
+
+use crate::methods::MethodRecipe;
+
+/// A run, as the engine needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Seed of every draw.
+    pub seed: u64,
+    /// The objective.
+    pub method: MethodRecipe,
+    /// The network.
+    pub network: ResNetConfig,
+    /// Views and test images.
+    pub augment: AugmentConfig,
+    /// Epochs to train.
+    pub epochs: u64,
+    /// Images in a batch (with two views each, twice as many rows).
+    pub batch_size: usize,
+    /// Learning rates.
+    pub schedule: Schedule,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// Weight decay of SGD.
+    pub weight_decay: f64,
+    /// Evaluate every so many epochs (and before training, and after the last).
+    pub evaluate_every: u64,
+    /// Neighbours that vote.
+    pub neighbors: usize,
+    /// Temperature of their votes.
+    pub vote_temperature: f64,
+}
+
+/// A learning rate and the factors it is multiplied by from given epochs on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// The rate of the first epoch.
+    pub base: f64,
+    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`.
+    pub factors: Vec<(u64, f64)>,
+}
+
+impl Schedule {
+    /// The learning rate of epoch `epoch`, from 1.
+    pub fn at(&self, epoch: u64) -> f64 {
+        let passed = self.factors.iter().rev().find(|(from, _)| epoch > *from);
+        self.base * passed.map_or(1.0, |&(_, factor)| factor)
+    }
+}
+
+impl Recipe {
+    /// Whether epoch `epoch` ends with an evaluation.
+    pub(crate) fn evaluates(&self, epoch: u64) -> bool {
+        epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Schedule;
+
+    #[test]
+    fn rates_change_after_the_named_number_of_epochs() {
+        // The official code counts epochs from 0: 119 is the last at the full rate, our 120.
+        let schedule = Schedule { base: 0.03, factors: vec![(120, 0.1), (160, 0.05), (200, 0.01)] };
+        let rates = [1, 120, 121, 160, 161, 200, 201].map(|epoch| schedule.at(epoch) / 0.03);
+        for (rate, want) in rates.into_iter().zip([1.0, 1.0, 0.1, 0.1, 0.05, 0.05, 0.01]) {
+            assert!((rate - want).abs() < 1e-12, "{rates:?}");
+        }
+    }
+}

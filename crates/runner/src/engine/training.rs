@@ -1,0 +1,490 @@
+//! One run from wherever it stands to its end: epochs of steps, evaluation after each, a checkpoint after each.
+//!
+//! The order of the writes of an epoch is what makes a kill harmless at any point (see `checkpoint`): the best weights, then the
+//! state (the commit), then what is derived from it: the last weights and the metrics table.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use invaspread_augment::{BatchLoader, LoaderConfig, Pipeline};
+use invaspread_tensor::SgdConfig;
+
+use super::embed::{Layer, embed};
+use super::images::{Embeddings, Images};
+use super::journal::{Evaluation, Journal, Partial};
+use super::learner::Learner;
+use super::{EngineError, EpochFinished, Observer, Recipe, RunStarted, StepTaken, Stop};
+use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
+use crate::methods::{Setting, Step};
+use crate::record::MetricRow;
+
+/// In an epoch longer than this, a checkpoint is also taken on the way.
+const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
+
+/// Where a run lives.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// `<hash>-s<seed>`.
+    pub id: String,
+    /// What to call it in messages: the suite's row, or the method.
+    pub title: String,
+    /// Its folder, which exists.
+    pub folder: PathBuf,
+    /// Where its checkpoints are.
+    pub checkpoints: CheckpointFiles,
+}
+
+/// How training ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All epochs are trained.
+    Trained(Box<Trained>),
+    /// It was asked to stop; a checkpoint of this position is on disk.
+    Stopped {
+        /// Whole epochs trained.
+        epoch: u64,
+        /// Steps of the next one.
+        step: u64,
+    },
+}
+
+/// What a fully trained run has to show.
+#[derive(Debug)]
+pub struct Trained {
+    /// Embeddings of both splits by the last epoch's network.
+    pub embeddings: Embeddings,
+    /// All measurements.
+    pub rows: Vec<MetricRow>,
+    /// Accuracies of the last epoch.
+    pub last: Accuracy,
+    /// Accuracies of the best epoch by top 1, the first of equals.
+    pub best: Accuracy,
+    /// When the run was begun, RFC 3339.
+    pub began: String,
+    /// Time spent on the run by all processes, in seconds.
+    pub seconds: f64,
+    /// Images (not views) trained on per second of training steps; `None` if there were none.
+    pub images_per_second: Option<f64>,
+}
+
+/// kNN accuracies of one epoch, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    /// 0 is before training.
+    pub epoch: u64,
+    /// Top 1.
+    pub top1: f64,
+    /// Top 5.
+    pub top5: f64,
+}
+
+/// Trains the run at `place` from wherever its checkpoint stands to the end, or until `stop` is raised. `measured` is called with
+/// all rows so far whenever there are new ones, after they are safe in the checkpoint.
+///
+/// # Errors
+/// If the run cannot be set up or resumed, the loss stops being a number, or a file cannot be read or written. The last
+/// checkpoint is then still whole.
+pub fn train(
+    recipe: &Recipe,
+    place: &Place,
+    images: &Images,
+    observer: &mut dyn Observer,
+    stop: &Stop,
+    measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
+) -> Result<Outcome, EngineError> {
+    let mut training = Training::new(recipe, place, images)?;
+    observer.run_started(&RunStarted {
+        id: place.id.clone(),
+        title: place.title.clone(),
+        folder: place.folder.clone(),
+        epochs: training.epochs(),
+        steps: training.batches,
+        resumed_at: (training.journal.epoch, training.journal.step),
+    });
+    match training.run(observer, stop, measured)? {
+        Some(embeddings) => Ok(Outcome::Trained(Box::new(training.finish(embeddings)))),
+        None => Ok(Outcome::Stopped { epoch: training.journal.epoch, step: training.journal.step }),
+    }
+}
+
+/// A run under way.
+struct Training<'a> {
+    recipe: &'a Recipe,
+    place: &'a Place,
+    data: Prepared,
+    learner: Learner,
+    journal: Journal,
+    batches: u64,
+    begun: Instant,
+    /// Seconds spent before this process took over.
+    seconds_before: f64,
+    /// When a checkpoint was last written.
+    committed: Instant,
+    pace: Pace,
+}
+
+/// The images and what is done to them.
+struct Prepared {
+    images: Images,
+    augmented: Arc<Pipeline>,
+    plain: Arc<Pipeline>,
+}
+
+/// How fast it goes, for the time left.
+#[derive(Debug, Default)]
+struct Pace {
+    steps: u64,
+    step_seconds: f64,
+    evaluation_seconds: Option<f64>,
+}
+
+/// Why the steps of an epoch ended.
+enum Stepped {
+    Through,
+    Stopped,
+}
+
+impl<'a> Training<'a> {
+    /// Sets up network, method and optimiser, and takes up the run's checkpoint if there is one.
+    fn new(recipe: &'a Recipe, place: &'a Place, images: &Images) -> Result<Self, EngineError> {
+        let data = Prepared::new(recipe, images)?;
+        let mut learner = learner(recipe, images)?;
+        let journal = resume(place, &mut learner)?;
+        let now = Instant::now();
+        Ok(Self {
+            recipe,
+            place,
+            data,
+            learner,
+            batches: (images.train.len() / recipe.batch_size) as u64,
+            seconds_before: journal.seconds.into(),
+            journal,
+            begun: now,
+            committed: now,
+            pace: Pace::default(),
+        })
+    }
+
+    /// Epochs to train in all.
+    fn epochs(&self) -> u64 {
+        if self.learner.method.trains() { self.recipe.epochs } else { 0 }
+    }
+
+    /// Trains to the end, or until `stop` is raised: then `None`, with a checkpoint of the very step. `measured` is called with all
+    /// rows so far after each epoch.
+    fn run(
+        &mut self,
+        observer: &mut dyn Observer,
+        stop: &Stop,
+        measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
+    ) -> Result<Option<Embeddings>, EngineError> {
+        // What a kill may have left undone after the commit.
+        if self.journal.started {
+            self.write_weights(&self.place.checkpoints.last())?;
+            measured(&self.journal.rows())?;
+        }
+        let mut embeddings = None;
+        if !self.journal.started {
+            if stop.is_raised() {
+                return Ok(None);
+            }
+            let from = Instant::now();
+            embeddings = self.evaluate(0)?;
+            self.journal.started = true;
+            self.finish_epoch(observer, 0, None, from.elapsed(), measured)?;
+        }
+        while self.journal.epoch < self.epochs() {
+            let epoch = self.journal.epoch + 1;
+            let from = Instant::now();
+            if matches!(self.steps_of(epoch, observer, stop)?, Stepped::Stopped) {
+                self.commit()?;
+                return Ok(None);
+            }
+            let loss = self.close_epoch(epoch);
+            embeddings = self.evaluate(epoch)?;
+            self.finish_epoch(observer, epoch, Some(loss), from.elapsed(), measured)?;
+        }
+        match embeddings {
+            Some(embeddings) => Ok(Some(embeddings)),
+            None => self.embeddings().map(Some),
+        }
+    }
+
+    /// What there is to show at the end.
+    fn finish(self, embeddings: Embeddings) -> Trained {
+        let accuracy = |evaluation: Option<Evaluation>| {
+            let Evaluation { epoch, top1, top5 } = evaluation.expect("a run ends with an evaluation");
+            Accuracy { epoch, top1: top1.into(), top5: top5.into() }
+        };
+        let Journal { training_seconds, training_images, last, best, .. } = self.journal;
+        let images_per_second =
+            (training_images > 0).then(|| training_images as f64 / f64::from(training_seconds));
+        Trained {
+            embeddings,
+            rows: self.journal.rows(),
+            last: accuracy(last),
+            best: accuracy(best),
+            began: self.journal.began.clone(),
+            seconds: self.seconds(),
+            images_per_second,
+        }
+    }
+
+    /// The steps of an epoch, from where it stands.
+    fn steps_of(
+        &mut self,
+        epoch: u64,
+        observer: &mut dyn Observer,
+        stop: &Stop,
+    ) -> Result<Stepped, EngineError> {
+        let failed = || EngineError::tensor("take a training step");
+        if self.journal.step == 0 {
+            let Self { learner: Learner { network, method, .. }, data, .. } = self;
+            let mut features = || {
+                embed(network, &data.images.train, &data.plain, Layer::Projection)
+                    .map_err(|e| candle_core::Error::wrap(e.to_string()))
+            };
+            method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
+        }
+        let lr = self.recipe.schedule.at(epoch);
+        let size = self.recipe.batch_size;
+        let order = self.learner.method.order(epoch).map_err(EngineError::tensor("order the images"))?;
+        let batches =
+            order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
+        let config = LoaderConfig {
+            views: self.learner.method.views(),
+            seed: self.recipe.seed,
+            epoch,
+            ..LoaderConfig::new(batches)
+        };
+        let (source, pipeline) = (Arc::clone(&self.data.images.train), Arc::clone(&self.data.augmented));
+        let mut loader = BatchLoader::new(source, pipeline, config)?;
+        let mut waited_before = 0.0;
+        loop {
+            if stop.is_raised() {
+                return Ok(Stepped::Stopped);
+            }
+            let from = Instant::now();
+            let Some(batch) = loader.next() else { break };
+            let batch = batch?;
+            let step = Step { epoch, step: self.journal.step, index: &batch.index };
+            let loss = self.learner.step(batch.images, &step, lr).map_err(failed())?;
+            if !loss.is_finite() {
+                return Err(self.not_finite("the loss", loss, epoch));
+            }
+            let seconds = from.elapsed().as_secs_f64();
+            let waited = loader.waited().as_secs_f64();
+            let Journal { partial, step, training_seconds, training_images, .. } = &mut self.journal;
+            partial.loss = (f64::from(partial.loss) + loss).into();
+            partial.seconds = (f64::from(partial.seconds) + seconds).into();
+            partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
+            *training_seconds = (f64::from(*training_seconds) + seconds).into();
+            *training_images += size as u64;
+            *step += 1;
+            waited_before = waited;
+            self.pace.steps += 1;
+            self.pace.step_seconds += seconds;
+            observer.step(&self.step_taken(epoch, loss));
+            if self.committed.elapsed() > LONGEST_WITHOUT_CHECKPOINT && self.journal.step < self.batches {
+                self.commit()?;
+            }
+        }
+        Ok(Stepped::Through)
+    }
+
+    fn step_taken(&self, epoch: u64, loss: f64) -> StepTaken {
+        let Pace { steps, step_seconds, evaluation_seconds } = self.pace;
+        let per_step = step_seconds / steps as f64;
+        let steps_left = (self.epochs() - self.journal.epoch) * self.batches - self.journal.step;
+        let evaluations_left =
+            (epoch..=self.epochs()).filter(|&epoch| self.recipe.evaluates(epoch)).count() as f64;
+        let left = steps_left as f64 * per_step + evaluations_left * evaluation_seconds.unwrap_or(0.0);
+        StepTaken {
+            epoch,
+            step: self.journal.step,
+            loss,
+            mean_loss: f64::from(self.journal.partial.loss) / self.journal.step as f64,
+            images_per_second: self.recipe.batch_size as f64 / per_step,
+            left: Duration::try_from_secs_f64(left).ok(),
+        }
+    }
+
+    /// Adds the training rows of an epoch whose steps are all taken; returns its mean loss.
+    fn close_epoch(&mut self, epoch: u64) -> f64 {
+        let Partial { loss, seconds, wait } = std::mem::take(&mut self.journal.partial);
+        let steps = std::mem::take(&mut self.journal.step);
+        self.journal.epoch = epoch;
+        let (loss, seconds) = (f64::from(loss) / steps as f64, f64::from(seconds));
+        let images = steps as f64 * self.recipe.batch_size as f64;
+        self.row("train", "loss", loss);
+        self.row("train", "lr", self.recipe.schedule.at(epoch));
+        self.row("train", "images_per_second", images / seconds);
+        self.row("train", "wait_seconds", wait.into());
+        loss
+    }
+
+    /// kNN of the network as it is, if it is due at `epoch`.
+    fn evaluate(&mut self, epoch: u64) -> Result<Option<Embeddings>, EngineError> {
+        if !self.recipe.evaluates(epoch) {
+            return Ok(None);
+        }
+        let from = Instant::now();
+        let embeddings = self.embeddings()?;
+        if let Some(&found) = embeddings.train.values.iter().find(|v| !v.is_finite()) {
+            return Err(self.not_finite("an embedding", f64::from(found), epoch));
+        }
+        let result = self.data.images.knn(self.recipe, &embeddings)?;
+        let (top1, top5) = (result.top1, result.top5);
+        self.pace.evaluation_seconds = Some(from.elapsed().as_secs_f64());
+        self.row("test", "knn_top1", top1);
+        self.row("test", "knn_top5", top5);
+        let this = Evaluation { epoch, top1: top1.into(), top5: top5.into() };
+        self.journal.last = Some(this);
+        // Where there is training, the best is the best of it: the untrained network is no epoch of the method.
+        let counts = epoch > 0 || self.epochs() == 0;
+        if counts && self.journal.best.is_none_or(|best| top1 > f64::from(best.top1)) {
+            self.journal.best = Some(this);
+        }
+        Ok(Some(embeddings))
+    }
+
+    fn embeddings(&self) -> Result<Embeddings, EngineError> {
+        let network = &self.learner.network;
+        Ok(Embeddings {
+            train: embed(network, &self.data.images.train, &self.data.plain, Layer::Embedding)?,
+            test: embed(network, &self.data.images.test, &self.data.plain, Layer::Embedding)?,
+        })
+    }
+
+    fn row(&mut self, split: &str, name: &str, value: f64) {
+        let row = MetricRow {
+            epoch: self.journal.epoch as i64,
+            step: (self.journal.epoch * self.batches) as i64,
+            split: split.to_owned(),
+            name: name.to_owned(),
+            value,
+            seconds: self.seconds(),
+        };
+        self.journal.push(&row);
+    }
+
+    /// Time spent on the run so far by all processes.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.begun.elapsed().as_secs_f64()
+    }
+
+    fn finish_epoch(
+        &mut self,
+        observer: &mut dyn Observer,
+        epoch: u64,
+        loss: Option<f64>,
+        took: Duration,
+        measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        if self.journal.best.is_some_and(|best| best.epoch == epoch) {
+            self.write_weights(&self.place.checkpoints.best())?;
+        }
+        self.commit()?;
+        measured(&self.journal.rows())?;
+        let of = |e: Evaluation| (f64::from(e.top1), f64::from(e.top5));
+        observer.epoch_finished(&EpochFinished {
+            epoch,
+            epochs: self.epochs(),
+            loss,
+            knn: self.journal.last.filter(|last| last.epoch == epoch).map(of),
+            best: self.journal.best.map(|best| (f64::from(best.top1), best.epoch)),
+            took,
+        });
+        Ok(())
+    }
+
+    /// Writes the state, then the weights that follow from it.
+    fn commit(&mut self) -> Result<(), EngineError> {
+        self.journal.seconds = self.seconds().into();
+        let tensors = self.learner.tensors().map_err(EngineError::tensor("copy the run's state"))?;
+        checkpoint::write(&self.place.checkpoints.state(), &tensors, &self.journal)?;
+        self.write_weights(&self.place.checkpoints.last())?;
+        self.committed = Instant::now();
+        Ok(())
+    }
+
+    fn write_weights(&self, path: &Path) -> Result<(), EngineError> {
+        let weights = self.learner.weights().map_err(EngineError::tensor("copy the weights"))?;
+        let (epoch, step) = (self.journal.epoch, self.journal.step);
+        Ok(checkpoint::write(
+            path,
+            &weights,
+            &serde_json::json!({ "run": self.place.id, "epoch": epoch, "step": step }),
+        )?)
+    }
+
+    fn not_finite(&self, what: &'static str, found: f64, epoch: u64) -> EngineError {
+        EngineError::NotFinite {
+            what,
+            found,
+            epoch,
+            step: self.journal.step + 1,
+            lr: self.recipe.schedule.at(epoch),
+            checkpoint: self.place.checkpoints.state(),
+        }
+    }
+}
+
+/// Network, method and optimiser at the start of a run.
+///
+/// # Errors
+/// If the network or the method cannot be built as asked, or there is no whole batch.
+pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, EngineError> {
+    let images = images.train.len();
+    let setting = Setting {
+        images,
+        dim: recipe.network.embedding,
+        seed: recipe.seed,
+        weight_decay: recipe.weight_decay,
+    };
+    let method =
+        recipe.method.build(setting).map_err(|source| EngineError::SetUp { what: "method", source })?;
+    if method.trains() && images < recipe.batch_size {
+        return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
+    }
+    let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
+    Learner::new(recipe.network.clone(), optimizer, method, recipe.augment.size, recipe.seed)
+        .map_err(|source| EngineError::SetUp { what: "network", source })
+}
+
+impl Prepared {
+    fn new(recipe: &Recipe, images: &Images) -> Result<Self, EngineError> {
+        images.check()?;
+        Ok(Self {
+            images: images.clone(),
+            augmented: Arc::new(Pipeline::train(&recipe.augment)?),
+            plain: Arc::new(Pipeline::evaluate(&recipe.augment)?),
+        })
+    }
+}
+
+/// The journal of the checkpoint in `place`, its tensors loaded into `learner`; a new journal if there is no checkpoint.
+fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> {
+    let path = place.checkpoints.state();
+    if !path.exists() {
+        return Ok(Journal::new(place.id.clone()));
+    }
+    let (tensors, journal): (_, Journal) = checkpoint::read(&path)?;
+    let foreign = |found: String, expected: &str| CheckpointError::Foreign {
+        path: path.clone(),
+        found,
+        expected: expected.to_owned(),
+    };
+    if journal.run != place.id {
+        return Err(foreign(
+            format!("a checkpoint of run {}", journal.run),
+            &format!("one of run {}", place.id),
+        )
+        .into());
+    }
+    learner
+        .load(tensors)
+        .map_err(|found| foreign(found, "the tensors of this run's network, optimiser and method"))?;
+    Ok(journal)
+}

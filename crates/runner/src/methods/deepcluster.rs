@@ -1,0 +1,142 @@
+//! DeepCluster: each epoch the network's own features are clustered, and the clusters are what a fresh classifier learns.
+//!
+//! Before each epoch: projections of the whole training set in evaluation mode, PCA-whitened to at most 256 dimensions, rows
+//! normalised, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of images drawn uniformly over clusters.
+//! The head has an optimiser of its own, without momentum, at the learning rate of the rest. As the released code, except that
+//! it ran `AlexNet` or VGG on Sobel-filtered images and put the head on a `ReLU` layer; here it is the paper's network.
+
+use std::collections::HashMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor, Var, bail};
+use invaspread_losses::{balanced_order, cluster_cross_entropy};
+use invaspread_metrics::{KMeans, MetricError, Rows, Seeding, Whitening, l2_normalize_rows};
+use invaspread_models::Output;
+use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::{Sgd, SgdConfig};
+
+use super::state::{nothing_left, take};
+use super::{Features, Method, Setting, StateError, Step};
+use crate::checkpoint::NamedTensors;
+
+const ASSIGNMENTS: &str = "assignments";
+const WEIGHT: &str = "head.weight";
+const BIAS: &str = "head.bias";
+/// As the released code.
+const COMPONENTS: usize = 256;
+const HEAD_DEVIATION: f64 = 0.01;
+
+/// What DeepCluster is set to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeepClusterSettings {
+    /// K.
+    pub(super) clusters: usize,
+    /// Iterations of k-means.
+    pub(super) iterations: usize,
+}
+
+/// Clustering and classifying in turn.
+pub(super) struct DeepClusterMethod {
+    setting: Setting,
+    settings: DeepClusterSettings,
+    /// Cluster of each image; empty before the first epoch.
+    assignments: Vec<u32>,
+    weight: Var,
+    bias: Var,
+    optimizer: Sgd,
+}
+
+impl DeepClusterMethod {
+    pub(super) fn new(setting: Setting, settings: DeepClusterSettings) -> Result<Self> {
+        if settings.clusters > setting.images {
+            bail!(
+                "deepcluster: {} clusters of {} images; set method.clusters to at most the number of images, or raise data.subset",
+                settings.clusters,
+                setting.images
+            )
+        }
+        let weight = Var::from_vec(
+            vec![0.0_f32; settings.clusters * setting.dim],
+            (settings.clusters, setting.dim),
+            &Device::Cpu,
+        )?;
+        let bias = Var::from_vec(vec![0.0_f32; settings.clusters], settings.clusters, &Device::Cpu)?;
+        let config = SgdConfig { momentum: 0.0, weight_decay: setting.weight_decay };
+        let optimizer =
+            Sgd::new(vec![(WEIGHT.to_owned(), weight.clone()), (BIAS.to_owned(), bias.clone())], config)?;
+        Ok(Self { setting, settings, assignments: Vec::new(), weight, bias, optimizer })
+    }
+
+    fn cluster(&self, epoch: u64, features: &Features) -> std::result::Result<Vec<u32>, MetricError> {
+        let rows = Rows::new(&features.values, features.dim);
+        let whitening = Whitening::fit(rows, COMPONENTS.min(features.dim))?;
+        let mut values = whitening.transform(rows);
+        l2_normalize_rows(&mut values, whitening.components());
+        let kmeans = KMeans {
+            clusters: self.settings.clusters,
+            iterations: self.settings.iterations,
+            tolerance: 0.0,
+            restarts: 1,
+            seeding: Seeding::Random,
+            seed: self.setting.seed,
+            epoch,
+        };
+        Ok(kmeans.fit(Rows::new(&values, whitening.components()))?.assignments)
+    }
+}
+
+impl Method for DeepClusterMethod {
+    fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut() -> Result<Features>) -> Result<()> {
+        let features = features()?;
+        self.assignments = self.cluster(epoch, &features).map_err(candle_core::Error::wrap)?;
+        let mut stream = Stream::new(self.setting.seed, Purpose::ClassifierHead, epoch, 0);
+        let shape = self.weight.dims().to_vec();
+        let fresh: Vec<f32> =
+            (0..self.weight.elem_count()).map(|_| (HEAD_DEVIATION * stream.normal()) as f32).collect();
+        self.weight.set(&Tensor::from_vec(fresh, shape, &Device::Cpu)?)?;
+        self.bias.set(&self.bias.zeros_like()?)
+    }
+
+    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
+        balanced_order(&self.assignments, self.settings.clusters, self.setting.seed, epoch)
+    }
+
+    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+        let logits = output.projection.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?;
+        let labels: Vec<u32> = step.index.iter().map(|&i| self.assignments[i as usize]).collect();
+        cluster_cross_entropy(&logits, &labels)
+    }
+
+    fn after_step(
+        &mut self,
+        _output: &Output,
+        gradients: &GradStore,
+        lr: f64,
+        _step: &Step<'_>,
+    ) -> Result<()> {
+        self.optimizer.step(gradients, lr)
+    }
+
+    fn state(&self) -> Result<NamedTensors> {
+        let mut state = vec![
+            (WEIGHT.to_owned(), self.weight.as_detached_tensor()),
+            (BIAS.to_owned(), self.bias.as_detached_tensor()),
+        ];
+        if !self.assignments.is_empty() {
+            state.push((ASSIGNMENTS.to_owned(), Tensor::new(self.assignments.as_slice(), &Device::Cpu)?));
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
+        self.weight.set(&take(&mut state, WEIGHT, &[self.settings.clusters, self.setting.dim])?)?;
+        self.bias.set(&take(&mut state, BIAS, &[self.settings.clusters])?)?;
+        // Before the first epoch nothing has been clustered yet.
+        self.assignments = if state.contains_key(ASSIGNMENTS) {
+            take(&mut state, ASSIGNMENTS, &[self.setting.images])?.to_vec1::<u32>()?
+        } else {
+            Vec::new()
+        };
+        nothing_left(&state)
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading a method's tensors back from a checkpoint.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+/// A checkpoint whose method state is not what this method keeps.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A tensor that the method needs is not there.
+    #[error("no tensor `{name}`; expected one of shape {expected:?}")]
+    Missing {
+        /// Its name within the method's state.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape.
+    #[error("tensor `{name}` of shape {found:?}; expected {expected:?}")]
+    Shape {
+        /// Its name within the method's state.
+        name: String,
+        /// The shape that was found.
+        found: Vec<usize>,
+        /// The shape that is needed.
+        expected: Vec<usize>,
+    },
+    /// There are tensors that the method does not know.
+    #[error("tensors {names:?}, which this method does not keep")]
+    Unknown {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// candle could not convert a tensor.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Takes the tensor `name` of shape `expected` out of `state`.
+pub(super) fn take(
+    state: &mut HashMap<String, Tensor>,
+    name: &str,
+    expected: &[usize],
+) -> Result<Tensor, StateError> {
+    let tensor = state
+        .remove(name)
+        .ok_or_else(|| StateError::Missing { name: name.to_owned(), expected: expected.to_vec() })?;
+    if tensor.dims() != expected {
+        return Err(StateError::Shape {
+            name: name.to_owned(),
+            found: tensor.dims().to_vec(),
+            expected: expected.to_vec(),
+        });
+    }
+    Ok(tensor)
+}
+
+/// An error if anything was not taken.
+pub(super) fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<String> = state.keys().cloned().collect();
+    names.sort_unstable();
+    Err(StateError::Unknown { names })
+}

@@ -1,0 +1,64 @@
+//! Scoring weights from a file, and the estimate of how long a run takes.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod stripes;
+
+use std::time::{Duration, Instant};
+
+use invaspread_losses::InvaSpread;
+use invaspread_models::ResNetConfig;
+use invaspread_runner::engine::{Outcome, Recipe, Silent, Stop, estimate, evaluate, train};
+use invaspread_runner::methods::MethodRecipe;
+use stripes::{images, methods, place, recipe};
+
+fn invaspread() -> Recipe {
+    recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+}
+
+#[test]
+fn a_checkpoint_scores_what_its_run_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(folder.path());
+    let outcome =
+        train(&invaspread(), &place, &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
+    let Outcome::Trained(trained) = outcome else { panic!("nothing stopped it") };
+    for file in [place.checkpoints.last(), place.checkpoints.state()] {
+        let found = evaluate(&invaspread(), &images(), &file).unwrap();
+        assert_eq!(found.top1.to_bits(), trained.last.top1.to_bits());
+        assert_eq!(found.embeddings.test.values, trained.embeddings.test.values);
+    }
+    let best = evaluate(&invaspread(), &images(), &place.checkpoints.best()).unwrap();
+    assert_eq!(
+        (best.top1.to_bits(), best.top5.to_bits()),
+        (trained.best.top1.to_bits(), trained.best.top5.to_bits())
+    );
+
+    let wider = Recipe { network: ResNetConfig { width: 16, ..invaspread().network }, ..invaspread() };
+    let message = evaluate(&wider, &images(), &place.checkpoints.last()).unwrap_err().to_string();
+    assert!(message.contains("last.safetensors") && message.contains("model.width"), "{message}");
+    let message = evaluate(&wider, &images(), &folder.path().join("no.safetensors")).unwrap_err().to_string();
+    assert!(message.contains("no.safetensors"), "{message}");
+}
+
+#[test]
+fn the_estimate_is_of_the_order_of_the_run() {
+    for (name, method) in methods() {
+        let recipe = recipe(method);
+        let estimate = estimate(&recipe, &images()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let from = Instant::now();
+        train(&recipe, &place(folder.path()), &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
+        let (took, expected) = (from.elapsed(), estimate.total());
+        // Tests run beside each other and the run also writes files: an order of magnitude is what can be held to.
+        let slack = Duration::from_millis(500);
+        assert!(
+            took < 10 * expected + slack && expected < 10 * took + slack,
+            "{name}: {expected:?}, took {took:?}"
+        );
+        if name != "random" {
+            assert_eq!((estimate.steps, estimate.epochs, estimate.evaluations), (5, 3, 4));
+            assert!(estimate.left(2, 4) < estimate.left(1, 0) && estimate.left(1, 0) < estimate.total());
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A run that is stopped or killed, again and again, ends as one that was left alone: the same weights byte for byte, the same
+//! measurements. For every method, as each keeps another state.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod stripes;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use invaspread_losses::{InvaSpread, Nce};
+use invaspread_models::ResNetConfig;
+use invaspread_random::{Purpose, Stream};
+use invaspread_runner::engine::{
+    EngineError, Observer, Outcome, Recipe, Schedule, StepTaken, Stop, Trained, train,
+};
+use invaspread_runner::methods::MethodRecipe;
+use invaspread_runner::record::MetricRow;
+use stripes::{images, methods, place, recipe};
+
+/// Raises the flag after some steps.
+struct StopAfter {
+    steps: usize,
+    stop: Stop,
+}
+
+impl Observer for StopAfter {
+    fn step(&mut self, _event: &StepTaken) {
+        self.steps = self.steps.saturating_sub(1);
+        if self.steps == 0 {
+            self.stop.raise();
+        }
+    }
+}
+
+fn go(recipe: &Recipe, folder: &Path, steps: usize) -> Result<Outcome, EngineError> {
+    let stop = Stop::new();
+    if steps == 0 {
+        stop.raise();
+    }
+    let mut observer = StopAfter { steps, stop: stop.clone() };
+    train(recipe, &place(folder), &images(), &mut observer, &stop, &mut |_| Ok(()))
+}
+
+fn trained(outcome: Outcome) -> Trained {
+    match outcome {
+        Outcome::Trained(trained) => *trained,
+        Outcome::Stopped { epoch, step } => panic!("stopped at epoch {epoch} step {step}"),
+    }
+}
+
+/// All but the clock: what must not depend on being stopped.
+fn measurements(rows: &[MetricRow]) -> Vec<(i64, i64, String, String, u64)> {
+    rows.iter()
+        .filter(|row| row.name != "images_per_second" && row.name != "wait_seconds")
+        .map(|row| (row.epoch, row.step, row.split.clone(), row.name.clone(), row.value.to_bits()))
+        .collect()
+}
+
+fn assert_same_files(a: &Path, b: &Path, what: &str) {
+    for name in ["last.safetensors", "best.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join("checkpoints").join(name)).unwrap();
+        assert!(read(a) == read(b), "{what}: {name} differs");
+    }
+}
+
+#[test]
+fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
+    for (name, method) in methods() {
+        let recipe = recipe(method);
+        let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = trained(go(&recipe, alone.path(), usize::MAX).unwrap());
+        let mut delays = Stream::new(1, Purpose::Bootstrap, 0, 0);
+        let mut stops = 0;
+        let found = loop {
+            match go(&recipe, stopped.path(), delays.below(5)).unwrap() {
+                Outcome::Trained(trained) => break *trained,
+                Outcome::Stopped { .. } => stops += 1,
+            }
+            assert!(stops < 1000, "{name} makes no progress");
+        };
+        assert!(stops >= 3 || name == "random", "{name} was stopped {stops} times only");
+        assert_same_files(alone.path(), stopped.path(), name);
+        assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
+        assert_eq!(expected.embeddings.test.values, found.embeddings.test.values, "{name}");
+        assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
+        assert_eq!(
+            expected.rows.iter().filter(|row| row.name == "knn_top1").count(),
+            if name == "random" { 1 } else { 4 }
+        );
+    }
+}
+
+#[test]
+fn training_moves_the_weights_and_lowers_the_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe { epochs: 6, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+    let trained = trained(go(&recipe, folder.path(), usize::MAX).unwrap());
+    let losses: Vec<f64> =
+        trained.rows.iter().filter(|row| row.name == "loss").map(|row| row.value).collect();
+    assert!(losses.len() == 6 && losses[5] < losses[0], "{losses:?}");
+    let rates: Vec<f64> = trained.rows.iter().filter(|row| row.name == "lr").map(|row| row.value).collect();
+    assert!((rates[1] - 0.03).abs() < 1e-15 && (rates[2] - 0.003).abs() < 1e-15, "{rates:?}");
+}
+
+#[test]
+fn no_thread_count_changes_a_byte() {
+    let recipe = Recipe { epochs: 1, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+    let run = |threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| go(&recipe, folder.path(), usize::MAX)).unwrap();
+        folder
+    };
+    let (one, two) = (run(1), run(2));
+    assert_same_files(one.path(), two.path(), "1 and 2 threads");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe {
+        schedule: Schedule { base: 0.03, factors: vec![(1, 1e30)] },
+        ..recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+    };
+    let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("of epoch 2") && message.contains("optim.lr"), "{message}");
+    let (_, header): (_, serde_json::Value) =
+        invaspread_runner::checkpoint::read(&place(folder.path()).checkpoints.last()).unwrap();
+    assert_eq!(header["epoch"], 1);
+}
+
+#[test]
+fn checkpoints_that_are_damaged_or_of_another_run_are_errors() {
+    let recipe_a = recipe(MethodRecipe::InvaSpread(InvaSpread::default()));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(go(&recipe_a, folder.path(), 2).unwrap(), Outcome::Stopped { epoch: 0, step: 2 }));
+    let state = place(folder.path()).checkpoints.state();
+    let whole = std::fs::read(&state).unwrap();
+
+    let wider =
+        Recipe { network: ResNetConfig { width: 16, ..recipe_a.network.clone() }, ..recipe_a.clone() };
+    let message = go(&wider, folder.path(), 2).unwrap_err().to_string();
+    assert!(
+        message.contains("last.state.safetensors") && message.contains("does not fit this run"),
+        "{message}"
+    );
+    let other = recipe(MethodRecipe::Nce { loss: Nce::default(), momentum: 0.5 });
+    let message = go(&other, folder.path(), 2).unwrap_err().to_string();
+    assert!(message.contains("memory") && message.contains("delete the run's folder"), "{message}");
+
+    std::fs::write(&state, &whole[..whole.len() / 2]).unwrap();
+    let message = go(&recipe_a, folder.path(), 2).unwrap_err().to_string();
+    assert!(message.contains("last.state.safetensors is damaged") && message.contains("Delete"), "{message}");
+}
+
+/// What the killed process runs; does nothing unless the test below started it.
+#[test]
+fn child() {
+    let Ok(folder) = std::env::var("INVASPREAD_TEST_CHILD") else { return };
+    let method =
+        methods().into_iter().find(|(name, _)| *name == std::env::var("INVASPREAD_TEST_METHOD").unwrap());
+    trained(go(&recipe(method.unwrap().1), Path::new(&folder), usize::MAX).unwrap());
+}
+
+#[test]
+fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
+    for name in ["nce", "deepcluster_4", "invaspread"] {
+        let method = methods().into_iter().find(|(other, _)| *other == name).unwrap().1;
+        let (alone, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let from = std::time::Instant::now();
+        trained(go(&recipe(method.clone()), alone.path(), usize::MAX).unwrap());
+        let whole = from.elapsed();
+        let mut delays = Stream::new(2, Purpose::Bootstrap, 0, 0);
+        let child = || {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "child", "--nocapture"])
+                .env("INVASPREAD_TEST_CHILD", killed.path())
+                .env("INVASPREAD_TEST_METHOD", name)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        // Ten kills, of which some come before the first checkpoint and some in the middle of writing one.
+        for _ in 0..10 {
+            let mut child = child();
+            std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * delays.between(0.05, 0.6)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(child().wait().unwrap().success());
+        assert_same_files(alone.path(), killed.path(), name);
+        // Resuming a run that is through changes nothing and has all measurements at hand.
+        let again = trained(go(&recipe(method), killed.path(), usize::MAX).unwrap());
+        let expected = tempfile::tempdir().unwrap();
+        let expected = trained(
+            go(
+                &recipe(methods().into_iter().find(|(other, _)| *other == name).unwrap().1),
+                expected.path(),
+                usize::MAX,
+            )
+            .unwrap(),
+        );
+        assert_eq!(measurements(&again.rows), measurements(&expected.rows), "{name}");
+    }
+}

@@ -1,0 +1,104 @@
+//! A tiny set of images and a tiny run for the tests of the engine.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use invaspread_augment::{AugmentConfig, Image, ImageSource, SourceError, SourceImage};
+use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
+use invaspread_models::ResNetConfig;
+use invaspread_random::{Purpose, Stream};
+use invaspread_runner::checkpoint::CheckpointFiles;
+use invaspread_runner::engine::{Images, Place, Recipe, Schedule};
+use invaspread_runner::methods::MethodRecipe;
+
+pub(crate) const SIDE: usize = 16;
+pub(crate) const TRAIN: usize = 45;
+
+/// Stripes whose slope is the class, in drawn colours.
+pub(crate) struct Stripes {
+    images: Vec<Image>,
+}
+
+impl Stripes {
+    pub(crate) fn new(first: usize, count: usize) -> Self {
+        let images = (first..first + count)
+            .map(|i| {
+                let mut stream = Stream::new(5, Purpose::Synthetic, 0, i as u64);
+                let colors: Vec<u8> = (0..6).map(|_| stream.below(256) as u8).collect();
+                let shift = stream.below(8);
+                let pixel = |at: usize| {
+                    let (x, y, channel) = (at / 3 % SIDE, at / 3 / SIDE, at % 3);
+                    colors[(x + y * (i % 3) + shift) / 3 % 2 * 3 + channel]
+                };
+                Image::new(SIDE, SIDE, (0..SIDE * SIDE * 3).map(pixel).collect())
+            })
+            .collect();
+        Self { images }
+    }
+}
+
+impl ImageSource for Stripes {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
+        Ok(self.images[index].as_ref().into())
+    }
+}
+
+pub(crate) fn images() -> Images {
+    let labels = |first: usize, count: usize| (first..first + count).map(|i| (i % 3) as u32).collect();
+    Images {
+        name: "stripes".to_owned(),
+        train: Arc::new(Stripes::new(0, TRAIN)),
+        test: Arc::new(Stripes::new(TRAIN, 18)),
+        train_labels: labels(0, TRAIN),
+        test_labels: labels(TRAIN, 18),
+        classes: 3,
+    }
+}
+
+pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
+    Recipe {
+        seed: 3,
+        method,
+        network: ResNetConfig { width: 8, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() },
+        augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
+        epochs: 3,
+        batch_size: 8,
+        schedule: Schedule { base: 0.03, factors: vec![(2, 0.1)] },
+        momentum: 0.9,
+        weight_decay: 5e-4,
+        evaluate_every: 1,
+        neighbors: 10,
+        vote_temperature: 0.1,
+    }
+}
+
+pub(crate) fn methods() -> Vec<(&'static str, MethodRecipe)> {
+    vec![
+        ("random", MethodRecipe::Random),
+        ("deepcluster_4", MethodRecipe::DeepCluster { clusters: 4, iterations: 20 }),
+        ("deepcluster_20", MethodRecipe::DeepCluster { clusters: 20, iterations: 20 }),
+        ("exemplar", MethodRecipe::Exemplar(Exemplar::default())),
+        ("npsoftmax", MethodRecipe::NpSoftmax { loss: NpSoftmax::default(), momentum: 0.5 }),
+        ("nce", MethodRecipe::Nce { loss: Nce { negatives: 32, ..Nce::default() }, momentum: 0.5 }),
+        ("triplet", MethodRecipe::Triplet(Triplet::default())),
+        ("triplet_hard", MethodRecipe::Triplet(Triplet { mining: Mining::Hardest, ..Triplet::default() })),
+        ("invaspread", MethodRecipe::InvaSpread(InvaSpread::default())),
+    ]
+}
+
+pub(crate) fn place(folder: &Path) -> Place {
+    let checkpoints = folder.join("checkpoints");
+    std::fs::create_dir_all(&checkpoints).unwrap();
+    Place {
+        id: "abc-s3".to_owned(),
+        title: "test".to_owned(),
+        folder: folder.to_owned(),
+        checkpoints: CheckpointFiles::new(checkpoints),
+    }
+}
