@@ -34,7 +34,7 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     }
     let scale = Scale::around(&lines);
     let bottom = TOP + lines.len() as f64 * ROW;
-    let caption = caption::wrap(&caption_text(table, setting, runs), 128);
+    let caption = caption::wrap(&caption_text(table, setting, runs), 145);
     let size = (WIDTH, bottom + 58.0 + caption.len() as f64 * 15.0);
     let title = format!("{}, {}", metric_label(metric), caption::setting(&table.settings[setting]));
     let svg = draw(FIGURE, &title, size, |pen| {
@@ -92,8 +92,12 @@ fn legend(pen: &mut Pen<'_>, lines: &[&Line]) {
     let y = TOP - 36.0;
     let face = Face::new(12.0, Anchor::Start);
     let spread = lines.iter().any(|line| line.std.is_some());
-    pen.dot((LEFT + 6.0, y), 5.0, INK);
-    pen.text((LEFT + 17.0, y), if spread { "measured, last epoch (± one std)" } else { "measured, last epoch" }, face);
+    pen.dot((LEFT + 6.0, y), 4.0, INK);
+    pen.text(
+        (LEFT + 17.0, y),
+        if spread { "measured, last epoch (± one std)" } else { "measured, last epoch" },
+        face,
+    );
     if lines.iter().any(|line| line.paper.is_some()) {
         let x = LEFT + if spread { 260.0 } else { 180.0 };
         pen.hollow_diamond((x, y), 5.5, INK, 1.5);
@@ -122,17 +126,18 @@ fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line) {
     }
     if let Some(std) = line.std {
         let (from, to) = (scale.x(mean - std), scale.x(mean + std));
-        pen.line(&[(from, y), (to, y)], color, 1.8);
+        pen.line(&[(from, y), (to, y)], color, 1.5);
         for x in [from, to] {
-            pen.line(&[(x, y - 5.0), (x, y + 5.0)], color, 1.8);
+            pen.line(&[(x, y - 6.0), (x, y + 6.0)], color, 1.5);
         }
     }
-    pen.dot((scale.x(mean), y), 5.0, color);
+    pen.dot((scale.x(mean), y), 4.0, color);
     let number = Face::new(12.0, Anchor::End);
     let measured = line.std.map_or_else(|| format!("{mean:.1}"), |std| format!("{mean:.1} ± {std:.1}"));
     pen.text((COLUMNS[0], y), &measured, number.bold(bold));
     pen.text((COLUMNS[1], y), &line.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}")), number);
-    let difference = line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}").replace('-', "−"));
+    let difference =
+        line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}").replace('-', "−"));
     pen.text((COLUMNS[2], y), &difference, number.color(MUTED));
 }
 
@@ -140,19 +145,21 @@ fn caption_text(table: &Table, setting: usize, runs: &[Run]) -> String {
     let of_setting = table.runs_of(setting, runs);
     let (recipe, others) = caption::recipe(&of_setting);
     let setting = &table.settings[setting];
-    let mut text = format!(
+    let mut sentences = vec![format!(
         "Measured: {}, {}: {recipe}, {}.",
         caption::setting(setting),
         caption::data(setting),
         caption::seeds(&of_setting)
-    );
+    )];
     if !others.is_empty() {
-        text.push_str(&format!(" Run otherwise: {}.", others.join("; ")));
+        sentences.push(format!("Run otherwise: {}.", others.join("; ")));
     }
-    if setting.reduced {
-        text.push_str(" The paper's values are of the full recipe on all images; differences to a reduced run are not comparable.");
+    if setting.reduced && table.lines.iter().any(|line| line.paper.is_some()) {
+        sentences.push(
+            "The paper's values are of the full recipe on all images; differences to a reduced run are not comparable.".into(),
+        );
     }
-    text
+    sentences.join(" ")
 }
 
 #[cfg(test)]

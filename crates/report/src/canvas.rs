@@ -39,7 +39,15 @@ pub(crate) fn row_color(row: &str) -> RGBColor {
         "invaspread" | "full" => RGBColor(0xD5, 0x5E, 0x00),
         // Rows of other suites: the same colours, by the letters of the name.
         other => {
-            let spare = ["deepcluster_1000", "exemplar", "npsoftmax", "nce", "triplet", "triplet_hard", "deepcluster_10"];
+            let spare = [
+                "deepcluster_1000",
+                "exemplar",
+                "npsoftmax",
+                "nce",
+                "triplet",
+                "triplet_hard",
+                "deepcluster_10",
+            ];
             row_color(spare[other.bytes().map(usize::from).sum::<usize>() % spare.len()])
         }
     }
@@ -160,7 +168,8 @@ impl Pen<'_> {
     /// A diamond with a white inside.
     pub(crate) fn hollow_diamond(&mut self, (x, y): (f64, f64), radius: f64, color: RGBColor, width: f64) {
         let corners = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)];
-        let result = self.backend.fill_polygon(corners.iter().map(|&point| at(point)), &RGBColor(255, 255, 255));
+        let result =
+            self.backend.fill_polygon(corners.iter().map(|&point| at(point)), &RGBColor(255, 255, 255));
         self.note(result);
         let tip = (x + radius * 0.01, y - radius);
         self.line(&[corners[0], corners[1], corners[2], corners[3], tip], color, width);
@@ -204,14 +213,16 @@ pub(crate) fn rasterise(figure: &'static str, svg: &str) -> Result<image::RgbIma
     options.fontdb_mut().load_font_data(BOLD.to_vec());
     let tree = usvg::Tree::from_str(svg, &options).map_err(|error| failed(error.to_string()))?;
     let size = tree.size();
-    let (width, height) = ((size.width() * PNG_SCALE).round() as u32, (size.height() * PNG_SCALE).round() as u32);
-    let mut pixmap =
-        tiny_skia::Pixmap::new(width, height).ok_or_else(|| failed(format!("{width} x {height} pixels is no size")))?;
+    let (width, height) =
+        ((size.width() * PNG_SCALE).round() as u32, (size.height() * PNG_SCALE).round() as u32);
+    let mut pixmap = tiny_skia::Pixmap::new(width, height)
+        .ok_or_else(|| failed(format!("{width} x {height} pixels is no size")))?;
     pixmap.fill(tiny_skia::Color::WHITE);
     resvg::render(&tree, tiny_skia::Transform::from_scale(PNG_SCALE, PNG_SCALE), &mut pixmap.as_mut());
     // The ground is opaque, so premultiplied colours are the colours.
     let pixels = pixmap.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
-    image::RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("the raster lost pixels".to_owned()))
+    image::RgbImage::from_raw(width, height, pixels)
+        .ok_or_else(|| failed("the raster lost pixels".to_owned()))
 }
 
 /// Encodes a picture as PNG.
@@ -238,7 +249,8 @@ pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for &index in &order {
         let mut pool = (wanted[index], 1);
-        let bounded = |(start, count): (f64, usize)| start.clamp(low, (high - gap * (count - 1) as f64).max(low));
+        let bounded =
+            |(start, count): (f64, usize)| start.clamp(low, (high - gap * (count - 1) as f64).max(low));
         while let Some(&before) = pools.last() {
             let end = bounded(before) + gap * before.1 as f64;
             if end <= bounded(pool) + 1e-9 {
@@ -266,7 +278,11 @@ pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
 pub(crate) fn round_step(range: f64, most: f64) -> f64 {
     let rough = (range / most).max(1e-9);
     let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough - 1e-9).unwrap_or(rough)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= rough - 1e-9)
+        .unwrap_or(rough)
 }
 
 #[cfg(test)]
@@ -298,7 +314,9 @@ mod tests {
 
     #[test]
     fn steps_are_round() {
-        for (range, most, step) in [(10.0, 10.0, 1.0), (200.0, 10.0, 20.0), (70.0, 8.0, 10.0), (30.0, 8.0, 5.0)] {
+        for (range, most, step) in
+            [(10.0, 10.0, 1.0), (200.0, 10.0, 20.0), (70.0, 8.0, 10.0), (30.0, 8.0, 5.0)]
+        {
             assert!((round_step(range, most) - step).abs() < 1e-9, "{range} {most}");
         }
     }
@@ -307,7 +325,8 @@ mod tests {
     fn text_is_drawn_with_the_embedded_font() {
         let picture = |text: &str, bold| {
             let face = Face::new(20.0, Anchor::Start).bold(bold);
-            let svg = draw("test", "a < b & c", (120.0, 40.0), |pen| pen.text((5.0, 20.0), text, face)).unwrap();
+            let svg =
+                draw("test", "a < b & c", (120.0, 40.0), |pen| pen.text((5.0, 20.0), text, face)).unwrap();
             assert!(svg.contains("<title>a &lt; b &amp; c</title>"), "{svg}");
             let picture = rasterise("test", &svg).unwrap();
             assert_eq!(picture.dimensions(), (240, 80));

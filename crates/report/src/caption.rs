@@ -25,7 +25,7 @@ pub(crate) fn setting(setting: &Setting) -> String {
     format!("profile {}{reduced} on {}", setting.profile, setting.device)
 }
 
-/// "10 epochs of 10,000 images, batch 64, resnet18 of width 16": the recipe most trained rows share, and which rows
+/// "10 epochs of 10,000 images, batch 64, ResNet-18 of width 16": the recipe most trained rows share, and which rows
 /// differ from it.
 pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
     let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
@@ -39,13 +39,14 @@ pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
             if record.epochs == 1 { "" } else { "s" },
             thousands(record.train_images),
             record.batch_size,
-            record.model,
+            network(&record.model),
             record.width,
             record.protocol,
         );
         rows_of.entry(text).or_default().insert(&record.row);
     }
-    let shared = rows_of.iter().max_by_key(|(_, rows)| rows.len()).map(|(text, _)| text.clone()).unwrap_or_default();
+    let shared =
+        rows_of.iter().max_by_key(|(_, rows)| rows.len()).map(|(text, _)| text.clone()).unwrap_or_default();
     let others = rows_of
         .iter()
         .filter(|(text, _)| **text != shared)
@@ -55,6 +56,10 @@ pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
         })
         .collect();
     (shared, others)
+}
+
+fn network(model: &str) -> String {
+    model.strip_prefix("resnet").map_or_else(|| model.to_owned(), |depth| format!("ResNet-{depth}"))
 }
 
 /// "seed 0" or "seeds 0, 1, 2".
@@ -91,8 +96,11 @@ mod tests {
         runs.iter_mut().find(|run| run.record.row == "nce").unwrap().record.epochs = 5;
         let runs: Vec<&Run> = runs.iter().collect();
         let (shared, others) = recipe(&runs);
-        assert_eq!(shared, "10 epochs of 10,000 images, batch 64, resnet18 of width 16, protocol code");
-        assert_eq!(others, ["NCE: 5 epochs of 10,000 images, batch 64, resnet18 of width 16, protocol code"]);
+        assert_eq!(shared, "10 epochs of 10,000 images, batch 64, ResNet-18 of width 16, protocol code");
+        assert_eq!(
+            others,
+            ["NCE: 5 epochs of 10,000 images, batch 64, ResNet-18 of width 16, protocol code"]
+        );
         assert_eq!(seeds(&runs), "seed 0");
     }
 

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::canvas::{
-    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, row_color, spread, text_width,
+    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, row_color, spread,
+    text_width,
 };
 use crate::caption;
 use crate::error::ReportError;
@@ -76,9 +77,10 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     if curves.is_empty() {
         return Ok(None);
     }
-    let last_epoch = curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
+    let last_epoch =
+        curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
     let series = series_of(&curves, last_epoch, table, setting, runs);
-    let caption = caption::wrap(&caption_text(table, setting, runs, &series, last_epoch), 128);
+    let caption = caption::wrap(&caption_text(table, setting, runs, &series, last_epoch), 145);
     let axes = Axes::around(&series, last_epoch);
     let height = TOP + PLOT.1 + 58.0 + caption.len() as f64 * 15.0;
     let title = format!("kNN accuracy by epoch, {}", caption::setting(&table.settings[setting]));
@@ -122,8 +124,15 @@ impl Series {
     }
 }
 
-fn series_of(curves: &[MeanCurve], last_epoch: u64, table: &Table, setting: usize, runs: &[Run]) -> Vec<Series> {
-    let trained = |row: &str| table.runs_of(setting, runs).iter().any(|run| run.record.row == row && is_trained(run));
+fn series_of(
+    curves: &[MeanCurve],
+    last_epoch: u64,
+    table: &Table,
+    setting: usize,
+    runs: &[Run],
+) -> Vec<Series> {
+    let trained =
+        |row: &str| table.runs_of(setting, runs).iter().any(|run| run.record.row == row && is_trained(run));
     let mut series = Vec::new();
     for curve in curves {
         let level = !trained(&curve.row);
@@ -135,7 +144,9 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, table: &Table, setting: usiz
     }
     // The paper's curves are of CIFAR-10: beside another dataset they would mislead.
     if table.settings[setting].dataset == "cifar10" {
-        for printed in paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row)) {
+        for printed in
+            paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
+        {
             let epochs = (1_u64..).zip(&printed.accuracy).take_while(|(epoch, _)| *epoch <= last_epoch);
             let points = epochs.map(|(epoch, &accuracy)| (epoch, accuracy, 0.0)).collect();
             series.push(Series { row: printed.row.to_owned(), from_paper: true, level: false, points });
@@ -148,28 +159,30 @@ fn caption_text(table: &Table, setting: usize, runs: &[Run], series: &[Series], 
     let of_setting = table.runs_of(setting, runs);
     let (recipe, others) = caption::recipe(&of_setting);
     let setting = &table.settings[setting];
-    let mut text = format!(
+    let mut sentences = vec![format!(
         "Solid: measured, {}, {}: {recipe}, {}. Epoch 0 is the untrained network.",
         caption::setting(setting),
         caption::data(setting),
         caption::seeds(&of_setting),
-    );
+    )];
     if !others.is_empty() {
-        text.push_str(&format!(" Run otherwise: {}.", others.join("; ")));
+        sentences.push(format!("Run otherwise: {}.", others.join("; ")));
     }
     if of_setting.iter().any(|run| run.record.seed != of_setting[0].record.seed) {
-        text.push_str(" Bands: one standard deviation over seeds.");
+        sentences.push("Bands: one standard deviation over seeds.".into());
     }
     if series.iter().any(|series| series.from_paper) {
-        let span = if last_epoch < 200 { format!("the first {last_epoch} epochs of ") } else { String::new() };
-        text.push_str(&format!(
-            " Dotted: the paper's Figure 3, {span}its 200-epoch runs of the full recipe on all 50,000 images."
+        let span =
+            if last_epoch < 200 { format!("the first {last_epoch} epochs of ") } else { String::new() };
+        sentences.push(format!(
+            "Dotted: the paper's Figure 3, {span}its own 200-epoch runs of the full recipe on all 50,000 images."
         ));
         if setting.reduced {
-            text.push_str(" The measured runs are reduced: the two are not comparable point by point.");
+            sentences
+                .push("The measured runs are reduced: the two are not comparable point by point.".into());
         }
     }
-    text
+    sentences.join(" ")
 }
 
 /// Where data lies on the page.
@@ -279,7 +292,11 @@ fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series]) {
             pen.line(&[(right + 23.0, to), (right + 43.0, to)], color, 2.4);
         }
         let face = Face::new(LABEL, Anchor::Start).bold(series.row == "invaspread" && !series.from_paper);
-        pen.text((right + 50.0, to), &series.label(), if series.from_paper { face.color(MUTED) } else { face });
+        pen.text(
+            (right + 50.0, to),
+            &series.label(),
+            if series.from_paper { face.color(MUTED) } else { face },
+        );
         let value = Face { anchor: Anchor::End, ..face };
         let value = if series.from_paper { value.color(MUTED) } else { value };
         pen.text((WIDTH - 8.0, to), &format!("{:.1}", series.end()), value);
@@ -299,7 +316,8 @@ mod tests {
         let curves = mean_curves(&table, 0, &runs);
         let curve = curves.iter().find(|curve| curve.row == "exemplar").unwrap();
         let of_seed = |seed| {
-            let run = runs.iter().find(|run| run.record.row == "exemplar" && run.record.seed == seed).unwrap();
+            let run =
+                runs.iter().find(|run| run.record.row == "exemplar" && run.record.seed == seed).unwrap();
             &run.curves["knn_top1"]
         };
         assert_eq!((curve.n, curve.points.len()), (2, 11));
@@ -316,7 +334,9 @@ mod tests {
         let table = Table::new("table1", &runs).unwrap();
         let figure = figure(&table, 0, &runs).unwrap().unwrap();
         let words = figure.svg.split_whitespace().collect::<Vec<_>>().join(" ");
-        for phrase in ["(reduced)", "the first 10 epochs of", "InvaSpread, paper", "67.5", "RandomCNN", "Epoch"] {
+        for phrase in
+            ["(reduced)", "the first 10 epochs of", "InvaSpread, paper", "67.5", "RandomCNN", "Epoch"]
+        {
             assert!(words.contains(phrase), "{phrase}");
         }
         assert!(!words.contains("84.7"), "the paper's epoch 200 lies outside of ten epochs");

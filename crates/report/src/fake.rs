@@ -33,7 +33,9 @@ pub(crate) fn quick_runs(seeds: &[u64]) -> Vec<Run> {
 pub(crate) fn full_runs(seeds: &[u64]) -> Vec<Run> {
     let ends = [30.4, 45.9, 66.2, 75.2, 79.0, 79.8, 60.1, 79.2, 83.1];
     let runs = |seed| {
-        ROWS.iter().zip(ends).map(move |(&(row, start, _, _), end)| run((row, start, end, 28.0), seed, 200, "paper"))
+        ROWS.iter()
+            .zip(ends)
+            .map(move |(&(row, start, _, _), end)| run((row, start, end, 28.0), seed, 200, "paper"))
     };
     seeds.iter().flat_map(|&seed| runs(seed)).collect()
 }
@@ -44,12 +46,17 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
     let value = |epoch: u64| {
         let wobble = ((epoch * 7 + seed * 13 + row.len() as u64) as f64 * 1.7).sin() * 0.6;
         let risen = 1.0 - (-(epoch as f64) / pace).exp();
-        ((start + (end - start) * risen + if row == "random" { seed as f64 * 0.2 } else { wobble }) * 100.0).round()
+        ((start + (end - start) * risen + if row == "random" { seed as f64 * 0.2 } else { wobble }) * 100.0)
+            .round()
             / 100.0
     };
     let knn: Vec<Point> = (0..=epochs).map(|epoch| Point { epoch, value: value(epoch) }).collect();
-    let top5: Vec<Point> = knn.iter().map(|point| Point { value: point.value / 2.0 + 50.0, ..*point }).collect();
-    let config_hash = format!("{:08x}", row.bytes().fold(u32::from(full), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
+    let top5: Vec<Point> =
+        knn.iter().map(|point| Point { value: point.value / 2.0 + 50.0, ..*point }).collect();
+    let config_hash = format!(
+        "{:08x}",
+        row.bytes().fold(u32::from(full), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()))
+    );
     let id = format!("{config_hash}-s{seed}");
     let record = RunRecord {
         suite: "table1".into(),
@@ -79,7 +86,6 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         rustc: Some("rustc 0.0.0 (invented)".into()),
         cpu: Some("invented processor".into()),
         threads: 2,
-        path: Some(format!("runs/table1/{id}")),
         reduced: !full,
         id: id.clone(),
     };
@@ -88,7 +94,8 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
 }
 
 fn summary(points: &[Point]) -> Summary {
-    let best = points.iter().copied().reduce(|best, point| if point.value > best.value { point } else { best });
+    let best =
+        points.iter().copied().reduce(|best, point| if point.value > best.value { point } else { best });
     let (best, last) = (best.unwrap(), points.last().unwrap());
     Summary { last: last.value, best: best.value, best_epoch: best.epoch }
 }
@@ -98,12 +105,19 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     for run in runs {
         let folder = root.join(&run.folder);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&json(&run.record)).unwrap()).unwrap();
+        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&json(&run.record)).unwrap())
+            .unwrap();
         let rows: Vec<(i64, &str, &str, f64)> = run
             .curves
             .iter()
-            .flat_map(|(name, points)| points.iter().map(move |p| (p.epoch as i64, "test", name.as_str(), p.value)))
-            .chain(run.curves["knn_top1"].iter().map(|p| (p.epoch as i64, "train", "loss", 5.0 - p.value / 50.0)))
+            .flat_map(|(name, points)| {
+                points.iter().map(move |p| (p.epoch as i64, "test", name.as_str(), p.value))
+            })
+            .chain(
+                run.curves["knn_top1"]
+                    .iter()
+                    .map(|p| (p.epoch as i64, "train", "loss", 5.0 - p.value / 50.0)),
+            )
             .collect();
         let mut frame = df!(
             "epoch" => rows.iter().map(|row| row.0).collect::<Vec<_>>(),
@@ -137,7 +151,7 @@ fn json(record: &RunRecord) -> serde_json::Value {
         "metrics": metrics, "seconds": record.seconds, "images_per_second": record.images_per_second,
         "peak_memory_bytes": record.peak_memory_bytes, "config_hash": record.config_hash, "started": record.started,
         "finished": record.finished, "version": record.version, "git": record.git, "rustc": record.rustc,
-        "cpu": record.cpu, "threads": record.threads, "path": record.path, "reduced": record.reduced,
+        "cpu": record.cpu, "threads": record.threads, "path": format!("table1/{}", record.id), "reduced": record.reduced,
         "a_key_from_the_future": true,
     })
 }
@@ -171,7 +185,9 @@ fn look() {
     let classes = ["airplane", "automobile", "bird", "cat", "American_Crow"].map(str::to_owned).to_vec();
     let query = |label: u32| crate::gallery::Query {
         picture: shade(label, 0),
-        neighbors: (1..=5).map(|n| (shade(if n % 3 == 0 { 4 - label } else { label }, n), 1.0 - n as f32 * 0.07)).collect(),
+        neighbors: (1..=5)
+            .map(|n| (shade(if n % 3 == 0 { 4 - label } else { label }, n), 1.0 - n as f32 * 0.07))
+            .collect(),
     };
     let gallery = crate::gallery::Gallery {
         title: "InvaSpread after 10 epochs, invented pictures".into(),

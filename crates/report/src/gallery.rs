@@ -13,9 +13,9 @@ use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterise, text_width};
 use crate::error::ReportError;
 
 const FIGURE: &str = "the gallery of neighbours";
-/// Okabe and Ito's green and vermillion, which colour-blind eyes tell apart; the mark (✓ or ✗) says the same again.
+/// Green is Okabe and Ito's, red a shade darker, and the mark (✓ or ✗) says the same again to eyes that confuse the two.
 const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);
-const WRONG: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+const WRONG: RGBColor = RGBColor(0xC4, 0x1E, 0x1E);
 /// All lengths are SVG pixels; the picture has twice as many.
 const IMAGE: f64 = 96.0;
 const FRAME: f64 = 3.0;
@@ -108,9 +108,11 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
     let mut canvas = rasterise(FIGURE, &svg)?;
     for (row, query) in gallery.queries.iter().enumerate() {
         let y = top + row as f64 * row_height + FRAME;
-        let pictures = std::iter::once(&query.picture).chain(query.neighbors.iter().map(|(picture, _)| picture));
+        let pictures =
+            std::iter::once(&query.picture).chain(query.neighbors.iter().map(|(picture, _)| picture));
         for (place, picture) in pictures.enumerate() {
-            let what = if place == 0 { format!("query {row}") } else { format!("query {row}, neighbour {place}") };
+            let what =
+                if place == 0 { format!("query {row}") } else { format!("query {row}, neighbour {place}") };
             let enlarged = fitted(picture, what)?;
             let (x, y) = ((column(place) + FRAME) * 2.0, y * 2.0);
             imageops::replace(&mut canvas, &enlarged, x.round() as i64, y.round() as i64);
@@ -127,11 +129,13 @@ impl Gallery {
 
 /// Class names must not run into each other under neighbouring pictures.
 fn shortened(name: &str) -> String {
-    const MOST: usize = 11;
+    const MOST: usize = 10;
+    let name = name.replace('_', " ");
     if name.chars().count() <= MOST {
-        return name.to_owned();
+        return name;
     }
-    name.chars().take(MOST - 1).chain(['…']).collect()
+    let kept: String = name.chars().take(MOST - 1).collect();
+    format!("{}…", kept.trim_end())
 }
 
 /// A picture as a square of `2 * IMAGE` pixels, its shape kept, white around it where it is not square.
@@ -152,7 +156,8 @@ fn fitted(picture: &Picture, what: String) -> Result<RgbImage, ReportError> {
         let factor = side / longer;
         (source.width() * factor, source.height() * factor, FilterType::Nearest)
     } else {
-        let scaled = |length: u32| (f64::from(length) * f64::from(side) / f64::from(longer)).round().max(1.0) as u32;
+        let scaled =
+            |length: u32| (f64::from(length) * f64::from(side) / f64::from(longer)).round().max(1.0) as u32;
         (scaled(source.width()), scaled(source.height()), FilterType::Lanczos3)
     };
     let scaled = imageops::resize(&source, scaled_width, scaled_height, filter);
@@ -216,7 +221,10 @@ mod tests {
         let mut gallery = two_neighbors();
         gallery.queries[0].neighbors[1].0.pixels.pop();
         let error = draw_gallery(&gallery).unwrap_err().to_string();
-        assert!(error.contains("query 0, neighbour 2") && error.contains("3071") && error.contains("3072"), "{error}");
+        assert!(
+            error.contains("query 0, neighbour 2") && error.contains("3071") && error.contains("3072"),
+            "{error}"
+        );
         gallery.queries.clear();
         assert!(matches!(draw_gallery(&gallery), Err(ReportError::EmptyGallery)));
     }

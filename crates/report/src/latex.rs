@@ -10,7 +10,8 @@ use crate::table::{Line, Table};
 
 /// The LaTeX source; needs `\usepackage{booktabs}`.
 pub(crate) fn tables(table: &Table, runs: &[Run]) -> String {
-    let mut text = String::from("% Made by `invaspread report` from run records; needs \\usepackage{booktabs}.\n");
+    let mut text =
+        String::from("% Made by `invaspread report` from run records; needs \\usepackage{booktabs}.\n");
     for setting in 0..table.settings.len() {
         tabular(&mut text, table, setting, runs);
     }
@@ -24,14 +25,16 @@ fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
         table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")).collect();
     let printed = |metric: &str| table.lines.iter().any(|line| line.metric == metric && line.paper.is_some());
     // Metrics that the paper prints; those alone belong beside it. A suite of our own shows what it has.
-    let shown: Vec<&str> = match metrics.iter().copied().filter(|metric| printed(metric)).collect::<Vec<_>>() {
+    let shown: Vec<&str> = match metrics.iter().copied().filter(|metric| printed(metric)).collect::<Vec<_>>()
+    {
         none if none.is_empty() => metrics,
         some => some,
     };
     let beside_paper = shown.iter().any(|metric| printed(metric));
     let columns = if beside_paper { 4 } else { 2 };
 
-    let title = paper::table_of_suite(&table.suite).map_or(String::new(), |printed| format!(": {}", printed.title));
+    let title =
+        paper::table_of_suite(&table.suite).map_or(String::new(), |printed| format!(": {}", printed.title));
     let reduced = if found.reduced {
         " Reduced run: smaller than the paper's recipe, so the differences are not comparable."
     } else {
@@ -62,7 +65,8 @@ fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
         put(&format!("    \\cmidrule(lr){{{}-{}}}", 3 + place * columns, 2 + (place + 1) * columns));
     }
     let difference = if found.reduced { "Diff.\\ (n/c)" } else { "Diff." };
-    let heads = if beside_paper { format!("Last & Best & Paper & {difference}") } else { "Last & Best".to_owned() };
+    let heads =
+        if beside_paper { format!("Last & Best & Paper & {difference}") } else { "Last & Best".to_owned() };
     put(&format!("    Method & Seeds & {} \\\\", vec![heads; shown.len()].join(" & ")));
     put("    \\midrule");
     for row in table.rows(setting) {

@@ -45,11 +45,14 @@ fn heading(text: &mut String, table: &Table) {
              > the paper's. The differences are shown, but are not comparable; what can be read is the order of the rows.\n",
         );
     }
-    if table.settings.iter().any(|setting| setting.data_state == "unverified") {
+    if table.settings.iter().any(|setting| setting.data_state.starts_with("unverified")) {
         line(text, "> **Unverified data.** The checksum of the dataset's files was not the official one.\n");
     }
-    if table.settings.iter().any(|setting| setting.data_state == "generated") {
-        line(text, "> **Generated data.** Results on generated images say nothing about the paper's datasets.\n");
+    if table.settings.iter().any(|setting| setting.data_state.starts_with("generated")) {
+        line(
+            text,
+            "> **Generated data.** Results on generated images say nothing about the paper's datasets.\n",
+        );
     }
     if table.settings.len() > 1 {
         line(text, "Runs of different settings are kept apart, one section each:\n");
@@ -80,7 +83,11 @@ fn section_title(setting: &Setting) -> String {
 fn what_was_run(text: &mut String, runs: &[&Run]) {
     let distinct = |of: &dyn Fn(&Run) -> Option<String>| -> String {
         let values: BTreeSet<String> = runs.iter().filter_map(|run| of(run)).collect();
-        if values.is_empty() { "not recorded".into() } else { values.into_iter().collect::<Vec<_>>().join("; ") }
+        if values.is_empty() {
+            "not recorded".into()
+        } else {
+            values.into_iter().collect::<Vec<_>>().join("; ")
+        }
     };
     let (shared, others) = caption::recipe(runs);
     let seconds: f64 = runs.iter().map(|run| run.record.seconds).sum();
@@ -158,7 +165,8 @@ fn results(text: &mut String, table: &Table, setting: usize) {
 
 fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &Pictures) {
     let metrics = table.metrics(setting);
-    let thresholds: Vec<&str> = metrics.into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
+    let thresholds: Vec<&str> =
+        metrics.into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
     if thresholds.is_empty() && pictures.curves.is_none() {
         return;
     }
@@ -242,7 +250,10 @@ fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]
             images.map_or_else(|| "the".to_owned(), thousands),
         ),
     );
-    line(text, "| Paper ranks | above | Measured | against | The other way by | |\n|---|---|---:|---:|---:|---|");
+    line(
+        text,
+        "| Paper ranks | above | Measured | against | The other way by | |\n|---|---|---:|---:|---:|---|",
+    );
     for inversion in &order.inversions {
         let side = |side: &order::Side| format!("{} ({:.1})", row_label(&side.row), side.paper);
         let margin = inversion.margin.map_or(String::new(), |margin| format!(" (±{margin:.1})"));
@@ -264,6 +275,7 @@ fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]
 
 fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
     line(text, "### Run records\n");
+    line(text, "Records are given by their place below `runs.root`.\n");
     let metric = table.main_metric(setting);
     let recorded = crate::names::recorded_metric(metric);
     line(
@@ -284,11 +296,14 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
                 row_label(&record.row),
                 record.seed,
                 number(summary.map(|summary| summary.last)),
-                summary.map_or("–".to_owned(), |summary| format!("{:.1} ({})", summary.best, summary.best_epoch)),
+                summary.map_or("–".to_owned(), |summary| format!(
+                    "{:.1} ({})",
+                    summary.best, summary.best_epoch
+                )),
                 duration(record.seconds),
                 speed.map_or("–".to_owned(), |speed| thousands(speed.round() as u64)),
                 record.config_hash,
-                run.record.path.as_deref().unwrap_or(&run.folder).trim_end_matches('/'),
+                run.folder,
             ),
         );
     }
@@ -298,13 +313,16 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
 fn again(text: &mut String, table: &Table, runs: &[Run]) {
     if !table.left_out.is_empty() {
         line(text, "## Left out\n");
-        line(text, "Runs of the same row and setting under an older configuration; they enter no number above:\n");
+        line(
+            text,
+            "Runs of the same row and setting under an older configuration; they enter no number above:\n",
+        );
         for folder in &table.left_out {
             line(text, &format!("- `{folder}`"));
         }
         text.push('\n');
     }
-    line(text, "## Again\n");
+    line(text, "## To regenerate\n");
     line(text, "```sh");
     let mut commands: Vec<String> = Vec::new();
     for (setting, found) in table.settings.iter().enumerate() {
@@ -383,7 +401,10 @@ mod tests {
         runs.retain(|run| run.record.row != "nce");
         runs.extend(fake::full_runs(&[0]));
         let text = of(&runs);
-        assert!(text.contains("# Table 1: kNN accuracy on CIFAR-10\n"), "a mixed report is not reduced as a whole");
+        assert!(
+            text.contains("# Table 1: kNN accuracy on CIFAR-10\n"),
+            "a mixed report is not reduced as a whole"
+        );
         assert!(text.contains("## Profile paper on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("## Profile quick (reduced) on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("Rows of the paper's table that were not run: NCE."));

@@ -118,12 +118,15 @@ mod tests {
         assert!(pair(1.0).within_noise() && !pair(4.0).within_noise());
         let mut runs = fake::quick_runs(&[0]);
         for run in &mut runs {
-            run.record.metrics.get_mut("knn_top1").unwrap().last = if run.record.row == "nce" { 50.0 } else { 51.0 };
+            run.record.metrics.get_mut("knn_top1").unwrap().last =
+                if run.record.row == "nce" { 50.0 } else { 51.0 };
         }
         let table = Table::new("table1", &runs).unwrap();
         let order = compare(&table, 0, Some(2_000));
         // 1.96 sqrt((50 * 50 + 51 * 49) / 2000) = 3.0985
-        assert!(order.inversions.iter().all(|i| (i.margin.unwrap() - 3.0985).abs() < 1e-3 && i.within_noise()));
+        assert!(
+            order.inversions.iter().all(|i| (i.margin.unwrap() - 3.0985).abs() < 1e-3 && i.within_noise())
+        );
         assert!(compare(&table, 0, None).inversions.iter().all(|i| i.margin.is_none() && !i.within_noise()));
     }
 }

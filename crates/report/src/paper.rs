@@ -129,10 +129,9 @@ fn parse_row(key: String, metrics: &[String], value: &toml::Value) -> PaperRow {
             .zip(values)
             .filter_map(|(metric, value)| Some((metric.clone(), number(value)?)))
             .collect(),
-        toml::Value::Table(values) => values
-            .iter()
-            .filter_map(|(metric, value)| Some((metric.clone(), number(value)?)))
-            .collect(),
+        toml::Value::Table(values) => {
+            values.iter().filter_map(|(metric, value)| Some((metric.clone(), number(value)?))).collect()
+        }
         other => panic!("assets/paper_tables.toml: row `{key}` is {}", other.type_str()),
     };
     let quoted = value.get("quoted").and_then(toml::Value::as_bool).unwrap_or(false);
@@ -171,7 +170,8 @@ mod tests {
     #[test]
     fn table1_reads_as_printed_and_in_order() {
         let table = table("table1").unwrap();
-        let rows: Vec<(&str, f64)> = table.rows.iter().map(|row| (row.key.as_str(), row.values[0].1)).collect();
+        let rows: Vec<(&str, f64)> =
+            table.rows.iter().map(|row| (row.key.as_str(), row.values[0].1)).collect();
         assert_eq!(
             rows,
             [

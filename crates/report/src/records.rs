@@ -78,9 +78,6 @@ pub struct RunRecord {
     pub cpu: Option<String>,
     /// Threads used.
     pub threads: u64,
-    /// The run's folder, relative to the folder the program ran in.
-    #[serde(default)]
-    pub path: Option<String>,
     /// Anything less than the paper's recipe: fewer epochs, images or channels.
     pub reduced: bool,
 }
@@ -190,7 +187,8 @@ fn load_run(runs_root: &Path, folder: &Path) -> Result<Option<Run>, ReportError>
     let record: RunRecord = read_json(&record_path, "record")?;
     let curves = read_curves(&folder.join("metrics.parquet"))?;
     let relative = folder.strip_prefix(runs_root).unwrap_or(folder);
-    let folder = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+    let folder =
+        relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
     Ok(Some(Run { record, curves, folder }))
 }
 
@@ -208,14 +206,24 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, what: &'static str) -> Result<T, ReportError> {
-    let bytes =
-        fs::read(path).map_err(|source| ReportError::File { action: "read", path: path.to_path_buf(), source })?;
-    serde_json::from_slice(&bytes).map_err(|source| ReportError::Json { path: path.to_path_buf(), what, source })
+    let bytes = fs::read(path).map_err(|source| ReportError::File {
+        action: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|source| ReportError::Json {
+        path: path.to_path_buf(),
+        what,
+        source,
+    })
 }
 
 fn read_curves(path: &Path) -> Result<BTreeMap<String, Vec<Point>>, ReportError> {
-    let file = std::fs::File::open(path)
-        .map_err(|source| ReportError::File { action: "read", path: path.to_path_buf(), source })?;
+    let file = std::fs::File::open(path).map_err(|source| ReportError::File {
+        action: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
     test_points(file).map_err(|source| ReportError::Metrics { path: path.to_path_buf(), source })
 }
 
@@ -229,17 +237,20 @@ fn test_points(file: std::fs::File) -> PolarsResult<BTreeMap<String, Vec<Point>>
     let splits = frame.column("split")?.cast(&DataType::String)?;
     let names = frame.column("name")?.cast(&DataType::String)?;
     let values = frame.column("value")?.cast(&DataType::Float64)?;
-    let rows = epochs.i64()?.iter().zip(splits.str()?.iter()).zip(names.str()?.iter()).zip(values.f64()?.iter());
+    let rows =
+        epochs.i64()?.iter().zip(splits.str()?.iter()).zip(names.str()?.iter()).zip(values.f64()?.iter());
     let mut by_epoch: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
     for (((epoch, split), name), value) in rows {
         if let (Some(epoch), Some("test"), Some(name), Some(value)) = (epoch, split, name, value) {
-            let epoch = u64::try_from(epoch).map_err(|_| {
-                polars_err!(ComputeError: "`{name}` is given for epoch {epoch}; epochs count from 0")
-            })?;
+            let epoch = u64::try_from(epoch).map_err(
+                |_| polars_err!(ComputeError: "`{name}` is given for epoch {epoch}; epochs count from 0"),
+            )?;
             by_epoch.entry(name.to_owned()).or_default().insert(epoch, value);
         }
     }
-    let points = |epochs: BTreeMap<u64, f64>| epochs.into_iter().map(|(epoch, value)| Point { epoch, value }).collect();
+    let points = |epochs: BTreeMap<u64, f64>| {
+        epochs.into_iter().map(|(epoch, value)| Point { epoch, value }).collect()
+    };
     Ok(by_epoch.into_iter().map(|(name, epochs)| (name, points(epochs))).collect())
 }
 
@@ -253,7 +264,8 @@ mod tests {
     fn reads_done_runs_and_counts_the_others() {
         let root = tempfile::tempdir().unwrap();
         let written = fake::write_suite(root.path(), &fake::quick_runs(&[0]));
-        fs::write(root.path().join(&written[0].folder).join("status.json"), r#"{"state": "running"}"#).unwrap();
+        fs::write(root.path().join(&written[0].folder).join("status.json"), r#"{"state": "running"}"#)
+            .unwrap();
         fs::remove_file(root.path().join(&written[1].folder).join("record.json")).unwrap();
         fs::write(root.path().join(&written[2].folder).join("status.json"), r#"{"state": "done"}"#).unwrap();
         let loaded = load(root.path(), "table1").unwrap();
@@ -268,7 +280,8 @@ mod tests {
     fn first_epoch_at_the_threshold_counts() {
         let mut run = fake::quick_runs(&[0]).remove(0);
         let point = |epoch, value| Point { epoch, value };
-        run.curves.insert("knn_top1".into(), vec![point(0, 20.0), point(1, 59.9), point(2, 60.0), point(3, 50.0)]);
+        run.curves
+            .insert("knn_top1".into(), vec![point(0, 20.0), point(1, 59.9), point(2, 60.0), point(3, 50.0)]);
         assert_eq!(run.epochs_to("knn_top1", 60.0), Some(2));
         assert_eq!(run.epochs_to("knn_top1", 61.0), None);
         assert_eq!(run.epochs_to("r1", 1.0), None);

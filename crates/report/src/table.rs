@@ -59,7 +59,7 @@ pub struct Line {
     pub std: Option<f64>,
     /// Mean of each run's best epoch; none for `epochs_to_*`.
     pub best_mean: Option<f64>,
-    /// What the paper prints.
+    /// What the paper prints; none beside generated images, on which it measured nothing.
     pub paper: Option<f64>,
     /// `mean - paper`.
     pub difference: Option<f64>,
@@ -107,8 +107,12 @@ impl Table {
 
     /// The metrics measured in a setting, in the paper's order.
     pub fn metrics(&self, setting: usize) -> Vec<&str> {
-        let mut metrics: Vec<&str> =
-            self.lines.iter().filter(|line| line.setting == setting).map(|line| line.metric.as_str()).collect();
+        let mut metrics: Vec<&str> = self
+            .lines
+            .iter()
+            .filter(|line| line.setting == setting)
+            .map(|line| line.metric.as_str())
+            .collect();
         metrics.sort_by_cached_key(|metric| metric_place(&self.suite, metric));
         metrics.dedup();
         metrics
@@ -132,7 +136,9 @@ impl Table {
     pub fn runs_of<'a>(&self, setting: usize, runs: &'a [Run]) -> Vec<&'a Run> {
         let mut found: Vec<&Run> = runs
             .iter()
-            .filter(|run| Setting::of(&run.record) == self.settings[setting] && !self.left_out.contains(&run.folder))
+            .filter(|run| {
+                Setting::of(&run.record) == self.settings[setting] && !self.left_out.contains(&run.folder)
+            })
             .collect();
         found.sort_by_cached_key(|run| (row_place(&self.suite, &run.record.row), run.record.seed));
         found
@@ -146,7 +152,8 @@ impl Table {
         let texts = |of: fn(&Line, &Setting) -> String| -> Vec<String> {
             self.lines.iter().map(|line| of(line, &self.settings[line.setting])).collect()
         };
-        let numbers = |of: fn(&Line) -> Option<f64>| -> Vec<Option<f64>> { self.lines.iter().map(of).collect() };
+        let numbers =
+            |of: fn(&Line) -> Option<f64>| -> Vec<Option<f64>> { self.lines.iter().map(of).collect() };
         df!(
             "row" => texts(|line, _| line.row.clone()),
             "metric" => texts(|line, _| line.metric.clone()),
@@ -193,6 +200,8 @@ impl Table {
 /// there, the highest multiple of five that two did, so that a reduced run still compares speeds.
 pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
     let mut best_of_row: BTreeMap<&str, f64> = BTreeMap::new();
+    let points = runs.iter().filter_map(|run| run.curves.get("knn_top1")).flatten();
+    let untrained = points.filter(|point| point.epoch == 0).map(|point| point.value).fold(0.0, f64::max);
     for run in runs.iter().filter(|run| is_trained(run)) {
         let points = run.curves.get("knn_top1").map_or(&[][..], |points| &points[..]);
         let best = points.iter().map(|point| point.value).fold(0.0, f64::max);
@@ -203,7 +212,11 @@ pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
     best.sort_by(|a, b| b.total_cmp(a));
     match best.get(1) {
         None if best.is_empty() => Vec::new(),
-        Some(&second) if second < 60.0 && second >= 5.0 => vec![(second / 5.0).floor() as u32 * 5, 60],
+        Some(&second) if second < 60.0 => {
+            let reached = (second / 5.0).floor() as u32 * 5;
+            // What an untrained network has already says nothing of speed.
+            if f64::from(reached) > untrained { vec![reached, 60] } else { vec![60] }
+        }
         _ => vec![60],
     }
 }
@@ -221,8 +234,9 @@ fn newest_configurations(runs: &[Run]) -> (Vec<&Run>, Vec<String>) {
         let entry = newest.entry(group(run)).or_insert(candidate);
         *entry = (*entry).max(candidate);
     }
-    let (kept, replaced): (Vec<&Run>, Vec<&Run>) =
-        runs.iter().partition(|run| newest.get(&group(run)).is_some_and(|(_, hash)| *hash == &run.record.config_hash));
+    let (kept, replaced): (Vec<&Run>, Vec<&Run>) = runs
+        .iter()
+        .partition(|run| newest.get(&group(run)).is_some_and(|(_, hash)| *hash == &run.record.config_hash));
     let mut left_out: Vec<String> = replaced.iter().map(|run| run.folder.clone()).collect();
     left_out.sort();
     (kept, left_out)
@@ -244,7 +258,8 @@ fn aggregate(suite: &str, settings: &[Setting], runs: &[&Run]) -> PolarsResult<V
     let mut keys: (Vec<u32>, Vec<&str>, Vec<String>) = Default::default();
     let mut values: (Vec<Option<f64>>, Vec<Option<f64>>) = Default::default();
     for (index, setting) in settings.iter().enumerate() {
-        let of_setting: Vec<&Run> = runs.iter().copied().filter(|run| Setting::of(&run.record) == *setting).collect();
+        let of_setting: Vec<&Run> =
+            runs.iter().copied().filter(|run| Setting::of(&run.record) == *setting).collect();
         let thresholds = thresholds(&of_setting);
         for run in of_setting {
             let mut push = |metric: String, last, best| {
@@ -266,10 +281,14 @@ fn aggregate(suite: &str, settings: &[Setting], runs: &[&Run]) -> PolarsResult<V
     let frame = df!(
         "setting" => keys.0, "row" => keys.1, "metric" => keys.2, "last" => values.0, "best" => values.1
     )?;
-    frame.partition_by_stable(["setting", "row", "metric"], true)?.iter().map(|group| line(suite, group)).collect()
+    frame
+        .partition_by_stable(["setting", "row", "metric"], true)?
+        .iter()
+        .map(|group| line(suite, settings, group))
+        .collect()
 }
 
-fn line(suite: &str, group: &DataFrame) -> PolarsResult<Line> {
+fn line(suite: &str, settings: &[Setting], group: &DataFrame) -> PolarsResult<Line> {
     let text = |name: &str| -> PolarsResult<String> {
         Ok(group.column(name)?.str()?.get(0).unwrap_or_default().to_owned())
     };
@@ -281,9 +300,12 @@ fn line(suite: &str, group: &DataFrame) -> PolarsResult<Line> {
     let (row, metric) = (text("row")?, text("metric")?);
     let last = complete("last")?;
     let mean = last.and_then(ChunkAgg::mean).map(rounded);
-    let paper = paper::value(suite, &row, &metric);
+    let setting = group.column("setting")?.u32()?.get(0).unwrap_or_default() as usize;
+    // Nothing in the paper was measured on generated images.
+    let in_paper = settings[setting].data_state != "generated";
+    let paper = paper::value(suite, &row, &metric).filter(|_| in_paper);
     Ok(Line {
-        setting: group.column("setting")?.u32()?.get(0).unwrap_or_default() as usize,
+        setting,
         n: group.height(),
         mean,
         std: last.and_then(|column| column.std(1)).map(rounded),
@@ -351,7 +373,8 @@ mod tests {
         let mut runs = fake::quick_runs(&[0]);
         runs.reverse();
         let table = Table::new("table1", &runs).unwrap();
-        let expected: Vec<&str> = paper::table("table1").unwrap().rows.iter().map(|row| row.key.as_str()).collect();
+        let expected: Vec<&str> =
+            paper::table("table1").unwrap().rows.iter().map(|row| row.key.as_str()).collect();
         assert_eq!(table.rows(0), expected);
         assert_eq!(table.metrics(0), ["knn", "knn_top5", "epochs_to_40", "epochs_to_60"]);
         assert_eq!(table.main_metric(0), "knn");
@@ -372,7 +395,9 @@ mod tests {
         assert_eq!(table.settings.len(), 3);
         assert_eq!(table.settings[0].profile, "paper", "the fullest setting comes first");
         assert!(table.lines.iter().all(|line| line.n == 1));
-        let on = |device: &str| table.settings.iter().position(|s| s.profile == "quick" && s.device == device).unwrap();
+        let on = |device: &str| {
+            table.settings.iter().position(|s| s.profile == "quick" && s.device == device).unwrap()
+        };
         let mean = |device: &str| table.line(on(device), "nce", "knn").unwrap().mean.unwrap();
         assert!((mean("cuda") - mean("cpu") - 10.0).abs() < 1e-3);
     }
@@ -405,6 +430,27 @@ mod tests {
         let table = Table::new("table1", &runs).unwrap();
         let line = table.line(0, "invaspread", "epochs_to_60").unwrap();
         assert_eq!((line.n, line.mean, line.difference), (2, None, None));
+    }
+
+    #[test]
+    fn generated_images_are_not_set_beside_the_paper() {
+        let mut runs = fake::quick_runs(&[0]);
+        for run in &mut runs {
+            run.record.data_state = "generated".into();
+        }
+        let table = Table::new("table1", &runs).unwrap();
+        assert!(table.lines.iter().all(|line| line.paper.is_none() && line.difference.is_none()));
+    }
+
+    #[test]
+    fn the_extra_threshold_is_one_that_training_reached() {
+        let runs = fake::quick_runs(&[0]);
+        let thresholds_of = |runs: &[Run]| thresholds(&runs.iter().collect::<Vec<_>>());
+        assert_eq!(thresholds_of(&runs), [40, 60], "Triplet (hard), the second best, reached 44.9");
+        assert_eq!(thresholds_of(&fake::full_runs(&[0])), [60]);
+        let slow: Vec<Run> =
+            runs.into_iter().filter(|run| ["nce", "npsoftmax"].contains(&&*run.record.row)).collect();
+        assert_eq!(thresholds_of(&slow), [60], "25% was there before training");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The table for a terminal, shown at the end of a suite.
 
-use comfy_table::{CellAlignment, Table as Grid, presets};
+use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
 use crate::caption;
 use crate::names::{metric_label, row_label, suite_label};
@@ -9,7 +9,8 @@ use crate::table::Table;
 
 /// One grid a setting, without colours, ready to print.
 pub fn terminal_table(table: &Table, runs: &[Run]) -> String {
-    let sections: Vec<String> = (0..table.settings.len()).map(|setting| section(table, setting, runs)).collect();
+    let sections: Vec<String> =
+        (0..table.settings.len()).map(|setting| section(table, setting, runs)).collect();
     sections.join("\n\n")
 }
 
@@ -18,15 +19,18 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
     let main = table.main_metric(setting);
     let thresholds: Vec<&str> =
         table.metrics(setting).into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
-    let in_paper = table.rows(setting).iter().any(|row| table.line(setting, row, main).is_some_and(|l| l.paper.is_some()));
-    let mut heads = vec!["".to_owned(), "seeds".into(), "last epoch".into(), "best epoch".into()];
+    let in_paper = table
+        .rows(setting)
+        .iter()
+        .any(|row| table.line(setting, row, main).is_some_and(|l| l.paper.is_some()));
+    let mut heads = vec![String::new(), "seeds".into(), "last epoch".into(), "best epoch".into()];
     if in_paper {
         heads.extend(["paper".into(), if found.reduced { "difference*" } else { "difference" }.into()]);
     }
     heads.extend(thresholds.iter().map(|metric| metric_label(metric).to_lowercase()));
 
     let mut grid = Grid::new();
-    grid.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    grid.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     grid.set_header(heads);
     for row in table.rows(setting) {
         let Some(line) = table.line(setting, row, main) else { continue };

@@ -118,7 +118,13 @@ mod tests {
         let names: Vec<String> =
             first.files.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
         let expected = [
-            "report.md", "table.csv", "table.parquet", "table.tex", "curves.svg", "curves.png", "table1.svg",
+            "report.md",
+            "table.csv",
+            "table.parquet",
+            "table.tex",
+            "curves.svg",
+            "curves.png",
+            "table1.svg",
             "table1.png",
         ];
         assert_eq!(names, expected);
@@ -138,11 +144,15 @@ mod tests {
         runs.extend(fake::full_runs(&[0]));
         let written = write_report("table1", &runs, root.path()).unwrap();
         assert_eq!(written.table.settings.len(), 2);
-        for name in ["curves.png", "curves-quick-cpu-cifar10-verified.png", "table1-quick-cpu-cifar10-verified.svg"] {
+        for name in
+            ["curves.png", "curves-quick-cpu-cifar10-verified.png", "table1-quick-cpu-cifar10-verified.svg"]
+        {
             assert!(root.path().join(name).is_file(), "{name}");
         }
         let report = fs::read_to_string(written.report).unwrap();
-        assert!(report.contains("(curves-quick-cpu-cifar10-verified.png)") && report.contains("(curves.png)"));
+        assert!(
+            report.contains("(curves-quick-cpu-cifar10-verified.png)") && report.contains("(curves.png)")
+        );
     }
 
     #[test]

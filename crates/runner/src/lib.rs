@@ -2,6 +2,8 @@
 //! runs. It prints nothing: progress goes to an [`engine::Observer`].
 
 pub mod checkpoint;
+pub mod config;
 pub mod engine;
+pub mod launch;
 pub mod methods;
 pub mod record;

@@ -83,7 +83,11 @@ fn finished_runs_are_skipped_and_stopped_ones_go_on() {
     assert!(estimate_all(&plan, root.path()).unwrap().len() == 3);
 
     let first = go(&plan, root.path(), Some(7));
-    assert!(matches!(first.ends[..], [End::Done { .. }, End::Stopped { epoch: 1, step: 2 }]), "{:?}", first.ends);
+    assert!(
+        matches!(first.ends[..], [End::Done { .. }, End::Stopped { epoch: 1, step: 2 }]),
+        "{:?}",
+        first.ends
+    );
     assert_eq!(plan[0].standing(root.path()).unwrap(), Standing::Done);
     assert_eq!(plan[1].standing(root.path()).unwrap(), Standing::Begun { epoch: 1 });
     assert_eq!(plan[2].standing(root.path()).unwrap(), Standing::New);
@@ -120,7 +124,10 @@ fn a_finished_run_leaves_all_its_files() {
         assert_eq!((record.train_images, record.test_images, record.width, record.seed), (40, 20, 8, 3));
         assert_eq!(record.path, format!("table1/{}", run.id()));
         let trained = run.labels.row != "random";
-        assert_eq!((record.epochs, record.images_per_second.is_some()), (if trained { 2 } else { 0 }, trained));
+        assert_eq!(
+            (record.epochs, record.images_per_second.is_some()),
+            (if trained { 2 } else { 0 }, trained)
+        );
 
         let table = MetricsTable::read(&layout.metrics()).unwrap();
         assert_eq!(table.series("test", "knn_top1").len(), if trained { 3 } else { 1 });
@@ -131,8 +138,16 @@ fn a_finished_run_leaves_all_its_files() {
 
         let (embeddings, _): (_, serde_json::Value) =
             checkpoint::read(&layout.embeddings().join("train.safetensors")).unwrap();
-        assert_eq!((embeddings["embeddings"].dims(), embeddings["labels"].dims()), (&[40, 16][..], &[40][..]));
-        for file in [layout.log(), layout.environment(), layout.config(), layout.checkpoints().join("best.safetensors")] {
+        assert_eq!(
+            (embeddings["embeddings"].dims(), embeddings["labels"].dims()),
+            (&[40, 16][..], &[40][..])
+        );
+        for file in [
+            layout.log(),
+            layout.environment(),
+            layout.config(),
+            layout.checkpoints().join("best.safetensors"),
+        ] {
             assert!(file.is_file(), "{}", file.display());
         }
         assert_eq!(std::fs::read_dir(layout.tensorboard()).unwrap().count(), 1);
@@ -167,5 +182,8 @@ fn a_config_that_changed_under_a_half_done_run_is_an_error() {
     plan[0].config = "row = \"other\"\n".to_owned();
     let found = go(&plan, root.path(), None);
     let [End::Failed { message }] = &found.ends[..] else { panic!("{:?}", found.ends) };
-    assert!(found.steps == 0 && message.contains("config.toml") && message.contains("row = \"invaspread\""), "{message}");
+    assert!(
+        found.steps == 0 && message.contains("config.toml") && message.contains("row = \"invaspread\""),
+        "{message}"
+    );
 }

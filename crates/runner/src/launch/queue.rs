@@ -159,7 +159,10 @@ fn run_locked(
         observer.note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
     }
     if dataset.skipped > 0 {
-        observer.note(&format!("{}: {} images could not be decoded and were left out", dataset.name, dataset.skipped));
+        observer.note(&format!(
+            "{}: {} images could not be decoded and were left out",
+            dataset.name, dataset.skipped
+        ));
     }
     let place = Place {
         id: run.id(),

@@ -1,0 +1,49 @@
+//! The official binary version: six files of records, in a folder or in its archive.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::official::{BINARY_FOLDER, Layout};
+use super::{BATCHES, Batch};
+use crate::archive::{self, Contents};
+use crate::error::{DataError, REFETCH, reading};
+
+/// The batches of `cifar-10-batches-bin/`.
+pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
+    let read = |name: &&str| {
+        let source = folder.join(format!("{name}.bin"));
+        // The length first: nothing of another length is worth reading.
+        let found = fs_err::metadata(&source).map_err(reading)?.len();
+        if found != layout.batch_bytes() {
+            return Err(DataError::Size {
+                path: source,
+                found,
+                expected: layout.batch_bytes(),
+                advice: REFETCH,
+            });
+        }
+        let records = fs_err::read(&source).map_err(reading)?;
+        Ok(Batch { source, records })
+    };
+    BATCHES.par_iter().map(read).collect()
+}
+
+/// The batches of `cifar-10-binary.tar.gz`, unpacked in memory.
+pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
+    let names = BATCHES.map(|name| format!("{name}.bin"));
+    let contents = Contents {
+        folder: BINARY_FOLDER,
+        required: &names.each_ref().map(String::as_str),
+        optional: &[],
+        longest: layout.batch_bytes().max(1 << 16),
+        published: layout.archive_bytes[0],
+    };
+    let mut batches: [Option<Batch>; 6] = Default::default();
+    archive::read(path, contents, &mut |name, records| {
+        let place = names.iter().position(|known| known == name).expect("only required members are handed over");
+        batches[place] = Some(Batch { source: path.join(name), records });
+        Ok(())
+    })?;
+    Ok(batches.into_iter().flatten().collect())
+}

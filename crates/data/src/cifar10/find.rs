@@ -1,0 +1,106 @@
+//! Which form of CIFAR-10 a folder holds.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::official::BINARY_FOLDER;
+use super::parquet;
+use crate::error::DataError;
+use crate::location::Location;
+
+/// A form that CIFAR-10 is passed around in. Where there are several, the first wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// `cifar-10-batches-bin/`.
+    BinaryFolder,
+    /// `cifar-10-binary.tar.gz`.
+    BinaryArchive,
+    /// `cifar-10-batches-py/`.
+    PythonFolder,
+    /// `cifar-10-python.tar.gz`.
+    PythonArchive,
+    /// The Hugging Face hub's `plain_text/` folder of Parquet files.
+    Parquet,
+}
+
+/// A copy: its form and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How to read it.
+    pub form: Form,
+    /// The folder or archive.
+    pub path: PathBuf,
+}
+
+const PYTHON_FOLDER: &str = "cifar-10-batches-py";
+const BINARY_ARCHIVE: &str = "cifar-10-binary.tar.gz";
+const PYTHON_ARCHIVE: &str = "cifar-10-python.tar.gz";
+
+/// The copy in `root` or in `root/cifar10`, or that `root` itself is.
+pub(crate) fn find(root: &Path) -> Option<Found> {
+    let found = |form, path| Some(Found { form, path });
+    let name = root.file_name().and_then(|name| name.to_str());
+    match name {
+        Some(BINARY_ARCHIVE) if root.is_file() => return found(Form::BinaryArchive, root.to_owned()),
+        Some(PYTHON_ARCHIVE) if root.is_file() => return found(Form::PythonArchive, root.to_owned()),
+        _ => {}
+    }
+    if root.join("data_batch_1.bin").is_file() {
+        return found(Form::BinaryFolder, root.to_owned());
+    }
+    if root.join("data_batch_1").is_file() {
+        return found(Form::PythonFolder, root.to_owned());
+    }
+    if parquet::files(root).is_some() {
+        return found(Form::Parquet, root.to_owned());
+    }
+    for folder in [root.to_owned(), root.join("cifar10")] {
+        let candidates = [
+            (Form::BinaryFolder, BINARY_FOLDER),
+            (Form::BinaryArchive, BINARY_ARCHIVE),
+            (Form::PythonFolder, PYTHON_FOLDER),
+            (Form::PythonArchive, PYTHON_ARCHIVE),
+            (Form::Parquet, "plain_text"),
+        ];
+        for (form, name) in candidates {
+            let path = folder.join(name);
+            let there = match form {
+                Form::BinaryFolder | Form::PythonFolder => path.is_dir(),
+                Form::BinaryArchive | Form::PythonArchive => path.is_file(),
+                Form::Parquet => parquet::files(&path).is_some(),
+            };
+            if there {
+                return found(form, path);
+            }
+        }
+    }
+    None
+}
+
+/// The error of a folder without any.
+pub(crate) fn missing(location: Location) -> DataError {
+    let exists = location.path.is_dir();
+    let advice = "Run `invaspread data fetch cifar10`, or set data.root or INVASPREAD_DATA to the folder that holds it";
+    DataError::Missing {
+        name: "cifar10",
+        looked_for: looked_for(),
+        advice: if exists { advice.to_owned() } else { format!("That folder does not exist. {advice}") },
+        location,
+    }
+}
+
+/// The names that [`find`] knows.
+pub(crate) fn looked_for() -> Vec<String> {
+    [
+        &format!("{BINARY_FOLDER}/"),
+        BINARY_ARCHIVE,
+        &format!("{PYTHON_FOLDER}/"),
+        PYTHON_ARCHIVE,
+        "plain_text/{train,test}-00000-of-00001.parquet",
+        "plain_text/{train,test}/0000.parquet",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

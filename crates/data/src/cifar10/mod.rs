@@ -1,0 +1,156 @@
+//! CIFAR-10 in every form it is passed around in, checked against the official bytes.
+//!
+//! Whatever the form, it is brought into the records of the official binary version first: 10,000 in each of five training
+//! batches and a test batch, each a label byte and then 1,024 red, 1,024 green and 1,024 blue bytes, rows first. Those bytes
+//! have known checksums, so one comparison says of each form whether it is the real data set. A. Krizhevsky, "Learning
+//! Multiple Layers of Features from Tiny Images", 2009; <https://www.cs.toronto.edu/~kriz/cifar.html>.
+
+mod binary;
+mod find;
+#[cfg(feature = "hub")]
+mod hub;
+mod official;
+mod parquet;
+mod pickle;
+mod python;
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use crate::dataset::{DataState, Dataset, Split};
+use crate::digest;
+use crate::error::{DataError, REFETCH};
+use crate::location::Location;
+use crate::{config::DataConfig, subset};
+
+pub use find::Form;
+pub(crate) use find::{Found, find, missing};
+#[cfg(feature = "hub")]
+pub(crate) use hub::download as download_from_hub;
+pub(crate) use official::{ARCHIVE, BINARY_FOLDER, Layout, OFFICIAL};
+
+/// What the labels mean.
+pub const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+/// Width and height of an image, in pixels.
+pub const IMAGE_SIZE: usize = 32;
+
+/// Bytes of one colour of an image.
+const PLANE: usize = IMAGE_SIZE * IMAGE_SIZE;
+
+/// Bytes of a record: the label and three colours.
+pub(crate) const RECORD: usize = 1 + 3 * PLANE;
+
+/// The batches by name, training first.
+pub(crate) const BATCHES: [&str; 6] =
+    ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
+
+/// A batch as the official binary file holds it, and where it was read from.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    /// The file, or the archive and the member.
+    pub source: PathBuf,
+    /// `per_batch` records.
+    pub records: Vec<u8>,
+}
+
+/// Opens the copy in the configured folder.
+pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+    let location = Location::find(config.root.as_deref())?;
+    let found = find(&location.path).ok_or_else(|| missing(location))?;
+    open_found(&found, config, &OFFICIAL)
+}
+
+pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) -> Result<Dataset, DataError> {
+    let batches = read(found, layout)?;
+    let state = state(&batches, layout);
+    if let DataState::Unverified { reason } = &state {
+        tracing::warn!(path = %found.path.display(), reason, "this copy of CIFAR-10 is not the official one; runs on it are \
+            marked unverified");
+    }
+    let (train, test) = batches.split_at(5);
+    let labels: Vec<u32> = labels(train);
+    let kept = match config.subset {
+        Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
+        None => (0..labels.len() as u32).collect(),
+    };
+    let first = subset::test(config.test_subset, layout.per_batch)?;
+    Ok(Dataset {
+        name: "cifar10".to_owned(),
+        classes: CLASSES.map(str::to_owned).to_vec(),
+        image_size: IMAGE_SIZE,
+        train: split(train, kept, layout),
+        test: split(test, first, layout),
+        state,
+        skipped: 0,
+    })
+}
+
+/// The six batches, their lengths and labels checked.
+pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataError> {
+    let batches = match found.form {
+        Form::BinaryFolder => binary::read_folder(&found.path, layout),
+        Form::BinaryArchive => binary::read_archive(&found.path, layout),
+        Form::PythonFolder => python::read_folder(&found.path, layout),
+        Form::PythonArchive => python::read_archive(&found.path, layout),
+        Form::Parquet => parquet::read(&found.path, layout),
+    }?;
+    for batch in &batches {
+        let (found, expected) = (batch.records.len() as u64, layout.batch_bytes());
+        if found != expected {
+            return Err(DataError::Size { path: batch.source.clone(), found, expected, advice: REFETCH });
+        }
+        let mut records = batch.records.iter().step_by(RECORD);
+        if let Some(record) = records.position(|label| usize::from(*label) >= CLASSES.len()) {
+            let found = i64::from(batch.records[record * RECORD]);
+            return Err(DataError::Label { path: batch.source.clone(), record, found, classes: CLASSES.len() });
+        }
+    }
+    Ok(batches)
+}
+
+/// Whether every batch has the official bytes.
+pub(crate) fn state(batches: &[Batch], layout: &Layout) -> DataState {
+    let found: Vec<String> = batches.par_iter().map(|batch| digest::of_bytes(&batch.records)).collect();
+    let differ: Vec<String> = (0..batches.len())
+        .filter(|&batch| found[batch] != layout.sha256[batch])
+        .map(|batch| {
+            format!(
+                "{} has SHA-256 {}, the official one has {}",
+                batches[batch].source.display(),
+                found[batch],
+                layout.sha256[batch]
+            )
+        })
+        .collect();
+    if differ.is_empty() { DataState::Verified } else { DataState::Unverified { reason: differ.join("; ") } }
+}
+
+/// The labels of some batches, in order.
+pub(crate) fn labels(batches: &[Batch]) -> Vec<u32> {
+    batches.iter().flat_map(|batch| batch.records.iter().step_by(RECORD)).map(|label| u32::from(*label)).collect()
+}
+
+/// The images `kept` (numbers through all of `batches`), their colours interleaved.
+fn split(batches: &[Batch], kept: Vec<u32>, layout: &Layout) -> Split {
+    let mut images = vec![0; kept.len() * 3 * PLANE];
+    let mut labels = vec![0; kept.len()];
+    (images.par_chunks_exact_mut(3 * PLANE), &mut labels, &kept).into_par_iter().for_each(
+        |(image, label, &index)| {
+            let (batch, record) = (index as usize / layout.per_batch, index as usize % layout.per_batch);
+            let record = &batches[batch].records[record * RECORD..][..RECORD];
+            *label = u32::from(record[0]);
+            for (at, pixel) in image.chunks_exact_mut(3).enumerate() {
+                for (channel, value) in pixel.iter_mut().enumerate() {
+                    *value = record[1 + channel * PLANE + at];
+                }
+            }
+        },
+    );
+    Split::new(images, labels, kept, IMAGE_SIZE)
+}
+
+#[cfg(test)]
+mod tests;

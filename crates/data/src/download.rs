@@ -1,0 +1,411 @@
+//! One file over HTTP: resumed where it broke, checked before it gets its name.
+//!
+//! Bytes go to `<file>.part`, locked against a second fetch. A break or a new start asks for the rest (`Range`), on condition
+//! that the file is still the same one (`If-Range` with the entity tag kept in `<file>.part.etag`); a server that sends the
+//! whole file instead starts it over. Only a file of the right length and SHA-256 is kept; a resumed one that turns out wrong is
+//! fetched once more from its start.
+
+use std::fs::TryLockError;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::{HeaderMap, StatusCode};
+
+use crate::digest;
+use crate::error::{DataError, reading, writing};
+
+/// How far a fetch is; the caller works out rates and remaining time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: Phase,
+    /// The file it is done to.
+    pub file: String,
+    /// Bytes done, those of an earlier, broken download included.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// A step of a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Bytes arrive.
+    Download,
+    /// The checksum is computed.
+    Check,
+    /// Files are written out.
+    Unpack,
+}
+
+/// A file to download.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    /// Where it is.
+    pub url: String,
+    /// Its published length in bytes.
+    pub bytes: u64,
+    /// Its published checksum.
+    pub sha256: String,
+}
+
+/// How patiently to download.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Tries in a row that bring nothing new before giving up.
+    pub tries: u32,
+    /// Wait after the first failed try; each later one waits as much longer.
+    pub pause: Duration,
+    /// Longest silence of a server.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: 5, pause: Duration::from_secs(2), silence: Duration::from_secs(60) }
+    }
+}
+
+/// Downloads `remote` and returns the path of its checked bytes, `<path>.part`; the caller removes it when it is done with it.
+pub(crate) fn download(
+    remote: &Remote,
+    path: &Path,
+    patience: Patience,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<PathBuf, DataError> {
+    let part = suffixed(path, ".part");
+    let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part);
+    let file = file.map_err(writing)?;
+    match file.file().try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(DataError::Busy { path: part }),
+        // A file system without locks: go on, the checksum guards what comes out.
+        Err(TryLockError::Error(error)) => tracing::debug!(%error, "no lock on the download"),
+    }
+    let mut transfer = Transfer { remote, file, tag: suffixed(path, ".part.etag"), patience, agent: agent(patience) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut report = |phase, bytes| {
+        progress(Progress { phase, file: name.clone(), bytes, total: remote.bytes });
+    };
+    for restarted in [false, true] {
+        let resumed = transfer.run(restarted, &mut |bytes| report(Phase::Download, bytes))?;
+        let (found, found_bytes) = digest::of_file(&part, &mut |bytes| report(Phase::Check, bytes))?;
+        if found == remote.sha256 && found_bytes == remote.bytes {
+            let _ = fs_err::remove_file(&transfer.tag);
+            return Ok(part);
+        }
+        if !resumed {
+            transfer.remove(&part);
+            return Err(DataError::Checksum {
+                url: remote.url.clone(),
+                found,
+                expected: remote.sha256.clone(),
+                found_bytes,
+                expected_bytes: remote.bytes,
+            });
+        }
+        tracing::warn!(url = remote.url, "the resumed download has a wrong checksum; starting it over");
+    }
+    unreachable!("a transfer that was started over is not a resumed one")
+}
+
+fn agent(patience: Patience) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(patience.silence))
+        .timeout_recv_response(Some(patience.silence))
+        .timeout_per_read(Some(patience.silence))
+        .user_agent(concat!("invaspread/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into()
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+struct Transfer<'a> {
+    remote: &'a Remote,
+    file: fs_err::File,
+    /// Holds the entity tag of the file that the part belongs to.
+    tag: PathBuf,
+    patience: Patience,
+    agent: Agent,
+}
+
+/// How one request ended.
+enum Step {
+    /// Everything is there.
+    Whole,
+    /// It broke after some bytes or none: ask for the rest.
+    Broken(String),
+}
+
+impl Transfer<'_> {
+    /// Requests until every byte is there; whether any of them came from an earlier request.
+    fn run(&mut self, restart: bool, each: &mut dyn FnMut(u64)) -> Result<bool, DataError> {
+        if restart {
+            self.clear()?;
+        }
+        let (mut fruitless, mut resumed) = (0, false);
+        loop {
+            let held = self.length()?;
+            if held == self.remote.bytes {
+                return Ok(resumed || fruitless == 0 && held > 0 && !restart);
+            }
+            if held > self.remote.bytes {
+                self.clear()?;
+                continue;
+            }
+            let step = self.request(held, each)?;
+            resumed |= held > 0;
+            match step {
+                Step::Whole => return Ok(resumed),
+                Step::Broken(why) => {
+                    fruitless = if self.length()? > held { 0 } else { fruitless + 1 };
+                    if fruitless >= self.patience.tries {
+                        let advice = "what has arrived is kept: run the same command again to go on from there, or name a \
+                                      mirror";
+                        return Err(self.http(why, advice));
+                    }
+                    tracing::warn!(url = self.remote.url, why, "the download broke; going on");
+                    std::thread::sleep(self.patience.pause * (fruitless + 1));
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, held: u64, each: &mut dyn FnMut(u64)) -> Result<Step, DataError> {
+        let mut request = self.agent.get(&self.remote.url).header("Accept-Encoding", "identity");
+        if held > 0 {
+            request = request.header("Range", format!("bytes={held}-"));
+            if let Ok(tag) = fs_err::read_to_string(&self.tag) {
+                request = request.header("If-Range", tag);
+            }
+        }
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
+                return Err(self.http(error.to_string(), "check the address"));
+            }
+            Err(error) => return Ok(Step::Broken(error.to_string())),
+        };
+        let start = match response.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), held) => held,
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.clear()?;
+                return Ok(Step::Broken("an answer that does not continue the download".to_owned()));
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Ok(Step::Broken(format!("status {status}")));
+            }
+            status => {
+                return Err(self.http(format!("status {status}"), "the file is not there: name another mirror"));
+            }
+        };
+        if start == 0 {
+            self.clear()?;
+            // A weak tag promises no equal bytes, so it may not guard a range.
+            if let Some(tag) = response.headers().get("etag").and_then(|tag| tag.to_str().ok())
+                && !tag.starts_with("W/")
+            {
+                fs_err::write(&self.tag, tag).map_err(writing)?;
+            }
+        }
+        self.file.seek(SeekFrom::Start(start)).map_err(writing)?;
+        // One byte beyond the published length is enough to know that it is another file.
+        let mut body = response.body_mut().as_reader().take(self.remote.bytes + 1 - start);
+        let (mut buffer, mut bytes) = (vec![0; 1 << 16], start);
+        loop {
+            match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    self.file.write_all(&buffer[..read]).map_err(writing)?;
+                    bytes += read as u64;
+                    each(bytes);
+                }
+                Err(error) => return Ok(Step::Broken(error.to_string())),
+            }
+        }
+        self.file.sync_all().map_err(writing)?;
+        if bytes >= self.remote.bytes {
+            return Ok(Step::Whole);
+        }
+        if start == 0 && response.headers().get("content-length").is_some_and(|length| length == &bytes.to_string()) {
+            // The server's whole file is shorter than the published one: the checksum will say so.
+            return Ok(Step::Whole);
+        }
+        Ok(Step::Broken(format!("a connection that closed after {bytes} of {} bytes", self.remote.bytes)))
+    }
+
+    fn length(&self) -> Result<u64, DataError> {
+        Ok(self.file.metadata().map_err(reading)?.len())
+    }
+
+    fn clear(&mut self) -> Result<(), DataError> {
+        self.file.set_len(0).map_err(writing)?;
+        let _ = fs_err::remove_file(&self.tag);
+        Ok(())
+    }
+
+    fn remove(&self, part: &Path) {
+        let _ = fs_err::remove_file(part);
+        let _ = fs_err::remove_file(&self.tag);
+    }
+
+    fn http(&self, found: String, advice: &str) -> DataError {
+        DataError::Http { url: self.remote.url.clone(), found, advice: advice.to_owned() }
+    }
+}
+
+/// Whether a `206` goes on at `held`: `Content-Range: bytes <first>-<last>/<all>`.
+fn starts_at(headers: &HeaderMap, held: u64) -> bool {
+    let range = headers.get("content-range").and_then(|range| range.to_str().ok());
+    let first = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    first == Some(held)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sample::{Answer, Server};
+
+    const QUICK: Patience =
+        Patience { tries: 3, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
+
+    fn content() -> Vec<u8> {
+        (0..200_000u32).map(|i| (i * i / 7) as u8).collect()
+    }
+
+    fn remote(server: &Server, content: &[u8]) -> Remote {
+        Remote {
+            url: format!("{}/set.tar.gz", server.url()),
+            bytes: content.len() as u64,
+            sha256: digest::of_bytes(content),
+        }
+    }
+
+    struct Outcome {
+        result: Result<Vec<u8>, DataError>,
+        requests: Vec<String>,
+        left: Vec<String>,
+    }
+
+    /// Downloads from a server that gives `answers` in turn, with `part` and its `tag` already there.
+    fn attempt(answers: Vec<Answer>, part: Option<&[u8]>, tag: Option<&str>) -> Outcome {
+        let server = Server::start(content(), answers);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.tar.gz");
+        if let Some(part) = part {
+            fs_err::write(suffixed(&path, ".part"), part).unwrap();
+        }
+        if let Some(tag) = tag {
+            fs_err::write(suffixed(&path, ".part.etag"), tag).unwrap();
+        }
+        let mut last = 0;
+        let result = download(&remote(&server, &content()), &path, QUICK, &mut |progress| {
+            assert!(progress.total == 200_000 && progress.bytes <= 200_001 && progress.file == "set.tar.gz");
+            last = progress.bytes;
+        });
+        let result = result.map(|part| fs_err::read(part).unwrap());
+        assert!(result.is_err() || last == 200_000);
+        let mut left: Vec<String> = fs_err::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        Outcome { result, requests: server.stop(), left }
+    }
+
+    #[test]
+    fn a_whole_file_comes_in_one_request() {
+        let outcome = attempt(vec![Answer::Whole], None, None);
+        assert!(outcome.result.unwrap() == content());
+        assert_eq!((outcome.requests.len(), outcome.left), (1, vec!["set.tar.gz.part".to_owned()]));
+        assert!(!outcome.requests[0].contains("range:"));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_midway_is_taken_up_where_it_broke() {
+        let outcome = attempt(vec![Answer::BreakAfter(70_000), Answer::Whole], None, None);
+        assert!(outcome.result.unwrap() == content());
+        assert!(outcome.requests[1].contains("range: bytes=70000-"), "{}", outcome.requests[1]);
+        assert!(outcome.requests[1].contains("if-range: \"tag\""), "{}", outcome.requests[1]);
+    }
+
+    #[test]
+    fn an_earlier_part_is_gone_on_with() {
+        let outcome = attempt(vec![Answer::Whole], Some(&content()[..150_000]), Some("\"tag\""));
+        assert!(outcome.result.unwrap() == content());
+        assert!(outcome.requests[0].contains("range: bytes=150000-"));
+    }
+
+    #[test]
+    fn a_server_without_ranges_starts_it_over() {
+        let outcome = attempt(vec![Answer::IgnoreRange], Some(&content()[..150_000]), None);
+        assert!(outcome.result.unwrap() == content());
+        assert_eq!(outcome.requests.len(), 1);
+    }
+
+    #[test]
+    fn a_part_of_another_file_is_found_out_and_fetched_again() {
+        // Another tag: the server sends everything at once. No tag: the checksum finds out.
+        let other = vec![9; 150_000];
+        let tagged = attempt(vec![Answer::Whole], Some(&other), Some("\"old\""));
+        assert!(tagged.result.unwrap() == content());
+        assert_eq!(tagged.requests.len(), 1);
+        let untagged = attempt(vec![Answer::Whole, Answer::Whole], Some(&other), None);
+        assert!(untagged.result.unwrap() == content());
+        assert_eq!(untagged.requests.len(), 2);
+        let full = attempt(vec![Answer::Whole], Some(&[9; 200_000]), None);
+        assert!(full.result.unwrap() == content());
+    }
+
+    #[test]
+    fn a_wrong_checksum_names_both_and_leaves_nothing() {
+        for wrong in [vec![1; 200_000], vec![1; 10], vec![1; 300_000]] {
+            let length = wrong.len().min(200_001);
+            let outcome = attempt(vec![Answer::Other(wrong)], None, None);
+            let message = outcome.result.unwrap_err().to_string();
+            assert!(message.contains(&format!("{length} bytes")), "{message}");
+            assert!(message.contains(&digest::of_bytes(&content())) && message.contains("set.tar.gz"), "{message}");
+            assert_eq!(outcome.left, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_not_tried_again() {
+        let outcome = attempt(vec![Answer::Status(404)], None, None);
+        let message = outcome.result.unwrap_err().to_string();
+        assert!(message.contains("404") && message.contains("/set.tar.gz") && message.contains("mirror"), "{message}");
+        assert_eq!(outcome.requests.len(), 1);
+    }
+
+    #[test]
+    fn a_busy_server_is_tried_again_but_not_for_ever() {
+        let outcome = attempt(vec![Answer::Status(503), Answer::Whole], None, None);
+        assert!(outcome.result.unwrap() == content());
+        let outcome = attempt(vec![Answer::Status(503); 3], Some(&content()[..5]), None);
+        let message = outcome.result.unwrap_err().to_string();
+        assert!(message.contains("503") && message.contains("kept"), "{message}");
+        assert_eq!((outcome.requests.len(), outcome.left.len()), (3, 1));
+    }
+
+    #[test]
+    fn a_second_fetch_of_the_same_file_is_refused() {
+        let server = Server::start(content(), vec![]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.tar.gz");
+        let held = fs_err::File::create(suffixed(&path, ".part")).unwrap();
+        held.file().lock().unwrap();
+        let error = download(&remote(&server, &content()), &path, QUICK, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, DataError::Busy { .. }), "{error}");
+        server.stop();
+    }
+}

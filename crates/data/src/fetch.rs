@@ -1,0 +1,346 @@
+//! Getting a data set: downloaded, checked, unpacked beside its place, and put there by one rename.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{self, Contents};
+use crate::cifar10;
+use crate::dataset::DataState;
+use crate::digest;
+use crate::download::{Patience, Phase, Progress, Remote, download};
+use crate::error::{DataError, REFETCH, writing};
+use crate::location::Location;
+
+/// Where to fetch from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The publisher's server.
+    #[default]
+    Official,
+    /// The same archive in another place: the address without the file name.
+    Mirror(String),
+    /// The Hugging Face hub (`uoft-cs/cifar10`), written out as the official binary files. Needs the cargo feature `hub`.
+    Hub,
+}
+
+/// What a fetch did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Where the data set is.
+    pub path: PathBuf,
+    /// Whether anything came over the network; not if a good copy was there.
+    pub downloaded: bool,
+    /// A folder of the same name that was no good copy and was renamed to this.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// An archive as published, and what it unpacks to.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchiveSpec {
+    /// Its address without the file name.
+    pub base_url: String,
+    /// Its file name.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its checksum.
+    pub sha256: String,
+    /// The folder it holds.
+    pub folder: String,
+    /// The files in it with their lengths in bytes.
+    pub required: Vec<(String, u64)>,
+    /// Files it may hold besides.
+    pub optional: Vec<String>,
+}
+
+/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and says how far it is.
+///
+/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the right one; a broken
+/// download is gone on with. The data set appears under its name only when every file of it is written.
+///
+/// # Errors
+/// If the data set is not one to download, the folder cannot be written, the server does not give the file, or the file is not
+/// the published one.
+pub fn fetch(
+    name: &str,
+    root: Option<&Path>,
+    source: &Source,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fetched, DataError> {
+    match name {
+        "cifar10" => {}
+        "synthetic" => {
+            return Err(DataError::NotFetchable {
+                name: name.to_owned(),
+                advice: "synthetic is drawn on the fly and needs no files",
+            });
+        }
+        "folder" => {
+            return Err(DataError::NotFetchable {
+                name: name.to_owned(),
+                advice: "set data.folder.path to your own images",
+            });
+        }
+        other => return Err(DataError::UnknownName { found: other.to_owned() }),
+    }
+    let location = Location::find(root)?;
+    if let Some(found) = cifar10::find(&location.path)
+        && found.form == cifar10::Form::BinaryFolder
+        && let Ok(batches) = cifar10::read(&found, &cifar10::OFFICIAL)
+        && cifar10::state(&batches, &cifar10::OFFICIAL) == DataState::Verified
+    {
+        return Ok(Fetched { path: found.path, downloaded: false, set_aside: None });
+    }
+    let spec = match source {
+        Source::Official => cifar10::ARCHIVE.clone(),
+        Source::Mirror(base_url) => ArchiveSpec { base_url: base_url.clone(), ..cifar10::ARCHIVE.clone() },
+        Source::Hub => return from_hub(&location.path, progress),
+    };
+    fetch_archive(&spec, &location.path, Patience::default(), progress)
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(root: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Fetched, DataError> {
+    fs_err::create_dir_all(root).map_err(writing)?;
+    let batches = cifar10::download_from_hub()?;
+    let files: Vec<(String, u64)> = cifar10::ARCHIVE.required.clone();
+    let set_aside = install(root, cifar10::BINARY_FOLDER, |folder| {
+        for (done, ((name, bytes), batch)) in files.iter().zip(&batches).enumerate() {
+            write_file(&folder.join(name), &batch.records)?;
+            let (bytes, total) = (bytes * (done as u64 + 1), bytes * files.len() as u64);
+            progress(Progress { phase: Phase::Unpack, file: name.clone(), bytes, total });
+        }
+        Ok(())
+    })?;
+    Ok(Fetched { path: root.join(cifar10::BINARY_FOLDER), downloaded: true, set_aside })
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(_root: &Path, _progress: &mut dyn FnMut(Progress)) -> Result<Fetched, DataError> {
+    Err(DataError::HubFeature)
+}
+
+/// Fetches and unpacks the archive that `spec` describes.
+pub(crate) fn fetch_archive(
+    spec: &ArchiveSpec,
+    root: &Path,
+    patience: Patience,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fetched, DataError> {
+    fs_err::create_dir_all(root).map_err(writing)?;
+    let archive = root.join(&spec.file);
+    let own = archive.is_file() && {
+        let mut check =
+            |bytes| progress(Progress { phase: Phase::Check, file: spec.file.clone(), bytes, total: spec.bytes });
+        let good = digest::of_file(&archive, &mut check)?.0 == spec.sha256;
+        if !good {
+            tracing::warn!(path = %archive.display(), "this archive is not the published one; downloading another");
+        }
+        good
+    };
+    let source = if own {
+        archive
+    } else {
+        let url = format!("{}/{}", spec.base_url.trim_end_matches('/'), spec.file);
+        let remote = Remote { url, bytes: spec.bytes, sha256: spec.sha256.clone() };
+        download(&remote, &archive, patience, progress)?
+    };
+    let set_aside = install(root, &spec.folder, |folder| unpack(spec, &source, folder, progress))?;
+    if !own {
+        fs_err::remove_file(&source).map_err(writing)?;
+    }
+    Ok(Fetched { path: root.join(&spec.folder), downloaded: !own, set_aside })
+}
+
+fn unpack(
+    spec: &ArchiveSpec,
+    source: &Path,
+    folder: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), DataError> {
+    let required: Vec<&str> = spec.required.iter().map(|(name, _)| name.as_str()).collect();
+    let optional: Vec<&str> = spec.optional.iter().map(String::as_str).collect();
+    let contents = Contents {
+        folder: &spec.folder,
+        required: &required,
+        optional: &optional,
+        longest: spec.required.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1 << 16),
+        published: spec.bytes,
+    };
+    let (mut bytes, total) = (0, spec.required.iter().map(|(_, bytes)| bytes).sum());
+    archive::read(source, contents, &mut |name, file| {
+        let found = file.len() as u64;
+        if let Some((_, expected)) = spec.required.iter().find(|(known, _)| known == name) {
+            if found != *expected {
+                let path = source.join(name);
+                return Err(DataError::Size { path, found, expected: *expected, advice: REFETCH });
+            }
+            bytes += found;
+        }
+        write_file(&folder.join(name), &file)?;
+        progress(Progress { phase: Phase::Unpack, file: name.to_owned(), bytes, total });
+        Ok(())
+    })
+}
+
+/// Lets `fill` write into a new folder beside `root/name`, then gives it that name. What stood there before is renamed, and its
+/// new path returned.
+fn install(
+    root: &Path,
+    name: &str,
+    fill: impl FnOnce(&Path) -> Result<(), DataError>,
+) -> Result<Option<PathBuf>, DataError> {
+    let new = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(root).map_err(|error| {
+        writing(std::io::Error::new(error.kind(), format!("failed to make a folder in {}: {error}", root.display())))
+    })?;
+    let filled = new.path().join(name);
+    fs_err::create_dir(&filled).map_err(writing)?;
+    fill(&filled)?;
+    let place = root.join(name);
+    let set_aside = place.exists().then(|| {
+        let number = (1..).find(|number| !root.join(format!("{name}.old-{number}")).exists());
+        root.join(format!("{name}.old-{}", number.unwrap_or_default()))
+    });
+    if let Some(aside) = &set_aside {
+        tracing::warn!(path = %place.display(), aside = %aside.display(), "set aside a copy that is not the official one");
+        fs_err::rename(&place, aside).map_err(writing)?;
+    }
+    fs_err::rename(&filled, &place).map_err(writing)?;
+    Ok(set_aside)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    use std::io::Write;
+    let mut file = fs_err::File::create(path).map_err(writing)?;
+    file.write_all(bytes).map_err(writing)?;
+    file.sync_all().map_err(writing)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sample::{Answer, Member, Server, tar_gz};
+
+    const QUICK: Patience =
+        Patience { tries: 2, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
+
+    fn spec(archive: &[u8], server: &Server) -> ArchiveSpec {
+        ArchiveSpec {
+            base_url: server.url(),
+            file: "set.tar.gz".to_owned(),
+            bytes: archive.len() as u64,
+            sha256: digest::of_bytes(archive),
+            folder: "set".to_owned(),
+            required: vec![("a.bin".to_owned(), 3), ("b.bin".to_owned(), 2)],
+            optional: vec!["read.me".to_owned()],
+        }
+    }
+
+    fn good() -> Vec<u8> {
+        tar_gz(&[
+            Member::Folder("set"),
+            Member::File("set/a.bin", b"aaa"),
+            Member::File("set/read.me", b"hello"),
+            Member::File("set/surprise", b"?"),
+            Member::File("set/b.bin", b"bb"),
+        ])
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_archive_is_downloaded_checked_unpacked_and_removed() {
+        let archive = good();
+        let server = Server::start(archive.clone(), vec![Answer::BreakAfter(40), Answer::Whole]);
+        let root = tempfile::tempdir().unwrap();
+        let mut phases = Vec::new();
+        let nested = root.path().join("not/yet/there");
+        let fetched =
+            fetch_archive(&spec(&archive, &server), &nested, QUICK, &mut |progress| phases.push(progress.phase))
+                .unwrap();
+        phases.dedup();
+        assert_eq!(phases, [Phase::Download, Phase::Check, Phase::Unpack]);
+        assert_eq!(fetched, Fetched { path: nested.join("set"), downloaded: true, set_aside: None });
+        assert_eq!(names(&nested), ["set"]);
+        assert_eq!(names(&nested.join("set")), ["a.bin", "b.bin", "read.me"]);
+        assert_eq!(fs_err::read(nested.join("set/a.bin")).unwrap(), b"aaa");
+        server.stop();
+    }
+
+    #[test]
+    fn an_archive_that_is_there_is_used_and_kept() {
+        let archive = good();
+        let server = Server::start(archive.clone(), vec![]);
+        let root = tempfile::tempdir().unwrap();
+        fs_err::write(root.path().join("set.tar.gz"), &archive).unwrap();
+        fs_err::create_dir(root.path().join("set")).unwrap();
+        fs_err::write(root.path().join("set/mine"), b"precious").unwrap();
+        let fetched = fetch_archive(&spec(&archive, &server), root.path(), QUICK, &mut |_| ()).unwrap();
+        assert!(!fetched.downloaded);
+        assert_eq!(names(root.path()), ["set", "set.old-1", "set.tar.gz"]);
+        assert_eq!(fetched.set_aside.unwrap(), root.path().join("set.old-1"));
+        assert_eq!(fs_err::read(root.path().join("set.old-1/mine")).unwrap(), b"precious");
+        assert!(server.stop().is_empty(), "no request");
+    }
+
+    #[test]
+    fn a_set_that_is_not_whole_never_appears() {
+        let short = tar_gz(&[Member::File("set/a.bin", b"aaa"), Member::File("set/b.bin", b"b")]);
+        let lacking = tar_gz(&[Member::File("set/a.bin", b"aaa")]);
+        let hostile = tar_gz(&[Member::File("set/a.bin", b"aaa"), Member::File("../b.bin", b"bb")]);
+        let linked = tar_gz(&[Member::File("set/a.bin", b"aaa"), Member::Link("set/b.bin", "a.bin")]);
+        for (archive, why) in [
+            (short, "found 1 bytes, expected 2"),
+            (lacking, "without b.bin"),
+            (hostile, "leads outside"),
+            (linked, "a link"),
+        ] {
+            let server = Server::start(archive.clone(), vec![Answer::Whole]);
+            let outer = tempfile::tempdir().unwrap();
+            let root = outer.path().join("root");
+            let message = fetch_archive(&spec(&archive, &server), &root, QUICK, &mut |_| ()).unwrap_err().to_string();
+            assert!(message.contains(why), "{message}");
+            assert_eq!((names(&root), names(outer.path())), (vec!["set.tar.gz.part".to_owned()], vec!["root".to_owned()]));
+            server.stop();
+        }
+    }
+
+    #[test]
+    fn an_unwritable_folder_says_what_to_do() {
+        let archive = good();
+        let server = Server::start(archive.clone(), vec![]);
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs_err::write(&file, b"").unwrap();
+        let message =
+            fetch_archive(&spec(&archive, &server), &file.join("in"), QUICK, &mut |_| ()).unwrap_err().to_string();
+        assert!(message.contains("file/in") && message.contains("INVASPREAD_DATA"), "{message}");
+        server.stop();
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_says_how_to_use_it() {
+        let message = |name| fetch(name, None, &Source::Official, &mut |_| ()).unwrap_err().to_string();
+        assert!(message("synthetic").contains("drawn on the fly"));
+        assert!(message("folder").contains("data.folder.path"));
+        assert!(message("cifar11").contains("\"cifar11\"") && message("cifar11").contains("cifar10"));
+    }
+
+    #[cfg(not(feature = "hub"))]
+    #[test]
+    fn without_the_feature_the_hub_says_how_to_rebuild() {
+        let root = tempfile::tempdir().unwrap();
+        let message = fetch("cifar10", Some(root.path()), &Source::Hub, &mut |_| ()).unwrap_err().to_string();
+        assert!(message.contains("--features hub"), "{message}");
+    }
+}

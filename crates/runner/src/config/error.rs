@@ -1,0 +1,62 @@
+//! What can be wrong with a config: each message names the key, where it came from, what was found and what was expected.
+
+/// Why a config cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// An argument is not of the form `key=value`.
+    #[error("argument {found:?}: expected key=value, as in optim.lr=0.03 or dataset=cifar10")]
+    Form {
+        /// The argument.
+        found: String,
+    },
+    /// A key that nothing reads.
+    #[error("unknown key `{key}` in {origin}{}; `invaspread config show` lists all keys", nearest.as_ref().map(|n| format!(": did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The file or argument.
+        origin: String,
+        /// The known key most like it.
+        nearest: Option<String>,
+    },
+    /// A group has no file of that name.
+    #[error("{group}={found}: found no such {group}, expected one of {}{}", known.join(", "), nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownChoice {
+        /// The group.
+        group: String,
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        known: Vec<String>,
+        /// The known name most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type, or outside what the key takes.
+    #[error("`{key}` in {origin}: found {found}, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The file or argument.
+        origin: String,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// A file is not TOML, or cannot be read.
+    #[error("failed to read {file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// The parser's or the system's word, with the line.
+        reason: String,
+    },
+    /// Several values for a key where one is expected.
+    #[error("`{key}` has several values ({values}); add --multirun to run each of them")]
+    Sweep {
+        /// The key.
+        key: String,
+        /// The values.
+        values: String,
+    },
+}

@@ -1,0 +1,110 @@
+//! The files of the groups: built into the binary, or under `./experiments`, which win.
+
+use super::ConfigError;
+use std::path::Path;
+
+/// The groups, in the order in which their files are merged.
+pub const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
+
+/// Folder whose files win over the built-in ones, relative to where the program runs.
+const FOLDER: &str = "experiments";
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        /// Path below `experiments/` and text of every built-in file.
+        const BUILT_IN: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../../../experiments/", $name)))),*];
+    };
+}
+
+built_in![
+    "config.toml",
+    "augment/none.toml",
+    "augment/paper.toml",
+    "dataset/cifar10.toml",
+    "dataset/folder.toml",
+    "dataset/synthetic.toml",
+    "method/deepcluster.toml",
+    "method/exemplar.toml",
+    "method/invaspread.toml",
+    "method/nce.toml",
+    "method/npsoftmax.toml",
+    "method/random.toml",
+    "method/triplet.toml",
+    "method/triplet_hard.toml",
+    "model/resnet18.toml",
+    "model/resnet34.toml",
+    "model/resnet50.toml",
+    "optim/paper.toml",
+    "profile/demo.toml",
+    "profile/paper.toml",
+    "profile/quick.toml",
+    "profile/smoke.toml",
+    "protocol/code.toml",
+    "protocol/modern.toml",
+    "protocol/paper.toml",
+    "suite/demo.toml",
+    "suite/figure3.toml",
+    "suite/table1.toml",
+];
+
+/// A file's text, and what to call it in messages.
+pub(super) struct GroupFile {
+    pub(super) origin: String,
+    pub(super) text: String,
+}
+
+/// Reads `name` (`method/nce.toml`), from `./experiments` or built in; `None` if there is none.
+///
+/// # Errors
+/// If the file is there but cannot be read.
+pub(super) fn read(name: &str) -> Result<Option<GroupFile>, ConfigError> {
+    let path = Path::new(FOLDER).join(name);
+    if path.is_file() {
+        let file = path.display().to_string();
+        return match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(GroupFile { origin: file, text })),
+            Err(error) => Err(ConfigError::File { file, reason: error.to_string() }),
+        };
+    }
+    Ok(BUILT_IN
+        .iter()
+        .find(|(built_in, _)| *built_in == name)
+        .map(|(_, text)| GroupFile { origin: format!("{FOLDER}/{name} (built in)"), text: (*text).to_owned() }))
+}
+
+/// Names of the files of `group` (or of `suite`), without their ending, in alphabetical order.
+pub fn available(group: &str) -> Vec<String> {
+    let prefix = format!("{group}/");
+    let built_in = BUILT_IN.iter().filter_map(|(name, _)| name.strip_prefix(&prefix)).map(str::to_owned);
+    let own = std::fs::read_dir(Path::new(FOLDER).join(group)).into_iter().flatten().flatten();
+    let own = own.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        built_in.chain(own).filter_map(|name| name.strip_suffix(".toml").map(str::to_owned)).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The file that `group=name` picks.
+///
+/// # Errors
+/// If there is none: names what there is.
+pub(super) fn choose(group: &str, name: &str) -> Result<GroupFile, ConfigError> {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let file = if plain { read(&format!("{group}/{name}.toml"))? } else { None };
+    file.ok_or_else(|| {
+        let known = available(group);
+        let nearest = nearest(name, known.iter().map(String::as_str));
+        ConfigError::UnknownChoice { group: group.to_owned(), found: name.to_owned(), known, nearest }
+    })
+}
+
+/// The candidate most like `name`, if any is like it at all.
+pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}

@@ -1,0 +1,111 @@
+//! From a config to a run that the launcher can start.
+
+use super::{Config, ConfigError, Initial, MethodName, ScheduleName};
+use crate::engine::{Recipe, Schedule};
+use crate::launch::{Labels, Planned};
+use crate::methods::MethodRecipe;
+use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
+use invaspread_models::ResNetConfig;
+use invaspread_tensor::Algorithm;
+use invaspread_tensor::initialise::Defaults;
+
+impl Config {
+    /// The run that this config describes: row `row` of `suite`, or a run of its own.
+    ///
+    /// # Errors
+    /// If the config cannot be written as TOML.
+    pub fn plan(&self, suite: Option<&str>, row: &str) -> Result<Planned, ConfigError> {
+        let groups = &self.groups;
+        Ok(Planned {
+            suite: suite.map(str::to_owned),
+            recipe: self.recipe(),
+            data: self.data.clone(),
+            config: self.identity()?,
+            hash: self.hash()?,
+            labels: Labels {
+                row: row.to_owned(),
+                method: groups.method.clone(),
+                dataset: groups.dataset.clone(),
+                profile: groups.profile.clone(),
+                // The only device of this build; see `Config::check`.
+                device: "cpu".into(),
+                model: groups.model.clone(),
+                protocol: groups.protocol.clone(),
+                reduced: self.profile.reduced,
+            },
+        })
+    }
+
+    /// What the engine needs of it.
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            seed: self.seed,
+            method: self.method(),
+            network: self.network(),
+            augment: self.augment.clone(),
+            epochs: self.optim.epochs,
+            batch_size: self.optim.batch_size,
+            schedule: self.schedule(),
+            momentum: self.optim.momentum,
+            weight_decay: self.optim.weight_decay,
+            evaluate_every: self.eval.every,
+            neighbors: self.eval.k,
+            vote_temperature: self.eval.temperature,
+        }
+    }
+
+    fn network(&self) -> ResNetConfig {
+        let model = &self.model;
+        ResNetConfig {
+            depth: model.depth,
+            width: model.width,
+            embedding: model.embedding,
+            pool: model.pool,
+            batch_norm_chunk: self.protocol.batch_norm_chunk,
+            initial: match self.protocol.initialiser {
+                Initial::Pytorch04 => Defaults::Pytorch04,
+                Initial::Current => Defaults::Current,
+            },
+            algorithm: if model.winograd { Algorithm::Fastest } else { Algorithm::Direct },
+            ..ResNetConfig::default()
+        }
+    }
+
+    fn method(&self) -> MethodRecipe {
+        let loss = &self.loss;
+        let (temperature, momentum) = (loss.temperature, loss.memory_momentum);
+        match self.method.name {
+            MethodName::Random => MethodRecipe::Random,
+            MethodName::Invaspread => MethodRecipe::InvaSpread(InvaSpread {
+                temperature,
+                negative_weight: loss.negative_weight,
+                key_side: self.protocol.key_side,
+                negatives: loss.negatives,
+            }),
+            MethodName::Exemplar => {
+                MethodRecipe::Exemplar(Exemplar { temperature, normalize_weight: loss.normalize_weight })
+            }
+            MethodName::Npsoftmax => MethodRecipe::NpSoftmax { loss: NpSoftmax { temperature }, momentum },
+            MethodName::Nce => MethodRecipe::Nce { loss: Nce { temperature, negatives: loss.noise }, momentum },
+            MethodName::Triplet => MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Random }),
+            MethodName::TripletHard => MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Hardest }),
+            MethodName::Deepcluster => MethodRecipe::DeepCluster {
+                clusters: self.method.clusters,
+                iterations: self.method.kmeans_iterations,
+            },
+        }
+    }
+
+    /// Learning rates: the milestones are parts of the run, so that a reduced run keeps the schedule's shape.
+    fn schedule(&self) -> Schedule {
+        let epochs = self.optim.epochs;
+        let [first, second] = self.protocol.milestones.map(|part| (part * epochs as f64).round() as u64);
+        let factors = match self.protocol.schedule {
+            ScheduleName::Code => vec![(first, 0.1), (second, 0.05), (epochs, 0.01)],
+            ScheduleName::Code201904 => vec![(first, 0.1)],
+            ScheduleName::Paper => vec![(first, 0.1), (second, 0.01)],
+            ScheduleName::Constant => Vec::new(),
+        };
+        Schedule { base: self.optim.lr, factors }
+    }
+}

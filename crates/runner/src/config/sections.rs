@@ -1,0 +1,322 @@
+//! The resolved config: every key that a file or an argument may set, with its type. `experiments/config.toml` explains each.
+
+use super::ConfigError;
+use invaspread_augment::{AugmentConfig, RandomCrop};
+use invaspread_data::DataConfig;
+use invaspread_losses::{KeySide, Negatives};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// All settings of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: Device,
+    /// In which precision.
+    pub precision: Precision,
+    /// Which file of each group was picked; labels alone, read by reports.
+    pub groups: Groups,
+    /// Which images, how many, and where they are.
+    pub data: DataConfig,
+    /// The network.
+    pub model: ModelSection,
+    /// The objective.
+    pub method: MethodSection,
+    /// The objective's numbers.
+    pub loss: LossSection,
+    /// Views of the training images.
+    pub augment: AugmentConfig,
+    /// The optimiser and how long it runs.
+    pub optim: OptimSection,
+    /// What paper, code and figures disagree on.
+    pub protocol: ProtocolSection,
+    /// How results are measured.
+    pub eval: EvalSection,
+    /// What kind of run this is.
+    pub profile: ProfileSection,
+    /// Where runs are kept.
+    pub runs: RunsSection,
+}
+
+/// The file picked from each group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Groups {
+    /// Of `dataset/`.
+    pub dataset: String,
+    /// Of `model/`.
+    pub model: String,
+    /// Of `method/`.
+    pub method: String,
+    /// Of `augment/`.
+    pub augment: String,
+    /// Of `optim/`.
+    pub optim: String,
+    /// Of `protocol/`.
+    pub protocol: String,
+    /// Of `profile/`.
+    pub profile: String,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The best there is.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU; not in this build.
+    Cuda,
+}
+
+/// Precision of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    F32,
+}
+
+/// The network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// 18, 34 or 50.
+    pub depth: usize,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Length of an embedding.
+    pub embedding: usize,
+    /// Side of the average pool.
+    pub pool: usize,
+    /// Whether convolutions may use Winograd's algorithm.
+    pub winograd: bool,
+}
+
+/// The objective's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodName {
+    /// No training.
+    Random,
+    /// The paper's own.
+    Invaspread,
+    /// A class for each instance, with learned weights.
+    Exemplar,
+    /// A class for each instance, with remembered weights.
+    Npsoftmax,
+    /// Each instance against noise.
+    Nce,
+    /// Triplets with a random negative.
+    Triplet,
+    /// Triplets with the batch's hardest negative.
+    TripletHard,
+    /// Clusters as classes.
+    Deepcluster,
+}
+
+/// The objective, and DeepCluster's own numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodSection {
+    /// Which.
+    pub name: MethodName,
+    /// DeepCluster: number of clusters.
+    pub clusters: usize,
+    /// DeepCluster: iterations of k-means an epoch.
+    pub kmeans_iterations: usize,
+}
+
+/// Numbers of the objectives; each reads its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossSection {
+    /// τ.
+    pub temperature: f64,
+    /// InvaSpread: m, at least 1.
+    pub negative_weight: f64,
+    /// InvaSpread: which negatives count.
+    pub negatives: Negatives,
+    /// Exemplar: whether the weights are normalised.
+    pub normalize_weight: bool,
+    /// Triplets: the margin.
+    pub margin: f64,
+    /// NCE: noise instances per image.
+    pub noise: usize,
+    /// NCE and NPSoftmax: share of the old entry in a memory bank's new one.
+    pub memory_momentum: f64,
+}
+
+/// The optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimSection {
+    /// Learning rate of the first epoch.
+    pub lr: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Weight decay, on all parameters.
+    pub weight_decay: f64,
+    /// Epochs.
+    pub epochs: u64,
+    /// Images in a batch; methods with two views see twice as many rows.
+    pub batch_size: usize,
+}
+
+/// Whose learning-rate schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScheduleName {
+    /// The released code as it stands: x0.1, then x0.05, then x0.01 from the end on.
+    #[serde(rename = "code")]
+    Code,
+    /// The released code when the paper appeared: x0.1 to the end.
+    #[serde(rename = "code-2019-04")]
+    Code201904,
+    /// The paper: x0.1, then x0.01.
+    #[serde(rename = "paper")]
+    Paper,
+    /// No change.
+    #[serde(rename = "constant")]
+    Constant,
+}
+
+/// Whose defaults initial weights follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Initial {
+    /// PyTorch 0.4's: batch-norm gain uniform in [0, 1).
+    #[serde(rename = "pytorch-0.4")]
+    Pytorch04,
+    /// Today's: batch-norm gain 1.
+    #[serde(rename = "current")]
+    Current,
+}
+
+/// The switches that REPRODUCING.md explains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolSection {
+    /// Learning-rate factors.
+    pub schedule: ScheduleName,
+    /// Where the factors change, as parts of the run.
+    pub milestones: [f64; 2],
+    /// Whether gradients flow through the key side of InvaSpread's loss.
+    pub key_side: KeySide,
+    /// Views whose batch-norm statistics are taken together; 0 for all.
+    pub batch_norm_chunk: usize,
+    /// Initial weights.
+    pub initialiser: Initial,
+}
+
+/// How results are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSection {
+    /// Neighbours that vote.
+    pub k: usize,
+    /// Temperature of the votes.
+    pub temperature: f64,
+    /// Measure after every so many epochs.
+    pub every: u64,
+}
+
+/// What kind of run this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileSection {
+    /// Whether images, width or epochs are fewer than the paper's.
+    pub reduced: bool,
+}
+
+/// Where runs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunsSection {
+    /// The folder.
+    pub root: PathBuf,
+}
+
+impl Config {
+    /// Checks what types cannot say. `origin` tells where a key's value came from.
+    pub(super) fn check(&self, origin: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+        let wrong = |key: &str, found: String, expected: &str| {
+            Err(ConfigError::Value { key: key.into(), origin: origin(key), found, expected: expected.into() })
+        };
+        if self.device == Device::Cuda {
+            return wrong("device", "cuda".into(), "auto or cpu: this build has no CUDA support");
+        }
+        if ![18, 34, 50].contains(&self.model.depth) {
+            return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");
+        }
+        let counts = [
+            ("model.width", self.model.width),
+            ("model.embedding", self.model.embedding),
+            ("model.pool", self.model.pool),
+            ("loss.noise", self.loss.noise),
+            ("eval.k", self.eval.k),
+            ("eval.every", self.eval.every as usize),
+            ("method.kmeans_iterations", self.method.kmeans_iterations),
+        ];
+        for (key, value) in counts {
+            if value == 0 {
+                return wrong(key, "0".into(), "at least 1");
+            }
+        }
+        if self.optim.batch_size < 2 {
+            return wrong("optim.batch_size", self.optim.batch_size.to_string(), "at least 2 images");
+        }
+        if self.method.clusters < 2 {
+            return wrong("method.clusters", self.method.clusters.to_string(), "at least 2");
+        }
+        let positive = [("optim.lr", self.optim.lr), ("eval.temperature", self.eval.temperature), ("loss.margin", self.loss.margin)];
+        for (key, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return wrong(key, value.to_string(), "a number above 0");
+            }
+        }
+        if !(self.loss.temperature >= 0.01 && self.loss.temperature.is_finite()) {
+            return wrong("loss.temperature", self.loss.temperature.to_string(), "a number of at least 0.01");
+        }
+        if !(self.loss.negative_weight >= 1.0 && self.loss.negative_weight.is_finite()) {
+            return wrong("loss.negative_weight", self.loss.negative_weight.to_string(), "a number of at least 1");
+        }
+        let shares = [("optim.momentum", self.optim.momentum), ("loss.memory_momentum", self.loss.memory_momentum)];
+        for (key, value) in shares {
+            if !(0.0..1.0).contains(&value) {
+                return wrong(key, value.to_string(), "a number from 0 to below 1");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.optim.weight_decay) {
+            return wrong("optim.weight_decay", self.optim.weight_decay.to_string(), "a number from 0 to 1");
+        }
+        let [first, second] = self.protocol.milestones;
+        if !(0.0 < first && first <= second && second <= 1.0) {
+            return wrong("protocol.milestones", format!("{first}, {second}"), "two rising parts of the run, from 0 to 1");
+        }
+        let views = if matches!(self.method.name, MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard) { 2 } else { 1 };
+        let (rows, chunk) = (self.optim.batch_size * views, self.protocol.batch_norm_chunk);
+        if chunk == 1 || (chunk > 1 && rows % chunk != 0) {
+            return wrong("protocol.batch_norm_chunk", chunk.to_string(), &format!("0, or a divisor above 1 of the batch's {rows} views"));
+        }
+        self.augment.check().map_err(|error| ConfigError::Value {
+            key: "augment".into(),
+            origin: origin("augment"),
+            found: error.to_string(),
+            expected: "settings that fit together".into(),
+        })
+    }
+
+    /// This config with every optional value given: the one that shows all keys there are.
+    pub(super) fn with_every_key(mut self) -> Self {
+        self.data.root = Some(PathBuf::new());
+        self.data.subset = Some(0);
+        self.data.test_subset = Some(0);
+        self.data.folder.path = Some(PathBuf::new());
+        self.augment.squash = Some(0);
+        self.augment.crop = Some(RandomCrop::default());
+        self
+    }
+}

@@ -1,0 +1,87 @@
+//! A suite: the runs behind a table or figure of the paper, from one TOML file.
+
+use super::groups::{available, choose};
+use super::{Config, ConfigError, Override, Resolved, resolve};
+use crate::launch::Planned;
+use serde::{Deserialize, Serialize};
+
+/// A suite's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// Its name: the file's, without the ending.
+    #[serde(skip)]
+    pub name: String,
+    /// What it reproduces, in a line.
+    pub title: String,
+    /// The suite whose runs it shows, if it has none of its own.
+    #[serde(default)]
+    pub runs_of: Option<String>,
+    /// Seeds of every row.
+    pub seeds: Vec<u64>,
+    /// Arguments that every row begins with, as they would be typed.
+    #[serde(default)]
+    pub overrides: Vec<String>,
+    /// The rows, in the order in which they are run and shown.
+    #[serde(rename = "row")]
+    pub rows: Vec<Row>,
+}
+
+/// A row of a suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// Its key in the paper's tables.
+    pub key: String,
+    /// Arguments that make it, as they would be typed.
+    pub overrides: Vec<String>,
+}
+
+impl Suite {
+    /// The suite called `name`, built in or under `./experiments/suite`.
+    ///
+    /// # Errors
+    /// If there is none (names what there is), or its file is wrong.
+    pub fn open(name: &str) -> Result<Self, ConfigError> {
+        let file = choose("suite", name)?;
+        let suite: Self = toml::from_str(&file.text)
+            .map_err(|error| ConfigError::File { file: file.origin, reason: error.to_string() })?;
+        Ok(Self { name: name.to_owned(), ..suite })
+    }
+
+    /// Names of all suites.
+    pub fn names() -> Vec<String> {
+        available("suite")
+    }
+
+    /// The suite under whose name its runs are kept.
+    pub fn runs_name(&self) -> &str {
+        self.runs_of.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The runs: for each seed every row, so that a first whole table is there early. `arguments` come after the suite's own and
+    /// win; a `seed` among them replaces the suite's seeds.
+    ///
+    /// # Errors
+    /// If an argument is wrong, of the suite's own or of `arguments`.
+    pub fn plan(&self, arguments: &[Override]) -> Result<Vec<(Planned, Config)>, ConfigError> {
+        let seeds = match arguments.iter().rfind(|o| o.key == "seed") {
+            Some(_) => vec![None],
+            None => self.seeds.iter().copied().map(Some).collect(),
+        };
+        let mut planned = Vec::new();
+        for seed in seeds {
+            for row in &self.rows {
+                let mut overrides = Vec::new();
+                for text in self.overrides.iter().chain(&row.overrides) {
+                    overrides.push(Override::parse(text)?);
+                }
+                overrides.extend(seed.map(|seed| Override { key: "seed".into(), text: seed.to_string() }));
+                overrides.extend(arguments.iter().cloned());
+                let Resolved { config, .. } = resolve(&overrides)?;
+                planned.push((config.plan(Some(self.runs_name()), &row.key)?, config));
+            }
+        }
+        Ok(planned)
+    }
+}
