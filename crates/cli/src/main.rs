@@ -1,2 +1,48 @@
-//! The `invaspread` program.
-fn main() {}
+//! The `invaspread` program: arguments in, results out. Everything that computes lives in the libraries.
+
+mod arguments;
+mod commands;
+mod failure;
+mod progress;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // Answers --help and --version, and exits with 2 on a wrong command line.
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("INVASPREAD_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    invaspread_tensor::keep_freed_memory();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(arguments) => commands::demo(&arguments),
+        Command::Train(arguments) => commands::train(&arguments),
+        Command::Reproduce(arguments) => commands::reproduce(&arguments),
+        Command::Report(arguments) => commands::report(&arguments),
+        Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Data(command) => commands::data(&command),
+        Command::Config(command) => commands::config(&command),
+        Command::Doctor(arguments) => commands::doctor(&arguments),
+        Command::Completions(arguments) => {
+            commands::completions(&arguments);
+            Ok(())
+        }
+    }
+}

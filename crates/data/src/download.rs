@@ -84,19 +84,22 @@ pub(crate) fn download(
         // A file system without locks: go on, the checksum guards what comes out.
         Err(TryLockError::Error(error)) => tracing::debug!(%error, "no lock on the download"),
     }
-    let mut transfer = Transfer { remote, file, tag: suffixed(path, ".part.etag"), patience, agent: agent(patience) };
+    let resumed = file.metadata().map_err(reading)?.len() > 0;
+    let tag = suffixed(path, ".part.etag");
+    let mut transfer = Transfer { remote, file, tag, patience, agent: agent(patience), resumed };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = |phase, bytes| {
         progress(Progress { phase, file: name.clone(), bytes, total: remote.bytes });
     };
-    for restarted in [false, true] {
-        let resumed = transfer.run(restarted, &mut |bytes| report(Phase::Download, bytes))?;
+    let mut restarted = false;
+    loop {
+        transfer.run(&mut |bytes| report(Phase::Download, bytes))?;
         let (found, found_bytes) = digest::of_file(&part, &mut |bytes| report(Phase::Check, bytes))?;
         if found == remote.sha256 && found_bytes == remote.bytes {
             let _ = fs_err::remove_file(&transfer.tag);
             return Ok(part);
         }
-        if !resumed {
+        if restarted || !transfer.resumed {
             transfer.remove(&part);
             return Err(DataError::Checksum {
                 url: remote.url.clone(),
@@ -107,8 +110,9 @@ pub(crate) fn download(
             });
         }
         tracing::warn!(url = remote.url, "the resumed download has a wrong checksum; starting it over");
+        transfer.clear()?;
+        restarted = true;
     }
-    unreachable!("a transfer that was started over is not a resumed one")
 }
 
 fn agent(patience: Patience) -> Agent {
@@ -135,6 +139,8 @@ struct Transfer<'a> {
     tag: PathBuf,
     patience: Patience,
     agent: Agent,
+    /// Whether what is held came in more than one piece, which might not belong together.
+    resumed: bool,
 }
 
 /// How one request ended.
@@ -146,25 +152,20 @@ enum Step {
 }
 
 impl Transfer<'_> {
-    /// Requests until every byte is there; whether any of them came from an earlier request.
-    fn run(&mut self, restart: bool, each: &mut dyn FnMut(u64)) -> Result<bool, DataError> {
-        if restart {
-            self.clear()?;
-        }
-        let (mut fruitless, mut resumed) = (0, false);
+    /// Requests until every byte is there.
+    fn run(&mut self, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
+        let mut fruitless = 0;
         loop {
-            let held = self.length()?;
+            let mut held = self.length()?;
             if held == self.remote.bytes {
-                return Ok(resumed || fruitless == 0 && held > 0 && !restart);
+                return Ok(());
             }
             if held > self.remote.bytes {
                 self.clear()?;
-                continue;
+                held = 0;
             }
-            let step = self.request(held, each)?;
-            resumed |= held > 0;
-            match step {
-                Step::Whole => return Ok(resumed),
+            match self.request(held, each)? {
+                Step::Whole => return Ok(()),
                 Step::Broken(why) => {
                     fruitless = if self.length()? > held { 0 } else { fruitless + 1 };
                     if fruitless >= self.patience.tries {
@@ -217,6 +218,7 @@ impl Transfer<'_> {
                 fs_err::write(&self.tag, tag).map_err(writing)?;
             }
         }
+        self.resumed = start > 0;
         self.file.seek(SeekFrom::Start(start)).map_err(writing)?;
         // One byte beyond the published length is enough to know that it is another file.
         let mut body = response.body_mut().as_reader().take(self.remote.bytes + 1 - start);
@@ -250,6 +252,7 @@ impl Transfer<'_> {
     fn clear(&mut self) -> Result<(), DataError> {
         self.file.set_len(0).map_err(writing)?;
         let _ = fs_err::remove_file(&self.tag);
+        self.resumed = false;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub mod initialise;
 mod l2_normalize;
 mod memory;
 mod pool;
+pub mod self_check;
 mod sgd;
 mod simd;
 mod storage;

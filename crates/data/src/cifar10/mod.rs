@@ -28,7 +28,9 @@ pub use find::Form;
 pub(crate) use find::{Found, find, missing};
 #[cfg(feature = "hub")]
 pub(crate) use hub::download as download_from_hub;
-pub(crate) use official::{ARCHIVE, BINARY_FOLDER, Layout, OFFICIAL};
+#[cfg(feature = "hub")]
+pub(crate) use official::BINARY_FOLDER;
+pub(crate) use official::{ARCHIVE, Layout, OFFICIAL};
 
 /// What the labels mean.
 pub const CLASSES: [&str; 10] =

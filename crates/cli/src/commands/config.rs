@@ -1,0 +1,32 @@
+//! `invaspread config`: what a run would do, and where each setting came from.
+
+use super::print_json;
+use crate::arguments::ConfigCommand;
+use crate::failure::Failure;
+use invaspread_runner::config::{GROUPS, Suite, available, expand, resolve};
+
+pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Show { settings, origin, json } => {
+            let resolved = resolve(&expand(&settings.overrides()?, false)?.remove(0))?;
+            match (origin, json) {
+                (true, true) => print_json(&resolved.origins)?,
+                (false, true) => print_json(&resolved.config)?,
+                (false, false) => print!("{}", resolved.config.to_toml()?),
+                (true, false) => {
+                    let width = resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
+                    for origin in &resolved.origins {
+                        println!("{:<width$}  # {}", format!("{} = {}", origin.key, origin.value), origin.origin);
+                    }
+                }
+            }
+        }
+        ConfigCommand::Groups => {
+            for group in GROUPS {
+                println!("{group:<9} {}", available(group).join(", "));
+            }
+            println!("{:<9} {}", "suite", Suite::names().join(", "));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `invaspread data`: fetch, verify, list.
+
+use super::print_json;
+use crate::arguments::DataCommand;
+use crate::failure::Failure;
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use invaspread_data::{DataError, Phase, Progress, Source};
+
+pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
+    match command {
+        DataCommand::Fetch { name, root, mirror, hub, json } => {
+            let source = match (mirror, hub) {
+                (Some(url), _) => Source::Mirror(url.clone()),
+                (None, true) => Source::Hub,
+                (None, false) => Source::Official,
+            };
+            let mut shown = Transfer::new();
+            let fetched = invaspread_data::fetch(name, root.as_deref(), &source, &mut |progress| shown.show(&progress));
+            shown.bar.finish_and_clear();
+            let fetched = fetched.map_err(wrong_name).map_err(|f| in_context(f, &format!("failed to fetch {name}")))?;
+            if *json {
+                return Ok(print_json(&fetched)?);
+            }
+            if let Some(path) = &fetched.set_aside {
+                println!("what was there before is kept as {}", path.display());
+            }
+            let how = if fetched.downloaded { "fetched and verified" } else { "already there and verified" };
+            println!("{name}: {how}: {}", fetched.path.display());
+        }
+        DataCommand::Verify { name, root, json } => {
+            let report = invaspread_data::verify(name, root.as_deref()).map_err(wrong_name)?;
+            if *json {
+                print_json(&report)?;
+            } else if let Some(content) = &report.content {
+                println!("{name}: {} in {}", content.form, content.path.display());
+                let count = |counts: &[usize]| counts.iter().sum::<usize>();
+                println!("  {} training and {} test images", count(&content.train), count(&content.test));
+                for ((class, train), test) in content.classes.iter().zip(&content.train).zip(&content.test) {
+                    println!("  {class:<12} {train:>6} {test:>6}");
+                }
+                println!("  checksums: {}", content.state);
+            }
+            if let Some(problem) = report.problem {
+                return Err(Failure::Failed(anyhow::Error::msg(problem)));
+            }
+        }
+        DataCommand::List { root, json } => {
+            let listed = invaspread_data::list(root.as_deref()).context("failed to list the data sets")?;
+            if *json {
+                return Ok(print_json(&listed)?);
+            }
+            for entry in listed {
+                let mark = if entry.present { "there  " } else { "missing" };
+                let path = entry.path.map_or_else(String::new, |path| format!("  {}", path.display()));
+                println!("{:<10} {mark}  {}{path}", entry.name, entry.note);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A name that no data set has is the caller's mistake; everything else went wrong here.
+fn wrong_name(error: DataError) -> Failure {
+    match error {
+        DataError::UnknownName { .. } | DataError::Value { .. } => Failure::Usage(error.into()),
+        other => Failure::Failed(other.into()),
+    }
+}
+
+fn in_context(failure: Failure, doing: &str) -> Failure {
+    match failure {
+        Failure::Failed(error) => Failure::Failed(error.context(doing.to_owned())),
+        other => other,
+    }
+}
+
+/// A bar for bytes on their way.
+struct Transfer {
+    bar: ProgressBar,
+    phase: Option<Phase>,
+}
+
+impl Transfer {
+    fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        let template = "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, phase: None }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if self.phase != Some(progress.phase) {
+            let doing = match progress.phase {
+                Phase::Download => "downloading",
+                Phase::Check => "checking",
+                Phase::Unpack => "unpacking",
+            };
+            self.bar.set_message(format!("{doing} {}", progress.file));
+            // Bytes of an earlier, broken download must not count towards the rate.
+            self.bar.set_position(progress.bytes);
+            self.bar.reset_eta();
+            self.phase = Some(progress.phase);
+            eprintln!("{doing} {}", progress.file);
+        }
+        if let Some(total) = progress.total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(progress.bytes);
+    }
+}

@@ -1,0 +1,41 @@
+//! `invaspread evaluate WEIGHTS`: kNN of a file of weights on the configured data.
+
+use super::print_json;
+use crate::arguments::EvaluateArguments;
+use crate::failure::Failure;
+use anyhow::Context;
+use invaspread_runner::config::{expand, resolve};
+use invaspread_runner::engine;
+use invaspread_runner::launch::images;
+use serde_json::json;
+use std::sync::Arc;
+
+pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
+    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let config = resolve(&overrides)?.config;
+    let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
+    let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
+        .context("failed to evaluate the weights")?;
+    if arguments.json {
+        return Ok(print_json(&json!({
+            "weights": arguments.weights,
+            "dataset": dataset.name,
+            "data_state": dataset.state,
+            "train_images": dataset.train.len(),
+            "test_images": dataset.test.len(),
+            "k": config.eval.k,
+            "temperature": config.eval.temperature,
+            "knn_top1": result.top1,
+            "knn_top5": result.top5,
+            "left_over": result.left_over,
+        }))?);
+    }
+    println!(
+        "kNN (k={}, temperature {}) on {}: top-1 {:.2}%, top-5 {:.2}%",
+        config.eval.k, config.eval.temperature, dataset.name, result.top1, result.top5
+    );
+    if !result.left_over.is_empty() {
+        println!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Settings to runs: what `train`, `reproduce` and `demo` share.
+
+use crate::arguments::Settings;
+use crate::failure::Failure;
+use crate::progress::{Progress, readable};
+use anyhow::Context;
+use invaspread_runner::config::{ConfigError, Override};
+use invaspread_runner::engine::{End, Stop};
+use invaspread_runner::launch::{HOW_TO_SHORTEN, Planned, Report, Standing, estimate_all, run_all};
+use invaspread_runner::record::RunRecord;
+use std::path::Path;
+use std::time::Duration;
+
+/// Runs shorter than this are begun without a word on how to shorten them.
+const LONG: Duration = Duration::from_secs(600);
+
+impl Settings {
+    /// The settings in the order in which they win: flags, then key=value arguments.
+    pub(crate) fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
+        let flags = [
+            ("profile", &self.profile),
+            ("seed", &self.seeds),
+            ("data.root", &self.data_root),
+            ("runs.root", &self.runs),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, value)| value.as_ref().map(|value| (key, value)));
+        flags
+            .map(|(key, value)| Override::parse(&format!("{key}={value}")))
+            .chain(self.overrides.iter().map(|text| Override::parse(text)))
+            .collect()
+    }
+}
+
+/// Says what there is to do and how long it takes here.
+pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> {
+    let mut done = 0;
+    for run in planned {
+        done += usize::from(run.standing(root).context("failed to look at the runs that are there")? == Standing::Done);
+    }
+    let left = planned.len() - done;
+    eprintln!("{} runs in {}: {done} finished, {left} to do", planned.len(), root.display());
+    if left == 0 {
+        return Ok(());
+    }
+    eprintln!("timing a few steps of each ...");
+    let workloads = estimate_all(planned, root).context("failed to time the runs")?;
+    let total: Duration = workloads.iter().map(|w| w.left).sum();
+    for workload in &workloads {
+        eprintln!("  {:<28} about {}", planned[workload.index].title(), readable(workload.left));
+    }
+    eprintln!("about {} in all on this machine", readable(total));
+    if total > LONG {
+        eprintln!("{HOW_TO_SHORTEN}");
+    }
+    Ok(())
+}
+
+/// Works through the runs, showing progress; the records of those that are finished.
+pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, Failure> {
+    let stop = Stop::on_signals().context("failed to listen for signals")?;
+    let mut progress = Progress::new(planned.len());
+    let reports = run_all(planned, root, &mut progress, &stop);
+    if stop.is_raised() {
+        return Err(Failure::Stopped);
+    }
+    outcome(reports)
+}
+
+fn outcome(reports: Vec<Report>) -> Result<Vec<RunRecord>, Failure> {
+    let failed: Vec<String> = reports
+        .iter()
+        .filter_map(|report| match &report.end {
+            End::Failed { message } => Some(format!("{}: {message}", report.row)),
+            _ => None,
+        })
+        .collect();
+    if !failed.is_empty() {
+        let message = format!("{} of {} runs failed\n  {}", failed.len(), reports.len(), failed.join("\n  "));
+        return Err(Failure::Failed(anyhow::Error::msg(message)));
+    }
+    Ok(reports.into_iter().filter_map(|report| report.record).collect())
+}

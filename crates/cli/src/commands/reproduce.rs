@@ -1,0 +1,32 @@
+//! `invaspread reproduce SUITE`: its runs, then its report.
+
+use super::launch::{announce, work};
+use super::print_json;
+use super::report::write;
+use crate::arguments::ReproduceArguments;
+use crate::failure::Failure;
+use invaspread_runner::config::{Suite, expand};
+use std::path::PathBuf;
+
+pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
+    let suite = Suite::open(&arguments.suite)?;
+    let mut planned = Vec::new();
+    let mut root = PathBuf::new();
+    for overrides in expand(&arguments.settings.overrides()?, true)? {
+        for (run, config) in suite.plan(&overrides)? {
+            planned.push(run);
+            root = config.runs.root;
+        }
+    }
+    eprintln!("{}", suite.title);
+    announce(&planned, &root)?;
+    if arguments.dry_run {
+        return Ok(());
+    }
+    let records = work(&planned, &root)?;
+    if arguments.json {
+        print_json(&records)?;
+    }
+    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    write(&suite, &root, &out, !arguments.json)
+}

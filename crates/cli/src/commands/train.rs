@@ -1,0 +1,34 @@
+//! `invaspread train`: one run, or the combinations of listed values.
+
+use super::launch::{announce, work};
+use super::print_json;
+use crate::arguments::TrainArguments;
+use crate::failure::Failure;
+use invaspread_runner::config::{expand, resolve};
+
+pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
+    let mut planned = Vec::new();
+    let mut root = None;
+    for overrides in expand(&arguments.settings.overrides()?, arguments.multirun || arguments.settings.seeds.is_some())? {
+        let config = resolve(&overrides)?.config;
+        planned.push(config.plan(None, &config.groups.method)?);
+        root = Some(config.runs.root);
+    }
+    let root = root.unwrap_or_default();
+    announce(&planned, &root)?;
+    if arguments.dry_run {
+        return Ok(());
+    }
+    let records = work(&planned, &root)?;
+    if arguments.json {
+        return Ok(print_json(&records)?);
+    }
+    for record in &records {
+        let knn = &record.metrics["knn_top1"];
+        println!(
+            "{}: kNN {:.2}% after the last epoch, best {:.2}% (epoch {}); {}",
+            record.id, knn.last, knn.best, knn.best_epoch, root.join(&record.path).display()
+        );
+    }
+    Ok(())
+}

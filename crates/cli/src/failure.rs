@@ -1,0 +1,57 @@
+//! How the program ends when it cannot do what was asked: 2 for a request that makes no sense, 1 for one that failed.
+
+use invaspread_runner::config::ConfigError;
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why the program stops.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request itself is wrong: an unknown key, suite or value.
+    Usage(anyhow::Error),
+    /// The request was fine and failed.
+    Failed(anyhow::Error),
+    /// It was asked to stop; not an error, but not done either.
+    Stopped,
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            // What a shell reports of a program that an interrupt ended.
+            Self::Stopped => 130,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The error and what caused it, on one line, leaving out causes that the line already holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = match self {
+            Self::Usage(error) | Self::Failed(error) => error,
+            Self::Stopped => return f.write_str("stopped on request; the same command resumes"),
+        };
+        let mut line = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !line.contains(&cause) {
+                line = format!("{line}: {cause}");
+            }
+        }
+        f.write_str(&line)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}

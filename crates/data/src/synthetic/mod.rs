@@ -1,0 +1,91 @@
+//! `synthetic`: images drawn on the fly, so that everything runs with no file at all.
+//!
+//! A class is a shape with its kind of texture: [`CLASSES`]. Everything else is drawn anew for each image and tells nothing of
+//! the class: both colours of the object, its place, size and turn, the texture's scale and phase, the background's gradient,
+//! blobs and lines, fragments of other objects, the light and the noise. The object fills about half to almost all of the frame and
+//! differs from the background in brightness, so a crop, a mirror image, a change of colour or a grey copy still shows what it
+//! is, while single pixels hardly do.
+//!
+//! Image `i` of a split depends on the seed, the split and `i` alone, and its class is `i` modulo 10: any number of images is a
+//! prefix of any larger number.
+
+mod scene;
+mod shape;
+mod texture;
+
+use invaspread_augment::Image;
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+use crate::config::DataConfig;
+use crate::dataset::{DataState, Dataset, Split};
+use crate::error::DataError;
+use crate::subset;
+
+/// What the labels mean: shape and texture.
+pub const CLASSES: [&str; 10] = [
+    "dotted disc",
+    "checked square",
+    "striped triangle",
+    "rayed star",
+    "speckled ring",
+    "gridded cross",
+    "rippled crescent",
+    "zigzag arrow",
+    "wavy heart",
+    "plain hexagon",
+];
+
+/// Draws image `index` of the training split (or the test split), `size` x `size` pixels, of class `index % 10`.
+///
+/// # Panics
+/// If `size` is zero.
+pub fn draw(seed: u64, test: bool, index: usize, size: usize) -> Image {
+    let mut stream = Stream::new(seed, Purpose::Synthetic, test.into(), index as u64);
+    scene::draw(&mut stream, index % CLASSES.len(), size)
+}
+
+/// Draws the configured images, or those of them that the subsets keep.
+pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+    let numbers = &config.synthetic;
+    let within = |key, found: usize, least: usize, most: usize| {
+        let expected = format!("between {least} and {most}");
+        let good = (least..=most).contains(&found);
+        if good { Ok(()) } else { Err(DataError::Value { key, found: found.to_string(), expected }) }
+    };
+    within("synthetic.train", numbers.train, 1, 10_000_000)?;
+    within("synthetic.test", numbers.test, 1, 10_000_000)?;
+    within("synthetic.image_size", numbers.image_size, 16, 512)?;
+    let labels: Vec<u32> = (0..numbers.train).map(label).collect();
+    let kept = match config.subset {
+        Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
+        None => (0..numbers.train as u32).collect(),
+    };
+    let first = subset::test(config.test_subset, numbers.test)?;
+    Ok(Dataset {
+        name: "synthetic".to_owned(),
+        classes: CLASSES.map(str::to_owned).to_vec(),
+        image_size: numbers.image_size,
+        train: split(config, false, kept),
+        test: split(config, true, first),
+        state: DataState::Generated,
+        skipped: 0,
+    })
+}
+
+fn label(index: usize) -> u32 {
+    (index % CLASSES.len()) as u32
+}
+
+fn split(config: &DataConfig, test: bool, kept: Vec<u32>) -> Split {
+    let size = config.synthetic.image_size;
+    let mut images = vec![0; kept.len() * size * size * 3];
+    images.par_chunks_exact_mut(size * size * 3).zip(&kept).for_each(|(pixels, &index)| {
+        pixels.copy_from_slice(&draw(config.seed, test, index as usize, size).pixels);
+    });
+    let labels = kept.iter().map(|&index| label(index as usize)).collect();
+    Split::new(images, labels, kept, size)
+}
+
+#[cfg(test)]
+mod tests;
