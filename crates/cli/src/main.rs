@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    invaspread_tensor::keep_freed_memory();
+    invaspread_tensor::prepare_process();
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

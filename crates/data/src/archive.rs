@@ -47,8 +47,9 @@ pub(crate) fn read(
         }
         DataError::damaged(path, format!("an archive that fails to unpack ({error})"), "a whole .tar.gz archive")
     };
-    // No honest archive unpacks to more than its members: what goes beyond is a bomb.
-    let most = contents.longest * (contents.required.len() + contents.optional.len() + 1) as u64;
+    // No honest archive unpacks to much more than its members, headers and padding: what goes beyond is a bomb.
+    let members = (contents.required.len() + contents.optional.len() + 1) as u64;
+    let most = contents.longest * members + (1 << 20);
     let mut archive = Archive::new(GzDecoder::new(io::BufReader::new(file)).take(most));
     let mut missing: HashMap<&str, bool> = contents.required.iter().map(|name| (*name, true)).collect();
     missing.extend(contents.optional.iter().map(|name| (*name, false)));

@@ -283,7 +283,7 @@ mod tests {
         Patience { tries: 3, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
 
     fn content() -> Vec<u8> {
-        (0..200_000u32).map(|i| (i * i / 7) as u8).collect()
+        (0..200_000u64).map(|i| (i * i / 7) as u8).collect()
     }
 
     fn remote(server: &Server, content: &[u8]) -> Remote {

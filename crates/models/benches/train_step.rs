@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use invaspread_losses::InvaSpread;
 use invaspread_models::{Mode, ResNet, ResNetConfig};
-use invaspread_tensor::{Algorithm, Sgd, SgdConfig, keep_freed_memory};
+use invaspread_tensor::{Algorithm, Sgd, SgdConfig, prepare_process};
 
 fn images(views: usize) -> Tensor {
     let values: Vec<f32> = (0..views * 3072).map(|i| ((i * 7919 % 1009) as f32) * 2e-3 - 1.0).collect();
@@ -12,7 +12,7 @@ fn images(views: usize) -> Tensor {
 }
 
 fn train_step(criterion: &mut Criterion) {
-    keep_freed_memory();
+    prepare_process();
     let mut group = criterion.benchmark_group("train_step");
     group.sample_size(10);
     for (width, views) in [(16, 64), (16, 128), (64, 64), (64, 128)] {

@@ -20,7 +20,7 @@ mod storage;
 pub use batch_norm::{BatchNormConfig, Statistics, batch_norm, batch_norm_with};
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use l2_normalize::l2_normalize;
-pub use memory::keep_freed_memory;
+pub use memory::prepare_process;
 pub use pool::{PoolConfig, avg_pool2d, max_pool2d};
 pub use sgd::{Sgd, SgdConfig};
 pub use simd::{InstructionSet, instruction_set};

@@ -1,4 +1,4 @@
-//! Buffers that are written before they are read, and an allocator that keeps them.
+//! Buffers that are written before they are read, and settings of the process that make them cheap.
 
 #![expect(unsafe_code, reason = "skipping the zeroing of large buffers, and one call into the C library")]
 
@@ -15,15 +15,21 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
     values
 }
 
-/// Tells the C library to keep freed memory instead of returning it to the system.
+/// Settings of the whole process that a training step profits from. Call once, first thing in `main`.
 ///
-/// A training step frees and asks for the same large buffers again and again; handing them back each time costs about a fifth of
-/// the step in page faults. Call once, early. Elsewhere than on Linux with glibc this does nothing.
-pub fn keep_freed_memory() {
+/// The C library keeps freed memory instead of returning it to the system: a step frees and asks for the same large buffers again and
+/// again, and handing them back each time costs about a fifth of the step in page faults (Linux with glibc; nothing elsewhere).
+///
+/// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
+/// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.
+pub fn prepare_process() {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only sets allocator parameters and takes plain integers.
     unsafe {
-        // At most i32::MAX; blocks up to there come from the heap, whose top is never trimmed.
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);

@@ -103,9 +103,7 @@ impl Transfer {
             self.phase = Some(progress.phase);
             eprintln!("{doing} {}", progress.file);
         }
-        if let Some(total) = progress.total {
-            self.bar.set_length(total);
-        }
+        self.bar.set_length(progress.total);
         self.bar.set_position(progress.bytes);
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             Err(error) => println!("data: {error}"),
         }
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["op", "relative error", "allowed", ""]);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["op", "relative error", "allowed", ""]);
         for check in &checks {
             let verdict = if check.is_good() { "good" } else { "WRONG" };
             table.add_row([check.op.to_owned(), format!("{:.1e}", check.error), format!("{:.0e}", check.tolerance), verdict.to_owned()]);

@@ -25,6 +25,18 @@ pub enum Form {
     Parquet,
 }
 
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::BinaryFolder => "binary batches",
+            Self::BinaryArchive => "binary archive",
+            Self::PythonFolder => "Python batches",
+            Self::PythonArchive => "Python archive",
+            Self::Parquet => "Parquet files",
+        })
+    }
+}
+
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {

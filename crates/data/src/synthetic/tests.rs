@@ -97,12 +97,23 @@ fn raw_pixels_are_a_poor_embedding() {
 fn contact_sheet() {
     let (columns, scale) = (12, 3);
     let side = 32 * scale;
+    let tiles: Vec<Image> = (0..columns * 10).map(|index| draw(0, false, index, 32)).collect();
     let sheet = image::RgbImage::from_fn((columns * side) as u32, (10 * side) as u32, |x, y| {
         let (x, y) = (x as usize, y as usize);
-        let drawn = draw(0, false, x / side * 10 + y / side, 32);
-        image::Rgb(drawn.as_ref().pixel(x % side / scale, y % side / scale))
+        let tile = &tiles[x / side * 10 + y / side];
+        image::Rgb(tile.as_ref().pixel(x % side / scale, y % side / scale))
     });
     let path = std::env::temp_dir().join("invaspread-synthetic.png");
     sheet.save(&path).unwrap();
     println!("{}", path.display());
+}
+
+#[test]
+#[ignore = "throwaway"]
+fn dump() {
+    let start = std::time::Instant::now();
+    let d = open(&config(10_000, 2_000)).unwrap();
+    println!("{:?}", start.elapsed());
+    fs_err::write("/tmp/syn_train.bin", &d.train.images).unwrap();
+    fs_err::write("/tmp/syn_test.bin", &d.test.images).unwrap();
 }

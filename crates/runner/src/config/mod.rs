@@ -14,6 +14,9 @@ mod resolve;
 mod sections;
 mod suite;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::ConfigError;
 pub use groups::{GROUPS, available};
 pub use overrides::{Override, expand};

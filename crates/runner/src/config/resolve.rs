@@ -214,7 +214,9 @@ fn type_error(figment: &Figment, error: figment::Error) -> ConfigError {
         .or_else(|| figment.find_metadata(&key).map(|m| m.name.to_string()))
         .unwrap_or_else(|| "the merged config".into());
     let (found, expected) = match error.kind {
-        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => (found.to_string(), expected),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            (found.to_string(), in_words(&expected).to_owned())
+        }
         Kind::InvalidLength(found, expected) => (format!("{found} values"), expected),
         Kind::UnknownVariant(found, expected) => (format!("`{found}`"), format!("one of {}", expected.join(", "))),
         Kind::MissingField(field) => ("nothing".into(), format!("a value for `{field}`")),
@@ -226,4 +228,15 @@ fn type_error(figment: &Figment, error: figment::Error) -> ConfigError {
         other => (other.to_string(), "another value".into()),
     };
     ConfigError::Value { key, origin, found, expected }
+}
+
+/// serde's names of types, for people who write no Rust.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u64" | "usize" => "a whole number, 0 or more",
+        "f64" | "f32" => "a number",
+        "a boolean" | "bool" => "true or false",
+        "path string" => "a path",
+        other => other,
+    }
 }

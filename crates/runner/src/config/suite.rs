@@ -63,8 +63,9 @@ impl Suite {
     /// win; a `seed` among them replaces the suite's seeds.
     ///
     /// # Errors
-    /// If an argument is wrong, of the suite's own or of `arguments`.
+    /// If an argument is wrong, of the suite's own or of `arguments`, or would make a row another than its name says.
     pub fn plan(&self, arguments: &[Override]) -> Result<Vec<(Planned, Config)>, ConfigError> {
+        self.check(arguments)?;
         let seeds = match arguments.iter().rfind(|o| o.key == "seed") {
             Some(_) => vec![None],
             None => self.seeds.iter().copied().map(Some).collect(),
@@ -83,5 +84,26 @@ impl Suite {
             }
         }
         Ok(planned)
+    }
+
+    /// No argument may set what makes a row: its numbers would stand under the name of another method.
+    fn check(&self, arguments: &[Override]) -> Result<(), ConfigError> {
+        for row in &self.rows {
+            for text in &row.overrides {
+                let own = Override::parse(text)?;
+                if let Some(argument) = arguments.iter().find(|argument| argument.key == own.key) {
+                    return Err(ConfigError::Value {
+                        key: own.key,
+                        origin: format!("argument {}", argument.argument()),
+                        found: argument.text.clone(),
+                        expected: format!(
+                            "no such argument: row {} of {} is made by {text}; `invaspread train` runs anything",
+                            row.key, self.name
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 }

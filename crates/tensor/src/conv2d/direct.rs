@@ -52,39 +52,53 @@ impl Kernel for IndirectBlock<'_> {
     }
 }
 
-/// For each of `rows` pixels: `out[row] = sum over taps of source(row, tap) * panels`.
-fn products(
-    rows: usize,
-    taps: usize,
-    input: (&[f32], usize),
-    panels: (&[f32], usize),
+/// Where the rows of one block's product lie.
+struct Rows<'a> {
+    input: &'a [f32],
+    zeros: &'a [f32],
+    pointers: Vec<*const f32>,
+    targets: [*mut f32; BLOCK],
     out: SharedMut,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
-    target: impl Fn(usize) -> usize + Sync,
+}
+
+impl Rows<'_> {
+    /// Tap `tap` of row `i` reads the channels at `offset`, or zeros.
+    fn read(&mut self, i: usize, tap: usize, offset: Option<usize>) {
+        self.pointers[tap * BLOCK + i] = match offset {
+            Some(offset) => self.input[offset..offset + self.zeros.len()].as_ptr(),
+            None => self.zeros.as_ptr(),
+        };
+    }
+
+    /// Row `i` is written to `offset`.
+    fn write(&mut self, i: usize, offset: usize) {
+        // SAFETY: each pixel has its own row of the output.
+        self.targets[i] = unsafe { self.out.at(offset) };
+    }
+}
+
+/// For each of `rows` pixels, the sum over `taps` of the input's channels times the panels. `place(first, count, rows)` says where
+/// the pixels from `first` on read and write.
+fn products(
+    (rows, taps): (usize, usize),
+    (input, depth): (&[f32], usize),
+    (panels, count): (&[f32], usize),
+    out: SharedMut,
+    place: impl Fn(usize, usize, &mut Rows<'_>) + Sync,
 ) {
-    let (input, depth) = input;
     let zeros = vec![0.0; depth];
     (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
         let first = block * BLOCK;
-        let count = BLOCK.min(rows - first);
-        let mut pointers = vec![std::ptr::null::<f32>(); taps * BLOCK];
-        let mut targets = [std::ptr::null_mut::<f32>(); BLOCK];
-        for i in 0..count {
-            // SAFETY: `target` gives each pixel its own row of the output.
-            targets[i] = unsafe { out.at(target(first + i)) };
-            for tap in 0..taps {
-                pointers[tap * BLOCK + i] = match source(first + i, tap) {
-                    Some(offset) => input[offset..offset + depth].as_ptr(),
-                    None => zeros.as_ptr(),
-                };
-            }
-        }
+        let block_rows = BLOCK.min(rows - first);
+        let pointers = vec![std::ptr::null(); taps * BLOCK];
+        let mut at = Rows { input, zeros: &zeros, pointers, targets: [std::ptr::null_mut(); BLOCK], out };
+        place(first, block_rows, &mut at);
         dispatch(IndirectBlock {
-            rows: count,
-            panels: panels.1,
-            left: Indirect { pointers: pointers.as_ptr(), pointer_stride: BLOCK, taps, depth },
-            right: panels.0,
-            out: targets.as_ptr(),
+            rows: block_rows,
+            panels: count,
+            left: Indirect { pointers: at.pointers.as_ptr(), pointer_stride: BLOCK, taps, depth },
+            right: panels,
+            out: at.targets.as_ptr(),
         });
     });
 }
@@ -98,15 +112,16 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
             to.copy_from_slice(&w[k * g.co + j * PANEL..][..PANEL]);
         }
     });
-    products(
-        g.out_rows(),
-        g.taps(),
-        (x, g.ci),
-        (&panels, g.co / PANEL),
-        SharedMut::new(y),
-        |row, tap| g.source(row, tap),
-        |row| row * g.co,
-    );
+    let taps = g.tap_positions();
+    let size = (g.out_rows(), taps.len());
+    products(size, (x, g.ci), (&panels, g.co / PANEL), SharedMut::new(y), |first, count, rows| {
+        for (i, window) in g.windows(first).take(count).enumerate() {
+            rows.write(i, (first + i) * g.co);
+            for (tap, &(ky, kx)) in taps.iter().enumerate() {
+                rows.read(i, tap, g.source(window, ky, kx));
+            }
+        }
+    });
 }
 
 /// `gx`, the gradient of the input.
@@ -115,13 +130,11 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
     let out = SharedMut::new(gx);
     for parity_y in 0..stride.min(g.h) {
         for parity_x in 0..stride.min(g.w) {
-            let reaches =
-                |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride);
-            let taps: Vec<(usize, usize)> = (0..g.kh)
-                .flat_map(|ky| (0..g.kw).map(move |kx| (ky, kx)))
-                .filter(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x))
-                .collect();
-            let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
+            let reaches = |kernel: usize, parity: usize| {
+                (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride)
+            };
+            let mut taps = g.tap_positions();
+            taps.retain(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x));
             let depth = taps.len() * g.co;
             let mut panels = uninitialised(depth * g.ci);
             panels.par_chunks_mut((depth * PANEL).max(1)).enumerate().for_each(|(j, panel)| {
@@ -134,30 +147,32 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
                     }
                 }
             });
-            let pixel = |row: usize| {
-                let (image, y, x) = (row / (height * width), row / width % height, row % width);
-                (image, y * stride + parity_y, x * stride + parity_x)
-            };
-            products(
-                g.n * height * width,
-                taps.len(),
-                (gy, g.co),
-                (&panels, g.ci / PANEL),
-                out,
-                |row, tap| {
-                    let (image, y, x) = pixel(row);
-                    let (ky, kx) = taps[tap];
-                    let (oy, ox) = (
-                        (y + g.padding).checked_sub(ky)? / stride,
-                        (x + g.padding).checked_sub(kx)? / stride,
-                    );
-                    (oy < oh && ox < ow).then(|| ((image * oh + oy) * ow + ox) * g.co)
-                },
-                |row| {
-                    let (image, y, x) = pixel(row);
-                    ((image * g.h + y) * g.w + x) * g.ci
-                },
-            );
+            // The input pixels of this parity, as a smaller map; tap (ky, kx) of its pixel (y, x) reads the output gradient at
+            // (y + shift_y, x + shift_x).
+            let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
+            let shift = |parity: usize, kernel: usize| ((parity + g.padding) as isize - kernel as isize) / stride as isize;
+            let shifts: Vec<(isize, isize)> =
+                taps.iter().map(|&(ky, kx)| (shift(parity_y, ky), shift(parity_x, kx))).collect();
+            let size = (g.n * height * width, taps.len());
+            products(size, (gy, g.co), (&panels, g.ci / PANEL), out, |first, count, rows| {
+                let (mut image, mut y, mut x) = (first / (height * width), first / width % height, first % width);
+                for i in 0..count {
+                    let pixel = (image * g.h + y * stride + parity_y) * g.w + x * stride + parity_x;
+                    rows.write(i, pixel * g.ci);
+                    for (tap, &(shift_y, shift_x)) in shifts.iter().enumerate() {
+                        let (oy, ox) = (y.wrapping_add_signed(shift_y), x.wrapping_add_signed(shift_x));
+                        let inside = oy < oh && ox < ow;
+                        rows.read(i, tap, inside.then(|| ((image * oh + oy) * ow + ox) * g.co));
+                    }
+                    x += 1;
+                    if x == width {
+                        (x, y) = (0, y + 1);
+                    }
+                    if y == height {
+                        (y, image) = (0, image + 1);
+                    }
+                }
+            });
         }
     }
 }
@@ -212,6 +227,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let (rows, taps, groups) = (g.out_rows(), g.taps(), g.ci / PANEL);
     let chunk = rows_at_once(g).min(rows.next_multiple_of(SUM_ROWS));
     let zeros = vec![0.0; g.ci];
+    let positions = g.tap_positions();
     let mut panels = uninitialised(chunk * g.co);
     let mut pointers = vec![0usize; taps * chunk];
     let out = SharedMut::new(gw);
@@ -222,9 +238,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 to.copy_from_slice(&gy[(first + i) * g.co + j * PANEL..][..PANEL]);
             }
         });
-        pointers.par_chunks_mut(chunk).enumerate().for_each(|(tap, pointers)| {
-            for (i, pointer) in pointers[..count].iter_mut().enumerate() {
-                *pointer = match g.source(first + i, tap) {
+        pointers.par_chunks_mut(chunk).zip(&positions).for_each(|(pointers, &(ky, kx))| {
+            for (pointer, window) in pointers[..count].iter_mut().zip(g.windows(first)) {
+                *pointer = match g.source(window, ky, kx) {
                     Some(offset) => x[offset..offset + g.ci].as_ptr() as usize,
                     None => zeros.as_ptr() as usize,
                 };

@@ -50,12 +50,46 @@ impl Geometry {
         self.taps() * self.ci * self.co
     }
 
-    /// Offset of the input pixel that output pixel `row` (of the batch) reads through `tap`, or `None` in the padding.
-    pub(crate) fn source(&self, row: usize, tap: usize) -> Option<usize> {
-        let (oh, ow) = (self.out_h(), self.out_w());
-        let (image, y, x) = (row / (oh * ow), row / ow % oh, row % ow);
-        let iy = (y * self.stride + tap / self.kw).checked_sub(self.padding)?;
-        let ix = (x * self.stride + tap % self.kw).checked_sub(self.padding)?;
-        (iy < self.h && ix < self.w).then(|| ((image * self.h + iy) * self.w + ix) * self.ci)
+    /// The windows of the output pixels from `first` (counted over the batch) on, without a division for each.
+    pub(crate) fn windows(&self, first: usize) -> impl Iterator<Item = Window> {
+        let (height, width, stride) = (self.out_h(), self.out_w(), self.stride);
+        let (rows, image_len) = (self.n, self.h * self.w);
+        let (mut image, mut y, mut x) = (first / (height * width), first / width % height, first % width);
+        let padding = self.padding as isize;
+        std::iter::from_fn(move || {
+            if image == rows {
+                return None;
+            }
+            let corner = |at: usize| (at * stride) as isize - padding;
+            let window = Window { image: image * image_len, y: corner(y), x: corner(x) };
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+            }
+            if y == height {
+                (y, image) = (0, image + 1);
+            }
+            Some(window)
+        })
     }
+
+    /// Offset of the input pixel that `window` reads through the kernel's row `ky` and column `kx`, or `None` in the padding.
+    pub(crate) fn source(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
+        // A negative coordinate wraps to a huge one, so one comparison checks both ends.
+        let (y, x) = (window.y.wrapping_add_unsigned(ky) as usize, window.x.wrapping_add_unsigned(kx) as usize);
+        (y < self.h && x < self.w).then(|| (window.image + y * self.w + x) * self.ci)
+    }
+
+    /// Row and column of each tap, in the order of the weights.
+    pub(crate) fn tap_positions(&self) -> Vec<(usize, usize)> {
+        (0..self.kh).flat_map(|ky| (0..self.kw).map(move |kx| (ky, kx))).collect()
+    }
+}
+
+/// What one output pixel reads: the first pixel of its image, and its window's corner, which may lie in the padding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    image: usize,
+    y: isize,
+    x: isize,
 }

@@ -14,18 +14,23 @@ fn images_at_once(g: &Geometry) -> usize {
     (PATCH_BUDGET / (g.out_h() * g.out_w() * g.taps() * g.ci).max(1)).clamp(1, g.n.max(1))
 }
 
-/// The patches of the output pixels `rows`, one row of `taps * ci` values each, zero in the padding.
+/// Patches of one task of [`unroll`].
+const TASK: usize = 256;
+
+/// The patches of the output pixels from `first_row` on, one row of `width` values each (`taps * ci`, then zeros), zero in the padding.
 pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, columns: &mut [T], width: usize) {
-    let depth = g.taps() * g.ci;
-    columns.par_chunks_mut(width).enumerate().for_each(|(i, patch)| {
-        for tap in 0..g.taps() {
-            let to = &mut patch[tap * g.ci..(tap + 1) * g.ci];
-            match g.source(first_row + i, tap) {
-                Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
-                None => to.fill(T::ZERO),
+    let taps = g.tap_positions();
+    columns.par_chunks_mut(TASK * width).enumerate().for_each(|(task, columns)| {
+        for (patch, window) in columns.chunks_exact_mut(width).zip(g.windows(first_row + task * TASK)) {
+            let (values, rest) = patch.split_at_mut(taps.len() * g.ci);
+            for (to, &(ky, kx)) in values.chunks_exact_mut(g.ci).zip(&taps) {
+                match g.source(window, ky, kx) {
+                    Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
+                    None => to.fill(T::ZERO),
+                }
             }
+            rest.fill(T::ZERO);
         }
-        patch[depth..].fill(T::ZERO);
     });
 }
 
@@ -63,9 +68,10 @@ pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(
             .zip(columns.par_chunks(map * depth))
             .enumerate()
             .for_each(|(j, (gx, columns))| {
-                for (p, patch) in columns.chunks(depth).enumerate() {
-                    for tap in 0..g.taps() {
-                        if let Some(to) = g.source((first_image + j) * map + p, tap) {
+                let windows = g.windows((first_image + j) * map);
+                for (patch, window) in columns.chunks(depth).zip(windows) {
+                    for (tap, (ky, kx)) in g.tap_positions().into_iter().enumerate() {
+                        if let Some(to) = g.source(window, ky, kx) {
                             let to = to - (first_image + j) * image;
                             for (a, b) in gx[to..to + g.ci].iter_mut().zip(&patch[tap * g.ci..]) {
                                 *a += *b;

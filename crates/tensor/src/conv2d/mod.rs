@@ -77,7 +77,7 @@ struct Conv2d {
 impl Conv2d {
     fn winograd(&self) -> bool {
         /// Fewest channels for which Winograd has won; measured, see benches/README.md.
-        const FEWEST: usize = 32;
+        const FEWEST: usize = 16;
         let g = &self.geometry;
         self.algorithm == Algorithm::Fastest && winograd::fits(g) && g.ci >= FEWEST && g.co >= FEWEST
     }

@@ -1,0 +1,239 @@
+//! Configs as they resolve, what errors say, and what a suite plans. Run from the crate's folder, where no `experiments/` wins over
+//! the built-in files.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::{Config, ConfigError, GROUPS, MethodName, Override, Suite, available, resolve};
+use crate::methods::MethodRecipe;
+
+fn overrides(arguments: &[&str]) -> Vec<Override> {
+    arguments.iter().map(|argument| Override::parse(argument).unwrap()).collect()
+}
+
+fn config(arguments: &[&str]) -> Config {
+    resolve(&overrides(arguments)).unwrap().config
+}
+
+fn error(arguments: &[&str]) -> String {
+    resolve(&overrides(arguments)).unwrap_err().to_string()
+}
+
+fn hash(arguments: &[&str]) -> String {
+    config(arguments).hash().unwrap()
+}
+
+#[test]
+fn the_papers_recipe() {
+    insta::assert_snapshot!("paper", config(&["dataset=cifar10"]).to_toml().unwrap());
+}
+
+#[test]
+fn a_reduced_run_of_another_method() {
+    insta::assert_snapshot!(
+        "quick_nce",
+        config(&["dataset=cifar10", "method=nce", "profile=quick", "optim.lr=0.01", "seed=3"]).to_toml().unwrap()
+    );
+}
+
+#[test]
+fn where_values_came_from() {
+    let resolved = resolve(&overrides(&["method=nce", "profile=quick", "optim.lr=0.01", "data.root=/d"])).unwrap();
+    let of = |key: &str| {
+        let found = resolved.origins.iter().find(|one| one.key == key).unwrap();
+        (found.value.as_str(), found.origin.as_str())
+    };
+    assert_eq!(of("optim.lr"), ("0.01", "argument optim.lr=0.01"));
+    assert_eq!(of("data.root"), ("\"/d\"", "argument data.root=/d"));
+    assert_eq!(of("groups.method"), ("\"nce\"", "argument method=nce"));
+    assert_eq!(of("groups.model"), ("\"resnet18\"", "experiments/config.toml (built in)"));
+    assert_eq!(of("method.name"), ("\"nce\"", "experiments/method/nce.toml (built in)"));
+    assert_eq!(of("model.width"), ("16", "experiments/profile/quick.toml (built in)"));
+    assert_eq!(of("protocol.schedule"), ("\"code\"", "experiments/protocol/code.toml (built in)"));
+}
+
+#[test]
+fn errors_name_key_origin_found_and_expected() {
+    let cases: [&[&str]; 14] = [
+        &["optim.learning_rate=1"],
+        &["optm.lr=1"],
+        &["nonsense.of.mine=1"],
+        &["lr=1"],
+        &["model.width=wide"],
+        &["model.width=-4"],
+        &["model.width=1.5"],
+        &["optim.lr=fast"],
+        &["augment.none=maybe"],
+        &["protocol.schedule=cosine"],
+        &["loss.temperature=0.001"],
+        &["device=cuda"],
+        &["method=ncee"],
+        &["dataset=../../etc/passwd"],
+    ];
+    let told: Vec<String> = cases.iter().map(|case| format!("{}\n  {}", case.join(" "), error(case))).collect();
+    insta::assert_snapshot!("errors", told.join("\n"));
+}
+
+#[test]
+fn every_file_of_every_group_resolves_and_says_where_it_is_from() {
+    for group in GROUPS {
+        let names = available(group);
+        assert!(!names.is_empty(), "{group}");
+        for name in names {
+            let found = resolve(&overrides(&[&format!("{group}={name}")])).unwrap();
+            let key = format!("groups.{group}");
+            let label = found.origins.iter().find(|one| one.key == key).unwrap();
+            assert_eq!(label.value, format!("\"{name}\""));
+        }
+    }
+}
+
+/// The files are listed by hand where they are embedded: a forgotten one would be missing from installed binaries alone.
+#[test]
+fn every_file_under_experiments_is_built_in() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    for group in GROUPS.iter().chain(&["suite"]) {
+        let entries = std::fs::read_dir(root.join(group)).unwrap().map(|entry| entry.unwrap().file_name());
+        let files: BTreeSet<String> =
+            entries.filter_map(|name| Some(name.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
+        assert_eq!(files, available(group).into_iter().collect(), "{group}");
+    }
+}
+
+#[test]
+fn a_config_written_out_reads_back_as_itself() {
+    for method in available("method") {
+        let one = config(&[&format!("method={method}"), "profile=quick", "data.root=/a b/c", "augment.squash=40"]);
+        let again: Config = toml::from_str(&one.to_toml().unwrap()).unwrap();
+        assert_eq!(again, one);
+    }
+}
+
+#[test]
+fn the_hash_is_of_what_can_change_a_result() {
+    let base = hash(&["dataset=cifar10"]);
+    assert!(base.len() == 12 && base.bytes().all(|b| b.is_ascii_hexdigit()), "{base}");
+    for same in ["seed=7", "data.root=/elsewhere", "runs.root=/else", "optim.lr=3e-2"] {
+        assert_eq!(hash(&["dataset=cifar10", same]), base, "{same}");
+    }
+    let others = [
+        "optim.lr=0.031", "optim.epochs=199", "optim.batch_size=64", "model.width=32", "loss.temperature=0.07", "method=nce",
+        "data.subset=100", "data.seed=1", "protocol=paper", "protocol.initialiser=current", "augment.without=[\"flip\"]", "eval.k=100",
+    ];
+    let hashes: BTreeSet<String> = others.iter().map(|other| hash(&["dataset=cifar10", other])).collect();
+    assert!(hashes.len() == others.len() && !hashes.contains(&base), "{hashes:?}");
+}
+
+#[test]
+fn the_schedules_keep_their_shape_in_a_short_run() {
+    let rates = |schedule: &str, epochs: &str| -> Vec<f64> {
+        let settings = [format!("protocol.schedule={schedule}"), format!("optim.epochs={epochs}"), "optim.lr=1".into()];
+        let recipe = config(&settings.each_ref().map(String::as_str)).recipe();
+        (1..=recipe.epochs).map(|epoch| recipe.schedule.at(epoch)).collect()
+    };
+    let want = |second: f64| [vec![1.0; 6], vec![0.1; 2], vec![second; 2]].concat();
+    let near = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+    assert!(near(&rates("code", "10"), &want(0.05)));
+    assert!(near(&rates("code-2019-04", "10"), &want(0.1)));
+    assert!(near(&rates("paper", "10"), &want(0.01)));
+    assert!(near(&rates("constant", "10"), &[1.0; 10]));
+    // The paper's own epochs: 120 and 160 of 200.
+    let full = rates("paper", "200");
+    let first = |rate: f64| full.iter().position(|found| (found - rate).abs() < 1e-12);
+    assert_eq!((first(0.1), first(0.01)), (Some(120), Some(160)));
+}
+
+#[test]
+fn table1_is_nine_methods_each_under_its_own_name() {
+    let suite = Suite::open("table1").unwrap();
+    let plan = suite.plan(&overrides(&["profile=quick"])).unwrap();
+    let named: Vec<(&str, MethodName, usize)> = plan
+        .iter()
+        .map(|(run, config)| (run.labels.row.as_str(), config.method.name, config.method.clusters))
+        .collect();
+    let clusters = 1000;
+    assert_eq!(
+        named,
+        [
+            ("random", MethodName::Random, clusters),
+            ("deepcluster_10", MethodName::Deepcluster, 10),
+            ("deepcluster_1000", MethodName::Deepcluster, 1000),
+            ("exemplar", MethodName::Exemplar, clusters),
+            ("npsoftmax", MethodName::Npsoftmax, clusters),
+            ("nce", MethodName::Nce, clusters),
+            ("triplet", MethodName::Triplet, clusters),
+            ("triplet_hard", MethodName::TripletHard, clusters),
+            ("invaspread", MethodName::Invaspread, clusters),
+        ]
+    );
+    let ids: BTreeSet<String> = plan.iter().map(|(run, _)| run.id()).collect();
+    assert_eq!(ids.len(), 9);
+    assert!(plan.iter().all(|(run, _)| run.suite.as_deref() == Some("table1") && run.labels.reduced));
+    assert!(matches!(plan[8].0.recipe.method, MethodRecipe::InvaSpread(_)));
+}
+
+#[test]
+fn an_argument_cannot_put_one_methods_numbers_under_anothers_name() {
+    let suite = Suite::open("table1").unwrap();
+    for argument in ["method=nce", "method.clusters=50"] {
+        let error = suite.plan(&overrides(&[argument])).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, ConfigError::Value { .. }), "{text}");
+        assert!(text.contains(argument) && text.contains("table1") && text.contains("invaspread train"), "{text}");
+    }
+    // What holds for all rows alike is no trouble.
+    assert_eq!(suite.plan(&overrides(&["model.width=16", "dataset=synthetic"])).unwrap().len(), 9);
+}
+
+#[test]
+fn figure3_shares_the_runs_of_table1() {
+    let plan = |name: &str| Suite::open(name).unwrap().plan(&overrides(&["profile=quick"])).unwrap();
+    let table: BTreeSet<String> = plan("table1").iter().map(|(run, _)| run.id()).collect();
+    let figure = plan("figure3");
+    assert_eq!(figure.len(), 4);
+    for (run, _) in &figure {
+        assert!(table.contains(&run.id()) && run.suite.as_deref() == Some("table1"), "{}", run.labels.row);
+    }
+}
+
+#[test]
+fn a_seed_replaces_the_suites_own() {
+    let plan = Suite::open("demo").unwrap().plan(&overrides(&["seed=5"])).unwrap();
+    assert_eq!(plan.iter().map(|(run, _)| run.recipe.seed).collect::<Vec<_>>(), [5; 3]);
+}
+
+#[test]
+fn an_unknown_suite_is_answered_with_the_known_ones() {
+    let text = Suite::open("tabel1").unwrap_err().to_string();
+    assert!(text.contains("demo, figure3, table1") && text.contains("did you mean `table1`"), "{text}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is typed is what runs, and the written config says the same.
+    #[test]
+    fn typed_values_arrive(lr in 1e-6..10.0f64, width in 1usize..512, seed in 0u64..=i64::MAX as u64, temperature in 0.01..5.0f64) {
+        let settings = [format!("optim.lr={lr:?}"), format!("model.width={width}"), format!("seed={seed}"),
+            format!("loss.temperature={temperature:?}")];
+        let one = config(&settings.each_ref().map(String::as_str));
+        prop_assert_eq!((one.optim.lr.to_bits(), one.model.width, one.seed), (lr.to_bits(), width, seed));
+        prop_assert_eq!(one.loss.temperature.to_bits(), temperature.to_bits());
+        let again: Config = toml::from_str(&one.to_toml().unwrap()).unwrap();
+        prop_assert_eq!(again, one);
+    }
+
+    /// Whatever is typed is a config or an error that names the key.
+    #[test]
+    fn no_key_panics(key in "[a-z]{1,8}(\\.[a-z_]{1,10}){0,2}", value in "[ -~]{1,12}") {
+        if let Ok(one) = Override::parse(&format!("{key}={value}"))
+            && let Err(error) = resolve(std::slice::from_ref(&one)) {
+            let name = key.split('.').next().unwrap_or_default();
+            prop_assert!(error.to_string().contains(name), "{}", error);
+        }
+    }
+}
