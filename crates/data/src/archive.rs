@@ -24,16 +24,15 @@ pub(crate) struct Contents<'a> {
     pub published: u64,
 }
 
+/// Takes a member's name and bytes.
+pub(crate) type Take<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> Result<(), DataError>;
+
 /// Reads the named members of the archive at `path` and hands each to `take`, in the archive's order.
 ///
 /// # Errors
 /// If the archive cannot be read, ends too soon, lacks a required member, or holds a link, an absolute path, a path with `..`,
 /// a member twice, or one that is too long.
-pub(crate) fn read(
-    path: &Path,
-    contents: Contents<'_>,
-    take: &mut dyn FnMut(&str, Vec<u8>) -> Result<(), DataError>,
-) -> Result<(), DataError> {
+pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Result<(), DataError> {
     let file = fs_err::File::open(path).map_err(reading)?;
     let held = file.metadata().map_err(reading)?.len();
     let broken = |error: &io::Error| {
@@ -45,7 +44,11 @@ pub(crate) fn read(
                 advice: REFETCH,
             };
         }
-        DataError::damaged(path, format!("an archive that fails to unpack ({error})"), "a whole .tar.gz archive")
+        DataError::damaged(
+            path,
+            format!("an archive that fails to unpack ({error})"),
+            "a whole .tar.gz archive",
+        )
     };
     // No honest archive unpacks to much more than its members, headers and padding: what goes beyond is a bomb.
     let members = (contents.required.len() + contents.optional.len() + 1) as u64;
@@ -74,7 +77,8 @@ pub(crate) fn read(
         }
         take(&name, bytes)?;
     }
-    let mut absent: Vec<&str> = missing.into_iter().filter_map(|(name, needed)| needed.then_some(name)).collect();
+    let mut absent: Vec<&str> =
+        missing.into_iter().filter_map(|(name, needed)| needed.then_some(name)).collect();
     if absent.is_empty() {
         return Ok(());
     }
@@ -159,7 +163,10 @@ mod tests {
             Member::File("set/extra", b"?"),
             Member::File("elsewhere/a.bin", b"no"),
         ]);
-        assert_eq!(found.unwrap(), [("b.bin".to_owned(), b"bb".to_vec()), ("a.bin".to_owned(), b"a".to_vec())]);
+        assert_eq!(
+            found.unwrap(),
+            [("b.bin".to_owned(), b"bb".to_vec()), ("a.bin".to_owned(), b"a".to_vec())]
+        );
     }
 
     #[test]

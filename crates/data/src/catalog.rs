@@ -95,7 +95,9 @@ pub fn verify(name: &str, root: Option<&Path>) -> Result<VerifyReport, DataError
     };
     let count = |batches: &[cifar10::Batch]| {
         let mut counts = vec![0; cifar10::CLASSES.len()];
-        cifar10::labels(batches).into_iter().for_each(|label| counts[label as usize] += 1);
+        for label in cifar10::labels(batches) {
+            counts[label as usize] += 1;
+        }
         counts
     };
     let content = Content {
@@ -147,7 +149,10 @@ pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
             ..entry(
                 "cifar10",
                 match found {
-                    Some(_) => "60,000 images of 10 classes, 32 x 32; `invaspread data verify cifar10` checks it".to_owned(),
+                    Some(_) => {
+                        "60,000 images of 10 classes, 32 x 32; `invaspread data verify cifar10` checks it"
+                            .to_owned()
+                    }
                     None => format!("not in {location}; `invaspread data fetch cifar10` gets it (170 MB)"),
                 },
             )
@@ -172,7 +177,10 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let config = DataConfig { name: "cifar".to_owned(), ..DataConfig::default() };
         let message = open(&config).unwrap_err().to_string();
-        assert!(message.contains("\"cifar\"") && NAMES.iter().all(|name| message.contains(name)), "{message}");
+        assert!(
+            message.contains("\"cifar\"") && NAMES.iter().all(|name| message.contains(name)),
+            "{message}"
+        );
         assert!(matches!(verify("cifar", None), Err(DataError::UnknownName { .. })));
         assert!(verify("synthetic", None).unwrap_err().to_string().contains("\"synthetic\""));
     }
@@ -185,7 +193,10 @@ mod tests {
         assert_eq!(listed.iter().map(|one| one.present).collect::<Vec<_>>(), [false, false, true]);
         let report = verify("cifar10", Some(root.path())).unwrap();
         let problem = report.problem.clone().unwrap();
-        assert!(problem.contains("cifar-10-batches-bin/") && problem.contains("data fetch cifar10"), "{problem}");
+        assert!(
+            problem.contains("cifar-10-batches-bin/") && problem.contains("data fetch cifar10"),
+            "{problem}"
+        );
         assert!(problem.contains("chosen by data.root") && !report.is_good(), "{problem}");
         serde_json::to_string(&(report, listed)).unwrap();
     }

@@ -43,7 +43,12 @@ impl Split {
     /// # Panics
     /// If the lengths do not agree.
     pub fn new(images: Vec<u8>, labels: Vec<u32>, original: Vec<u32>, image_size: usize) -> Self {
-        assert_eq!(images.len(), labels.len() * image_size * image_size * 3, "bytes of {} images", labels.len());
+        assert_eq!(
+            images.len(),
+            labels.len() * image_size * image_size * 3,
+            "bytes of {} images",
+            labels.len()
+        );
         assert_eq!(labels.len(), original.len(), "one original number a label");
         Self { images, labels, original, image_size }
     }

@@ -64,7 +64,7 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { tries: 5, pause: Duration::from_secs(2), silence: Duration::from_secs(60) }
+        Self { tries: 5, pause: Duration::from_secs(2), silence: Duration::from_mins(1) }
     }
 }
 
@@ -206,7 +206,9 @@ impl Transfer<'_> {
                 return Ok(Step::Broken(format!("status {status}")));
             }
             status => {
-                return Err(self.http(format!("status {status}"), "the file is not there: name another mirror"));
+                return Err(
+                    self.http(format!("status {status}"), "the file is not there: name another mirror")
+                );
             }
         };
         if start == 0 {
@@ -238,7 +240,9 @@ impl Transfer<'_> {
         if bytes >= self.remote.bytes {
             return Ok(Step::Whole);
         }
-        if start == 0 && response.headers().get("content-length").is_some_and(|length| length == &bytes.to_string()) {
+        if start == 0
+            && response.headers().get("content-length").is_some_and(|length| length == &bytes.to_string())
+        {
             // The server's whole file is shorter than the published one: the checksum will say so.
             return Ok(Step::Whole);
         }
@@ -366,7 +370,7 @@ mod tests {
         let untagged = attempt(vec![Answer::Whole, Answer::Whole], Some(&other), None);
         assert!(untagged.result.unwrap() == content());
         assert_eq!(untagged.requests.len(), 2);
-        let full = attempt(vec![Answer::Whole], Some(&[9; 200_000]), None);
+        let full = attempt(vec![Answer::Whole], Some(&vec![9; 200_000]), None);
         assert!(full.result.unwrap() == content());
     }
 
@@ -377,7 +381,10 @@ mod tests {
             let outcome = attempt(vec![Answer::Other(wrong)], None, None);
             let message = outcome.result.unwrap_err().to_string();
             assert!(message.contains(&format!("{length} bytes")), "{message}");
-            assert!(message.contains(&digest::of_bytes(&content())) && message.contains("set.tar.gz"), "{message}");
+            assert!(
+                message.contains(&digest::of_bytes(&content())) && message.contains("set.tar.gz"),
+                "{message}"
+            );
             assert_eq!(outcome.left, Vec::<String>::new());
         }
     }
@@ -386,7 +393,10 @@ mod tests {
     fn a_missing_file_is_not_tried_again() {
         let outcome = attempt(vec![Answer::Status(404)], None, None);
         let message = outcome.result.unwrap_err().to_string();
-        assert!(message.contains("404") && message.contains("/set.tar.gz") && message.contains("mirror"), "{message}");
+        assert!(
+            message.contains("404") && message.contains("/set.tar.gz") && message.contains("mirror"),
+            "{message}"
+        );
         assert_eq!(outcome.requests.len(), 1);
     }
 

@@ -26,7 +26,9 @@ pub enum DataError {
         expected: String,
     },
     /// No folder to look in.
-    #[error("this platform names no cache folder; set data.root or {ENVIRONMENT} to the folder that holds data sets")]
+    #[error(
+        "this platform names no cache folder; set data.root or {ENVIRONMENT} to the folder that holds data sets"
+    )]
     NoFolder,
     /// A data set is not in the folder.
     #[error("{name} was not found in {location}; looked for {}. {advice}", looked_for.join(", "))]
@@ -135,7 +137,9 @@ pub enum DataError {
     )]
     HubFeature,
     /// The Hugging Face hub did not give the files.
-    #[error("{dataset} on the Hugging Face hub: {found}; check the network, or leave the hub out to fetch the official archive")]
+    #[error(
+        "{dataset} on the Hugging Face hub: {found}; check the network, or leave the hub out to fetch the official archive"
+    )]
     Hub {
         /// The data set's name there.
         dataset: &'static str,
@@ -165,6 +169,11 @@ pub(crate) fn writing(source: io::Error) -> DataError {
 impl DataError {
     /// `path` holds `found` where `expected` should be.
     pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::Damaged { path: path.to_owned(), found: found.into(), expected: expected.into(), advice: REFETCH }
+        Self::Damaged {
+            path: path.to_owned(),
+            found: found.into(),
+            expected: expected.into(),
+            advice: REFETCH,
+        }
     }
 }

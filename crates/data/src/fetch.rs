@@ -130,15 +130,17 @@ pub(crate) fn fetch_archive(
 ) -> Result<Fetched, DataError> {
     fs_err::create_dir_all(root).map_err(writing)?;
     let archive = root.join(&spec.file);
-    let own = archive.is_file() && {
-        let mut check =
-            |bytes| progress(Progress { phase: Phase::Check, file: spec.file.clone(), bytes, total: spec.bytes });
-        let good = digest::of_file(&archive, &mut check)?.0 == spec.sha256;
-        if !good {
-            tracing::warn!(path = %archive.display(), "this archive is not the published one; downloading another");
-        }
-        good
-    };
+    let own = archive.is_file()
+        && {
+            let mut check = |bytes| {
+                progress(Progress { phase: Phase::Check, file: spec.file.clone(), bytes, total: spec.bytes });
+            };
+            let good = digest::of_file(&archive, &mut check)?.0 == spec.sha256;
+            if !good {
+                tracing::warn!(path = %archive.display(), "this archive is not the published one; downloading another");
+            }
+            good
+        };
     let source = if own {
         archive
     } else {
@@ -192,15 +194,21 @@ fn install(
     fill: impl FnOnce(&Path) -> Result<(), DataError>,
 ) -> Result<Option<PathBuf>, DataError> {
     let new = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(root).map_err(|error| {
-        writing(std::io::Error::new(error.kind(), format!("failed to make a folder in {}: {error}", root.display())))
+        writing(std::io::Error::new(
+            error.kind(),
+            format!("failed to make a folder in {}: {error}", root.display()),
+        ))
     })?;
     let filled = new.path().join(name);
     fs_err::create_dir(&filled).map_err(writing)?;
     fill(&filled)?;
     let place = root.join(name);
     let set_aside = place.exists().then(|| {
-        let number = (1..).find(|number| !root.join(format!("{name}.old-{number}")).exists());
-        root.join(format!("{name}.old-{}", number.unwrap_or_default()))
+        let mut number = 1;
+        while root.join(format!("{name}.old-{number}")).exists() {
+            number += 1;
+        }
+        root.join(format!("{name}.old-{number}"))
     });
     if let Some(aside) = &set_aside {
         tracing::warn!(path = %place.display(), aside = %aside.display(), "set aside a copy that is not the official one");
@@ -265,9 +273,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut phases = Vec::new();
         let nested = root.path().join("not/yet/there");
-        let fetched =
-            fetch_archive(&spec(&archive, &server), &nested, QUICK, &mut |progress| phases.push(progress.phase))
-                .unwrap();
+        let fetched = fetch_archive(&spec(&archive, &server), &nested, QUICK, &mut |progress| {
+            phases.push(progress.phase);
+        })
+        .unwrap();
         phases.dedup();
         assert_eq!(phases, [Phase::Download, Phase::Check, Phase::Unpack]);
         assert_eq!(fetched, Fetched { path: nested.join("set"), downloaded: true, set_aside: None });
@@ -308,9 +317,13 @@ mod tests {
             let server = Server::start(archive.clone(), vec![Answer::Whole]);
             let outer = tempfile::tempdir().unwrap();
             let root = outer.path().join("root");
-            let message = fetch_archive(&spec(&archive, &server), &root, QUICK, &mut |_| ()).unwrap_err().to_string();
+            let message =
+                fetch_archive(&spec(&archive, &server), &root, QUICK, &mut |_| ()).unwrap_err().to_string();
             assert!(message.contains(why), "{message}");
-            assert_eq!((names(&root), names(outer.path())), (vec!["set.tar.gz.part".to_owned()], vec!["root".to_owned()]));
+            assert_eq!(
+                (names(&root), names(outer.path())),
+                (vec!["set.tar.gz.part".to_owned()], vec!["root".to_owned()])
+            );
             server.stop();
         }
     }
@@ -322,8 +335,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
         fs_err::write(&file, b"").unwrap();
-        let message =
-            fetch_archive(&spec(&archive, &server), &file.join("in"), QUICK, &mut |_| ()).unwrap_err().to_string();
+        let message = fetch_archive(&spec(&archive, &server), &file.join("in"), QUICK, &mut |_| ())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("file/in") && message.contains("INVASPREAD_DATA"), "{message}");
         server.stop();
     }

@@ -37,10 +37,9 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let good = fraction > 0.0 && fraction < 1.0;
     within("folder.test_fraction", good, fraction.to_string(), "a part between 0 and 1")?;
 
-    let (classes, train, test) = arrange(path, fraction, config.seed)?;
-    let (train, test_whole) = (Numbered::all(train), Numbered::all(test));
-    let train = train.keep(config.subset, classes.len(), config.seed, "subset")?;
-    let test = test_whole.keep(config.test_subset, classes.len(), config.seed, "test_subset")?;
+    let Arranged { classes, train, test } = arrange(path, fraction, config.seed)?;
+    let train = Numbered::all(train).keep(config.subset, classes.len(), config.seed, "subset")?;
+    let test = Numbered::all(test).keep(config.test_subset, classes.len(), config.seed, "test_subset")?;
     let (train, skipped_train) = decode(&train, size, folder.skip_broken)?;
     let (test, skipped_test) = decode(&test, size, folder.skip_broken)?;
     for (split, name) in [(&train, "train"), (&test, "test")] {
@@ -86,11 +85,13 @@ impl Numbered {
 }
 
 /// Class names, training files and test files.
-fn arrange(
-    path: &Path,
-    fraction: f64,
-    seed: u64,
-) -> Result<(Vec<String>, Vec<Item>, Vec<Item>), DataError> {
+struct Arranged {
+    classes: Vec<String>,
+    train: Vec<Item>,
+    test: Vec<Item>,
+}
+
+fn arrange(path: &Path, fraction: f64, seed: u64) -> Result<Arranged, DataError> {
     let top = subfolders(path)?;
     let given = |name: &str| top.iter().any(|folder| folder == name);
     if given("train") && given("test") {
@@ -102,7 +103,7 @@ fn arrange(
             }
         }
         let (train, test) = (files(&path.join("train"), &classes)?, files(&path.join("test"), &classes)?);
-        return Ok((classes, train, test));
+        return Ok(Arranged { classes, train, test });
     }
     if given("train") || given("test") {
         let found = "only one of the folders train and test".to_owned();
@@ -112,7 +113,7 @@ fn arrange(
     let labels: Vec<u32> = items.iter().map(|item| item.label).collect();
     let (train, test) = subset::cut(&labels, top.len(), fraction, seed);
     let pick = |side: Vec<u32>| side.into_iter().map(|index| items[index as usize].clone()).collect();
-    Ok((top, pick(train), pick(test)))
+    Ok(Arranged { train: pick(train), test: pick(test), classes: top })
 }
 
 /// The names of the folders in `path`, sorted; hidden ones are passed over.
@@ -143,7 +144,8 @@ fn files(path: &Path, classes: &[String]) -> Result<Vec<Item>, DataError> {
         let mut own = Vec::new();
         for entry in fs_err::read_dir(&folder).map_err(reading)? {
             let path = entry.map_err(reading)?.path();
-            let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+            let extension =
+                path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
             if matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg")) {
                 own.push(Item { path, label: label as u32 });
             }

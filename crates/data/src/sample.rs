@@ -119,7 +119,11 @@ impl Miniature {
     /// The hub's files under the first (`train-00000-of-00001.parquet`) or the second (`train/0000.parquet`) of its names.
     pub(crate) fn parquet_folder(&self, root: &Path, second: bool) {
         for (split, batches) in [("train", &self.batches[..5]), ("test", &self.batches[5..])] {
-            let name = if second { format!("{split}/0000.parquet") } else { format!("{split}-00000-of-00001.parquet") };
+            let name = if second {
+                format!("{split}/0000.parquet")
+            } else {
+                format!("{split}-00000-of-00001.parquet")
+            };
             let path = root.join("plain_text").join(name);
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
             fs_err::write(path, parquet_of(&batches.concat())).unwrap();
@@ -135,13 +139,17 @@ fn pickle_of(records: &[u8]) -> Vec<u8> {
 
 /// A batch as Python 2's cPickle writes it, protocol 2.
 pub(crate) fn pickled(labels: &[i32], shape: (usize, usize), data: &[u8], columns_first: bool) -> Vec<u8> {
-    let mut out = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(".to_vec();
+    let mut out =
+        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05("
+            .to_vec();
     let int = |value: i32| match value {
         0..=255 => vec![b'K', value as u8],
         256..=65535 => [&b"M"[..], &(value as u16).to_le_bytes()].concat(),
         _ => [&b"J"[..], &value.to_le_bytes()].concat(),
     };
-    labels.iter().for_each(|label| out.extend(int(*label)));
+    for label in labels {
+        out.extend(int(*label));
+    }
     out.extend(b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09(K\x01");
     out.extend([int(shape.0 as i32), int(shape.1 as i32)].concat());
     out.extend(b"\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb");
@@ -168,7 +176,8 @@ fn parquet_of(records: &[u8]) -> Vec<u8> {
     let labels: Vec<i64> = records.iter().step_by(RECORD).map(|label| i64::from(*label)).collect();
     let paths = vec![ByteArray::from("a.png"); labels.len()];
     let schema = Arc::new(parse_message_type(schema).unwrap());
-    let properties = WriterProperties::builder().set_compression(::parquet::basic::Compression::SNAPPY).build();
+    let properties =
+        WriterProperties::builder().set_compression(::parquet::basic::Compression::SNAPPY).build();
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
     for column in [&pngs, &paths] {
@@ -264,7 +273,10 @@ fn give(mut stream: &TcpStream, request: &str, content: &[u8], answer: Answer) -
         (Answer::Whole, Some(from)) if same => {
             let length = content.len() - from;
             let range = format!("Content-Range: bytes {from}-{}/{}", content.len() - 1, content.len());
-            write!(stream, "HTTP/1.1 206 Partial Content\r\n{head}{range}\r\nContent-Length: {length}\r\n\r\n")?;
+            write!(
+                stream,
+                "HTTP/1.1 206 Partial Content\r\n{head}{range}\r\nContent-Length: {length}\r\n\r\n"
+            )?;
             stream.write_all(&content[from..])
         }
         (Answer::Whole | Answer::IgnoreRange, _) => {

@@ -77,7 +77,11 @@ fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> 
     if (1..=found).contains(&keep) {
         return Ok(());
     }
-    Err(DataError::Value { key, found: keep.to_string(), expected: format!("between 1 and the {found} images there are") })
+    Err(DataError::Value {
+        key,
+        found: keep.to_string(),
+        expected: format!("between 1 and the {found} images there are"),
+    })
 }
 
 #[cfg(test)]

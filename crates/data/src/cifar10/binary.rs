@@ -41,7 +41,8 @@ pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, D
     };
     let mut batches: [Option<Batch>; 6] = Default::default();
     archive::read(path, contents, &mut |name, records| {
-        let place = names.iter().position(|known| known == name).expect("only required members are handed over");
+        let place =
+            names.iter().position(|known| known == name).expect("only required members are handed over");
         batches[place] = Some(Batch { source: path.join(name), records });
         Ok(())
     })?;

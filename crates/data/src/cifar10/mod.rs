@@ -107,7 +107,12 @@ pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataErr
         let mut records = batch.records.iter().step_by(RECORD);
         if let Some(record) = records.position(|label| usize::from(*label) >= CLASSES.len()) {
             let found = i64::from(batch.records[record * RECORD]);
-            return Err(DataError::Label { path: batch.source.clone(), record, found, classes: CLASSES.len() });
+            return Err(DataError::Label {
+                path: batch.source.clone(),
+                record,
+                found,
+                classes: CLASSES.len(),
+            });
         }
     }
     Ok(batches)
@@ -132,7 +137,11 @@ pub(crate) fn state(batches: &[Batch], layout: &Layout) -> DataState {
 
 /// The labels of some batches, in order.
 pub(crate) fn labels(batches: &[Batch]) -> Vec<u32> {
-    batches.iter().flat_map(|batch| batch.records.iter().step_by(RECORD)).map(|label| u32::from(*label)).collect()
+    batches
+        .iter()
+        .flat_map(|batch| batch.records.iter().step_by(RECORD))
+        .map(|label| u32::from(*label))
+        .collect()
 }
 
 /// The images `kept` (numbers through all of `batches`), their colours interleaved.

@@ -26,7 +26,8 @@ pub(super) fn files(folder: &Path) -> Option<[PathBuf; 2]> {
 /// The batches of a `plain_text` folder.
 pub(super) fn read(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let expected = "train and test .parquet files";
-    let [train, test] = files(folder).ok_or_else(|| DataError::damaged(folder, "a folder without them", expected))?;
+    let [train, test] =
+        files(folder).ok_or_else(|| DataError::damaged(folder, "a folder without them", expected))?;
     let mut batches = Vec::new();
     for (path, count) in [(train, 5), (test, 1)] {
         let file = fs_err::File::open(&path).map_err(reading)?.into_file();
@@ -67,7 +68,9 @@ pub(super) fn read_split(
         .enumerate()
         .map(|(record, (label, png))| decode(path, record, label, &png))
         .collect::<Result<_, _>>()?;
-    let batches = records.chunks(layout.per_batch).map(|part| Batch { source: path.to_owned(), records: part.concat() });
+    let batches = records
+        .chunks(layout.per_batch)
+        .map(|part| Batch { source: path.to_owned(), records: part.concat() });
     Ok(batches.collect())
 }
 

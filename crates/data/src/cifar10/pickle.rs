@@ -25,7 +25,8 @@ pub(crate) struct PickledBatch {
 /// # Errors
 /// What is wrong with it and where, in words that follow "found".
 pub(crate) fn read_batch(pickle: &[u8]) -> Result<PickledBatch, String> {
-    let mut machine = Machine { input: pickle, at: 0, stack: Vec::new(), objects: Vec::new(), memo: HashMap::new() };
+    let mut machine =
+        Machine { input: pickle, at: 0, stack: Vec::new(), objects: Vec::new(), memo: HashMap::new() };
     let root = machine.run()?;
     let labels = match machine.item(root, b"labels")? {
         Some(labels) => machine.ints(labels)?,
@@ -152,9 +153,13 @@ impl Machine<'_> {
                         let value = self.pop()?;
                         vec![self.pop()?, value]
                     };
-                    let (pairs, []) = items.as_chunks::<2>() else { return Err(wrong("a key without a value")) };
+                    let (pairs, []) = items.as_chunks::<2>() else {
+                        return Err(wrong("a key without a value"));
+                    };
                     match self.top_object() {
-                        Some(Object::Dict(dict)) => dict.extend(pairs.iter().map(|[key, value]| (*key, *value))),
+                        Some(Object::Dict(dict)) => {
+                            dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+                        }
                         _ => return Err(wrong("items without a dict")),
                     }
                 }
@@ -180,7 +185,8 @@ impl Machine<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let ends = || format!("a pickle that ends after {} bytes, in the middle of a batch", self.input.len());
+        let ends =
+            || format!("a pickle that ends after {} bytes, in the middle of a batch", self.input.len());
         let (bytes, _) = self.input[self.at..].split_first_chunk::<N>().ok_or_else(ends)?;
         self.at += N;
         Ok(*bytes)
@@ -241,28 +247,31 @@ impl Machine<'_> {
     fn global(&mut self) -> Result<Global, String> {
         let mut line = || {
             let rest = &self.input[self.at..];
-            let end = rest.iter().take(100).position(|byte| *byte == b'\n').ok_or("a global without a name")?;
+            let end =
+                rest.iter().take(100).position(|byte| *byte == b'\n').ok_or("a global without a name")?;
             self.at += end + 1;
             Ok::<_, String>(&rest[..end])
         };
         let name = (line()?, line()?);
         match name {
             // numpy 2 writes `numpy._core`.
-            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => Ok(Global::Reconstruct),
+            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
+                Ok(Global::Reconstruct)
+            }
             (b"numpy", b"ndarray") => Ok(Global::Array),
             (b"numpy", b"dtype") => Ok(Global::Dtype),
-            (module, name) => Err(format!(
-                "a call of {}.{}, which is not made",
-                module.escape_ascii(),
-                name.escape_ascii()
-            )),
+            (module, name) => {
+                Err(format!("a call of {}.{}, which is not made", module.escape_ascii(), name.escape_ascii()))
+            }
         }
     }
 
     fn construct(&self, callable: Value, arguments: Value) -> Result<Object, String> {
         let arguments = self.tuple(arguments).ok_or("a call without arguments")?;
         match (callable, arguments) {
-            (Value::Global(Global::Reconstruct), [Value::Global(Global::Array), ..]) => Ok(Object::Array(None)),
+            (Value::Global(Global::Reconstruct), [Value::Global(Global::Array), ..]) => {
+                Ok(Object::Array(None))
+            }
             (Value::Global(Global::Dtype), [kind @ Value::Bytes { .. }, ..]) => match self.bytes(*kind) {
                 Some(b"u1" | b"|u1") => Ok(Object::Bytes8),
                 kind => Err(format!("numbers of type {}", kind.unwrap_or_default().escape_ascii())),
@@ -287,8 +296,13 @@ impl Machine<'_> {
 
     /// `(version, shape, dtype, columns first, bytes)`.
     fn array_state(&self, state: Value) -> Option<([usize; 2], bool, (usize, usize))> {
-        let [Value::Int(_), shape, Value::Object(dtype), Value::Bool(columns_first), Value::Bytes { start, end }] =
-            self.tuple(state)?
+        let [
+            Value::Int(_),
+            shape,
+            Value::Object(dtype),
+            Value::Bool(columns_first),
+            Value::Bytes { start, end },
+        ] = self.tuple(state)?
         else {
             return None;
         };
@@ -317,7 +331,9 @@ impl Machine<'_> {
     }
 
     fn item(&self, dict: Value, name: &[u8]) -> Result<Option<Value>, String> {
-        let Value::Object(index) = dict else { return Err("a pickle of something else than a dict".to_owned()) };
+        let Value::Object(index) = dict else {
+            return Err("a pickle of something else than a dict".to_owned());
+        };
         let Some(Object::Dict(pairs)) = self.objects.get(index) else {
             return Err("a pickle of something else than a dict".to_owned());
         };
@@ -334,7 +350,8 @@ impl Machine<'_> {
 
     fn matrix(&self, array: Value) -> Result<((usize, usize), Vec<u8>), String> {
         let Value::Object(index) = array else { return Err("\"data\" that is no array".to_owned()) };
-        let Some(Object::Array(Some(([rows, columns], columns_first, (start, end))))) = self.objects.get(index)
+        let Some(Object::Array(Some(([rows, columns], columns_first, (start, end))))) =
+            self.objects.get(index)
         else {
             return Err("\"data\" that is no array".to_owned());
         };

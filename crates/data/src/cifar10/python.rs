@@ -35,7 +35,8 @@ pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, D
     };
     let mut batches: [Option<Batch>; 6] = Default::default();
     archive::read(path, contents, &mut |name, pickle| {
-        let place = BATCHES.iter().position(|known| *known == name).expect("only required members are handed over");
+        let place =
+            BATCHES.iter().position(|known| *known == name).expect("only required members are handed over");
         batches[place] = Some(decode(&path.join(name), &pickle, layout)?);
         Ok(())
     })?;

@@ -16,10 +16,12 @@ fn message(root: &Path, layout: &Layout) -> String {
     open_in(root, &DataConfig::default(), layout).unwrap_err().to_string()
 }
 
+/// Writes a set in one of its forms.
+type Write = fn(&Miniature, &Path);
+
 #[test]
 fn every_form_gives_the_same_verified_images() {
     let mini = Miniature::new(20);
-    type Write = fn(&Miniature, &Path);
     let forms: [(Form, Write); 6] = [
         (Form::BinaryFolder, Miniature::binary_folder),
         (Form::BinaryArchive, Miniature::binary_archive),
@@ -42,7 +44,11 @@ fn every_form_gives_the_same_verified_images() {
                 let image = split.pixels(index);
                 for (x, y) in [(0, 0), (31, 0), (0, 31), (5, 17)] {
                     let at = 1 + y * 32 + x;
-                    assert_eq!(image.pixel(x, y), [record[at], record[at + 1024], record[at + 2048]], "{form:?}");
+                    assert_eq!(
+                        image.pixel(x, y),
+                        [record[at], record[at + 1024], record[at + 2048]],
+                        "{form:?}"
+                    );
                 }
             }
         }
@@ -145,7 +151,10 @@ fn a_label_out_of_range_is_named_in_every_form() {
             _ => mini.parquet_folder(root.path(), false),
         }
         let message = message(root.path(), &mini.layout);
-        assert!(message.contains("image 3 has label 10, expected 0 to 9") && message.contains("test"), "{message}");
+        assert!(
+            message.contains("image 3 has label 10, expected 0 to 9") && message.contains("test"),
+            "{message}"
+        );
     }
 }
 
@@ -204,7 +213,10 @@ fn the_real_data_set_is_verified() {
     let dataset = open(&DataConfig::default()).unwrap();
     assert_eq!(dataset.state, DataState::Verified);
     assert_eq!((dataset.train.len(), dataset.test.len()), (50_000, 10_000));
-    assert!(dataset.test.labels.starts_with(&[3, 8, 8, 0, 6, 6, 1, 6, 3, 1]), "cat ship ship airplane frog ...");
+    assert!(
+        dataset.test.labels.starts_with(&[3, 8, 8, 0, 6, 6, 1, 6, 3, 1]),
+        "cat ship ship airplane frog ..."
+    );
     assert!(crate::verify("cifar10", None).unwrap().is_good());
 }
 

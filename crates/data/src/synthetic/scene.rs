@@ -18,7 +18,7 @@ pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
     let fragments: Vec<Thing> = (0..stream.below(4)).map(|_| Thing::fragment(stream, &colours)).collect();
     let object = Thing::object(stream, class, &colours);
     let light = Light::draw(stream);
-    let noise = stream.between(0.01, 0.05);
+    let noise = stream.between(0.01, 0.04);
     let pixel = 1.0 / size as f64;
     let mut pixels = Vec::with_capacity(size * size * 3);
     for row in 0..size {
@@ -54,7 +54,7 @@ impl Colours {
         (dark, bright) = (dark + lift, bright + lift);
         let background = loop {
             let candidate = stream.between(0.08, 0.92);
-            if (candidate - (dark + bright) / 2.0).abs() > 0.12 {
+            if (candidate - f64::midpoint(dark, bright)).abs() > 0.12 {
                 break candidate;
             }
         };
@@ -70,14 +70,20 @@ impl Colours {
 /// A random hue and saturation with the given brightness (Rec. 601 weights, as grey copies are made).
 fn of_brightness(stream: &mut Stream, brightness: f64) -> Colour {
     let hue = stream.uniform() * 6.0;
-    let saturation = stream.between(0.0, 0.9);
+    let saturation = stream.between(0.0, 0.75);
     let pure = [0.0, 4.0, 2.0].map(|shift: f64| ((hue + shift).rem_euclid(6.0) - 3.0).abs() - 1.0);
     let pure = pure.map(|value| value.clamp(0.0, 1.0));
     let tone = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2];
     // Along the line from grey to the pure hue, as far as saturation says and the cube allows.
     let offset = pure.map(|value| (value - tone) * saturation);
     let room = offset.iter().fold(1.0f64, |room, &step| {
-        if step > 0.0 { room.min((1.0 - brightness) / step) } else if step < 0.0 { room.min(brightness / -step) } else { room }
+        if step > 0.0 {
+            room.min((1.0 - brightness) / step)
+        } else if step < 0.0 {
+            room.min(brightness / -step)
+        } else {
+            room
+        }
     });
     offset.map(|step| brightness + step * room)
 }
@@ -113,7 +119,13 @@ impl Background {
             .map(|_| {
                 let angle = stream.between(0.0, PI);
                 let place = stream.between(-0.7, 0.7);
-                ([angle.cos(), angle.sin()], place, stream.between(0.01, 0.04), tint(stream), stream.between(0.3, 0.8))
+                (
+                    [angle.cos(), angle.sin()],
+                    place,
+                    stream.between(0.01, 0.04),
+                    tint(stream),
+                    stream.between(0.3, 0.8),
+                )
             })
             .collect();
         Self { ends: colours.background, direction: [angle.cos(), angle.sin()], blobs, lines }
@@ -159,7 +171,7 @@ impl Thing {
             centre: [0.5 + stream.between(-room, room), 0.5 + stream.between(-room, room)],
             radius,
             squeeze: stream.between(0.87, 1.15),
-            turn: turn(stream),
+            turn: turn(stream, 0.8),
             weave: Weave {
                 period: stream.between(0.36, 0.52),
                 shift: [stream.uniform(), stream.uniform()],
@@ -181,8 +193,12 @@ impl Thing {
             centre: [stream.uniform(), stream.uniform()],
             radius: stream.between(0.08, 0.2),
             squeeze: stream.between(0.7, 1.4),
-            turn: turn(stream),
-            weave: Weave { period: stream.between(0.5, 1.2), shift: [stream.uniform(), stream.uniform()], soft: 0.1 },
+            turn: turn(stream, PI),
+            weave: Weave {
+                period: stream.between(0.5, 1.2),
+                shift: [stream.uniform(), stream.uniform()],
+                soft: 0.1,
+            },
             colours: [blend(own[0], b, 0.2), own[1]],
             opacity: stream.between(0.4, 0.9),
         }
@@ -200,13 +216,15 @@ impl Thing {
         // Four samples of the texture: at 32 pixels its repeats are only a few pixels long.
         let step = 0.25 * pixel / self.radius;
         let samples = [(-step, -step), (step, -step), (-step, step), (step, step)];
-        let part = samples.map(|(dx, dy)| mix(self.filling, self.weave, x + dx, y + dy)).iter().sum::<f64>() / 4.0;
+        let part =
+            samples.map(|(dx, dy)| mix(self.filling, self.weave, x + dx, y + dy)).iter().sum::<f64>() / 4.0;
         blend(below, blend(self.colours[0], self.colours[1], part), inside.min(1.0) * self.opacity)
     }
 }
 
-fn turn(stream: &mut Stream) -> [f64; 2] {
-    let angle = stream.between(0.0, 2.0 * PI);
+/// Cosine and sine of an angle of at most `most` either way.
+fn turn(stream: &mut Stream, most: f64) -> [f64; 2] {
+    let angle = stream.between(-most, most);
     [angle.cos(), angle.sin()]
 }
 

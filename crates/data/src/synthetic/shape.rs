@@ -3,7 +3,7 @@
 //! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is enough for an edge one
 //! pixel soft.
 
-use std::f64::consts::{FRAC_PI_3, PI};
+use std::f64::consts::PI;
 
 /// Signed distance of the point `(x, y)` from the outline of `class`.
 pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
@@ -46,16 +46,42 @@ fn star(x: f64, y: f64) -> f64 {
 
 /// A shaft and a head, pointing along x.
 fn arrow(x: f64, y: f64) -> f64 {
-    let shaft = (x.abs() - 0.85).max(y.abs() - 0.3).max(x - 0.3);
-    let slope = FRAC_PI_3;
-    let head = ((x - 1.0) * slope.sin() * 0.9 + y.abs() * slope.cos() * 1.1).max(-0.05 - x);
+    let shaft = (x - 0.1).max(-0.95 - x).max(y.abs() - 0.3);
+    // The head's sides run from the tip (1, 0) to (0, 0.85).
+    let head = ((0.85 * (x - 1.0) + y.abs()) / 0.85f64.hypot(1.0)).max(-x);
     shaft.min(head)
 }
 
-/// Two lobes over a point, upside down.
+/// Two lobes over a point (y runs downwards).
 fn heart(x: f64, y: f64) -> f64 {
-    let (x, y) = (x.abs(), y + 0.1);
-    let lobe = (x - 0.42).hypot(y - 0.3) - 0.52;
-    let point = ((x + 0.9 * (-y)) * 0.743 - 0.67).max(y - 0.42).max(-y - 1.0);
-    lobe.min(point)
+    // In a frame where the point is the origin and the notch is at (0, 1).
+    let scale = 0.6;
+    let (x, y) = (x.abs() * scale, 0.52 - y * scale);
+    let distance = if x + y > 1.0 {
+        (x - 0.25).hypot(y - 0.75) - 0.125f64.sqrt()
+    } else {
+        let along = 0.5 * (x + y).max(0.0);
+        x.hypot(y - 1.0).min((x - along).hypot(y - along)).copysign(x - y)
+    };
+    distance / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::CLASSES;
+
+    /// The centre of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair part of its square.
+    #[test]
+    fn every_outline_fills_its_circle() {
+        for (class, name) in CLASSES.iter().enumerate() {
+            let grid = (0..200 * 200)
+                .map(|at| (f64::from(at % 200) / 80.0 - 1.25, f64::from(at / 200) / 80.0 - 1.25));
+            let inside: Vec<(f64, f64)> = grid.filter(|&(x, y)| distance(class, x, y) < 0.0).collect();
+            let reach = inside.iter().map(|(x, y)| x.hypot(*y)).fold(0.0, f64::max);
+            let area = inside.len() as f64 / (80.0 * 80.0);
+            assert!((0.85..1.2).contains(&reach), "{name} reaches {reach}");
+            assert!((0.9..2.8).contains(&area), "{name} covers {area}");
+        }
+    }
 }

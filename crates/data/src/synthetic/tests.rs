@@ -82,7 +82,8 @@ fn raw_pixels_are_a_poor_embedding() {
     let right = (0..300).into_par_iter().filter(|&index| {
         let query = row(&dataset.test, index);
         let dot = |other: &[f32]| query.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
-        let mut near: Vec<(f32, usize)> = gallery.iter().enumerate().map(|(at, other)| (dot(other), at % 10)).collect();
+        let mut near: Vec<(f32, usize)> =
+            gallery.iter().enumerate().map(|(at, other)| (dot(other), at % 10)).collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut votes = [0.0; 10];
         near[..200].iter().for_each(|(similarity, class)| votes[*class] += (similarity / 0.1).exp());
@@ -106,14 +107,4 @@ fn contact_sheet() {
     let path = std::env::temp_dir().join("invaspread-synthetic.png");
     sheet.save(&path).unwrap();
     println!("{}", path.display());
-}
-
-#[test]
-#[ignore = "throwaway"]
-fn dump() {
-    let start = std::time::Instant::now();
-    let d = open(&config(10_000, 2_000)).unwrap();
-    println!("{:?}", start.elapsed());
-    fs_err::write("/tmp/syn_train.bin", &d.train.images).unwrap();
-    fs_err::write("/tmp/syn_test.bin", &d.test.images).unwrap();
 }

@@ -38,7 +38,8 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
         // Specks: each cell of the grid is one colour or the other by a hash of where it is.
         4 => {
             let (column, row) = ((u * 1.6).floor() as i64, (v * 1.6).floor() as i64);
-            let hash = (column.wrapping_mul(0x9E37_79B9) ^ row.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35);
+            let hash =
+                (column.wrapping_mul(0x9E37_79B9) ^ row.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35);
             f64::from(u8::from((hash >> 16) & 7 < 3))
         }
         // Thin lines both ways.
@@ -50,7 +51,9 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
         // Waves.
         8 => band(v + 0.3 * (2.0 * PI * u * 0.45).sin()),
         // No texture: one colour into the other across the object.
-        _ => (0.5 + 0.25 * (x * (2.0 * PI * shift[0]).cos() + y * (2.0 * PI * shift[0]).sin())).clamp(0.0, 1.0),
+        _ => {
+            (0.5 + 0.25 * (x * (2.0 * PI * shift[0]).cos() + y * (2.0 * PI * shift[0]).sin())).clamp(0.0, 1.0)
+        }
     }
 }
 

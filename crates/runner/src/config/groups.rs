@@ -67,10 +67,10 @@ pub(super) fn read(name: &str) -> Result<Option<GroupFile>, ConfigError> {
             Err(error) => Err(ConfigError::File { file, reason: error.to_string() }),
         };
     }
-    Ok(BUILT_IN
-        .iter()
-        .find(|(built_in, _)| *built_in == name)
-        .map(|(_, text)| GroupFile { origin: format!("{FOLDER}/{name} (built in)"), text: (*text).to_owned() }))
+    Ok(BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| GroupFile {
+        origin: format!("{FOLDER}/{name} (built in)"),
+        text: (*text).to_owned(),
+    }))
 }
 
 /// Names of the files of `group` (or of `suite`), without their ending, in alphabetical order.

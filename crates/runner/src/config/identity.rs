@@ -42,7 +42,9 @@ impl Config {
     }
 
     fn table(&self) -> Result<toml::Table, ConfigError> {
-        toml::Table::try_from(self)
-            .map_err(|error| ConfigError::File { file: "the resolved config".into(), reason: error.to_string() })
+        toml::Table::try_from(self).map_err(|error| ConfigError::File {
+            file: "the resolved config".into(),
+            reason: error.to_string(),
+        })
     }
 }

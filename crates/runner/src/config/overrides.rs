@@ -32,7 +32,9 @@ impl Override {
     pub fn value(&self) -> toml::Value {
         let document = format!("value = {}", self.text);
         match toml::from_str::<toml::Table>(&document) {
-            Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or_else(|| self.text.clone().into()),
+            Ok(mut table) if table.len() == 1 => {
+                table.remove("value").unwrap_or_else(|| self.text.clone().into())
+            }
             _ => toml::Value::String(self.text.clone()),
         }
     }
@@ -44,7 +46,11 @@ impl Override {
 
     /// The values of a list like `0,1,2`; a TOML list or string is one value.
     fn values(&self) -> Vec<&str> {
-        if self.text.starts_with(['[', '{', '"', '\'']) { vec![&self.text] } else { self.text.split(',').collect() }
+        if self.text.starts_with(['[', '{', '"', '\'']) {
+            vec![&self.text]
+        } else {
+            self.text.split(',').collect()
+        }
     }
 }
 

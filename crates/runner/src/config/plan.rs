@@ -86,9 +86,15 @@ impl Config {
                 MethodRecipe::Exemplar(Exemplar { temperature, normalize_weight: loss.normalize_weight })
             }
             MethodName::Npsoftmax => MethodRecipe::NpSoftmax { loss: NpSoftmax { temperature }, momentum },
-            MethodName::Nce => MethodRecipe::Nce { loss: Nce { temperature, negatives: loss.noise }, momentum },
-            MethodName::Triplet => MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Random }),
-            MethodName::TripletHard => MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Hardest }),
+            MethodName::Nce => {
+                MethodRecipe::Nce { loss: Nce { temperature, negatives: loss.noise }, momentum }
+            }
+            MethodName::Triplet => {
+                MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Random })
+            }
+            MethodName::TripletHard => {
+                MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Hardest })
+            }
             MethodName::Deepcluster => MethodRecipe::DeepCluster {
                 clusters: self.method.clusters,
                 iterations: self.method.kmeans_iterations,

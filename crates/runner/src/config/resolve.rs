@@ -89,7 +89,8 @@ fn sources(overrides: &[Override]) -> Result<Vec<Source>, ConfigError> {
     let defaults = table.remove("defaults");
     let mut chosen = default_choices(&base.origin, defaults)?;
     let mut sources = vec![Source { origin: base.origin, table }];
-    let (choices, values): (Vec<_>, Vec<_>) = overrides.iter().partition(|o| GROUPS.contains(&o.key.as_str()));
+    let (choices, values): (Vec<_>, Vec<_>) =
+        overrides.iter().partition(|o| GROUPS.contains(&o.key.as_str()));
     for choice in choices {
         chosen.insert(choice.key.clone(), (choice.text.clone(), format!("argument {}", choice.argument())));
     }
@@ -115,11 +116,17 @@ fn sources(overrides: &[Override]) -> Result<Vec<Source>, ConfigError> {
 }
 
 fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
-    text.parse().map_err(|error: toml::de::Error| ConfigError::File { file: origin.into(), reason: error.to_string() })
+    text.parse().map_err(|error: toml::de::Error| ConfigError::File {
+        file: origin.into(),
+        reason: error.to_string(),
+    })
 }
 
 /// The choice of each group, and who made it, from a list like `["dataset/cifar10", ...]`.
-fn default_choices(origin: &str, defaults: Option<toml::Value>) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
+fn default_choices(
+    origin: &str,
+    defaults: Option<toml::Value>,
+) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
     let wrong = |found: String| ConfigError::Value {
         key: "defaults".into(),
         origin: origin.into(),
@@ -218,7 +225,9 @@ fn type_error(figment: &Figment, error: figment::Error) -> ConfigError {
             (found.to_string(), in_words(&expected).to_owned())
         }
         Kind::InvalidLength(found, expected) => (format!("{found} values"), expected),
-        Kind::UnknownVariant(found, expected) => (format!("`{found}`"), format!("one of {}", expected.join(", "))),
+        Kind::UnknownVariant(found, expected) => {
+            (format!("`{found}`"), format!("one of {}", expected.join(", ")))
+        }
         Kind::MissingField(field) => ("nothing".into(), format!("a value for `{field}`")),
         Kind::UnknownField(field, expected) => {
             let nearest = nearest(&field, expected.iter().copied());

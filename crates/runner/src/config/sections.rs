@@ -271,7 +271,11 @@ impl Config {
         if self.method.clusters < 2 {
             return wrong("method.clusters", self.method.clusters.to_string(), "at least 2");
         }
-        let positive = [("optim.lr", self.optim.lr), ("eval.temperature", self.eval.temperature), ("loss.margin", self.loss.margin)];
+        let positive = [
+            ("optim.lr", self.optim.lr),
+            ("eval.temperature", self.eval.temperature),
+            ("loss.margin", self.loss.margin),
+        ];
         for (key, value) in positive {
             if !(value.is_finite() && value > 0.0) {
                 return wrong(key, value.to_string(), "a number above 0");
@@ -281,9 +285,14 @@ impl Config {
             return wrong("loss.temperature", self.loss.temperature.to_string(), "a number of at least 0.01");
         }
         if !(self.loss.negative_weight >= 1.0 && self.loss.negative_weight.is_finite()) {
-            return wrong("loss.negative_weight", self.loss.negative_weight.to_string(), "a number of at least 1");
+            return wrong(
+                "loss.negative_weight",
+                self.loss.negative_weight.to_string(),
+                "a number of at least 1",
+            );
         }
-        let shares = [("optim.momentum", self.optim.momentum), ("loss.memory_momentum", self.loss.memory_momentum)];
+        let shares =
+            [("optim.momentum", self.optim.momentum), ("loss.memory_momentum", self.loss.memory_momentum)];
         for (key, value) in shares {
             if !(0.0..1.0).contains(&value) {
                 return wrong(key, value.to_string(), "a number from 0 to below 1");
@@ -294,12 +303,27 @@ impl Config {
         }
         let [first, second] = self.protocol.milestones;
         if !(0.0 < first && first <= second && second <= 1.0) {
-            return wrong("protocol.milestones", format!("{first}, {second}"), "two rising parts of the run, from 0 to 1");
+            return wrong(
+                "protocol.milestones",
+                format!("{first}, {second}"),
+                "two rising parts of the run, from 0 to 1",
+            );
         }
-        let views = if matches!(self.method.name, MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard) { 2 } else { 1 };
+        let views = if matches!(
+            self.method.name,
+            MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard
+        ) {
+            2
+        } else {
+            1
+        };
         let (rows, chunk) = (self.optim.batch_size * views, self.protocol.batch_norm_chunk);
         if chunk == 1 || (chunk > 1 && rows % chunk != 0) {
-            return wrong("protocol.batch_norm_chunk", chunk.to_string(), &format!("0, or a divisor above 1 of the batch's {rows} views"));
+            return wrong(
+                "protocol.batch_norm_chunk",
+                chunk.to_string(),
+                &format!("0, or a divisor above 1 of the batch's {rows} views"),
+            );
         }
         self.augment.check().map_err(|error| ConfigError::Value {
             key: "augment".into(),

@@ -1,0 +1,236 @@
+//! The program from outside: what it says, on which stream, and with which exit code. 2 is for requests that make no sense, 1 for those
+//! that failed. Every test runs in an empty folder of its own, so that only what is built into the binary is found.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// What one call said and how it ended.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn empty() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn invaspread(folder: &Path, arguments: &[&str]) -> Said {
+    let mut command = Command::cargo_bin("invaspread").unwrap();
+    // The caller's data and log settings must not decide what a test sees.
+    command.env_remove("INVASPREAD_DATA").env_remove("INVASPREAD_LOG").env("RUST_BACKTRACE", "0");
+    let output = command.current_dir(folder).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!said.err.contains("panicked"), "{arguments:?}: {}", said.err);
+    said
+}
+
+/// The call is refused with `code`, says all of `words` in exactly one `error:`, and prints no result.
+fn refused(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let said = invaspread(folder, arguments);
+    assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
+    assert_eq!(said.err.matches("error:").count(), 1, "{arguments:?}: {}", said.err);
+    assert!(said.out.is_empty(), "{arguments:?}: {}", said.out);
+    for word in words {
+        assert!(said.err.contains(word), "{arguments:?}: expected {word:?} in: {}", said.err);
+    }
+}
+
+fn done(folder: &Path, arguments: &[&str]) -> String {
+    let said = invaspread(folder, arguments);
+    assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.err);
+    said.out
+}
+
+#[test]
+fn help_names_every_command() {
+    let folder = empty();
+    let help = done(folder.path(), &["--help"]);
+    for command in
+        ["demo", "train", "reproduce", "report", "evaluate", "data", "config", "doctor", "completions"]
+    {
+        assert!(help.contains(command), "{command}: {help}");
+        assert!(done(folder.path(), &[command, "--help"]).contains("Usage:"), "{command}");
+    }
+    assert!(done(folder.path(), &["--version"]).starts_with("invaspread "));
+}
+
+#[test]
+fn what_makes_no_sense_ends_with_2() {
+    let folder = empty();
+    let cases: [(&[&str], &[&str]); 14] = [
+        (&["tarin"], &["tarin"]),
+        (&["reproduce"], &["SUITE"]),
+        (&["train", "--bogus"], &["--bogus"]),
+        (&["completions", "tcsh"], &["tcsh", "bash"]),
+        (&["train", "cifar10"], &["cifar10", "key=value"]),
+        (&["train", "optim.learning_rate=1"], &["optim.learning_rate", "did you mean `optim.lr`"]),
+        (
+            &["train", "model.width=wide"],
+            &["model.width", "argument model.width=wide", "\"wide\"", "a whole number"],
+        ),
+        (&["train", "--profile", "huge"], &["profile=huge", "paper", "quick", "smoke"]),
+        (&["train", "method=ncee"], &["method=ncee", "did you mean `nce`"]),
+        (&["train", "device=cuda"], &["device", "cuda", "auto or cpu"]),
+        (&["train", "seed=0,1"], &["seed", "0, 1", "--multirun"]),
+        (&["reproduce", "tabel1"], &["tabel1", "figure3", "did you mean `table1`"]),
+        (&["reproduce", "table1", "method=nce"], &["method=nce", "table1", "invaspread train"]),
+        (&["data", "fetch", "cifar"], &["cifar", "cifar10"]),
+    ];
+    for (arguments, words) in cases {
+        refused(folder.path(), arguments, 2, words);
+    }
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is written by a request that makes no sense"
+    );
+}
+
+#[test]
+fn a_key_in_a_file_of_ones_own_is_traced_to_that_file() {
+    let folder = empty();
+    let path = folder.path().join("experiments/method");
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemprature = 0.1\n").unwrap();
+    refused(
+        folder.path(),
+        &["train", "method=mine"],
+        2,
+        &["loss.temprature", "mine.toml", "did you mean `loss.temperature`"],
+    );
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = \"hot\"\n").unwrap();
+    refused(
+        folder.path(),
+        &["train", "method=mine"],
+        2,
+        &["loss.temperature", "mine.toml", "\"hot\"", "a number"],
+    );
+    fs::write(path.join("mine.toml"), "[method\n").unwrap();
+    refused(folder.path(), &["train", "method=mine"], 2, &["mine.toml", "line 1"]);
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = 0.2\n").unwrap();
+    let shown = done(folder.path(), &["config", "show", "--origin", "method=mine"]);
+    let line = shown.lines().find(|line| line.starts_with("loss.temperature")).unwrap();
+    assert!(
+        line.contains("0.2") && line.contains("experiments/method/mine.toml") && !line.contains("built in"),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_1() {
+    let folder = empty();
+    let path = folder.path();
+    refused(
+        path,
+        &["train", "dataset=cifar10", "data.root=nowhere", "--profile", "smoke"],
+        1,
+        &["cifar10", "nowhere", "chosen by data.root", "cifar-10-batches-bin", "data fetch cifar10"],
+    );
+    refused(
+        path,
+        &["train", "dataset=folder", "data.folder.path=nowhere", "--profile", "smoke"],
+        1,
+        &["nowhere"],
+    );
+    refused(path, &["report", "table1"], 1, &["table1", "invaspread reproduce table1"]);
+    refused(path, &["evaluate", "none.safetensors", "--profile", "smoke"], 1, &["none.safetensors"]);
+    fs::write(path.join("bad.safetensors"), b"not weights at all").unwrap();
+    refused(path, &["evaluate", "bad.safetensors", "--profile", "smoke"], 1, &["bad.safetensors"]);
+}
+
+#[test]
+fn a_truncated_archive_is_named_with_its_length() {
+    let folder = empty();
+    fs::write(folder.path().join("cifar-10-binary.tar.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
+    let arguments = ["train", "dataset=cifar10", "data.root=.", "--profile", "smoke"];
+    refused(folder.path(), &arguments, 1, &["cifar-10-binary.tar.gz", "data fetch cifar10"]);
+}
+
+/// A file where a folder has to be stops even a user who may write anywhere.
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = empty();
+    fs::write(folder.path().join("taken"), b"").unwrap();
+    refused(
+        folder.path(),
+        &["train", "method=random", "--profile", "smoke", "--runs", "taken"],
+        1,
+        &["taken", "runs.root"],
+    );
+}
+
+#[test]
+fn a_config_is_shown_as_it_resolves_and_loads_back() {
+    let folder = empty();
+    let shown = done(
+        folder.path(),
+        &["config", "show", "method=nce", "--profile", "quick", "optim.lr=0.5", "model.width=24"],
+    );
+    assert!(
+        shown.contains("lr = 0.5") && shown.contains("name = \"nce\"") && shown.contains("width = 24"),
+        "{shown}"
+    );
+    let table: toml::Table = shown.parse().unwrap();
+    assert_eq!(table["groups"]["profile"].as_str(), Some("quick"));
+    let json: serde_json::Value =
+        serde_json::from_str(&done(folder.path(), &["config", "show", "--json", "model.width=24"])).unwrap();
+    assert_eq!(json["model"]["width"], 24);
+}
+
+#[test]
+fn scripts_get_json() {
+    let folder = empty();
+    let listed: serde_json::Value =
+        serde_json::from_str(&done(folder.path(), &["data", "list", "--json"])).unwrap();
+    let names: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"cifar10") && names.contains(&"synthetic"), "{names:?}");
+    let found: serde_json::Value = serde_json::from_str(&done(folder.path(), &["doctor", "--json"])).unwrap();
+    let checks = found["checks"].as_array().unwrap();
+    assert!(!checks.is_empty() && checks.iter().all(|check| check["good"] == true), "{found}");
+    assert!(found["environment"]["threads"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn completions_are_of_this_program() {
+    let folder = empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = done(folder.path(), &["completions", shell]);
+        assert!(script.contains("invaspread") && script.contains("reproduce"), "{shell}");
+    }
+}
+
+/// A run, the same again, and its checkpoint measured: the three agree.
+#[test]
+fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
+    let folder = empty();
+    let settings = ["method=nce", "--profile", "smoke", "optim.epochs=1", "--runs", "r"];
+    let train = |extra: &[&str]| invaspread(folder.path(), &[&["train"], &settings[..], extra].concat());
+    let first = train(&["--json"]);
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    let records: serde_json::Value = serde_json::from_str(&first.out).unwrap();
+    let (id, top1) = (records[0]["id"].as_str().unwrap(), &records[0]["metrics"]["knn_top1"]["last"]);
+    let run = folder.path().join("r/train").join(id);
+    for file in ["config.toml", "env.json", "status.json", "log.jsonl", "metrics.parquet", "record.json"] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    let again = train(&["--json"]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&again.out).unwrap(),
+        records,
+        "finished runs are not repeated"
+    );
+
+    let weights = run.join("checkpoints/last.safetensors");
+    let measured =
+        done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--json"]);
+    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    assert_eq!(&measured["knn_top1"], top1);
+}
