@@ -84,7 +84,7 @@ pub(crate) struct ReproduceArguments {
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Folder of the report; results/SUITE if not given
+    /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke)
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Only say what would be run and how long it takes
@@ -109,7 +109,7 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
-    /// Weights: .safetensors, .pth or .pt
+    /// Weights: .safetensors, .pth or .pt; a run's own checkpoint brings its config along
     pub(crate) weights: PathBuf,
     #[command(flatten)]
     pub(crate) settings: Settings,

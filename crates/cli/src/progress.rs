@@ -72,8 +72,13 @@ impl Observer for Progress {
 
     fn epoch_finished(&mut self, event: &EpochFinished) {
         let loss = event.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
-        let knn = event.knn.map_or_else(String::new, |(top1, top5)| format!("kNN {top1:.2}%  top-5 {top5:.2}%  "));
-        let epoch = if event.epoch == 0 { "untrained".to_owned() } else { format!("epoch {}/{}", event.epoch, event.epochs) };
+        let knn =
+            event.knn.map_or_else(String::new, |(top1, top5)| format!("kNN {top1:.2}%  top-5 {top5:.2}%  "));
+        let epoch = if event.epoch == 0 {
+            "untrained".to_owned()
+        } else {
+            format!("epoch {}/{}", event.epoch, event.epochs)
+        };
         self.line(&format!("{}  {epoch}  {loss}{knn}{}", self.title, readable(event.took)));
     }
 
@@ -82,7 +87,9 @@ impl Observer for Progress {
         let end = match &event.end {
             End::Done { knn_top1 } => format!("done, kNN {knn_top1:.2}%, in {}", readable(event.took)),
             End::AlreadyDone => "finished before, nothing to do".into(),
-            End::Stopped { epoch, step } => format!("stopped after epoch {epoch}, step {step}; the same command resumes"),
+            End::Stopped { epoch, step } => {
+                format!("stopped after epoch {epoch}, step {step}; the same command resumes")
+            }
             End::Failed { message } => format!("failed: {message}"),
         };
         self.line(&format!("[{}/{}] {}: {end}", self.done, self.runs, event.title));

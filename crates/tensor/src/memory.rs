@@ -5,7 +5,10 @@
 /// `len` values of unspecified content; every one must be written before it is read.
 ///
 /// Zeroing costs a pass over memory, about as much as a batch norm, for each activation of each step.
-#[expect(clippy::uninit_vec, reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it")]
+#[expect(
+    clippy::uninit_vec,
+    reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
+)]
 pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     // SAFETY: the capacity is there; for the content see above.
@@ -22,7 +25,14 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
 ///
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
 /// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.
+///
+/// A closed pipe (`| head`) ends the process quietly, as it does other programs, instead of a panic at the next line printed.
 pub fn prepare_process() {
+    #[cfg(unix)]
+    // SAFETY: restores a signal's default action, before any thread is started.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };

@@ -1,7 +1,8 @@
 //! Every op in f32, as this machine runs it, against its plain version in f64: what `invaspread doctor` prints.
 
 use crate::{
-    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, avg_pool2d, batch_norm, conv2d, l2_normalize, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, avg_pool2d, batch_norm, conv2d, l2_normalize,
+    max_pool2d,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -31,20 +32,57 @@ impl Check {
 pub fn self_check() -> Result<Vec<Check>> {
     let conv = |kernel: usize, stride, algorithm| Conv2dConfig { stride, padding: kernel / 2, algorithm };
     let shapes: [(&'static str, &[&[usize]], f64, Op); 9] = [
-        ("conv2d 3x3, direct", &[&[3, 9, 7, 32], &[3, 3, 32, 48]], 1e-5, Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Direct)))),
-        ("conv2d 3x3, Winograd", &[&[3, 9, 7, 32], &[3, 3, 32, 48]], 1e-4, Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest)))),
-        ("conv2d 3x3, stride 2", &[&[3, 9, 7, 32], &[3, 3, 32, 48]], 1e-5, Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 2, Algorithm::Fastest)))),
-        ("conv2d 3x3, stem", &[&[3, 9, 7, 3], &[3, 3, 3, 16]], 1e-5, Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest)))),
-        ("batch norm", &[&[6, 5, 5, 32], &[32], &[32]], 1e-4, Box::new(|t| Ok(batch_norm(&t[0], &t[1], &t[2], None, BatchNormConfig::default())?.0))),
-        ("batch norm, residual", &[&[6, 5, 5, 32], &[32], &[32], &[6, 5, 5, 32]], 1e-4, Box::new(|t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), BatchNormConfig::default())?.0))),
-        ("maximum pooling", &[&[2, 7, 7, 16]], 1e-6, Box::new(|t| max_pool2d(&t[0], PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: true }))),
+        (
+            "conv2d 3x3, direct",
+            &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
+            1e-5,
+            Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Direct))),
+        ),
+        (
+            "conv2d 3x3, Winograd",
+            &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
+            1e-4,
+            Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest))),
+        ),
+        (
+            "conv2d 3x3, stride 2",
+            &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
+            1e-5,
+            Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 2, Algorithm::Fastest))),
+        ),
+        (
+            "conv2d 3x3, stem",
+            &[&[3, 9, 7, 3], &[3, 3, 3, 16]],
+            1e-5,
+            Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest))),
+        ),
+        (
+            "batch norm",
+            &[&[6, 5, 5, 32], &[32], &[32]],
+            1e-4,
+            Box::new(|t| Ok(batch_norm(&t[0], &t[1], &t[2], None, BatchNormConfig::default())?.0)),
+        ),
+        (
+            "batch norm, residual",
+            &[&[6, 5, 5, 32], &[32], &[32], &[6, 5, 5, 32]],
+            1e-4,
+            Box::new(|t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), BatchNormConfig::default())?.0)),
+        ),
+        (
+            "maximum pooling",
+            &[&[2, 7, 7, 16]],
+            1e-6,
+            Box::new(|t| max_pool2d(&t[0], PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: true })),
+        ),
         ("average pooling", &[&[2, 7, 7, 16]], 1e-6, Box::new(|t| avg_pool2d(&t[0], PoolConfig::square(4)))),
         ("L2 normalisation", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
     ];
     shapes
         .into_iter()
         .enumerate()
-        .map(|(i, (op, shapes, tolerance, f))| Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance }))
+        .map(|(i, (op, shapes, tolerance, f))| {
+            Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance })
+        })
         .collect()
 }
 
@@ -82,7 +120,11 @@ fn error(index: u64, shapes: &[&[usize]], f: &Op) -> Result<f64> {
         (difference / size.max(1e-30)).sqrt()
     };
     // A NaN must show: `f64::max` would drop it.
-    Ok(single.iter().zip(&double).map(|(g, w)| relative(g, w)).fold(0.0, |worst, e| if e > worst || e.is_nan() { e } else { worst }))
+    Ok(single
+        .iter()
+        .zip(&double)
+        .map(|(g, w)| relative(g, w))
+        .fold(0.0, |worst, e| if e > worst || e.is_nan() { e } else { worst }))
 }
 
 #[cfg(test)]

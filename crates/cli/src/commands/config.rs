@@ -14,9 +14,14 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
                 (false, true) => print_json(&resolved.config)?,
                 (false, false) => print!("{}", resolved.config.to_toml()?),
                 (true, false) => {
-                    let width = resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
+                    let width =
+                        resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
                     for origin in &resolved.origins {
-                        println!("{:<width$}  # {}", format!("{} = {}", origin.key, origin.value), origin.origin);
+                        println!(
+                            "{:<width$}  # {}",
+                            format!("{} = {}", origin.key, origin.value),
+                            origin.origin
+                        );
                     }
                 }
             }

@@ -16,9 +16,11 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
                 (None, false) => Source::Official,
             };
             let mut shown = Transfer::new();
-            let fetched = invaspread_data::fetch(name, root.as_deref(), &source, &mut |progress| shown.show(&progress));
+            let fetched =
+                invaspread_data::fetch(name, root.as_deref(), &source, &mut |progress| shown.show(&progress));
             shown.bar.finish_and_clear();
-            let fetched = fetched.map_err(wrong_name).map_err(|f| in_context(f, &format!("failed to fetch {name}")))?;
+            let fetched =
+                fetched.map_err(wrong_name).map_err(|f| in_context(f, &format!("failed to fetch {name}")))?;
             if *json {
                 return Ok(print_json(&fetched)?);
             }
@@ -85,7 +87,9 @@ impl Transfer {
     fn new() -> Self {
         let bar = ProgressBar::new(0);
         let template = "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Self { bar, phase: None }
     }
 

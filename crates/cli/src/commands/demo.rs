@@ -45,7 +45,8 @@ fn draw_neighbours(run: &Planned, root: &Path, path: &Path) -> anyhow::Result<()
     let picked: Vec<usize> = (0..dataset.classes.len() as u32)
         .filter_map(|class| dataset.test.labels.iter().position(|label| *label == class))
         .collect();
-    let rows: Vec<f32> = picked.iter().flat_map(|i| queries[i * dim..(i + 1) * dim].iter().copied()).collect();
+    let rows: Vec<f32> =
+        picked.iter().flat_map(|i| queries[i * dim..(i + 1) * dim].iter().copied()).collect();
     let found = top_k(Rows::new(&rows, dim), Rows::new(&gallery, dim), NEIGHBORS, false)?;
     let queries = picked
         .iter()
@@ -81,9 +82,9 @@ fn picture(dataset: &Dataset, split: &Split, index: usize) -> Picture {
 /// A run's embeddings of one split, row by row, and their length.
 fn embeddings(path: &Path) -> anyhow::Result<(Vec<f32>, usize)> {
     let tensors = invaspread_models::read_weights(path)?;
-    let tensor = tensors
-        .get("embeddings")
-        .ok_or_else(|| anyhow!("{}: found no `embeddings`; delete the run's folder and run it again", path.display()))?;
+    let tensor = tensors.get("embeddings").ok_or_else(|| {
+        anyhow!("{}: found no `embeddings`; delete the run's folder and run it again", path.display())
+    })?;
     let (_, dim) = tensor.dims2()?;
     Ok((tensor.flatten_all()?.to_vec1()?, dim))
 }

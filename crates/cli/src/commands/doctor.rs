@@ -30,7 +30,11 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
         match &data {
             Ok(listed) => {
                 for entry in listed {
-                    println!("data: {} {}", entry.name, if entry.present { "is there" } else { "is missing" });
+                    println!(
+                        "data: {} {}",
+                        entry.name,
+                        if entry.present { "is there" } else { "is missing" }
+                    );
                 }
             }
             Err(error) => println!("data: {error}"),
@@ -39,7 +43,12 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["op", "relative error", "allowed", ""]);
         for check in &checks {
             let verdict = if check.is_good() { "good" } else { "WRONG" };
-            table.add_row([check.op.to_owned(), format!("{:.1e}", check.error), format!("{:.0e}", check.tolerance), verdict.to_owned()]);
+            table.add_row([
+                check.op.to_owned(),
+                format!("{:.1e}", check.error),
+                format!("{:.0e}", check.tolerance),
+                verdict.to_owned(),
+            ]);
         }
         println!("{table}");
     }

@@ -4,15 +4,16 @@ use super::print_json;
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
 use anyhow::Context;
-use invaspread_runner::config::{expand, resolve};
+use invaspread_runner::config::{GroupFile, expand, resolve_over};
 use invaspread_runner::engine;
 use invaspread_runner::launch::images;
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
-    let config = resolve(&overrides)?.config;
+    let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
     let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
         .context("failed to evaluate the weights")?;
@@ -38,4 +39,13 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         println!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
     }
     Ok(())
+}
+
+/// The config of the run whose checkpoint `weights` is, if it lies in a run's folder: what was trained need not be said again.
+fn run_config(weights: &Path) -> Result<Option<GroupFile>, Failure> {
+    let file = weights.parent().and_then(Path::parent).map(|run| run.join("config.toml"));
+    let Some(file) = file.filter(|file| file.is_file()) else { return Ok(None) };
+    let origin = file.display().to_string();
+    let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {origin}"))?;
+    Ok(Some(GroupFile { origin, text }))
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Runs shorter than this are begun without a word on how to shorten them.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 impl Settings {
     /// The settings in the order in which they win: flags, then key=value arguments.
@@ -35,10 +35,13 @@ impl Settings {
 pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> {
     let mut done = 0;
     for run in planned {
-        done += usize::from(run.standing(root).context("failed to look at the runs that are there")? == Standing::Done);
+        done += usize::from(
+            run.standing(root).context("failed to look at the runs that are there")? == Standing::Done,
+        );
     }
     let left = planned.len() - done;
-    eprintln!("{} runs in {}: {done} finished, {left} to do", planned.len(), root.display());
+    let runs = if planned.len() == 1 { "run" } else { "runs" };
+    eprintln!("{} {runs} in {}: {done} finished, {left} to do", planned.len(), root.display());
     if left == 0 {
         return Ok(());
     }
@@ -67,15 +70,11 @@ pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, F
 }
 
 fn outcome(reports: Vec<Report>) -> Result<Vec<RunRecord>, Failure> {
-    let failed: Vec<String> = reports
-        .iter()
-        .filter_map(|report| match &report.end {
-            End::Failed { message } => Some(format!("{}: {message}", report.row)),
-            _ => None,
-        })
-        .collect();
+    // Why each failed was said when it did.
+    let failed: Vec<&str> =
+        reports.iter().filter(|r| matches!(r.end, End::Failed { .. })).map(|r| r.row.as_str()).collect();
     if !failed.is_empty() {
-        let message = format!("{} of {} runs failed\n  {}", failed.len(), reports.len(), failed.join("\n  "));
+        let message = format!("{} of {} runs failed: {}", failed.len(), reports.len(), failed.join(", "));
         return Err(Failure::Failed(anyhow::Error::msg(message)));
     }
     Ok(reports.into_iter().filter_map(|report| report.record).collect())

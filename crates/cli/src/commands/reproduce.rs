@@ -11,11 +11,11 @@ use std::path::PathBuf;
 pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     let suite = Suite::open(&arguments.suite)?;
     let mut planned = Vec::new();
-    let mut root = PathBuf::new();
+    let (mut root, mut profile) = (PathBuf::new(), String::new());
     for overrides in expand(&arguments.settings.overrides()?, true)? {
         for (run, config) in suite.plan(&overrides)? {
             planned.push(run);
-            root = config.runs.root;
+            (root, profile) = (config.runs.root, config.groups.profile);
         }
     }
     eprintln!("{}", suite.title);
@@ -27,6 +27,11 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     if arguments.json {
         print_json(&records)?;
     }
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    // What `smoke` measures means nothing and must not overwrite what was measured in earnest.
+    let default = || match profile.as_str() {
+        "smoke" => root.join(format!("{}-report", suite.name)),
+        _ => PathBuf::from("results").join(&suite.name),
+    };
+    let out = arguments.out.clone().unwrap_or_else(default);
     write(&suite, &root, &out, !arguments.json)
 }

@@ -9,7 +9,9 @@ use invaspread_runner::config::{expand, resolve};
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let mut planned = Vec::new();
     let mut root = None;
-    for overrides in expand(&arguments.settings.overrides()?, arguments.multirun || arguments.settings.seeds.is_some())? {
+    for overrides in
+        expand(&arguments.settings.overrides()?, arguments.multirun || arguments.settings.seeds.is_some())?
+    {
         let config = resolve(&overrides)?.config;
         planned.push(config.plan(None, &config.groups.method)?);
         root = Some(config.runs.root);
@@ -27,7 +29,11 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         let knn = &record.metrics["knn_top1"];
         println!(
             "{}: kNN {:.2}% after the last epoch, best {:.2}% (epoch {}); {}",
-            record.id, knn.last, knn.best, knn.best_epoch, root.join(&record.path).display()
+            record.id,
+            knn.last,
+            knn.best,
+            knn.best_epoch,
+            root.join(&record.path).display()
         );
     }
     Ok(())

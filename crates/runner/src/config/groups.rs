@@ -49,9 +49,12 @@ built_in![
 ];
 
 /// A file's text, and what to call it in messages.
-pub(super) struct GroupFile {
-    pub(super) origin: String,
-    pub(super) text: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupFile {
+    /// The file's path, as a message names it.
+    pub origin: String,
+    /// TOML.
+    pub text: String,
 }
 
 /// Reads `name` (`method/nce.toml`), from `./experiments` or built in; `None` if there is none.

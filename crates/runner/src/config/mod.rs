@@ -18,9 +18,9 @@ mod suite;
 mod tests;
 
 pub use error::ConfigError;
-pub use groups::{GROUPS, available};
+pub use groups::{GROUPS, GroupFile, available};
 pub use overrides::{Override, expand};
-pub use resolve::{Origin, Resolved, resolve};
+pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{
     Config, Device, EvalSection, Groups, Initial, LossSection, MethodName, MethodSection, ModelSection,
     OptimSection, Precision, ProfileSection, ProtocolSection, RunsSection, ScheduleName,

@@ -1,6 +1,6 @@
 //! Merging files and arguments into a config, and telling where each value came from.
 
-use super::groups::{GROUPS, choose, nearest, read};
+use super::groups::{GROUPS, GroupFile, choose, nearest, read};
 use super::{Config, ConfigError, Override};
 use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
@@ -49,7 +49,15 @@ impl Provider for Source {
 /// # Errors
 /// Names the key, the file or argument it came from, what was found and what was expected.
 pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
-    let sources = sources(overrides)?;
+    resolve_over(None, overrides)
+}
+
+/// As [`resolve`], with a run's own config between the groups' files and `overrides`.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Resolved, ConfigError> {
+    let sources = sources(run, overrides)?;
     let known = known_keys()?;
     for source in &sources {
         for key in leaves(&source.table) {
@@ -80,7 +88,7 @@ pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
 }
 
 /// The base file, the chosen file of each group, then the single values.
-fn sources(overrides: &[Override]) -> Result<Vec<Source>, ConfigError> {
+fn sources(run: Option<GroupFile>, overrides: &[Override]) -> Result<Vec<Source>, ConfigError> {
     let base = read("config.toml")?.ok_or_else(|| ConfigError::File {
         file: "experiments/config.toml".into(),
         reason: "it is missing".into(),
@@ -103,6 +111,9 @@ fn sources(overrides: &[Override]) -> Result<Vec<Source>, ConfigError> {
             origin: origin.clone(),
             table: toml::Table::from_iter([("groups".to_owned(), label.into())]),
         });
+    }
+    if let Some(run) = run {
+        sources.push(Source { table: parse(&run.origin, &run.text)?, origin: run.origin });
     }
     for value in values {
         let nested = value.key.rsplit('.').fold(value.value(), |inner, part| {
@@ -183,7 +194,7 @@ struct Known {
 /// Every key there is, read off a config in which all optional values are given.
 fn known_keys() -> Result<Vec<Known>, ConfigError> {
     let bad = |error: String| ConfigError::File { file: "the built-in config".into(), reason: error };
-    let sources = sources(&[])?;
+    let sources = sources(None, &[])?;
     let figment = sources.into_iter().fold(Figment::new(), Figment::merge);
     // Files of one's own may be broken: the built-in files alone would do, but their keys are the same.
     let config: Config = figment.extract().map_err(|error| type_error(&figment, error))?;

@@ -150,12 +150,15 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
             // The input pixels of this parity, as a smaller map; tap (ky, kx) of its pixel (y, x) reads the output gradient at
             // (y + shift_y, x + shift_x).
             let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
-            let shift = |parity: usize, kernel: usize| ((parity + g.padding) as isize - kernel as isize) / stride as isize;
+            let shift = |parity: usize, kernel: usize| {
+                ((parity + g.padding) as isize - kernel as isize) / stride as isize
+            };
             let shifts: Vec<(isize, isize)> =
                 taps.iter().map(|&(ky, kx)| (shift(parity_y, ky), shift(parity_x, kx))).collect();
             let size = (g.n * height * width, taps.len());
             products(size, (gy, g.co), (&panels, g.ci / PANEL), out, |first, count, rows| {
-                let (mut image, mut y, mut x) = (first / (height * width), first / width % height, first % width);
+                let (mut image, mut y, mut x) =
+                    (first / (height * width), first / width % height, first % width);
                 for i in 0..count {
                     let pixel = (image * g.h + y * stride + parity_y) * g.w + x * stride + parity_x;
                     rows.write(i, pixel * g.ci);

@@ -76,7 +76,8 @@ impl Geometry {
     /// Offset of the input pixel that `window` reads through the kernel's row `ky` and column `kx`, or `None` in the padding.
     pub(crate) fn source(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
         // A negative coordinate wraps to a huge one, so one comparison checks both ends.
-        let (y, x) = (window.y.wrapping_add_unsigned(ky) as usize, window.x.wrapping_add_unsigned(kx) as usize);
+        let (y, x) =
+            (window.y.wrapping_add_unsigned(ky) as usize, window.x.wrapping_add_unsigned(kx) as usize);
         (y < self.h && x < self.w).then(|| (window.image + y * self.w + x) * self.ci)
     }
 

@@ -293,7 +293,8 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
                     }
                     for (y, row) in columns.into_iter().enumerate() {
                         for (x, value) in kernel_points(row).into_iter().enumerate() {
-                            let to = (y * 6 + x) * self.plane + (self.number * self.inputs + i) * PANEL + lane;
+                            let to =
+                                (y * 6 + x) * self.plane + (self.number * self.inputs + i) * PANEL + lane;
                             // SAFETY: each task writes its own panel of the 36 planes.
                             unsafe { value.store(self.out.at(to)) };
                         }
