@@ -3,10 +3,31 @@
 //! Left out are the seed (it is part of a run's name), where data and runs lie, and labels. The device stays: another device rounds
 //! differently.
 
+use super::sections::{
+    Device, EvalSection, LossSection, MethodSection, ModelSection, OptimSection, Precision, ProtocolSection,
+};
 use super::{Config, ConfigError};
+use invaspread_augment::AugmentConfig;
+use invaspread_data::DataConfig;
+use serde::Serialize;
 
 /// Hexadecimal digits of a hash in names: 48 bits, far more than the runs one folder will ever hold.
 const DIGITS: usize = 12;
+
+/// What is hashed, in this order. Written field by field and not as a table, whose order depends on how the toml crate was built.
+#[derive(Serialize)]
+struct Identity<'a> {
+    device: Device,
+    precision: Precision,
+    data: DataConfig,
+    model: &'a ModelSection,
+    method: &'a MethodSection,
+    loss: &'a LossSection,
+    augment: &'a AugmentConfig,
+    optim: &'a OptimSection,
+    protocol: &'a ProtocolSection,
+    eval: &'a EvalSection,
+}
 
 impl Config {
     /// The config as TOML without what cannot change a result; what a run's hash is taken of.
@@ -14,14 +35,18 @@ impl Config {
     /// # Errors
     /// If a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
-        let mut table = self.table()?;
-        for key in ["seed", "groups", "profile", "runs"] {
-            table.remove(key);
-        }
-        if let Some(toml::Value::Table(data)) = table.get_mut("data") {
-            data.remove("root");
-        }
-        Ok(table.to_string())
+        text(&Identity {
+            device: self.device,
+            precision: self.precision,
+            data: DataConfig { root: None, ..self.data.clone() },
+            model: &self.model,
+            method: &self.method,
+            loss: &self.loss,
+            augment: &self.augment,
+            optim: &self.optim,
+            protocol: &self.protocol,
+            eval: &self.eval,
+        })
     }
 
     /// The first digits of the BLAKE3 hash of [`Config::identity`].
@@ -38,13 +63,11 @@ impl Config {
     /// # Errors
     /// If a value cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        Ok(self.table()?.to_string())
+        text(self)
     }
+}
 
-    fn table(&self) -> Result<toml::Table, ConfigError> {
-        toml::Table::try_from(self).map_err(|error| ConfigError::File {
-            file: "the resolved config".into(),
-            reason: error.to_string(),
-        })
-    }
+fn text(value: &impl Serialize) -> Result<String, ConfigError> {
+    toml::to_string(value)
+        .map_err(|error| ConfigError::File { file: "the resolved config".into(), reason: error.to_string() })
 }
