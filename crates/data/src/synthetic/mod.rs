@@ -23,18 +23,8 @@ use crate::error::DataError;
 use crate::subset;
 
 /// What the labels mean: shape and texture.
-pub const CLASSES: [&str; 10] = [
-    "dotted disc",
-    "checked square",
-    "striped triangle",
-    "rayed star",
-    "speckled ring",
-    "gridded cross",
-    "rippled crescent",
-    "zigzag arrow",
-    "wavy heart",
-    "plain hexagon",
-];
+pub const CLASSES: [&str; 10] =
+    ["disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "hexagon"];
 
 /// Draws image `index` of the training split (or the test split), `size` x `size` pixels, of class `index % 10`.
 ///

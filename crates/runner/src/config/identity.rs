@@ -36,7 +36,8 @@ impl Config {
     /// If a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
         text(&Identity {
-            device: self.device,
+            // `auto` is whatever it comes to here: the processor, the only device of this build.
+            device: if self.device == Device::Auto { Device::Cpu } else { self.device },
             precision: self.precision,
             data: DataConfig { root: None, ..self.data.clone() },
             model: &self.model,
