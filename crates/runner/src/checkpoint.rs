@@ -145,7 +145,7 @@ pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> 
     crate::record::write_atomically(path, &bytes).map_err(io)
 }
 
-/// Reads what [`write`] wrote: the tensors by name, and the content.
+/// Reads what [`write()`] wrote: the tensors by name, and the content.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged in any byte that matters, or is of another format.
