@@ -5,8 +5,7 @@
 //! (N, C, H, W) and (C_out, C_in, K_h, K_w), and `models` converts where weights are read and written.
 //!
 //! Which path a shape takes, in f32:
-//! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16, and at least 32 of them
-//!    on each side (below, transforming the tiles costs what it saves);
+//! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16 on both sides;
 //! 2. direct, if the channels that are written come in multiples of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
 
@@ -76,10 +75,7 @@ struct Conv2d {
 
 impl Conv2d {
     fn winograd(&self) -> bool {
-        /// Fewest channels for which Winograd has won; measured, see benches/README.md.
-        const FEWEST: usize = 16;
-        let g = &self.geometry;
-        self.algorithm == Algorithm::Fastest && winograd::fits(g) && g.ci >= FEWEST && g.co >= FEWEST
+        self.algorithm == Algorithm::Fastest && winograd::fits(&self.geometry)
     }
 
     fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
