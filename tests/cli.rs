@@ -234,3 +234,13 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
     assert_eq!(&measured["knn_top1"], top1);
 }
+
+#[test]
+fn a_suite_can_be_trained_by_name() {
+    let folder = empty();
+    refused(folder.path(), &["train", "suite=tabel1"], 2, &["tabel1", "table1"]);
+    let arguments = ["train", "suite=table1", "--profile", "smoke", "dataset=synthetic", "--dry-run"];
+    let said = invaspread(folder.path(), &arguments);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("9 runs") && said.err.contains("triplet_hard"), "{}", said.err);
+}

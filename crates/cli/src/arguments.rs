@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// InvaSpread against NCE and an untrained network on generated images: a table, curves and a picture, in minutes
     Demo(DemoArguments),
-    /// Train one run, or several with --multirun, from config groups and key=value settings
+    /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME is `reproduce NAME`
     Train(TrainArguments),
     /// Run a table or figure of the paper and write its report
     Reproduce(ReproduceArguments),
@@ -105,6 +105,9 @@ pub(crate) struct ReportArguments {
     /// Folder of the report; results/SUITE if not given
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,11 +11,13 @@ use polars::prelude::*;
 
 use crate::error::ReportError;
 use crate::names::{paper_metric, recorded_metric};
+use serde::Serialize;
+
 use crate::paper;
 use crate::records::{Run, RunRecord};
 
 /// What runs must share to stand in one table: numbers of different settings are never averaged together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Setting {
     /// The profile: `paper`, `quick`, `smoke`.
     pub profile: String,
@@ -43,7 +45,7 @@ impl Setting {
 }
 
 /// One number of the table: a row's metric in a setting, over seeds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// Index into [`Table::settings`].
     pub setting: usize,
@@ -66,7 +68,7 @@ pub struct Line {
 }
 
 /// A suite's results, ready to be written out in any form.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
     /// The suite.
     pub suite: String,

@@ -1,7 +1,7 @@
 //! `invaspread demo`: three methods on generated images, then a table, curves and a picture of retrieved neighbours.
 
 use super::launch::{announce, work};
-use super::report::write;
+use super::report::{Print, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
@@ -27,7 +27,7 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     announce(&planned, &root)?;
     work(&planned, &root)?;
     let out = root.join("demo-report");
-    write(&suite, &root, &out, true)?;
+    write(&suite, &root, &out, Print::Text)?;
     let shown = planned.iter().find(|run| run.labels.row == SHOWN).context("the demo has no row to draw")?;
     let path = out.join("neighbours.png");
     draw_neighbours(shown, &root, &path).context("failed to draw the retrieved neighbours")?;

@@ -2,11 +2,19 @@
 
 use super::launch::{announce, work};
 use super::print_json;
-use crate::arguments::TrainArguments;
+use super::reproduce::reproduce;
+use crate::arguments::{ReproduceArguments, TrainArguments};
 use crate::failure::Failure;
 use invaspread_runner::config::{expand, resolve};
 
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
+    let suite = |text: &String| text.strip_prefix("suite=").map(str::to_owned);
+    if let Some(suite) = arguments.settings.overrides.iter().find_map(suite) {
+        let mut settings = arguments.settings.clone();
+        settings.overrides.retain(|text| !text.starts_with("suite="));
+        let (dry_run, json) = (arguments.dry_run, arguments.json);
+        return reproduce(&ReproduceArguments { suite, settings, out: None, dry_run, json });
+    }
     let mut planned = Vec::new();
     let mut root = None;
     for overrides in
