@@ -288,7 +288,10 @@ mod tests {
             let sum = score(positive).exp() + m * negatives.iter().map(|&k| score(k).exp()).sum::<f64>();
             let mut part = (score(positive).exp() / sum).ln();
             for &k in &negatives {
-                part += weight * (1.0 - score(k).exp() / sum).ln();
+                // 1 - p as what is left of the sum: a difference loses its digits where p nears 1, and finite differences with them.
+                let others: f64 = negatives.iter().filter(|&&l| l != k).map(|&l| m * score(l).exp()).sum();
+                let left = score(positive).exp() + others + (m - 1.0) * score(k).exp();
+                part += weight * (left / sum).ln();
             }
             total -= part / divisor;
         }

@@ -245,7 +245,9 @@ mod tests {
                 assert_close(&gradient, &differences, 1e-6, 1e-7);
                 let (single, single_gradient) = run(&matrix_f32(&f, dim));
                 prop_assert!((single - want).abs() <= 1e-5 * want);
-                assert_close(&single_gradient, &gradient, 1e-4, 1e-6);
+                // The own entry and the noise pull against each other, each with up to 1/τ: where they cancel (noise that is the own
+                // entry), what is left in f32 is the rounding of those terms.
+                assert_close(&single_gradient, &gradient, 1e-4, 1e-6 / temperature);
             }
         }
     }
