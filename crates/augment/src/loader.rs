@@ -293,7 +293,7 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::image::{Image, ImageRef};
     use crate::{AugmentConfig, SourceImage};

@@ -232,7 +232,7 @@ fn squash(image: ImageRef<'_>, side: usize, scratch: &mut Scratch, out: &mut Vec
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::image::Image;
     use crate::{ParameterDraw, RandomCrop};

@@ -124,7 +124,7 @@ fn plain_name(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::path::PathBuf;
 
     use super::*;

@@ -170,7 +170,7 @@ pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]

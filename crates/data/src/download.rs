@@ -279,7 +279,7 @@ fn starts_at(headers: &HeaderMap, held: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::sample::{Answer, Server};
 

@@ -227,7 +227,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::time::Duration;
 
     use super::*;

@@ -207,7 +207,7 @@ fn load(path: &Path) -> Result<Image, DataError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::config::FolderConfig;
     use crate::sample::png;

@@ -1,6 +1,6 @@
 //! Test data: miniature sets in every form, archives of good and bad will, and a server that misbehaves on request.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};

@@ -86,7 +86,7 @@ fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use proptest::prelude::*;
 
     use super::*;

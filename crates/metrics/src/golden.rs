@@ -1,5 +1,5 @@
 //! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and `values.json`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::{KMeans, Rows, Seeding, WeightedKnn};
 use safetensors::{Dtype, SafeTensors};

@@ -292,7 +292,7 @@ fn squared_distance(x: &[f32], y: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{KMeans, Seeding, assign, squared_distance, update};
     use crate::{MetricError, Rows};

@@ -121,7 +121,7 @@ fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Whitening, column_means, covariance};
     use crate::{MetricError, Rows};

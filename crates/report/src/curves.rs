@@ -305,7 +305,7 @@ fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series]) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
 

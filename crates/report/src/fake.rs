@@ -1,7 +1,7 @@
 //! Invented runs for the tests of this crate. No number here was ever measured: the processor and the compiler are called
 //! "invented", and the runs are dated 2001.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -169,7 +169,7 @@ fn fitted(picture: &Picture, what: String) -> Result<RgbImage, ReportError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     fn plain(color: [u8; 3], label: u32) -> Picture {

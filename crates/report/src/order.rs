@@ -84,7 +84,7 @@ pub(crate) fn compare(table: &Table, setting: usize, test_images: Option<u64>) -
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
 

@@ -164,7 +164,7 @@ fn parse_curves(text: &str) -> Vec<PaperCurve> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]

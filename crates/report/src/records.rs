@@ -256,7 +256,7 @@ fn test_points(file: std::fs::File) -> PolarsResult<BTreeMap<String, Vec<Point>>
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
 

@@ -338,7 +338,7 @@ fn metric_place(suite: &str, metric: &str) -> (usize, u32, String) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
     use crate::records::Point;

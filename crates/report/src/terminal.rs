@@ -74,7 +74,7 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
 

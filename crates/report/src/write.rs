@@ -99,7 +99,7 @@ fn failed(path: &Path, source: std::io::Error) -> ReportError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::{fake, records};
 

@@ -4,7 +4,7 @@
 
 /// `len` values of unspecified content; every one must be written before it is read.
 ///
-/// Zeroing costs a pass over memory, about as much as a batch norm, for each activation of each step.
+/// Zeroing costs a pass over memory for each activation of each step.
 #[expect(
     clippy::uninit_vec,
     reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
@@ -21,7 +21,7 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
 /// Settings of the whole process that a training step profits from. Call once, first thing in `main`.
 ///
 /// The C library keeps freed memory instead of returning it to the system: a step frees and asks for the same large buffers again and
-/// again, and handing them back each time costs about a fifth of the step in page faults (Linux with glibc; nothing elsewhere).
+/// again, and handing them back each time costs page faults (Linux with glibc; nothing elsewhere).
 ///
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
 /// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.

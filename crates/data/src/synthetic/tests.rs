@@ -1,6 +1,6 @@
 //! That images depend on what they should and on nothing else, and are as hard as they should be.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
 use crate::config::SyntheticConfig;

@@ -86,7 +86,7 @@ fn flush_folder(_path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{remedy, remove_unfinished, write_atomically, write_with};
     use crate::record::RecordError;

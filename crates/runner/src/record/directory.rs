@@ -300,7 +300,7 @@ pub(super) fn read_json<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Layout, RunDirectory, State};
     use crate::record::RecordError;

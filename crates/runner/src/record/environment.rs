@@ -105,7 +105,7 @@ fn high_water_mark(status: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Environment, git_revision, high_water_mark, model_name};
     use std::fs;

@@ -253,7 +253,7 @@ fn read_column<T: DataType>(group: &dyn RowGroupReader, column: usize) -> Parque
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{MetricRow, MetricSummary, MetricsTable};
     use crate::record::RecordError;

@@ -146,7 +146,7 @@ fn folders(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{RunRecord, load_records};
     use crate::record::{Layout, MetricSummary, RecordError};

@@ -7,7 +7,7 @@
 //! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`.
 //!
 //! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
-//! is about ten times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
+//! is several times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
 
 #![expect(
     unsafe_code,
