@@ -27,9 +27,12 @@ fn train_step(criterion: &mut Criterion) {
                 BenchmarkId::new(format!("width {width}, {views} views"), format!("{algorithm:?}")),
                 |b| {
                     b.iter(|| {
-                        let output = network.forward(&x, Mode::Train).expect("forward");
-                        let loss = InvaSpread::default().loss(&output.embedding).expect("loss");
-                        sgd.step(&loss.backward().expect("backward"), 1e-4).expect("step");
+                        // On a worker, as the engine does it.
+                        rayon::scope(|_| {
+                            let mut output = network.forward(&x, Mode::Train).expect("forward");
+                            let loss = InvaSpread::default().loss(&output.embedding).expect("loss");
+                            sgd.step(&output.backward(&loss).expect("backward"), 1e-4).expect("step");
+                        });
                     });
                 },
             );

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::initialise::Initialiser;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, Statistics, batch_norm, batch_norm_with, conv2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, Statistics, Tape, Value, batch_norm_with, conv2d,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,13 +61,15 @@ impl ConvNorm {
         })
     }
 
+    /// Runs on `tape` in training, beside it otherwise.
     pub(crate) fn forward(
         &self,
-        x: &Tensor,
-        residual: Option<&Tensor>,
+        tape: &mut Tape,
+        x: &Value,
+        residual: Option<&Value>,
         relu: bool,
         pass: Pass,
-    ) -> Result<Tensor> {
+    ) -> Result<Value> {
         let config = Conv2dConfig {
             stride: self.size.stride,
             padding: self.size.kernel / 2,
@@ -75,14 +77,16 @@ impl ConvNorm {
         };
         let config_norm = BatchNormConfig { relu, chunk: pass.batch_norm_chunk, ..Default::default() };
         if !pass.train {
-            let x = conv2d(x, &self.weight.as_detached_tensor(), config)?;
-            let running = self.running();
-            return batch_norm_with(&x, &self.gamma, &self.beta, residual, &running.statistics, config_norm);
+            let x = conv2d(x.tensor(), &self.weight.as_detached_tensor(), config)?;
+            let (running, residual) = (self.running(), residual.map(Value::tensor));
+            let y = batch_norm_with(&x, &self.gamma, &self.beta, residual, &running.statistics, config_norm)?;
+            return Ok(Value::constant(y));
         }
-        let x = conv2d(x, &self.weight, config)?;
-        let images = if pass.batch_norm_chunk == 0 { x.dim(0)? } else { pass.batch_norm_chunk };
-        let rows = x.elem_count() / x.dim(0)? / self.size.to * images;
-        let (y, statistics) = batch_norm(&x, &self.gamma, &self.beta, residual, config_norm)?;
+        let x = tape.conv2d(x, &self.weight, config)?;
+        let images = x.tensor().dim(0)?;
+        let together = if pass.batch_norm_chunk == 0 { images } else { pass.batch_norm_chunk };
+        let rows = x.tensor().elem_count() / images / self.size.to * together;
+        let (y, statistics) = tape.batch_norm(&x, [&self.gamma, &self.beta], residual, config_norm)?;
         self.track(&statistics, rows);
         Ok(y)
     }

@@ -8,9 +8,10 @@
 
 use crate::layer::{ConvNorm, ConvSize, Pass};
 use crate::weights::{LoadReport, WeightError, to_our_layout, to_pytorch_layout};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::{Defaults, Initialiser};
-use invaspread_tensor::{Algorithm, PoolConfig, avg_pool2d, l2_normalize};
+use invaspread_tensor::{Algorithm, PoolConfig, Tape, Value};
 use std::collections::HashMap;
 
 /// What a ResNet is built from.
@@ -59,8 +60,9 @@ pub enum Mode {
     Evaluate,
 }
 
-/// What a network says of a batch.
-#[derive(Debug, Clone)]
+/// What a network says of a batch. In training the three are variables, for a loss to be taken of, and [`Output::backward`] carries
+/// the loss's gradients on to the network's parameters.
+#[derive(Debug)]
 pub struct Output {
     /// (N, C): the pooled features before the linear layer.
     pub pooled: Tensor,
@@ -68,6 +70,24 @@ pub struct Output {
     pub projection: Tensor,
     /// (N, E): the projection divided by its length.
     pub embedding: Tensor,
+    /// `None` in evaluation, and once it has been gone back through.
+    tape: Option<Tape>,
+}
+
+impl Output {
+    /// Gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to every parameter it depends on.
+    /// Frees the activations.
+    ///
+    /// # Errors
+    /// If the output is one of evaluation, or was gone back through before.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
+        let Some(tape) = self.tape.take() else {
+            bail!("this output has nothing to go back through: it is one of evaluation, or was used already")
+        };
+        let mut gradients = loss.backward()?;
+        tape.backward(&mut gradients)?;
+        Ok(gradients)
+    }
 }
 
 /// A residual network with its weights.
@@ -128,17 +148,17 @@ impl Block {
         Ok(Self { convs, shortcut })
     }
 
-    fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+    fn forward(&self, tape: &mut Tape, x: &Value, pass: Pass) -> Result<Value> {
         let shortcut = match &self.shortcut {
-            Some(layer) => layer.forward(x, None, false, pass)?,
+            Some(layer) => layer.forward(tape, x, None, false, pass)?,
             None => x.clone(),
         };
         let (last, first) = self.convs.split_last().expect("a block has convolutions");
         let mut inner = x.clone();
         for layer in first {
-            inner = layer.forward(&inner, None, true, pass)?;
+            inner = layer.forward(tape, &inner, None, true, pass)?;
         }
-        last.forward(&inner, Some(&shortcut), true, pass)
+        last.forward(tape, &inner, Some(&shortcut), true, pass)
     }
 
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
@@ -199,33 +219,37 @@ impl ResNet {
             batch_norm_chunk: self.config.batch_norm_chunk,
             algorithm: self.config.algorithm,
         };
-        let mut x = self.stem.forward(x, None, true, pass)?;
+        let mut tape = Tape::default();
+        let mut x = self.stem.forward(&mut tape, &Value::constant(x.contiguous()?), None, true, pass)?;
         for block in &self.blocks {
-            x = block.forward(&x, pass)?;
+            x = block.forward(&mut tape, &x, pass)?;
         }
-        let map = x.dims().to_vec();
-        let pooled = avg_pool2d(&x, PoolConfig::square(self.config.pool))?;
-        if pooled.dims()[1..3] != [1, 1] {
+        let map = x.tensor().dims().to_vec();
+        let pooled = tape.avg_pool2d(&x, PoolConfig::square(self.config.pool))?;
+        let left = pooled.tensor().dims();
+        if left[1..3] != [1, 1] {
             bail!(
                 "model.pool: a {0}x{0} pool leaves {1}x{2} of the {3}x{4} map, expected 1x1; set model.pool to {3}",
                 self.config.pool,
-                pooled.dims()[1],
-                pooled.dims()[2],
+                left[1],
+                left[2],
                 map[1],
                 map[2]
             )
         }
-        let pooled = pooled.flatten_from(1)?;
-        let (weight, bias) = match mode {
-            Mode::Train => (self.linear_weight.as_tensor().clone(), self.linear_bias.as_tensor().clone()),
-            Mode::Evaluate => {
-                (self.linear_weight.as_detached_tensor(), self.linear_bias.as_detached_tensor())
-            }
-        };
-        let projection = candle_nn::Linear::new(weight, Some(bias));
-        let projection = candle_nn::Module::forward(&projection, &pooled)?;
-        let embedding = l2_normalize(&projection)?;
-        Ok(Output { pooled, projection, embedding })
+        let pooled = tape.flatten(&pooled)?;
+        let projection = tape.linear(&pooled, &self.linear_weight, &self.linear_bias)?;
+        let embedding = tape.l2_normalize(&projection)?;
+        if mode == Mode::Evaluate {
+            let [pooled, projection, embedding] = [pooled, projection, embedding].map(|v| v.tensor().clone());
+            return Ok(Output { pooled, projection, embedding, tape: None });
+        }
+        Ok(Output {
+            pooled: tape.leaf(&pooled)?,
+            projection: tape.leaf(&projection)?,
+            embedding: tape.leaf(&embedding)?,
+            tape: Some(tape),
+        })
     }
 
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {

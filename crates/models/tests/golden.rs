@@ -110,10 +110,11 @@ fn loss() -> InvaSpread {
 }
 
 fn gradients(golden: &Golden, network: &ResNet) -> (Tensor, f64, GradStore) {
-    let output = network.forward(&channels_last(&golden.input(0, 8)), Mode::Train).unwrap();
+    let mut output = network.forward(&channels_last(&golden.input(0, 8)), Mode::Train).unwrap();
     let loss = loss().loss(&output.embedding).unwrap();
     let value = loss.to_dtype(DType::F64).unwrap().to_scalar().unwrap();
-    (output.embedding, value, loss.backward().unwrap())
+    let gradients = output.backward(&loss).unwrap();
+    (output.embedding, value, gradients)
 }
 
 /// Embeddings in both modes, loss, gradients and running statistics, to the tolerances given.
@@ -168,8 +169,9 @@ fn check_ten_steps(golden: &Golden, relative: f64, eval: f64) {
         let (first, second) = (x.narrow(0, 0, 16).unwrap(), x.narrow(0, 16, 16).unwrap());
         let second = (&first + (second * 0.3).unwrap()).unwrap();
         let x = channels_last(&Tensor::cat(&[first, second], 0).unwrap());
-        let loss = loss().loss(&network.forward(&x, Mode::Train).unwrap().embedding).unwrap();
-        sgd.step(&loss.backward().unwrap(), 0.003).unwrap();
+        let mut output = network.forward(&x, Mode::Train).unwrap();
+        let loss = loss().loss(&output.embedding).unwrap();
+        sgd.step(&output.backward(&loss).unwrap(), 0.003).unwrap();
         let got = loss.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
         assert!((got - want).abs() <= relative * want.abs(), "step {step}: loss {got}, expected {want}");
     }

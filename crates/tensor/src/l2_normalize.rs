@@ -12,11 +12,11 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 /// # Errors
 /// If `x` is not of two dimensions, or neither f32 nor f64.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
-    let (_, dim) = x.dims2()?;
-    x.contiguous()?.apply_op1(L2Normalize { dim })
+    x.contiguous()?.apply_op1(L2Normalize::new(x)?)
 }
 
-struct L2Normalize {
+#[derive(Debug, Clone)]
+pub(crate) struct L2Normalize {
     dim: usize,
 }
 
@@ -27,6 +27,11 @@ fn inverse_length<T: Value>(row: &[T]) -> f64 {
 }
 
 impl L2Normalize {
+    /// The op for a matrix of this shape.
+    pub(crate) fn new(x: &Tensor) -> Result<Self> {
+        Ok(Self { dim: x.dims2()?.1 })
+    }
+
     fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
         x.chunks_exact(self.dim)
             .flat_map(|row| {

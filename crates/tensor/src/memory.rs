@@ -21,7 +21,8 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
 /// Settings of the whole process that a training step profits from. Call once, first thing in `main`.
 ///
 /// The C library keeps freed memory instead of returning it to the system: a step frees and asks for the same large buffers again and
-/// again, and handing them back each time costs page faults (Linux with glibc; nothing elsewhere).
+/// again, and handing them back each time costs page faults. There is one arena: a thread's own would be handed back whole as soon
+/// as it is empty. (Linux with glibc; nothing elsewhere.)
 ///
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
 /// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.
@@ -43,5 +44,6 @@ pub fn prepare_process() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }

@@ -10,6 +10,7 @@
 use crate::batch_norm::Value;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 /// Window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl PoolConfig {
 /// # Errors
 /// If `x` is not (N, H, W, C) in f32 or f64, or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
-    pool(x, config, Kind::Maximum)
+    x.contiguous()?.apply_op1(Pool::new(x, config, Kind::Maximum)?)
 }
 
 /// The mean over each window.
@@ -54,33 +55,17 @@ pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
 /// # Errors
 /// As [`max_pool2d`].
 pub fn avg_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
-    pool(x, config, Kind::Average)
+    x.contiguous()?.apply_op1(Pool::average(x, config)?)
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Maximum,
     Average,
 }
 
-fn pool(x: &Tensor, config: PoolConfig, kind: Kind) -> Result<Tensor> {
-    let (n, h, w, c) = x.dims4()?;
-    if config.kernel == 0 || config.stride == 0 || config.padding > config.kernel / 2 {
-        bail!(
-            "pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}"
-        )
-    }
-    let (Some(out_h), Some(out_w)) = (config.out_len(h), config.out_len(w)) else {
-        bail!(
-            "pooling: a {0}x{0} window does not fit into {h}x{w} with padding {1}",
-            config.kernel,
-            config.padding
-        )
-    };
-    x.contiguous()?.apply_op1(Pool { config, kind, n, h, w, c, out_h, out_w })
-}
-
-struct Pool {
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
     config: PoolConfig,
     kind: Kind,
     n: usize,
@@ -92,6 +77,28 @@ struct Pool {
 }
 
 impl Pool {
+    /// The op that averages windows of a tensor of this shape.
+    pub(crate) fn average(x: &Tensor, config: PoolConfig) -> Result<Self> {
+        Self::new(x, config, Kind::Average)
+    }
+
+    fn new(x: &Tensor, config: PoolConfig, kind: Kind) -> Result<Self> {
+        let (n, h, w, c) = x.dims4()?;
+        if config.kernel == 0 || config.stride == 0 || config.padding > config.kernel / 2 {
+            bail!(
+                "pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}"
+            )
+        }
+        let (Some(out_h), Some(out_w)) = (config.out_len(h), config.out_len(w)) else {
+            bail!(
+                "pooling: a {0}x{0} window does not fit into {h}x{w} with padding {1}",
+                config.kernel,
+                config.padding
+            )
+        };
+        Ok(Self { config, kind, n, h, w, c, out_h, out_w })
+    }
+
     /// The inputs that output `o` covers on an axis of length `len`, and how many of the padded axis.
     fn window(&self, o: usize, len: usize) -> (std::ops::Range<usize>, usize) {
         let PoolConfig { kernel, stride, padding, .. } = self.config;
@@ -100,24 +107,18 @@ impl Pool {
         (start.saturating_sub(padding)..end.saturating_sub(padding).min(len), end - start)
     }
 
-    /// Calls `visit(output offset, input pixel offsets, divisor)` for each output pixel.
+    /// Calls `visit(output offset, input pixel offsets, divisor)` for each output pixel of one image; offsets count from its start.
     fn for_each_window(&self, mut visit: impl FnMut(usize, &[usize], f64)) {
         let mut pixels = Vec::with_capacity(self.config.kernel * self.config.kernel);
-        for image in 0..self.n {
-            for oy in 0..self.out_h {
-                let (rows, height) = self.window(oy, self.h);
-                for ox in 0..self.out_w {
-                    let (columns, width) = self.window(ox, self.w);
-                    pixels.clear();
-                    for y in rows.clone() {
-                        pixels.extend(columns.clone().map(|x| ((image * self.h + y) * self.w + x) * self.c));
-                    }
-                    visit(
-                        ((image * self.out_h + oy) * self.out_w + ox) * self.c,
-                        &pixels,
-                        (height * width) as f64,
-                    );
+        for oy in 0..self.out_h {
+            let (rows, height) = self.window(oy, self.h);
+            for ox in 0..self.out_w {
+                let (columns, width) = self.window(ox, self.w);
+                pixels.clear();
+                for y in rows.clone() {
+                    pixels.extend(columns.clone().map(|x| (y * self.w + x) * self.c));
                 }
+                visit((oy * self.out_w + ox) * self.c, &pixels, (height * width) as f64);
             }
         }
     }
@@ -134,35 +135,60 @@ impl Pool {
         best
     }
 
+    /// Values of one image's input and output.
+    fn image_lens(&self) -> (usize, usize) {
+        (self.h * self.w * self.c, self.out_h * self.out_w * self.c)
+    }
+
     fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
-        let mut y = vec![T::write(0.0); self.n * self.out_h * self.out_w * self.c];
-        self.for_each_window(|out, pixels, divisor| {
-            for c in 0..self.c {
-                y[out + c] = match self.kind {
-                    Kind::Maximum => x[Self::largest(x, pixels, c)],
-                    Kind::Average => T::write(pixels.iter().map(|p| x[p + c].read()).sum::<f64>() / divisor),
-                };
-            }
+        let (in_len, out_len) = self.image_lens();
+        let mut y = vec![T::write(0.0); self.n * out_len];
+        y.par_chunks_mut(out_len).zip(x.par_chunks(in_len)).for_each(|(y, x)| {
+            let mut sums = vec![0.0; self.c];
+            self.for_each_window(|out, pixels, divisor| {
+                let y = &mut y[out..out + self.c];
+                if self.kind == Kind::Maximum {
+                    for (c, y) in y.iter_mut().enumerate() {
+                        *y = x[Self::largest(x, pixels, c)];
+                    }
+                    return;
+                }
+                sums.fill(0.0);
+                for &p in pixels {
+                    for (sum, x) in sums.iter_mut().zip(&x[p..p + self.c]) {
+                        *sum += x.read();
+                    }
+                }
+                for (y, sum) in y.iter_mut().zip(&sums) {
+                    *y = T::write(sum / divisor);
+                }
+            });
         });
         y
     }
 
     fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        let (in_len, out_len) = self.image_lens();
         let mut gx = vec![T::write(0.0); x.len()];
         let add = |to: &mut T, amount: f64| *to = T::write(to.read() + amount);
-        self.for_each_window(|out, pixels, divisor| {
-            for c in 0..self.c {
-                let g = gy[out + c].read();
-                match self.kind {
-                    Kind::Maximum => add(&mut gx[Self::largest(x, pixels, c)], g),
-                    Kind::Average => {
-                        for p in pixels {
-                            add(&mut gx[p + c], g / divisor);
+        gx.par_chunks_mut(in_len).zip(x.par_chunks(in_len)).zip(gy.par_chunks(out_len)).for_each(
+            |((gx, x), gy)| {
+                self.for_each_window(|out, pixels, divisor| {
+                    let gy = &gy[out..out + self.c];
+                    if self.kind == Kind::Maximum {
+                        for (c, g) in gy.iter().enumerate() {
+                            add(&mut gx[Self::largest(x, pixels, c)], g.read());
+                        }
+                        return;
+                    }
+                    for &p in pixels {
+                        for (gx, g) in gx[p..p + self.c].iter_mut().zip(gy) {
+                            add(gx, g.read() / divisor);
                         }
                     }
-                }
-            }
-        });
+                });
+            },
+        );
         gx
     }
 }

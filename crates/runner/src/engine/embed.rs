@@ -53,8 +53,10 @@ pub(crate) fn embed_some(
     let loader = BatchLoader::new(Arc::clone(source), Arc::clone(pipeline), config)?;
     let mut forward = |pixels: Vec<f32>, rows: usize| -> candle_core::Result<()> {
         let x = Tensor::from_vec(pixels, (rows, side, side, 3), &Device::Cpu)?;
+        let x = x.to_dtype(network.config().dtype)?;
+        // On a worker of the pool, as a training step.
         let Output { projection, embedding, .. } =
-            network.forward(&x.to_dtype(network.config().dtype)?, Mode::Evaluate)?;
+            rayon::scope(|_| network.forward(&x, Mode::Evaluate))?;
         let chosen = match layer {
             Layer::Embedding => embedding,
             Layer::Projection => projection,

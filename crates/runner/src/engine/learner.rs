@@ -46,6 +46,11 @@ impl Learner {
     /// # Errors
     /// If candle fails or the sizes do not fit.
     pub(crate) fn step(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<f64> {
+        // On a worker of the pool: from outside, each of the step's many small parallel loops would wake the workers and wait.
+        rayon::scope(|_| self.step_on_worker(images, step, lr))
+    }
+
+    fn step_on_worker(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<f64> {
         let rows = self.method.views() * step.index.len();
         let side = self.image_size;
         let x = Tensor::from_vec(images, (rows, side, side, 3), &Device::Cpu)?;
@@ -56,10 +61,8 @@ impl Learner {
         if !value.is_finite() {
             return Ok(value);
         }
-        let gradients = loss.backward()?;
+        let gradients = output.backward(&loss)?;
         self.optimizer.step(&gradients, lr)?;
-        // The graph and its activations go before the method's own work.
-        drop(loss);
         output.pooled = output.pooled.detach();
         output.projection = output.projection.detach();
         output.embedding = output.embedding.detach();

@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
 
-use super::{Affine, Statistics};
+use super::{Affine, Ran, Statistics};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use rayon::prelude::*;
 
@@ -95,19 +95,21 @@ impl Kernel for Apply<'_> {
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
         let floor = V::splat(if self.relu { 0.0 } else { f32::MIN });
-        for row in (0..self.x.len()).step_by(channels) {
-            for c in (0..channels).step_by(V::LANES) {
-                // SAFETY: as in `Moments`; x, residual and y have equal lengths.
-                unsafe {
-                    // The mean goes first: folded into the shift, a large one would cost digits.
-                    let x = V::load(self.x.as_ptr().add(row + c)).sub(V::load(self.mean.as_ptr().add(c)));
-                    let (scale, shift) =
-                        (V::load(self.scale.as_ptr().add(c)), V::load(self.shift.as_ptr().add(c)));
-                    let mut value = x.mul_add(scale, shift);
+        for c in (0..channels).step_by(V::LANES) {
+            // SAFETY: as in `Moments`; x, residual and y have equal lengths.
+            unsafe {
+                let (mean, scale, shift) = (
+                    V::load(self.mean.as_ptr().add(c)),
+                    V::load(self.scale.as_ptr().add(c)),
+                    V::load(self.shift.as_ptr().add(c)),
+                );
+                // The mean goes first: folded into the shift, a large one would cost digits.
+                for at in (c..self.x.len()).step_by(channels) {
+                    let mut value = V::load(self.x.as_ptr().add(at)).sub(mean).mul_add(scale, shift);
                     if let Some(residual) = self.residual {
-                        value = value.add(V::load(residual.as_ptr().add(row + c)));
+                        value = value.add(V::load(residual.as_ptr().add(at)));
                     }
-                    value.max(floor).store(self.y.as_mut_ptr().add(row + c));
+                    value.max(floor).store(self.y.as_mut_ptr().add(at));
                 }
             }
         }
@@ -119,8 +121,7 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
     let channels = affine.scale.len();
     let block = block_len(channels);
     assert!(residual.is_none_or(|r| r.len() == x.len()) && y.len() == x.len());
-    let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<_>>();
-    let (mean, scale, shift) = (narrow(&affine.mean), narrow(&affine.scale), narrow(&affine.shift));
+    let [mean, scale, shift] = affine.narrow();
     y.par_chunks_mut(block).enumerate().for_each(|(i, y)| {
         let range = i * block..i * block + y.len();
         dispatch(Apply {
@@ -135,62 +136,131 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
     });
 }
 
-/// What flows back into a block: input, output and the output's gradient.
+/// Which gradients pass the ReLU.
+#[derive(Clone, Copy)]
+enum Gate<'a> {
+    /// All: there is none.
+    Open,
+    /// Those of positive outputs.
+    Output(&'a [f32]),
+    /// The same where no residual was added: the output is computed again from the input, by the very instructions of the forward
+    /// pass, which is less to read.
+    Input { scale: &'a [f32], shift: &'a [f32] },
+}
+
+/// What flows back into a block: input, the output's gradient, and what gates it.
 #[derive(Clone, Copy)]
 struct Flow<'a> {
     x: &'a [f32],
-    y: &'a [f32],
     gy: &'a [f32],
-    relu: bool,
+    gate: Gate<'a>,
+    mean: &'a [f32],
+}
+
+/// What is done with each vector that flows back. A trait, not a closure: it must be inlined to be compiled with wide instructions.
+trait Visit<V: Vector> {
+    /// # Safety
+    /// `at + LANES` must lie inside the block.
+    unsafe fn visit(&mut self, at: usize, gradient: V, centred: V);
 }
 
 impl Flow<'_> {
-    /// The gradient behind the ReLU at `offset`.
+    /// Visits the vector at channel `c` of each row: its offset, the gated gradient, and the input less its mean.
     ///
     /// # Safety
-    /// `offset + LANES` must lie inside the block.
+    /// `c + LANES` must not exceed the channels, and all slices must hold whole rows of equal number.
     #[inline(always)]
-    unsafe fn gated<V: Vector>(&self, offset: usize) -> V {
+    unsafe fn for_each_row<V: Vector>(&self, c: usize, visitor: &mut impl Visit<V>) {
+        let channels = self.mean.len();
+        let offsets = (c..self.x.len()).step_by(channels);
         // SAFETY: as the caller vouches.
         unsafe {
-            let gy = V::load(self.gy.as_ptr().add(offset));
-            if self.relu { gy.where_positive(V::load(self.y.as_ptr().add(offset))) } else { gy }
+            let (x, gy) = (self.x.as_ptr(), self.gy.as_ptr());
+            let mean = V::load(self.mean.as_ptr().add(c));
+            match self.gate {
+                Gate::Open => {
+                    for at in offsets {
+                        visitor.visit(at, V::load(gy.add(at)), V::load(x.add(at)).sub(mean));
+                    }
+                }
+                Gate::Output(y) => {
+                    for at in offsets {
+                        let gradient = V::load(gy.add(at)).where_positive(V::load(y.as_ptr().add(at)));
+                        visitor.visit(at, gradient, V::load(x.add(at)).sub(mean));
+                    }
+                }
+                Gate::Input { scale, shift } => {
+                    let (scale, shift) = (V::load(scale.as_ptr().add(c)), V::load(shift.as_ptr().add(c)));
+                    for at in offsets {
+                        let centred = V::load(x.add(at)).sub(mean);
+                        let gradient = V::load(gy.add(at)).where_positive(centred.mul_add(scale, shift));
+                        visitor.visit(at, gradient, centred);
+                    }
+                }
+            }
         }
+    }
+}
+
+/// Sums of the gradients, and of the gradients times the centred inputs.
+struct TwoSums<V> {
+    plain: V,
+    weighted: V,
+}
+
+impl<V: Vector> Visit<V> for TwoSums<V> {
+    #[inline(always)]
+    unsafe fn visit(&mut self, _: usize, gradient: V, centred: V) {
+        self.plain = self.plain.add(gradient);
+        self.weighted = gradient.mul_add(centred, self.weighted);
     }
 }
 
 struct GradientSums<'a> {
     flow: Flow<'a>,
-    mean: &'a [f32],
     sums: &'a mut Sums,
 }
 
 impl Kernel for GradientSums<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let channels = self.mean.len();
-        let rows = self.flow.x.len() / channels;
-        for c in (0..channels).step_by(V::LANES) {
+        for c in (0..self.flow.mean.len()).step_by(V::LANES) {
+            let mut sums = TwoSums { plain: V::zero(), weighted: V::zero() };
             // SAFETY: as in `Moments`.
             unsafe {
-                let mean = V::load(self.mean.as_ptr().add(c));
-                let (mut plain, mut weighted) = (V::zero(), V::zero());
-                for r in 0..rows {
-                    let at = r * channels + c;
-                    let g: V = self.flow.gated(at);
-                    plain = plain.add(g);
-                    weighted = g.mul_add(V::load(self.flow.x.as_ptr().add(at)).sub(mean), weighted);
-                }
-                plain.store(self.sums.0.as_mut_ptr().add(c));
-                weighted.store(self.sums.1.as_mut_ptr().add(c));
+                self.flow.for_each_row(c, &mut sums);
+                sums.plain.store(self.sums.0.as_mut_ptr().add(c));
+                sums.weighted.store(self.sums.1.as_mut_ptr().add(c));
             }
+        }
+    }
+}
+
+/// Writes the input's gradient, and the residual's where there is one.
+struct WriteBack<V> {
+    of_gradient: V,
+    of_input: V,
+    constant: V,
+    gx: *mut f32,
+    residual_gradient: Option<*mut f32>,
+}
+
+impl<V: Vector> Visit<V> for WriteBack<V> {
+    #[inline(always)]
+    unsafe fn visit(&mut self, at: usize, gradient: V, centred: V) {
+        // SAFETY: both pointers are to blocks as long as the one that is visited.
+        unsafe {
+            if let Some(to) = self.residual_gradient {
+                gradient.store(to.add(at));
+            }
+            let rest = centred.mul_add(self.of_input, self.constant);
+            gradient.mul_add(self.of_gradient, rest).store(self.gx.add(at));
         }
     }
 }
 
 struct ApplyGradient<'a> {
     flow: Flow<'a>,
-    mean: &'a [f32],
     /// `gx = of_gradient g + of_input (x - mean) + constant`.
     of_gradient: &'a [f32],
     of_input: &'a [f32],
@@ -202,22 +272,18 @@ struct ApplyGradient<'a> {
 impl Kernel for ApplyGradient<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let channels = self.constant.len();
-        for row in (0..self.gx.len()).step_by(channels) {
-            for c in (0..channels).step_by(V::LANES) {
-                let at = row + c;
-                // SAFETY: as in `Moments`; the residual's gradient is as long as gx.
-                unsafe {
-                    let g: V = self.flow.gated(at);
-                    if let Some(to) = self.residual_gradient {
-                        g.store(to.add(at));
-                    }
-                    let (a, b) =
-                        (V::load(self.of_gradient.as_ptr().add(c)), V::load(self.of_input.as_ptr().add(c)));
-                    let x = V::load(self.flow.x.as_ptr().add(at)).sub(V::load(self.mean.as_ptr().add(c)));
-                    let rest = x.mul_add(b, V::load(self.constant.as_ptr().add(c)));
-                    g.mul_add(a, rest).store(self.gx.as_mut_ptr().add(at));
-                }
+        let gx = self.gx.as_mut_ptr();
+        for c in (0..self.constant.len()).step_by(V::LANES) {
+            // SAFETY: as in `Moments`; the residual's gradient is as long as gx.
+            unsafe {
+                let mut write = WriteBack {
+                    of_gradient: V::load(self.of_gradient.as_ptr().add(c)),
+                    of_input: V::load(self.of_input.as_ptr().add(c)),
+                    constant: V::load(self.constant.as_ptr().add(c)),
+                    gx,
+                    residual_gradient: self.residual_gradient,
+                };
+                self.flow.for_each_row(c, &mut write);
             }
         }
     }
@@ -226,28 +292,32 @@ impl Kernel for ApplyGradient<'_> {
 /// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
 pub(crate) fn backward(
     (x, y, gy): (&[f32], &[f32], &[f32]),
-    gamma: &[f64],
-    statistics: &Statistics,
-    eps: f64,
-    relu: bool,
+    ran: &Ran<'_>,
     gx: &mut [f32],
     residual_gradient: Option<&mut [f32]>,
 ) -> (Vec<f64>, Vec<f64>) {
+    let Ran { gamma, beta, statistics, eps, relu, with_residual } = *ran;
     let channels = gamma.len();
     let rows = (x.len() / channels) as f64;
     let block = block_len(channels);
     assert!(y.len() == x.len() && gy.len() == x.len() && gx.len() == x.len());
+    let affine = Affine::new(gamma, beta, statistics, eps);
+    let [mean, scale, shift] = affine.narrow();
     let flow = |i: usize, len: usize| {
         let range = i * block..i * block + len;
-        Flow { x: &x[range.clone()], y: &y[range.clone()], gy: &gy[range], relu }
+        let gate = match (relu, with_residual) {
+            (false, _) => Gate::Open,
+            (true, true) => Gate::Output(&y[range.clone()]),
+            (true, false) => Gate::Input { scale: &scale, shift: &shift },
+        };
+        Flow { x: &x[range.clone()], gy: &gy[range], gate, mean: &mean }
     };
-    let mean: Vec<f32> = statistics.mean.iter().map(|m| *m as f32).collect();
     let blocks = x
         .par_chunks(block)
         .enumerate()
         .map(|(i, x)| {
             let mut sums = (vec![0.0; channels], vec![0.0; channels]);
-            dispatch(GradientSums { flow: flow(i, x.len()), mean: &mean, sums: &mut sums });
+            dispatch(GradientSums { flow: flow(i, x.len()), sums: &mut sums });
             sums
         })
         .collect();
@@ -273,7 +343,6 @@ pub(crate) fn backward(
     gx.par_chunks_mut(block).enumerate().for_each(|(i, gx)| {
         dispatch(ApplyGradient {
             flow: flow(i, gx.len()),
-            mean: &mean,
             of_gradient: &of_gradient,
             of_input: &of_input,
             constant: &constant,

@@ -54,22 +54,45 @@ pub fn batch_norm(
     residual: Option<&Tensor>,
     config: BatchNormConfig,
 ) -> Result<(Tensor, Statistics)> {
-    let channels = check(x, gamma, beta, residual)?;
-    let images = x.dim(0)?;
-    let chunk = if config.chunk == 0 { images } else { config.chunk };
-    if images == 0 || images % chunk != 0 {
-        bail!("batch_norm: a batch of {images} images cannot be cut into chunks of {chunk}")
-    }
+    let chunk_len = check_training(x, gamma, beta, residual, config)?;
     let saved = Saved::default();
-    let op = BatchNorm { config, chunk_len: x.elem_count() / images * chunk, channels, saved: saved.clone() };
+    let op = Differentiable { config, chunk_len, saved: saved.clone() };
     let parameters = Tensor::stack(&[gamma, beta], 0)?;
     let x = x.contiguous()?;
     let y = match residual {
         Some(residual) => x.apply_op3(&parameters, &residual.contiguous()?, op)?,
         None => x.apply_op2(&parameters, op)?,
     };
-    let first = saved.lock().unwrap_or_else(PoisonError::into_inner)[0].clone();
+    let saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = saved.as_ref().expect("the forward pass has run").first_statistics().clone();
     Ok((y, first))
+}
+
+/// Training mode for the tape: the batch norm that has run, with what its gradients need, and the output.
+pub(crate) fn normalize(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    residual: Option<&Tensor>,
+    config: BatchNormConfig,
+) -> Result<(BatchNorm, Tensor)> {
+    let chunk_len = check_training(x, gamma, beta, residual, config)?;
+    let (gamma, beta) = (values(gamma)?, values(beta)?);
+    macro_rules! run {
+        ($with:ident, $forward:path) => {{
+            let forward = |x: &[_], residual: Option<&[_]>| $forward(config, chunk_len, gamma, beta, x, residual);
+            let (op, y) = match residual {
+                Some(residual) => $with(x, |x| $with(residual, |r| forward(x, Some(r))))??,
+                None => $with(x, |x| forward(x, None))?,
+            };
+            Ok((op, Tensor::from_vec(y, x.shape(), x.device())?))
+        }};
+    }
+    if x.dtype() == DType::F32 {
+        run!(with_f32, BatchNorm::forward_f32)
+    } else {
+        run!(with_f64, BatchNorm::forward_f64)
+    }
 }
 
 /// Evaluation mode: normalises by given statistics. Not differentiable.
@@ -110,6 +133,23 @@ fn check(x: &Tensor, gamma: &Tensor, beta: &Tensor, residual: Option<&Tensor>) -
     Ok(channels)
 }
 
+/// Values of the images that share their statistics.
+fn check_training(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    residual: Option<&Tensor>,
+    config: BatchNormConfig,
+) -> Result<usize> {
+    check(x, gamma, beta, residual)?;
+    let images = x.dim(0)?;
+    let chunk = if config.chunk == 0 { images } else { config.chunk };
+    if images == 0 || images % chunk != 0 {
+        bail!("batch_norm: a batch of {images} images cannot be cut into chunks of {chunk}")
+    }
+    Ok(x.elem_count() / images * chunk)
+}
+
 fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.to_vec1()
 }
@@ -126,6 +166,11 @@ impl Affine {
         let scale = gamma.iter().zip(&statistics.variance).map(|(g, v)| g / (v + eps).sqrt()).collect();
         Self { mean: statistics.mean.clone(), scale, shift: beta.to_vec() }
     }
+
+    /// Mean, scale and shift in the precision of the fused kernels.
+    fn narrow(&self) -> [Vec<f32>; 3] {
+        [&self.mean, &self.scale, &self.shift].map(|values| values.iter().map(|v| *v as f32).collect())
+    }
 }
 
 fn apply_f32(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
@@ -136,92 +181,98 @@ fn apply_f32(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y
     }
 }
 
-/// Statistics of each chunk, kept from the forward to the backward pass.
-type Saved = Arc<Mutex<Vec<Statistics>>>;
-
-struct BatchNorm {
+/// A batch norm that has run: what its gradients need besides the tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchNorm {
     config: BatchNormConfig,
     chunk_len: usize,
-    channels: usize,
-    saved: Saved,
+    gamma: Vec<f64>,
+    beta: Vec<f64>,
+    with_residual: bool,
+    /// Of each chunk.
+    statistics: Vec<Statistics>,
+}
+
+/// How one chunk was normalised.
+#[derive(Clone, Copy)]
+pub(crate) struct Ran<'a> {
+    gamma: &'a [f64],
+    beta: &'a [f64],
+    statistics: &'a Statistics,
+    eps: f64,
+    relu: bool,
+    with_residual: bool,
+}
+
+/// Gradients of a batch norm's inputs.
+pub(crate) struct Gradients {
+    pub(crate) x: Tensor,
+    pub(crate) gamma: Tensor,
+    pub(crate) beta: Tensor,
+    /// If it was asked for.
+    pub(crate) residual: Option<Tensor>,
 }
 
 impl BatchNorm {
-    fn forward_f32(&self, x: &[f32], parameters: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
-        let wide: Vec<f64> = parameters.iter().map(|p| f64::from(*p)).collect();
-        let (gamma, beta) = wide.split_at(self.channels);
+    pub(crate) fn first_statistics(&self) -> &Statistics {
+        &self.statistics[0]
+    }
+
+    fn forward_f32(
+        config: BatchNormConfig,
+        chunk_len: usize,
+        gamma: Vec<f64>,
+        beta: Vec<f64>,
+        x: &[f32],
+        residual: Option<&[f32]>,
+    ) -> (Self, Vec<f32>) {
+        let channels = gamma.len();
         let mut y = uninitialised(x.len());
-        let mut saved = Vec::new();
-        for (i, (x, y)) in x.chunks(self.chunk_len).zip(y.chunks_mut(self.chunk_len)).enumerate() {
-            let statistics = if fused::fits(self.channels) {
-                fused::statistics(x, self.channels)
+        let mut all = Vec::new();
+        for (i, (x, y)) in x.chunks(chunk_len).zip(y.chunks_mut(chunk_len)).enumerate() {
+            let statistics = if fused::fits(channels) {
+                fused::statistics(x, channels)
             } else {
-                plain::statistics(x, self.channels)
+                plain::statistics(x, channels)
             };
-            let affine = Affine::new(gamma, beta, &statistics, self.config.eps);
-            let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
-            apply_f32(x, residual, &affine, self.config.relu, y);
-            saved.push(statistics);
+            let affine = Affine::new(&gamma, &beta, &statistics, config.eps);
+            let residual = residual.map(|r| &r[i * chunk_len..][..x.len()]);
+            apply_f32(x, residual, &affine, config.relu, y);
+            all.push(statistics);
         }
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
-        y
+        (Self { config, chunk_len, gamma, beta, with_residual: residual.is_some(), statistics: all }, y)
     }
 
-    fn forward_f64(&self, x: &[f64], parameters: &[f64], residual: Option<&[f64]>) -> Vec<f64> {
-        let (gamma, beta) = parameters.split_at(self.channels);
+    fn forward_f64(
+        config: BatchNormConfig,
+        chunk_len: usize,
+        gamma: Vec<f64>,
+        beta: Vec<f64>,
+        x: &[f64],
+        residual: Option<&[f64]>,
+    ) -> (Self, Vec<f64>) {
         let mut y = vec![0.0; x.len()];
-        let mut saved = Vec::new();
-        for (i, (x, y)) in x.chunks(self.chunk_len).zip(y.chunks_mut(self.chunk_len)).enumerate() {
-            let statistics = plain::statistics(x, self.channels);
-            let affine = Affine::new(gamma, beta, &statistics, self.config.eps);
-            let residual = residual.map(|r| &r[i * self.chunk_len..][..x.len()]);
-            plain::apply(x, residual, &affine, self.config.relu, y);
-            saved.push(statistics);
+        let mut all = Vec::new();
+        for (i, (x, y)) in x.chunks(chunk_len).zip(y.chunks_mut(chunk_len)).enumerate() {
+            let statistics = plain::statistics(x, gamma.len());
+            let affine = Affine::new(&gamma, &beta, &statistics, config.eps);
+            let residual = residual.map(|r| &r[i * chunk_len..][..x.len()]);
+            plain::apply(x, residual, &affine, config.relu, y);
+            all.push(statistics);
         }
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
-        y
+        (Self { config, chunk_len, gamma, beta, with_residual: residual.is_some(), statistics: all }, y)
     }
 
-    fn forward(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        p: &CpuStorage,
-        lp: &Layout,
-        r: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => {
-                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
-                CpuStorage::F32(self.forward_f32(slice_f32(x, lx)?, slice_f32(p, lp)?, residual))
-            }
-            _ => {
-                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
-                CpuStorage::F64(self.forward_f64(slice_f64(x, lx)?, slice_f64(p, lp)?, residual))
-            }
-        };
-        Ok((y, lx.shape().clone()))
-    }
-
-    /// Gradients of the input, the stacked parameters and the residual.
-    fn backward(
-        &self,
-        x: &Tensor,
-        parameters: &Tensor,
-        y: &Tensor,
-        gy: &Tensor,
-        residual: bool,
-    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
-        let gamma = values(&parameters.get(0)?)?;
+    /// The gradients, given input, output and the output's gradient; with that of the residual if there was one and it is wanted.
+    pub(crate) fn gradients(&self, x: &Tensor, y: &Tensor, gy: &Tensor, residual: bool) -> Result<Gradients> {
         let gy = gy.contiguous()?;
-        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut grad_parameters = vec![0.0; 2 * self.channels];
+        let channels = self.gamma.len();
+        let (mut grad_gamma, mut grad_beta) = (vec![0.0; channels], vec![0.0; channels]);
         let mut add = |(gamma, beta): (Vec<f64>, Vec<f64>)| {
-            for (total, part) in grad_parameters.iter_mut().zip(gamma.into_iter().chain(beta)) {
-                *total += part;
-            }
+            grad_gamma.iter_mut().zip(gamma).for_each(|(total, part)| *total += part);
+            grad_beta.iter_mut().zip(beta).for_each(|(total, part)| *total += part);
         };
-        let (eps, relu, len) = (self.config.eps, self.config.relu, x.elem_count());
+        let len = x.elem_count();
         macro_rules! run {
             ($with:ident, $buffer:expr, $backward:expr) => {{
                 let mut gx = $buffer;
@@ -229,11 +280,19 @@ impl BatchNorm {
                 $with(x, |x| {
                     $with(y, |y| {
                         $with(&gy, |gy| {
-                            for (i, statistics) in saved.iter().enumerate() {
+                            for (i, statistics) in self.statistics.iter().enumerate() {
                                 let range = i * self.chunk_len..(i + 1) * self.chunk_len;
                                 let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
                                 let gr = gr.as_mut().map(|g| &mut g[range.clone()]);
-                                add($backward(flow, &gamma, statistics, eps, relu, &mut gx[range], gr));
+                                let ran = Ran {
+                                    gamma: &self.gamma,
+                                    beta: &self.beta,
+                                    statistics,
+                                    eps: self.config.eps,
+                                    relu: self.config.relu,
+                                    with_residual: self.with_residual,
+                                };
+                                add($backward(flow, &ran, &mut gx[range], gr));
                             }
                         })
                     })
@@ -243,17 +302,73 @@ impl BatchNorm {
             }};
         }
         let (gx, gr) = match x.dtype() {
-            DType::F32 if fused::fits(self.channels) => run!(with_f32, uninitialised(len), fused::backward),
+            DType::F32 if fused::fits(channels) => run!(with_f32, uninitialised(len), fused::backward),
             DType::F32 => run!(with_f32, uninitialised(len), plain::backward),
             _ => run!(with_f64, vec![0.0f64; len], plain::backward),
         };
-        let grad_parameters =
-            Tensor::from_vec(grad_parameters, (2, self.channels), x.device())?.to_dtype(x.dtype())?;
-        Ok((gx, grad_parameters, gr))
+        let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
+        Ok(Gradients { x: gx, gamma: parameter(grad_gamma)?, beta: parameter(grad_beta)?, residual: gr })
     }
 }
 
-impl CustomOp2 for BatchNorm {
+/// What the forward pass of the candle op leaves for the backward pass.
+type Saved = Arc<Mutex<Option<BatchNorm>>>;
+
+/// The candle op: input, stacked gamma and beta, and perhaps a residual.
+struct Differentiable {
+    config: BatchNormConfig,
+    chunk_len: usize,
+    saved: Saved,
+}
+
+impl Differentiable {
+    fn forward(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        p: &CpuStorage,
+        lp: &Layout,
+        r: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let split = |parameters: Vec<f64>| {
+            let (gamma, beta) = parameters.split_at(parameters.len() / 2);
+            (gamma.to_vec(), beta.to_vec())
+        };
+        let (op, y) = match x {
+            CpuStorage::F32(_) => {
+                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
+                let (gamma, beta) = split(slice_f32(p, lp)?.iter().map(|p| f64::from(*p)).collect());
+                let x = slice_f32(x, lx)?;
+                let (op, y) = BatchNorm::forward_f32(self.config, self.chunk_len, gamma, beta, x, residual);
+                (op, CpuStorage::F32(y))
+            }
+            _ => {
+                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
+                let (gamma, beta) = split(slice_f64(p, lp)?.to_vec());
+                let x = slice_f64(x, lx)?;
+                let (op, y) = BatchNorm::forward_f64(self.config, self.chunk_len, gamma, beta, x, residual);
+                (op, CpuStorage::F64(y))
+            }
+        };
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(op);
+        Ok((y, lx.shape().clone()))
+    }
+
+    /// Gradients of the input, the stacked parameters and the residual.
+    fn backward(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        gy: &Tensor,
+        residual: bool,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = saved.as_ref().expect("the forward pass has run").gradients(x, y, gy, residual)?;
+        Ok((back.x, Tensor::stack(&[back.gamma, back.beta], 0)?, back.residual))
+    }
+}
+
+impl CustomOp2 for Differentiable {
     fn name(&self) -> &'static str {
         "batch_norm"
     }
@@ -271,16 +386,16 @@ impl CustomOp2 for BatchNorm {
     fn bwd(
         &self,
         x: &Tensor,
-        p: &Tensor,
+        _parameters: &Tensor,
         y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (gx, gp, _) = self.backward(x, p, y, gy, false)?;
+        let (gx, gp, _) = self.backward(x, y, gy, false)?;
         Ok((Some(gx), Some(gp)))
     }
 }
 
-impl CustomOp3 for BatchNorm {
+impl CustomOp3 for Differentiable {
     fn name(&self) -> &'static str {
         "batch_norm_residual"
     }
@@ -300,12 +415,12 @@ impl CustomOp3 for BatchNorm {
     fn bwd(
         &self,
         x: &Tensor,
-        p: &Tensor,
+        _parameters: &Tensor,
         _residual: &Tensor,
         y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (gx, gp, gr) = self.backward(x, p, y, gy, true)?;
+        let (gx, gp, gr) = self.backward(x, y, gy, true)?;
         Ok((Some(gx), Some(gp), gr))
     }
 }

@@ -1,9 +1,9 @@
 //! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
 
-use super::{Affine, Statistics};
+use super::{Affine, Ran, Statistics};
 
 /// A value that is computed with in f64.
-pub(crate) trait Value: Copy {
+pub(crate) trait Value: Copy + Send + Sync {
     fn read(self) -> f64;
     fn write(x: f64) -> Self;
 }
@@ -58,13 +58,11 @@ pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, 
 /// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
 pub(crate) fn backward<T: Value>(
     (x, y, gy): (&[T], &[T], &[T]),
-    gamma: &[f64],
-    statistics: &Statistics,
-    eps: f64,
-    relu: bool,
+    ran: &Ran<'_>,
     gx: &mut [T],
     mut residual_gradient: Option<&mut [T]>,
 ) -> (Vec<f64>, Vec<f64>) {
+    let Ran { gamma, statistics, eps, relu, .. } = *ran;
     let channels = gamma.len();
     let rows = (x.len() / channels) as f64;
     let gated = |i: usize| if relu && y[i].read() <= 0.0 { 0.0 } else { gy[i].read() };

@@ -52,6 +52,12 @@ impl Default for Conv2dConfig {
 /// # Errors
 /// If the shapes do not go together, or the data type is neither f32 nor f64.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
+    let op = convolution(x, w, config)?;
+    x.contiguous()?.apply_op2(&w.contiguous()?, op)
+}
+
+/// The op that convolves tensors of these shapes.
+pub(crate) fn convolution(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Conv2d> {
     let (n, h, width, ci) = x.dims4()?;
     let (kh, kw, w_ci, co) = w.dims4()?;
     if ci != w_ci {
@@ -65,10 +71,11 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     }
     let geometry =
         Geometry { n, h, w: width, ci, co, kh, kw, stride: config.stride, padding: config.padding };
-    x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry, algorithm: config.algorithm })
+    Ok(Conv2d { geometry, algorithm: config.algorithm })
 }
 
-struct Conv2d {
+#[derive(Debug, Clone)]
+pub(crate) struct Conv2d {
     geometry: Geometry,
     algorithm: Algorithm,
 }
@@ -116,6 +123,50 @@ impl Conv2d {
         }
         gw
     }
+
+    /// The convolution of contiguous tensors.
+    pub(crate) fn apply(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        x.apply_op2(w, self.clone())
+    }
+
+    /// Gradients of the input and the weight, each if needed.
+    pub(crate) fn gradients(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        gy: &Tensor,
+        [need_gx, need_gw]: [bool; 2],
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gy = gy.contiguous()?;
+        let g = &self.geometry;
+        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
+        if x.dtype() == DType::F32 {
+            let gx = if need_gx {
+                Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??)
+            } else {
+                None
+            };
+            let gw = if need_gw {
+                Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??)
+            } else {
+                None
+            };
+            return Ok((gx.map(|v| tensor(v, x)).transpose()?, gw.map(|v| tensor(v, w)).transpose()?));
+        }
+        let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
+        let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
+        with_f64(&gy, |gy| {
+            if need_gx {
+                with_f64(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
+            }
+            if need_gw {
+                with_f64(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
+            }
+            Ok::<(), candle_core::Error>(())
+        })??;
+        let tensor = |values: Vec<f64>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
+        Ok((need_gx.then(|| tensor(gx, x)).transpose()?, need_gw.then(|| tensor(gw, w)).transpose()?))
+    }
 }
 
 impl CustomOp2 for Conv2d {
@@ -150,35 +201,6 @@ impl CustomOp2 for Conv2d {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (need_gx, need_gw) = (x.track_op(), w.track_op());
-        let gy = gy.contiguous()?;
-        let g = &self.geometry;
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-        if x.dtype() == DType::F32 {
-            let gx = if need_gx {
-                Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??)
-            } else {
-                None
-            };
-            let gw = if need_gw {
-                Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??)
-            } else {
-                None
-            };
-            return Ok((gx.map(|v| tensor(v, x)).transpose()?, gw.map(|v| tensor(v, w)).transpose()?));
-        }
-        let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
-        let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
-        with_f64(&gy, |gy| {
-            if need_gx {
-                with_f64(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
-            }
-            if need_gw {
-                with_f64(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
-            }
-            Ok::<(), candle_core::Error>(())
-        })??;
-        let tensor = |values: Vec<f64>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-        Ok((need_gx.then(|| tensor(gx, x)).transpose()?, need_gw.then(|| tensor(gw, w)).transpose()?))
+        self.gradients(x, w, gy, [x.track_op(), w.track_op()])
     }
 }

@@ -25,8 +25,21 @@ use std::cell::RefCell;
 const POINTS: usize = 36;
 /// Output pixels on a tile's side.
 const SIDE: usize = 4;
-/// Tiles transformed and multiplied together: their 36 planes must stay in the second-level cache.
-const TILES: usize = 48;
+
+/// Distance between two of the 36 planes of `values` values. One cache line more than they need: channel counts are powers of two,
+/// and at their own distance all 36 values of a tile would compete for one set of the first-level cache.
+const fn plane(values: usize) -> usize {
+    values + PANEL
+}
+
+/// Tiles transformed and multiplied together: so many that their 36 planes stay in half of a second-level cache of 1 MiB, in
+/// multiples of the register tile's rows, and few enough that `threads` threads share the work evenly.
+fn tiles_at_once(tiles: usize, ci: usize, co: usize, threads: usize) -> usize {
+    const ROWS: usize = 12;
+    let fitting = (1 << 19) / (POINTS * (ci + co) * size_of::<f32>()) / ROWS * ROWS;
+    let even = tiles.div_ceil(threads).next_multiple_of(ROWS);
+    fitting.max(2 * ROWS).min(even)
+}
 
 /// Whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
 pub(crate) fn fits(g: &Geometry) -> bool {
@@ -118,10 +131,10 @@ fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
     ]
 }
 
-/// Transformed input tiles `first..first + count` into `points[36][c / 16][capacity][16]`, at tile position `at` onwards.
+/// Transformed input tiles `first..first + count` into 36 planes `[c / 16][capacity][16]`, at tile position `at` onwards.
 ///
 /// # Safety
-/// `points` must hold `36 * c * capacity` values.
+/// `points` must hold `36 * plane(c * capacity)` values.
 #[inline(always)]
 unsafe fn transform_input<V: Vector>(
     x: &[f32],
@@ -132,7 +145,7 @@ unsafe fn transform_input<V: Vector>(
     capacity: usize,
     at: usize,
 ) {
-    let plane = capacity * map.c;
+    let plane = plane(capacity * map.c);
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
         for c in (0..map.c).step_by(V::LANES) {
@@ -163,7 +176,7 @@ unsafe fn transform_input<V: Vector>(
             let to = (c / PANEL * capacity + at + i) * PANEL + c % PANEL;
             for (a, row) in e.into_iter().enumerate() {
                 for (b, value) in input_points(row).into_iter().enumerate() {
-                    // SAFETY: 36 planes of `plane` values each.
+                    // SAFETY: 36 planes at this distance.
                     unsafe { value.store(points.add((a * 6 + b) * plane + to)) };
                 }
             }
@@ -185,7 +198,7 @@ unsafe fn transform_output_gradient<V: Vector>(
     capacity: usize,
     at: usize,
 ) {
-    let plane = capacity * map.c;
+    let plane = plane(capacity * map.c);
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
         for c in (0..map.c).step_by(V::LANES) {
@@ -219,7 +232,7 @@ unsafe fn transform_output_gradient<V: Vector>(
 /// Output tiles from their 36 sums.
 ///
 /// # Safety
-/// `sums` must hold `36 * c * capacity` values; no other task may write these tiles of `y`.
+/// `sums` must hold `36 * plane(c * capacity)` values; no other task may write these tiles of `y`.
 #[inline(always)]
 unsafe fn transform_output<V: Vector>(
     sums: *const f32,
@@ -229,14 +242,14 @@ unsafe fn transform_output<V: Vector>(
     capacity: usize,
     y: SharedMut,
 ) {
-    let plane = capacity * map.c;
+    let plane = plane(capacity * map.c);
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
         for c in (0..map.c).step_by(V::LANES) {
             let from = (c / PANEL * capacity + i) * PANEL + c % PANEL;
             let mut e = [[V::zero(); 6]; 4];
             for b in 0..6 {
-                // SAFETY: 36 planes of `plane` values each.
+                // SAFETY: 36 planes at this distance.
                 let column = output_pixels(std::array::from_fn(|a| unsafe {
                     V::load(sums.add((a * 6 + b) * plane + from))
                 }));
@@ -264,7 +277,7 @@ enum Turn {
     Backward,
 }
 
-/// The transformed kernel, `[36][outputs / 16][inputs][16]`.
+/// The transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
 fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
     struct Panel<'a> {
         /// `[9][inputs][16]` of one panel of outputs.
@@ -304,7 +317,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
         }
     }
     let (inputs, outputs) = if turn == Turn::Forward { (ci, co) } else { (co, ci) };
-    let mut points = uninitialised(POINTS * ci * co);
+    let mut points = uninitialised(POINTS * plane(ci * co));
     let out = SharedMut::new(&mut points);
     (0..outputs / PANEL).into_par_iter().for_each(|panel| {
         let mut taps = vec![0.0; 9 * inputs * PANEL];
@@ -319,7 +332,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
                 }
             }
         }
-        dispatch(Panel { taps: &taps, inputs, out, number: panel, plane: ci * co });
+        dispatch(Panel { taps: &taps, inputs, out, number: panel, plane: plane(ci * co) });
     });
     points
 }
@@ -348,6 +361,7 @@ struct Block<'a> {
     output: Map,
     first: usize,
     count: usize,
+    capacity: usize,
     y: SharedMut,
     scratch: &'a mut [f32],
 }
@@ -355,35 +369,37 @@ struct Block<'a> {
 impl Kernel for Block<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (ci, co) = (self.input.c, self.output.c);
-        let (points, sums) = self.scratch.split_at_mut(POINTS * TILES * ci);
-        // SAFETY: `points` and `sums` hold 36 planes of TILES tiles, `kernel` 36 planes of ci * co.
+        let (ci, co, capacity) = (self.input.c, self.output.c, self.capacity);
+        let (to_plane, from_plane) = (plane(capacity * ci), plane(capacity * co));
+        let (points, sums) = self.scratch.split_at_mut(POINTS * to_plane);
+        // SAFETY: `points` and `sums` hold 36 planes of `capacity` tiles, `kernel` 36 planes of ci * co.
         unsafe {
-            transform_input::<V>(self.x, self.input, self.first, self.count, points.as_mut_ptr(), TILES, 0);
+            transform_input::<V>(self.x, self.input, self.first, self.count, points.as_mut_ptr(), capacity, 0);
             for p in 0..POINTS {
                 panel_product::<V>(
                     self.count,
-                    TILES,
+                    capacity,
                     ci,
                     co / PANEL,
-                    points.as_ptr().add(p * TILES * ci),
-                    self.kernel.as_ptr().add(p * ci * co),
-                    sums.as_mut_ptr().add(p * TILES * co),
+                    points.as_ptr().add(p * to_plane),
+                    self.kernel.as_ptr().add(p * plane(ci * co)),
+                    sums.as_mut_ptr().add(p * from_plane),
                 );
             }
-            transform_output::<V>(sums.as_ptr(), self.output, self.first, self.count, TILES, self.y);
+            transform_output::<V>(sums.as_ptr(), self.output, self.first, self.count, capacity, self.y);
         }
     }
 }
 
 fn convolve(input: Map, output: Map, x: &[f32], kernel: &[f32], y: &mut [f32]) {
     let tiles = input.tiles();
+    let capacity = tiles_at_once(tiles, input.c, output.c, rayon::current_num_threads());
     let y = SharedMut::new(y);
-    (0..tiles.div_ceil(TILES)).into_par_iter().for_each(|block| {
-        let first = block * TILES;
-        let count = TILES.min(tiles - first);
-        with_scratch(POINTS * TILES * (input.c + output.c), |scratch| {
-            dispatch(Block { x, kernel, input, output, first, count, y, scratch });
+    (0..tiles.div_ceil(capacity)).into_par_iter().for_each(|block| {
+        let first = block * capacity;
+        let count = capacity.min(tiles - first);
+        with_scratch(POINTS * (plane(capacity * input.c) + plane(capacity * output.c)), |scratch| {
+            dispatch(Block { x, kernel, input, output, first, count, capacity, y, scratch });
         });
     });
 }
@@ -477,7 +493,7 @@ struct KernelGradient<'a> {
 impl Kernel for KernelGradient<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let plane = self.ci * self.co;
+        let plane = plane(self.ci * self.co);
         for i in 0..self.ci {
             for lane in (0..PANEL).step_by(V::LANES) {
                 let from = (self.panel * self.ci + i) * PANEL + lane;
@@ -511,9 +527,10 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let tiles = input.tiles();
     // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone, and so the sums do.
     let capacity = ((4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co))).max(64).min(tiles);
-    let mut points = uninitialised(POINTS * capacity * g.ci);
-    let mut gradient_points = uninitialised(POINTS * capacity * g.co);
-    let mut sums = vec![0.0; POINTS * g.ci * g.co];
+    let (of_points, of_gradients) = (plane(capacity * g.ci), plane(capacity * g.co));
+    let mut points = uninitialised(POINTS * of_points);
+    let mut gradient_points = uninitialised(POINTS * of_gradients);
+    let mut sums = vec![0.0; POINTS * plane(g.ci * g.co)];
     for chunk in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - chunk);
         let (to_points, to_gradients) = (SharedMut::new(&mut points), SharedMut::new(&mut gradient_points));
@@ -532,14 +549,14 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 gradient_points: to_gradients,
             });
         });
-        sums.par_chunks_mut(g.ci * g.co).enumerate().for_each(|(p, sums)| {
+        sums.par_chunks_mut(plane(g.ci * g.co)).enumerate().for_each(|(p, sums)| {
             dispatch(SumTiles {
                 tiles: count,
                 capacity,
                 ci: g.ci,
                 co: g.co,
-                points: &points[p * capacity * g.ci..][..capacity * g.ci],
-                gradient_points: &gradient_points[p * capacity * g.co..][..capacity * g.co],
+                points: &points[p * of_points..][..of_points],
+                gradient_points: &gradient_points[p * of_gradients..][..of_gradients],
                 sums: sums.as_mut_ptr(),
             });
         });

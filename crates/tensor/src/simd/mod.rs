@@ -47,6 +47,10 @@ pub(crate) trait Vector: Copy {
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Lane-wise larger of the two.
     fn max(self, b: Self) -> Self;
+    /// The sum of all lanes.
+    fn sum(self) -> f32;
+    /// The largest lane; NaN lanes may be passed over.
+    fn largest(self) -> f32;
     /// The lanes of `self` where `gate` is above zero, and zero elsewhere.
     fn where_positive(self, gate: Self) -> Self;
 }

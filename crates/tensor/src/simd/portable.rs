@@ -61,6 +61,15 @@ impl Vector for Lanes8 {
         self.zip(b, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
+    fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+    #[inline(always)]
     fn where_positive(self, gate: Self) -> Self {
         self.zip(gate, |x, g| if g > 0.0 { x } else { 0.0 })
     }

@@ -1,0 +1,118 @@
+//! The linear layer `y = x Wᵀ + b`, as a candle op with gradients.
+//!
+//! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of gy's rows.
+
+use crate::gemm::{self, Element};
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+
+/// `x Wᵀ + b` in f32 or f64, differentiable in all three.
+///
+/// # Errors
+/// If the shapes do not go together.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let op = Linear::new(x, weight, bias)?;
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    pub(crate) fn new(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let (rows, inputs) = x.dims2()?;
+        let (outputs, columns) = weight.dims2()?;
+        if columns != inputs || bias.dims() != [outputs] {
+            bail!("linear: input {:?}, weight {:?}, bias {:?}", x.shape(), weight.shape(), bias.shape())
+        }
+        Ok(Self { rows, inputs, outputs })
+    }
+
+    fn forward<T: Element + std::ops::AddAssign>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let mut y = vec![T::ZERO; self.rows * self.outputs];
+        gemm::nt(self.rows, self.outputs, self.inputs, x, weight, &mut y);
+        for row in y.chunks_exact_mut(self.outputs) {
+            for (y, b) in row.iter_mut().zip(bias) {
+                *y += *b;
+            }
+        }
+        y
+    }
+
+    fn backward<T: Element + std::ops::AddAssign>(&self, x: &[T], weight: &[T], gy: &[T]) -> [Vec<T>; 3] {
+        let Self { rows, inputs, outputs } = *self;
+        let (mut gx, mut gw) = (vec![T::ZERO; rows * inputs], vec![T::ZERO; outputs * inputs]);
+        gemm::nn(rows, inputs, outputs, gy, weight, &mut gx);
+        gemm::tn(outputs, inputs, rows, gy, x, &mut gw);
+        let mut gb = vec![T::ZERO; outputs];
+        for row in gy.chunks_exact(outputs) {
+            for (g, y) in gb.iter_mut().zip(row) {
+                *g += *y;
+            }
+        }
+        [gx, gw, gb]
+    }
+
+    /// Gradients of the input, the weight and the bias.
+    pub(crate) fn gradients(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let gy = gy.contiguous()?;
+        macro_rules! run {
+            ($with:ident) => {{
+                let [gx, gw, gb] =
+                    $with(x, |x| $with(weight, |w| $with(&gy, |gy| self.backward(x, w, gy))))???;
+                let device = x.device();
+                Ok((
+                    Tensor::from_vec(gx, x.shape(), device)?,
+                    Tensor::from_vec(gw, weight.shape(), device)?,
+                    Tensor::from_vec(gb, self.outputs, device)?,
+                ))
+            }};
+        }
+        if x.dtype() == DType::F32 { run!(with_f32) } else { run!(with_f64) }
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => {
+                CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(w, lw)?, slice_f32(b, lb)?))
+            }
+            _ => CpuStorage::F64(self.forward(slice_f64(x, lx)?, slice_f64(w, lw)?, slice_f64(b, lb)?)),
+        };
+        Ok((y, (self.rows, self.outputs).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _b: &Tensor,
+        _y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (gx, gw, gb) = self.gradients(x, w, gy)?;
+        Ok((Some(gx), Some(gw), Some(gb)))
+    }
+}

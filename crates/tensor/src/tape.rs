@@ -1,0 +1,266 @@
+//! A record of a network's forward pass, and the way back through it.
+//!
+//! candle differentiates any expression, and pays for that: each gradient starts as a tensor of zeros that the first
+//! contribution is added to in a new tensor, and every activation lives until the whole graph is dropped. A tape knows its few
+//! ops. It hands a gradient on as it is, adds in place where two meet, and lets go of each activation as soon as
+//! nothing behind it is needed. The ops are the candle ops of this crate, with the same kernels, and give the same gradients.
+//!
+//! A network runs on the tape; what comes out of it enters a loss made of candle's ops as variables ([`Tape::leaf`]); the loss's
+//! gradients there are sent back by [`Tape::backward`].
+
+use crate::batch_norm::{BatchNorm, normalize};
+use crate::conv2d::{Conv2d, convolution};
+use crate::l2_normalize::L2Normalize;
+use crate::linear::Linear;
+use crate::pool::Pool;
+use crate::storage::{slice_f32, slice_f64};
+use crate::{BatchNormConfig, Conv2dConfig, PoolConfig, Statistics};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use rayon::prelude::*;
+
+/// A tensor on its way through a tape.
+#[derive(Debug, Clone)]
+pub struct Value {
+    tensor: Tensor,
+    /// Its place among the tape's values; `None` if no gradient goes back to it.
+    id: Option<usize>,
+}
+
+impl Value {
+    /// A tensor that no gradient goes back to.
+    pub fn constant(tensor: Tensor) -> Self {
+        Self { tensor: tensor.detach(), id: None }
+    }
+
+    /// The tensor itself, outside of any of candle's graphs.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+/// Ops in the order in which they ran, with what their gradients need.
+#[derive(Debug, Default)]
+pub struct Tape {
+    steps: Vec<Step>,
+    values: usize,
+    leaves: Vec<(Var, usize)>,
+}
+
+#[derive(Debug)]
+struct Step {
+    op: Op,
+    output: usize,
+}
+
+enum Op {
+    Conv2d { op: Conv2d, x: Value, weight: Var },
+    BatchNorm { op: BatchNorm, x: Value, parameters: [Var; 2], residual: Option<Value>, y: Tensor },
+    Linear { op: Linear, x: Value, parameters: [Var; 2] },
+    One { op: Box<dyn CustomOp1 + Send + Sync>, x: Value, y: Tensor },
+}
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Conv2d { .. } => "conv2d",
+            Self::BatchNorm { .. } => "batch_norm",
+            Self::Linear { .. } => "linear",
+            Self::One { op, .. } => op.name(),
+        })
+    }
+}
+
+impl Tape {
+    fn push(&mut self, op: Op, y: Tensor) -> Value {
+        let output = self.values;
+        self.values += 1;
+        self.steps.push(Step { op, output });
+        Value { tensor: y, id: Some(output) }
+    }
+
+    /// As [`crate::conv2d`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn conv2d(&mut self, x: &Value, weight: &Var, config: Conv2dConfig) -> Result<Value> {
+        let op = convolution(&x.tensor, weight, config)?;
+        let y = op.apply(&x.tensor, &weight.as_detached_tensor())?;
+        Ok(self.push(Op::Conv2d { op, x: x.clone(), weight: weight.clone() }, y))
+    }
+
+    /// As [`crate::batch_norm`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn batch_norm(
+        &mut self,
+        x: &Value,
+        [gamma, beta]: [&Var; 2],
+        residual: Option<&Value>,
+        config: BatchNormConfig,
+    ) -> Result<(Value, Statistics)> {
+        let (op, y) = normalize(&x.tensor, gamma, beta, residual.map(Value::tensor), config)?;
+        let statistics = op.first_statistics().clone();
+        let parameters = [gamma.clone(), beta.clone()];
+        let op =
+            Op::BatchNorm { op, x: x.clone(), parameters, residual: residual.cloned(), y: y.clone() };
+        Ok((self.push(op, y), statistics))
+    }
+
+    /// As [`crate::linear`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn linear(&mut self, x: &Value, weight: &Var, bias: &Var) -> Result<Value> {
+        let op = Linear::new(&x.tensor, weight, bias)?;
+        let y = x.tensor.apply_op3(&weight.as_detached_tensor(), &bias.as_detached_tensor(), op.clone())?;
+        Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
+    }
+
+    /// As [`crate::avg_pool2d`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn avg_pool2d(&mut self, x: &Value, config: PoolConfig) -> Result<Value> {
+        self.one(x, Pool::average(&x.tensor, config)?)
+    }
+
+    /// As [`crate::l2_normalize`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn l2_normalize(&mut self, x: &Value) -> Result<Value> {
+        self.one(x, L2Normalize::new(&x.tensor)?)
+    }
+
+    /// The first axis stays, the others become one.
+    ///
+    /// # Errors
+    /// If the tensor has no axis.
+    pub fn flatten(&mut self, x: &Value) -> Result<Value> {
+        // A gradient is the same values in the same order: candle reshapes it where shapes are compared.
+        Ok(Value { tensor: x.tensor.flatten_from(1)?, id: x.id })
+    }
+
+    fn one(&mut self, x: &Value, op: impl CustomOp1 + Clone + Send + Sync + 'static) -> Result<Value> {
+        let y = x.tensor.apply_op1(op.clone())?;
+        Ok(self.push(Op::One { op: Box::new(op), x: x.clone(), y: y.clone() }, y))
+    }
+
+    /// The value as a variable for a loss; its gradient goes back through the tape.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn leaf(&mut self, value: &Value) -> Result<Tensor> {
+        let variable = Var::from_tensor(&value.tensor)?;
+        let tensor = variable.as_tensor().clone();
+        if let Some(id) = value.id {
+            self.leaves.push((variable, id));
+        }
+        Ok(tensor)
+    }
+
+    /// Sends the gradients of the leaves back and adds those of all parameters to `gradients`; the leaves' own are taken out.
+    ///
+    /// # Errors
+    /// If a gradient's shape is not its value's.
+    ///
+    /// # Panics
+    /// If a parameter was used by two ops: each op's gradient would have to be added up, which no network here needs.
+    pub fn backward(mut self, gradients: &mut GradStore) -> Result<()> {
+        let mut of: Vec<Option<Tensor>> = vec![None; self.values];
+        for (leaf, id) in &self.leaves {
+            if let Some(gradient) = gradients.remove(leaf) {
+                // A copy: the loss may hold the same tensor, and what follows adds in place.
+                add(&mut of[*id], gradient.copy()?)?;
+            }
+        }
+        while let Some(Step { op, output }) = self.steps.pop() {
+            let Some(gy) = of[output].take() else { continue };
+            let mut hand_back = |value: &Value, gradient: Option<Tensor>| match (value.id, gradient) {
+                (Some(id), Some(gradient)) => add(&mut of[id], gradient),
+                _ => Ok(()),
+            };
+            let mut parameter = |variable: &Var, gradient: Tensor| {
+                let before = gradients.insert(variable, gradient);
+                assert!(before.is_none(), "a parameter of shape {:?} was used twice", variable.shape());
+            };
+            match op {
+                Op::Conv2d { op, x, weight } => {
+                    let w = weight.as_detached_tensor();
+                    let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true])?;
+                    hand_back(&x, gx)?;
+                    if let Some(gw) = gw {
+                        parameter(&weight, gw);
+                    }
+                }
+                Op::BatchNorm { op, x, parameters: [gamma, beta], residual, y } => {
+                    let to_residual = residual.as_ref().is_some_and(|r| r.id.is_some());
+                    let back = op.gradients(&x.tensor, &y, &gy, to_residual)?;
+                    hand_back(&x, Some(back.x))?;
+                    if let Some(residual) = &residual {
+                        hand_back(residual, back.residual)?;
+                    }
+                    parameter(&gamma, back.gamma);
+                    parameter(&beta, back.beta);
+                }
+                Op::Linear { op, x, parameters: [weight, bias] } => {
+                    let (gx, gw, gb) = op.gradients(&x.tensor, &weight.as_detached_tensor(), &gy)?;
+                    hand_back(&x, Some(gx))?;
+                    parameter(&weight, gw);
+                    parameter(&bias, gb);
+                }
+                Op::One { op, x, y } => {
+                    let gx = op.bwd(&x.tensor, &y, &gy.reshape(y.shape())?)?;
+                    hand_back(&x, gx)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds a gradient to what has arrived before it.
+fn add(to: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    match to {
+        None => *to = Some(gradient),
+        Some(sum) => sum.inplace_op2(&gradient.contiguous()?, &AddInto)?,
+    }
+    Ok(())
+}
+
+/// `a += b`.
+struct AddInto;
+
+/// Values that one task adds.
+const BLOCK: usize = 1 << 14;
+
+impl InplaceOp2 for AddInto {
+    fn name(&self) -> &'static str {
+        "add_into"
+    }
+
+    fn cpu_fwd(&self, to: &mut CpuStorage, lt: &Layout, from: &CpuStorage, lf: &Layout) -> Result<()> {
+        let Some((start, end)) = lt.contiguous_offsets() else { bail!("a sum of gradients is not contiguous") };
+        macro_rules! run {
+            ($to:expr, $from:expr) => {{
+                let to = &mut $to[start..end];
+                if to.len() != $from.len() {
+                    bail!("gradients of {} and {} values meet in one place", to.len(), $from.len())
+                }
+                to.par_chunks_mut(BLOCK).zip($from.par_chunks(BLOCK)).for_each(|(to, from)| {
+                    for (t, f) in to.iter_mut().zip(from) {
+                        *t += f;
+                    }
+                });
+            }};
+        }
+        match to {
+            CpuStorage::F32(to) => run!(to, slice_f32(from, lf)?),
+            CpuStorage::F64(to) => run!(to, slice_f64(from, lf)?),
+            _ => bail!("gradients must be f32 or f64"),
+        }
+        Ok(())
+    }
+}
