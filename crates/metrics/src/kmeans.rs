@@ -12,6 +12,7 @@
 use crate::{MetricError, Rows};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gemm;
+use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
 use rayon::prelude::*;
 
 /// How a start is made.
@@ -106,14 +107,20 @@ impl KMeans {
     }
 }
 
-/// Points per block of products, and centroids.
-const POINT_BLOCK: usize = 256;
-const CENTROID_BLOCK: usize = 1024;
+/// Points and centroids taken together, which stay in a second-level cache of 1 MiB with their products.
+const POINT_BLOCK: usize = 192;
+const CENTROID_BLOCK: usize = 512;
 
 /// The nearest of `centroids` (k, d) to each point, the first of equals, and the sum of squared distances to them.
+///
+/// `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest has the largest bracket; that is one inner product, of (x, 1) with (2 c, -|c|²).
 fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     let dim = points.dim;
-    let squares: Vec<f32> = centroids.chunks(dim).map(|c| squared_length(c) as f32).collect();
+    let packed = PackedRows::new(centroids.len() / dim, dim + 1, |row, to| {
+        let centroid = &centroids[row * dim..][..dim];
+        to.iter_mut().zip(centroid).for_each(|(to, c)| *to = 2.0 * c);
+        to[dim] = -squared_length(centroid) as f32;
+    });
     let mut assignments = vec![0; points.len()];
     let mut distances = vec![0.0; points.len()];
     assignments
@@ -121,17 +128,20 @@ fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
         .zip(distances.par_chunks_mut(POINT_BLOCK))
         .zip(points.values.par_chunks(POINT_BLOCK * dim))
         .for_each(|((assignments, distances), block)| {
-            let mut nearest = vec![f32::INFINITY; assignments.len()];
-            let mut products = vec![0.0; assignments.len() * CENTROID_BLOCK.min(squares.len())];
-            for (number, (tile, squares)) in
-                centroids.chunks(CENTROID_BLOCK * dim).zip(squares.chunks(CENTROID_BLOCK)).enumerate()
-            {
-                let products = &mut products[..assignments.len() * squares.len()];
-                gemm::nt(assignments.len(), squares.len(), dim, block, tile, products);
-                for (row, products) in products.chunks(squares.len()).enumerate() {
-                    if let Some((at, value)) = lower_than(nearest[row], products, squares) {
-                        nearest[row] = value;
-                        assignments[row] = (number * CENTROID_BLOCK + at) as u32;
+            let extended: Vec<f32> =
+                block.chunks(dim).flat_map(|x| x.iter().copied().chain(std::iter::once(1.0))).collect();
+            let mut best = vec![f32::NEG_INFINITY; assignments.len()];
+            let mut products = vec![0.0; assignments.len() * CENTROID_BLOCK];
+            for start in (0..packed.len()).step_by(CENTROID_BLOCK) {
+                let range = start..(start + CENTROID_BLOCK).min(packed.len());
+                let width = PackedRows::width(&range);
+                let products = &mut products[..assignments.len() * width];
+                packed.products(&extended, range.clone(), products);
+                for ((products, best), assignment) in
+                    products.chunks(width).zip(&mut best).zip(&mut *assignments)
+                {
+                    if let Some(at) = first_largest_above(best, &products[..range.len()]) {
+                        *assignment = (start + at) as u32;
                     }
                 }
             }
@@ -143,19 +153,19 @@ fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     (assignments, distances.iter().sum())
 }
 
-/// The first least `square - 2 product` below `bound`, and where.
-fn lower_than(bound: f32, products: &[f32], squares: &[f32]) -> Option<(usize, f32)> {
-    // Least of a group first, which compiles to vector instructions; the place is looked up only where it is lower.
-    const GROUP: usize = 16;
-    let mut best = bound;
+/// Raises `best` to the largest of `values`, if one is greater, and says where the first such is.
+fn first_largest_above(best: &mut f32, values: &[f32]) -> Option<usize> {
     let mut found = None;
-    for (group, (products, squares)) in products.chunks(GROUP).zip(squares.chunks(GROUP)).enumerate() {
-        let values = || products.iter().zip(squares).map(|(p, s)| s - 2.0 * p);
-        let least = values().fold(f32::INFINITY, |a, b| if b < a { b } else { a });
-        if least < best {
-            best = least;
-            found = values().position(|v| v <= least).map(|at| (group * GROUP + at, least));
+    let mut group = group_above(values, 0, *best);
+    while group < values.len() {
+        let end = (group + GROUP).min(values.len());
+        for (offset, &value) in values[group..end].iter().enumerate() {
+            if value > *best {
+                *best = value;
+                found = Some(group + offset);
+            }
         }
+        group = group_above(values, end, *best);
     }
     found
 }

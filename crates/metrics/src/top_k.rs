@@ -7,12 +7,12 @@
 //! the k-th best so far enter it, and a selection cuts it back to k when it is full. So a similarity costs one comparison,
 //! and n x m is never held.
 //!
-//! The result does not depend on threads or blocks: blocks are padded with zeros to one fixed shape, so every inner product
-//! is summed by the same kernel in the same order wherever its rows lie.
+//! The result does not depend on threads or blocks: every inner product is one sum in the same order wherever its rows lie.
 
 use crate::{MetricError, Rows};
-use invaspread_tensor::gemm;
+use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The k nearest gallery rows of each query.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,11 +44,11 @@ impl Neighbors {
 /// # Panics
 /// If the dimensions differ, the gallery has 2^32 rows or more, or `exclude_self` is asked of sets of different sizes.
 pub fn top_k(queries: Rows, gallery: Rows, k: usize, exclude_self: bool) -> Result<Neighbors, MetricError> {
-    search(queries, gallery, k, exclude_self, Blocks { queries: 128, gallery: 1024 })
+    search(queries, gallery, k, exclude_self, Blocks { queries: 192, gallery: 512 })
 }
 
-/// Rows per matrix product: more than 256 products and one side above 64, below which `gemm` takes kernels that sum in another
-/// order.
+/// Rows taken together: 192 queries with 512 of the gallery stay in a second-level cache of 1 MiB with their products. The gallery's
+/// number is a multiple of [`PackedRows::PANEL`].
 #[derive(Debug, Clone, Copy)]
 struct Blocks {
     queries: usize,
@@ -74,22 +74,15 @@ fn search(
     if indices.is_empty() {
         return Ok(Neighbors { k, indices, similarities });
     }
-    let last_gallery_block = padded(gallery, gallery.len() / blocks.gallery, blocks.gallery);
+    let packed = PackedRows::new(gallery.len(), gallery.dim, |row, to| to.copy_from_slice(gallery.row(row)));
     indices
         .par_chunks_mut(blocks.queries * k)
         .zip(similarities.par_chunks_mut(blocks.queries * k))
         .enumerate()
         .try_for_each(|(block, (indices, similarities))| {
             let first = block * blocks.queries;
-            let candidates = block_candidates(
-                queries,
-                gallery,
-                &last_gallery_block,
-                (block, indices.len() / k),
-                k,
-                exclude_self,
-                blocks,
-            );
+            let numbers = first..first + indices.len() / k;
+            let candidates = candidates_of(queries, numbers, &packed, k, exclude_self, blocks.gallery);
             for (row, candidates) in candidates.into_iter().enumerate() {
                 let range = row * k..(row + 1) * k;
                 candidates
@@ -101,40 +94,30 @@ fn search(
     Ok(Neighbors { k, indices, similarities })
 }
 
-/// The candidates of the `count` queries of block `block` after the whole gallery has passed by.
-fn block_candidates(
+/// The candidates of the queries numbered `numbers` after the whole gallery has passed by.
+fn candidates_of(
     queries: Rows,
-    gallery: Rows,
-    last_gallery_block: &[f32],
-    (block, count): (usize, usize),
+    numbers: Range<usize>,
+    gallery: &PackedRows,
     k: usize,
     exclude_self: bool,
-    blocks: Blocks,
+    at_once: usize,
 ) -> Vec<Candidates> {
-    let query_block = padded(queries, block, blocks.queries);
-    let mut candidates: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
-    let mut products = vec![0.0; blocks.queries * blocks.gallery];
-    for start in (0..gallery.len()).step_by(blocks.gallery) {
-        let end = (start + blocks.gallery).min(gallery.len());
-        let gallery_block =
-            if end - start == blocks.gallery { gallery.slice(start..end) } else { last_gallery_block };
-        gemm::nt(blocks.queries, blocks.gallery, queries.dim, &query_block, gallery_block, &mut products);
-        for (row, candidates) in candidates.iter_mut().enumerate() {
-            let itself = if exclude_self { block * blocks.queries + row } else { usize::MAX };
-            let products = &products[row * blocks.gallery..][..end - start];
-            candidates.offer(products, start, itself);
+    let mut candidates: Vec<Candidates> = numbers.clone().map(|_| Candidates::new(k)).collect();
+    let mut products = vec![0.0; numbers.len() * at_once];
+    for start in (0..gallery.len()).step_by(at_once) {
+        let range = start..(start + at_once).min(gallery.len());
+        let width = PackedRows::width(&range);
+        let products = &mut products[..numbers.len() * width];
+        gallery.products(queries.slice(numbers.clone()), range.clone(), products);
+        for ((row, candidates), products) in
+            numbers.clone().zip(&mut candidates).zip(products.chunks_exact(width))
+        {
+            let itself = if exclude_self { row } else { usize::MAX };
+            candidates.offer(&products[..range.len()], start, itself);
         }
     }
     candidates
-}
-
-/// Block number `block` of `size` rows, filled up with zeros; what lies past the end is zeros altogether.
-fn padded(rows: Rows, block: usize, size: usize) -> Vec<f32> {
-    let start = (block * size).min(rows.len());
-    let end = (start + size).min(rows.len());
-    let mut values = vec![0.0; size * rows.dim];
-    values[..(end - start) * rows.dim].copy_from_slice(rows.slice(start..end));
-    values
 }
 
 /// The best of what one query has seen, a few times k of them.
@@ -155,15 +138,12 @@ impl Candidates {
 
     /// Takes in the similarities of gallery rows `start..`, except that of row `itself`.
     fn offer(&mut self, similarities: &[f32], start: usize, itself: usize) {
-        // Once the floor has settled nearly every group fails this one vector comparison.
-        const GROUP: usize = 32;
-        for (group, values) in similarities.chunks(GROUP).enumerate() {
-            let floor = self.floor;
-            if values.iter().map(|&s| u32::from(s > floor)).sum::<u32>() == 0 {
-                continue;
-            }
-            for (offset, &similarity) in values.iter().enumerate() {
-                let index = start + group * GROUP + offset;
+        // Once the floor has settled nearly every group is passed over by one vector comparison.
+        let mut group = group_above(similarities, 0, self.floor);
+        while group < similarities.len() {
+            let end = (group + GROUP).min(similarities.len());
+            for (offset, &similarity) in similarities[group..end].iter().enumerate() {
+                let index = start + group + offset;
                 if similarity > self.floor && index != itself {
                     self.keys.push(key(similarity, index as u32));
                     if self.keys.len() == self.capacity {
@@ -171,6 +151,7 @@ impl Candidates {
                     }
                 }
             }
+            group = group_above(similarities, end, self.floor);
         }
     }
 
@@ -249,7 +230,7 @@ mod tests {
             let other = integers(n * dim, range, seed ^ 1);
             let gallery = Rows::new(&gallery, dim);
             let queries = if itself { gallery } else { Rows::new(&other, dim) };
-            let blocks = Blocks { queries: 7, gallery: 65 };
+            let blocks = Blocks { queries: 7, gallery: 64 };
             let got = search(queries, gallery, k, itself, blocks).unwrap();
             let (indices, similarities) = plain(queries, gallery, k, itself);
             prop_assert_eq!(got.k, k.min(m - usize::from(itself)));
@@ -273,7 +254,7 @@ mod tests {
             let values: Vec<f32> = (0..700 * dim).map(|_| stream.normal() as f32).collect();
             let rows = Rows::new(&values, dim);
             let want = top_k(rows, rows, 50, true).unwrap();
-            for blocks in [(4, 65), (66, 4), (33, 100), (512, 4096)] {
+            for blocks in [(4, 64), (66, 16), (33, 112), (512, 4096)] {
                 for threads in [1, 3] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     let blocks = Blocks { queries: blocks.0, gallery: blocks.1 };

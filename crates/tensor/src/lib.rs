@@ -9,6 +9,7 @@ mod conv2d;
 pub mod gemm;
 pub mod gradient_check;
 pub mod initialise;
+pub mod inner_products;
 mod l2_normalize;
 mod linear;
 mod memory;

@@ -19,6 +19,7 @@ use crate::memory::uninitialised;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use geometry::Geometry;
+pub(crate) use tiles::{Indirect, PANEL, indirect_product};
 
 /// Which algorithms a convolution may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

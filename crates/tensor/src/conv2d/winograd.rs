@@ -131,44 +131,61 @@ fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
     ]
 }
 
+/// A batch of maps to read tiles from.
+#[derive(Clone, Copy)]
+struct Pixels<'a> {
+    values: &'a [f32],
+    map: Map,
+    /// As many zeros as the map has channels: what lies outside reads these.
+    zeros: &'a [f32],
+}
+
+impl Pixels<'_> {
+    /// Where the pixels of the `SIDE` x `SIDE` window at row `y0` and column `x0` of an image lie; either may be -1.
+    #[inline(always)]
+    fn window<const SIDE: usize>(&self, image: usize, y0: usize, x0: usize) -> [[*const f32; SIDE]; SIDE] {
+        let Map { h, w, c, .. } = self.map;
+        let mut window = [[self.zeros.as_ptr(); SIDE]; SIDE];
+        for (a, row) in window.iter_mut().enumerate() {
+            let y = y0.wrapping_add(a);
+            if y >= h {
+                continue;
+            }
+            let start = (image * h + y) * w;
+            for (b, pixel) in row.iter_mut().enumerate() {
+                let x = x0.wrapping_add(b);
+                if x < w {
+                    *pixel = self.values[(start + x) * c..].as_ptr();
+                }
+            }
+        }
+        window
+    }
+}
+
 /// Transformed input tiles `first..first + count` into 36 planes `[c / 16][capacity][16]`, at tile position `at` onwards.
 ///
 /// # Safety
 /// `points` must hold `36 * plane(c * capacity)` values.
 #[inline(always)]
 unsafe fn transform_input<V: Vector>(
-    x: &[f32],
-    map: Map,
+    x: Pixels<'_>,
     first: usize,
     count: usize,
     points: *mut f32,
     capacity: usize,
     at: usize,
 ) {
-    let plane = plane(capacity * map.c);
+    let plane = plane(capacity * x.map.c);
     for i in 0..count {
-        let (image, y0, x0) = map.corner(first + i);
-        for c in (0..map.c).step_by(V::LANES) {
-            let mut d = [[V::zero(); 6]; 6];
-            for (a, row) in d.iter_mut().enumerate() {
-                // The tile starts one pixel above and left of its outputs: padding 1.
-                let y = (y0 + a).wrapping_sub(1);
-                if y >= map.h {
-                    continue;
-                }
-                for (b, value) in row.iter_mut().enumerate() {
-                    let column = (x0 + b).wrapping_sub(1);
-                    if column < map.w {
-                        let offset = ((image * map.h + y) * map.w + column) * map.c + c;
-                        debug_assert!(offset + V::LANES <= x.len());
-                        // SAFETY: row, column and channel lie inside the map.
-                        *value = unsafe { V::load(x.as_ptr().add(offset)) };
-                    }
-                }
-            }
+        let (image, y0, x0) = x.map.corner(first + i);
+        // The tile starts one pixel above and left of its outputs: padding 1.
+        let window = x.window::<6>(image, y0.wrapping_sub(1), x0.wrapping_sub(1));
+        for c in (0..x.map.c).step_by(V::LANES) {
             let mut e = [[V::zero(); 6]; 6];
             for b in 0..6 {
-                let column = input_points([d[0][b], d[1][b], d[2][b], d[3][b], d[4][b], d[5][b]]);
+                // SAFETY: each pixel, and the zeros, have `map.c` channels, and c + LANES does not exceed them.
+                let column = input_points(std::array::from_fn(|a| unsafe { V::load(window[a][b].add(c)) }));
                 for a in 0..6 {
                     e[a][b] = column[a];
                 }
@@ -190,30 +207,23 @@ unsafe fn transform_input<V: Vector>(
 /// As [`transform_input`].
 #[inline(always)]
 unsafe fn transform_output_gradient<V: Vector>(
-    gy: &[f32],
-    map: Map,
+    gy: Pixels<'_>,
     first: usize,
     count: usize,
     points: *mut f32,
     capacity: usize,
     at: usize,
 ) {
-    let plane = plane(capacity * map.c);
+    let plane = plane(capacity * gy.map.c);
     for i in 0..count {
-        let (image, y0, x0) = map.corner(first + i);
-        for c in (0..map.c).step_by(V::LANES) {
-            let mut d = [[V::zero(); 4]; 4];
-            for (a, row) in d.iter_mut().enumerate().take(map.h - y0) {
-                for (b, value) in row.iter_mut().enumerate().take(map.w - x0) {
-                    let offset = ((image * map.h + y0 + a) * map.w + x0 + b) * map.c + c;
-                    debug_assert!(offset + V::LANES <= gy.len());
-                    // SAFETY: row, column and channel lie inside the map.
-                    *value = unsafe { V::load(gy.as_ptr().add(offset)) };
-                }
-            }
+        let (image, y0, x0) = gy.map.corner(first + i);
+        let window = gy.window::<SIDE>(image, y0, x0);
+        for c in (0..gy.map.c).step_by(V::LANES) {
             let mut e = [[V::zero(); 4]; 6];
             for b in 0..4 {
-                let column = gradient_points([d[0][b], d[1][b], d[2][b], d[3][b]]);
+                // SAFETY: as above.
+                let column =
+                    gradient_points(std::array::from_fn(|a| unsafe { V::load(window[a][b].add(c)) }));
                 for a in 0..6 {
                     e[a][b] = column[a];
                 }
@@ -280,8 +290,9 @@ enum Turn {
 /// The transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
 fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
     struct Panel<'a> {
-        /// `[9][inputs][16]` of one panel of outputs.
+        /// Of tap t and input i, the 16 outputs at `(t * inputs + i) * distance`.
         taps: &'a [f32],
+        distance: usize,
         inputs: usize,
         out: SharedMut,
         number: usize,
@@ -295,7 +306,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
                     let mut columns = [[V::zero(); 3]; 6];
                     for x in 0..3 {
                         let column = kernel_points(std::array::from_fn(|y| {
-                            let offset = ((y * 3 + x) * self.inputs + i) * PANEL + lane;
+                            let offset = ((y * 3 + x) * self.inputs + i) * self.distance + lane;
                             debug_assert!(offset + V::LANES <= self.taps.len());
                             // SAFETY: inside the nine taps of this panel.
                             unsafe { V::load(self.taps.as_ptr().add(offset)) }
@@ -318,21 +329,23 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
     }
     let (inputs, outputs) = if turn == Turn::Forward { (ci, co) } else { (co, ci) };
     let mut points = uninitialised(POINTS * plane(ci * co));
-    let out = SharedMut::new(&mut points);
-    (0..outputs / PANEL).into_par_iter().for_each(|panel| {
-        let mut taps = vec![0.0; 9 * inputs * PANEL];
+    let (out, plane) = (SharedMut::new(&mut points), plane(ci * co));
+    (0..outputs / PANEL).into_par_iter().for_each(|number| {
+        let panel = |taps, distance| Panel { taps, distance, inputs, out, number, plane };
+        if turn == Turn::Forward {
+            return dispatch(panel(&w[number * PANEL..], co));
+        }
+        let mut taps = uninitialised(9 * inputs * PANEL);
         for (t, taps) in taps.chunks_exact_mut(inputs * PANEL).enumerate() {
-            for i in 0..inputs {
-                for l in 0..PANEL {
-                    let o = panel * PANEL + l;
-                    taps[i * PANEL + l] = match turn {
-                        Turn::Forward => w[(t * ci + i) * co + o],
-                        Turn::Backward => w[((8 - t) * ci + o) * co + i],
-                    };
+            let rows: [&[f32]; PANEL] =
+                std::array::from_fn(|l| &w[((8 - t) * ci + number * PANEL + l) * co..][..co]);
+            for (i, to) in taps.chunks_exact_mut(PANEL).enumerate() {
+                for (to, row) in to.iter_mut().zip(rows) {
+                    *to = row[i];
                 }
             }
         }
-        dispatch(Panel { taps: &taps, inputs, out, number: panel, plane: plane(ci * co) });
+        dispatch(panel(&taps, PANEL));
     });
     points
 }
@@ -355,9 +368,8 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
 }
 
 struct Block<'a> {
-    x: &'a [f32],
+    x: Pixels<'a>,
     kernel: &'a [f32],
-    input: Map,
     output: Map,
     first: usize,
     count: usize,
@@ -369,12 +381,12 @@ struct Block<'a> {
 impl Kernel for Block<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (ci, co, capacity) = (self.input.c, self.output.c, self.capacity);
+        let (ci, co, capacity) = (self.x.map.c, self.output.c, self.capacity);
         let (to_plane, from_plane) = (plane(capacity * ci), plane(capacity * co));
         let (points, sums) = self.scratch.split_at_mut(POINTS * to_plane);
         // SAFETY: `points` and `sums` hold 36 planes of `capacity` tiles, `kernel` 36 planes of ci * co.
         unsafe {
-            transform_input::<V>(self.x, self.input, self.first, self.count, points.as_mut_ptr(), capacity, 0);
+            transform_input::<V>(self.x, self.first, self.count, points.as_mut_ptr(), capacity, 0);
             for p in 0..POINTS {
                 panel_product::<V>(
                     self.count,
@@ -394,12 +406,14 @@ impl Kernel for Block<'_> {
 fn convolve(input: Map, output: Map, x: &[f32], kernel: &[f32], y: &mut [f32]) {
     let tiles = input.tiles();
     let capacity = tiles_at_once(tiles, input.c, output.c, rayon::current_num_threads());
+    let zeros = vec![0.0; input.c];
+    let x = Pixels { values: x, map: input, zeros: &zeros };
     let y = SharedMut::new(y);
     (0..tiles.div_ceil(capacity)).into_par_iter().for_each(|block| {
         let first = block * capacity;
         let count = capacity.min(tiles - first);
         with_scratch(POINTS * (plane(capacity * input.c) + plane(capacity * output.c)), |scratch| {
-            dispatch(Block { x, kernel, input, output, first, count, capacity, y, scratch });
+            dispatch(Block { x, kernel, output, first, count, capacity, y, scratch });
         });
     });
 }
@@ -422,10 +436,8 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
 }
 
 struct TransformBoth<'a> {
-    x: &'a [f32],
-    gy: &'a [f32],
-    input: Map,
-    output: Map,
+    x: Pixels<'a>,
+    gy: Pixels<'a>,
     first: usize,
     count: usize,
     at: usize,
@@ -440,16 +452,8 @@ impl Kernel for TransformBoth<'_> {
         // SAFETY: both buffers hold 36 planes of `capacity` tiles; tasks write disjoint tiles.
         unsafe {
             let (points, gradients) = (self.points.at(0), self.gradient_points.at(0));
-            transform_input::<V>(self.x, self.input, self.first, self.count, points, self.capacity, self.at);
-            transform_output_gradient::<V>(
-                self.gy,
-                self.output,
-                self.first,
-                self.count,
-                gradients,
-                self.capacity,
-                self.at,
-            );
+            transform_input::<V>(self.x, self.first, self.count, points, self.capacity, self.at);
+            transform_output_gradient::<V>(self.gy, self.first, self.count, gradients, self.capacity, self.at);
         }
     }
 }
@@ -525,6 +529,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     const TASK: usize = 16;
     let (input, output) = maps(g);
     let tiles = input.tiles();
+    let zeros = vec![0.0; g.ci.max(g.co)];
+    let (x, gy) =
+        (Pixels { values: x, map: input, zeros: &zeros }, Pixels { values: gy, map: output, zeros: &zeros });
     // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone, and so the sums do.
     let capacity = ((4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co))).max(64).min(tiles);
     let (of_points, of_gradients) = (plane(capacity * g.ci), plane(capacity * g.co));
@@ -539,8 +546,6 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
             dispatch(TransformBoth {
                 x,
                 gy,
-                input,
-                output,
                 first: chunk + at,
                 count: TASK.min(count - at),
                 at,

@@ -49,8 +49,8 @@ pub(crate) trait Vector: Copy {
     fn max(self, b: Self) -> Self;
     /// The sum of all lanes.
     fn sum(self) -> f32;
-    /// The largest lane; NaN lanes may be passed over.
-    fn largest(self) -> f32;
+    /// Whether a lane is greater than that of `floor`.
+    fn any_above(self, floor: Self) -> bool;
     /// The lanes of `self` where `gate` is above zero, and zero elsewhere.
     fn where_positive(self, gate: Self) -> Self;
 }

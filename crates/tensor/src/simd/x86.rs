@@ -3,9 +3,9 @@
 use super::{Kernel, Vector};
 use std::arch::x86_64::{
     __m256, __m512, _CMP_GT_OQ, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _mm256_loadu_ps, _mm256_max_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
     _mm256_sub_ps, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 /// Runs `kernel` compiled with AVX-512F.
@@ -79,8 +79,8 @@ impl Vector for Zmm {
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
     #[inline(always)]
-    fn largest(self) -> f32 {
-        unsafe { _mm512_reduce_max_ps(self.0) }
+    fn any_above(self, floor: Self) -> bool {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, floor.0) != 0 }
     }
     #[inline(always)]
     fn where_positive(self, gate: Self) -> Self {
@@ -136,10 +136,8 @@ impl Vector for Ymm {
         ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
     #[inline(always)]
-    fn largest(self) -> f32 {
-        let mut lanes = [0.0; 8];
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    fn any_above(self, floor: Self) -> bool {
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, floor.0)) != 0 }
     }
     #[inline(always)]
     fn where_positive(self, gate: Self) -> Self {

@@ -1,0 +1,193 @@
+//! Inner products of rows with packed rows, and the search for large ones: what nearest neighbours and k-means are made of.
+//!
+//! `p_ij = q_i · g_j` for a block of queries q and a range of the gallery g. The gallery is packed once into panels of 16 rows, `[dim][16]`,
+//! so that a register tile reads one contiguous panel. Every product is one sum over the dimension in order, whatever the blocks and
+//! the threads: the same pair of rows gives the same bits wherever it is computed.
+
+#![expect(unsafe_code, reason = "the register tiles walk raw pointers over buffers sized here")]
+
+use crate::conv2d::{Indirect, PANEL, indirect_product};
+use crate::memory::uninitialised;
+use crate::simd::{Kernel, Vector, dispatch};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows in panels, ready to be multiplied with.
+#[derive(Debug)]
+pub struct PackedRows {
+    panels: Vec<f32>,
+    rows: usize,
+    dim: usize,
+}
+
+impl PackedRows {
+    /// Rows per panel: ranges of rows start and end on a multiple of it, or end at the last row.
+    pub const PANEL: usize = PANEL;
+
+    /// Packs `rows` rows of `dim` values; `fill(row, to)` writes one.
+    ///
+    /// # Panics
+    /// If `dim` is zero.
+    pub fn new(rows: usize, dim: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+        assert!(dim > 0, "rows of no values");
+        let mut panels = uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
+        panels.par_chunks_mut(dim * PANEL).enumerate().for_each(|(number, panel)| {
+            let mut row = vec![0.0; dim];
+            for lane in 0..PANEL {
+                let from = number * PANEL + lane;
+                if from < rows {
+                    fill(from, &mut row);
+                } else {
+                    row.fill(0.0);
+                }
+                for (to, value) in panel[lane..].iter_mut().step_by(PANEL).zip(&row) {
+                    *to = *value;
+                }
+            }
+        });
+        Self { panels, rows, dim }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Number of products that [`PackedRows::products`] writes for each query: `range` rounded up to whole panels.
+    pub fn width(range: &Range<usize>) -> usize {
+        range.len().next_multiple_of(PANEL)
+    }
+
+    /// `out[i][j] = queries[i] · row[range.start + j]`, with [`PackedRows::width`] products a row; those past the last row are 0.
+    /// On the calling thread alone.
+    ///
+    /// # Panics
+    /// If `range` does not start on a panel or leaves the rows, or `queries` and `out` are not of these shapes.
+    pub fn products(&self, queries: &[f32], range: Range<usize>, out: &mut [f32]) {
+        let (width, count) = (Self::width(&range), queries.len() / self.dim);
+        assert!(range.start.is_multiple_of(PANEL) && range.end <= self.rows, "{range:?} of {} rows", self.rows);
+        assert_eq!((queries.len(), out.len()), (count * self.dim, count * width), "queries and products");
+        let pointers: Vec<*const f32> = queries.chunks_exact(self.dim).map(<[f32]>::as_ptr).collect();
+        let targets: Vec<*mut f32> = out.chunks_exact_mut(width.max(1)).map(<[f32]>::as_mut_ptr).collect();
+        dispatch(Products {
+            left: Indirect { pointers: pointers.as_ptr(), pointer_stride: 0, taps: 1, depth: self.dim },
+            rows: targets.len(),
+            panels: &self.panels[range.start * self.dim..][..width * self.dim],
+            count: width / PANEL,
+            out: &targets,
+        });
+    }
+}
+
+struct Products<'a> {
+    left: Indirect,
+    rows: usize,
+    panels: &'a [f32],
+    count: usize,
+    out: &'a [*mut f32],
+}
+
+impl Kernel for Products<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: `products` made one pointer to `depth` values and one to `count` panels of output for each row.
+        unsafe {
+            indirect_product::<V>(self.rows, self.count, self.left, self.panels.as_ptr(), self.out.as_ptr());
+        }
+    }
+}
+
+/// Values that [`group_above`] compares together.
+pub const GROUP: usize = 32;
+
+/// Start of the first group of [`GROUP`] values, from the group at `from` on, in which one is greater than `floor`; the length of
+/// `values` if there is none. The last group may be shorter.
+pub fn group_above(values: &[f32], from: usize, floor: f32) -> usize {
+    let mut found = values.len();
+    dispatch(GroupAbove { values, from, floor, found: &mut found });
+    found
+}
+
+struct GroupAbove<'a> {
+    values: &'a [f32],
+    from: usize,
+    floor: f32,
+    found: &'a mut usize,
+}
+
+impl Kernel for GroupAbove<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let floor = V::splat(self.floor);
+        let whole = self.values.len() / GROUP * GROUP;
+        let mut at = self.from;
+        while at < whole {
+            // SAFETY: a whole group starts at `at`.
+            let largest = unsafe {
+                let first = self.values.as_ptr().add(at);
+                let mut largest = V::load(first);
+                let mut lane = V::LANES;
+                while lane < GROUP {
+                    largest = largest.max(V::load(first.add(lane)));
+                    lane += V::LANES;
+                }
+                largest
+            };
+            if largest.any_above(floor) {
+                *self.found = at;
+                return;
+            }
+            at += GROUP;
+        }
+        if at < self.values.len() && self.values[at..].iter().any(|v| *v > self.floor) {
+            *self.found = at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GROUP, PackedRows, group_above};
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn products_are_inner_products(
+            rows in 1usize..80, queries in 0usize..40, dim in 1usize..40, start in 0usize..5, len in 0usize..80, seed: u64,
+        ) {
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| stream.normal() as f32).collect() };
+            let (gallery, queries) = (draw(rows * dim), draw(queries * dim));
+            let packed = PackedRows::new(rows, dim, |row, to| to.copy_from_slice(&gallery[row * dim..][..dim]));
+            let start = (start * PackedRows::PANEL).min(rows / PackedRows::PANEL * PackedRows::PANEL);
+            let range = start..(start + len).min(rows);
+            let width = PackedRows::width(&range);
+            let mut out = vec![f32::NAN; queries.len() / dim * width];
+            packed.products(&queries, range.clone(), &mut out);
+            for (i, query) in queries.chunks(dim).enumerate() {
+                for j in range.clone() {
+                    let want: f64 = query.iter().zip(&gallery[j * dim..]).map(|(a, b)| f64::from(a * b)).sum();
+                    let got = f64::from(out[i * width + j - start]);
+                    prop_assert!((got - want).abs() < 1e-5 * (1.0 + dim as f64), "{got} {want}");
+                }
+            }
+        }
+
+        #[test]
+        fn the_first_group_above_is_found(len in 0usize..200, from in 0usize..4, floor in -2.0f32..3.0, seed: u64) {
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let values: Vec<f32> = (0..len).map(|_| stream.normal() as f32).collect();
+            let from = from * GROUP;
+            let want = (from..len).find(|&i| values[i] > floor).map_or(len, |i| i / GROUP * GROUP);
+            prop_assert_eq!(group_above(&values, from, floor), want);
+        }
+    }
+}
