@@ -52,9 +52,18 @@ fn done(folder: &Path, arguments: &[&str]) -> String {
 fn help_names_every_command() {
     let folder = empty();
     let help = done(folder.path(), &["--help"]);
-    for command in
-        ["demo", "train", "reproduce", "report", "evaluate", "data", "config", "doctor", "completions"]
-    {
+    for command in [
+        "demo",
+        "train",
+        "reproduce",
+        "report",
+        "evaluate",
+        "data",
+        "config",
+        "doctor",
+        "bench",
+        "completions",
+    ] {
         assert!(help.contains(command), "{command}: {help}");
         assert!(done(folder.path(), &[command, "--help"]).contains("Usage:"), "{command}");
     }
@@ -243,4 +252,36 @@ fn a_suite_can_be_trained_by_name() {
     let said = invaspread(folder.path(), &arguments);
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.err.contains("9 runs") && said.err.contains("triplet_hard"), "{}", said.err);
+}
+
+/// Each workload, as small as it can be: figures come out as JSON, with their units in their names.
+#[test]
+fn bench_measures_each_workload() {
+    let folder = empty();
+    let small: [(&[&str], &str); 6] = [
+        (&["train", "--batch", "2", "--width", "4", "--steps", "1", "--warmup", "0"], "views_per_s"),
+        (&["evaluate", "--images", "3", "--width", "4", "--repeats", "1"], "images_per_s"),
+        (&["augment", "--images", "3", "--repeats", "1"], "views_per_s_per_core"),
+        (&["knn", "--train", "50", "--test", "3", "--k", "5", "--repeats", "1"], "seconds"),
+        (&["kmeans", "--points", "50", "--clusters", "4", "--iterations", "1"], "seconds_per_iteration"),
+        (&["epoch", "--images", "5", "--batch", "2", "--width", "4"], "views_per_s"),
+    ];
+    for (arguments, figure) in small {
+        let all: Vec<&str> =
+            ["bench"].iter().chain(arguments).copied().chain(["--json", "--threads", "1"]).collect();
+        let report: serde_json::Value = serde_json::from_str(&done(folder.path(), &all)).unwrap();
+        assert_eq!(report["what"], arguments[0]);
+        assert_eq!(report["threads"], 1);
+        for name in [figure, "peak_mib"] {
+            assert!(report[name].as_f64().unwrap() > 0.0, "{name}: {report}");
+        }
+    }
+    refused(
+        folder.path(),
+        &["bench", "knn", "--k", "51", "--train", "50"],
+        2,
+        &["--k", "51", "--train", "50"],
+    );
+    refused(folder.path(), &["bench", "train", "--width", "0"], 2, &["--width", "0"]);
+    refused(folder.path(), &["bench", "train", "--depth", "19"], 2, &["--depth", "19", "18, 34 or 50"]);
 }

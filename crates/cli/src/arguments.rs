@@ -1,7 +1,9 @@
 //! The command line, and nothing else: every flag with its help in one place.
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use invaspread_runner::bench::{AugmentBench, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench};
 use std::path::PathBuf;
 
 /// Train, measure and compare unsupervised embeddings; regenerate the tables and figures of "Unsupervised Embedding Learning via
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Say what this machine offers and check every op against its plain version
     Doctor(DoctorArguments),
+    /// Measure how fast a training step, an epoch, evaluation, augmentation, kNN or k-means is on this machine
+    Bench(BenchArguments),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
 }
@@ -184,6 +188,225 @@ pub(crate) struct DoctorArguments {
     /// Print the findings as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+    /// Threads; one per core if not given
+    #[arg(long, value_name = "N", global = true, value_parser = at_least_one())]
+    pub(crate) threads: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// A count that zero is no value of.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// A depth that there is a network of.
+fn depth(text: &str) -> Result<usize, String> {
+    match text {
+        "18" => Ok(18),
+        "34" => Ok(34),
+        "50" => Ok(50),
+        other => Err(format!("found {other}, expected 18, 34 or 50")),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// One InvaSpread training step: forward, loss, backward, SGD
+    Train(TrainBenchArguments),
+    /// Embedding images with the network in evaluation mode
+    Evaluate(EvaluateBenchArguments),
+    /// Making views with the paper's four transforms, on one core
+    Augment(AugmentBenchArguments),
+    /// Exact nearest neighbours of a test set in a training set
+    Knn(KnnBenchArguments),
+    /// Iterations of k-means
+    Kmeans(KmeansBenchArguments),
+    /// A training epoch from u8 images to updated weights
+    Epoch(EpochBenchArguments),
+}
+
+impl BenchCommand {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Train(_) => "train",
+            Self::Evaluate(_) => "evaluate",
+            Self::Augment(_) => "augment",
+            Self::Knn(_) => "knn",
+            Self::Kmeans(_) => "kmeans",
+            Self::Epoch(_) => "epoch",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainBenchArguments {
+    /// Images of a batch; twice as many views pass through the network
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) batch: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
+    pub(crate) steps: usize,
+    /// Steps before that
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) warmup: usize,
+    /// Convolve directly, without Winograd
+    #[arg(long)]
+    pub(crate) no_winograd: bool,
+}
+
+impl From<&TrainBenchArguments> for TrainBench {
+    fn from(sizes: &TrainBenchArguments) -> Self {
+        Self {
+            batch: sizes.batch,
+            width: sizes.width,
+            depth: sizes.depth,
+            steps: sizes.steps,
+            warmup: sizes.warmup,
+            winograd: !sizes.no_winograd,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateBenchArguments {
+    /// Images embedded
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Times that are measured, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl From<&EvaluateBenchArguments> for EvaluateBench {
+    fn from(sizes: &EvaluateBenchArguments) -> Self {
+        Self { images: sizes.images, width: sizes.width, depth: sizes.depth, repeats: sizes.repeats }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AugmentBenchArguments {
+    /// Views made in one repetition
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Side of an image and of a view, in pixels
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
+    pub(crate) size: usize,
+    /// Times that are measured, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl From<&AugmentBenchArguments> for AugmentBench {
+    fn from(sizes: &AugmentBenchArguments) -> Self {
+        Self { images: sizes.images, size: sizes.size, repeats: sizes.repeats }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KnnBenchArguments {
+    /// Rows searched
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = at_least_one())]
+    pub(crate) train: usize,
+    /// Rows that search
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) test: usize,
+    /// Values of a row
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
+    pub(crate) dim: usize,
+    /// Neighbours of each
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one())]
+    pub(crate) k: usize,
+    /// Times that are measured, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl From<&KnnBenchArguments> for KnnBench {
+    fn from(sizes: &KnnBenchArguments) -> Self {
+        Self { train: sizes.train, test: sizes.test, dim: sizes.dim, k: sizes.k, repeats: sizes.repeats }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmeansBenchArguments {
+    /// Points
+    #[arg(long, value_name = "N", default_value_t = 60_502, value_parser = at_least_one())]
+    pub(crate) points: usize,
+    /// Values of a point
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
+    pub(crate) dim: usize,
+    /// Clusters
+    #[arg(long, value_name = "N", default_value_t = 11_316, value_parser = at_least_one())]
+    pub(crate) clusters: usize,
+    /// Iterations
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
+    pub(crate) iterations: usize,
+    /// Times that are measured
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl From<&KmeansBenchArguments> for KMeansBench {
+    fn from(sizes: &KmeansBenchArguments) -> Self {
+        Self {
+            points: sizes.points,
+            dim: sizes.dim,
+            clusters: sizes.clusters,
+            iterations: sizes.iterations,
+            repeats: sizes.repeats,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EpochBenchArguments {
+    /// Images of the epoch, of which whole batches are taken
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Images of a batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) batch: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Epochs that are timed, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl From<&EpochBenchArguments> for EpochBench {
+    fn from(sizes: &EpochBenchArguments) -> Self {
+        Self {
+            images: sizes.images,
+            batch: sizes.batch,
+            width: sizes.width,
+            depth: sizes.depth,
+            repeats: sizes.repeats,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Data(command) => commands::data(&command),
         Command::Config(command) => commands::config(&command),
         Command::Doctor(arguments) => commands::doctor(&arguments),
+        Command::Bench(arguments) => commands::bench(&arguments),
         Command::Completions(arguments) => {
             commands::completions(&arguments);
             Ok(())

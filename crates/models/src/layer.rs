@@ -112,6 +112,16 @@ impl ConvNorm {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Step between output pixels.
+    pub(crate) fn stride(&self) -> usize {
+        self.size.stride
+    }
+
+    /// Weights of the convolution.
+    pub(crate) fn weights(&self) -> usize {
+        self.weight.elem_count()
+    }
+
     /// The trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> [(String, Var); 3] {
         let [conv, norm] = &self.names;

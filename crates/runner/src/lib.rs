@@ -1,6 +1,7 @@
 //! Everything between a config file and a run's record: methods, the training engine, checkpoints, run folders and queues of
 //! runs. It prints nothing: progress goes to an [`engine::Observer`].
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod engine;

@@ -70,7 +70,11 @@ impl PackedRows {
     /// If `range` does not start on a panel or leaves the rows, or `queries` and `out` are not of these shapes.
     pub fn products(&self, queries: &[f32], range: Range<usize>, out: &mut [f32]) {
         let (width, count) = (Self::width(&range), queries.len() / self.dim);
-        assert!(range.start.is_multiple_of(PANEL) && range.end <= self.rows, "{range:?} of {} rows", self.rows);
+        assert!(
+            range.start.is_multiple_of(PANEL) && range.end <= self.rows,
+            "{range:?} of {} rows",
+            self.rows
+        );
         assert_eq!((queries.len(), out.len()), (count * self.dim, count * width), "queries and products");
         let pointers: Vec<*const f32> = queries.chunks_exact(self.dim).map(<[f32]>::as_ptr).collect();
         let targets: Vec<*mut f32> = out.chunks_exact_mut(width.max(1)).map(<[f32]>::as_mut_ptr).collect();

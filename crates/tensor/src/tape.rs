@@ -103,8 +103,7 @@ impl Tape {
         let (op, y) = normalize(&x.tensor, gamma, beta, residual.map(Value::tensor), config)?;
         let statistics = op.first_statistics().clone();
         let parameters = [gamma.clone(), beta.clone()];
-        let op =
-            Op::BatchNorm { op, x: x.clone(), parameters, residual: residual.cloned(), y: y.clone() };
+        let op = Op::BatchNorm { op, x: x.clone(), parameters, residual: residual.cloned(), y: y.clone() };
         Ok((self.push(op, y), statistics))
     }
 
@@ -242,7 +241,9 @@ impl InplaceOp2 for AddInto {
     }
 
     fn cpu_fwd(&self, to: &mut CpuStorage, lt: &Layout, from: &CpuStorage, lf: &Layout) -> Result<()> {
-        let Some((start, end)) = lt.contiguous_offsets() else { bail!("a sum of gradients is not contiguous") };
+        let Some((start, end)) = lt.contiguous_offsets() else {
+            bail!("a sum of gradients is not contiguous")
+        };
         macro_rules! run {
             ($to:expr, $from:expr) => {{
                 let to = &mut $to[start..end];

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod config;
 mod data;
 mod demo;
@@ -10,6 +11,7 @@ mod report;
 mod reproduce;
 mod train;
 
+pub(crate) use bench::bench;
 pub(crate) use config::config;
 pub(crate) use data::data;
 pub(crate) use demo::demo;

@@ -55,8 +55,7 @@ pub(crate) fn embed_some(
         let x = Tensor::from_vec(pixels, (rows, side, side, 3), &Device::Cpu)?;
         let x = x.to_dtype(network.config().dtype)?;
         // On a worker of the pool, as a training step.
-        let Output { projection, embedding, .. } =
-            rayon::scope(|_| network.forward(&x, Mode::Evaluate))?;
+        let Output { projection, embedding, .. } = rayon::scope(|_| network.forward(&x, Mode::Evaluate))?;
         let chosen = match layer {
             Layer::Embedding => embedding,
             Layer::Projection => projection,

@@ -15,10 +15,12 @@ mod recipe;
 mod stop;
 mod training;
 
+pub(crate) use embed::{Layer, embed};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};
 pub use images::{Embeddings, Images};
+pub(crate) use learner::Learner;
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
 pub use recipe::{Recipe, Schedule};
 pub use stop::Stop;

@@ -80,7 +80,8 @@ pub(crate) fn normalize(
     let (gamma, beta) = (values(gamma)?, values(beta)?);
     macro_rules! run {
         ($with:ident, $forward:path) => {{
-            let forward = |x: &[_], residual: Option<&[_]>| $forward(config, chunk_len, gamma, beta, x, residual);
+            let forward =
+                |x: &[_], residual: Option<&[_]>| $forward(config, chunk_len, gamma, beta, x, residual);
             let (op, y) = match residual {
                 Some(residual) => $with(x, |x| $with(residual, |r| forward(x, Some(r))))??,
                 None => $with(x, |x| forward(x, None))?,

@@ -453,7 +453,14 @@ impl Kernel for TransformBoth<'_> {
         unsafe {
             let (points, gradients) = (self.points.at(0), self.gradient_points.at(0));
             transform_input::<V>(self.x, self.first, self.count, points, self.capacity, self.at);
-            transform_output_gradient::<V>(self.gy, self.first, self.count, gradients, self.capacity, self.at);
+            transform_output_gradient::<V>(
+                self.gy,
+                self.first,
+                self.count,
+                gradients,
+                self.capacity,
+                self.at,
+            );
         }
     }
 }

@@ -1,0 +1,67 @@
+//! `invaspread bench`: how fast each part is on this machine.
+
+use super::print_json;
+use crate::arguments::{BenchArguments, BenchCommand};
+use crate::failure::Failure;
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
+use invaspread_runner::bench::{self, Report};
+use serde_json::Value;
+
+pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("failed to start the threads")?;
+    }
+    let failed = || format!("failed to run bench {}", arguments.command.name());
+    let report = match &arguments.command {
+        BenchCommand::Train(sizes) => bench::train(sizes.into()).with_context(failed)?,
+        BenchCommand::Evaluate(sizes) => bench::evaluate(sizes.into()).with_context(failed)?,
+        BenchCommand::Augment(sizes) => bench::augment(sizes.into()).with_context(failed)?,
+        BenchCommand::Epoch(sizes) => {
+            at_most(("--batch", sizes.batch), ("--images", sizes.images))?;
+            bench::epoch(sizes.into()).with_context(failed)?
+        }
+        BenchCommand::Knn(sizes) => {
+            at_most(("--k", sizes.k), ("--train", sizes.train))?;
+            bench::knn(sizes.into()).with_context(failed)?
+        }
+        BenchCommand::Kmeans(sizes) => {
+            at_most(("--clusters", sizes.clusters), ("--points", sizes.points))?;
+            bench::kmeans(sizes.into()).with_context(failed)?
+        }
+    };
+    if arguments.json { Ok(print_json(&report)?) } else { Ok(print_table(&report)) }
+}
+
+/// An error of usage unless the first flag's value is at most the second's.
+fn at_most((flag, found): (&str, usize), (limit, most): (&str, usize)) -> Result<(), Failure> {
+    if found <= most {
+        return Ok(());
+    }
+    let message = format!("{flag}: found {found}, expected at most {limit}, which is {most}");
+    Err(Failure::Usage(anyhow::Error::msg(message)))
+}
+
+fn print_table(report: &Report) {
+    println!("{} on {}, {} threads, {}", report.what, report.cpu, report.threads, report.instruction_set);
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    for (name, value) in report.settings.iter().chain(&report.figures) {
+        let shown = match value {
+            Value::Number(number) if number.is_f64() => {
+                let number = number.as_f64().unwrap_or(f64::NAN);
+                if number >= 100.0 { format!("{number:.0}") } else { format!("{number:.3}") }
+            }
+            Value::Null => "unknown".to_owned(),
+            other => other.to_string(),
+        };
+        table.add_row([name.replace('_', " "), shown]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,64 @@
+//! An InvaSpread epoch from u8 images to updated weights: views made by the loader while the network trains.
+
+use super::noise::Noise;
+use super::train::{SIDE, learner};
+use super::{Figures, Report, Times, TrainBench, failed};
+use crate::engine::EngineError;
+use crate::methods::Step;
+use invaspread_augment::{AugmentConfig, BatchLoader, ImageSource, LoaderConfig, Pipeline};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Sizes of the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct EpochBench {
+    /// Images, of which whole batches are taken.
+    pub images: usize,
+    /// Images of a batch.
+    pub batch: usize,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Layers: 18, 34 or 50.
+    pub depth: usize,
+    /// Epochs that are timed, after one that is not.
+    pub repeats: usize,
+}
+
+/// Times the epoch.
+///
+/// # Errors
+/// If the network cannot be built or a step fails.
+pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
+    let EpochBench { images, batch, width, depth, repeats } = bench;
+    let mut learner =
+        learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true }, images)?;
+    let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
+    let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
+    let mut epoch = 0;
+    let mut waited = 0.0;
+    let times = Times::of(1, repeats, || {
+        epoch += 1;
+        let order = learner.method.order(epoch).map_err(failed)?;
+        let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
+        let config = LoaderConfig { views: 2, epoch, ..LoaderConfig::new(batches) };
+        let mut loader = BatchLoader::new(Arc::clone(&source), Arc::clone(&pipeline), config)?;
+        let mut number = 0;
+        while let Some(ready) = loader.next() {
+            let ready = ready?;
+            let step = Step { epoch, step: number, index: &ready.index };
+            learner.step(ready.images, &step, 0.003).map_err(failed)?;
+            number += 1;
+        }
+        waited = loader.waited().as_secs_f64();
+        Ok::<(), EngineError>(())
+    })?;
+    let views = 2 * (images / batch * batch);
+    let operations = 3.0 * 2.0 * learner.network.multiply_adds(SIDE) as f64 * views as f64;
+    Ok(Figures::default()
+        .times("seconds", &times, 1.0)
+        .with("views_per_s", views as f64 / times.median())
+        .with("wait_seconds", waited)
+        .memory()
+        .arithmetic(operations, times.median())
+        .report("epoch", &bench))
+}

@@ -1,0 +1,42 @@
+//! Embedding a split: loader, test transform and network in evaluation mode.
+
+use super::noise::Noise;
+use super::train::{SIDE, learner};
+use super::{Figures, Report, Times, TrainBench};
+use crate::engine::{EngineError, Layer, embed};
+use invaspread_augment::{AugmentConfig, ImageSource, Pipeline};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Sizes of the split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct EvaluateBench {
+    /// Images embedded.
+    pub images: usize,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Layers: 18, 34 or 50.
+    pub depth: usize,
+    /// Times that are measured, after one that is not.
+    pub repeats: usize,
+}
+
+/// Times the embedding of all images.
+///
+/// # Errors
+/// If the network cannot be built or fails.
+pub fn evaluate(bench: EvaluateBench) -> Result<Report, EngineError> {
+    let EvaluateBench { images, width, depth, repeats } = bench;
+    let network =
+        learner(TrainBench { batch: 1, width, depth, steps: 0, warmup: 0, winograd: true }, images)?.network;
+    let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
+    let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
+    let times = Times::of(1, repeats, || embed(&network, &source, &pipeline, Layer::Embedding).map(drop))?;
+    let operations = 2.0 * network.multiply_adds(SIDE) as f64 * images as f64;
+    Ok(Figures::default()
+        .times("seconds", &times, 1.0)
+        .with("images_per_s", images as f64 / times.median())
+        .memory()
+        .arithmetic(operations, times.median())
+        .report("evaluate", &bench))
+}

@@ -1,0 +1,47 @@
+//! Lloyd's iterations of k-means from random points.
+
+use super::knn::unit_rows;
+use super::{Figures, Report, Times};
+use invaspread_metrics::{KMeans, MetricError, Rows, Seeding};
+use serde::Serialize;
+
+/// Sizes of the clustering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KMeansBench {
+    /// Points.
+    pub points: usize,
+    /// Values of a point.
+    pub dim: usize,
+    /// Clusters.
+    pub clusters: usize,
+    /// Iterations; the points are assigned once more at the end.
+    pub iterations: usize,
+    /// Times that are measured. None is left out as a warm-up: a run is long enough.
+    pub repeats: usize,
+}
+
+/// Times the clustering.
+///
+/// # Errors
+/// If there are fewer points than clusters.
+pub fn kmeans(bench: KMeansBench) -> Result<Report, MetricError> {
+    let KMeansBench { points, dim, clusters, iterations, repeats } = bench;
+    let values = unit_rows(points, dim, 2);
+    let settings = KMeans {
+        clusters,
+        iterations,
+        tolerance: 0.0,
+        restarts: 1,
+        seeding: Seeding::Random,
+        seed: 0,
+        epoch: 0,
+    };
+    let times = Times::of(0, repeats, || settings.fit(Rows::new(&values, dim)).map(drop))?;
+    let operations = 2.0 * points as f64 * clusters as f64 * dim as f64 * (iterations + 1) as f64;
+    Ok(Figures::default()
+        .times("seconds", &times, 1.0)
+        .with("seconds_per_iteration", times.median() / iterations as f64)
+        .memory()
+        .arithmetic(operations, times.median())
+        .report("kmeans", &bench))
+}

@@ -1,0 +1,50 @@
+//! The exact nearest neighbours of a test set in a training set.
+
+use super::{Figures, Report, Times};
+use invaspread_metrics::{MetricError, Rows, top_k};
+use invaspread_random::{Purpose, Stream};
+use serde::Serialize;
+
+/// Sizes of the two sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KnnBench {
+    /// Rows searched.
+    pub train: usize,
+    /// Rows that search.
+    pub test: usize,
+    /// Values of a row.
+    pub dim: usize,
+    /// Neighbours of each.
+    pub k: usize,
+    /// Times that are measured, after one that is not.
+    pub repeats: usize,
+}
+
+/// `count` random rows of length one.
+pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
+    let mut stream = Stream::new(0, Purpose::Bootstrap, 0, number);
+    let mut values: Vec<f32> = (0..count * dim).map(|_| stream.normal() as f32).collect();
+    for row in values.chunks_mut(dim) {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= length);
+    }
+    values
+}
+
+/// Times the search.
+///
+/// # Errors
+/// None that these numbers can cause.
+pub fn knn(bench: KnnBench) -> Result<Report, MetricError> {
+    let KnnBench { train, test, dim, k, repeats } = bench;
+    let (gallery, queries) = (unit_rows(train, dim, 0), unit_rows(test, dim, 1));
+    let times = Times::of(1, repeats, || {
+        top_k(Rows::new(&queries, dim), Rows::new(&gallery, dim), k, false).map(drop)
+    })?;
+    let operations = 2.0 * train as f64 * test as f64 * dim as f64;
+    Ok(Figures::default()
+        .times("seconds", &times, 1.0)
+        .memory()
+        .arithmetic(operations, times.median())
+        .report("knn", &bench))
+}

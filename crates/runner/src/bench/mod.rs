@@ -1,0 +1,142 @@
+//! How fast this build is on this machine, one file a workload: what `invaspread bench` runs and `benches/compare.py` sets beside PyTorch.
+//!
+//! The workloads are the project's own paths (the engine's step, its embedding loop, its loader, the search of the metrics) on
+//! generated numbers, so nothing has to be downloaded. Times are wall-clock; each is taken several times after a warm-up and the
+//! median is what counts.
+//!
+//! `gflops` counts the additions and multiplications of the plain computation (two for each product of a convolution, none saved
+//! by Winograd, nothing for norms, transforms and selection), in billions a second. `share_of_peak` sets that beside what the
+//! vector units do on registers alone ([`invaspread_tensor::peak_gflops`]); Winograd can take it above what a direct sum reaches.
+
+mod augment;
+mod epoch;
+mod evaluate;
+mod kmeans;
+mod knn;
+mod noise;
+mod train;
+
+pub use augment::{AugmentBench, augment};
+pub use epoch::{EpochBench, epoch};
+pub use evaluate::{EvaluateBench, evaluate};
+pub use kmeans::{KMeansBench, kmeans};
+pub use knn::{KnnBench, knn};
+pub use train::{TrainBench, train};
+
+use crate::engine::EngineError;
+use crate::record::{Environment, peak_memory_bytes};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::time::Instant;
+
+/// What was measured, and on what.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The workload.
+    pub what: &'static str,
+    /// Its sizes.
+    #[serde(flatten)]
+    pub settings: Map<String, Value>,
+    /// What came out: times, rates, memory, each with its unit in its name.
+    #[serde(flatten)]
+    pub figures: Map<String, Value>,
+    /// The program's name and version.
+    pub version: String,
+    /// The processor's model name.
+    pub cpu: String,
+    /// Threads of the pool.
+    pub threads: usize,
+    /// The vector instructions the kernels ran with.
+    pub instruction_set: String,
+}
+
+/// Wall-clock seconds of each repetition.
+struct Times(Vec<f64>);
+
+impl Times {
+    /// Runs `work` `warmup` times, then `repeats` times against the clock.
+    fn of<E>(warmup: usize, repeats: usize, mut work: impl FnMut() -> Result<(), E>) -> Result<Self, E> {
+        for _ in 0..warmup {
+            work()?;
+        }
+        let mut seconds = Vec::with_capacity(repeats);
+        for _ in 0..repeats {
+            let from = Instant::now();
+            work()?;
+            seconds.push(from.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(Self(seconds))
+    }
+
+    fn median(&self) -> f64 {
+        let Self(seconds) = self;
+        let middle = seconds.len() / 2;
+        if seconds.len().is_multiple_of(2) {
+            f64::midpoint(seconds[middle - 1], seconds[middle])
+        } else {
+            seconds[middle]
+        }
+    }
+
+    fn least(&self) -> f64 {
+        self.0[0]
+    }
+
+    fn most(&self) -> f64 {
+        self.0[self.0.len() - 1]
+    }
+}
+
+/// Figures in the order in which they are shown.
+#[derive(Default)]
+struct Figures(Map<String, Value>);
+
+impl Figures {
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Median, least and most seconds, scaled by `unit` and named `name`, `name_min`, `name_max`.
+    fn times(self, name: &str, times: &Times, unit: f64) -> Self {
+        self.with(name, times.median() * unit)
+            .with(&format!("{name}_min"), times.least() * unit)
+            .with(&format!("{name}_max"), times.most() * unit)
+    }
+
+    /// Rate and share of the machine's peak of `operations` in `seconds`.
+    fn arithmetic(self, operations: f64, seconds: f64) -> Self {
+        // The peak is measured after the work, or its threads would still be warm and its memory counted.
+        let (rate, peak) = (operations / seconds / 1e9, invaspread_tensor::peak_gflops());
+        self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak)
+    }
+
+    /// The most memory the process has held so far.
+    fn memory(self) -> Self {
+        let mib = peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
+        self.with("peak_mib", mib)
+    }
+
+    fn report(self, what: &'static str, settings: &impl Serialize) -> Report {
+        let environment = Environment::capture("cpu");
+        let settings = match serde_json::to_value(settings) {
+            Ok(Value::Object(settings)) => settings,
+            other => unreachable!("settings are plain structs of numbers, not {other:?}"),
+        };
+        Report {
+            what,
+            settings,
+            figures: self.0,
+            version: environment.version,
+            cpu: environment.cpu,
+            threads: environment.threads,
+            instruction_set: format!("{:?}", invaspread_tensor::instruction_set()),
+        }
+    }
+}
+
+/// A workload that could not be run.
+fn failed(source: candle_core::Error) -> EngineError {
+    EngineError::tensor("run the benchmark")(source)
+}

@@ -1,0 +1,70 @@
+//! One training step: forward, InvaSpread's loss, backward, SGD, on views that are ready.
+
+use super::{Figures, Report, Times, failed};
+use crate::engine::{EngineError, Learner};
+use crate::methods::{MethodRecipe, Setting, Step};
+use invaspread_losses::InvaSpread;
+use invaspread_models::ResNetConfig;
+use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::{Algorithm, SgdConfig};
+use serde::Serialize;
+
+/// Sizes of the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TrainBench {
+    /// Images; twice as many views pass through the network.
+    pub batch: usize,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Layers: 18, 34 or 50.
+    pub depth: usize,
+    /// Steps that are timed.
+    pub steps: usize,
+    /// Steps before that.
+    pub warmup: usize,
+    /// Whether 3x3 convolutions may go by Winograd.
+    pub winograd: bool,
+}
+
+/// Side of the images.
+pub(super) const SIDE: usize = 32;
+
+/// The paper's network of this size, its method and its optimiser, for `images` images.
+pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, EngineError> {
+    let network = ResNetConfig {
+        depth: bench.depth,
+        width: bench.width,
+        algorithm: if bench.winograd { Algorithm::Fastest } else { Algorithm::Direct },
+        ..ResNetConfig::default()
+    };
+    let weight_decay = 5e-4;
+    let setting = Setting { images, dim: network.embedding, seed: 0, weight_decay };
+    let method = MethodRecipe::InvaSpread(InvaSpread::default()).build(setting).map_err(failed)?;
+    Learner::new(network, SgdConfig { momentum: 0.9, weight_decay }, method, SIDE, 0).map_err(failed)
+}
+
+/// Times the step.
+///
+/// # Errors
+/// If the network cannot be built or a step fails.
+pub fn train(bench: TrainBench) -> Result<Report, EngineError> {
+    let views = 2 * bench.batch;
+    let mut learner = learner(bench, bench.batch)?;
+    let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);
+    let pixels: Vec<f32> = (0..views * SIDE * SIDE * 3).map(|_| stream.normal() as f32).collect();
+    let index: Vec<u32> = (0..bench.batch as u32).collect();
+    let mut step = 0;
+    let times = Times::of(bench.warmup, bench.steps, || {
+        let at = Step { epoch: 1, step, index: &index };
+        step += 1;
+        learner.step(pixels.clone(), &at, 0.003).map(drop).map_err(failed)
+    })?;
+    // Forward, gradient of the input and gradient of the weights cost one forward pass each.
+    let operations = 3.0 * 2.0 * learner.network.multiply_adds(SIDE) as f64 * views as f64;
+    Ok(Figures::default()
+        .times("ms_per_step", &times, 1e3)
+        .with("views_per_s", views as f64 / times.median())
+        .memory()
+        .arithmetic(operations, times.median())
+        .report("train", &bench))
+}
