@@ -43,3 +43,8 @@ bench *arguments:
 # The machine, the device, the data that is there, and a check of every op
 doctor:
     cargo run --release -- doctor
+
+# Ours beside PyTorch, torchvision and faiss, five pairs of each; PYTHON has them installed. Writes benches/README.md
+bench-compare python *arguments:
+    cargo build --release
+    python3 benches/compare.py --python "$@"

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Ours and what a PyTorch user would run instead, timed in turn on this machine; benches/README.md is written from it.
+
+  python3 benches/compare.py --ours target/release/invaspread --python PYTHON [--pairs 5] [--only train,knn]
+  python3 benches/compare.py --render
+
+PYTHON is an interpreter with torch, torchvision, pillow, faiss-cpu and scikit-learn. In each pair ours and every variant of the
+peer run once, each in a process of its own, in an order that moves on by one from pair to pair. A ratio is the peer's time over
+ours within one pair; where the peer has variants, it is the one with the better median. `--only` measures some workloads again and
+keeps the others; `--render` writes the README from what was measured before. Standard library only.
+"""
+import argparse, datetime, json, os, pathlib, platform, statistics, subprocess, sys, time
+
+HERE = pathlib.Path(__file__).resolve().parent
+RECORD, README = HERE / "comparison.json", HERE / "README.md"
+BEGIN, END = "<!-- notes: written by hand, kept -->", "<!-- end of notes -->"
+FORMATS = {"NCHW": [], "channels-last": ["--channels-last"]}
+
+
+def train(width, batch, goal, steps):
+    sizes = ["train", "--width", str(width), "--batch", str(batch), "--steps", str(steps), "--warmup", "2"]
+    return dict(key=f"train-{width}-{batch}", work=f"training step, ResNet-18, width {width}, {2 * batch} views", peer="PyTorch",
+                ours=sizes, peers={name: sizes + flags for name, flags in FORMATS.items()}, figure="ms_per_step", goal=goal)
+
+
+def workloads(a):
+    evaluation = ["evaluate", "--images", str(a.images), "--width", "64"]
+    epoch = ["epoch", "--images", str(a.epoch_images), "--batch", "64", "--width", "16"]
+    kmeans = ["kmeans", "--points", "60502", "--dim", "128", "--clusters", "11316", "--iterations", "3"]
+    knn = ["knn", "--train", "50000", "--test", "10000", "--dim", "128", "--k", "200"]
+    return [
+        train(64, 32, 2.2, 4), train(64, 64, 2.2, 4), train(16, 32, 1.7, 12), train(16, 64, 1.7, 12),
+        dict(key="evaluate", work=f"evaluation: embedding {a.images:,} images, width 64", peer="PyTorch",
+             ours=evaluation + ["--repeats", "1"], peers={name: evaluation + flags for name, flags in FORMATS.items()},
+             figure="seconds", goal=1.8),
+        dict(key="augment", work="augmentation: the four transforms at 32x32, one core", peer="torchvision on Pillow",
+             ours=["augment", "--images", "20000", "--repeats", "1"], peers={"torchvision": ["augment", "--images", "3000"]},
+             figure="views_per_s_per_core", rate=True, goal=25),
+        dict(key="knn", work="kNN: 10,000 against 50,000 x 128, k = 200", peer="faiss IndexFlatIP, PyTorch",
+             ours=knn + ["--repeats", "1"], peers={"faiss": knn + ["--engine", "faiss"], "torch": knn + ["--engine", "torch"]},
+             figure="seconds", goal=1.0),
+        dict(key="kmeans", work="k-means: 60,502 x 128, 11,316 clusters, an iteration", peer="faiss",
+             ours=kmeans, peers={"faiss": kmeans + ["--engine", "faiss"]}, figure="seconds_per_iteration", goal=1.0),
+        dict(key="epoch", work=f"InvaSpread epoch of {a.epoch_images:,} images, width 16, 128 views a step, data to update",
+             peer="PyTorch, DataLoader with 2 workers", ours=epoch,
+             peers={name: epoch + flags for name, flags in FORMATS.items()}, figure="seconds", goal=2.0),
+    ]
+
+
+def call(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def measure(a, record):
+    chosen = [w for w in workloads(a) if not a.only or w["key"].split("-")[0] in a.only.split(",") or w["key"] in a.only.split(",")]
+    if not chosen:
+        sys.exit(f"error: --only: found {a.only}, expected some of {', '.join(w['key'] for w in workloads(a))}")
+    begun, done, total = time.monotonic(), 0, sum(a.pairs * (1 + len(w["peers"])) for w in chosen)
+    for w in chosen:
+        threads = 1 if w["key"] == "augment" else a.threads
+        commands = {"ours": [a.ours, "bench", *w["ours"], "--threads", str(threads), "--json"]}
+        commands |= {name: [a.python, str(HERE / "peer_bench.py"), *sizes, "--threads", str(threads)] for name, sizes in w["peers"].items()}
+        pairs = []
+        for pair in range(a.pairs):
+            names = list(commands)
+            names = names[pair % len(names):] + names[:pair % len(names)]
+            results = {}
+            for name in names:
+                results[name] = call(commands[name])
+                done += 1
+                passed = time.monotonic() - begun
+                print(f"[{done}/{total}] {w['key']} {name}: {results[name][w['figure']]:.4g} {w['figure']}; "
+                      f"{passed / 60:.1f} min, {passed / done * (total - done) / 60:.1f} left", file=sys.stderr, flush=True)
+            pairs.append(results)
+        first = pairs[0]
+        versions = {"ours": first["ours"]["version"]}
+        versions |= {k: v for name in w["peers"] for k, v in first[name]["versions"].items()}
+        # The record is committed: no path of this machine belongs in it.
+        shown = {n: " ".join(["invaspread" if n == "ours" else "benches/peer_bench.py", *c[1 if n == "ours" else 2:]])
+                 for n, c in commands.items()}
+        keep = {n: [{k: p[n][k] for k in (w["figure"], "peak_mib", "gflops", "share_of_peak") if p[n].get(k) is not None} for p in pairs]
+                for n in commands}
+        record[w["key"]] = dict(pairs=keep, commands=shown, versions=versions, date=datetime.date.today().isoformat(), threads=threads,
+                                cpu=first["ours"]["cpu"], cores=os.cpu_count(), instruction_set=first["ours"]["instruction_set"],
+                                python=platform.python_version())
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def ratios(measured, figure, rate=False):
+    """The better variant's name, and its time over ours in each pair."""
+    runs = measured["pairs"]
+    median = {name: statistics.median(r[figure] for r in results) for name, results in runs.items() if name != "ours"}
+    best = (max if rate else min)(median, key=median.get)
+    pairs = zip(runs["ours"], runs[best])
+    return best, [o[figure] / p[figure] if rate else p[figure] / o[figure] for o, p in pairs]
+
+
+def row(work, peer, best, found, goal, at_most=False):
+    median = statistics.median(found)
+    met = median <= goal if at_most else median >= goal
+    variant = f"{peer} ({best})" if best.lower() not in peer.lower() else peer
+    return f"| {work} | {variant} | **{median:.2f}x** | {min(found):.2f} to {max(found):.2f} | " \
+           f"{'at most' if at_most else 'at least'} {goal}x | {'yes' if met else '**no**'} |"
+
+
+def render(a, record):
+    speed, memory, share, commands = [], [], [], []
+    for w in workloads(a):
+        measured = record.get(w["key"])
+        if measured is None:
+            continue
+        best, found = ratios(measured, w["figure"], w.get("rate", False))
+        speed.append(row(w["work"], w["peer"], best, found, w["goal"]))
+        if w["key"].startswith("train"):
+            used = [o["peak_mib"] / p["peak_mib"] for o, p in zip(measured["pairs"]["ours"], measured["pairs"][best])]
+            memory.append(row(w["work"], w["peer"], best, used, 0.6, at_most=True))
+        shares = [r["share_of_peak"] for r in measured["pairs"]["ours"] if "share_of_peak" in r]
+        if shares:
+            share.append(f"| {w['work']} | {statistics.median(shares):.2f} |")
+        commands += [f"{w['key']}, {name}: `{command}`" for name, command in measured["commands"].items()]
+    if not speed:
+        sys.exit(f"error: {RECORD} holds no measurement; run without --render first")
+    any_ = next(iter(record.values()))
+    versions = sorted({f"{k} {v}" if k != "ours" else v for m in record.values() for k, v in m["versions"].items()})
+    dates = sorted({m["date"] for m in record.values()})
+    pairs = min(len(m["pairs"]["ours"]) for m in record.values())
+    old = README.read_text() if README.exists() else ""
+    notes = old.split(BEGIN)[1].split(END)[0] if BEGIN in old and END in old else "\n"
+    README.write_text(f"""# Side by side with PyTorch, torchvision, faiss
+
+Made by `benches/compare.py`; do not edit the tables. Every figure is a ratio within one pair: the peer's time over ours, run one after
+the other on the same cores in processes of their own, the order moving on by one from pair to pair; at least {pairs} pairs each. Where the
+peer has variants (memory layout, engine) the one with the better median counts. Memory is the peak resident set of the whole process,
+ours over the peer's.
+
+{any_['cpu']}, {any_['cores']} cores, {any_['instruction_set']}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {', '.join(versions)}.
+
+## Speed
+
+| work | peer | median | least to most | goal | met |
+|---|---|---|---|---|---|
+{chr(10).join(speed)}
+
+## Memory
+
+| work | peer | median | least to most | goal | met |
+|---|---|---|---|---|---|
+{chr(10).join(memory)}
+
+## Share of the machine's peak
+
+Operations of the plain computation a second, over fused multiply-adds on registers alone. Winograd does a 3x3 convolution with a quarter
+of the products, so it can pass 1.
+
+| work | share |
+|---|---|
+{chr(10).join(share)}
+
+{BEGIN}{notes}{END}
+
+## Commands
+
+`just bench-compare PYTHON`, which is `python3 benches/compare.py --ours target/release/invaspread --python PYTHON`, ran these:
+
+{chr(10).join('- ' + c for c in commands)}
+""")
+    print(f"wrote {README}", file=sys.stderr)
+
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("--ours", default="target/release/invaspread", help="the program, built for release")
+p.add_argument("--python", help="an interpreter with the peers' packages")
+p.add_argument("--pairs", type=int, default=5)
+p.add_argument("--threads", type=int, default=os.cpu_count())
+p.add_argument("--only", help="workloads to measure, by comma: train, train-64-32, evaluate, augment, knn, kmeans, epoch")
+p.add_argument("--images", type=int, default=10_000, help="images of the evaluation")
+p.add_argument("--epoch-images", type=int, default=2_560, help="images of the epoch")
+p.add_argument("--render", action="store_true", help="only write the README from the record")
+a = p.parse_args()
+if not a.render and not a.python:
+    p.error("--python: expected an interpreter with torch, torchvision, pillow and faiss-cpu")
+if a.pairs < 1:
+    p.error(f"--pairs: found {a.pairs}, expected at least 1")
+record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+render(a, record if a.render else measure(a, record))
