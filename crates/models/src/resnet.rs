@@ -11,7 +11,7 @@ use crate::weights::{LoadReport, WeightError, to_our_layout, to_pytorch_layout};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::{Defaults, Initialiser};
-use invaspread_tensor::{Algorithm, PoolConfig, Tape, Value};
+use invaspread_tensor::{Algorithm, PoolConfig, Tape, Value, with_team};
 use std::collections::HashMap;
 
 /// What a ResNet is built from.
@@ -214,6 +214,10 @@ impl ResNet {
     /// # Errors
     /// If the shape does not fit: after pooling, one value per channel must be left.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
+        with_team(|| self.pass(x, mode))
+    }
+
+    fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         let pass = Pass {
             train: mode == Mode::Train,
             batch_norm_chunk: self.config.batch_norm_chunk,

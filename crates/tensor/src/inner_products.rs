@@ -9,7 +9,7 @@
 use crate::conv2d::{Indirect, PANEL, indirect_product};
 use crate::memory::uninitialised;
 use crate::simd::{Kernel, Vector, dispatch};
-use rayon::prelude::*;
+use crate::team;
 use std::ops::Range;
 
 /// Rows in panels, ready to be multiplied with.
@@ -31,7 +31,7 @@ impl PackedRows {
     pub fn new(rows: usize, dim: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         assert!(dim > 0, "rows of no values");
         let mut panels = uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
-        panels.par_chunks_mut(dim * PANEL).enumerate().for_each(|(number, panel)| {
+        team::for_each_chunk(&mut panels, dim * PANEL, |number, panel| {
             let mut row = vec![0.0; dim];
             for lane in 0..PANEL {
                 let from = number * PANEL + lane;

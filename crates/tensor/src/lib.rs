@@ -20,6 +20,7 @@ mod sgd;
 mod simd;
 mod storage;
 mod tape;
+mod team;
 
 pub use batch_norm::{BatchNormConfig, Statistics, batch_norm, batch_norm_with};
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
@@ -32,3 +33,4 @@ pub use sgd::{Sgd, SgdConfig};
 pub use simd::{InstructionSet, instruction_set};
 pub use storage::{with_f32, with_f64};
 pub use tape::{Tape, Value};
+pub use team::with_team;

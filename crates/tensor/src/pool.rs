@@ -9,8 +9,8 @@
 
 use crate::batch_norm::Value;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::team;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 /// Window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,8 @@ impl Pool {
     fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
         let (in_len, out_len) = self.image_lens();
         let mut y = vec![T::write(0.0); self.n * out_len];
-        y.par_chunks_mut(out_len).zip(x.par_chunks(in_len)).for_each(|(y, x)| {
+        team::for_each_chunk(&mut y, out_len, |image, y| {
+            let x = &x[image * in_len..][..in_len];
             let mut sums = vec![0.0; self.c];
             self.for_each_window(|out, pixels, divisor| {
                 let y = &mut y[out..out + self.c];
@@ -171,24 +172,23 @@ impl Pool {
         let (in_len, out_len) = self.image_lens();
         let mut gx = vec![T::write(0.0); x.len()];
         let add = |to: &mut T, amount: f64| *to = T::write(to.read() + amount);
-        gx.par_chunks_mut(in_len).zip(x.par_chunks(in_len)).zip(gy.par_chunks(out_len)).for_each(
-            |((gx, x), gy)| {
-                self.for_each_window(|out, pixels, divisor| {
-                    let gy = &gy[out..out + self.c];
-                    if self.kind == Kind::Maximum {
-                        for (c, g) in gy.iter().enumerate() {
-                            add(&mut gx[Self::largest(x, pixels, c)], g.read());
-                        }
-                        return;
+        team::for_each_chunk(&mut gx, in_len, |image, gx| {
+            let (x, gy) = (&x[image * in_len..][..in_len], &gy[image * out_len..][..out_len]);
+            self.for_each_window(|out, pixels, divisor| {
+                let gy = &gy[out..out + self.c];
+                if self.kind == Kind::Maximum {
+                    for (c, g) in gy.iter().enumerate() {
+                        add(&mut gx[Self::largest(x, pixels, c)], g.read());
                     }
-                    for &p in pixels {
-                        for (gx, g) in gx[p..p + self.c].iter_mut().zip(gy) {
-                            add(gx, g.read() / divisor);
-                        }
+                    return;
+                }
+                for &p in pixels {
+                    for (gx, g) in gx[p..p + self.c].iter_mut().zip(gy) {
+                        add(gx, g.read() / divisor);
                     }
-                });
-            },
-        );
+                }
+            });
+        });
         gx
     }
 }

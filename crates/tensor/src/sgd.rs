@@ -4,9 +4,9 @@
 //! Weight decay applies to every parameter, batch norm and biases included, as the official code has it. (`candle_nn::SGD` has neither.)
 
 use crate::storage::{slice_f32, slice_f64};
+use crate::team::{self, with_team};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
-use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
 /// Settings of the optimiser.
@@ -61,6 +61,10 @@ impl Sgd {
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+        with_team(|| self.update(gradients, learning_rate))
+    }
+
+    fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
         for slot in &mut self.slots {
             let Some(gradient) = gradients.get(&slot.parameter) else { continue };
             if gradient.shape() != slot.parameter.shape() {
@@ -141,16 +145,13 @@ impl InplaceOp2 for Step<'_> {
             ($float:ty, $p:expr, $g:expr, $v:expr) => {{
                 let (momentum, decay) = (self.config.momentum as $float, self.config.weight_decay as $float);
                 let rate = self.learning_rate as $float;
-                $p[start..end]
-                    .par_chunks_mut(BLOCK)
-                    .zip($g.par_chunks(BLOCK))
-                    .zip($v.par_chunks_mut(BLOCK))
-                    .for_each(|((p, g), v)| {
-                        for ((p, g), v) in p.iter_mut().zip(g).zip(v) {
-                            *v = momentum * *v + (*g + decay * *p);
-                            *p -= rate * *v;
-                        }
-                    });
+                let (p, g) = (&mut $p[start..end], $g);
+                team::for_each_chunk_pair(p, $v, BLOCK, |i, p, v| {
+                    for ((p, v), g) in p.iter_mut().zip(v).zip(&g[i * BLOCK..]) {
+                        *v = momentum * *v + (*g + decay * *p);
+                        *p -= rate * *v;
+                    }
+                });
             }};
         }
         match (parameter, &mut **velocity) {

@@ -14,10 +14,10 @@ use crate::l2_normalize::L2Normalize;
 use crate::linear::Linear;
 use crate::pool::Pool;
 use crate::storage::{slice_f32, slice_f64};
+use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, PoolConfig, Statistics};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
-use rayon::prelude::*;
 
 /// A tensor on its way through a tape.
 #[derive(Debug, Clone)]
@@ -167,7 +167,11 @@ impl Tape {
     ///
     /// # Panics
     /// If a parameter was used by two ops: each op's gradient would have to be added up, which no network here needs.
-    pub fn backward(mut self, gradients: &mut GradStore) -> Result<()> {
+    pub fn backward(self, gradients: &mut GradStore) -> Result<()> {
+        with_team(|| self.go_back(gradients))
+    }
+
+    fn go_back(mut self, gradients: &mut GradStore) -> Result<()> {
         let mut of: Vec<Option<Tensor>> = vec![None; self.values];
         for (leaf, id) in &self.leaves {
             if let Some(gradient) = gradients.remove(leaf) {
@@ -250,16 +254,22 @@ impl InplaceOp2 for AddInto {
                 if to.len() != $from.len() {
                     bail!("gradients of {} and {} values meet in one place", to.len(), $from.len())
                 }
-                to.par_chunks_mut(BLOCK).zip($from.par_chunks(BLOCK)).for_each(|(to, from)| {
-                    for (t, f) in to.iter_mut().zip(from) {
+                team::for_each_chunk(to, BLOCK, |i, to| {
+                    for (t, f) in to.iter_mut().zip(&$from[i * BLOCK..]) {
                         *t += f;
                     }
                 });
             }};
         }
         match to {
-            CpuStorage::F32(to) => run!(to, slice_f32(from, lf)?),
-            CpuStorage::F64(to) => run!(to, slice_f64(from, lf)?),
+            CpuStorage::F32(to) => {
+                let from = slice_f32(from, lf)?;
+                run!(to, from);
+            }
+            CpuStorage::F64(to) => {
+                let from = slice_f64(from, lf)?;
+                run!(to, from);
+            }
             _ => bail!("gradients must be f32 or f64"),
         }
         Ok(())

@@ -8,7 +8,7 @@
 
 use super::{Affine, Ran, Statistics};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
-use rayon::prelude::*;
+use crate::team;
 
 /// Channel counts that the kernels take.
 pub(crate) fn fits(channels: usize) -> bool {
@@ -65,14 +65,12 @@ impl Kernel for Moments<'_> {
 /// Mean and biased variance of each channel of `x` (rows, channels).
 pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
     let origin = &x[..channels];
-    let blocks = x
-        .par_chunks(block_len(channels))
-        .map(|x| {
-            let mut sums = (vec![0.0; channels], vec![0.0; channels]);
-            dispatch(Moments { x, origin, sums: &mut sums });
-            sums
-        })
-        .collect();
+    let block = block_len(channels);
+    let blocks = team::map(x.len().div_ceil(block), |i| {
+        let mut sums = (vec![0.0; channels], vec![0.0; channels]);
+        dispatch(Moments { x: &x[i * block..x.len().min((i + 1) * block)], origin, sums: &mut sums });
+        sums
+    });
     let rows = (x.len() / channels) as f64;
     let (sum, square) = add_up(blocks, channels);
     let mean = sum.iter().zip(origin).map(|(s, o)| s / rows + f64::from(*o)).collect();
@@ -122,7 +120,7 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
     let block = block_len(channels);
     assert!(residual.is_none_or(|r| r.len() == x.len()) && y.len() == x.len());
     let [mean, scale, shift] = affine.narrow();
-    y.par_chunks_mut(block).enumerate().for_each(|(i, y)| {
+    team::for_each_chunk(y, block, |i, y| {
         let range = i * block..i * block + y.len();
         dispatch(Apply {
             x: &x[range.clone()],
@@ -312,15 +310,11 @@ pub(crate) fn backward(
         };
         Flow { x: &x[range.clone()], gy: &gy[range], gate, mean: &mean }
     };
-    let blocks = x
-        .par_chunks(block)
-        .enumerate()
-        .map(|(i, x)| {
-            let mut sums = (vec![0.0; channels], vec![0.0; channels]);
-            dispatch(GradientSums { flow: flow(i, x.len()), sums: &mut sums });
-            sums
-        })
-        .collect();
+    let blocks = team::map(x.len().div_ceil(block), |i| {
+        let mut sums = (vec![0.0; channels], vec![0.0; channels]);
+        dispatch(GradientSums { flow: flow(i, block.min(x.len() - i * block)), sums: &mut sums });
+        sums
+    });
     let (grad_beta, weighted) = add_up(blocks, channels);
 
     // gx = gamma rstd (g - mean(g) - (x - mean) rstd² mean(g (x - mean))), rearranged as a sum of three products.
@@ -340,7 +334,7 @@ pub(crate) fn backward(
         assert_eq!(g.len(), x.len());
         SharedMut::new(g)
     });
-    gx.par_chunks_mut(block).enumerate().for_each(|(i, gx)| {
+    team::for_each_chunk(gx, block, |i, gx| {
         dispatch(ApplyGradient {
             flow: flow(i, gx.len()),
             of_gradient: &of_gradient,

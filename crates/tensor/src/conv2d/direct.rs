@@ -14,7 +14,7 @@ use super::im2col;
 use super::tiles::{Indirect, PANEL, indirect_product, outer_product};
 use crate::memory::uninitialised;
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
-use rayon::prelude::*;
+use crate::team;
 
 /// Output pixels of one task: eight tiles of 12 rows.
 const BLOCK: usize = 96;
@@ -87,7 +87,7 @@ fn products(
     place: impl Fn(usize, usize, &mut Rows<'_>) + Sync,
 ) {
     let zeros = vec![0.0; depth];
-    (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+    team::for_each(rows.div_ceil(BLOCK), |block| {
         let first = block * BLOCK;
         let block_rows = BLOCK.min(rows - first);
         let pointers = vec![std::ptr::null(); taps * BLOCK];
@@ -107,7 +107,7 @@ fn products(
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     let depth = g.taps() * g.ci;
     let mut panels = uninitialised(g.weight_len());
-    panels.par_chunks_mut(depth * PANEL).enumerate().for_each(|(j, panel)| {
+    team::for_each_chunk(&mut panels, depth * PANEL, |j, panel| {
         for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
             to.copy_from_slice(&w[k * g.co + j * PANEL..][..PANEL]);
         }
@@ -137,7 +137,7 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
             taps.retain(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x));
             let depth = taps.len() * g.co;
             let mut panels = uninitialised(depth * g.ci);
-            panels.par_chunks_mut((depth * PANEL).max(1)).enumerate().for_each(|(j, panel)| {
+            team::for_each_chunk(&mut panels, (depth * PANEL).max(1), |j, panel| {
                 for (t, (ky, kx)) in taps.iter().enumerate() {
                     for i in 0..PANEL {
                         let from = &w[((ky * g.kw + kx) * g.ci + j * PANEL + i) * g.co..][..g.co];
@@ -236,12 +236,13 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let out = SharedMut::new(gw);
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
-        panels.par_chunks_mut(chunk * PANEL).enumerate().for_each(|(j, panel)| {
+        team::for_each_chunk(&mut panels, chunk * PANEL, |j, panel| {
             for (i, to) in panel.chunks_exact_mut(PANEL).take(count).enumerate() {
                 to.copy_from_slice(&gy[(first + i) * g.co + j * PANEL..][..PANEL]);
             }
         });
-        pointers.par_chunks_mut(chunk).zip(&positions).for_each(|(pointers, &(ky, kx))| {
+        team::for_each_chunk(&mut pointers, chunk, |tap, pointers| {
+            let (ky, kx) = positions[tap];
             for (pointer, window) in pointers[..count].iter_mut().zip(g.windows(first)) {
                 *pointer = match g.source(window, ky, kx) {
                     Some(offset) => x[offset..offset + g.ci].as_ptr() as usize,
@@ -249,7 +250,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 };
             }
         });
-        (0..taps * groups).into_par_iter().for_each(|task| {
+        team::for_each(taps * groups, |task| {
             let (tap, group) = (task / groups, task % groups);
             let left: Vec<*const f32> = pointers[tap * chunk..][..count]
                 .iter()

@@ -5,7 +5,7 @@
 
 use super::geometry::Geometry;
 use crate::gemm::{self, Element};
-use rayon::prelude::*;
+use crate::team;
 
 /// Unrolled values held at once.
 const PATCH_BUDGET: usize = 1 << 22;
@@ -20,7 +20,7 @@ const TASK: usize = 256;
 /// The patches of the output pixels from `first_row` on, one row of `width` values each (`taps * ci`, then zeros), zero in the padding.
 pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, columns: &mut [T], width: usize) {
     let taps = g.tap_positions();
-    columns.par_chunks_mut(TASK * width).enumerate().for_each(|(task, columns)| {
+    team::for_each_chunk(columns, TASK * width, |task, columns| {
         for (patch, window) in columns.chunks_exact_mut(width).zip(g.windows(first_row + task * TASK)) {
             let (values, rest) = patch.split_at_mut(taps.len() * g.ci);
             for (to, &(ky, kx)) in values.chunks_exact_mut(g.ci).zip(&taps) {
@@ -63,23 +63,21 @@ pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(
         gemm::nt(m, depth, g.co, gy, w, columns);
         let image = g.h * g.w * g.ci;
         let first_image = i * rows / map;
-        gx[first_image * image..]
-            .par_chunks_mut(image)
-            .zip(columns.par_chunks(map * depth))
-            .enumerate()
-            .for_each(|(j, (gx, columns))| {
-                let windows = g.windows((first_image + j) * map);
-                for (patch, window) in columns.chunks(depth).zip(windows) {
-                    for (tap, (ky, kx)) in g.tap_positions().into_iter().enumerate() {
-                        if let Some(to) = g.source(window, ky, kx) {
-                            let to = to - (first_image + j) * image;
-                            for (a, b) in gx[to..to + g.ci].iter_mut().zip(&patch[tap * g.ci..]) {
-                                *a += *b;
-                            }
+        let images = m / map;
+        team::for_each_chunk(&mut gx[first_image * image..][..images * image], image, |j, gx| {
+            let columns = &columns[j * map * depth..][..map * depth];
+            let windows = g.windows((first_image + j) * map);
+            for (patch, window) in columns.chunks(depth).zip(windows) {
+                for (tap, (ky, kx)) in g.tap_positions().into_iter().enumerate() {
+                    if let Some(to) = g.source(window, ky, kx) {
+                        let to = to - (first_image + j) * image;
+                        for (a, b) in gx[to..to + g.ci].iter_mut().zip(&patch[tap * g.ci..]) {
+                            *a += *b;
                         }
                     }
                 }
-            });
+            }
+        });
     }
 }
 

@@ -18,7 +18,7 @@ use super::geometry::Geometry;
 use super::tiles::{PANEL, outer_product, panel_product};
 use crate::memory::uninitialised;
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
-use rayon::prelude::*;
+use crate::team;
 use std::cell::RefCell;
 
 /// Elements of a transformed tile.
@@ -330,7 +330,7 @@ fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
     let (inputs, outputs) = if turn == Turn::Forward { (ci, co) } else { (co, ci) };
     let mut points = uninitialised(POINTS * plane(ci * co));
     let (out, plane) = (SharedMut::new(&mut points), plane(ci * co));
-    (0..outputs / PANEL).into_par_iter().for_each(|number| {
+    team::for_each(outputs / PANEL, |number| {
         let panel = |taps, distance| Panel { taps, distance, inputs, out, number, plane };
         if turn == Turn::Forward {
             return dispatch(panel(&w[number * PANEL..], co));
@@ -409,7 +409,7 @@ fn convolve(input: Map, output: Map, x: &[f32], kernel: &[f32], y: &mut [f32]) {
     let zeros = vec![0.0; input.c];
     let x = Pixels { values: x, map: input, zeros: &zeros };
     let y = SharedMut::new(y);
-    (0..tiles.div_ceil(capacity)).into_par_iter().for_each(|block| {
+    team::for_each(tiles.div_ceil(capacity), |block| {
         let first = block * capacity;
         let count = capacity.min(tiles - first);
         with_scratch(POINTS * (plane(capacity * input.c) + plane(capacity * output.c)), |scratch| {
@@ -548,7 +548,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     for chunk in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - chunk);
         let (to_points, to_gradients) = (SharedMut::new(&mut points), SharedMut::new(&mut gradient_points));
-        (0..count.div_ceil(TASK)).into_par_iter().for_each(|task| {
+        team::for_each(count.div_ceil(TASK), |task| {
             let at = task * TASK;
             dispatch(TransformBoth {
                 x,
@@ -561,7 +561,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 gradient_points: to_gradients,
             });
         });
-        sums.par_chunks_mut(plane(g.ci * g.co)).enumerate().for_each(|(p, sums)| {
+        team::for_each_chunk(&mut sums, plane(g.ci * g.co), |p, sums| {
             dispatch(SumTiles {
                 tiles: count,
                 capacity,
@@ -574,7 +574,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
         });
     }
     let gw = SharedMut::new(gw);
-    (0..g.co / PANEL).into_par_iter().for_each(|panel| {
+    team::for_each(g.co / PANEL, |panel| {
         dispatch(KernelGradient { sums: &sums, ci: g.ci, co: g.co, panel, gw });
     });
 }
