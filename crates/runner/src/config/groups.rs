@@ -46,6 +46,7 @@ built_in![
     "suite/demo.toml",
     "suite/figure3.toml",
     "suite/table1.toml",
+    "suite/winograd.toml",
 ];
 
 /// A file's text, and what to call it in messages.
