@@ -3,17 +3,20 @@
 
   python3 benches/compare.py --ours target/release/invaspread --python PYTHON [--pairs 5] [--only train,knn]
   python3 benches/compare.py --render
+  (either with --record FILE and --out FILE, for others than benches/comparison.json and benches/README.md)
 
 PYTHON is an interpreter with torch, torchvision, pillow, faiss-cpu and scikit-learn. In each pair ours and every variant of the
 peer run once, each in a process of its own, in an order that moves on by one from pair to pair. A ratio is the peer's time over
 ours within one pair; where the peer has variants, it is the one with the better median. `--only` measures some workloads again and
-keeps the others; `--render` writes the README from what was measured before. Standard library only.
+keeps the others, so a run that broke off can go on; `--render` writes the README from what was measured before. Standard library
+only, Python 3.9 or later.
 """
 import argparse, datetime, json, os, pathlib, platform, statistics, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
-RECORD, README = HERE / "comparison.json", HERE / "README.md"
 BEGIN, END = "<!-- notes: written by hand, kept -->", "<!-- end of notes -->"
+# Others may use this share of the cores before a pair.
+IDLE = 0.1
 FORMATS = {"NCHW": [], "channels-last": ["--channels-last"]}
 
 
@@ -47,29 +50,73 @@ def workloads(a):
     ]
 
 
-def call(command):
-    done = subprocess.run(command, capture_output=True, text=True)
+def call(command, threads, figure):
+    # Ours and peer_bench.py take --threads; the libraries below them (BLAS, OpenMP) look here.
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
+    except OSError as e:
+        sys.exit(f"error: {' '.join(command)} cannot be run: {e}")
+    said = f"{done.stdout}{done.stderr}"
     if done.returncode:
-        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout)
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}:\n{said}")
+    try:
+        result = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        result = None
+    if not isinstance(result, dict) or figure not in result:
+        sys.exit(f"error: {' '.join(command)}: expected JSON with {figure}, found:\n{said}")
+    return result
+
+
+def busy():
+    """The share of the cores that others are using, over half a second; None where the system does not say."""
+    def ticks():
+        found = [int(n) for n in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(found), found[3] + found[4]  # all; idle and waiting for a disk
+
+    try:
+        all_before, idle_before = ticks()
+        time.sleep(0.5)
+        all_after, idle_after = ticks()
+    except (OSError, ValueError, IndexError):
+        return None
+    return 1 - (idle_after - idle_before) / max(all_after - all_before, 1)
+
+
+def write(path, text):
+    new = path.with_name(path.name + ".new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
 
 
 def measure(a, record):
-    chosen = [w for w in workloads(a) if not a.only or w["key"].split("-")[0] in a.only.split(",") or w["key"] in a.only.split(",")]
-    if not chosen:
-        sys.exit(f"error: --only: found {a.only}, expected some of {', '.join(w['key'] for w in workloads(a))}")
+    names = {name for w in workloads(a) for name in (w["key"], w["key"].split("-")[0])}
+    only = a.only.split(",") if a.only else names
+    for name in only:
+        if name not in names:
+            sys.exit(f"error: --only: found {name}, expected some of {', '.join(sorted(names))}")
+    chosen = [w for w in workloads(a) if w["key"] in only or w["key"].split("-")[0] in only]
     begun, done, total = time.monotonic(), 0, sum(a.pairs * (1 + len(w["peers"])) for w in chosen)
     for w in chosen:
         threads = 1 if w["key"] == "augment" else a.threads
         commands = {"ours": [a.ours, "bench", *w["ours"], "--threads", str(threads), "--json"]}
         commands |= {name: [a.python, str(HERE / "peer_bench.py"), *sizes, "--threads", str(threads)] for name, sizes in w["peers"].items()}
-        pairs = []
+        pairs, busiest = [], None
         for pair in range(a.pairs):
             names = list(commands)
             names = names[pair % len(names):] + names[:pair % len(names)]
-            results = {}
+            results, used = {}, busy()
+            if used is not None:
+                busiest = max(busiest or 0, used)
+                if used > IDLE:
+                    print(f"warning: others use {used:.0%} of the cores: ours and the peers suffer from it differently, so these ratios "
+                          "say little", file=sys.stderr, flush=True)
             for name in names:
-                results[name] = call(commands[name])
+                results[name] = call(commands[name], threads, w["figure"])
                 done += 1
                 passed = time.monotonic() - begun
                 print(f"[{done}/{total}] {w['key']} {name}: {results[name][w['figure']]:.4g} {w['figure']}; "
@@ -81,12 +128,12 @@ def measure(a, record):
         # The record is committed: no path of this machine belongs in it.
         shown = {n: " ".join(["invaspread" if n == "ours" else "benches/peer_bench.py", *c[1 if n == "ours" else 2:]])
                  for n, c in commands.items()}
-        keep = {n: [{k: p[n][k] for k in (w["figure"], "peak_mib", "gflops", "share_of_peak") if p[n].get(k) is not None} for p in pairs]
-                for n in commands}
-        record[w["key"]] = dict(pairs=keep, commands=shown, versions=versions, date=datetime.date.today().isoformat(), threads=threads,
+        kept = (w["figure"], "peak_mib", "gflops", "machine_peak_gflops")
+        keep = {n: [{k: p[n][k] for k in kept if p[n].get(k) is not None} for p in pairs] for n in commands}
+        record[w["key"]] = dict(work=w["work"], pairs=keep, busy=busiest, commands=shown, versions=versions, date=datetime.date.today().isoformat(), threads=threads,
                                 cpu=first["ours"]["cpu"], cores=os.cpu_count(), instruction_set=first["ours"]["instruction_set"],
                                 python=platform.python_version())
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        write(a.record, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -99,7 +146,9 @@ def ratios(measured, figure, rate=False):
     return best, [o[figure] / p[figure] if rate else p[figure] / o[figure] for o, p in pairs]
 
 
-def row(work, peer, best, found, goal, at_most=False):
+def row(work, peer, best, found, goal, at_most=False, busy=None):
+    if busy is not None and busy > IDLE:
+        work += f" (machine not idle: others used up to {busy:.0%} of it)"
     median = statistics.median(found)
     met = median <= goal if at_most else median >= goal
     variant = f"{peer} ({best})" if best.lower() not in peer.lower() else peer
@@ -107,37 +156,53 @@ def row(work, peer, best, found, goal, at_most=False):
            f"{'at most' if at_most else 'at least'} {goal}x | {'yes' if met else '**no**'} |"
 
 
+def machine(measured):
+    return f"{measured['cpu']}, {measured['cores']} cores, {measured['instruction_set']}, {measured['threads']} threads"
+
+
+def machine_peak(run):
+    # The first records hold the share of the peak instead.
+    return run.get("machine_peak_gflops") or run["gflops"] / run["share_of_peak"]
+
+
 def render(a, record):
     speed, memory, share, commands = [], [], [], []
+    # A peak measured while something else used a core is too low: of all runs on as many threads of one machine, the highest counts.
+    peaks = {}
+    for measured in record.values():
+        found = [machine_peak(r) for r in measured["pairs"]["ours"] if "gflops" in r]
+        peaks[machine(measured)] = max([*found, peaks.get(machine(measured), 0)])
     for w in workloads(a):
         measured = record.get(w["key"])
         if measured is None:
             continue
         best, found = ratios(measured, w["figure"], w.get("rate", False))
-        speed.append(row(w["work"], w["peer"], best, found, w["goal"]))
+        # Sizes can be chosen: what was measured then, not what this command line would measure.
+        work = measured.get("work", w["work"])
+        speed.append(row(work, w["peer"], best, found, w["goal"], busy=measured.get("busy")))
         if w["key"].startswith("train"):
             used = [o["peak_mib"] / p["peak_mib"] for o, p in zip(measured["pairs"]["ours"], measured["pairs"][best])]
-            memory.append(row(w["work"], w["peer"], best, used, 0.6, at_most=True))
-        shares = [r["share_of_peak"] for r in measured["pairs"]["ours"] if "share_of_peak" in r]
-        if shares:
-            share.append(f"| {w['work']} | {statistics.median(shares):.2f} |")
+            memory.append(row(work, w["peer"], best, used, 0.6, at_most=True))
+        rates = [r["gflops"] for r in measured["pairs"]["ours"] if "gflops" in r]
+        if rates:
+            share.append(f"| {work} | {statistics.median(rates) / peaks[machine(measured)]:.2f} |")
         commands += [f"{w['key']}, {name}: `{command}`" for name, command in measured["commands"].items()]
     if not speed:
-        sys.exit(f"error: {RECORD} holds no measurement; run without --render first")
-    any_ = next(iter(record.values()))
+        sys.exit(f"error: {a.record} holds no measurement; run without --render first")
+    machines = "; ".join(dict.fromkeys(machine(m) for k, m in record.items() if k != "augment" or len(record) == 1))
     versions = sorted({f"{k} {v}" if k != "ours" else v for m in record.values() for k, v in m["versions"].items()})
     dates = sorted({m["date"] for m in record.values()})
     pairs = min(len(m["pairs"]["ours"]) for m in record.values())
-    old = README.read_text() if README.exists() else ""
+    old = a.out.read_text(encoding="utf-8") if a.out.exists() else ""
     notes = old.split(BEGIN)[1].split(END)[0] if BEGIN in old and END in old else "\n"
-    README.write_text(f"""# Side by side with PyTorch, torchvision, faiss
+    write(a.out, f"""# Side by side with PyTorch, torchvision, faiss
 
 Made by `benches/compare.py`; do not edit the tables. Every figure is a ratio within one pair: the peer's time over ours, run one after
-the other on the same cores in processes of their own, the order moving on by one from pair to pair; at least {pairs} pairs each. Where the
+the other on the same cores in processes of their own, the order moving on by one from pair to pair; at least {pairs} pair{'s' * (pairs != 1)} each. Where the
 peer has variants (memory layout, engine) the one with the better median counts. Memory is the peak resident set of the whole process,
 ours over the peer's.
 
-{any_['cpu']}, {any_['cores']} cores, {any_['instruction_set']}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {', '.join(versions)}.
+{machines}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {', '.join(versions)}.
 
 ## Speed
 
@@ -153,8 +218,8 @@ ours over the peer's.
 
 ## Share of the machine's peak
 
-Operations of the plain computation a second, over fused multiply-adds on registers alone. Winograd does a 3x3 convolution with a quarter
-of the products, so it can pass 1.
+Operations of the plain computation a second, over fused multiply-adds on registers alone (the highest peak that any of these runs
+found on as many threads). Winograd does a 3x3 convolution with a quarter of the products, so it can pass 1.
 
 | work | share |
 |---|---|
@@ -168,7 +233,7 @@ of the products, so it can pass 1.
 
 {chr(10).join('- ' + c for c in commands)}
 """)
-    print(f"wrote {README}", file=sys.stderr)
+    print(f"wrote {a.out}", file=sys.stderr)
 
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,11 +244,14 @@ p.add_argument("--threads", type=int, default=os.cpu_count())
 p.add_argument("--only", help="workloads to measure, by comma: train, train-64-32, evaluate, augment, knn, kmeans, epoch")
 p.add_argument("--images", type=int, default=10_000, help="images of the evaluation")
 p.add_argument("--epoch-images", type=int, default=2_560, help="images of the epoch")
+p.add_argument("--record", type=pathlib.Path, default=HERE / "comparison.json", help="where the raw figures are kept")
+p.add_argument("--out", type=pathlib.Path, default=HERE / "README.md", help="where the tables are written")
 p.add_argument("--render", action="store_true", help="only write the README from the record")
 a = p.parse_args()
 if not a.render and not a.python:
     p.error("--python: expected an interpreter with torch, torchvision, pillow and faiss-cpu")
-if a.pairs < 1:
-    p.error(f"--pairs: found {a.pairs}, expected at least 1")
-record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+for flag in ("pairs", "threads", "images", "epoch_images"):
+    if getattr(a, flag) < 1:
+        p.error(f"--{flag.replace('_', '-')}: found {getattr(a, flag)}, expected at least 1")
+record = json.loads(a.record.read_text(encoding="utf-8")) if a.record.exists() else {}
 render(a, record if a.render else measure(a, record))

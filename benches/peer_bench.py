@@ -13,6 +13,7 @@ views, the in-batch softmax loss with gradient to the query side alone, SGD with
 `--batch` counts images, so 2 x batch views pass through the network. `evaluate` embeds u8 images in batches of 250 without gradients.
 `epoch` is a whole epoch: a Dataset of u8 images, torchvision's transforms on Pillow twice an image, a DataLoader with as many worker
 processes as `--workers` says, and the step of `train`; workers are started, and the network warmed up, before the clock is.
+`kmeans` of faiss starts from random points of its own choice, not ours; its time includes that start.
 Needs torch; augment, epoch: torchvision, pillow; knn/kmeans: faiss-cpu or scikit-learn.
 """
 import argparse, importlib.metadata, json, resource, statistics, time

@@ -283,5 +283,34 @@ fn bench_measures_each_workload() {
         &["--k", "51", "--train", "50"],
     );
     refused(folder.path(), &["bench", "train", "--width", "0"], 2, &["--width", "0"]);
+    refused(folder.path(), &["bench", "augment", "--size", "8193"], 2, &["--size", "8193", "8192"]);
+
+    // As many clusters as points settle at once, and only iterations that were done are counted.
+    let few = ["bench", "kmeans", "--points", "4", "--clusters", "4", "--iterations", "9", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&done(folder.path(), &few)).unwrap();
+    assert_eq!(report["iterations_done"], 1);
+    assert_eq!(report["seconds_per_iteration"], report["seconds"]);
     refused(folder.path(), &["bench", "train", "--depth", "19"], 2, &["--depth", "19", "18, 34 or 50"]);
+}
+
+/// Kernels for narrower vectors than this machine's are right too.
+#[test]
+fn every_instruction_set_passes_the_doctor() {
+    let folder = empty();
+    for set in ["avx2", "baseline"] {
+        let mut command = Command::cargo_bin("invaspread").unwrap();
+        let output = command
+            .current_dir(folder.path())
+            .env("INVASPREAD_SIMD", set)
+            .args(["doctor", "--json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_ne!(found["instruction_set"], "Avx512", "{set}");
+        assert!(
+            found["checks"].as_array().unwrap().iter().all(|check| check["good"] == true),
+            "{set}: {found}"
+        );
+    }
 }

@@ -385,7 +385,10 @@ impl Resizer {
                         *sum += weight * i32::from(value);
                     }
                 }
-                let bytes = sums.map(rounded);
+                let mut bytes = [0; COLUMN];
+                for (byte, &sum) in bytes.iter_mut().zip(&sums) {
+                    *byte = rounded(sum);
+                }
                 for (row, to) in strip_rows.chunks_exact_mut(row_bytes).enumerate() {
                     to[x] = bytes[row];
                     to[width + x] = bytes[ROWS + row];

@@ -207,6 +207,11 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
+/// A side that augmentation takes, in pixels.
+fn side() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=8192)
+}
+
 /// A depth that there is a network of.
 fn depth(text: &str) -> Result<usize, String> {
     match text {
@@ -309,7 +314,7 @@ pub(crate) struct AugmentBenchArguments {
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one())]
     pub(crate) images: usize,
     /// Side of an image and of a view, in pixels
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = side())]
     pub(crate) size: usize,
     /// Times that are measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]

@@ -12,7 +12,9 @@ fn unit_rows(count: usize, seed: u64) -> Vec<f32> {
     let mut values: Vec<f32> = (0..count * DIM).map(|_| stream.normal() as f32).collect();
     for row in values.chunks_mut(DIM) {
         let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= length);
+        for x in row {
+            *x /= length;
+        }
     }
     values
 }

@@ -52,6 +52,8 @@ pub struct Clustering {
     pub centroids: Vec<f32>,
     /// Sum of squared distances of the points to their centroids.
     pub inertia: f64,
+    /// Iterations that were done: fewer than allowed where nothing moved any more.
+    pub iterations: usize,
 }
 
 impl KMeans {
@@ -91,7 +93,9 @@ impl KMeans {
     /// Lloyd's iterations from `centroids` (k, d). What is returned always fits together.
     fn descend(&self, points: Rows, mut centroids: Vec<f32>) -> Clustering {
         let (mut assignments, mut inertia) = assign(points, &centroids);
-        for _ in 0..self.iterations {
+        let mut iterations = 0;
+        while iterations < self.iterations {
+            iterations += 1;
             let sizes = update(points, &assignments, &mut centroids);
             split_largest_into_empty(&mut centroids, points.dim, sizes);
             let (moved, lower) = assign(points, &centroids);
@@ -103,7 +107,7 @@ impl KMeans {
                 break;
             }
         }
-        Clustering { assignments, centroids, inertia }
+        Clustering { assignments, centroids, inertia, iterations }
     }
 }
 

@@ -80,7 +80,7 @@ impl ConvNorm {
             let x = conv2d(x.tensor(), &self.weight.as_detached_tensor(), config)?;
             let (running, residual) = (self.running(), residual.map(Value::tensor));
             let y = batch_norm_with(&x, &self.gamma, &self.beta, residual, &running.statistics, config_norm)?;
-            return Ok(Value::constant(y));
+            return Ok(Value::constant(&y));
         }
         let x = tape.conv2d(x, &self.weight, config)?;
         let images = x.tensor().dim(0)?;

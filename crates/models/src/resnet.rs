@@ -224,7 +224,7 @@ impl ResNet {
             algorithm: self.config.algorithm,
         };
         let mut tape = Tape::default();
-        let mut x = self.stem.forward(&mut tape, &Value::constant(x.contiguous()?), None, true, pass)?;
+        let mut x = self.stem.forward(&mut tape, &Value::constant(&x.contiguous()?), None, true, pass)?;
         for block in &self.blocks {
             x = block.forward(&mut tape, &x, pass)?;
         }

@@ -1,5 +1,6 @@
-//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, pooling and L2 normalisation with exact
-//! gradients, SGD with momentum, seeded initialisers, and the matrix products that losses and metrics use.
+//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, local response norm, pooling,
+//! linear layers and L2 normalisation with exact gradients, a tape that runs networks made of them, SGD with momentum, seeded
+//! initialisers, and the products that losses and metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, by kernels for the widest
 //! vectors of the machine, and f64, by plain code for gradient checks. `unsafe` code lives in this crate alone.
@@ -12,6 +13,7 @@ pub mod initialise;
 pub mod inner_products;
 mod l2_normalize;
 mod linear;
+mod local_response_norm;
 mod memory;
 mod peak;
 mod pool;
@@ -26,6 +28,7 @@ pub use batch_norm::{BatchNormConfig, Statistics, batch_norm, batch_norm_with};
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
+pub use local_response_norm::{LocalResponseNormConfig, local_response_norm};
 pub use memory::prepare_process;
 pub use peak::peak_gflops;
 pub use pool::{PoolConfig, avg_pool2d, max_pool2d};

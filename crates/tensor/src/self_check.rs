@@ -1,8 +1,8 @@
 //! Every op in f32, as this machine runs it, against its plain version in f64: what `invaspread doctor` prints.
 
 use crate::{
-    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, avg_pool2d, batch_norm, conv2d, l2_normalize,
-    max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, avg_pool2d, batch_norm,
+    conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -31,7 +31,7 @@ impl Check {
 /// If an op fails outright.
 pub fn self_check() -> Result<Vec<Check>> {
     let conv = |kernel: usize, stride, algorithm| Conv2dConfig { stride, padding: kernel / 2, algorithm };
-    let shapes: [(&'static str, &[&[usize]], f64, Op); 9] = [
+    let shapes: [(&'static str, &[&[usize]], f64, Op); 11] = [
         (
             "conv2d 3x3, direct",
             &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
@@ -75,6 +75,15 @@ pub fn self_check() -> Result<Vec<Check>> {
             Box::new(|t| max_pool2d(&t[0], PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: true })),
         ),
         ("average pooling", &[&[2, 7, 7, 16]], 1e-6, Box::new(|t| avg_pool2d(&t[0], PoolConfig::square(4)))),
+        (
+            "local response norm",
+            &[&[2, 5, 5, 16]],
+            1e-6,
+            Box::new(|t| {
+                local_response_norm(&t[0], LocalResponseNormConfig { alpha: 0.5, ..Default::default() })
+            }),
+        ),
+        ("linear", &[&[9, 64], &[32, 64], &[32]], 1e-5, Box::new(|t| linear(&t[0], &t[1], &t[2]))),
         ("L2 normalisation", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
     ];
     shapes

@@ -29,7 +29,7 @@ pub struct Value {
 
 impl Value {
     /// A tensor that no gradient goes back to.
-    pub fn constant(tensor: Tensor) -> Self {
+    pub fn constant(tensor: &Tensor) -> Self {
         Self { tensor: tensor.detach(), id: None }
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn for_each(count: usize, body: impl Fn(usize) + Sync) {
     match LEADS.get() {
         // SAFETY: a thread leads a team only while `with_team`, which owns it, is on its stack.
         Some(team) => unsafe { &*team }.run(count, &body),
-        None => (0..count).into_par_iter().for_each(|i| body(i)),
+        None => (0..count).into_par_iter().for_each(&body),
     }
 }
 
@@ -104,13 +104,20 @@ impl<T> Shared<T> {
     }
 }
 
-type Body = dyn Fn(usize) + Sync;
-
 /// A loop's body and its length, lent by the leader while the loop is open or has members in it.
 #[derive(Clone, Copy)]
 struct Loop {
-    body: *const Body,
+    /// Calls the body, of whatever type, with an index.
+    call: unsafe fn(*const (), usize),
+    body: *const (),
     count: usize,
+}
+
+/// # Safety
+/// `body` must point to an `F`.
+unsafe fn call<F: Fn(usize)>(body: *const (), index: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe { (*body.cast::<F>())(index) }
 }
 
 /// `state`: whether a loop is open (bit 0), members in it (bits 1 to 15), and the loop's number above.
@@ -154,15 +161,13 @@ impl Drop for Leading<'_> {
 
 impl Team {
     /// Runs one loop to its end: on the leader, and on every member that comes while it is open.
-    fn run(&self, count: usize, body: &(dyn Fn(usize) + Sync + '_)) {
-        // SAFETY: only the lifetime is changed; no member follows the pointer after this function has returned or unwound.
-        let body: *const Body = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), _>(body) };
-        let job = Loop { body, count };
+    fn run<F: Fn(usize) + Sync>(&self, count: usize, body: &F) {
+        let job = Loop { call: call::<F>, body: std::ptr::from_ref(body).cast(), count };
         self.current.set(Some(job));
         self.next.store(0, Ordering::Relaxed);
         // One number on, open, no members.
         let number = self.state.load(Ordering::Relaxed) / NUMBER + 1;
-        self.state.store(number * NUMBER | OPEN, Ordering::Release);
+        self.state.store((number * NUMBER) | OPEN, Ordering::Release);
         self.take_part(job);
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0;
@@ -176,9 +181,7 @@ impl Team {
     }
 
     /// Takes indices until there are none left. A panic is kept for the leader, and the other indices are passed over.
-    fn take_part(&self, Loop { body, count }: Loop) {
-        // SAFETY: the leader does not leave `run` before the loop is closed and empty.
-        let body = unsafe { &*body };
+    fn take_part(&self, Loop { call, body, count }: Loop) {
         INSIDE.set(true);
         let result = catch_unwind(AssertUnwindSafe(|| {
             loop {
@@ -186,7 +189,8 @@ impl Team {
                 if index >= count {
                     break;
                 }
-                body(index);
+                // SAFETY: the leader does not leave `run`, to which it lent the body, before the loop is closed and empty.
+                unsafe { call(body, index) };
             }
         }));
         INSIDE.set(false);

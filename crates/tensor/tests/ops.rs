@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, Statistics, avg_pool2d, batch_norm,
-    batch_norm_with, conv2d, l2_normalize, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, Statistics, Tape, Value,
+    avg_pool2d, batch_norm, batch_norm_with, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -181,6 +181,155 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The linear layer in f32 against candle's own in f64, forward and backward.
+    #[test]
+    fn linear_is_candles(seed: u64, rows in 1usize..40, inputs in 1usize..40, outputs in 1usize..40) {
+        let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let inputs = [random(&mut s, &[rows, inputs]), random(&mut s, &[outputs, inputs]), random(&mut s, &[outputs])];
+        let weights = random(&mut s, &[rows, outputs]);
+        let run = |dtype: DType| -> Vec<Tensor> {
+            let vars: Vec<Var> = inputs
+                .iter()
+                .map(|t| Var::from_tensor(&single(t).to_dtype(dtype).unwrap()).unwrap())
+                .collect();
+            let y = if dtype == DType::F32 {
+                linear(&vars[0], &vars[1], &vars[2]).unwrap()
+            } else {
+                let layer = candle_nn::Linear::new(vars[1].as_tensor().clone(), Some(vars[2].as_tensor().clone()));
+                candle_nn::Module::forward(&layer, &vars[0]).unwrap()
+            };
+            let loss = (&y * single(&weights).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
+            let gradients = loss.backward().unwrap();
+            let mut results = vec![y];
+            results.extend(vars.iter().map(|v| gradients.get(v).unwrap().clone()));
+            results
+        };
+        for (got, want) in run(DType::F32).iter().zip(run(DType::F64)) {
+            let error = error(got, &values(&want));
+            prop_assert!(error < 1e-5, "{error:e}");
+        }
+    }
+
+    /// Local response norm against its equation.
+    #[test]
+    fn local_response_norm_is_its_equation(
+        seed: u64, rows in 1usize..200, channels in 1usize..20, size in 1usize..8, alpha in 0.0f64..2.0, usual: bool, k in 0.5f64..2.0,
+    ) {
+        let beta = if usual { 0.75 } else { 0.6 };
+        let x = random(&mut Stream::new(seed, Purpose::Bootstrap, 0, 0), &[rows, channels]);
+        let y = values(&local_response_norm(&x, LocalResponseNormConfig { size, alpha, beta, k }).unwrap());
+        let x = values(&x);
+        for (at, y) in y.into_iter().enumerate() {
+            let (row, c) = (at / channels * channels, at % channels);
+            let window = c.saturating_sub(size / 2)..(c + (size - 1) / 2 + 1).min(channels);
+            let squares: f64 = x[row..][window].iter().map(|x| x * x).sum();
+            let want = x[at] / (k + alpha / size as f64 * squares).powf(beta);
+            prop_assert!((y - want).abs() < 1e-12, "{y} {want}");
+        }
+    }
+
+    /// A small network on the tape and the same of candle's graph: the same gradients, where values meet
+    /// (a residual), parameters end, and a value is the output of two losses.
+    #[test]
+    fn the_tape_goes_back_as_candles_graph_does(
+        seed: u64, images in 2usize..5, side in 4usize..9, channels in prop::sample::select(vec![3usize, 16]), relu: bool,
+    ) {
+        let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let mut var = |shape: &[usize]| Var::from_tensor(&single(&random(&mut s, shape))).unwrap();
+        let x = var(&[images, side, side, channels]);
+        let w = var(&[3, 3, channels, channels]);
+        let (gamma, beta) = (var(&[channels]), var(&[channels]));
+        let (weight, bias) = (var(&[5, channels]), var(&[5]));
+        let config = Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest };
+        let norm = BatchNormConfig { relu, ..Default::default() };
+        let pool = PoolConfig::square(side);
+        let loss = |pooled: &Tensor, unit: &Tensor| (pooled.sqr()?.sum_all()? + unit.narrow(1, 0, 2)?.sum_all()?);
+
+        let x_graph = x.as_detached_tensor();
+        let y = conv2d(&x_graph, &w, config).unwrap();
+        let (y, _) = batch_norm(&y, &gamma, &beta, Some(&x_graph), norm).unwrap();
+        let pooled = avg_pool2d(&y, pool).unwrap().flatten_from(1).unwrap();
+        let unit = l2_normalize(&linear(&pooled, &weight, &bias).unwrap()).unwrap();
+        let want = loss(&pooled, &unit).unwrap().backward().unwrap();
+
+        let mut tape = Tape::default();
+        let start = Value::constant(&x.as_detached_tensor());
+        let y = tape.conv2d(&start, &w, config).unwrap();
+        let (y, _) = tape.batch_norm(&y, [&gamma, &beta], Some(&start), norm).unwrap();
+        let pooled = tape.avg_pool2d(&y, pool).unwrap();
+        let pooled = tape.flatten(&pooled).unwrap();
+        let projection = tape.linear(&pooled, &weight, &bias).unwrap();
+        let unit = tape.l2_normalize(&projection).unwrap();
+        let (pooled, unit) = (tape.leaf(&pooled).unwrap(), tape.leaf(&unit).unwrap());
+        let mut got = loss(&pooled, &unit).unwrap().backward().unwrap();
+        tape.backward(&mut got).unwrap();
+        for parameter in [&w, &gamma, &beta, &weight, &bias] {
+            let (got, want) = (values(got.get(parameter).unwrap()), values(want.get(parameter).unwrap()));
+            let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+            prop_assert!(error <= 1e-5 * want.iter().fold(1e-3, |m: f64, w| m.max(w.abs())), "{error:e}");
+        }
+        prop_assert!(got.get(&pooled).is_none() && got.get(&unit).is_none());
+    }
+}
+
+/// PyTorch 2.15's values and gradients (of the values weighted by 1 to 6), in f64.
+#[test]
+fn local_response_norm_is_pytorchs() {
+    let x = Var::from_tensor(&Tensor::new(&[[1.0f64, -2.0, 3.0, 0.5, 4.0, -1.0]], &Device::Cpu).unwrap())
+        .unwrap();
+    let weights = Tensor::new(&[[1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0]], &Device::Cpu).unwrap();
+    let even = LocalResponseNormConfig { size: 4, alpha: 0.5, beta: 0.6, k: 2.0 };
+    let cases = [
+        (
+            LocalResponseNormConfig::default(),
+            [
+                0.9997900514367979,
+                -1.9995726065799686,
+                2.998639470212306,
+                0.4997732450353843,
+                3.9984257231676037,
+                -0.9997413280854619,
+            ],
+            [
+                0.9996102919294636,
+                2.000051998650247,
+                2.99612203466387,
+                3.997871326032762,
+                4.995035319263229,
+                5.998927462811719,
+            ],
+        ),
+        (
+            even,
+            [
+                0.5604313423073425,
+                -0.9049221840724235,
+                1.3506412814920268,
+                0.1767880259428725,
+                1.4737301059483021,
+                -0.4253818957708203,
+            ],
+            [
+                0.44006299407909666,
+                1.183165290452707,
+                0.40148921940425986,
+                1.2659716955396394,
+                1.2984524356974183,
+                2.6694657188475155,
+            ],
+        ),
+    ];
+    for (config, y, gx) in cases {
+        let got = local_response_norm(&x, config).unwrap();
+        assert!(error(&got, &y) < 1e-14, "{config:?}");
+        let gradients = (got * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(error(gradients.get(&x).unwrap(), &gx) < 1e-14, "{config:?}");
+    }
+}
+
 fn itertools(n: usize, h: usize, w: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
     (0..n * h * w * c).map(move |i| (i / (h * w * c), i / (w * c) % h, i / c % w, i % c))
 }
@@ -226,6 +375,15 @@ fn gradient_of_pooling_and_normalisation() {
         let average = gradient_error(std::slice::from_ref(&x), |t| avg_pool2d(&t[0], config)).unwrap();
         assert!(maximum < 1e-7 && average < 1e-7, "{config:?}: {maximum:e} {average:e}");
     }
+    let config = LocalResponseNormConfig { size: 4, alpha: 0.7, ..Default::default() };
+    let error =
+        gradient_error(&[random(&mut stream(), &[3, 2, 2, 7])], |t| local_response_norm(&t[0], config))
+            .unwrap();
+    assert!(error < 1e-8, "{error:e}");
+    let mut s = stream();
+    let inputs = [random(&mut s, &[4, 3]), random(&mut s, &[2, 3]), random(&mut s, &[2])];
+    let error = gradient_error(&inputs, |t| linear(&t[0], &t[1], &t[2])).unwrap();
+    assert!(error < 1e-8, "{error:e}");
     let rows = random(&mut stream(), &[4, 6]);
     let error = gradient_error(&[rows], |t| l2_normalize(&t[0])).unwrap();
     assert!(error < 1e-8, "{error:e}");

@@ -33,7 +33,12 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
             bench::kmeans(sizes.into()).with_context(failed)?
         }
     };
-    if arguments.json { Ok(print_json(&report)?) } else { Ok(print_table(&report)) }
+    if arguments.json {
+        print_json(&report)?;
+    } else {
+        print_table(&report);
+    }
+    Ok(())
 }
 
 /// An error of usage unless the first flag's value is at most the second's.

@@ -34,20 +34,20 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
+    // What the engine's loader takes by itself, unless the pool was made smaller.
+    let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
     let mut waited = 0.0;
     let times = Times::of(1, repeats, || {
         epoch += 1;
         let order = learner.method.order(epoch).map_err(failed)?;
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
-        let config = LoaderConfig { views: 2, epoch, ..LoaderConfig::new(batches) };
+        let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
         let mut loader = BatchLoader::new(Arc::clone(&source), Arc::clone(&pipeline), config)?;
-        let mut number = 0;
-        while let Some(ready) = loader.next() {
+        for (number, ready) in (0..).zip(loader.by_ref()) {
             let ready = ready?;
             let step = Step { epoch, step: number, index: &ready.index };
             learner.step(ready.images, &step, 0.003).map_err(failed)?;
-            number += 1;
         }
         waited = loader.waited().as_secs_f64();
         Ok::<(), EngineError>(())

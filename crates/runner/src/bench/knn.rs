@@ -26,7 +26,9 @@ pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
     let mut values: Vec<f32> = (0..count * dim).map(|_| stream.normal() as f32).collect();
     for row in values.chunks_mut(dim) {
         let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= length);
+        for x in row {
+            *x /= length;
+        }
     }
     values
 }

@@ -7,6 +7,8 @@
 //! `gflops` counts the additions and multiplications of the plain computation (two for each product of a convolution, none saved
 //! by Winograd, nothing for norms, transforms and selection), in billions a second. `share_of_peak` sets that beside what the
 //! vector units do on registers alone ([`invaspread_tensor::peak_gflops`]); Winograd can take it above what a direct sum reaches.
+//! The peak is measured in the moment after the work: on a machine that others are using just then it comes out too
+//! low and the share too high, so `benches/compare.py` takes the best peak of all its runs.
 
 mod augment;
 mod epoch;
@@ -88,7 +90,7 @@ impl Times {
     }
 }
 
-/// Figures in the order in which they are shown.
+/// Figures by name.
 #[derive(Default)]
 struct Figures(Map<String, Value>);
 

@@ -64,8 +64,8 @@ pub fn batch_norm(
         None => x.apply_op2(&parameters, op)?,
     };
     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = saved.as_ref().expect("the forward pass has run").first_statistics().clone();
-    Ok((y, first))
+    let Some(ran) = &*saved else { bail!("batch_norm: the forward pass did not run") };
+    Ok((y, ran.first_statistics().clone()))
 }
 
 /// Training mode for the tape: the batch norm that has run, with what its gradients need, and the output.
@@ -364,7 +364,8 @@ impl Differentiable {
         residual: bool,
     ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let back = saved.as_ref().expect("the forward pass has run").gradients(x, y, gy, residual)?;
+        let Some(ran) = &*saved else { bail!("batch_norm: there was no forward pass to go back through") };
+        let back = ran.gradients(x, y, gy, residual)?;
         Ok((back.x, Tensor::stack(&[back.gamma, back.beta], 0)?, back.residual))
     }
 }

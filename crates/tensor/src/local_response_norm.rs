@@ -1,0 +1,143 @@
+//! Local response normalisation across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}` with
+//! `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
+//!
+//! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c and (n - 1)/2 after,
+//! cut at the ends, while the division by n stays. Gradient: `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c
+//! s_c^{-beta-1}` over the c whose windows hold j. Computed in f64 inside.
+
+use crate::batch_norm::Value;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::team;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+
+/// Settings of the normalisation; the default is GoogLeNet's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LocalResponseNormConfig {
+    /// Channels of a window.
+    pub size: usize,
+    /// Weight of the mean square.
+    pub alpha: f64,
+    /// Exponent.
+    pub beta: f64,
+    /// Added to the mean square.
+    pub k: f64,
+}
+
+impl Default for LocalResponseNormConfig {
+    fn default() -> Self {
+        Self { size: 5, alpha: 1e-4, beta: 0.75, k: 1.0 }
+    }
+}
+
+/// Normalises each value of `x` by those of the channels around it; f32 or f64, differentiable.
+///
+/// # Errors
+/// If `x` has no axis, is neither f32 nor f64, or the window is empty.
+pub fn local_response_norm(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {
+    if config.size == 0 {
+        bail!("local_response_norm: a window of 0 channels, expected at least 1")
+    }
+    let channels = x.dim(candle_core::D::Minus1)?;
+    x.contiguous()?.apply_op1(LocalResponseNorm { config, channels })
+}
+
+struct LocalResponseNorm {
+    config: LocalResponseNormConfig,
+    channels: usize,
+}
+
+/// Rows that one task takes.
+const ROWS: usize = 64;
+
+impl LocalResponseNorm {
+    /// Channels of the window of channel `c`.
+    fn window(&self, c: usize) -> std::ops::Range<usize> {
+        let n = self.config.size;
+        c.saturating_sub(n / 2)..(c + (n - 1) / 2 + 1).min(self.channels)
+    }
+
+    /// `s` of each channel of a row.
+    fn scales<T: Value>(&self, x: &[T], scales: &mut [f64]) {
+        let LocalResponseNormConfig { size, alpha, k, .. } = self.config;
+        for (c, scale) in scales.iter_mut().enumerate() {
+            let squares: f64 = x[self.window(c)].iter().map(|x| x.read().powi(2)).sum();
+            *scale = k + alpha / size as f64 * squares;
+        }
+    }
+
+    /// `s^{-beta}`; the usual exponent without a logarithm.
+    fn power(&self, scale: f64) -> f64 {
+        if self.config.beta.to_bits() == 0.75f64.to_bits() {
+            let root = scale.sqrt();
+            return 1.0 / (root * root.sqrt());
+        }
+        scale.powf(-self.config.beta)
+    }
+
+    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+        let mut y = vec![T::write(0.0); x.len()];
+        team::for_each_chunk(&mut y, ROWS * self.channels, |task, y| {
+            let x = &x[task * ROWS * self.channels..][..y.len()];
+            let mut scales = vec![0.0; self.channels];
+            for (x, y) in x.chunks_exact(self.channels).zip(y.chunks_exact_mut(self.channels)) {
+                self.scales(x, &mut scales);
+                for ((x, y), scale) in x.iter().zip(y).zip(&scales) {
+                    *y = T::write(x.read() * self.power(*scale));
+                }
+            }
+        });
+        y
+    }
+
+    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        let LocalResponseNormConfig { size, alpha, beta, .. } = self.config;
+        let factor = 2.0 * alpha * beta / size as f64;
+        let mut gx = vec![T::write(0.0); x.len()];
+        team::for_each_chunk(&mut gx, ROWS * self.channels, |task, gx| {
+            let first = task * ROWS * self.channels;
+            let (x, gy) = (&x[first..][..gx.len()], &gy[first..][..gx.len()]);
+            let (mut scales, mut sums) = (vec![0.0; self.channels], vec![0.0; self.channels]);
+            let rows = x.chunks_exact(self.channels).zip(gy.chunks_exact(self.channels));
+            for ((x, gy), gx) in rows.zip(gx.chunks_exact_mut(self.channels)) {
+                self.scales(x, &mut scales);
+                sums.fill(0.0);
+                for c in 0..self.channels {
+                    let term = gy[c].read() * x[c].read() * self.power(scales[c]) / scales[c];
+                    for sum in &mut sums[self.window(c)] {
+                        *sum += term;
+                    }
+                }
+                for (j, gx) in gx.iter_mut().enumerate() {
+                    *gx = T::write(gy[j].read() * self.power(scales[j]) - factor * x[j].read() * sums[j]);
+                }
+            }
+        });
+        gx
+    }
+}
+
+impl CustomOp1 for LocalResponseNorm {
+    fn name(&self) -> &'static str {
+        "local_response_norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
+            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
+        };
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        let gy = gy.contiguous()?;
+        let gx = if x.dtype() == DType::F32 {
+            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        } else {
+            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())?
+        };
+        Ok(Some(gx))
+    }
+}
