@@ -338,6 +338,15 @@ fn stream() -> Stream {
     Stream::new(5, Purpose::Bootstrap, 0, 0)
 }
 
+/// More tiles than are transformed at once, so that the weights' gradient is summed in several rounds.
+#[test]
+fn winograd_in_several_rounds() {
+    let mut s = stream();
+    let (x, w) = (random(&mut s, &[20, 16, 15, 48]), random(&mut s, &[3, 3, 48, 48]));
+    let error = conv_error(&x, &w, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest });
+    assert!(error < 1e-4, "{error:e}");
+}
+
 #[test]
 fn gradient_of_convolution() {
     for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 1)] {

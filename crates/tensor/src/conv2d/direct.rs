@@ -208,6 +208,7 @@ impl Kernel for OuterBlock<'_> {
                     gathered.as_ptr(),
                     (self.right.0.as_ptr().add(first * PANEL), self.right.1),
                     (self.out.0, self.out.1, PANEL),
+                    true,
                 );
             }
             first += count;

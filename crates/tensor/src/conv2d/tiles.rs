@@ -202,7 +202,7 @@ unsafe fn panel_tile<V: Vector, const MR: usize, const NV: usize>(
     }
 }
 
-/// `out += leftᵀ * right` for 16 columns of `left` and `panels` panels of `right`, over `rows` rows.
+/// `out = leftᵀ * right`, or `out += leftᵀ * right`, for 16 columns of `left` and `panels` panels of `right`, over `rows` rows.
 ///
 /// `left[rows][16]`; panel `j` of `right` at `right + j * right_stride`, `[rows][16]`; `out` row `r`, panel `j` at
 /// `out + r * row_stride + j * panel_stride`.
@@ -216,6 +216,7 @@ pub(crate) unsafe fn outer_product<V: Vector>(
     left: *const f32,
     (right, right_stride): (*const f32, usize),
     (out, row_stride, panel_stride): (*mut f32, usize, usize),
+    add: bool,
 ) {
     macro_rules! tiles {
         ($nv:literal, $right:expr, $out:expr, [$($mr:literal),*]) => {{
@@ -224,7 +225,7 @@ pub(crate) unsafe fn outer_product<V: Vector>(
                 unsafe {
                     outer_tile::<V, $mr, $nv>(
                         rows, left.add(first), ($right, right_stride),
-                        ($out.add(first * row_stride), row_stride, panel_stride),
+                        ($out.add(first * row_stride), row_stride, panel_stride), add,
                     );
                 }
                 first += $mr;
@@ -257,6 +258,7 @@ unsafe fn outer_tile<V: Vector, const MR: usize, const NV: usize>(
     left: *const f32,
     (right, right_stride): (*const f32, usize),
     (out, row_stride, panel_stride): (*mut f32, usize, usize),
+    add: bool,
 ) {
     // SAFETY: as `outer_product`.
     unsafe {
@@ -274,7 +276,7 @@ unsafe fn outer_tile<V: Vector, const MR: usize, const NV: usize>(
         for (i, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 let to = out.add(i * row_stride + lane_offset::<V>(v, panel_stride));
-                V::load(to).add(*sum).store(to);
+                if add { V::load(to).add(*sum).store(to) } else { sum.store(to) }
             }
         }
     }

@@ -473,6 +473,8 @@ struct SumTiles<'a> {
     points: &'a [f32],
     gradient_points: &'a [f32],
     sums: *mut f32,
+    /// Whether to add to what earlier tiles summed up to.
+    add: bool,
 }
 
 impl Kernel for SumTiles<'_> {
@@ -487,6 +489,7 @@ impl Kernel for SumTiles<'_> {
                     self.points.as_ptr().add(group * self.capacity * PANEL),
                     (self.gradient_points.as_ptr(), self.capacity * PANEL),
                     (self.sums.add(group * PANEL * PANEL), PANEL, self.ci * PANEL),
+                    self.add,
                 );
             }
         }
@@ -544,7 +547,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let (of_points, of_gradients) = (plane(capacity * g.ci), plane(capacity * g.co));
     let mut points = uninitialised(POINTS * of_points);
     let mut gradient_points = uninitialised(POINTS * of_gradients);
-    let mut sums = vec![0.0; POINTS * plane(g.ci * g.co)];
+    let mut sums = uninitialised(POINTS * plane(g.ci * g.co));
     for chunk in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - chunk);
         let (to_points, to_gradients) = (SharedMut::new(&mut points), SharedMut::new(&mut gradient_points));
@@ -570,6 +573,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 points: &points[p * of_points..][..of_points],
                 gradient_points: &gradient_points[p * of_gradients..][..of_gradients],
                 sums: sums.as_mut_ptr(),
+                add: chunk > 0,
             });
         });
     }
