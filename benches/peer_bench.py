@@ -117,14 +117,14 @@ def evaluate(a):
     images = torch.randint(0, 256, (a.images, 3, 32, 32), dtype=torch.uint8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALIZE)
 
-    def run():
+    def run(images):
         with torch.no_grad():
             for x in images.split(250):
                 x = ((x.float() / 255 - mean) / std).to(a.device, memory_format=memory_format(a))
                 torch.nn.functional.normalize(net(x)).cpu()
 
-    run()
-    s = time.perf_counter(); run()
+    run(images[:1000])
+    s = time.perf_counter(); run(images)
     seconds = time.perf_counter() - s
     return dict(seconds=seconds, images_per_s=a.images / seconds, peak_mib=peak_mib(a))
 

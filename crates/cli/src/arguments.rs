@@ -297,7 +297,7 @@ pub(crate) struct EvaluateBenchArguments {
     /// Layers: 18, 34 or 50
     #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
     pub(crate) depth: usize,
-    /// Times that are measured, after one that is not
+    /// Times that are measured, after a short one that is not
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }

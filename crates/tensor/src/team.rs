@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 thread_local! {
     /// The team that this thread leads.
@@ -200,18 +201,21 @@ impl Team {
         }
     }
 
-    /// A member's life: into every loop that opens, until the team is dismissed.
+    /// A member's life: into every loop that opens, until the team is dismissed or nothing has opened for [`PATIENCE`].
     fn stand_by(&self) {
         // A leader that waits for rayon inside its work may be handed this task: it cannot wait for itself.
         if LEADS.get().is_some() {
             return;
         }
         let (mut last, mut spins) = (0, 0);
+        let mut idle_since = Instant::now();
         while !self.dismissed.load(Ordering::Acquire) {
             let state = self.state.load(Ordering::Relaxed);
             let number = state / NUMBER;
             if state & OPEN == 0 || number == last {
-                pause(&mut spins);
+                if pause(&mut spins) && idle_since.elapsed() > PATIENCE {
+                    return;
+                }
                 continue;
             }
             let entered =
@@ -224,18 +228,24 @@ impl Team {
                 self.take_part(job);
             }
             self.state.fetch_sub(MEMBER, Ordering::AcqRel);
+            idle_since = Instant::now();
         }
     }
 }
 
-/// Waits a moment: busily at first, then letting other threads have the core.
-fn pause(spins: &mut u32) {
+/// Longest that a member waits for a loop. Rayon may hand this task to a worker in the middle of a job that the leader waits for, and
+/// then no loop would ever open; loops of a pass follow each other within a millisecond or two.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Waits a moment: busily at first, then (and it says so) letting other threads have the core.
+fn pause(spins: &mut u32) -> bool {
     *spins += 1;
     if *spins < 2000 {
         std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
+        return false;
     }
+    std::thread::yield_now();
+    true
 }
 
 #[cfg(test)]
@@ -294,11 +304,13 @@ mod tests {
             with_team(|| {
                 for_each(10, |_| for_each(10, add));
                 with_team(|| for_each(10, add));
-                rayon::join(|| for_each(10, add), || for_each(10, add));
+                for _ in 0..20 {
+                    rayon::join(|| for_each(10, add), || for_each(10, add));
+                }
                 for_each(10, |_| with_team(|| for_each(10, add)));
             });
         });
-        assert_eq!(total.into_inner(), 45 * 23);
+        assert_eq!(total.into_inner(), 45 * 61);
     }
 
     #[test]

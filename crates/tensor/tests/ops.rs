@@ -246,7 +246,8 @@ proptest! {
         let config = Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest };
         let norm = BatchNormConfig { relu, ..Default::default() };
         let pool = PoolConfig::square(side);
-        let loss = |pooled: &Tensor, unit: &Tensor| (pooled.sqr()?.sum_all()? + unit.narrow(1, 0, 2)?.sum_all()?);
+        let loss =
+            |pooled: &Tensor, unit: &Tensor| pooled.sqr()?.sum_all()? + unit.narrow(1, 0, 2)?.sum_all()?;
 
         let x_graph = x.as_detached_tensor();
         let y = conv2d(&x_graph, &w, config).unwrap();
@@ -277,6 +278,7 @@ proptest! {
 
 /// PyTorch 2.15's values and gradients (of the values weighted by 1 to 6), in f64.
 #[test]
+#[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
 fn local_response_norm_is_pytorchs() {
     let x = Var::from_tensor(&Tensor::new(&[[1.0f64, -2.0, 3.0, 0.5, 4.0, -1.0]], &Device::Cpu).unwrap())
         .unwrap();

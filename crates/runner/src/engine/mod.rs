@@ -15,7 +15,7 @@ mod recipe;
 mod stop;
 mod training;
 
-pub(crate) use embed::{Layer, embed};
+pub(crate) use embed::{Layer, embed, embed_some};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};
