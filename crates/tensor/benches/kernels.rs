@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, batch_norm, conv2d};
+use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, batch_norm, conv2d, prepare_process};
 use std::hint::black_box;
 
 const BATCH: usize = 64;
@@ -14,6 +14,7 @@ fn uniform(shape: &[usize]) -> Tensor {
 }
 
 fn convolutions(criterion: &mut Criterion) {
+    prepare_process();
     let mut group = criterion.benchmark_group("conv2d");
     group.sample_size(10);
     for (channels, side) in [(16, 32), (32, 16), (64, 32), (64, 8), (128, 16), (128, 4), (256, 8), (512, 4)] {

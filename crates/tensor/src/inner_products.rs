@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "the register tiles walk raw pointers over buffers sized here")]
 
 use crate::conv2d::{Indirect, PANEL, indirect_product};
-use crate::memory::uninitialised;
+use crate::memory::Aligned;
 use crate::simd::{Kernel, Vector, dispatch};
 use crate::team;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Rows in panels, ready to be multiplied with.
 #[derive(Debug)]
 pub struct PackedRows {
-    panels: Vec<f32>,
+    panels: Aligned,
     rows: usize,
     dim: usize,
 }
@@ -30,7 +30,7 @@ impl PackedRows {
     /// If `dim` is zero.
     pub fn new(rows: usize, dim: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         assert!(dim > 0, "rows of no values");
-        let mut panels = uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
+        let mut panels = Aligned::uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
         team::for_each_chunk(&mut panels, dim * PANEL, |number, panel| {
             let mut row = vec![0.0; dim];
             for lane in 0..PANEL {

@@ -18,6 +18,39 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
     values
 }
 
+/// [`uninitialised`] values that start on a cache line: a vector load from elsewhere would touch two lines, and the innermost loops of
+/// convolutions do little but load.
+#[derive(Debug, Default)]
+pub(crate) struct Aligned {
+    values: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    pub(crate) fn uninitialised(len: usize) -> Self {
+        const LINE: usize = 64;
+        let values = uninitialised(len + LINE / size_of::<f32>());
+        // What `align_offset` may refuse to compute costs speed, not sense.
+        let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+        Self { values, start, len }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..][..self.len]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..][..self.len]
+    }
+}
+
 /// Settings of the whole process that a training step profits from. Call once, first thing in `main`.
 ///
 /// The C library keeps freed memory instead of returning it to the system: a step frees and asks for the same large buffers again and

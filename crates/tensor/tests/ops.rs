@@ -349,6 +349,33 @@ fn winograd_in_several_rounds() {
     assert!(error < 1e-4, "{error:e}");
 }
 
+/// So many channels that the transformed kernel is never held whole, an odd number of panels, and more tiles than fit one round.
+#[test]
+fn winograd_of_many_channels() {
+    let mut s = stream();
+    for (n, side, ci, co) in [(3, 5, 208, 240), (70, 8, 224, 208)] {
+        let (x, w) = (random(&mut s, &[n, side, side, ci]), random(&mut s, &[3, 3, ci, co]));
+        let config = |algorithm| Conv2dConfig { stride: 1, padding: 1, algorithm };
+        if n == 3 {
+            let error = conv_error(&x, &w, config(Algorithm::Fastest));
+            assert!(error < 1e-4, "{error:e}");
+            continue;
+        }
+        // Too large for the plain version: against the direct path, which is checked on its own.
+        let run = |algorithm| -> Vec<Vec<f64>> {
+            let (x, w) = (Var::from_tensor(&single(&x)).unwrap(), Var::from_tensor(&single(&w)).unwrap());
+            let y = conv2d(&x, &w, config(algorithm)).unwrap();
+            let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            vec![values(&y), values(gradients.get(&x).unwrap()), values(gradients.get(&w).unwrap())]
+        };
+        for (got, want) in run(Algorithm::Fastest).into_iter().zip(run(Algorithm::Direct)) {
+            let got = Tensor::new(got, &Device::Cpu).unwrap();
+            let error = error(&got, &want);
+            assert!(error < 1e-4, "{error:e}");
+        }
+    }
+}
+
 #[test]
 fn gradient_of_convolution() {
     for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 1)] {

@@ -27,9 +27,12 @@ macro_rules! for_row_tiles {
         let mut $i = 0;
         if <$v>::LANES == 16 {
             while rows - $i >= 12 { unsafe { $tile::<$v, 12, $nv>($($arg),*) }; $i += 12; }
+            while rows - $i >= 8 { unsafe { $tile::<$v, 8, $nv>($($arg),*) }; $i += 8; }
+        } else {
+            while rows - $i >= 6 { unsafe { $tile::<$v, 6, $nv>($($arg),*) }; $i += 6; }
         }
-        while rows - $i >= 6 { unsafe { $tile::<$v, 6, $nv>($($arg),*) }; $i += 6; }
-        while rows - $i >= 3 { unsafe { $tile::<$v, 3, $nv>($($arg),*) }; $i += 3; }
+        while rows - $i >= 4 { unsafe { $tile::<$v, 4, $nv>($($arg),*) }; $i += 4; }
+        while rows - $i >= 2 { unsafe { $tile::<$v, 2, $nv>($($arg),*) }; $i += 2; }
         while rows - $i >= 1 { unsafe { $tile::<$v, 1, $nv>($($arg),*) }; $i += 1; }
     }};
 }

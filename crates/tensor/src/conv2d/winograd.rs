@@ -16,10 +16,11 @@
 
 use super::geometry::Geometry;
 use super::tiles::{PANEL, outer_product, panel_product};
-use crate::memory::uninitialised;
+use crate::memory::Aligned;
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Elements of a transformed tile.
 const POINTS: usize = 36;
@@ -32,14 +33,19 @@ const fn plane(values: usize) -> usize {
     values + PANEL
 }
 
-/// Tiles transformed and multiplied together: so many that their 36 planes stay in half of a second-level cache of 1 MiB, in
-/// multiples of the register tile's rows, and few enough that `threads` threads share the work evenly.
+/// Tiles transformed and multiplied together: so many that their 36 planes stay in half of a second-level cache of 1 MiB, but enough
+/// that the transformed kernel is not read too often, and an even share for each thread.
 fn tiles_at_once(tiles: usize, ci: usize, co: usize, threads: usize) -> usize {
-    const ROWS: usize = 12;
-    let fitting = (1 << 19) / (POINTS * (ci + co) * size_of::<f32>()) / ROWS * ROWS;
-    let even = tiles.div_ceil(threads).next_multiple_of(ROWS);
-    fitting.max(2 * ROWS).min(even)
+    // A kernel of more channels comes from beyond the second-level cache each time.
+    let least = if ci + co > 256 { 48 } else { 24 };
+    let fitting = (1 << 19) / (POINTS * (ci + co) * size_of::<f32>());
+    let blocks = tiles.div_ceil(fitting.max(least)).next_multiple_of(threads);
+    // Whole register tiles, or nearly.
+    tiles.div_ceil(blocks).next_multiple_of(4)
 }
+
+/// Tiles that one task transforms where they are not used at once.
+const TASK: usize = 16;
 
 /// Whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
 pub(crate) fn fits(g: &Geometry) -> bool {
@@ -239,23 +245,22 @@ unsafe fn transform_output_gradient<V: Vector>(
     }
 }
 
-/// Output tiles from their 36 sums.
+/// Output tiles from their 36 sums, for some of the channels.
 ///
 /// # Safety
-/// `sums` must hold `36 * plane(c * capacity)` values; no other task may write these tiles of `y`.
+/// `sums` must hold 36 planes of `channels * capacity` values; no other task may write these channels of these tiles of `y`.
 #[inline(always)]
 unsafe fn transform_output<V: Vector>(
     sums: *const f32,
     map: Map,
-    first: usize,
-    count: usize,
-    capacity: usize,
+    channels: Range<usize>,
+    (first, count, capacity): (usize, usize, usize),
     y: SharedMut,
 ) {
-    let plane = plane(capacity * map.c);
+    let plane = plane(capacity * channels.len());
     for i in 0..count {
         let (image, y0, x0) = map.corner(first + i);
-        for c in (0..map.c).step_by(V::LANES) {
+        for c in (0..channels.len()).step_by(V::LANES) {
             let from = (c / PANEL * capacity + i) * PANEL + c % PANEL;
             let mut e = [[V::zero(); 6]; 4];
             for b in 0..6 {
@@ -269,9 +274,9 @@ unsafe fn transform_output<V: Vector>(
             }
             for (a, row) in e.into_iter().enumerate().take(map.h - y0) {
                 for (b, value) in output_pixels(row).into_iter().enumerate().take(map.w - x0) {
-                    let offset = ((image * map.h + y0 + a) * map.w + x0 + b) * map.c + c;
+                    let pixel = (image * map.h + y0 + a) * map.w + x0 + b;
                     // SAFETY: row, column and channel lie inside the map.
-                    unsafe { value.store(y.at(offset)) };
+                    unsafe { value.store(y.at(pixel * map.c + channels.start + c)) };
                 }
             }
         }
@@ -287,72 +292,102 @@ enum Turn {
     Backward,
 }
 
-/// The transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
-fn transform_kernel(w: &[f32], ci: usize, co: usize, turn: Turn) -> Vec<f32> {
-    struct Panel<'a> {
-        /// Of tap t and input i, the 16 outputs at `(t * inputs + i) * distance`.
-        taps: &'a [f32],
-        distance: usize,
-        inputs: usize,
-        out: SharedMut,
-        number: usize,
-        plane: usize,
+/// A kernel's weights (9, C_in, C_out) and the way they are read.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    values: &'a [f32],
+    ci: usize,
+    co: usize,
+    turn: Turn,
+}
+
+impl Weights<'_> {
+    /// Channels that are summed over.
+    fn inputs(&self) -> usize {
+        if self.turn == Turn::Forward { self.ci } else { self.co }
     }
-    impl Kernel for Panel<'_> {
-        #[inline(always)]
-        fn run<V: Vector>(self) {
-            for i in 0..self.inputs {
-                for lane in (0..PANEL).step_by(V::LANES) {
-                    let mut columns = [[V::zero(); 3]; 6];
-                    for x in 0..3 {
-                        let column = kernel_points(std::array::from_fn(|y| {
-                            let offset = ((y * 3 + x) * self.inputs + i) * self.distance + lane;
-                            debug_assert!(offset + V::LANES <= self.taps.len());
-                            // SAFETY: inside the nine taps of this panel.
-                            unsafe { V::load(self.taps.as_ptr().add(offset)) }
-                        }));
-                        for y in 0..6 {
-                            columns[y][x] = column[y];
-                        }
-                    }
-                    for (y, row) in columns.into_iter().enumerate() {
-                        for (x, value) in kernel_points(row).into_iter().enumerate() {
-                            let to =
-                                (y * 6 + x) * self.plane + (self.number * self.inputs + i) * PANEL + lane;
-                            // SAFETY: each task writes its own panel of the 36 planes.
-                            unsafe { value.store(self.out.at(to)) };
-                        }
-                    }
-                }
-            }
-        }
+
+    /// Channels that come out.
+    fn outputs(&self) -> usize {
+        if self.turn == Turn::Forward { self.co } else { self.ci }
     }
-    let (inputs, outputs) = if turn == Turn::Forward { (ci, co) } else { (co, ci) };
-    let mut points = uninitialised(POINTS * plane(ci * co));
-    let (out, plane) = (SharedMut::new(&mut points), plane(ci * co));
-    team::for_each(outputs / PANEL, |number| {
-        let panel = |taps, distance| Panel { taps, distance, inputs, out, number, plane };
-        if turn == Turn::Forward {
-            return dispatch(panel(&w[number * PANEL..], co));
+
+    /// Transforms the 16 outputs of panel `number` into `[inputs][16]`, the first at `out` and each of the 36 `plane` further.
+    fn transform_panel(&self, number: usize, out: SharedMut, plane: usize) {
+        let (inputs, Self { values, ci, co, .. }) = (self.inputs(), *self);
+        if self.turn == Turn::Forward {
+            return dispatch(Panel { taps: &values[number * PANEL..], distance: co, inputs, out, plane });
         }
-        let mut taps = uninitialised(9 * inputs * PANEL);
+        let mut taps = Aligned::uninitialised(9 * inputs * PANEL);
         for (t, taps) in taps.chunks_exact_mut(inputs * PANEL).enumerate() {
             let rows: [&[f32]; PANEL] =
-                std::array::from_fn(|l| &w[((8 - t) * ci + number * PANEL + l) * co..][..co]);
+                std::array::from_fn(|l| &values[((8 - t) * ci + number * PANEL + l) * co..][..co]);
             for (i, to) in taps.chunks_exact_mut(PANEL).enumerate() {
                 for (to, row) in to.iter_mut().zip(rows) {
                     *to = row[i];
                 }
             }
         }
-        dispatch(panel(&taps, PANEL));
-    });
-    points
+        dispatch(Panel { taps: &taps, distance: PANEL, inputs, out, plane });
+    }
+
+    /// The transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
+    fn transform(&self) -> Aligned {
+        let plane = plane(self.ci * self.co);
+        let mut points = Aligned::uninitialised(POINTS * plane);
+        let out = SharedMut::new(&mut points);
+        team::for_each(self.outputs() / PANEL, |number| {
+            // SAFETY: each task writes its own panel of the 36 planes.
+            self.transform_panel(
+                number,
+                unsafe { SharedMut::from(out.at(number * self.inputs() * PANEL)) },
+                plane,
+            );
+        });
+        points
+    }
+}
+
+struct Panel<'a> {
+    /// Of tap t and input i, the 16 outputs at `(t * inputs + i) * distance`.
+    taps: &'a [f32],
+    distance: usize,
+    inputs: usize,
+    out: SharedMut,
+    plane: usize,
+}
+
+impl Kernel for Panel<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for i in 0..self.inputs {
+            for lane in (0..PANEL).step_by(V::LANES) {
+                let mut columns = [[V::zero(); 3]; 6];
+                for x in 0..3 {
+                    let column = kernel_points(std::array::from_fn(|y| {
+                        let offset = ((y * 3 + x) * self.inputs + i) * self.distance + lane;
+                        debug_assert!(offset + V::LANES <= self.taps.len());
+                        // SAFETY: inside the nine taps of this panel.
+                        unsafe { V::load(self.taps.as_ptr().add(offset)) }
+                    }));
+                    for y in 0..6 {
+                        columns[y][x] = column[y];
+                    }
+                }
+                for (y, row) in columns.into_iter().enumerate() {
+                    for (x, value) in kernel_points(row).into_iter().enumerate() {
+                        // SAFETY: `out` is this task's own panel in each of the 36 planes.
+                        unsafe { value.store(self.out.at((y * 6 + x) * self.plane + i * PANEL + lane)) };
+                    }
+                }
+            }
+        }
+    }
 }
 
 thread_local! {
     /// Transformed tiles of the block that a thread works on, kept from block to block.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Aligned> = RefCell::default();
 }
 
 fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
@@ -360,7 +395,7 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
         // Taken out while in use: a task that waits on rayon may run another task on this thread.
         let mut values = std::mem::take(&mut *scratch.borrow_mut());
         if values.len() < len {
-            values = uninitialised(len);
+            values = Aligned::uninitialised(len);
         }
         work(&mut values[..len]);
         *scratch.borrow_mut() = values;
@@ -398,22 +433,123 @@ impl Kernel for Block<'_> {
                     sums.as_mut_ptr().add(p * from_plane),
                 );
             }
-            transform_output::<V>(sums.as_ptr(), self.output, self.first, self.count, capacity, self.y);
+            let tiles = (self.first, self.count, capacity);
+            transform_output::<V>(sums.as_ptr(), self.output, 0..co, tiles, self.y);
         }
     }
 }
 
-fn convolve(input: Map, output: Map, x: &[f32], kernel: &[f32], y: &mut [f32]) {
+/// Output channels of one task of the wide path: two panels.
+const SLAB: usize = 2 * PANEL;
+/// Most tiles that the wide path holds transformed at once.
+const WIDE_TILES: usize = 256;
+
+/// Whether all 36 transformed planes of the kernel are too much for the caches (from about 200 channels on both sides on). Then a
+/// task takes two panels of the output, transforms their weights and uses them up on all tiles at once.
+fn wide(ci: usize, co: usize) -> bool {
+    POINTS * ci * co * size_of::<f32>() > 6 << 20
+}
+
+struct TransformInput<'a> {
+    x: Pixels<'a>,
+    first: usize,
+    count: usize,
+    at: usize,
+    capacity: usize,
+    points: SharedMut,
+}
+
+impl Kernel for TransformInput<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: the buffer holds 36 planes of `capacity` tiles; tasks write disjoint tiles.
+        unsafe {
+            transform_input::<V>(self.x, self.first, self.count, self.points.at(0), self.capacity, self.at);
+        }
+    }
+}
+
+struct Slab<'a> {
+    points: &'a [f32],
+    kernel: &'a [f32],
+    inputs: usize,
+    output: Map,
+    channels: Range<usize>,
+    /// First tile, their number, and for how many there is room.
+    tiles: (usize, usize, usize),
+    sums: &'a mut [f32],
+    y: SharedMut,
+}
+
+impl Kernel for Slab<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (_, count, capacity) = self.tiles;
+        let outputs = self.channels.len();
+        // SAFETY: 36 planes each: points of `capacity` tiles, the slab's weights, and its sums.
+        unsafe {
+            for p in 0..POINTS {
+                panel_product::<V>(
+                    count,
+                    capacity,
+                    self.inputs,
+                    outputs / PANEL,
+                    self.points.as_ptr().add(p * plane(capacity * self.inputs)),
+                    self.kernel.as_ptr().add(p * plane(self.inputs * outputs)),
+                    self.sums.as_mut_ptr().add(p * plane(capacity * outputs)),
+                );
+            }
+            transform_output::<V>(self.sums.as_ptr(), self.output, self.channels, self.tiles, self.y);
+        }
+    }
+}
+
+fn convolve_wide(x: Pixels<'_>, output: Map, weights: Weights<'_>, y: SharedMut) {
+    let (tiles, inputs) = (x.map.tiles(), weights.inputs());
+    let capacity = tiles.min(WIDE_TILES);
+    let mut points = Aligned::uninitialised(POINTS * plane(capacity * inputs));
+    for first in (0..tiles).step_by(capacity) {
+        let count = capacity.min(tiles - first);
+        let to = SharedMut::new(&mut points);
+        team::for_each(count.div_ceil(TASK), |task| {
+            let at = task * TASK;
+            let count = TASK.min(count - at);
+            dispatch(TransformInput { x, first: first + at, count, at, capacity, points: to });
+        });
+        team::for_each(weights.outputs().div_ceil(SLAB), |slab| {
+            let channels = slab * SLAB..(slab * SLAB + SLAB).min(weights.outputs());
+            let outputs = channels.len();
+            let kernel_len = POINTS * plane(inputs * outputs);
+            with_scratch(kernel_len + POINTS * plane(capacity * outputs), |scratch| {
+                let (kernel, sums) = scratch.split_at_mut(kernel_len);
+                let out = SharedMut::new(kernel);
+                for panel in 0..outputs / PANEL {
+                    // SAFETY: the panels of this task's own scratch.
+                    let out = unsafe { SharedMut::from(out.at(panel * inputs * PANEL)) };
+                    weights.transform_panel(channels.start / PANEL + panel, out, plane(inputs * outputs));
+                }
+                let tiles = (first, count, capacity);
+                dispatch(Slab { points: &points, kernel, inputs, output, channels, tiles, sums, y });
+            });
+        });
+    }
+}
+
+fn convolve(input: Map, output: Map, x: &[f32], weights: Weights<'_>, y: &mut [f32]) {
     let tiles = input.tiles();
-    let capacity = tiles_at_once(tiles, input.c, output.c, rayon::current_num_threads());
     let zeros = vec![0.0; input.c];
     let x = Pixels { values: x, map: input, zeros: &zeros };
     let y = SharedMut::new(y);
+    if wide(input.c, output.c) {
+        return convolve_wide(x, output, weights, y);
+    }
+    let kernel = weights.transform();
+    let capacity = tiles_at_once(tiles, input.c, output.c, rayon::current_num_threads());
     team::for_each(tiles.div_ceil(capacity), |block| {
         let first = block * capacity;
         let count = capacity.min(tiles - first);
         with_scratch(POINTS * (plane(capacity * input.c) + plane(capacity * output.c)), |scratch| {
-            dispatch(Block { x, kernel, output, first, count, capacity, y, scratch });
+            dispatch(Block { x, kernel: &kernel, output, first, count, capacity, y, scratch });
         });
     });
 }
@@ -426,13 +562,13 @@ fn maps(g: &Geometry) -> (Map, Map) {
 /// `y = conv(x, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     let (input, output) = maps(g);
-    convolve(input, output, x, &transform_kernel(w, g.ci, g.co, Turn::Forward), y);
+    convolve(input, output, x, Weights { values: w, ci: g.ci, co: g.co, turn: Turn::Forward }, y);
 }
 
 /// `gx`, the gradient of the input.
 pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     let (input, output) = maps(g);
-    convolve(output, input, gy, &transform_kernel(w, g.ci, g.co, Turn::Backward), gx);
+    convolve(output, input, gy, Weights { values: w, ci: g.ci, co: g.co, turn: Turn::Backward }, gx);
 }
 
 struct TransformBoth<'a> {
@@ -469,7 +605,8 @@ struct SumTiles<'a> {
     tiles: usize,
     capacity: usize,
     ci: usize,
-    co: usize,
+    /// Panels of output channels, from the first of `gradient_points` on.
+    panels: usize,
     points: &'a [f32],
     gradient_points: &'a [f32],
     sums: *mut f32,
@@ -485,7 +622,7 @@ impl Kernel for SumTiles<'_> {
             unsafe {
                 outer_product::<V>(
                     self.tiles,
-                    self.co / PANEL,
+                    self.panels,
                     self.points.as_ptr().add(group * self.capacity * PANEL),
                     (self.gradient_points.as_ptr(), self.capacity * PANEL),
                     (self.sums.add(group * PANEL * PANEL), PANEL, self.ci * PANEL),
@@ -497,25 +634,31 @@ impl Kernel for SumTiles<'_> {
 }
 
 struct KernelGradient<'a> {
+    /// 36 planes of `[panels][ci][16]`.
     sums: &'a [f32],
+    /// Which of the panels.
+    panel: usize,
+    plane: usize,
     ci: usize,
     co: usize,
-    panel: usize,
+    /// First of the 16 output channels.
+    channel: usize,
     gw: SharedMut,
+    /// Whether to add to what is there.
+    add: bool,
 }
 
 impl Kernel for KernelGradient<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let plane = plane(self.ci * self.co);
         for i in 0..self.ci {
             for lane in (0..PANEL).step_by(V::LANES) {
                 let from = (self.panel * self.ci + i) * PANEL + lane;
                 let mut e = [[V::zero(); 6]; 3];
                 for b in 0..6 {
-                    // SAFETY: 36 planes of ci * co sums.
+                    // SAFETY: 36 planes of sums.
                     let column = kernel_gradient(std::array::from_fn(|a| unsafe {
-                        V::load(self.sums.as_ptr().add((a * 6 + b) * plane + from))
+                        V::load(self.sums.as_ptr().add((a * 6 + b) * self.plane + from))
                     }));
                     for a in 0..3 {
                         e[a][b] = column[a];
@@ -523,9 +666,12 @@ impl Kernel for KernelGradient<'_> {
                 }
                 for (a, row) in e.into_iter().enumerate() {
                     for (b, value) in kernel_gradient(row).into_iter().enumerate() {
-                        let to = ((a * 3 + b) * self.ci + i) * self.co + self.panel * PANEL + lane;
+                        let to = ((a * 3 + b) * self.ci + i) * self.co + self.channel + lane;
                         // SAFETY: each task writes its own 16 output channels.
-                        unsafe { value.store(self.gw.at(to)) };
+                        unsafe {
+                            let to = self.gw.at(to);
+                            if self.add { V::load(to).add(value).store(to) } else { value.store(to) }
+                        }
                     }
                 }
             }
@@ -535,19 +681,20 @@ impl Kernel for KernelGradient<'_> {
 
 /// `gw`, the gradient of the weights.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
-    /// Tiles that one task transforms.
-    const TASK: usize = 16;
     let (input, output) = maps(g);
     let tiles = input.tiles();
     let zeros = vec![0.0; g.ci.max(g.co)];
     let (x, gy) =
         (Pixels { values: x, map: input, zeros: &zeros }, Pixels { values: gy, map: output, zeros: &zeros });
     // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone, and so the sums do.
-    let capacity = ((4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co))).max(64).min(tiles);
+    let wide = wide(g.ci, g.co);
+    let fitting = (4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co));
+    let capacity = if wide { WIDE_TILES } else { fitting.max(64) }.min(tiles);
     let (of_points, of_gradients) = (plane(capacity * g.ci), plane(capacity * g.co));
-    let mut points = uninitialised(POINTS * of_points);
-    let mut gradient_points = uninitialised(POINTS * of_gradients);
-    let mut sums = uninitialised(POINTS * plane(g.ci * g.co));
+    let mut points = Aligned::uninitialised(POINTS * of_points);
+    let mut gradient_points = Aligned::uninitialised(POINTS * of_gradients);
+    let mut sums = Aligned::uninitialised(if wide { 0 } else { POINTS * plane(g.ci * g.co) });
+    let gw = SharedMut::new(gw);
     for chunk in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - chunk);
         let (to_points, to_gradients) = (SharedMut::new(&mut points), SharedMut::new(&mut gradient_points));
@@ -564,21 +711,43 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
                 gradient_points: to_gradients,
             });
         });
-        team::for_each_chunk(&mut sums, plane(g.ci * g.co), |p, sums| {
+        let sum_tiles = |p: usize, panels: Range<usize>, sums: *mut f32, add| {
             dispatch(SumTiles {
                 tiles: count,
                 capacity,
                 ci: g.ci,
-                co: g.co,
+                panels: panels.len(),
                 points: &points[p * of_points..][..of_points],
-                gradient_points: &gradient_points[p * of_gradients..][..of_gradients],
-                sums: sums.as_mut_ptr(),
-                add: chunk > 0,
+                gradient_points: &gradient_points[p * of_gradients + panels.start * capacity * PANEL..],
+                sums,
+                add,
+            });
+        };
+        if !wide {
+            team::for_each_chunk(&mut sums, plane(g.ci * g.co), |p, sums| {
+                sum_tiles(p, 0..g.co / PANEL, sums.as_mut_ptr(), chunk > 0);
+            });
+            continue;
+        }
+        team::for_each(g.co.div_ceil(SLAB), |slab| {
+            let panels = slab * SLAB / PANEL..(slab * SLAB + SLAB).min(g.co) / PANEL;
+            let plane = plane(g.ci * panels.len() * PANEL);
+            with_scratch(POINTS * plane, |sums| {
+                for (p, sums) in sums.chunks_exact_mut(plane).enumerate() {
+                    sum_tiles(p, panels.clone(), sums.as_mut_ptr(), false);
+                }
+                for (panel, channel) in panels.map(|panel| panel * PANEL).enumerate() {
+                    let add = chunk > 0;
+                    dispatch(KernelGradient { sums, panel, plane, ci: g.ci, co: g.co, channel, gw, add });
+                }
             });
         });
     }
-    let gw = SharedMut::new(gw);
+    if wide {
+        return;
+    }
     team::for_each(g.co / PANEL, |panel| {
-        dispatch(KernelGradient { sums: &sums, ci: g.ci, co: g.co, panel, gw });
+        let (plane, channel) = (plane(g.ci * g.co), panel * PANEL);
+        dispatch(KernelGradient { sums: &sums, panel, plane, ci: g.ci, co: g.co, channel, gw, add: false });
     });
 }

@@ -132,6 +132,12 @@ impl SharedMut {
         Self(slice.as_mut_ptr())
     }
 
+    /// Shares what lies behind an address that [`SharedMut::at`] gave.
+    #[inline(always)]
+    pub(crate) fn from(address: *mut f32) -> Self {
+        Self(address)
+    }
+
     /// The address `offset` elements on.
     ///
     /// # Safety
