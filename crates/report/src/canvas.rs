@@ -33,10 +33,10 @@ pub(crate) fn row_color(row: &str) -> RGBColor {
         "deepcluster_1000" | "deepcluster" => RGBColor(0xE6, 0x9F, 0x00),
         "exemplar" => RGBColor(0x00, 0x9E, 0x73),
         "npsoftmax" => RGBColor(0x56, 0xB4, 0xE9),
-        "nce" => RGBColor(0x00, 0x72, 0xB2),
+        "nce" | "direct" => RGBColor(0x00, 0x72, 0xB2),
         "triplet" => RGBColor(0x88, 0x22, 0x55),
         "triplet_hard" => RGBColor(0xCC, 0x79, 0xA7),
-        "invaspread" | "full" => RGBColor(0xD5, 0x5E, 0x00),
+        "invaspread" | "full" | "winograd" => RGBColor(0xD5, 0x5E, 0x00),
         // Rows of other suites: the same colours, by the letters of the name.
         other => {
             let spare = [
