@@ -32,7 +32,7 @@ def workloads(a):
     kmeans = ["kmeans", "--points", "60502", "--dim", "128", "--clusters", "11316", "--iterations", "3"]
     knn = ["knn", "--train", "50000", "--test", "10000", "--dim", "128", "--k", "200"]
     return [
-        train(64, 32, 2.2, 4), train(64, 64, 2.2, 4), train(16, 32, 1.7, 12), train(16, 64, 1.7, 12),
+        train(64, 32, 2.2, 10), train(64, 64, 2.2, 6), train(16, 32, 1.7, 40), train(16, 64, 1.7, 20),
         dict(key="evaluate", work=f"evaluation: embedding {a.images:,} images, width 64", peer="PyTorch",
              ours=evaluation + ["--repeats", "1"], peers={name: evaluation + flags for name, flags in FORMATS.items()},
              figure="seconds", goal=1.8),
