@@ -1,9 +1,12 @@
 //! The command line, and nothing else: every flag with its help in one place.
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use invaspread_runner::bench::{AugmentBench, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench};
+use invaspread_runner::bench::{
+    AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench,
+};
+use invaspread_tensor::{DeviceKind, Precision};
 use std::path::PathBuf;
 
 /// Train, measure and compare unsupervised embeddings; regenerate the tables and figures of "Unsupervised Embedding Learning via
@@ -200,6 +203,46 @@ pub(crate) struct BenchArguments {
     /// Print the figures as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Where to compute: auto, cpu or cuda
+    #[arg(long, value_name = "NAME", global = true, default_value = "cpu")]
+    pub(crate) device: DeviceArgument,
+    /// What convolutions multiply in: f32, tf32 or bf16
+    #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
+    pub(crate) precision: PrecisionArgument,
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DeviceArgument {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PrecisionArgument {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+impl BenchArguments {
+    /// Where the workload is to run.
+    pub(crate) fn compute(&self) -> Compute {
+        Compute {
+            device: match self.device {
+                DeviceArgument::Auto => DeviceKind::best().0,
+                DeviceArgument::Cpu => DeviceKind::Cpu,
+                DeviceArgument::Cuda => DeviceKind::Cuda,
+            },
+            precision: match self.precision {
+                PrecisionArgument::F32 => Precision::F32,
+                PrecisionArgument::Tf32 => Precision::Tf32,
+                PrecisionArgument::Bf16 => Precision::Bf16,
+            },
+        }
+    }
 }
 
 /// A count that zero is no value of.
@@ -273,9 +316,11 @@ pub(crate) struct TrainBenchArguments {
     pub(crate) no_winograd: bool,
 }
 
-impl From<&TrainBenchArguments> for TrainBench {
-    fn from(sizes: &TrainBenchArguments) -> Self {
-        Self {
+impl TrainBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> TrainBench {
+        let sizes = self;
+        TrainBench {
+            compute,
             batch: sizes.batch,
             width: sizes.width,
             depth: sizes.depth,
@@ -302,9 +347,16 @@ pub(crate) struct EvaluateBenchArguments {
     pub(crate) repeats: usize,
 }
 
-impl From<&EvaluateBenchArguments> for EvaluateBench {
-    fn from(sizes: &EvaluateBenchArguments) -> Self {
-        Self { images: sizes.images, width: sizes.width, depth: sizes.depth, repeats: sizes.repeats }
+impl EvaluateBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> EvaluateBench {
+        let sizes = self;
+        EvaluateBench {
+            compute,
+            images: sizes.images,
+            width: sizes.width,
+            depth: sizes.depth,
+            repeats: sizes.repeats,
+        }
     }
 }
 
@@ -402,9 +454,11 @@ pub(crate) struct EpochBenchArguments {
     pub(crate) repeats: usize,
 }
 
-impl From<&EpochBenchArguments> for EpochBench {
-    fn from(sizes: &EpochBenchArguments) -> Self {
-        Self {
+impl EpochBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> EpochBench {
+        let sizes = self;
+        EpochBench {
+            compute,
             images: sizes.images,
             batch: sizes.batch,
             width: sizes.width,

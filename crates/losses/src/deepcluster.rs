@@ -12,6 +12,8 @@
 use candle_core::{Result, Tensor};
 use invaspread_random::{Purpose, Stream};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{check_index, is_double, matrix, scalar_of_one, tensor, with_elements};
 use crate::float::Float;
 use crate::softmax::cross_entropy;
@@ -25,6 +27,12 @@ const NAME: &str = "deepcluster";
 pub fn cluster_cross_entropy(logits: &Tensor, clusters: &[u32]) -> Result<Tensor> {
     let (rows, columns) = matrix(NAME, "logits", logits)?;
     check_index(NAME, "cluster", clusters, rows, columns)?;
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        use invaspread_tensor::cuda::losses::{Settled, indices, softmax};
+        let Settled { value, gradient } = softmax(logits, &indices(clusters, &[rows], logits)?)?;
+        return scalar_on_device(NAME, [logits], value, [gradient]);
+    }
     let (value, gradient) = if is_double(NAME, &[logits])? {
         settle::<f64>(logits, clusters, rows, columns)?
     } else {

@@ -24,6 +24,20 @@ pub(crate) fn scalar_of_two(
     x.apply_op2(y, Known { name, value, gradients })
 }
 
+/// A loss on the device and its gradients, as candle can differentiate through them. Nothing waits for the device.
+#[cfg(feature = "cuda")]
+pub(crate) fn scalar_on_device<const N: usize>(
+    name: &'static str,
+    inputs: [&Tensor; N],
+    value: Tensor,
+    gradients: [Tensor; N],
+) -> Result<Tensor>
+where
+    OnDevice<N>: Applied<N>,
+{
+    OnDevice { name, value, gradients }.applied(inputs)
+}
+
 /// Hands the tensor's elements, row by row, to `work`.
 pub(crate) fn with_elements<T: Float, R>(x: &Tensor, work: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let x = x.contiguous()?;
@@ -83,6 +97,111 @@ pub(crate) fn check_temperature(loss: &str, temperature: f64) -> Result<()> {
     }
     Ok(())
 }
+
+/// [`Known`] for the device, where the value is a tensor.
+#[cfg(feature = "cuda")]
+pub(crate) struct OnDevice<const N: usize> {
+    name: &'static str,
+    value: Tensor,
+    gradients: [Tensor; N],
+}
+
+#[cfg(feature = "cuda")]
+mod on_device {
+    use super::OnDevice;
+    use candle_core::backend::BackendStorage;
+    use candle_core::{
+        CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail,
+    };
+
+    /// The op applied, by the number of inputs.
+    pub(crate) trait Applied<const N: usize> {
+        fn applied(self, inputs: [&Tensor; N]) -> Result<Tensor>;
+    }
+
+    impl Applied<1> for OnDevice<1> {
+        fn applied(self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+            x.apply_op1(self)
+        }
+    }
+
+    impl Applied<2> for OnDevice<2> {
+        fn applied(self, [x, y]: [&Tensor; 2]) -> Result<Tensor> {
+            x.apply_op2(y, self)
+        }
+    }
+
+    impl<const N: usize> OnDevice<N> {
+        fn output(&self) -> Result<(CudaStorage, Shape)> {
+            let (storage, layout) = self.value.storage_and_layout();
+            match &*storage {
+                Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, Shape::from(()))),
+                _ => bail!("{}: the value is not on the device", self.name),
+            }
+        }
+
+        fn scaled(&self, which: usize, upstream: &Tensor) -> Result<Tensor> {
+            self.gradients[which].broadcast_mul(upstream)
+        }
+    }
+
+    impl CustomOp1 for OnDevice<1> {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+            bail!("{}: computed on CUDA, asked for on the CPU", self.name)
+        }
+
+        fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+            self.output()
+        }
+
+        fn bwd(&self, _: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+            self.scaled(0, upstream).map(Some)
+        }
+    }
+
+    impl CustomOp2 for OnDevice<2> {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn cpu_fwd(
+            &self,
+            _: &CpuStorage,
+            _: &Layout,
+            _: &CpuStorage,
+            _: &Layout,
+        ) -> Result<(CpuStorage, Shape)> {
+            bail!("{}: computed on CUDA, asked for on the CPU", self.name)
+        }
+
+        fn cuda_fwd(
+            &self,
+            _: &CudaStorage,
+            _: &Layout,
+            _: &CudaStorage,
+            _: &Layout,
+        ) -> Result<(CudaStorage, Shape)> {
+            self.output()
+        }
+
+        fn bwd(
+            &self,
+            _: &Tensor,
+            _: &Tensor,
+            _: &Tensor,
+            upstream: &Tensor,
+        ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+            Ok((Some(self.scaled(0, upstream)?), Some(self.scaled(1, upstream)?)))
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+pub(crate) use on_device::Applied;
 
 /// The op: a value that was computed already, with its gradients.
 struct Known<const N: usize> {

@@ -16,6 +16,8 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{
     check_index, check_temperature, is_double, matrix, scalar_of_two, tensor, with_elements,
 };
@@ -53,6 +55,14 @@ impl Exemplar {
         }
         check_index(NAME, "image index", index, rows, images)?;
         check_temperature(NAME, self.temperature)?;
+        #[cfg(feature = "cuda")]
+        if features.device().is_cuda() {
+            use invaspread_tensor::cuda::losses::{exemplar, indices};
+            let index = indices(index, &[rows], features)?;
+            let (settled, to_weight) =
+                exemplar(features, weight, &index, self.temperature, self.normalize_weight)?;
+            return scalar_on_device(NAME, [features, weight], settled.value, [settled.gradient, to_weight]);
+        }
         let sizes = [rows, images, dim];
         let (value, gradients) = if is_double(NAME, &[features, weight])? {
             self.compute::<f64>(features, weight, index, sizes)?

@@ -27,6 +27,8 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements};
 use crate::float::Float;
 
@@ -85,7 +87,7 @@ impl InvaSpread {
     /// The loss of `features` (2B x D, rows of unit length, row i and row i + B two views of one image): a scalar.
     ///
     /// # Errors
-    /// If `features` is not such a matrix in F32 or F64 on the CPU, or a setting is out of its range.
+    /// If `features` is not such a matrix in F32 or F64 (F32 on CUDA), or a setting is out of its range.
     pub fn loss(&self, features: &Tensor) -> Result<Tensor> {
         let (rows, dim) = matrix(NAME, "features", features)?;
         if rows % 2 != 0 {
@@ -96,6 +98,19 @@ impl InvaSpread {
         check_temperature(NAME, self.temperature)?;
         if !(self.negative_weight >= 1.0 && self.negative_weight.is_finite()) {
             bail!("{NAME}: negative_weight must be a number of at least 1, it is {}", self.negative_weight)
+        }
+        #[cfg(feature = "cuda")]
+        if features.device().is_cuda() {
+            use invaspread_tensor::cuda::losses::{Kept, Settled, invaspread};
+            let kept = match self.negatives {
+                Negatives::All => Kept::All,
+                Negatives::HardestHalf => Kept::HardestHalf,
+                Negatives::EasiestHalf => Kept::EasiestHalf,
+            };
+            let both_sides = self.key_side == KeySide::BothSides;
+            let Settled { value, gradient } =
+                invaspread(features, self.temperature, self.negative_weight, kept, both_sides)?;
+            return scalar_on_device(NAME, [features], value, [gradient]);
         }
         let (value, gradient) = if is_double(NAME, &[features])? {
             self.compute::<f64>(features, rows, dim)?

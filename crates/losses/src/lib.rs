@@ -16,6 +16,8 @@ mod invaspread;
 mod memory_bank;
 mod nce;
 mod npsoftmax;
+#[cfg(feature = "cuda")]
+mod self_check;
 mod softmax;
 #[cfg(test)]
 mod testing;
@@ -27,4 +29,6 @@ pub use invaspread::{InvaSpread, KeySide, Negatives};
 pub use memory_bank::MemoryBank;
 pub use nce::{Nce, draw_noise};
 pub use npsoftmax::NpSoftmax;
+#[cfg(feature = "cuda")]
+pub use self_check::self_check_on;
 pub use triplet::{Mining, Triplet, draw_negatives};

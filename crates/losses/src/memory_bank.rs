@@ -18,11 +18,20 @@ use crate::differentiable::{check_index, matrix, with_elements};
 
 const NAME: &str = "memory bank";
 
-/// n entries of D numbers, f32, row by row.
-#[derive(Debug, Clone, PartialEq)]
+/// n entries of D numbers, f32, row by row; on the host or on the device.
+#[derive(Debug, Clone)]
 pub struct MemoryBank {
-    entries: Vec<f32>,
+    entries: Entries,
+    images: usize,
     dim: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Entries {
+    Host(Vec<f32>),
+    /// (n, D), moved in place.
+    #[cfg(feature = "cuda")]
+    OnDevice(Tensor),
 }
 
 impl MemoryBank {
@@ -40,17 +49,32 @@ impl MemoryBank {
             let mut stream = Stream::new(seed, Purpose::MemoryBank, 0, row as u64);
             entries.extend((0..dim).map(|_| stream.between(-bound, bound) as f32));
         }
-        Ok(Self { entries, dim })
+        Ok(Self { entries: Entries::Host(entries), images, dim })
     }
 
-    /// The bank a checkpoint holds, from an n x D tensor (read as f32).
+    /// The bank a checkpoint holds, from an n x D tensor on the CPU (read as f32).
     ///
     /// # Errors
     /// If the tensor is not a matrix of numbers, or has no rows or no columns.
     pub fn from_tensor(state: &Tensor) -> Result<Self> {
-        let (_, dim) = matrix(NAME, "state", state)?;
+        let (images, dim) = matrix(NAME, "state", state)?;
         let entries = with_elements(&state.to_dtype(DType::F32)?, |x: &[f32]| Ok(x.to_vec()))?;
-        Ok(Self { entries, dim })
+        Ok(Self { entries: Entries::Host(entries), images, dim })
+    }
+
+    /// The same bank on `device`, where the features that it meets have to be.
+    ///
+    /// # Errors
+    /// If the device cannot hold it.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Self::from_tensor(&self.tensor()?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => {
+                Ok(Self { entries: Entries::OnDevice(self.tensor()?.to_device(device)?), ..*self })
+            }
+            other => bail!("{NAME}: there is no memory on {other:?}"),
+        }
     }
 
     /// The entries as an n x D tensor, f32, on the CPU.
@@ -58,17 +82,41 @@ impl MemoryBank {
     /// # Errors
     /// If candle cannot make the tensor.
     pub fn tensor(&self) -> Result<Tensor> {
-        Tensor::from_slice(&self.entries, (self.len(), self.dim), &Device::Cpu)
+        match &self.entries {
+            Entries::Host(entries) => Tensor::from_slice(entries, (self.images, self.dim), &Device::Cpu),
+            #[cfg(feature = "cuda")]
+            Entries::OnDevice(entries) => entries.to_device(&Device::Cpu),
+        }
+    }
+
+    /// The entries on the device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&self) -> Result<&Tensor> {
+        match &self.entries {
+            Entries::OnDevice(entries) => Ok(entries),
+            Entries::Host(_) => {
+                bail!("{NAME}: the features are on CUDA, the memory on the host; see to_device")
+            }
+        }
+    }
+
+    /// The entries on the host; a bank on the device has none here.
+    fn on_host(&self) -> &[f32] {
+        match &self.entries {
+            Entries::Host(entries) => entries,
+            #[cfg(feature = "cuda")]
+            Entries::OnDevice(_) => &[],
+        }
     }
 
     /// The number of images, n.
     pub fn len(&self) -> usize {
-        self.entries.len() / self.dim
+        self.images
     }
 
     /// Always false: a bank has at least one image.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.images == 0
     }
 
     /// The length of an entry, D.
@@ -76,22 +124,22 @@ impl MemoryBank {
         self.dim
     }
 
-    /// All entries, row by row.
+    /// All entries of a bank on the host, row by row.
     pub fn as_slice(&self) -> &[f32] {
-        &self.entries
+        self.on_host()
     }
 
-    /// One image's entry, D numbers.
+    /// One image's entry of a bank on the host, D numbers.
     ///
     /// # Panics
     /// If there is no such image.
     pub fn entry(&self, image: usize) -> &[f32] {
-        &self.entries[image * self.dim..(image + 1) * self.dim]
+        &self.on_host()[image * self.dim..(image + 1) * self.dim]
     }
 
     /// The entries of a range of images.
     pub(crate) fn block(&self, images: Range<usize>) -> &[f32] {
-        &self.entries[images.start * self.dim..images.end * self.dim]
+        &self.on_host()[images.start * self.dim..images.end * self.dim]
     }
 
     /// Moves the entries of `index` (B numbers below n) towards `features` (B x D): `momentum` is the old entry's share, in 0..=1.
@@ -108,11 +156,19 @@ impl MemoryBank {
         if !(0.0..=1.0).contains(&momentum) {
             bail!("{NAME}: momentum must lie between 0 and 1, it is {momentum}")
         }
+        let entries = match &mut self.entries {
+            Entries::Host(entries) => entries,
+            #[cfg(feature = "cuda")]
+            Entries::OnDevice(entries) => {
+                use invaspread_tensor::cuda::losses::{indices, update_memory};
+                return update_memory(entries, &indices(index, &[rows], features)?, features, momentum);
+            }
+        };
         with_elements(&features.detach().to_dtype(DType::F32)?, |features: &[f32]| {
             let (kept, taken) = (momentum as f32, (1.0 - momentum) as f32);
             for (feature, &image) in features.chunks(dim).zip(index) {
                 let image = image as usize;
-                let entry = &mut self.entries[image * dim..(image + 1) * dim];
+                let entry = &mut entries[image * dim..(image + 1) * dim];
                 let moved = |v: f32, f: f32| v * kept + f * taken;
                 let squared: f64 =
                     entry.iter().zip(feature).map(|(&v, &f)| f64::from(moved(v, f)).powi(2)).sum();
@@ -126,6 +182,17 @@ impl MemoryBank {
             }
             Ok(())
         })
+    }
+}
+
+impl PartialEq for MemoryBank {
+    /// The same numbers, both on the host.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.entries, &other.entries) {
+            (Entries::Host(mine), Entries::Host(theirs)) => self.dim == other.dim && mine == theirs,
+            #[cfg(feature = "cuda")]
+            _ => false,
+        }
     }
 }
 

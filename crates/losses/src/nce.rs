@@ -19,6 +19,8 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{
     check_index, check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements,
 };
@@ -79,16 +81,31 @@ impl Nce {
             )
         }
         check_index(NAME, "noise image", noise, noise.len(), bank.len())?;
+        #[cfg(feature = "cuda")]
+        if features.device().is_cuda() {
+            use invaspread_tensor::cuda::losses::{NceInput, Settled, indices};
+            let input = NceInput {
+                features,
+                bank: bank.on_device()?,
+                index: &indices(index, &[rows], features)?,
+                noise: &indices(noise, &[rows, self.negatives], features)?,
+                temperature: self.temperature,
+            };
+            let z = match *normalizer {
+                Some(z) => z,
+                None => input.normalizer()?,
+            };
+            *normalizer = Some(check_normalizer(z)?);
+            let Settled { value, gradient } = input.settle(z)?;
+            return scalar_on_device(NAME, [features], value, [gradient]);
+        }
         let double = is_double(NAME, &[features])?;
         let z = match *normalizer {
             Some(z) => z,
             None if double => self.normalizer::<f64>(features, bank, index, noise)?,
             None => self.normalizer::<f32>(features, bank, index, noise)?,
         };
-        if !(z > 0.0 && z.is_finite()) {
-            bail!("{NAME}: the normalizer Z must be a positive number, it is {z}; are all features numbers?")
-        }
-        *normalizer = Some(z);
+        *normalizer = Some(check_normalizer(z)?);
         let (value, gradient) = if double {
             self.compute::<f64>(features, bank, index, noise, z)?
         } else {
@@ -161,6 +178,13 @@ impl Nce {
             Ok((losses.iter().sum::<f64>() / rows as f64, tensor(gradient, rows, dim)?))
         })
     }
+}
+
+fn check_normalizer(z: f64) -> Result<f64> {
+    if !(z > 0.0 && z.is_finite()) {
+        bail!("{NAME}: the normalizer Z must be a positive number, it is {z}; are all features numbers?")
+    }
+    Ok(z)
 }
 
 /// The noise of one step: `rows * negatives` image numbers below `images`, uniform with replacement, row after row.

@@ -17,6 +17,8 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{
     check_index, check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements,
 };
@@ -55,6 +57,14 @@ impl NpSoftmax {
         }
         check_index(NAME, "image index", index, rows, bank.len())?;
         check_temperature(NAME, self.temperature)?;
+        #[cfg(feature = "cuda")]
+        if features.device().is_cuda() {
+            use invaspread_tensor::cuda::losses::{Settled, indices, npsoftmax};
+            let index = indices(index, &[rows], features)?;
+            let Settled { value, gradient } =
+                npsoftmax(features, bank.on_device()?, &index, self.temperature)?;
+            return scalar_on_device(NAME, [features], value, [gradient]);
+        }
         let (value, gradient) = if is_double(NAME, &[features])? {
             self.compute::<f64>(features, bank, index, BLOCK)?
         } else {

@@ -17,6 +17,8 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::differentiable::scalar_on_device;
 use crate::differentiable::{check_index, is_double, matrix, scalar_of_two, tensor, with_elements};
 use crate::float::{Float, add_scaled};
 
@@ -79,6 +81,18 @@ impl Triplet {
             (Mining::Hardest, Some(_)) => {
                 bail!("{NAME}: hardest mining finds its negatives itself; give none")
             }
+        }
+        #[cfg(feature = "cuda")]
+        if anchor.device().is_cuda() {
+            use invaspread_tensor::cuda::losses::{indices, triplet};
+            let negatives = negatives.map(|drawn| indices(drawn, &[rows], anchor)).transpose()?;
+            let (settled, to_positive) = triplet(anchor, positive, negatives.as_ref(), self.margin)?;
+            return scalar_on_device(
+                NAME,
+                [anchor, positive],
+                settled.value,
+                [settled.gradient, to_positive],
+            );
         }
         let (value, gradients) = if is_double(NAME, &[anchor, positive])? {
             self.compute::<f64>(anchor, positive, negatives, rows, dim)?

@@ -9,9 +9,9 @@
 use crate::layer::{ConvNorm, ConvSize, Pass};
 use crate::weights::{LoadReport, WeightError, to_our_layout, to_pytorch_layout};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::{Defaults, Initialiser};
-use invaspread_tensor::{Algorithm, PoolConfig, Tape, Value, with_team};
+use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
 use std::collections::HashMap;
 
 /// What a ResNet is built from.
@@ -31,8 +31,10 @@ pub struct ResNetConfig {
     pub initial: Defaults,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
-    /// f32, or f64 for checks.
+    /// f32, or f64 for checks, which is for the CPU alone.
     pub dtype: DType,
+    /// What convolutions multiply in; anything but f32 is for CUDA alone.
+    pub precision: Precision,
 }
 
 impl Default for ResNetConfig {
@@ -47,6 +49,7 @@ impl Default for ResNetConfig {
             initial: Defaults::default(),
             algorithm: Algorithm::default(),
             dtype: DType::F32,
+            precision: Precision::F32,
         }
     }
 }
@@ -113,6 +116,7 @@ impl Block {
         stride: usize,
         bottleneck: bool,
         initialiser: &mut Initialiser,
+        device: &Device,
     ) -> Result<Self> {
         let to = if bottleneck { 4 * channels } else { channels };
         let sizes = if bottleneck {
@@ -131,6 +135,7 @@ impl Block {
                     &format!("{prefix}.bn{number}"),
                     size,
                     initialiser,
+                    device,
                 )
             })
             .collect::<Result<_>>()?;
@@ -141,6 +146,7 @@ impl Block {
                 &format!("{prefix}.shortcut.1"),
                 size,
                 initialiser,
+                device,
             )?)
         } else {
             None
@@ -167,11 +173,19 @@ impl Block {
 }
 
 impl ResNet {
-    /// A network with initial weights drawn from `seed`.
+    /// A network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
     /// If the depth is not 18, 34 or 50, or a size is zero.
     pub fn new(config: ResNetConfig, seed: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, config, seed)
+    }
+
+    /// A network on `device`, with the same initial weights as anywhere.
+    ///
+    /// # Errors
+    /// As [`ResNet::new`], or if the device cannot hold it.
+    pub fn on(device: &Device, config: ResNetConfig, seed: u64) -> Result<Self> {
         let (stages, bottleneck) = match config.depth {
             18 => ([2, 2, 2, 2], false),
             34 => ([3, 4, 6, 3], false),
@@ -183,7 +197,7 @@ impl ResNet {
         }
         let mut initialiser = Initialiser::new(seed, config.initial, config.dtype);
         let size = ConvSize { from: 3, to: config.width, kernel: 3, stride: 1 };
-        let stem = ConvNorm::new("conv1", "bn1", size, &mut initialiser)?;
+        let stem = ConvNorm::new("conv1", "bn1", size, &mut initialiser, device)?;
         let mut blocks = Vec::new();
         let mut from = config.width;
         for (stage, count) in stages.into_iter().enumerate() {
@@ -191,15 +205,24 @@ impl ResNet {
             for i in 0..count {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 let prefix = format!("layer{}.{i}", stage + 1);
-                blocks.push(Block::new(&prefix, from, channels, stride, bottleneck, &mut initialiser)?);
+                blocks.push(Block::new(
+                    &prefix,
+                    from,
+                    channels,
+                    stride,
+                    bottleneck,
+                    &mut initialiser,
+                    device,
+                )?);
                 from = if bottleneck { 4 * channels } else { channels };
             }
         }
+        let variable = |drawn: Tensor| Var::from_tensor(&drawn.to_device(device)?);
         Ok(Self {
             stem,
             blocks,
-            linear_weight: Var::from_tensor(&initialiser.uniform_fan_in((config.embedding, from), from)?)?,
-            linear_bias: Var::from_tensor(&initialiser.uniform_fan_in(config.embedding, from)?)?,
+            linear_weight: variable(initialiser.uniform_fan_in((config.embedding, from), from)?)?,
+            linear_bias: variable(initialiser.uniform_fan_in(config.embedding, from)?)?,
             config,
         })
     }
@@ -209,12 +232,18 @@ impl ResNet {
         &self.config
     }
 
-    /// Embeds a batch of images (N, H, W, 3).
+    /// Where the network is.
+    pub fn device(&self) -> &Device {
+        self.linear_bias.device()
+    }
+
+    /// Embeds a batch of images (N, H, W, 3), which are on the network's device.
     ///
     /// # Errors
     /// If the shape does not fit: after pooling, one value per channel must be left.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
-        with_team(|| self.pass(x, mode))
+        // The team's workers would wait in vain for work that the GPU does.
+        if x.device().is_cpu() { with_team(|| self.pass(x, mode)) } else { self.pass(x, mode) }
     }
 
     fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
@@ -222,9 +251,11 @@ impl ResNet {
             train: mode == Mode::Train,
             batch_norm_chunk: self.config.batch_norm_chunk,
             algorithm: self.config.algorithm,
+            precision: self.config.precision,
         };
         let mut tape = Tape::default();
-        let mut x = self.stem.forward(&mut tape, &Value::constant(&x.contiguous()?), None, true, pass)?;
+        let images = Value::constant(&activations(x, self.config.precision)?);
+        let mut x = self.stem.forward(&mut tape, &images, None, true, pass)?;
         for block in &self.blocks {
             x = block.forward(&mut tape, &x, pass)?;
         }
@@ -301,8 +332,8 @@ impl ResNet {
             }
             entries.extend(layer.buffers()?);
         }
-        entries.push(("linear.weight".into(), self.linear_weight.as_detached_tensor().copy()?));
-        entries.push(("linear.bias".into(), self.linear_bias.as_detached_tensor().copy()?));
+        entries.push(("linear.weight".into(), to_pytorch_layout(&self.linear_weight)?));
+        entries.push(("linear.bias".into(), to_pytorch_layout(&self.linear_bias)?));
         Ok(entries)
     }
 
@@ -339,7 +370,8 @@ impl ResNet {
         }
         for (name, parameter) in self.parameters() {
             if let Some(found) = find(&name) {
-                parameter.set(&to_our_layout(&found)?.to_dtype(self.config.dtype)?)?;
+                let found = to_our_layout(&found)?.to_dtype(self.config.dtype)?;
+                parameter.set(&found.to_device(self.device())?)?;
             }
         }
         for layer in self.layers() {

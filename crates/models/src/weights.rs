@@ -2,7 +2,7 @@
 //!
 //! Files hold PyTorch's names and layouts. A convolution is (C_out, C_in, K, K) there and (K, K, C_in, C_out) in memory.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -122,7 +122,7 @@ pub fn write_weights(path: &Path, tensors: &[(String, Tensor)]) -> std::result::
 
 /// A parameter or gradient as PyTorch lays it out.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
-    let tensor = tensor.detach();
+    let tensor = tensor.detach().to_device(&Device::Cpu)?;
     if tensor.rank() == 4 { tensor.permute((3, 2, 0, 1))?.contiguous() } else { tensor.copy() }
 }
 

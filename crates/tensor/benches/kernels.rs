@@ -22,7 +22,7 @@ fn convolutions(criterion: &mut Criterion) {
         let w = Var::from_tensor(&uniform(&[3, 3, channels, channels])).expect("w");
         let products = 9 * BATCH * side * side * channels * channels;
         for algorithm in [Algorithm::Direct, Algorithm::Fastest] {
-            let config = Conv2dConfig { stride: 1, padding: 1, algorithm };
+            let config = Conv2dConfig { stride: 1, padding: 1, algorithm, tf32: false };
             group.throughput(Throughput::Elements(2 * products as u64));
             let name =
                 |pass| BenchmarkId::new(format!("{algorithm:?}/{pass}"), format!("{channels}x{side}x{side}"));

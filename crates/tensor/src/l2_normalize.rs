@@ -4,6 +4,7 @@
 //! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN.
 
 use crate::batch_norm::Value;
+use crate::one::{One, apply_one};
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
@@ -12,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 /// # Errors
 /// If `x` is not of two dimensions, or neither f32 nor f64.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(L2Normalize::new(x)?)
+    apply_one(&x.contiguous()?, L2Normalize::new(x)?)
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +55,13 @@ impl L2Normalize {
     }
 }
 
+impl One for L2Normalize {
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, x: &Tensor) -> Result<Tensor> {
+        crate::cuda::l2_normalize(x)
+    }
+}
+
 impl CustomOp1 for L2Normalize {
     fn name(&self) -> &'static str {
         "l2_normalize"
@@ -69,6 +77,10 @@ impl CustomOp1 for L2Normalize {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
         let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::l2_normalize_gradient(x, &gy).map(Some);
+        }
         let gx = if x.dtype() == DType::F32 {
             let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
             Tensor::from_vec(gx, x.shape(), x.device())?

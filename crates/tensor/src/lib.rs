@@ -7,6 +7,13 @@
 
 mod batch_norm;
 mod conv2d;
+#[cfg(feature = "cuda")]
+#[allow(
+    unsafe_code,
+    reason = "kernels and NVIDIA's libraries are called by address; each block says why it holds"
+)]
+pub mod cuda;
+mod device;
 pub mod gemm;
 pub mod gradient_check;
 pub mod initialise;
@@ -15,6 +22,7 @@ mod l2_normalize;
 mod linear;
 mod local_response_norm;
 mod memory;
+mod one;
 mod peak;
 mod pool;
 pub mod self_check;
@@ -24,8 +32,9 @@ mod storage;
 mod tape;
 mod team;
 
-pub use batch_norm::{BatchNormConfig, Statistics, batch_norm, batch_norm_with};
+pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm, batch_norm_with};
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
+pub use device::{DeviceKind, Precision, activations};
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use local_response_norm::{LocalResponseNormConfig, local_response_norm};

@@ -12,7 +12,16 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, b
 /// If the shapes do not go together.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let op = Linear::new(x, weight, bias)?;
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let y = op.run(&x, &weight, &bias)?;
+        let backward = move |[x, weight, _]: [&Tensor; 3], _: &Tensor, gy: &Tensor| {
+            op.gradients(x, weight, gy).map(|(gx, gw, gb)| [Some(gx), Some(gw), Some(gb)])
+        };
+        return crate::cuda::differentiable("linear", [&x, &weight, &bias], y, backward);
+    }
+    x.apply_op3(&weight, &bias, op)
 }
 
 #[derive(Debug, Clone)]
@@ -57,6 +66,17 @@ impl Linear {
         [gx, gw, gb]
     }
 
+    /// The op on contiguous tensors, outside of candle's graph.
+    pub(crate) fn run(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let y = crate::cuda::product(x, weight, crate::cuda::Product::SecondTransposed, false)?;
+            crate::cuda::add_bias(&y, bias)?;
+            return Ok(y);
+        }
+        x.apply_op3_no_bwd(weight, bias, self)
+    }
+
     /// Gradients of the input, the weight and the bias.
     pub(crate) fn gradients(
         &self,
@@ -65,6 +85,12 @@ impl Linear {
         gy: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            use crate::cuda::{Product, product, sum_rows};
+            let gx = product(&gy, weight, Product::Plain, false)?;
+            return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, sum_rows(&gy)?));
+        }
         macro_rules! run {
             ($with:ident) => {{
                 let [gx, gw, gb] =

@@ -6,6 +6,7 @@
 //! s_c^{-beta-1}` over the c whose windows hold j. Computed in f64 inside.
 
 use crate::batch_norm::Value;
+use crate::one::{One, apply_one};
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use crate::team;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
@@ -32,15 +33,16 @@ impl Default for LocalResponseNormConfig {
 /// Normalises each value of `x` by those of the channels around it; f32 or f64, differentiable.
 ///
 /// # Errors
-/// If `x` has no axis, is neither f32 nor f64, or the window is empty.
+/// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
 pub fn local_response_norm(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {
     if config.size == 0 {
         bail!("local_response_norm: a window of 0 channels, expected at least 1")
     }
     let channels = x.dim(candle_core::D::Minus1)?;
-    x.contiguous()?.apply_op1(LocalResponseNorm { config, channels })
+    apply_one(&x.contiguous()?, LocalResponseNorm { config, channels })
 }
 
+#[derive(Debug, Clone)]
 struct LocalResponseNorm {
     config: LocalResponseNormConfig,
     channels: usize,
@@ -116,6 +118,13 @@ impl LocalResponseNorm {
     }
 }
 
+impl One for LocalResponseNorm {
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, x: &Tensor) -> Result<Tensor> {
+        crate::cuda::local_response(x, self.config)
+    }
+}
+
 impl CustomOp1 for LocalResponseNorm {
     fn name(&self) -> &'static str {
         "local_response_norm"
@@ -131,6 +140,10 @@ impl CustomOp1 for LocalResponseNorm {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
         let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::local_response_gradient(x, &gy, self.config).map(Some);
+        }
         let gx = if x.dtype() == DType::F32 {
             let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
             Tensor::from_vec(gx, x.shape(), x.device())?

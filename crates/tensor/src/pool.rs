@@ -8,6 +8,7 @@
 //! padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it does not.
 
 use crate::batch_norm::Value;
+use crate::one::{One, apply_one};
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use crate::team;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
@@ -45,17 +46,17 @@ impl PoolConfig {
 /// The maximum over each window.
 ///
 /// # Errors
-/// If `x` is not (N, H, W, C) in f32 or f64, or the window does not fit.
+/// If `x` is not (N, H, W, C) in f32 or f64 (on CUDA f32 or bf16), or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pool::new(x, config, Kind::Maximum)?)
+    apply_one(&x.contiguous()?, Pool::maximum(x, config)?)
 }
 
-/// The mean over each window.
+/// The mean over each window; of bf16 in f32.
 ///
 /// # Errors
 /// As [`max_pool2d`].
 pub fn avg_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pool::average(x, config)?)
+    apply_one(&x.contiguous()?, Pool::average(x, config)?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,6 +78,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// The op that takes the maxima of windows of a tensor of this shape.
+    pub(crate) fn maximum(x: &Tensor, config: PoolConfig) -> Result<Self> {
+        Self::new(x, config, Kind::Maximum)
+    }
+
     /// The op that averages windows of a tensor of this shape.
     pub(crate) fn average(x: &Tensor, config: PoolConfig) -> Result<Self> {
         Self::new(x, config, Kind::Average)
@@ -133,6 +139,15 @@ impl Pool {
             }
         }
         best
+    }
+
+    #[cfg(feature = "cuda")]
+    fn window_on_device(&self) -> crate::cuda::Window {
+        let Self { config, h, w, c, out_h, out_w, .. } = self;
+        let [h, w, c, out_h, out_w] = [h, w, c, out_h, out_w].map(|size| *size as i32);
+        let [kernel, stride, padding] =
+            [config.kernel, config.stride, config.padding].map(|size| size as i32);
+        crate::cuda::Window { h, w, c, out_h, out_w, kernel, stride, padding }
     }
 
     /// Values of one image's input and output.
@@ -193,6 +208,17 @@ impl Pool {
     }
 }
 
+impl One for Pool {
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, x: &Tensor) -> Result<Tensor> {
+        let window = self.window_on_device();
+        match self.kind {
+            Kind::Maximum => crate::cuda::maximum(x, window),
+            Kind::Average => crate::cuda::average(x, window, DType::F32),
+        }
+    }
+}
+
 impl CustomOp1 for Pool {
     fn name(&self) -> &'static str {
         match self.kind {
@@ -211,6 +237,15 @@ impl CustomOp1 for Pool {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
         let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let window = self.window_on_device();
+            return match self.kind {
+                Kind::Maximum => crate::cuda::maximum_gradient(x, &gy, window),
+                Kind::Average => crate::cuda::average_gradient(x, &gy, window),
+            }
+            .map(Some);
+        }
         let gx = if x.dtype() == DType::F32 {
             let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
             Tensor::from_vec(gx, x.shape(), x.device())?

@@ -25,13 +25,84 @@ impl Check {
     }
 }
 
-/// Runs every op forward and backward on small inputs.
+/// Runs every op of the CPU forward and backward on small inputs.
 ///
 /// # Errors
 /// If an op fails outright.
 pub fn self_check() -> Result<Vec<Check>> {
-    let conv = |kernel: usize, stride, algorithm| Conv2dConfig { stride, padding: kernel / 2, algorithm };
-    let shapes: [(&'static str, &[&[usize]], f64, Op); 11] = [
+    ops()
+        .into_iter()
+        .enumerate()
+        .map(|(i, (op, shapes, tolerance, f))| {
+            Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance })
+        })
+        .collect()
+}
+
+/// Runs every op forward and backward on `device`, which is CUDA, in `precision`, against the plain f64 version on the CPU with the same
+/// (in bf16: rounded) inputs.
+///
+/// # Errors
+/// If an op fails outright.
+#[cfg(feature = "cuda")]
+pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec<Check>> {
+    use crate::Precision;
+    let (dtype, tolerance) = match precision {
+        Precision::F32 => (DType::F32, 1e-4),
+        Precision::Tf32 => (DType::F32, 2e-3),
+        Precision::Bf16 => (DType::BF16, 1e-2),
+    };
+    let tf32 = precision != Precision::F32;
+    ops_with(tf32)
+        .into_iter()
+        .enumerate()
+        // What works on the embedding is f32 in every precision.
+        .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalisation"].contains(op))
+        .map(|(i, (op, shapes, _, f))| {
+            let inputs = inputs(i as u64, shapes)?;
+            // Maps and residuals are activations; vectors and weights stay f32.
+            let maps = |at: usize| at == 0 || (at == 3 && shapes[at].len() == 4);
+            let rounded =
+                inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(at, x)| {
+                        if maps(at) {
+                            x.to_dtype(dtype)?.to_dtype(DType::F64)
+                        } else {
+                            x.to_dtype(DType::F64)
+                        }
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+            let double = run(&rounded, &f)?;
+            let here = inputs
+                .iter()
+                .enumerate()
+                .map(
+                    |(at, x)| {
+                        if maps(at) { x.to_dtype(dtype)?.to_device(device) } else { x.to_device(device) }
+                    },
+                )
+                .collect::<Result<Vec<_>>>()?;
+            Ok(Check { op, error: largest(&run(&here, &f)?, &double), tolerance })
+        })
+        .collect()
+}
+
+/// An op's name, the shapes of its inputs, the error allowed on the CPU, and the op.
+type Case = (&'static str, &'static [&'static [usize]], f64, Op);
+
+fn ops() -> [Case; 11] {
+    ops_with(false)
+}
+
+/// The ops; `tf32` as in [`Conv2dConfig`].
+fn ops_with(tf32: bool) -> [Case; 11] {
+    let conv = move |kernel: usize, stride, algorithm| {
+        let padding = kernel / 2;
+        Conv2dConfig { stride, padding, algorithm, tf32 }
+    };
+    [
         (
             "conv2d 3x3, direct",
             &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
@@ -85,55 +156,61 @@ pub fn self_check() -> Result<Vec<Check>> {
         ),
         ("linear", &[&[9, 64], &[32, 64], &[32]], 1e-5, Box::new(|t| linear(&t[0], &t[1], &t[2]))),
         ("L2 normalisation", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
-    ];
-    shapes
-        .into_iter()
-        .enumerate()
-        .map(|(i, (op, shapes, tolerance, f))| {
-            Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance })
-        })
-        .collect()
+    ]
 }
 
 type Op = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 
 /// Largest relative error of the output and of every gradient, f32 against f64 on the same values.
 fn error(index: u64, shapes: &[&[usize]], f: &Op) -> Result<f64> {
+    let single = inputs(index, shapes)?;
+    let double = single.iter().map(|x| x.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
+    Ok(largest(&run(&single, f)?, &run(&double, f)?))
+}
+
+/// Normal values in f32 on the CPU.
+fn inputs(index: u64, shapes: &[&[usize]]) -> Result<Vec<Tensor>> {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, index);
-    let inputs: Vec<Tensor> = shapes
+    shapes
         .iter()
         .map(|shape| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32).collect();
             Tensor::from_vec(values, *shape, &Device::Cpu)
         })
-        .collect::<Result<_>>()?;
-    let run = |dtype: DType| -> Result<Vec<Vec<f64>>> {
-        let variables: Vec<Var> =
-            inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype)?)).collect::<Result<_>>()?;
-        let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
-        let y = f(&tensors)?;
-        let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
-        let weights = Tensor::from_vec(weights, y.shape(), y.device())?.to_dtype(dtype)?;
-        let gradients = (&y * weights)?.sum_all()?.backward()?;
-        let wide = |x: &Tensor| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1();
-        let mut results = vec![wide(&y)?];
-        for variable in &variables {
-            results.push(gradients.get(variable).map_or_else(|| Ok(Vec::new()), wide)?);
-        }
-        Ok(results)
-    };
-    let (single, double) = (run(DType::F32)?, run(DType::F64)?);
+        .collect()
+}
+
+/// The op's output and the gradients of its inputs for one gradient of the output.
+fn run(inputs: &[Tensor], f: &Op) -> Result<Vec<Vec<f64>>> {
+    let variables: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+    let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = f(&tensors)?;
+    // Sums of many values need more digits than bf16 has.
+    let wider = if y.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
+    let weights =
+        Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(wider)?.to_device(y.device())?;
+    let gradients = (y.to_dtype(wider)? * weights)?.sum_all()?.backward()?;
+    let wide = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1();
+    let mut results = vec![wide(&y)?];
+    for variable in &variables {
+        results.push(gradients.get(variable).map_or_else(|| Ok(Vec::new()), wide)?);
+    }
+    Ok(results)
+}
+
+/// The largest of the differences' norms, each relative to what is wanted.
+fn largest(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
     let relative = |got: &[f64], want: &[f64]| {
         let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
         let size: f64 = want.iter().map(|w| w * w).sum();
         (difference / size.max(1e-30)).sqrt()
     };
     // A NaN must show: `f64::max` would drop it.
-    Ok(single
-        .iter()
-        .zip(&double)
-        .map(|(g, w)| relative(g, w))
-        .fold(0.0, |worst, e| if e > worst || e.is_nan() { e } else { worst }))
+    got.iter()
+        .zip(want)
+        .map(|(g, w)| if g.len() == w.len() { relative(g, w) } else { f64::INFINITY })
+        .fold(0.0, |worst, e| if e > worst || e.is_nan() { e } else { worst })
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ struct Slot {
 enum Velocity {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    /// Beside its parameter on the device, f32.
+    #[cfg(feature = "cuda")]
+    OnDevice(Tensor),
 }
 
 impl Sgd {
@@ -46,6 +49,8 @@ impl Sgd {
             .map(|(name, parameter)| {
                 let len = parameter.elem_count();
                 let velocity = match parameter.dtype() {
+                    #[cfg(feature = "cuda")]
+                    DType::F32 if parameter.device().is_cuda() => Velocity::OnDevice(parameter.zeros_like()?),
                     DType::F32 => Velocity::F32(vec![0.0; len]),
                     DType::F64 => Velocity::F64(vec![0.0; len]),
                     other => bail!("sgd: parameter {name} is {other:?}, expected f32 or f64"),
@@ -61,10 +66,15 @@ impl Sgd {
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+        if self.slots.iter().any(|slot| slot.parameter.device().is_cuda()) {
+            return self.update(gradients, learning_rate);
+        }
         with_team(|| self.update(gradients, learning_rate))
     }
 
     fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        let mut on_device = Vec::new();
         for slot in &mut self.slots {
             let Some(gradient) = gradients.get(&slot.parameter) else { continue };
             if gradient.shape() != slot.parameter.shape() {
@@ -75,13 +85,24 @@ impl Sgd {
                     gradient.shape()
                 )
             }
+            #[cfg(feature = "cuda")]
+            if let Velocity::OnDevice(velocity) = &slot.velocity {
+                on_device.push([
+                    slot.parameter.as_detached_tensor(),
+                    gradient.contiguous()?,
+                    velocity.clone(),
+                ]);
+                continue;
+            }
             let step = Step { velocity: Mutex::new(&mut slot.velocity), config: self.config, learning_rate };
             slot.parameter.inplace_op2(&gradient.contiguous()?, &step)?;
         }
+        #[cfg(feature = "cuda")]
+        crate::cuda::sgd_step(&on_device, [self.config.momentum, self.config.weight_decay, learning_rate])?;
         Ok(())
     }
 
-    /// The running steps under their parameters' names, shaped like them.
+    /// The running steps under their parameters' names, shaped like them, on the CPU.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -91,6 +112,8 @@ impl Sgd {
             match &slot.velocity {
                 Velocity::F32(v) => Tensor::from_slice(v, shape, device),
                 Velocity::F64(v) => Tensor::from_slice(v, shape, device),
+                #[cfg(feature = "cuda")]
+                Velocity::OnDevice(v) => v.to_device(&candle_core::Device::Cpu),
             }
         };
         self.slots.iter().map(|slot| Ok((slot.name.clone(), tensor(slot)?))).collect()
@@ -112,6 +135,10 @@ impl Sgd {
             slot.velocity = match slot.velocity {
                 Velocity::F32(_) => Velocity::F32(flat.to_vec1()?),
                 Velocity::F64(_) => Velocity::F64(flat.to_vec1()?),
+                #[cfg(feature = "cuda")]
+                Velocity::OnDevice(_) => {
+                    Velocity::OnDevice(tensor.contiguous()?.to_device(slot.parameter.device())?)
+                }
             };
         }
         Ok(())

@@ -8,14 +8,15 @@
 //! A network runs on the tape; what comes out of it enters a loss made of candle's ops as variables ([`Tape::leaf`]); the loss's
 //! gradients there are sent back by [`Tape::backward`].
 
-use crate::batch_norm::{BatchNorm, normalize};
+use crate::batch_norm::{Normalized, normalize};
 use crate::conv2d::{Conv2d, convolution};
 use crate::l2_normalize::L2Normalize;
 use crate::linear::Linear;
+use crate::one::One;
 use crate::pool::Pool;
 use crate::storage::{slice_f32, slice_f64};
 use crate::team::{self, with_team};
-use crate::{BatchNormConfig, Conv2dConfig, PoolConfig, Statistics};
+use crate::{BatchNormConfig, Conv2dConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
@@ -55,7 +56,7 @@ struct Step {
 
 enum Op {
     Conv2d { op: Conv2d, x: Value, weight: Var },
-    BatchNorm { op: BatchNorm, x: Value, parameters: [Var; 2], residual: Option<Value>, y: Tensor },
+    BatchNorm { op: Normalized, x: Value, parameters: [Var; 2], residual: Option<Value>, y: Tensor },
     Linear { op: Linear, x: Value, parameters: [Var; 2] },
     One { op: Box<dyn CustomOp1 + Send + Sync>, x: Value, y: Tensor },
 }
@@ -89,7 +90,7 @@ impl Tape {
         Ok(self.push(Op::Conv2d { op, x: x.clone(), weight: weight.clone() }, y))
     }
 
-    /// As [`crate::batch_norm`].
+    /// As [`crate::batch_norm`]; moves the running statistics towards the batch's.
     ///
     /// # Errors
     /// As there.
@@ -99,12 +100,12 @@ impl Tape {
         [gamma, beta]: [&Var; 2],
         residual: Option<&Value>,
         config: BatchNormConfig,
-    ) -> Result<(Value, Statistics)> {
-        let (op, y) = normalize(&x.tensor, gamma, beta, residual.map(Value::tensor), config)?;
-        let statistics = op.first_statistics().clone();
+        running: &mut RunningStatistics,
+    ) -> Result<Value> {
+        let (op, y) = normalize(&x.tensor, [gamma, beta], residual.map(Value::tensor), config, running)?;
         let parameters = [gamma.clone(), beta.clone()];
         let op = Op::BatchNorm { op, x: x.clone(), parameters, residual: residual.cloned(), y: y.clone() };
-        Ok((self.push(op, y), statistics))
+        Ok(self.push(op, y))
     }
 
     /// As [`crate::linear`].
@@ -113,7 +114,7 @@ impl Tape {
     /// As there.
     pub fn linear(&mut self, x: &Value, weight: &Var, bias: &Var) -> Result<Value> {
         let op = Linear::new(&x.tensor, weight, bias)?;
-        let y = x.tensor.apply_op3(&weight.as_detached_tensor(), &bias.as_detached_tensor(), op.clone())?;
+        let y = op.run(&x.tensor, &weight.as_detached_tensor(), &bias.as_detached_tensor())?;
         Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
     }
 
@@ -142,8 +143,8 @@ impl Tape {
         Ok(Value { tensor: x.tensor.flatten_from(1)?, id: x.id })
     }
 
-    fn one(&mut self, x: &Value, op: impl CustomOp1 + Clone + Send + Sync + 'static) -> Result<Value> {
-        let y = x.tensor.apply_op1(op.clone())?;
+    fn one(&mut self, x: &Value, op: impl One) -> Result<Value> {
+        let y = op.run(&x.tensor)?;
         Ok(self.push(Op::One { op: Box::new(op), x: x.clone(), y: y.clone() }, y))
     }
 
@@ -168,6 +169,10 @@ impl Tape {
     /// # Panics
     /// If a parameter was used by two ops: each op's gradient would have to be added up, which no network here needs.
     pub fn backward(self, gradients: &mut GradStore) -> Result<()> {
+        // The team's workers would wait in vain for work that the GPU does.
+        if self.leaves.iter().any(|(leaf, _)| leaf.device().is_cuda()) {
+            return self.go_back(gradients);
+        }
         with_team(|| self.go_back(gradients))
     }
 
@@ -200,7 +205,7 @@ impl Tape {
                 }
                 Op::BatchNorm { op, x, parameters: [gamma, beta], residual, y } => {
                     let to_residual = residual.as_ref().is_some_and(|r| r.id.is_some());
-                    let back = op.gradients(&x.tensor, &y, &gy, to_residual)?;
+                    let back = op.gradients([&x.tensor, &y, &gy], [&gamma, &beta], to_residual)?;
                     hand_back(&x, Some(back.x))?;
                     if let Some(residual) = &residual {
                         hand_back(residual, back.residual)?;
@@ -228,6 +233,13 @@ impl Tape {
 fn add(to: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
     match to {
         None => *to = Some(gradient),
+        #[cfg(feature = "cuda")]
+        Some(sum) if sum.device().is_cuda() => {
+            let gradient = gradient.contiguous()?;
+            let device = sum.device().as_cuda_device()?;
+            let [to, from] = [crate::cuda::Input::of(sum)?, crate::cuda::Input::of(&gradient)?];
+            crate::cuda::add_into(to, from, sum.elem_count(), device)?;
+        }
         Some(sum) => sum.inplace_op2(&gradient.contiguous()?, &AddInto)?,
     }
     Ok(())

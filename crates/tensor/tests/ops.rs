@@ -6,8 +6,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, Statistics, Tape, Value,
-    avg_pool2d, batch_norm, batch_norm_with, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics,
+    Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, conv2d, l2_normalize, linear,
+    local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -94,7 +95,7 @@ proptest! {
         prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let (x, weight) = (random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co]));
-        let error = conv_error(&x, &weight, Conv2dConfig { stride, padding, algorithm: Algorithm::Direct });
+        let error = conv_error(&x, &weight, Conv2dConfig { stride, padding, algorithm: Algorithm::Direct, tf32: false });
         prop_assert!(error < 1e-5, "{error:e}");
     }
 
@@ -106,7 +107,7 @@ proptest! {
     ) {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let (x, weight) = (random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[3, 3, ci, co]));
-        let error = conv_error(&x, &weight, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest });
+        let error = conv_error(&x, &weight, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest, tf32: false });
         prop_assert!(error < 1e-4, "{error:e}");
     }
 
@@ -243,7 +244,7 @@ proptest! {
         let w = var(&[3, 3, channels, channels]);
         let (gamma, beta) = (var(&[channels]), var(&[channels]));
         let (weight, bias) = (var(&[5, channels]), var(&[5]));
-        let config = Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest };
+        let config = Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest, tf32: false };
         let norm = BatchNormConfig { relu, ..Default::default() };
         let pool = PoolConfig::square(side);
         let loss =
@@ -259,7 +260,8 @@ proptest! {
         let mut tape = Tape::default();
         let start = Value::constant(&x.as_detached_tensor());
         let y = tape.conv2d(&start, &w, config).unwrap();
-        let (y, _) = tape.batch_norm(&y, [&gamma, &beta], Some(&start), norm).unwrap();
+        let mut running = RunningStatistics::new(gamma.elem_count(), y.tensor().dtype(), &Device::Cpu).unwrap();
+        let y = tape.batch_norm(&y, [&gamma, &beta], Some(&start), norm, &mut running).unwrap();
         let pooled = tape.avg_pool2d(&y, pool).unwrap();
         let pooled = tape.flatten(&pooled).unwrap();
         let projection = tape.linear(&pooled, &weight, &bias).unwrap();
@@ -345,7 +347,11 @@ fn stream() -> Stream {
 fn winograd_in_several_rounds() {
     let mut s = stream();
     let (x, w) = (random(&mut s, &[20, 16, 15, 48]), random(&mut s, &[3, 3, 48, 48]));
-    let error = conv_error(&x, &w, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest });
+    let error = conv_error(
+        &x,
+        &w,
+        Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest, tf32: false },
+    );
     assert!(error < 1e-4, "{error:e}");
 }
 
@@ -355,7 +361,7 @@ fn winograd_of_many_channels() {
     let mut s = stream();
     for (n, side, ci, co) in [(3, 5, 208, 240), (70, 8, 224, 208)] {
         let (x, w) = (random(&mut s, &[n, side, side, ci]), random(&mut s, &[3, 3, ci, co]));
-        let config = |algorithm| Conv2dConfig { stride: 1, padding: 1, algorithm };
+        let config = |algorithm| Conv2dConfig { stride: 1, padding: 1, algorithm, tf32: false };
         if n == 3 {
             let error = conv_error(&x, &w, config(Algorithm::Fastest));
             assert!(error < 1e-4, "{error:e}");
@@ -380,7 +386,7 @@ fn winograd_of_many_channels() {
 fn gradient_of_convolution() {
     for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 1)] {
         let inputs = [random(&mut stream(), &[2, 5, 4, 3]), random(&mut stream(), &[kernel, kernel, 3, 2])];
-        let config = Conv2dConfig { stride, padding, algorithm: Algorithm::Direct };
+        let config = Conv2dConfig { stride, padding, algorithm: Algorithm::Direct, tf32: false };
         let error = gradient_error(&inputs, |t| conv2d(&t[0], &t[1], config)).unwrap();
         assert!(error < 1e-8, "kernel {kernel} stride {stride}: {error:e}");
     }
@@ -453,7 +459,8 @@ fn thread_count_changes_nothing() {
                 let x = Var::from_tensor(&single(&random(&mut s, &[9, 13, 13, 32]))).unwrap();
                 let w = Var::from_tensor(&single(&random(&mut s, &[3, 3, 32, 32]))).unwrap();
                 let (gamma, beta) = (single(&random(&mut s, &[32])), single(&random(&mut s, &[32])));
-                let y = conv2d(&x, &w, Conv2dConfig { stride: 1, padding: 1, algorithm }).unwrap();
+                let y =
+                    conv2d(&x, &w, Conv2dConfig { stride: 1, padding: 1, algorithm, tf32: false }).unwrap();
                 let config = BatchNormConfig { relu: true, ..Default::default() };
                 let (y, _) = batch_norm(&y, &gamma, &beta, None, config).unwrap();
                 let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();

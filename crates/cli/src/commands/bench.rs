@@ -15,14 +15,15 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
             .build_global()
             .context("failed to start the threads")?;
     }
+    let compute = arguments.compute();
     let failed = || format!("failed to run bench {}", arguments.command.name());
     let report = match &arguments.command {
-        BenchCommand::Train(sizes) => bench::train(sizes.into()).with_context(failed)?,
-        BenchCommand::Evaluate(sizes) => bench::evaluate(sizes.into()).with_context(failed)?,
+        BenchCommand::Train(sizes) => bench::train(sizes.on(compute)).with_context(failed)?,
+        BenchCommand::Evaluate(sizes) => bench::evaluate(sizes.on(compute)).with_context(failed)?,
         BenchCommand::Augment(sizes) => bench::augment(sizes.into()).with_context(failed)?,
         BenchCommand::Epoch(sizes) => {
             at_most(("--batch", sizes.batch), ("--images", sizes.images))?;
-            bench::epoch(sizes.into()).with_context(failed)?
+            bench::epoch(sizes.on(compute)).with_context(failed)?
         }
         BenchCommand::Knn(sizes) => {
             at_most(("--k", sizes.k), ("--train", sizes.train))?;

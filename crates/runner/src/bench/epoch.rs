@@ -2,7 +2,7 @@
 
 use super::noise::Noise;
 use super::train::{SIDE, learner};
-use super::{Figures, Report, Times, TrainBench, failed};
+use super::{Compute, Figures, Report, Times, TrainBench, failed};
 use crate::engine::EngineError;
 use crate::methods::Step;
 use invaspread_augment::{AugmentConfig, BatchLoader, ImageSource, LoaderConfig, Pipeline};
@@ -22,6 +22,9 @@ pub struct EpochBench {
     pub depth: usize,
     /// Epochs that are timed, after one that is not.
     pub repeats: usize,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
 
 /// Times the epoch.
@@ -29,9 +32,9 @@ pub struct EpochBench {
 /// # Errors
 /// If the network cannot be built or a step fails.
 pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
-    let EpochBench { images, batch, width, depth, repeats } = bench;
+    let EpochBench { images, batch, width, depth, repeats, compute } = bench;
     let mut learner =
-        learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true }, images)?;
+        learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     // What the engine's loader takes by itself, unless the pool was made smaller.
@@ -44,11 +47,14 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
         let mut loader = BatchLoader::new(Arc::clone(&source), Arc::clone(&pipeline), config)?;
+        let mut loss = None;
         for (number, ready) in (0..).zip(loader.by_ref()) {
             let ready = ready?;
             let step = Step { epoch, step: number, index: &ready.index };
-            learner.step(ready.images, &step, 0.003).map_err(failed)?;
+            loss = Some(learner.step(ready.images, &step, 0.003).map_err(failed)?);
         }
+        // On a GPU the epoch ends when its last loss is known.
+        loss.map(|loss| loss.number()).transpose().map_err(failed)?;
         waited = loader.waited().as_secs_f64();
         Ok::<(), EngineError>(())
     })?;

@@ -2,7 +2,7 @@
 
 use super::noise::Noise;
 use super::train::{SIDE, learner};
-use super::{Figures, Report, Times, TrainBench};
+use super::{Compute, Figures, Report, Times, TrainBench};
 use crate::engine::{EngineError, Layer, embed, embed_some};
 use invaspread_augment::{AugmentConfig, ImageSource, Pipeline};
 use serde::Serialize;
@@ -19,6 +19,9 @@ pub struct EvaluateBench {
     pub depth: usize,
     /// Times that are measured, after a short one that is not.
     pub repeats: usize,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
 
 /// Images embedded before the clock starts.
@@ -29,9 +32,10 @@ const WARMUP: usize = 1000;
 /// # Errors
 /// If the network cannot be built or fails.
 pub fn evaluate(bench: EvaluateBench) -> Result<Report, EngineError> {
-    let EvaluateBench { images, width, depth, repeats } = bench;
+    let EvaluateBench { images, width, depth, repeats, compute } = bench;
     let network =
-        learner(TrainBench { batch: 1, width, depth, steps: 0, warmup: 0, winograd: true }, images)?.network;
+        learner(TrainBench { batch: 1, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?
+            .network;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     embed_some(&network, &source, &pipeline, Layer::Embedding, images.min(WARMUP))?;

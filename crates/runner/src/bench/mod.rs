@@ -27,9 +27,39 @@ pub use train::{TrainBench, train};
 
 use crate::engine::EngineError;
 use crate::record::{Environment, peak_memory_bytes};
-use serde::Serialize;
+use invaspread_tensor::{DeviceKind, Precision};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::time::Instant;
+
+/// Where a workload runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Compute {
+    /// The device.
+    #[serde(serialize_with = "device_name")]
+    pub device: DeviceKind,
+    /// What convolutions multiply in.
+    #[serde(serialize_with = "precision_name")]
+    pub precision: Precision,
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Self { device: DeviceKind::Cpu, precision: Precision::F32 }
+    }
+}
+
+fn device_name<S: Serializer>(device: &DeviceKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(device.name())
+}
+
+fn precision_name<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match precision {
+        Precision::F32 => "f32",
+        Precision::Tf32 => "tf32",
+        Precision::Bf16 => "bf16",
+    })
+}
 
 /// What was measured, and on what.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,8 +1,9 @@
 //! One training step: forward, InvaSpread's loss, backward, SGD, on views that are ready.
 
-use super::{Figures, Report, Times, failed};
+use super::{Compute, Figures, Report, Times, failed};
 use crate::engine::{EngineError, Learner};
 use crate::methods::{MethodRecipe, Setting, Step};
+use candle_core::Tensor;
 use invaspread_losses::InvaSpread;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
@@ -22,9 +23,15 @@ pub struct TrainBench {
     pub steps: usize,
     /// Steps before that.
     pub warmup: usize,
-    /// Whether 3x3 convolutions may go by Winograd.
+    /// Whether 3x3 convolutions may go by Winograd on the CPU.
     pub winograd: bool,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
+
+/// Times that the steps are timed on a GPU.
+const GPU_REPEATS: usize = 5;
 
 /// Side of the images.
 pub(super) const SIDE: usize = 32;
@@ -35,12 +42,15 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         depth: bench.depth,
         width: bench.width,
         algorithm: if bench.winograd { Algorithm::Fastest } else { Algorithm::Direct },
+        precision: bench.compute.precision,
         ..ResNetConfig::default()
     };
     let weight_decay = 5e-4;
-    let setting = Setting { images, dim: network.embedding, seed: 0, weight_decay };
+    let setting =
+        Setting { images, dim: network.embedding, seed: 0, weight_decay, device: bench.compute.device };
+    let device = bench.compute.device.open().map_err(failed)?;
     let method = MethodRecipe::InvaSpread(InvaSpread::default()).build(setting).map_err(failed)?;
-    Learner::new(network, SgdConfig { momentum: 0.9, weight_decay }, method, SIDE, 0).map_err(failed)
+    Learner::new(&device, network, SgdConfig { momentum: 0.9, weight_decay }, method, SIDE, 0).map_err(failed)
 }
 
 /// Times the step.
@@ -53,12 +63,30 @@ pub fn train(bench: TrainBench) -> Result<Report, EngineError> {
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);
     let pixels: Vec<f32> = (0..views * SIDE * SIDE * 3).map(|_| stream.normal() as f32).collect();
     let index: Vec<u32> = (0..bench.batch as u32).collect();
+    let device = learner.network.device().clone();
+    let x = Tensor::from_vec(pixels, (views, SIDE, SIDE, 3), &device).map_err(failed)?;
     let mut step = 0;
-    let times = Times::of(bench.warmup, bench.steps, || {
+    let mut take = || {
         let at = Step { epoch: 1, step, index: &index };
         step += 1;
-        learner.step(pixels.clone(), &at, 0.003).map(drop).map_err(failed)
-    })?;
+        learner.step_on(&x, &at, 0.003).map_err(failed)
+    };
+    let times = if device.is_cpu() {
+        Times::of(bench.warmup, bench.steps, || take().map(drop))?
+    } else {
+        // Nobody waits for a step of a GPU, so steps are timed in one go, up to the moment that the last one's loss is known.
+        for _ in 0..bench.warmup {
+            take()?.number().map_err(failed)?;
+        }
+        let mut steps = || -> Result<(), EngineError> {
+            for _ in 1..bench.steps {
+                take()?;
+            }
+            take()?.number().map(drop).map_err(failed)
+        };
+        let Times(seconds) = Times::of(1, GPU_REPEATS, &mut steps)?;
+        Times(seconds.into_iter().map(|seconds| seconds / bench.steps as f64).collect())
+    };
     // Forward, gradient of the input and gradient of the weights cost one forward pass each. The stem's input gradient is counted
     // though nobody needs it: 0.1 % of a step at width 64, 0.4 % at width 16.
     let operations = 3.0 * 2.0 * learner.network.multiply_adds(SIDE) as f64 * views as f64;

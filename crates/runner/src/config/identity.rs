@@ -9,6 +9,7 @@ use super::sections::{
 use super::{Config, ConfigError};
 use invaspread_augment::AugmentConfig;
 use invaspread_data::DataConfig;
+use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
 /// Hexadecimal digits of a hash in names: 48 bits, far more than the runs one folder will ever hold.
@@ -36,8 +37,11 @@ impl Config {
     /// If a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
         text(&Identity {
-            // `auto` is whatever it comes to here: the processor, the only device of this build.
-            device: if self.device == Device::Auto { Device::Cpu } else { self.device },
+            // `auto` is whatever it comes to here.
+            device: match self.device.resolve() {
+                DeviceKind::Cpu => Device::Cpu,
+                DeviceKind::Cuda => Device::Cuda,
+            },
             precision: self.precision,
             data: DataConfig { root: None, ..self.data.clone() },
             model: &self.model,

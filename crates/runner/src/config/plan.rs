@@ -27,8 +27,7 @@ impl Config {
                 method: groups.method.clone(),
                 dataset: groups.dataset.clone(),
                 profile: groups.profile.clone(),
-                // The only device of this build; see `Config::check`.
-                device: "cpu".into(),
+                device: self.device.resolve().name().into(),
                 model: groups.model.clone(),
                 protocol: groups.protocol.clone(),
                 reduced: self.profile.reduced,
@@ -40,6 +39,7 @@ impl Config {
     pub fn recipe(&self) -> Recipe {
         Recipe {
             seed: self.seed,
+            device: self.device.resolve(),
             method: self.method(),
             network: self.network(),
             augment: self.augment.clone(),
@@ -67,6 +67,7 @@ impl Config {
                 Initial::Current => Defaults::Current,
             },
             algorithm: if model.winograd { Algorithm::Fastest } else { Algorithm::Direct },
+            precision: self.precision.of_tensors(),
             ..ResNetConfig::default()
         }
     }

@@ -4,6 +4,7 @@ use super::ConfigError;
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::DataConfig;
 use invaspread_losses::{KeySide, Negatives};
+use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -69,8 +70,19 @@ pub enum Device {
     Auto,
     /// The processor.
     Cpu,
-    /// An NVIDIA GPU; not in this build.
+    /// An NVIDIA GPU.
     Cuda,
+}
+
+impl Device {
+    /// What it comes to on this machine, with this build.
+    pub fn resolve(self) -> DeviceKind {
+        match self {
+            Self::Auto => DeviceKind::best().0,
+            Self::Cpu => DeviceKind::Cpu,
+            Self::Cuda => DeviceKind::Cuda,
+        }
+    }
 }
 
 /// Precision of training.
@@ -79,6 +91,21 @@ pub enum Device {
 pub enum Precision {
     /// Single precision throughout.
     F32,
+    /// Convolutions multiply in TF32; CUDA alone.
+    Tf32,
+    /// Activations and convolutions in bf16, sums and parameters in f32; CUDA alone.
+    Bf16,
+}
+
+impl Precision {
+    /// As crate `tensor` has it.
+    pub fn of_tensors(self) -> invaspread_tensor::Precision {
+        match self {
+            Self::F32 => invaspread_tensor::Precision::F32,
+            Self::Tf32 => invaspread_tensor::Precision::Tf32,
+            Self::Bf16 => invaspread_tensor::Precision::Bf16,
+        }
+    }
 }
 
 /// The network.
@@ -245,8 +272,14 @@ impl Config {
         let wrong = |key: &str, found: String, expected: &str| {
             Err(ConfigError::Value { key: key.into(), origin: origin(key), found, expected: expected.into() })
         };
-        if self.device == Device::Cuda {
-            return wrong("device", "cuda".into(), "auto or cpu: this build has no CUDA support");
+        if self.device == Device::Cuda
+            && let Some(why) = DeviceKind::Cuda.why_not()
+        {
+            return wrong("device", "cuda".into(), &format!("auto or cpu: {why}"));
+        }
+        if self.precision != Precision::F32 && self.device.resolve() == DeviceKind::Cpu {
+            let found = format!("{:?}", self.precision).to_lowercase();
+            return wrong("precision", found, "f32: anything else is for device=cuda");
         }
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");

@@ -46,27 +46,37 @@ pub(crate) fn embed_some(
     layer: Layer,
     images: usize,
 ) -> Result<Features, EngineError> {
-    let mut values = Vec::new();
-    let mut dim = 0;
+    let device = network.device().clone();
+    // Brought to the host at the end alone: on a GPU nothing then waits on the way.
+    let mut parts: Vec<Tensor> = Vec::new();
     let side = pipeline.size();
     let config = LoaderConfig::in_order(images, BATCH);
     let loader = BatchLoader::new(Arc::clone(source), Arc::clone(pipeline), config)?;
     let mut forward = |pixels: Vec<f32>, rows: usize| -> candle_core::Result<()> {
-        let x = Tensor::from_vec(pixels, (rows, side, side, 3), &Device::Cpu)?;
+        let x = Tensor::from_vec(pixels, (rows, side, side, 3), &device)?;
         let x = x.to_dtype(network.config().dtype)?;
         // On a worker of the pool, as a training step.
-        let Output { projection, embedding, .. } = rayon::scope(|_| network.forward(&x, Mode::Evaluate))?;
+        let forward = || network.forward(&x, Mode::Evaluate);
+        let Output { projection, embedding, .. } =
+            if device.is_cpu() { rayon::scope(|_| forward())? } else { forward()? };
         let chosen = match layer {
             Layer::Embedding => embedding,
             Layer::Projection => projection,
         };
-        dim = chosen.dim(1)?;
-        with_f32(&chosen.to_dtype(DType::F32)?, |rows| values.extend_from_slice(rows))
+        parts.push(chosen.to_dtype(DType::F32)?);
+        Ok(())
     };
     for batch in loader {
         let batch = batch?;
         let rows = batch.index.len();
         forward(batch.images, rows).map_err(EngineError::tensor("compute embeddings"))?;
+    }
+    let failed = || EngineError::tensor("compute embeddings");
+    let dim = parts.first().map_or(Ok(0), |part| part.dim(1)).map_err(failed())?;
+    let mut values = Vec::with_capacity(images * dim);
+    for part in parts {
+        let part = part.to_device(&Device::Cpu).map_err(failed())?;
+        with_f32(&part, |rows| values.extend_from_slice(rows)).map_err(failed())?;
     }
     Ok(Features { values, dim })
 }

@@ -52,7 +52,8 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
         path: weights.to_path_buf(),
         source: Box::new(source),
     };
-    let network = ResNet::new(recipe.network.clone(), recipe.seed)
+    let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
+    let network = ResNet::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let mut tensors = read_weights(weights).map_err(not_loaded)?;
     let of_state = take_prefixed(&mut tensors, WEIGHTS);

@@ -13,12 +13,40 @@ pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
 const METHOD: &str = "method/";
 
+fn known(loss: &Tensor) -> Result<Loss> {
+    loss.to_dtype(DType::F64)?.to_scalar::<f64>().map(Loss::Known)
+}
+
 /// Everything that training changes.
 pub(crate) struct Learner {
     pub(crate) network: ResNet,
     pub(crate) method: Box<dyn Method>,
     optimizer: Sgd,
     image_size: usize,
+    device: Device,
+}
+
+/// A step's loss.
+pub(crate) enum Loss {
+    /// The number.
+    Known(f64),
+    /// A scalar of f32 that the device is still to compute; whoever reads it waits.
+    #[cfg(feature = "cuda")]
+    OnDevice(Tensor),
+}
+
+impl Loss {
+    /// The number, if need be after a wait.
+    ///
+    /// # Errors
+    /// If it cannot be brought from the device.
+    pub(crate) fn number(&self) -> Result<f64> {
+        match self {
+            Self::Known(number) => Ok(*number),
+            #[cfg(feature = "cuda")]
+            Self::OnDevice(loss) => Ok(loss.to_scalar::<f32>()?.into()),
+        }
+    }
 }
 
 impl Learner {
@@ -27,38 +55,54 @@ impl Learner {
     /// # Errors
     /// If the network cannot be built as asked.
     pub(crate) fn new(
+        device: &Device,
         network: ResNetConfig,
         optimizer: SgdConfig,
         method: Box<dyn Method>,
         image_size: usize,
         seed: u64,
     ) -> Result<Self> {
-        let network = ResNet::new(network, seed)?;
+        let network = ResNet::on(device, network, seed)?;
         let mut parameters = network.parameters();
         parameters.extend(method.parameters());
         let optimizer = Sgd::new(parameters, optimizer)?;
-        Ok(Self { network, method, optimizer, image_size })
+        Ok(Self { network, method, optimizer, image_size, device: device.clone() })
     }
 
-    /// One step on the batch `images` (views * B x S x S x 3), at learning rate `lr`. Returns the loss; if that is not a finite
-    /// number, nothing has been changed but batch norm's running statistics.
+    /// One step on the batch `images` (views * B x S x S x 3) of the host, at learning rate `lr`. Returns the loss; if that is known and
+    /// not a finite number, nothing has been changed but batch norm's running statistics.
     ///
     /// # Errors
     /// If candle fails or the sizes do not fit.
-    pub(crate) fn step(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<f64> {
-        // On a worker of the pool: from outside, each of the step's many small parallel loops would wake the workers and wait.
-        rayon::scope(|_| self.step_on_worker(images, step, lr))
-    }
-
-    fn step_on_worker(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<f64> {
+    pub(crate) fn step(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<Loss> {
         let rows = self.method.views() * step.index.len();
         let side = self.image_size;
-        let x = Tensor::from_vec(images, (rows, side, side, 3), &Device::Cpu)?;
-        let x = x.to_dtype(self.network.config().dtype)?;
-        let mut output = self.network.forward(&x, Mode::Train)?;
+        let x = Tensor::from_vec(images, (rows, side, side, 3), &self.device)?;
+        self.step_on(&x.to_dtype(self.network.config().dtype)?, step, lr)
+    }
+
+    /// The same on a batch that is on the network's device.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(crate) fn step_on(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
+        if self.device.is_cuda() {
+            return self.take_step(x, step, lr);
+        }
+        // On a worker of the pool: from outside, each of the step's many small parallel loops would wake the workers and wait.
+        rayon::scope(|_| self.take_step(x, step, lr))
+    }
+
+    fn take_step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
+        let mut output = self.network.forward(x, Mode::Train)?;
         let loss = self.method.loss(&output, step)?;
-        let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        if !value.is_finite() {
+        #[cfg(feature = "cuda")]
+        let value = if self.device.is_cuda() { Loss::OnDevice(loss.detach()) } else { known(&loss)? };
+        #[cfg(not(feature = "cuda"))]
+        let value = known(&loss)?;
+        if let Loss::Known(number) = value
+            && !number.is_finite()
+        {
             return Ok(value);
         }
         let gradients = output.backward(&loss)?;

@@ -10,6 +10,7 @@ mod evaluate;
 mod images;
 mod journal;
 mod learner;
+mod losses;
 mod observer;
 mod recipe;
 mod stop;

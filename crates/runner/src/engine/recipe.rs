@@ -2,6 +2,7 @@
 
 use invaspread_augment::AugmentConfig;
 use invaspread_models::ResNetConfig;
+use invaspread_tensor::DeviceKind;
 
 use crate::methods::MethodRecipe;
 
@@ -10,6 +11,8 @@ use crate::methods::MethodRecipe;
 pub struct Recipe {
     /// Seed of every draw.
     pub seed: u64,
+    /// Where it is computed.
+    pub device: DeviceKind,
     /// The objective.
     pub method: MethodRecipe,
     /// The network.

@@ -14,6 +14,7 @@ use super::embed::{Layer, embed};
 use super::images::{Embeddings, Images};
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::Learner;
+use super::losses::Losses;
 use super::{EngineError, EpochFinished, Observer, Recipe, RunStarted, StepTaken, Stop};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
 use crate::methods::{Setting, Step};
@@ -114,6 +115,7 @@ struct Training<'a> {
     place: &'a Place,
     data: Prepared,
     learner: Learner,
+    losses: Losses,
     journal: Journal,
     batches: u64,
     begun: Instant,
@@ -151,13 +153,17 @@ impl<'a> Training<'a> {
         let data = Prepared::new(recipe, images)?;
         let mut learner = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
+        let batches = (images.train.len() / recipe.batch_size) as u64;
+        let losses = Losses::new(learner.network.device(), batches)
+            .map_err(|source| EngineError::SetUp { what: "device", source })?;
         let now = Instant::now();
         Ok(Self {
             recipe,
             place,
             data,
             learner,
-            batches: (images.train.len() / recipe.batch_size) as u64,
+            losses,
+            batches,
             seconds_before: journal.seconds.into(),
             journal,
             begun: now,
@@ -197,7 +203,9 @@ impl<'a> Training<'a> {
         while self.journal.epoch < self.epochs() {
             let epoch = self.journal.epoch + 1;
             let from = Instant::now();
-            if matches!(self.steps_of(epoch, observer, stop)?, Stepped::Stopped) {
+            let stepped = self.steps_of(epoch, observer, stop)?;
+            self.hear_the_rest(epoch)?;
+            if matches!(stepped, Stepped::Stopped) {
                 self.commit()?;
                 return Ok(None);
             }
@@ -247,6 +255,7 @@ impl<'a> Training<'a> {
             };
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
         }
+        self.losses.begin(self.journal.step).map_err(failed())?;
         let lr = self.recipe.schedule.at(epoch);
         let size = self.recipe.batch_size;
         let order = self.learner.method.order(epoch).map_err(EngineError::tensor("order the images"))?;
@@ -270,27 +279,53 @@ impl<'a> Training<'a> {
             let batch = batch?;
             let step = Step { epoch, step: self.journal.step, index: &batch.index };
             let loss = self.learner.step(batch.images, &step, lr).map_err(failed())?;
-            if !loss.is_finite() {
-                return Err(self.not_finite("the loss", loss, epoch));
-            }
-            let seconds = from.elapsed().as_secs_f64();
+            let heard = self.losses.take(loss).map_err(failed())?;
             let waited = loader.waited().as_secs_f64();
-            let Journal { partial, step, training_seconds, training_images, .. } = &mut self.journal;
-            partial.loss = (f64::from(partial.loss) + loss).into();
-            partial.seconds = (f64::from(partial.seconds) + seconds).into();
+            let Journal { partial, training_images, .. } = &mut self.journal;
             partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
-            *training_seconds = (f64::from(*training_seconds) + seconds).into();
             *training_images += size as u64;
-            *step += 1;
             waited_before = waited;
+            self.spent(from.elapsed().as_secs_f64());
             self.pace.steps += 1;
-            self.pace.step_seconds += seconds;
-            observer.step(&self.step_taken(epoch, loss));
+            self.hear(epoch, &heard)?;
+            self.journal.step += 1;
+            if let Some(&loss) = heard.last() {
+                observer.step(&self.step_taken(epoch, loss));
+            }
             if self.committed.elapsed() > LONGEST_WITHOUT_CHECKPOINT && self.journal.step < self.batches {
+                self.hear_the_rest(epoch)?;
                 self.commit()?;
             }
         }
         Ok(Stepped::Through)
+    }
+
+    /// Counts time that training took.
+    fn spent(&mut self, seconds: f64) {
+        let Journal { partial, training_seconds, .. } = &mut self.journal;
+        partial.seconds = (f64::from(partial.seconds) + seconds).into();
+        *training_seconds = (f64::from(*training_seconds) + seconds).into();
+        self.pace.step_seconds += seconds;
+    }
+
+    /// Adds up losses that have become known.
+    fn hear(&mut self, epoch: u64, losses: &[f64]) -> Result<(), EngineError> {
+        for &loss in losses {
+            if !loss.is_finite() {
+                return Err(self.not_finite("the loss", loss, epoch));
+            }
+            let Partial { loss: sum, .. } = &mut self.journal.partial;
+            *sum = (f64::from(*sum) + loss).into();
+        }
+        Ok(())
+    }
+
+    /// Waits for the steps that are under way.
+    fn hear_the_rest(&mut self, epoch: u64) -> Result<(), EngineError> {
+        let from = Instant::now();
+        let losses = self.losses.rest().map_err(EngineError::tensor("take a training step"))?;
+        self.spent(from.elapsed().as_secs_f64());
+        self.hear(epoch, &losses)
     }
 
     fn step_taken(&self, epoch: u64, loss: f64) -> StepTaken {
@@ -304,7 +339,7 @@ impl<'a> Training<'a> {
             epoch,
             step: self.journal.step,
             loss,
-            mean_loss: f64::from(self.journal.partial.loss) / self.journal.step as f64,
+            mean_loss: f64::from(self.journal.partial.loss) / self.losses.heard() as f64,
             images_per_second: self.recipe.batch_size as f64 / per_step,
             left: Duration::try_from_secs_f64(left).ok(),
         }
@@ -442,14 +477,16 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
         dim: recipe.network.embedding,
         seed: recipe.seed,
         weight_decay: recipe.weight_decay,
+        device: recipe.device,
     };
+    let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
     let method =
         recipe.method.build(setting).map_err(|source| EngineError::SetUp { what: "method", source })?;
     if method.trains() && images < recipe.batch_size {
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-    Learner::new(recipe.network.clone(), optimizer, method, recipe.augment.size, recipe.seed)
+    Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.augment.size, recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })
 }
 

@@ -55,12 +55,10 @@ impl DeepClusterMethod {
                 setting.images
             )
         }
-        let weight = Var::from_vec(
-            vec![0.0_f32; settings.clusters * setting.dim],
-            (settings.clusters, setting.dim),
-            &Device::Cpu,
-        )?;
-        let bias = Var::from_vec(vec![0.0_f32; settings.clusters], settings.clusters, &Device::Cpu)?;
+        let device = setting.device.open()?;
+        let zeros = vec![0.0_f32; settings.clusters * setting.dim];
+        let weight = Var::from_vec(zeros, (settings.clusters, setting.dim), &device)?;
+        let bias = Var::from_vec(vec![0.0_f32; settings.clusters], settings.clusters, &device)?;
         let config = SgdConfig { momentum: 0.0, weight_decay: setting.weight_decay };
         let optimizer =
             Sgd::new(vec![(WEIGHT.to_owned(), weight.clone()), (BIAS.to_owned(), bias.clone())], config)?;
@@ -93,7 +91,7 @@ impl Method for DeepClusterMethod {
         let shape = self.weight.dims().to_vec();
         let fresh: Vec<f32> =
             (0..self.weight.elem_count()).map(|_| (HEAD_DEVIATION * stream.normal()) as f32).collect();
-        self.weight.set(&Tensor::from_vec(fresh, shape, &Device::Cpu)?)?;
+        self.weight.set(&Tensor::from_vec(fresh, shape, self.weight.device())?)?;
         self.bias.set(&self.bias.zeros_like()?)
     }
 
@@ -119,8 +117,8 @@ impl Method for DeepClusterMethod {
 
     fn state(&self) -> Result<NamedTensors> {
         let mut state = vec![
-            (WEIGHT.to_owned(), self.weight.as_detached_tensor()),
-            (BIAS.to_owned(), self.bias.as_detached_tensor()),
+            (WEIGHT.to_owned(), self.weight.as_detached_tensor().to_device(&Device::Cpu)?),
+            (BIAS.to_owned(), self.bias.as_detached_tensor().to_device(&Device::Cpu)?),
         ];
         if !self.assignments.is_empty() {
             state.push((ASSIGNMENTS.to_owned(), Tensor::new(self.assignments.as_slice(), &Device::Cpu)?));
@@ -129,8 +127,10 @@ impl Method for DeepClusterMethod {
     }
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
-        self.weight.set(&take(&mut state, WEIGHT, &[self.settings.clusters, self.setting.dim])?)?;
-        self.bias.set(&take(&mut state, BIAS, &[self.settings.clusters])?)?;
+        let device = self.weight.device().clone();
+        let weight = take(&mut state, WEIGHT, &[self.settings.clusters, self.setting.dim])?;
+        self.weight.set(&weight.to_device(&device)?)?;
+        self.bias.set(&take(&mut state, BIAS, &[self.settings.clusters])?.to_device(&device)?)?;
         // Before the first epoch nothing has been clustered yet.
         self.assignments = if state.contains_key(ASSIGNMENTS) {
             take(&mut state, ASSIGNMENTS, &[self.setting.images])?.to_vec1::<u32>()?

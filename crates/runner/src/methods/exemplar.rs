@@ -33,7 +33,7 @@ impl ExemplarMethod {
             let mut stream = Stream::new(setting.seed, Purpose::ClassifierHead, 0, row as u64);
             values.fill_with(|| stream.between(-bound, bound) as f32);
         });
-        let weight = Var::from_vec(weight, (setting.images, setting.dim), &Device::Cpu)?;
+        let weight = Var::from_vec(weight, (setting.images, setting.dim), &setting.device.open()?)?;
         Ok(Self { setting, loss, weight })
     }
 }
@@ -52,12 +52,12 @@ impl Method for ExemplarMethod {
     }
 
     fn state(&self) -> Result<NamedTensors> {
-        Ok(vec![(WEIGHT.to_owned(), self.weight.as_detached_tensor())])
+        Ok(vec![(WEIGHT.to_owned(), self.weight.as_detached_tensor().to_device(&Device::Cpu)?)])
     }
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let weight = take(&mut state, WEIGHT, &[self.setting.images, self.setting.dim])?;
-        self.weight.set(&weight)?;
+        self.weight.set(&weight.to_device(self.weight.device())?)?;
         nothing_left(&state)
     }
 }

@@ -20,6 +20,7 @@ use candle_core::{Result, Tensor, Var};
 use invaspread_losses::{Exemplar, InvaSpread, Nce, NpSoftmax, Triplet};
 use invaspread_models::Output;
 use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::DeviceKind;
 
 use crate::checkpoint::NamedTensors;
 
@@ -36,6 +37,8 @@ pub struct Setting {
     pub seed: u64,
     /// The optimiser's weight decay.
     pub weight_decay: f64,
+    /// Where the network is, and with it what a method remembers.
+    pub device: DeviceKind,
 }
 
 /// Where training stands: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).

@@ -28,6 +28,7 @@ pub(super) struct NceMethod {
 impl NceMethod {
     pub(super) fn new(setting: Setting, loss: Nce, momentum: f64) -> Result<Self> {
         let bank = MemoryBank::new(setting.images, setting.dim, setting.seed)?;
+        let bank = bank.to_device(&setting.device.open()?)?;
         Ok(Self { setting, loss, momentum, bank, normalizer: None })
     }
 }
@@ -63,7 +64,7 @@ impl Method for NceMethod {
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let memory = take(&mut state, MEMORY, &[self.setting.images, self.setting.dim])?;
-        self.bank = MemoryBank::from_tensor(&memory)?;
+        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.setting.device.open()?)?;
         // Before the first step there is no normaliser yet.
         self.normalizer = if state.contains_key(NORMALIZER) {
             Some(take(&mut state, NORMALIZER, &[])?.to_scalar::<f64>()?)

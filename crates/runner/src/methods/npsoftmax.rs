@@ -26,6 +26,7 @@ pub(super) struct NpSoftmaxMethod {
 impl NpSoftmaxMethod {
     pub(super) fn new(setting: Setting, loss: NpSoftmax, momentum: f64) -> Result<Self> {
         let bank = MemoryBank::new(setting.images, setting.dim, setting.seed)?;
+        let bank = bank.to_device(&setting.device.open()?)?;
         Ok(Self { setting, loss, momentum, bank })
     }
 }
@@ -55,7 +56,7 @@ impl Method for NpSoftmaxMethod {
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let memory = take(&mut state, MEMORY, &[self.setting.images, self.setting.dim])?;
-        self.bank = MemoryBank::from_tensor(&memory)?;
+        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.setting.device.open()?)?;
         nothing_left(&state)
     }
 }

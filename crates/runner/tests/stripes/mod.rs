@@ -12,6 +12,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Images, Place, Recipe, Schedule};
 use invaspread_runner::methods::MethodRecipe;
+use invaspread_tensor::DeviceKind;
 
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
@@ -64,6 +65,7 @@ pub(crate) fn images() -> Images {
 pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
     Recipe {
         seed: 3,
+        device: DeviceKind::Cpu,
         method,
         network: ResNetConfig { width: 8, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() },
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },

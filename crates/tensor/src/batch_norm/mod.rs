@@ -9,8 +9,10 @@
 
 mod fused;
 mod plain;
+mod running;
 
 pub(crate) use plain::Value;
+pub use running::RunningStatistics;
 
 use crate::memory::uninitialised;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
@@ -55,6 +57,10 @@ pub fn batch_norm(
     config: BatchNormConfig,
 ) -> Result<(Tensor, Statistics)> {
     let chunk_len = check_training(x, gamma, beta, residual, config)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return on_device(x, [gamma, beta], residual, config, chunk_len);
+    }
     let saved = Saved::default();
     let op = Differentiable { config, chunk_len, saved: saved.clone() };
     let parameters = Tensor::stack(&[gamma, beta], 0)?;
@@ -68,15 +74,98 @@ pub fn batch_norm(
     Ok((y, ran.first_statistics().clone()))
 }
 
-/// Training mode for the tape: the batch norm that has run, with what its gradients need, and the output.
-pub(crate) fn normalize(
+/// [`batch_norm`] on CUDA, for candle's graph.
+#[cfg(feature = "cuda")]
+fn on_device(
     x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
     residual: Option<&Tensor>,
     config: BatchNormConfig,
-) -> Result<(BatchNorm, Tensor)> {
+    chunk_len: usize,
+) -> Result<(Tensor, Statistics)> {
+    use crate::cuda::{differentiable, normalize, normalize_gradients};
+    let (x, residual) = (x.contiguous()?, residual.map(Tensor::contiguous).transpose()?);
+    let (saved, y) = normalize(&x, [gamma, beta], residual.as_ref(), config, chunk_len, None)?;
+    let statistics = saved.first_statistics()?;
+    let y = match residual {
+        None => differentiable("batch_norm", [&x, gamma, beta], y, move |[x, gamma, beta], y, gy| {
+            let back = normalize_gradients(&saved, [x, y, &gy.contiguous()?], [gamma, beta], false)?;
+            Ok([Some(back.x), Some(back.gamma), Some(back.beta)])
+        })?,
+        // candle's ops take three inputs at most: the parameters go in as one.
+        Some(residual) => {
+            let parameters = Tensor::stack(&[gamma, beta], 0)?;
+            let name = "batch_norm_residual";
+            differentiable(name, [&x, &parameters, &residual], y, move |[x, parameters, _], y, gy| {
+                let parameters = [parameters.get(0)?, parameters.get(1)?];
+                let [gamma, beta] = [&parameters[0], &parameters[1]];
+                let back = normalize_gradients(&saved, [x, y, &gy.contiguous()?], [gamma, beta], true)?;
+                Ok([Some(back.x), Some(Tensor::stack(&[back.gamma, back.beta], 0)?), back.residual])
+            })?
+        }
+    };
+    Ok((y, statistics))
+}
+
+/// A batch norm that has run, on either device, with what its gradients need.
+pub(crate) enum Normalized {
+    Host(BatchNorm),
+    #[cfg(feature = "cuda")]
+    OnDevice(crate::cuda::Saved),
+}
+
+impl Normalized {
+    /// As [`BatchNorm::gradients`].
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the host keeps what it needs of the parameters")
+    )]
+    pub(crate) fn gradients(
+        &self,
+        flow: [&Tensor; 3],
+        parameters: [&Tensor; 2],
+        residual: bool,
+    ) -> Result<Gradients> {
+        match self {
+            Self::Host(ran) => ran.gradients(flow[0], flow[1], flow[2], residual),
+            #[cfg(feature = "cuda")]
+            Self::OnDevice(saved) => {
+                let [x, y, gy] = flow;
+                crate::cuda::normalize_gradients(saved, [x, y, &gy.contiguous()?], parameters, residual)
+            }
+        }
+    }
+}
+
+/// Training mode for the tape: the output, what its gradients need, and the running statistics moved.
+pub(crate) fn normalize(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    residual: Option<&Tensor>,
+    config: BatchNormConfig,
+    running: &mut RunningStatistics,
+) -> Result<(Normalized, Tensor)> {
     let chunk_len = check_training(x, gamma, beta, residual, config)?;
+    let rows = chunk_len / gamma.elem_count();
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let numbers = Some((running.on_device()?, running::SHARE));
+        let (saved, y) = crate::cuda::normalize(x, [gamma, beta], residual, config, chunk_len, numbers)?;
+        running.track(None, rows);
+        return Ok((Normalized::OnDevice(saved), y));
+    }
+    let (op, y) = on_host(x, [gamma, beta], residual, config, chunk_len)?;
+    running.track(Some(op.first_statistics()), rows);
+    Ok((Normalized::Host(op), y))
+}
+
+fn on_host(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    residual: Option<&Tensor>,
+    config: BatchNormConfig,
+    chunk_len: usize,
+) -> Result<(BatchNorm, Tensor)> {
     let (gamma, beta) = (values(gamma)?, values(beta)?);
     macro_rules! run {
         ($with:ident, $forward:path) => {{

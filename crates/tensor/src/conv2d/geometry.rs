@@ -1,7 +1,7 @@
 //! The sizes of one convolution and which input pixel each kernel tap reads.
 
 /// Sizes of a convolution: batch `n`, map `h x w`, channels `ci` to `co`, kernel `kh x kw`, one stride and padding for both axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) n: usize,
     pub(crate) h: usize,

@@ -8,6 +8,8 @@
 //! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16 on both sides;
 //! 2. direct, if the channels that are written come in multiples of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
+//!
+//! On CUDA, in f32 or bf16: cuDNN (`cuda::conv2d`).
 
 mod direct;
 mod geometry;
@@ -18,7 +20,7 @@ mod winograd;
 use crate::memory::uninitialised;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
-use geometry::Geometry;
+pub(crate) use geometry::Geometry;
 pub(crate) use tiles::{Indirect, PANEL, indirect_product};
 
 /// Which algorithms a convolution may use.
@@ -38,30 +40,44 @@ pub struct Conv2dConfig {
     pub stride: usize,
     /// Zeros around the map, all four sides.
     pub padding: usize,
-    /// Which algorithms may be used.
+    /// Which algorithms may be used on the CPU.
     pub algorithm: Algorithm,
+    /// Whether products of f32 may be taken in TF32, on CUDA.
+    pub tf32: bool,
 }
 
 impl Default for Conv2dConfig {
     fn default() -> Self {
-        Self { stride: 1, padding: 0, algorithm: Algorithm::Fastest }
+        Self { stride: 1, padding: 0, algorithm: Algorithm::Fastest, tf32: false }
     }
 }
 
-/// The convolution of `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out), f32 or f64 on the CPU, differentiable in both.
+/// The convolution of `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out), f32 or f64 on the CPU, differentiable in both; on CUDA `x` is f32
+/// or bf16 and `w` f32.
 ///
 /// # Errors
-/// If the shapes do not go together, or the data type is neither f32 nor f64.
+/// If the shapes do not go together, or the data type is none of these.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     let op = convolution(x, w, config)?;
-    x.contiguous()?.apply_op2(&w.contiguous()?, op)
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let y = op.apply(&x, &w)?;
+        let backward = move |[x, w]: [&Tensor; 2], _: &Tensor, gy: &Tensor| {
+            op.gradients(x, w, gy, [x.track_op(), w.track_op()]).map(|(gx, gw)| [gx, gw])
+        };
+        return crate::cuda::differentiable("conv2d", [&x, &w], y, backward);
+    }
+    x.apply_op2(&w, op)
 }
 
 /// The op that convolves tensors of these shapes.
 pub(crate) fn convolution(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Conv2d> {
     let (n, h, width, ci) = x.dims4()?;
     let (kh, kw, w_ci, co) = w.dims4()?;
-    if ci != w_ci {
+    // In bf16 the first layer's input may come padded to what tensor cores take.
+    let padded = x.device().is_cuda() && ci == w_ci.next_multiple_of(8);
+    if ci != w_ci && !padded {
         bail!("conv2d: the input {:?} has {ci} channels, the weight {:?} takes {w_ci}", x.shape(), w.shape())
     }
     if config.stride == 0 {
@@ -70,15 +86,17 @@ pub(crate) fn convolution(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Resul
     if h + 2 * config.padding < kh || width + 2 * config.padding < kw {
         bail!("conv2d: the kernel {kh}x{kw} is larger than the padded input {:?}", x.shape())
     }
-    let geometry =
-        Geometry { n, h, w: width, ci, co, kh, kw, stride: config.stride, padding: config.padding };
-    Ok(Conv2d { geometry, algorithm: config.algorithm })
+    let Conv2dConfig { stride, padding, algorithm, tf32 } = config;
+    let geometry = Geometry { n, h, w: width, ci: w_ci, co, kh, kw, stride, padding };
+    Ok(Conv2d { geometry, algorithm, tf32 })
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "TF32 is CUDA's"))]
 pub(crate) struct Conv2d {
     geometry: Geometry,
     algorithm: Algorithm,
+    tf32: bool,
 }
 
 impl Conv2d {
@@ -127,6 +145,10 @@ impl Conv2d {
 
     /// The convolution of contiguous tensors.
     pub(crate) fn apply(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::convolve(&self.geometry, x, w, self.tf32);
+        }
         x.apply_op2(w, self.clone())
     }
 
@@ -140,6 +162,10 @@ impl Conv2d {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gy = gy.contiguous()?;
         let g = &self.geometry;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::convolution_gradients(g, x, w, &gy, self.tf32, [need_gx, need_gw]);
+        }
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
         if x.dtype() == DType::F32 {
             let gx = if need_gx {

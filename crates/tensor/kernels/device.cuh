@@ -1,0 +1,69 @@
+// What every kernel file starts from: CUDA's own headers under nvcc, the host's stand-in for them (host/) under a plain C++ compiler,
+// and the few things that most kernels need: numbers in either precision, and sums over a block in a fixed order.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#define HOST_KERNEL(name)
+#else
+#include "host/cuda_on_host.hpp"
+#endif
+
+using bf16 = __nv_bfloat16;
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
+
+template <typename T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
+
+// Sixteen bytes of T at a time: eight bf16 or four f32.
+template <typename T> struct Pack {
+    static constexpr int size = 16 / sizeof(T);
+    union {
+        uint4 bits;
+        T values[size];
+    };
+    __device__ Pack() {}
+    __device__ float get(int i) const { return to_float(values[i]); }
+    __device__ void set(int i, float x) { values[i] = from_float<T>(x); }
+    static __device__ Pack load(const T *from) {
+        Pack pack;
+        pack.bits = *reinterpret_cast<const uint4 *>(from);
+        return pack;
+    }
+    __device__ void store(T *to) const { *reinterpret_cast<uint4 *>(to) = bits; }
+};
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int distance = 16; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    return x;
+}
+
+// The sum over all threads of a block of whole warps (at most 32 of them), to every thread. `shared` holds 32 floats.
+__device__ __forceinline__ float block_sum(float x, float *shared) {
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    float total = 0.0f;
+    for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += shared[warp];
+    return total;
+}
+
+// The largest over all threads of such a block, to every thread.
+__device__ __forceinline__ float block_max(float x, float *shared) {
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    float largest = shared[0];
+    for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) largest = fmaxf(largest, shared[warp]);
+    return largest;
+}

@@ -1,0 +1,63 @@
+// Local response normalisation across channels, forward and backward, on rows of channels; the equations stand in the op's Rust file.
+// A block takes one row: its values (and for the gradient the terms they add) are shared among the threads that hold its channels.
+#include "device.cuh"
+
+struct Normalization {
+    int rows, channels, size;
+    float alpha, beta, k;
+};
+
+// s = k + alpha / n * (the squares of the window of channel c), from a row in shared memory.
+__device__ __forceinline__ float scale_of(const float *row, int c, const Normalization &norm) {
+    int begin = max(c - norm.size / 2, 0), end = min(c + (norm.size - 1) / 2 + 1, norm.channels);
+    float squares = 0.0f;
+    for (int j = begin; j < end; ++j) squares = fmaf(row[j], row[j], squares);
+    return fmaf(norm.alpha / norm.size, squares, norm.k);
+}
+
+template <typename T> __device__ void forward(const T *x, T *y, Normalization norm) {
+    extern __shared__ float values[];
+    size_t start = (size_t)blockIdx.x * norm.channels;
+    for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) values[c] = to_float(x[start + c]);
+    __syncthreads();
+    for (int c = threadIdx.x; c < norm.channels; c += blockDim.x)
+        y[start + c] = from_float<T>(values[c] * powf(scale_of(values, c, norm), -norm.beta));
+}
+
+template <typename T> __device__ void backward(const T *x, const T *gy, T *gx, Normalization norm) {
+    extern __shared__ float values[];
+    float *terms = values + norm.channels;
+    size_t start = (size_t)blockIdx.x * norm.channels;
+    for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) values[c] = to_float(x[start + c]);
+    __syncthreads();
+    for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) {
+        float s = scale_of(values, c, norm);
+        terms[c] = to_float(gy[start + c]) * values[c] * powf(s, -norm.beta) / s;
+    }
+    __syncthreads();
+    float factor = 2.0f * norm.alpha * norm.beta / norm.size;
+    for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) {
+        // The windows that hold c are those of the channels from c - (n - 1) / 2 to c + n / 2.
+        int begin = max(c - (norm.size - 1) / 2, 0), end = min(c + norm.size / 2 + 1, norm.channels);
+        float sum = 0.0f;
+        for (int j = begin; j < end; ++j) sum += terms[j];
+        float direct = to_float(gy[start + c]) * powf(scale_of(values, c, norm), -norm.beta);
+        gx[start + c] = from_float<T>(direct - factor * values[c] * sum);
+    }
+}
+
+extern "C" {
+__global__ void local_response_norm_f32(const float *x, float *y, Normalization norm) { forward(x, y, norm); }
+__global__ void local_response_norm_bf16(const bf16 *x, bf16 *y, Normalization norm) { forward(x, y, norm); }
+__global__ void local_response_norm_gradient_f32(const float *x, const float *gy, float *gx, Normalization norm) {
+    backward(x, gy, gx, norm);
+}
+__global__ void local_response_norm_gradient_bf16(const bf16 *x, const bf16 *gy, bf16 *gx, Normalization norm) {
+    backward(x, gy, gx, norm);
+}
+}
+
+HOST_KERNEL(local_response_norm_f32)
+HOST_KERNEL(local_response_norm_bf16)
+HOST_KERNEL(local_response_norm_gradient_f32)
+HOST_KERNEL(local_response_norm_gradient_bf16)

@@ -1,0 +1,58 @@
+// Small matrices of f32, row by row: division by a row's length with its gradient, a bias added to every row, the sum of the rows, and
+// the reciprocal of each row's length.
+#include "device.cuh"
+
+// One over a row's length, zero for a row of zeros. A warp a row.
+__device__ __forceinline__ float inverse_length(const float *row, int dim) {
+    float square = 0.0f;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) square = fmaf(row[i], row[i], square);
+    square = warp_sum(square);
+    return square > 0.0f ? 1.0f / sqrtf(square) : square * 0.0f;
+}
+
+extern "C" {
+// Blocks of whole warps, as many as there are rows in all.
+__global__ void l2_normalize(const float *x, float *y, int rows, int dim) {
+    int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (row >= rows) return;
+    float scale = inverse_length(x + (size_t)row * dim, dim);
+    for (int i = threadIdx.x % 32; i < dim; i += 32) y[(size_t)row * dim + i] = x[(size_t)row * dim + i] * scale;
+}
+
+__global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx, int rows, int dim) {
+    int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (row >= rows) return;
+    const float *at = x + (size_t)row * dim, *back = gy + (size_t)row * dim;
+    float scale = inverse_length(at, dim), along = 0.0f;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) along = fmaf(at[i], back[i], along);
+    along = warp_sum(along) * scale * scale;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) gx[(size_t)row * dim + i] = (back[i] - at[i] * along) * scale;
+}
+
+__global__ void inverse_lengths(const float *x, float *lengths, int rows, int dim) {
+    int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (row >= rows) return;
+    float scale = inverse_length(x + (size_t)row * dim, dim);
+    if (threadIdx.x % 32 == 0) lengths[row] = scale;
+}
+
+__global__ void add_bias(float *y, const float *bias, int rows, int columns) {
+    int stride = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
+}
+
+// sums[column], added up from the first row to the last. A thread a column.
+__global__ void sum_rows(const float *x, float *sums, int rows, int columns) {
+    int column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= columns) return;
+    float total = 0.0f;
+    for (int row = 0; row < rows; ++row) total += x[(size_t)row * columns + column];
+    sums[column] = total;
+}
+}
+
+HOST_KERNEL(l2_normalize)
+HOST_KERNEL(l2_normalize_gradient)
+HOST_KERNEL(inverse_lengths)
+HOST_KERNEL(add_bias)
+HOST_KERNEL(sum_rows)

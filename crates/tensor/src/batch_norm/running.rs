@@ -1,0 +1,145 @@
+//! Running mean and variance: what evaluation normalises by, moved a little towards each training batch's own.
+
+use super::{BatchNormConfig, Statistics, batch_norm_with};
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// Share of a batch's statistics that goes into the running ones (PyTorch's `momentum`).
+pub(crate) const SHARE: f64 = 0.1;
+
+/// Running statistics of one batch norm, where its parameters are: on the host, or on the device, which then moves them itself.
+#[derive(Debug)]
+pub struct RunningStatistics {
+    numbers: Numbers,
+    dtype: DType,
+    batches: i64,
+}
+
+#[derive(Debug)]
+enum Numbers {
+    Host(Statistics),
+    /// Mean and variance, (C) each, f32.
+    #[cfg(feature = "cuda")]
+    OnDevice([Tensor; 2]),
+}
+
+impl RunningStatistics {
+    /// Mean 0 and variance 1 of `channels`, with the data type of the parameters.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let numbers = match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Numbers::OnDevice([
+                Tensor::from_vec(vec![0.0f32; channels], channels, device)?,
+                Tensor::from_vec(vec![1.0f32; channels], channels, device)?,
+            ]),
+            Device::Cpu => {
+                Numbers::Host(Statistics { mean: vec![0.0; channels], variance: vec![1.0; channels] })
+            }
+            other => bail!("batch_norm: running statistics cannot live on {other:?}"),
+        };
+        Ok(Self { numbers, dtype, batches: 0 })
+    }
+
+    /// Batches that have gone into them.
+    pub fn batches(&self) -> i64 {
+        self.batches
+    }
+
+    /// Mean and variance, (C) each, on the CPU, in the data type of the parameters.
+    ///
+    /// # Errors
+    /// If they cannot be brought from the device.
+    pub fn tensors(&self) -> Result<[Tensor; 2]> {
+        let [mean, variance] = match &self.numbers {
+            Numbers::Host(statistics) => [&statistics.mean, &statistics.variance]
+                .map(|values| Tensor::new(values.as_slice(), &Device::Cpu)),
+            #[cfg(feature = "cuda")]
+            Numbers::OnDevice(numbers) => numbers.each_ref().map(|numbers| numbers.to_device(&Device::Cpu)),
+        };
+        Ok([mean?.to_dtype(self.dtype)?, variance?.to_dtype(self.dtype)?])
+    }
+
+    /// Takes up mean and variance of (C) values each.
+    ///
+    /// # Errors
+    /// If they are not float tensors of the right length.
+    pub fn set(&mut self, [mean, variance]: [&Tensor; 2], batches: i64) -> Result<()> {
+        let [mean, variance] = [mean.flatten_all()?, variance.flatten_all()?];
+        let channels = match &self.numbers {
+            Numbers::Host(statistics) => statistics.mean.len(),
+            #[cfg(feature = "cuda")]
+            Numbers::OnDevice([mean, _]) => mean.elem_count(),
+        };
+        if mean.elem_count() != channels || variance.elem_count() != channels {
+            bail!(
+                "batch_norm: running statistics {:?} and {:?} for {channels} channels",
+                mean.shape(),
+                variance.shape()
+            )
+        }
+        match &mut self.numbers {
+            Numbers::Host(statistics) => {
+                let values = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.to_vec1::<f64>();
+                *statistics = Statistics { mean: values(&mean)?, variance: values(&variance)? };
+            }
+            #[cfg(feature = "cuda")]
+            Numbers::OnDevice(numbers) => {
+                let device = numbers[0].device().clone();
+                let bring = |tensor: &Tensor| {
+                    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_device(&device)
+                };
+                *numbers = [bring(&mean)?, bring(&variance)?];
+            }
+        }
+        self.batches = batches;
+        Ok(())
+    }
+
+    /// Evaluation mode of the batch norm: as [`batch_norm_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn normalize(
+        &self,
+        x: &Tensor,
+        [gamma, beta]: [&Tensor; 2],
+        residual: Option<&Tensor>,
+        config: BatchNormConfig,
+    ) -> Result<Tensor> {
+        match &self.numbers {
+            Numbers::Host(statistics) => batch_norm_with(x, gamma, beta, residual, statistics, config),
+            #[cfg(feature = "cuda")]
+            Numbers::OnDevice(numbers) => {
+                super::check(x, gamma, beta, residual)?;
+                crate::cuda::normalize_by(x, [gamma, beta], residual, numbers.each_ref(), config)
+            }
+        }
+    }
+
+    /// Counts a batch of `rows` values a channel, and moves the numbers of the host towards it; the running variance is the unbiased one.
+    pub(crate) fn track(&mut self, batch: Option<&Statistics>, rows: usize) {
+        self.batches += 1;
+        let (Some(batch), Numbers::Host(statistics)) = (batch, &mut self.numbers) else { return };
+        let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
+        // Kept in the precision that a checkpoint stores, or a resumed run would differ from one that never stopped.
+        let single = self.dtype == DType::F32;
+        let round = |x: f64| if single { f64::from(x as f32) } else { x };
+        for (old, new) in statistics.mean.iter_mut().zip(&batch.mean) {
+            *old = round((1.0 - SHARE) * *old + SHARE * new);
+        }
+        for (old, new) in statistics.variance.iter_mut().zip(&batch.variance) {
+            *old = round((1.0 - SHARE) * *old + SHARE * new * unbiased);
+        }
+    }
+
+    /// Mean and variance on the device, for the kernel that moves them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&self) -> Result<[&Tensor; 2]> {
+        match &self.numbers {
+            Numbers::OnDevice(numbers) => Ok(numbers.each_ref()),
+            Numbers::Host(_) => bail!("batch_norm: the input is on CUDA, its running statistics on the host"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Matrix products by cuBLAS, of row-major f32 matrices on the device.
+
+use super::memory::{Input, Output};
+use super::{device_of, failed};
+use candle_core::cuda_backend::cudarc::cublas::{result, sys};
+use candle_core::{DType, Result, Tensor, bail};
+
+/// Which of the two factors is taken transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// A (m, k) times B (k, n).
+    Plain,
+    /// A (m, k) times the transpose of B (n, k).
+    SecondTransposed,
+    /// The transpose of A (k, m) times B (k, n).
+    FirstTransposed,
+}
+
+/// The product of two matrices, (m, n), summed in f32; with `tf32`, of factors rounded to TF32.
+///
+/// # Errors
+/// If they are not matrices of f32 on one device that go together, or cuBLAS fails.
+pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tensor> {
+    let ((a_rows, a_columns), (b_rows, b_columns)) = (a.dims2()?, b.dims2()?);
+    let ((m, k), (b_k, n)) = match kind {
+        Product::Plain => ((a_rows, a_columns), (b_rows, b_columns)),
+        Product::SecondTransposed => ((a_rows, a_columns), (b_columns, b_rows)),
+        Product::FirstTransposed => ((a_columns, a_rows), (b_rows, b_columns)),
+    };
+    if k != b_k {
+        bail!("cuda: a product of {:?} and {:?} as {kind:?}", a.shape(), b.shape())
+    }
+    let device = device_of(a)?;
+    let (a, b) = (Input::of(a)?, Input::of(b)?);
+    if (a.dtype, b.dtype) != (DType::F32, DType::F32) {
+        bail!("cuda: a product of {:?} and {:?}, expected f32", a.dtype, b.dtype)
+    }
+    let c = Output::new(device, DType::F32, m * n)?;
+    let size = |len: usize| i32::try_from(len).map_err(candle_core::Error::wrap);
+    let (one, zero) = (1.0f32, 0.0f32);
+    let (plain, transposed) = (sys::cublasOperation_t::CUBLAS_OP_N, sys::cublasOperation_t::CUBLAS_OP_T);
+    // cuBLAS stores columns one after the other: it sees each matrix transposed, and is asked for the transpose of the product.
+    let (first, first_step) = if kind == Product::SecondTransposed { (transposed, k) } else { (plain, n) };
+    let (second, second_step) = if kind == Product::FirstTransposed { (transposed, m) } else { (plain, k) };
+    let compute = if tf32 {
+        sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+    } else {
+        sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+    };
+    let blas = device.cublas_handle();
+    device.cuda_stream().context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
+    if m > 0 && n > 0 {
+        // SAFETY: the three matrices are as large as the sizes given, and the stream runs in order.
+        unsafe {
+            result::gemm_ex(
+                *blas.handle(),
+                first,
+                second,
+                size(n)?,
+                size(m)?,
+                size(k)?,
+                (&raw const one).cast(),
+                b.address as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                size(first_step)?,
+                a.address as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                size(second_step)?,
+                (&raw const zero).cast(),
+                c.address as *mut _,
+                sys::cudaDataType::CUDA_R_32F,
+                size(n)?,
+                compute,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(|e| failed(format_args!("multiply {m}x{k} by {k}x{n}"), e))?;
+    }
+    Ok(c.into_tensor((m, n)))
+}

@@ -1,0 +1,239 @@
+//! Values on the device: where they are, room for new ones, and the copies between the two sides.
+
+use super::kernel::{Argument, launch};
+use super::{device_of, failed};
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::{DevicePtr, PinnedHostSlice, sys};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use half::bf16;
+
+/// Contiguous values on the device that an op reads. The tensor they belong to must outlive the op's launch, no longer: memory is given
+/// back in the order of the stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input {
+    pub(crate) address: u64,
+    pub(crate) dtype: DType,
+}
+
+impl Input {
+    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Self::stored(storage, layout),
+            _ => bail!("cuda: expected a tensor on the device, found one on {:?}", tensor.device()),
+        }
+    }
+
+    pub(crate) fn stored(storage: &CudaStorage, layout: &Layout) -> Result<Self> {
+        let Some((start, _)) = layout.contiguous_offsets() else {
+            bail!(
+                "cuda: expected a contiguous tensor, found strides {:?} for {:?}",
+                layout.stride(),
+                layout.shape()
+            )
+        };
+        let dtype = storage.dtype();
+        let address = match dtype {
+            DType::F32 => base::<f32>(storage)?,
+            DType::F64 => base::<f64>(storage)?,
+            DType::BF16 => base::<bf16>(storage)?,
+            DType::U32 => base::<u32>(storage)?,
+            DType::U8 => base::<u8>(storage)?,
+            other => bail!("cuda: tensors of {other:?} are not used here"),
+        };
+        Ok(Self { address: address + (start * dtype.size_in_bytes()) as u64, dtype })
+    }
+}
+
+fn base<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(
+    storage: &CudaStorage,
+) -> Result<u64> {
+    let slice = storage.as_cuda_slice::<T>()?;
+    let stream = slice.stream();
+    // No events are recorded on this device (see `libraries`), so letting the guard go at once loses nothing.
+    let (address, _guard) = slice.device_ptr(stream);
+    Ok(address)
+}
+
+/// Fresh memory that an op fills.
+pub(crate) struct Output {
+    storage: CudaStorage,
+    pub(crate) address: u64,
+}
+
+impl Output {
+    /// Room for `len` values; what is in it is not defined.
+    pub(crate) fn new(device: &CudaDevice, dtype: DType, len: usize) -> Result<Self> {
+        // SAFETY: whoever asks for it writes every value before anything reads one; on the emulated device fresh memory is NaN.
+        let storage = unsafe {
+            match dtype {
+                DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(len)?, device.clone()),
+                DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(len)?, device.clone()),
+                DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(len)?, device.clone()),
+                DType::U32 => CudaStorage::wrap_cuda_slice(device.alloc::<u32>(len)?, device.clone()),
+                other => bail!("cuda: no op here writes {other:?}"),
+            }
+        };
+        let address = Input::stored(&storage, &Layout::contiguous(len))?.address;
+        Ok(Self { storage, address })
+    }
+
+    pub(crate) fn into_tensor(self, shape: impl Into<Shape>) -> Tensor {
+        Tensor::from_storage(Storage::Cuda(self.storage), shape, BackpropOp::none(), false)
+    }
+}
+
+/// A tensor whose values are not defined yet, for kernels that fill it.
+pub(crate) fn uninitialised(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
+    let shape = shape.into();
+    Ok(Output::new(device, dtype, shape.elem_count())?.into_tensor(shape))
+}
+
+/// Values of the host, on the device.
+pub(crate) fn tensor<T: candle_core::WithDType>(
+    values: &[T],
+    shape: impl Into<Shape>,
+    device: &CudaDevice,
+) -> Result<Tensor> {
+    Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
+}
+
+/// The suffix of a kernel's name for this type of activations.
+pub(crate) fn check_type(op: &str, dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("f32"),
+        DType::BF16 => Ok("bf16"),
+        other => bail!("{op}: on CUDA expected f32 or bf16, found {other:?}"),
+    }
+}
+
+/// Threads of a block of a kernel that takes one value a thread, and the most blocks: enough to fill the largest card twice over.
+const THREADS: u32 = 256;
+const BLOCKS: u64 = 132 * 16;
+
+/// Blocks and threads for a kernel whose threads stride over `count` values.
+pub(crate) fn spread(count: usize) -> ([u32; 3], [u32; 3]) {
+    let blocks = (count as u64).div_ceil(u64::from(THREADS)).clamp(1, BLOCKS) as u32;
+    ([blocks, 1, 1], [THREADS, 1, 1])
+}
+
+/// `from` with its last axis in `dtype` and padded with zeros to `padded` channels, or cut to so many.
+pub(crate) fn cast_channels(from: &Tensor, dtype: DType, padded: usize) -> Result<Tensor> {
+    let device = device_of(from)?;
+    let from = from.contiguous()?;
+    let channels = from.dim(candle_core::D::Minus1)?;
+    let pixels = from.elem_count() / channels;
+    let mut dims = from.dims().to_vec();
+    *dims.last_mut().expect("it has a last axis") = padded;
+    let to = uninitialised(dims, dtype, device)?;
+    let name = format!("cast_channels_{}_{}", check_type("cast", from.dtype())?, check_type("cast", dtype)?);
+    let (grid, block) = spread(pixels * padded);
+    let arguments = [
+        Argument::address(&from)?,
+        Argument::address(&to)?,
+        Argument::Long(pixels as i64),
+        Argument::Int(channels as i32),
+        Argument::Int(padded as i32),
+    ];
+    launch(device, "layout", &name, grid, block, 0, &arguments)?;
+    Ok(to)
+}
+
+/// `to += from`, for tensors of one shape and type, both contiguous.
+pub(crate) fn add_into(to: Input, from: Input, len: usize, device: &CudaDevice) -> Result<()> {
+    if to.dtype != from.dtype {
+        bail!("cuda: gradients of {:?} and {:?} meet in one place", to.dtype, from.dtype)
+    }
+    let name = format!("add_into_{}", check_type("add", to.dtype)?);
+    let (grid, block) = spread(len.div_ceil(16 / to.dtype.size_in_bytes()));
+    let arguments =
+        [Argument::Address(to.address), Argument::Address(from.address), Argument::Long(len as i64)];
+    launch(device, "layout", &name, grid, block, 0, &arguments)
+}
+
+/// Numbers that the device writes into the host's memory as it gets to them, one a step, without anybody waiting.
+///
+/// A place that nothing was written to yet reads as `None`.
+#[derive(Debug)]
+pub struct HostLog {
+    values: PinnedHostSlice<u32>,
+    device: CudaDevice,
+}
+
+/// A NaN that no kernel produces: what stands in a place before its number.
+const UNWRITTEN: u32 = 0x7fff_dead;
+
+impl HostLog {
+    /// Room for `capacity` numbers on the host of `device`.
+    ///
+    /// # Errors
+    /// If the device is the CPU, or page-locked memory cannot be had.
+    pub fn new(device: &Device, capacity: usize) -> Result<Self> {
+        let device = device.as_cuda_device()?.clone();
+        let stream = device.cuda_stream();
+        // SAFETY: every place is written right below.
+        let mut values = unsafe { stream.context().alloc_pinned::<u32>(capacity.max(1)) }
+            .map_err(|e| failed("allocate page-locked memory", e))?;
+        values.as_mut_slice().map_err(|e| failed("reach page-locked memory", e))?.fill(UNWRITTEN);
+        Ok(Self { values, device })
+    }
+
+    /// Has the device write `value`, a scalar of f32 on it, to place `at`, once it has computed it.
+    ///
+    /// # Errors
+    /// If there is no such place, the tensor is not such a scalar, or the driver refuses the copy.
+    pub fn write(&mut self, at: usize, value: &Tensor) -> Result<()> {
+        let input = Input::of(value)?;
+        if at >= self.values.len() || value.elem_count() != 1 || input.dtype != DType::F32 {
+            bail!(
+                "cuda: place {at} of {} cannot take a {:?} of {:?}",
+                self.values.len(),
+                value.shape(),
+                input.dtype
+            )
+        }
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
+        let to = self.values.as_mut_ptr().map_err(|e| failed("reach page-locked memory", e))?;
+        // SAFETY: the place is inside the page-locked memory, which outlives the copy (see `Drop`), and four bytes long as the value is.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(to.add(at).cast(), input.address, 4, stream.cu_stream()) }
+            .result()
+            .map_err(|e| failed("copy a number to the host", e))
+    }
+
+    /// The number at place `at`, if the device has got to it.
+    pub fn read(&self, at: usize) -> Option<f32> {
+        let pointer = self.values.as_ptr().ok()?;
+        assert!(at < self.values.len(), "place {at} of {}", self.values.len());
+        // SAFETY: inside the memory; volatile, because the device writes it behind the compiler's back.
+        let bits = unsafe { pointer.add(at).read_volatile() };
+        (bits != UNWRITTEN).then(|| f32::from_bits(bits))
+    }
+
+    /// Waits until the device has written all that it was asked to.
+    ///
+    /// # Errors
+    /// If something that was launched has failed.
+    pub fn wait(&self) -> Result<()> {
+        self.device.cuda_stream().synchronize().map_err(|e| failed("wait for the device", e))
+    }
+
+    /// Forgets all numbers. Nothing that was asked for may still be under way.
+    ///
+    /// # Errors
+    /// If waiting for the device fails.
+    pub fn clear(&mut self) -> Result<()> {
+        self.wait()?;
+        self.values.as_mut_slice().map_err(|e| failed("reach page-locked memory", e))?.fill(UNWRITTEN);
+        Ok(())
+    }
+}
+
+impl Drop for HostLog {
+    fn drop(&mut self) {
+        // The device may still be about to write here. An error shows again at the next call to it.
+        let _ = self.wait();
+    }
+}

@@ -1,0 +1,43 @@
+//! The CUDA side of the ops: the device, its memory, and how our kernels and NVIDIA's libraries are called.
+//!
+//! Nothing here is linked against CUDA: every library is opened when a device is asked for, so that one binary runs on machines with and
+//! without a GPU. All work goes to one stream, in order, and nothing waits for it but what brings values back to the host.
+//!
+//! A value on the device is a [`candle_core::Tensor`]; kernels take its address ([`Input`]) and write into fresh memory ([`Output`]).
+
+mod batch_norm;
+mod blas;
+mod conv2d;
+mod graph;
+mod kernel;
+mod libraries;
+pub mod losses;
+mod memory;
+mod pool;
+mod rows;
+mod sgd;
+
+pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
+pub use blas::{Product, product};
+pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
+pub(crate) use graph::differentiable;
+pub use libraries::{Facts, device, facts, why_not};
+pub use memory::HostLog;
+pub(crate) use memory::{Input, add_into, cast_channels};
+pub(crate) use pool::{
+    Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,
+};
+pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
+pub(crate) use sgd::step as sgd_step;
+
+use candle_core::{CudaDevice, Error, Result, Tensor};
+
+/// The device that a tensor lives on.
+pub(crate) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
+    tensor.device().as_cuda_device()
+}
+
+/// An error of the driver or of one of NVIDIA's libraries, with what was being done.
+pub(crate) fn failed(what: impl std::fmt::Display, error: impl std::fmt::Debug) -> Error {
+    Error::Msg(format!("cuda: {what}: {error:?}"))
+}

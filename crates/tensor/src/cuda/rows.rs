@@ -1,0 +1,76 @@
+//! Row-wise kernels on small f32 matrices of the device.
+
+use super::device_of;
+use super::kernel::{Argument, launch};
+use super::memory::{spread, uninitialised};
+use candle_core::{DType, Result, Tensor, bail};
+
+/// Threads of a block of warps, one a row.
+const THREADS: u32 = 256;
+
+/// A warp for each row of the matrices given, and the matrix's two sizes.
+fn by_rows(name: &str, tensors: &[&Tensor], rows: usize, dim: usize) -> Result<()> {
+    let mut arguments = tensors.iter().map(|tensor| Argument::address(tensor)).collect::<Result<Vec<_>>>()?;
+    arguments.extend([Argument::Int(rows as i32), Argument::Int(dim as i32)]);
+    let grid = [(rows as u32).div_ceil(THREADS / 32), 1, 1];
+    launch(device_of(tensors[0])?, "rows", name, grid, [THREADS, 1, 1], 0, &arguments)
+}
+
+fn like(x: &Tensor) -> Result<Tensor> {
+    if x.dtype() != DType::F32 {
+        bail!("cuda: expected rows of f32, found {:?}", x.dtype())
+    }
+    uninitialised(x.shape(), DType::F32, device_of(x)?)
+}
+
+/// Each row of `x` (N, D) divided by its length.
+pub(crate) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    let (rows, dim) = x.dims2()?;
+    let y = like(x)?;
+    by_rows("l2_normalize", &[x, &y], rows, dim)?;
+    Ok(y)
+}
+
+/// Its gradient.
+pub(crate) fn l2_normalize_gradient(x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+    let (rows, dim) = x.dims2()?;
+    let gx = like(x)?;
+    by_rows("l2_normalize_gradient", &[x, gy, &gx], rows, dim)?;
+    Ok(gx)
+}
+
+/// One over the length of each row of `x` (N, D): (N).
+pub(crate) fn inverse_lengths(x: &Tensor) -> Result<Tensor> {
+    let (rows, dim) = x.dims2()?;
+    let lengths = uninitialised(rows, DType::F32, device_of(x)?)?;
+    by_rows("inverse_lengths", &[x, &lengths], rows, dim)?;
+    Ok(lengths)
+}
+
+/// Adds `bias` (E) to every row of `y` (N, E), in place.
+pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
+    let (rows, columns) = y.dims2()?;
+    let (grid, block) = spread(rows * columns);
+    let arguments = [
+        Argument::address(y)?,
+        Argument::address(bias)?,
+        Argument::Int(rows as i32),
+        Argument::Int(columns as i32),
+    ];
+    launch(device_of(y)?, "rows", "add_bias", grid, block, 0, &arguments)
+}
+
+/// The sum of the rows of `x` (N, E): (E).
+pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    let sums = uninitialised(columns, DType::F32, device_of(x)?)?;
+    let arguments = [
+        Argument::address(x)?,
+        Argument::address(&sums)?,
+        Argument::Int(rows as i32),
+        Argument::Int(columns as i32),
+    ];
+    let grid = [(columns as u32).div_ceil(128), 1, 1];
+    launch(device_of(x)?, "rows", "sum_rows", grid, [128, 1, 1], 0, &arguments)?;
+    Ok(sums)
+}

@@ -1,0 +1,101 @@
+//! Which device a program computes on, and in which precision.
+
+#[cfg(feature = "cuda")]
+use candle_core::DType;
+use candle_core::{Device, Result, Tensor, bail};
+
+/// A device of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceKind {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+impl DeviceKind {
+    /// The GPU if this program can use one here, the CPU and the reason otherwise.
+    pub fn best() -> (Self, Option<String>) {
+        match Self::Cuda.why_not() {
+            None => (Self::Cuda, None),
+            Some(why) => (Self::Cpu, Some(why)),
+        }
+    }
+
+    /// Why this program cannot use the device here; `None` if it can.
+    pub fn why_not(self) -> Option<String> {
+        match self {
+            Self::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => crate::cuda::why_not(),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => {
+                Some("this program was built without CUDA; `just build-cuda` builds it with".to_owned())
+            }
+        }
+    }
+
+    /// Its name in configs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// The device, opened once for the whole program.
+    ///
+    /// # Errors
+    /// If it cannot be used: what is missing and what to do.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => {
+                static OPENED: std::sync::Mutex<Option<Device>> = std::sync::Mutex::new(None);
+                let mut opened = OPENED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if opened.is_none() {
+                    *opened = Some(crate::cuda::device(0)?);
+                }
+                Ok(opened.clone().expect("it was opened right above"))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => bail!("{}", self.why_not().unwrap_or_default()),
+        }
+    }
+}
+
+/// `precision=f32|tf32|bf16`: what convolutions multiply in. Sums, parameters, statistics and losses are f32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Full f32.
+    #[default]
+    F32,
+    /// Activations in f32, their products in TF32 (ten bits of mantissa). CUDA alone.
+    Tf32,
+    /// Activations and products in bf16. CUDA alone.
+    Bf16,
+}
+
+/// A batch of images as a network's first layer takes it: contiguous, and in the precision asked for.
+///
+/// # Errors
+/// If the precision is not one of the device's.
+pub fn activations(x: &Tensor, precision: Precision) -> Result<Tensor> {
+    match (precision, x.device()) {
+        (Precision::F32, _) => x.contiguous(),
+        #[cfg(feature = "cuda")]
+        (Precision::Tf32, Device::Cuda(_)) => x.contiguous(),
+        #[cfg(feature = "cuda")]
+        (Precision::Bf16, Device::Cuda(_)) if x.dtype() == DType::BF16 => x.contiguous(),
+        #[cfg(feature = "cuda")]
+        (Precision::Bf16, Device::Cuda(_)) => {
+            let channels = x.dim(candle_core::D::Minus1)?;
+            crate::cuda::cast_channels(x, DType::BF16, channels.next_multiple_of(8))
+        }
+        (precision, device) => {
+            bail!("precision {precision:?} is for device=cuda; the images are on {device:?}")
+        }
+    }
+}

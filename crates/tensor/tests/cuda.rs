@@ -1,0 +1,235 @@
+//! Every op on the GPU against its CPU version, on random shapes. Skipped where there is no device.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::cuda::{HostLog, Product, product};
+use invaspread_tensor::self_check::self_check_on;
+use invaspread_tensor::{
+    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, PoolConfig, Precision,
+    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, conv2d, gemm, l2_normalize,
+    linear, local_response_norm, max_pool2d,
+};
+use proptest::prelude::*;
+
+/// The device, or a line that says why the test is skipped.
+fn device() -> Option<Device> {
+    if let Some(why) = DeviceKind::Cuda.why_not() {
+        println!("skipped: {why}");
+        return None;
+    }
+    Some(DeviceKind::Cuda.open().unwrap())
+}
+
+fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn relative(got: &[f64], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    (difference / size.max(1e-30)).sqrt()
+}
+
+/// Output and gradients of `f` on the device, with the inputs at `maps` in `dtype`, against f64 on the CPU: the largest relative error.
+fn error(
+    device: &Device,
+    inputs: &[Tensor],
+    maps: &[usize],
+    dtype: DType,
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> f64 {
+    let run = |inputs: Vec<Tensor>| {
+        let variables: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+        let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
+        let y = f(&tensors).unwrap();
+        let wider = if y.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
+        let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu).unwrap();
+        let weights = weights.to_dtype(wider).unwrap().to_device(y.device()).unwrap();
+        let loss = (y.to_dtype(wider).unwrap() * weights).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let mut results = vec![values(&y)];
+        results.extend(variables.iter().map(|v| values(gradients.get(v).unwrap())));
+        results
+    };
+    let at = |i: usize| if maps.contains(&i) { dtype } else { DType::F32 };
+    let got = run(inputs
+        .iter()
+        .enumerate()
+        .map(|(i, x)| x.to_dtype(at(i)).unwrap().to_device(device).unwrap())
+        .collect());
+    let want = run(inputs
+        .iter()
+        .enumerate()
+        .map(|(i, x)| x.to_dtype(at(i)).unwrap().to_dtype(DType::F64).unwrap())
+        .collect());
+    let worst = |worst: f64, e: f64| if e > worst || e.is_nan() { e } else { worst };
+    got.iter().zip(&want).map(|(g, w)| relative(g, w)).fold(0.0, worst)
+}
+
+const BOTH: [(DType, f64); 2] = [(DType::F32, 1e-4), (DType::BF16, 1e-2)];
+
+#[test]
+fn every_op_of_the_doctor_agrees() {
+    let Some(device) = device() else { return };
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        for check in self_check_on(&device, precision).unwrap() {
+            assert!(check.is_good(), "{precision:?}: {check:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn convolution(
+        n in 1usize..4, h in 1usize..11, w in 1usize..11, ci in 1usize..20, co in 1usize..20, kernel in 1usize..5,
+        stride in 1usize..3, padding in 0usize..3, seed: u64,
+    ) {
+        prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
+        let Some(device) = device() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 0, 0);
+        let inputs = [random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co])];
+        let config = Conv2dConfig { stride, padding, ..Default::default() };
+        for (dtype, tolerance) in BOTH {
+            let error = error(&device, &inputs, &[0], dtype, |t| conv2d(&t[0], &t[1], config));
+            prop_assert!(error < tolerance, "{dtype:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn batch_normalisation(
+        chunks in 1usize..4, images in 1usize..4, side in 1usize..8, channels in prop_oneof![1usize..40, Just(64), Just(160), Just(520)],
+        relu: bool, with_residual: bool, shift in -30.0f64..30.0, seed: u64,
+    ) {
+        prop_assume!(images * side * side > 1);
+        let Some(device) = device() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 1, 0);
+        let x = (random(&mut stream, &[chunks * images, side, side, channels]) + shift).unwrap();
+        let mut inputs = vec![x, random(&mut stream, &[channels]), random(&mut stream, &[channels])];
+        if with_residual {
+            inputs.push(random(&mut stream, &[chunks * images, side, side, channels]));
+        }
+        // With few values a channel's variance may be so small that its inverse magnifies rounding: eps keeps it in bounds.
+        let config = BatchNormConfig { relu, chunk: images, eps: 0.1 };
+        for (dtype, tolerance) in BOTH {
+            let error = error(&device, &inputs, &[0, 3], dtype, |t| {
+                Ok(batch_norm(&t[0], &t[1], &t[2], t.get(3), config)?.0)
+            });
+            // A value at the gate's edge may fall on either side in bf16.
+            let tolerance = if dtype == DType::BF16 && relu { 5e-2 } else { tolerance };
+            prop_assert!(error < tolerance, "{dtype:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn pooling_and_local_response(
+        n in 1usize..3, h in 3usize..12, w in 3usize..12, c in 1usize..20, kernel in 1usize..4, stride in 1usize..4,
+        padding in 0usize..2, ceil_mode: bool, size in 1usize..7, seed: u64,
+    ) {
+        prop_assume!(padding <= kernel / 2);
+        let Some(device) = device() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 2, 0);
+        let inputs = [random(&mut stream, &[n, h, w, c])];
+        let config = PoolConfig { kernel, stride, padding, ceil_mode };
+        let norm = LocalResponseNormConfig { size, alpha: 0.5, ..Default::default() };
+        for (dtype, tolerance) in BOTH {
+            let maximum = error(&device, &inputs, &[0], dtype, |t| max_pool2d(&t[0], config));
+            prop_assert!(maximum < tolerance, "maximum, {dtype:?}: {maximum}");
+            let average = error(&device, &inputs, &[0], dtype, |t| avg_pool2d(&t[0], config));
+            prop_assert!(average < tolerance, "average, {dtype:?}: {average}");
+            let response = error(&device, &inputs, &[0], dtype, |t| local_response_norm(&t[0], norm));
+            prop_assert!(response < tolerance, "local response, {dtype:?}: {response}");
+        }
+    }
+
+    #[test]
+    fn rows_and_products(m in 1usize..20, k in 1usize..40, n in 1usize..20, seed: u64) {
+        let Some(device) = device() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 3, 0);
+        let inputs = [random(&mut stream, &[m, k]), random(&mut stream, &[n, k]), random(&mut stream, &[n])];
+        let layer = error(&device, &inputs, &[], DType::F32, |t| linear(&t[0], &t[1], &t[2]));
+        prop_assert!(layer < 1e-5, "linear: {layer}");
+        let unit = error(&device, &inputs[..1], &[], DType::F32, |t| l2_normalize(&t[0]));
+        prop_assert!(unit < 1e-5, "L2: {unit}");
+        let (a, b) = (random(&mut stream, &[k, m]), random(&mut stream, &[k, n]));
+        let mut want = vec![0.0; m * n];
+        gemm::tn(m, n, k, &values(&a), &values(&b), &mut want);
+        let there = |x: &Tensor| x.to_device(&device).unwrap();
+        let got = product(&there(&a), &there(&b), Product::FirstTransposed, false).unwrap();
+        prop_assert!(relative(&values(&got), &want) < 1e-5);
+    }
+}
+
+/// Three steps of a small network on the tape: parameters, momentum and running statistics stay with the CPU's.
+#[test]
+fn training_steps_agree() {
+    let Some(device) = device() else { return };
+    let run = |device: &Device| {
+        let mut stream = Stream::new(4, Purpose::Synthetic, 4, 0);
+        let var = |x: Tensor| Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
+        let x = random(&mut stream, &[6, 8, 8, 3]).to_device(device).unwrap();
+        let weight = var(random(&mut stream, &[3, 3, 3, 16]));
+        let [gamma, beta] = [(); 2].map(|()| var(random(&mut stream, &[16])));
+        let inner = var(random(&mut stream, &[3, 3, 16, 16]));
+        let [gamma2, beta2] = [(); 2].map(|()| var(random(&mut stream, &[16])));
+        let (head, bias) = (var(random(&mut stream, &[5, 16])), var(random(&mut stream, &[5])));
+        let target = random(&mut stream, &[6, 5]).to_device(device).unwrap();
+        let parameters = [&weight, &gamma, &beta, &inner, &gamma2, &beta2, &head, &bias];
+        let named = parameters.iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
+        let mut sgd = Sgd::new(named, SgdConfig { momentum: 0.9, weight_decay: 1e-3 }).unwrap();
+        let mut running = [(); 2].map(|()| RunningStatistics::new(16, DType::F32, device).unwrap());
+        let conv = Conv2dConfig { padding: 1, ..Default::default() };
+        let norm = BatchNormConfig { relu: true, chunk: 3, ..Default::default() };
+        for _ in 0..3 {
+            let mut tape = Tape::default();
+            let start = tape.conv2d(&Value::constant(&x), &weight, conv).unwrap();
+            let start = tape.batch_norm(&start, [&gamma, &beta], None, norm, &mut running[0]).unwrap();
+            let y = tape.conv2d(&start, &inner, conv).unwrap();
+            let y = tape.batch_norm(&y, [&gamma2, &beta2], Some(&start), norm, &mut running[1]).unwrap();
+            let y = tape.avg_pool2d(&y, PoolConfig::square(8)).unwrap();
+            let y = tape.flatten(&y).unwrap();
+            let y = tape.linear(&y, &head, &bias).unwrap();
+            let y = tape.l2_normalize(&y).unwrap();
+            let leaf = tape.leaf(&y).unwrap();
+            let mut gradients = (leaf * &target).unwrap().sum_all().unwrap().backward().unwrap();
+            tape.backward(&mut gradients).unwrap();
+            sgd.step(&gradients, 0.1).unwrap();
+        }
+        let mut results: Vec<Vec<f64>> = parameters.iter().map(|p| values(p)).collect();
+        results.extend(sgd.state().unwrap().iter().map(|(_, v)| values(v)));
+        results.extend(running.iter().flat_map(|r| r.tensors().unwrap()).map(|t| values(&t)));
+        results
+    };
+    for (i, (got, want)) in run(&device).iter().zip(run(&Device::Cpu)).enumerate() {
+        let error = relative(got, &want);
+        assert!(error < 1e-3, "result {i}: {error}");
+    }
+}
+
+#[test]
+fn numbers_reach_the_host_in_their_places() {
+    let Some(device) = device() else { return };
+    let mut log = HostLog::new(&device, 3).unwrap();
+    assert!(log.read(0).is_none());
+    for (at, number) in [(0, 1.5f32), (2, f32::NAN)] {
+        log.write(at, &Tensor::new(number, &device).unwrap()).unwrap();
+    }
+    log.wait().unwrap();
+    assert_eq!(log.read(0), Some(1.5));
+    assert!(log.read(1).is_none());
+    assert!(log.read(2).unwrap().is_nan());
+    log.clear().unwrap();
+    assert!(log.read(0).is_none());
+    assert!(log.write(3, &Tensor::new(1.0f32, &device).unwrap()).is_err());
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Assembles what a CUDA build needs from public Python wheels (about 280 MB), on a machine with no GPU and no CUDA.
+#
+#   cuda/toolkit.sh [FOLDER]        FOLDER defaults to target/cuda; running it again does nothing
+#
+# FOLDER/toolkit then is a CUDA_HOME: nvcc 13.0 with its headers, the runtime as a static archive, and empty libraries in place of those
+# that the program opens while it runs. nvcc stays at 13.0: PTX of a newer one is refused by drivers of series 580.
+#
+# candle's quantised-matrix and mixture-of-experts kernels, which nothing here calls, take twelve of its thirteen minutes of compiling: the
+# nvcc in front of the real one puts functions that abort in their place.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(realpath -m "${1:-target/cuda}")
+toolkit=$folder/toolkit
+[ -x "$toolkit/bin/nvcc" ] && exit 0
+
+for tool in python3 cargo gcc g++; do
+    command -v "$tool" >/dev/null || { echo "error: $tool is needed and was not found" >&2; exit 1; }
+done
+wheels=$folder/wheels
+real=$wheels/nvidia/cu13
+if [ ! -x "$real/bin/nvcc" ]; then
+    python3 -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --upgrade --target "$wheels" \
+        nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+fi
+
+cargo fetch --quiet
+kernels=$(cargo metadata --format-version 1 --features cuda | python3 -c '
+import json, os, sys
+found = [p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "candle-kernels"]
+print(os.path.dirname(found[0]))')
+
+half=$folder/toolkit.unfinished
+rm -rf "$half"
+mkdir -p "$half/bin" "$half/lib64"
+ln -s lib64 "$half/lib"
+ln -s "$real/include" "$half/include"
+ln -s "$real/nvvm" "$half/nvvm"
+for file in "$real"/bin/*; do
+    [ "${file##*/}" = nvcc ] || ln -s "$file" "$half/bin/"
+done
+# candle asks the linker for the CUDA runtime; the static one leaves nothing to be found later.
+ln -s "$real/lib/libcudart_static.a" "$half/lib64/libcudart.a"
+for library in cuda nvrtc curand cublas cublasLt cudnn; do
+    echo 'static int nothing;' | gcc -shared -fPIC -x c - -o "$half/lib64/lib$library.so"
+done
+{
+    echo '#include <stdlib.h>'
+    grep -oE 'fn [a-zA-Z0-9_]+\(' "$kernels/src/ffi.rs" | sort -u | sed -E 's/fn (.*)\(/extern "C" void \1() { abort(); }/'
+} >"$half/unused.cu"
+: >"$half/empty.cu"
+cat >"$half/bin/nvcc" <<WRAPPER
+#!/usr/bin/env bash
+arguments=("\$@")
+for i in "\${!arguments[@]}"; do
+    case "\${arguments[\$i]}" in
+    *mmq_quantize.cu) arguments[\$i]=$toolkit/unused.cu ;;
+    *src/mmq_gguf/*.cu | *src/moe/*.cu | *src/mmvq_gguf.cu) arguments[\$i]=$toolkit/empty.cu ;;
+    esac
+done
+exec $real/bin/nvcc "\${arguments[@]}"
+WRAPPER
+chmod +x "$half/bin/nvcc"
+rm -rf "$toolkit"
+mv "$half" "$toolkit"
+echo "CUDA toolkit in $toolkit"
