@@ -15,6 +15,14 @@ reproduce-cifar10 *arguments:
     cargo run --release -- reproduce table1 "$@"
     cargo run --release -- reproduce figure3 "$@"
 
+# Table 7: InvaSpread without each of its augmentations (`--profile quick` for a CPU)
+ablation-augment *arguments:
+    cargo run --release -- reproduce table7 "$@"
+
+# Table 8: no augmentation, the hardest and the easiest half of the negatives
+ablation-negatives *arguments:
+    cargo run --release -- reproduce table8 "$@"
+
 # Download CIFAR-10, check it and say what is there
 fetch-cifar10:
     cargo run --release -- data fetch cifar10
@@ -39,6 +47,22 @@ golden folder="tests/goldens":
 # Criterion benches of the kernels, the training step and augmentation
 bench *arguments:
     cargo bench --workspace "$@"
+
+# What a CUDA build needs, from public Python wheels, into target/cuda (no GPU and no CUDA needed)
+cuda-toolkit:
+    ./cuda/toolkit.sh
+
+# One binary for machines with and without a GPU: target/<this machine's triple>/release/invaspread
+build-cuda *arguments:
+    ./cuda/cargo.sh build --release -p invaspread --features cuda "$@"
+
+# The tests of the CUDA side; without a GPU, on an emulated one (crates/tensor/kernels/host)
+test-cuda:
+    ./cuda/test.sh
+
+# On a GPU machine, `just gpu-session [MINUTES] --data FOLDER`: doctor, the benches beside PyTorch, then the paper's tables, each run continued where it stopped
+gpu-session *arguments:
+    ./cuda/session.sh "$@"
 
 # The machine, the device, the data that is there, and a check of every op
 doctor:

@@ -3,7 +3,7 @@
 
   python3 benches/compare.py --ours target/release/invaspread --python PYTHON [--pairs 5] [--only train,knn]
   python3 benches/compare.py --render
-  (either with --record FILE and --out FILE, for others than benches/comparison.json and benches/README.md)
+  (either with --device cuda for a GPU, and --record FILE and --out FILE for others than benches/comparison.json and benches/README.md)
 
 PYTHON is an interpreter with torch, torchvision, pillow, faiss-cpu and scikit-learn. In each pair ours and every variant of the
 peer run once, each in a process of its own, in an order that moves on by one from pair to pair. A ratio is the peer's time over
@@ -18,15 +18,38 @@ BEGIN, END = "<!-- notes: written by hand, kept -->", "<!-- end of notes -->"
 # Others may use this share of the cores before a pair.
 IDLE = 0.1
 FORMATS = {"NCHW": [], "channels-last": ["--channels-last"]}
+GPU_FORMATS = {
+    "eager": [], "channels-last": ["--channels-last"], "AMP bf16": ["--amp", "--channels-last"],
+    "compiled": ["--channels-last", "--compile"], "AMP bf16, compiled": ["--amp", "--channels-last", "--compile"],
+}
 
 
-def train(width, batch, goal, steps):
-    sizes = ["train", "--width", str(width), "--batch", str(batch), "--steps", str(steps), "--warmup", "2"]
+def train(width, batch, goal, steps, warmup=2, formats=FORMATS, memory=0.6):
+    sizes = ["train", "--width", str(width), "--batch", str(batch), "--steps", str(steps), "--warmup", str(warmup)]
     return dict(key=f"train-{width}-{batch}", work=f"training step, ResNet-18, width {width}, {2 * batch} views", peer="PyTorch",
-                ours=sizes, peers={name: sizes + flags for name, flags in FORMATS.items()}, figure="ms_per_step", goal=goal)
+                ours=sizes, peers={name: sizes + flags for name, flags in formats.items()}, figure="ms_per_step", goal=goal, memory=memory)
+
+
+def on_gpu(a):
+    evaluation = ["evaluate", "--images", str(a.images), "--width", "64"]
+    knn = ["knn", "--train", "50000", "--test", "10000", "--dim", "128", "--k", "200"]
+    rows = [
+        train(64, 128, 1.2, 30, 5, GPU_FORMATS, 1.0), train(64, 512, 1.2, 15, 5, GPU_FORMATS, 1.0),
+        dict(key="evaluate", work=f"evaluation: embedding {a.images:,} images, width 64", peer="PyTorch", ours=evaluation + ["--repeats", "3"],
+             peers={name: evaluation + flags for name, flags in GPU_FORMATS.items() if "compile" not in name}, figure="seconds", goal=1.0),
+        dict(key="knn", work="kNN: 10,000 against 50,000 x 128, k = 200", peer="PyTorch", ours=knn + ["--repeats", "5"],
+             peers={"torch": knn + ["--engine", "torch"]}, figure="seconds", goal=1.0),
+    ]
+    for row in rows:
+        # Convolutions in bf16; the search is in f32 on either side.
+        row["ours"] = row["ours"] + ["--device", "cuda", "--precision", "f32" if row["key"] == "knn" else "bf16"]
+        row["peers"] = {name: command + ["--device", "cuda"] for name, command in row["peers"].items()}
+    return rows
 
 
 def workloads(a):
+    if a.device == "cuda":
+        return on_gpu(a)
     evaluation = ["evaluate", "--images", str(a.images), "--width", "64"]
     epoch = ["epoch", "--images", str(a.epoch_images), "--batch", "64", "--width", "16"]
     kmeans = ["kmeans", "--points", "60502", "--dim", "128", "--clusters", "11316", "--iterations", "3"]
@@ -131,7 +154,7 @@ def measure(a, record):
         kept = (w["figure"], "peak_mib", "gflops", "machine_peak_gflops")
         keep = {n: [{k: p[n][k] for k in kept if p[n].get(k) is not None} for p in pairs] for n in commands}
         record[w["key"]] = dict(work=w["work"], pairs=keep, busy=busiest, commands=shown, versions=versions, date=datetime.date.today().isoformat(), threads=threads,
-                                cpu=first["ours"]["cpu"], cores=os.cpu_count(), instruction_set=first["ours"]["instruction_set"],
+                                cpu=first["ours"]["cpu"], cores=os.cpu_count(), instruction_set=first["ours"]["instruction_set"], gpu=first["ours"].get("gpu"),
                                 python=platform.python_version())
         write(a.record, json.dumps(record, indent=1) + "\n")
     return record
@@ -157,6 +180,8 @@ def row(work, peer, best, found, goal, at_most=False, busy=None):
 
 
 def machine(measured):
+    if measured.get("gpu"):
+        return f"{measured['gpu']} ({measured['cpu']}, {measured['cores']} cores)"
     return f"{measured['cpu']}, {measured['cores']} cores, {measured['instruction_set']}, {measured['threads']} threads"
 
 
@@ -180,9 +205,9 @@ def render(a, record):
         # Sizes can be chosen: what was measured then, not what this command line would measure.
         work = measured.get("work", w["work"])
         speed.append(row(work, w["peer"], best, found, w["goal"], busy=measured.get("busy")))
-        if w["key"].startswith("train"):
+        if "memory" in w:
             used = [o["peak_mib"] / p["peak_mib"] for o, p in zip(measured["pairs"]["ours"], measured["pairs"][best])]
-            memory.append(row(work, w["peer"], best, used, 0.6, at_most=True))
+            memory.append(row(work, w["peer"], best, used, w["memory"], at_most=True))
         rates = [r["gflops"] for r in measured["pairs"]["ours"] if "gflops" in r]
         if rates:
             share.append(f"| {work} | {statistics.median(rates) / peaks[machine(measured)]:.2f} |")
@@ -195,11 +220,26 @@ def render(a, record):
     pairs = min(len(m["pairs"]["ours"]) for m in record.values())
     old = a.out.read_text(encoding="utf-8") if a.out.exists() else ""
     notes = old.split(BEGIN)[1].split(END)[0] if BEGIN in old and END in old else "\n"
-    write(a.out, f"""# Side by side with PyTorch, torchvision, faiss
+    where = ("the same GPU" if a.device == "cuda" else "the same cores")
+    held = ("bytes that tensors took up on the device at once" if a.device == "cuda" else "resident set of the whole process")
+    peak = ("the fastest large matrix product by cuBLAS in the same precision" if a.device == "cuda" else
+            "fused multiply-adds on registers alone (the highest peak that any of these runs\nfound on as many threads). Winograd does a 3x3 "
+            "convolution with a quarter of the products, so it can pass 1")
+    absolute = ""
+    if a.device == "cuda":
+        # On a GPU times say something by themselves.
+        lines = []
+        for w in workloads(a):
+            if w["key"] in record:
+                runs = record[w["key"]]["pairs"]
+                figures = {name: statistics.median(r[w["figure"]] for r in results) for name, results in runs.items()}
+                lines += [f"| {record[w['key']]['work']} | {name} | {value:.4g} {w['figure'].replace('_', ' ')} |" for name, value in figures.items()]
+        absolute = "\n## Times\n\n| work | program | median |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    write(a.out, f"""# Side by side with PyTorch{'' if a.device == 'cuda' else ', torchvision, faiss'}{' on a GPU' if a.device == 'cuda' else ''}
 
 Made by `benches/compare.py`; do not edit the tables. Every figure is a ratio within one pair: the peer's time over ours, run one after
-the other on the same cores in processes of their own, the order moving on by one from pair to pair; at least {pairs} pair{'s' * (pairs != 1)} each. Where the
-peer has variants (memory layout, engine) the one with the better median counts. Memory is the peak resident set of the whole process,
+the other on {where} in processes of their own, the order moving on by one from pair to pair; at least {pairs} pair{'s' * (pairs != 1)} each. Where the
+peer has variants (memory layout, precision, engine) the one with the better median counts. Memory is the peak of the {held},
 ours over the peer's.
 
 {machines}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {', '.join(versions)}.
@@ -218,18 +258,17 @@ ours over the peer's.
 
 ## Share of the machine's peak
 
-Operations of the plain computation a second, over fused multiply-adds on registers alone (the highest peak that any of these runs
-found on as many threads). Winograd does a 3x3 convolution with a quarter of the products, so it can pass 1.
+Operations of the plain computation a second, over {peak}.
 
 | work | share |
 |---|---|
 {chr(10).join(share)}
-
+{absolute}
 {BEGIN}{notes}{END}
 
 ## Commands
 
-`just bench-compare PYTHON`, which is `python3 benches/compare.py --ours target/release/invaspread --python PYTHON`, ran these:
+{'`just gpu-session` has' if a.device == 'cuda' else '`just bench-compare PYTHON`, which is'} `python3 benches/compare.py{' --device cuda' * (a.device == 'cuda')} --ours INVASPREAD --python PYTHON`{', which ran' if a.device == 'cuda' else ', ran'} these:
 
 {chr(10).join('- ' + c for c in commands)}
 """)
@@ -244,10 +283,13 @@ p.add_argument("--threads", type=int, default=os.cpu_count())
 p.add_argument("--only", help="workloads to measure, by comma: train, train-64-32, evaluate, augment, knn, kmeans, epoch")
 p.add_argument("--images", type=int, default=10_000, help="images of the evaluation")
 p.add_argument("--epoch-images", type=int, default=2_560, help="images of the epoch")
-p.add_argument("--record", type=pathlib.Path, default=HERE / "comparison.json", help="where the raw figures are kept")
-p.add_argument("--out", type=pathlib.Path, default=HERE / "README.md", help="where the tables are written")
+p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: training, evaluation and kNN on a GPU")
+p.add_argument("--record", type=pathlib.Path, help="where the raw figures are kept; benches/comparison.json (gpu.json) if not given")
+p.add_argument("--out", type=pathlib.Path, help="where the tables are written; benches/README.md (GPU.md) if not given")
 p.add_argument("--render", action="store_true", help="only write the README from the record")
 a = p.parse_args()
+a.record = a.record or HERE / ("gpu.json" if a.device == "cuda" else "comparison.json")
+a.out = a.out or HERE / ("GPU.md" if a.device == "cuda" else "README.md")
 if not a.render and not a.python:
     p.error("--python: expected an interpreter with torch, torchvision, pillow and faiss-cpu")
 for flag in ("pairs", "threads", "images", "epoch_images"):

@@ -8,3 +8,8 @@ pub mod engine;
 pub mod launch;
 pub mod methods;
 pub mod record;
+#[cfg(feature = "cuda")]
+mod self_check;
+
+#[cfg(feature = "cuda")]
+pub use self_check::self_check_on;

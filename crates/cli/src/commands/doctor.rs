@@ -1,4 +1,5 @@
-//! `invaspread doctor`: the machine, the device, the data that is there, and every op against its plain version.
+//! `invaspread doctor`: the machine, the device, the data that is there, and every op against its plain version; on a GPU machine every
+//! op of the GPU against the CPU's, in each precision.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;
@@ -6,27 +7,54 @@ use crate::failure::Failure;
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use invaspread_runner::record::Environment;
-use invaspread_tensor::self_check::self_check;
-use serde_json::json;
+use invaspread_tensor::DeviceKind;
+use invaspread_tensor::self_check::{Check, self_check};
+use serde_json::{Value, json};
+
+/// Checks of one device in one precision.
+struct Checked {
+    device: DeviceKind,
+    precision: &'static str,
+    checks: Vec<Check>,
+}
 
 pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
     let environment = Environment::capture("cpu");
     let instructions = format!("{:?}", invaspread_tensor::instruction_set());
-    let checks = self_check().context("failed to run the checks")?;
+    let why_not = DeviceKind::Cuda.why_not();
+    let mut all = vec![Checked {
+        device: DeviceKind::Cpu,
+        precision: "f32",
+        checks: self_check().context("failed to run the checks")?,
+    }];
+    let gpu = if why_not.is_none() { gpu(&mut all)? } else { Value::Null };
     let data = invaspread_data::list(None);
     if arguments.json {
         print_json(&json!({
             "environment": environment,
-            "device": "cpu",
+            "device": DeviceKind::best().0.name(),
+            "gpu": gpu,
+            "no_gpu_because": why_not,
             "instruction_set": instructions,
-            "checks": checks.iter().map(|c| json!({
+            "checks": all.iter().flat_map(|checked| checked.checks.iter().map(|c| json!({
+                "device": checked.device.name(), "precision": checked.precision,
                 "op": c.op, "error": c.error, "tolerance": c.tolerance, "good": c.is_good(),
-            })).collect::<Vec<_>>(),
+            }))).collect::<Vec<_>>(),
             "data": data.as_ref().ok(),
         }))?;
     } else {
         println!("{}, {}, {} threads", environment.version, environment.cpu, environment.threads);
-        println!("device: cpu, instruction set {instructions}; this build has no CUDA support");
+        println!("cpu: instruction set {instructions}");
+        match (&why_not, gpu.as_object()) {
+            (Some(why), _) => println!("no gpu: {why}"),
+            (None, facts) => {
+                let facts = facts.into_iter().flatten().map(|(name, value)| match value {
+                    Value::String(text) => format!("{name} {text}"),
+                    other => format!("{name} {other}"),
+                });
+                println!("gpu: {}", facts.collect::<Vec<_>>().join(", "));
+            }
+        }
         match &data {
             Ok(listed) => {
                 for entry in listed {
@@ -40,26 +68,81 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             Err(error) => println!("data: {error}"),
         }
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["op", "relative error", "allowed", ""]);
-        for check in &checks {
-            let verdict = if check.is_good() { "good" } else { "WRONG" };
-            table.add_row([
-                check.op.to_owned(),
-                format!("{:.1e}", check.error),
-                format!("{:.0e}", check.tolerance),
-                verdict.to_owned(),
-            ]);
+        table
+            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .set_header(["device", "precision", "op", "relative error", "allowed", ""]);
+        for checked in &all {
+            for check in &checked.checks {
+                let verdict = if check.is_good() { "good" } else { "WRONG" };
+                table.add_row([
+                    checked.device.name().to_owned(),
+                    checked.precision.to_owned(),
+                    check.op.to_owned(),
+                    format!("{:.1e}", check.error),
+                    format!("{:.0e}", check.tolerance),
+                    verdict.to_owned(),
+                ]);
+            }
         }
         println!("{table}");
     }
-    let wrong: Vec<&str> = checks.iter().filter(|c| !c.is_good()).map(|c| c.op).collect();
+    verdict(&all)
+}
+
+/// The verdict as an exit code.
+fn verdict(all: &[Checked]) -> Result<(), Failure> {
+    let wrong: Vec<String> = all
+        .iter()
+        .flat_map(|checked| {
+            let Checked { device, precision, checks } = checked;
+            let wrong = checks.iter().filter(|check| !check.is_good());
+            wrong.map(move |check| format!("{} ({}, {precision})", check.op, device.name()))
+        })
+        .collect();
     if wrong.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "{} computed wrongly on this machine: {}; run with INVASPREAD_SIMD=avx2 or INVASPREAD_SIMD=baseline, and report it",
-        if wrong.len() == 1 { "one op is" } else { "some ops are" },
-        wrong.join(", ")
-    );
+    let on_cpu = all.iter().any(|c| c.device == DeviceKind::Cpu && c.checks.iter().any(|check| !check.is_good()));
+    let advice = if on_cpu {
+        "run with INVASPREAD_SIMD=avx2 or INVASPREAD_SIMD=baseline"
+    } else {
+        "train with device=cpu"
+    };
+    let are = if wrong.len() == 1 { "one op is" } else { "some ops are" };
+    let message = format!("{are} computed wrongly on this machine: {}; {advice}, and report it", wrong.join(", "));
     Err(Failure::Failed(anyhow::Error::msg(message)))
+}
+
+/// What is known of the GPU; its checks are added to `all`.
+#[cfg(feature = "cuda")]
+fn gpu(all: &mut Vec<Checked>) -> Result<Value, Failure> {
+    use invaspread_tensor::cuda::{Facts, facts};
+    use invaspread_tensor::self_check::self_check_on;
+    use invaspread_tensor::Precision;
+    let device = DeviceKind::Cuda.open().context("failed to open the GPU")?;
+    let failed = "failed to run the checks on the GPU";
+    for (precision, name) in [(Precision::F32, "f32"), (Precision::Tf32, "tf32"), (Precision::Bf16, "bf16")] {
+        let checks = self_check_on(&device, precision).context(failed)?;
+        all.push(Checked { device: DeviceKind::Cuda, precision: name, checks });
+    }
+    let checks = invaspread_runner::self_check_on(&device).context(failed)?;
+    all.push(Checked { device: DeviceKind::Cuda, precision: "f32", checks });
+    let Facts { name, capability, multiprocessors, memory, free, driver, cudnn } =
+        facts(&device).context("failed to ask the GPU what it is")?;
+    let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    Ok(json!({
+        "name": name,
+        "compute capability": format!("{}.{}", capability.0, capability.1),
+        "multiprocessors": multiprocessors,
+        "memory": gib(memory),
+        "free": gib(free),
+        "driver for CUDA": format!("{}.{}", driver / 1000, driver % 1000 / 10),
+        "cuDNN": format!("{}.{}.{}", cudnn / 10_000, cudnn % 10_000 / 100, cudnn % 100),
+    }))
+}
+
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::unnecessary_wraps, reason = "a GPU can fail, and this build knows none")]
+fn gpu(_all: &mut Vec<Checked>) -> Result<Value, Failure> {
+    Ok(Value::Null)
 }

@@ -1,7 +1,7 @@
 //! The paper's four transforms and the normalisation, from u8 images to a batch in the network's layout, on one thread.
 
 use super::noise::Noise;
-use super::{Figures, Report, Times};
+use super::{Compute, Figures, Report, Times};
 use crate::engine::EngineError;
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderError, Pipeline, Scratch};
 use invaspread_random::{Purpose, Stream};
@@ -49,6 +49,6 @@ pub fn augment(bench: AugmentBench) -> Result<Report, EngineError> {
     Ok(Figures::default()
         .times("seconds", &times, 1.0)
         .with("views_per_s_per_core", images as f64 / times.median())
-        .memory()
+        .memory(Compute::default())?
         .report("augment", &bench))
 }

@@ -64,7 +64,7 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         .times("seconds", &times, 1.0)
         .with("views_per_s", views as f64 / times.median())
         .with("wait_seconds", waited)
-        .memory()
-        .arithmetic(operations, times.median())
+        .memory(compute)?
+        .arithmetic(operations, times.median(), compute)?
         .report("epoch", &bench))
 }

@@ -44,7 +44,7 @@ pub fn evaluate(bench: EvaluateBench) -> Result<Report, EngineError> {
     Ok(Figures::default()
         .times("seconds", &times, 1.0)
         .with("images_per_s", images as f64 / times.median())
-        .memory()
-        .arithmetic(operations, times.median())
+        .memory(compute)?
+        .arithmetic(operations, times.median(), compute)?
         .report("evaluate", &bench))
 }

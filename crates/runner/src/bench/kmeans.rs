@@ -1,8 +1,8 @@
 //! Lloyd's iterations of k-means from random points.
 
 use super::knn::unit_rows;
-use super::{Figures, Report, Times};
-use invaspread_metrics::{KMeans, MetricError, Rows, Seeding};
+use super::{Compute, Figures, Report, Times};
+use invaspread_metrics::{KMeans, Rows, Seeding};
 use serde::Serialize;
 
 /// Sizes of the clustering.
@@ -24,7 +24,7 @@ pub struct KMeansBench {
 ///
 /// # Errors
 /// If there are fewer points than clusters.
-pub fn kmeans(bench: KMeansBench) -> Result<Report, MetricError> {
+pub fn kmeans(bench: KMeansBench) -> Result<Report, EngineError> {
     let KMeansBench { points, dim, clusters, iterations, repeats } = bench;
     let values = unit_rows(points, dim, 2);
     let settings = KMeans {
@@ -44,7 +44,7 @@ pub fn kmeans(bench: KMeansBench) -> Result<Report, MetricError> {
         .times("seconds", &times, 1.0)
         .with("iterations_done", done)
         .with("seconds_per_iteration", times.median() / done as f64)
-        .memory()
-        .arithmetic(operations, times.median())
+        .memory(Compute::default())?
+        .arithmetic(operations, times.median(), Compute::default())?
         .report("kmeans", &bench))
 }

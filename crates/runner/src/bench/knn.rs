@@ -1,7 +1,7 @@
 //! The exact nearest neighbours of a test set in a training set.
 
-use super::{Figures, Report, Times};
-use invaspread_metrics::{MetricError, Rows, top_k};
+use super::{Compute, Figures, Report, Times};
+use invaspread_metrics::{Rows, top_k};
 use invaspread_random::{Purpose, Stream};
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
 ///
 /// # Errors
 /// None that these numbers can cause.
-pub fn knn(bench: KnnBench) -> Result<Report, MetricError> {
+pub fn knn(bench: KnnBench) -> Result<Report, EngineError> {
     let KnnBench { train, test, dim, k, repeats } = bench;
     let (gallery, queries) = (unit_rows(train, dim, 0), unit_rows(test, dim, 1));
     let times = Times::of(1, repeats, || {
@@ -46,7 +46,7 @@ pub fn knn(bench: KnnBench) -> Result<Report, MetricError> {
     let operations = 2.0 * train as f64 * test as f64 * dim as f64;
     Ok(Figures::default()
         .times("seconds", &times, 1.0)
-        .memory()
-        .arithmetic(operations, times.median())
+        .memory(Compute::default())?
+        .arithmetic(operations, times.median(), Compute::default())?
         .report("knn", &bench))
 }

@@ -49,6 +49,42 @@ impl Default for Compute {
     }
 }
 
+impl Compute {
+    #[cfg(feature = "cuda")]
+    fn peak_gflops(self) -> Result<f64, EngineError> {
+        match self.device {
+            DeviceKind::Cpu => Ok(invaspread_tensor::peak_gflops()),
+            DeviceKind::Cuda => {
+                let device = self.device.open().map_err(failed)?;
+                invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
+            }
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
+        match self.device {
+            DeviceKind::Cpu => Ok(peak_memory_bytes()),
+            DeviceKind::Cuda => {
+                let device = self.device.open().map_err(failed)?;
+                invaspread_tensor::cuda::peak_memory(&device).map(Some).map_err(failed)
+            }
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a device can fail, and this build has none")]
+    fn peak_gflops(self) -> Result<f64, EngineError> {
+        Ok(invaspread_tensor::peak_gflops())
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a device can fail, and this build has none")]
+    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
+        Ok(peak_memory_bytes())
+    }
+}
+
 fn device_name<S: Serializer>(device: &DeviceKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(device.name())
 }
@@ -137,17 +173,17 @@ impl Figures {
             .with(&format!("{name}_max"), times.most() * unit)
     }
 
-    /// Rate and share of the machine's peak of `operations` in `seconds`.
-    fn arithmetic(self, operations: f64, seconds: f64) -> Self {
+    /// Rate and share of the machine's (or device's) peak of `operations` in `seconds`.
+    fn arithmetic(self, operations: f64, seconds: f64, compute: Compute) -> Result<Self, EngineError> {
         // The peak is measured after the work, or its threads would still be warm and its memory counted.
-        let (rate, peak) = (operations / seconds / 1e9, invaspread_tensor::peak_gflops());
-        self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak)
+        let (rate, peak) = (operations / seconds / 1e9, compute.peak_gflops()?);
+        Ok(self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak))
     }
 
-    /// The most memory the process has held so far.
-    fn memory(self) -> Self {
-        let mib = peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
-        self.with("peak_mib", mib)
+    /// The most memory the process has held so far: on a GPU, of the device's; otherwise, of the machine's.
+    fn memory(self, compute: Compute) -> Result<Self, EngineError> {
+        let mib = compute.peak_memory()?.map(|bytes| bytes as f64 / f64::from(1 << 20));
+        Ok(self.with("peak_mib", mib))
     }
 
     fn report(self, what: &'static str, settings: &impl Serialize) -> Report {

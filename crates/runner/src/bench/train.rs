@@ -93,7 +93,7 @@ pub fn train(bench: TrainBench) -> Result<Report, EngineError> {
     Ok(Figures::default()
         .times("ms_per_step", &times, 1e3)
         .with("views_per_s", views as f64 / times.median())
-        .memory()
-        .arithmetic(operations, times.median())
+        .memory(bench.compute)?
+        .arithmetic(operations, times.median(), bench.compute)?
         .report("train", &bench))
 }

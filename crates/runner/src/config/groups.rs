@@ -45,7 +45,10 @@ built_in![
     "protocol/paper.toml",
     "suite/demo.toml",
     "suite/figure3.toml",
+    "suite/invaspread.toml",
     "suite/table1.toml",
+    "suite/table7.toml",
+    "suite/table8.toml",
     "suite/winograd.toml",
 ];
 

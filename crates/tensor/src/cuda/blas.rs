@@ -3,7 +3,7 @@
 use super::memory::{Input, Output};
 use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 /// Which of the two factors is taken transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,6 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
         bail!("cuda: a product of {:?} and {:?}, expected f32", a.dtype, b.dtype)
     }
     let c = Output::new(device, DType::F32, m * n)?;
-    let size = |len: usize| i32::try_from(len).map_err(candle_core::Error::wrap);
-    let (one, zero) = (1.0f32, 0.0f32);
     let (plain, transposed) = (sys::cublasOperation_t::CUBLAS_OP_N, sys::cublasOperation_t::CUBLAS_OP_T);
     // cuBLAS stores columns one after the other: it sees each matrix transposed, and is asked for the transpose of the product.
     let (first, first_step) = if kind == Product::SecondTransposed { (transposed, k) } else { (plain, n) };
@@ -47,34 +45,62 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
     } else {
         sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
     };
+    let factors = [(b.address, first, first_step), (a.address, second, second_step)];
+    // cuBLAS's sizes: those of the transposed product.
+    call(device, factors, c.address, [n, m, k], sys::cudaDataType::CUDA_R_32F, compute)?;
+    Ok(c.into_tensor((m, n)))
+}
+
+/// `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or TF32: for measuring.
+pub(super) fn multiply(device: &CudaDevice, [a, b, c]: [Input; 3], side: usize, tf32: bool) -> Result<()> {
+    let (dtype, compute) = match a.dtype {
+        DType::BF16 => (sys::cudaDataType::CUDA_R_16BF, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),
+        _ if tf32 => (sys::cudaDataType::CUDA_R_32F, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32),
+        _ => (sys::cudaDataType::CUDA_R_32F, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),
+    };
+    let plain = sys::cublasOperation_t::CUBLAS_OP_N;
+    call(device, [(b.address, plain, side), (a.address, plain, side)], c.address, [side; 3], dtype, compute)
+}
+
+/// cuBLAS's product of column-major matrices: (rows, inner) times (inner, columns).
+fn call(
+    device: &CudaDevice,
+    [(a, a_operation, a_step), (b, b_operation, b_step)]: [(u64, sys::cublasOperation_t, usize); 2],
+    c: u64,
+    [rows, columns, inner]: [usize; 3],
+    dtype: sys::cudaDataType,
+    compute: sys::cublasComputeType_t,
+) -> Result<()> {
+    if rows == 0 || columns == 0 {
+        return Ok(());
+    }
+    let size = |len: usize| i32::try_from(len).map_err(candle_core::Error::wrap);
+    let (one, zero) = (1.0f32, 0.0f32);
     let blas = device.cublas_handle();
     device.cuda_stream().context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
-    if m > 0 && n > 0 {
-        // SAFETY: the three matrices are as large as the sizes given, and the stream runs in order.
-        unsafe {
-            result::gemm_ex(
-                *blas.handle(),
-                first,
-                second,
-                size(n)?,
-                size(m)?,
-                size(k)?,
-                (&raw const one).cast(),
-                b.address as *const _,
-                sys::cudaDataType::CUDA_R_32F,
-                size(first_step)?,
-                a.address as *const _,
-                sys::cudaDataType::CUDA_R_32F,
-                size(second_step)?,
-                (&raw const zero).cast(),
-                c.address as *mut _,
-                sys::cudaDataType::CUDA_R_32F,
-                size(n)?,
-                compute,
-                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        }
-        .map_err(|e| failed(format_args!("multiply {m}x{k} by {k}x{n}"), e))?;
+    // SAFETY: the callers' matrices are as large as the sizes they give, and the stream runs in order.
+    unsafe {
+        result::gemm_ex(
+            *blas.handle(),
+            a_operation,
+            b_operation,
+            size(rows)?,
+            size(columns)?,
+            size(inner)?,
+            (&raw const one).cast(),
+            a as *const _,
+            dtype,
+            size(a_step)?,
+            b as *const _,
+            dtype,
+            size(b_step)?,
+            (&raw const zero).cast(),
+            c as *mut _,
+            dtype,
+            size(rows)?,
+            compute,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
     }
-    Ok(c.into_tensor((m, n)))
+    .map_err(|e| failed(format_args!("multiply {columns}x{inner} by {inner}x{rows}"), e))
 }

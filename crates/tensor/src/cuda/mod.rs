@@ -13,6 +13,7 @@ mod kernel;
 mod libraries;
 pub mod losses;
 mod memory;
+mod peak;
 mod pool;
 mod rows;
 mod sgd;
@@ -23,6 +24,7 @@ pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients}
 pub(crate) use graph::differentiable;
 pub use libraries::{Facts, device, facts, why_not};
 pub use memory::HostLog;
+pub use peak::{peak_gflops, peak_memory};
 pub(crate) use memory::{Input, add_into, cast_channels};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,

@@ -1,0 +1,60 @@
+//! What the device can do, measured: products a second by cuBLAS on large matrices; and how much of its memory was in use at most.
+
+use super::blas::multiply;
+use super::memory::{Input, cast_channels, uninitialised};
+use super::{device_of, failed};
+use crate::Precision;
+use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::{DType, Device, Result, Tensor};
+use std::time::Instant;
+
+/// Side of the matrices: large enough for every card's fastest kernel.
+const SIDE: usize = 8192;
+/// Products in one timing, and timings.
+const PRODUCTS: usize = 5;
+const TIMINGS: usize = 5;
+
+/// Billions of floating-point operations a second in `precision`: the best of five timings of a large matrix product.
+///
+/// # Errors
+/// If the device is the CPU, or fails.
+pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
+    let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+    // Numbers that switch the multipliers' bits: zeros run faster than anything real.
+    let values: Vec<f32> = (0..SIDE * SIDE).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
+    let a = Tensor::from_vec(values, (SIDE, SIDE), device)?;
+    let a = if dtype == DType::BF16 { cast_channels(&a, dtype, SIDE)? } else { a };
+    let c = uninitialised((SIDE, SIDE), dtype, device_of(&a)?)?;
+    let (from, to) = (Input::of(&a)?, Input::of(&c)?);
+    let stream = device_of(&a)?.cuda_stream();
+    let wait = || stream.synchronize().map_err(|e| failed("wait for the device", e));
+    let mut best = f64::INFINITY;
+    for _ in 0..=TIMINGS {
+        wait()?;
+        let begun = Instant::now();
+        for _ in 0..PRODUCTS {
+            multiply(device_of(&a)?, [from, from, to], SIDE, precision != Precision::F32)?;
+        }
+        wait()?;
+        best = best.min(begun.elapsed().as_secs_f64() / PRODUCTS as f64);
+    }
+    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
+}
+
+/// Bytes that values took up at most, since the program began, of the device's memory pool.
+///
+/// # Errors
+/// If the device is the CPU, or the driver does not answer.
+pub fn peak_memory(device: &Device) -> Result<u64> {
+    let context = device.as_cuda_device()?.cuda_stream();
+    let mut bytes = 0u64;
+    // SAFETY: the attribute is a u64, which lives through the call.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.context().cu_device())
+            .map_err(|e| failed("find the memory pool", e))?;
+        sys::cuMemPoolGetAttribute(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut bytes).cast())
+            .result()
+            .map_err(|e| failed("ask the memory pool", e))?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The tests of the CUDA side: kernels, launches and training on a GPU. Without one they run on an emulated device, whose libraries stand in
+# for the driver, cuBLAS, cuDNN and cuRAND and run our kernels on the processor (crates/tensor/kernels/host).
+#
+#   cuda/test.sh [arguments of cargo test]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ -e /dev/nvidiactl ] && [ -z "${INVASPREAD_EMULATE:-}" ]; then
+    echo "== on the GPU of this machine (INVASPREAD_EMULATE=1 for the emulated one)"
+else
+    echo "== on the emulated device"
+    emulator=$PWD/target/cuda/emulator
+    crates/tensor/kernels/host/build.sh "$emulator"
+    export LD_LIBRARY_PATH="$emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    unset INVASPREAD_CUDA_LIBRARIES
+fi
+# A test that finds no device passes without having tested anything; here that is an error.
+export INVASPREAD_EXPECT_CUDA=1
+exec ./cuda/cargo.sh test -p invaspread-tensor -p invaspread-losses -p invaspread-metrics -p invaspread-models -p invaspread-runner \
+    --features invaspread-runner/cuda "$@"
