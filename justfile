@@ -56,7 +56,7 @@ cuda-toolkit:
 build-cuda *arguments:
     ./cuda/cargo.sh build --release -p invaspread --features cuda "$@"
 
-# The tests of the CUDA side; without a GPU, on an emulated one (crates/tensor/kernels/host)
+# The tests of the CUDA side; without a GPU, on an emulated one (crates/tensor/emulator)
 test-cuda:
     ./cuda/test.sh
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the CUDA side: kernels, launches and training on a GPU. Without one they run on an emulated device, whose libraries stand in
-# for the driver, cuBLAS, cuDNN and cuRAND and run our kernels on the processor (crates/tensor/kernels/host).
+# for the driver, cuBLAS, cuDNN and cuRAND and run our kernels on the processor (crates/tensor/emulator).
 #
 #   cuda/test.sh [arguments of cargo test]
 set -euo pipefail
@@ -10,7 +10,7 @@ if [ -e /dev/nvidiactl ] && [ -z "${INVASPREAD_EMULATE:-}" ]; then
 else
     echo "== on the emulated device"
     emulator=$PWD/target/cuda/emulator
-    crates/tensor/kernels/host/build.sh "$emulator"
+    crates/tensor/emulator/build.sh "$emulator"
     export LD_LIBRARY_PATH="$emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     unset INVASPREAD_CUDA_LIBRARIES
 fi

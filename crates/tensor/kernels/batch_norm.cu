@@ -54,7 +54,7 @@ template <int V> __device__ Place place(int rows, int channels) {
 
 // Adds up the two sums of each channel over the block's rows of threads and leaves them at partial[chunk][slice][2][channels].
 template <int V> __device__ void store_sums(const Place &at, const float *first, const float *second, float *partial, int channels) {
-    extern __shared__ float sums[];
+    DYNAMIC_SHARED(float, sums);
     int lanes = blockDim.x * V;
     for (int half = 0; half < 2; ++half) {
         const float *mine = half == 0 ? first : second;

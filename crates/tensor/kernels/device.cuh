@@ -1,12 +1,14 @@
-// What every kernel file starts from: CUDA's own headers under nvcc, the host's stand-in for them (host/) under a plain C++ compiler,
+// What every kernel file starts from: CUDA's own headers under nvcc, their stand-in for the processor (../emulator) under a plain C++ compiler,
 // and the few things that most kernels need: numbers in either precision, and sums over a block in a fixed order.
 #pragma once
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #define HOST_KERNEL(name)
+// The shared memory that a launch asks for.
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #else
-#include "host/cuda_on_host.hpp"
+#include "cuda_on_host.hpp"
 #endif
 
 using bf16 = __nv_bfloat16;

@@ -16,7 +16,7 @@ __device__ __forceinline__ float scale_of(const float *row, int c, const Normali
 }
 
 template <typename T> __device__ void forward(const T *x, T *y, Normalization norm) {
-    extern __shared__ float values[];
+    DYNAMIC_SHARED(float, values);
     size_t start = (size_t)blockIdx.x * norm.channels;
     for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) values[c] = to_float(x[start + c]);
     __syncthreads();
@@ -25,7 +25,7 @@ template <typename T> __device__ void forward(const T *x, T *y, Normalization no
 }
 
 template <typename T> __device__ void backward(const T *x, const T *gy, T *gx, Normalization norm) {
-    extern __shared__ float values[];
+    DYNAMIC_SHARED(float, values);
     float *terms = values + norm.channels;
     size_t start = (size_t)blockIdx.x * norm.channels;
     for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) values[c] = to_float(x[start + c]);

@@ -72,7 +72,7 @@ __device__ void leave_out(float *row, int views, int own, int positive, int keep
 
 // scores: (views, views) inner products. Shared memory: a byte for each view.
 extern "C" __global__ void invaspread_rows(float *scores, float *losses, int views, InvaSpreadSettings settings) {
-    extern __shared__ unsigned char drop[];
+    DYNAMIC_SHARED(unsigned char, drop);
     __shared__ Best best[32];
     __shared__ double sums[32];
     int own = blockIdx.x, positive = (own + views / 2) % views;
@@ -204,7 +204,7 @@ extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *lab
 // sums[row] = the sum of exp(f . v / temperature) over the row's own entry and its noise, from which NCE takes its normaliser.
 extern "C" __global__ void nce_sums(const float *features, const float *bank, const unsigned *index, const unsigned *noise, double *sums_out,
                                     int dim, int negatives, double inverse) {
-    extern __shared__ float feature[];
+    DYNAMIC_SHARED(float, feature);
     __shared__ double sums[32];
     int row = blockIdx.x, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     for (int i = threadIdx.x; i < dim; i += blockDim.x) feature[i] = features[(size_t)row * dim + i];
@@ -226,7 +226,7 @@ extern "C" __global__ void nce_sums(const float *features, const float *bank, co
 extern "C" __global__ void nce_rows(const float *features, const float *bank, const unsigned *index, const unsigned *noise,
                                     double log_z, float *losses, float *gradient, int dim, int negatives, double inverse, double c,
                                     double share) {
-    extern __shared__ float feature[];
+    DYNAMIC_SHARED(float, feature);
     __shared__ double sums[32];
     const double epsilon = 1e-7;
     float *part = feature + dim;

@@ -74,7 +74,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
                         }
                     })
                     .collect::<Result<Vec<_>>>()?;
-            let double = run(&rounded, &f)?;
+            let double = run(&rounded, dtype, &f)?;
             let here = inputs
                 .iter()
                 .enumerate()
@@ -84,7 +84,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
                     },
                 )
                 .collect::<Result<Vec<_>>>()?;
-            Ok(Check { op, error: largest(&run(&here, &f)?, &double), tolerance })
+            Ok(Check { op, error: largest(&run(&here, dtype, &f)?, &double), tolerance })
         })
         .collect()
 }
@@ -165,7 +165,7 @@ type Op = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 fn error(index: u64, shapes: &[&[usize]], f: &Op) -> Result<f64> {
     let single = inputs(index, shapes)?;
     let double = single.iter().map(|x| x.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
-    Ok(largest(&run(&single, f)?, &run(&double, f)?))
+    Ok(largest(&run(&single, DType::F32, f)?, &run(&double, DType::F32, f)?))
 }
 
 /// Normal values in f32 on the CPU.
@@ -180,16 +180,17 @@ fn inputs(index: u64, shapes: &[&[usize]]) -> Result<Vec<Tensor>> {
         .collect()
 }
 
-/// The op's output and the gradients of its inputs for one gradient of the output.
-fn run(inputs: &[Tensor], f: &Op) -> Result<Vec<Vec<f64>>> {
+/// The op's output and the gradients of its inputs for one gradient of the output, rounded to `upstream`.
+fn run(inputs: &[Tensor], upstream: DType, f: &Op) -> Result<Vec<Vec<f64>>> {
     let variables: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
     let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&tensors)?;
     // Sums of many values need more digits than bf16 has.
     let wider = if y.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
-    let weights =
-        Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(wider)?.to_device(y.device())?;
+    // The gradient that goes back is of the map's type: the same numbers on every side.
+    let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(upstream)?;
+    let weights = weights.to_dtype(wider)?.to_device(y.device())?;
     let gradients = (y.to_dtype(wider)? * weights)?.sum_all()?.backward()?;
     let wide = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1();
     let mut results = vec![wide(&y)?];

@@ -68,9 +68,14 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             Err(error) => println!("data: {error}"),
         }
         let mut table = Table::new();
-        table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
-            .set_header(["device", "precision", "op", "relative error", "allowed", ""]);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+            "device",
+            "precision",
+            "op",
+            "relative error",
+            "allowed",
+            "",
+        ]);
         for checked in &all {
             for check in &checked.checks {
                 let verdict = if check.is_good() { "good" } else { "WRONG" };
@@ -102,23 +107,25 @@ fn verdict(all: &[Checked]) -> Result<(), Failure> {
     if wrong.is_empty() {
         return Ok(());
     }
-    let on_cpu = all.iter().any(|c| c.device == DeviceKind::Cpu && c.checks.iter().any(|check| !check.is_good()));
+    let on_cpu =
+        all.iter().any(|c| c.device == DeviceKind::Cpu && c.checks.iter().any(|check| !check.is_good()));
     let advice = if on_cpu {
         "run with INVASPREAD_SIMD=avx2 or INVASPREAD_SIMD=baseline"
     } else {
         "train with device=cpu"
     };
     let are = if wrong.len() == 1 { "one op is" } else { "some ops are" };
-    let message = format!("{are} computed wrongly on this machine: {}; {advice}, and report it", wrong.join(", "));
+    let message =
+        format!("{are} computed wrongly on this machine: {}; {advice}, and report it", wrong.join(", "));
     Err(Failure::Failed(anyhow::Error::msg(message)))
 }
 
 /// What is known of the GPU; its checks are added to `all`.
 #[cfg(feature = "cuda")]
 fn gpu(all: &mut Vec<Checked>) -> Result<Value, Failure> {
+    use invaspread_tensor::Precision;
     use invaspread_tensor::cuda::{Facts, facts};
     use invaspread_tensor::self_check::self_check_on;
-    use invaspread_tensor::Precision;
     let device = DeviceKind::Cuda.open().context("failed to open the GPU")?;
     let failed = "failed to run the checks on the GPU";
     for (precision, name) in [(Precision::F32, "f32"), (Precision::Tf32, "tf32"), (Precision::Bf16, "bf16")] {

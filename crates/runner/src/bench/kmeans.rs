@@ -2,6 +2,7 @@
 
 use super::knn::unit_rows;
 use super::{Compute, Figures, Report, Times};
+use crate::engine::EngineError;
 use invaspread_metrics::{KMeans, Rows, Seeding};
 use serde::Serialize;
 

@@ -1,6 +1,7 @@
 //! The exact nearest neighbours of a test set in a training set.
 
 use super::{Compute, Figures, Report, Times};
+use crate::engine::EngineError;
 use invaspread_metrics::{Rows, top_k};
 use invaspread_random::{Purpose, Stream};
 use serde::Serialize;

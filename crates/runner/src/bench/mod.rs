@@ -73,13 +73,21 @@ impl Compute {
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a device can fail, and this build has none")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "a device can fail, and this build has none"
+    )]
     fn peak_gflops(self) -> Result<f64, EngineError> {
         Ok(invaspread_tensor::peak_gflops())
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a device can fail, and this build has none")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "a device can fail, and this build has none"
+    )]
     fn peak_memory(self) -> Result<Option<u64>, EngineError> {
         Ok(peak_memory_bytes())
     }

@@ -24,8 +24,8 @@ pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients}
 pub(crate) use graph::differentiable;
 pub use libraries::{Facts, device, facts, why_not};
 pub use memory::HostLog;
-pub use peak::{peak_gflops, peak_memory};
 pub(crate) use memory::{Input, add_into, cast_channels};
+pub use peak::{peak_gflops, peak_memory};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,
 };

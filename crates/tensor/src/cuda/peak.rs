@@ -21,7 +21,8 @@ const TIMINGS: usize = 5;
 pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
     let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     // Numbers that switch the multipliers' bits: zeros run faster than anything real.
-    let values: Vec<f32> = (0..SIDE * SIDE).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
+    let values: Vec<f32> =
+        (0..SIDE * SIDE).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
     let a = Tensor::from_vec(values, (SIDE, SIDE), device)?;
     let a = if dtype == DType::BF16 { cast_channels(&a, dtype, SIDE)? } else { a };
     let c = uninitialised((SIDE, SIDE), dtype, device_of(&a)?)?;
@@ -52,9 +53,13 @@ pub fn peak_memory(device: &Device) -> Result<u64> {
     unsafe {
         let pool = result::device::get_default_mem_pool(context.context().cu_device())
             .map_err(|e| failed("find the memory pool", e))?;
-        sys::cuMemPoolGetAttribute(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut bytes).cast())
-            .result()
-            .map_err(|e| failed("ask the memory pool", e))?;
+        sys::cuMemPoolGetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+            (&raw mut bytes).cast(),
+        )
+        .result()
+        .map_err(|e| failed("ask the memory pool", e))?;
     }
     Ok(bytes)
 }

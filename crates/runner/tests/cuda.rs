@@ -1,0 +1,164 @@
+//! Whole runs on the GPU: every method takes the CPU's way, in each precision, and one that is stopped goes on as if it had not been.
+//! Skipped where there is no device.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod stripes;
+
+use std::path::Path;
+
+use invaspread_losses::InvaSpread;
+use invaspread_models::ResNetConfig;
+use invaspread_runner::engine::{
+    EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, train,
+};
+use invaspread_runner::methods::MethodRecipe;
+use invaspread_tensor::{DeviceKind, Precision};
+use stripes::{images, methods, place, recipe};
+
+fn device() -> bool {
+    if let Some(why) = DeviceKind::Cuda.why_not() {
+        assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
+        println!("skipped: {why}");
+        return false;
+    }
+    true
+}
+
+/// Raises the flag after some steps, and counts them.
+struct StopAfter {
+    steps: usize,
+    stop: Stop,
+}
+
+impl Observer for StopAfter {
+    fn step(&mut self, event: &StepTaken) {
+        assert!(event.loss.is_finite() && event.mean_loss.is_finite());
+        self.steps = self.steps.saturating_sub(1);
+        if self.steps == 0 {
+            self.stop.raise();
+        }
+    }
+}
+
+fn go(recipe: &Recipe, folder: &Path, steps: usize) -> Result<Outcome, EngineError> {
+    let stop = Stop::new();
+    let mut observer = StopAfter { steps, stop: stop.clone() };
+    train(recipe, &place(folder), &images(), &mut observer, &stop, &mut |_| Ok(()))
+}
+
+fn trained(outcome: Outcome) -> Trained {
+    match outcome {
+        Outcome::Trained(trained) => *trained,
+        Outcome::Stopped { epoch, step } => panic!("stopped at epoch {epoch} step {step}"),
+    }
+}
+
+fn run(recipe: &Recipe) -> Trained {
+    let folder = tempfile::tempdir().unwrap();
+    trained(go(recipe, folder.path(), usize::MAX).unwrap())
+}
+
+fn losses(trained: &Trained) -> Vec<f64> {
+    trained.rows.iter().filter(|row| row.name == "loss").map(|row| row.value).collect()
+}
+
+/// Cosine of the two runs' test embeddings, the lowest of all images.
+fn agreement(a: &Trained, b: &Trained) -> f64 {
+    let dim = a.embeddings.test.dim;
+    let rows = a.embeddings.test.values.chunks(dim).zip(b.embeddings.test.values.chunks(dim));
+    rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()).fold(1.0, f64::min)
+}
+
+#[test]
+fn every_method_goes_the_cpus_way() {
+    if !device() {
+        return;
+    }
+    for (name, method) in methods() {
+        // A single step shows what was computed; after five, rounding has been through batch norms of a few values.
+        for (batch_size, loss, cosine) in [(40, 1e-4, 0.9999), (8, 5e-3, 0.995)] {
+            let mut here = Recipe { epochs: 1, batch_size, ..recipe(method.clone()) };
+            here.schedule.base = 0.003;
+            let there = Recipe { device: DeviceKind::Cuda, ..here.clone() };
+            let (here, there) = (run(&here), run(&there));
+            for (a, b) in losses(&here).iter().zip(&losses(&there)) {
+                assert!(
+                    (a - b).abs() < loss * a.abs(),
+                    "{name}, batches of {batch_size}: losses {a} and {b}"
+                );
+            }
+            let agreement = agreement(&here, &there);
+            assert!(agreement > cosine, "{name}, batches of {batch_size}: a cosine of {agreement}");
+        }
+    }
+}
+
+#[test]
+fn other_precisions_stay_near() {
+    if !device() {
+        return;
+    }
+    let mut single = Recipe {
+        device: DeviceKind::Cuda,
+        epochs: 1,
+        ..recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+    };
+    single.schedule.base = 0.003;
+    let reference = run(&single);
+    for (precision, loss, cosine) in [(Precision::Tf32, 0.01, 0.98), (Precision::Bf16, 0.05, 0.9)] {
+        let network = ResNetConfig { precision, ..single.network.clone() };
+        let found = run(&Recipe { network, ..single.clone() });
+        let (a, b) = (losses(&reference)[0], losses(&found)[0]);
+        assert!((a - b).abs() < loss * a, "{precision:?}: losses {a} and {b}");
+        let agreement = agreement(&reference, &found);
+        assert!(agreement > cosine, "{precision:?}: embeddings agree to a cosine of {agreement}");
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_was() {
+    if !device() {
+        return;
+    }
+    for (name, method) in methods() {
+        if !["nce", "exemplar", "deepcluster_4", "invaspread"].contains(&name) {
+            continue;
+        }
+        let recipe = Recipe { device: DeviceKind::Cuda, epochs: 2, ..recipe(method) };
+        let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = trained(go(&recipe, alone.path(), usize::MAX).unwrap());
+        let mut stops = 0;
+        let found = loop {
+            match go(&recipe, stopped.path(), 3).unwrap() {
+                Outcome::Trained(trained) => break *trained,
+                Outcome::Stopped { .. } => stops += 1,
+            }
+            assert!(stops < 100, "{name} makes no progress");
+        };
+        assert!(stops >= 2, "{name} was stopped {stops} times only");
+        let agreement = agreement(&expected, &found);
+        assert!(agreement > 0.999, "{name}: embeddings agree to a cosine of {agreement}");
+        // What it wrote is a file like any other: the CPU measures it too.
+        let here = Recipe { device: DeviceKind::Cpu, ..recipe.clone() };
+        let weights = stopped.path().join("checkpoints/last.safetensors");
+        let measured = evaluate(&here, &images(), &weights).unwrap();
+        let rows = measured.embeddings.test.values.iter().zip(&found.embeddings.test.values);
+        let worst = rows.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        assert!(worst < 1e-3, "{name}: the CPU's embeddings are {worst} away");
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run() {
+    if !device() {
+        return;
+    }
+    let mut recipe =
+        Recipe { device: DeviceKind::Cuda, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+    recipe.schedule.base = 1e30;
+    let folder = tempfile::tempdir().unwrap();
+    let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();
+    assert!(matches!(error, EngineError::NotFinite { .. }), "{error}");
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the emulated device: every kernel of ../kernels and the libraries that stand in for NVIDIA's, into a folder.
+#
+#   build.sh FOLDER        then run programs with LD_LIBRARY_PATH=FOLDER
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1/objects"
+folder=$(cd "$1" && pwd)
+flags=(-O1 -g -fPIC -std=c++17 -fno-strict-aliasing -ffp-contract=off -Wall -Wno-unused-function -Wno-unknown-pragmas
+    -I "$here" -I "$here/../kernels")
+running=()
+objects=()
+for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$here/libraries.cpp"; do
+    name=${source##*/}
+    object=$folder/objects/${name%.*}.o
+    objects+=("$object")
+    # Only what has changed since the last time.
+    if [ ! "$object" -nt "$source" ] || [ ! "$object" -nt "$here/cuda_on_host.hpp" ] || [ ! "$object" -nt "$here/../kernels/device.cuh" ]; then
+        g++ "${flags[@]}" -x c++ -c "$source" -o "$object" &
+        running+=($!)
+    fi
+done
+for compiler in "${running[@]}"; do wait "$compiler"; done
+kernels=()
+for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
+g++ -shared -o "$folder/libcuda.so.1" "${kernels[@]}"
+g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o"
+for library in libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do cp "$folder/libcublas.so.13" "$folder/$library"; done

@@ -1,0 +1,327 @@
+// The driver, libcuda.so.1, on the processor: what cudarc and candle call of it. Memory is the machine's, poisoned with NaN when it is given
+// out and guarded on both sides; kernels are functions that are compiled in, found by name; every launch is checked and, if
+// INVASPREAD_EMULATOR_LOG names a file, written down there. Streams and events order nothing: everything happens at once.
+#include "cuda_on_host.hpp"
+#include <ucontext.h>
+#include <mutex>
+
+namespace emulated {
+uint3 thread_index, block_index;
+dim3 block_size, grid_size;
+unsigned char *dynamic_shared;
+
+struct Kernel {
+    std::string name;
+    int arguments;
+    std::function<void(void **)> run;
+};
+
+static std::map<std::string, Kernel> &kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+void add_kernel(const char *name, int arguments, std::function<void(void **)> run) { kernels()[name] = {name, arguments, run}; }
+
+[[noreturn]] static void die(const std::string &what) {
+    fprintf(stderr, "emulated device: %s\n", what.c_str());
+    abort();
+}
+
+enum State { READY, AT_BARRIER, IN_WARP, ENDED };
+
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack;
+    State state = ENDED;
+    uint3 index;
+    // What it gives to its warp's exchange and to whom, and what it gets.
+    uint64_t given;
+    unsigned mask;
+    uint64_t all[32];
+    unsigned present;
+};
+
+// A thread's stack. Kernels hold little there; what they hold in registers on a GPU is here too.
+static const size_t STACK = 128 << 10;
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static Fiber *current;
+static const Kernel *running;
+static void **running_arguments;
+static unsigned order_seed = 1;
+
+static std::string where() {
+    char text[256];
+    snprintf(text, sizeof text, "%s, block (%u, %u, %u), thread (%u, %u, %u)", running ? running->name.c_str() : "?", block_index.x, block_index.y,
+             block_index.z, thread_index.x, thread_index.y, thread_index.z);
+    return text;
+}
+static void leave(State state) {
+    current->state = state;
+    Fiber *mine = current;
+    swapcontext(&mine->context, &scheduler);
+}
+void barrier() { leave(AT_BARRIER); }
+void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present) {
+    Fiber *me = current;
+    me->given = mine;
+    me->mask = mask;
+    leave(IN_WARP);
+    std::memcpy(all, me->all, sizeof me->all);
+    *present = me->present;
+}
+static void body() {
+    running->run(running_arguments);
+    leave(ENDED);
+    die("an ended thread went on");
+}
+
+extern "C" unsigned char __start_emulated_shared[] __attribute__((weak));
+extern "C" unsigned char __stop_emulated_shared[] __attribute__((weak));
+
+static void run_block(unsigned threads) {
+    if (__start_emulated_shared) memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
+    if (fibers.size() < threads) fibers.resize(threads);
+    std::vector<unsigned> order(threads);
+    for (unsigned i = 0; i < threads; ++i) {
+        order[i] = i;
+        Fiber &f = fibers[i];
+        if (f.stack.empty()) f.stack.resize(STACK);
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack.data();
+        f.context.uc_stack.ss_size = f.stack.size();
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, body, 0);
+        f.index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+        f.state = READY;
+    }
+    order_seed = order_seed * 1664525u + 1013904223u;
+    if (order_seed >> 16 & 1) std::reverse(order.begin(), order.end());
+    if (order_seed >> 17 & 1)
+        for (unsigned i = threads; i > 1; --i) {
+            order_seed = order_seed * 1664525u + 1013904223u;
+            std::swap(order[i - 1], order[(order_seed >> 8) % i]);
+        }
+    for (;;) {
+        bool ran = false;
+        for (unsigned i : order) {
+            Fiber &f = fibers[i];
+            if (f.state != READY) continue;
+            ran = true;
+            current = &f;
+            thread_index = f.index;
+            swapcontext(&scheduler, &f.context);
+        }
+        // Warps whose lanes have all come to their exchange.
+        bool woke = false;
+        for (unsigned first = 0; first < threads; first += 32) {
+            unsigned last = std::min(first + 32, threads), waiting = 0, alive = 0, mask = 0;
+            for (unsigned i = first; i < last; ++i) {
+                if (fibers[i].state != ENDED) alive |= 1u << (i - first);
+                if (fibers[i].state == IN_WARP) waiting |= 1u << (i - first), mask |= fibers[i].mask;
+            }
+            if (!waiting) continue;
+            // Lanes of a mask that have not come: still on their way (READY is impossible here), at a barrier or ended.
+            unsigned wanted = mask & (last - first == 32 ? ~0u : (1u << (last - first)) - 1);
+            unsigned missing = wanted & alive & ~waiting;
+            if (missing) {
+                thread_index = fibers[first + __builtin_ctz(missing)].index;
+                die("a lane is missing from a warp's exchange: " + where());
+            }
+            for (unsigned i = first; i < last; ++i) {
+                if (fibers[i].state != IN_WARP) continue;
+                fibers[i].present = waiting;
+                for (unsigned j = first; j < last; ++j) fibers[i].all[j - first] = fibers[j].given;
+            }
+            for (unsigned i = first; i < last; ++i)
+                if (fibers[i].state == IN_WARP) fibers[i].state = READY;
+            woke = true;
+        }
+        if (woke) continue;
+        unsigned at_barrier = 0, alive = 0;
+        for (unsigned i = 0; i < threads; ++i) at_barrier += fibers[i].state == AT_BARRIER, alive += fibers[i].state != ENDED;
+        if (!alive) return;
+        if (at_barrier == alive) {
+            for (unsigned i = 0; i < threads; ++i)
+                if (fibers[i].state == AT_BARRIER) fibers[i].state = READY;
+            continue;
+        }
+        if (!ran) die("threads wait for one another: " + where());
+    }
+}
+
+static std::map<uint64_t, size_t> allocations;
+static const size_t GUARD = 64;
+static size_t in_use, most_in_use;
+static std::recursive_mutex lock;
+
+static void check_guards(uint64_t address, size_t bytes) {
+    for (size_t i = 0; i < GUARD; ++i)
+        if (((unsigned char *)address)[-1 - (long)i] != 0xa5 || ((unsigned char *)address)[bytes + i] != 0xa5)
+            die("memory around an allocation of " + std::to_string(bytes) + " bytes was overwritten; last kernel " + (running ? running->name : "none"));
+}
+static bool inside(uint64_t address, size_t bytes) {
+    auto after = allocations.upper_bound(address);
+    if (after == allocations.begin()) return false;
+    --after;
+    return address + bytes <= after->first + after->second;
+}
+static FILE *log_file() {
+    static FILE *file = getenv("INVASPREAD_EMULATOR_LOG") ? fopen(getenv("INVASPREAD_EMULATOR_LOG"), "a") : nullptr;
+    return file;
+}
+} // namespace emulated
+using namespace emulated;
+using u64 = uint64_t;
+#define API extern "C" __attribute__((visibility("default"))) int
+static const int INVALID = 1, NOT_FOUND = 500;
+
+API cuInit(unsigned) { return 0; }
+API cuDriverGetVersion(int *v) { *v = 13000; return 0; }
+API cuDeviceGetCount(int *n) { *n = 1; return 0; }
+API cuDeviceGet(int *d, int i) { *d = i; return i == 0 ? 0 : 101; }
+API cuDeviceGetName(char *s, int n, int) { snprintf(s, n, "Emulated device (host)"); return 0; }
+API cuDeviceTotalMem_v2(size_t *n, int) { *n = size_t(8) << 30; return 0; }
+API cuDeviceGetAttribute(int *v, int attribute, int) {
+    switch (attribute) {
+    case 1: *v = 1024; break;   // threads of a block
+    case 10: *v = 32; break;    // lanes of a warp
+    case 16: *v = 132; break;   // multiprocessors
+    case 75: *v = 9; break;     // compute capability, major
+    case 76: *v = 0; break;     // and minor
+    case 115: *v = 1; break;    // memory pools
+    default: *v = 1;
+    }
+    return 0;
+}
+API cuDevicePrimaryCtxRetain(void **c, int) { *c = (void *)0x1000; return 0; }
+API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+API cuDevicePrimaryCtxSetFlags_v2(int, unsigned) { return 0; }
+API cuDevicePrimaryCtxGetState(int, unsigned *f, int *a) { *f = 0, *a = 1; return 0; }
+static thread_local void *current_context;
+API cuCtxSetCurrent(void *c) { current_context = c; return 0; }
+API cuCtxGetCurrent(void **c) { *c = current_context; return 0; }
+API cuCtxSynchronize() { return 0; }
+API cuCtxGetDevice(int *d) { *d = 0; return 0; }
+API cuMemGetInfo_v2(size_t *f, size_t *t) { *t = size_t(8) << 30, *f = *t - in_use; return 0; }
+API cuStreamCreate(void **s, unsigned) { static u64 next = 0x2000; *s = (void *)next++; return 0; }
+API cuStreamCreateWithPriority(void **s, unsigned f, int) { return cuStreamCreate(s, f); }
+API cuStreamDestroy_v2(void *) { return 0; }
+API cuStreamSynchronize(void *) { return 0; }
+API cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
+API cuStreamIsCapturing(void *, int *s) { *s = 0; return 0; }
+API cuStreamAttachMemAsync(void *, u64, size_t, unsigned) { return 0; }
+API cuEventCreate(void **e, unsigned) { static u64 next = 0x3000; *e = (void *)next++; return 0; }
+API cuEventRecord(void *, void *) { return 0; }
+API cuEventQuery(void *) { return 0; }
+API cuEventSynchronize(void *) { return 0; }
+API cuEventElapsedTime_v2(float *ms, void *, void *) { *ms = 1; return 0; }
+API cuEventDestroy_v2(void *) { return 0; }
+API cuDeviceGetDefaultMemPool(void **p, int) { *p = (void *)0x4000; return 0; }
+API cuMemPoolSetAttribute(void *, int, void *) { return 0; }
+API cuMemPoolGetAttribute(void *, int a, void *v) { *(u64 *)v = a == 8 ? most_in_use : in_use; return 0; }
+API cuGetErrorString(int e, const char **s) {
+    *s = e == NOT_FOUND ? "named symbol not found" : e == INVALID ? "invalid argument" : "emulated error";
+    return 0;
+}
+API cuGetErrorName(int, const char **s) { *s = "CUDA_ERROR_EMULATED"; return 0; }
+
+static int allocate(u64 *p, size_t n) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (!current_context) return 201;
+    if (n == 0) return INVALID;
+    unsigned char *raw = (unsigned char *)aligned_alloc(256, (n + 2 * 256 + 255) / 256 * 256);
+    memset(raw, 0xa5, 256);
+    memset(raw + 256, 0xff, n);
+    memset(raw + 256 + n, 0xa5, GUARD);
+    *p = (u64)(raw + 256);
+    allocations[*p] = n;
+    in_use += n;
+    most_in_use = std::max(most_in_use, in_use);
+    return 0;
+}
+static int release(u64 p) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    auto found = allocations.find(p);
+    if (found == allocations.end()) die("memory freed that was not allocated, or twice");
+    check_guards(p, found->second);
+    in_use -= found->second;
+    allocations.erase(found);
+    free((void *)(p - 256));
+    return 0;
+}
+API cuMemAllocAsync(u64 *p, size_t n, void *) { return allocate(p, n); }
+API cuMemAlloc_v2(u64 *p, size_t n) { return allocate(p, n); }
+API cuMemFreeAsync(u64 p, void *) { return release(p); }
+API cuMemFree_v2(u64 p) { return release(p); }
+API cuMemHostAlloc(void **p, size_t n, unsigned) { *p = aligned_alloc(64, (n + 63) / 64 * 64); return 0; }
+API cuMemFreeHost(void *p) { free(p); return 0; }
+static int copy(void *to, const void *from, size_t n, bool to_device, bool from_device) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (!current_context) return 201;
+    if ((to_device && !inside((u64)to, n)) || (from_device && !inside((u64)from, n))) {
+        fprintf(stderr, "emulated device: a copy outside of any allocation\n");
+        return INVALID;
+    }
+    memmove(to, from, n);
+    if (FILE *f = log_file()) fprintf(f, "copy %s%s %zu\n", from_device ? "d" : "h", to_device ? "d" : "h", n), fflush(f);
+    return 0;
+}
+API cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t n, void *) { return copy((void *)to, from, n, true, false); }
+API cuMemcpyHtoD_v2(u64 to, const void *from, size_t n) { return copy((void *)to, from, n, true, false); }
+API cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t n, void *) { return copy(to, (void *)from, n, false, true); }
+API cuMemcpyDtoH_v2(void *to, u64 from, size_t n) { return copy(to, (void *)from, n, false, true); }
+API cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t n, void *) { return copy((void *)to, (void *)from, n, true, true); }
+API cuMemcpyDtoD_v2(u64 to, u64 from, size_t n) { return copy((void *)to, (void *)from, n, true, true); }
+API cuMemsetD8Async(u64 to, unsigned char v, size_t n, void *) {
+    if (!inside(to, n)) return INVALID;
+    memset((void *)to, v, n);
+    return 0;
+}
+API cuMemsetD8_v2(u64 to, unsigned char v, size_t n) { return cuMemsetD8Async(to, v, n, nullptr); }
+
+API cuModuleLoadData(void **m, const void *) { *m = (void *)0x5000; return 0; }
+API cuModuleLoad(void **m, const char *) { *m = (void *)0x5000; return 0; }
+API cuModuleUnload(void *) { return 0; }
+API cuModuleGetFunction(void **f, void *, const char *name) {
+    auto found = kernels().find(name);
+    if (found == kernels().end()) {
+        fprintf(stderr, "emulated device: no kernel %s\n", name);
+        return NOT_FOUND;
+    }
+    *f = &found->second;
+    return 0;
+}
+API cuFuncSetAttribute(void *, int, int) { return 0; }
+API cuFuncGetAttribute(int *v, int, void *) { *v = 1024; return 0; }
+API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
+                   void **arguments, void **) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (!current_context) return 201;
+    unsigned threads = bx * by * bz;
+    if (threads == 0 || threads > 1024 || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || shared > 227 * 1024) {
+        fprintf(stderr, "emulated device: a launch that no device takes: grid %u %u %u, block %u %u %u, shared %u\n", gx, gy, gz, bx, by, bz,
+                shared);
+        return INVALID;
+    }
+    running = (const Kernel *)f;
+    running_arguments = arguments;
+    std::vector<unsigned char> memory(shared + 2 * GUARD + 16, 0xa5);
+    unsigned char *base = (unsigned char *)(((u64)memory.data() + GUARD + 15) / 16 * 16);
+    dynamic_shared = base;
+    block_size = {bx, by, bz};
+    grid_size = {gx, gy, gz};
+    for (block_index.z = 0; block_index.z < gz; ++block_index.z)
+        for (block_index.y = 0; block_index.y < gy; ++block_index.y)
+            for (block_index.x = 0; block_index.x < gx; ++block_index.x) {
+                memset(base, 0xff, shared);
+                run_block(threads);
+                for (size_t i = 0; i < 32; ++i)
+                    if (base[shared + i] != 0xa5) die("dynamic shared memory overrun: " + running->name);
+            }
+    for (auto &a : allocations) check_guards(a.first, a.second);
+    if (FILE *log = log_file())
+        fprintf(log, "launch %s grid %u %u %u block %u %u %u shared %u\n", running->name.c_str(), gx, gy, gz, bx, by, bz, shared), fflush(log);
+    return 0;
+}

@@ -1,0 +1,248 @@
+// Lloyd's step: each point to its nearest centroid, each centroid to the mean of its points. The same as `metrics::kmeans` computes, with the
+// products taken by cuBLAS.
+//
+// The nearest of the centroids c to x has the largest x . c - |c|^2 / 2, the first of equals. No sum of floats is raced for: a cluster's points
+// are put next to one another in order of index, by a counting sort, and added up in that order in f64, so a mean has the same bits as on
+// the CPU. The sort goes by chunks of points: a point's place in its cluster is the cluster's first, plus its points in the chunks before,
+// plus those before it in its own chunk, which each thread counts. The counters take a number for each chunk and cluster, a thousandth
+// of all scores.
+#include "device.cuh"
+
+static constexpr unsigned LANES = 0xffffffffu;
+// Threads of a kernel that is one block, and points of a chunk, one a thread.
+static constexpr int WIDE = 1024;
+// Numbers that a thread reads before it uses the first.
+static constexpr int AHEAD = 8;
+
+__device__ __forceinline__ double warp_total(double x) {
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(LANES, x, distance);
+    return x;
+}
+
+// The sum over a block of WIDE threads, in a fixed order, to every thread.
+__device__ double wide_total(double x, double *shared) {
+    x = warp_total(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    double total = 0.0;
+    for (int warp = 0; warp < WIDE / 32; ++warp) total += shared[warp];
+    return total;
+}
+
+// The largest over a block of WIDE threads, to every thread.
+__device__ unsigned long long wide_largest(unsigned long long x, unsigned long long *shared) {
+    for (int distance = 16; distance > 0; distance /= 2) {
+        unsigned long long other = __shfl_xor_sync(LANES, x, distance);
+        if (other > x) x = other;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int warp = 0; warp < WIDE / 32; ++warp)
+        if (shared[warp] > x) x = shared[warp];
+    return x;
+}
+
+extern "C" {
+// halves[cluster] = |c|^2 / 2. A warp a centroid.
+__global__ void kmeans_half_squares(const float *centroids, float *halves, int clusters, int dim) {
+    int cluster = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (cluster >= clusters) return;
+    const float *centroid = centroids + (size_t)cluster * dim;
+    double square = 0.0;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) square += (double)centroid[i] * centroid[i];
+    square = warp_total(square);
+    if (threadIdx.x % 32 == 0) halves[cluster] = (float)(square / 2.0);
+}
+
+// The nearest of `clusters` centroids from `first_cluster` on, whose products with the points are `products` (points, clusters), against
+// the nearest of those before: `best` and `assignments` (points), which need no values where there were none. A warp a point.
+// A NaN is never the largest; where there is nothing else it is cluster 0.
+__global__ void kmeans_assign(const float *products, const float *halves, float *best, unsigned *assignments, int points, int clusters,
+                              int first_cluster) {
+    int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (point >= points) return;
+    const float *row = products + (size_t)point * clusters;
+    const float *half = halves + first_cluster;
+    float largest = -INFINITY;
+    int at = clusters;
+    for (int start = lane; start < clusters; start += 32 * AHEAD) {
+        float values[AHEAD];
+        for (int i = 0; i < AHEAD; ++i) {
+            int cluster = start + 32 * i;
+            values[i] = cluster < clusters ? row[cluster] - half[cluster] : -INFINITY;
+        }
+        for (int i = 0; i < AHEAD; ++i)
+            if (values[i] > largest) {
+                largest = values[i];
+                at = start + 32 * i;
+            }
+    }
+    for (int distance = 16; distance > 0; distance /= 2) {
+        float other = __shfl_xor_sync(LANES, largest, distance);
+        int other_at = __shfl_xor_sync(LANES, at, distance);
+        if (other > largest || (other == largest && other_at < at)) {
+            largest = other;
+            at = other_at;
+        }
+    }
+    if (lane != 0) return;
+    bool first = first_cluster == 0, found = largest > (first ? -INFINITY : best[point]);
+    if (found || first) {
+        best[point] = largest;
+        assignments[point] = found ? first_cluster + at : 0;
+    }
+}
+
+// distances[point] = |x - c|^2 to its centroid, from the difference itself: the expanded square cancels where points lie on their
+// centroids. A warp a point.
+__global__ void kmeans_distances(const float *x, const float *centroids, const unsigned *assignments, double *distances, int points,
+                                 int dim) {
+    int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (point >= points) return;
+    const float *row = x + (size_t)point * dim, *centroid = centroids + (size_t)assignments[point] * dim;
+    double square = 0.0;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) {
+        double difference = (double)row[i] - (double)centroid[i];
+        square += difference * difference;
+    }
+    square = warp_total(square);
+    if (threadIdx.x % 32 == 0) distances[point] = square;
+}
+
+// totals: the sum of the distances, and how many points are not where they were. A block of WIDE.
+__global__ void kmeans_totals(const double *distances, const unsigned *assignments, const unsigned *before, double *totals, int points) {
+    __shared__ double shared[32];
+    double sum = 0.0, moved = 0.0;
+    for (int i = threadIdx.x; i < points; i += WIDE) {
+        sum += distances[i];
+        moved += assignments[i] != before[i];
+    }
+    sum = wide_total(sum, shared);
+    moved = wide_total(moved, shared);
+    if (threadIdx.x == 0) {
+        totals[0] = sum;
+        totals[1] = moved;
+    }
+}
+
+// places[point]: how many of its chunk's points before it are in its cluster. counters (chunks, clusters), zero before: the chunk's points
+// in each. A block of WIDE a chunk.
+__global__ void kmeans_rank(const unsigned *assignments, unsigned *places, unsigned *counters, int points, int clusters) {
+    __shared__ unsigned chunk[WIDE];
+    int point = blockIdx.x * WIDE + threadIdx.x;
+    unsigned cluster = point < points ? assignments[point] : 0;
+    chunk[threadIdx.x] = cluster;
+    __syncthreads();
+    if (point >= points) return;
+    unsigned before = 0;
+    for (unsigned i = 0; i < threadIdx.x; ++i) before += chunk[i] == cluster;
+    places[point] = before;
+    atomicAdd(&counters[(size_t)blockIdx.x * clusters + cluster], 1u);
+}
+
+// Turns each counter into the number of the cluster's points in the chunks before, and says where each cluster starts and how many points it
+// has. A block of WIDE.
+__global__ void kmeans_offsets(unsigned *counters, unsigned *starts, unsigned *sizes, int chunks, int clusters) {
+    __shared__ unsigned sums[WIDE];
+    unsigned total = 0;
+    for (int first = 0; first < clusters; first += WIDE) {
+        int cluster = first + threadIdx.x;
+        unsigned size = 0;
+        if (cluster < clusters)
+            for (int chunk = 0; chunk < chunks; chunk += AHEAD) {
+                unsigned counts[AHEAD];
+                for (int i = 0; i < AHEAD; ++i)
+                    counts[i] = chunk + i < chunks ? counters[(size_t)(chunk + i) * clusters + cluster] : 0;
+                for (int i = 0; i < AHEAD; ++i) {
+                    if (chunk + i < chunks) counters[(size_t)(chunk + i) * clusters + cluster] = size;
+                    size += counts[i];
+                }
+            }
+        sums[threadIdx.x] = size;
+        for (int distance = 1; distance < WIDE; distance *= 2) {
+            __syncthreads();
+            unsigned below = (int)threadIdx.x >= distance ? sums[threadIdx.x - distance] : 0;
+            __syncthreads();
+            sums[threadIdx.x] += below;
+        }
+        __syncthreads();
+        if (cluster < clusters) {
+            starts[cluster] = total + sums[threadIdx.x] - size;
+            sizes[cluster] = size;
+        }
+        total += sums[WIDE - 1];
+        __syncthreads();
+    }
+}
+
+// members: the points, by cluster and within it by index. Blocks of WIDE, a chunk each.
+__global__ void kmeans_place(const unsigned *assignments, const unsigned *places, const unsigned *counters, const unsigned *starts,
+                             unsigned *members, int points, int clusters) {
+    int point = blockIdx.x * WIDE + threadIdx.x;
+    if (point >= points) return;
+    unsigned cluster = assignments[point];
+    members[starts[cluster] + counters[(size_t)blockIdx.x * clusters + cluster] + places[point]] = point;
+}
+
+// Each centroid to the mean of its points; one without any stays. Grid (clusters, dim / threads).
+__global__ void kmeans_means(const float *x, const unsigned *members, const unsigned *starts, const unsigned *sizes, float *centroids,
+                             int dim) {
+    unsigned cluster = blockIdx.x, size = sizes[cluster], i = 0;
+    int column = blockIdx.y * blockDim.x + threadIdx.x;
+    if (column >= dim || size == 0) return;
+    const unsigned *mine = members + starts[cluster];
+    double sum = 0.0;
+    for (; i + AHEAD <= size; i += AHEAD) {
+        float values[AHEAD];
+        for (int j = 0; j < AHEAD; ++j) values[j] = x[(size_t)mine[i + j] * dim + column];
+        for (int j = 0; j < AHEAD; ++j) sum += values[j];
+    }
+    for (; i < size; ++i) sum += x[(size_t)mine[i] * dim + column];
+    centroids[(size_t)cluster * dim + column] = (float)(sum / size);
+}
+
+// Gives each empty cluster, in order, half of the one that is largest then, the first of equals: both centroids are the largest one's, pushed
+// apart by 1/1024. Leaves in `sizes` what each is then taken to have. A block of WIDE.
+__global__ void kmeans_split(float *centroids, unsigned *sizes, int clusters, int dim) {
+    __shared__ unsigned long long shared[32];
+    const float apart = 1.0f / 1024.0f;
+    for (int next = 0;;) {
+        // By size, and the lower number among equals; the lowest number among the empty. Zero where there is none.
+        unsigned long long largest = 0, empty = 0;
+        for (int cluster = threadIdx.x; cluster < clusters; cluster += WIDE) {
+            unsigned size = sizes[cluster], low = ~(unsigned)cluster;
+            unsigned long long key = (unsigned long long)size << 32 | low;
+            if (key > largest) largest = key;
+            if (size == 0 && cluster >= next && low > empty) empty = low;
+        }
+        largest = wide_largest(largest, shared);
+        empty = wide_largest(empty, shared);
+        if (empty == 0) return;
+        int to = (int)~(unsigned)empty, from = (int)~(unsigned)largest;
+        for (int i = threadIdx.x; i < dim; i += WIDE) {
+            float sign = i % 2 == 0 ? 1.0f : -1.0f, value = centroids[(size_t)from * dim + i];
+            centroids[(size_t)to * dim + i] = value * (1.0f + sign * apart);
+            centroids[(size_t)from * dim + i] = value * (1.0f - sign * apart);
+        }
+        if (threadIdx.x == 0) {
+            unsigned size = (unsigned)(largest >> 32);
+            sizes[to] = size / 2;
+            sizes[from] = size - size / 2;
+        }
+        __syncthreads();
+        next = to + 1;
+    }
+}
+}
+
+HOST_KERNEL(kmeans_half_squares)
+HOST_KERNEL(kmeans_assign)
+HOST_KERNEL(kmeans_distances)
+HOST_KERNEL(kmeans_totals)
+HOST_KERNEL(kmeans_rank)
+HOST_KERNEL(kmeans_offsets)
+HOST_KERNEL(kmeans_place)
+HOST_KERNEL(kmeans_means)
+HOST_KERNEL(kmeans_split)

@@ -1,0 +1,265 @@
+//! Lloyd's iterations on the device: what `metrics::kmeans` computes from a start, up to the rounding of products.
+//!
+//! Points and centroids stay on the device; an iteration brings two numbers back, the sum of squared distances and how many points moved.
+//! How means come to the same bits as on the CPU is said in `kernels/kmeans.cu`.
+
+use super::blas::{Product, product};
+use super::device_of;
+use super::kernel::{Argument, launch};
+use super::memory::{tensor, uninitialised};
+use super::top_k::{at_once, parts};
+use candle_core::{CudaDevice, DType, Result, Tensor, bail};
+
+/// Points of a chunk of the counting sort, and threads of the kernels that are one block: `WIDE` of the kernels.
+const WIDE: usize = 1024;
+/// Threads of the blocks that take a warp for each row, and rows that such a block takes.
+const THREADS: usize = 256;
+const ROWS: usize = THREADS / 32;
+/// Columns of a mean that a block takes.
+const COLUMNS: usize = 128;
+
+/// What Lloyd's iterations came to; the parts fit together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Descent {
+    /// (n) the nearest centroid of each point.
+    pub assignments: Vec<u32>,
+    /// (k, d)
+    pub centroids: Vec<f32>,
+    /// Sum of squared distances of the points to their centroids.
+    pub inertia: f64,
+    /// Iterations that were done.
+    pub iterations: usize,
+}
+
+/// Lloyd's iterations on `points` (n, d), on the device, from the centroids `start` (k, d): at most `iterations`, fewer once nothing moves or,
+/// with a `tolerance` above zero, once one lowers the inertia by no more than this share of it. A cluster left empty takes half of the
+/// largest.
+///
+/// # Errors
+/// If the points are not a matrix of f32 on the device, `start` is not of its width, there are fewer points than centroids or no centroid,
+/// or the device fails.
+pub fn descend(points: &Tensor, start: &[f32], iterations: usize, tolerance: f64) -> Result<Descent> {
+    let (count, dim) = points.dims2()?;
+    let clusters = start.len() / dim.max(1);
+    if clusters == 0 || clusters * dim != start.len() || clusters > count || count > i32::MAX as usize {
+        bail!("cuda: k-means of points {:?} from {} numbers", points.shape(), start.len())
+    }
+    descend_in_blocks(points, start, iterations, tolerance, at_once(count, clusters))
+}
+
+/// As [`descend`], with products of so many points and centroids at once.
+fn descend_in_blocks(
+    points: &Tensor,
+    start: &[f32],
+    iterations: usize,
+    tolerance: f64,
+    at_once: (usize, usize),
+) -> Result<Descent> {
+    let clustering = Clustering::new(points, start, at_once)?;
+    let count = clustering.count;
+    let mut assignments = uninitialised(count, DType::U32, clustering.device())?;
+    let mut moved = uninitialised(count, DType::U32, clustering.device())?;
+    clustering.assign(&assignments)?;
+    let (mut inertia, _) = clustering.totals(&assignments, &assignments)?;
+    let mut done = 0;
+    while done < iterations {
+        done += 1;
+        clustering.update(&assignments)?;
+        clustering.assign(&moved)?;
+        let (lower, movers) = clustering.totals(&moved, &assignments)?;
+        // With a tolerance of zero only standing still settles it: rounding may raise the inertia by a hair.
+        let settled = movers == 0.0 || (tolerance > 0.0 && inertia - lower <= tolerance * inertia);
+        std::mem::swap(&mut assignments, &mut moved);
+        inertia = lower;
+        if settled {
+            break;
+        }
+    }
+    Ok(Descent {
+        assignments: assignments.to_vec1()?,
+        centroids: clustering.centroids.flatten_all()?.to_vec1()?,
+        inertia,
+        iterations: done,
+    })
+}
+
+/// Points, centroids, and room for what the kernels pass to one another.
+struct Clustering {
+    points: Tensor,
+    centroids: Tensor,
+    count: usize,
+    clusters: usize,
+    dim: usize,
+    /// Points and centroids of a block of products.
+    at_once: (usize, usize),
+    /// Half of each centroid's square.
+    halves: Tensor,
+    /// Each point's largest product less such a half, so far.
+    best: Tensor,
+    distances: Tensor,
+    totals: Tensor,
+    /// Where each point comes in its cluster within its chunk; the points in order of cluster; each cluster's first and number there.
+    places: Tensor,
+    members: Tensor,
+    starts: Tensor,
+    sizes: Tensor,
+}
+
+impl Clustering {
+    fn new(points: &Tensor, start: &[f32], at_once: (usize, usize)) -> Result<Self> {
+        let (count, dim) = points.dims2()?;
+        let clusters = start.len() / dim;
+        let device = device_of(points)?;
+        Ok(Self {
+            points: points.detach().contiguous()?,
+            centroids: tensor(start, (clusters, dim), device)?,
+            count,
+            clusters,
+            dim,
+            at_once,
+            halves: uninitialised(clusters, DType::F32, device)?,
+            best: uninitialised(count, DType::F32, device)?,
+            distances: uninitialised(count, DType::F64, device)?,
+            totals: uninitialised(2, DType::F64, device)?,
+            places: uninitialised(count, DType::U32, device)?,
+            members: uninitialised(count, DType::U32, device)?,
+            starts: uninitialised(clusters, DType::U32, device)?,
+            sizes: uninitialised(clusters, DType::U32, device)?,
+        })
+    }
+
+    fn device(&self) -> &CudaDevice {
+        device_of(&self.points).expect("it was asked for when this was made")
+    }
+
+    /// Queues a kernel, given tensors and then numbers.
+    fn run(
+        &self,
+        name: &str,
+        grid: [usize; 2],
+        threads: usize,
+        tensors: &[&Tensor],
+        numbers: &[usize],
+    ) -> Result<()> {
+        let mut arguments =
+            tensors.iter().map(|tensor| Argument::address(tensor)).collect::<Result<Vec<_>>>()?;
+        arguments.extend(numbers.iter().map(|&number| Argument::Int(number as i32)));
+        let [x, y] = grid.map(|blocks| blocks as u32);
+        launch(self.device(), "kmeans", name, [x, y, 1], [threads as u32, 1, 1], 0, &arguments)
+    }
+
+    /// Writes the nearest centroid of each point to `to`.
+    fn assign(&self, to: &Tensor) -> Result<()> {
+        let Self { count, clusters, dim, .. } = *self;
+        let by_warps = |rows: usize| [rows.div_ceil(ROWS), 1];
+        let tensors = [&self.centroids, &self.halves];
+        self.run("kmeans_half_squares", by_warps(clusters), THREADS, &tensors, &[clusters, dim])?;
+        let (points_at_once, clusters_at_once) = self.at_once;
+        for numbers in parts(count, points_at_once) {
+            let here = |tensor: &Tensor| tensor.narrow(0, numbers.start, numbers.len());
+            let (points, best, to) = (here(&self.points)?, here(&self.best)?, here(to)?);
+            for range in parts(clusters, clusters_at_once) {
+                let centroids = self.centroids.narrow(0, range.start, range.len())?;
+                let products = product(&points, &centroids, Product::SecondTransposed, false)?;
+                let tensors = [&products, &self.halves, &best, &to];
+                let sizes = [numbers.len(), range.len(), range.start];
+                self.run("kmeans_assign", by_warps(numbers.len()), THREADS, &tensors, &sizes)?;
+            }
+        }
+        let tensors = [&self.points, &self.centroids, to, &self.distances];
+        self.run("kmeans_distances", by_warps(count), THREADS, &tensors, &[count, dim])
+    }
+
+    /// The sum of squared distances after [`Self::assign`] wrote `assignments`, and how many of them differ from `before`. Waits for the device.
+    fn totals(&self, assignments: &Tensor, before: &Tensor) -> Result<(f64, f64)> {
+        let tensors = [&self.distances, assignments, before, &self.totals];
+        self.run("kmeans_totals", [1, 1], WIDE, &tensors, &[self.count])?;
+        let totals: Vec<f64> = self.totals.to_vec1()?;
+        Ok((totals[0], totals[1]))
+    }
+
+    /// Moves each centroid to the mean of its points, and those without any to half of the largest cluster.
+    fn update(&self, assignments: &Tensor) -> Result<()> {
+        let Self { count, clusters, dim, ref places, ref members, ref starts, ref sizes, .. } = *self;
+        let chunks = count.div_ceil(WIDE);
+        let counters = Tensor::zeros((chunks, clusters), DType::U32, self.points.device())?;
+        let grid = [chunks, 1];
+        self.run("kmeans_rank", grid, WIDE, &[assignments, places, &counters], &[count, clusters])?;
+        self.run("kmeans_offsets", [1, 1], WIDE, &[&counters, starts, sizes], &[chunks, clusters])?;
+        let tensors = [assignments, places, &counters, starts, members];
+        self.run("kmeans_place", grid, WIDE, &tensors, &[count, clusters])?;
+        let tensors = [&self.points, members, starts, sizes, &self.centroids];
+        self.run("kmeans_means", [clusters, dim.div_ceil(COLUMNS)], COLUMNS, &tensors, &[dim])?;
+        self.run("kmeans_split", [1, 1], WIDE, &[&self.centroids, sizes], &[clusters, dim])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+
+    use super::{descend, descend_in_blocks};
+    use crate::DeviceKind;
+    use candle_core::{Device, Tensor};
+    use invaspread_random::{Purpose, Stream};
+
+    /// The device, or a line that says why the test is skipped.
+    fn device() -> Option<Device> {
+        if let Some(why) = DeviceKind::Cuda.why_not() {
+            assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
+            println!("skipped: {why}");
+            return None;
+        }
+        Some(DeviceKind::Cuda.open().unwrap())
+    }
+
+    /// Points about `centers` places at least 10 apart, by turns; 101 is a prime, so places differ.
+    fn clumps(count: usize, dim: usize, centers: usize) -> Vec<f32> {
+        let mut stream = Stream::new(3, Purpose::KMeans, 0, 0);
+        let place = |center: usize, column: usize| 10.0 * (center * (7 + column) % 101) as f32;
+        (0..count * dim).map(|i| place(i / dim % centers, i % dim) + 0.1 * stream.normal() as f32).collect()
+    }
+
+    #[test]
+    fn clumps_are_found_and_their_means_have_the_bits_of_a_plain_sum() {
+        let Some(device) = device() else { return };
+        for (count, dim, centers) in [(1, 1, 1), (90, 130, 3), (1100, 2, 40)] {
+            let points = clumps(count, dim, centers);
+            let on_device = Tensor::from_slice(&points, (count, dim), &device).unwrap();
+            let start = &points[..centers * dim];
+            let found = descend(&on_device, start, 20, 0.0).unwrap();
+            assert_eq!(found, descend_in_blocks(&on_device, start, 20, 0.0, (96, 32)).unwrap());
+            let want: Vec<u32> = (0..count).map(|i| (i % centers) as u32).collect();
+            assert_eq!(found.assignments, want);
+            assert!(found.iterations <= 2, "{}", found.iterations);
+            let mut inertia = 0.0;
+            for cluster in 0..centers {
+                let members: Vec<&[f32]> = points.chunks(dim).skip(cluster).step_by(centers).collect();
+                for column in 0..dim {
+                    let sum: f64 = members.iter().map(|x| f64::from(x[column])).sum();
+                    let mean = (sum / members.len() as f64) as f32;
+                    assert_eq!(found.centroids[cluster * dim + column], mean);
+                    inertia +=
+                        members.iter().map(|x| (f64::from(x[column]) - f64::from(mean)).powi(2)).sum::<f64>();
+                }
+            }
+            assert!((found.inertia - inertia).abs() <= 1e-9 * inertia, "{} {inertia}", found.inertia);
+        }
+    }
+
+    #[test]
+    fn an_empty_cluster_takes_half_of_the_largest() {
+        let Some(device) = device() else { return };
+        // Both centroids are the first point: all points go to the lower.
+        let points = Tensor::from_slice(&[-2.0f32, -1.0, 1.0, 2.0, 3.0, 3.0], (6, 1), &device).unwrap();
+        let found = descend(&points, &[-2.0, -2.0], 1, 0.0).unwrap();
+        let apart = 1.0 / 1024.0;
+        assert_eq!(found.centroids, [1.0 - apart, 1.0 + apart]);
+        assert_eq!(found.assignments, [0, 0, 0, 1, 1, 1]);
+        assert_eq!(found.iterations, 1);
+        let inertia =
+            [-2.0, -1.0, 1.0].map(|x: f64| (x - 1.0 + f64::from(apart)).powi(2)).iter().sum::<f64>()
+                + [2.0, 3.0, 3.0].map(|x: f64| (x - 1.0 - f64::from(apart)).powi(2)).iter().sum::<f64>();
+        assert!((found.inertia - inertia).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,200 @@
+//! The exact nearest neighbours of every query by inner product, on the device: the same lists as `metrics::top_k` makes of the same scores.
+//!
+//! cuBLAS takes the scores of a block of queries against a block of the gallery, in full f32; `kernels/top_k.cu` reads them once and keeps
+//! each query's k best, which pass from block to block of the gallery. About 512 MiB of scores are held at most.
+
+use super::blas::{Product, product};
+use super::device_of;
+use super::kernel::{Argument, launch};
+use super::memory::{spread, uninitialised};
+use candle_core::{DType, Result, Tensor, bail};
+use std::ops::Range;
+
+/// Scores held at once: 512 MiB of f32.
+const SCORES: usize = 1 << 27;
+/// The most columns of a block where rows abound: with more it would hold too few rows to keep the device busy.
+const COLUMNS: usize = 1 << 15;
+/// The most neighbours of a query: `LARGEST_K` of the kernel.
+pub const LARGEST_K: usize = 1024;
+/// Threads of the kernel's block, which takes a query.
+const THREADS: u32 = 256;
+
+/// The `k` rows of `gallery` (m, d) with the largest inner products with each row of `queries` (n, d), nearest first, equal ones in order
+/// of index, and those products: (n, k) each. `k` is cut to the number of candidates, as in `metrics::top_k`; with `exclude_self` query
+/// i leaves out gallery row i.
+///
+/// Products that are NaN or minus infinity are nobody's neighbours: places that too few others are left for hold `u32::MAX` and NaN.
+///
+/// # Errors
+/// If the sides are not matrices of f32 on the device that go together, more than [`LARGEST_K`] neighbours are left to be found, or the
+/// device fails.
+pub fn top_k(
+    queries: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+    exclude_self: bool,
+) -> Result<(Vec<u32>, Vec<f32>)> {
+    let ((rows, dim), (columns, gallery_dim)) = (queries.dims2()?, gallery.dims2()?);
+    if dim != gallery_dim || (exclude_self && rows != columns) || rows.max(columns) > i32::MAX as usize {
+        bail!("cuda: neighbours of {:?} among {:?}", queries.shape(), gallery.shape())
+    }
+    let k = k.min(columns.saturating_sub(usize::from(exclude_self)));
+    if k > LARGEST_K {
+        bail!("cuda: {k} neighbours of each row, expected at most {LARGEST_K}")
+    }
+    if rows * k == 0 {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    search(queries, gallery, k, exclude_self, at_once(rows, columns))
+}
+
+/// As [`top_k`], with k within bounds and blocks of so many queries and gallery rows.
+fn search(
+    queries: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+    exclude_self: bool,
+    (rows_at_once, columns_at_once): (usize, usize),
+) -> Result<(Vec<u32>, Vec<f32>)> {
+    let (rows, columns) = (queries.dim(0)?, gallery.dim(0)?);
+    let device = device_of(queries)?;
+    let (queries, gallery) = (queries.detach().contiguous()?, gallery.detach().contiguous()?);
+    let indices = uninitialised(rows * k, DType::U32, device)?;
+    let similarities = uninitialised(rows * k, DType::F32, device)?;
+    for numbers in parts(rows, rows_at_once) {
+        let block = queries.narrow(0, numbers.start, numbers.len())?;
+        let count = numbers.len() * k;
+        // A key is two words.
+        let best = uninitialised((count, 2), DType::U32, device)?;
+        for range in parts(columns, columns_at_once) {
+            let part = gallery.narrow(0, range.start, range.len())?;
+            let scores = product(&block, &part, Product::SecondTransposed, false)?;
+            let (carry, exclude_self) = (usize::from(range.start > 0), usize::from(exclude_self));
+            let sizes = [range.len(), k, numbers.start, range.start, carry, exclude_self];
+            let mut arguments = vec![Argument::address(&scores)?, Argument::address(&best)?];
+            arguments.extend(sizes.map(|size| Argument::Int(size as i32)));
+            let grid = [numbers.len() as u32, 1, 1];
+            launch(device, "top_k", "top_k_merge", grid, [THREADS, 1, 1], 0, &arguments)?;
+        }
+        let (grid, threads) = spread(count);
+        let arguments = [
+            Argument::address(&best)?,
+            Argument::address(&indices.narrow(0, numbers.start * k, count)?)?,
+            Argument::address(&similarities.narrow(0, numbers.start * k, count)?)?,
+            Argument::Long(count as i64),
+        ];
+        launch(device, "top_k", "top_k_write", grid, threads, 0, &arguments)?;
+    }
+    Ok((indices.to_vec1()?, similarities.to_vec1()?))
+}
+
+/// How many rows and columns of so many make up a block of scores.
+pub(super) fn at_once(rows: usize, columns: usize) -> (usize, usize) {
+    let columns = columns.min(COLUMNS.max(SCORES / rows));
+    (rows.min(SCORES / columns), columns)
+}
+
+/// The numbers below `total` in ranges that are equal, but for the last, and about `most` long at most.
+pub(super) fn parts(total: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    // Whole lines of memory for all rows of a block of scores.
+    let each = total.div_ceil(total.div_ceil(most)).next_multiple_of(32);
+    (0..total).step_by(each).map(move |start| start..(start + each).min(total))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+
+    use super::{SCORES, at_once, parts, search, top_k};
+    use crate::DeviceKind;
+    use candle_core::{Device, Tensor};
+    use invaspread_random::{Purpose, Stream};
+
+    /// The device, or a line that says why the test is skipped.
+    fn device() -> Option<Device> {
+        if let Some(why) = DeviceKind::Cuda.why_not() {
+            assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
+            println!("skipped: {why}");
+            return None;
+        }
+        Some(DeviceKind::Cuda.open().unwrap())
+    }
+
+    /// Small integers: products are exact in any order, and ties abound.
+    fn integers(stream: &mut Stream, count: usize, range: usize) -> Vec<f32> {
+        (0..count).map(|_| stream.below(2 * range + 1) as f32 - range as f32).collect()
+    }
+
+    fn plain(
+        queries: &[f32],
+        gallery: &[f32],
+        dim: usize,
+        k: usize,
+        exclude_self: bool,
+    ) -> (Vec<u32>, Vec<f32>) {
+        let (mut indices, mut similarities) = (Vec::new(), Vec::new());
+        for (i, query) in queries.chunks(dim).enumerate() {
+            let products = gallery.chunks(dim).map(|row| query.iter().zip(row).map(|(a, b)| a * b).sum());
+            let mut all: Vec<(usize, f32)> =
+                products.enumerate().filter(|&(j, _)| !(exclude_self && i == j)).collect();
+            all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap()); // keeps the order of equals
+            indices.extend(all.iter().take(k).map(|x| x.0 as u32));
+            similarities.extend(all.iter().take(k).map(|x| x.1));
+        }
+        (indices, similarities)
+    }
+
+    #[test]
+    fn agrees_with_sorting_every_row() {
+        let Some(device) = device() else { return };
+        let mut stream = Stream::new(5, Purpose::Bootstrap, 0, 0);
+        for (n, m, dim, k, range) in [
+            (1, 1, 1, 1, 1),
+            (3, 40, 5, 40, 1),
+            (9, 700, 3, 200, 2),
+            (2, 4000, 7, 1024, 1),
+            (3, 3500, 16, 5, 3),
+            (2, 1500, 4, 300, 0),
+        ] {
+            for exclude_self in [false, true] {
+                let gallery = integers(&mut stream, m * dim, range);
+                let n = if exclude_self { m.min(70) } else { n };
+                let gallery = if exclude_self { gallery[..n * dim].to_vec() } else { gallery };
+                let queries =
+                    if exclude_self { gallery.clone() } else { integers(&mut stream, n * dim, range) };
+                let on = |values: &[f32]| -> Tensor {
+                    Tensor::from_slice(values, (values.len() / dim, dim), &device).unwrap()
+                };
+                let want = plain(&queries, &gallery, dim, k, exclude_self);
+                let (queries, gallery) = (on(&queries), on(&gallery));
+                let got = top_k(&queries, &gallery, k, exclude_self).unwrap();
+                assert!(got == want, "{n} {m} {dim} {k} {range} {exclude_self}");
+                let (k, columns) = (want.0.len() / n, if exclude_self { 32 } else { 640 });
+                if k > 0 {
+                    let got = search(&queries, &gallery, k, exclude_self, (64, columns)).unwrap();
+                    assert!(got == want, "{n} {m} {dim} {k} {range} {exclude_self} in small blocks");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_cover_everything_within_bounds() {
+        let shapes = [(1, 1), (7, 33), (10_000, 50_000), (60_502, 11_316), (100, 2_000_000), (3_000_000, 10)];
+        for (rows, columns) in shapes {
+            let (rows_at_once, columns_at_once) = at_once(rows, columns);
+            let longest = |total, most| {
+                let (mut covered, mut longest) = (0, 0);
+                for part in parts(total, most) {
+                    assert_eq!(part.start, covered);
+                    covered = part.end;
+                    longest = part.len().max(longest);
+                }
+                assert_eq!(covered, total);
+                longest
+            };
+            let held = longest(rows, rows_at_once) * longest(columns, columns_at_once);
+            assert!(held <= SCORES + SCORES / 16, "{rows} x {columns}: {held}");
+        }
+    }
+}
