@@ -11,6 +11,12 @@ use crate::digest;
 use crate::download::{Patience, Phase, Progress, Remote, download};
 use crate::error::{DataError, REFETCH, writing};
 use crate::location::Location;
+use crate::retrieval::{self, Set};
+use crate::stl10;
+use crate::unpack::{self, Wanted};
+
+/// The names that [`fetch`] can get.
+pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", "products"];
 
 /// Where to fetch from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,24 +74,40 @@ pub fn fetch(
     source: &Source,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Fetched, DataError> {
-    match name {
-        "cifar10" => {}
-        "synthetic" => {
-            return Err(DataError::NotFetchable {
-                name: name.to_owned(),
-                advice: "synthetic is drawn on the fly and needs no files",
-            });
+    let not_fetchable = |advice| Err(DataError::NotFetchable { name: name.to_owned(), advice });
+    match (name, Set::named(name)) {
+        ("cifar10", _) => fetch_cifar10(&Location::find(root)?.path, source, progress),
+        ("stl10", _) => {
+            let root = Location::find(root)?.path;
+            if let Some(path) = stl10::verified(&root)? {
+                return Ok(Fetched { path, downloaded: false, set_aside: None });
+            }
+            fetch_package(&stl10::package(), source, &root, Patience::default(), progress, &mut |_| Ok(()))
         }
-        "folder" => {
-            return Err(DataError::NotFetchable {
-                name: name.to_owned(),
-                advice: "set data.folder.path to your own images",
-            });
+        ("synthetic", _) => not_fetchable("synthetic is drawn on the fly and needs no files"),
+        ("folder", _) => not_fetchable("set data.folder.path to your own images"),
+        (_, Some(set)) => {
+            let Some(package) = set.package() else { return not_fetchable(set.how_to_get()) };
+            let root = Location::find(root)?.path;
+            if let Some(path) = retrieval::verified(set, &root) {
+                return Ok(Fetched { path, downloaded: false, set_aside: None });
+            }
+            let archives =
+                package.pieces.iter().map(|piece| format!("{} (SHA-256 {})", piece.file, piece.sha256));
+            let archives = archives.collect::<Vec<_>>().join(", ");
+            let mut mark = |folder: &Path| retrieval::write_marker(set, folder, &archives);
+            fetch_package(&package, source, &root, Patience::default(), progress, &mut mark)
         }
-        other => return Err(DataError::UnknownName { found: other.to_owned() }),
+        (other, None) => Err(DataError::UnknownName { found: other.to_owned() }),
     }
-    let location = Location::find(root)?;
-    if let Some(found) = cifar10::find(&location.path)
+}
+
+fn fetch_cifar10(
+    root: &Path,
+    source: &Source,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fetched, DataError> {
+    if let Some(found) = cifar10::find(root)
         && found.form == cifar10::Form::BinaryFolder
         && let Ok(batches) = cifar10::read(&found, &cifar10::OFFICIAL)
         && cifar10::state(&batches, &cifar10::OFFICIAL) == DataState::Verified
@@ -95,9 +117,149 @@ pub fn fetch(
     let spec = match source {
         Source::Official => cifar10::ARCHIVE.clone(),
         Source::Mirror(base_url) => ArchiveSpec { base_url: base_url.clone(), ..cifar10::ARCHIVE.clone() },
-        Source::Hub => return from_hub(&location.path, progress),
+        Source::Hub => return from_hub(root, progress),
     };
-    fetch_archive(&spec, &location.path, Patience::default(), progress)
+    fetch_archive(&spec, root, Patience::default(), progress)
+}
+
+/// A data set of many files: what is downloaded, and the folder it is unpacked to.
+#[derive(Debug, Clone)]
+pub(crate) struct Package {
+    /// The data set.
+    pub name: &'static str,
+    /// The folder it has afterwards.
+    pub folder: &'static str,
+    /// The downloads.
+    pub pieces: Vec<Piece>,
+    /// What to do with a damaged one.
+    pub advice: &'static str,
+}
+
+/// One download.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// Its address without the file name; `None` if its publisher's server is gone.
+    pub base_url: Option<String>,
+    /// Its file name.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its checksum.
+    pub sha256: String,
+    /// What it is.
+    pub packing: Packing,
+    /// Where its content goes, below the package's folder.
+    pub into: &'static str,
+}
+
+/// How files come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Packing {
+    /// Those below `top` that `keep` takes, in a `.tar.gz`.
+    TarGz { top: &'static str, keep: fn(&str) -> bool },
+    /// The same in a `.zip`.
+    Zip { top: &'static str, keep: fn(&str) -> bool },
+    /// As they are.
+    Plain,
+}
+
+/// Fetches and unpacks `package`; `last` is called with the unpacked folder before that gets its name.
+///
+/// A piece that lies in `root` already is used if it is the published one, and left there.
+pub(crate) fn fetch_package(
+    package: &Package,
+    source: &Source,
+    root: &Path,
+    patience: Patience,
+    progress: &mut dyn FnMut(Progress),
+    last: &mut dyn FnMut(&Path) -> Result<(), DataError>,
+) -> Result<Fetched, DataError> {
+    if *source == Source::Hub {
+        let found = "it is not fetched from there, cifar10 alone is".to_owned();
+        return Err(DataError::Hub { dataset: package.name, found });
+    }
+    fs_err::create_dir_all(root).map_err(writing)?;
+    let mut own = Vec::new();
+    for piece in &package.pieces {
+        own.push(is_own(&root.join(&piece.file), &piece.sha256, piece.bytes, progress)?);
+    }
+    // Better to learn that one has no address before gigabytes of another have come.
+    let url = |piece: &Piece| match (source, &piece.base_url) {
+        (Source::Mirror(base_url), _) | (_, Some(base_url)) => {
+            Ok(format!("{}/{}", base_url.trim_end_matches('/'), piece.file))
+        }
+        (_, None) => {
+            let files: Vec<&str> = package.pieces.iter().map(|piece| piece.file.as_str()).collect();
+            Err(DataError::NoServer { name: package.name, files: files.join(", "), folder: root.to_owned() })
+        }
+    };
+    for (piece, _) in package.pieces.iter().zip(&own).filter(|(_, own)| !**own) {
+        url(piece)?;
+    }
+    let mut paths = Vec::new();
+    for (piece, own) in package.pieces.iter().zip(&own) {
+        let path = root.join(&piece.file);
+        paths.push(if *own {
+            path
+        } else {
+            let remote = Remote { url: url(piece)?, bytes: piece.bytes, sha256: piece.sha256.clone() };
+            download(&remote, &path, patience, progress)?
+        });
+    }
+    let set_aside = install(root, package.folder, |folder| {
+        for (piece, path) in package.pieces.iter().zip(&paths) {
+            unpack_piece(package, piece, path, folder, progress)?;
+        }
+        last(folder)
+    })?;
+    for (path, own) in paths.iter().zip(&own) {
+        if !own {
+            fs_err::remove_file(path).map_err(writing)?;
+        }
+    }
+    let downloaded = own.contains(&false);
+    Ok(Fetched { path: root.join(package.folder), downloaded, set_aside })
+}
+
+fn unpack_piece(
+    package: &Package,
+    piece: &Piece,
+    path: &Path,
+    folder: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), DataError> {
+    let into = folder.join(piece.into);
+    fs_err::create_dir_all(&into).map_err(writing)?;
+    // How much it unpacks to is not published: photographs hardly shrink, so the archive's own length is about right.
+    let mut each = |bytes: u64| {
+        let total = piece.bytes.max(bytes);
+        progress(Progress { phase: Phase::Unpack, file: piece.file.clone(), bytes, total });
+    };
+    let wanted = |top, keep| Wanted { top, keep, into: &into, advice: package.advice };
+    match piece.packing {
+        Packing::TarGz { top, keep } => unpack::tar_gz(path, &wanted(top, keep), &mut each),
+        Packing::Zip { top, keep } => unpack::zip(path, &wanted(top, keep), &mut each),
+        Packing::Plain => fs_err::copy(path, into.join(&piece.file)).map(drop).map_err(writing),
+    }
+}
+
+/// Whether the archive at `path` is there and the published one.
+fn is_own(
+    path: &Path,
+    sha256: &str,
+    total: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<bool, DataError> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut check = |bytes| progress(Progress { phase: Phase::Check, file: file.clone(), bytes, total });
+    let good = digest::of_file(path, &mut check)?.0 == sha256;
+    if !good {
+        tracing::warn!(path = %path.display(), "this archive is not the published one; downloading another");
+    }
+    Ok(good)
 }
 
 #[cfg(feature = "hub")]
@@ -130,17 +292,7 @@ pub(crate) fn fetch_archive(
 ) -> Result<Fetched, DataError> {
     fs_err::create_dir_all(root).map_err(writing)?;
     let archive = root.join(&spec.file);
-    let own = archive.is_file()
-        && {
-            let mut check = |bytes| {
-                progress(Progress { phase: Phase::Check, file: spec.file.clone(), bytes, total: spec.bytes });
-            };
-            let good = digest::of_file(&archive, &mut check)?.0 == spec.sha256;
-            if !good {
-                tracing::warn!(path = %archive.display(), "this archive is not the published one; downloading another");
-            }
-            good
-        };
+    let own = is_own(&archive, &spec.sha256, spec.bytes, progress)?;
     let source = if own {
         archive
     } else {

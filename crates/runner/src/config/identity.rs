@@ -39,7 +39,7 @@ impl Config {
             // `auto` is whatever it comes to here: the processor, the only device of this build.
             device: if self.device == Device::Auto { Device::Cpu } else { self.device },
             precision: self.precision,
-            data: DataConfig { root: None, ..self.data.clone() },
+            data: DataConfig { root: None, cache: None, ..self.data.clone() },
             model: &self.model,
             method: &self.method,
             loss: &self.loss,
