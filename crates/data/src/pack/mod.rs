@@ -74,7 +74,7 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     match read(&path, side, sources.files.len(), &fingerprint)? {
         Ok(pack) if sources.skip_broken || !pack.broken.contains(&true) => return Ok(pack),
         Ok(_) => {
-            tracing::info!(path = %path.display(), "some images were broken when they were packed: trying them again")
+            tracing::info!(path = %path.display(), "some images were broken when they were packed: trying them again");
         }
         Err(why) => tracing::info!(path = %path.display(), why, "packing {} images", sources.files.len()),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod matlab;
+pub(crate) mod pictures;
 pub(crate) mod stl10;
 
 use std::io::{BufRead, BufReader, Cursor, Write};
