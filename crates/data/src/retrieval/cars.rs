@@ -251,3 +251,121 @@ pub(super) fn package() -> Package {
         advice: Set::Cars.refetch(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::open;
+    use super::super::tests::{assert_shows, config, message, shown};
+    use super::*;
+    use crate::sample::matlab::{Mat, Writer};
+    use crate::sample::pictures::{USUAL, cars_devkit, cars_list, cars_union, picture, put};
+
+    #[test]
+    fn every_form_gives_the_same_classes() {
+        let classes = [3, 98, 99, 196];
+        let folders = |root: &Path| {
+            for (class, name) in
+                [(3, "Acura TL Sedan 2012"), (98, "98"), (99, "FIAT 500 Abarth 2012"), (196, "196")]
+            {
+                for number in 1..=3 {
+                    let top = if number == 2 { "test" } else { "train" };
+                    put(&root.join(top).join(name).join(format!("{number}.jpg")), &picture(class, number));
+                }
+            }
+            put(&root.join("train/98/readme.txt"), b"passed over");
+        };
+        let forms: [(Form, &dyn Fn(&Path)); 3] = [
+            (Form::CarsUnion, &|root| cars_union(root, &classes)),
+            (Form::CarsDevkit, &|root| cars_devkit(root, &classes)),
+            (Form::ClassFolders, &folders),
+        ];
+        for (form, write) in forms {
+            for below in ["", "cars196", "stanford_cars"] {
+                let root = tempfile::tempdir().unwrap();
+                write(&root.path().join(below));
+                assert_eq!(Set::Cars.find(root.path()).unwrap().form, form);
+                let dataset = open(Set::Cars, &config(Set::Cars, root.path())).unwrap();
+                let mut labels = [dataset.train.labels.clone(), dataset.test.labels.clone()];
+                labels.iter_mut().for_each(|labels| labels.sort_unstable());
+                assert_eq!(labels, [vec![2, 2, 2, 97, 97, 97], vec![98, 98, 98, 195, 195, 195]], "{form}");
+                for split in [&dataset.train, &dataset.test] {
+                    for ((red, _), label) in shown(split).into_iter().zip(&split.labels) {
+                        assert!(red.abs_diff(label + 1) <= 4, "{form}: {red} for {label}");
+                    }
+                }
+                assert_eq!(
+                    (dataset.classes.len(), &dataset.classes[195][..]),
+                    (196, "smart fortwo Convertible 2012")
+                );
+                if form == Form::CarsUnion {
+                    assert_shows(&dataset.train, &[3, 98]);
+                    assert_shows(&dataset.test, &[99, 196]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_half_needs_no_list_of_test_images_and_the_whole_does() {
+        let root = tempfile::tempdir().unwrap();
+        cars_devkit(root.path(), &[3, 60, 130]);
+        fs_err::remove_file(root.path().join("cars_test_annos_withlabels.mat")).unwrap();
+        let dataset = open(Set::CarsHalf, &config(Set::CarsHalf, root.path())).unwrap();
+        assert_eq!((&dataset.train.labels[..], &dataset.test.labels[..]), (&[2, 59][..], &[129][..]));
+        let message = message(Set::Cars, root.path());
+        assert!(message.contains("found no cars_test_annos_withlabels.mat"), "{message}");
+        // The list may lie in the devkit too.
+        let list = cars_list(USUAL, "fname", &[(130, "00001.jpg".to_owned())]);
+        put(&root.path().join("devkit/cars_test_annos_withlabels.mat"), &list);
+        assert_eq!(open(Set::Cars, &config(Set::Cars, root.path())).unwrap().test.len(), 2);
+    }
+
+    #[test]
+    fn damaged_lists_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        cars_union(root.path(), &[3, 130]);
+        let path = root.path().join(UNION);
+        let whole = fs_err::read(&path).unwrap();
+        let check = |bytes: &[u8], expected: &str| {
+            fs_err::write(&path, bytes).unwrap();
+            let message = message(Set::Cars, root.path());
+            assert!(message.contains("cars_annos.mat: found") && message.contains(expected), "{message}");
+        };
+        check(&whole[..100], "100 bytes, less than a MAT-file's header");
+        check(&whole[..whole.len() - 9], "an element of");
+        check(b"<html>404</html>", "16 bytes");
+        let list = |cars: &[(u32, &str)]| {
+            let cars: Vec<(u32, String)> =
+                cars.iter().map(|(class, path)| (*class, (*path).to_owned())).collect();
+            cars_list(USUAL, "relative_im_path", &cars)
+        };
+        check(
+            &list(&[(3, "car_ims/000001.jpg"), (0, "car_ims/000002.jpg")]),
+            "no class from 1 to 196 in annotation 2",
+        );
+        check(&list(&[(197, "a.jpg")]), "no class from 1 to 196 in annotation 1");
+        check(&list(&[(3, "../../etc/passwd")]), "no path in annotation 1");
+        check(&list(&[(3, "/etc/passwd")]), "no path in annotation 1");
+        check(&list(&[(3, "a.jpg"), (130, "a.jpg")]), "a.jpg twice");
+        check(&cars_list(USUAL, "fname", &[]), "no field \"relative_im_path\" among bbox_x1, class, fname");
+        check(&USUAL.file(&[("annotations", Mat::Bytes(vec![1]))]), "no struct array \"annotations\"");
+        let big = Writer { big: true, compressed: false };
+        fs_err::write(&path, cars_list(big, "relative_im_path", &[(3, "car_ims/000001.jpg".to_owned())]))
+            .unwrap();
+        assert!(message(Set::Cars, root.path()).contains("no test image"));
+    }
+
+    #[test]
+    fn a_folder_that_is_no_class_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let cars = root.path().join("cars196");
+        put(&cars.join("Ram C-V Cargo Van Minivan 2012/1.jpg"), &picture(3, 1));
+        put(&cars.join("5/1.jpg"), &picture(3, 1));
+        let listing = list_folders(&cars).unwrap();
+        assert_eq!((listing.train[0].class, listing.test[0].class), (4, 173));
+        put(&cars.join("Trabant 601/1.jpg"), &picture(3, 1));
+        let message = message(Set::Cars, root.path());
+        assert!(message.contains("Trabant 601: found a folder of another name"), "{message}");
+    }
+}
