@@ -133,3 +133,79 @@ pub(super) fn package() -> Package {
         advice: Set::Cub2011.refetch(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::open;
+    use super::super::tests::{config, message};
+    use super::*;
+    use crate::sample::pictures::birds;
+
+    #[test]
+    fn each_edition_is_found_under_its_own_name() {
+        let root = tempfile::tempdir().unwrap();
+        birds(&root.path().join("cub200-2010"), &[10, 150]);
+        assert_eq!(find(Set::Cub2011, root.path()), None);
+        let found = find(Set::Cub2010, root.path()).unwrap().folder;
+        assert_eq!(found, root.path().join("cub200-2010/CUB_200_2011"));
+        assert_eq!(find(Set::Cub2010, &root.path().join("cub200-2010")).unwrap().folder, found);
+        assert_eq!(find(Set::Cub2010, &found).unwrap().folder, found);
+        birds(root.path(), &[10, 150]);
+        assert_eq!(find(Set::Cub2011, root.path()).unwrap().folder, root.path().join(FOLDER));
+        assert_eq!(find(Set::Cub2010, root.path()).unwrap().folder, found);
+        let dataset = open(Set::Cub2010, &config(Set::Cub2010, root.path())).unwrap();
+        assert_eq!((dataset.name.as_str(), dataset.train.len()), ("cub200-2010", 3));
+    }
+
+    #[test]
+    fn names_of_classes_may_be_missing() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = birds(root.path(), &[10, 150]);
+        fs_err::remove_file(folder.join(CLASSES)).unwrap();
+        let listing = list(Set::Cub2011, &folder).unwrap();
+        assert_eq!(
+            (&listing.classes[9][..], &listing.lists[..]),
+            ("class 10", &[IMAGES.to_owned(), LABELS.to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn damaged_lists_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = birds(root.path(), &[10, 150]);
+        let check = |name: &str, change: &dyn Fn(&str) -> String, expected: &[&str]| {
+            let path = folder.join(name);
+            let whole = fs_err::read_to_string(&path).unwrap();
+            fs_err::write(&path, change(&whole)).unwrap();
+            let message = message(Set::Cub2011, root.path());
+            assert!(
+                message.contains(name) && expected.iter().all(|part| message.contains(part)),
+                "{message}"
+            );
+            assert!(message.contains("data fetch cub200-2011"), "{message}");
+            fs_err::write(&path, whole).unwrap();
+        };
+        let first_line =
+            |line: &'static str| move |text: &str| format!("{line}\n{}", text.split_once('\n').unwrap().1);
+        check(IMAGES, &first_line("one a.jpg"), &["\"one a.jpg\" in line 1", "expected an id and a path"]);
+        check(IMAGES, &first_line("1"), &["\"1\" in line 1"]);
+        check(IMAGES, &first_line("1 ../../../etc/passwd"), &["etc/passwd", "a path below images/"]);
+        check(IMAGES, &first_line("1 010.Bird_of_10/Bird_0002.jpg"), &["Bird_0002.jpg twice"]);
+        check(
+            IMAGES,
+            &|text| text.lines().take(5).collect::<Vec<_>>().join("\n"),
+            &["classes of 6 images", "expected 5"],
+        );
+        check(LABELS, &first_line("1 201"), &["\"1 201\" in line 1", "a class from 1 to 200"]);
+        check(LABELS, &first_line("1 0"), &["\"1 0\" in line 1"]);
+        check(LABELS, &first_line("99 10"), &["none for image 1"]);
+        check(LABELS, &first_line("2 10"), &["classes of 5 images"]);
+        check(CLASSES, &first_line("x"), &["\"x\" in line 1", "a class and its name"]);
+        fs_err::remove_file(folder.join(LABELS)).unwrap();
+        let text = message(Set::Cub2011, root.path());
+        assert!(text.contains(LABELS) && text.contains("check that it exists"), "{text}");
+        fs_err::write(folder.join(IMAGES), b"\xff\xfe").unwrap();
+        assert!(message(Set::Cub2011, root.path()).contains(IMAGES));
+    }
+}
