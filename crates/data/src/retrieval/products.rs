@@ -128,3 +128,52 @@ pub(super) fn package() -> Package {
         advice: Set::Products.refetch(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::open;
+    use super::super::tests::{assert_shows, config, message};
+    use super::*;
+    use crate::sample::pictures::products;
+
+    #[test]
+    fn both_lists_are_read_and_their_products_numbered_together() {
+        let root = tempfile::tempdir().unwrap();
+        products(&root.path().join("products"), &[5, 100, 11_319, 22_634]);
+        let dataset = open(Set::Products, &config(Set::Products, root.path())).unwrap();
+        assert_eq!(dataset.train.labels, [0, 0, 0, 1, 1, 1]);
+        assert_eq!(dataset.test.labels, [2, 2, 2, 3, 3, 3]);
+        assert_eq!(dataset.classes, ["sofa 5", "sofa 100", "sofa 11319", "sofa 22634"]);
+        assert_shows(&dataset.train, &[5, 100]);
+        assert_shows(&dataset.test, &[11_319 % 200, 22_634 % 200]);
+    }
+
+    #[test]
+    fn damaged_lists_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = products(root.path(), &[5, 11_319]);
+        let check = |name: &str, change: &dyn Fn(&str) -> String, expected: &[&str]| {
+            let path = folder.join(name);
+            let whole = fs_err::read_to_string(&path).unwrap();
+            fs_err::write(&path, change(&whole)).unwrap();
+            let message = message(Set::Products, root.path());
+            assert!(
+                message.contains(name) && expected.iter().all(|part| message.contains(part)),
+                "{message}"
+            );
+            assert!(message.contains("data fetch products"), "{message}");
+            fs_err::write(&path, whole).unwrap();
+        };
+        check(TRAIN, &|text| text.split_once('\n').unwrap().1.to_owned(), &["in line 1", "the heading"]);
+        check(TRAIN, &|_| String::new(), &["\"\" in line 1", "the heading"]);
+        check(TEST, &|text| text[..text.len() - 26].to_owned(), &["in line 4", "three numbers and a path"]);
+        check(TEST, &|text| text.replace("11319", "x"), &["in line 2"]);
+        check(TEST, &|text| text.replace("sofa_final/", "/etc/"), &["in line 2", "three numbers and a path"]);
+        check(TEST, &|text| text.replace("_2.JPG", "_1.JPG"), &["122319_1.JPG twice"]);
+        check(TEST, &|text| text.replace("11319", "5"), &["the product \"sofa 5\"", "Ebay_train.txt too"]);
+        fs_err::remove_file(folder.join(TEST)).unwrap();
+        let text = message(Set::Products, root.path());
+        assert!(text.contains(TEST) && text.contains("check that it exists"), "{text}");
+    }
+}
