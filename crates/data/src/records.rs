@@ -55,8 +55,20 @@ impl RecordFile {
         arrangement: Arrangement,
         advice: &'static str,
     ) -> Result<Self, DataError> {
-        let file = fs_err::File::open(path).map_err(reading)?.into_parts().0;
-        Ok(Self { path: path.to_owned(), file, start, side, arrangement, checks: Vec::new(), advice })
+        let file = fs_err::File::open(path).map_err(reading)?;
+        Ok(Self::of(file, start, side, arrangement, advice))
+    }
+
+    /// A file that is open already.
+    pub(crate) fn of(
+        file: fs_err::File,
+        start: u64,
+        side: usize,
+        arrangement: Arrangement,
+        advice: &'static str,
+    ) -> Self {
+        let (file, path) = file.into_parts();
+        Self { path, file, start, side, arrangement, checks: Vec::new(), advice }
     }
 
     /// The same file, each record compared with its CRC-32 when it is read.

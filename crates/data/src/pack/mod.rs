@@ -71,20 +71,79 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     let side = sources.resize.image_size;
     let path = cache.join(format!("{}-{side}-{}.pack", sources.name, sources.resize.filter.name()));
     let fingerprint = sources.fingerprint();
-    match read(&path, side, sources.files.len(), &fingerprint)? {
-        Ok(pack) if sources.skip_broken || !pack.broken.contains(&true) => return Ok(pack),
-        Ok(_) => {
-            tracing::info!(path = %path.display(), "some images were broken when they were packed: trying them again");
-        }
-        Err(why) => tracing::info!(path = %path.display(), why, "packing {} images", sources.files.len()),
+    let usable = || {
+        let read = read(&path, side, sources.files.len(), &fingerprint)?;
+        Ok::<_, DataError>(match read {
+            Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken => {
+                Err("some images were broken when they were packed".to_owned())
+            }
+            read => read,
+        })
+    };
+    let why = match usable()? {
+        Ok(pack) => return Ok(pack),
+        Err(why) => why,
+    };
+    fs_err::create_dir_all(cache).map_err(uncached)?;
+    let _lock = Lock::wait(&path)?;
+    // Another process may have made it meanwhile.
+    if let Ok(pack) = usable()? {
+        return Ok(pack);
     }
+    tracing::info!(path = %path.display(), why, "packing {} images", sources.files.len());
     make(sources, &path, &fingerprint)?;
-    read(&path, side, sources.files.len(), &fingerprint)?.map_err(|found| DataError::Damaged {
-        path,
+    usable()?.map_err(|found| DataError::Damaged {
+        path: path.clone(),
         found: format!("a pack just made, yet {found}"),
         expected: "it as it was written".to_owned(),
         advice: "check that nothing else writes there and that the disk is sound",
     })
+}
+
+/// The right to make a pack, which one process has at a time; it ends with the value.
+struct Lock(Option<fs_err::File>);
+
+impl Lock {
+    /// Waits until no other process makes the pack at `path`, and clears away what one that was killed has left.
+    fn wait(path: &Path) -> Result<Self, DataError> {
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.with_extension("lock"));
+        let file = file.map_err(uncached)?;
+        if file.file().try_lock().is_err() {
+            tracing::info!(path = %path.display(), "waiting for another process that packs the same images");
+            if let Err(error) = file.file().lock() {
+                // A file system without locks: two processes would write the same bytes, each to a file of its own.
+                tracing::debug!(%error, "no lock on the pack");
+                return Ok(Self(None));
+            }
+        }
+        let (folder, prefix) = temporary_name(path);
+        for entry in fs_err::read_dir(folder).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs_err::remove_file(entry.path()).map_err(uncached)?;
+            }
+        }
+        Ok(Self(Some(file)))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // The system takes the lock back anyway when the file is closed.
+            let _ = file.file().unlock();
+        }
+    }
+}
+
+/// Where the pack at `path` is written until it is whole: the folder, and how the name begins.
+fn temporary_name(path: &Path) -> (&Path, String) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    (path.parent().unwrap_or(Path::new(".")), format!(".{stem}-part-"))
 }
 
 impl Sources<'_> {
@@ -167,7 +226,8 @@ fn read(
     };
     let checks = entries.iter().map(|entry| word(entry, 0)).collect();
     let broken = entries.iter().map(|entry| word(entry, 4) != 0).collect();
-    let images = RecordFile::open(path, start as u64, side, Arrangement::Interleaved, REMAKE)?;
+    // The file just read, not whatever has its name by now: another process may be packing too.
+    let images = RecordFile::of(file, start as u64, side, Arrangement::Interleaved, REMAKE);
     Ok(Ok(Pack { images: images.checked(checks), broken, content }))
 }
 
@@ -199,9 +259,13 @@ fn uncached(source: std::io::Error) -> DataError {
 fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<(), DataError> {
     let side = sources.resize.image_size;
     let images = sources.files.len();
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs_err::create_dir_all(folder).map_err(uncached)?;
-    let file = tempfile::Builder::new().prefix(".pack-").tempfile_in(folder).map_err(|error| {
+    let (folder, prefix) = temporary_name(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    // Whoever may read other new files may read the pack: data sets are often shared.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(|error| {
         uncached(std::io::Error::new(
             error.kind(),
             format!("failed to make a file in {}: {error}", folder.display()),

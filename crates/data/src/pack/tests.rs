@@ -43,6 +43,15 @@ impl Folder {
         self.path("cache/set-8-bilinear.pack")
     }
 
+    /// The names in the cache.
+    fn cached(&self) -> Vec<String> {
+        let entries = fs_err::read_dir(self.path("cache")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     /// When the pack was written, by its file.
     fn written(&self) -> SystemTime {
         fs_err::metadata(self.pack()).unwrap().modified().unwrap()
@@ -78,7 +87,8 @@ fn images_are_squashed_by_the_exact_resize() {
             assert_eq!(pack.images.image(number as u32).unwrap(), expected, "{name}");
         }
     }
-    assert_eq!(fs_err::read_dir(folder.path("cache")).unwrap().count(), 2, "no temporary file is left");
+    let expected = ["set-8-bilinear.lock", "set-8-bilinear.pack", "set-8-lanczos.lock", "set-8-lanczos.pack"];
+    assert_eq!(folder.cached(), expected, "no temporary file is left");
 }
 
 #[test]
@@ -185,7 +195,7 @@ fn a_broken_file_leaves_no_pack_behind() {
     let message = open(&folder.sources(&SMALL, false), &folder.path("cache")).unwrap_err().to_string();
     assert!(message.contains("b.jpg: found an image that fails to decode"), "{message}");
     assert!(message.contains("expected a whole PNG or JPEG; repair or fetch it again"), "{message}");
-    assert_eq!(fs_err::read_dir(folder.path("cache")).unwrap().count(), 0);
+    assert_eq!(folder.cached(), ["set-8-bilinear.lock"]);
     let pack = open(&folder.sources(&SMALL, true), &folder.path("cache")).unwrap();
     assert_eq!(pack.broken, [false, true]);
     // Repaired, it is packed with the others.
@@ -204,6 +214,36 @@ fn every_cut_of_a_jpeg_is_an_error_or_an_image() {
             let _ = decode::decode(&whole[..held]);
         }
     }
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_away() {
+    let folder = two();
+    put(&folder.path("cache/.set-8-bilinear-part-abc"), b"half");
+    put(&folder.path("cache/.set-8-lanczos-part-abc"), b"another's");
+    folder.open();
+    assert_eq!(folder.cached(), [".set-8-lanczos-part-abc", "set-8-bilinear.lock", "set-8-bilinear.pack"]);
+}
+
+#[test]
+fn of_many_that_want_a_pack_one_makes_it() {
+    let folder = two();
+    let packs: Vec<Pack> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| folder.open())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(packs.iter().all(|pack| pack.images.image(1).unwrap() == packs[0].images.image(1).unwrap()));
+    assert_eq!(folder.cached(), ["set-8-bilinear.lock", "set-8-bilinear.pack"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn whoever_may_read_a_new_file_may_read_a_pack() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = two();
+    folder.open();
+    let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&folder.pack()), mode(&folder.path("a.jpg")));
 }
 
 #[test]

@@ -275,19 +275,20 @@ mod tests {
             }
             put(&root.join("train/98/readme.txt"), b"passed over");
         };
-        let forms: [(Form, &dyn Fn(&Path)); 3] = [
-            (Form::CarsUnion, &|root| cars_union(root, &classes)),
-            (Form::CarsDevkit, &|root| cars_devkit(root, &classes)),
-            (Form::ClassFolders, &folders),
-        ];
-        for (form, write) in forms {
+        for form in [Form::CarsUnion, Form::CarsDevkit, Form::ClassFolders] {
+            let write = |root: &Path| match form {
+                Form::CarsUnion => cars_union(root, &classes),
+                Form::CarsDevkit => cars_devkit(root, &classes),
+                _ => folders(root),
+            };
             for below in ["", "cars196", "stanford_cars"] {
                 let root = tempfile::tempdir().unwrap();
                 write(&root.path().join(below));
                 assert_eq!(Set::Cars.find(root.path()).unwrap().form, form);
                 let dataset = open(Set::Cars, &config(Set::Cars, root.path())).unwrap();
                 let mut labels = [dataset.train.labels.clone(), dataset.test.labels.clone()];
-                labels.iter_mut().for_each(|labels| labels.sort_unstable());
+                labels[0].sort_unstable();
+                labels[1].sort_unstable();
                 assert_eq!(labels, [vec![2, 2, 2, 97, 97, 97], vec![98, 98, 98, 195, 195, 195]], "{form}");
                 for split in [&dataset.train, &dataset.test] {
                     for ((red, _), label) in shown(split).into_iter().zip(&split.labels) {

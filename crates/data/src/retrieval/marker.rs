@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{Found, Listing, Set};
+use crate::dataset::DataState;
 use crate::error::{DataError, writing};
 use crate::pack::{self, ContentHash};
 
@@ -15,14 +16,30 @@ const MARKER: &str = "invaspread-fetched.txt";
 /// What the line with the hash begins with.
 const KEY: &str = "sha256 of lists and images: ";
 
+/// Whether the lists in `folder`, and the images, which have the hash `images`, are those that the note speaks of.
+pub(super) fn state(folder: &Path, listing: &Listing, images: &str) -> Result<DataState, DataError> {
+    let found = combine(folder, listing, images)?;
+    Ok(match read(folder) {
+        Some(expected) if expected == found => DataState::Verified,
+        Some(expected) => DataState::Unverified {
+            reason: format!("its files have the hash {found}, when they were unpacked they had {expected}"),
+        },
+        None => DataState::Unverified {
+            reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; the \
+                     numbers of images are right"
+                .to_owned(),
+        },
+    })
+}
+
 /// The hash that the note in `folder` gives, if there is one.
-pub(super) fn read(folder: &Path) -> Option<String> {
+fn read(folder: &Path) -> Option<String> {
     let text = fs_err::read_to_string(folder.join(MARKER)).ok()?;
     text.lines().find_map(|line| line.strip_prefix(KEY)).map(str::to_owned)
 }
 
 /// One hash of the lists and of the images, which have the hash `images`.
-pub(super) fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, DataError> {
+fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, DataError> {
     let mut hash = ContentHash::default();
     hash.add("lists", &pack::content(folder, &listing.lists)?);
     hash.add("images", images);

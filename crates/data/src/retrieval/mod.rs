@@ -240,18 +240,7 @@ impl Set {
             let reason = "no checksum of it was published; the numbers of images are right".to_owned();
             return Ok(DataState::Unverified { reason });
         }
-        let found = marker::combine(folder, listing, content)?;
-        Ok(match marker::read(folder) {
-            Some(expected) if expected == found => DataState::Verified,
-            Some(expected) => DataState::Unverified {
-                reason: format!("its files have the hash {found}, when they were unpacked they had {expected}"),
-            },
-            None => DataState::Unverified {
-                reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; the \
-                         numbers of images are right"
-                    .to_owned(),
-            },
-        })
+        marker::state(folder, listing, content)
     }
 }
 
@@ -380,7 +369,7 @@ impl Whole<'_> {
             .map(|number| number as u32)
             .collect();
         let class = |number: &u32| self.items[*number as usize].class;
-        let original = match keep {
+        let original = match subset::at_most(keep, good.len()) {
             Some(keep) => {
                 let labels: Vec<u32> = good.iter().map(class).collect();
                 let kept = subset::stratified(&labels, classes, keep, seed, key)?;
@@ -425,5 +414,7 @@ fn each_once(list: &Path, listing: &Listing, set: Set) -> Result<(), DataError> 
     }
 }
 
+#[cfg(test)]
+mod real_tests;
 #[cfg(test)]
 mod tests;

@@ -80,9 +80,13 @@ fn subsets_hold_every_class() {
             assert_eq!(part.load(index).unwrap(), all.load(original as usize).unwrap());
         }
     }
-    let many = DataConfig { test_subset: Some(7), ..config(Set::Cub2011, root.path()) };
-    let message = open(Set::Cub2011, &many).unwrap_err().to_string();
-    assert_eq!(message, "data.test_subset: found 7, expected between 1 and the 6 images there are");
+    // A profile's subset may be more than a small set has; none at all is a mistake.
+    let many = DataConfig { subset: Some(10_000), test_subset: Some(7), ..config(Set::Cub2011, root.path()) };
+    let many = open(Set::Cub2011, &many).unwrap();
+    assert_eq!((many.train.len(), many.test.len()), (6, 6));
+    let none = DataConfig { test_subset: Some(0), ..config(Set::Cub2011, root.path()) };
+    let message = open(Set::Cub2011, &none).unwrap_err().to_string();
+    assert_eq!(message, "data.test_subset: found 0, expected between 1 and the 6 images there are");
 }
 
 #[test]
@@ -172,9 +176,11 @@ fn a_copy_is_the_published_one_as_long_as_it_is_what_came_out_of_the_archive() {
     let set = Set::Cub2011;
     let listing = set.list(&set.find(root.path()).unwrap()).unwrap();
     let content = || pack::content(&folder, &listing.files()).unwrap();
+    let state = || marker::state(&folder, &listing, &content()).unwrap();
+    let DataState::Unverified { reason } = state() else { panic!("verified") };
+    assert!(reason.contains("not unpacked by"), "{reason}");
     write_marker(set, &folder, "CUB_200_2011.tgz").unwrap();
-    let noted = marker::read(&folder).unwrap();
-    assert_eq!(marker::combine(&folder, &listing, &content()).unwrap(), noted);
+    assert_eq!(state(), DataState::Verified);
     // The pack tells the same without reading every image again.
     let pack =
         packed(set, &folder, &listing, &RetrievalConfig::default(), &config(set, root.path())).unwrap();
@@ -186,7 +192,8 @@ fn a_copy_is_the_published_one_as_long_as_it_is_what_came_out_of_the_archive() {
         let mut bytes = whole.clone();
         *bytes.last_mut().unwrap() ^= 1;
         fs_err::write(&path, bytes).unwrap();
-        assert_ne!(marker::combine(&folder, &listing, &content()).unwrap(), noted, "{name}");
+        let DataState::Unverified { reason } = state() else { panic!("{name}") };
+        assert!(reason.contains("when they were unpacked they had"), "{reason}");
         fs_err::write(&path, whole).unwrap();
     }
 }

@@ -41,21 +41,21 @@ pub(crate) fn picture(class: u32, number: u32) -> Vec<u8> {
 /// Birds of the given classes, three each, as CUB-200-2011 unpacks: the folder.
 pub(crate) fn birds(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("CUB_200_2011");
-    let (mut images, mut labels, mut names) = (String::new(), String::new(), String::new());
-    let mut id = 0;
+    let (mut images, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for &class in classes {
-        names += &format!("{class} {class:03}.Bird_of_{class}\n");
+        names.push(format!("{class} {class:03}.Bird_of_{class}"));
         for number in 1..=3 {
-            id += 1;
+            let id = images.len() + 1;
             let name = format!("{class:03}.Bird_of_{class}/Bird_{number:04}.jpg");
-            images += &format!("{id} {name}\n");
-            labels += &format!("{id} {class}\n");
-            put(&folder.join("images").join(name), &picture(class, number));
+            put(&folder.join("images").join(&name), &picture(class, number));
+            images.push(format!("{id} {name}"));
+            labels.push(format!("{id} {class}"));
         }
     }
-    put(&folder.join("images.txt"), images.as_bytes());
-    put(&folder.join("image_class_labels.txt"), labels.as_bytes());
-    put(&folder.join("classes.txt"), names.as_bytes());
+    for (name, lines) in [("images.txt", images), ("image_class_labels.txt", labels), ("classes.txt", names)]
+    {
+        put(&folder.join(name), (lines.join("\n") + "\n").as_bytes());
+    }
     folder
 }
 
@@ -103,16 +103,18 @@ pub(crate) fn cars_devkit(root: &Path, classes: &[u32]) {
 /// Products of the given numbers, three pictures each, of which those up to 11,318 train.
 pub(crate) fn products(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("Stanford_Online_Products");
-    let mut lists = ["image_id class_id super_class_id path\n"; 2].map(str::to_owned);
-    for (place, &class) in classes.iter().enumerate() {
+    let heading = || vec!["image_id class_id super_class_id path".to_owned()];
+    let (mut train, mut test) = (heading(), heading());
+    for &class in classes {
         for number in 1..=3 {
             let name = format!("sofa_final/{}_{number}.JPG", 111_000 + class);
-            let id = place as u32 * 3 + number;
-            lists[usize::from(class > 11_318)] += &format!("{id} {class} 11 {name}\n");
-            put(&folder.join(name), &picture(class % 200, number));
+            put(&folder.join(&name), &picture(class % 200, number));
+            let list = if class <= 11_318 { &mut train } else { &mut test };
+            list.push(format!("{} {class} 11 {name}", list.len()));
         }
     }
-    put(&folder.join("Ebay_train.txt"), lists[0].as_bytes());
-    put(&folder.join("Ebay_test.txt"), lists[1].as_bytes());
+    for (name, lines) in [("Ebay_train.txt", train), ("Ebay_test.txt", test)] {
+        put(&folder.join(name), (lines.join("\n") + "\n").as_bytes());
+    }
     folder
 }
