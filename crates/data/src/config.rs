@@ -13,9 +13,10 @@ pub struct DataConfig {
     pub name: String,
     /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
     pub root: Option<PathBuf>,
-    /// Keep this many training images, stratified by class from `seed`; all of them if not given.
+    /// Keep this many training images, stratified by class from `seed`; all of them if not given. More than there are is an error,
+    /// but for STL-10 and the retrieval sets, which are smaller than some profiles' subsets: there it means all.
     pub subset: Option<usize>,
-    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which.
+    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which. As `subset` where there are fewer.
     pub test_subset: Option<usize>,
     /// Seed of subsets, of a folder's split into train and test, and of generated images.
     pub seed: u64,

@@ -199,7 +199,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     if with_unlabeled {
         files.push(Arc::new(file(Part::Unlabeled)?));
     }
-    let kept = match config.subset {
+    let kept = match subset::at_most(config.subset, strata.len()) {
         Some(keep) => subset::stratified(&strata, CLASSES.len() + 1, keep, seed, "subset")?,
         None => (0..strata.len() as u32).collect(),
     };
@@ -209,7 +209,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     };
     let label = |&number: &u32| contents.train.get(number as usize).copied().unwrap_or(UNLABELED);
     let (places, labels) = (kept.iter().map(place).collect(), kept.iter().map(label).collect());
-    let first = match config.test_subset {
+    let first = match subset::at_most(config.test_subset, contents.test.len()) {
         Some(keep) => subset::stratified(&contents.test, CLASSES.len(), keep, seed, "test_subset")?,
         None => (0..contents.test.len() as u32).collect(),
     };

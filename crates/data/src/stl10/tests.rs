@@ -91,6 +91,9 @@ fn another_number_of_images_is_an_error_or_taken_on_request() {
     let dataset = open_found(&folder, &partial, &OFFICIAL).unwrap();
     assert_eq!(dataset.train.len(), 20);
     assert!(matches!(dataset.state, DataState::Unverified { .. }));
+    let many = DataConfig { subset: Some(10_000), test_subset: Some(2_000), ..partial };
+    let many = open_found(&folder, &many, &mini.layout).unwrap();
+    assert_eq!((many.train.len(), many.test.len()), (20, 10));
 }
 
 #[test]
