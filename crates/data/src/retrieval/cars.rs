@@ -21,6 +21,13 @@ const UNION: &str = "cars_annos.mat";
 const TRAIN: &str = "devkit/cars_train_annos.mat";
 const TEST: [&str; 2] = ["devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat"];
 
+/// MD5s of the published lists, by their names.
+pub(super) const LISTS: [(&str, &str); 3] = [
+    ("cars_annos.mat", "b407c6086d669747186bd1d764ff9dbc"),
+    ("cars_train_annos.mat", "7b154abe023e6274e597db035347ff56"),
+    ("cars_test_annos_withlabels.mat", "b0a2b23655a3edd16d84508592a98d10"),
+];
+
 pub(super) fn find(set: Set, root: &Path) -> Option<Found> {
     let mut folders = vec![root.to_owned(), root.join(set.name())];
     if set == Set::Cars {
@@ -320,6 +327,17 @@ mod tests {
         let list = cars_list(USUAL, "fname", &[(130, "00001.jpg".to_owned())]);
         put(&root.path().join("devkit/cars_test_annos_withlabels.mat"), &list);
         assert_eq!(open(Set::Cars, &config(Set::Cars, root.path())).unwrap().test.len(), 2);
+    }
+
+    #[test]
+    fn a_list_that_is_not_the_published_one_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        cars_union(root.path(), &[3, 130]);
+        let listing = list_union(root.path()).unwrap();
+        let told = Set::Cars.other_list(root.path(), &listing).unwrap().unwrap();
+        assert!(told.starts_with("cars_annos.mat has MD5") && told.contains(LISTS[0].1), "{told}");
+        // Sets without a known list have nothing to tell.
+        assert_eq!(Set::Products.other_list(root.path(), &listing).unwrap(), None);
     }
 
     #[test]

@@ -25,11 +25,16 @@ pub(super) fn state(folder: &Path, listing: &Listing, images: &str) -> Result<Da
             reason: format!("its files have the hash {found}, when they were unpacked they had {expected}"),
         },
         None => DataState::Unverified {
-            reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; the \
-                     numbers of images are right"
+            reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; its \
+                     lists have the right numbers of images"
                 .to_owned(),
         },
     })
+}
+
+/// Whether there is a note in `folder`: without one, no copy is known to be the published one.
+pub(super) fn exists(folder: &Path) -> bool {
+    folder.join(MARKER).is_file()
 }
 
 /// The hash that the note in `folder` gives, if there is one.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DataConfig, RetrievalConfig};
 use crate::dataset::{DataState, Dataset, Evaluation, Place, Split};
+use crate::digest;
 use crate::error::DataError;
 use crate::fetch::Package;
 use crate::location::Location;
@@ -226,6 +227,24 @@ impl Set {
         })
     }
 
+    /// How a list differs from the published one of its name, where one of them is known and does.
+    fn other_list(self, folder: &Path, listing: &Listing) -> Result<Option<String>, DataError> {
+        let known: &[(&str, &str)] = match self {
+            Self::Cars | Self::CarsHalf => &cars::LISTS,
+            Self::Cub2011 | Self::Cub2010 | Self::Products => &[],
+        };
+        for list in &listing.lists {
+            let name = list.rsplit('/').next().unwrap_or(list);
+            if let Some((_, expected)) = known.iter().find(|(known, _)| *known == name) {
+                let found = digest::md5_of_file(&folder.join(list))?;
+                if found != *expected {
+                    return Ok(Some(format!("{list} has MD5 {found}, the published one has {expected}")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether the copy in `folder`, whose images have the hash `content`, is the published one.
     pub(crate) fn state(
         self,
@@ -236,8 +255,12 @@ impl Set {
         if let Some(counts) = self.other_counts(listing) {
             return Ok(DataState::Unverified { reason: format!("it has {counts}") });
         }
+        if let Some(reason) = self.other_list(folder, listing)? {
+            return Ok(DataState::Unverified { reason });
+        }
         if self.package().is_none() {
-            let reason = "no checksum of it was published; the numbers of images are right".to_owned();
+            let reason =
+                "no checksum of it was published; its lists have the right numbers of images".to_owned();
             return Ok(DataState::Unverified { reason });
         }
         marker::state(folder, listing, content)
@@ -253,7 +276,7 @@ impl Listing {
 
 /// The folder of a copy in `root` that is whole and the published one.
 pub(crate) fn verified(set: Set, root: &Path) -> Option<PathBuf> {
-    let found = set.find(root)?;
+    let found = set.find(root).filter(|found| marker::exists(&found.folder))?;
     let listing = set.list(&found).ok()?;
     let content = pack::content(&found.folder, &listing.files()).ok()?;
     let state = set.state(&found.folder, &listing, &content).ok()?;

@@ -40,6 +40,8 @@ fn check(set: Set, classes: [&str; 2]) {
     let dataset = open(set, &config).unwrap();
     let [train, test] = set.counts();
     assert_eq!((dataset.train.len(), dataset.test.len(), dataset.skipped), (train, test, 0));
+    let DataState::Unverified { reason } = &dataset.state else { panic!("verified") };
+    assert!(reason.contains("right numbers of images"), "{reason}");
     assert_eq!((&dataset.classes[0][..], &dataset.classes.last().unwrap()[..]), (classes[0], classes[1]));
     let boundary = dataset.classes.len() as u32 / 2;
     assert!(dataset.train.labels.iter().all(|label| *label < boundary));

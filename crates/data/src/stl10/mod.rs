@@ -75,6 +75,10 @@ impl Part {
         }
     }
 
+    fn images_in(self, folder: &Path) -> PathBuf {
+        folder.join(self.images())
+    }
+
     fn labels(self) -> Option<&'static str> {
         match self {
             Self::Train => Some("train_y.bin"),
@@ -145,12 +149,6 @@ pub(crate) fn find(root: &Path) -> Option<PathBuf> {
     [root.to_owned(), root.join(FOLDER), root.join("stl10").join(FOLDER)]
         .into_iter()
         .find(|folder| Part::Train.images_in(folder).is_file())
-}
-
-impl Part {
-    fn images_in(self, folder: &Path) -> PathBuf {
-        folder.join(self.images())
-    }
 }
 
 /// The error of a folder without it.
