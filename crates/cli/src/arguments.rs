@@ -132,7 +132,7 @@ pub(crate) struct EvaluateArguments {
 pub(crate) enum DataCommand {
     /// Download a data set, check it and unpack it; a broken download is resumed
     Fetch {
-        /// cifar10
+        /// cifar10, stl10, cub200-2011, cars196 or products
         name: String,
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
         #[arg(long, value_name = "FOLDER")]
@@ -149,7 +149,7 @@ pub(crate) enum DataCommand {
     },
     /// Read a data set whole and compare its checksums
     Verify {
-        /// cifar10
+        /// cifar10, stl10, cub200-2011, cub200-2010, cars196, cars196-half or products
         name: String,
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
         #[arg(long, value_name = "FOLDER")]

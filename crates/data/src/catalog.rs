@@ -9,10 +9,21 @@ use crate::config::{DataConfig, SyntheticConfig};
 use crate::dataset::{DataState, Dataset};
 use crate::error::DataError;
 use crate::location::Location;
-use crate::{folder, synthetic};
+use crate::retrieval::{self, SETS, Set};
+use crate::{folder, stl10, synthetic};
 
 /// The names that [`open`] knows.
-pub const NAMES: [&str; 3] = ["cifar10", "folder", "synthetic"];
+pub const NAMES: [&str; 9] = [
+    "cifar10",
+    "stl10",
+    "cub200-2011",
+    "cub200-2010",
+    "cars196",
+    "cars196-half",
+    "products",
+    "folder",
+    "synthetic",
+];
 
 /// Opens the configured data set, subsets taken.
 ///
@@ -22,8 +33,34 @@ pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     match config.name.as_str() {
         "cifar10" => cifar10::open(config),
         "folder" => folder::open(config),
+        "stl10" => stl10::open(config),
         "synthetic" => synthetic::open(config),
-        other => Err(DataError::UnknownName { found: other.to_owned() }),
+        other => match Set::named(other) {
+            Some(set) => retrieval::open(set, config),
+            None => Err(DataError::UnknownName { found: other.to_owned() }),
+        },
+    }
+}
+
+/// The form of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Form {
+    /// Of CIFAR-10.
+    Cifar10(cifar10::Form),
+    /// Of STL-10.
+    Stl10(stl10::Form),
+    /// Of a set whose test classes are not seen in training.
+    Retrieval(retrieval::Form),
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cifar10(form) => form.fmt(f),
+            Self::Stl10(form) => form.fmt(f),
+            Self::Retrieval(form) => form.fmt(f),
+        }
     }
 }
 
@@ -44,13 +81,15 @@ pub struct VerifyReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// Its form.
-    pub form: cifar10::Form,
+    pub form: Form,
     /// The folder or archive.
     pub path: PathBuf,
     /// Training images of each class.
     pub train: Vec<usize>,
     /// Test images of each class.
     pub test: Vec<usize>,
+    /// Images without labels.
+    pub unlabeled: usize,
     /// What the classes are called.
     pub classes: Vec<String>,
     /// How its checksums compare.
@@ -70,45 +109,79 @@ impl VerifyReport {
 /// # Errors
 /// If the name is unknown or has no files to verify, or there is no folder to look in.
 pub fn verify(name: &str, root: Option<&Path>) -> Result<VerifyReport, DataError> {
-    if name != "cifar10" {
-        let own = NAMES.contains(&name);
-        let expected = "cifar10, the data set with published checksums".to_owned();
-        return Err(if own {
-            DataError::Value { key: "name", found: format!("\"{name}\""), expected }
-        } else {
-            DataError::UnknownName { found: name.to_owned() }
-        });
-    }
-    let location = Location::find(root)?;
-    let report = |content, problem| VerifyReport {
-        name: name.to_owned(),
-        location: location.clone(),
-        content,
-        problem,
-    };
-    let Some(found) = cifar10::find(&location.path) else {
-        return Ok(report(None, Some(cifar10::missing(location.clone()).to_string())));
-    };
-    let batches = match cifar10::read(&found, &cifar10::OFFICIAL) {
-        Ok(batches) => batches,
-        Err(error) => return Ok(report(None, Some(error.to_string()))),
-    };
-    let count = |batches: &[cifar10::Batch]| {
-        let mut counts = vec![0; cifar10::CLASSES.len()];
-        for label in cifar10::labels(batches) {
-            counts[label as usize] += 1;
+    let check: &dyn Fn(&Location) -> Result<Content, DataError> = match (name, Set::named(name)) {
+        ("cifar10", _) => &verify_cifar10,
+        ("stl10", _) => &verify_stl10,
+        (_, Some(set)) => &move |location| verify_retrieval(set, location),
+        ("folder" | "synthetic", _) => {
+            let files: Vec<&str> =
+                NAMES.into_iter().filter(|name| !["folder", "synthetic"].contains(name)).collect();
+            let expected = format!("a published data set: one of {}", files.join(", "));
+            return Err(DataError::Value { key: "name", found: format!("\"{name}\""), expected });
         }
-        counts
+        (other, None) => return Err(DataError::UnknownName { found: other.to_owned() }),
     };
-    let content = Content {
-        form: found.form,
+    let location = Location::find(root)?;
+    let (content, problem) = match check(&location) {
+        Ok(content) => (Some(content), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Ok(VerifyReport { name: name.to_owned(), location, content, problem })
+}
+
+fn verify_cifar10(location: &Location) -> Result<Content, DataError> {
+    let found = cifar10::find(&location.path).ok_or_else(|| cifar10::missing(location.clone()))?;
+    let batches = cifar10::read(&found, &cifar10::OFFICIAL)?;
+    let classes = cifar10::CLASSES;
+    Ok(Content {
+        form: Form::Cifar10(found.form),
         path: found.path,
-        train: count(&batches[..5]),
-        test: count(&batches[5..]),
-        classes: cifar10::CLASSES.map(str::to_owned).to_vec(),
+        train: counts(classes.len(), cifar10::labels(&batches[..5])),
+        test: counts(classes.len(), cifar10::labels(&batches[5..])),
+        unlabeled: 0,
+        classes: classes.map(str::to_owned).to_vec(),
         state: cifar10::state(&batches, &cifar10::OFFICIAL),
-    };
-    Ok(report(Some(content), None))
+    })
+}
+
+fn verify_stl10(location: &Location) -> Result<Content, DataError> {
+    let folder = stl10::find(&location.path).ok_or_else(|| stl10::missing(location.clone()))?;
+    let contents = stl10::read(&folder, true, true, &stl10::OFFICIAL)?;
+    let classes = stl10::CLASSES;
+    Ok(Content {
+        form: Form::Stl10(stl10::Form::BinaryFiles),
+        state: contents.state(&folder, &stl10::OFFICIAL)?,
+        path: folder,
+        train: counts(classes.len(), contents.train),
+        test: counts(classes.len(), contents.test),
+        unlabeled: contents.unlabeled,
+        classes: classes.map(str::to_owned).to_vec(),
+    })
+}
+
+fn verify_retrieval(set: Set, location: &Location) -> Result<Content, DataError> {
+    let found = set.find(&location.path).ok_or_else(|| set.missing(location.clone()))?;
+    let (listing, state) = retrieval::inspect(set, &found)?;
+    let count =
+        |items: &[retrieval::Item]| counts(listing.classes.len(), items.iter().map(|item| item.class));
+    Ok(Content {
+        form: Form::Retrieval(found.form),
+        path: found.folder,
+        train: count(&listing.train),
+        test: count(&listing.test),
+        unlabeled: 0,
+        classes: listing.classes,
+        state,
+    })
+}
+
+/// How many images each class has.
+fn counts(classes: usize, labels: impl IntoIterator<Item = u32>) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    for label in labels {
+        counts[label as usize] += 1;
+    }
+    counts
 }
 
 /// A data set as [`list`] sees it: by its names, nothing read.
@@ -119,7 +192,7 @@ pub struct Listed {
     /// Whether [`open`] would find it.
     pub present: bool,
     /// Its form, where it has several.
-    pub form: Option<cifar10::Form>,
+    pub form: Option<Form>,
     /// The folder or archive.
     pub path: Option<PathBuf>,
     /// What it is or how to get it.
@@ -132,40 +205,51 @@ pub struct Listed {
 /// If there is no folder to look in.
 pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
     let location = Location::find(root)?;
-    let found = cifar10::find(&location.path);
     let SyntheticConfig { train, test, image_size } = SyntheticConfig::default();
-    let entry = |name: &str, note: String| Listed {
+    let published = |name: &str, found: Option<(Form, PathBuf)>, what: &str, how: &str| Listed {
         name: name.to_owned(),
-        present: true,
+        present: found.is_some(),
+        note: match &found {
+            Some(_) => format!("{what}; `invaspread data verify {name}` checks it"),
+            None => format!("not in {location}; {how}"),
+        },
+        form: found.as_ref().map(|(form, _)| *form),
+        path: found.map(|(_, path)| path),
+    };
+    let drawn = |name: &str, present, note: String| Listed {
+        name: name.to_owned(),
+        present,
         form: None,
         path: None,
         note,
     };
-    Ok(vec![
-        Listed {
-            present: found.is_some(),
-            form: found.as_ref().map(|found| found.form),
-            path: found.as_ref().map(|found| found.path.clone()),
-            ..entry(
-                "cifar10",
-                match found {
-                    Some(_) => {
-                        "60,000 images of 10 classes, 32 x 32; `invaspread data verify cifar10` checks it"
-                            .to_owned()
-                    }
-                    None => format!("not in {location}; `invaspread data fetch cifar10` gets it (170 MB)"),
-                },
-            )
-        },
-        Listed {
-            present: false,
-            ..entry("folder", "your own images, a folder for each class: set data.folder.path".to_owned())
-        },
-        entry(
-            "synthetic",
-            format!("drawn on the fly: {train} and {test} images of 10 classes, {image_size} x {image_size}"),
+    let mut all = vec![
+        published(
+            "cifar10",
+            cifar10::find(&location.path).map(|found| (Form::Cifar10(found.form), found.path)),
+            "60,000 images of 10 classes, 32 x 32",
+            "`invaspread data fetch cifar10` gets it (170 MB)",
         ),
-    ])
+        published(
+            "stl10",
+            stl10::find(&location.path).map(|path| (Form::Stl10(stl10::Form::BinaryFiles), path)),
+            "13,000 images of 10 classes and 100,000 without, 96 x 96",
+            "`invaspread data fetch stl10` gets it (2.6 GB)",
+        ),
+    ];
+    for set in SETS {
+        let found = set.find(&location.path).map(|found| (Form::Retrieval(found.form), found.folder));
+        all.push(published(set.name(), found, set.description(), set.how_to_get()));
+    }
+    all.push(drawn(
+        "folder",
+        false,
+        "your own images, a folder for each class: set data.folder.path".to_owned(),
+    ));
+    let note =
+        format!("drawn on the fly: {train} and {test} images of 10 classes, {image_size} x {image_size}");
+    all.push(drawn("synthetic", true, note));
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -190,7 +274,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let listed = list(Some(root.path())).unwrap();
         assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), NAMES);
-        assert_eq!(listed.iter().map(|one| one.present).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(
+            listed.iter().map(|one| one.present).collect::<Vec<_>>(),
+            [[false; 8].as_slice(), &[true]].concat()
+        );
         let report = verify("cifar10", Some(root.path())).unwrap();
         let problem = report.problem.clone().unwrap();
         assert!(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use invaspread_augment::Filter;
 use serde::{Deserialize, Serialize};
 
 /// The `data` group. The default is all of `synthetic`.
@@ -12,12 +13,25 @@ pub struct DataConfig {
     pub name: String,
     /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
     pub root: Option<PathBuf>,
-    /// Keep this many training images, stratified by class from `seed`; all of them if not given.
+    /// Keep this many training images, stratified by class from `seed`; all of them if not given. More than there are is an error,
+    /// but for STL-10 and the retrieval sets, which are smaller than some profiles' subsets: there it means all.
     pub subset: Option<usize>,
-    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which.
+    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which. As `subset` where there are fewer.
     pub test_subset: Option<usize>,
     /// Seed of subsets, of a folder's split into train and test, and of generated images.
     pub seed: u64,
+    /// Folder of the packed images that sets of image files are read from; `invaspread-cache` in the set's own folder if not
+    /// given.
+    pub cache: Option<PathBuf>,
+    /// Leave out image files that cannot be decoded, and count them, instead of stopping at the first. For sets of image
+    /// files; a `folder` has its own.
+    pub skip_broken: Option<bool>,
+    /// Use a copy of a published set that has another number of images, as unverified, instead of stopping.
+    pub partial: Option<bool>,
+    /// For `stl10` alone.
+    pub stl10: Option<Stl10Config>,
+    /// For the sets whose test classes are not seen in training.
+    pub retrieval: Option<RetrievalConfig>,
     /// For `folder` alone.
     pub folder: FolderConfig,
     /// For `synthetic` alone.
@@ -32,8 +46,65 @@ impl Default for DataConfig {
             subset: None,
             test_subset: None,
             seed: 0,
+            cache: None,
+            skip_broken: None,
+            partial: None,
+            stl10: None,
+            retrieval: None,
             folder: FolderConfig::default(),
             synthetic: SyntheticConfig::default(),
+        }
+    }
+}
+
+/// What STL-10 is trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stl10Config {
+    /// Train on the 100,000 images without labels too. The labelled ones alone vote in kNN either way.
+    pub unlabeled: bool,
+}
+
+/// How the images of a retrieval set are brought to one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrievalConfig {
+    /// Width and height that every image is resized to, in pixels, its aspect ratio not kept.
+    pub image_size: usize,
+    /// The filter of that resize.
+    pub filter: ResizeFilter,
+}
+
+impl Default for RetrievalConfig {
+    fn default() -> Self {
+        Self { image_size: 256, filter: ResizeFilter::Bilinear }
+    }
+}
+
+/// A filter to resize with, as Pillow has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResizeFilter {
+    /// A triangle.
+    Bilinear,
+    /// A windowed sinc: what the released code's preprocessing uses (`Image.ANTIALIAS`).
+    Lanczos,
+}
+
+impl ResizeFilter {
+    /// As the resize takes it.
+    pub(crate) fn filter(self) -> Filter {
+        match self {
+            Self::Bilinear => Filter::Bilinear,
+            Self::Lanczos => Filter::Lanczos,
+        }
+    }
+
+    /// The word in configs and file names.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bilinear => "bilinear",
+            Self::Lanczos => "lanczos",
         }
     }
 }

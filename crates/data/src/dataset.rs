@@ -1,9 +1,13 @@
-//! A data set in memory: two splits of u8 images of one size, and whether they are what they claim to be.
+//! A data set: splits of u8 images of one size, in memory or in files, and whether they are what they claim to be.
 
 use std::fmt;
+use std::sync::Arc;
 
-use invaspread_augment::{ImageRef, ImageSource, SourceError, SourceImage};
+use invaspread_augment::{Image, ImageRef, ImageSource, SourceError, SourceImage};
 use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::records::RecordFile;
 
 /// Images and labels to train on and to test with.
 #[derive(Debug, Clone)]
@@ -14,22 +18,46 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// Width and height of every image, in pixels.
     pub image_size: usize,
-    /// The training images.
+    /// How the test images are judged.
+    pub evaluation: Evaluation,
+    /// The training images. Where the evaluation is [`Evaluation::Retrieval`], their labels are for reports alone.
     pub train: Split,
+    /// The labelled images that vote in kNN, where they are not the training images; see [`Dataset::gallery`].
+    pub labelled: Option<Split>,
     /// The test images.
     pub test: Split,
     /// Whether the bytes are the published ones.
     pub state: DataState,
-    /// Files left out because they could not be decoded (`folder.skip_broken`).
+    /// Files left out because they could not be decoded (`skip_broken`, `folder.skip_broken`).
     pub skipped: usize,
 }
 
+impl Dataset {
+    /// The labelled images that a test image's neighbours are looked for among: all of `train` unless some of it has no labels
+    /// (STL-10).
+    pub fn gallery(&self) -> &Split {
+        self.labelled.as_ref().unwrap_or(&self.train)
+    }
+}
+
+/// How test images are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evaluation {
+    /// Both splits have the same classes: a test image gets the class that its neighbours in the gallery vote for.
+    Neighbors,
+    /// No class is in both splits: each test image is a query among the other test images.
+    Retrieval,
+}
+
+/// The label of an image that has none; only in `train` where [`Dataset::labelled`] is given.
+pub const UNLABELED: u32 = u32::MAX;
+
 /// Images of one size with a label each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// N x S x S x 3 bytes: rows of interleaved RGB.
-    pub images: Vec<u8>,
-    /// The class of each image, below `classes.len()`.
+    pixels: Pixels,
+    /// The class of each image, below `classes.len()`, or [`UNLABELED`].
     pub labels: Vec<u32>,
     /// Where each image stood in the whole split, ascending: equal to its own number if nothing was left out.
     pub original: Vec<u32>,
@@ -37,8 +65,26 @@ pub struct Split {
     pub image_size: usize,
 }
 
+/// Where the pixels are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pixels {
+    /// N x S x S x 3 bytes: rows of interleaved RGB.
+    Memory(Vec<u8>),
+    /// In files: for each image, which of them and which record.
+    Files(Vec<Arc<RecordFile>>, Vec<Place>),
+}
+
+/// A record in one of several files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The number of the file.
+    pub file: u32,
+    /// The number of the record in it.
+    pub record: u32,
+}
+
 impl Split {
-    /// A split of the given images.
+    /// A split of the given images: N x S x S x 3 bytes, rows of interleaved RGB.
     ///
     /// # Panics
     /// If the lengths do not agree.
@@ -50,7 +96,19 @@ impl Split {
             labels.len()
         );
         assert_eq!(labels.len(), original.len(), "one original number a label");
-        Self { images, labels, original, image_size }
+        Self { pixels: Pixels::Memory(images), labels, original, image_size }
+    }
+
+    /// A split whose images stay in `files` until they are asked for.
+    pub(crate) fn stored(
+        files: Vec<Arc<RecordFile>>,
+        places: Vec<Place>,
+        labels: Vec<u32>,
+        original: Vec<u32>,
+        image_size: usize,
+    ) -> Self {
+        assert_eq!((places.len(), original.len()), (labels.len(), labels.len()), "one of each an image");
+        Self { pixels: Pixels::Files(files, places), labels, original, image_size }
     }
 
     /// How many images.
@@ -63,13 +121,39 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// Image `index`, not copied.
+    /// The bytes of all images, if they are in memory.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.pixels {
+            Pixels::Memory(bytes) => Some(bytes),
+            Pixels::Files(..) => None,
+        }
+    }
+
+    /// A copy of image `index`.
+    ///
+    /// # Errors
+    /// If the file that holds it cannot be read or is damaged.
     ///
     /// # Panics
     /// If there is no such image.
+    pub fn load(&self, index: usize) -> Result<Image, DataError> {
+        match &self.pixels {
+            Pixels::Memory(_) => Ok(self.pixels(index).to_image()),
+            Pixels::Files(files, places) => {
+                let Place { file, record } = places[index];
+                files[file as usize].image(record)
+            }
+        }
+    }
+
+    /// Image `index` of a split in memory, not copied; [`Split::load`] works for every split.
+    ///
+    /// # Panics
+    /// If there is no such image, or the images are in files.
     pub fn pixels(&self, index: usize) -> ImageRef<'_> {
-        let bytes = self.image_size * self.image_size * 3;
-        ImageRef::new(self.image_size, self.image_size, &self.images[index * bytes..][..bytes])
+        let bytes = self.bytes().expect("pixels() is for images in memory");
+        let size = self.image_size;
+        ImageRef::new(size, size, &bytes[index * size * size * 3..][..size * size * 3])
     }
 }
 
@@ -79,7 +163,10 @@ impl ImageSource for Split {
     }
 
     fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
-        Ok(self.pixels(index).into())
+        match &self.pixels {
+            Pixels::Memory(_) => Ok(self.pixels(index).into()),
+            Pixels::Files(..) => Ok(self.load(index)?.into()),
+        }
     }
 }
 
@@ -119,7 +206,7 @@ mod tests {
         let split = Split::new((0..24).collect(), vec![3, 1], vec![0, 1], 2);
         let image = split.image(1).unwrap();
         assert!(matches!(image, SourceImage::Borrowed(_)));
-        assert_eq!(image.as_ref().pixels.as_ptr(), split.images[12..].as_ptr());
+        assert_eq!(image.as_ref().pixels.as_ptr(), split.bytes().unwrap()[12..].as_ptr());
         assert_eq!(image.as_ref().pixel(1, 1), [21, 22, 23]);
     }
 

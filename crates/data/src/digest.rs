@@ -1,9 +1,10 @@
-//! SHA-256 in lowercase hexadecimal, of bytes and of files.
+//! SHA-256 in lowercase hexadecimal, of bytes and of files; MD5 where that is all that was published.
 
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
 
+use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, reading};
@@ -15,8 +16,17 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
 
 /// The checksum and length of the file at `path`; `each` hears how many bytes have been read so far.
 pub(crate) fn of_file(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String, u64), DataError> {
+    hashed::<Sha256>(path, each)
+}
+
+/// The MD5 of the file at `path`: it tells a damaged copy from a whole one, not an honest one from a forged one.
+pub(crate) fn md5_of_file(path: &Path) -> Result<String, DataError> {
+    Ok(hashed::<Md5>(path, &mut |_| ())?.0)
+}
+
+fn hashed<D: Digest>(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String, u64), DataError> {
     let mut file = fs_err::File::open(path).map_err(reading)?;
-    let (mut hash, mut buffer, mut total) = (Sha256::new(), vec![0; 1 << 20], 0);
+    let (mut hash, mut buffer, mut total) = (D::new(), vec![0; 1 << 20], 0);
     loop {
         let read = file.read(&mut buffer).map_err(reading)?;
         if read == 0 {
@@ -28,7 +38,7 @@ pub(crate) fn of_file(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String,
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -50,5 +60,8 @@ mod tests {
         fs_err::write(&path, vec![b'a'; 1_000_000]).unwrap();
         let million = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
         assert_eq!(of_file(&path, &mut |_| ()).unwrap(), (million.to_owned(), 1_000_000));
+        // RFC 1321, appendix A.5.
+        fs_err::write(&path, b"message digest").unwrap();
+        assert_eq!(md5_of_file(&path).unwrap(), "f96b697d7cb7938d525a2f31aaf161d0");
     }
 }

@@ -123,12 +123,26 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A data set that cannot be downloaded.
-    #[error("data fetch: found \"{name}\", expected cifar10; {advice}")]
+    #[error("data fetch: found \"{name}\", which cannot be downloaded, expected one of {}; {advice}", crate::FETCHABLE.join(", "))]
     NotFetchable {
         /// The data set.
         name: String,
         /// How to use it.
         advice: &'static str,
+    },
+    /// A data set whose publisher's server is gone.
+    #[error(
+        "data fetch: the server that published {name} is gone; name another with --mirror URL, or put {files} into {}, which are \
+         checked and unpacked then",
+        folder.display()
+    )]
+    NoServer {
+        /// The data set.
+        name: &'static str,
+        /// The files that it was published as.
+        files: String,
+        /// Where they are looked for.
+        folder: PathBuf,
     },
     /// Built without the `hub` feature.
     #[error(

@@ -11,6 +11,12 @@ use crate::digest;
 use crate::download::{Patience, Phase, Progress, Remote, download};
 use crate::error::{DataError, REFETCH, writing};
 use crate::location::Location;
+use crate::retrieval::{self, Set};
+use crate::stl10;
+use crate::unpack::{self, Wanted};
+
+/// The names that [`fetch`] can get.
+pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", "products"];
 
 /// Where to fetch from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,24 +74,40 @@ pub fn fetch(
     source: &Source,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Fetched, DataError> {
-    match name {
-        "cifar10" => {}
-        "synthetic" => {
-            return Err(DataError::NotFetchable {
-                name: name.to_owned(),
-                advice: "synthetic is drawn on the fly and needs no files",
-            });
+    let not_fetchable = |advice| Err(DataError::NotFetchable { name: name.to_owned(), advice });
+    match (name, Set::named(name)) {
+        ("cifar10", _) => fetch_cifar10(&Location::find(root)?.path, source, progress),
+        ("stl10", _) => {
+            let root = Location::find(root)?.path;
+            if let Some(path) = stl10::verified(&root)? {
+                return Ok(Fetched { path, downloaded: false, set_aside: None });
+            }
+            fetch_package(&stl10::package(), source, &root, Patience::default(), progress, &mut |_| Ok(()))
         }
-        "folder" => {
-            return Err(DataError::NotFetchable {
-                name: name.to_owned(),
-                advice: "set data.folder.path to your own images",
-            });
+        ("synthetic", _) => not_fetchable("synthetic is drawn on the fly and needs no files"),
+        ("folder", _) => not_fetchable("set data.folder.path to your own images"),
+        (_, Some(set)) => {
+            let Some(package) = set.package() else { return not_fetchable(set.how_to_get()) };
+            let root = Location::find(root)?.path;
+            if let Some(path) = retrieval::verified(set, &root) {
+                return Ok(Fetched { path, downloaded: false, set_aside: None });
+            }
+            let archives =
+                package.pieces.iter().map(|piece| format!("{} (SHA-256 {})", piece.file, piece.sha256));
+            let archives = archives.collect::<Vec<_>>().join(", ");
+            let mut mark = |folder: &Path| retrieval::write_marker(set, folder, &archives);
+            fetch_package(&package, source, &root, Patience::default(), progress, &mut mark)
         }
-        other => return Err(DataError::UnknownName { found: other.to_owned() }),
+        (other, None) => Err(DataError::UnknownName { found: other.to_owned() }),
     }
-    let location = Location::find(root)?;
-    if let Some(found) = cifar10::find(&location.path)
+}
+
+fn fetch_cifar10(
+    root: &Path,
+    source: &Source,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fetched, DataError> {
+    if let Some(found) = cifar10::find(root)
         && found.form == cifar10::Form::BinaryFolder
         && let Ok(batches) = cifar10::read(&found, &cifar10::OFFICIAL)
         && cifar10::state(&batches, &cifar10::OFFICIAL) == DataState::Verified
@@ -95,9 +117,149 @@ pub fn fetch(
     let spec = match source {
         Source::Official => cifar10::ARCHIVE.clone(),
         Source::Mirror(base_url) => ArchiveSpec { base_url: base_url.clone(), ..cifar10::ARCHIVE.clone() },
-        Source::Hub => return from_hub(&location.path, progress),
+        Source::Hub => return from_hub(root, progress),
     };
-    fetch_archive(&spec, &location.path, Patience::default(), progress)
+    fetch_archive(&spec, root, Patience::default(), progress)
+}
+
+/// A data set of many files: what is downloaded, and the folder it is unpacked to.
+#[derive(Debug, Clone)]
+pub(crate) struct Package {
+    /// The data set.
+    pub name: &'static str,
+    /// The folder it has afterwards.
+    pub folder: &'static str,
+    /// The downloads.
+    pub pieces: Vec<Piece>,
+    /// What to do with a damaged one.
+    pub advice: &'static str,
+}
+
+/// One download.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// Its address without the file name; `None` if its publisher's server is gone.
+    pub base_url: Option<String>,
+    /// Its file name.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its checksum.
+    pub sha256: String,
+    /// What it is.
+    pub packing: Packing,
+    /// Where its content goes, below the package's folder.
+    pub into: &'static str,
+}
+
+/// How files come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Packing {
+    /// Those below `top` that `keep` takes, in a `.tar.gz`.
+    TarGz { top: &'static str, keep: fn(&str) -> bool },
+    /// The same in a `.zip`.
+    Zip { top: &'static str, keep: fn(&str) -> bool },
+    /// As they are.
+    Plain,
+}
+
+/// Fetches and unpacks `package`; `last` is called with the unpacked folder before that gets its name.
+///
+/// A piece that lies in `root` already is used if it is the published one, and left there.
+pub(crate) fn fetch_package(
+    package: &Package,
+    source: &Source,
+    root: &Path,
+    patience: Patience,
+    progress: &mut dyn FnMut(Progress),
+    last: &mut dyn FnMut(&Path) -> Result<(), DataError>,
+) -> Result<Fetched, DataError> {
+    if *source == Source::Hub {
+        let found = "it is not fetched from there, cifar10 alone is".to_owned();
+        return Err(DataError::Hub { dataset: package.name, found });
+    }
+    fs_err::create_dir_all(root).map_err(writing)?;
+    let mut own = Vec::new();
+    for piece in &package.pieces {
+        own.push(is_own(&root.join(&piece.file), &piece.sha256, piece.bytes, progress)?);
+    }
+    // Better to learn that one has no address before gigabytes of another have come.
+    let url = |piece: &Piece| match (source, &piece.base_url) {
+        (Source::Mirror(base_url), _) | (_, Some(base_url)) => {
+            Ok(format!("{}/{}", base_url.trim_end_matches('/'), piece.file))
+        }
+        (_, None) => {
+            let files: Vec<&str> = package.pieces.iter().map(|piece| piece.file.as_str()).collect();
+            Err(DataError::NoServer { name: package.name, files: files.join(", "), folder: root.to_owned() })
+        }
+    };
+    for (piece, _) in package.pieces.iter().zip(&own).filter(|(_, own)| !**own) {
+        url(piece)?;
+    }
+    let mut paths = Vec::new();
+    for (piece, own) in package.pieces.iter().zip(&own) {
+        let path = root.join(&piece.file);
+        paths.push(if *own {
+            path
+        } else {
+            let remote = Remote { url: url(piece)?, bytes: piece.bytes, sha256: piece.sha256.clone() };
+            download(&remote, &path, patience, progress)?
+        });
+    }
+    let set_aside = install(root, package.folder, |folder| {
+        for (piece, path) in package.pieces.iter().zip(&paths) {
+            unpack_piece(package, piece, path, folder, progress)?;
+        }
+        last(folder)
+    })?;
+    for (path, own) in paths.iter().zip(&own) {
+        if !own {
+            fs_err::remove_file(path).map_err(writing)?;
+        }
+    }
+    let downloaded = own.contains(&false);
+    Ok(Fetched { path: root.join(package.folder), downloaded, set_aside })
+}
+
+fn unpack_piece(
+    package: &Package,
+    piece: &Piece,
+    path: &Path,
+    folder: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), DataError> {
+    let into = folder.join(piece.into);
+    fs_err::create_dir_all(&into).map_err(writing)?;
+    // How much it unpacks to is not published: photographs hardly shrink, so the archive's own length is about right.
+    let mut each = |bytes: u64| {
+        let total = piece.bytes.max(bytes);
+        progress(Progress { phase: Phase::Unpack, file: piece.file.clone(), bytes, total });
+    };
+    let wanted = |top, keep| Wanted { top, keep, into: &into, advice: package.advice };
+    match piece.packing {
+        Packing::TarGz { top, keep } => unpack::tar_gz(path, &wanted(top, keep), &mut each),
+        Packing::Zip { top, keep } => unpack::zip(path, &wanted(top, keep), &mut each),
+        Packing::Plain => fs_err::copy(path, into.join(&piece.file)).map(drop).map_err(writing),
+    }
+}
+
+/// Whether the archive at `path` is there and the published one.
+fn is_own(
+    path: &Path,
+    sha256: &str,
+    total: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<bool, DataError> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut check = |bytes| progress(Progress { phase: Phase::Check, file: file.clone(), bytes, total });
+    let good = digest::of_file(path, &mut check)?.0 == sha256;
+    if !good {
+        tracing::warn!(path = %path.display(), "this archive is not the published one; downloading another");
+    }
+    Ok(good)
 }
 
 #[cfg(feature = "hub")]
@@ -130,17 +292,7 @@ pub(crate) fn fetch_archive(
 ) -> Result<Fetched, DataError> {
     fs_err::create_dir_all(root).map_err(writing)?;
     let archive = root.join(&spec.file);
-    let own = archive.is_file()
-        && {
-            let mut check = |bytes| {
-                progress(Progress { phase: Phase::Check, file: spec.file.clone(), bytes, total: spec.bytes });
-            };
-            let good = digest::of_file(&archive, &mut check)?.0 == spec.sha256;
-            if !good {
-                tracing::warn!(path = %archive.display(), "this archive is not the published one; downloading another");
-            }
-            good
-        };
+    let own = is_own(&archive, &spec.sha256, spec.bytes, progress)?;
     let source = if own {
         archive
     } else {
@@ -231,7 +383,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sample::{Answer, Member, Server, tar_gz};
+    use crate::sample::{Answer, Member, Server, tar_gz, zip};
 
     const QUICK: Patience =
         Patience { tries: 2, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
@@ -340,6 +492,182 @@ mod tests {
             .to_string();
         assert!(message.contains("file/in") && message.contains("INVASPREAD_DATA"), "{message}");
         server.stop();
+    }
+
+    /// A set of two archives and a plain file, as Cars196 comes.
+    fn package(pieces: [(&'static str, &[u8], Packing); 3], url: Option<&str>) -> Package {
+        let piece = |(file, bytes, packing): (&str, &[u8], Packing)| Piece {
+            base_url: url.map(str::to_owned),
+            file: file.to_owned(),
+            bytes: bytes.len() as u64,
+            sha256: digest::of_bytes(bytes),
+            packing,
+            into: if file == "list.txt" { "lists" } else { "" },
+        };
+        Package {
+            name: "cars196",
+            folder: "cars",
+            pieces: pieces.map(piece).to_vec(),
+            advice: "get it again",
+        }
+    }
+
+    fn keep(name: &str) -> bool {
+        name.starts_with("images/")
+    }
+
+    const TAR: Packing = Packing::TarGz { top: "set", keep };
+    const ZIP: Packing = Packing::Zip { top: "set", keep };
+
+    fn tarred() -> Vec<u8> {
+        tar_gz(&[
+            Member::Folder("set"),
+            Member::File("./set/images/a/1.jpg", b"one"),
+            Member::File("set/notes.txt", b"passed over"),
+            Member::File("other/images/2.jpg", b"passed over"),
+            Member::Link("set/link", "/etc/passwd"),
+        ])
+    }
+
+    fn zipped() -> Vec<u8> {
+        zip(&[("set/images/b/2.JPG", b"two"), ("set/notes.txt", b"passed over"), ("top.txt", b"passed over")])
+    }
+
+    #[test]
+    fn a_set_of_several_pieces_appears_as_a_whole() {
+        let (tar, zip) = (tarred(), zipped());
+        let root = tempfile::tempdir().unwrap();
+        // Two pieces are there, put by hand; the third is downloaded.
+        fs_err::write(root.path().join("images.zip"), &zip).unwrap();
+        fs_err::write(root.path().join("list.txt"), b"list").unwrap();
+        let server = Server::start(tar.clone(), vec![Answer::BreakAfter(20), Answer::Whole]);
+        let pieces =
+            [("images.tgz", &tar[..], TAR), ("images.zip", &zip, ZIP), ("list.txt", b"list", Packing::Plain)];
+        let package = package(pieces, None);
+        let mirror = Source::Mirror(server.url());
+        let mut marked = None;
+        let fetched = fetch_package(&package, &mirror, root.path(), QUICK, &mut |_| (), &mut |folder| {
+            marked = Some(names(&folder.join("images")));
+            assert_ne!(folder, root.path().join("cars"));
+            Ok(())
+        });
+        let place = root.path().join("cars");
+        assert_eq!(fetched.unwrap(), Fetched { path: place.clone(), downloaded: true, set_aside: None });
+        assert_eq!(marked.unwrap(), ["a", "b"]);
+        assert_eq!(names(&place), ["images", "lists"]);
+        assert_eq!(fs_err::read(place.join("images/a/1.jpg")).unwrap(), b"one");
+        assert_eq!(fs_err::read(place.join("images/b/2.JPG")).unwrap(), b"two");
+        assert_eq!(fs_err::read(place.join("lists/list.txt")).unwrap(), b"list");
+        // What was put there by hand stays, what was downloaded goes.
+        assert_eq!(names(root.path()), ["cars", "images.zip", "list.txt"]);
+        assert!(server.stop()[0].contains("/images.tgz"));
+    }
+
+    #[test]
+    fn without_a_server_the_files_are_named_before_anything_is_done() {
+        let (tar, zip) = (tarred(), zipped());
+        let root = tempfile::tempdir().unwrap();
+        fs_err::write(root.path().join("images.zip"), &zip).unwrap();
+        fs_err::write(root.path().join("list.txt"), b"of another kind").unwrap();
+        let pieces =
+            [("images.tgz", &tar[..], TAR), ("images.zip", &zip, ZIP), ("list.txt", b"list", Packing::Plain)];
+        let package = package(pieces, None);
+        let fetch = |source| {
+            fetch_package(&package, &source, root.path(), QUICK, &mut |_| (), &mut |_| Ok(()))
+                .unwrap_err()
+                .to_string()
+        };
+        let message = fetch(Source::Official);
+        assert!(
+            message.contains("images.tgz, images.zip, list.txt") && message.contains("--mirror URL"),
+            "{message}"
+        );
+        assert!(fetch(Source::Hub).contains("cifar10 alone"));
+        assert_eq!(names(root.path()), ["images.zip", "list.txt"]);
+    }
+
+    #[test]
+    fn a_set_with_a_bad_piece_never_appears() {
+        let outside = tar_gz(&[Member::File("set/../../images/a.jpg", b"x")]);
+        let linked = tar_gz(&[Member::Link("set/images/a.jpg", "/etc/passwd")]);
+        let twice = tar_gz(&[Member::File("set/images/a.jpg", b"x"), Member::File("set/images/a.jpg", b"y")]);
+        let noise: Vec<u8> = (0..4000_u32).map(|i| (i * i * 31 % 251) as u8).collect();
+        let whole = tar_gz(&[Member::File("set/images/a.jpg", &noise)]);
+        let bomb = tar_gz(&[Member::File("set/images/a.jpg", &vec![0; 4 << 20])]);
+        let zip_outside = zip(&[("set/../../images/a.jpg", b"x")]);
+        let mut zip_damaged = zipped();
+        let at = zip_damaged.windows(3).position(|bytes| bytes == b"two").unwrap();
+        zip_damaged[at] ^= 1;
+        let cases: [(&[u8], Packing, &str); 10] = [
+            (&outside, TAR, "leads outside"),
+            (&linked, TAR, "not a plain file"),
+            (&twice, TAR, "images/a.jpg twice"),
+            (&whole[..whole.len() / 2], TAR, "fails to unpack"),
+            (&bomb, TAR, "members of more than"),
+            (b"<html>", TAR, "whole .tar.gz"),
+            (&zip_outside, ZIP, "leads outside"),
+            (&zip_damaged, ZIP, "fails to unpack"),
+            (&zipped()[..60], ZIP, "whole .zip"),
+            (b"<html>", ZIP, "whole .zip"),
+        ];
+        for (bytes, packing, why) in cases {
+            let root = tempfile::tempdir().unwrap();
+            fs_err::write(root.path().join("set.archive"), bytes).unwrap();
+            let good = tarred();
+            for name in ["images.tgz", "list.txt"] {
+                fs_err::write(root.path().join(name), &good).unwrap();
+            }
+            let pieces = [
+                ("images.tgz", &good[..], TAR),
+                ("set.archive", bytes, packing),
+                ("list.txt", &good, Packing::Plain),
+            ];
+            let fetched = fetch_package(
+                &package(pieces, None),
+                &Source::Official,
+                root.path(),
+                QUICK,
+                &mut |_| (),
+                &mut |_| Ok(()),
+            );
+            let message = fetched.unwrap_err().to_string();
+            assert!(message.contains("set.archive") && message.contains(why), "{message}");
+            assert!(message.ends_with("get it again"), "{message}");
+            assert_eq!(names(root.path()), ["images.tgz", "list.txt", "set.archive"]);
+        }
+    }
+
+    #[test]
+    fn a_fetched_set_is_known_to_be_the_published_one() {
+        let root = tempfile::tempdir().unwrap();
+        let made = crate::sample::pictures::products(root.path(), &[5, 11_319]);
+        let mut files = Vec::new();
+        for name in ["Ebay_train.txt", "Ebay_test.txt"] {
+            files.push((format!("Stanford_Online_Products/{name}"), fs_err::read(made.join(name)).unwrap()));
+        }
+        for name in names(&made.join("sofa_final")) {
+            let bytes = fs_err::read(made.join("sofa_final").join(&name)).unwrap();
+            files.push((format!("Stanford_Online_Products/sofa_final/{name}"), bytes));
+        }
+        let members: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+        let archive = zip(&members);
+        let set = Set::Products;
+        let mut package = set.package().unwrap();
+        package.pieces[0].bytes = archive.len() as u64;
+        package.pieces[0].sha256 = digest::of_bytes(&archive);
+        let server = Server::start(archive, vec![Answer::Whole]);
+        let target = tempfile::tempdir().unwrap();
+        let mirror = Source::Mirror(server.url());
+        let mut mark = |folder: &Path| retrieval::write_marker(set, folder, "the archive");
+        let fetched = fetch_package(&package, &mirror, target.path(), QUICK, &mut |_| (), &mut mark).unwrap();
+        assert!(fetched.downloaded && server.stop()[0].contains("/stanford_online_products.zip"));
+        // Its numbers of images are not the published ones, which alone keeps it from being called verified.
+        let report = crate::verify("products", Some(target.path())).unwrap();
+        let DataState::Unverified { reason } = report.content.unwrap().state else { panic!("verified") };
+        assert!(reason.starts_with("it has 3 training and 3 test images"), "{reason}");
+        let note = fs_err::read_to_string(fetched.path.join("invaspread-fetched.txt")).unwrap();
+        assert!(note.contains("`invaspread data fetch products` from the archive"), "{note}");
     }
 
     #[test]

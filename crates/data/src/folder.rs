@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use invaspread_augment::{Filter, Image, resize};
+use invaspread_augment::{Filter, resize};
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::dataset::{DataState, Dataset, Split};
+use crate::dataset::{DataState, Dataset, Evaluation, Split};
+use crate::decode;
 use crate::error::{DataError, reading};
 use crate::subset;
 
@@ -40,8 +41,8 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let Arranged { classes, train, test } = arrange(path, fraction, config.seed)?;
     let train = Numbered::all(train).keep(config.subset, classes.len(), config.seed, "subset")?;
     let test = Numbered::all(test).keep(config.test_subset, classes.len(), config.seed, "test_subset")?;
-    let (train, skipped_train) = decode(&train, size, folder.skip_broken)?;
-    let (test, skipped_test) = decode(&test, size, folder.skip_broken)?;
+    let (train, skipped_train) = read_all(&train, size, folder.skip_broken)?;
+    let (test, skipped_test) = read_all(&test, size, folder.skip_broken)?;
     for (split, name) in [(&train, "train"), (&test, "test")] {
         if split.is_empty() {
             return Err(unusable(path, format!("no readable {name} image"), "at least one"));
@@ -51,7 +52,9 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         name: "folder".to_owned(),
         classes,
         image_size: size,
+        evaluation: Evaluation::Neighbors,
         train,
+        labelled: None,
         test,
         state: DataState::Unverified { reason: "a folder of images has no published checksum".to_owned() },
         skipped: skipped_train + skipped_test,
@@ -169,8 +172,8 @@ fn unusable(path: &Path, found: String, expected: &str) -> DataError {
 }
 
 /// The images of `files`, and how many were left out.
-fn decode(files: &Numbered, size: usize, skip_broken: bool) -> Result<(Split, usize), DataError> {
-    let read = |item: &Item| match load(&item.path) {
+fn read_all(files: &Numbered, size: usize, skip_broken: bool) -> Result<(Split, usize), DataError> {
+    let read = |item: &Item| match decode::load(&item.path, BROKEN) {
         Ok(image) => Ok(Some(resize(image.as_ref(), size, size, Filter::Bilinear).pixels)),
         Err(error) if skip_broken => {
             tracing::warn!(%error, "left out an image");
@@ -191,19 +194,8 @@ fn decode(files: &Numbered, size: usize, skip_broken: bool) -> Result<(Split, us
     Ok((Split::new(pixels, labels, numbers, size), skipped))
 }
 
-/// Decodes the file by what it holds, whatever its extension says; transparency is dropped as Pillow's `convert("RGB")` does.
-fn load(path: &Path) -> Result<Image, DataError> {
-    let broken = |error: &dyn std::fmt::Display| DataError::Damaged {
-        path: path.to_owned(),
-        found: format!("an image that fails to decode ({error})"),
-        expected: "a whole PNG or JPEG".to_owned(),
-        advice: "repair or remove it, or set data.folder.skip_broken=true to leave such files out",
-    };
-    let bytes = fs_err::read(path).map_err(reading)?;
-    let image = image::load_from_memory(&bytes).map_err(|error| broken(&error))?.into_rgb8();
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    Ok(Image::new(width, height, image.into_raw()))
-}
+/// What to do with a file that cannot be decoded.
+const BROKEN: &str = "repair or remove it, or set data.folder.skip_broken=true to leave such files out";
 
 #[cfg(test)]
 mod tests {

@@ -38,7 +38,7 @@ pub fn stratified(
 
 /// The first `keep` of `found` test images, as the reference runs take them; all if `keep` is not given.
 ///
-/// CIFAR-10 and `synthetic` come in mixed order, so the first images hold every class. A folder lists class after class;
+/// CIFAR-10 and `synthetic` come in mixed order, so the first images hold every class. Others list class after class, or may;
 /// there the test subset is [`stratified`] too.
 ///
 /// # Errors
@@ -71,6 +71,12 @@ fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
         members[label as usize].push(index as u32);
     }
     members
+}
+
+/// `keep` of `found` images, or all of them where there are fewer: a profile's subset is meant for large sets, and not every set has
+/// that many.
+pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
+    keep.map(|keep| keep.min(found))
 }
 
 fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> {

@@ -5,7 +5,10 @@ use crate::arguments::DataCommand;
 use crate::failure::Failure;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use invaspread_data::{DataError, Phase, Progress, Source};
+use invaspread_data::{DataError, DataState, Phase, Progress, Source};
+
+/// Sets with more classes are summed up.
+const MOST_CLASSES_SHOWN: usize = 20;
 
 pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
     match command {
@@ -38,10 +41,23 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
                 println!("{name}: {} in {}", content.form, content.path.display());
                 let count = |counts: &[usize]| counts.iter().sum::<usize>();
                 println!("  {} training and {} test images", count(&content.train), count(&content.test));
-                for ((class, train), test) in content.classes.iter().zip(&content.train).zip(&content.test) {
-                    println!("  {class:<12} {train:>6} {test:>6}");
+                if content.unlabeled > 0 {
+                    println!("  {} images without labels", content.unlabeled);
                 }
-                println!("  checksums: {}", content.state);
+                let classes = |counts: &[usize]| counts.iter().filter(|count| **count > 0).count();
+                if content.classes.len() > MOST_CLASSES_SHOWN {
+                    let (train, test) = (classes(&content.train), classes(&content.test));
+                    println!("  {train} classes in training, {test} in test");
+                } else {
+                    let counts = content.train.iter().zip(&content.test);
+                    for (class, (train, test)) in content.classes.iter().zip(counts) {
+                        println!("  {class:<12} {train:>6} {test:>6}");
+                    }
+                }
+                match &content.state {
+                    DataState::Unverified { reason } => println!("  checksums: unverified: {reason}"),
+                    state => println!("  checksums: {state}"),
+                }
             }
             if let Some(problem) = report.problem {
                 return Err(Failure::Failed(anyhow::Error::msg(problem)));
@@ -55,7 +71,7 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
             for entry in listed {
                 let mark = if entry.present { "there  " } else { "missing" };
                 let path = entry.path.map_or_else(String::new, |path| format!("  {}", path.display()));
-                println!("{:<10} {mark}  {}{path}", entry.name, entry.note);
+                println!("{:<12} {mark}  {}{path}", entry.name, entry.note);
             }
         }
     }

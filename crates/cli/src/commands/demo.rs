@@ -55,12 +55,13 @@ fn draw_neighbours(run: &Planned, root: &Path, path: &Path) -> anyhow::Result<()
             let neighbors = (0..found.k)
                 .map(|i| {
                     let at = row * found.k + i;
-                    (picture(&dataset, &dataset.train, found.indices[at] as usize), found.similarities[at])
+                    let neighbor = picture(&dataset, &dataset.train, found.indices[at] as usize)?;
+                    Ok((neighbor, found.similarities[at]))
                 })
-                .collect();
-            Query { picture: picture(&dataset, &dataset.test, index), neighbors }
+                .collect::<anyhow::Result<_>>()?;
+            Ok(Query { picture: picture(&dataset, &dataset.test, index)?, neighbors })
         })
-        .collect();
+        .collect::<anyhow::Result<_>>()?;
     let title = format!(
         "InvaSpread, epoch {}, {} images: a query of each class and its nearest training images",
         run.recipe.epochs, dataset.name
@@ -69,14 +70,9 @@ fn draw_neighbours(run: &Planned, root: &Path, path: &Path) -> anyhow::Result<()
     write_atomically(path, &png).with_context(|| format!("failed to write {}", path.display()))
 }
 
-fn picture(dataset: &Dataset, split: &Split, index: usize) -> Picture {
+fn picture(dataset: &Dataset, split: &Split, index: usize) -> anyhow::Result<Picture> {
     let size = dataset.image_size;
-    Picture {
-        width: size,
-        height: size,
-        pixels: split.pixels(index).pixels.to_vec(),
-        label: split.labels[index],
-    }
+    Ok(Picture { width: size, height: size, pixels: split.load(index)?.pixels, label: split.labels[index] })
 }
 
 /// A run's embeddings of one split, row by row, and their length.

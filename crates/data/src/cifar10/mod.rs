@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::dataset::{DataState, Dataset, Split};
+use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::digest;
 use crate::error::{DataError, REFETCH};
 use crate::location::Location;
@@ -83,6 +83,8 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
         name: "cifar10".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: IMAGE_SIZE,
+        evaluation: Evaluation::Neighbors,
+        labelled: None,
         train: split(train, kept, layout),
         test: split(test, first, layout),
         state,

@@ -230,7 +230,15 @@ fn candle_datasets_reads_the_same_images() {
     let oracle = candle_datasets::vision::cifar::load_dir(folder).unwrap();
     let planes = oracle.test_images.narrow(0, 0, 500).unwrap().permute((0, 2, 3, 1)).unwrap();
     let expected: Vec<f32> = planes.flatten_all().unwrap().to_vec1().unwrap();
-    assert!(dataset.test.images.iter().zip(expected).all(|(byte, value)| f32::from(*byte) / 255.0 == value));
+    assert!(
+        dataset
+            .test
+            .bytes()
+            .unwrap()
+            .iter()
+            .zip(expected)
+            .all(|(byte, value)| f32::from(*byte) / 255.0 == value)
+    );
     let labels: Vec<u8> = oracle.test_labels.narrow(0, 0, 500).unwrap().to_vec1().unwrap();
     assert!(dataset.test.labels.iter().zip(labels).all(|(ours, theirs)| *ours == u32::from(theirs)));
 }

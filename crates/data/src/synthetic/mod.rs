@@ -18,7 +18,7 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::dataset::{DataState, Dataset, Split};
+use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::error::DataError;
 use crate::subset;
 
@@ -56,6 +56,8 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         name: "synthetic".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: numbers.image_size,
+        evaluation: Evaluation::Neighbors,
+        labelled: None,
         train: split(config, false, kept),
         test: split(config, true, first),
         state: DataState::Generated,

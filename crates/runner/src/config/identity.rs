@@ -43,7 +43,7 @@ impl Config {
                 DeviceKind::Cuda => Device::Cuda,
             },
             precision: self.precision,
-            data: DataConfig { root: None, ..self.data.clone() },
+            data: DataConfig { root: None, cache: None, ..self.data.clone() },
             model: &self.model,
             method: &self.method,
             loss: &self.loss,

@@ -2,7 +2,7 @@
 
 use super::ConfigError;
 use invaspread_augment::{AugmentConfig, RandomCrop};
-use invaspread_data::DataConfig;
+use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::{KeySide, Negatives};
 use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
@@ -371,6 +371,11 @@ impl Config {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);
         self.data.test_subset = Some(0);
+        self.data.cache = Some(PathBuf::new());
+        self.data.skip_broken = Some(false);
+        self.data.partial = Some(false);
+        self.data.stl10 = Some(Stl10Config::default());
+        self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod matlab;
+pub(crate) mod pictures;
+pub(crate) mod stl10;
+
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -48,6 +52,18 @@ pub(crate) fn tar_gz(members: &[Member<'_>]) -> Vec<u8> {
         tar.append(&header, bytes).unwrap();
     }
     tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// A `.zip` of stored files; names are written as they are.
+pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored =
+        ::zip::write::SimpleFileOptions::default().compression_method(::zip::CompressionMethod::Stored);
+    for (name, bytes) in files {
+        writer.start_file(*name, stored).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
 }
 
 /// A PNG file.

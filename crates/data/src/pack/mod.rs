@@ -1,0 +1,350 @@
+//! Image files decoded and resized once, and packed into one file that training reads from.
+//!
+//! The pack is made under a temporary name, flushed and renamed. It opens with what it was made of: names, lengths and times of
+//! change of the files, the size and the filter. If any of that has changed, or the pack was cut short, it is made again. Each image
+//! has a CRC-32 that is compared whenever it is read, so later damage is found too.
+//!
+//! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of the sources' names, lengths and times;
+//! SHA-256 of what the sources hold; for each image its CRC-32 and whether it was broken (u32); SHA-256 of all before; images of
+//! side x side x 3 bytes, broken ones black.
+
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use invaspread_augment::resize;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::config::RetrievalConfig;
+use crate::decode;
+use crate::digest;
+use crate::error::{DataError, reading};
+use crate::records::{Arrangement, RecordFile};
+
+/// The first bytes of a pack.
+const MAGIC: [u8; 8] = *b"invapack";
+
+/// Raised whenever the layout or the decoding changes, so that older packs are made again.
+const VERSION: u32 = 1;
+
+/// Bytes before the index.
+const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;
+
+/// Files decoded at a time: enough for any number of threads, 50 MB of images of 256 x 256.
+const AT_ONCE: usize = 256;
+
+/// What to do with a damaged pack.
+const REMAKE: &str = "remove it: it is made again from the image files";
+
+/// What to do with a broken image file.
+const BROKEN: &str = "repair or fetch it again, or set data.skip_broken=true to leave such files out";
+
+/// What is to be packed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    /// The data set's name.
+    pub name: &'a str,
+    /// What the files' names are relative to.
+    pub folder: &'a Path,
+    /// The files.
+    pub files: &'a [String],
+    /// To which size, and how.
+    pub resize: &'a RetrievalConfig,
+    /// Whether broken files are left out.
+    pub skip_broken: bool,
+}
+
+/// A pack that matches its sources.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    /// The images, in the sources' order.
+    pub images: RecordFile,
+    /// Which of them could not be decoded.
+    pub broken: Vec<bool>,
+    /// [`content`] of the sources when they were packed.
+    pub content: String,
+}
+
+/// The pack of `sources` in the folder `cache`, made if it is not there or not of these sources.
+pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataError> {
+    let side = sources.resize.image_size;
+    let path = cache.join(format!("{}-{side}-{}.pack", sources.name, sources.resize.filter.name()));
+    let fingerprint = sources.fingerprint();
+    let usable = || {
+        let read = read(&path, side, sources.files.len(), &fingerprint)?;
+        Ok::<_, DataError>(match read {
+            Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken => {
+                Err("some images were broken when they were packed".to_owned())
+            }
+            read => read,
+        })
+    };
+    let why = match usable()? {
+        Ok(pack) => return Ok(pack),
+        Err(why) => why,
+    };
+    fs_err::create_dir_all(cache).map_err(uncached)?;
+    let _lock = Lock::wait(&path)?;
+    // Another process may have made it meanwhile.
+    if let Ok(pack) = usable()? {
+        return Ok(pack);
+    }
+    tracing::info!(path = %path.display(), why, "packing {} images", sources.files.len());
+    make(sources, &path, &fingerprint)?;
+    usable()?.map_err(|found| DataError::Damaged {
+        path: path.clone(),
+        found: format!("a pack just made, yet {found}"),
+        expected: "it as it was written".to_owned(),
+        advice: "check that nothing else writes there and that the disk is sound",
+    })
+}
+
+/// The right to make a pack, which one process has at a time; it ends with the value.
+struct Lock(Option<fs_err::File>);
+
+impl Lock {
+    /// Waits until no other process makes the pack at `path`, and clears away what one that was killed has left.
+    fn wait(path: &Path) -> Result<Self, DataError> {
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.with_extension("lock"));
+        let file = file.map_err(uncached)?;
+        if file.file().try_lock().is_err() {
+            tracing::info!(path = %path.display(), "waiting for another process that packs the same images");
+            if let Err(error) = file.file().lock() {
+                // A file system without locks: two processes would write the same bytes, each to a file of its own.
+                tracing::debug!(%error, "no lock on the pack");
+                return Ok(Self(None));
+            }
+        }
+        let (folder, prefix) = temporary_name(path);
+        for entry in fs_err::read_dir(folder).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs_err::remove_file(entry.path()).map_err(uncached)?;
+            }
+        }
+        Ok(Self(Some(file)))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // The system takes the lock back anyway when the file is closed.
+            let _ = file.file().unlock();
+        }
+    }
+}
+
+/// Where the pack at `path` is written until it is whole: the folder, and how the name begins.
+fn temporary_name(path: &Path) -> (&Path, String) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    (path.parent().unwrap_or(Path::new(".")), format!(".{stem}-part-"))
+}
+
+impl Sources<'_> {
+    /// SHA-256 of what makes a pack stale when it changes. A file that is missing counts too: packing will name it.
+    fn fingerprint(&self) -> [u8; 32] {
+        let each = |name: &String| {
+            let metadata = std::fs::metadata(self.folder.join(name)).ok();
+            let changed = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let length = metadata.map(|metadata| metadata.len());
+            format!("{name}\0{length:?}\0{:?}\n", changed.map(|time| time.as_nanos()))
+        };
+        let lines: Vec<String> = self.files.par_iter().map(each).collect();
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {}\n", self.resize.image_size, self.resize.filter.name()));
+        for line in lines {
+            hash.update(line);
+        }
+        hash.finalize().into()
+    }
+}
+
+/// A hash of what the files hold: of their names and their own hashes.
+#[derive(Clone, Default)]
+pub(crate) struct ContentHash(Sha256);
+
+impl ContentHash {
+    /// The next file.
+    pub(crate) fn add(&mut self, name: &str, sha256: &str) {
+        self.0.update(format!("{sha256}  {name}\n"));
+    }
+
+    /// In lowercase hexadecimal.
+    pub(crate) fn finish(self) -> String {
+        digest::hex(&self.0.finalize())
+    }
+}
+
+/// The [`ContentHash`] of `files`, read anew.
+pub(crate) fn content(folder: &Path, files: &[String]) -> Result<String, DataError> {
+    let each = |name: &String| Ok(digest::of_file(&folder.join(name), &mut |_| ())?.0);
+    let hashes: Vec<String> = files.par_iter().map(each).collect::<Result<_, DataError>>()?;
+    let mut content = ContentHash::default();
+    for (name, sha256) in files.iter().zip(&hashes) {
+        content.add(name, sha256);
+    }
+    Ok(content.finish())
+}
+
+/// The pack at `path`; why it will not do, in words, if it will not.
+fn read(
+    path: &Path,
+    side: usize,
+    images: usize,
+    fingerprint: &[u8; 32],
+) -> Result<Result<Pack, String>, DataError> {
+    if !path.exists() {
+        return Ok(Err("there is none yet".to_owned()));
+    }
+    let file = fs_err::File::open(path).map_err(reading)?;
+    let length = file.metadata().map_err(reading)?.len();
+    let start = HEADER + images * 8 + 32;
+    let expected = (start + images * side * side * 3) as u64;
+    if length != expected {
+        return Ok(Err(format!("it has {length} bytes instead of {expected}")));
+    }
+    let mut head = vec![0; start];
+    (&file).read_exact(&mut head).map_err(reading)?;
+    let (before, sum) = head.split_at(start - 32);
+    if Sha256::digest(before)[..] != *sum {
+        return Ok(Err("its head is damaged".to_owned()));
+    }
+    if before[..56] != *beginning(side, images, fingerprint) {
+        return Ok(Err("the image files or the way they are resized have changed".to_owned()));
+    }
+    let content = digest::hex(&before[56..HEADER]);
+    let (entries, _) = before[HEADER..].as_chunks::<8>();
+    let word = |entry: &[u8; 8], at: usize| {
+        u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
+    };
+    let checks = entries.iter().map(|entry| word(entry, 0)).collect();
+    let broken = entries.iter().map(|entry| word(entry, 4) != 0).collect();
+    // The file just read, not whatever has its name by now: another process may be packing too.
+    let images = RecordFile::of(file, start as u64, side, Arrangement::Interleaved, REMAKE);
+    Ok(Ok(Pack { images: images.checked(checks), broken, content }))
+}
+
+/// The first 56 bytes.
+fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend(VERSION.to_le_bytes());
+    out.extend((side as u32).to_le_bytes());
+    out.extend((images as u64).to_le_bytes());
+    out.extend(fingerprint);
+    out
+}
+
+/// One file, read: its hash, and its image unless it is broken.
+struct Decoded {
+    sha256: String,
+    pixels: Option<Vec<u8>>,
+}
+
+/// What to say where the cache cannot be written.
+fn uncached(source: std::io::Error) -> DataError {
+    DataError::Io {
+        source,
+        advice: "check that the folder may be written to and its disk has room (an image of 256 x 256 takes 197 kB), or choose \
+                 another folder with data.cache",
+    }
+}
+
+fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<(), DataError> {
+    let side = sources.resize.image_size;
+    let images = sources.files.len();
+    let (folder, prefix) = temporary_name(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    // Whoever may read other new files may read the pack: data sets are often shared.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(|error| {
+        uncached(std::io::Error::new(
+            error.kind(),
+            format!("failed to make a file in {}: {error}", folder.display()),
+        ))
+    })?;
+    let named = |error: std::io::Error| {
+        uncached(std::io::Error::new(error.kind(), format!("failed to write {}: {error}", path.display())))
+    };
+    let start = HEADER + images * 8 + 32;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    // The head is known last: it is written over these zeros.
+    out.write_all(&vec![0; start]).map_err(named)?;
+    let (mut index, mut content) = (Vec::with_capacity(images * 8), ContentHash::default());
+    let black = vec![0; side * side * 3];
+    for (done, files) in sources.files.chunks(AT_ONCE).enumerate() {
+        let decoded: Vec<Decoded> =
+            files.par_iter().map(|name| sources.decode(name)).collect::<Result<_, _>>()?;
+        for (name, image) in files.iter().zip(decoded) {
+            content.add(name, &image.sha256);
+            let pixels = image.pixels.as_ref().unwrap_or(&black);
+            index.extend(crc32fast::hash(pixels).to_le_bytes());
+            index.extend(u32::from(image.pixels.is_none()).to_le_bytes());
+            out.write_all(pixels).map_err(named)?;
+        }
+        tracing::debug!("packed {} of {images} images of {}", (done + 1) * AT_ONCE, sources.name);
+    }
+    let mut file = out.into_inner().map_err(|error| named(error.into_error()))?;
+    let mut head = beginning(side, images, fingerprint);
+    head.extend(content.0.finalize());
+    head.extend(index);
+    head.extend(Sha256::digest(&head));
+    std::io::Seek::rewind(&mut file).map_err(named)?;
+    file.write_all(&head).map_err(named)?;
+    file.as_file().sync_all().map_err(named)?;
+    file.persist(path).map_err(|error| named(error.error))?;
+    Ok(())
+}
+
+impl Sources<'_> {
+    /// Reads, decodes and resizes one file. A broken one is an error unless such are left out.
+    fn decode(&self, name: &str) -> Result<Decoded, DataError> {
+        let path = self.folder.join(name);
+        let side = self.resize.image_size;
+        let bytes = match fs_err::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if self.skip_broken => {
+                tracing::warn!(%error, "left out an image");
+                return Ok(Decoded { sha256: "missing".to_owned(), pixels: None });
+            }
+            Err(source) => return Err(DataError::Io { source, advice: BROKEN }),
+        };
+        let sha256 = digest::of_bytes(&bytes);
+        let pixels = match decode::decode(&bytes) {
+            Ok(image) => Some(resize(image.as_ref(), side, side, self.resize.filter.filter()).pixels),
+            Err(found) => {
+                let error = broken(path, found);
+                if !self.skip_broken {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "left out an image");
+                None
+            }
+        };
+        Ok(Decoded { sha256, pixels })
+    }
+}
+
+/// Decodes every file and throws the images away; the error of the first that is broken.
+pub(crate) fn try_all(folder: &Path, files: &[String]) -> Result<(), DataError> {
+    files.par_iter().try_for_each(|name| {
+        let path = folder.join(name);
+        let bytes = fs_err::read(&path).map_err(|source| DataError::Io { source, advice: BROKEN })?;
+        decode::decode(&bytes).map(drop).map_err(|found| broken(path, found))
+    })
+}
+
+fn broken(path: PathBuf, found: String) -> DataError {
+    DataError::Damaged { path, found, expected: decode::EXPECTED.to_owned(), advice: BROKEN }
+}
+
+#[cfg(test)]
+mod tests;

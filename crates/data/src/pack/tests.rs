@@ -1,0 +1,257 @@
+//! Packs hold what the files hold, are made again when they are stale, and tell when they are damaged.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, SystemTime};
+
+use invaspread_augment::Filter;
+
+use super::*;
+use crate::config::ResizeFilter;
+use crate::sample::pictures::{CMYK_JPEG, grey_jpeg, jpeg, put};
+use crate::sample::png;
+
+const SMALL: RetrievalConfig = RetrievalConfig { image_size: 8, filter: ResizeFilter::Bilinear };
+
+struct Folder {
+    root: tempfile::TempDir,
+    files: Vec<String>,
+}
+
+impl Folder {
+    fn new(files: &[(&str, Vec<u8>)]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            put(&root.path().join(name), bytes);
+        }
+        Self { root, files: files.iter().map(|(name, _)| (*name).to_owned()).collect() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn sources<'a>(&'a self, resize: &'a RetrievalConfig, skip_broken: bool) -> Sources<'a> {
+        Sources { name: "set", folder: self.root.path(), files: &self.files, resize, skip_broken }
+    }
+
+    fn open(&self) -> Pack {
+        open(&self.sources(&SMALL, false), &self.path("cache")).unwrap()
+    }
+
+    fn pack(&self) -> PathBuf {
+        self.path("cache/set-8-bilinear.pack")
+    }
+
+    /// The names in the cache.
+    fn cached(&self) -> Vec<String> {
+        let entries = fs_err::read_dir(self.path("cache")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// When the pack was written, by its file.
+    fn written(&self) -> SystemTime {
+        fs_err::metadata(self.pack()).unwrap().modified().unwrap()
+    }
+
+    /// Makes the pack look an hour old, so that a new one is told apart.
+    fn age(&self) -> SystemTime {
+        let file = fs_err::OpenOptions::new().write(true).open(self.pack()).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
+        self.written()
+    }
+}
+
+fn two() -> Folder {
+    Folder::new(&[("a.jpg", jpeg((20, 10), [200, 10, 10])), ("b.jpg", jpeg((9, 30), [10, 200, 10]))])
+}
+
+fn near(found: [u8; 3], expected: [u8; 3]) -> bool {
+    found.iter().zip(expected).all(|(found, expected)| found.abs_diff(expected) <= 3)
+}
+
+#[test]
+fn images_are_squashed_by_the_exact_resize() {
+    let colour = |x: u32, y: u32| [(x * 9) as u8, (y * 11) as u8, (x * y) as u8];
+    let folder = Folder::new(&[("a.png", png((23, 17), colour)), ("b.png", png((8, 8), colour))]);
+    for filter in [ResizeFilter::Bilinear, ResizeFilter::Lanczos] {
+        let resize_to = RetrievalConfig { image_size: 8, filter };
+        let pack = open(&folder.sources(&resize_to, false), &folder.path("cache")).unwrap();
+        for (number, name) in ["a.png", "b.png"].into_iter().enumerate() {
+            let image = decode::decode(&fs_err::read(folder.path(name)).unwrap()).unwrap();
+            let plain = if filter == ResizeFilter::Bilinear { Filter::Bilinear } else { Filter::Lanczos };
+            let expected = resize(image.as_ref(), 8, 8, plain);
+            assert_eq!(pack.images.image(number as u32).unwrap(), expected, "{name}");
+        }
+    }
+    let expected = ["set-8-bilinear.lock", "set-8-bilinear.pack", "set-8-lanczos.lock", "set-8-lanczos.pack"];
+    assert_eq!(folder.cached(), expected, "no temporary file is left");
+}
+
+#[test]
+fn grey_cmyk_transparent_and_misnamed_files_are_read() {
+    let transparent = {
+        let image = image::RgbaImage::from_pixel(5, 5, image::Rgba([30, 60, 90, 0]));
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    let folder = Folder::new(&[
+        ("grey.jpg", grey_jpeg((30, 12), 77)),
+        ("cmyk.jpg", CMYK_JPEG.to_vec()),
+        ("really_a_png.jpg", png((6, 6), |_, _| [1, 2, 3])),
+        ("really_a_jpeg.png", jpeg((6, 6), [100, 120, 140])),
+        ("transparent.png", transparent),
+        ("LOUD.JPG", jpeg((6, 6), [9, 9, 9])),
+    ]);
+    let pack = folder.open();
+    let at = |number, x, y| pack.images.image(number).unwrap().as_ref().pixel(x, y);
+    assert!(near(at(0, 4, 4), [77, 77, 77]));
+    assert!(near(at(1, 4, 1), [49, 190, 207]), "{:?}", at(1, 4, 1));
+    assert!(near(at(1, 4, 6), [187, 57, 126]), "{:?}", at(1, 4, 6));
+    assert_eq!(at(2, 0, 0), [1, 2, 3]);
+    assert!(near(at(3, 0, 0), [100, 120, 140]));
+    assert_eq!(at(4, 0, 0), [30, 60, 90]);
+    assert!(near(at(5, 0, 0), [9, 9, 9]));
+}
+
+#[test]
+fn a_pack_of_the_same_files_is_used_again() {
+    let folder = two();
+    let first = folder.open();
+    let written = folder.age();
+    let again = folder.open();
+    assert_eq!(folder.written(), written);
+    assert_eq!((&again.images, &again.content), (&first.images, &first.content));
+    assert_eq!(first.content, content(folder.root.path(), &folder.files).unwrap());
+}
+
+#[test]
+fn a_pack_is_made_again_when_a_file_the_list_or_the_pack_itself_has_changed() {
+    let mut folder = two();
+    folder.open();
+    // A file of another length.
+    let written = folder.age();
+    put(&folder.path("a.jpg"), &jpeg((40, 10), [10, 10, 200]));
+    let pack = folder.open();
+    assert!(
+        folder.written() > written && near(pack.images.image(0).unwrap().as_ref().pixel(3, 3), [10, 10, 200])
+    );
+    // A file touched.
+    let written = folder.age();
+    let file = fs_err::OpenOptions::new().write(true).open(folder.path("b.jpg")).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(7)).unwrap();
+    folder.open();
+    assert!(folder.written() > written);
+    // Another order.
+    let written = folder.age();
+    folder.files.reverse();
+    let pack = folder.open();
+    assert!(
+        folder.written() > written && near(pack.images.image(1).unwrap().as_ref().pixel(3, 3), [10, 10, 200])
+    );
+    // A file more.
+    put(&folder.path("c.jpg"), &jpeg((9, 9), [77, 7, 7]));
+    folder.files.push("c.jpg".to_owned());
+    assert!(near(folder.open().images.image(2).unwrap().as_ref().pixel(0, 0), [77, 7, 7]));
+
+    // The pack cut short, emptied, of another kind, or damaged anywhere in its head.
+    let whole = fs_err::read(folder.pack()).unwrap();
+    let start = whole.len() - 3 * 8 * 8 * 3;
+    let mut damaged = vec![Vec::new(), whole[..whole.len() - 1].to_vec(), [&whole[..], b"?"].concat()];
+    for at in 0..start {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        damaged.push(bytes);
+    }
+    for bytes in damaged {
+        fs_err::write(folder.pack(), bytes).unwrap();
+        let pack = folder.open();
+        assert!(near(pack.images.image(2).unwrap().as_ref().pixel(0, 0), [77, 7, 7]));
+        assert_eq!(fs_err::read(folder.pack()).unwrap(), whole);
+    }
+}
+
+#[test]
+fn a_damaged_image_in_a_pack_is_found_when_it_is_read() {
+    let folder = two();
+    folder.open();
+    let mut bytes = fs_err::read(folder.pack()).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(folder.pack(), bytes).unwrap();
+    let pack = folder.open();
+    pack.images.image(0).unwrap();
+    let message = pack.images.image(1).unwrap_err().to_string();
+    assert!(message.contains("set-8-bilinear.pack: found image 1 with CRC-32"), "{message}");
+    assert!(message.ends_with("remove it: it is made again from the image files"), "{message}");
+}
+
+#[test]
+fn a_broken_file_leaves_no_pack_behind() {
+    let folder = Folder::new(&[("a.jpg", jpeg((9, 9), [1, 2, 3])), ("b.jpg", b"GIF89a".to_vec())]);
+    let message = open(&folder.sources(&SMALL, false), &folder.path("cache")).unwrap_err().to_string();
+    assert!(message.contains("b.jpg: found an image that fails to decode"), "{message}");
+    assert!(message.contains("expected a whole PNG or JPEG; repair or fetch it again"), "{message}");
+    assert_eq!(folder.cached(), ["set-8-bilinear.lock"]);
+    let pack = open(&folder.sources(&SMALL, true), &folder.path("cache")).unwrap();
+    assert_eq!(pack.broken, [false, true]);
+    // Repaired, it is packed with the others.
+    put(&folder.path("b.jpg"), &jpeg((9, 9), [1, 2, 3]));
+    assert_eq!(folder.open().broken, [false, false]);
+}
+
+#[test]
+fn every_cut_of_a_jpeg_is_an_error_or_an_image() {
+    let whole = jpeg((24, 24), [200, 100, 50]);
+    for held in 0..whole.len() {
+        // Some decoders fill up a picture that lacks its last bytes; none may panic.
+        if held < whole.len() / 2 {
+            decode::decode(&whole[..held]).unwrap_err();
+        } else {
+            let _ = decode::decode(&whole[..held]);
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_away() {
+    let folder = two();
+    put(&folder.path("cache/.set-8-bilinear-part-abc"), b"half");
+    put(&folder.path("cache/.set-8-lanczos-part-abc"), b"another's");
+    folder.open();
+    assert_eq!(folder.cached(), [".set-8-lanczos-part-abc", "set-8-bilinear.lock", "set-8-bilinear.pack"]);
+}
+
+#[test]
+fn of_many_that_want_a_pack_one_makes_it() {
+    let folder = two();
+    let packs: Vec<Pack> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| folder.open())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(packs.iter().all(|pack| pack.images.image(1).unwrap() == packs[0].images.image(1).unwrap()));
+    assert_eq!(folder.cached(), ["set-8-bilinear.lock", "set-8-bilinear.pack"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn whoever_may_read_a_new_file_may_read_a_pack() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = two();
+    folder.open();
+    let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&folder.pack()), mode(&folder.path("a.jpg")));
+}
+
+#[test]
+fn readers_on_many_threads_get_the_same_images() {
+    let folder = two();
+    let pack = folder.open();
+    let expected = [pack.images.image(0).unwrap(), pack.images.image(1).unwrap()];
+    (0..200_u32).into_par_iter().for_each(|number| {
+        assert_eq!(pack.images.image(number % 2).unwrap(), expected[number as usize % 2]);
+    });
+}

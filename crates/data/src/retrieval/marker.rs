@@ -1,0 +1,74 @@
+//! A note beside unpacked files that says what they held when they came out of the published archive.
+//!
+//! Of these sets only whole archives have published checksums. `invaspread data fetch` compares those, unpacks, and writes down one
+//! hash of all that it unpacked; as long as lists and images still have it, the copy is the published one.
+
+use std::path::Path;
+
+use super::{Found, Listing, Set};
+use crate::dataset::DataState;
+use crate::error::{DataError, writing};
+use crate::pack::{self, ContentHash};
+
+/// The note's name.
+const MARKER: &str = "invaspread-fetched.txt";
+
+/// What the line with the hash begins with.
+const KEY: &str = "sha256 of lists and images: ";
+
+/// Whether the lists in `folder`, and the images, which have the hash `images`, are those that the note speaks of.
+pub(super) fn state(folder: &Path, listing: &Listing, images: &str) -> Result<DataState, DataError> {
+    let found = combine(folder, listing, images)?;
+    Ok(match read(folder) {
+        Some(expected) if expected == found => DataState::Verified,
+        Some(expected) => DataState::Unverified {
+            reason: format!("its files have the hash {found}, when they were unpacked they had {expected}"),
+        },
+        None => DataState::Unverified {
+            reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; its \
+                     lists have the right numbers of images"
+                .to_owned(),
+        },
+    })
+}
+
+/// Whether there is a note in `folder`: without one, no copy is known to be the published one.
+pub(super) fn exists(folder: &Path) -> bool {
+    folder.join(MARKER).is_file()
+}
+
+/// The hash that the note in `folder` gives, if there is one.
+fn read(folder: &Path) -> Option<String> {
+    let text = fs_err::read_to_string(folder.join(MARKER)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(KEY)).map(str::to_owned)
+}
+
+/// One hash of the lists and of the images, which have the hash `images`.
+fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, DataError> {
+    let mut hash = ContentHash::default();
+    hash.add("lists", &pack::content(folder, &listing.lists)?);
+    hash.add("images", images);
+    Ok(hash.finish())
+}
+
+/// Writes the note beside files that have just come out of checked archives.
+pub(crate) fn write(set: Set, folder: &Path, archives: &str) -> Result<(), DataError> {
+    let found = set.find_in(folder).ok_or_else(|| DataError::Damaged {
+        path: folder.to_owned(),
+        found: "no list of images".to_owned(),
+        expected: format!("what {} holds", set.name()),
+        advice: set.refetch(),
+    })?;
+    let listing = set.list(&found)?;
+    let hash = combine(folder, &listing, &pack::content(folder, &listing.files())?)?;
+    let text = format!("Unpacked by `invaspread data fetch {}` from {archives}.\n{KEY}{hash}\n", set.name());
+    let path = folder.join(MARKER);
+    fs_err::write(&path, text).map_err(writing)
+}
+
+impl Set {
+    /// The copy that `folder` itself is.
+    fn find_in(self, folder: &Path) -> Option<Found> {
+        self.find(folder).filter(|found| found.folder == folder)
+    }
+}

@@ -1,0 +1,50 @@
+//! A small STL-10 of random pixels in its binary files.
+
+use std::path::{Path, PathBuf};
+
+use invaspread_random::{Purpose, Stream};
+
+use crate::digest;
+use crate::stl10::{Layout, RECORD};
+
+/// Files and the layout that calls them official.
+pub(crate) struct MiniatureStl10 {
+    pub files: [(&'static str, Vec<u8>); 5],
+    pub layout: Layout,
+}
+
+impl MiniatureStl10 {
+    /// So many images of train, test and unlabeled; labels in turn.
+    pub(crate) fn new(counts: [usize; 3]) -> Self {
+        let pixels = |part: usize| -> Vec<u8> {
+            let mut stream = Stream::new(2, Purpose::Synthetic, 0, part as u64);
+            (0..counts[part] * RECORD).map(|_| stream.next_u32() as u8).collect()
+        };
+        let labels =
+            |part: usize| -> Vec<u8> { (0..counts[part]).map(|image| (image % 10) as u8 + 1).collect() };
+        let files = [
+            ("train_X.bin", pixels(0)),
+            ("train_y.bin", labels(0)),
+            ("test_X.bin", pixels(1)),
+            ("test_y.bin", labels(1)),
+            ("unlabeled_X.bin", pixels(2)),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let md5 = files.each_ref().map(|(name, bytes)| {
+            let path = folder.path().join(name);
+            fs_err::write(&path, bytes).unwrap();
+            (*name, digest::md5_of_file(&path).unwrap())
+        });
+        Self { files, layout: Layout { counts, md5 } }
+    }
+
+    /// Writes them to `root/stl10_binary`.
+    pub(crate) fn write(&self, root: &Path) -> PathBuf {
+        let folder = root.join("stl10_binary");
+        fs_err::create_dir_all(&folder).unwrap();
+        for (name, bytes) in &self.files {
+            fs_err::write(folder.join(name), bytes).unwrap();
+        }
+        folder
+    }
+}

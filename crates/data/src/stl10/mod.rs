@@ -1,0 +1,318 @@
+//! STL-10: 5,000 labelled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its binary files.
+//!
+//! `*_X.bin` holds 27,648 bytes an image: all its red bytes, all green, all blue, each column after column. `*_y.bin` holds a byte
+//! an image, 1 to 10. Trained on are the labelled images or, with `stl10.unlabeled`, those and then the unlabelled ones; the
+//! gallery of kNN is the labelled ones either way. Images are read from the files as they are asked for: all of them would fill
+//! 3 GB. A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single Layer Networks in Unsupervised Feature Learning", AISTATS 2011;
+//! <https://cs.stanford.edu/~acoates/stl10/>.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::config::DataConfig;
+use crate::dataset::{DataState, Dataset, Evaluation, Place, Split, UNLABELED};
+use crate::digest;
+use crate::error::{DataError, reading};
+use crate::fetch::{Package, Packing, Piece};
+use crate::location::Location;
+use crate::records::{Arrangement, RecordFile};
+use crate::subset;
+
+/// What the labels mean.
+pub const CLASSES: [&str; 10] =
+    ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
+
+/// Width and height of an image, in pixels.
+pub const IMAGE_SIZE: usize = 96;
+
+/// Bytes of an image.
+pub(crate) const RECORD: usize = 3 * IMAGE_SIZE * IMAGE_SIZE;
+
+/// The folder that the archive unpacks to.
+pub(crate) const FOLDER: &str = "stl10_binary";
+
+/// The archive.
+pub(crate) const ARCHIVE: &str = "stl10_binary.tar.gz";
+
+/// What to do with a damaged copy.
+pub(crate) const REFETCH: &str =
+    "remove it and run `invaspread data fetch stl10`, or point data.root at a good copy";
+
+/// What to do with a copy of another size.
+const SIZE_ADVICE: &str = "remove it and run `invaspread data fetch stl10`, or set data.partial=true to use it as it is, unverified";
+
+/// The form that STL-10 is read in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// `stl10_binary/`.
+    BinaryFiles,
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("binary files")
+    }
+}
+
+/// A part of the data set, by the beginning of its files' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Train,
+    Test,
+    Unlabeled,
+}
+
+impl Part {
+    fn images(self) -> &'static str {
+        match self {
+            Self::Train => "train_X.bin",
+            Self::Test => "test_X.bin",
+            Self::Unlabeled => "unlabeled_X.bin",
+        }
+    }
+
+    fn images_in(self, folder: &Path) -> PathBuf {
+        folder.join(self.images())
+    }
+
+    fn labels(self) -> Option<&'static str> {
+        match self {
+            Self::Train => Some("train_y.bin"),
+            Self::Test => Some("test_y.bin"),
+            Self::Unlabeled => None,
+        }
+    }
+}
+
+/// How many images the parts have and what their files hash to.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// Images of train, test and unlabeled.
+    pub counts: [usize; 3],
+    /// Files and their published MD5s.
+    pub md5: [(&'static str, String); 5],
+}
+
+impl Layout {
+    fn count(&self, part: Part) -> usize {
+        self.counts[part as usize]
+    }
+}
+
+/// The official layout.
+pub(crate) static OFFICIAL: LazyLock<Layout> = LazyLock::new(|| Layout {
+    counts: [5_000, 8_000, 100_000],
+    md5: [
+        ("train_X.bin", "918c2871b30a85fa023e0c44e0bee87f"),
+        ("train_y.bin", "5a34089d4802c674881badbb80307741"),
+        ("test_X.bin", "7f263ba9f9e0b06b93213547f721ac82"),
+        ("test_y.bin", "36f9794fa4beb8a2c72628de14fa638e"),
+        ("unlabeled_X.bin", "5242ba1fed5e4be9e1e742405eb56ca4"),
+    ]
+    .map(|(name, md5)| (name, md5.to_owned())),
+});
+
+/// The archive as published.
+pub(crate) fn package() -> Package {
+    fn keep(name: &str) -> bool {
+        let described = ["class_names.txt", "fold_indices.txt"].contains(&name);
+        described || OFFICIAL.md5.iter().any(|(known, _)| *known == name)
+    }
+    Package {
+        name: "stl10",
+        folder: FOLDER,
+        pieces: vec![Piece {
+            base_url: Some("http://ai.stanford.edu/~acoates/stl10".to_owned()),
+            file: ARCHIVE.to_owned(),
+            bytes: 2_640_397_119,
+            sha256: "f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866".to_owned(),
+            packing: Packing::TarGz { top: FOLDER, keep },
+            into: "",
+        }],
+        advice: REFETCH,
+    }
+}
+
+/// The folder of a copy in `root` that is whole and the published one.
+pub(crate) fn verified(root: &Path) -> Result<Option<PathBuf>, DataError> {
+    let Some(folder) = find(root) else { return Ok(None) };
+    let Ok(contents) = read(&folder, true, false, &OFFICIAL) else { return Ok(None) };
+    Ok((contents.state(&folder, &OFFICIAL)? == DataState::Verified).then_some(folder))
+}
+
+/// The folder in `root`, in `root/stl10`, or that `root` itself is.
+pub(crate) fn find(root: &Path) -> Option<PathBuf> {
+    [root.to_owned(), root.join(FOLDER), root.join("stl10").join(FOLDER)]
+        .into_iter()
+        .find(|folder| Part::Train.images_in(folder).is_file())
+}
+
+/// The error of a folder without it.
+pub(crate) fn missing(location: Location) -> DataError {
+    let start = if location.path.join(ARCHIVE).is_file() {
+        "The archive is there: `invaspread data fetch stl10` checks and unpacks it"
+    } else if location.path.is_dir() {
+        "Run `invaspread data fetch stl10`"
+    } else {
+        "That folder does not exist. Run `invaspread data fetch stl10`"
+    };
+    DataError::Missing {
+        name: "stl10",
+        looked_for: vec![format!("{FOLDER}/train_X.bin"), format!("stl10/{FOLDER}/train_X.bin")],
+        advice: format!("{start}, or set data.root or INVASPREAD_DATA to the folder that holds {FOLDER}/"),
+        location,
+    }
+}
+
+/// Opens the copy in the configured folder.
+pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+    let location = Location::find(config.root.as_deref())?;
+    let folder = find(&location.path).ok_or_else(|| missing(location))?;
+    open_found(&folder, config, &OFFICIAL)
+}
+
+pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) -> Result<Dataset, DataError> {
+    let with_unlabeled = config.stl10.as_ref().is_some_and(|stl10| stl10.unlabeled);
+    let contents = read(folder, with_unlabeled, config.partial == Some(true), layout)?;
+    let state = contents.state(folder, layout)?;
+    if let DataState::Unverified { reason } = &state {
+        tracing::warn!(path = %folder.display(), reason, "this copy of STL-10 is not the official one; runs on it are marked \
+            unverified");
+    }
+    let seed = config.seed;
+    let file = |part: Part| {
+        RecordFile::open(&part.images_in(folder), 0, IMAGE_SIZE, Arrangement::ColumnPlanes, REFETCH)
+    };
+    let (train, test) = (Arc::new(file(Part::Train)?), Arc::new(file(Part::Test)?));
+    let labelled = contents.train.len();
+
+    // Images without labels are one more class: a subset holds their share of them.
+    let mut strata = contents.train.clone();
+    strata.resize(labelled + contents.unlabeled, CLASSES.len() as u32);
+    let mut files = vec![Arc::clone(&train)];
+    if with_unlabeled {
+        files.push(Arc::new(file(Part::Unlabeled)?));
+    }
+    let kept = match subset::at_most(config.subset, strata.len()) {
+        Some(keep) => subset::stratified(&strata, CLASSES.len() + 1, keep, seed, "subset")?,
+        None => (0..strata.len() as u32).collect(),
+    };
+    let place = |&number: &u32| match number.checked_sub(labelled as u32) {
+        None => Place { file: 0, record: number },
+        Some(record) => Place { file: 1, record },
+    };
+    let label = |&number: &u32| contents.train.get(number as usize).copied().unwrap_or(UNLABELED);
+    let (places, labels) = (kept.iter().map(place).collect(), kept.iter().map(label).collect());
+    let first = match subset::at_most(config.test_subset, contents.test.len()) {
+        Some(keep) => subset::stratified(&contents.test, CLASSES.len(), keep, seed, "test_subset")?,
+        None => (0..contents.test.len() as u32).collect(),
+    };
+    Ok(Dataset {
+        name: "stl10".to_owned(),
+        classes: CLASSES.map(str::to_owned).to_vec(),
+        image_size: IMAGE_SIZE,
+        evaluation: Evaluation::Neighbors,
+        train: Split::stored(files, places, labels, kept, IMAGE_SIZE),
+        labelled: with_unlabeled.then(|| whole(train, &contents.train, (0..labelled as u32).collect())),
+        test: whole(test, &contents.test, first),
+        state,
+        skipped: 0,
+    })
+}
+
+/// The images `kept` of one file whose labels are all there.
+fn whole(file: Arc<RecordFile>, labels: &[u32], kept: Vec<u32>) -> Split {
+    let places = kept.iter().map(|&record| Place { file: 0, record }).collect();
+    let labels = kept.iter().map(|&record| labels[record as usize]).collect();
+    Split::stored(vec![file], places, labels, kept, IMAGE_SIZE)
+}
+
+/// What the files hold beside pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Labels of the training images, below ten.
+    pub train: Vec<u32>,
+    /// Labels of the test images.
+    pub test: Vec<u32>,
+    /// How many images without labels; none if they were not asked for.
+    pub unlabeled: usize,
+}
+
+/// Reads the labels and the number of images in `folder`; the numbers must be those of `layout` unless `partial`.
+pub(crate) fn read(
+    folder: &Path,
+    with_unlabeled: bool,
+    partial: bool,
+    layout: &Layout,
+) -> Result<Contents, DataError> {
+    let count = |part: Part| count(folder, part, (!partial).then(|| layout.count(part)));
+    Ok(Contents {
+        train: labels(folder, Part::Train, count(Part::Train)?)?,
+        test: labels(folder, Part::Test, count(Part::Test)?)?,
+        unlabeled: if with_unlabeled { count(Part::Unlabeled)? } else { 0 },
+    })
+}
+
+fn count(folder: &Path, part: Part, expected: Option<usize>) -> Result<usize, DataError> {
+    let path = part.images_in(folder);
+    let found = fs_err::metadata(&path).map_err(reading)?.len();
+    if let Some(expected) = expected {
+        let expected = (expected * RECORD) as u64;
+        if found != expected {
+            return Err(DataError::Size { path, found, expected, advice: SIZE_ADVICE });
+        }
+    }
+    if found == 0 || found % RECORD as u64 != 0 {
+        return Err(DataError::Damaged {
+            path,
+            found: format!("{found} bytes"),
+            expected: format!("a multiple of {RECORD}, the bytes of an image"),
+            advice: REFETCH,
+        });
+    }
+    Ok((found / RECORD as u64) as usize)
+}
+
+fn labels(folder: &Path, part: Part, images: usize) -> Result<Vec<u32>, DataError> {
+    let Some(name) = part.labels() else { return Ok(Vec::new()) };
+    let path = folder.join(name);
+    let bytes = fs_err::read(&path).map_err(reading)?;
+    let damaged = |found: String, expected: String| {
+        Err(DataError::Damaged { path: path.clone(), found, expected, advice: REFETCH })
+    };
+    if bytes.len() != images {
+        let expected = format!("{images}, one for each image of {}", part.images());
+        return damaged(format!("{} labels", bytes.len()), expected);
+    }
+    if let Some(image) = bytes.iter().position(|label| !(1..=10).contains(label)) {
+        return damaged(format!("label {} for image {image}", bytes[image]), "1 to 10".to_owned());
+    }
+    Ok(bytes.into_iter().map(|label| u32::from(label) - 1).collect())
+}
+
+impl Contents {
+    /// Whether the files that were asked for have the published checksums.
+    pub(crate) fn state(&self, folder: &Path, layout: &Layout) -> Result<DataState, DataError> {
+        let used = |name: &str| self.unlabeled > 0 || name != Part::Unlabeled.images();
+        let compared = layout.md5.par_iter().filter(|(name, _)| used(name)).map(|(name, expected)| {
+            let path = folder.join(name);
+            let found = digest::md5_of_file(&path)?;
+            let differs = found != *expected;
+            Ok(differs
+                .then(|| format!("{} has MD5 {found}, the official one has {expected}", path.display())))
+        });
+        let compared: Vec<Option<String>> = compared.collect::<Result<_, DataError>>()?;
+        let differ: Vec<String> = compared.into_iter().flatten().collect();
+        if differ.is_empty() {
+            return Ok(DataState::Verified);
+        }
+        Ok(DataState::Unverified { reason: differ.join("; ") })
+    }
+}
+
+#[cfg(test)]
+mod tests;
