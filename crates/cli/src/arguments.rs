@@ -398,9 +398,17 @@ pub(crate) struct KnnBenchArguments {
     pub(crate) repeats: usize,
 }
 
-impl From<&KnnBenchArguments> for KnnBench {
-    fn from(sizes: &KnnBenchArguments) -> Self {
-        Self { train: sizes.train, test: sizes.test, dim: sizes.dim, k: sizes.k, repeats: sizes.repeats }
+impl KnnBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> KnnBench {
+        let sizes = self;
+        KnnBench {
+            compute,
+            train: sizes.train,
+            test: sizes.test,
+            dim: sizes.dim,
+            k: sizes.k,
+            repeats: sizes.repeats,
+        }
     }
 }
 
@@ -423,9 +431,11 @@ pub(crate) struct KmeansBenchArguments {
     pub(crate) repeats: usize,
 }
 
-impl From<&KmeansBenchArguments> for KMeansBench {
-    fn from(sizes: &KmeansBenchArguments) -> Self {
-        Self {
+impl KmeansBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> KMeansBench {
+        let sizes = self;
+        KMeansBench {
+            compute,
             points: sizes.points,
             dim: sizes.dim,
             clusters: sizes.clusters,

@@ -3,6 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use invaspread_metrics::{KMeans, Rows, Seeding, top_k};
 use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::DeviceKind;
 use std::hint::black_box;
 
 const DIM: usize = 128;
@@ -40,6 +41,7 @@ fn clusters(criterion: &mut Criterion) {
         seeding: Seeding::Random,
         seed: 0,
         epoch: 0,
+        device: DeviceKind::Cpu,
     };
     let mut group = criterion.benchmark_group("kmeans");
     group.sample_size(10);

@@ -24,6 +24,12 @@ pub enum MetricError {
         /// Zero-based query.
         row: usize,
     },
+    /// The device that was to compute it failed.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
     /// A label is not one of the classes.
     #[error("label {label} of row {row} of the {what} is out of range, expected 0 to {}: check the labels' file", classes - 1)]
     LabelOutOfRange {

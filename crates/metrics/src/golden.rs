@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::{KMeans, Rows, Seeding, WeightedKnn};
+use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
@@ -58,7 +59,11 @@ fn golden_knn() {
     for name in names {
         let case = name.strip_suffix(".predictions").unwrap();
         let (k, temperature) = case.strip_prefix("knn.k").unwrap().split_once(".t").unwrap();
-        let knn = WeightedKnn { k: k.parse().unwrap(), temperature: temperature.parse().unwrap() };
+        let knn = WeightedKnn {
+            k: k.parse().unwrap(),
+            temperature: temperature.parse().unwrap(),
+            device: DeviceKind::Cpu,
+        };
         let got = knn
             .evaluate(Rows::new(&test, dim), &test_labels, Rows::new(&train, dim), &train_labels, classes)
             .unwrap();
@@ -89,6 +94,7 @@ fn golden_kmeans_inertia() {
         seeding: Seeding::PlusPlus,
         seed: 0,
         epoch: 0,
+        device: DeviceKind::Cpu,
     };
     let got = kmeans.fit(Rows::new(&test, dim)).unwrap().inertia;
     assert!(got < 1.01 * want, "{got}, scikit-learn {want}");

@@ -11,6 +11,7 @@
 
 use crate::{MetricError, Rows};
 use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::DeviceKind;
 use invaspread_tensor::gemm;
 use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
 use rayon::prelude::*;
@@ -41,6 +42,8 @@ pub struct KMeans {
     pub seed: u64,
     /// Epoch of the run, so that each epoch's clustering starts from points of its own.
     pub epoch: u64,
+    /// Where iterations run; starts are made on the CPU.
+    pub device: DeviceKind,
 }
 
 /// A clustering found.
@@ -82,7 +85,7 @@ impl KMeans {
                 Seeding::Random => random_start(points, self.clusters, &mut stream),
                 Seeding::PlusPlus => plus_plus_start(points, self.clusters, &mut stream),
             };
-            let found = self.descend(points, start);
+            let found = self.descend(points, start)?;
             if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
                 best = Some(found);
             }
@@ -91,7 +94,12 @@ impl KMeans {
     }
 
     /// Lloyd's iterations from `centroids` (k, d). What is returned always fits together.
-    fn descend(&self, points: Rows, mut centroids: Vec<f32>) -> Clustering {
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
+    fn descend(&self, points: Rows, mut centroids: Vec<f32>) -> Result<Clustering, MetricError> {
+        #[cfg(feature = "cuda")]
+        if self.device == DeviceKind::Cuda {
+            return crate::on_device::cuda::descend(points, &centroids, self.iterations, self.tolerance);
+        }
         let (mut assignments, mut inertia) = assign(points, &centroids);
         let mut iterations = 0;
         while iterations < self.iterations {
@@ -107,7 +115,7 @@ impl KMeans {
                 break;
             }
         }
-        Clustering { assignments, centroids, inertia, iterations }
+        Ok(Clustering { assignments, centroids, inertia, iterations })
     }
 }
 
@@ -311,6 +319,7 @@ mod tests {
     use super::{KMeans, Seeding, assign, squared_distance, update};
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
+    use invaspread_tensor::DeviceKind;
     use proptest::prelude::*;
 
     const SETTINGS: KMeans = KMeans {
@@ -321,6 +330,7 @@ mod tests {
         seeding: Seeding::PlusPlus,
         seed: 1,
         epoch: 0,
+        device: DeviceKind::Cpu,
     };
 
     fn normal(count: usize, seed: u64) -> Vec<f32> {
@@ -391,7 +401,7 @@ mod tests {
         for start in 0..5 {
             let centroids = points.slice(start * 8..(start + 1) * 8).to_vec();
             let want = plain_lloyd(points, centroids.clone());
-            let got = SETTINGS.descend(points, centroids);
+            let got = SETTINGS.descend(points, centroids).unwrap();
             assert!((got.inertia - want).abs() < 1e-3 * want, "{} {want}", got.inertia);
             let (assignments, inertia) = plain_assign(points, &got.centroids);
             assert_eq!(got.assignments, assignments);
@@ -421,7 +431,8 @@ mod tests {
         let sizes = update(points, &assignments, &mut centroids);
         assert_eq!((sizes[1], sizes[2]), (0, 0), "{sizes:?}");
         let got = KMeans { clusters: 4, ..SETTINGS }
-            .descend(points, [points.row(0), points.row(0), points.row(0), points.row(1)].concat());
+            .descend(points, [points.row(0), points.row(0), points.row(0), points.row(1)].concat())
+            .unwrap();
         for cluster in 0..4 {
             assert!(got.assignments.contains(&cluster), "cluster {cluster} is empty");
         }

@@ -6,22 +6,25 @@
 //! σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the query's best similarity, which changes no order and
 //! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`.
 
-use crate::{MetricError, Rows, top_k};
+use crate::{MetricError, Rows, top_k_on};
+use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
 
-/// The classifier's two settings.
+/// The classifier's settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightedKnn {
     /// Neighbours that vote; cut to the gallery's size.
     pub k: usize,
     /// σ of the weights, above zero.
     pub temperature: f64,
+    /// Where neighbours are looked for.
+    pub device: DeviceKind,
 }
 
 impl Default for WeightedKnn {
-    /// k = 200, σ = 0.1.
+    /// k = 200, σ = 0.1, on the CPU.
     fn default() -> Self {
-        Self { k: 200, temperature: 0.1 }
+        Self { k: 200, temperature: 0.1, device: DeviceKind::Cpu }
     }
 }
 
@@ -56,7 +59,7 @@ impl WeightedKnn {
         check_labels("queries", queries, query_labels, classes)?;
         check_labels("gallery", gallery, gallery_labels, classes)?;
 
-        let neighbors = top_k(queries, gallery, self.k, false)?;
+        let neighbors = top_k_on(self.device, queries, gallery, self.k, false)?;
         let ranked: Vec<(u32, usize)> = (0..queries.len())
             .into_par_iter()
             .map(|row| {
@@ -119,7 +122,7 @@ mod tests {
         let labels = [2, 1, 1, 1, 0];
         let query = Rows::new(&[1.0, 0.0], 2);
         let run = |k, temperature, label| {
-            let knn = WeightedKnn { k, temperature };
+            let knn = WeightedKnn { k, temperature, ..WeightedKnn::default() };
             knn.evaluate(query, &[label], Rows::new(&gallery, 2), &labels, 7).unwrap()
         };
         let sharp = run(200, 0.1, 2);

@@ -6,6 +6,7 @@
 mod error;
 mod kmeans;
 mod knn;
+mod on_device;
 mod rows;
 mod top_k;
 mod whitening;
@@ -13,6 +14,7 @@ mod whitening;
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
+pub use on_device::top_k_on;
 pub use rows::{Rows, l2_normalize_rows};
 pub use top_k::{Neighbors, top_k};
 pub use whitening::Whitening;

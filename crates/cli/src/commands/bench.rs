@@ -27,11 +27,11 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
         }
         BenchCommand::Knn(sizes) => {
             at_most(("--k", sizes.k), ("--train", sizes.train))?;
-            bench::knn(sizes.into()).with_context(failed)?
+            bench::knn(sizes.on(compute)).with_context(failed)?
         }
         BenchCommand::Kmeans(sizes) => {
             at_most(("--clusters", sizes.clusters), ("--points", sizes.points))?;
-            bench::kmeans(sizes.into()).with_context(failed)?
+            bench::kmeans(sizes.on(compute)).with_context(failed)?
         }
     };
     if arguments.json {

@@ -15,7 +15,8 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
     let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
-    let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
+    let images = images(&dataset).context("failed to take up the data set")?;
+    let result = engine::evaluate(&config.recipe(), &images, &arguments.weights)
         .context("failed to evaluate the weights")?;
     if arguments.json {
         return Ok(print_json(&json!({

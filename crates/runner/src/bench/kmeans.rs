@@ -19,6 +19,9 @@ pub struct KMeansBench {
     pub iterations: usize,
     /// Times that are measured. None is left out as a warm-up: a run is long enough.
     pub repeats: usize,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
 
 /// Times the clustering. `seconds_per_iteration` counts the iterations that were done (`iterations_done`): few points may settle early.
@@ -26,7 +29,7 @@ pub struct KMeansBench {
 /// # Errors
 /// If there are fewer points than clusters.
 pub fn kmeans(bench: KMeansBench) -> Result<Report, EngineError> {
-    let KMeansBench { points, dim, clusters, iterations, repeats } = bench;
+    let KMeansBench { points, dim, clusters, iterations, repeats, compute } = bench;
     let values = unit_rows(points, dim, 2);
     let settings = KMeans {
         clusters,
@@ -36,6 +39,7 @@ pub fn kmeans(bench: KMeansBench) -> Result<Report, EngineError> {
         seeding: Seeding::Random,
         seed: 0,
         epoch: 0,
+        device: compute.device,
     };
     let rows = Rows::new(&values, dim);
     let mut done = 0;
@@ -45,7 +49,7 @@ pub fn kmeans(bench: KMeansBench) -> Result<Report, EngineError> {
         .times("seconds", &times, 1.0)
         .with("iterations_done", done)
         .with("seconds_per_iteration", times.median() / done as f64)
-        .memory(Compute::default())?
-        .arithmetic(operations, times.median(), Compute::default())?
+        .memory(compute)?
+        .arithmetic(operations, times.median(), compute)?
         .report("kmeans", &bench))
 }

@@ -2,7 +2,7 @@
 
 use super::{Compute, Figures, Report, Times};
 use crate::engine::EngineError;
-use invaspread_metrics::{Rows, top_k};
+use invaspread_metrics::{Rows, top_k_on};
 use invaspread_random::{Purpose, Stream};
 use serde::Serialize;
 
@@ -19,6 +19,9 @@ pub struct KnnBench {
     pub k: usize,
     /// Times that are measured, after one that is not.
     pub repeats: usize,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
 
 /// `count` random rows of length one.
@@ -39,15 +42,15 @@ pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
 /// # Errors
 /// None that these numbers can cause.
 pub fn knn(bench: KnnBench) -> Result<Report, EngineError> {
-    let KnnBench { train, test, dim, k, repeats } = bench;
+    let KnnBench { train, test, dim, k, repeats, compute } = bench;
     let (gallery, queries) = (unit_rows(train, dim, 0), unit_rows(test, dim, 1));
     let times = Times::of(1, repeats, || {
-        top_k(Rows::new(&queries, dim), Rows::new(&gallery, dim), k, false).map(drop)
+        top_k_on(compute.device, Rows::new(&queries, dim), Rows::new(&gallery, dim), k, false).map(drop)
     })?;
     let operations = 2.0 * train as f64 * test as f64 * dim as f64;
     Ok(Figures::default()
         .times("seconds", &times, 1.0)
-        .memory(Compute::default())?
-        .arithmetic(operations, times.median(), Compute::default())?
+        .memory(compute)?
+        .arithmetic(operations, times.median(), compute)?
         .report("knn", &bench))
 }

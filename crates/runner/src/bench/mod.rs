@@ -122,8 +122,10 @@ pub struct Report {
     pub cpu: String,
     /// Threads of the pool.
     pub threads: usize,
-    /// The vector instructions the kernels ran with.
+    /// The vector instructions the kernels of the CPU run with.
     pub instruction_set: String,
+    /// The GPU it ran on, if it did.
+    pub gpu: Option<String>,
 }
 
 /// Wall-clock seconds of each repetition.
@@ -200,6 +202,7 @@ impl Figures {
             Ok(Value::Object(settings)) => settings,
             other => unreachable!("settings are plain structs of numbers, not {other:?}"),
         };
+        let gpu = (settings.get("device") == Some(&Value::from("cuda"))).then(gpu_name).flatten();
         Report {
             what,
             settings,
@@ -208,8 +211,21 @@ impl Figures {
             cpu: environment.cpu,
             threads: environment.threads,
             instruction_set: format!("{:?}", invaspread_tensor::instruction_set()),
+            gpu,
         }
     }
+}
+
+/// The GPU's name.
+#[cfg(feature = "cuda")]
+fn gpu_name() -> Option<String> {
+    let device = DeviceKind::Cuda.open().ok()?;
+    invaspread_tensor::cuda::facts(&device).ok().map(|facts| facts.name)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu_name() -> Option<String> {
+    None
 }
 
 /// A workload that could not be run.

@@ -72,14 +72,15 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     let per_image = from.elapsed().as_secs_f64() / sample as f64;
 
     let queries = images.test.len().min(SAMPLE);
-    let embeddings = Embeddings { train: made_up(images.train.len(), dim), test: made_up(queries, dim) };
+    let embeddings = Embeddings { gallery: made_up(images.gallery.len(), dim), test: made_up(queries, dim) };
     let from = Instant::now();
     let subset = Images { test_labels: images.test_labels[..queries].into(), ..images.clone() };
     subset.knn(recipe, &embeddings)?;
     let per_query = from.elapsed().as_secs_f64() / queries as f64;
 
     let (train, test) = (images.train.len() as f64, images.test.len() as f64);
-    let evaluation = Duration::from_secs_f64((train + test) * per_image + test * per_query);
+    let measured = images.gallery.len() as f64 + test;
+    let evaluation = Duration::from_secs_f64(measured * per_image + test * per_query);
     if !learner.method.trains() {
         return Ok(Estimate {
             step: Duration::ZERO,

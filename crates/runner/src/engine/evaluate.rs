@@ -65,7 +65,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
     let left_over = report.map_err(not_loaded)?.left_over;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
     let embeddings = Embeddings {
-        train: embed(&network, &images.train, &plain, Layer::Embedding)?,
+        gallery: embed(&network, &images.gallery, &plain, Layer::Embedding)?,
         test: embed(&network, &images.test, &plain, Layer::Embedding)?,
     };
     let result = images.knn(recipe, &embeddings).map_err(EngineError::from)?;

@@ -13,23 +13,25 @@ use crate::methods::Features;
 pub struct Images {
     /// Its name, for messages.
     pub name: String,
-    /// Images to train on; also the gallery of kNN.
+    /// Images to train on.
     pub train: Arc<dyn ImageSource>,
+    /// Labelled images that vote in kNN: the training images, or those of them that have labels.
+    pub gallery: Arc<dyn ImageSource>,
     /// Images to classify.
     pub test: Arc<dyn ImageSource>,
-    /// Class of each training image; used by kNN alone.
-    pub train_labels: Arc<[u32]>,
+    /// Class of each image of the gallery; used by kNN alone.
+    pub gallery_labels: Arc<[u32]>,
     /// Class of each test image.
     pub test_labels: Arc<[u32]>,
     /// How many classes there are.
     pub classes: usize,
 }
 
-/// Embeddings of both splits.
+/// Embeddings of what is measured.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// Row i is training image i.
-    pub train: Features,
+    /// Row i is image i of the gallery.
+    pub gallery: Features,
     /// Row i is test image i.
     pub test: Features,
 }
@@ -43,18 +45,19 @@ impl Images {
         fn rows(features: &Features) -> Rows<'_> {
             Rows::new(&features.values, features.dim)
         }
-        let knn = WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature };
+        let knn =
+            WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
         knn.evaluate(
             rows(&embeddings.test),
             &self.test_labels,
-            rows(&embeddings.train),
-            &self.train_labels,
+            rows(&embeddings.gallery),
+            &self.gallery_labels,
             self.classes,
         )
     }
 
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        for (split, source) in [("train", &self.train), ("test", &self.test)] {
+        for (split, source) in [("train", &self.train), ("gallery", &self.gallery), ("test", &self.test)] {
             if source.is_empty() {
                 return Err(EngineError::EmptySplit { split, dataset: self.name.clone() });
             }

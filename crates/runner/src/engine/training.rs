@@ -366,7 +366,7 @@ impl<'a> Training<'a> {
         }
         let from = Instant::now();
         let embeddings = self.embeddings()?;
-        if let Some(&found) = embeddings.train.values.iter().find(|v| !v.is_finite()) {
+        if let Some(&found) = embeddings.gallery.values.iter().find(|v| !v.is_finite()) {
             return Err(self.not_finite("an embedding", f64::from(found), epoch));
         }
         let result = self.data.images.knn(self.recipe, &embeddings)?;
@@ -387,7 +387,7 @@ impl<'a> Training<'a> {
     fn embeddings(&self) -> Result<Embeddings, EngineError> {
         let network = &self.learner.network;
         Ok(Embeddings {
-            train: embed(network, &self.data.images.train, &self.data.plain, Layer::Embedding)?,
+            gallery: embed(network, &self.data.images.gallery, &self.data.plain, Layer::Embedding)?,
             test: embed(network, &self.data.images.test, &self.data.plain, Layer::Embedding)?,
         })
     }

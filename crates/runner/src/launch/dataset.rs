@@ -3,21 +3,28 @@
 use std::sync::Arc;
 
 use invaspread_augment::{ImageSource, SourceError, SourceImage};
-use invaspread_data::{Dataset, Split};
+use invaspread_data::{Dataset, Evaluation, Split};
 
-use crate::engine::Images;
+use crate::engine::{EngineError, Images};
 
 /// The images of `dataset`.
-pub fn images(dataset: &Arc<Dataset>) -> Images {
+///
+/// # Errors
+/// If its test images are judged by retrieval, which the engine does not measure yet.
+pub fn images(dataset: &Arc<Dataset>) -> Result<Images, EngineError> {
+    if dataset.evaluation == Evaluation::Retrieval {
+        return Err(EngineError::Retrieval { dataset: dataset.name.clone() });
+    }
     let split = |pick| Arc::new(Part { dataset: Arc::clone(dataset), pick });
-    Images {
+    Ok(Images {
         name: dataset.name.clone(),
         train: split(|dataset| &dataset.train),
+        gallery: split(Dataset::gallery),
         test: split(|dataset| &dataset.test),
-        train_labels: dataset.train.labels.clone().into(),
+        gallery_labels: dataset.gallery().labels.clone().into(),
         test_labels: dataset.test.labels.clone().into(),
         classes: dataset.classes.len(),
-    }
+    })
 }
 
 /// One split of a shared data set.

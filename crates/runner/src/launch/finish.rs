@@ -27,7 +27,7 @@ pub(super) fn finish(
 ) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
     let splits = [
-        ("train", &trained.embeddings.train, &dataset.train.labels),
+        ("train", &trained.embeddings.gallery, &dataset.gallery().labels),
         ("test", &trained.embeddings.test, &dataset.test.labels),
     ];
     for (split, features, labels) in splits {

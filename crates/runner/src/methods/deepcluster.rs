@@ -78,6 +78,7 @@ impl DeepClusterMethod {
             seeding: Seeding::Random,
             seed: self.setting.seed,
             epoch,
+            device: self.setting.device,
         };
         Ok(kmeans.fit(Rows::new(&values, whitening.components()))?.assignments)
     }

@@ -56,7 +56,8 @@ pub(crate) fn images() -> Images {
         name: "stripes".to_owned(),
         train: Arc::new(Stripes::new(0, TRAIN)),
         test: Arc::new(Stripes::new(TRAIN, 18)),
-        train_labels: labels(0, TRAIN),
+        gallery: Arc::new(Stripes::new(0, TRAIN)),
+        gallery_labels: labels(0, TRAIN),
         test_labels: labels(TRAIN, 18),
         classes: 3,
     }

@@ -10,6 +10,7 @@ mod blas;
 mod conv2d;
 mod graph;
 mod kernel;
+pub mod kmeans;
 mod libraries;
 pub mod losses;
 mod memory;
@@ -17,6 +18,7 @@ mod peak;
 mod pool;
 mod rows;
 mod sgd;
+pub mod top_k;
 
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
 pub use blas::{Product, product};
