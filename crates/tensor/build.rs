@@ -3,6 +3,7 @@
 //!
 //! nvcc is `$CUDA_HOME/bin/nvcc`, or the one on the path.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -52,7 +53,8 @@ fn main() {
     for (name, fatbin, mut child) in compiling {
         let status = child.wait().expect("nvcc was started");
         assert!(status.success(), "nvcc failed on kernels/{name}.cu");
-        modules.push_str(&format!("    ({name:?}, include_bytes!({:?})),\n", fatbin.display().to_string()));
+        let fatbin = fatbin.display().to_string();
+        writeln!(modules, "    ({name:?}, include_bytes!({fatbin:?})),").expect("a string grows");
     }
     modules.push_str("];\n");
     fs::write(out.join("modules.rs"), modules).expect("OUT_DIR can be written");

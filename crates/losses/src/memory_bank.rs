@@ -156,6 +156,10 @@ impl MemoryBank {
         if !(0.0..=1.0).contains(&momentum) {
             bail!("{NAME}: momentum must lie between 0 and 1, it is {momentum}")
         }
+        #[cfg_attr(
+            not(feature = "cuda"),
+            expect(clippy::infallible_destructuring_match, reason = "a build with CUDA has two places")
+        )]
         let entries = match &mut self.entries {
             Entries::Host(entries) => entries,
             #[cfg(feature = "cuda")]

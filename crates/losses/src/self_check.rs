@@ -22,7 +22,7 @@ type Objective = Box<dyn Fn(&[Tensor], &MemoryBank) -> Result<Tensor>>;
 pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize) -> Result<Vec<Check>> {
     let index: Vec<u32> = (0..images).map(|i| ((i * 7 + 3) % entries) as u32).collect();
     let inva = |key_side, negatives, negative_weight, temperature| -> Objective {
-        let loss = InvaSpread { key_side, negatives, negative_weight, temperature };
+        let loss = InvaSpread { temperature, negative_weight, key_side, negatives };
         Box::new(move |x, _| loss.loss(&x[0]))
     };
     let exemplar = |temperature, normalize_weight| -> Objective {

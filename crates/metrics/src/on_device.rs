@@ -34,6 +34,7 @@ pub(crate) mod cuda {
     use invaspread_tensor::DeviceKind;
     use invaspread_tensor::cuda::{kmeans, top_k};
 
+    #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]
     fn failed(error: candle_core::Error) -> MetricError {
         MetricError::Device { reason: error.to_string() }
     }

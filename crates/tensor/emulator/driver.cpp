@@ -2,8 +2,10 @@
 // out and guarded on both sides; kernels are functions that are compiled in, found by name; every launch is checked and, if
 // INVASPREAD_EMULATOR_LOG names a file, written down there. Streams and events order nothing: everything happens at once.
 #include "cuda_on_host.hpp"
-#include <ucontext.h>
 #include <mutex>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
 
 namespace emulated {
 uint3 thread_index, block_index;
@@ -30,8 +32,60 @@ void add_kernel(const char *name, int arguments, std::function<void(void **)> ru
 
 enum State { READY, AT_BARRIER, IN_WARP, ENDED };
 
-struct Fiber {
+#if defined(__x86_64__)
+// Leaves this stack for another: the registers that a call keeps, and the stack pointer. (The C library's own switch asks the kernel for the
+// signal mask each time, ten times the cost.)
+extern "C" void emulated_switch(void **from, void *to);
+asm(R"(
+.text
+.globl emulated_switch
+.type emulated_switch, @function
+emulated_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emulated_switch, .-emulated_switch
+)");
+
+struct Context {
+    void *stack_pointer;
+    void prepare(char *stack, size_t size, void (*entry)()) {
+        // As `emulated_switch` leaves a stack: six registers, then where to go on. A function begins eight bytes off the alignment.
+        void **top = reinterpret_cast<void **>((reinterpret_cast<uint64_t>(stack) + size) / 16 * 16);
+        top[-2] = reinterpret_cast<void *>(entry);
+        for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
+        stack_pointer = top - 8;
+    }
+    void go(Context &to) { emulated_switch(&stack_pointer, to.stack_pointer); }
+};
+#else
+struct Context {
     ucontext_t context;
+    void prepare(char *stack, size_t size, void (*entry)()) {
+        getcontext(&context);
+        context.uc_stack.ss_sp = stack;
+        context.uc_stack.ss_size = size;
+        context.uc_link = nullptr;
+        makecontext(&context, entry, 0);
+    }
+    void go(Context &to) { swapcontext(&context, &to.context); }
+};
+#endif
+
+struct Fiber {
+    Context context;
     std::vector<char> stack;
     State state = ENDED;
     uint3 index;
@@ -45,7 +99,7 @@ struct Fiber {
 // A thread's stack. Kernels hold little there; what they hold in registers on a GPU is here too.
 static const size_t STACK = 128 << 10;
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static Context scheduler;
 static Fiber *current;
 static const Kernel *running;
 static void **running_arguments;
@@ -60,7 +114,7 @@ static std::string where() {
 static void leave(State state) {
     current->state = state;
     Fiber *mine = current;
-    swapcontext(&mine->context, &scheduler);
+    mine->context.go(scheduler);
 }
 void barrier() { leave(AT_BARRIER); }
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present) {
@@ -88,11 +142,7 @@ static void run_block(unsigned threads) {
         order[i] = i;
         Fiber &f = fibers[i];
         if (f.stack.empty()) f.stack.resize(STACK);
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, body, 0);
+        f.context.prepare(f.stack.data(), f.stack.size(), body);
         f.index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
         f.state = READY;
     }
@@ -111,7 +161,7 @@ static void run_block(unsigned threads) {
             ran = true;
             current = &f;
             thread_index = f.index;
-            swapcontext(&scheduler, &f.context);
+            scheduler.go(f.context);
         }
         // Warps whose lanes have all come to their exchange.
         bool woke = false;
@@ -233,7 +283,8 @@ static int allocate(u64 *p, size_t n) {
     if (n == 0) return INVALID;
     unsigned char *raw = (unsigned char *)aligned_alloc(256, (n + 2 * 256 + 255) / 256 * 256);
     memset(raw, 0xa5, 256);
-    memset(raw + 256, 0xff, n);
+    // Of very large ones the beginning: cuDNN is offered a gigabyte of scratch memory that is never touched here.
+    memset(raw + 256, 0xff, std::min(n, size_t(16) << 20));
     memset(raw + 256 + n, 0xa5, GUARD);
     *p = (u64)(raw + 256);
     allocations[*p] = n;

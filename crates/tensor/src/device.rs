@@ -55,10 +55,12 @@ impl DeviceKind {
             Self::Cuda => {
                 static OPENED: std::sync::Mutex<Option<Device>> = std::sync::Mutex::new(None);
                 let mut opened = OPENED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if opened.is_none() {
-                    *opened = Some(crate::cuda::device(0)?);
+                if let Some(device) = &*opened {
+                    return Ok(device.clone());
                 }
-                Ok(opened.clone().expect("it was opened right above"))
+                let device = crate::cuda::device(0)?;
+                *opened = Some(device.clone());
+                Ok(device)
             }
             #[cfg(not(feature = "cuda"))]
             Self::Cuda => bail!("{}", self.why_not().unwrap_or_default()),

@@ -93,10 +93,12 @@ impl Compute {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn device_name<S: Serializer>(device: &DeviceKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(device.name())
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn precision_name<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(match precision {
         Precision::F32 => "f32",

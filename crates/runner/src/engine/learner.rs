@@ -40,6 +40,7 @@ impl Loss {
     ///
     /// # Errors
     /// If it cannot be brought from the device.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
     pub(crate) fn number(&self) -> Result<f64> {
         match self {
             Self::Known(number) => Ok(*number),

@@ -53,7 +53,14 @@ impl Losses {
     ///
     /// # Errors
     /// If the device fails.
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::needless_pass_by_value,
+            reason = "a device can fail, and keeps its tensor"
+        )
+    )]
     pub(super) fn take(&mut self, loss: Loss) -> Result<Vec<f64>> {
         match loss {
             Loss::Known(loss) => {

@@ -20,7 +20,7 @@ pub(crate) struct Saved {
 /// Sizes of a launch over (chunks, rows, channels).
 struct Grid {
     suffix: String,
-    grid: [u32; 3],
+    blocks: [u32; 3],
     block: [u32; 3],
     slices: usize,
     shared_bytes: usize,
@@ -44,7 +44,7 @@ fn grid(dtype: DType, chunks: usize, rows: usize, channels: usize) -> Result<Gri
     let slices = (BLOCKS / (across * chunks)).clamp(1, rows.div_ceil(down * ROWS).max(1));
     Ok(Grid {
         suffix: format!("{kind}{packed}"),
-        grid: [across as u32, slices as u32, chunks as u32],
+        blocks: [across as u32, slices as u32, chunks as u32],
         block: [lanes as u32, down as u32, 1],
         slices,
         shared_bytes: down * lanes * width * size_of::<f32>(),
@@ -76,7 +76,7 @@ pub(crate) fn normalize(
     let partial = uninitialised((chunks, g.slices, 2, channels), DType::F32, device)?;
     let arguments = [Argument::address(x)?, Argument::address(&partial)?, int(rows), int(channels)];
     let name = format!("batch_norm_statistics_{}", g.suffix);
-    launch(device, "batch_norm", &name, g.grid, g.block, g.shared_bytes, &arguments)?;
+    launch(device, "batch_norm", &name, g.blocks, g.block, g.shared_bytes, &arguments)?;
     let numbers = uninitialised((chunks, 2, channels), DType::F32, device)?;
     let (mean, variance, share) = match running {
         Some(([mean, variance], share)) => (Some(mean), Some(variance), share),
@@ -164,7 +164,7 @@ impl Saved {
             device,
             "batch_norm",
             &format!("batch_norm_apply_{}", g.suffix),
-            g.grid,
+            g.blocks,
             g.block,
             0,
             &arguments,
@@ -185,7 +185,7 @@ pub(crate) fn normalize_gradients(
     let Saved { numbers, chunks, rows, config, with_residual } = saved;
     let g = grid(x.dtype(), *chunks, *rows, channels)?;
     // As `Gate` in the kernels.
-    let gate = Argument::Int(if !config.relu { 0 } else { 1 + i32::from(*with_residual) });
+    let gate = Argument::Int(if config.relu { 1 + i32::from(*with_residual) } else { 0 });
     let flow =
         [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?, Argument::address(numbers)?];
     let parameters = [Argument::address(gamma)?, Argument::address(beta)?];
@@ -194,7 +194,7 @@ pub(crate) fn normalize_gradients(
     arguments.extend(parameters);
     arguments.extend([Argument::address(&partial)?, int(*rows), int(channels), gate]);
     let name = format!("batch_norm_gradient_sums_{}", g.suffix);
-    launch(device, "batch_norm", &name, g.grid, g.block, g.shared_bytes, &arguments)?;
+    launch(device, "batch_norm", &name, g.blocks, g.block, g.shared_bytes, &arguments)?;
     let means = uninitialised((*chunks, 2, channels), DType::F32, device)?;
     let grad_gamma = uninitialised(channels, DType::F32, device)?;
     let grad_beta = uninitialised(channels, DType::F32, device)?;
@@ -220,7 +220,7 @@ pub(crate) fn normalize_gradients(
         device,
         "batch_norm",
         &format!("batch_norm_gradients_{}", g.suffix),
-        g.grid,
+        g.blocks,
         g.block,
         0,
         &arguments,

@@ -16,6 +16,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, DType, Result, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{c_int, c_void};
 
 /// Bytes of scratch memory that an algorithm may ask for.
@@ -219,12 +220,13 @@ impl Library {
     }
 
     fn plan(&mut self, key: Key) -> Result<&mut Plan> {
-        if !self.plans.contains_key(&key) {
-            let plan = Plan::new(key)
-                .map_err(|e| failed(format_args!("describe {:?} to cuDNN", key.geometry), e))?;
-            self.plans.insert(key, plan);
+        match self.plans.entry(key) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let describe = |e| failed(format_args!("describe {:?} to cuDNN", key.geometry), e);
+                Ok(place.insert(Plan::new(key).map_err(describe)?))
+            }
         }
-        Ok(self.plans.get_mut(&key).expect("it was inserted right above"))
     }
 
     /// After a search: the gigabyte it was given goes back.

@@ -204,6 +204,9 @@ impl HostLog {
     }
 
     /// The number at place `at`, if the device has got to it.
+    ///
+    /// # Panics
+    /// If there is no such place.
     pub fn read(&self, at: usize) -> Option<f32> {
         let pointer = self.values.as_ptr().ok()?;
         assert!(at < self.values.len(), "place {at} of {}", self.values.len());
