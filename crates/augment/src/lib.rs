@@ -12,6 +12,7 @@ mod geometry;
 mod image;
 mod loader;
 mod pipeline;
+mod plan;
 mod planar;
 mod resize;
 mod source;
@@ -26,5 +27,6 @@ pub use geometry::{Window, center_crop, crop, hflip, pad, random_crop, resized_c
 pub use image::{Image, ImageRef};
 pub use loader::{Batch, BatchLoader, LoaderConfig, LoaderError};
 pub use pipeline::{Pipeline, Scratch};
+pub use plan::{ViewPlan, ViewSettings};
 pub use resize::{Filter, resize};
 pub use source::{ImageSource, SourceError, SourceImage};

@@ -14,11 +14,11 @@ use crate::resize::Filter;
 /// The transforms of training or of evaluation, ready to run.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    config: AugmentConfig,
+    pub(crate) config: AugmentConfig,
     mode: Mode,
     arch: Arch,
     /// What each byte becomes, by channel R, G, B.
-    normalized: Box<[[f32; 256]; 3]>,
+    pub(crate) normalized: Box<[[f32; 256]; 3]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

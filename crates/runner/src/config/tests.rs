@@ -68,7 +68,7 @@ fn where_values_came_from() {
 
 #[test]
 fn errors_name_key_origin_found_and_expected() {
-    let cases: [&[&str]; 14] = [
+    let cases: [&[&str]; 13] = [
         &["optim.learning_rate=1"],
         &["optm.lr=1"],
         &["nonsense.of.mine=1"],
@@ -80,13 +80,33 @@ fn errors_name_key_origin_found_and_expected() {
         &["augment.none=maybe"],
         &["protocol.schedule=cosine"],
         &["loss.temperature=0.001"],
-        &["device=cuda"],
         &["method=ncee"],
         &["dataset=../../etc/passwd"],
     ];
     let told: Vec<String> =
         cases.iter().map(|case| format!("{}\n  {}", case.join(" "), error(case))).collect();
     insta::assert_snapshot!("errors", told.join("\n"));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_that_says_why() {
+    use invaspread_tensor::DeviceKind;
+    if let Some(why) = DeviceKind::Cuda.why_not() {
+        let told = error(&["device=cuda"]);
+        assert!(
+            told.contains("argument device=cuda") && told.contains("auto or cpu") && told.contains(&why),
+            "{told}"
+        );
+        let told = error(&["precision=bf16"]);
+        assert!(
+            told.contains("precision") && told.contains("bf16") && told.contains("device=cuda"),
+            "{told}"
+        );
+        assert_eq!(config(&["device=auto"]).device.resolve(), DeviceKind::Cpu);
+    } else {
+        assert_eq!(config(&["device=cuda", "precision=bf16"]).device.resolve(), DeviceKind::Cuda);
+        assert_ne!(hash(&["device=cpu"]), hash(&["device=cuda"]));
+    }
 }
 
 #[test]
@@ -244,7 +264,10 @@ fn a_seed_replaces_the_suites_own() {
 #[test]
 fn an_unknown_suite_is_answered_with_the_known_ones() {
     let text = Suite::open("tabel1").unwrap_err().to_string();
-    assert!(text.contains("demo, figure3, table1") && text.contains("did you mean `table1`"), "{text}");
+    assert!(
+        text.contains("demo, figure3, invaspread, table1, table7") && text.contains("did you mean `table1`"),
+        "{text}"
+    );
 }
 
 proptest! {

@@ -7,6 +7,7 @@ mod embed;
 mod error;
 mod estimate;
 mod evaluate;
+mod feed;
 mod images;
 mod journal;
 mod learner;

@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use invaspread_augment::{BatchLoader, LoaderConfig, Pipeline};
+use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_tensor::SgdConfig;
 
 use super::embed::{Layer, embed};
+use super::feed::Stock;
 use super::images::{Embeddings, Images};
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::Learner;
 use super::losses::Losses;
 use super::{EngineError, EpochFinished, Observer, Recipe, RunStarted, StepTaken, Stop};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
-use crate::methods::{Setting, Step};
+use crate::methods::Setting;
 use crate::record::MetricRow;
 
 /// In an epoch longer than this, a checkpoint is also taken on the way.
@@ -114,6 +115,7 @@ struct Training<'a> {
     recipe: &'a Recipe,
     place: &'a Place,
     data: Prepared,
+    stock: Stock,
     learner: Learner,
     losses: Losses,
     journal: Journal,
@@ -153,6 +155,7 @@ impl<'a> Training<'a> {
         let data = Prepared::new(recipe, images)?;
         let mut learner = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
+        let stock = Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = Losses::new(learner.network.device(), batches)
             .map_err(|source| EngineError::SetUp { what: "device", source })?;
@@ -161,6 +164,7 @@ impl<'a> Training<'a> {
             recipe,
             place,
             data,
+            stock,
             learner,
             losses,
             batches,
@@ -267,20 +271,17 @@ impl<'a> Training<'a> {
             epoch,
             ..LoaderConfig::new(batches)
         };
-        let (source, pipeline) = (Arc::clone(&self.data.images.train), Arc::clone(&self.data.augmented));
-        let mut loader = BatchLoader::new(source, pipeline, config)?;
+        let mut feed = self.stock.epoch(config)?;
         let mut waited_before = 0.0;
         loop {
             if stop.is_raised() {
                 return Ok(Stepped::Stopped);
             }
             let from = Instant::now();
-            let Some(batch) = loader.next() else { break };
-            let batch = batch?;
-            let step = Step { epoch, step: self.journal.step, index: &batch.index };
-            let loss = self.learner.step(batch.images, &step, lr).map_err(failed())?;
+            let Some(batch) = feed.next()? else { break };
+            let loss = batch.step(&mut self.learner, epoch, self.journal.step, lr).map_err(failed())?;
             let heard = self.losses.take(loss).map_err(failed())?;
-            let waited = loader.waited().as_secs_f64();
+            let waited = feed.waited().as_secs_f64();
             let Journal { partial, training_images, .. } = &mut self.journal;
             partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
             *training_images += size as u64;

@@ -5,6 +5,7 @@
 //!
 //! A value on the device is a [`candle_core::Tensor`]; kernels take its address ([`Input`]) and write into fresh memory ([`Output`]).
 
+pub mod augment;
 mod batch_norm;
 mod blas;
 mod conv2d;

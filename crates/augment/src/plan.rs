@@ -1,0 +1,119 @@
+//! A view as words: everything that was drawn for it, for a device that holds the images and carries it out itself
+//! (`kernels/augment.cu` of crate `tensor`), with the streams and the bytes of the CPU's loader.
+
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+use crate::color::hue_shift;
+use crate::config::ChannelOrder;
+use crate::draw::Adjust;
+use crate::geometry::centered;
+use crate::pipeline::{Pipeline, Placing, ViewParameters};
+use crate::resize::down_first;
+
+/// What one view is made by, in the order that the kernel reads.
+///
+/// | word | what |
+/// |---|---|
+/// | 0 | 1: a window with black borders; 0: a resized window |
+/// | 1 to 4 | the window's left, top (signed, from the image's corner), width, height |
+/// | 5, 6 | width and height it is resized to |
+/// | 7, 8 | left and top of the part of that which is kept |
+/// | 9 | 1: the pass down comes first |
+/// | 10 | the four changes of colour in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
+/// | 11 to 14 | their factors, as f32 bits; of hue, what is added to the byte |
+/// | 15 | 1: grey, 2: mirrored, added up |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewPlan(pub [u32; 16]);
+
+/// What all views of a pipeline have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewSettings {
+    /// Width and height of a view, in pixels.
+    pub size: usize,
+    /// What each byte becomes, by channel R, G, B: 3 x 256 numbers.
+    pub normalized: Vec<f32>,
+    /// Whether blue comes first.
+    pub bgr: bool,
+}
+
+impl Pipeline {
+    /// What a device needs to know besides plans; `None` if the pipeline squashes images first, which is for the CPU.
+    pub fn view_settings(&self) -> Option<ViewSettings> {
+        self.config.squash.is_none().then(|| ViewSettings {
+            size: self.size(),
+            normalized: self.normalized.concat(),
+            bgr: self.config.normalize.channels == ChannelOrder::Bgr,
+        })
+    }
+
+    /// The plan of one view of an image of `width` x `height`, with the numbers of `stream`: those that [`Pipeline::apply`] draws.
+    pub fn plan(&self, width: usize, height: usize, stream: &mut Stream) -> ViewPlan {
+        let ViewParameters { placing, jitter, grayscale, flip } = self.draw(width, height, stream);
+        let size = self.size();
+        let mut words = [0; 16];
+        let mut place = |place: [usize; 9]| {
+            for (word, value) in words[1..10].iter_mut().zip(place) {
+                *word = value as u32;
+            }
+        };
+        match placing {
+            Placing::ResizedCrop(window) => place([
+                window.left,
+                window.top,
+                window.width,
+                window.height,
+                size,
+                size,
+                0,
+                0,
+                usize::from(down_first((window.width, window.height), (size, size))),
+            ]),
+            Placing::ShorterSide(wide, high) => {
+                let middle = centered(wide, high, size);
+                let first = usize::from(down_first((width, height), (wide, high)));
+                place([0, 0, width, height, wide, high, middle.left, middle.top, first]);
+            }
+            Placing::Padded { window, before } => {
+                let (left, top) = (window.left.wrapping_sub(before.0), window.top.wrapping_sub(before.1));
+                place([left, top, size, size, size, size, 0, 0, 0]);
+                words[0] = 1;
+            }
+        }
+        for (i, change) in jitter.into_iter().enumerate() {
+            let (kind, factor) = match change {
+                None => (0, 0),
+                Some(Adjust::Brightness(factor)) => (1, (factor as f32).to_bits()),
+                Some(Adjust::Contrast(factor)) => (2, (factor as f32).to_bits()),
+                Some(Adjust::Saturation(factor)) => (3, (factor as f32).to_bits()),
+                Some(Adjust::Hue(factor)) => (4, u32::from(hue_shift(factor))),
+            };
+            words[10] |= kind << (8 * i);
+            words[11 + i] = factor;
+        }
+        words[15] = u32::from(grayscale) + 2 * u32::from(flip);
+        ViewPlan(words)
+    }
+
+    /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch first the first views of its
+    /// images, then the second. The numbers are those that the loader draws in `epoch` with `seed`.
+    pub fn plans(
+        &self,
+        [width, height]: [usize; 2],
+        batches: &[Vec<u32>],
+        views: usize,
+        seed: u64,
+        epoch: u64,
+    ) -> Vec<ViewPlan> {
+        let plan = |image: u32, view: usize| {
+            let mut stream = Stream::new(seed, Purpose::Augment, epoch, 2 * u64::from(image) + view as u64);
+            self.plan(width, height, &mut stream)
+        };
+        batches
+            .par_iter()
+            .flat_map_iter(|batch| {
+                (0..views).flat_map(move |view| batch.iter().map(move |&image| plan(image, view)))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,197 @@
+//! Where an epoch's batches come from: the loader's threads, or on a GPU the images that lie there as bytes, with the same draws.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::Result;
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Device, Tensor};
+use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline};
+#[cfg(feature = "cuda")]
+use invaspread_tensor::Precision;
+#[cfg(feature = "cuda")]
+use invaspread_tensor::cuda::augment::{ImageStore, PLAN_WORDS};
+
+use super::EngineError;
+use super::learner::{Learner, Loss};
+use crate::methods::Step;
+
+/// The most bytes of images that are kept on a GPU.
+#[cfg(feature = "cuda")]
+const MOST_BYTES: usize = 8 << 30;
+
+/// Training images, and what is done to them.
+pub(super) struct Stock {
+    source: Arc<dyn ImageSource>,
+    pipeline: Arc<Pipeline>,
+    #[cfg(feature = "cuda")]
+    store: Option<(ImageStore, [usize; 2], DType)>,
+}
+
+impl Stock {
+    /// Takes the images to the learner's device if it is a GPU and they fit there: all of one size, not squashed first, their views
+    /// small enough for a block. Otherwise the loader makes views on the CPU.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unnecessary_wraps, unused_variables, reason = "CUDA's memory can fail")
+    )]
+    pub(super) fn new(
+        source: Arc<dyn ImageSource>,
+        pipeline: Arc<Pipeline>,
+        learner: &Learner,
+    ) -> std::result::Result<Self, EngineError> {
+        #[cfg(feature = "cuda")]
+        let store = {
+            let dtype = match learner.network.config().precision {
+                Precision::Bf16 => DType::BF16,
+                Precision::F32 | Precision::Tf32 => DType::F32,
+            };
+            match learner.network.device() {
+                device @ Device::Cuda(_) => {
+                    store(&source, &pipeline, device)?.map(|(store, sides)| (store, sides, dtype))
+                }
+                _ => None,
+            }
+        };
+        Ok(Self {
+            source,
+            pipeline,
+            #[cfg(feature = "cuda")]
+            store,
+        })
+    }
+
+    /// The batches of an epoch, in order.
+    ///
+    /// # Errors
+    /// If a batch names an image that is not there, or the loader's threads cannot be started.
+    pub(super) fn epoch(&self, config: LoaderConfig) -> std::result::Result<Feed, EngineError> {
+        #[cfg(feature = "cuda")]
+        if let Some((store, sides, dtype)) = &self.store {
+            let LoaderConfig { batches, views, seed, epoch, .. } = config;
+            let words: Vec<u32> = self
+                .pipeline
+                .plans(*sides, &batches, views, seed, epoch)
+                .iter()
+                .flat_map(|plan| plan.0)
+                .collect();
+            let index: Vec<u32> = batches.iter().flat_map(|batch| batch.repeat(views)).collect();
+            let uploaded = if index.is_empty() { None } else { Some(store.upload(&index, &words)) };
+            let uploaded =
+                uploaded.transpose().map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
+            let store = store.clone();
+            return Ok(Feed::OnDevice {
+                store,
+                dtype: *dtype,
+                views,
+                uploaded,
+                batches: batches.into_iter(),
+                done: 0,
+            });
+        }
+        Ok(Feed::Host(BatchLoader::new(Arc::clone(&self.source), Arc::clone(&self.pipeline), config)?))
+    }
+}
+
+/// All images of `source` on `device`, with their width and height; `None` if they are not for it.
+#[cfg(feature = "cuda")]
+fn store(
+    source: &Arc<dyn ImageSource>,
+    pipeline: &Pipeline,
+    device: &Device,
+) -> std::result::Result<Option<(ImageStore, [usize; 2])>, EngineError> {
+    use invaspread_augment::LoaderError;
+    let Some(settings) = pipeline.view_settings() else { return Ok(None) };
+    let (mut bytes, mut sides) = (Vec::new(), None);
+    for index in 0..source.len() {
+        let image =
+            source.image(index).map_err(|source| LoaderError::Image { index: index as u32, source })?;
+        let image = image.as_ref();
+        let these = [image.width, image.height];
+        let fits = image.pixels.len() * source.len() <= MOST_BYTES && !image.pixels.is_empty();
+        if *sides.get_or_insert(these) != these || !fits {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(image.pixels);
+    }
+    let Some(sides) = sides else { return Ok(None) };
+    // What a block cannot hold, or the device has no room for, is made on the CPU.
+    let store = ImageStore::new(device, &bytes, sides, settings.size, &settings.normalized, settings.bgr);
+    Ok(store.ok().map(|store| (store, sides)))
+}
+
+/// Batches, one after the other.
+pub(super) enum Feed {
+    /// Made by threads of the host.
+    Host(BatchLoader),
+    /// Made by the device when their turn comes.
+    #[cfg(feature = "cuda")]
+    OnDevice {
+        store: ImageStore,
+        dtype: DType,
+        views: usize,
+        /// Numbers and plans of all views of the epoch.
+        uploaded: Option<[Tensor; 2]>,
+        batches: std::vec::IntoIter<Vec<u32>>,
+        /// Views that were made.
+        done: usize,
+    },
+}
+
+/// One batch on its way to a step.
+pub(super) enum Ready {
+    Host(invaspread_augment::Batch),
+    #[cfg(feature = "cuda")]
+    OnDevice(Tensor, Vec<u32>),
+}
+
+impl Feed {
+    /// The next batch.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or the device fails.
+    pub(super) fn next(&mut self) -> std::result::Result<Option<Ready>, EngineError> {
+        match self {
+            Self::Host(loader) => Ok(loader.next().transpose()?.map(Ready::Host)),
+            #[cfg(feature = "cuda")]
+            Self::OnDevice { store, dtype, views, uploaded, batches, done } => {
+                let (Some(batch), Some([index, plans])) = (batches.next(), uploaded) else { return Ok(None) };
+                let count = batch.len() * *views;
+                let views = || {
+                    let (index, plans) = (index.narrow(0, *done, count)?, plans.narrow(0, *done, count)?);
+                    debug_assert_eq!(plans.dims(), [count, PLAN_WORDS]);
+                    store.views(&index, &plans, *dtype)
+                };
+                let made = views().map_err(EngineError::tensor("make views"))?;
+                *done += count;
+                Ok(Some(Ready::OnDevice(made, batch)))
+            }
+        }
+    }
+
+    /// How long batches were waited for.
+    pub(super) fn waited(&self) -> Duration {
+        match self {
+            Self::Host(loader) => loader.waited(),
+            #[cfg(feature = "cuda")]
+            Self::OnDevice { .. } => Duration::ZERO,
+        }
+    }
+}
+
+impl Ready {
+    /// A step of `learner` on the batch.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(super) fn step(self, learner: &mut Learner, epoch: u64, step: u64, lr: f64) -> Result<Loss> {
+        match self {
+            Self::Host(batch) => learner.step(batch.images, &Step { epoch, step, index: &batch.index }, lr),
+            #[cfg(feature = "cuda")]
+            Self::OnDevice(views, index) => learner.step_on(&views, &Step { epoch, step, index: &index }, lr),
+        }
+    }
+}

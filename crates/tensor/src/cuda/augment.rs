@@ -1,0 +1,152 @@
+//! Views of images that lie on the device as bytes, made there (see `kernels/augment.cu`).
+
+use super::device_of;
+use super::kernel::{Argument, launch_with};
+use super::memory::{check_type, tensor, uninitialised};
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// Words of a view's plan.
+pub const PLAN_WORDS: usize = 16;
+/// Threads of a block, which makes a view.
+const THREADS: u32 = 256;
+/// Shared memory that every card gives a block without being asked specially.
+const SHARED_BYTES: usize = 48 << 10;
+
+/// Images of one size on the device, and what their views have in common.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    /// (n, H, W, 3) bytes.
+    images: Tensor,
+    /// (3, 256): what each byte becomes.
+    normalized: Tensor,
+    size: usize,
+    bgr: bool,
+    taps: usize,
+}
+
+/// `ViewSettings` of the kernel.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Settings {
+    width: i32,
+    height: i32,
+    size: i32,
+    channels: i32,
+    bgr: i32,
+    taps: i32,
+    intermediate: i32,
+}
+
+// SAFETY: seven ints in C's layout, as the kernel declares them.
+unsafe impl DeviceRepr for Settings {}
+
+impl ImageStore {
+    /// Takes `bytes` (n, `height`, `width`, 3) to the device, for views of `size` x `size` pixels whose bytes become `normalized` (3, 256),
+    /// blue first if `bgr`.
+    ///
+    /// # Errors
+    /// If the lengths do not agree or the device cannot hold them.
+    pub fn new(
+        device: &Device,
+        bytes: &[u8],
+        [width, height]: [usize; 2],
+        size: usize,
+        normalized: &[f32],
+        bgr: bool,
+    ) -> Result<Self> {
+        let image = width * height * 3;
+        if image == 0
+            || size == 0
+            || bytes.is_empty()
+            || !bytes.len().is_multiple_of(image)
+            || normalized.len() != 768
+        {
+            bail!(
+                "cuda: {} bytes are no images of {width} x {height}, or {} no table",
+                bytes.len(),
+                normalized.len()
+            )
+        }
+        let images = Tensor::from_slice(bytes, (bytes.len() / image, height, width, 3), device)?;
+        let normalized = Tensor::from_slice(normalized, (3, 256), device)?;
+        let stretch = width.max(height).div_ceil(size).max(1);
+        let store = Self { images, normalized, size, bgr, taps: 2 * stretch + 1 };
+        if store.shared_bytes() > SHARED_BYTES {
+            bail!("cuda: a view of {size} x {size} pixels is too large for a block; the CPU makes it")
+        }
+        Ok(store)
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.images.dims()[0]
+    }
+
+    /// Always false: a store has at least one image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shared memory of a block, without the intermediate image.
+    fn shared_bytes(&self) -> usize {
+        (self.size * self.size * 3).next_multiple_of(16) + self.size * 8 + self.size * self.taps * 4
+    }
+
+    /// Views (v, S, S, C) of the images `index` (v, u32), made by `plans` (v, 16, u32), both on the device: three channels in f32, eight in
+    /// bf16, of which the last five are zeros.
+    ///
+    /// # Errors
+    /// If the shapes do not agree, or the type is neither f32 nor bf16.
+    pub fn views(&self, index: &Tensor, plans: &Tensor, dtype: DType) -> Result<Tensor> {
+        let views = index.elem_count();
+        if plans.dims() != [views, PLAN_WORDS] || index.dtype() != DType::U32 || plans.dtype() != DType::U32 {
+            bail!("cuda: {views} images and plans {:?}", plans.shape())
+        }
+        let device = device_of(&self.images)?;
+        let (_, height, width, _) = self.images.dims4()?;
+        let channels: usize = if dtype == DType::BF16 { 8 } else { 3 };
+        let out = uninitialised((views, self.size, self.size, channels), dtype, device)?;
+        // Between the passes an image is as wide or as high as the view already.
+        let intermediate = (width.max(height) * self.size * 3).next_multiple_of(16);
+        let shared = self.shared_bytes();
+        let (scratch, shared) = if shared + intermediate <= SHARED_BYTES {
+            (None, shared + intermediate)
+        } else {
+            (Some(uninitialised((views * intermediate).div_ceil(4), DType::U32, device)?), shared)
+        };
+        let settings = Settings {
+            width: width as i32,
+            height: height as i32,
+            size: self.size as i32,
+            channels: channels as i32,
+            bgr: i32::from(self.bgr),
+            taps: self.taps as i32,
+            intermediate: intermediate as i32,
+        };
+        let arguments = [
+            Argument::address(&self.images)?,
+            Argument::address(index)?,
+            Argument::address(plans)?,
+            Argument::address(&self.normalized)?,
+            scratch.as_ref().map_or(Ok(Argument::Address(0)), Argument::address)?,
+            Argument::address(&out)?,
+        ];
+        let name = format!("augment_views_{}", check_type("augment", dtype)?);
+        let grid = [views as u32, 1, 1];
+        launch_with(device, "augment", &name, grid, [THREADS, 1, 1], shared, &arguments, Some(&settings))?;
+        Ok(out)
+    }
+
+    /// Numbers and plans of views on the device: (v) and (v, 16).
+    ///
+    /// # Errors
+    /// If a number is not below that of the images, or there are not 16 words a view.
+    pub fn upload(&self, index: &[u32], plans: &[u32]) -> Result<[Tensor; 2]> {
+        if let Some(found) = index.iter().find(|&&image| image as usize >= self.len()) {
+            bail!("cuda: there is no image {found}, there are {}", self.len())
+        }
+        let device = device_of(&self.images)?;
+        Ok([tensor(index, index.len(), device)?, tensor(plans, (index.len(), PLAN_WORDS), device)?])
+    }
+}
