@@ -373,9 +373,9 @@ pub(crate) struct AugmentBenchArguments {
     pub(crate) repeats: usize,
 }
 
-impl From<&AugmentBenchArguments> for AugmentBench {
-    fn from(sizes: &AugmentBenchArguments) -> Self {
-        Self { images: sizes.images, size: sizes.size, repeats: sizes.repeats }
+impl AugmentBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> AugmentBench {
+        AugmentBench { images: self.images, size: self.size, repeats: self.repeats, compute }
     }
 }
 

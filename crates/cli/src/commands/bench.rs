@@ -20,7 +20,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
     let report = match &arguments.command {
         BenchCommand::Train(sizes) => bench::train(sizes.on(compute)).with_context(failed)?,
         BenchCommand::Evaluate(sizes) => bench::evaluate(sizes.on(compute)).with_context(failed)?,
-        BenchCommand::Augment(sizes) => bench::augment(sizes.into()).with_context(failed)?,
+        BenchCommand::Augment(sizes) => bench::augment(sizes.on(compute)).with_context(failed)?,
         BenchCommand::Epoch(sizes) => {
             at_most(("--batch", sizes.batch), ("--images", sizes.images))?;
             bench::epoch(sizes.on(compute)).with_context(failed)?

@@ -1,10 +1,16 @@
-//! The paper's four transforms and the normalisation, from u8 images to a batch in the network's layout, on one thread.
+//! The paper's four transforms and the normalisation, from u8 images to a batch in the network's layout: on one thread, or on the GPU.
 
+#[cfg(feature = "cuda")]
+use super::failed;
 use super::noise::Noise;
 use super::{Compute, Figures, Report, Times};
 use crate::engine::EngineError;
+#[cfg(feature = "cuda")]
+use candle_core::DType;
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderError, Pipeline, Scratch};
 use invaspread_random::{Purpose, Stream};
+#[cfg(feature = "cuda")]
+use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
 /// Sizes of the images.
@@ -16,6 +22,9 @@ pub struct AugmentBench {
     pub size: usize,
     /// Times that are measured, after one that is not.
     pub repeats: usize,
+    /// Where.
+    #[serde(flatten)]
+    pub compute: Compute,
 }
 
 /// Views of a batch that is written over and over.
@@ -26,7 +35,11 @@ const BATCH: usize = 128;
 /// # Errors
 /// If the size is none that a view can have.
 pub fn augment(bench: AugmentBench) -> Result<Report, EngineError> {
-    let AugmentBench { images, size, repeats } = bench;
+    let AugmentBench { images, size, repeats, compute } = bench;
+    #[cfg(feature = "cuda")]
+    if compute.device == DeviceKind::Cuda {
+        return on_device(bench);
+    }
     let pipeline = Pipeline::train(&AugmentConfig { size, ..AugmentConfig::default() })?;
     let (source, len) = (Noise::new(images, size), pipeline.view_len());
     let (mut batch, mut scratch) = (vec![0.0; BATCH * len], Scratch::default());
@@ -49,6 +62,50 @@ pub fn augment(bench: AugmentBench) -> Result<Report, EngineError> {
     Ok(Figures::default()
         .times("seconds", &times, 1.0)
         .with("views_per_s_per_core", images as f64 / times.median())
-        .memory(Compute::default())?
+        .memory(compute)?
+        .report("augment", &bench))
+}
+
+/// The same with the images, and the numbers drawn, on the GPU already: what a training step waits for.
+#[cfg(feature = "cuda")]
+fn on_device(bench: AugmentBench) -> Result<Report, EngineError> {
+    use invaspread_tensor::Precision;
+    use invaspread_tensor::cuda::augment::ImageStore;
+    let AugmentBench { images, size, repeats, compute } = bench;
+    let pipeline = Pipeline::train(&AugmentConfig { size, ..AugmentConfig::default() })?;
+    let settings = pipeline.view_settings().expect("the default squashes nothing");
+    let source = Noise::new(images, size);
+    let mut bytes = Vec::with_capacity(images * size * size * 3);
+    for index in 0..images {
+        let failed = |source| LoaderError::Image { index: index as u32, source };
+        bytes.extend_from_slice(source.image(index).map_err(failed)?.as_ref().pixels);
+    }
+    let device = compute.device.open().map_err(failed)?;
+    let store = ImageStore::new(&device, &bytes, [size, size], size, &settings.normalized, settings.bgr);
+    let store = store.map_err(failed)?;
+    let batches: Vec<Vec<u32>> =
+        (0..images as u32).collect::<Vec<_>>().chunks(BATCH).map(<[u32]>::to_vec).collect();
+    let words: Vec<u32> =
+        pipeline.plans([size, size], &batches, 1, 0, 1).iter().flat_map(|plan| plan.0).collect();
+    let [index, plans] = store.upload(&batches.concat(), &words).map_err(failed)?;
+    let dtype = if compute.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+    let times = Times::of(1, repeats, || -> candle_core::Result<()> {
+        let mut done = 0;
+        let mut last = None;
+        for batch in &batches {
+            let (index, plans) = (index.narrow(0, done, batch.len())?, plans.narrow(0, done, batch.len())?);
+            last = Some(store.views(&index, &plans, dtype)?);
+            done += batch.len();
+        }
+        // Nothing waits for the device but the reading of a number.
+        last.map(|views| views.flatten_all()?.get(0)?.to_dtype(DType::F32)?.to_scalar::<f32>())
+            .transpose()
+            .map(drop)
+    })
+    .map_err(failed)?;
+    Ok(Figures::default()
+        .times("seconds", &times, 1.0)
+        .with("views_per_s", images as f64 / times.median())
+        .memory(compute)?
         .report("augment", &bench))
 }

@@ -3,9 +3,8 @@
 use super::noise::Noise;
 use super::train::{SIDE, learner};
 use super::{Compute, Figures, Report, Times, TrainBench, failed};
-use crate::engine::EngineError;
-use crate::methods::Step;
-use invaspread_augment::{AugmentConfig, BatchLoader, ImageSource, LoaderConfig, Pipeline};
+use crate::engine::{EngineError, Stock};
+use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -37,6 +36,7 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
+    let stock = Stock::new(source, pipeline, &learner)?;
     // What the engine's loader takes by itself, unless the pool was made smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
@@ -46,16 +46,15 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         let order = learner.method.order(epoch).map_err(failed)?;
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
-        let mut loader = BatchLoader::new(Arc::clone(&source), Arc::clone(&pipeline), config)?;
-        let mut loss = None;
-        for (number, ready) in (0..).zip(loader.by_ref()) {
-            let ready = ready?;
-            let step = Step { epoch, step: number, index: &ready.index };
-            loss = Some(learner.step(ready.images, &step, 0.003).map_err(failed)?);
+        let mut feed = stock.epoch(config)?;
+        let (mut loss, mut step) = (None, 0);
+        while let Some(batch) = feed.next()? {
+            loss = Some(batch.step(&mut learner, epoch, step, 0.003).map_err(failed)?);
+            step += 1;
         }
         // On a GPU the epoch ends when its last loss is known.
         loss.map(|loss| loss.number()).transpose().map_err(failed)?;
-        waited = loader.waited().as_secs_f64();
+        waited = feed.waited().as_secs_f64();
         Ok::<(), EngineError>(())
     })?;
     let views = 2 * (images / batch * batch);

@@ -21,7 +21,7 @@ use crate::methods::Step;
 const MOST_BYTES: usize = 8 << 30;
 
 /// Training images, and what is done to them.
-pub(super) struct Stock {
+pub(crate) struct Stock {
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
     #[cfg(feature = "cuda")]
@@ -38,7 +38,7 @@ impl Stock {
         not(feature = "cuda"),
         expect(clippy::unnecessary_wraps, unused_variables, reason = "CUDA's memory can fail")
     )]
-    pub(super) fn new(
+    pub(crate) fn new(
         source: Arc<dyn ImageSource>,
         pipeline: Arc<Pipeline>,
         learner: &Learner,
@@ -68,7 +68,7 @@ impl Stock {
     ///
     /// # Errors
     /// If a batch names an image that is not there, or the loader's threads cannot be started.
-    pub(super) fn epoch(&self, config: LoaderConfig) -> std::result::Result<Feed, EngineError> {
+    pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<Feed, EngineError> {
         #[cfg(feature = "cuda")]
         if let Some((store, sides, dtype)) = &self.store {
             let LoaderConfig { batches, views, seed, epoch, .. } = config;
@@ -124,7 +124,7 @@ fn store(
 }
 
 /// Batches, one after the other.
-pub(super) enum Feed {
+pub(crate) enum Feed {
     /// Made by threads of the host.
     Host(BatchLoader),
     /// Made by the device when their turn comes.
@@ -142,7 +142,7 @@ pub(super) enum Feed {
 }
 
 /// One batch on its way to a step.
-pub(super) enum Ready {
+pub(crate) enum Ready {
     Host(invaspread_augment::Batch),
     #[cfg(feature = "cuda")]
     OnDevice(Tensor, Vec<u32>),
@@ -153,7 +153,7 @@ impl Feed {
     ///
     /// # Errors
     /// If an image cannot be read, or the device fails.
-    pub(super) fn next(&mut self) -> std::result::Result<Option<Ready>, EngineError> {
+    pub(crate) fn next(&mut self) -> std::result::Result<Option<Ready>, EngineError> {
         match self {
             Self::Host(loader) => Ok(loader.next().transpose()?.map(Ready::Host)),
             #[cfg(feature = "cuda")]
@@ -173,7 +173,7 @@ impl Feed {
     }
 
     /// How long batches were waited for.
-    pub(super) fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         match self {
             Self::Host(loader) => loader.waited(),
             #[cfg(feature = "cuda")]
@@ -187,7 +187,7 @@ impl Ready {
     ///
     /// # Errors
     /// As [`Learner::step`].
-    pub(super) fn step(self, learner: &mut Learner, epoch: u64, step: u64, lr: f64) -> Result<Loss> {
+    pub(crate) fn step(self, learner: &mut Learner, epoch: u64, step: u64, lr: f64) -> Result<Loss> {
         match self {
             Self::Host(batch) => learner.step(batch.images, &Step { epoch, step, index: &batch.index }, lr),
             #[cfg(feature = "cuda")]

@@ -21,6 +21,7 @@ pub(crate) use embed::{Layer, embed, embed_some};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};
+pub(crate) use feed::Stock;
 pub use images::{Embeddings, Images};
 pub(crate) use learner::Learner;
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
