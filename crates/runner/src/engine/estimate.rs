@@ -123,6 +123,8 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         let step = Step { epoch: 1, step: step as u64, index: &batch.index };
         learner
             .step(batch.images, &step, recipe.schedule.at(1))
+            // A GPU has taken the step once its loss is known.
+            .and_then(|loss| loss.number())
             .map_err(EngineError::tensor("time a step"))?;
         times.push(from.elapsed());
         from = Instant::now();
