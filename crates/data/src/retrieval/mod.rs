@@ -1,7 +1,7 @@
 //! The sets of the paper's second half: trained on some classes, tested on others by looking each test image up among the rest.
 //!
-//! Each set is a folder of image files and lists of their classes. [`list`] reads the lists into one [`Listing`] whatever their form;
-//! the images are decoded, squashed to one size and packed once ([`pack`](crate::pack)), and training reads from the pack.
+//! Each set is a folder of image files and lists of their classes. One listing comes of the lists, whatever their form; the images are
+//! decoded, squashed to one size and packed once, and training reads from the pack.
 
 mod cars;
 mod cub;
