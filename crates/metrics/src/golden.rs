@@ -1,7 +1,7 @@
 //! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and `values.json`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use crate::{KMeans, Rows, Seeding, WeightedKnn};
+use crate::{Agreement, KMeans, Retrieval, Rows, Seeding, WeightedKnn};
 use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -98,4 +98,39 @@ fn golden_kmeans_inertia() {
     };
     let got = kmeans.fit(Rows::new(&test, dim)).unwrap().inertia;
     assert!(got < 1.01 * want, "{got}, scikit-learn {want}");
+}
+
+#[test]
+fn golden_retrieval() {
+    let goldens = Goldens::open();
+    let ((test, dim), labels) = (goldens.rows("test"), goldens.labels("test_labels"));
+    let wanted: Vec<(usize, f64)> = goldens
+        .values
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix("recall@")?.parse().ok()?, value.as_f64()?)))
+        .collect();
+    assert!(!wanted.is_empty(), "no recall in {}", folder().display());
+    let recall_at = wanted.iter().map(|(k, _)| *k).collect();
+    let got =
+        Retrieval { recall_at, device: DeviceKind::Cpu }.evaluate(Rows::new(&test, dim), &labels).unwrap();
+    let close = |what: &str, value: f64, want: f64| {
+        assert!((value - want).abs() < 1e-3, "{what}: {value}, expected {want}");
+    };
+    for ((k, want), (_, value)) in wanted.iter().zip(&got.recall_at) {
+        close(&format!("recall@{k}"), *value, *want);
+    }
+    close("map@r", got.map_at_r, goldens.values["map@r"].as_f64().unwrap());
+    close("r_precision", got.r_precision, goldens.values["r_precision"].as_f64().unwrap());
+}
+
+#[test]
+fn golden_agreement() {
+    let goldens = Goldens::open();
+    let got = Agreement::between(&goldens.labels("test_labels"), &goldens.labels("assignments")).unwrap();
+    for (name, value) in [("nmi.arithmetic", got.nmi_arithmetic), ("nmi.geometric", got.nmi_geometric)] {
+        let want = goldens.values[name].as_f64().unwrap();
+        assert!((value - want).abs() < 1e-9, "{name}: {value}, expected {want}");
+    }
 }

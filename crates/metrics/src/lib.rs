@@ -1,21 +1,28 @@
-//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, k-means and PCA whitening.
+//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, R@K and its kin, k-means and its agreement with classes,
+//! distributions of similarity, PCA whitening.
 //!
 //! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
 //! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
 
+mod agreement;
 mod error;
 mod kmeans;
 mod knn;
 mod on_device;
+mod retrieval;
 mod rows;
+mod similarity;
 mod top_k;
 mod whitening;
 
+pub use agreement::Agreement;
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
 pub use on_device::top_k_on;
+pub use retrieval::{Retrieval, Retrieved};
 pub use rows::{Rows, l2_normalize_rows};
+pub use similarity::{Separation, Similarities, SimilarityDistribution};
 pub use top_k::{Neighbors, top_k};
 pub use whitening::Whitening;
 

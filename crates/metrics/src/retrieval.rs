@@ -1,0 +1,195 @@
+//! How often what is retrieved for a query is of its class: R@K, MAP@R and R-precision, each embedding asked among all others.
+//!
+//! Of query i let j_1, j_2, ... be the other embeddings by inner product downwards, rel_i(k) = 1 where y_{j_k} = y_i, and R_i the
+//! number of other embeddings of its class:
+//!
+//! `R@K = mean_i max_{k <= K} rel_i(k)`, `R-precision = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k)`,
+//! `MAP@R = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k) P_i(k)` with `P_i(k) = (1/k) Σ_{l <= k} rel_i(l)`.
+//!
+//! Shapes: embeddings (n, d), labels (n). R@K of the paper's Tables 3 to 6 (the code's `eval_recall_K`) is this hit rate, which for K > 1
+//! is no recall in the word's other sense. MAP@R and R-precision are those of Musgrave, Belongie and Lim (ECCV 2020). The code ranks by
+//! Euclidean distance, which on unit rows is the same order. A query that is alone in its class counts as missed in R@K, as in the
+//! code, and is left out of the other two, which it has no value for.
+
+use crate::{MetricError, Rows, top_k_on};
+use invaspread_tensor::DeviceKind;
+use rayon::prelude::*;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retrieval {
+    /// Each K of R@K, in any order.
+    pub recall_at: Vec<usize>,
+    /// Where neighbours are looked for.
+    pub device: DeviceKind,
+}
+
+/// What came out, in percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retrieved {
+    /// R@K for each K, in the order asked.
+    pub recall_at: Vec<(usize, f64)>,
+    /// MAP@R; 0 if every query is alone in its class.
+    pub map_at_r: f64,
+    /// R-precision; 0 likewise.
+    pub r_precision: f64,
+}
+
+impl Retrieval {
+    /// Asks for each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest of each query and nothing n x n.
+    ///
+    /// # Errors
+    /// Fewer than two rows; rows that are not finite.
+    ///
+    /// # Panics
+    /// If labels and rows differ in number, or a K is zero.
+    pub fn evaluate(&self, embeddings: Rows, labels: &[u32]) -> Result<Retrieved, MetricError> {
+        assert_eq!(embeddings.len(), labels.len(), "one label per row");
+        assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
+        if embeddings.len() < 2 {
+            return Err(MetricError::TooFewRows {
+                what: "queries",
+                found: embeddings.len(),
+                needed: 2,
+                fewer: "filters",
+            });
+        }
+        let classes = 1 + labels.iter().max().map_or(0, |&label| label as usize);
+        let mut of_class = vec![0_usize; classes];
+        labels.iter().for_each(|&label| of_class[label as usize] += 1);
+        let most_relevant = of_class.iter().max().map_or(0, |&n| n - 1);
+        let k = self.recall_at.iter().copied().max().unwrap_or(1).max(most_relevant);
+
+        let neighbors = top_k_on(self.device, embeddings, embeddings, k, true)?;
+        let scores: Vec<Scores> = (0..labels.len())
+            .into_par_iter()
+            .map(|row| {
+                let class = labels[row];
+                let relevant = of_class[class as usize] - 1;
+                Scores::of(neighbors.of(row).0.iter().map(|&j| labels[j as usize] == class), relevant)
+            })
+            .collect();
+
+        let share = |hits: usize| 100.0 * hits as f64 / labels.len() as f64;
+        let within = |k: usize| scores.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
+        let counted: Vec<[f64; 2]> = scores.iter().filter_map(|s| s.at_r).collect();
+        let mean = |which: usize| {
+            100.0 * counted.iter().map(|at_r| at_r[which]).sum::<f64>() / counted.len().max(1) as f64
+        };
+        Ok(Retrieved {
+            recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
+            map_at_r: mean(0),
+            r_precision: mean(1),
+        })
+    }
+}
+
+/// One query's.
+struct Scores {
+    /// Place of the first neighbour of its class, from 0.
+    first: Option<usize>,
+    /// Average precision and precision at R.
+    at_r: Option<[f64; 2]>,
+}
+
+impl Scores {
+    fn of(hits: impl Iterator<Item = bool>, relevant: usize) -> Self {
+        let (mut first, mut found, mut precisions) = (None, 0, 0.0);
+        let mut found_within = 0;
+        for (place, hit) in hits.enumerate() {
+            if hit {
+                first = first.or(Some(place));
+                found += 1;
+                if place < relevant {
+                    found_within = found;
+                    precisions += f64::from(found) / (place + 1) as f64;
+                }
+            }
+            if place + 1 >= relevant && first.is_some() {
+                break;
+            }
+        }
+        let r = relevant as f64;
+        let at_r = (relevant > 0).then(|| [precisions / r, f64::from(found_within) / r]);
+        Self { first, at_r }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Retrieval, Retrieved};
+    use crate::{MetricError, Rows};
+    use invaspread_tensor::DeviceKind;
+    use proptest::prelude::*;
+
+    fn evaluate(values: &[f32], dim: usize, labels: &[u32], ks: &[usize]) -> Retrieved {
+        let retrieval = Retrieval { recall_at: ks.to_vec(), device: DeviceKind::Cpu };
+        retrieval.evaluate(Rows::new(values, dim), labels).unwrap()
+    }
+
+    #[test]
+    fn by_hand() {
+        // On a circle at 0, 10, 20, 40 and 90 degrees.
+        let values: Vec<f32> = [0.0_f32, 10.0, 20.0, 40.0, 90.0]
+            .iter()
+            .flat_map(|a| [a.to_radians().cos(), a.to_radians().sin()])
+            .collect();
+        // Class 0 at 0, 20 and 40; class 1 at 10; class 2 alone at 90... and 1 has no other either.
+        let got = evaluate(&values, 2, &[0, 1, 0, 0, 2], &[1, 2, 4]);
+        // Queries of class 0: order of 0 is 10 20 40 90, of 20 is 10 0 40 90 (0 and 40 as far: index decides), of 40 is 20 10 0 90.
+        // First hits at places 2, 2, 1; the two that are alone never hit.
+        assert_eq!(got.recall_at, [(1, 20.0), (2, 60.0), (4, 60.0)]);
+        // R = 2: average precisions 1/4, 1/4, 1/2; precisions 1/2 each.
+        assert!((got.map_at_r - 100.0 / 3.0).abs() < 1e-9, "{got:?}");
+        assert!((got.r_precision - 50.0).abs() < 1e-9, "{got:?}");
+    }
+
+    #[test]
+    fn one_row_is_too_few() {
+        let retrieval = Retrieval { recall_at: vec![1], device: DeviceKind::Cpu };
+        let error = retrieval.evaluate(Rows::new(&[1.0], 1), &[0]).unwrap_err();
+        assert!(matches!(error, MetricError::TooFewRows { needed: 2, .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(
+            labels in prop::collection::vec(0_u32..4, 2..40), ks in prop::collection::vec(1_usize..45, 1..4), seed: u64,
+        ) {
+            let mut state = seed | 1;
+            let values: Vec<f32> = (0..labels.len() * 3)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 40) as f32 / 16_777_216.0 - 0.5
+                })
+                .collect();
+            let got = evaluate(&values, 3, &labels, &ks);
+            let n = labels.len();
+            let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
+            for i in 0..n {
+                let mut others: Vec<usize> = (0..n).filter(|&j| j != i).collect();
+                let inner = |j: usize| (0..3).map(|c| values[i * 3 + c] * values[j * 3 + c]).sum::<f32>();
+                others.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));
+                let hits: Vec<bool> = others.iter().map(|&j| labels[j] == labels[i]).collect();
+                for (recall, &k) in recalls.iter_mut().zip(&ks) {
+                    *recall += f64::from(u8::from(hits.iter().take(k).any(|&hit| hit)));
+                }
+                let r = hits.iter().filter(|&&hit| hit).count();
+                if r > 0 {
+                    counted += 1.0;
+                    let at = |k: usize| hits[..k].iter().filter(|&&hit| hit).count() as f64 / k as f64;
+                    precisions += at(r);
+                    maps += (1..=r).filter(|&k| hits[k - 1]).map(at).sum::<f64>() / r as f64;
+                }
+            }
+            for ((k, value), recall) in got.recall_at.iter().zip(recalls) {
+                prop_assert!((value - 100.0 * recall / n as f64).abs() < 1e-9, "R@{k}");
+            }
+            let counted: f64 = f64::max(counted, 1.0);
+            prop_assert!((got.map_at_r - 100.0 * maps / counted).abs() < 1e-9);
+            prop_assert!((got.r_precision - 100.0 * precisions / counted).abs() < 1e-9);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! How similar a query is to its nearest of the same class and to its nearest of other classes: Figures 5 and 6.
+//!
+//! Of query i let P_i be the cosines of the k nearest gallery rows with y_j = y_i, and N_i those of the k nearest with y_j ≠ y_i. Both are
+//! gathered over all queries into histograms p and q over [-1, 1], with their means, standard deviations and
+//! `overlap = Σ_b min(p_b, q_b)`, each histogram summing to 1.
+//!
+//! Shapes: queries (n, d) and gallery (m, d) of unit rows, groups (n) and (m). The paper takes k = 5 (section 4.3); its classes may be any
+//! grouping, and a row without a group takes no part.
+
+use crate::{MetricError, Rows, top_k_on};
+use invaspread_tensor::DeviceKind;
+use std::collections::BTreeSet;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SimilarityDistribution {
+    /// Nearest rows of each kind; 5 in the paper.
+    pub neighbors: usize,
+    /// Bins of the histograms over [-1, 1].
+    pub bins: usize,
+    /// Where neighbours are looked for.
+    pub device: DeviceKind,
+}
+
+/// Similarities of one kind, over all queries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Similarities {
+    /// Similarities in each bin, of equal widths from -1 to 1.
+    pub counts: Vec<u64>,
+    /// Mean of all.
+    pub mean: f64,
+    /// Their standard deviation (over n).
+    pub deviation: f64,
+}
+
+/// The two kinds, and what they share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Separation {
+    /// To the nearest of the same group.
+    pub same: Similarities,
+    /// To the nearest of other groups.
+    pub other: Similarities,
+    /// Share of the two histograms that lies under both, 0 to 1.
+    pub overlap: f64,
+}
+
+impl SimilarityDistribution {
+    /// Of `queries` among `gallery`, each row with its group; `None` where either kind has not one pair.
+    ///
+    /// # Errors
+    /// Rows that are not finite.
+    ///
+    /// # Panics
+    /// If groups and rows differ in number, or neighbours or bins are zero.
+    pub fn evaluate(
+        &self,
+        queries: Rows,
+        query_groups: &[Option<u32>],
+        gallery: Rows,
+        gallery_groups: &[Option<u32>],
+    ) -> Result<Option<Separation>, MetricError> {
+        assert!(self.neighbors > 0 && self.bins > 0, "{self:?}");
+        assert_eq!(queries.len(), query_groups.len(), "one group per query");
+        assert_eq!(gallery.len(), gallery_groups.len(), "one group per gallery row");
+        let groups: BTreeSet<u32> = query_groups.iter().copied().flatten().collect();
+        let (mut same, mut other) = (Vec::new(), Vec::new());
+        for group in groups {
+            let asking = gathered(queries, query_groups, |found| found == group);
+            for (kind, similarities) in [(true, &mut same), (false, &mut other)] {
+                let among = gathered(gallery, gallery_groups, |found| (found == group) == kind);
+                let (asking, among) = (Rows::new(&asking, queries.dim), Rows::new(&among, queries.dim));
+                similarities
+                    .extend(top_k_on(self.device, asking, among, self.neighbors, false)?.similarities);
+            }
+        }
+        if same.is_empty() || other.is_empty() {
+            return Ok(None);
+        }
+        let (same, other) = (self.summary(&same), self.summary(&other));
+        let share = |kind: &Similarities, bin: usize| {
+            kind.counts[bin] as f64 / kind.counts.iter().sum::<u64>() as f64
+        };
+        let overlap = (0..self.bins).map(|bin| share(&same, bin).min(share(&other, bin))).sum();
+        Ok(Some(Separation { same, other, overlap }))
+    }
+
+    fn summary(&self, similarities: &[f32]) -> Similarities {
+        let mut counts = vec![0; self.bins];
+        for &similarity in similarities {
+            let place = (f64::from(similarity) + 1.0) / 2.0 * self.bins as f64;
+            // Rounding may carry a cosine a little past 1.
+            counts[(place.max(0.0) as usize).min(self.bins - 1)] += 1;
+        }
+        let n = similarities.len() as f64;
+        let mean = similarities.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
+        let variance = similarities.iter().map(|&s| (f64::from(s) - mean).powi(2)).sum::<f64>() / n;
+        Similarities { counts, mean, deviation: variance.sqrt() }
+    }
+}
+
+/// The rows whose group is `wanted`, one after the other.
+fn gathered(rows: Rows, groups: &[Option<u32>], wanted: impl Fn(u32) -> bool) -> Vec<f32> {
+    let mut values = Vec::new();
+    for (row, group) in groups.iter().enumerate() {
+        if group.is_some_and(&wanted) {
+            values.extend_from_slice(rows.row(row));
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+
+    use super::SimilarityDistribution;
+    use crate::Rows;
+    use invaspread_tensor::DeviceKind;
+
+    fn distribution(neighbors: usize) -> SimilarityDistribution {
+        SimilarityDistribution { neighbors, bins: 4, device: DeviceKind::Cpu }
+    }
+
+    #[test]
+    fn by_hand() {
+        // Unit numbers: similarities are products of signs, and 0.6 of the rows in between.
+        let gallery = [1.0, 0.0, 0.6, 0.8, -1.0, 0.0, 0.0, 1.0];
+        let groups = [Some(0), Some(0), Some(1), None];
+        let queries = [1.0, 0.0, 0.0, 1.0];
+        let found = distribution(1)
+            .evaluate(Rows::new(&queries, 2), &[Some(0), None], Rows::new(&gallery, 2), &groups)
+            .unwrap()
+            .unwrap();
+        assert_eq!((found.same.mean, found.other.mean, found.overlap), (1.0, -1.0, 0.0));
+        assert_eq!((found.same.counts, found.other.counts), (vec![0, 0, 0, 1], vec![1, 0, 0, 0]));
+        let found = distribution(5)
+            .evaluate(Rows::new(&queries, 2), &[Some(1), Some(0)], Rows::new(&gallery, 2), &groups)
+            .unwrap()
+            .unwrap();
+        // Query 0 of group 1: same -1; others 1, 0.6. Query 1 of group 0: same 0, 0.8; other 0.
+        assert_eq!(found.same.counts, [1, 0, 1, 1]);
+        assert_eq!(found.other.counts, [0, 0, 1, 2]);
+        assert!((found.overlap - 2.0 / 3.0).abs() < 1e-12);
+        assert!((found.same.mean + 0.2 / 3.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn one_group_alone_has_no_other_kind() {
+        let rows = Rows::new(&[1.0, 0.5], 1);
+        let groups = [Some(3), Some(3)];
+        assert_eq!(distribution(5).evaluate(rows, &groups, rows, &groups).unwrap(), None);
+    }
+}
