@@ -241,7 +241,7 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     let measured =
         done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--json"]);
     let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
-    assert_eq!(&measured["knn_top1"], top1);
+    assert_eq!(&measured["metrics"]["knn_top1"], top1);
 }
 
 #[test]

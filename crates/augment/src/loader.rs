@@ -32,6 +32,8 @@ pub struct LoaderConfig {
     pub batches: Vec<Vec<u32>>,
     /// Views of each image: 1 or 2.
     pub views: usize,
+    /// The image that the second view of each image is of, by number; `None` for the image itself. It draws as the image's own would.
+    pub second_images: Option<Arc<[u32]>>,
     /// The run's seed.
     pub seed: u64,
     /// The epoch, for the views' streams.
@@ -48,7 +50,7 @@ impl LoaderConfig {
 
     /// `batches` with one view each, seed and epoch 0, two batches ahead.
     pub fn new(batches: Vec<Vec<u32>>) -> Self {
-        Self { batches, views: 1, seed: 0, epoch: 0, ahead: 2, threads: None }
+        Self { batches, views: 1, second_images: None, seed: 0, epoch: 0, ahead: 2, threads: None }
     }
 
     /// Images `0..n` in order, `batch` at a time: what evaluation goes through.
@@ -162,6 +164,7 @@ impl BatchLoader {
             source,
             pipeline,
             views: config.views,
+            second_images: config.second_images,
             seed: config.seed,
             epoch: config.epoch,
             stop: Arc::clone(&stop),
@@ -224,6 +227,7 @@ struct Worker {
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
     views: usize,
+    second_images: Option<Arc<[u32]>>,
     seed: u64,
     epoch: u64,
     stop: Arc<AtomicBool>,
@@ -265,24 +269,37 @@ impl Worker {
     }
 
     fn make_views(&self, index: u32, views: [Option<&mut [f32]>; 2]) -> Result<(), LoaderError> {
+        let second = self.second_images.as_ref().and_then(|second| second.get(index as usize));
+        let second = second.copied().unwrap_or(index);
+        let [first_view, second_view] = views;
+        if second == index {
+            return self.make_views_of(index, index, [first_view, second_view]);
+        }
+        self.make_views_of(index, index, [first_view, None])?;
+        self.make_views_of(second, index, [None, second_view])
+    }
+
+    /// Views of image `of` with the draws of image `index`.
+    fn make_views_of(&self, of: u32, index: u32, views: [Option<&mut [f32]>; 2]) -> Result<(), LoaderError> {
         if self.stop.load(Ordering::Relaxed) {
             // Nobody will look at this batch.
             return Ok(());
         }
         let len = self.source.len();
-        if index as usize >= len {
-            return Err(LoaderError::NoSuchImage { index, len });
+        if of as usize >= len {
+            return Err(LoaderError::NoSuchImage { index: of, len });
         }
         let image =
-            self.source.image(index as usize).map_err(|source| LoaderError::Image { index, source })?;
+            self.source.image(of as usize).map_err(|source| LoaderError::Image { index: of, source })?;
         let image = image.as_ref();
         if image.width * image.height == 0 {
-            return Err(LoaderError::Empty { index, width: image.width, height: image.height });
+            return Err(LoaderError::Empty { index: of, width: image.width, height: image.height });
         }
         let thread = rayon::current_thread_index().expect("views are made on the loader's pool");
         // A scratch carries nothing over, so one that a panic left half-used is as good as any.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        for (view, out) in views.into_iter().flatten().enumerate() {
+        for (view, out) in views.into_iter().enumerate() {
+            let Some(out) = out else { continue };
             let mut stream =
                 Stream::new(self.seed, Purpose::Augment, self.epoch, 2 * u64::from(index) + view as u64);
             self.pipeline.apply(image, &mut stream, &mut scratch, out);
@@ -391,6 +408,27 @@ mod tests {
                         "image {image} view {view}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_view_may_be_of_another_image() {
+        let second: Vec<u32> =
+            (0..53).map(|image| if image % 3 == 0 { (image + 5) % 53 } else { image }).collect();
+        let with = LoaderConfig { second_images: Some(second.clone().into()), ..config(2, 2) };
+        let (images, pipeline) = (Images::new(53), pipeline());
+        let view_len = pipeline.view_len();
+        let mut expected = vec![0.0; view_len];
+        for ((index, got), (_, usual)) in bits(with).into_iter().zip(bits(config(1, 1))) {
+            assert_eq!(got[..index.len() * view_len], usual[..index.len() * view_len], "first views");
+            for (at, &image) in index.iter().enumerate() {
+                // The neighbour's pixels under the image's own draws.
+                let mut stream = Stream::new(3, Purpose::Augment, 4, 2 * u64::from(image) + 1);
+                let pixels = images.stored[second[image as usize] as usize].as_ref();
+                pipeline.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
+                let found = &got[(index.len() + at) * view_len..][..view_len];
+                assert!(expected.iter().zip(found).all(|(a, &b)| a.to_bits() == b), "image {image}");
             }
         }
     }

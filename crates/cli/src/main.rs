@@ -3,6 +3,8 @@
 mod arguments;
 mod commands;
 mod failure;
+mod metric_names;
+mod neighbours;
 mod progress;
 
 use arguments::{Arguments, Command};

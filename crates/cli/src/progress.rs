@@ -1,7 +1,8 @@
 //! Progress of training: a bar on a terminal, a line an epoch elsewhere.
 
+use crate::metric_names::short_name;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use invaspread_runner::engine::{End, EpochFinished, Observer, RunFinished, RunStarted, StepTaken};
+use invaspread_runner::engine::{End, EpochFinished, Measured, Observer, RunFinished, RunStarted, StepTaken};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -72,20 +73,19 @@ impl Observer for Progress {
 
     fn epoch_finished(&mut self, event: &EpochFinished) {
         let loss = event.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
-        let knn =
-            event.knn.map_or_else(String::new, |(top1, top5)| format!("kNN {top1:.2}%  top-5 {top5:.2}%  "));
+        let measured = event.measured.as_ref().map_or_else(String::new, |measured| spoken(measured, 4));
         let epoch = if event.epoch == 0 {
             "untrained".to_owned()
         } else {
             format!("epoch {}/{}", event.epoch, event.epochs)
         };
-        self.line(&format!("{}  {epoch}  {loss}{knn}{}", self.title, readable(event.took)));
+        self.line(&format!("{}  {epoch}  {loss}{measured}{}", self.title, readable(event.took)));
     }
 
     fn run_finished(&mut self, event: &RunFinished) {
         self.done += 1;
         let end = match &event.end {
-            End::Done { knn_top1 } => format!("done, kNN {knn_top1:.2}%, in {}", readable(event.took)),
+            End::Done { measured } => format!("done, {}in {}", spoken(measured, 1), readable(event.took)),
             End::AlreadyDone => "finished before, nothing to do".into(),
             End::Stopped { epoch, step } => {
                 format!("stopped after epoch {epoch}, step {step}; the same command resumes")
@@ -101,4 +101,10 @@ impl Observer for Progress {
     fn note(&mut self, text: &str) {
         self.line(text);
     }
+}
+
+/// The first `most` metrics, for a line of text: each followed by two spaces.
+fn spoken(measured: &Measured, most: usize) -> String {
+    let spoken = |(name, value): &(String, f64)| format!("{} {value:.2}%  ", short_name(name));
+    measured.0.iter().take(most).map(spoken).collect()
 }

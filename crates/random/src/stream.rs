@@ -34,6 +34,8 @@ pub enum Purpose {
     Projection = 11,
     /// Resampling for confidence intervals.
     Bootstrap = 12,
+    /// Whether an image's second view is of a neighbour; index is the image.
+    Positive = 13,
 }
 
 /// An endless sequence of draws; equal keys give equal sequences.

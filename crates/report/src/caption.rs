@@ -11,9 +11,11 @@ pub(crate) fn data(setting: &Setting) -> String {
     let name = match setting.dataset.as_str() {
         "cifar10" => "CIFAR-10",
         "stl10" => "STL-10",
-        "cub200" => "CUB-200-2011",
-        "sop" => "Stanford Online Products",
+        "cub200-2011" => "CUB-200-2011",
+        "cub200-2010" => "CUB-200 of 2010",
+        "products" => "Stanford Online Products",
         "cars196" => "Cars196",
+        "cars196-half" => "the official training half of Cars196",
         other => other,
     };
     format!("{name} ({})", setting.data_state)

@@ -1,4 +1,4 @@
-//! Learning curves: kNN accuracy on the test images after each epoch, every method in one figure.
+//! Learning curves: the suite's main metric on the test images after each epoch, every method in one figure.
 //!
 //! Solid: measured, the mean over seeds, with a band of one standard deviation when there are several; epoch 0 is the
 //! untrained network. Dotted, same colour: the paper's Figure 3 over the same epochs. The labels stand at the ends of
@@ -12,7 +12,7 @@ use crate::canvas::{
 };
 use crate::caption;
 use crate::error::ReportError;
-use crate::names::row_label;
+use crate::names::{metric_label, recorded_metric, row_label};
 use crate::paper;
 use crate::records::Run;
 use crate::table::{Table, is_trained};
@@ -44,13 +44,14 @@ pub struct MeanCurve {
     pub points: Vec<(u64, f64, f64)>,
 }
 
-/// The mean kNN (top-1) curve of each row of a setting, in the table's order.
+/// The mean curve of the main metric of each row of a setting, in the table's order.
 pub fn mean_curves(table: &Table, setting: usize, runs: &[Run]) -> Vec<MeanCurve> {
     let runs = table.runs_of(setting, runs);
+    let metric = recorded_metric(table.main_metric(setting));
     let mean_curve = |row: &str| {
         let of_row: Vec<&&Run> = runs.iter().filter(|run| run.record.row == row).collect();
         let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for point in of_row.iter().filter_map(|run| run.curves.get("knn_top1")).flatten() {
+        for point in of_row.iter().filter_map(|run| run.curves.get(&*metric)).flatten() {
             values.entry(point.epoch).or_default().push(point.value);
         }
         let n = of_row.len();
@@ -68,7 +69,7 @@ pub fn mean_curves(table: &Table, setting: usize, runs: &[Run]) -> Vec<MeanCurve
     table.rows(setting).into_iter().filter_map(mean_curve).collect()
 }
 
-/// Draws a setting's learning curves; none when no run of it has a kNN curve.
+/// Draws a setting's learning curves; none when no run of it has a curve.
 ///
 /// # Errors
 /// Drawing fails.
@@ -83,9 +84,10 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     let caption = caption::wrap(&caption_text(table, setting, runs, &series, last_epoch), 145);
     let axes = Axes::around(&series, last_epoch);
     let height = TOP + PLOT.1 + 58.0 + caption.len() as f64 * 15.0;
-    let title = format!("kNN accuracy by epoch, {}", caption::setting(&table.settings[setting]));
+    let metric = metric_label(table.main_metric(setting));
+    let title = format!("{metric} by epoch, {}", caption::setting(&table.settings[setting]));
     let svg = draw(FIGURE, &title, (WIDTH, height), |pen| {
-        axes.paint(pen);
+        axes.paint(pen, &metric);
         legend(pen, &series);
         // The paper below, the measurement above it.
         for series in series.iter().filter(|series| series.from_paper) {
@@ -142,8 +144,8 @@ fn series_of(
         }
         series.push(Series { row: curve.row.clone(), from_paper: false, level, points });
     }
-    // The paper's curves are of CIFAR-10: beside another dataset they would mislead.
-    if table.settings[setting].dataset == "cifar10" {
+    // The paper's curves are of kNN on CIFAR-10: beside anything else they would mislead.
+    if table.main_metric(setting) == "knn" && table.settings[setting].dataset == "cifar10" {
         for printed in
             paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
         {
@@ -212,7 +214,7 @@ impl Axes {
         series.points.iter().map(|&(epoch, mean, _)| self.place(epoch as f64, mean)).collect()
     }
 
-    fn paint(&self, pen: &mut Pen<'_>) {
+    fn paint(&self, pen: &mut Pen<'_>, metric: &str) {
         let tick = Face::new(11.5, Anchor::End).color(MUTED);
         let step = round_step(self.high - self.low, 8.0);
         for index in 0..=((self.high - self.low) / step).round() as u32 {
@@ -231,7 +233,7 @@ impl Axes {
         pen.line(&[(LEFT, bottom), (LEFT + PLOT.0, bottom)], AXIS, 0.8);
         let name = Face::new(13.0, Anchor::Middle);
         pen.text((LEFT + PLOT.0 / 2.0, bottom + 36.0), "Epoch", name);
-        pen.text((18.0, TOP + PLOT.1 / 2.0), "Weighted kNN accuracy, top-1 (%)", name.upwards());
+        pen.text((18.0, TOP + PLOT.1 / 2.0), metric, name.upwards());
     }
 }
 

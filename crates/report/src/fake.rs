@@ -9,7 +9,7 @@ use std::path::Path;
 use fs_err as fs;
 use polars::prelude::*;
 
-use crate::records::{Point, Run, RunRecord, Summary};
+use crate::records::{Histogram, Point, Run, RunRecord, Separation, Summary};
 
 /// (row, kNN before training, kNN after, how fast it rises)
 const ROWS: [(&str, f64, f64, f64); 9] = [
@@ -74,6 +74,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         width: if full { 64 } else { 16 },
         model: "resnet18".into(),
         protocol: "code".into(),
+        main_metric: "knn_top1".into(),
         metrics: BTreeMap::from([("knn_top1".into(), summary(&knn)), ("knn_top5".into(), summary(&top5))]),
         seconds: 30.0 + epochs as f64 * 11.5,
         images_per_second: (epochs > 0).then_some(913.0),
@@ -90,7 +91,58 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         id: id.clone(),
     };
     let curves = BTreeMap::from([("knn_top1".into(), knn), ("knn_top5".into(), top5)]);
-    Run { record, curves, folder: format!("table1/{id}") }
+    Run { record, curves, separations: Vec::new(), folder: format!("table1/{id}") }
+}
+
+/// The same runs with distributions of similarity: two bells that lie the further apart the better the run's kNN.
+pub(crate) fn with_separations(mut runs: Vec<Run>) -> Vec<Run> {
+    for run in &mut runs {
+        let knn = run.record.metrics["knn_top1"].last / 100.0;
+        let bell = |mean: f64, deviation: f64| {
+            let count = |bin: i32| {
+                let at = (f64::from(bin) + 0.5) / 50.0 - 1.0;
+                (1000.0 * (-((at - mean) / deviation).powi(2) / 2.0).exp()).round() as u64
+            };
+            Histogram { mean, deviation, counts: (0..100).map(count).collect() }
+        };
+        let (same, other) = (bell(0.7, 0.09), bell(0.75 - 0.4 * knn, 0.08));
+        run.separations = vec![Separation { name: "class".into(), same, other, overlap: 1.0 - knn }];
+    }
+    runs
+}
+
+/// Runs of a retrieval suite at two epochs, three rows.
+pub(crate) fn retrieval_runs() -> Vec<Run> {
+    let rows = [("random", 20.0), ("nce", 24.0), ("invaspread", 31.0)];
+    rows.into_iter()
+        .map(|(row, end)| {
+            let mut run = run((row, 20.0, end, 2.0), 0, 2, "quick");
+            let values = run.curves.remove("knn_top1").unwrap();
+            let scaled = |by: f64| -> Vec<Point> {
+                values.iter().map(|point| Point { value: point.value * by, ..*point }).collect()
+            };
+            let curves: Vec<(String, Vec<Point>)> = [
+                ("recall_at_1", 1.0),
+                ("recall_at_2", 1.3),
+                ("recall_at_4", 1.7),
+                ("recall_at_8", 2.1),
+                ("map_at_r", 0.3),
+                ("r_precision", 0.4),
+                ("nmi_geometric", 1.5),
+                ("nmi_arithmetic", 1.5),
+                ("ami", 0.7),
+            ]
+            .map(|(name, by)| (name.to_owned(), scaled(by)))
+            .into();
+            run.record.main_metric = "recall_at_1".into();
+            run.record.suite = "table3".into();
+            run.record.dataset = "cub200-2011".into();
+            run.record.metrics =
+                curves.iter().map(|(name, points)| (name.clone(), summary(points))).collect();
+            run.curves = curves.into_iter().collect();
+            run
+        })
+        .collect()
 }
 
 fn summary(points: &[Point]) -> Summary {
@@ -148,7 +200,7 @@ fn json(record: &RunRecord) -> serde_json::Value {
         "data_state": record.data_state, "profile": record.profile, "device": record.device, "seed": record.seed,
         "epochs": record.epochs, "batch_size": record.batch_size, "train_images": record.train_images,
         "test_images": record.test_images, "width": record.width, "model": record.model, "protocol": record.protocol,
-        "metrics": metrics, "seconds": record.seconds, "images_per_second": record.images_per_second,
+        "main_metric": record.main_metric, "metrics": metrics, "seconds": record.seconds, "images_per_second": record.images_per_second,
         "peak_memory_bytes": record.peak_memory_bytes, "config_hash": record.config_hash, "started": record.started,
         "finished": record.finished, "version": record.version, "git": record.git, "rustc": record.rustc,
         "cpu": record.cpu, "threads": record.threads, "path": format!("table1/{}", record.id), "reduced": record.reduced,
@@ -168,8 +220,10 @@ fn look() {
         ("full", full_runs(&[0])),
         ("full3", full_runs(&[0, 1, 2])),
     ] {
-        crate::write_report("table1", &runs, &folder.join(name)).unwrap();
+        crate::write_report("table1", &with_separations(runs), &["class".into()], &folder.join(name))
+            .unwrap();
     }
+    crate::write_report("table3", &retrieval_runs(), &[], &folder.join("retrieval")).unwrap();
     let shade = |label: u32, variant: u32| crate::gallery::Picture {
         width: 32,
         height: 32,
@@ -185,12 +239,16 @@ fn look() {
     let classes = ["airplane", "automobile", "bird", "cat", "American_Crow"].map(str::to_owned).to_vec();
     let query = |label: u32| crate::gallery::Query {
         picture: shade(label, 0),
-        neighbors: (1..=5)
-            .map(|n| (shade(if n % 3 == 0 { 4 - label } else { label }, n), 1.0 - n as f32 * 0.07))
-            .collect(),
+        found: [3, 4]
+            .map(|wrong| {
+                let label = |n| if n % wrong == 0 { 4 - label } else { label };
+                (1..=4).map(|n| (shade(label(n), n), 1.0 - n as f32 * 0.07)).collect()
+            })
+            .into(),
     };
     let gallery = crate::gallery::Gallery {
         title: "InvaSpread after 10 epochs, invented pictures".into(),
+        networks: ["epoch 0", "epoch 2"].map(str::to_owned).into(),
         classes,
         queries: (0..4).map(query).collect(),
     };

@@ -1,4 +1,4 @@
-//! Retrieved neighbours as a picture: one row a query, the query at the left, its nearest neighbours in order, framed
+//! Retrieved neighbours as a picture: one row a query, the query at the left, then what each network finds nearest, framed
 //! green where the class is the query's and red where it is not.
 //!
 //! Takes plain pixels and labels, so that a demo and the paper's Figure 4 can be drawn from any dataset. Small images
@@ -37,13 +37,16 @@ pub struct Picture {
     pub label: u32,
 }
 
+/// What was found and its cosine similarity, nearest first.
+pub type Neighbors = Vec<(Picture, f32)>;
+
 /// A query and what was retrieved for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     /// What was asked.
     pub picture: Picture,
-    /// What was found and its cosine similarity, nearest first.
-    pub neighbors: Vec<(Picture, f32)>,
+    /// What each network found, in the order of [`Gallery::networks`].
+    pub found: Vec<Neighbors>,
 }
 
 /// What to draw.
@@ -51,6 +54,8 @@ pub struct Query {
 pub struct Gallery {
     /// One line above the pictures, such as "InvaSpread, epoch 10, synthetic images".
     pub title: String,
+    /// What stands above each network's neighbours, such as "epoch 2".
+    pub networks: Vec<String>,
     /// Class names by label; a label without a name is shown as its number.
     pub classes: Vec<String>,
     /// One row each.
@@ -69,53 +74,65 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
     if gallery.queries.is_empty() {
         return Err(ReportError::EmptyGallery);
     }
-    let most = gallery.queries.iter().map(|query| query.neighbors.len()).max().unwrap_or(0);
+    const FRAMED: f64 = IMAGE + 2.0 * FRAME;
     let top = MARGIN + 44.0;
-    let row_height = IMAGE + 2.0 * FRAME + 16.0 + GAP;
-    let column = |place: usize| match place {
-        0 => MARGIN,
-        place => MARGIN + IMAGE + 2.0 * FRAME + QUERY_GAP + (place - 1) as f64 * (IMAGE + 2.0 * FRAME + GAP),
-    };
-    let natural = column(most + 1) - if most == 0 { QUERY_GAP } else { GAP } + MARGIN;
+    let row_height = FRAMED + 16.0 + GAP;
+    // Each network has as many places as the longest list of neighbours.
+    let most = gallery.queries.iter().flat_map(|query| &query.found).map(Vec::len).max().unwrap_or(0);
+    let networks = if most == 0 { 0 } else { gallery.networks.len() };
+    let group_width = most as f64 * (FRAMED + GAP) - GAP;
+    let of_query = MARGIN;
+    let group = |network: usize| MARGIN + FRAMED + QUERY_GAP + network as f64 * (group_width + QUERY_GAP);
+    let column = |network: usize, place: usize| group(network) + place as f64 * (FRAMED + GAP);
+    let natural = if networks == 0 { of_query + FRAMED } else { group(networks) - QUERY_GAP } + MARGIN;
     let width = natural.max(text_width(&gallery.title, 13.0) + 2.0 * MARGIN);
     let height = top + gallery.queries.len() as f64 * row_height + MARGIN / 2.0;
 
     let svg = draw(FIGURE, &gallery.title, (width, height.ceil()), |pen| {
         pen.text((MARGIN, MARGIN + 6.0), &gallery.title, Face::new(13.0, Anchor::Start).bold(true));
         let head = Face::new(TEXT, Anchor::Start).color(MUTED);
-        pen.text((column(0), top - 10.0), "query", head);
-        if most > 0 {
-            pen.text((column(1), top - 10.0), "nearest neighbours, cosine similarity", head);
+        pen.text((of_query, top - 10.0), "query", head);
+        for (network, name) in gallery.networks.iter().take(networks).enumerate() {
+            pen.text((group(network), top - 10.0), name, head);
         }
         for (row, query) in gallery.queries.iter().enumerate() {
             let y = top + row as f64 * row_height;
-            let under = y + IMAGE + 2.0 * FRAME + 9.0;
-            let middle = |place| column(place) + IMAGE / 2.0 + FRAME;
+            let under = y + FRAMED + 9.0;
+            let middle = |x: f64| x + FRAMED / 2.0;
             let name = Face::new(TEXT, Anchor::Middle);
-            pen.rectangle((column(0), y), (IMAGE + 2.0 * FRAME, IMAGE + 2.0 * FRAME), INK);
-            pen.text((middle(0), under), &shortened(&gallery.class(query.picture.label)), name.bold(true));
-            for (place, (neighbor, similarity)) in query.neighbors.iter().enumerate() {
-                let right = neighbor.label == query.picture.label;
-                let (color, mark) = if right { (RIGHT, '✓') } else { (WRONG, '✗') };
-                let x = column(place + 1);
-                pen.rectangle((x, y), (IMAGE + 2.0 * FRAME, IMAGE + 2.0 * FRAME), color);
-                let class = shortened(&gallery.class(neighbor.label));
-                let text = format!("{mark} {class} {similarity:.2}").replace('-', "−");
-                pen.text((middle(place + 1), under), &text, name.color(color));
+            pen.rectangle((of_query, y), (FRAMED, FRAMED), INK);
+            pen.text(
+                (middle(of_query), under),
+                &shortened(&gallery.class(query.picture.label)),
+                name.bold(true),
+            );
+            for (network, neighbors) in query.found.iter().enumerate() {
+                for (place, (neighbor, similarity)) in neighbors.iter().enumerate() {
+                    let right = neighbor.label == query.picture.label;
+                    let (color, mark) = if right { (RIGHT, '✓') } else { (WRONG, '✗') };
+                    let x = column(network, place);
+                    pen.rectangle((x, y), (FRAMED, FRAMED), color);
+                    let class = shortened(&gallery.class(neighbor.label));
+                    let text = format!("{mark} {class} {similarity:.2}").replace('-', "−");
+                    pen.text((middle(x), under), &text, name.color(color));
+                }
             }
         }
     })?;
     let mut canvas = rasterise(FIGURE, &svg)?;
     for (row, query) in gallery.queries.iter().enumerate() {
         let y = top + row as f64 * row_height + FRAME;
-        let pictures =
-            std::iter::once(&query.picture).chain(query.neighbors.iter().map(|(picture, _)| picture));
-        for (place, picture) in pictures.enumerate() {
-            let what =
-                if place == 0 { format!("query {row}") } else { format!("query {row}, neighbour {place}") };
-            let enlarged = fitted(picture, what)?;
-            let (x, y) = ((column(place) + FRAME) * 2.0, y * 2.0);
-            imageops::replace(&mut canvas, &enlarged, x.round() as i64, y.round() as i64);
+        let mut place_picture = |picture: &Picture, x: f64, what: String| -> Result<(), ReportError> {
+            let (x, y) = ((x + FRAME) * 2.0, y * 2.0);
+            imageops::replace(&mut canvas, &fitted(picture, what)?, x.round() as i64, y.round() as i64);
+            Ok(())
+        };
+        place_picture(&query.picture, of_query, format!("query {row}"))?;
+        for (network, neighbors) in query.found.iter().enumerate() {
+            for (place, (picture, _)) in neighbors.iter().enumerate() {
+                let what = format!("query {row}, neighbour {}", place + 1);
+                place_picture(picture, column(network, place), what)?;
+            }
         }
     }
     Ok(canvas)
@@ -179,10 +196,11 @@ mod tests {
     fn two_neighbors() -> Gallery {
         Gallery {
             title: "Invented colours".into(),
+            networks: vec!["nearest neighbours".into()],
             classes: vec!["blue".into(), "a class of a very long name".into()],
             queries: vec![Query {
                 picture: plain([0, 0, 250], 0),
-                neighbors: vec![(plain([10, 20, 200], 0), 0.97), (plain([200, 200, 0], 1), -0.25)],
+                found: vec![vec![(plain([10, 20, 200], 0), 0.97), (plain([200, 200, 0], 1), -0.25)]],
             }],
         }
     }
@@ -198,10 +216,22 @@ mod tests {
         let frame = 204 * 204 - 192 * 192;
         assert!(has(&both, RIGHT) >= frame && has(&both, WRONG) >= frame);
         let mut gallery = two_neighbors();
-        gallery.queries[0].neighbors.truncate(1);
+        gallery.queries[0].found[0].truncate(1);
         let one = picture(&gallery).unwrap();
         assert_eq!(has(&one, WRONG), 0);
         assert!(has(&one, RIGHT) >= frame);
+    }
+
+    #[test]
+    fn networks_stand_side_by_side() {
+        let one = picture(&two_neighbors()).unwrap();
+        let mut gallery = two_neighbors();
+        gallery.networks.push("another".into());
+        let again = gallery.queries[0].found[0].clone();
+        gallery.queries[0].found.push(again);
+        let two = picture(&gallery).unwrap();
+        assert_eq!(two.width() - one.width(), (2.0 * (2.0 * 102.0 + 8.0 + 22.0)) as u32);
+        assert_eq!(two.height(), one.height());
     }
 
     #[test]
@@ -219,7 +249,7 @@ mod tests {
     #[test]
     fn wrong_sizes_and_empty_galleries_are_errors() {
         let mut gallery = two_neighbors();
-        gallery.queries[0].neighbors[1].0.pixels.pop();
+        gallery.queries[0].found[0][1].0.pixels.pop();
         let error = draw_gallery(&gallery).unwrap_err().to_string();
         assert!(
             error.contains("query 0, neighbour 2") && error.contains("3071") && error.contains("3072"),

@@ -1,7 +1,7 @@
 //! Tables, figures and galleries, made from run records alone.
 //!
 //! The way through this crate: [`records::load`] reads what finished runs left behind; [`table::Table`] turns it into
-//! means and deviations beside [`paper`]'s numbers; [`curves`] and [`bars`] draw them; [`write_report`] puts the whole
+//! means and deviations beside [`paper`]'s numbers; [`curves`], [`bars`] and [`separation`] draw them; [`write_report`] puts the whole
 //! into one folder. [`gallery`] draws retrieved neighbours and needs no run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are always
@@ -13,6 +13,7 @@ pub mod error;
 pub mod gallery;
 pub mod paper;
 pub mod records;
+pub mod separation;
 pub mod table;
 
 mod canvas;
@@ -25,6 +26,7 @@ mod terminal;
 mod write;
 
 pub use error::ReportError;
+pub use names::row_label;
 pub use records::{Run, RunRecord};
 pub use table::Table;
 pub use terminal::terminal_table;

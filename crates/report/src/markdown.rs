@@ -8,6 +8,7 @@ use crate::names::{duration, metric_label, row_label, suite_label, thousands};
 use crate::order;
 use crate::paper;
 use crate::records::Run;
+use crate::separation::grouping_label;
 use crate::table::{Line, Setting, Table, is_trained};
 
 /// The picture files of one setting, by file name, where they were drawn.
@@ -15,6 +16,8 @@ use crate::table::{Line, Setting, Table, is_trained};
 pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
+    /// Grouping and file name.
+    pub(crate) separations: Vec<(String, String)>,
 }
 
 /// The whole report. `pictures` has one entry a setting.
@@ -71,6 +74,11 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({chart}.png)\n\n[SVG]({chart}.svg)\n"));
     }
+    for (grouping, name) in &pictures.separations {
+        let grouping = grouping_label(grouping);
+        line(text, &format!("### Similarity to neighbours: {grouping}\n"));
+        line(text, &format!("![Distributions of similarity, {grouping}]({name}.png)\n\n[SVG]({name}.svg)\n"));
+    }
     learning_speed(text, table, setting, pictures);
     order_of_rows(text, table, setting, &of_setting);
     records(text, table, setting, &of_setting);
@@ -117,9 +125,46 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
+/// Every metric beside the others, last epochs alone: how the paper prints Tables 2 to 6. The paper's rows stand below ours in italics, those that
+/// it quotes from others too.
+fn side_by_side(text: &mut String, table: &Table, setting: usize, metrics: &[&str]) {
+    line(text, "**Last epoch, all metrics** (%)\n");
+    let heads: Vec<String> =
+        metrics.iter().map(|metric| metric_label(metric).trim_end_matches(" (%)").to_owned()).collect();
+    line(text, &format!("| Row | {} |", heads.join(" | ")));
+    line(text, &format!("|---|{}", "---:|".repeat(metrics.len())));
+    let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
+    let rows = table.rows(setting);
+    for row in &rows {
+        let measured = cells(&|metric| table.line(setting, row, metric).map_or("–".to_owned(), mean_and_std));
+        line(text, &format!("| {} | {} |", row_label(row), measured.join(" | ")));
+    }
+    let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
+    let printed = paper::table_of_suite(&table.suite).filter(|_| on_papers_data);
+    for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
+        let values = cells(&|metric| {
+            let value = row.values.iter().find(|(name, _)| name == metric);
+            value.map_or("–".to_owned(), |(_, value)| format!("*{value:.1}*"))
+        });
+        let source = if row.quoted { "quoted by the paper" } else { "paper" };
+        line(text, &format!("| *{}, {source}* | {} |", row_label(&row.key), values.join(" | ")));
+    }
+    text.push('\n');
+}
+
 fn results(text: &mut String, table: &Table, setting: usize) {
     let reduced = table.settings[setting].reduced;
-    for metric in table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")) {
+    let metrics: Vec<&str> =
+        table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")).collect();
+    if metrics.len() > 2 {
+        side_by_side(text, table, setting, &metrics);
+    }
+    // One by one where the paper's stand beside them, or where there are few.
+    let in_detail = |metric: &&str| {
+        let printed = |line: &Line| line.setting == setting && line.metric == *metric && line.paper.is_some();
+        metrics.len() <= 2 || *metric == table.main_metric(setting) || table.lines.iter().any(printed)
+    };
+    for metric in metrics.iter().copied().filter(in_detail) {
         let lines: Vec<&Line> =
             table.rows(setting).into_iter().filter_map(|row| table.line(setting, row, metric)).collect();
         let in_paper = lines.iter().any(|line| line.paper.is_some());
@@ -235,7 +280,12 @@ fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]
     line(text, "### Order of the rows, compared with the paper's\n");
     let inverted = order.inversions.len();
     if inverted == 0 {
-        line(text, &format!("All {} pairs of rows stand in the paper's order.\n", order.pairs));
+        let all = if order.pairs == 1 {
+            "The one pair of rows that both rank stands".to_owned()
+        } else {
+            format!("All {} pairs of rows stand", order.pairs)
+        };
+        line(text, &format!("{all} in the paper's order.\n"));
         return;
     }
     let noise = order.inversions.iter().filter(|inversion| inversion.within_noise()).count();
@@ -287,7 +337,7 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
     );
     for run in runs {
         let record = &run.record;
-        let summary = record.metrics.get(recorded);
+        let summary = record.metrics.get(&*recorded);
         let speed = record.images_per_second.filter(|_| is_trained(run));
         line(
             text,
@@ -381,7 +431,8 @@ mod tests {
 
     fn of(runs: &[Run]) -> String {
         let table = Table::new("table1", runs).unwrap();
-        let pictures = Pictures { curves: Some("curves".into()), chart: Some("table1".into()) };
+        let pictures =
+            Pictures { curves: Some("curves".into()), chart: Some("table1".into()), ..Pictures::default() };
         report(&table, runs, &vec![pictures; table.settings.len()])
     }
 
@@ -408,5 +459,12 @@ mod tests {
         assert!(text.contains("## Profile paper on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("## Profile quick (reduced) on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("Rows of the paper's table that were not run: NCE."));
+    }
+
+    #[test]
+    fn a_retrieval_report_has_all_metrics_side_by_side_and_quoted_rows() {
+        let runs = fake::retrieval_runs();
+        let table = Table::new("table3", &runs).unwrap();
+        insta::assert_snapshot!("report_retrieval", report(&table, &runs, &[Pictures::default()]));
     }
 }

@@ -1,7 +1,11 @@
 //! How keys are written for readers: rows, metrics, devices.
 
+use std::borrow::Cow;
+
+use crate::separation::grouping_label;
+
 /// A row of the paper's tables by its key, as the paper calls it.
-pub(crate) fn row_label(key: &str) -> String {
+pub fn row_label(key: &str) -> String {
     let known = match key {
         "random" => "RandomCNN",
         "deepcluster" => "DeepCluster",
@@ -20,7 +24,15 @@ pub(crate) fn row_label(key: &str) -> String {
         "invaspread_105k" => "InvaSpread, 105k images",
         "initial" => "Initial network",
         "mom" => "MOM",
-        other => return sentence(other),
+        other => {
+            return if let Some(clusters) = other.strip_prefix("deepcluster_") {
+                format!("DeepCluster ({})", clusters.replace('_', ", "))
+            } else if let Some(method) = other.strip_suffix("_supervised") {
+                format!("{} (supervised)", sentence(method).replace(" plus", "+"))
+            } else {
+                sentence(other)
+            };
+        }
     };
     known.to_owned()
 }
@@ -32,27 +44,68 @@ pub(crate) fn metric_label(metric: &str) -> String {
         "knn_top5" => "kNN top-5 (%)".to_owned(),
         "linear" => "Linear (%)".to_owned(),
         "nmi" => "NMI (%)".to_owned(),
-        other => match (other.strip_prefix("epochs_to_"), other.strip_prefix('r')) {
-            (Some(threshold), _) => format!("Epochs to {threshold}%"),
-            (None, Some(k)) if k.parse::<u32>().is_ok() => format!("R@{k} (%)"),
-            _ => sentence(other),
+        "nmi_arithmetic" => "NMI, arithmetic (%)".to_owned(),
+        "ami" => "AMI (%)".to_owned(),
+        "map_at_r" => "MAP@R (%)".to_owned(),
+        "r_precision" => "R-precision (%)".to_owned(),
+        other => {
+            let stripped = |prefix| other.strip_prefix(prefix);
+            match (stripped("epochs_to_"), stripped("overlap_"), stripped("r")) {
+                (Some(threshold), ..) => format!("Epochs to {threshold}%"),
+                (_, Some(grouping), _) => format!("Overlap, {} (%)", grouping_label(grouping)),
+                (.., Some(k)) if k.parse::<u32>().is_ok() => format!("R@{k} (%)"),
+                _ => sentence(other),
+            }
+        }
+    }
+}
+
+/// The order in which metrics stand that the paper's table of the suite does not print.
+pub(crate) fn usual_place(metric: &str) -> (usize, u32) {
+    const USUAL: [&str; 10] = [
+        "linear",
+        "knn",
+        "knn_top5",
+        "r",
+        "map_at_r",
+        "r_precision",
+        "nmi",
+        "nmi_arithmetic",
+        "ami",
+        "epochs_to_",
+    ];
+    let number = |prefix: &str| metric.strip_prefix(prefix).and_then(|rest| rest.parse().ok());
+    let place = USUAL.iter().position(|&usual| match usual {
+        "r" | "epochs_to_" => number(usual).is_some(),
+        usual => usual == metric,
+    });
+    (place.unwrap_or(USUAL.len()), number("r").or(number("epochs_to_")).unwrap_or(0))
+}
+
+/// The name under which the paper's tables list a metric that a run records.
+pub(crate) fn paper_metric(recorded: &str) -> Cow<'_, str> {
+    match recorded {
+        "knn_top1" => "knn".into(),
+        // The paper's code took scikit-learn's default, which was the geometric mean then.
+        "nmi_geometric" => "nmi".into(),
+        "linear_svm_top1" => "linear".into(),
+        other => match other.strip_prefix("recall_at_") {
+            Some(k) => format!("r{k}").into(),
+            None => other.into(),
         },
     }
 }
 
-/// The name under which the paper's tables list a metric that a run records.
-pub(crate) fn paper_metric(recorded: &str) -> &str {
-    match recorded {
-        "knn_top1" => "knn",
-        other => other,
-    }
-}
-
 /// The name under which a run records a metric of the paper's tables.
-pub(crate) fn recorded_metric(paper: &str) -> &str {
+pub(crate) fn recorded_metric(paper: &str) -> Cow<'_, str> {
     match paper {
-        "knn" => "knn_top1",
-        other => other,
+        "knn" => "knn_top1".into(),
+        "nmi" => "nmi_geometric".into(),
+        "linear" => "linear_svm_top1".into(),
+        other => match other.strip_prefix('r').and_then(|k| k.parse::<u32>().ok()) {
+            Some(k) => format!("recall_at_{k}").into(),
+            None => other.into(),
+        },
     }
 }
 

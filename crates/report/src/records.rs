@@ -49,6 +49,9 @@ pub struct RunRecord {
     pub model: String,
     /// Which of the readings of the paper was followed: `code`, `paper`.
     pub protocol: String,
+    /// The metric that the best epoch was chosen by.
+    #[serde(default = "knn_top1")]
+    pub main_metric: String,
     /// Results by metric.
     pub metrics: BTreeMap<String, Summary>,
     /// Wall-clock time of the run, seconds.
@@ -82,6 +85,39 @@ pub struct RunRecord {
     pub reduced: bool,
 }
 
+fn knn_top1() -> String {
+    "knn_top1".to_owned()
+}
+
+/// Similarities of test images to their nearest of one kind.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Histogram {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation.
+    pub deviation: f64,
+    /// How many fell into each bin, of equal widths from -1 to 1.
+    pub counts: Vec<u64>,
+}
+
+/// How far the members of a grouping's groups lie from the others.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Separation {
+    /// "class", or a grouping of classes.
+    pub name: String,
+    /// To the nearest of the same group.
+    pub same: Histogram,
+    /// To the nearest of other groups.
+    pub other: Histogram,
+    /// Share of the histograms under both, 0 to 1.
+    pub overlap: f64,
+}
+
+#[derive(Deserialize)]
+struct Separations {
+    groupings: Vec<Separation>,
+}
+
 /// One metric of a run at its last epoch and at its best.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Summary {
@@ -109,6 +145,8 @@ pub struct Run {
     pub record: RunRecord,
     /// Test-split values by metric, in order of epochs.
     pub curves: BTreeMap<String, Vec<Point>>,
+    /// What `similarity.json` holds, if the run has one.
+    pub separations: Vec<Separation>,
     /// The run's folder relative to the runs root, with `/` on every system.
     pub folder: String,
 }
@@ -186,10 +224,16 @@ fn load_run(runs_root: &Path, folder: &Path) -> Result<Option<Run>, ReportError>
     }
     let record: RunRecord = read_json(&record_path, "record")?;
     let curves = read_curves(&folder.join("metrics.parquet"))?;
+    let similarity = folder.join("similarity.json");
+    let separations = if similarity.is_file() {
+        read_json::<Separations>(&similarity, "similarities")?.groupings
+    } else {
+        Vec::new()
+    };
     let relative = folder.strip_prefix(runs_root).unwrap_or(folder);
     let folder =
         relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-    Ok(Some(Run { record, curves, folder }))
+    Ok(Some(Run { record, curves, separations, folder }))
 }
 
 fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {

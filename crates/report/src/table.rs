@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use polars::prelude::*;
 
 use crate::error::ReportError;
-use crate::names::{paper_metric, recorded_metric};
+use crate::names::{paper_metric, recorded_metric, usual_place};
 use serde::Serialize;
 
 use crate::paper;
@@ -129,7 +129,9 @@ impl Table {
     pub fn main_metric(&self, setting: usize) -> &str {
         let metrics = self.metrics(setting);
         let printed = paper::table_of_suite(&self.suite).map_or(&[][..], |table| &table.metrics[..]);
-        let preferred = printed.iter().map(String::as_str).chain(["knn"]);
+        // An overlap is a property of the network that is measured; the lower the better.
+        let printed = printed.iter().map(String::as_str).filter(|metric| !metric.starts_with("overlap_"));
+        let preferred = printed.chain(["knn", "r1"]);
         let found = preferred.into_iter().find_map(|name| metrics.iter().find(|metric| **metric == name));
         found.or(metrics.first()).copied().unwrap_or("knn")
     }
@@ -202,6 +204,9 @@ impl Table {
 /// there, the highest multiple of five that two did, so that a reduced run still compares speeds.
 pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
     let mut best_of_row: BTreeMap<&str, f64> = BTreeMap::new();
+    if runs.iter().all(|run| !run.curves.contains_key("knn_top1")) {
+        return Vec::new();
+    }
     let points = runs.iter().filter_map(|run| run.curves.get("knn_top1")).flatten();
     let untrained = points.filter(|point| point.epoch == 0).map(|point| point.value).fold(0.0, f64::max);
     for run in runs.iter().filter(|run| is_trained(run)) {
@@ -272,10 +277,17 @@ fn aggregate(suite: &str, settings: &[Setting], runs: &[&Run]) -> PolarsResult<V
                 values.1.push(best);
             };
             for (metric, summary) in &run.record.metrics {
-                push(paper_metric(metric).to_owned(), Some(summary.last), Some(summary.best));
+                push(paper_metric(metric).into_owned(), Some(summary.last), Some(summary.best));
+            }
+            let printed = paper::table_of_suite(suite).map_or(&[][..], |table| &table.metrics[..]);
+            for separation in &run.separations {
+                let metric = format!("overlap_{}", separation.name);
+                if printed.contains(&metric) {
+                    push(metric, Some(100.0 * separation.overlap), None);
+                }
             }
             for &threshold in thresholds.iter().filter(|_| is_trained(run)) {
-                let epoch = run.epochs_to(recorded_metric("knn"), f64::from(threshold));
+                let epoch = run.epochs_to(&recorded_metric("knn"), f64::from(threshold));
                 push(format!("epochs_to_{threshold}"), epoch.map(|epoch| epoch as f64), None);
             }
         }
@@ -324,16 +336,22 @@ fn rounded(value: f64) -> f64 {
 }
 
 fn row_place(suite: &str, row: &str) -> (usize, String) {
-    let rows = paper::table_of_suite(suite).map_or(&[][..], |table| &table.rows[..]);
-    (rows.iter().position(|printed| printed.key == row).unwrap_or(usize::MAX), row.to_owned())
+    let place =
+        |suite: &str| paper::table_of_suite(suite)?.rows.iter().position(|printed| printed.key == row);
+    // What the suite's table does not print stands after it in the order of Table 1; an untrained network always comes first.
+    let otherwise = || match (row, place("table1")) {
+        ("random", _) => 0,
+        (_, Some(place)) => 100 + place,
+        _ => usize::MAX,
+    };
+    (place(suite).unwrap_or_else(otherwise), row.to_owned())
 }
 
 fn metric_place(suite: &str, metric: &str) -> (usize, u32, String) {
     let metrics = paper::table_of_suite(suite).map_or(&[][..], |table| &table.metrics[..]);
-    let printed = metrics.iter().position(|name| name == metric);
-    let threshold = metric.strip_prefix("epochs_to_").and_then(|percent| percent.parse().ok());
-    let place = printed.unwrap_or(metrics.len() + usize::from(threshold.is_some()));
-    (place, threshold.unwrap_or(0), metric.to_owned())
+    let (usual, number) = usual_place(metric);
+    let place = metrics.iter().position(|name| name == metric).unwrap_or(metrics.len() + usual);
+    (place, number, metric.to_owned())
 }
 
 #[cfg(test)]

@@ -27,6 +27,12 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
     if in_paper {
         heads.extend(["paper".into(), if found.reduced { "difference*" } else { "difference" }.into()]);
     }
+    let others: Vec<&str> = table
+        .metrics(setting)
+        .into_iter()
+        .filter(|metric| *metric != main && *metric != "knn_top5" && !thresholds.contains(metric))
+        .collect();
+    heads.extend(others.iter().map(|metric| metric_label(metric).trim_end_matches(" (%)").to_owned()));
     heads.extend(thresholds.iter().map(|metric| metric_label(metric).to_lowercase()));
 
     let mut grid = Grid::new();
@@ -43,6 +49,9 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
         if in_paper {
             cells.push(number(line.paper));
             cells.push(line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}")));
+        }
+        for metric in &others {
+            cells.push(number(table.line(setting, row, metric).and_then(|line| line.mean)));
         }
         for metric in &thresholds {
             cells.push(table.line(setting, row, metric).map_or("–".to_owned(), |line| {
@@ -82,5 +91,12 @@ mod tests {
     fn the_table_at_the_end_of_a_suite() {
         let runs = fake::quick_runs(&[0]);
         insta::assert_snapshot!("terminal", terminal_table(&Table::new("table1", &runs).unwrap(), &runs));
+    }
+
+    #[test]
+    fn a_retrieval_suite_shows_every_metric() {
+        let runs = fake::retrieval_runs();
+        let text = terminal_table(&Table::new("table3", &runs).unwrap(), &runs);
+        insta::assert_snapshot!("terminal_retrieval", text);
     }
 }

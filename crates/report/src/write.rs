@@ -12,6 +12,7 @@ use crate::error::ReportError;
 use crate::latex;
 use crate::markdown::{self, Pictures};
 use crate::records::Run;
+use crate::separation;
 use crate::table::{Setting, Table};
 use crate::terminal::terminal_table;
 
@@ -29,12 +30,17 @@ pub struct Written {
 }
 
 /// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}` and
-/// `<suite>.{svg,png}` into `folder`, which is made if it is not there. With several settings (profiles, devices,
+/// `<suite>.{svg,png}`, and `similarity-<grouping>.{svg,png}` of each of `groupings`, into `folder`, which is made if it is not there. With several settings (profiles, devices,
 /// datasets) the fullest has those names and the others have theirs appended. The same runs give the same bytes.
 ///
 /// # Errors
 /// There is no run, a figure cannot be drawn, or a file cannot be written.
-pub fn write_report(suite: &str, runs: &[Run], folder: &Path) -> Result<Written, ReportError> {
+pub fn write_report(
+    suite: &str,
+    runs: &[Run],
+    groupings: &[String],
+    folder: &Path,
+) -> Result<Written, ReportError> {
     let table = Table::new(suite, runs)?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let mut pictures = Vec::new();
@@ -51,7 +57,13 @@ pub fn write_report(suite: &str, runs: &[Run], folder: &Path) -> Result<Written,
         pictures.push(Pictures {
             curves: keep("curves", curves::figure(&table, index, runs)?),
             chart: keep(suite, bars::figure(&table, index, runs)?),
+            separations: Vec::new(),
         });
+        for grouping in groupings.iter() {
+            let drawn = separation::figure(&table, index, runs, grouping)?;
+            let name = keep(&format!("similarity-{grouping}"), drawn);
+            pictures[index].separations.extend(name.map(|name| (grouping.clone(), name)));
+        }
     }
     let report = markdown::report(&table, runs, &pictures);
     files.insert(0, ("report.md".into(), report.into_bytes()));
@@ -112,7 +124,7 @@ mod tests {
             if reverse {
                 runs.reverse();
             }
-            write_report("table1", &runs, &root.path().join(name)).unwrap()
+            write_report("table1", &runs, &[], &root.path().join(name)).unwrap()
         };
         let first = write("first", false);
         let names: Vec<String> =
@@ -142,7 +154,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut runs = fake::quick_runs(&[0]);
         runs.extend(fake::full_runs(&[0]));
-        let written = write_report("table1", &runs, root.path()).unwrap();
+        let written = write_report("table1", &runs, &[], root.path()).unwrap();
         assert_eq!(written.table.settings.len(), 2);
         for name in
             ["curves.png", "curves-quick-cpu-cifar10-verified.png", "table1-quick-cpu-cifar10-verified.svg"]
@@ -160,7 +172,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let blocked = root.path().join("results");
         fs::write(&blocked, "a file where the folder should be").unwrap();
-        let error = write_report("table1", &fake::quick_runs(&[0]), &blocked.join("table1")).unwrap_err();
+        let error =
+            write_report("table1", &fake::quick_runs(&[0]), &[], &blocked.join("table1")).unwrap_err();
         assert!(error.to_string().contains("results"), "{error}");
     }
 }

@@ -103,7 +103,7 @@ fn other_precisions_stay_near() {
     let mut single = Recipe {
         device: DeviceKind::Cuda,
         epochs: 1,
-        ..recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+        ..recipe(MethodRecipe::invaspread(InvaSpread::default()))
     };
     single.schedule.base = 0.003;
     let reference = run(&single);
@@ -156,7 +156,7 @@ fn a_loss_that_is_no_number_ends_the_run() {
         return;
     }
     let mut recipe =
-        Recipe { device: DeviceKind::Cuda, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+        Recipe { device: DeviceKind::Cuda, ..recipe(MethodRecipe::invaspread(InvaSpread::default())) };
     recipe.schedule.base = 1e30;
     let folder = tempfile::tempdir().unwrap();
     let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();

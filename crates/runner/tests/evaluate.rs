@@ -13,7 +13,7 @@ use invaspread_runner::methods::MethodRecipe;
 use stripes::{images, methods, place, recipe};
 
 fn invaspread() -> Recipe {
-    recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+    recipe(MethodRecipe::invaspread(InvaSpread::default()))
 }
 
 #[test]
@@ -25,14 +25,11 @@ fn a_checkpoint_scores_what_its_run_recorded() {
     let Outcome::Trained(trained) = outcome else { panic!("nothing stopped it") };
     for file in [place.checkpoints.last(), place.checkpoints.state()] {
         let found = evaluate(&invaspread(), &images(), &file).unwrap();
-        assert_eq!(found.top1.to_bits(), trained.last.top1.to_bits());
+        assert_eq!(found.measured, trained.last);
         assert_eq!(found.embeddings.test.values, trained.embeddings.test.values);
     }
     let best = evaluate(&invaspread(), &images(), &place.checkpoints.best()).unwrap();
-    assert_eq!(
-        (best.top1.to_bits(), best.top5.to_bits()),
-        (trained.best.top1.to_bits(), trained.best.top5.to_bits())
-    );
+    assert_eq!(best.measured.headline(), Some(("knn_top1", trained.best.headline)));
 
     let wider = Recipe { network: ResNetConfig { width: 16, ..invaspread().network }, ..invaspread() };
     let message = evaluate(&wider, &images(), &place.checkpoints.last()).unwrap_err().to_string();

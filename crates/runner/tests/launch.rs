@@ -43,7 +43,7 @@ fn queue() -> Vec<Planned> {
     vec![
         planned("random", MethodRecipe::Random),
         planned("nce", MethodRecipe::Nce { loss: Nce { negatives: 16, ..Nce::default() }, momentum: 0.5 }),
-        planned("invaspread", MethodRecipe::InvaSpread(InvaSpread::default())),
+        planned("invaspread", MethodRecipe::invaspread(InvaSpread::default())),
     ]
 }
 

@@ -13,7 +13,8 @@ use invaspread_losses::{InvaSpread, Nce};
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
-    EngineError, Observer, Outcome, Recipe, Schedule, StepTaken, Stop, Trained, train,
+    EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, StepTaken, Stop, Trained,
+    train,
 };
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::MetricRow;
@@ -93,9 +94,38 @@ fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
 }
 
 #[test]
+fn classes_never_trained_on_are_measured_by_retrieval() {
+    let recipe = Recipe {
+        retrieval: RetrievalRecipe { recall_at: vec![1, 4], kmeans_restarts: 2, ..Default::default() },
+        ..recipe(MethodRecipe::invaspread(InvaSpread::default()))
+    };
+    let unseen = Images { gallery: None, ..images() };
+    let go = |folder: &Path, steps| {
+        let stop = Stop::new();
+        let mut observer = StopAfter { steps, stop: stop.clone() };
+        train(&recipe, &place(folder), &unseen, &mut observer, &stop, &mut |_| Ok(())).unwrap()
+    };
+    let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = trained(go(alone.path(), usize::MAX));
+    assert!(matches!(go(stopped.path(), 7), Outcome::Stopped { epoch: 1, step: 2 }));
+    let found = trained(go(stopped.path(), usize::MAX));
+    assert_same_files(alone.path(), stopped.path(), "retrieval");
+    assert_eq!(measurements(&expected.rows), measurements(&found.rows));
+    // Asked again after its last epoch, it measures the same once more.
+    assert_eq!(trained(go(alone.path(), usize::MAX)).last, expected.last);
+
+    let of = |name: &str| expected.rows.iter().filter(|row| row.name == name).count();
+    assert_eq!(["recall_at_1", "recall_at_4", "map_at_r", "r_precision"].map(of), [4; 4]);
+    assert_eq!(["nmi_geometric", "nmi_arithmetic", "ami", "knn_top1"].map(of), [1, 1, 1, 0]);
+    assert!(expected.last.get("recall_at_4").unwrap() >= expected.last.get("recall_at_1").unwrap());
+    assert_eq!(expected.last.headline().unwrap().0, "recall_at_1");
+    assert!(expected.embeddings.gallery.is_none());
+}
+
+#[test]
 fn training_moves_the_weights_and_lowers_the_loss() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = Recipe { epochs: 6, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+    let recipe = Recipe { epochs: 6, ..recipe(MethodRecipe::invaspread(InvaSpread::default())) };
     let trained = trained(go(&recipe, folder.path(), usize::MAX).unwrap());
     let losses: Vec<f64> =
         trained.rows.iter().filter(|row| row.name == "loss").map(|row| row.value).collect();
@@ -106,7 +136,7 @@ fn training_moves_the_weights_and_lowers_the_loss() {
 
 #[test]
 fn no_thread_count_changes_a_byte() {
-    let recipe = Recipe { epochs: 1, ..recipe(MethodRecipe::InvaSpread(InvaSpread::default())) };
+    let recipe = Recipe { epochs: 1, ..recipe(MethodRecipe::invaspread(InvaSpread::default())) };
     let run = |threads| {
         let folder = tempfile::tempdir().unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -122,7 +152,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = Recipe {
         schedule: Schedule { base: 0.03, factors: vec![(1, 1e30)] },
-        ..recipe(MethodRecipe::InvaSpread(InvaSpread::default()))
+        ..recipe(MethodRecipe::invaspread(InvaSpread::default()))
     };
     let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();
     let message = error.to_string();
@@ -134,7 +164,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoint() {
 
 #[test]
 fn checkpoints_that_are_damaged_or_of_another_run_are_errors() {
-    let recipe_a = recipe(MethodRecipe::InvaSpread(InvaSpread::default()));
+    let recipe_a = recipe(MethodRecipe::invaspread(InvaSpread::default()));
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(go(&recipe_a, folder.path(), 2).unwrap(), Outcome::Stopped { epoch: 0, step: 2 }));
     let state = place(folder.path()).checkpoints.state();

@@ -1,8 +1,9 @@
-//! `invaspread evaluate WEIGHTS`: kNN of a file of weights on the configured data.
+//! `invaspread evaluate WEIGHTS`: what a file of weights is worth on the configured data.
 
 use super::print_json;
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
+use crate::metric_names::short_name;
 use anyhow::Context;
 use invaspread_runner::config::{GroupFile, expand, resolve_over};
 use invaspread_runner::engine;
@@ -15,8 +16,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
     let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
-    let images = images(&dataset).context("failed to take up the data set")?;
-    let result = engine::evaluate(&config.recipe(), &images, &arguments.weights)
+    let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
         .context("failed to evaluate the weights")?;
     if arguments.json {
         return Ok(print_json(&json!({
@@ -27,15 +27,14 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "test_images": dataset.test.len(),
             "k": config.eval.k,
             "temperature": config.eval.temperature,
-            "knn_top1": result.top1,
-            "knn_top5": result.top5,
+            "metrics": result.measured.0.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "left_over": result.left_over,
         }))?);
     }
-    println!(
-        "kNN (k={}, temperature {}) on {}: top-1 {:.2}%, top-5 {:.2}%",
-        config.eval.k, config.eval.temperature, dataset.name, result.top1, result.top5
-    );
+    println!("{}, {} test images", dataset.name, dataset.test.len());
+    for (name, value) in &result.measured.0 {
+        println!("  {:<18} {value:6.2}%", short_name(name));
+    }
     if !result.left_over.is_empty() {
         println!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
     }

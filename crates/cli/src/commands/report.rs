@@ -3,9 +3,11 @@
 use super::print_json;
 use crate::arguments::ReportArguments;
 use crate::failure::Failure;
+use crate::neighbours::draw_neighbours;
 use anyhow::Context;
 use invaspread_report::{records, write_report};
 use invaspread_runner::config::Suite;
+use invaspread_runner::launch::Planned;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
@@ -30,7 +32,8 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
     let loaded = records::load(root, suite.runs_name()).context("failed to read the run records")?;
     let rows = |run: &invaspread_report::Run| suite.rows.iter().any(|row| row.key == run.record.row);
     let runs: Vec<_> = loaded.runs.into_iter().filter(rows).collect();
-    let written = write_report(&suite.name, &runs, out).context("failed to write the report")?;
+    let written =
+        write_report(&suite.name, &runs, &suite.similarity, out).context("failed to write the report")?;
     match print {
         Print::Text => {
             println!("{}", written.terminal);
@@ -40,6 +43,16 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
         }
         Print::Json => print_json(&written.table)?,
         Print::Nothing => {}
+    }
+    Ok(())
+}
+
+/// Draws the suite's picture of retrieved neighbours into `out`, if it has one.
+pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) -> Result<(), Failure> {
+    if let Some(figure) = &suite.gallery {
+        let path = out.join("neighbours.png");
+        draw_neighbours(figure, planned, root, &path).context("failed to draw the retrieved neighbours")?;
+        eprintln!("{}", path.display());
     }
     Ok(())
 }

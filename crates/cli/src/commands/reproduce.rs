@@ -2,7 +2,7 @@
 
 use super::launch::{announce, work};
 use super::print_json;
-use super::report::{Print, write};
+use super::report::{Print, draw, write};
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
 use invaspread_runner::config::{Suite, expand};
@@ -33,5 +33,6 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
         _ => PathBuf::from("results").join(&suite.name),
     };
     let out = arguments.out.clone().unwrap_or_else(default);
-    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })
+    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
+    draw(&suite, &planned, &root, &out)
 }

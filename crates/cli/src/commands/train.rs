@@ -5,6 +5,7 @@ use super::print_json;
 use super::reproduce::reproduce;
 use crate::arguments::{ReproduceArguments, TrainArguments};
 use crate::failure::Failure;
+use crate::metric_names::short_name;
 use invaspread_runner::config::{expand, resolve};
 
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
@@ -34,13 +35,14 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         return Ok(print_json(&records)?);
     }
     for record in &records {
-        let knn = &record.metrics["knn_top1"];
+        let main = &record.metrics[&record.main_metric];
         println!(
-            "{}: kNN {:.2}% after the last epoch, best {:.2}% (epoch {}); {}",
+            "{}: {} {:.2}% after the last epoch, best {:.2}% (epoch {}); {}",
             record.id,
-            knn.last,
-            knn.best,
-            knn.best_epoch,
+            short_name(&record.main_metric),
+            main.last,
+            main.best,
+            main.best_epoch,
             root.join(&record.path).display()
         );
     }

@@ -4,6 +4,7 @@ use super::noise::Noise;
 use super::train::{SIDE, learner};
 use super::{Compute, Figures, Report, Times, TrainBench, failed};
 use crate::engine::{EngineError, Stock};
+use crate::methods::Step;
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
-    let stock = Stock::new(source, pipeline, &learner)?;
+    let stock = Stock::new(source, pipeline, &learner.network)?;
     // What the engine's loader takes by itself, unless the pool was made smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
@@ -49,7 +50,9 @@ pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
         let mut feed = stock.epoch(config)?;
         let (mut loss, mut step) = (None, 0);
         while let Some(batch) = feed.next()? {
-            loss = Some(batch.step(&mut learner, epoch, step, 0.003).map_err(failed)?);
+            let (views, index) = batch.views(&learner.network).map_err(failed)?;
+            let at = Step { epoch, step, index: &index };
+            loss = Some(learner.step(&views, &at, 0.003).map_err(failed)?);
             step += 1;
         }
         // On a GPU the epoch ends when its last loss is known.

@@ -3,7 +3,8 @@
 use super::noise::Noise;
 use super::train::{SIDE, learner};
 use super::{Compute, Figures, Report, Times, TrainBench};
-use crate::engine::{EngineError, Layer, embed, embed_some};
+use crate::engine::{EngineError, Stock, embed, embed_some};
+use crate::methods::Layer;
 use invaspread_augment::{AugmentConfig, ImageSource, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
@@ -38,8 +39,9 @@ pub fn evaluate(bench: EvaluateBench) -> Result<Report, EngineError> {
             .network;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
-    embed_some(&network, &source, &pipeline, Layer::Embedding, images.min(WARMUP))?;
-    let times = Times::of(0, repeats, || embed(&network, &source, &pipeline, Layer::Embedding).map(drop))?;
+    let stock = Stock::new(source, pipeline, &network)?;
+    embed_some(&network, &stock, Layer::Embedding, images.min(WARMUP))?;
+    let times = Times::of(0, repeats, || embed(&network, &stock, Layer::Embedding).map(drop))?;
     let operations = 2.0 * network.multiply_adds(SIDE) as f64 * images as f64;
     Ok(Figures::default()
         .times("seconds", &times, 1.0)

@@ -49,8 +49,8 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     let setting =
         Setting { images, dim: network.embedding, seed: 0, weight_decay, device: bench.compute.device };
     let device = bench.compute.device.open().map_err(failed)?;
-    let method = MethodRecipe::InvaSpread(InvaSpread::default()).build(setting).map_err(failed)?;
-    Learner::new(&device, network, SgdConfig { momentum: 0.9, weight_decay }, method, SIDE, 0).map_err(failed)
+    let method = MethodRecipe::invaspread(InvaSpread::default()).build(setting).map_err(failed)?;
+    Learner::new(&device, network, SgdConfig { momentum: 0.9, weight_decay }, method, 0).map_err(failed)
 }
 
 /// Times the step.
@@ -69,7 +69,7 @@ pub fn train(bench: TrainBench) -> Result<Report, EngineError> {
     let mut take = || {
         let at = Step { epoch: 1, step, index: &index };
         step += 1;
-        learner.step_on(&x, &at, 0.003).map_err(failed)
+        learner.step(&x, &at, 0.003).map_err(failed)
     };
     let times = if device.is_cpu() {
         Times::of(bench.warmup, bench.steps, || take().map(drop))?

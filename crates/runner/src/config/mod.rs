@@ -25,4 +25,4 @@ pub use sections::{
     Config, Device, EvalSection, Groups, Initial, LossSection, MethodName, MethodSection, ModelSection,
     OptimSection, Precision, ProfileSection, ProtocolSection, RunsSection, ScheduleName,
 };
-pub use suite::{Row, Suite};
+pub use suite::{GalleryFigure, Row, Suite};

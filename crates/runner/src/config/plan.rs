@@ -51,6 +51,7 @@ impl Config {
             evaluate_every: self.eval.every,
             neighbors: self.eval.k,
             vote_temperature: self.eval.temperature,
+            retrieval: self.eval.retrieval.clone().unwrap_or_default(),
         }
     }
 
@@ -77,12 +78,15 @@ impl Config {
         let (temperature, momentum) = (loss.temperature, loss.memory_momentum);
         match self.method.name {
             MethodName::Random => MethodRecipe::Random,
-            MethodName::Invaspread => MethodRecipe::InvaSpread(InvaSpread {
-                temperature,
-                negative_weight: loss.negative_weight,
-                key_side: self.protocol.key_side,
-                negatives: loss.negatives,
-            }),
+            MethodName::Invaspread => MethodRecipe::InvaSpread {
+                loss: InvaSpread {
+                    temperature,
+                    negative_weight: loss.negative_weight,
+                    key_side: self.protocol.key_side,
+                    negatives: loss.negatives,
+                },
+                positives: self.method.positives.unwrap_or_default(),
+            },
             MethodName::Exemplar => {
                 MethodRecipe::Exemplar(Exemplar { temperature, normalize_weight: loss.normalize_weight })
             }

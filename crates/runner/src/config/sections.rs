@@ -1,6 +1,8 @@
 //! The resolved config: every key that a file or an argument may set, with its type. `experiments/config.toml` explains each.
 
 use super::ConfigError;
+use crate::engine::RetrievalRecipe;
+use crate::methods::Positives;
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::{KeySide, Negatives};
@@ -156,6 +158,9 @@ pub struct MethodSection {
     pub clusters: usize,
     /// DeepCluster: iterations of k-means an epoch.
     pub kmeans_iterations: usize,
+    /// InvaSpread: what the second view of an image is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positives: Option<Positives>,
 }
 
 /// Numbers of the objectives; each reads its own.
@@ -248,6 +253,9 @@ pub struct EvalSection {
     pub temperature: f64,
     /// Measure after every so many epochs.
     pub every: u64,
+    /// Where test classes were never trained on: R@K, NMI and their kin. Set by the data sets that are judged so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<RetrievalRecipe>,
 }
 
 /// What kind of run this is.
@@ -303,6 +311,14 @@ impl Config {
         }
         if self.method.clusters < 2 {
             return wrong("method.clusters", self.method.clusters.to_string(), "at least 2");
+        }
+        if let Some(RetrievalRecipe { recall_at, kmeans_restarts, .. }) = &self.eval.retrieval {
+            if recall_at.is_empty() || recall_at.contains(&0) {
+                return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
+            }
+            if *kmeans_restarts == 0 {
+                return wrong("eval.retrieval.kmeans_restarts", "0".into(), "at least 1");
+            }
         }
         let positive = [
             ("optim.lr", self.optim.lr),
@@ -377,6 +393,8 @@ impl Config {
         self.data.stl10 = Some(Stl10Config::default());
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
+        self.method.positives = Some(Positives::default());
+        self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
         self

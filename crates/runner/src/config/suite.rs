@@ -22,9 +22,27 @@ pub struct Suite {
     /// Arguments that every row begins with, as they would be typed.
     #[serde(default)]
     pub overrides: Vec<String>,
+    /// Groupings of the classes whose distributions of similarity the report draws.
+    #[serde(default)]
+    pub similarity: Vec<String>,
+    /// The picture of retrieved neighbours to draw.
+    #[serde(default)]
+    pub gallery: Option<GalleryFigure>,
     /// The rows, in the order in which they are run and shown.
     #[serde(rename = "row")]
     pub rows: Vec<Row>,
+}
+
+/// A picture of retrieved neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GalleryFigure {
+    /// The rows whose networks are asked, side by side.
+    pub rows: Vec<String>,
+    /// Test images that are asked.
+    pub queries: usize,
+    /// Neighbours shown of each.
+    pub neighbors: usize,
 }
 
 /// A row of a suite.

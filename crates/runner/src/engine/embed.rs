@@ -3,36 +3,53 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline};
+use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::{Mode, Output, ResNet};
 use invaspread_tensor::with_f32;
 
-use super::EngineError;
-use crate::methods::Features;
+use super::{Embeddings, EngineError, Images, Stock};
+use crate::methods::{Features, Layer};
 
 /// Images in a batch. Fixed, so that no setting of training can move a last digit.
 const BATCH: usize = 250;
 
-/// Which output of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layer {
-    /// Unit rows.
-    Embedding,
-    /// The same before normalising.
-    Projection,
+/// The stocks of everything that is measured.
+pub(crate) struct MeasuredStock {
+    gallery: Option<Stock>,
+    test: Stock,
 }
 
-/// Row i is `layer` of image i of `source`.
+impl MeasuredStock {
+    /// Of `images` under the test transform, for `network`.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub(crate) fn new(
+        images: &Images,
+        pipeline: &Arc<Pipeline>,
+        network: &ResNet,
+    ) -> Result<Self, EngineError> {
+        let stock = |source| Stock::new(Arc::clone(source), Arc::clone(pipeline), network);
+        let gallery = images.gallery.as_ref().map(|gallery| stock(&gallery.images)).transpose()?;
+        Ok(Self { gallery, test: stock(&images.test.images)? })
+    }
+
+    /// The embeddings of all of it.
+    ///
+    /// # Errors
+    /// As [`embed`].
+    pub(crate) fn embed(&self, network: &ResNet) -> Result<Embeddings, EngineError> {
+        let of = |stock| embed(network, stock, Layer::Embedding);
+        Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
+    }
+}
+
+/// Row i is `layer` of image i of `stock`.
 ///
 /// # Errors
 /// If an image cannot be read or candle fails.
-pub(crate) fn embed(
-    network: &ResNet,
-    source: &Arc<dyn ImageSource>,
-    pipeline: &Arc<Pipeline>,
-    layer: Layer,
-) -> Result<Features, EngineError> {
-    embed_some(network, source, pipeline, layer, source.len())
+pub(crate) fn embed(network: &ResNet, stock: &Stock, layer: Layer) -> Result<Features, EngineError> {
+    embed_some(network, stock, layer, stock.len())
 }
 
 /// The same of the first `images` images.
@@ -41,37 +58,27 @@ pub(crate) fn embed(
 /// As [`embed`].
 pub(crate) fn embed_some(
     network: &ResNet,
-    source: &Arc<dyn ImageSource>,
-    pipeline: &Arc<Pipeline>,
+    stock: &Stock,
     layer: Layer,
     images: usize,
 ) -> Result<Features, EngineError> {
-    let device = network.device().clone();
+    let failed = || EngineError::tensor("compute embeddings");
     // Brought to the host at the end alone: on a GPU nothing then waits on the way.
     let mut parts: Vec<Tensor> = Vec::new();
-    let side = pipeline.size();
-    let config = LoaderConfig::in_order(images, BATCH);
-    let loader = BatchLoader::new(Arc::clone(source), Arc::clone(pipeline), config)?;
-    let mut forward = |pixels: Vec<f32>, rows: usize| -> candle_core::Result<()> {
-        let x = Tensor::from_vec(pixels, (rows, side, side, 3), &device)?;
-        let x = x.to_dtype(network.config().dtype)?;
+    let mut feed = stock.epoch(LoaderConfig::in_order(images, BATCH))?;
+    while let Some(batch) = feed.next()? {
+        let (x, _) = batch.views(network).map_err(failed())?;
         // On a worker of the pool, as a training step.
         let forward = || network.forward(&x, Mode::Evaluate);
-        let Output { projection, embedding, .. } =
-            if device.is_cpu() { rayon::scope(|_| forward())? } else { forward()? };
+        let output = if network.device().is_cpu() { rayon::scope(|_| forward()) } else { forward() };
+        let Output { pooled, projection, embedding, .. } = output.map_err(failed())?;
         let chosen = match layer {
             Layer::Embedding => embedding,
             Layer::Projection => projection,
+            Layer::Pooled => pooled,
         };
-        parts.push(chosen.to_dtype(DType::F32)?);
-        Ok(())
-    };
-    for batch in loader {
-        let batch = batch?;
-        let rows = batch.index.len();
-        forward(batch.images, rows).map_err(EngineError::tensor("compute embeddings"))?;
+        parts.push(chosen.to_dtype(DType::F32).map_err(failed())?);
     }
-    let failed = || EngineError::tensor("compute embeddings");
     let dim = parts.first().map_or(Ok(0), |part| part.dim(1)).map_err(failed())?;
     let mut values = Vec::with_capacity(images * dim);
     for part in parts {

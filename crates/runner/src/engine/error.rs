@@ -10,15 +10,6 @@ use crate::checkpoint::CheckpointError;
 /// Why a run could not go on, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The test images are queries among themselves.
-    #[error(
-        "data set {dataset}: its test classes are not among the training classes, so it is judged by retrieval (R@K, NMI), which runs do \
-         not measure yet; `invaspread data verify {dataset}` reads it, and kNN data sets (cifar10, stl10, folder) train"
-    )]
-    Retrieval {
-        /// Its name.
-        dataset: String,
-    },
     /// The loss or the embeddings are no longer numbers.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
@@ -83,7 +74,7 @@ pub enum EngineError {
     #[error(transparent)]
     Augment(#[from] AugmentError),
     /// The embeddings could not be scored.
-    #[error("failed to compute kNN: {0}")]
+    #[error("failed to measure the embeddings: {0}")]
     Metric(#[from] MetricError),
     /// A checkpoint could not be written or read.
     #[error(transparent)]

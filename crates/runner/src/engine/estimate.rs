@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use invaspread_augment::{BatchLoader, LoaderConfig, Pipeline};
+use invaspread_augment::{LoaderConfig, Pipeline};
+use invaspread_metrics::{Rows, top_k_on};
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
-use super::embed::{Layer, embed_some};
-use super::images::{Embeddings, Images};
+use super::embed::embed_some;
 use super::training::learner;
-use super::{EngineError, Recipe};
-use crate::methods::{Features, Step};
+use super::{EngineError, Images, Recipe, Stock};
+use crate::methods::{Features, Layer, Step};
 
 /// Steps that are timed at most, after one that warms up.
 const STEPS: usize = 3;
@@ -68,19 +68,13 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
 
     let sample = images.train.len().min(SAMPLE);
     let from = Instant::now();
-    embed_some(&learner.network, &images.train, &plain, Layer::Embedding, sample)?;
+    let stock = Stock::new(Arc::clone(&images.train), plain, &learner.network)?;
+    embed_some(&learner.network, &stock, Layer::Embedding, sample)?;
     let per_image = from.elapsed().as_secs_f64() / sample as f64;
 
-    let queries = images.test.len().min(SAMPLE);
-    let embeddings = Embeddings { gallery: made_up(images.gallery.len(), dim), test: made_up(queries, dim) };
-    let from = Instant::now();
-    let subset = Images { test_labels: images.test_labels[..queries].into(), ..images.clone() };
-    subset.knn(recipe, &embeddings)?;
-    let per_query = from.elapsed().as_secs_f64() / queries as f64;
-
-    let (train, test) = (images.train.len() as f64, images.test.len() as f64);
-    let measured = images.gallery.len() as f64 + test;
-    let evaluation = Duration::from_secs_f64(measured * per_image + test * per_query);
+    let (train, test) = (images.train.len() as f64, images.test.labels.len() as f64);
+    let searching = test * search_seconds(recipe, images)?;
+    let evaluation = Duration::from_secs_f64(images.measured() as f64 * per_image + searching);
     if !learner.method.trains() {
         return Ok(Estimate {
             step: Duration::ZERO,
@@ -94,7 +88,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
 
     let from = Instant::now();
     let embeds = Cell::new(false);
-    let mut features = || {
+    let mut features = |_| {
         embeds.set(true);
         Ok(made_up(images.train.len(), dim))
     };
@@ -114,18 +108,18 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         ..LoaderConfig::new(batches)
     };
     let pipeline = Arc::new(Pipeline::train(&recipe.augment)?);
-    let loader = BatchLoader::new(Arc::clone(&images.train), pipeline, config)?;
+    let mut feed = Stock::new(Arc::clone(&images.train), pipeline, &learner.network)?.epoch(config)?;
     let begun = Instant::now();
     let mut times = Vec::new();
     let mut from = begun;
-    for (step, batch) in loader.enumerate() {
-        let batch = batch?;
-        let step = Step { epoch: 1, step: step as u64, index: &batch.index };
-        learner
-            .step(batch.images, &step, recipe.schedule.at(1))
+    while let Some(batch) = feed.next()? {
+        let timed = || -> candle_core::Result<f64> {
+            let (views, index) = batch.views(&learner.network)?;
+            let step = Step { epoch: 1, step: times.len() as u64, index: &index };
             // A GPU has taken the step once its loss is known.
-            .and_then(|loss| loss.number())
-            .map_err(EngineError::tensor("time a step"))?;
+            learner.step(&views, &step, recipe.schedule.at(1))?.number()
+        };
+        timed().map_err(EngineError::tensor("time a step"))?;
         times.push(from.elapsed());
         from = Instant::now();
         if begun.elapsed() > ENOUGH {
@@ -143,6 +137,22 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         evaluation,
         evaluations,
     })
+}
+
+/// Seconds to look up one test image's neighbours. What else is measured takes a small part of it, but for the clustering of retrieval
+/// sets, which comes once, at the end.
+fn search_seconds(recipe: &Recipe, images: &Images) -> Result<f64, EngineError> {
+    let dim = recipe.network.embedding;
+    let test = images.test.labels.len();
+    let queries = test.min(SAMPLE);
+    let (k, gallery) = match &images.gallery {
+        Some(gallery) => (recipe.neighbors, gallery.labels.len()),
+        None => (recipe.retrieval.recall_at.iter().copied().max().unwrap_or(1), test),
+    };
+    let (asking, among) = (made_up(queries, dim), made_up(gallery, dim));
+    let from = Instant::now();
+    top_k_on(recipe.device, Rows::new(&asking.values, dim), Rows::new(&among.values, dim), k, false)?;
+    Ok(from.elapsed().as_secs_f64() / queries as f64)
 }
 
 /// Unit-free rows to time the scoring and clustering of.

@@ -6,20 +6,17 @@ use std::sync::Arc;
 use invaspread_augment::Pipeline;
 use invaspread_models::{ResNet, WeightError, read_weights};
 
-use super::embed::{Layer, embed};
-use super::images::{Embeddings, Images};
+use super::embed::MeasuredStock;
 use super::learner::WEIGHTS;
-use super::{EngineError, Recipe};
+use super::{Embeddings, EngineError, Images, Measured, Recipe};
 use crate::checkpoint::take_prefixed;
 
 /// What a file of weights is worth.
 #[derive(Debug, Clone)]
 pub struct Evaluated {
-    /// kNN top-1 accuracy in percent.
-    pub top1: f64,
-    /// kNN top-5 accuracy in percent.
-    pub top5: f64,
-    /// Embeddings of both splits.
+    /// Every metric.
+    pub measured: Measured,
+    /// Embeddings of what was measured.
     pub embeddings: Embeddings,
     /// Entries of the file that the network has no use for.
     pub left_over: Vec<String>,
@@ -41,7 +38,7 @@ pub enum EvaluateError {
     Engine(#[from] EngineError),
 }
 
-/// kNN of the network of `recipe` with the weights of a `.safetensors` or `.pth` file. The state that a run resumes from is such
+/// Measures the network of `recipe` with the weights of a `.safetensors` or `.pth` file. The state that a run resumes from is such
 /// a file too.
 ///
 /// # Errors
@@ -64,10 +61,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
     };
     let left_over = report.map_err(not_loaded)?.left_over;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
-    let embeddings = Embeddings {
-        gallery: embed(&network, &images.gallery, &plain, Layer::Embedding)?,
-        test: embed(&network, &images.test, &plain, Layer::Embedding)?,
-    };
-    let result = images.knn(recipe, &embeddings).map_err(EngineError::from)?;
-    Ok(Evaluated { top1: result.top1, top5: result.top5, embeddings, left_over })
+    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network)?;
+    let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;
+    Ok(Evaluated { measured, embeddings, left_over })
 }

@@ -3,24 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Result;
 #[cfg(feature = "cuda")]
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
+use candle_core::{DType, Result, Tensor};
 use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline};
+use invaspread_models::ResNet;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::Precision;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::cuda::augment::{ImageStore, PLAN_WORDS};
 
 use super::EngineError;
-use super::learner::{Learner, Loss};
-use crate::methods::Step;
 
 /// The most bytes of images that are kept on a GPU.
 #[cfg(feature = "cuda")]
 const MOST_BYTES: usize = 8 << 30;
 
-/// Training images, and what is done to them.
+/// Images, and what is done to them.
 pub(crate) struct Stock {
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
@@ -29,7 +28,7 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// Takes the images to the learner's device if it is a GPU and they fit there: all of one size, not squashed first, their views
+    /// Takes the images to the network's device if it is a GPU and they fit there: all of one size, not squashed first, their views
     /// small enough for a block. Otherwise the loader makes views on the CPU.
     ///
     /// # Errors
@@ -41,15 +40,15 @@ impl Stock {
     pub(crate) fn new(
         source: Arc<dyn ImageSource>,
         pipeline: Arc<Pipeline>,
-        learner: &Learner,
+        network: &ResNet,
     ) -> std::result::Result<Self, EngineError> {
         #[cfg(feature = "cuda")]
         let store = {
-            let dtype = match learner.network.config().precision {
+            let dtype = match network.config().precision {
                 Precision::Bf16 => DType::BF16,
                 Precision::F32 | Precision::Tf32 => DType::F32,
             };
-            match learner.network.device() {
+            match network.device() {
                 device @ Device::Cuda(_) => {
                     store(&source, &pipeline, device)?.map(|(store, sides)| (store, sides, dtype))
                 }
@@ -64,6 +63,11 @@ impl Stock {
         })
     }
 
+    /// How many images there are.
+    pub(crate) fn len(&self) -> usize {
+        self.source.len()
+    }
+
     /// The batches of an epoch, in order.
     ///
     /// # Errors
@@ -71,14 +75,22 @@ impl Stock {
     pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<Feed, EngineError> {
         #[cfg(feature = "cuda")]
         if let Some((store, sides, dtype)) = &self.store {
-            let LoaderConfig { batches, views, seed, epoch, .. } = config;
+            let LoaderConfig { batches, views, second_images, seed, epoch, .. } = config;
             let words: Vec<u32> = self
                 .pipeline
                 .plans(*sides, &batches, views, seed, epoch)
                 .iter()
                 .flat_map(|plan| plan.0)
                 .collect();
-            let index: Vec<u32> = batches.iter().flat_map(|batch| batch.repeat(views)).collect();
+            let second = |image: u32| second_images.as_ref().map_or(image, |of| of[image as usize]);
+            let of_view = |image: u32, view: usize| if view == 0 { image } else { second(image) };
+            let of_batch = |batch: &Vec<u32>| -> Vec<u32> {
+                (0..views)
+                    .flat_map(|view| batch.iter().map(move |&i| (i, view)))
+                    .map(|(i, v)| of_view(i, v))
+                    .collect()
+            };
+            let index: Vec<u32> = batches.iter().flat_map(of_batch).collect();
             let uploaded = if index.is_empty() { None } else { Some(store.upload(&index, &words)) };
             let uploaded =
                 uploaded.transpose().map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
@@ -183,15 +195,21 @@ impl Feed {
 }
 
 impl Ready {
-    /// A step of `learner` on the batch.
+    /// The views (v, S, S, C) where `network` is and in its numbers, and the images they are of.
     ///
     /// # Errors
-    /// As [`Learner::step`].
-    pub(crate) fn step(self, learner: &mut Learner, epoch: u64, step: u64, lr: f64) -> Result<Loss> {
+    /// If the device fails.
+    pub(crate) fn views(self, network: &ResNet) -> Result<(Tensor, Vec<u32>)> {
         match self {
-            Self::Host(batch) => learner.step(batch.images, &Step { epoch, step, index: &batch.index }, lr),
+            Self::Host(batch) => {
+                let rows = batch.views * batch.index.len();
+                let side = (batch.images.len() / rows / 3).isqrt();
+                let x = Tensor::from_vec(batch.images, (rows, side, side, 3), network.device())?;
+                let dtype: DType = network.config().dtype;
+                Ok((x.to_dtype(dtype)?, batch.index))
+            }
             #[cfg(feature = "cuda")]
-            Self::OnDevice(views, index) => learner.step_on(&views, &Step { epoch, step, index: &index }, lr),
+            Self::OnDevice(views, index) => Ok((views, index)),
         }
     }
 }

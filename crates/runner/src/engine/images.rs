@@ -1,12 +1,11 @@
-//! The two splits as the engine wants them: images to load, labels to score kNN with.
+//! A data set as the engine wants it: images to load, labels to score with.
 
 use std::sync::Arc;
 
 use invaspread_augment::ImageSource;
-use invaspread_metrics::{KnnResult, MetricError, Rows, WeightedKnn};
+use invaspread_data::Grouping;
 
-use super::{EngineError, Recipe};
-use crate::methods::Features;
+use super::EngineError;
 
 /// A data set, ready to train on. Clones share the images.
 #[derive(Clone)]
@@ -15,53 +14,41 @@ pub struct Images {
     pub name: String,
     /// Images to train on.
     pub train: Arc<dyn ImageSource>,
-    /// Labelled images that vote in kNN: the training images, or those of them that have labels.
-    pub gallery: Arc<dyn ImageSource>,
-    /// Images to classify.
-    pub test: Arc<dyn ImageSource>,
-    /// Class of each image of the gallery; used by kNN alone.
-    pub gallery_labels: Arc<[u32]>,
-    /// Class of each test image.
-    pub test_labels: Arc<[u32]>,
+    /// Images that vote in kNN: the training images, or those of them that have labels. `None` where the test classes were never trained on:
+    /// each test image is then asked among the others.
+    pub gallery: Option<Labelled>,
+    /// Images to classify, or to ask among themselves.
+    pub test: Labelled,
     /// How many classes there are.
     pub classes: usize,
+    /// Groups of classes whose separation is measured beside that of the classes.
+    pub groupings: Arc<[Grouping]>,
 }
 
-/// Embeddings of what is measured.
-#[derive(Debug, Clone)]
-pub struct Embeddings {
-    /// Row i is image i of the gallery.
-    pub gallery: Features,
-    /// Row i is test image i.
-    pub test: Features,
+/// Images and their classes, which scoring alone looks at.
+#[derive(Clone)]
+pub struct Labelled {
+    /// The images.
+    pub images: Arc<dyn ImageSource>,
+    /// The class of each.
+    pub labels: Arc<[u32]>,
 }
 
 impl Images {
-    /// Weighted kNN of the test embeddings among the training embeddings.
-    ///
-    /// # Errors
-    /// If an embedding is not finite, or a label is out of range.
-    pub fn knn(&self, recipe: &Recipe, embeddings: &Embeddings) -> Result<KnnResult, MetricError> {
-        fn rows(features: &Features) -> Rows<'_> {
-            Rows::new(&features.values, features.dim)
-        }
-        let knn =
-            WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
-        knn.evaluate(
-            rows(&embeddings.test),
-            &self.test_labels,
-            rows(&embeddings.gallery),
-            &self.gallery_labels,
-            self.classes,
-        )
-    }
-
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        for (split, source) in [("train", &self.train), ("gallery", &self.gallery), ("test", &self.test)] {
+        let gallery = self.gallery.as_ref().map(|gallery| ("gallery", &gallery.images));
+        for (split, source) in
+            [("train", &self.train), ("test", &self.test.images)].into_iter().chain(gallery)
+        {
             if source.is_empty() {
                 return Err(EngineError::EmptySplit { split, dataset: self.name.clone() });
             }
         }
         Ok(())
+    }
+
+    /// Images that are embedded in a measurement.
+    pub(crate) fn measured(&self) -> usize {
+        self.gallery.as_ref().map_or(0, |gallery| gallery.images.len()) + self.test.images.len()
     }
 }

@@ -46,8 +46,6 @@ pub(crate) struct Journal {
     pub(crate) training_images: u64,
     /// The best evaluation so far.
     pub(crate) best: Option<Evaluation>,
-    /// The last evaluation so far.
-    pub(crate) last: Option<Evaluation>,
     rows: Vec<StoredRow>,
 }
 
@@ -62,15 +60,13 @@ pub(crate) struct Partial {
     pub(crate) wait: Exact,
 }
 
-/// kNN accuracies of an epoch, in percent.
+/// What an epoch was worth, in percent: the first metric of its measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Evaluation {
     /// 0 is before training.
     pub(crate) epoch: u64,
-    /// Top 1.
-    pub(crate) top1: Exact,
-    /// Top 5.
-    pub(crate) top5: Exact,
+    /// kNN top 1, or the first R@K.
+    pub(crate) headline: Exact,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -22,7 +22,6 @@ pub(crate) struct Learner {
     pub(crate) network: ResNet,
     pub(crate) method: Box<dyn Method>,
     optimizer: Sgd,
-    image_size: usize,
     device: Device,
 }
 
@@ -60,33 +59,21 @@ impl Learner {
         network: ResNetConfig,
         optimizer: SgdConfig,
         method: Box<dyn Method>,
-        image_size: usize,
         seed: u64,
     ) -> Result<Self> {
         let network = ResNet::on(device, network, seed)?;
         let mut parameters = network.parameters();
         parameters.extend(method.parameters());
         let optimizer = Sgd::new(parameters, optimizer)?;
-        Ok(Self { network, method, optimizer, image_size, device: device.clone() })
+        Ok(Self { network, method, optimizer, device: device.clone() })
     }
 
-    /// One step on the batch `images` (views * B x S x S x 3) of the host, at learning rate `lr`. Returns the loss; if that is known and
-    /// not a finite number, nothing has been changed but batch norm's running statistics.
+    /// One step on the batch `x` (views * B, S, S, C), which is where the network is, at learning rate `lr`. Returns the loss; if that is
+    /// known and not a finite number, nothing has been changed but batch norm's running statistics.
     ///
     /// # Errors
     /// If candle fails or the sizes do not fit.
-    pub(crate) fn step(&mut self, images: Vec<f32>, step: &Step<'_>, lr: f64) -> Result<Loss> {
-        let rows = self.method.views() * step.index.len();
-        let side = self.image_size;
-        let x = Tensor::from_vec(images, (rows, side, side, 3), &self.device)?;
-        self.step_on(&x.to_dtype(self.network.config().dtype)?, step, lr)
-    }
-
-    /// The same on a batch that is on the network's device.
-    ///
-    /// # Errors
-    /// As [`Learner::step`].
-    pub(crate) fn step_on(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
+    pub(crate) fn step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
         if self.device.is_cuda() {
             return self.take_step(x, step, lr);
         }

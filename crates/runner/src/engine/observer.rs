@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Measured;
+
 /// A run is about to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunStarted {
@@ -38,7 +40,7 @@ pub struct StepTaken {
 }
 
 /// An epoch was trained and evaluated, and its checkpoint is on disk.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EpochFinished {
     /// The epoch; 0 is the network before training.
     pub epoch: u64,
@@ -46,9 +48,9 @@ pub struct EpochFinished {
     pub epochs: u64,
     /// Mean loss; `None` before training.
     pub loss: Option<f64>,
-    /// kNN accuracy in percent, if this epoch was evaluated: top 1 and top 5.
-    pub knn: Option<(f64, f64)>,
-    /// The best top-1 accuracy so far and its epoch.
+    /// What was measured, if this epoch was.
+    pub measured: Option<Measured>,
+    /// The best first metric so far and its epoch.
     pub best: Option<(f64, u64)>,
     /// What the epoch took.
     pub took: Duration,
@@ -74,8 +76,8 @@ pub struct RunFinished {
 pub enum End {
     /// All epochs trained, record written.
     Done {
-        /// kNN top-1 accuracy of the last epoch, in percent.
-        knn_top1: f64,
+        /// What the last epoch was worth.
+        measured: Measured,
     },
     /// It had been finished before; nothing was done.
     AlreadyDone,

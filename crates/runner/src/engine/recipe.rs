@@ -4,6 +4,7 @@ use invaspread_augment::AugmentConfig;
 use invaspread_models::ResNetConfig;
 use invaspread_tensor::DeviceKind;
 
+use super::RetrievalRecipe;
 use crate::methods::MethodRecipe;
 
 /// A run, as the engine needs it.
@@ -35,6 +36,8 @@ pub struct Recipe {
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
+    /// Where test classes were never trained on: what is measured.
+    pub retrieval: RetrievalRecipe,
 }
 
 /// A learning rate and the factors it is multiplied by from given epochs on.
@@ -55,6 +58,11 @@ impl Schedule {
 }
 
 impl Recipe {
+    /// Epochs that its method trains: none where the network stays as drawn.
+    pub fn epochs_trained(&self) -> u64 {
+        if self.method == MethodRecipe::Random { 0 } else { self.epochs }
+    }
+
     /// Whether epoch `epoch` ends with an evaluation.
     pub(crate) fn evaluates(&self, epoch: u64) -> bool {
         epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_tensor::SgdConfig;
 
-use super::embed::{Layer, embed};
+use super::embed::{MeasuredStock, embed};
 use super::feed::Stock;
-use super::images::{Embeddings, Images};
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::Learner;
 use super::losses::Losses;
-use super::{EngineError, EpochFinished, Observer, Recipe, RunStarted, StepTaken, Stop};
+use super::{
+    Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
+};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
-use crate::methods::Setting;
+use crate::methods::{Setting, Step};
 use crate::record::MetricRow;
 
 /// In an epoch longer than this, a checkpoint is also taken on the way.
@@ -54,14 +55,16 @@ pub enum Outcome {
 /// What a fully trained run has to show.
 #[derive(Debug)]
 pub struct Trained {
-    /// Embeddings of both splits by the last epoch's network.
+    /// Embeddings of what is measured by the last epoch's network.
     pub embeddings: Embeddings,
     /// All measurements.
     pub rows: Vec<MetricRow>,
-    /// Accuracies of the last epoch.
-    pub last: Accuracy,
-    /// Accuracies of the best epoch by top 1, the first of equals.
-    pub best: Accuracy,
+    /// Epochs trained.
+    pub epoch: u64,
+    /// What the last of them is worth.
+    pub last: Measured,
+    /// The best epoch by the first metric, the first of equals.
+    pub best: Best,
     /// When the run was begun, RFC 3339.
     pub began: String,
     /// Time spent on the run by all processes, in seconds.
@@ -70,15 +73,13 @@ pub struct Trained {
     pub images_per_second: Option<f64>,
 }
 
-/// kNN accuracies of one epoch, in percent.
+/// An epoch and the first metric of its measurement, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Accuracy {
+pub struct Best {
     /// 0 is before training.
     pub epoch: u64,
-    /// Top 1.
-    pub top1: f64,
-    /// Top 5.
-    pub top5: f64,
+    /// kNN top 1, or the first R@K.
+    pub headline: f64,
 }
 
 /// Trains the run at `place` from wherever its checkpoint stands to the end, or until `stop` is raised. `measured` is called with
@@ -105,7 +106,7 @@ pub fn train(
         resumed_at: (training.journal.epoch, training.journal.step),
     });
     match training.run(observer, stop, measured)? {
-        Some(embeddings) => Ok(Outcome::Trained(Box::new(training.finish(embeddings)))),
+        Some((embeddings, measured)) => Ok(Outcome::Trained(Box::new(training.finish(embeddings, measured)))),
         None => Ok(Outcome::Stopped { epoch: training.journal.epoch, step: training.journal.step }),
     }
 }
@@ -116,6 +117,7 @@ struct Training<'a> {
     place: &'a Place,
     data: Prepared,
     stock: Stock,
+    measured: MeasuredStock,
     learner: Learner,
     losses: Losses,
     journal: Journal,
@@ -155,7 +157,9 @@ impl<'a> Training<'a> {
         let data = Prepared::new(recipe, images)?;
         let mut learner = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
-        let stock = Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner)?;
+        let stock =
+            Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
+        let measured = MeasuredStock::new(&data.images, &data.plain, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = Losses::new(learner.network.device(), batches)
             .map_err(|source| EngineError::SetUp { what: "device", source })?;
@@ -165,6 +169,7 @@ impl<'a> Training<'a> {
             place,
             data,
             stock,
+            measured,
             learner,
             losses,
             batches,
@@ -188,21 +193,22 @@ impl<'a> Training<'a> {
         observer: &mut dyn Observer,
         stop: &Stop,
         measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
-    ) -> Result<Option<Embeddings>, EngineError> {
+    ) -> Result<Option<(Embeddings, Measured)>, EngineError> {
         // What a kill may have left undone after the commit.
         if self.journal.started {
             self.write_weights(&self.place.checkpoints.last())?;
             measured(&self.journal.rows())?;
         }
-        let mut embeddings = None;
+        let mut evaluated = None;
         if !self.journal.started {
             if stop.is_raised() {
                 return Ok(None);
             }
             let from = Instant::now();
-            embeddings = self.evaluate(0)?;
+            evaluated = self.evaluate(0)?;
             self.journal.started = true;
-            self.finish_epoch(observer, 0, None, from.elapsed(), measured)?;
+            let found = evaluated.as_ref().map(|(_, found)| found);
+            self.finish_epoch(observer, 0, None, found, from.elapsed(), measured)?;
         }
         while self.journal.epoch < self.epochs() {
             let epoch = self.journal.epoch + 1;
@@ -214,29 +220,31 @@ impl<'a> Training<'a> {
                 return Ok(None);
             }
             let loss = self.close_epoch(epoch);
-            embeddings = self.evaluate(epoch)?;
-            self.finish_epoch(observer, epoch, Some(loss), from.elapsed(), measured)?;
+            evaluated = self.evaluate(epoch)?;
+            let found = evaluated.as_ref().map(|(_, found)| found);
+            self.finish_epoch(observer, epoch, Some(loss), found, from.elapsed(), measured)?;
         }
-        match embeddings {
-            Some(embeddings) => Ok(Some(embeddings)),
-            None => self.embeddings().map(Some),
+        if evaluated.is_none() {
+            // The epochs were through before; what is measured again is what was measured then.
+            let embeddings = self.embeddings()?;
+            let found = self.data.images.measure(self.recipe, &embeddings, self.journal.epoch, true)?;
+            evaluated = Some((embeddings, found));
         }
+        Ok(evaluated)
     }
 
     /// What there is to show at the end.
-    fn finish(self, embeddings: Embeddings) -> Trained {
-        let accuracy = |evaluation: Option<Evaluation>| {
-            let Evaluation { epoch, top1, top5 } = evaluation.expect("a run ends with an evaluation");
-            Accuracy { epoch, top1: top1.into(), top5: top5.into() }
-        };
-        let Journal { training_seconds, training_images, last, best, .. } = self.journal;
+    fn finish(self, embeddings: Embeddings, last: Measured) -> Trained {
+        let Journal { training_seconds, training_images, best, epoch, .. } = self.journal;
+        let Evaluation { epoch: best_epoch, headline } = best.expect("a run ends with an evaluation");
         let images_per_second =
             (training_images > 0).then(|| training_images as f64 / f64::from(training_seconds));
         Trained {
             embeddings,
             rows: self.journal.rows(),
-            last: accuracy(last),
-            best: accuracy(best),
+            epoch,
+            last,
+            best: Best { epoch: best_epoch, headline: headline.into() },
             began: self.journal.began.clone(),
             seconds: self.seconds(),
             images_per_second,
@@ -253,8 +261,10 @@ impl<'a> Training<'a> {
         let failed = || EngineError::tensor("take a training step");
         if self.journal.step == 0 {
             let Self { learner: Learner { network, method, .. }, data, .. } = self;
-            let mut features = || {
-                embed(network, &data.images.train, &data.plain, Layer::Projection)
+            let mut features = |layer| {
+                // Held for the moment: most methods never ask.
+                Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.plain), network)
+                    .and_then(|stock| embed(network, &stock, layer))
                     .map_err(|e| candle_core::Error::wrap(e.to_string()))
             };
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
@@ -267,6 +277,7 @@ impl<'a> Training<'a> {
             order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig {
             views: self.learner.method.views(),
+            second_images: self.learner.method.second_images().map(Into::into),
             seed: self.recipe.seed,
             epoch,
             ..LoaderConfig::new(batches)
@@ -279,7 +290,9 @@ impl<'a> Training<'a> {
             }
             let from = Instant::now();
             let Some(batch) = feed.next()? else { break };
-            let loss = batch.step(&mut self.learner, epoch, self.journal.step, lr).map_err(failed())?;
+            let (views, index) = batch.views(&self.learner.network).map_err(failed())?;
+            let step = Step { epoch, step: self.journal.step, index: &index };
+            let loss = self.learner.step(&views, &step, lr).map_err(failed())?;
             let heard = self.losses.take(loss).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
             let Journal { partial, training_images, .. } = &mut self.journal;
@@ -360,37 +373,33 @@ impl<'a> Training<'a> {
         loss
     }
 
-    /// kNN of the network as it is, if it is due at `epoch`.
-    fn evaluate(&mut self, epoch: u64) -> Result<Option<Embeddings>, EngineError> {
+    /// Measures the network as it is, if that is due at `epoch`.
+    fn evaluate(&mut self, epoch: u64) -> Result<Option<(Embeddings, Measured)>, EngineError> {
         if !self.recipe.evaluates(epoch) {
             return Ok(None);
         }
         let from = Instant::now();
         let embeddings = self.embeddings()?;
-        if let Some(&found) = embeddings.gallery.values.iter().find(|v| !v.is_finite()) {
+        if let Some(found) = embeddings.not_finite() {
             return Err(self.not_finite("an embedding", f64::from(found), epoch));
         }
-        let result = self.data.images.knn(self.recipe, &embeddings)?;
-        let (top1, top5) = (result.top1, result.top5);
+        let last = epoch >= self.epochs();
+        let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?;
         self.pace.evaluation_seconds = Some(from.elapsed().as_secs_f64());
-        self.row("test", "knn_top1", top1);
-        self.row("test", "knn_top5", top5);
-        let this = Evaluation { epoch, top1: top1.into(), top5: top5.into() };
-        self.journal.last = Some(this);
+        for (name, value) in &measured.0 {
+            self.row("test", name, *value);
+        }
         // Where there is training, the best is the best of it: the untrained network is no epoch of the method.
         let counts = epoch > 0 || self.epochs() == 0;
-        if counts && self.journal.best.is_none_or(|best| top1 > f64::from(best.top1)) {
-            self.journal.best = Some(this);
+        let (_, headline) = measured.headline().expect("a measurement has a first metric");
+        if counts && self.journal.best.is_none_or(|best| headline > f64::from(best.headline)) {
+            self.journal.best = Some(Evaluation { epoch, headline: headline.into() });
         }
-        Ok(Some(embeddings))
+        Ok(Some((embeddings, measured)))
     }
 
     fn embeddings(&self) -> Result<Embeddings, EngineError> {
-        let network = &self.learner.network;
-        Ok(Embeddings {
-            gallery: embed(network, &self.data.images.gallery, &self.data.plain, Layer::Embedding)?,
-            test: embed(network, &self.data.images.test, &self.data.plain, Layer::Embedding)?,
-        })
+        self.measured.embed(&self.learner.network)
     }
 
     fn row(&mut self, split: &str, name: &str, value: f64) {
@@ -415,6 +424,7 @@ impl<'a> Training<'a> {
         observer: &mut dyn Observer,
         epoch: u64,
         loss: Option<f64>,
+        found: Option<&Measured>,
         took: Duration,
         measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
@@ -423,13 +433,12 @@ impl<'a> Training<'a> {
         }
         self.commit()?;
         measured(&self.journal.rows())?;
-        let of = |e: Evaluation| (f64::from(e.top1), f64::from(e.top5));
         observer.epoch_finished(&EpochFinished {
             epoch,
             epochs: self.epochs(),
             loss,
-            knn: self.journal.last.filter(|last| last.epoch == epoch).map(of),
-            best: self.journal.best.map(|best| (f64::from(best.top1), best.epoch)),
+            measured: found.cloned(),
+            best: self.journal.best.map(|best| (f64::from(best.headline), best.epoch)),
             took,
         });
         Ok(())
@@ -487,7 +496,7 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-    Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.augment.size, recipe.seed)
+    Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })
 }
 

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use invaspread_augment::{ImageSource, SourceError, SourceImage};
 use invaspread_data::{Dataset, Evaluation, Split};
 
-use crate::engine::{EngineError, Images};
+use crate::engine::{Images, Labelled};
 
 /// The images of `dataset`.
-///
-/// # Errors
-/// If its test images are judged by retrieval, which the engine does not measure yet.
-pub fn images(dataset: &Arc<Dataset>) -> Result<Images, EngineError> {
-    if dataset.evaluation == Evaluation::Retrieval {
-        return Err(EngineError::Retrieval { dataset: dataset.name.clone() });
-    }
+pub fn images(dataset: &Arc<Dataset>) -> Images {
     let split = |pick| Arc::new(Part { dataset: Arc::clone(dataset), pick });
-    Ok(Images {
+    let labelled = |pick: fn(&Dataset) -> &Split| Labelled {
+        images: split(pick),
+        labels: pick(dataset).labels.clone().into(),
+    };
+    Images {
         name: dataset.name.clone(),
         train: split(|dataset| &dataset.train),
-        gallery: split(Dataset::gallery),
-        test: split(|dataset| &dataset.test),
-        gallery_labels: dataset.gallery().labels.clone().into(),
-        test_labels: dataset.test.labels.clone().into(),
+        gallery: match dataset.evaluation {
+            Evaluation::Neighbors => Some(labelled(Dataset::gallery)),
+            Evaluation::Retrieval => None,
+        },
+        test: labelled(|dataset| &dataset.test),
         classes: dataset.classes.len(),
-    })
+        groupings: dataset.groupings().into(),
+    }
 }
 
 /// One split of a shared data set.

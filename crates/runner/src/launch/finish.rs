@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use invaspread_data::Dataset;
 use serde_json::json;
 
-use super::{LaunchError, Planned};
+use super::{LaunchError, Planned, images};
 use crate::checkpoint;
 use crate::engine::{EngineError, Trained};
 use crate::methods::Features;
 use crate::record::{
-    Environment, MetricRow, MetricSummary, MetricsTable, RunDirectory, RunRecord, State, group_name,
-    now_rfc3339, peak_memory_bytes,
+    Environment, MetricRow, MetricSummary, MetricsTable, RunDirectory, RunRecord, SimilarityRecord, State,
+    group_name, now_rfc3339, peak_memory_bytes,
 };
 
 /// Writes all that and returns the record. A kill on the way leaves the run to be finished again, to the same files.
@@ -21,26 +22,30 @@ pub(super) fn finish(
     run: &Planned,
     root: &Path,
     directory: &RunDirectory,
-    dataset: &Dataset,
+    dataset: &Arc<Dataset>,
     environment: &Environment,
     trained: &Trained,
 ) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
-    let splits = [
-        ("train", &trained.embeddings.gallery, &dataset.gallery().labels),
-        ("test", &trained.embeddings.test, &dataset.test.labels),
-    ];
-    for (split, features, labels) in splits {
+    let gallery = trained.embeddings.gallery.as_ref();
+    let gallery = gallery.map(|features| ("train", features, &dataset.gallery().labels));
+    let test = ("test", &trained.embeddings.test, &dataset.test.labels);
+    for (split, features, labels) in gallery.into_iter().chain([test]) {
         let tensors = tensors(features, labels)
             .map_err(|source| EngineError::Tensor { doing: "copy the embeddings", source })?;
-        let content = json!({ "run": run.id(), "epoch": trained.last.epoch, "split": split });
+        let content = json!({ "run": run.id(), "epoch": trained.epoch, "split": split });
         let path = layout.embeddings().join(format!("{split}.safetensors"));
         checkpoint::write(&path, &tensors, &content)?;
+    }
+    let separations =
+        images(dataset).separations(&run.recipe, &trained.embeddings).map_err(EngineError::from)?;
+    if !separations.is_empty() {
+        SimilarityRecord::new(separations).write(layout)?;
     }
     let record = record(run, root, directory, dataset, environment, trained);
     record.write(layout)?;
     directory.log("run_finished", &record)?;
-    directory.set_status(State::Done, trained.last.epoch, None)?;
+    directory.set_status(State::Done, trained.epoch, None)?;
     Ok(record)
 }
 
@@ -73,13 +78,14 @@ fn record(
         profile: labels.profile.clone(),
         device: labels.device.clone(),
         seed: recipe.seed,
-        epochs: trained.last.epoch,
+        epochs: trained.epoch,
         batch_size: recipe.batch_size as u64,
         train_images: dataset.train.labels.len() as u64,
         test_images: dataset.test.labels.len() as u64,
         width: recipe.network.width as u64,
         model: labels.model.clone(),
         protocol: labels.protocol.clone(),
+        main_metric: trained.last.headline().map(|(name, _)| name.to_owned()).unwrap_or_default(),
         metrics: summaries(&trained.rows),
         seconds: trained.seconds,
         images_per_second: trained.images_per_second,

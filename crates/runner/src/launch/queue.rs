@@ -91,7 +91,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
         let estimate = if let Some(&(_, _, estimate)) = timed {
             estimate
         } else {
-            let estimate = estimate(&run.recipe, &images(&shelf.open(&run.data)?)?)?;
+            let estimate = estimate(&run.recipe, &images(&shelf.open(&run.data)?))?;
             known.push((recipe, run.data.clone(), estimate));
             estimate
         };
@@ -174,7 +174,7 @@ fn run_locked(
     // the first call below has every row.
     let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
     let mut shown = 0;
-    let outcome = train(&run.recipe, &place, &images(&dataset)?, observer, stop, &mut |rows| {
+    let outcome = train(&run.recipe, &place, &images(&dataset), observer, stop, &mut |rows| {
         MetricsTable::new(rows.to_vec()).write(&layout.metrics())?;
         for MetricRow { step, split, name, value, .. } in &rows[shown..] {
             events.scalar(*step, &format!("{split}/{name}"), *value)?;
@@ -190,8 +190,7 @@ fn run_locked(
         Outcome::Trained(trained) => *trained,
     };
     let record = finish(run, root, directory, &dataset, &environment, &trained)?;
-    let end = End::Done { knn_top1: trained.last.top1 };
-    Ok((end, Some(record)))
+    Ok((End::Done { measured: trained.last }, Some(record)))
 }
 
 /// The data set opened last, as a queue's runs mostly share one.

@@ -16,7 +16,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{Sgd, SgdConfig};
 
 use super::state::{nothing_left, take};
-use super::{Features, Method, Setting, StateError, Step};
+use super::{Features, Layer, Method, Setting, StateError, Step};
 use crate::checkpoint::NamedTensors;
 
 const ASSIGNMENTS: &str = "assignments";
@@ -85,8 +85,8 @@ impl DeepClusterMethod {
 }
 
 impl Method for DeepClusterMethod {
-    fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut() -> Result<Features>) -> Result<()> {
-        let features = features()?;
+    fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut(Layer) -> Result<Features>) -> Result<()> {
+        let features = features(Layer::Projection)?;
         self.assignments = self.cluster(epoch, &features).map_err(candle_core::Error::wrap)?;
         let mut stream = Stream::new(self.setting.seed, Purpose::ClassifierHead, epoch, 0);
         let shape = self.weight.dims().to_vec();

@@ -1,16 +1,63 @@
-//! Ours: two augmented views of each image, recognised among all views of the batch (sections 3.1 to 3.3). No memory.
+//! Ours: two views of each image, recognised among all views of the batch (sections 3.1 to 3.3).
+//!
+//! With [`Positives::NearestNeighbor`] (the paper's CUB-200 recipe, section 4.2, and the released code's `demo_unseen.py`) the second view of
+//! image i is of image i itself or of its nearest neighbour by unit pooled features, drawn half and half anew each epoch; that choice is
+//! all it remembers.
 
-use candle_core::{Result, Tensor};
+use std::collections::HashMap;
+
+use candle_core::{Device, Result, Tensor};
 use invaspread_losses::InvaSpread;
+use invaspread_metrics::{MetricError, Rows, l2_normalize_rows, top_k_on};
 use invaspread_models::Output;
+use invaspread_random::{Purpose, Stream};
+use serde::{Deserialize, Serialize};
 
-use super::{Method, Setting, Step, shuffled};
+use super::state::{nothing_left, take};
+use super::{Features, Layer, Method, Setting, StateError, Step, shuffled};
+use crate::checkpoint::NamedTensors;
+
+const SECOND_IMAGES: &str = "second_images";
+
+/// What the second view of an image is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positives {
+    /// The image itself.
+    #[default]
+    Itself,
+    /// The image itself or its nearest neighbour, half and half.
+    NearestNeighbor,
+}
 
 /// The paper's method.
 #[derive(Debug)]
 pub(super) struct InvaSpreadMethod {
-    pub(super) setting: Setting,
-    pub(super) loss: InvaSpread,
+    setting: Setting,
+    loss: InvaSpread,
+    positives: Positives,
+    /// The image of each image's second view; empty where that is always itself, or before the first epoch.
+    second_images: Vec<u32>,
+}
+
+impl InvaSpreadMethod {
+    pub(super) fn new(setting: Setting, loss: InvaSpread, positives: Positives) -> Self {
+        Self { setting, loss, positives, second_images: Vec::new() }
+    }
+
+    fn choose(&self, epoch: u64, features: Features) -> std::result::Result<Vec<u32>, MetricError> {
+        let Features { mut values, dim } = features;
+        l2_normalize_rows(&mut values, dim);
+        let rows = Rows::new(&values, dim);
+        let nearest = top_k_on(self.setting.device, rows, rows, 1, true)?;
+        let choose = |image: u32| {
+            let mut stream = Stream::new(self.setting.seed, Purpose::Positive, epoch, image.into());
+            // A lone image has no neighbour.
+            let (nearest, _) = nearest.of(image as usize);
+            if stream.below(2) == 0 { image } else { nearest.first().copied().unwrap_or(image) }
+        };
+        Ok((0..rows.len() as u32).map(choose).collect())
+    }
 }
 
 impl Method for InvaSpreadMethod {
@@ -18,11 +65,77 @@ impl Method for InvaSpreadMethod {
         2
     }
 
+    fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut(Layer) -> Result<Features>) -> Result<()> {
+        if self.positives == Positives::NearestNeighbor {
+            let features = features(Layer::Pooled)?;
+            self.second_images = self.choose(epoch, features).map_err(candle_core::Error::wrap)?;
+        }
+        Ok(())
+    }
+
     fn order(&self, epoch: u64) -> Result<Vec<u32>> {
         Ok(shuffled(&self.setting, epoch))
     }
 
+    fn second_images(&self) -> Option<&[u32]> {
+        (!self.second_images.is_empty()).then_some(&self.second_images)
+    }
+
     fn loss(&mut self, output: &Output, _step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding)
+    }
+
+    fn state(&self) -> Result<NamedTensors> {
+        let chosen = self.second_images();
+        let chosen = chosen.map(|chosen| Ok((SECOND_IMAGES.to_owned(), Tensor::new(chosen, &Device::Cpu)?)));
+        chosen.into_iter().collect()
+    }
+
+    fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
+        if self.positives == Positives::NearestNeighbor && state.contains_key(SECOND_IMAGES) {
+            self.second_images = take(&mut state, SECOND_IMAGES, &[self.setting.images])?.to_vec1::<u32>()?;
+        }
+        nothing_left(&state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{InvaSpreadMethod, Positives};
+    use crate::methods::{Features, Layer, Method, Setting};
+    use invaspread_losses::InvaSpread;
+    use invaspread_tensor::DeviceKind;
+
+    #[test]
+    fn second_images_are_the_image_or_its_nearest_half_and_half() {
+        let setting = Setting { images: 400, dim: 8, seed: 3, weight_decay: 0.0, device: DeviceKind::Cpu };
+        let new = || InvaSpreadMethod::new(setting, InvaSpread::default(), Positives::NearestNeighbor);
+        // Pairs in directions of their own, of any length: 0 with 1, 2 with 3, ...
+        let mut features = |layer: Layer| {
+            assert_eq!(layer, Layer::Pooled);
+            let row = |i: u32| {
+                let angle = (i / 2) as f32 * 0.01 + (i % 2) as f32 * 0.001;
+                let length = 1.0 + i as f32;
+                [length * angle.cos(), length * angle.sin()]
+            };
+            Ok(Features { values: (0..400).flat_map(row).collect(), dim: 2 })
+        };
+        let mut method = new();
+        assert_eq!(method.second_images(), None);
+        let mut chosen = Vec::new();
+        for epoch in 1..=2 {
+            method.begin_epoch(epoch, &mut features).unwrap();
+            let second = method.second_images().unwrap().to_vec();
+            let itself = (0..400).filter(|&i| second[i as usize] == i).count();
+            assert!((150..250).contains(&itself), "{itself} of 400");
+            assert!((0..400).all(|i| [i, i ^ 1].contains(&second[i as usize])));
+            chosen.push(second);
+        }
+        assert_ne!(chosen[0], chosen[1]);
+        let mut resumed = new();
+        resumed.load_state(method.state().unwrap().into_iter().collect()).unwrap();
+        assert_eq!(resumed.second_images(), Some(&chosen[1][..]));
     }
 }

@@ -24,6 +24,7 @@ use invaspread_tensor::DeviceKind;
 
 use crate::checkpoint::NamedTensors;
 
+pub use invaspread::Positives;
 pub use state::StateError;
 
 /// What a method is told about the run it is part of.
@@ -52,7 +53,18 @@ pub struct Step<'a> {
     pub index: &'a [u32],
 }
 
-/// Features of the whole training set in evaluation mode, row-major, n x `dim`, before normalising.
+/// Which output of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// Unit rows of the embedding.
+    Embedding,
+    /// The same before normalising.
+    Projection,
+    /// The pooled features before the embedding's linear layer.
+    Pooled,
+}
+
+/// An output of the whole training set in evaluation mode, row-major, n x `dim`.
 #[derive(Debug, Clone)]
 pub struct Features {
     /// n * `dim` numbers.
@@ -77,7 +89,11 @@ pub trait Method: Send {
     ///
     /// # Errors
     /// If the features cannot be had or used.
-    fn begin_epoch(&mut self, _epoch: u64, _features: &mut dyn FnMut() -> Result<Features>) -> Result<()> {
+    fn begin_epoch(
+        &mut self,
+        _epoch: u64,
+        _features: &mut dyn FnMut(Layer) -> Result<Features>,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -86,6 +102,11 @@ pub trait Method: Send {
     /// # Errors
     /// If the method's memory does not allow one.
     fn order(&self, epoch: u64) -> Result<Vec<u32>>;
+
+    /// The image that each image's second view is of in the epoch begun last; `None` where that is the image itself.
+    fn second_images(&self) -> Option<&[u32]> {
+        None
+    }
 
     /// The loss of a batch, a scalar that gradients flow back from.
     ///
@@ -135,7 +156,12 @@ pub enum MethodRecipe {
     /// No training.
     Random,
     /// The paper's own.
-    InvaSpread(InvaSpread),
+    InvaSpread {
+        /// The loss.
+        loss: InvaSpread,
+        /// What second views are of.
+        positives: Positives,
+    },
     /// Instance classes with learned weights.
     Exemplar(Exemplar),
     /// Instance classes with remembered weights.
@@ -164,6 +190,11 @@ pub enum MethodRecipe {
 }
 
 impl MethodRecipe {
+    /// InvaSpread whose two views are of the same image.
+    pub fn invaspread(loss: InvaSpread) -> Self {
+        Self::InvaSpread { loss, positives: Positives::Itself }
+    }
+
     /// The method in its initial state.
     ///
     /// # Errors
@@ -171,7 +202,9 @@ impl MethodRecipe {
     pub fn build(&self, setting: Setting) -> Result<Box<dyn Method>> {
         Ok(match *self {
             Self::Random => Box::new(random::Random),
-            Self::InvaSpread(loss) => Box::new(invaspread::InvaSpreadMethod { setting, loss }),
+            Self::InvaSpread { loss, positives } => {
+                Box::new(invaspread::InvaSpreadMethod::new(setting, loss, positives))
+            }
             Self::Exemplar(loss) => Box::new(exemplar::ExemplarMethod::new(setting, loss)?),
             Self::NpSoftmax { loss, momentum } => {
                 Box::new(npsoftmax::NpSoftmaxMethod::new(setting, loss, momentum)?)

@@ -70,6 +70,11 @@ impl Layout {
         self.folder.join("record.json")
     }
 
+    /// How similar like and unlike images are: a [`super::SimilarityRecord`].
+    pub fn similarity(&self) -> PathBuf {
+        self.folder.join("similarity.json")
+    }
+
     /// Folder of the `TensorBoard` event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.folder.join("tb")

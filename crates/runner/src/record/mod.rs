@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod metrics_table;
 mod run_record;
+mod similarity;
 
 pub use atomic::{remedy, write_atomically};
 pub use clock::{now_rfc3339, rfc3339};
@@ -20,3 +21,4 @@ pub use error::RecordError;
 pub use events::EventWriter;
 pub use metrics_table::{MetricRow, MetricSummary, MetricsTable};
 pub use run_record::{RunRecord, StoredRecord, load_records};
+pub use similarity::SimilarityRecord;

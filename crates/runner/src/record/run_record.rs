@@ -44,6 +44,9 @@ pub struct RunRecord {
     pub model: String,
     /// "code" or "paper", or whichever switches were set.
     pub protocol: String,
+    /// The metric that the best epoch was chosen by.
+    #[serde(default = "knn_top1")]
+    pub main_metric: String,
     /// `knn_top1` and so on: last and best, in percent.
     pub metrics: BTreeMap<String, MetricSummary>,
     /// Time the run took over all sittings, in seconds.
@@ -81,6 +84,11 @@ pub struct StoredRecord {
     pub record: RunRecord,
     /// Where the run's other files are.
     pub layout: Layout,
+}
+
+/// The only one there was when records did not say.
+fn knn_top1() -> String {
+    "knn_top1".to_owned()
 }
 
 impl RunRecord {
@@ -172,6 +180,7 @@ mod tests {
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),
+            main_metric: "knn_top1".into(),
             metrics: BTreeMap::from([("knn_top1".into(), summary)]),
             seconds: 123.4,
             images_per_second: None,

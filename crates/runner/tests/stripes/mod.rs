@@ -10,8 +10,8 @@ use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Place, Recipe, Schedule};
-use invaspread_runner::methods::MethodRecipe;
+use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule};
+use invaspread_runner::methods::{MethodRecipe, Positives};
 use invaspread_tensor::DeviceKind;
 
 pub(crate) const SIDE: usize = 16;
@@ -51,15 +51,17 @@ impl ImageSource for Stripes {
 }
 
 pub(crate) fn images() -> Images {
-    let labels = |first: usize, count: usize| (first..first + count).map(|i| (i % 3) as u32).collect();
+    let labelled = |first: usize, count: usize| Labelled {
+        images: Arc::new(Stripes::new(first, count)),
+        labels: (first..first + count).map(|i| (i % 3) as u32).collect(),
+    };
     Images {
         name: "stripes".to_owned(),
         train: Arc::new(Stripes::new(0, TRAIN)),
-        test: Arc::new(Stripes::new(TRAIN, 18)),
-        gallery: Arc::new(Stripes::new(0, TRAIN)),
-        gallery_labels: labels(0, TRAIN),
-        test_labels: labels(TRAIN, 18),
+        gallery: Some(labelled(0, TRAIN)),
+        test: labelled(TRAIN, 18),
         classes: 3,
+        groupings: Arc::new([]),
     }
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         evaluate_every: 1,
         neighbors: 10,
         vote_temperature: 0.1,
+        retrieval: RetrievalRecipe::default(),
     }
 }
 
@@ -91,7 +94,11 @@ pub(crate) fn methods() -> Vec<(&'static str, MethodRecipe)> {
         ("nce", MethodRecipe::Nce { loss: Nce { negatives: 32, ..Nce::default() }, momentum: 0.5 }),
         ("triplet", MethodRecipe::Triplet(Triplet::default())),
         ("triplet_hard", MethodRecipe::Triplet(Triplet { mining: Mining::Hardest, ..Triplet::default() })),
-        ("invaspread", MethodRecipe::InvaSpread(InvaSpread::default())),
+        ("invaspread", MethodRecipe::invaspread(InvaSpread::default())),
+        (
+            "invaspread_neighbors",
+            MethodRecipe::InvaSpread { loss: InvaSpread::default(), positives: Positives::NearestNeighbor },
+        ),
     ]
 }
 

@@ -1,0 +1,110 @@
+//! The picture of retrieved neighbours, from the embeddings that runs leave behind (Figure 4 of the paper).
+
+use anyhow::{Context, anyhow};
+use invaspread_data::{Dataset, Evaluation, Split};
+use invaspread_metrics::{Rows, top_k};
+use invaspread_report::gallery::{Gallery, Neighbors, Picture, Query, draw_gallery};
+use invaspread_report::row_label;
+use invaspread_runner::config::GalleryFigure;
+use invaspread_runner::launch::Planned;
+use invaspread_runner::record::write_atomically;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Draws what `figure` asks for into `path`: for test images of classes spread evenly over all, the nearest neighbours in the embeddings
+/// of each named run among `runs`, whose first seed is shown. All runs are of one data set.
+pub(crate) fn draw_neighbours(
+    figure: &GalleryFigure,
+    runs: &[Planned],
+    root: &Path,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let shown = figure
+        .rows
+        .iter()
+        .map(|row| {
+            let run = runs.iter().find(|run| run.labels.row == *row);
+            run.with_context(|| format!("the suite's gallery names row {row}, which it does not have"))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let first = shown.first().context("the suite's gallery names no row")?;
+    let dataset = invaspread_data::open(&first.data)?;
+    let asked = queries(&dataset, figure.queries);
+    let mut queries: Vec<Query> = asked
+        .iter()
+        .map(|&index| Ok(Query { picture: picture(&dataset, &dataset.test, index)?, found: Vec::new() }))
+        .collect::<anyhow::Result<_>>()?;
+    for run in &shown {
+        let found = neighbors(run, root, &dataset, &asked, figure.neighbors)?;
+        queries.iter_mut().zip(found).for_each(|(query, found)| query.found.push(found));
+    }
+    let among = match dataset.evaluation {
+        Evaluation::Neighbors => "training images",
+        Evaluation::Retrieval => "other test images, all of classes never trained on",
+    };
+    let reduced = if first.labels.reduced { " (reduced)" } else { "" };
+    let gallery = Gallery {
+        title: format!("{}, profile {}{reduced}: nearest {among}", dataset.name, first.labels.profile),
+        networks: shown
+            .iter()
+            .map(|run| format!("{}, {} epochs", row_label(&run.labels.row), run.recipe.epochs_trained()))
+            .collect(),
+        classes: dataset.classes.clone(),
+        queries,
+    };
+    write_atomically(path, &draw_gallery(&gallery)?)
+        .with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// The first test image of each of `count` classes, spread evenly over those that the test set has.
+fn queries(dataset: &Dataset, count: usize) -> Vec<usize> {
+    let labels = &dataset.test.labels;
+    let classes: Vec<u32> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let count = count.min(classes.len());
+    (0..count)
+        .map(|i| classes[i * classes.len() / count])
+        .filter_map(|class| labels.iter().position(|label| *label == class))
+        .collect()
+}
+
+/// For each of `asked`, the nearest images as the network of `run` sees them.
+fn neighbors(
+    run: &Planned,
+    root: &Path,
+    dataset: &Dataset,
+    asked: &[usize],
+    count: usize,
+) -> anyhow::Result<Vec<Neighbors>> {
+    let folder = run.layout(root).embeddings();
+    let (test, dim) = embeddings(&folder.join("test.safetensors"))?;
+    let rows: Vec<f32> = asked.iter().flat_map(|i| test[i * dim..(i + 1) * dim].iter().copied()).collect();
+    let (gallery, split, itself) = match dataset.evaluation {
+        Evaluation::Neighbors => (embeddings(&folder.join("train.safetensors"))?.0, dataset.gallery(), false),
+        Evaluation::Retrieval => (test, &dataset.test, true),
+    };
+    let found = top_k(Rows::new(&rows, dim), Rows::new(&gallery, dim), count + usize::from(itself), false)?;
+    asked
+        .iter()
+        .enumerate()
+        .map(|(row, &index)| {
+            let (indices, similarities) = found.of(row);
+            let others = indices.iter().zip(similarities).filter(|(i, _)| !itself || **i as usize != index);
+            others.take(count).map(|(&i, &s)| Ok((picture(dataset, split, i as usize)?, s))).collect()
+        })
+        .collect()
+}
+
+fn picture(dataset: &Dataset, split: &Split, index: usize) -> anyhow::Result<Picture> {
+    let size = dataset.image_size;
+    Ok(Picture { width: size, height: size, pixels: split.load(index)?.pixels, label: split.labels[index] })
+}
+
+/// A run's embeddings of one split, row by row, and their length.
+fn embeddings(path: &Path) -> anyhow::Result<(Vec<f32>, usize)> {
+    let tensors = invaspread_models::read_weights(path)?;
+    let tensor = tensors.get("embeddings").ok_or_else(|| {
+        anyhow!("{}: found no `embeddings`; delete the run's folder and run it again", path.display())
+    })?;
+    let (_, dim) = tensor.dims2()?;
+    Ok((tensor.flatten_all()?.to_vec1()?, dim))
+}

@@ -1,0 +1,267 @@
+//! How similar a test image is to its nearest neighbours of the same group and of others: the paper's Figures 5 and 6, one panel a row.
+//!
+//! Two histograms a panel, each summing to 1, drawn over each other: where both lie, the network does not tell the two kinds apart. The
+//! number beside them is that shared area. Runs of one row and several seeds are added up.
+
+use plotters::prelude::RGBColor;
+
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, text_width};
+use crate::caption;
+use crate::curves::Figure;
+use crate::error::ReportError;
+use crate::names::row_label;
+use crate::paper;
+use crate::records::{Histogram, Run};
+use crate::table::Table;
+
+const FIGURE: &str = "the distributions of similarity";
+const SAME: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+const OTHER: RGBColor = RGBColor(0x00, 0x72, 0xB2);
+const PANEL: (f64, f64) = (400.0, 132.0);
+const LEFT: f64 = 30.0;
+const TOP: f64 = 74.0;
+const GAP: (f64, f64) = (30.0, 66.0);
+
+/// One row's two histograms over all of its seeds, as shares.
+struct Panel {
+    row: String,
+    /// Bins from -1 to 1: same, other.
+    shares: [Vec<f64>; 2],
+    /// Mean and standard deviation of each.
+    moments: [(f64, f64); 2],
+    overlap: f64,
+}
+
+/// Draws grouping `grouping` of a setting's runs; none when no run of it has that grouping.
+///
+/// # Errors
+/// Drawing fails.
+pub fn figure(
+    table: &Table,
+    setting: usize,
+    runs: &[Run],
+    grouping: &str,
+) -> Result<Option<Figure>, ReportError> {
+    let of_setting = table.runs_of(setting, runs);
+    let panels: Vec<Panel> =
+        table.rows(setting).into_iter().filter_map(|row| Panel::of(row, &of_setting, grouping)).collect();
+    let Some((low, high)) = extent(&panels) else { return Ok(None) };
+    let lines = panels.len().div_ceil(2);
+    let columns = panels.len().min(2);
+    let width = LEFT * 2.0 + columns as f64 * PANEL.0 + (columns - 1) as f64 * GAP.0;
+    let (recipe, _) = caption::recipe(&of_setting);
+    let text = format!(
+        "Cosine similarity of each test image to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
+         the part of the histograms that lies under both. {1}, {2}: {recipe}, {3}.",
+        group_word(grouping),
+        caption::setting(&table.settings[setting]),
+        caption::data(&table.settings[setting]),
+        caption::seeds(&of_setting),
+    );
+    let caption = caption::wrap(&text, (width / 5.5) as usize);
+    let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1);
+    let size = (width, bottom + caption.len() as f64 * 15.0 + 4.0);
+    let title = format!("Similarity to neighbours, {}", grouping_label(grouping));
+    let most = panels.iter().flat_map(|panel| panel.shares.iter().flatten()).copied().fold(0.0, f64::max);
+    let svg = draw(FIGURE, &title, size, |pen| {
+        pen.text((LEFT, 20.0), &title, Face::new(14.0, Anchor::Start).bold(true));
+        legend(pen, grouping);
+        for (place, panel) in panels.iter().enumerate() {
+            let x = LEFT + (place % 2) as f64 * (PANEL.0 + GAP.0);
+            let y = TOP + (place / 2) as f64 * (PANEL.1 + GAP.1);
+            panel.paint(pen, (x, y), (low, high), most, printed(grouping, &panel.row));
+        }
+        for (line, text) in caption.iter().enumerate() {
+            let face = Face::new(10.5, Anchor::Start).color(MUTED);
+            pen.text((LEFT, bottom + 2.0 + line as f64 * 15.0), text, face);
+        }
+    })?;
+    let png = png(FIGURE, &rasterise(FIGURE, &svg)?)?;
+    Ok(Some(Figure { svg, png }))
+}
+
+/// The groupings that runs of a setting were measured by, classes first.
+pub fn groupings(runs: &[&Run]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for separation in runs.iter().flat_map(|run| &run.separations) {
+        if !found.contains(&separation.name) {
+            found.push(separation.name.clone());
+        }
+    }
+    found
+}
+
+/// What a grouping is called.
+pub(crate) fn grouping_label(grouping: &str) -> &str {
+    match grouping {
+        "class" => "classes",
+        "animals_artifacts" => "animals against artifacts",
+        "big_small_animals" => "big against small animals",
+        other => other,
+    }
+}
+
+fn group_word(grouping: &str) -> &str {
+    if grouping == "class" { "class" } else { "group" }
+}
+
+/// The overlap read off the paper's figure, where it draws this row.
+fn printed(grouping: &str, row: &str) -> Option<f64> {
+    let metric = format!("overlap_{grouping}");
+    ["figure5", "figure6"]
+        .iter()
+        .find_map(|figure| paper::value(figure, row, &metric))
+        .map(|percent| percent / 100.0)
+}
+
+/// From the first bin with anything in it to the last, in similarity, with a bin to spare.
+fn extent(panels: &[Panel]) -> Option<(f64, f64)> {
+    let bins = panels.first()?.shares[0].len();
+    // A thousandth of a histogram in a bin is what the eye can still see.
+    let seen = |bin: &usize| panels.iter().any(|panel| panel.shares.iter().any(|share| share[*bin] > 1e-3));
+    let first = (0..bins).find(seen)?;
+    let last = (0..bins).rev().find(seen)?;
+    let edge = |bin: usize| 2.0 * bin as f64 / bins as f64 - 1.0;
+    Some((edge(first.saturating_sub(1)), edge((last + 2).min(bins))))
+}
+
+impl Panel {
+    fn of(row: &str, runs: &[&Run], grouping: &str) -> Option<Self> {
+        let found: Vec<_> = runs
+            .iter()
+            .filter(|run| run.record.row == row)
+            .flat_map(|run| &run.separations)
+            .filter(|separation| separation.name == grouping)
+            .collect();
+        let bins = found.first()?.same.counts.len();
+        let sum = |of: &dyn Fn(usize) -> Option<u64>| (0..found.len()).filter_map(of).sum::<u64>();
+        let shares = |kind: for<'a> fn(&'a crate::records::Separation) -> &'a Histogram| {
+            let total = sum(&|i| Some(kind(found[i]).counts.iter().sum())).max(1) as f64;
+            (0..bins)
+                .map(|bin| sum(&|i| kind(found[i]).counts.get(bin).copied()) as f64 / total)
+                .collect::<Vec<f64>>()
+        };
+        let n = found.len() as f64;
+        let moments = |kind: for<'a> fn(&'a crate::records::Separation) -> &'a Histogram| {
+            let mean = found.iter().map(|s| kind(s).mean).sum::<f64>() / n;
+            let square =
+                found.iter().map(|s| kind(s).deviation.powi(2) + kind(s).mean.powi(2)).sum::<f64>() / n;
+            (mean, (square - mean * mean).max(0.0).sqrt())
+        };
+        let shares = [shares(|s| &s.same), shares(|s| &s.other)];
+        let overlap = shares[0].iter().zip(&shares[1]).map(|(a, b)| a.min(*b)).sum();
+        Some(Self {
+            row: row.to_owned(),
+            shares,
+            moments: [moments(|s| &s.same), moments(|s| &s.other)],
+            overlap,
+        })
+    }
+
+    fn paint(
+        &self,
+        pen: &mut Pen<'_>,
+        (x, y): (f64, f64),
+        (low, high): (f64, f64),
+        most: f64,
+        paper: Option<f64>,
+    ) {
+        let bins = self.shares[0].len() as f64;
+        let across = |similarity: f64| x + PANEL.0 * (similarity - low) / (high - low);
+        let up = |share: f64| y + PANEL.1 * (1.0 - share / most);
+        let bottom = y + PANEL.1;
+        let step = if high - low > 1.0 { 0.25 } else { 0.1 };
+        let mut tick = (low / step).ceil() * step;
+        while tick <= high + 1e-9 {
+            let at = across(tick);
+            pen.line(&[(at, y), (at, bottom)], GRID, 0.8);
+            let text = format!("{:.2}", if tick.abs() < 1e-9 { 0.0 } else { tick }).replace('-', "−");
+            pen.text((at, bottom + 13.0), &text, Face::new(10.5, Anchor::Middle).color(MUTED));
+            tick += step;
+        }
+        for (shares, color) in self.shares.iter().zip([SAME, OTHER]).rev() {
+            let mut outline = vec![(across(low), bottom)];
+            for (bin, &share) in shares.iter().enumerate() {
+                let [from, to] = [bin, bin + 1].map(|edge| 2.0 * edge as f64 / bins - 1.0);
+                if from >= low - 1e-9 && to <= high + 1e-9 {
+                    outline.extend([(across(from), up(share)), (across(to), up(share))]);
+                }
+            }
+            outline.push((across(high), bottom));
+            pen.band(&outline, color);
+            pen.band(&outline, color);
+            pen.line(&outline, color, 1.4);
+        }
+        pen.line(&[(x, bottom), (x + PANEL.0, bottom)], AXIS, 0.8);
+        let bold = self.row == "invaspread";
+        pen.text((x, y - 12.0), &row_label(&self.row), Face::new(12.5, Anchor::Start).bold(bold));
+        let beside = paper.map_or(String::new(), |paper| format!(" (paper {paper:.2})"));
+        let [(same, _), (other, _)] = self.moments;
+        let text =
+            format!("overlap {:.2}{beside}, means {same:.2} and {other:.2}", self.overlap).replace('-', "−");
+        pen.text((x + PANEL.0, y - 12.0), &text, Face::new(11.0, Anchor::End).color(INK));
+        let name = Face::new(10.5, Anchor::Middle).color(MUTED);
+        pen.text((x + PANEL.0 / 2.0, bottom + 28.0), "cosine similarity", name);
+    }
+}
+
+fn legend(pen: &mut Pen<'_>, grouping: &str) {
+    let mut x = LEFT;
+    let word = group_word(grouping);
+    for (color, text) in
+        [(SAME, format!("nearest of the same {word}")), (OTHER, format!("nearest of another {word}"))]
+    {
+        let box_ = [(x, 34.0), (x + 22.0, 34.0), (x + 22.0, 46.0), (x, 46.0)];
+        pen.band(&box_, color);
+        pen.band(&box_, color);
+        pen.line(&[box_[0], box_[1], box_[2], box_[3], box_[0]], color, 1.2);
+        pen.text((x + 30.0, 40.0), &text, Face::new(12.0, Anchor::Start));
+        x += 30.0 + text_width(&text, 12.0) + 24.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn a_panel_for_each_row_with_its_share() {
+        let runs = fake::with_separations(fake::quick_runs(&[0, 1]));
+        let table = Table::new("table1", &runs).unwrap();
+        let drawn = figure(&table, 0, &runs, "class").unwrap().unwrap();
+        let words = drawn.svg.split_whitespace().collect::<Vec<_>>().join(" ");
+        for phrase in [
+            "InvaSpread",
+            "RandomCNN",
+            "overlap 0.",
+            "nearest of the same class",
+            "cosine similarity",
+            "(reduced)",
+        ] {
+            assert!(words.contains(phrase), "{phrase}");
+        }
+        assert!(words.contains("(paper 0.24)"), "the paper's own overlap stands beside ours");
+        assert!(figure(&table, 0, &runs, "nothing").unwrap().is_none());
+        let refs: Vec<&Run> = runs.iter().collect();
+        assert_eq!(groupings(&refs), ["class"]);
+    }
+
+    #[test]
+    fn two_seeds_are_added_up() {
+        let runs = fake::with_separations(fake::quick_runs(&[0, 1]));
+        let refs: Vec<&Run> = runs.iter().collect();
+        let panel = Panel::of("nce", &refs, "class").unwrap();
+        let of_seed = |seed: u64| {
+            let run = runs.iter().find(|run| run.record.row == "nce" && run.record.seed == seed).unwrap();
+            &run.separations[0].same
+        };
+        let (a, b) = (of_seed(0), of_seed(1));
+        let total = (a.counts.iter().sum::<u64>() + b.counts.iter().sum::<u64>()) as f64;
+        for (bin, share) in panel.shares[0].iter().enumerate() {
+            assert!((share - (a.counts[bin] + b.counts[bin]) as f64 / total).abs() < 1e-12);
+        }
+        assert!((panel.shares[1].iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}

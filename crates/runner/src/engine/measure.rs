@@ -1,0 +1,182 @@
+//! What a network's embeddings are worth: kNN where the classes are known ones, retrieval where they were never seen.
+
+use invaspread_data::Grouping;
+use invaspread_metrics::{
+    Agreement, KMeans, MetricError, Retrieval, Rows, Seeding, Separation, SimilarityDistribution, WeightedKnn,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Images, Recipe};
+use crate::methods::Features;
+
+/// Settings of the retrieval metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrievalRecipe {
+    /// Each K of R@K; the first is what the best epoch is chosen by.
+    pub recall_at: Vec<usize>,
+    /// When the embeddings are clustered for NMI and AMI.
+    pub clustering: When,
+    /// Starts of k-means, of which the best is kept.
+    pub kmeans_restarts: usize,
+}
+
+impl Default for RetrievalRecipe {
+    fn default() -> Self {
+        Self { recall_at: vec![1, 2, 4, 8], clustering: When::Last, kmeans_restarts: 10 }
+    }
+}
+
+/// When something costly is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// Not at all.
+    Never,
+    /// After the last epoch.
+    Last,
+    /// Whenever the network is measured.
+    Every,
+}
+
+impl When {
+    fn is_now(self, last: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Last => last,
+            Self::Every => true,
+        }
+    }
+}
+
+/// Embeddings of what is measured.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// Row i is image i of the gallery; `None` where the test images are asked among themselves.
+    pub gallery: Option<Features>,
+    /// Row i is test image i.
+    pub test: Features,
+}
+
+impl Embeddings {
+    /// The first value that is not a finite number.
+    pub(super) fn not_finite(&self) -> Option<f32> {
+        let gallery = self.gallery.iter().flat_map(|features| &features.values);
+        gallery.chain(&self.test.values).copied().find(|value| !value.is_finite())
+    }
+}
+
+/// Metrics by name, in percent. The first is what the best epoch is chosen by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured(pub Vec<(String, f64)>);
+
+impl Measured {
+    /// Name and value of the first.
+    pub fn headline(&self) -> Option<(&str, f64)> {
+        self.0.first().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(found, _)| found == name).map(|&(_, value)| value)
+    }
+}
+
+fn rows(features: &Features) -> Rows<'_> {
+    Rows::new(&features.values, features.dim)
+}
+
+impl Images {
+    /// All metrics of `embeddings`, which are of epoch `epoch`, the run's last or not.
+    ///
+    /// # Errors
+    /// If an embedding is not finite, or a label is out of range.
+    pub(crate) fn measure(
+        &self,
+        recipe: &Recipe,
+        embeddings: &Embeddings,
+        epoch: u64,
+        last: bool,
+    ) -> Result<Measured, MetricError> {
+        let test = rows(&embeddings.test);
+        let (Some(gallery), Some(found)) = (&self.gallery, &embeddings.gallery) else {
+            return self.retrieval(recipe, test, epoch, last);
+        };
+        let knn =
+            WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
+        let result = knn.evaluate(test, &self.test.labels, rows(found), &gallery.labels, self.classes)?;
+        Ok(Measured(vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)]))
+    }
+
+    fn retrieval(
+        &self,
+        recipe: &Recipe,
+        test: Rows,
+        epoch: u64,
+        last: bool,
+    ) -> Result<Measured, MetricError> {
+        let RetrievalRecipe { recall_at, clustering, kmeans_restarts } = &recipe.retrieval;
+        let labels = &self.test.labels;
+        let retrieval = Retrieval { recall_at: recall_at.clone(), device: recipe.device };
+        let found = retrieval.evaluate(test, labels)?;
+        let mut measured: Vec<(String, f64)> =
+            found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value)).collect();
+        measured.push(("map_at_r".to_owned(), found.map_at_r));
+        measured.push(("r_precision".to_owned(), found.r_precision));
+        if clustering.is_now(last) {
+            let mut classes = labels.to_vec();
+            classes.sort_unstable();
+            classes.dedup();
+            let kmeans = KMeans {
+                clusters: classes.len(),
+                iterations: 300,
+                tolerance: 1e-4,
+                restarts: *kmeans_restarts,
+                seeding: Seeding::PlusPlus,
+                seed: recipe.seed,
+                epoch,
+                device: recipe.device,
+            };
+            let agreement = Agreement::between(labels, &kmeans.fit(test)?.assignments)?;
+            let Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
+            let named = [("nmi_geometric", nmi_geometric), ("nmi_arithmetic", nmi_arithmetic), ("ami", ami)];
+            measured.extend(named.map(|(name, value)| (name.to_owned(), 100.0 * value)));
+        }
+        Ok(Measured(measured))
+    }
+
+    /// How far each grouping's members lie from the others (Figures 5 and 6): the classes themselves, then the data set's own groupings of
+    /// them. None where the test images are asked among themselves.
+    ///
+    /// # Errors
+    /// If an embedding is not finite.
+    pub(crate) fn separations(
+        &self,
+        recipe: &Recipe,
+        embeddings: &Embeddings,
+    ) -> Result<Vec<(String, Separation)>, MetricError> {
+        let (Some(gallery), Some(found)) = (&self.gallery, &embeddings.gallery) else {
+            return Ok(Vec::new());
+        };
+        let distribution = SimilarityDistribution { neighbors: 5, bins: 100, device: recipe.device };
+        let classes = Grouping {
+            name: "class".to_owned(),
+            groups: Vec::new(),
+            of_class: (0..self.classes as u32).map(Some).collect(),
+        };
+        let mut separations = Vec::new();
+        for grouping in std::iter::once(&classes).chain(self.groupings.iter()) {
+            let grouped = |labels: &[u32]| -> Vec<Option<u32>> {
+                labels.iter().map(|&label| grouping.of_class[label as usize]).collect()
+            };
+            let separation = distribution.evaluate(
+                rows(&embeddings.test),
+                &grouped(&self.test.labels),
+                rows(found),
+                &grouped(&gallery.labels),
+            )?;
+            separations.extend(separation.map(|separation| (grouping.name.clone(), separation)));
+        }
+        Ok(separations)
+    }
+}
