@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use crate::cifar10::{self, BATCHES, Layout};
 use crate::records::{Arrangement, RecordFile};
 use crate::retrieval::{self, Set};
-use crate::{matlab, pack, stl10};
+use crate::{decode, matlab, pack, stl10};
 
 /// One image in each batch of CIFAR-10, of no known checksum.
 fn one_image_a_batch() -> Layout {
@@ -135,6 +135,13 @@ pub fn matlab(bytes: &[u8]) {
     }
     let folder = folder_of(&[("cars_annos.mat", bytes)]);
     list(Set::Cars, folder.path());
+}
+
+/// An image file.
+pub fn images(bytes: &[u8]) {
+    if let Ok(image) = decode::decode(bytes) {
+        assert_eq!(image.pixels.len(), image.width * image.height * 3);
+    }
 }
 
 /// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is one of [`LISTS`].

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::sample::matlab::{Mat, Writer};
-use crate::sample::pictures::{USUAL, birds, cars_list, products};
-use crate::sample::{Member, pickled, tar, tar_gz};
+use crate::sample::pictures::{CMYK_JPEG, USUAL, birds, cars_list, grey_jpeg, jpeg, products};
+use crate::sample::{Member, pickled, png, tar, tar_gz};
 
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;
@@ -29,6 +29,11 @@ fn stl10_binary() {
 #[test]
 fn matlab() {
     replay("matlab", super::matlab);
+}
+
+#[test]
+fn images() {
+    replay("images", super::images);
 }
 
 #[test]
@@ -82,6 +87,12 @@ fn write_seeds() {
             Mat::Cells(numbers.into_iter().chain([Mat::Text("text".to_owned()), Mat::Empty]).collect());
         put("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]));
     }
+
+    let colour = |x: u32, y: u32| [(x * 20) as u8, (y * 20) as u8, 90];
+    put("images", "seed.png", &png((9, 7), colour));
+    put("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
+    put("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
+    put("images", "seed_cmyk.jpg", CMYK_JPEG);
 
     let folder = tempfile::tempdir().unwrap();
     let lists = |folder: &std::path::Path| -> Vec<u8> {

@@ -54,6 +54,15 @@ fn write_seeds() {
     let nested = under("net", &plain);
     put("weights_pickle", "seed_plain.pkl", &plain);
     put("weights_pickle", "seed_nested.pkl", &nested);
+    // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the one before.
+    put("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
+    put(
+        "weights_pickle",
+        "no_arguments.pkl",
+        b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n)Rs.",
+    );
+    let doubled: Vec<u8> = (0..100).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
+    put("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
     put("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
 
     let folder = tempfile::tempdir().unwrap();
