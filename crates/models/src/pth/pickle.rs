@@ -153,7 +153,8 @@ impl<'a> Machine<'a> {
                 b'e' => {
                     self.pop_to_mark()?;
                 }
-                b'a' => {
+                // An item of a list; or the attributes of an object, which for a state dict are its modules' versions.
+                b'a' | b'b' => {
                     self.pop()?;
                 }
                 b'u' | b's' => {
@@ -189,10 +190,6 @@ impl<'a> Machine<'a> {
                 b'Q' => {
                     let id = self.pop()?;
                     self.make(Object::Stored(id));
-                }
-                // The attributes of an object: a state dict's are its modules' versions.
-                b'b' => {
-                    self.pop()?;
                 }
                 other => {
                     return Err(wrong(&format!("instruction 0x{other:02x}, which no state dict holds,")));
@@ -268,7 +265,7 @@ impl<'a> Machine<'a> {
             let Some(name) = self.text(name) else { continue };
             let name = String::from_utf8_lossy(name).into_owned();
             let Some(arguments) = self.tensor(value) else { continue };
-            let view = self.view(arguments).ok_or_else(|| format!("no shape and storage of {name:?}"))?;
+            let view = self.view(arguments).map_err(|found| format!("{found} of the tensor {name:?}"))?;
             // A tensor of a type that no network here has is none.
             if let Some(view) = view {
                 views.insert(name, view);
@@ -297,25 +294,24 @@ impl<'a> Machine<'a> {
         None
     }
 
-    /// `(storage, offset, shape, strides, ...)`; `Some(None)` for a tensor of another type.
-    fn view(&self, arguments: &[Value]) -> Option<Option<View>> {
-        let [storage, Value::Int(offset), shape, strides, ..] = *arguments else { return None };
-        let Object::Stored(id) = *self.object(storage)? else { return None };
-        // `("storage", type, key, device, elements)`.
+    /// Of `(storage, offset, shape, strides, ...)`; `None` for a tensor of another type.
+    fn view(&self, arguments: &[Value]) -> Result<Option<View>, &'static str> {
+        let [storage, offset, shape, strides, ..] = *arguments else { return Err("too few arguments") };
+        let (kind, storage) = self.storage(storage).ok_or("no storage")?;
+        let Some(dtype) = dtype(kind) else { return Ok(None) };
+        let (shape, strides) = self.sizes(shape).zip(self.sizes(strides)).ok_or("no shape and strides")?;
+        if shape.len() != strides.len() {
+            return Err("a shape and strides of different lengths");
+        }
+        let offset = size(offset).ok_or("no offset")?;
+        Ok(Some(View { dtype, shape, strides, offset, storage: storage.to_owned() }))
+    }
+
+    /// Type and key of `("storage", type, key, device, elements)`.
+    fn storage(&self, value: Value) -> Option<(&'a [u8], &'a str)> {
+        let Object::Stored(id) = *self.object(value)? else { return None };
         let [_, kind, key, ..] = *self.tuple(id)? else { return None };
-        let dtype = match self.global(kind)?.1 {
-            b"FloatStorage" => DType::F32,
-            b"DoubleStorage" => DType::F64,
-            b"HalfStorage" => DType::F16,
-            b"BFloat16Storage" => DType::BF16,
-            b"ByteStorage" => DType::U8,
-            b"LongStorage" => DType::I64,
-            _ => return Some(None),
-        };
-        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
-        let storage = std::str::from_utf8(self.text(key)?).ok()?.to_owned();
-        let offset = usize::try_from(offset).ok()?;
-        (shape.len() == strides.len()).then_some(Some(View { dtype, shape, strides, offset, storage }))
+        Some((self.global(kind)?.1, std::str::from_utf8(self.text(key)?).ok()?))
     }
 
     fn sizes(&self, tuple: Value) -> Option<Vec<usize>> {
@@ -346,6 +342,24 @@ impl<'a> Machine<'a> {
     fn text(&self, value: Value) -> Option<&'a [u8]> {
         if let Value::Text { start, length } = value { self.input.get(start..start + length) } else { None }
     }
+}
+
+/// The type of a storage's elements, if a network here may have it.
+fn dtype(storage: &[u8]) -> Option<DType> {
+    match storage {
+        b"FloatStorage" => Some(DType::F32),
+        b"DoubleStorage" => Some(DType::F64),
+        b"HalfStorage" => Some(DType::F16),
+        b"BFloat16Storage" => Some(DType::BF16),
+        b"ByteStorage" => Some(DType::U8),
+        b"LongStorage" => Some(DType::I64),
+        _ => None,
+    }
+}
+
+/// A number that is not negative.
+fn size(value: Value) -> Option<usize> {
+    if let Value::Int(size) = value { usize::try_from(size).ok() } else { None }
 }
 
 /// An integer of any number of bytes, as two's complement; one beyond 64 bits is no size of anything.

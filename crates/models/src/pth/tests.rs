@@ -147,7 +147,7 @@ fn views_outside_their_storage_are_errors() {
         );
     }
     let message = wrong(Saved { strides: &[1], ..WEIGHT });
-    assert_eq!(message, "no shape and storage of \"weight\"");
+    assert_eq!(message, "a shape and strides of different lengths of the tensor \"weight\"");
 }
 
 #[test]

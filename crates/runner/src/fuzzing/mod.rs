@@ -1,5 +1,7 @@
 //! The parsers of this crate as functions of bytes, for the targets in `fuzz/` and the tests that replay their corpora.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
+
 use crate::config::{Override, expand};
 
 /// Arguments, one a line: each must come back as it was typed, and each of its values be TOML or text.
