@@ -44,6 +44,10 @@ ci:
 golden folder="tests/goldens":
     INVASPREAD_GOLDENS="$(realpath "{{folder}}")" cargo test --workspace golden
 
+# Look for bytes that a parser stumbles over: `just fuzz matlab 600`; needs a nightly compiler and cargo-fuzz (fuzz/README.md)
+fuzz target seconds="60":
+    cargo +nightly fuzz run "{{target}}" -- -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048
+
 # Criterion benches of the kernels, the training step and augmentation
 bench *arguments:
     cargo bench --workspace "$@"

@@ -19,6 +19,8 @@ mod download;
 mod error;
 mod fetch;
 pub mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grouping;
 mod location;
 mod matlab;

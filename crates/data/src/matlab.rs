@@ -22,6 +22,10 @@ const DEEPEST: usize = 16;
 /// Bytes that all compressed elements of a file together may unpack to. The list of 8,144 cars unpacks to under 4 MB.
 const LONGEST: u64 = 32 << 20;
 
+/// Fields of a struct; annotations have six. A name may be one byte long and takes fifty in memory, whether or not there is a struct
+/// that has the field.
+const MOST_FIELDS: usize = 1000;
+
 /// The class of an object of user-made classes, which has another layout.
 const OPAQUE: u32 = 17;
 
@@ -282,6 +286,9 @@ fn variable(matrix: &Element<'_>, depth: usize) -> Result<Option<Variable>, Stri
             if length == 0 && !names.is_empty() {
                 return Err("names of fields of no length".to_owned());
             }
+            if names.len().div_ceil(length.max(1)) > MOST_FIELDS {
+                return Err(format!("{} bytes of names of {length} bytes in a struct", names.len()));
+            }
             let fields: Vec<String> = names.chunks(length.max(1)).map(until_zero).collect();
             let values = count.checked_mul(fields.len()).ok_or("structs beyond any memory")?;
             Value::Structs(Structs { values: matrices(&mut parts, values)?, fields })
@@ -446,6 +453,14 @@ mod tests {
         let file = Writer { big: false, compressed: true }.file(&[("a", zeros.clone()), ("b", zeros)]);
         assert!(file.len() < 1 << 20);
         assert!(read(&file).unwrap_err().contains("compressed elements of more than"));
+    }
+
+    #[test]
+    fn names_of_fields_have_an_end_though_no_struct_has_them() {
+        let fields = |count| Mat::Structs(vec!["a".to_owned(); count], Vec::new());
+        let file = |count| Writer { big: false, compressed: true }.file(&[("a", fields(count))]);
+        read(&file(MOST_FIELDS)).unwrap();
+        assert_eq!(read(&file(MOST_FIELDS + 1)).unwrap_err(), "32032 bytes of names of 32 bytes in a struct");
     }
 
     #[test]

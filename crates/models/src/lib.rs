@@ -3,7 +3,10 @@
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes weights under PyTorch's
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod layer;
+mod pth;
 mod resnet;
 mod weights;
 

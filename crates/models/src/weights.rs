@@ -2,9 +2,13 @@
 //!
 //! Files hold PyTorch's names and layouts. A convolution is (C_out, C_in, K, K) there and (K, K, C_in, C_out) in memory.
 
-use candle_core::{Device, Result, Tensor};
 use std::collections::HashMap;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::pth;
 
 /// What loading weights did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,29 +89,29 @@ fn list(entries: &[String]) -> String {
 /// # Errors
 /// If the file is missing, damaged or of another kind.
 pub fn read_weights(path: &Path) -> std::result::Result<HashMap<String, Tensor>, WeightError> {
-    std::fs::File::open(path).map_err(|source| WeightError::Open { path: path.into(), source })?;
+    let open = |source| WeightError::Open { path: path.into(), source };
+    let damaged = |expected, source| WeightError::Damaged { path: path.into(), expected, source };
+    let mut file = std::fs::File::open(path).map_err(open)?;
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     match ending {
-        "safetensors" => candle_core::safetensors::load(path, &candle_core::Device::Cpu)
-            .map_err(|source| WeightError::Damaged { path: path.into(), expected: "safetensors", source }),
-        "pth" | "pt" => read_pth(path),
+        "safetensors" => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(open)?;
+            read_safetensors(&bytes).map_err(|source| damaged("safetensors", source))
+        }
+        "pth" | "pt" => {
+            let length = file.metadata().map_err(open)?.len();
+            pth::read(BufReader::new(file), length).map_err(|found| {
+                damaged("a state dict saved by torch.save", candle_core::Error::Msg(format!("found {found}")))
+            })
+        }
         found => Err(WeightError::Ending { path: path.into(), found: found.into() }),
     }
 }
 
-fn read_pth(path: &Path) -> std::result::Result<HashMap<String, Tensor>, WeightError> {
-    let mut first_error = None;
-    for key in [None, Some("net"), Some("state_dict"), Some("model")] {
-        match candle_core::pickle::read_all_with_key(path, key) {
-            Ok(tensors) if !tensors.is_empty() => return Ok(tensors.into_iter().collect()),
-            Ok(_) => {}
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    let source = first_error.unwrap_or_else(|| candle_core::Error::Msg("it holds no tensors".into()));
-    Err(WeightError::Damaged { path: path.into(), expected: "a state dict saved by torch.save", source })
+/// All tensors of a `.safetensors` file.
+pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
 }
 
 /// Writes tensors as safetensors. The caller renames into place: see the runner's atomic writes.

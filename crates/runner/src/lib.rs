@@ -5,6 +5,8 @@ pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod launch;
 pub mod methods;
 pub mod record;

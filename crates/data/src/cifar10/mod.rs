@@ -31,6 +31,8 @@ pub(crate) use hub::download as download_from_hub;
 #[cfg(feature = "hub")]
 pub(crate) use official::BINARY_FOLDER;
 pub(crate) use official::{ARCHIVE, Layout, OFFICIAL};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use python::decode as decode_pickle;
 
 /// What the labels mean.
 pub const CLASSES: [&str; 10] =

@@ -49,7 +49,7 @@ fn longest(layout: &Layout) -> u64 {
 }
 
 /// The records that a pickle says.
-fn decode(source: &Path, pickle: &[u8], layout: &Layout) -> Result<Batch, DataError> {
+pub(crate) fn decode(source: &Path, pickle: &[u8], layout: &Layout) -> Result<Batch, DataError> {
     let expected = || format!("a dict with \"labels\" and \"data\" of {} x 3072 bytes", layout.per_batch);
     let PickledBatch { labels, shape, data } =
         pickle::read_batch(pickle).map_err(|found| DataError::damaged(source, found, expected()))?;

@@ -194,7 +194,7 @@ pub(crate) fn content(folder: &Path, files: &[String]) -> Result<String, DataErr
 }
 
 /// The pack at `path`; why it will not do, in words, if it will not.
-fn read(
+pub(crate) fn read(
     path: &Path,
     side: usize,
     images: usize,
@@ -232,13 +232,23 @@ fn read(
 }
 
 /// The first 56 bytes.
-fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
+pub(crate) fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());
     out.extend((side as u32).to_le_bytes());
     out.extend((images as u64).to_le_bytes());
     out.extend(fingerprint);
     out
+}
+
+/// Writes the checksum that the head of a pack of so many images should have, if there is a whole head.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn set_checksum(pack: &mut [u8], images: usize) {
+    if let Some((before, after)) = pack.split_at_mut_checked(HEADER + images * 8)
+        && let Some(sum) = after.first_chunk_mut::<32>()
+    {
+        *sum = Sha256::digest(before).into();
+    }
 }
 
 /// One file, read: its hash, and its image unless it is broken.

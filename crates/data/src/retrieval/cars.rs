@@ -168,7 +168,7 @@ pub(super) fn list_folders(folder: &Path) -> Result<Listing, DataError> {
 }
 
 /// The class, from 1 on, that a folder is called after.
-fn class_called(name: &str) -> Option<i64> {
+pub(crate) fn class_called(name: &str) -> Option<i64> {
     let count = CLASSES.lines().count() as i64;
     if let Ok(number) = name.parse::<i64>() {
         return (1..=count).contains(&number).then_some(number);

@@ -24,6 +24,8 @@ use crate::pack::{self, Pack, Sources};
 use crate::records::RecordFile;
 use crate::subset;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use cars::class_called;
 pub(crate) use marker::write as write_marker;
 
 /// One of the sets.

@@ -34,14 +34,21 @@ pub(crate) enum Member<'a> {
 
 /// A `.tar.gz`; names are written as they are, `..` and all.
 pub(crate) fn tar_gz(members: &[Member<'_>]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&tar(members)).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A `.tar`, likewise.
+pub(crate) fn tar(members: &[Member<'_>]) -> Vec<u8> {
+    let mut tar = ::tar::Builder::new(Vec::new());
     for member in members {
         let (name, kind, link, bytes) = match *member {
-            Member::File(name, bytes) => (name, tar::EntryType::Regular, "", bytes),
-            Member::Folder(name) => (name, tar::EntryType::Directory, "", &b""[..]),
-            Member::Link(name, link) => (name, tar::EntryType::Symlink, link, &b""[..]),
+            Member::File(name, bytes) => (name, ::tar::EntryType::Regular, "", bytes),
+            Member::Folder(name) => (name, ::tar::EntryType::Directory, "", &b""[..]),
+            Member::Link(name, link) => (name, ::tar::EntryType::Symlink, link, &b""[..]),
         };
-        let mut header = tar::Header::new_ustar();
+        let mut header = ::tar::Header::new_ustar();
         let raw = header.as_ustar_mut().unwrap();
         raw.name[..name.len()].copy_from_slice(name.as_bytes());
         raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -51,7 +58,7 @@ pub(crate) fn tar_gz(members: &[Member<'_>]) -> Vec<u8> {
         header.set_cksum();
         tar.append(&header, bytes).unwrap();
     }
-    tar.into_inner().unwrap().finish().unwrap()
+    tar.into_inner().unwrap()
 }
 
 /// A `.zip` of stored files; names are written as they are.

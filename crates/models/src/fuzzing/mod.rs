@@ -1,0 +1,49 @@
+//! The readers of weights as functions of bytes, for the targets in `fuzz/` and the tests that replay their corpora.
+//!
+//! Each takes whatever it is given and must return.
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
+
+use std::io::{Cursor, Write};
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::pth;
+use crate::weights::read_safetensors;
+
+/// A `.pth` file or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64 bytes.
+pub fn weights_pickle(bytes: &[u8]) {
+    const ZIP: &[u8] = b"PK";
+    let file = if bytes.starts_with(ZIP) {
+        bytes.to_vec()
+    } else {
+        archive(&[("set/data.pkl", bytes), ("set/data/0", &[63; 64])])
+    };
+    let length = file.len();
+    if let Ok(tensors) = pth::read(Cursor::new(file), length as u64) {
+        let held: usize =
+            tensors.values().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
+        assert!(held <= 8 * length, "{held} bytes of tensors in a file of {length}");
+    }
+}
+
+/// A `.safetensors` file.
+pub fn weights_safetensors(bytes: &[u8]) {
+    // What is wrong with it is told; that no length in it is trusted is what is tested.
+    let _ = read_safetensors(bytes);
+}
+
+/// A ZIP archive of uncompressed members, as `torch.save` writes.
+pub(crate) fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in members {
+        writer.start_file(*name, stored).expect("a member can be begun");
+        writer.write_all(bytes).expect("memory can be written");
+    }
+    writer.finish().expect("an archive can be ended").into_inner()
+}
+
+#[cfg(test)]
+mod tests;

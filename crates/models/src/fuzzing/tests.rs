@@ -1,0 +1,78 @@
+//! Every input that fuzzing kept, once more; and the inputs that fuzzing starts from.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::pth::tests::{Saved, state_dict, under};
+use crate::write_weights;
+
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+
+use replay::replay;
+
+#[test]
+fn weights_pickle() {
+    replay("weights_pickle", super::weights_pickle);
+}
+
+#[test]
+fn weights_safetensors() {
+    replay("weights_safetensors", super::weights_safetensors);
+}
+
+#[test]
+#[ignore = "writes the seeds of fuzz/corpus, which are in the repository"]
+fn write_seeds() {
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), bytes).unwrap();
+    };
+    let plain = state_dict(&[
+        Saved {
+            name: "weight",
+            kind: "FloatStorage",
+            shape: &[2, 3],
+            strides: &[3, 1],
+            offset: 1,
+            parameter: false,
+        },
+        Saved {
+            name: "bias",
+            kind: "HalfStorage",
+            shape: &[2, 3],
+            strides: &[1, 2],
+            offset: 0,
+            parameter: true,
+        },
+        Saved { name: "count", kind: "LongStorage", shape: &[], strides: &[], offset: 7, parameter: false },
+    ]);
+    let nested = under("net", &plain);
+    put("weights_pickle", "seed_plain.pkl", &plain);
+    put("weights_pickle", "seed_nested.pkl", &nested);
+    // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the one before.
+    put("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
+    put(
+        "weights_pickle",
+        "no_arguments.pkl",
+        b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n)Rs.",
+    );
+    let doubled: Vec<u8> = (0..100).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
+    put("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
+    put("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.safetensors");
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    let tensors = HashMap::from([
+        ("layer.weight".to_owned(), zeros(&[2, 3], DType::F32)),
+        ("layer.count".to_owned(), zeros(&[], DType::I64)),
+        ("layer.half".to_owned(), zeros(&[4], DType::BF16)),
+    ]);
+    write_weights(&path, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+    put("weights_safetensors", "seed.safetensors", &std::fs::read(&path).unwrap());
+}

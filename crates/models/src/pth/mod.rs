@@ -1,0 +1,130 @@
+//! A reader for `.pth` files: what `torch.save` makes of a state dict, or of a dict that holds one.
+//!
+//! Such a file is a ZIP archive of uncompressed members: `data.pkl`, a pickle that names tensors and the storages they are views of,
+//! and each storage's bytes as `data/KEY`. candle's reader of these (as of 0.11.1) takes the file at its word: a length in the pickle
+//! is reserved before it is compared with what is there, a call with too few arguments ends the process, and what the memo holds is
+//! copied whenever it is mentioned, so that a file of a kilobyte fills any memory. Weights come from strangers; hence this reader,
+//! whose memory is a small multiple of the file's length whatever the file says.
+
+mod pickle;
+
+use std::collections::HashMap;
+use std::io::{Read, Seek};
+
+use candle_core::{Device, Tensor};
+use zip::{CompressionMethod, ZipArchive};
+
+use pickle::View;
+
+/// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
+const PICKLE: &str = "data.pkl";
+
+/// Tensors together may be so many times as long as the file: some share a storage, few all of it.
+const SHARED: u64 = 8;
+
+/// All tensors of a file of `length` bytes, by name.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn read(file: impl Read + Seek, length: u64) -> Result<HashMap<String, Tensor>, String> {
+    let broken = |error| format!("an archive that fails to unpack ({error})");
+    let mut archive = Archive { zip: ZipArchive::new(file).map_err(broken)?, left: length };
+    let names = archive.zip.file_names().filter_map(Result::ok);
+    let pickle = names
+        .map(std::borrow::Cow::into_owned)
+        .find(|name| {
+            name.strip_suffix(PICKLE).is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
+        })
+        .ok_or_else(|| format!("an archive without {PICKLE}"))?;
+    let folder = pickle.trim_end_matches(PICKLE).to_owned();
+    let views = pickle::views(&archive.member(&pickle)?)?;
+
+    let mut storages: HashMap<&str, Vec<u8>> = HashMap::new();
+    let mut left = length.saturating_mul(SHARED);
+    let mut tensors = HashMap::with_capacity(views.len());
+    for (name, view) in &views {
+        let storage = match storages.entry(&view.storage) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(archive.member(&format!("{folder}data/{}", view.storage))?)
+            }
+        };
+        let bytes = view.bytes(storage).map_err(|found| format!("the tensor {name:?} with {found}"))?;
+        left = left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| format!("tensors of more than {SHARED} times the file's length"))?;
+        let tensor = Tensor::from_raw_buffer(&bytes, view.dtype, &view.shape, &Device::Cpu)
+            .map_err(|error| format!("the tensor {name:?} that fails to decode ({error})"))?;
+        tensors.insert(name.clone(), tensor);
+    }
+    Ok(tensors)
+}
+
+struct Archive<R> {
+    zip: ZipArchive<R>,
+    /// Bytes that members may still have: those of an honest archive do not overlap.
+    left: u64,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    fn member(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let broken =
+            |error: &dyn std::fmt::Display| format!("an archive whose {name} fails to unpack ({error})");
+        let member = self.zip.by_name(name).map_err(|error| broken(&error))?;
+        if member.compression() != CompressionMethod::Stored {
+            return Err(format!("an archive whose {name} is compressed, which torch.save leaves as it is"));
+        }
+        let mut bytes = Vec::new();
+        member.take(self.left + 1).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| format!("an archive shorter than its members, {name} among them"))?;
+        Ok(bytes)
+    }
+}
+
+impl View {
+    /// The tensor's bytes, row by row, out of those of its storage.
+    fn bytes(&self, storage: &[u8]) -> Result<Vec<u8>, String> {
+        let size = self.dtype.size_in_bytes();
+        let held = storage.len() / size;
+        let shape = || format!("the shape {:?} in a storage of {held}", self.shape);
+        let elements = self.shape.iter().try_fold(1_usize, |all, &side| all.checked_mul(side));
+        let elements = elements.filter(|&elements| elements <= held).ok_or_else(shape)?;
+        if elements == 0 {
+            return Ok(Vec::new());
+        }
+        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |last, (side, stride)| {
+            (side - 1).checked_mul(*stride).and_then(|step| last.checked_add(step))
+        });
+        if last.is_none_or(|last| last >= held) {
+            return Err(format!(
+                "{} from element {} on and strides {:?}",
+                shape(),
+                self.offset,
+                self.strides
+            ));
+        }
+        let mut bytes = Vec::with_capacity(elements * size);
+        let mut index = vec![0; self.shape.len()];
+        let mut at = self.offset;
+        for _ in 0..elements {
+            bytes.extend_from_slice(&storage[at * size..][..size]);
+            // The last index turns fastest; one that is through goes back to zero and turns the one before it.
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                at += self.strides[axis];
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                at -= index[axis] * self.strides[axis];
+                index[axis] = 0;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

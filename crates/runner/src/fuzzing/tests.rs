@@ -1,0 +1,9 @@
+//! Every input that fuzzing kept, once more.
+
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+
+#[test]
+fn config_overrides() {
+    replay::replay("config_overrides", super::config_overrides);
+}

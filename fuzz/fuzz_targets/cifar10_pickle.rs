@@ -1,0 +1,5 @@
+//! A batch of CIFAR-10's python version: a pickle that is read and never run.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invaspread_data::fuzzing::cifar10_pickle(bytes));

@@ -1,0 +1,5 @@
+//! Image files, PNG and JPEG.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invaspread_data::fuzzing::images(bytes));
