@@ -32,8 +32,8 @@ pub mod subset;
 pub mod synthetic;
 mod unpack;
 
-#[cfg(test)]
-mod sample;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 
 pub use catalog::{Content, Form, Listed, NAMES, VerifyReport, list, open, verify};
 pub use config::{DataConfig, FolderConfig, ResizeFilter, RetrievalConfig, Stl10Config, SyntheticConfig};

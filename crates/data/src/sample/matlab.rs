@@ -7,27 +7,35 @@ use flate2::write::ZlibEncoder;
 
 /// A matrix to write; all are one row.
 #[derive(Debug, Clone)]
-pub(crate) enum Mat {
+pub enum Mat {
+    /// uint8.
     Bytes(Vec<u8>),
+    /// uint16.
     Shorts(Vec<u16>),
+    /// double.
     Doubles(Vec<f64>),
+    /// char.
     Text(String),
+    /// cell.
     Cells(Vec<Mat>),
     /// Names of the fields, and the fields of each struct.
     Structs(Vec<String>, Vec<Vec<Mat>>),
+    /// A matrix element of no bytes.
     Empty,
 }
 
 /// How to write.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Writer {
+pub struct Writer {
+    /// The byte order of a big-endian machine.
     pub big: bool,
+    /// Variables deflated, as MATLAB does since version 7.
     pub compressed: bool,
 }
 
 impl Writer {
     /// A file with the given variables.
-    pub(crate) fn file(self, variables: &[(&str, Mat)]) -> Vec<u8> {
+    pub fn file(self, variables: &[(&str, Mat)]) -> Vec<u8> {
         let mut out = b"MATLAB 5.0 MAT-file, Platform: TEST".to_vec();
         out.resize(124, b' ');
         out.extend(self.u16(0x0100));

@@ -8,7 +8,7 @@ use image::codecs::jpeg::JpegEncoder;
 use super::matlab::{Mat, Writer};
 
 /// A JPEG of one colour.
-pub(crate) fn jpeg(size: (u32, u32), colour: [u8; 3]) -> Vec<u8> {
+pub fn jpeg(size: (u32, u32), colour: [u8; 3]) -> Vec<u8> {
     let image = image::RgbImage::from_pixel(size.0, size.1, image::Rgb(colour));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();
@@ -16,7 +16,7 @@ pub(crate) fn jpeg(size: (u32, u32), colour: [u8; 3]) -> Vec<u8> {
 }
 
 /// A grey JPEG, of one channel, of one value.
-pub(crate) fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
+pub fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     let image = image::GrayImage::from_pixel(size.0, size.1, image::Luma([value]));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();
@@ -25,21 +25,21 @@ pub(crate) fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
 
 /// A JPEG of 16 x 16 in CMYK as Pillow writes it: (200, 40, 20, 30) in its upper half, (10, 180, 90, 60) in its lower. Pillow's
 /// `convert("RGB")` makes (49, 190, 207) and (187, 57, 126) of it.
-pub(crate) const CMYK_JPEG: &[u8] = include_bytes!("cmyk.jpg");
+pub const CMYK_JPEG: &[u8] = include_bytes!("cmyk.jpg");
 
 /// Writes `bytes` to `path` and makes the folders above it.
-pub(crate) fn put(path: &Path, bytes: &[u8]) {
+pub fn put(path: &Path, bytes: &[u8]) {
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     fs_err::write(path, bytes).unwrap();
 }
 
 /// The picture of class `class` and number `number`: its red is the class, its green the number times 20.
-pub(crate) fn picture(class: u32, number: u32) -> Vec<u8> {
+pub fn picture(class: u32, number: u32) -> Vec<u8> {
     jpeg((20 + number, 10 + class % 7), [class as u8, (number * 20) as u8, 128])
 }
 
 /// Birds of the given classes, three each, as CUB-200-2011 unpacks: the folder.
-pub(crate) fn birds(root: &Path, classes: &[u32]) -> PathBuf {
+pub fn birds(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("CUB_200_2011");
     let (mut images, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for &class in classes {
@@ -60,7 +60,7 @@ pub(crate) fn birds(root: &Path, classes: &[u32]) -> PathBuf {
 }
 
 /// A list of cars: class and path of each, as the field `path_field`.
-pub(crate) fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]) -> Vec<u8> {
+pub fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]) -> Vec<u8> {
     let fields = ["bbox_x1", "class", path_field].map(str::to_owned).to_vec();
     let structs = cars.iter().map(|(class, path)| {
         vec![Mat::Shorts(vec![39]), Mat::Bytes(vec![*class as u8]), Mat::Text(path.clone())]
@@ -69,10 +69,10 @@ pub(crate) fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]
 }
 
 /// What MATLAB writes on the usual machines.
-pub(crate) const USUAL: Writer = Writer { big: false, compressed: true };
+pub const USUAL: Writer = Writer { big: false, compressed: true };
 
 /// Cars of the given classes, three each, as `cars_annos.mat` and `car_ims/`.
-pub(crate) fn cars_union(root: &Path, classes: &[u32]) {
+pub fn cars_union(root: &Path, classes: &[u32]) {
     let mut cars = Vec::new();
     for &class in classes {
         for number in 1..=3 {
@@ -85,7 +85,7 @@ pub(crate) fn cars_union(root: &Path, classes: &[u32]) {
 }
 
 /// The same as the devkit has them: the first of each class is an official training image, the others are official test images.
-pub(crate) fn cars_devkit(root: &Path, classes: &[u32]) {
+pub fn cars_devkit(root: &Path, classes: &[u32]) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for &class in classes {
         for number in 1..=3 {
@@ -101,7 +101,7 @@ pub(crate) fn cars_devkit(root: &Path, classes: &[u32]) {
 }
 
 /// Products of the given numbers, three pictures each, of which those up to 11,318 train.
-pub(crate) fn products(root: &Path, classes: &[u32]) -> PathBuf {
+pub fn products(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("Stanford_Online_Products");
     let heading = || vec!["image_id class_id super_class_id path".to_owned()];
     let (mut train, mut test) = (heading(), heading());

@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 
 use invaspread_random::{Purpose, Stream};
 
+#[cfg(test)]
 use crate::digest;
-use crate::stl10::{Layout, RECORD};
+#[cfg(test)]
+use crate::stl10::Layout;
+use crate::stl10::RECORD;
 
-/// Files and the layout that calls them official.
-pub(crate) struct MiniatureStl10 {
+/// Its files.
+pub struct MiniatureStl10 {
+    /// Names and bytes.
     pub files: [(&'static str, Vec<u8>); 5],
-    pub layout: Layout,
 }
 
 impl MiniatureStl10 {
     /// So many images of train, test and unlabeled; labels in turn.
-    pub(crate) fn new(counts: [usize; 3]) -> Self {
+    pub fn new(counts: [usize; 3]) -> Self {
         let pixels = |part: usize| -> Vec<u8> {
             let mut stream = Stream::new(2, Purpose::Synthetic, 0, part as u64);
             (0..counts[part] * RECORD).map(|_| stream.next_u32() as u8).collect()
@@ -29,17 +32,24 @@ impl MiniatureStl10 {
             ("test_y.bin", labels(1)),
             ("unlabeled_X.bin", pixels(2)),
         ];
+        Self { files }
+    }
+
+    /// Their counts and checksums, as if they were the published ones.
+    #[cfg(test)]
+    pub(crate) fn layout(&self) -> Layout {
         let folder = tempfile::tempdir().unwrap();
-        let md5 = files.each_ref().map(|(name, bytes)| {
+        let md5 = self.files.each_ref().map(|(name, bytes)| {
             let path = folder.path().join(name);
             fs_err::write(&path, bytes).unwrap();
             (*name, digest::md5_of_file(&path).unwrap())
         });
-        Self { files, layout: Layout { counts, md5 } }
+        let images = |file: usize| self.files[file].1.len() / RECORD;
+        Layout { counts: [images(0), images(2), images(4)], md5 }
     }
 
     /// Writes them to `root/stl10_binary`.
-    pub(crate) fn write(&self, root: &Path) -> PathBuf {
+    pub fn write(&self, root: &Path) -> PathBuf {
         let folder = root.join("stl10_binary");
         fs_err::create_dir_all(&folder).unwrap();
         for (name, bytes) in &self.files {

@@ -29,7 +29,7 @@ fn labelled_images_train_and_columns_become_rows() {
     // The images without labels are neither needed nor looked at.
     fs_err::remove_file(folder.join("unlabeled_X.bin")).unwrap();
     assert_eq!(find(root.path()), Some(folder.clone()));
-    let dataset = open_found(&folder, &config(false), &mini.layout).unwrap();
+    let dataset = open_found(&folder, &config(false), &mini.layout()).unwrap();
     assert_eq!(dataset.state, DataState::Verified);
     assert_eq!((dataset.train.len(), dataset.test.len(), dataset.image_size), (20, 10, 96));
     assert!(dataset.labelled.is_none() && dataset.gallery() == &dataset.train);
@@ -45,7 +45,7 @@ fn unlabelled_images_train_too_and_the_labelled_ones_alone_vote() {
     let mini = MiniatureStl10::new([20, 10, 40]);
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());
-    let dataset = open_found(&folder, &config(true), &mini.layout).unwrap();
+    let dataset = open_found(&folder, &config(true), &mini.layout()).unwrap();
     assert_eq!((dataset.train.len(), dataset.gallery().len()), (60, 20));
     assert_eq!(dataset.gallery().labels, (0..20).map(|image| image % 10).collect::<Vec<u32>>());
     assert!(dataset.train.labels[20..].iter().all(|label| *label == UNLABELED));
@@ -53,7 +53,7 @@ fn unlabelled_images_train_too_and_the_labelled_ones_alone_vote() {
     assert!((0..40).all(|index| is_record(&dataset.train, 20 + index, &mini.files[4].1, index)));
 
     let some = DataConfig { subset: Some(30), test_subset: Some(10), ..config(true) };
-    let some = open_found(&folder, &some, &mini.layout).unwrap();
+    let some = open_found(&folder, &some, &mini.layout()).unwrap();
     let unlabeled = some.train.labels.iter().filter(|label| **label == UNLABELED).count();
     assert_eq!((some.train.len(), unlabeled, some.gallery().len()), (30, 20, 20));
     for (index, &original) in some.train.original.iter().enumerate() {
@@ -72,16 +72,19 @@ fn a_changed_byte_is_used_but_unverified() {
     let mut bytes = fs_err::read(&path).unwrap();
     bytes[5] ^= 1;
     fs_err::write(&path, bytes).unwrap();
-    assert_eq!(open_found(&folder, &config(false), &mini.layout).unwrap().state, DataState::Verified);
-    let state = open_found(&folder, &config(true), &mini.layout).unwrap().state;
+    assert_eq!(open_found(&folder, &config(false), &mini.layout()).unwrap().state, DataState::Verified);
+    let state = open_found(&folder, &config(true), &mini.layout()).unwrap().state;
     let DataState::Unverified { reason } = state else { panic!("{state:?}") };
-    assert!(reason.contains("unlabeled_X.bin has MD5") && reason.contains(&mini.layout.md5[4].1), "{reason}");
+    assert!(
+        reason.contains("unlabeled_X.bin has MD5") && reason.contains(&mini.layout().md5[4].1),
+        "{reason}"
+    );
 }
 
 #[test]
 fn another_number_of_images_is_an_error_or_taken_on_request() {
     let mini = MiniatureStl10::new([10, 10, 10]);
-    let larger = Layout { counts: [11, 10, 10], ..mini.layout.clone() };
+    let larger = Layout { counts: [11, 10, 10], ..mini.layout().clone() };
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());
     let message = open_found(&folder, &config(false), &larger).unwrap_err().to_string();
@@ -92,7 +95,7 @@ fn another_number_of_images_is_an_error_or_taken_on_request() {
     assert_eq!(dataset.train.len(), 20);
     assert!(matches!(dataset.state, DataState::Unverified { .. }));
     let many = DataConfig { subset: Some(10_000), test_subset: Some(2_000), ..partial };
-    let many = open_found(&folder, &many, &mini.layout).unwrap();
+    let many = open_found(&folder, &many, &mini.layout()).unwrap();
     assert_eq!((many.train.len(), many.test.len()), (20, 10));
 }
 
@@ -109,7 +112,7 @@ fn damaged_files_are_named() {
         let mut bytes = whole.clone();
         change(&mut bytes);
         fs_err::write(&path, bytes).unwrap();
-        let message = message(&mini.layout);
+        let message = message(&mini.layout());
         assert!(message.contains(name) && expected.iter().all(|part| message.contains(part)), "{message}");
         fs_err::write(&path, whole).unwrap();
     };
@@ -125,7 +128,7 @@ fn damaged_files_are_named() {
     for (name, _) in &mini.files {
         let (path, aside) = (folder.join(name), folder.join("aside"));
         fs_err::rename(&path, &aside).unwrap();
-        let message = message(&mini.layout);
+        let message = message(&mini.layout());
         assert!(message.contains(name) && message.contains("check that it exists"), "{message}");
         fs_err::rename(&aside, &path).unwrap();
     }
@@ -136,7 +139,7 @@ fn a_file_that_shrinks_while_it_is_read_is_named() {
     let mini = MiniatureStl10::new([10, 10, 10]);
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());
-    let dataset = open_found(&folder, &config(false), &mini.layout).unwrap();
+    let dataset = open_found(&folder, &config(false), &mini.layout()).unwrap();
     let file = fs_err::OpenOptions::new().write(true).open(folder.join("train_X.bin")).unwrap();
     file.set_len(5 * RECORD as u64).unwrap();
     dataset.train.image(4).unwrap();

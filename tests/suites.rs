@@ -1,0 +1,74 @@
+//! Whole suites on miniature sets in the exact form that the published ones have on disk: from the files to the report. Their numbers mean
+//! nothing; that every step of the way is gone is what is tested.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use invaspread_data::sample::pictures::{birds, cars_devkit};
+
+/// Runs `reproduce SUITE` in `folder`, whose `data` holds the set, and gives `table.csv` and `report.md`.
+fn reproduce(folder: &Path, suite: &str, settings: &[&str]) -> [String; 2] {
+    let mut command = Command::cargo_bin("invaspread").unwrap();
+    let output = command
+        .current_dir(folder)
+        .env("INVASPREAD_DATA", folder.join("data"))
+        .env("RUST_BACKTRACE", "0")
+        .args(["reproduce", suite, "--profile", "smoke", "--out", "results", "data.partial=true"])
+        .args(settings)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{suite}: {}", String::from_utf8_lossy(&output.stderr));
+    ["table.csv", "report.md"].map(|name| fs::read_to_string(folder.join("results").join(name)).unwrap())
+}
+
+/// Forty classes on each side of the border, three pictures each: more images than DeepCluster has clusters.
+fn classes(border: u32) -> Vec<u32> {
+    (1..=40).chain(border + 1..=border + 40).collect()
+}
+
+/// Each row has every metric, in percent.
+#[track_caller]
+fn assert_measured(table: &str, rows: &[&str], metrics: &[&str]) {
+    for row in rows {
+        for metric in metrics {
+            let line = table
+                .lines()
+                .map(|line| line.split(',').collect::<Vec<_>>())
+                .find(|line| line[0] == *row && line[1] == *metric)
+                .unwrap_or_else(|| panic!("no {metric} of {row} in {table}"));
+            let mean: f64 = line[3].parse().unwrap();
+            // AMI is about 0 by chance, and may lie a little below.
+            assert!((-10.0..=100.0).contains(&mean), "{row} {metric}: {mean}");
+        }
+    }
+}
+
+const RETRIEVAL: [&str; 9] =
+    ["r1", "r2", "r4", "r8", "map_at_r", "r_precision", "nmi", "nmi_arithmetic", "ami"];
+
+const SMALL: [&str; 2] = ["optim.batch_size=16", "model.width=8"];
+
+#[test]
+fn unseen_birds() {
+    let folder = tempfile::tempdir().unwrap();
+    birds(&folder.path().join("data/cub200-2010"), &classes(100));
+    let [table, report] = reproduce(folder.path(), "cub200-2010", &SMALL);
+    let rows = ["random", "exemplar", "nce", "deepcluster_100", "invaspread"];
+    assert_measured(&table, &rows, &RETRIEVAL);
+    assert!(report.contains("R@1") && report.contains("CUB-200 of 2010"), "{report}");
+    // Each class has one colour: two in three of a query's nearest are its own, even for a network that has learned nothing.
+    let picture = fs::read(folder.path().join("results/neighbours.png")).unwrap();
+    assert_eq!(&picture[1..4], b"PNG");
+}
+
+#[test]
+fn unseen_cars() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first picture of each class is the training half's: three times over.
+    cars_devkit(&folder.path().join("data/cars196-half"), &classes(98).repeat(3));
+    let [table, _] = reproduce(folder.path(), "cars196-half", &SMALL);
+    assert_measured(&table, &["random", "exemplar", "nce", "deepcluster_100", "invaspread"], &RETRIEVAL);
+}
