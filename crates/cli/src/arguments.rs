@@ -87,11 +87,11 @@ pub(crate) struct TrainArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReproduceArguments {
-    /// table1, figure3, or a file of ./experiments/suite
+    /// table1, figure3, ..., a file of ./experiments/suite, or `all`: every table and figure of the paper
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke)
+    /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke; of `all`, results)
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Only say what would be run and how long it takes
@@ -104,7 +104,7 @@ pub(crate) struct ReproduceArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArguments {
-    /// table1, figure3, or a file of ./experiments/suite
+    /// table1, figure3, ..., a file of ./experiments/suite, or `all`: one page of every table and figure
     pub(crate) suite: String,
     /// Folder of runs
     #[arg(long, value_name = "FOLDER", default_value = "runs")]

@@ -2,7 +2,7 @@
 //!
 //! The way through this crate: [`records::load`] reads what finished runs left behind; [`table::Table`] turns it into
 //! means and deviations beside [`paper`]'s numbers; [`curves`], [`bars`] and [`separation`] draw them; [`write_report`] puts the whole
-//! into one folder. [`gallery`] draws retrieved neighbours and needs no run record.
+//! into one folder; [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbours and needs no run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are always
 //! labelled as the paper's; and the same records give the same bytes, on any machine, at any time.
@@ -11,6 +11,7 @@ pub mod bars;
 pub mod curves;
 pub mod error;
 pub mod gallery;
+pub mod index;
 pub mod paper;
 pub mod records;
 pub mod separation;

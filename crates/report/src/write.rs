@@ -90,7 +90,7 @@ fn suffix(setting: &Setting) -> String {
     text.chars().map(safe).chain(reduced.chars()).collect()
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;
     file.write_all(bytes)?;

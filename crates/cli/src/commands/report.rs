@@ -1,16 +1,25 @@
-//! `invaspread report SUITE`: tables and figures from the runs that are there.
+//! `invaspread report SUITE`: tables and figures from the runs that are there. `report all`: one page of every table and figure.
 
 use super::print_json;
 use crate::arguments::ReportArguments;
 use crate::failure::Failure;
 use crate::neighbours::draw_neighbours;
 use anyhow::Context;
-use invaspread_report::{records, write_report};
+use invaspread_report::index::{Entry, write_index};
+use invaspread_report::{ReportError, paper, records, write_report};
 use invaspread_runner::config::Suite;
 use invaspread_runner::launch::Planned;
 use std::path::{Path, PathBuf};
 
+/// In place of a suite: every table and figure of the paper.
+pub(crate) const ALL: &str = "all";
+
 pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
+    if arguments.suite == ALL {
+        let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
+        println!("{}", write_all(&arguments.runs, &results)?.display());
+        return Ok(());
+    }
     let suite = Suite::open(&arguments.suite)?;
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
     write(&suite, &arguments.runs, &out, if arguments.json { Print::Json } else { Print::Text })
@@ -30,8 +39,7 @@ pub(crate) enum Print {
 /// Writes the report of a suite's runs into `out`.
 pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Result<(), Failure> {
     let loaded = records::load(root, suite.runs_name()).context("failed to read the run records")?;
-    let rows = |run: &invaspread_report::Run| suite.rows.iter().any(|row| row.key == run.record.row);
-    let runs: Vec<_> = loaded.runs.into_iter().filter(rows).collect();
+    let runs = of_suite(suite, loaded.runs);
     let written =
         write_report(&suite.name, &runs, &suite.similarity, out).context("failed to write the report")?;
     match print {
@@ -45,6 +53,53 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
         Print::Nothing => {}
     }
     Ok(())
+}
+
+/// The suites that are tables or figures of the paper, in its order.
+pub(crate) fn every_suite() -> Vec<String> {
+    let known = Suite::names();
+    paper::tables().iter().map(|table| table.key.clone()).filter(|key| known.contains(key)).collect()
+}
+
+/// The page of all tables and figures, from the runs that are there; reports of single suites are linked, not written.
+pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure> {
+    const PICTURES: [&str; 5] = [
+        "curves.png",
+        "similarity-class.png",
+        "similarity-animals_artifacts.png",
+        "similarity-big_small_animals.png",
+        "neighbours.png",
+    ];
+    let entries = Suite::names()
+        .iter()
+        .map(|name| {
+            let suite = Suite::open(name)?;
+            let folder = results.join(name);
+            let pictures = PICTURES.into_iter().filter(|file| folder.join(file).is_file());
+            Ok(Entry {
+                suite: name.clone(),
+                title: suite.title.clone(),
+                runs: finished(&suite, root)?,
+                folder: name.clone(),
+                pictures: pictures.map(str::to_owned).collect(),
+            })
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    Ok(write_index(&entries, results).context("failed to write the page of all suites")?)
+}
+
+/// The runs of a suite that are done; none if it was never begun.
+fn finished(suite: &Suite, root: &Path) -> Result<Vec<invaspread_report::Run>, Failure> {
+    match records::load(root, suite.runs_name()) {
+        Ok(loaded) => Ok(of_suite(suite, loaded.runs)),
+        Err(ReportError::NoSuite { .. } | ReportError::NoRuns { .. }) => Ok(Vec::new()),
+        Err(error) => Err(anyhow::Error::new(error).context("failed to read the run records").into()),
+    }
+}
+
+/// Of runs that suites share, those that are rows of this one.
+fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_report::Run> {
+    runs.into_iter().filter(|run| suite.rows.iter().any(|row| row.key == run.record.row)).collect()
 }
 
 /// Draws the suite's picture of retrieved neighbours into `out`, if it has one.

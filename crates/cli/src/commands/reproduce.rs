@@ -1,15 +1,44 @@
-//! `invaspread reproduce SUITE`: its runs, then its report.
+//! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the paper, then the page of all.
 
 use super::launch::{announce, work};
 use super::print_json;
-use super::report::{Print, draw, write};
+use super::report::{ALL, Print, draw, every_suite, write, write_all};
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
+use anyhow::anyhow;
 use invaspread_runner::config::{Suite, expand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
-    let suite = Suite::open(&arguments.suite)?;
+    if arguments.suite != ALL {
+        return one(&arguments.suite, arguments, arguments.out.as_deref()).map(drop);
+    }
+    let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
+    let (mut root, mut failed) = (PathBuf::from("runs"), Vec::new());
+    for suite in every_suite() {
+        match one(&suite, arguments, Some(&results.join(&suite))) {
+            Ok(used) => root = used,
+            // A wrong argument is wrong for all; asked to stop is asked to stop.
+            Err(failure @ (Failure::Usage(_) | Failure::Stopped)) => return Err(failure),
+            Err(failure) => {
+                eprintln!("{suite}: {failure}");
+                failed.push(suite);
+            }
+        }
+    }
+    if arguments.dry_run {
+        return Ok(());
+    }
+    println!("{}", write_all(&root, &results)?.display());
+    match failed.as_slice() {
+        [] => Ok(()),
+        failed => Err(Failure::Failed(anyhow!("{} could not be run: {}", failed.len(), failed.join(", ")))),
+    }
+}
+
+/// Runs a suite and writes its report; the folder of its runs.
+fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
+    let suite = Suite::open(name)?;
     let mut planned = Vec::new();
     let (mut root, mut profile) = (PathBuf::new(), String::new());
     for overrides in expand(&arguments.settings.overrides()?, true)? {
@@ -21,7 +50,7 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     eprintln!("{}", suite.title);
     announce(&planned, &root)?;
     if arguments.dry_run {
-        return Ok(());
+        return Ok(root);
     }
     let records = work(&planned, &root)?;
     if arguments.json {
@@ -32,7 +61,8 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
         "smoke" => root.join(format!("{}-report", suite.name)),
         _ => PathBuf::from("results").join(&suite.name),
     };
-    let out = arguments.out.clone().unwrap_or_else(default);
+    let out = out.map_or_else(default, Path::to_path_buf);
     write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
-    draw(&suite, &planned, &root, &out)
+    draw(&suite, &planned, &root, &out)?;
+    Ok(root)
 }

@@ -173,7 +173,7 @@ fn scalar(value: &f32) -> *const c_void {
 
 /// Asks cuDNN to measure the algorithms of one direction and keeps the fastest that is deterministic and small enough.
 macro_rules! find {
-    ($library:expr, $plan:expr, $what:literal, $performance:ty, $find:path, $($argument:expr),*) => {{
+    ($library:expr, $what:literal, $performance:ty, $find:path, $($argument:expr),*) => {{
         let mut found = 0;
         // SAFETY: plain numbers, for which zero is a value.
         let mut results: [$performance; ALGORITHMS] = unsafe { std::mem::zeroed() };
@@ -241,7 +241,6 @@ impl Library {
             None => {
                 let found = find!(
                     self,
-                    plan,
                     "a convolution",
                     sys::cudnnConvolutionFwdAlgoPerf_t,
                     sys::cudnnFindConvolutionForwardAlgorithmEx,
@@ -289,7 +288,6 @@ impl Library {
             None => {
                 let found = find!(
                     self,
-                    plan,
                     "an input's gradient",
                     sys::cudnnConvolutionBwdDataAlgoPerf_t,
                     sys::cudnnFindConvolutionBackwardDataAlgorithmEx,
@@ -337,7 +335,6 @@ impl Library {
             None => {
                 let found = find!(
                     self,
-                    plan,
                     "a weight's gradient",
                     sys::cudnnConvolutionBwdFilterAlgoPerf_t,
                     sys::cudnnFindConvolutionBackwardFilterAlgorithmEx,

@@ -1,0 +1,192 @@
+//! `index.md`: every table and figure of the paper on one page, each number of ours with the paper's beside it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::caption;
+use crate::error::ReportError;
+use crate::names::{metric_label, row_label, suite_label};
+use crate::paper::{self, PaperTable};
+use crate::records::Run;
+use crate::table::Table;
+use crate::write::write_whole;
+
+/// What there is of a suite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name; one without a table or figure in the paper comes last.
+    pub suite: String,
+    /// What it is about.
+    pub title: String,
+    /// Its finished runs; none if it was not run.
+    pub runs: Vec<Run>,
+    /// Its report's folder, relative to the page.
+    pub folder: String,
+    /// Pictures in that folder, by file name.
+    pub pictures: Vec<String>,
+}
+
+/// Writes `index.md` into `folder`.
+///
+/// # Errors
+/// polars fails, or the file cannot be written.
+pub fn write_index(entries: &[Entry], folder: &Path) -> Result<std::path::PathBuf, ReportError> {
+    let path = folder.join("index.md");
+    let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
+    fs_err::create_dir_all(folder).map_err(failed)?;
+    write_whole(&path, index(entries)?.as_bytes()).map_err(failed)?;
+    Ok(path)
+}
+
+fn index(entries: &[Entry]) -> Result<String, ReportError> {
+    let mut text = String::from(
+        "# The paper's tables and figures beside ours\n\n\
+         Made by `invaspread report all` from run records alone. Ours: after the last epoch, mean over seeds; in brackets what the paper \
+         prints. Runs that are marked reduced are smaller than the paper's, and their level is not comparable.\n",
+    );
+    let own = |entry: &&Entry| paper::table_of_suite(&entry.suite).is_none();
+    for printed in paper::tables() {
+        let entry = entries.iter().find(|entry| entry.suite == printed.key);
+        section(&mut text, &printed.key, &printed.title, Some(printed), entry)?;
+    }
+    for entry in entries.iter().filter(own).filter(|entry| !entry.runs.is_empty()) {
+        section(&mut text, &entry.suite, &entry.title, None, Some(entry))?;
+    }
+    Ok(text)
+}
+
+fn section(
+    text: &mut String,
+    suite: &str,
+    title: &str,
+    printed: Option<&PaperTable>,
+    entry: Option<&Entry>,
+) -> Result<(), ReportError> {
+    let heading =
+        if printed.is_some() { format!("{}: {title}", suite_label(suite)) } else { title.to_owned() };
+    text.push_str(&format!("\n## {heading}\n\n"));
+    let Some(entry) = entry.filter(|entry| !entry.runs.is_empty()) else {
+        text.push_str(&format!("Not run yet: `invaspread reproduce {suite}`.\n"));
+        if let Some(printed) = printed.filter(|printed| !printed.rows.is_empty()) {
+            text.push('\n');
+            paper_alone(text, printed);
+        }
+        return Ok(());
+    };
+    let table = Table::new(suite, &entry.runs)?;
+    for (place, setting) in table.settings.iter().enumerate() {
+        let of_setting = table.runs_of(place, &entry.runs);
+        text.push_str(&format!(
+            "{}, {}: {}, {} ([report]({}/report.md))\n\n",
+            caption::setting(setting),
+            caption::data(setting),
+            caption::recipe(&of_setting).0,
+            caption::seeds(&of_setting),
+            entry.folder
+        ));
+        setting_table(text, &table, place, printed);
+    }
+    for picture in &entry.pictures {
+        text.push_str(&format!("![{heading}]({}/{picture})\n\n", entry.folder));
+    }
+    Ok(())
+}
+
+/// Rows of ours in the table's order, then those that only the paper has.
+fn setting_table(text: &mut String, table: &Table, setting: usize, printed: Option<&PaperTable>) {
+    let metrics: Vec<&str> = table
+        .metrics(setting)
+        .into_iter()
+        .filter(|metric| match printed {
+            Some(printed) => printed.metrics.iter().any(|name| name == metric),
+            None => !metric.starts_with("epochs_to_"),
+        })
+        .collect();
+    if metrics.is_empty() {
+        return;
+    }
+    head(text, &metrics);
+    let rows = table.rows(setting);
+    for row in &rows {
+        let cells: Vec<String> = metrics
+            .iter()
+            .map(|metric| {
+                let line = table.line(setting, row, metric);
+                let mean =
+                    line.and_then(|line| line.mean).map_or("–".to_owned(), |mean| format!("**{mean:.1}**"));
+                let std = line.and_then(|line| line.std).map_or(String::new(), |std| format!(" ± {std:.1}"));
+                let paper =
+                    line.and_then(|line| line.paper).map_or(String::new(), |paper| format!(" ({paper:.1})"));
+                format!("{mean}{std}{paper}")
+            })
+            .collect();
+        text.push_str(&format!("| {} | {} |\n", row_label(row), cells.join(" | ")));
+    }
+    let measured: BTreeSet<&str> = rows.into_iter().collect();
+    let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
+    for row in printed.filter(|_| on_papers_data).map_or(&[][..], |printed| &printed.rows[..]) {
+        if !measured.contains(row.key.as_str()) {
+            paper_row(text, row, &metrics);
+        }
+    }
+    text.push('\n');
+}
+
+fn paper_alone(text: &mut String, printed: &PaperTable) {
+    let metrics: Vec<&str> = printed.metrics.iter().map(String::as_str).collect();
+    head(text, &metrics);
+    printed.rows.iter().for_each(|row| paper_row(text, row, &metrics));
+    text.push('\n');
+}
+
+fn head(text: &mut String, metrics: &[&str]) {
+    let labels: Vec<String> = metrics.iter().map(|metric| metric_label(metric)).collect();
+    text.push_str(&format!("| | {} |\n|---|{}\n", labels.join(" | "), "---:|".repeat(metrics.len())));
+}
+
+fn paper_row(text: &mut String, row: &paper::PaperRow, metrics: &[&str]) {
+    let cells: Vec<String> = metrics
+        .iter()
+        .map(|metric| {
+            let value = row.values.iter().find(|(name, _)| name == metric);
+            value.map_or("–".to_owned(), |(_, value)| format!("({value:.1})"))
+        })
+        .collect();
+    let quoted = if row.quoted { " *(quoted by the paper)*" } else { "" };
+    text.push_str(&format!("| {}{quoted} | {} |\n", row_label(&row.key), cells.join(" | ")));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::fake;
+
+    fn entry(suite: &str, runs: Vec<Run>) -> Entry {
+        Entry {
+            suite: suite.into(),
+            title: format!("About {suite}"),
+            runs,
+            folder: suite.into(),
+            pictures: vec!["curves.png".into()],
+        }
+    }
+
+    #[test]
+    fn every_table_of_the_paper_is_there_run_or_not() {
+        let mut own = fake::retrieval_runs();
+        own.iter_mut().for_each(|run| run.record.suite = "mine".into());
+        let entries = [
+            entry("table1", fake::quick_runs(&[0, 1])),
+            entry("table3", fake::retrieval_runs()),
+            entry("mine", own),
+            entry("winograd", Vec::new()),
+        ];
+        let text = index(&entries).unwrap();
+        insta::assert_snapshot!("index", text);
+        for printed in paper::tables() {
+            assert!(text.contains(&format!("## {}: ", suite_label(&printed.key))), "{}", printed.key);
+        }
+        assert!(!text.contains("winograd"), "a suite of our own that was not run says nothing");
+    }
+}
