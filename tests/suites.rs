@@ -8,6 +8,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use invaspread_data::sample::pictures::{birds, cars_devkit};
+use invaspread_data::sample::stl10::MiniatureStl10;
 
 /// Runs `reproduce SUITE` in `folder`, whose `data` holds the set, and gives `table.csv` and `report.md`.
 fn reproduce(folder: &Path, suite: &str, settings: &[&str]) -> [String; 2] {
@@ -71,4 +72,14 @@ fn unseen_cars() {
     cars_devkit(&folder.path().join("data/cars196-half"), &classes(98).repeat(3));
     let [table, _] = reproduce(folder.path(), "cars196-half", &SMALL);
     assert_measured(&table, &["random", "exemplar", "nce", "deepcluster_100", "invaspread"], &RETRIEVAL);
+}
+
+#[test]
+fn stl10() {
+    let folder = tempfile::tempdir().unwrap();
+    MiniatureStl10::new([110, 30, 70]).write(&folder.path().join("data"));
+    let [table, report] = reproduce(folder.path(), "table2", &SMALL);
+    let rows = ["random", "npsoftmax_5k", "nce_5k", "deepcluster_100_5k", "invaspread_5k", "invaspread_105k"];
+    assert_measured(&table, &rows, &["knn", "linear"]);
+    assert!(report.contains("quoted by the paper"), "{report}");
 }

@@ -7,6 +7,7 @@ pub(crate) fn short_name(recorded: &str) -> Cow<'_, str> {
     match recorded {
         "knn_top1" => "kNN".into(),
         "knn_top5" => "top-5".into(),
+        "linear_svm_top1" => "linear SVM".into(),
         "map_at_r" => "MAP@R".into(),
         "r_precision" => "R-precision".into(),
         "nmi_geometric" => "NMI (geometric)".into(),

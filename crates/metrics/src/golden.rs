@@ -1,7 +1,7 @@
 //! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and `values.json`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use crate::{Agreement, KMeans, Retrieval, Rows, Seeding, WeightedKnn};
+use crate::{Agreement, KMeans, LinearSvm, Retrieval, Rows, Seeding, WeightedKnn};
 use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -133,4 +133,18 @@ fn golden_agreement() {
         let want = goldens.values[name].as_f64().unwrap();
         assert!((value - want).abs() < 1e-9, "{name}: {value}, expected {want}");
     }
+}
+
+#[test]
+fn golden_linear_svm() {
+    let goldens = Goldens::open();
+    let ((train, dim), (test, _)) = (goldens.rows("train"), goldens.rows("test"));
+    let (train_labels, test_labels) = (goldens.labels("train_labels"), goldens.labels("test_labels"));
+    let classes = 1 + train_labels.iter().chain(&test_labels).max().copied().unwrap() as usize;
+    let svm = LinearSvm { tolerance: 1e-6, iterations: 100_000, ..LinearSvm::default() };
+    let classifier = svm.fit(Rows::new(&train, dim), &train_labels, classes).unwrap();
+    let got = classifier.accuracy(Rows::new(&test, dim), &test_labels);
+    let want = goldens.values["linear_svm.top1"].as_f64().unwrap();
+    // scikit-learn stops at a tolerance of 1e-4, where an image at a border may still fall on the other side.
+    assert!((got - want).abs() <= 200.0 / test_labels.len() as f64, "{got}, scikit-learn {want}");
 }

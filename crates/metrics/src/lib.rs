@@ -1,5 +1,5 @@
 //! What a set of embeddings is worth: the exact top-k engine, weighted kNN, R@K and its kin, k-means and its agreement with classes,
-//! distributions of similarity, PCA whitening.
+//! distributions of similarity, linear classification, PCA whitening.
 //!
 //! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
 //! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
@@ -8,6 +8,7 @@ mod agreement;
 mod error;
 mod kmeans;
 mod knn;
+mod linear_svm;
 mod on_device;
 mod retrieval;
 mod rows;
@@ -19,6 +20,7 @@ pub use agreement::Agreement;
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
+pub use linear_svm::{LinearClassifier, LinearSvm};
 pub use on_device::top_k_on;
 pub use retrieval::{Retrieval, Retrieved};
 pub use rows::{Rows, l2_normalize_rows};

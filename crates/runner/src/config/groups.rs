@@ -57,6 +57,7 @@ built_in![
     "suite/figure6.toml",
     "suite/invaspread.toml",
     "suite/table1.toml",
+    "suite/table2.toml",
     "suite/table7.toml",
     "suite/table8.toml",
     "suite/winograd.toml",

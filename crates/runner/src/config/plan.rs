@@ -1,7 +1,7 @@
 //! From a config to a run that the launcher can start.
 
 use super::{Config, ConfigError, Initial, MethodName, ScheduleName};
-use crate::engine::{Recipe, Schedule};
+use crate::engine::{Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use crate::methods::MethodRecipe;
 use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
@@ -51,6 +51,7 @@ impl Config {
             evaluate_every: self.eval.every,
             neighbors: self.eval.k,
             vote_temperature: self.eval.temperature,
+            linear: self.eval.linear.unwrap_or(When::Never),
             retrieval: self.eval.retrieval.clone().unwrap_or_default(),
         }
     }

@@ -1,7 +1,7 @@
 //! The resolved config: every key that a file or an argument may set, with its type. `experiments/config.toml` explains each.
 
 use super::ConfigError;
-use crate::engine::RetrievalRecipe;
+use crate::engine::{RetrievalRecipe, When};
 use crate::methods::Positives;
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
@@ -253,6 +253,9 @@ pub struct EvalSection {
     pub temperature: f64,
     /// Measure after every so many epochs.
     pub every: u64,
+    /// When a linear classifier (SVM) is measured beside kNN: never, last, every.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear: Option<When>,
     /// Where test classes were never trained on: R@K, NMI and their kin. Set by the data sets that are judged so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieval: Option<RetrievalRecipe>,
@@ -394,6 +397,7 @@ impl Config {
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
         self.method.positives = Some(Positives::default());
+        self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());

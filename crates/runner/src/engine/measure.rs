@@ -2,7 +2,8 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, MetricError, Retrieval, Rows, Seeding, Separation, SimilarityDistribution, WeightedKnn,
+    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Rows, Seeding, Separation, SimilarityDistribution,
+    WeightedKnn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,14 @@ impl Images {
         let knn =
             WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
         let result = knn.evaluate(test, &self.test.labels, rows(found), &gallery.labels, self.classes)?;
-        Ok(Measured(vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)]))
+        let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
+        if recipe.linear.is_now(last) {
+            let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
+            let classifier = svm.fit(rows(found), &gallery.labels, self.classes)?;
+            let accuracy = classifier.accuracy(test, &self.test.labels);
+            measured.push(("linear_svm_top1".to_owned(), accuracy));
+        }
+        Ok(Measured(measured))
     }
 
     fn retrieval(

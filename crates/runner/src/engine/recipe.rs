@@ -4,7 +4,7 @@ use invaspread_augment::AugmentConfig;
 use invaspread_models::ResNetConfig;
 use invaspread_tensor::DeviceKind;
 
-use super::RetrievalRecipe;
+use super::{RetrievalRecipe, When};
 use crate::methods::MethodRecipe;
 
 /// A run, as the engine needs it.
@@ -36,6 +36,8 @@ pub struct Recipe {
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
+    /// When a linear classifier is learned on the gallery's embeddings, where they vote.
+    pub linear: When,
     /// Where test classes were never trained on: what is measured.
     pub retrieval: RetrievalRecipe,
 }

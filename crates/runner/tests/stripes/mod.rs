@@ -10,7 +10,7 @@ use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule};
+use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule, When};
 use invaspread_runner::methods::{MethodRecipe, Positives};
 use invaspread_tensor::DeviceKind;
 
@@ -80,6 +80,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         evaluate_every: 1,
         neighbors: 10,
         vote_temperature: 0.1,
+        linear: When::Never,
         retrieval: RetrievalRecipe::default(),
     }
 }
