@@ -56,6 +56,7 @@ built_in![
     "suite/figure5.toml",
     "suite/figure6.toml",
     "suite/invaspread.toml",
+    "suite/protocol.toml",
     "suite/table1.toml",
     "suite/table2.toml",
     "suite/table7.toml",

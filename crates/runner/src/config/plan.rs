@@ -49,6 +49,7 @@ impl Config {
             momentum: self.optim.momentum,
             weight_decay: self.optim.weight_decay,
             evaluate_every: self.eval.every,
+            layer: self.eval.layer.unwrap_or_default(),
             neighbors: self.eval.k,
             vote_temperature: self.eval.temperature,
             linear: self.eval.linear.unwrap_or(When::Never),

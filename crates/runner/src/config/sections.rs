@@ -2,7 +2,7 @@
 
 use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
-use crate::methods::Positives;
+use crate::methods::{Layer, Positives};
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::{KeySide, Negatives};
@@ -253,6 +253,9 @@ pub struct EvalSection {
     pub temperature: f64,
     /// Measure after every so many epochs.
     pub every: u64,
+    /// Which output of the network is measured: embedding, projection (the same, before it is normalised) or pooled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
     /// When a linear classifier (SVM) is measured beside kNN: never, last, every.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear: Option<When>,
@@ -397,6 +400,7 @@ impl Config {
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
         self.method.positives = Some(Positives::default());
+        self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use invaspread_augment::{LoaderConfig, Pipeline};
+use invaspread_metrics::l2_normalize_rows;
 use invaspread_models::{Mode, Output, ResNet};
 use invaspread_tensor::with_f32;
 
@@ -34,12 +35,18 @@ impl MeasuredStock {
         Ok(Self { gallery, test: stock(&images.test.images)? })
     }
 
-    /// The embeddings of all of it.
+    /// Unit rows of `layer` of all of it.
     ///
     /// # Errors
     /// As [`embed`].
-    pub(crate) fn embed(&self, network: &ResNet) -> Result<Embeddings, EngineError> {
-        let of = |stock| embed(network, stock, Layer::Embedding);
+    pub(crate) fn embed(&self, network: &ResNet, layer: Layer) -> Result<Embeddings, EngineError> {
+        let of = |stock| {
+            let mut features = embed(network, stock, layer)?;
+            if layer != Layer::Embedding {
+                l2_normalize_rows(&mut features.values, features.dim);
+            }
+            Ok::<_, EngineError>(features)
+        };
         Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
     }
 }

@@ -61,7 +61,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
     };
     let left_over = report.map_err(not_loaded)?.left_over;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
-    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network)?;
+    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
     let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;
     Ok(Evaluated { measured, embeddings, left_over })
 }

@@ -5,7 +5,7 @@ use invaspread_models::ResNetConfig;
 use invaspread_tensor::DeviceKind;
 
 use super::{RetrievalRecipe, When};
-use crate::methods::MethodRecipe;
+use crate::methods::{Layer, MethodRecipe};
 
 /// A run, as the engine needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Recipe {
     pub weight_decay: f64,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
+    /// The output that is measured, as unit rows.
+    pub layer: Layer,
     /// Neighbours that vote.
     pub neighbors: usize,
     /// Temperature of their votes.

@@ -399,7 +399,7 @@ impl<'a> Training<'a> {
     }
 
     fn embeddings(&self) -> Result<Embeddings, EngineError> {
-        self.measured.embed(&self.learner.network)
+        self.measured.embed(&self.learner.network, self.recipe.layer)
     }
 
     fn row(&mut self, split: &str, name: &str, value: f64) {

@@ -11,7 +11,7 @@ use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule, When};
-use invaspread_runner::methods::{MethodRecipe, Positives};
+use invaspread_runner::methods::{Layer, MethodRecipe, Positives};
 use invaspread_tensor::DeviceKind;
 
 pub(crate) const SIDE: usize = 16;
@@ -78,6 +78,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         momentum: 0.9,
         weight_decay: 5e-4,
         evaluate_every: 1,
+        layer: Layer::Embedding,
         neighbors: 10,
         vote_temperature: 0.1,
         linear: When::Never,
