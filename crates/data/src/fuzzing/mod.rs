@@ -146,7 +146,7 @@ pub fn images(bytes: &[u8]) {
     }
 }
 
-/// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is one of [`LISTS`].
+/// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is the list's, or `class folders`.
 pub fn annotations(bytes: &[u8]) {
     let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
