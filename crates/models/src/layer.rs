@@ -1,13 +1,13 @@
 //! A convolution with the batch norm that follows it: the unit that a residual network is made of.
 
+use crate::initial::Source;
 use candle_core::{Device, Result, Tensor, Var};
-use invaspread_tensor::initialise::Initialiser;
 use invaspread_tensor::{
     Algorithm, BatchNormConfig, Conv2dConfig, Precision, RunningStatistics, Tape, Value, conv2d,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Sizes of one convolution.
+/// Sizes of one convolution; its padding is half the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConvSize {
     pub(crate) from: usize,
@@ -38,23 +38,15 @@ pub(crate) struct ConvNorm {
 }
 
 impl ConvNorm {
-    pub(crate) fn new(
-        conv: &str,
-        norm: &str,
-        size: ConvSize,
-        initialiser: &mut Initialiser,
-        device: &Device,
-    ) -> Result<Self> {
-        let ConvSize { from, to, kernel, .. } = size;
-        let variable = |drawn: Tensor| Var::from_tensor(&drawn.to_device(device)?);
-        let weight = initialiser.uniform_fan_in((kernel, kernel, from, to), kernel * kernel * from)?;
+    pub(crate) fn new(conv: &str, norm: &str, size: ConvSize, source: &mut Source<'_>) -> Result<Self> {
+        let weight = source.convolution(size)?;
         Ok(Self {
             names: [conv.to_owned(), norm.to_owned()],
             size,
-            gamma: variable(initialiser.batch_norm_gain(to)?)?,
-            beta: variable(initialiser.zeros(to)?)?,
-            running: Mutex::new(RunningStatistics::new(to, weight.dtype(), device)?),
-            weight: variable(weight)?,
+            gamma: source.batch_norm_gain(size.to)?,
+            beta: source.zeros(size.to)?,
+            running: Mutex::new(RunningStatistics::new(size.to, weight.dtype(), source.device())?),
+            weight,
         })
     }
 

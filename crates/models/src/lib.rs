@@ -1,14 +1,24 @@
-//! Networks that turn images into embeddings: ResNet with the CIFAR stem and the paper's head.
+//! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, and the paper's head.
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes weights under PyTorch's
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
 
+mod conv_relu;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod head;
+mod inception;
+mod initial;
 mod layer;
+mod network;
+mod output;
 mod pth;
 mod resnet;
+mod state;
 mod weights;
 
-pub use resnet::{Mode, Output, ResNet, ResNetConfig};
+pub use inception::{Inception, InceptionConfig};
+pub use network::{Network, NetworkConfig};
+pub use output::{Mode, Output};
+pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use weights::{LoadReport, WeightError, read_weights, write_weights};

@@ -1,33 +1,57 @@
-//! ResNet-18, -34 and -50 with the CIFAR stem and the paper's embedding head (section 4.1; the released code's
-//! `models/resnet_cifar.py`).
+//! ResNet-18, -34 and -50 with the paper's embedding head: the CIFAR stem of its CIFAR-10 and STL-10 experiments (section 4.1; the released
+//! code's `models/resnet_cifar.py`) and the ImageNet stem of its retrieval experiment from scratch (section 4.2, table 6;
+//! `models/resnet.py`).
 //!
-//! Image (N, 32, 32, 3) -> 3x3 convolution to `width` channels, batch norm, ReLU, no pooling -> four stages of residual blocks of
-//! `width` times 1, 2, 4, 8 channels and strides 1, 2, 2, 2 (times four more channels in ResNet-50's bottlenecks) -> average pool ->
-//! linear layer with bias to `embedding` values -> division by their length. Names are those of the released code's state dict:
-//! `conv1`, `bn1`, `layer1.0.conv1`, ..., `layer2.0.shortcut.0`, `linear`.
+//! Images (N, H, W, 3) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and strides 1, 2, 2, 2 (times four
+//! more channels in ResNet-50's bottlenecks, whose 3x3 convolution has the stride) -> average pool -> linear layer with bias to
+//! `embedding` values -> division by their length. A stem is a convolution to `width` channels, batch norm and ReLU:
+//!
+//! | stem | convolution | then | shortcut's name | linear layer's name | first weights |
+//! |---|---|---|---|---|---|
+//! | CIFAR | 3x3, stride 1 | | `shortcut` | `linear` | PyTorch's defaults of a release |
+//! | ImageNet | 7x7, stride 2 | 3x3 maximum, stride 2 | `downsample` | `fc` | normal by fan-out, batch-norm gains 1 |
+//!
+//! Names are those of the released code's state dict, which for the ImageNet stem are torchvision's: `conv1`, `bn1`, `layer1.0.conv1`, ...,
+//! `layer2.0.downsample.0`, `fc`.
 
+use crate::head::Head;
+use crate::initial::{Source, Start};
 use crate::layer::{ConvNorm, ConvSize, Pass};
-use crate::weights::{LoadReport, WeightError, to_our_layout, to_pytorch_layout};
-use candle_core::backprop::GradStore;
+use crate::output::{Mode, Output};
+use crate::state::{Fit, prefixed, take_up};
+use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use invaspread_tensor::initialise::{Defaults, Initialiser};
+use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
 use std::collections::HashMap;
+
+/// What comes before the first residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stem {
+    /// 3x3 convolution of stride 1: small images keep their size.
+    #[default]
+    Cifar,
+    /// 7x7 convolution of stride 2 and 3x3 maximum pool of stride 2: the map has a quarter of the image's side.
+    Imagenet,
+}
 
 /// What a ResNet is built from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResNetConfig {
     /// Layers as the paper by He et al. counts them: 18, 34 or 50.
     pub depth: usize,
+    /// What comes before the first residual block.
+    pub stem: Stem,
     /// Channels of the first stage; 64 in the paper.
     pub width: usize,
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
-    /// Side of the average pool; 4 for 32x32 images.
+    /// Side of the average pool, from the top left of the last map, of which one value a channel must be left; 0 for the whole map,
+    /// whatever its side. The released code has 4 for CIFAR-10, all of the 4x4 map, and 7 for STL-10, the top left of 12x12.
     pub pool: usize,
     /// Images whose batch-norm statistics are taken together in training; 0 for the whole batch.
     pub batch_norm_chunk: usize,
-    /// Which release's defaults initial weights follow.
+    /// Which release's defaults initial weights follow, with the CIFAR stem; the ImageNet one's code draws its own.
     pub initial: Defaults,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
@@ -42,6 +66,7 @@ impl Default for ResNetConfig {
     fn default() -> Self {
         Self {
             depth: 18,
+            stem: Stem::Cifar,
             width: 64,
             embedding: 128,
             pool: 4,
@@ -54,53 +79,30 @@ impl Default for ResNetConfig {
     }
 }
 
-/// Whether batch norm uses the batch's own statistics (and updates the running ones), or the running ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Differentiable; batch statistics.
-    Train,
-    /// Not differentiable; running statistics.
-    Evaluate,
-}
+impl ResNetConfig {
+    /// The network of the paper's retrieval experiment from scratch: ImageNet stem, pool over the whole map.
+    pub fn imagenet() -> Self {
+        Self { stem: Stem::Imagenet, pool: 0, ..Self::default() }
+    }
 
-/// What a network says of a batch. In training the three are variables, for a loss to be taken of, and [`Output::backward`] carries
-/// the loss's gradients on to the network's parameters.
-#[derive(Debug)]
-pub struct Output {
-    /// (N, C): the pooled features before the linear layer.
-    pub pooled: Tensor,
-    /// (N, E): the linear layer's output, of any length.
-    pub projection: Tensor,
-    /// (N, E): the projection divided by its length.
-    pub embedding: Tensor,
-    /// `None` in evaluation, and once it has been gone back through.
-    tape: Option<Tape>,
-}
-
-impl Output {
-    /// Gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to every parameter it depends on.
-    /// Frees the activations.
-    ///
-    /// # Errors
-    /// If the output is one of evaluation, or was gone back through before.
-    pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
-        let Some(tape) = self.tape.take() else {
-            bail!("this output has nothing to go back through: it is one of evaluation, or was used already")
-        };
-        let mut gradients = loss.backward()?;
-        tape.backward(&mut gradients)?;
-        Ok(gradients)
+    /// PyTorch's name of the linear layer.
+    fn head(&self) -> &'static str {
+        match self.stem {
+            Stem::Cifar => "linear",
+            Stem::Imagenet => "fc",
+        }
     }
 }
+
+/// The ImageNet stem's maximum pool.
+const STEM_POOL: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: false };
 
 /// A residual network with its weights.
 pub struct ResNet {
     config: ResNetConfig,
     stem: ConvNorm,
     blocks: Vec<Block>,
-    /// (E, C)
-    linear_weight: Var,
-    linear_bias: Var,
+    head: Head,
 }
 
 struct Block {
@@ -109,20 +111,19 @@ struct Block {
 }
 
 impl Block {
+    /// A block from `from` to `to` channels; a bottleneck has a quarter as many within.
     fn new(
         prefix: &str,
-        from: usize,
-        channels: usize,
+        shortcut: &str,
+        [from, to]: [usize; 2],
         stride: usize,
         bottleneck: bool,
-        initialiser: &mut Initialiser,
-        device: &Device,
+        source: &mut Source<'_>,
     ) -> Result<Self> {
-        let to = if bottleneck { 4 * channels } else { channels };
         let sizes = if bottleneck {
-            vec![(from, channels, 1, 1), (channels, channels, 3, stride), (channels, to, 1, 1)]
+            vec![(from, to / 4, 1, 1), (to / 4, to / 4, 3, stride), (to / 4, to, 1, 1)]
         } else {
-            vec![(from, channels, 3, stride), (channels, channels, 3, 1)]
+            vec![(from, to, 3, stride), (to, to, 3, 1)]
         };
         let convs = sizes
             .into_iter()
@@ -134,20 +135,14 @@ impl Block {
                     &format!("{prefix}.conv{number}"),
                     &format!("{prefix}.bn{number}"),
                     size,
-                    initialiser,
-                    device,
+                    source,
                 )
             })
             .collect::<Result<_>>()?;
         let shortcut = if stride != 1 || from != to {
             let size = ConvSize { from, to, kernel: 1, stride };
-            Some(ConvNorm::new(
-                &format!("{prefix}.shortcut.0"),
-                &format!("{prefix}.shortcut.1"),
-                size,
-                initialiser,
-                device,
-            )?)
+            let name = format!("{prefix}.{shortcut}");
+            Some(ConvNorm::new(&format!("{name}.0"), &format!("{name}.1"), size, source)?)
         } else {
             None
         };
@@ -192,39 +187,29 @@ impl ResNet {
             50 => ([3, 4, 6, 3], true),
             other => bail!("model.depth: found {other}, expected 18, 34 or 50"),
         };
-        if config.width == 0 || config.embedding == 0 || config.pool == 0 {
-            bail!("model: width, embedding and pool must be at least 1, found {config:?}")
+        if config.width == 0 || config.embedding == 0 {
+            bail!("model: width and embedding must be at least 1, found {config:?}")
         }
-        let mut initialiser = Initialiser::new(seed, config.initial, config.dtype);
-        let size = ConvSize { from: 3, to: config.width, kernel: 3, stride: 1 };
-        let stem = ConvNorm::new("conv1", "bn1", size, &mut initialiser, device)?;
+        let (start, kernel, stride, shortcut) = match config.stem {
+            Stem::Cifar => (Start::Defaults(config.initial), 3, 1, "shortcut"),
+            Stem::Imagenet => (Start::FanOut, 7, 2, "downsample"),
+        };
+        let mut source = Source::new(seed, start, config.dtype, device);
+        let size = ConvSize { from: 3, to: config.width, kernel, stride };
+        let stem = ConvNorm::new("conv1", "bn1", size, &mut source)?;
         let mut blocks = Vec::new();
         let mut from = config.width;
         for (stage, count) in stages.into_iter().enumerate() {
-            let channels = config.width << stage;
+            let to = (config.width << stage) * if bottleneck { 4 } else { 1 };
             for i in 0..count {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 let prefix = format!("layer{}.{i}", stage + 1);
-                blocks.push(Block::new(
-                    &prefix,
-                    from,
-                    channels,
-                    stride,
-                    bottleneck,
-                    &mut initialiser,
-                    device,
-                )?);
-                from = if bottleneck { 4 * channels } else { channels };
+                blocks.push(Block::new(&prefix, shortcut, [from, to], stride, bottleneck, &mut source)?);
+                from = to;
             }
         }
-        let variable = |drawn: Tensor| Var::from_tensor(&drawn.to_device(device)?);
-        Ok(Self {
-            stem,
-            blocks,
-            linear_weight: variable(initialiser.uniform_fan_in((config.embedding, from), from)?)?,
-            linear_bias: variable(initialiser.uniform_fan_in(config.embedding, from)?)?,
-            config,
-        })
+        let head = Head::new(config.head(), config.pool, from, config.embedding, &mut source)?;
+        Ok(Self { config, stem, blocks, head })
     }
 
     /// What the network was built from.
@@ -234,7 +219,7 @@ impl ResNet {
 
     /// Where the network is.
     pub fn device(&self) -> &Device {
-        self.linear_bias.device()
+        self.head.device()
     }
 
     /// Embeds a batch of images (N, H, W, 3), which are on the network's device.
@@ -253,50 +238,31 @@ impl ResNet {
             algorithm: self.config.algorithm,
             precision: self.config.precision,
         };
-        let mut tape = Tape::default();
+        let mut tape = if pass.train { Tape::default() } else { Tape::idle() };
         let images = Value::constant(&activations(x, self.config.precision)?);
         let mut x = self.stem.forward(&mut tape, &images, None, true, pass)?;
+        if self.config.stem == Stem::Imagenet {
+            x = tape.max_pool2d(&x, STEM_POOL)?;
+        }
         for block in &self.blocks {
             x = block.forward(&mut tape, &x, pass)?;
         }
-        let map = x.tensor().dims().to_vec();
-        let pooled = tape.avg_pool2d(&x, PoolConfig::square(self.config.pool))?;
-        let left = pooled.tensor().dims();
-        if left[1..3] != [1, 1] {
-            bail!(
-                "model.pool: a {0}x{0} pool leaves {1}x{2} of the {3}x{4} map, expected 1x1; set model.pool to {3}",
-                self.config.pool,
-                left[1],
-                left[2],
-                map[1],
-                map[2]
-            )
-        }
-        let pooled = tape.flatten(&pooled)?;
-        let projection = tape.linear(&pooled, &self.linear_weight, &self.linear_bias)?;
-        let embedding = tape.l2_normalize(&projection)?;
-        if mode == Mode::Evaluate {
-            let [pooled, projection, embedding] = [pooled, projection, embedding].map(|v| v.tensor().clone());
-            return Ok(Output { pooled, projection, embedding, tape: None });
-        }
-        Ok(Output {
-            pooled: tape.leaf(&pooled)?,
-            projection: tape.leaf(&projection)?,
-            embedding: tape.leaf(&embedding)?,
-            tape: Some(tape),
-        })
+        self.head.forward(tape, &x, pass.train)
     }
 
     /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
     pub fn multiply_adds(&self, side: usize) -> u64 {
-        let mut total = self.linear_weight.elem_count();
+        let mut total = self.head.multiply_adds();
         let mut side = side;
         let mut count = |layer: &ConvNorm, side: usize| {
             let out = side.div_ceil(layer.stride());
             total += out * out * layer.weights();
             out
         };
-        count(&self.stem, side);
+        side = count(&self.stem, side);
+        if self.config.stem == Stem::Imagenet {
+            side = side.div_ceil(STEM_POOL.stride);
+        }
         for block in &self.blocks {
             if let Some(shortcut) = &block.shortcut {
                 count(shortcut, side);
@@ -315,8 +281,7 @@ impl ResNet {
     /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
     pub fn parameters(&self) -> Vec<(String, Var)> {
         let mut parameters: Vec<_> = self.layers().flat_map(ConvNorm::parameters).collect();
-        parameters.push(("linear.weight".into(), self.linear_weight.clone()));
-        parameters.push(("linear.bias".into(), self.linear_bias.clone()));
+        parameters.extend(self.head.parameters());
         parameters
     }
 
@@ -332,8 +297,9 @@ impl ResNet {
             }
             entries.extend(layer.buffers()?);
         }
-        entries.push(("linear.weight".into(), to_pytorch_layout(&self.linear_weight)?));
-        entries.push(("linear.bias".into(), to_pytorch_layout(&self.linear_bias)?));
+        for (name, parameter) in self.head.parameters() {
+            entries.push((name, to_pytorch_layout(&parameter)?));
+        }
         Ok(entries)
     }
 
@@ -348,40 +314,28 @@ impl ResNet {
         &self,
         weights: &HashMap<String, Tensor>,
     ) -> std::result::Result<LoadReport, WeightError> {
-        let find = |name: &str| weights.get(name).or_else(|| weights.get(&format!("module.{name}"))).cloned();
-        let wanted = self.state_dict()?;
-        let mut missing = Vec::new();
-        let mut misshapen = Vec::new();
-        for (name, like) in &wanted {
-            match find(name) {
-                None if name.ends_with("num_batches_tracked") => {}
-                None => missing.push(name.clone()),
-                Some(found) if found.dims() != like.dims() && found.elem_count() != 1 => {
-                    misshapen.push(format!("{name}: found {:?}, expected {:?}", found.dims(), like.dims()));
-                }
-                Some(found) if found.elem_count() != like.elem_count() => {
-                    misshapen.push(format!("{name}: found {:?}, expected {:?}", found.dims(), like.dims()));
-                }
-                Some(_) => {}
-            }
-        }
-        if !missing.is_empty() || !misshapen.is_empty() {
-            return Err(WeightError::Mismatch { missing, misshapen });
-        }
-        for (name, parameter) in self.parameters() {
-            if let Some(found) = find(&name) {
-                let found = to_our_layout(&found)?.to_dtype(self.config.dtype)?;
-                parameter.set(&found.to_device(self.device())?)?;
-            }
-        }
+        let fit = self.fit(weights)?.complete()?;
+        self.take_up(&fit.found)?;
+        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
+    }
+
+    /// What `weights` hold for this network.
+    pub(crate) fn fit(&self, weights: &HashMap<String, Tensor>) -> Result<Fit> {
+        Fit::new(&self.state_dict()?, weights, prefixed)
+    }
+
+    /// Sets the entries found.
+    pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
+        take_up(&self.parameters(), found)?;
         for layer in self.layers() {
-            layer.load_buffers(find)?;
+            layer.load_buffers(|name| found.get(name).cloned())?;
         }
-        let known =
-            |name: &str| wanted.iter().any(|(w, _)| w == name.strip_prefix("module.").unwrap_or(name));
-        let mut left_over: Vec<String> = weights.keys().filter(|name| !known(name)).cloned().collect();
-        left_over.sort();
-        Ok(LoadReport { loaded: wanted.len(), left_over })
+        Ok(())
+    }
+
+    /// Names of the entries that make up the embedding layer.
+    pub(crate) fn head_names(&self) -> [String; 2] {
+        self.head.parameters().map(|(name, _)| name)
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Convolution and linear weights, and linear biases, are uniform in ±1/√fan_in in both. What changed (PyTorch 1.2) is batch norm's
 //! gain: uniform in [0, 1) then, 1 now. Its shift is 0 in both. candle's CPU random numbers cannot be seeded; these are.
+//!
+//! Networks that set their weights themselves do it as He et al. proposed ("Delving Deep into Rectifiers", section 2.2), by the fan-out:
+//! normal, of variance 2 over the connections that leave an input.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use invaspread_random::{Purpose, Stream};
@@ -38,6 +41,15 @@ impl Initialiser {
     pub fn uniform_fan_in(&mut self, shape: impl Into<Shape>, fan_in: usize) -> Result<Tensor> {
         let bound = 1.0 / (fan_in as f64).sqrt();
         self.draw(shape.into(), |stream| stream.between(-bound, bound))
+    }
+
+    /// A weight that is normal with mean 0 and variance 2 / `fan_out`.
+    ///
+    /// # Errors
+    /// If the data type is not a float.
+    pub fn normal_fan_out(&mut self, shape: impl Into<Shape>, fan_out: usize) -> Result<Tensor> {
+        let deviation = (2.0 / fan_out as f64).sqrt();
+        self.draw(shape.into(), |stream| deviation * stream.normal())
     }
 
     /// A batch-norm gain of `channels`.
@@ -84,6 +96,16 @@ mod tests {
         assert!(largest <= 0.2 && largest > 0.199, "{largest}");
         assert_eq!(values, draw(1).flatten_all().unwrap().to_vec1::<f32>().unwrap());
         assert_ne!(values, draw(2).flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    }
+
+    #[test]
+    fn normal_weights_have_the_variance_asked_for() {
+        let drawn =
+            Initialiser::new(1, Defaults::Current, DType::F64).normal_fan_out((100, 100), 50).unwrap();
+        let values = drawn.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let mean = values.iter().sum::<f64>() / 1e4;
+        let variance = values.iter().map(|v| v * v).sum::<f64>() / 1e4;
+        assert!(mean.abs() < 0.01 && (variance / 0.04 - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 
     #[test]

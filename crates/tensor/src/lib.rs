@@ -1,4 +1,4 @@
-//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, local response norm, pooling,
+//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, bias with ReLU, local response norm, pooling,
 //! linear layers and L2 normalisation with exact gradients, a tape that runs networks made of them, SGD with momentum, seeded
 //! initialisers, and the products that losses and metrics use.
 //!
@@ -6,6 +6,7 @@
 //! vectors of the machine, and f64, by plain code for gradient checks. `unsafe` code lives in this crate alone.
 
 mod batch_norm;
+mod bias_relu;
 mod conv2d;
 #[cfg(feature = "cuda")]
 #[allow(
@@ -33,6 +34,7 @@ mod tape;
 mod team;
 
 pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm, batch_norm_with};
+pub use bias_relu::bias_relu;
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use device::{DeviceKind, Precision, activations};
 pub use l2_normalize::l2_normalize;

@@ -35,15 +35,11 @@ impl Default for LocalResponseNormConfig {
 /// # Errors
 /// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
 pub fn local_response_norm(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {
-    if config.size == 0 {
-        bail!("local_response_norm: a window of 0 channels, expected at least 1")
-    }
-    let channels = x.dim(candle_core::D::Minus1)?;
-    apply_one(&x.contiguous()?, LocalResponseNorm { config, channels })
+    apply_one(&x.contiguous()?, LocalResponseNorm::new(x, config)?)
 }
 
 #[derive(Debug, Clone)]
-struct LocalResponseNorm {
+pub(crate) struct LocalResponseNorm {
     config: LocalResponseNormConfig,
     channels: usize,
 }
@@ -52,6 +48,14 @@ struct LocalResponseNorm {
 const ROWS: usize = 64;
 
 impl LocalResponseNorm {
+    /// The op that normalises a tensor of so many channels.
+    pub(crate) fn new(x: &Tensor, config: LocalResponseNormConfig) -> Result<Self> {
+        if config.size == 0 {
+            bail!("local_response_norm: a window of 0 channels, expected at least 1")
+        }
+        Ok(Self { config, channels: x.dim(candle_core::D::Minus1)? })
+    }
+
     /// Channels of the window of channel `c`.
     fn window(&self, c: usize) -> std::ops::Range<usize> {
         let n = self.config.size;

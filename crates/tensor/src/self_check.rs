@@ -2,7 +2,7 @@
 
 use crate::{
     Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, avg_pool2d, batch_norm,
-    conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
+    bias_relu, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -92,12 +92,12 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
 /// An op's name, the shapes of its inputs, the error allowed on the CPU, and the op.
 type Case = (&'static str, &'static [&'static [usize]], f64, Op);
 
-fn ops() -> [Case; 11] {
+fn ops() -> [Case; 12] {
     ops_with(false)
 }
 
 /// The ops; `tf32` as in [`Conv2dConfig`].
-fn ops_with(tf32: bool) -> [Case; 11] {
+fn ops_with(tf32: bool) -> [Case; 12] {
     let conv = move |kernel: usize, stride, algorithm| {
         let padding = kernel / 2;
         Conv2dConfig { stride, padding, algorithm, tf32 }
@@ -139,6 +139,7 @@ fn ops_with(tf32: bool) -> [Case; 11] {
             1e-4,
             Box::new(|t| Ok(batch_norm(&t[0], &t[1], &t[2], Some(&t[3]), BatchNormConfig::default())?.0)),
         ),
+        ("bias and ReLU", &[&[3, 9, 7, 24], &[24]], 1e-5, Box::new(|t| bias_relu(&t[0], &t[1]))),
         (
             "maximum pooling",
             &[&[2, 7, 7, 16]],

@@ -9,16 +9,18 @@
 //! gradients there are sent back by [`Tape::backward`].
 
 use crate::batch_norm::{Normalized, normalize};
+use crate::bias_relu::BiasRelu;
 use crate::conv2d::{Conv2d, convolution};
 use crate::l2_normalize::L2Normalize;
 use crate::linear::Linear;
+use crate::local_response_norm::LocalResponseNorm;
 use crate::one::One;
 use crate::pool::Pool;
 use crate::storage::{slice_f32, slice_f64};
 use crate::team::{self, with_team};
-use crate::{BatchNormConfig, Conv2dConfig, PoolConfig, RunningStatistics};
+use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
 /// A tensor on its way through a tape.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ impl Value {
 /// Ops in the order in which they ran, with what their gradients need.
 #[derive(Debug, Default)]
 pub struct Tape {
+    /// Whether nothing is written down.
+    idle: bool,
     steps: Vec<Step>,
     values: usize,
     leaves: Vec<(Var, usize)>,
@@ -55,10 +59,39 @@ struct Step {
 }
 
 enum Op {
-    Conv2d { op: Conv2d, x: Value, weight: Var },
-    BatchNorm { op: Normalized, x: Value, parameters: [Var; 2], residual: Option<Value>, y: Tensor },
-    Linear { op: Linear, x: Value, parameters: [Var; 2] },
-    One { op: Box<dyn CustomOp1 + Send + Sync>, x: Value, y: Tensor },
+    Conv2d {
+        op: Conv2d,
+        x: Value,
+        weight: Var,
+    },
+    BatchNorm {
+        op: Normalized,
+        x: Value,
+        parameters: [Var; 2],
+        residual: Option<Value>,
+        y: Tensor,
+    },
+    /// Where `x` came from is enough: its values are not needed.
+    BiasRelu {
+        op: BiasRelu,
+        x: Option<usize>,
+        bias: Var,
+        y: Tensor,
+    },
+    Linear {
+        op: Linear,
+        x: Value,
+        parameters: [Var; 2],
+    },
+    /// Where each part came from, and its channels.
+    Concatenate {
+        parts: Vec<(Option<usize>, usize)>,
+    },
+    One {
+        op: Box<dyn CustomOp1 + Send + Sync>,
+        x: Value,
+        y: Tensor,
+    },
 }
 
 impl std::fmt::Debug for Op {
@@ -66,14 +99,24 @@ impl std::fmt::Debug for Op {
         f.write_str(match self {
             Self::Conv2d { .. } => "conv2d",
             Self::BatchNorm { .. } => "batch_norm",
+            Self::BiasRelu { .. } => "bias_relu",
             Self::Linear { .. } => "linear",
+            Self::Concatenate { .. } => "concatenate",
             Self::One { op, .. } => op.name(),
         })
     }
 }
 
 impl Tape {
+    /// A tape that writes nothing down, for evaluation: ops run, no activation outlives its last use, and nothing goes back.
+    pub fn idle() -> Self {
+        Self { idle: true, ..Self::default() }
+    }
+
     fn push(&mut self, op: Op, y: Tensor) -> Value {
+        if self.idle {
+            return Value { tensor: y, id: None };
+        }
         let output = self.values;
         self.values += 1;
         self.steps.push(Step { op, output });
@@ -108,6 +151,16 @@ impl Tape {
         Ok(self.push(op, y))
     }
 
+    /// As [`crate::bias_relu`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bias_relu(&mut self, x: &Value, bias: &Var) -> Result<Value> {
+        let op = BiasRelu::new(&x.tensor, bias)?;
+        let y = op.run(&x.tensor, &bias.as_detached_tensor())?;
+        Ok(self.push(Op::BiasRelu { op, x: x.id, bias: bias.clone(), y: y.clone() }, y))
+    }
+
     /// As [`crate::linear`].
     ///
     /// # Errors
@@ -116,6 +169,33 @@ impl Tape {
         let op = Linear::new(&x.tensor, weight, bias)?;
         let y = op.run(&x.tensor, &weight.as_detached_tensor(), &bias.as_detached_tensor())?;
         Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
+    }
+
+    /// Maps (N, H, W, C_i), one behind the other along the channels: (N, H, W, C) with C the sum of the C_i.
+    ///
+    /// # Errors
+    /// If there are none, or they differ in more than their channels.
+    pub fn concatenate(&mut self, parts: &[Value]) -> Result<Value> {
+        let tensors: Vec<&Tensor> = parts.iter().map(Value::tensor).collect();
+        let y = Tensor::cat(&tensors, D::Minus1)?;
+        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(D::Minus1)?))).collect::<Result<_>>()?;
+        Ok(self.push(Op::Concatenate { parts }, y))
+    }
+
+    /// As [`crate::max_pool2d`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn max_pool2d(&mut self, x: &Value, config: PoolConfig) -> Result<Value> {
+        self.one(x, Pool::maximum(&x.tensor, config)?)
+    }
+
+    /// As [`crate::local_response_norm`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn local_response_norm(&mut self, x: &Value, config: LocalResponseNormConfig) -> Result<Value> {
+        self.one(x, LocalResponseNorm::new(&x.tensor, config)?)
     }
 
     /// As [`crate::avg_pool2d`].
@@ -186,7 +266,7 @@ impl Tape {
         }
         while let Some(Step { op, output }) = self.steps.pop() {
             let Some(gy) = of[output].take() else { continue };
-            let mut hand_back = |value: &Value, gradient: Option<Tensor>| match (value.id, gradient) {
+            let mut hand_back = |id: Option<usize>, gradient: Option<Tensor>| match (id, gradient) {
                 (Some(id), Some(gradient)) => add(&mut of[id], gradient),
                 _ => Ok(()),
             };
@@ -198,7 +278,7 @@ impl Tape {
                 Op::Conv2d { op, x, weight } => {
                     let w = weight.as_detached_tensor();
                     let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true])?;
-                    hand_back(&x, gx)?;
+                    hand_back(x.id, gx)?;
                     if let Some(gw) = gw {
                         parameter(&weight, gw);
                     }
@@ -206,22 +286,35 @@ impl Tape {
                 Op::BatchNorm { op, x, parameters: [gamma, beta], residual, y } => {
                     let to_residual = residual.as_ref().is_some_and(|r| r.id.is_some());
                     let back = op.gradients([&x.tensor, &y, &gy], [&gamma, &beta], to_residual)?;
-                    hand_back(&x, Some(back.x))?;
+                    hand_back(x.id, Some(back.x))?;
                     if let Some(residual) = &residual {
-                        hand_back(residual, back.residual)?;
+                        hand_back(residual.id, back.residual)?;
                     }
                     parameter(&gamma, back.gamma);
                     parameter(&beta, back.beta);
                 }
+                Op::BiasRelu { op, x, bias, y } => {
+                    let (gx, gb) = op.gradients(&y, &gy)?;
+                    hand_back(x, Some(gx))?;
+                    parameter(&bias, gb);
+                }
                 Op::Linear { op, x, parameters: [weight, bias] } => {
                     let (gx, gw, gb) = op.gradients(&x.tensor, &weight.as_detached_tensor(), &gy)?;
-                    hand_back(&x, Some(gx))?;
+                    hand_back(x.id, Some(gx))?;
                     parameter(&weight, gw);
                     parameter(&bias, gb);
                 }
+                Op::Concatenate { parts } => {
+                    let mut first = 0;
+                    for (id, channels) in parts {
+                        let part = gy.narrow(D::Minus1, first, channels)?;
+                        hand_back(id, Some(part.contiguous()?))?;
+                        first += channels;
+                    }
+                }
                 Op::One { op, x, y } => {
                     let gx = op.bwd(&x.tensor, &y, &gy.reshape(y.shape())?)?;
-                    hand_back(&x, gx)?;
+                    hand_back(x.id, gx)?;
                 }
             }
         }

@@ -9,8 +9,8 @@ use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
     BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, PoolConfig, Precision,
-    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, conv2d, gemm, l2_normalize,
-    linear, local_response_norm, max_pool2d,
+    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d, gemm,
+    l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -152,6 +152,17 @@ proptest! {
             prop_assert!(average < tolerance, "average, {dtype:?}: {average}");
             let response = error(&device, &inputs, &[0], dtype, |t| local_response_norm(&t[0], norm));
             prop_assert!(response < tolerance, "local response, {dtype:?}: {response}");
+        }
+    }
+
+    #[test]
+    fn bias_and_relu(rows in 1usize..3000, channels in 1usize..70, seed: u64) {
+        let Some(device) = device() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 5, 0);
+        let inputs = [random(&mut stream, &[rows, channels]), random(&mut stream, &[channels])];
+        for (dtype, tolerance) in BOTH {
+            let error = error(&device, &inputs, &[0], dtype, |t| bias_relu(&t[0], &t[1]));
+            prop_assert!(error < tolerance, "{dtype:?}: {error}");
         }
     }
 

@@ -7,8 +7,8 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
     Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics,
-    Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, conv2d, l2_normalize, linear,
-    local_response_norm, max_pool2d,
+    Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, bias_relu, conv2d, l2_normalize,
+    linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -187,6 +187,19 @@ proptest! {
 
     /// The linear layer in f32 against candle's own in f64, forward and backward.
     #[test]
+    fn bias_relu_is_its_definition(seed: u64, rows in 1usize..600, channels in 1usize..20) {
+        let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let (x, bias) = (random(&mut s, &[rows, channels]), random(&mut s, &[channels]));
+        let want: Vec<f64> = values(&x)
+            .chunks(channels)
+            .flat_map(|row| row.iter().zip(values(&bias)).map(|(x, b)| (x + b).max(0.0)).collect::<Vec<_>>())
+            .collect();
+        let y = bias_relu(&single(&x), &single(&bias)).unwrap();
+        prop_assert!(error(&y, &want) < 1e-6);
+        prop_assert!(error(&bias_relu(&x, &bias).unwrap(), &want) < 1e-15);
+    }
+
+    #[test]
     fn linear_is_candles(seed: u64, rows in 1usize..40, inputs in 1usize..40, outputs in 1usize..40) {
         let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let inputs = [random(&mut s, &[rows, inputs]), random(&mut s, &[outputs, inputs]), random(&mut s, &[outputs])];
@@ -275,6 +288,49 @@ proptest! {
             prop_assert!(error <= 1e-5 * want.iter().fold(1e-3, |m: f64, w| m.max(w.abs())), "{error:e}");
         }
         prop_assert!(got.get(&pooled).is_none() && got.get(&unit).is_none());
+    }
+}
+
+/// Branches that leave one map and meet again along the channels, as Inception's modules have them, in f64: the tape's gradients
+/// are those of candle's graph, where one value goes into several ops and one of the branches is the map itself.
+#[test]
+fn branches_meet_on_the_tape_as_in_candles_graph() {
+    let mut s = stream();
+    let mut var = |shape: &[usize]| Var::from_tensor(&random(&mut s, shape)).unwrap();
+    let x = var(&[2, 7, 6, 3]);
+    let (w, bias) = (var(&[3, 3, 3, 4]), var(&[4]));
+    let (inner, inner_bias) = (var(&[1, 1, 4, 5]), var(&[5]));
+    let (projection, projection_bias) = (var(&[1, 1, 4, 2]), var(&[2]));
+    let same = Conv2dConfig { padding: 1, ..Default::default() };
+    let plain = Conv2dConfig::default();
+    let pool = PoolConfig { kernel: 3, stride: 1, padding: 1, ceil_mode: true };
+    let norm = LocalResponseNormConfig { alpha: 0.5, ..Default::default() };
+
+    let start = bias_relu(&conv2d(&x, &w, same).unwrap(), &bias).unwrap();
+    let start = local_response_norm(&start, norm).unwrap();
+    let a = bias_relu(&conv2d(&start, &inner, plain).unwrap(), &inner_bias).unwrap();
+    let b = max_pool2d(&start, pool).unwrap();
+    let b = bias_relu(&conv2d(&b, &projection, plain).unwrap(), &projection_bias).unwrap();
+    let y = Tensor::cat(&[&a, &start, &b], 3).unwrap();
+    let want = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+
+    let mut tape = Tape::default();
+    let start = tape.conv2d(&Value::constant(&x), &w, same).unwrap();
+    let start = tape.bias_relu(&start, &bias).unwrap();
+    let start = tape.local_response_norm(&start, norm).unwrap();
+    let a = tape.conv2d(&start, &inner, plain).unwrap();
+    let a = tape.bias_relu(&a, &inner_bias).unwrap();
+    let b = tape.max_pool2d(&start, pool).unwrap();
+    let b = tape.conv2d(&b, &projection, plain).unwrap();
+    let b = tape.bias_relu(&b, &projection_bias).unwrap();
+    let joined = tape.concatenate(&[a, start, b]).unwrap();
+    assert_eq!(values(joined.tensor()), values(&y));
+    let leaf = tape.leaf(&joined).unwrap();
+    let mut got = leaf.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    tape.backward(&mut got).unwrap();
+    for parameter in [&w, &bias, &inner, &inner_bias, &projection, &projection_bias] {
+        let error = error(got.get(parameter).unwrap(), &values(want.get(parameter).unwrap()));
+        assert!(error < 1e-12, "{:?}: {error:e}", parameter.shape());
     }
 }
 
@@ -428,6 +484,10 @@ fn gradient_of_pooling_and_normalisation() {
     let inputs = [random(&mut s, &[4, 3]), random(&mut s, &[2, 3]), random(&mut s, &[2])];
     let error = gradient_error(&inputs, |t| linear(&t[0], &t[1], &t[2])).unwrap();
     assert!(error < 1e-8, "{error:e}");
+    let mut s = stream();
+    let inputs = [random(&mut s, &[2, 3, 2, 5]), random(&mut s, &[5])];
+    let error = gradient_error(&inputs, |t| bias_relu(&t[0], &t[1])).unwrap();
+    assert!(error < 1e-8, "{error:e}");
     let rows = random(&mut stream(), &[4, 6]);
     let error = gradient_error(&[rows], |t| l2_normalize(&t[0])).unwrap();
     assert!(error < 1e-8, "{error:e}");
@@ -499,6 +559,8 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(kernel.contains("larger than the padded input"), "{kernel}");
     let window = message(max_pool2d(&zeros(&[1, 2, 2, 3]), PoolConfig::square(3)));
     assert!(window.contains("does not fit"), "{window}");
+    let bias = message(bias_relu(&zeros(&[1, 2, 2, 3]), &zeros(&[4])));
+    assert!(bias.contains("bias_relu") && bias.contains("[4]"), "{bias}");
     let config = BatchNormConfig { chunk: 3, ..Default::default() };
     let chunk = batch_norm(&zeros(&[4, 2]), &zeros(&[2]), &zeros(&[2]), None, config).map(|r| r.0);
     assert!(message(chunk).contains("chunks of 3"));

@@ -7,6 +7,7 @@
 
 pub mod augment;
 mod batch_norm;
+mod bias_relu;
 mod blas;
 mod conv2d;
 mod graph;
@@ -22,6 +23,7 @@ mod sgd;
 pub mod top_k;
 
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
+pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
 pub(crate) use graph::differentiable;

@@ -1,0 +1,75 @@
+//! The paper's embedding head: average pool, linear layer with bias, division by the length.
+
+use crate::initial::Source;
+use crate::output::Output;
+use candle_core::{Device, Result, Var, bail};
+use invaspread_tensor::{PoolConfig, Tape, Value};
+
+pub(crate) struct Head {
+    /// PyTorch's name of the linear layer.
+    name: &'static str,
+    /// Side of the average pool; 0 for the whole map.
+    pool: usize,
+    /// (E, C)
+    weight: Var,
+    bias: Var,
+}
+
+impl Head {
+    /// A head of `embedding` values for maps of `channels`.
+    pub(crate) fn new(
+        name: &'static str,
+        pool: usize,
+        channels: usize,
+        embedding: usize,
+        source: &mut Source<'_>,
+    ) -> Result<Self> {
+        let weight = source.uniform_fan_in((embedding, channels), channels)?;
+        Ok(Self { name, pool, weight, bias: source.uniform_fan_in(embedding, channels)? })
+    }
+
+    /// Of the map (N, H, W, C), one value a channel must be left after pooling. In training the outputs are leaves of the tape.
+    pub(crate) fn forward(&self, mut tape: Tape, map: &Value, train: bool) -> Result<Output> {
+        let (_, h, w, _) = map.tensor().dims4()?;
+        let side = if self.pool == 0 { h.max(w) } else { self.pool };
+        let left = [h, w].map(|len| PoolConfig::square(side).out_len(len));
+        if left != [Some(1), Some(1)] {
+            bail!(
+                "model.pool: found {}, a {side}x{side} pool, which does not leave 1x1 of the {h}x{w} map; set model.pool to {h}, \
+                or to 0 for the whole of a square map",
+                self.pool
+            )
+        }
+        let pooled = tape.avg_pool2d(map, PoolConfig::square(side))?;
+        let pooled = tape.flatten(&pooled)?;
+        let projection = tape.linear(&pooled, &self.weight, &self.bias)?;
+        let embedding = tape.l2_normalize(&projection)?;
+        if !train {
+            let [pooled, projection, embedding] = [pooled, projection, embedding].map(|v| v.tensor().clone());
+            return Ok(Output { pooled, projection, embedding, tape: None });
+        }
+        Ok(Output {
+            pooled: tape.leaf(&pooled)?,
+            projection: tape.leaf(&projection)?,
+            embedding: tape.leaf(&embedding)?,
+            tape: Some(tape),
+        })
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.bias.device()
+    }
+
+    /// Products for one image.
+    pub(crate) fn multiply_adds(&self) -> usize {
+        self.weight.elem_count()
+    }
+
+    /// The trained parameters under PyTorch's names.
+    pub(crate) fn parameters(&self) -> [(String, Var); 2] {
+        [
+            (format!("{}.weight", self.name), self.weight.clone()),
+            (format!("{}.bias", self.name), self.bias.clone()),
+        ]
+    }
+}

@@ -1,0 +1,289 @@
+//! Inception-v1 (GoogLeNet) with the paper's embedding head, for the retrieval sets (section 4.2; the released code's
+//! `models/inception_v1.py`).
+//!
+//! It is the network of BVLC's Caffe model (Szegedy et al., "Going Deeper with Convolutions"), without its classifiers and dropout: no batch
+//! norm, local response norm after the first pool and after the second stage's convolutions, and pools whose output sizes round up.
+//! At 227 pixels the maps are 227 -> 114 -> 57 -> 28 -> 14 -> 7 -> 1. Images (N, H, W, 3) come as Caffe took them: channels in the order
+//! blue, green, red, in 0..255 with each channel's mean subtracted and no division; the transform does that.
+//!
+//! Names are those of the released code's state dict: `base_model.conv1.7x7_s2`, `base_model.inception_3a.5x5_reduce`, ..., `embedder`;
+//! without `base_model.`, and with Caffe's slash, they are the Caffe model's own. First weights, where none are loaded, are PyTorch's
+//! defaults, which are the same in all releases.
+
+use crate::conv_relu::ConvRelu;
+use crate::head::Head;
+use crate::initial::{Source, Start};
+use crate::layer::ConvSize;
+use crate::output::{Mode, Output};
+use crate::state::{Fit, take_up};
+use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::{
+    Algorithm, LocalResponseNormConfig, PoolConfig, Precision, Tape, Value, activations, with_team,
+};
+use std::collections::HashMap;
+
+/// What an Inception-v1 is built from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InceptionConfig {
+    /// Length of the embedding; 128 in the paper.
+    pub embedding: usize,
+    /// Which convolution algorithms may be used.
+    pub algorithm: Algorithm,
+    /// f32, or f64 for checks, which is for the CPU alone.
+    pub dtype: DType,
+    /// What convolutions multiply in; anything but f32 is for CUDA alone.
+    pub precision: Precision,
+}
+
+impl Default for InceptionConfig {
+    /// The network of the paper's retrieval experiments.
+    fn default() -> Self {
+        Self { embedding: 128, algorithm: Algorithm::default(), dtype: DType::F32, precision: Precision::F32 }
+    }
+}
+
+/// An Inception-v1 with its weights.
+pub struct Inception {
+    config: InceptionConfig,
+    /// `conv1.7x7_s2`, `conv2.3x3_reduce`, `conv2.3x3`
+    stem: [ConvRelu; 3],
+    /// In order, by the pool that comes after them.
+    stages: [Vec<Module>; 3],
+    head: Head,
+}
+
+/// The prefix that the released code's wrapper gives all names but the embedding layer's.
+const BASE: &str = "base_model.";
+
+/// Letters of the modules and the channels of their convolutions: 1x1; 3x3_reduce, 3x3; 5x5_reduce, 5x5; pool_proj.
+const STAGES: [&[(&str, [usize; 6])]; 3] = [
+    &[("3a", [64, 96, 128, 16, 32, 32]), ("3b", [128, 128, 192, 32, 96, 64])],
+    &[
+        ("4a", [192, 96, 208, 16, 48, 64]),
+        ("4b", [160, 112, 224, 24, 64, 64]),
+        ("4c", [128, 128, 256, 24, 64, 64]),
+        ("4d", [112, 144, 288, 32, 64, 64]),
+        ("4e", [256, 160, 320, 32, 128, 128]),
+    ],
+    &[("5a", [256, 160, 320, 32, 128, 128]), ("5b", [384, 192, 384, 48, 128, 128])],
+];
+
+/// The pools that halve a map.
+const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
+
+/// Four branches that leave one map and meet along the channels.
+struct Module {
+    one: ConvRelu,
+    three: [ConvRelu; 2],
+    five: [ConvRelu; 2],
+    projection: ConvRelu,
+}
+
+impl Module {
+    fn new(name: &str, from: usize, channels: [usize; 6], source: &mut Source<'_>) -> Result<Self> {
+        let [one, three_reduce, three, five_reduce, five, projection] = channels;
+        let mut layer = |kind: &str, from, to, kernel| {
+            let name = format!("{BASE}inception_{name}.{kind}");
+            ConvRelu::new(name, ConvSize { from, to, kernel, stride: 1 }, source)
+        };
+        Ok(Self {
+            one: layer("1x1", from, one, 1)?,
+            three: [layer("3x3_reduce", from, three_reduce, 1)?, layer("3x3", three_reduce, three, 3)?],
+            five: [layer("5x5_reduce", from, five_reduce, 1)?, layer("5x5", five_reduce, five, 5)?],
+            projection: layer("pool_proj", from, projection, 1)?,
+        })
+    }
+
+    fn forward(&self, run: &mut Run, x: &Value) -> Result<Value> {
+        let one = run.layer(&self.one, x)?;
+        let [three, five] = [&self.three, &self.five]
+            .map(|[reduce, wide]| run.layer(reduce, x).and_then(|x| run.layer(wide, &x)));
+        let around = PoolConfig { kernel: 3, stride: 1, padding: 1, ceil_mode: true };
+        let projection = run.tape.max_pool2d(x, around)?;
+        let projection = run.layer(&self.projection, &projection)?;
+        run.tape.concatenate(&[one, three?, five?, projection])
+    }
+
+    /// In the order of the state dict.
+    fn layers(&self) -> impl Iterator<Item = &ConvRelu> {
+        std::iter::once(&self.one).chain(&self.three).chain(&self.five).chain([&self.projection])
+    }
+
+    /// Channels of the output.
+    fn channels(&self) -> usize {
+        [&self.one, &self.three[1], &self.five[1], &self.projection].map(ConvRelu::channels).iter().sum()
+    }
+}
+
+/// A forward pass.
+struct Run {
+    tape: Tape,
+    algorithm: Algorithm,
+    precision: Precision,
+}
+
+impl Run {
+    fn layer(&mut self, layer: &ConvRelu, x: &Value) -> Result<Value> {
+        layer.forward(&mut self.tape, x, self.algorithm, self.precision)
+    }
+}
+
+impl Inception {
+    /// A network on the CPU, with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the embedding's length is zero.
+    pub fn new(config: InceptionConfig, seed: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, config, seed)
+    }
+
+    /// A network on `device`, with the same initial weights as anywhere.
+    ///
+    /// # Errors
+    /// As [`Inception::new`], or if the device cannot hold it.
+    pub fn on(device: &Device, config: InceptionConfig, seed: u64) -> Result<Self> {
+        if config.embedding == 0 {
+            bail!("model.embedding: found 0, expected at least 1")
+        }
+        let mut source = Source::new(seed, Start::Defaults(Defaults::Current), config.dtype, device);
+        let mut layer = |name: &str, from, to, kernel, stride| {
+            ConvRelu::new(format!("{BASE}{name}"), ConvSize { from, to, kernel, stride }, &mut source)
+        };
+        let stem = [
+            layer("conv1.7x7_s2", 3, 64, 7, 2)?,
+            layer("conv2.3x3_reduce", 64, 64, 1, 1)?,
+            layer("conv2.3x3", 64, 192, 3, 1)?,
+        ];
+        let mut from = 192;
+        let mut stages = [const { Vec::new() }; 3];
+        for (stage, modules) in stages.iter_mut().zip(STAGES) {
+            for (name, channels) in modules {
+                let module = Module::new(name, from, *channels, &mut source)?;
+                from = module.channels();
+                stage.push(module);
+            }
+        }
+        let head = Head::new("embedder", 0, from, config.embedding, &mut source)?;
+        Ok(Self { config, stem, stages, head })
+    }
+
+    /// What the network was built from.
+    pub fn config(&self) -> &InceptionConfig {
+        &self.config
+    }
+
+    /// Where the network is.
+    pub fn device(&self) -> &Device {
+        self.head.device()
+    }
+
+    /// Embeds a batch of images (N, H, W, 3), which are on the network's device, as the top of this file says. There being no batch norm,
+    /// the modes differ in whether gradients can be had.
+    ///
+    /// # Errors
+    /// If the shape does not fit: images must be square, of 15 pixels or more.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
+        // The team's workers would wait in vain for work that the GPU does.
+        if x.device().is_cpu() { with_team(|| self.pass(x, mode)) } else { self.pass(x, mode) }
+    }
+
+    fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
+        let train = mode == Mode::Train;
+        let InceptionConfig { algorithm, precision, .. } = self.config;
+        let tape = if train { Tape::default() } else { Tape::idle() };
+        let mut run = Run { tape, algorithm, precision };
+        let norm = LocalResponseNormConfig::default();
+        let [first, reduce, second] = &self.stem;
+        let x = Value::constant(&activations(x, precision)?);
+        let x = run.layer(first, &x)?;
+        let x = run.tape.max_pool2d(&x, HALVE)?;
+        let x = run.tape.local_response_norm(&x, norm)?;
+        let x = run.layer(reduce, &x)?;
+        let x = run.layer(second, &x)?;
+        let mut x = run.tape.local_response_norm(&x, norm)?;
+        for stage in &self.stages {
+            x = run.tape.max_pool2d(&x, HALVE)?;
+            for module in stage {
+                x = module.forward(&mut run, &x)?;
+            }
+        }
+        self.head.forward(run.tape, &x, train)
+    }
+
+    /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
+    pub fn multiply_adds(&self, side: usize) -> u64 {
+        let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
+        let [first, reduce, second] = &self.stem;
+        let mut side = side.div_ceil(2);
+        let mut total = self.head.multiply_adds() + side * side * first.weights();
+        side = halved(side);
+        total += side * side * (reduce.weights() + second.weights());
+        for stage in &self.stages {
+            side = halved(side);
+            let weights: usize = stage.iter().flat_map(Module::layers).map(ConvRelu::weights).sum();
+            total += side * side * weights;
+        }
+        total as u64
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvRelu> {
+        self.stem.iter().chain(self.stages.iter().flatten().flat_map(Module::layers))
+    }
+
+    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    pub fn parameters(&self) -> Vec<(String, Var)> {
+        self.layers().flat_map(ConvRelu::parameters).chain(self.head.parameters()).collect()
+    }
+
+    /// Parameters under PyTorch's names, in its order and layouts.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        self.parameters()
+            .into_iter()
+            .map(|(name, parameter)| Ok((name, to_pytorch_layout(&parameter)?)))
+            .collect()
+    }
+
+    /// Takes up weights under PyTorch's names and in its layouts; a leading `module.` (DataParallel) is dropped, `base_model.` may be
+    /// absent, and Caffe's names (`inception_3a/1x1`) are known.
+    ///
+    /// Everything must be there and of the right shape, or nothing is changed. Entries of other names are left over and listed.
+    ///
+    /// # Errors
+    /// Names every missing and every misshapen entry.
+    pub fn load_state_dict(
+        &self,
+        weights: &HashMap<String, Tensor>,
+    ) -> std::result::Result<LoadReport, WeightError> {
+        let fit = self.fit(weights)?.complete()?;
+        self.take_up(&fit.found)?;
+        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
+    }
+
+    /// What `weights` hold for this network.
+    pub(crate) fn fit(&self, weights: &HashMap<String, Tensor>) -> Result<Fit> {
+        Fit::new(&self.state_dict()?, weights, names)
+    }
+
+    /// Sets the entries found.
+    pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
+        take_up(&self.parameters(), found)
+    }
+
+    /// Names of the entries that make up the embedding layer.
+    pub(crate) fn head_names(&self) -> [String; 2] {
+        self.head.parameters().map(|(name, _)| name)
+    }
+}
+
+/// What an entry may be called.
+fn names(name: &str) -> Vec<String> {
+    let bare = name.strip_prefix(BASE).unwrap_or(name);
+    let [full, bare, caffe] = [name.to_owned(), bare.to_owned(), bare.replacen('.', "/", 1)];
+    let parallel = [format!("module.{full}"), format!("module.{bare}")];
+    [full, bare, caffe].into_iter().chain(parallel).collect()
+}

@@ -1,0 +1,67 @@
+//! Where a network's first weights come from: a seed, and how its authors drew them.
+
+use crate::layer::ConvSize;
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+use invaspread_tensor::initialise::{Defaults, Initialiser};
+
+/// How convolutions and batch norms begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// As PyTorch's layers do unless told otherwise, in the release named.
+    Defaults(Defaults),
+    /// Convolutions normal by their fan-out, as He et al. proposed; batch-norm gains 1. Linear layers as PyTorch's.
+    FanOut,
+}
+
+/// Draws variables on a device, each from its own stream, so that the order of the draws alone decides what they are.
+pub(crate) struct Source<'a> {
+    initialiser: Initialiser,
+    start: Start,
+    device: &'a Device,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(seed: u64, start: Start, dtype: DType, device: &'a Device) -> Self {
+        let defaults = match start {
+            Start::Defaults(defaults) => defaults,
+            Start::FanOut => Defaults::Current,
+        };
+        Self { initialiser: Initialiser::new(seed, defaults, dtype), start, device }
+    }
+
+    pub(crate) fn device(&self) -> &'a Device {
+        self.device
+    }
+
+    /// (K, K, C_in, C_out)
+    pub(crate) fn convolution(&mut self, size: ConvSize) -> Result<Var> {
+        let ConvSize { from, to, kernel, .. } = size;
+        let shape = (kernel, kernel, from, to);
+        let area = kernel * kernel;
+        let drawn = match self.start {
+            Start::Defaults(_) => self.initialiser.uniform_fan_in(shape, area * from)?,
+            Start::FanOut => self.initialiser.normal_fan_out(shape, area * to)?,
+        };
+        self.variable(&drawn)
+    }
+
+    pub(crate) fn batch_norm_gain(&mut self, channels: usize) -> Result<Var> {
+        let drawn = self.initialiser.batch_norm_gain(channels)?;
+        self.variable(&drawn)
+    }
+
+    pub(crate) fn zeros(&mut self, len: usize) -> Result<Var> {
+        let zeros = self.initialiser.zeros(len)?;
+        self.variable(&zeros)
+    }
+
+    /// A linear weight, or any bias.
+    pub(crate) fn uniform_fan_in(&mut self, shape: impl Into<Shape>, fan_in: usize) -> Result<Var> {
+        let drawn = self.initialiser.uniform_fan_in(shape, fan_in)?;
+        self.variable(&drawn)
+    }
+
+    fn variable(&self, drawn: &Tensor) -> Result<Var> {
+        Var::from_tensor(&drawn.to_device(self.device)?)
+    }
+}

@@ -1,0 +1,190 @@
+//! Any of the networks, for a program that is told which by its config.
+
+use crate::inception::{Inception, InceptionConfig};
+use crate::output::{Mode, Output};
+use crate::resnet::{ResNet, ResNetConfig};
+use crate::state::Fit;
+use crate::weights::{LoadReport, WeightError};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use invaspread_tensor::Precision;
+use std::collections::HashMap;
+
+/// What a network is built from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworkConfig {
+    /// A residual network.
+    ResNet(ResNetConfig),
+    /// Inception-v1.
+    Inception(InceptionConfig),
+}
+
+impl NetworkConfig {
+    /// Length of the embedding.
+    pub fn embedding(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.embedding,
+            Self::Inception(config) => config.embedding,
+        }
+    }
+
+    /// Type of the parameters.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::ResNet(config) => config.dtype,
+            Self::Inception(config) => config.dtype,
+        }
+    }
+
+    /// What convolutions multiply in.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::ResNet(config) => config.precision,
+            Self::Inception(config) => config.precision,
+        }
+    }
+}
+
+impl From<ResNetConfig> for NetworkConfig {
+    fn from(config: ResNetConfig) -> Self {
+        Self::ResNet(config)
+    }
+}
+
+impl From<InceptionConfig> for NetworkConfig {
+    fn from(config: InceptionConfig) -> Self {
+        Self::Inception(config)
+    }
+}
+
+/// A network with its weights.
+pub enum Network {
+    /// A residual network.
+    ResNet(ResNet),
+    /// Inception-v1.
+    Inception(Inception),
+}
+
+impl From<ResNet> for Network {
+    fn from(network: ResNet) -> Self {
+        Self::ResNet(network)
+    }
+}
+
+impl From<Inception> for Network {
+    fn from(network: Inception) -> Self {
+        Self::Inception(network)
+    }
+}
+
+impl Network {
+    /// A network on the CPU, with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// As [`ResNet::new`] and [`Inception::new`].
+    pub fn new(config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, config, seed)
+    }
+
+    /// A network on `device`, with the same initial weights as anywhere.
+    ///
+    /// # Errors
+    /// As [`ResNet::on`] and [`Inception::on`].
+    pub fn on(device: &Device, config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
+        Ok(match config.into() {
+            NetworkConfig::ResNet(config) => Self::ResNet(ResNet::on(device, config, seed)?),
+            NetworkConfig::Inception(config) => Self::Inception(Inception::on(device, config, seed)?),
+        })
+    }
+
+    /// What the network was built from.
+    pub fn config(&self) -> NetworkConfig {
+        match self {
+            Self::ResNet(network) => network.config().clone().into(),
+            Self::Inception(network) => network.config().clone().into(),
+        }
+    }
+
+    /// Where the network is.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::ResNet(network) => network.device(),
+            Self::Inception(network) => network.device(),
+        }
+    }
+
+    /// Embeds a batch of images (N, H, W, 3), which are on the network's device and normalised as it was trained with.
+    ///
+    /// # Errors
+    /// As [`ResNet::forward`] and [`Inception::forward`].
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
+        match self {
+            Self::ResNet(network) => network.forward(x, mode),
+            Self::Inception(network) => network.forward(x, mode),
+        }
+    }
+
+    /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
+    pub fn multiply_adds(&self, side: usize) -> u64 {
+        match self {
+            Self::ResNet(network) => network.multiply_adds(side),
+            Self::Inception(network) => network.multiply_adds(side),
+        }
+    }
+
+    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    pub fn parameters(&self) -> Vec<(String, Var)> {
+        match self {
+            Self::ResNet(network) => network.parameters(),
+            Self::Inception(network) => network.parameters(),
+        }
+    }
+
+    /// Parameters and running statistics under PyTorch's names, in its order and layouts.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        match self {
+            Self::ResNet(network) => network.state_dict(),
+            Self::Inception(network) => network.state_dict(),
+        }
+    }
+
+    /// Takes up all of the network's weights, or none.
+    ///
+    /// # Errors
+    /// As [`ResNet::load_state_dict`] and [`Inception::load_state_dict`].
+    pub fn load_state_dict(
+        &self,
+        weights: &HashMap<String, Tensor>,
+    ) -> std::result::Result<LoadReport, WeightError> {
+        match self {
+            Self::ResNet(network) => network.load_state_dict(weights),
+            Self::Inception(network) => network.load_state_dict(weights),
+        }
+    }
+
+    /// What `weights` hold for this network.
+    pub(crate) fn fit(&self, weights: &HashMap<String, Tensor>) -> Result<Fit> {
+        match self {
+            Self::ResNet(network) => network.fit(weights),
+            Self::Inception(network) => network.fit(weights),
+        }
+    }
+
+    /// Sets the entries found.
+    pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
+        match self {
+            Self::ResNet(network) => network.take_up(found),
+            Self::Inception(network) => network.take_up(found),
+        }
+    }
+
+    /// Names of the entries that make up the embedding layer.
+    pub(crate) fn head_names(&self) -> [String; 2] {
+        match self {
+            Self::ResNet(network) => network.head_names(),
+            Self::Inception(network) => network.head_names(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A bias for every channel, then ReLU: `y = max(x + b, 0)`, what follows a convolution in networks without batch norm.
+//!
+//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = gy` where `y > 0`, zero elsewhere; `gb` the sum of gx over all but the channels,
+//! taken in f64. Neither needs `x`, so a tape keeps `y` alone. A NaN passes through, so that it is not hidden.
+
+use crate::batch_norm::Value;
+use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::team;
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+
+/// `max(x + bias, 0)` in f32 or f64, differentiable in both; on CUDA `x` is f32 or bf16 and the bias f32.
+///
+/// # Errors
+/// If the bias is not one value for each channel of `x`, or the data type is none of these.
+pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let op = BiasRelu::new(x, bias)?;
+    let (x, bias) = (x.contiguous()?, bias.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let y = op.run(&x, &bias)?;
+        let backward = move |_: [&Tensor; 2], y: &Tensor, gy: &Tensor| {
+            op.gradients(y, gy).map(|(gx, gb)| [Some(gx), Some(gb)])
+        };
+        return crate::cuda::differentiable("bias_relu", [&x, &bias], y, backward);
+    }
+    x.apply_op2(&bias, op)
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct BiasRelu {
+    channels: usize,
+}
+
+/// Rows that one task takes.
+const ROWS: usize = 256;
+
+impl BiasRelu {
+    pub(crate) fn new(x: &Tensor, bias: &Tensor) -> Result<Self> {
+        let channels = x.dim(candle_core::D::Minus1)?;
+        if bias.dims() != [channels] || channels == 0 {
+            bail!("bias_relu: input {:?}, bias {:?}: expected one value a channel", x.shape(), bias.shape())
+        }
+        Ok(Self { channels })
+    }
+
+    fn forward<T: Value>(&self, x: &[T], bias: &[T]) -> Vec<T> {
+        let mut y = vec![T::write(0.0); x.len()];
+        team::for_each_chunk(&mut y, ROWS * self.channels, |task, y| {
+            let x = &x[task * ROWS * self.channels..][..y.len()];
+            for (x, y) in x.chunks_exact(self.channels).zip(y.chunks_exact_mut(self.channels)) {
+                for ((x, bias), y) in x.iter().zip(bias).zip(y) {
+                    let sum = x.read() + bias.read();
+                    *y = T::write(if sum < 0.0 { 0.0 } else { sum });
+                }
+            }
+        });
+        y
+    }
+
+    /// Gradients of the input and the bias.
+    fn backward<T: Value>(&self, y: &[T], gy: &[T]) -> [Vec<T>; 2] {
+        let block = ROWS * self.channels;
+        let mut gx = vec![T::write(0.0); gy.len()];
+        team::for_each_chunk(&mut gx, block, |task, gx| {
+            let (y, gy) = (&y[task * block..][..gx.len()], &gy[task * block..][..gx.len()]);
+            for ((y, gy), gx) in y.iter().zip(gy).zip(gx) {
+                if y.read() > 0.0 {
+                    *gx = *gy;
+                }
+            }
+        });
+        let sums = team::map(gx.len().div_ceil(block), |task| {
+            let gx = &gx[task * block..(task * block + block).min(gx.len())];
+            let mut sums = vec![0.0; self.channels];
+            for row in gx.chunks_exact(self.channels) {
+                for (sum, g) in sums.iter_mut().zip(row) {
+                    *sum += g.read();
+                }
+            }
+            sums
+        });
+        let gb = (0..self.channels).map(|c| T::write(sums.iter().map(|sums| sums[c]).sum())).collect();
+        [gx, gb]
+    }
+
+    /// The op on contiguous tensors, outside of candle's graph.
+    pub(crate) fn run(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::bias_relu(x, bias);
+        }
+        x.detach().apply_op2_no_bwd(bias, self)
+    }
+
+    /// Gradients of the input and the bias, given the output and its gradient.
+    pub(crate) fn gradients(&self, y: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
+        let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if y.device().is_cuda() {
+            return crate::cuda::bias_relu_gradients(y, &gy);
+        }
+        macro_rules! run {
+            ($with:ident) => {{
+                let [gx, gb] = $with(y, |y| $with(&gy, |gy| self.backward(y, gy)))??;
+                let device = y.device();
+                Ok((Tensor::from_vec(gx, y.shape(), device)?, Tensor::from_vec(gb, self.channels, device)?))
+            }};
+        }
+        if y.dtype() == DType::F32 { run!(with_f32) } else { run!(with_f64) }
+    }
+}
+
+impl CustomOp2 for BiasRelu {
+    fn name(&self) -> &'static str {
+        "bias_relu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        bias: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(bias, lb)?)),
+            _ => CpuStorage::F64(self.forward(slice_f64(x, lx)?, slice_f64(bias, lb)?)),
+        };
+        Ok((y, lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        _x: &Tensor,
+        _bias: &Tensor,
+        y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (gx, gb) = self.gradients(y, gy)?;
+        Ok((Some(gx), Some(gb)))
+    }
+}

@@ -1,0 +1,50 @@
+//! Bias and ReLU on the device.
+
+use super::device_of;
+use super::kernel::{Argument, launch};
+use super::memory::{check_type, spread, uninitialised};
+use super::rows::sum_rows;
+use candle_core::{D, DType, Result, Tensor};
+
+/// `max(x + bias, 0)` for `x` (..., C) and `bias` (C).
+pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let y = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
+    let count = x.elem_count();
+    let (grid, block) = spread(count);
+    let arguments = [
+        Argument::address(x)?,
+        Argument::address(bias)?,
+        Argument::address(&y)?,
+        Argument::Long(count as i64),
+        Argument::Int(bias.elem_count() as i32),
+    ];
+    let name = format!("bias_relu_{}", check_type("bias_relu", x.dtype())?);
+    launch(device_of(x)?, "bias_relu", &name, grid, block, 0, &arguments)?;
+    Ok(y)
+}
+
+/// Channels and rows of a block's threads, as in the kernel, and the most pieces that rows are summed in.
+const BLOCK: [u32; 2] = [32, 8];
+const PIECES: usize = 256;
+
+/// Gradients of the input and the bias, given the output and its gradient.
+pub(crate) fn bias_relu_gradients(y: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
+    let device = device_of(y)?;
+    let channels = y.dim(D::Minus1)?;
+    let rows = y.elem_count() / channels;
+    let pieces = rows.div_ceil(BLOCK[1] as usize * 8).clamp(1, PIECES);
+    let gx = uninitialised(y.shape(), y.dtype(), device)?;
+    let sums = uninitialised((pieces, channels), DType::F32, device)?;
+    let arguments = [
+        Argument::address(y)?,
+        Argument::address(gy)?,
+        Argument::address(&gx)?,
+        Argument::address(&sums)?,
+        Argument::Long(rows as i64),
+        Argument::Int(channels as i32),
+    ];
+    let grid = [(channels as u32).div_ceil(BLOCK[0]), pieces as u32, 1];
+    let name = format!("bias_relu_gradient_{}", check_type("bias_relu", y.dtype())?);
+    launch(device, "bias_relu", &name, grid, [BLOCK[0], BLOCK[1], 1], 0, &arguments)?;
+    Ok((gx, sum_rows(&sums)?))
+}
