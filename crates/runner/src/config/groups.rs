@@ -19,6 +19,8 @@ macro_rules! built_in {
 
 built_in![
     "config.toml",
+    "augment/imagenet.toml",
+    "augment/inception.toml",
     "augment/none.toml",
     "augment/paper.toml",
     "dataset/cars196-half.toml",
@@ -38,10 +40,14 @@ built_in![
     "method/random.toml",
     "method/triplet.toml",
     "method/triplet_hard.toml",
+    "model/inception_v1.toml",
     "model/resnet18.toml",
+    "model/resnet18_imagenet.toml",
     "model/resnet34.toml",
     "model/resnet50.toml",
+    "model/resnet50_imagenet.toml",
     "optim/paper.toml",
+    "optim/unseen.toml",
     "profile/demo.toml",
     "profile/paper.toml",
     "profile/quick.toml",

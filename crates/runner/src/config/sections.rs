@@ -124,6 +124,34 @@ pub struct ModelSection {
     pub pool: usize,
     /// Whether convolutions may use Winograd's algorithm.
     pub winograd: bool,
+    /// Which network; a residual one unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+    /// What a residual network begins with; CIFAR's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<StemName>,
+}
+
+/// The networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// ResNet-18, -34 or -50.
+    #[default]
+    Resnet,
+    /// GoogLeNet as BVLC has it.
+    InceptionV1,
+}
+
+/// What comes before the first residual block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StemName {
+    /// A 3x3 convolution.
+    #[default]
+    Cifar,
+    /// A 7x7 convolution of stride 2 and a pool.
+    Imagenet,
 }
 
 /// The objective's name.
@@ -301,7 +329,6 @@ impl Config {
         let counts = [
             ("model.width", self.model.width),
             ("model.embedding", self.model.embedding),
-            ("model.pool", self.model.pool),
             ("loss.noise", self.loss.noise),
             ("eval.k", self.eval.k),
             ("eval.every", self.eval.every as usize),
@@ -399,6 +426,8 @@ impl Config {
         self.data.stl10 = Some(Stl10Config::default());
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
+        self.model.architecture = Some(Architecture::default());
+        self.model.stem = Some(StemName::default());
         self.method.positives = Some(Positives::default());
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use invaspread_augment::Pipeline;
-use invaspread_models::{ResNet, WeightError, read_weights};
+use invaspread_models::{Network, WeightError, read_weights};
 
 use super::embed::MeasuredStock;
 use super::learner::WEIGHTS;
@@ -50,7 +50,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
         source: Box::new(source),
     };
     let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
-    let network = ResNet::on(&device, recipe.network.clone(), recipe.seed)
+    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let mut tensors = read_weights(weights).map_err(not_loaded)?;
     let of_state = take_prefixed(&mut tensors, WEIGHTS);

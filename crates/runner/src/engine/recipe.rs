@@ -1,7 +1,7 @@
 //! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
 
 use invaspread_augment::AugmentConfig;
-use invaspread_models::ResNetConfig;
+use invaspread_models::NetworkConfig;
 use invaspread_tensor::DeviceKind;
 
 use super::{RetrievalRecipe, When};
@@ -17,7 +17,7 @@ pub struct Recipe {
     /// The objective.
     pub method: MethodRecipe,
     /// The network.
-    pub network: ResNetConfig,
+    pub network: NetworkConfig,
     /// Views and test images.
     pub augment: AugmentConfig,
     /// Epochs to train.

@@ -484,7 +484,7 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
     let images = images.train.len();
     let setting = Setting {
         images,
-        dim: recipe.network.embedding,
+        dim: recipe.network.embedding(),
         seed: recipe.seed,
         weight_decay: recipe.weight_decay,
         device: recipe.device,

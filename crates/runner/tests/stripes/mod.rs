@@ -65,12 +65,17 @@ pub(crate) fn images() -> Images {
     }
 }
 
+/// A network of the given width for the stripes.
+pub(crate) fn small(width: usize) -> ResNetConfig {
+    ResNetConfig { width, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() }
+}
+
 pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
     Recipe {
         seed: 3,
         device: DeviceKind::Cpu,
         method,
-        network: ResNetConfig { width: 8, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() },
+        network: small(8).into(),
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
         epochs: 3,
         batch_size: 8,
