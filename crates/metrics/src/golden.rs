@@ -12,13 +12,13 @@ fn folder() -> PathBuf {
         .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens").into(), PathBuf::from)
 }
 
-struct Goldens {
+pub(crate) struct Goldens {
     bytes: Vec<u8>,
-    values: serde_json::Value,
+    pub(crate) values: serde_json::Value,
 }
 
 impl Goldens {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let read = |name| std::fs::read(folder().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         Self {
             bytes: read("metrics.safetensors"),
@@ -30,7 +30,7 @@ impl Goldens {
         SafeTensors::deserialize(&self.bytes).unwrap()
     }
 
-    fn rows(&self, name: &str) -> (Vec<f32>, usize) {
+    pub(crate) fn rows(&self, name: &str) -> (Vec<f32>, usize) {
         let file = self.file();
         let tensor = file.tensor(name).unwrap();
         assert_eq!(tensor.dtype(), Dtype::F32);
@@ -39,7 +39,7 @@ impl Goldens {
         (values, tensor.shape()[1])
     }
 
-    fn labels(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn labels(&self, name: &str) -> Vec<u32> {
         let file = self.file();
         let tensor = file.tensor(name).unwrap();
         assert_eq!(tensor.dtype(), Dtype::I64);

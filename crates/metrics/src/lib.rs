@@ -6,6 +6,10 @@
 mod error;
 mod kmeans;
 mod knn;
+mod lbfgs;
+mod linear_classifier;
+mod linear_svm;
+mod logistic_regression;
 mod on_device;
 mod rows;
 mod top_k;
@@ -14,6 +18,9 @@ mod whitening;
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
+pub use linear_classifier::LinearClassifier;
+pub use linear_svm::LinearSvm;
+pub use logistic_regression::LogisticRegression;
 pub use on_device::top_k_on;
 pub use rows::{Rows, l2_normalize_rows};
 pub use top_k::{Neighbors, top_k};
@@ -21,3 +28,6 @@ pub use whitening::Whitening;
 
 #[cfg(test)]
 mod golden;
+
+#[cfg(test)]
+mod probes_golden;

@@ -34,6 +34,8 @@ pub enum Purpose {
     Projection = 11,
     /// Resampling for confidence intervals.
     Bootstrap = 12,
+    /// The order in which a linear SVM visits its points; epoch is the sweep, index the class.
+    LinearSvm = 13,
 }
 
 /// An endless sequence of draws; equal keys give equal sequences.
