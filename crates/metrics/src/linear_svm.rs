@@ -305,3 +305,174 @@ fn squared_length(x: &[f32]) -> f64 {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{LinearSvm, WIDEST};
+    use crate::{LinearClassifier, MetricError, Rows};
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    /// `n` rows about a centre per class, scaled and off centre.
+    fn clouds(n: usize, dim: usize, classes: usize, scale: f64, seed: u64) -> (Vec<f32>, Vec<u32>) {
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        let centres: Vec<f64> = (0..classes * dim).map(|_| 0.5 + stream.normal()).collect();
+        let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+        let values = (0..n * dim)
+            .map(|i| (scale * (0.6 * centres[i / dim % classes * dim + i % dim] + stream.normal())) as f32)
+            .collect();
+        (values, labels)
+    }
+
+    /// P and its gradient (d + 1) by the equations at the head of the file.
+    fn plain(rows: Rows, signs: &[f64], c: f64, w: &[f64]) -> (f64, Vec<f64>) {
+        let mut gradient = w.to_vec();
+        let mut value = w.iter().map(|w| 0.5 * w * w).sum();
+        for (i, y) in signs.iter().enumerate() {
+            let x: Vec<f64> = rows.row(i).iter().map(|&v| f64::from(v)).chain([1.0]).collect();
+            let short = (1.0 - y * x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>()).max(0.0);
+            value += c * short * short;
+            gradient.iter_mut().zip(&x).for_each(|(g, x)| *g -= 2.0 * c * short * y * x);
+        }
+        (value, gradient)
+    }
+
+    fn plane(classifier: &LinearClassifier, dim: usize, class: usize) -> Vec<f64> {
+        let weights = &classifier.weights()[class * dim..][..dim];
+        weights.iter().copied().chain([classifier.intercepts()[class]]).collect()
+    }
+
+    fn signs(labels: &[u32], class: u32) -> Vec<f64> {
+        labels.iter().map(|&label| if label == class { 1.0 } else { -1.0 }).collect()
+    }
+
+    /// Checks that every class's gradient and duality gap vanish to within the tolerance.
+    fn assert_solved(svm: LinearSvm, rows: Rows, labels: &[u32]) -> LinearClassifier {
+        let classifier = svm.fit(rows, labels).unwrap();
+        let longest = (0..rows.len())
+            .map(|i| rows.row(i).iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() + 1.0)
+            .fold(0.0, f64::max)
+            .sqrt();
+        for (index, &class) in classifier.classes().iter().enumerate() {
+            let (w, signs) = (plane(&classifier, rows.dim, index), signs(labels, class));
+            let (value, gradient) = plain(rows, &signs, svm.c, &w);
+            let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert!(longest * length <= 1.01 * svm.tolerance, "class {class}: {length} at rows of {longest}");
+            // The dual at α_i = 2 C h_i, which is feasible: its distance from P is the gap.
+            let (mut dual, mut v) = (0.0, vec![0.0; rows.dim + 1]);
+            for (i, y) in signs.iter().enumerate() {
+                let x: Vec<f64> = rows.row(i).iter().map(|&v| f64::from(v)).chain([1.0]).collect();
+                let short = 1.0 - y * x.iter().zip(&w).map(|(x, w)| x * w).sum::<f64>();
+                let alpha = 2.0 * svm.c * short.max(0.0);
+                dual += alpha - alpha * alpha / (4.0 * svm.c);
+                v.iter_mut().zip(&x).for_each(|(v, x)| *v += alpha * y * x);
+            }
+            dual -= 0.5 * v.iter().map(|v| v * v).sum::<f64>();
+            assert!((value - dual).abs() <= 1e-9 * value, "class {class}: primal {value}, dual {dual}");
+        }
+        classifier
+    }
+
+    #[test]
+    fn two_points_have_a_closed_form() {
+        // Points a and -a: the intercept is 0 and w minimises ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C a²).
+        for (a, c) in [(2.0f32, 1.0), (0.1, 1.0), (0.5, 30.0), (3.0, 1e-3)] {
+            let svm = LinearSvm { c, tolerance: 1e-12, ..LinearSvm::default() };
+            let got = svm.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
+            let a = f64::from(a);
+            let want = 4.0 * c * a / (1.0 + 4.0 * c * a * a);
+            assert!((got.weights()[1] - want).abs() < 1e-12 && got.intercepts()[1].abs() < 1e-12, "{got:?}");
+            assert!((got.weights()[0] + want).abs() < 1e-12, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn gradient_and_duality_gap_vanish() {
+        for (scale, c) in [(1.0, 1.0), (1.0, 100.0), (0.01, 1.0), (100.0, 1.0)] {
+            let (values, labels) = clouds(600, 24, 5, scale, 1);
+            let rows = Rows::new(&values, 24);
+            let classifier = assert_solved(LinearSvm { c, ..LinearSvm::default() }, rows, &labels);
+            assert!(classifier.accuracy(rows, &labels).unwrap() > 80.0);
+        }
+    }
+
+    #[test]
+    fn rows_too_wide_for_a_hessian_are_solved_by_sweeps() {
+        let (values, labels) = clouds(24, WIDEST + 1, 3, 0.02, 2);
+        let svm = LinearSvm { max_iterations: 3000, ..LinearSvm::default() };
+        assert_solved(svm, Rows::new(&values, WIDEST + 1), &labels);
+    }
+
+    #[test]
+    fn more_dimensions_than_rows_and_repeated_rows_are_solved() {
+        let (values, labels) = clouds(20, 100, 4, 1.0, 3);
+        assert_solved(LinearSvm::default(), Rows::new(&values, 100), &labels);
+        // The same row in both classes.
+        let svm = LinearSvm { tolerance: 1e-9, ..LinearSvm::default() };
+        assert_solved(svm, Rows::new(&[1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 2), &[0, 1, 1]);
+    }
+
+    #[test]
+    fn threads_change_no_bit_and_the_seed_no_more_than_the_tolerance() {
+        let (values, labels) = clouds(900, 40, 7, 1.0, 4);
+        let rows = Rows::new(&values, 40);
+        let fit = |seed, threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| LinearSvm { seed, ..LinearSvm::default() }.fit(rows, &labels).unwrap())
+        };
+        let base = fit(0, 1);
+        assert!(base == fit(0, 4));
+        let other = fit(1, 2);
+        let scores = base.scores(rows).unwrap().into_iter().zip(other.scores(rows).unwrap());
+        assert!(scores.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) < 2e-6);
+        assert_eq!(base.predict(rows).unwrap(), other.predict(rows).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_trained_is_named() {
+        let rows = Rows::new(&[1.0, -1.0], 1);
+        for c in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = LinearSvm { c, ..LinearSvm::default() }.fit(rows, &[0, 1]).unwrap_err().to_string();
+            assert!(error.starts_with("C is ") && error.contains("above zero"), "{error}");
+        }
+        let error = LinearSvm { tolerance: 0.0, ..LinearSvm::default() }.fit(rows, &[0, 1]).unwrap_err();
+        assert_eq!(error, MetricError::NotAboveZero { name: "the tolerance", value: 0.0 });
+        let askew = Rows::new(&[1.0, -0.3], 1);
+        let error = LinearSvm { max_iterations: 1, ..LinearSvm::default() }.fit(askew, &[0, 1]).unwrap_err();
+        assert!(error.to_string().contains("after 1 iterations, expected 1e-6"), "{error}");
+        let error = LinearSvm::default().fit(rows, &[3, 3]).unwrap_err();
+        assert_eq!(error, MetricError::OneClass { label: 3, rows: 2 });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn agrees_with_gradient_descent(
+            dim in 1usize..4, points in prop::collection::vec((prop::array::uniform3(-2.0f32..2.0), 0u32..3), 2..9),
+            c in 0.1f64..2.0, seed: u64,
+        ) {
+            let labels: Vec<u32> = points.iter().map(|p| p.1).collect();
+            prop_assume!(labels.iter().any(|&label| label != labels[0]));
+            let values: Vec<f32> = points.iter().flat_map(|p| p.0[..dim].to_vec()).collect();
+            let rows = Rows::new(&values, dim);
+            let got = LinearSvm { c, tolerance: 1e-9, seed, ..LinearSvm::default() }.fit(rows, &labels).unwrap();
+            // Steps of one over the steepest curvature there can be.
+            let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+            let step = 1.0 / (1.0 + 2.0 * c * (squares + labels.len() as f64));
+            for (index, &class) in got.classes().iter().enumerate() {
+                let signs = signs(&labels, class);
+                let mut w = vec![0.0; dim + 1];
+                for _ in 0..20_000 {
+                    let (_, gradient) = plain(rows, &signs, c, &w);
+                    w.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= step * g);
+                }
+                for (got, want) in plane(&got, dim, index).iter().zip(&w) {
+                    prop_assert!((got - want).abs() < 1e-7, "{got} {want}");
+                }
+            }
+        }
+    }
+}

@@ -135,3 +135,133 @@ fn softmax_loss(scores: &mut [f64], target: usize) -> f64 {
     scores[target] -= 1.0;
     sum.ln() - at_target
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{LogisticRegression, Objective};
+    use crate::linear_classifier::TrainingSet;
+    use crate::{MetricError, Rows};
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    const EXACT: LogisticRegression = LogisticRegression { c: 1.0, tolerance: 1e-11, max_iterations: 1000 };
+
+    fn normal(count: usize, seed: u64) -> Vec<f32> {
+        let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+        (0..count).map(|_| stream.normal() as f32).collect()
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let (values, dim) = (normal(700 * 6, 1), 6);
+        let labels: Vec<u32> = (0..700).map(|i| i * i % 4).collect();
+        let set = TrainingSet::new(Rows::new(&values, dim), &labels).unwrap();
+        let objective = Objective { set: &set, penalty: 0.3 };
+        let mut planes: Vec<f64> =
+            normal(set.classes.len() * (dim + 1), 2).into_iter().map(f64::from).collect();
+        let (mut gradient, mut ignored) = (vec![0.0; planes.len()], vec![0.0; planes.len()]);
+        objective.value(&planes, &mut gradient);
+        for i in 0..planes.len() {
+            let (at, step) = (planes[i], 1e-5);
+            let mut value = |x| {
+                planes[i] = x;
+                objective.value(&planes, &mut ignored)
+            };
+            let want = (value(at + step) - value(at - step)) / (2.0 * step);
+            planes[i] = at;
+            assert!((gradient[i] - want).abs() < 1e-8, "parameter {i}: {} {want}", gradient[i]);
+        }
+    }
+
+    #[test]
+    fn two_points_solve_their_equation() {
+        // Points a and -a: w = w_1 - w_0 minimises ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a w)); b is free of sign.
+        for (a, c) in [(1.0f32, 1.0), (0.2, 50.0), (4.0, 0.01)] {
+            let got = LogisticRegression { c, ..EXACT }.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
+            let (w, b) = (got.weights()[1] - got.weights()[0], got.intercepts()[1] - got.intercepts()[0]);
+            let a = f64::from(a);
+            let want = 2.0 * c * a / (1.0 + (a * w).exp());
+            assert!((w - want).abs() < 1e-8 && b.abs() < 1e-8, "{w} {want} {b}");
+        }
+    }
+
+    #[test]
+    fn rows_that_say_nothing_leave_the_classes_shares() {
+        let labels = [0, 0, 0, 0, 5, 5, 9, 9, 9, 9];
+        let got = EXACT.fit(Rows::new(&[0.0; 10], 1), &labels).unwrap();
+        let odds = (got.intercepts()[1] - got.intercepts()[0]).exp();
+        assert!((odds - 0.5).abs() < 1e-8 && got.classes() == [0, 5, 9], "{got:?}");
+        assert!(got.weights().iter().all(|w| w.abs() < 1e-9));
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let values = normal(2100 * 20, 3);
+        let labels: Vec<u32> = (0..2100).map(|i| u32::from(values[i * 20] > 0.3) + i as u32 % 2).collect();
+        let fit = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| LogisticRegression::default().fit(Rows::new(&values, 20), &labels).unwrap())
+        };
+        assert!(fit(1) == fit(4));
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_named() {
+        let rows = Rows::new(&[1.0, -1.0], 1);
+        let fit = |regression: LogisticRegression, labels: &[u32]| regression.fit(rows, labels).unwrap_err();
+        assert_eq!(
+            fit(LogisticRegression { c: -2.0, ..EXACT }, &[0, 1]),
+            MetricError::NotAboveZero { name: "C", value: -2.0 }
+        );
+        assert_eq!(fit(EXACT, &[1, 1]), MetricError::OneClass { label: 1, rows: 2 });
+        assert!(matches!(fit(EXACT, &[1]), MetricError::LabelCount { rows: 2, labels: 1, .. }));
+        let error = fit(LogisticRegression { max_iterations: 1, ..EXACT }, &[0, 1]);
+        assert!(error.to_string().starts_with("the logistic regression stopped"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn agrees_with_gradient_descent(
+            dim in 1usize..4, points in prop::collection::vec((prop::array::uniform3(-2.0f32..2.0), 0u32..3), 3..9),
+            c in 0.1f64..2.0,
+        ) {
+            let labels: Vec<u32> = points.iter().map(|p| p.1).collect();
+            let classes: Vec<u32> = (0..3).filter(|c| labels.contains(c)).collect();
+            prop_assume!(classes.len() > 1);
+            let rows: Vec<Vec<f64>> = points.iter().map(|p| p.0[..dim].iter().map(|&v| f64::from(v)).collect()).collect();
+            let values: Vec<f32> = points.iter().flat_map(|p| p.0[..dim].to_vec()).collect();
+            let got = LogisticRegression { c, ..EXACT }.fit(Rows::new(&values, dim), &labels).unwrap();
+
+            let c = if classes.len() == 2 { 0.5 * c } else { c };
+            let step = 1.0 / (1.0 + c * rows.iter().map(|x| 1.0 + x.iter().map(|v| v * v).sum::<f64>()).sum::<f64>());
+            let (mut w, mut b) = (vec![vec![0.0; dim]; classes.len()], vec![0.0; classes.len()]);
+            for _ in 0..20_000 {
+                let (mut by_w, mut by_b) = (w.clone(), vec![0.0; classes.len()]);
+                for (x, label) in rows.iter().zip(&labels) {
+                    let powers: Vec<f64> = w.iter().zip(&b)
+                        .map(|(w, b)| (b + w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()).exp()).collect();
+                    let total: f64 = powers.iter().sum();
+                    for k in 0..classes.len() {
+                        let by_score = c * (powers[k] / total - f64::from(u8::from(classes[k] == *label)));
+                        by_b[k] += by_score;
+                        by_w[k].iter_mut().zip(x).for_each(|(g, x)| *g += by_score * x);
+                    }
+                }
+                for k in 0..classes.len() {
+                    b[k] -= step * by_b[k];
+                    w[k].iter_mut().zip(&by_w[k]).for_each(|(w, g)| *w -= step * g);
+                }
+            }
+            for k in 0..classes.len() {
+                prop_assert!((got.intercepts()[k] - b[k]).abs() < 1e-6, "{got:?} {b:?}");
+                for (got, want) in got.weights()[k * dim..].iter().zip(&w[k]) {
+                    prop_assert!((got - want).abs() < 1e-6, "{got} {want}");
+                }
+            }
+        }
+    }
+}
