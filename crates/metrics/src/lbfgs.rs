@@ -1,7 +1,7 @@
 //! Limited-memory BFGS: a minimiser of smooth functions that keeps the last few steps instead of a Hessian.
 //!
 //! `p = -H g`, `H` the inverse Hessian that the last m pairs `s = x⁺ - x`, `y = g⁺ - g` imply (the two-loop recursion of Nocedal
-//! 1980), starting from `s·y / y·y` times the identity; then `x⁺ = x + t p` with t by the weak Wolfe conditions.
+//! 1980), starting from `s·y / y·M y` times a preconditioner M; then `x⁺ = x + t p` with t by the weak Wolfe conditions.
 //!
 //! Shapes: x, g and p (p). Everything is in f64 and on the calling thread, in one order; only the function itself may use others.
 
@@ -44,13 +44,15 @@ struct Pair {
 }
 
 impl Lbfgs {
-    /// Minimises `function`, which writes its gradient (p) at x (p) and returns its value, from `start` (p).
+    /// Minimises `function`, which writes its gradient (p) at x (p) and returns its value, from `start` (p). `precondition`
+    /// multiplies a vector (p) by M, which is symmetric, positive definite and near the inverse Hessian.
     ///
     /// Ends early where no step lowers the function any more; the caller compares `largest_derivative`.
     pub(crate) fn minimize(
         &self,
         start: Vec<f64>,
         mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
+        precondition: impl Fn(&mut [f64]),
     ) -> Minimum {
         let mut at = start;
         let mut gradient = vec![0.0; at.len()];
@@ -60,17 +62,16 @@ impl Lbfgs {
         let mut iterations = 0;
         // Negated, so that a NaN ends it.
         while iterations < self.max_iterations && largest(&gradient) > self.tolerance {
-            let mut direction = descent(&pairs, &gradient);
+            let mut direction = descent(&pairs, &gradient, &precondition);
             let mut slope = dot(&direction, &gradient);
             if !(slope < 0.0) {
                 pairs.clear();
-                direction = descent(&pairs, &gradient);
+                direction = descent(&pairs, &gradient, &precondition);
                 slope = dot(&direction, &gradient);
             }
-            let first = if pairs.is_empty() { 1.0 / norm(&gradient).max(f64::MIN_POSITIVE) } else { 1.0 };
 
             // Between a step too short and one too long: doubled while there is no such, halved afterwards.
-            let (mut short, mut long, mut step) = (0.0, f64::INFINITY, first);
+            let (mut short, mut long, mut step) = (0.0, f64::INFINITY, 1.0);
             let mut found = None;
             for _ in 0..SEARCH {
                 next.iter_mut().zip(&at).zip(&direction).for_each(|((n, a), d)| *n = a + step * d);
@@ -112,15 +113,18 @@ impl Lbfgs {
 }
 
 /// The direction `-H g`.
-fn descent(pairs: &[Pair], gradient: &[f64]) -> Vec<f64> {
+fn descent(pairs: &[Pair], gradient: &[f64], precondition: impl Fn(&mut [f64])) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut along = vec![0.0; pairs.len()];
     for (pair, along) in pairs.iter().zip(&mut along).rev() {
         *along = pair.inverse * dot(&pair.step, &direction);
         add(&mut direction, -*along, &pair.change);
     }
+    precondition(&mut direction);
     if let Some(last) = pairs.last() {
-        let scale = 1.0 / (last.inverse * dot(&last.change, &last.change));
+        let mut change = last.change.clone();
+        precondition(&mut change);
+        let scale = 1.0 / (last.inverse * dot(&last.change, &change));
         direction.iter_mut().for_each(|d| *d *= scale);
     }
     for (pair, along) in pairs.iter().zip(&along) {
@@ -132,10 +136,6 @@ fn descent(pairs: &[Pair], gradient: &[f64]) -> Vec<f64> {
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
 }
 
 /// `to += factor * of`.
@@ -158,38 +158,69 @@ mod tests {
     #[test]
     fn rosenbrock_s_valley_is_followed_to_its_end() {
         // Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)², least at ones.
-        let found = SETTINGS.minimize(vec![-1.2, 1.0, -1.2, 1.0, 0.3, -2.0], |x, gradient| {
-            gradient.fill(0.0);
-            let mut sum = 0.0;
-            for i in 0..x.len() - 1 {
-                let (bend, left) = (x[i + 1] - x[i] * x[i], 1.0 - x[i]);
-                sum += 100.0 * bend * bend + left * left;
-                gradient[i] -= 400.0 * bend * x[i] + 2.0 * left;
-                gradient[i + 1] += 200.0 * bend;
-            }
-            sum
-        });
+        let found = SETTINGS.minimize(
+            vec![-1.2, 1.0, -1.2, 1.0, 0.3, -2.0],
+            |x, gradient| {
+                gradient.fill(0.0);
+                let mut sum = 0.0;
+                for i in 0..x.len() - 1 {
+                    let (bend, left) = (x[i + 1] - x[i] * x[i], 1.0 - x[i]);
+                    sum += 100.0 * bend * bend + left * left;
+                    gradient[i] -= 400.0 * bend * x[i] + 2.0 * left;
+                    gradient[i + 1] += 200.0 * bend;
+                }
+                sum
+            },
+            |_| {},
+        );
         assert!(found.largest_derivative <= 1e-9, "{found:?}");
         assert!(found.at.iter().all(|x| (x - 1.0).abs() < 1e-9), "{found:?}");
     }
 
     #[test]
     fn a_function_without_a_minimum_or_of_nan_ends() {
-        let slope = SETTINGS.minimize(vec![0.0], |x, gradient| {
-            gradient[0] = 1.0;
-            x[0]
-        });
+        let slope = SETTINGS.minimize(
+            vec![0.0],
+            |x, gradient| {
+                gradient[0] = 1.0;
+                x[0]
+            },
+            |_| {},
+        );
         assert!(slope.largest_derivative > 0.5);
-        let nan = SETTINGS.minimize(vec![1.0], |_, gradient| {
-            gradient[0] = f64::NAN;
-            f64::NAN
-        });
+        let nan = SETTINGS.minimize(
+            vec![1.0],
+            |_, gradient| {
+                gradient[0] = f64::NAN;
+                f64::NAN
+            },
+            |_| {},
+        );
         assert!(nan.largest_derivative.is_nan());
-        let there = SETTINGS.minimize(vec![0.0], |x, gradient| {
-            gradient[0] = 2.0 * x[0];
-            x[0] * x[0]
-        });
+        let there = SETTINGS.minimize(
+            vec![0.0],
+            |x, gradient| {
+                gradient[0] = 2.0 * x[0];
+                x[0] * x[0]
+            },
+            |_| {},
+        );
         assert_eq!((there.iterations, there.at[0].to_bits()), (0, 0));
+    }
+
+    #[test]
+    fn the_inverse_hessian_as_preconditioner_ends_in_one_step() {
+        // ½ a x² with a of 1e-6 and 1e6.
+        let curvatures = [1e-6, 1e6];
+        let found = SETTINGS.minimize(
+            vec![1e4, 3.0],
+            |x, gradient| {
+                (0..2).for_each(|i| gradient[i] = curvatures[i] * x[i]);
+                0.5 * (gradient[0] * x[0] + gradient[1] * x[1])
+            },
+            |v| v.iter_mut().zip(curvatures).for_each(|(v, a)| *v /= a),
+        );
+        assert!(found.iterations == 1 && found.largest_derivative <= 1e-9, "{found:?}");
     }
 
     proptest! {
@@ -206,7 +237,7 @@ mod tests {
                     sum += 0.5 * *g * (x - centre);
                 }
                 sum
-            });
+            }, |_| {});
             for (x, (_, centre, _)) in found.at.iter().zip(&terms) {
                 prop_assert!((x - centre).abs() < 1e-6, "{found:?} {terms:?}");
             }

@@ -65,8 +65,8 @@ impl LinearSvm {
     }
 }
 
-/// Sweeps before the first step.
-const SWEEPS: usize = 10;
+/// Sweeps before the first step. Of 0, 3, 10 and 30, three took the least time on 50,000 x 128 and on 5,000 x 512.
+const SWEEPS: usize = 3;
 
 /// Sweeps between looks at the gradient, where rows are too wide for steps.
 const SWEEPS_PER_LOOK: usize = 10;
