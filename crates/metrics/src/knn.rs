@@ -97,7 +97,7 @@ fn rank(scores: &[f64], class: usize) -> usize {
     scores.iter().enumerate().filter(|&x| before(x)).count()
 }
 
-pub(crate) fn check_labels(
+fn check_labels(
     what: &'static str,
     rows: Rows,
     labels: &[u32],
