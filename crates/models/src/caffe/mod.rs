@@ -87,12 +87,12 @@ fn blob(message: &[u8]) -> Result<Tensor, String> {
             (axis @ 1..=4, Value::Varint(len)) => four.get_or_insert_default()[axis as usize - 1] = len,
             (5, Value::Four(number)) => floats.push(f32::from_le_bytes(number)),
             (5, Value::Bytes(packed)) => {
-                floats.extend(numbers(packed)?.iter().copied().map(f32::from_le_bytes))
+                floats.extend(numbers(packed)?.iter().copied().map(f32::from_le_bytes));
             }
             (7, Value::Bytes(message)) => list = Some(dimensions(message)?),
             (8, Value::Eight(number)) => doubles.push(f64::from_le_bytes(number)),
             (8, Value::Bytes(packed)) => {
-                doubles.extend(numbers(packed)?.iter().copied().map(f64::from_le_bytes))
+                doubles.extend(numbers(packed)?.iter().copied().map(f64::from_le_bytes));
             }
             _ => {}
         }
