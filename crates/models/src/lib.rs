@@ -3,12 +3,15 @@
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes weights under PyTorch's
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
 
+mod caffe;
 mod conv_relu;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod head;
+mod import;
 mod inception;
 mod initial;
+mod inspect;
 mod layer;
 mod network;
 mod output;
@@ -17,7 +20,9 @@ mod resnet;
 mod state;
 mod weights;
 
+pub use import::{ImportReport, import};
 pub use inception::{Inception, InceptionConfig};
+pub use inspect::{Entry, inspect};
 pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};

@@ -2,7 +2,7 @@
 
 use crate::inception::{Inception, InceptionConfig};
 use crate::output::{Mode, Output};
-use crate::resnet::{ResNet, ResNetConfig};
+use crate::resnet::{ResNet, ResNetConfig, Stem};
 use crate::state::Fit;
 use crate::weights::{LoadReport, WeightError};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -48,6 +48,21 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => config.precision,
             Self::Inception(config) => config.precision,
+        }
+    }
+}
+
+impl std::fmt::Display for NetworkConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ResNet(ResNetConfig { depth, stem, width, .. }) => {
+                let stem = match stem {
+                    Stem::Cifar => "CIFAR",
+                    Stem::Imagenet => "ImageNet",
+                };
+                write!(f, "ResNet-{depth} with the {stem} stem and width {width}")
+            }
+            Self::Inception(_) => f.write_str("Inception-v1"),
         }
     }
 }
@@ -172,11 +187,15 @@ impl Network {
         }
     }
 
-    /// What `weights` hold for this network.
-    pub(crate) fn fit(&self, weights: &HashMap<String, Tensor>) -> Result<Fit> {
+    /// What `weights` hold for those entries of this network that are `wanted`.
+    pub(crate) fn fit(
+        &self,
+        weights: &HashMap<String, Tensor>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Fit> {
         match self {
-            Self::ResNet(network) => network.fit(weights),
-            Self::Inception(network) => network.fit(weights),
+            Self::ResNet(network) => network.fit(weights, wanted),
+            Self::Inception(network) => network.fit(weights, wanted),
         }
     }
 

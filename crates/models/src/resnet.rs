@@ -314,14 +314,20 @@ impl ResNet {
         &self,
         weights: &HashMap<String, Tensor>,
     ) -> std::result::Result<LoadReport, WeightError> {
-        let fit = self.fit(weights)?.complete()?;
+        let fit = self.fit(weights, |_| true)?.complete()?;
         self.take_up(&fit.found)?;
         Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
     }
 
-    /// What `weights` hold for this network.
-    pub(crate) fn fit(&self, weights: &HashMap<String, Tensor>) -> Result<Fit> {
-        Fit::new(&self.state_dict()?, weights, prefixed)
+    /// What `weights` hold for those entries of this network that are `wanted`.
+    pub(crate) fn fit(
+        &self,
+        weights: &HashMap<String, Tensor>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Fit> {
+        let mut entries = self.state_dict()?;
+        entries.retain(|(name, _)| wanted(name));
+        Fit::new(&entries, weights, prefixed)
     }
 
     /// Sets the entries found.

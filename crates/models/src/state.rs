@@ -11,27 +11,10 @@ pub(crate) struct Fit {
     pub(crate) found: HashMap<String, Tensor>,
     /// Entries of the network, in its order, that the weights lack; counts of batches may be.
     pub(crate) missing: Vec<String>,
-    /// Entries of another shape, in the network's order.
-    pub(crate) misshapen: Vec<Misshapen>,
+    /// `name: found shape, expected shape`, in the network's order.
+    pub(crate) misshapen: Vec<String>,
     /// The weights' names that nothing was asked for under, in alphabetical order.
     pub(crate) left_over: Vec<String>,
-}
-
-/// An entry that the weights have in another shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Misshapen {
-    /// The network's name of it.
-    pub(crate) name: String,
-    /// The weights' name of it.
-    pub(crate) theirs: String,
-    found: Vec<usize>,
-    expected: Vec<usize>,
-}
-
-impl std::fmt::Display for Misshapen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: found {:?}, expected {:?}", self.name, self.found, self.expected)
-    }
 }
 
 impl Fit {
@@ -58,8 +41,8 @@ impl Fit {
             if essential(tensor.dims()) == essential(like.dims()) {
                 fit.found.insert(name.clone(), tensor.reshape(like.dims())?);
             } else {
-                let (found, expected) = (tensor.dims().to_vec(), like.dims().to_vec());
-                fit.misshapen.push(Misshapen { name: name.clone(), theirs: theirs.clone(), found, expected });
+                let (found, expected) = (tensor.dims(), like.dims());
+                fit.misshapen.push(format!("{name}: found {found:?}, expected {expected:?}"));
             }
         }
         fit.left_over = weights.keys().filter(|name| !used.contains(name)).cloned().collect();
@@ -67,16 +50,20 @@ impl Fit {
         Ok(fit)
     }
 
-    /// The fit, if every entry of the network was found.
+    /// Whether every entry asked for was found.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.misshapen.is_empty()
+    }
+
+    /// The fit, if it is complete.
     ///
     /// # Errors
     /// Names every missing and every misshapen entry.
     pub(crate) fn complete(self) -> std::result::Result<Self, WeightError> {
-        if self.missing.is_empty() && self.misshapen.is_empty() {
+        if self.is_complete() {
             return Ok(self);
         }
-        let misshapen = self.misshapen.iter().map(ToString::to_string).collect();
-        Err(WeightError::Mismatch { missing: self.missing, misshapen })
+        Err(WeightError::Mismatch { missing: self.missing, misshapen: self.misshapen })
     }
 }
 

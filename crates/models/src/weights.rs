@@ -1,6 +1,6 @@
-//! Weights on disk: safetensors both ways, PyTorch's `.pth` for reading.
+//! Weights on disk: safetensors both ways, PyTorch's `.pth` and Caffe's `.caffemodel` for reading.
 //!
-//! Files hold PyTorch's names and layouts. A convolution is (C_out, C_in, K, K) there and (K, K, C_in, C_out) in memory.
+//! Files of the first two hold PyTorch's names and layouts, in which Caffe's convolutions are too. A convolution is (C_out, C_in, K, K) there and (K, K, C_in, C_out) in memory.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::pth;
+use crate::{caffe, pth};
 
 /// What loading weights did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct LoadReport {
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
     /// The file cannot be opened.
-    #[error("failed to open {path}: {source}; give the path of a .safetensors or .pth file")]
+    #[error("failed to open {path}: {source}; give the path of a .safetensors, .pth or .caffemodel file")]
     Open {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum WeightError {
         source: candle_core::Error,
     },
     /// The file's name says nothing known.
-    #[error("failed to read {path}: found the ending {found:?}, expected .safetensors, .pth or .pt")]
+    #[error("failed to read {path}: found the ending {found:?}, expected .safetensors, .pth, .pt or .caffemodel{}", advice(.found))]
     Ending {
         /// The file.
         path: PathBuf,
@@ -57,6 +57,31 @@ pub enum WeightError {
         missing: Vec<String>,
         /// `name: found shape, expected shape`.
         misshapen: Vec<String>,
+    },
+    /// A file is not of the network that it is imported into.
+    #[error(
+        "failed to import {path} into {network}; missing: {}; of another shape: {}; choose the model that the file was saved from",
+        list(.missing), list(.misshapen)
+    )]
+    OtherNetwork {
+        /// The file.
+        path: PathBuf,
+        /// What the network is.
+        network: String,
+        /// Names that the file lacks.
+        missing: Vec<String>,
+        /// `name: found shape, expected shape`.
+        misshapen: Vec<String>,
+    },
+    /// torchvision's GoogLeNet was to be imported into BVLC's. Batch norm could be worked into the convolutions and 3x3 kernels be
+    /// padded to 5x5; but there is no local response norm in that network, and no weights make this one do without.
+    #[error(
+        "failed to import {path}: found torchvision's GoogLeNet, which has batch norm and no local response norm: another network than \
+        Inception-v1 as BVLC trained it, whose weights cannot be made of it; give bvlc_googlenet.caffemodel"
+    )]
+    Torchvision {
+        /// The file.
+        path: PathBuf,
     },
     /// Writing failed.
     #[error("failed to write {path}: {source}")]
@@ -81,32 +106,53 @@ fn list(entries: &[String]) -> String {
     }
 }
 
-/// Reads all tensors of a `.safetensors`, `.pth` or `.pt` file.
+/// What to do about a file that people have and this program does not read.
+fn advice(ending: &str) -> &'static str {
+    match ending {
+        "h5" | "hdf5" => {
+            "; HDF5 is not read: in Python, save its arrays as .pth, or give bvlc_googlenet.caffemodel for googlenet.h5"
+        }
+        _ => "",
+    }
+}
+
+/// Reads all tensors of a `.safetensors`, `.pth`, `.pt` or `.caffemodel` file.
 ///
 /// A `.pth` may hold the state dict itself or, as the official code saves it, a dictionary with one under `net`, `state_dict` or
-/// `model`.
+/// `model`. A Caffe model's layer `conv1/7x7_s2` becomes `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; of a name given twice the last
+/// counts, as with Caffe.
 ///
 /// # Errors
 /// If the file is missing, damaged or of another kind.
 pub fn read_weights(path: &Path) -> std::result::Result<HashMap<String, Tensor>, WeightError> {
     let open = |source| WeightError::Open { path: path.into(), source };
     let damaged = |expected, source| WeightError::Damaged { path: path.into(), expected, source };
+    let found = |found: String| candle_core::Error::Msg(format!("found {found}"));
     let mut file = std::fs::File::open(path).map_err(open)?;
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     match ending {
         "safetensors" => {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(open)?;
+            let bytes = whole(&mut file).map_err(open)?;
             read_safetensors(&bytes).map_err(|source| damaged("safetensors", source))
         }
         "pth" | "pt" => {
             let length = file.metadata().map_err(open)?.len();
-            pth::read(BufReader::new(file), length).map_err(|found| {
-                damaged("a state dict saved by torch.save", candle_core::Error::Msg(format!("found {found}")))
-            })
+            pth::read(BufReader::new(file), length)
+                .map_err(|what| damaged("a state dict saved by torch.save", found(what)))
         }
-        found => Err(WeightError::Ending { path: path.into(), found: found.into() }),
+        "caffemodel" => {
+            let bytes = whole(&mut file).map_err(open)?;
+            let tensors = caffe::read(&bytes).map_err(|what| damaged("a Caffe model", found(what)))?;
+            Ok(tensors.into_iter().collect())
+        }
+        ending => Err(WeightError::Ending { path: path.into(), found: ending.into() }),
     }
+}
+
+fn whole(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// All tensors of a `.safetensors` file.
@@ -206,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         assert!(matches!(read_weights(&path("none.safetensors")), Err(WeightError::Open { .. })));
-        for name in ["cut.safetensors", "cut.pth"] {
+        for name in ["cut.safetensors", "cut.pth", "cut.caffemodel"] {
             std::fs::write(path(name), b"PK\x03\x04 not a file of weights").unwrap();
             let error = read_weights(&path(name)).unwrap_err();
             assert!(
@@ -215,6 +261,10 @@ mod tests {
             );
         }
         std::fs::write(path("weights.h5"), b"").unwrap();
-        assert!(matches!(read_weights(&path("weights.h5")), Err(WeightError::Ending { .. })));
+        let error = read_weights(&path("weights.h5")).unwrap_err();
+        assert!(
+            matches!(error, WeightError::Ending { .. }) && error.to_string().contains("HDF5 is not read"),
+            "{error}"
+        );
     }
 }

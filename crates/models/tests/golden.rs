@@ -1,4 +1,4 @@
-//! The CIFAR ResNet against the authors' PyTorch code: embeddings, gradients, running statistics and ten steps of SGD.
+//! The networks against the authors' PyTorch code: embeddings, gradients and running statistics, and ten steps of SGD of the CIFAR ResNet.
 //!
 //! Reads the folder that INVASPREAD_GOLDENS names, else tests/goldens of the workspace.
 
@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use invaspread_losses::InvaSpread;
-use invaspread_models::{Mode, ResNet, ResNetConfig};
+use invaspread_models::{InceptionConfig, Mode, Network, NetworkConfig, ResNetConfig};
 use invaspread_tensor::{Algorithm, Sgd, SgdConfig};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +16,55 @@ fn goldens() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens"), PathBuf::from)
 }
 
+/// A network of the goldens, and its input.
+struct Case {
+    name: &'static str,
+    network: fn(DType, Algorithm) -> NetworkConfig,
+    /// Number of the input, its images and their side.
+    input: u32,
+    images: usize,
+    side: usize,
+    scale: f64,
+}
+
+const CIFAR: Case = Case {
+    name: "resnet18_cifar",
+    network: |dtype, algorithm| ResNetConfig { algorithm, dtype, ..Default::default() }.into(),
+    input: 0,
+    images: 8,
+    side: 32,
+    scale: 1.0,
+};
+
+const STL: Case = Case {
+    name: "resnet18_stl",
+    network: |dtype, algorithm| ResNetConfig { pool: 7, algorithm, dtype, ..Default::default() }.into(),
+    input: 1,
+    images: 4,
+    side: 96,
+    ..CIFAR
+};
+
+const IMAGENET: Case = Case {
+    name: "resnet18_imagenet",
+    network: |dtype, algorithm| ResNetConfig { algorithm, dtype, ..ResNetConfig::imagenet() }.into(),
+    input: 2,
+    images: 4,
+    side: 224,
+    ..CIFAR
+};
+
+const INCEPTION: Case = Case {
+    name: "inception_v1",
+    network: |dtype, algorithm| InceptionConfig { algorithm, dtype, ..Default::default() }.into(),
+    input: 3,
+    images: 4,
+    side: 227,
+    scale: 40.0,
+};
+
 struct Golden {
+    case: Case,
     tensors: HashMap<String, Tensor>,
     seed: u32,
     dtype: DType,
@@ -24,12 +72,12 @@ struct Golden {
 }
 
 impl Golden {
-    fn open(file: &str, dtype: DType) -> Self {
+    fn open(case: Case, file: &str, dtype: DType) -> Self {
         let tensors = candle_core::safetensors::load(goldens().join(file), &Device::Cpu).unwrap();
         let values: serde_json::Value =
             serde_json::from_slice(&std::fs::read(goldens().join("values.json")).unwrap()).unwrap();
         let seed = values["made_with"]["seed"].as_u64().unwrap() as u32;
-        Self { tensors, seed, dtype, algorithm: Algorithm::Direct }
+        Self { case, tensors, seed, dtype, algorithm: Algorithm::Direct }
     }
 
     /// The same values, met with Winograd's algorithm.
@@ -37,13 +85,18 @@ impl Golden {
         Self { algorithm: Algorithm::Fastest, ..self }
     }
 
+    fn find(&self, name: &str) -> Option<Tensor> {
+        let tensor = self.tensors.get(&format!("{}.{name}", self.case.name))?;
+        Some(tensor.to_dtype(DType::F64).unwrap())
+    }
+
     fn get(&self, name: &str) -> Tensor {
-        self.tensors[&format!("resnet18_cifar.{name}")].to_dtype(DType::F64).unwrap()
+        self.find(name).unwrap_or_else(|| panic!("the goldens have no {}.{name}", self.case.name))
     }
 
     /// Names of the entries that begin with `prefix`, without it.
     fn names(&self, prefix: &str) -> Vec<String> {
-        let prefix = format!("resnet18_cifar.{prefix}.");
+        let prefix = format!("{}.{prefix}.", self.case.name);
         let mut names: Vec<_> =
             self.tensors.keys().filter_map(|n| n.strip_prefix(&prefix)).map(String::from).collect();
         names.sort();
@@ -62,16 +115,23 @@ impl Golden {
         f64::from(x) / 4_294_967_296.0 - 0.5
     }
 
-    /// Input `n` of `images` 32x32 pictures, turned to (N, H, W, C).
+    /// Input `n` of `images` square pictures, (N, C, H, W).
     fn input(&self, n: u32, images: usize) -> Tensor {
+        let side = self.case.side;
+        // The goldens were made in f32, input included: the scale is applied to what f32 holds.
         let values: Vec<f64> =
-            (0..images * 3072).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
-        Tensor::from_vec(values, (images, 3, 32, 32), &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap()
+            (0..images * 3 * side * side).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
+        let x = Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap();
+        (x.to_dtype(self.dtype).unwrap() * self.case.scale).unwrap()
     }
 
-    fn network(&self) -> ResNet {
-        let config = ResNetConfig { algorithm: self.algorithm, dtype: self.dtype, ..ResNetConfig::default() };
-        let network = ResNet::new(config, 0).unwrap();
+    /// The input of the embeddings, (N, H, W, C).
+    fn images(&self) -> Tensor {
+        channels_last(&self.input(self.case.input, self.case.images))
+    }
+
+    fn network(&self) -> Network {
+        let network = Network::new((self.case.network)(self.dtype, self.algorithm), 0).unwrap();
         let mut k = 0;
         let mut weights = HashMap::new();
         for (name, like) in network.state_dict().unwrap() {
@@ -110,12 +170,18 @@ fn norm(x: &Tensor) -> f64 {
     x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
+/// Rows divided by their length.
+fn unit(x: &Tensor) -> Tensor {
+    let x = x.to_dtype(DType::F64).unwrap();
+    x.broadcast_div(&x.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap()).unwrap()
+}
+
 fn loss() -> InvaSpread {
     InvaSpread { temperature: 0.1, ..InvaSpread::default() }
 }
 
-fn gradients(golden: &Golden, network: &ResNet) -> (Tensor, f64, GradStore) {
-    let mut output = network.forward(&channels_last(&golden.input(0, 8)), Mode::Train).unwrap();
+fn gradients(golden: &Golden, network: &Network) -> (Tensor, f64, GradStore) {
+    let mut output = network.forward(&golden.images(), Mode::Train).unwrap();
     let loss = loss().loss(&output.embedding).unwrap();
     let value = loss.to_dtype(DType::F64).unwrap().to_scalar().unwrap();
     let gradients = output.backward(&loss).unwrap();
@@ -125,9 +191,13 @@ fn gradients(golden: &Golden, network: &ResNet) -> (Tensor, f64, GradStore) {
 /// Embeddings in both modes, loss, gradients and running statistics, to the tolerances given.
 fn check_one_step(golden: &Golden, eval: f64, train: f64, relative: f64) {
     let network = golden.network();
-    let embedding = network.forward(&channels_last(&golden.input(0, 8)), Mode::Evaluate).unwrap().embedding;
-    let error = largest_difference(&embedding, &golden.get("eval"));
+    let output = network.forward(&golden.images(), Mode::Evaluate).unwrap();
+    let error = largest_difference(&output.embedding, &golden.get("eval"));
     assert!(error <= eval, "evaluation embedding off by {error:e}");
+    if let Some(pooled) = golden.find("eval_pool") {
+        let error = largest_difference(&unit(&output.pooled), &pooled);
+        assert!(error <= eval, "pooled features off by {error:e}");
+    }
 
     let (embedding, loss, gradients) = gradients(golden, &network);
     let error = largest_difference(&embedding, &golden.get("train"));
@@ -180,39 +250,60 @@ fn check_ten_steps(golden: &Golden, relative: f64, eval: f64) {
         let got = loss.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
         assert!((got - want).abs() <= relative * want.abs(), "step {step}: loss {got}, expected {want}");
     }
-    let embedding = network.forward(&channels_last(&golden.input(0, 8)), Mode::Evaluate).unwrap().embedding;
+    let embedding = network.forward(&golden.images(), Mode::Evaluate).unwrap().embedding;
     let error = largest_difference(&embedding, &golden.get("sgd_eval"));
     assert!(error <= eval, "embedding after ten steps off by {error:e}");
 }
 
 #[test]
 fn golden_resnet18_cifar_in_f64() {
-    let golden = Golden::open("models_f64.safetensors", DType::F64);
+    let golden = Golden::open(CIFAR, "models_f64.safetensors", DType::F64);
     check_one_step(&golden, 1e-9, 1e-9, 1e-6);
 }
 
 #[test]
 fn golden_resnet18_cifar_sgd_in_f64() {
-    check_ten_steps(&Golden::open("models_f64.safetensors", DType::F64), 1e-6, 1e-6);
+    check_ten_steps(&Golden::open(CIFAR, "models_f64.safetensors", DType::F64), 1e-6, 1e-6);
 }
 
 #[test]
 fn golden_resnet18_cifar_in_f32() {
-    check_one_step(&Golden::open("models.safetensors", DType::F32), 2e-5, 2e-4, 1e-2);
+    check_one_step(&Golden::open(CIFAR, "models.safetensors", DType::F32), 2e-5, 2e-4, 1e-2);
 }
 
 #[test]
 fn golden_resnet18_cifar_sgd_in_f32() {
-    check_ten_steps(&Golden::open("models.safetensors", DType::F32), 2e-3, 2e-3);
+    check_ten_steps(&Golden::open(CIFAR, "models.safetensors", DType::F32), 2e-3, 2e-3);
 }
 
 /// Winograd rounds more: ten times the tolerances of the direct path, and 2% in norm for gradients, which flipped ReLUs dominate.
 #[test]
 fn golden_resnet18_cifar_by_winograd() {
-    check_one_step(&Golden::open("models.safetensors", DType::F32).by_winograd(), 2e-4, 2e-3, 2e-2);
+    check_one_step(&Golden::open(CIFAR, "models.safetensors", DType::F32).by_winograd(), 2e-4, 2e-3, 2e-2);
 }
 
 #[test]
 fn golden_resnet18_cifar_sgd_by_winograd() {
-    check_ten_steps(&Golden::open("models.safetensors", DType::F32).by_winograd(), 2e-2, 2e-2);
+    check_ten_steps(&Golden::open(CIFAR, "models.safetensors", DType::F32).by_winograd(), 2e-2, 2e-2);
+}
+
+#[test]
+fn golden_resnet18_stl() {
+    check_one_step(&Golden::open(STL, "models.safetensors", DType::F32), 2e-5, 2e-4, 1e-2);
+}
+
+#[test]
+fn golden_resnet18_imagenet() {
+    check_one_step(&Golden::open(IMAGENET, "models.safetensors", DType::F32), 2e-5, 2e-4, 1e-2);
+}
+
+#[test]
+fn golden_inception_v1_in_f32() {
+    check_one_step(&Golden::open(INCEPTION, "models.safetensors", DType::F32), 2e-5, 2e-4, 1e-2);
+}
+
+/// What f64 differs by from values computed in f32 is those values' rounding.
+#[test]
+fn golden_inception_v1_in_f64() {
+    check_one_step(&Golden::open(INCEPTION, "models.safetensors", DType::F64), 2e-5, 2e-5, 1e-2);
 }

@@ -3,14 +3,15 @@
 #include "device.cuh"
 
 struct Normalization {
-    int rows, channels, size;
+    // Whether the window is that of PyTorch's CrossMapLRN2d.
+    int rows, channels, size, cross_map;
     float alpha, beta, k;
 };
 
 // s = k + alpha / n * (the squares of the window of channel c), from a row in shared memory.
 __device__ __forceinline__ float scale_of(const float *row, int c, const Normalization &norm) {
     int begin = max(c - norm.size / 2, 0), end = min(c + (norm.size - 1) / 2 + 1, norm.channels);
-    float squares = 0.0f;
+    float squares = norm.cross_map && begin > 0 ? row[0] * row[0] : 0.0f;
     for (int j = begin; j < end; ++j) squares = fmaf(row[j], row[j], squares);
     return fmaf(norm.alpha / norm.size, squares, norm.k);
 }
@@ -37,8 +38,9 @@ template <typename T> __device__ void backward(const T *x, const T *gy, T *gx, N
     __syncthreads();
     float factor = 2.0f * norm.alpha * norm.beta / norm.size;
     for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) {
-        // The windows that hold c are those of the channels from c - (n - 1) / 2 to c + n / 2.
-        int begin = max(c - (norm.size - 1) / 2, 0), end = min(c + norm.size / 2 + 1, norm.channels);
+        // The windows that hold c are those of the channels from c - (n - 1) / 2 to c + n / 2; CrossMapLRN2d takes those around c - 1.
+        int about = c - norm.cross_map;
+        int begin = max(about - (norm.size - 1) / 2, 0), end = min(about + norm.size / 2 + 1, norm.channels);
         float sum = 0.0f;
         for (int j = begin; j < end; ++j) sum += terms[j];
         float direct = to_float(gy[start + c]) * powf(scale_of(values, c, norm), -norm.beta);

@@ -39,7 +39,7 @@ pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use device::{DeviceKind, Precision, activations};
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
-pub use local_response_norm::{LocalResponseNormConfig, local_response_norm};
+pub use local_response_norm::{LocalResponseNormConfig, LocalResponseWindow, local_response_norm};
 pub use memory::prepare_process;
 pub use peak::peak_gflops;
 pub use pool::{PoolConfig, avg_pool2d, max_pool2d};

@@ -4,12 +4,27 @@
 //! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c and (n - 1)/2 after,
 //! cut at the ends, while the division by n stays. Gradient: `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c
 //! s_c^{-beta-1}` over the c whose windows hold j. Computed in f64 inside.
+//!
+//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the same, but its version in
+//! Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off by one in two places (as of 2.15): [`LocalResponseWindow`].
 
 use crate::batch_norm::Value;
 use crate::one::{One, apply_one};
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
 use crate::team;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+
+/// Which channels are around a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalResponseWindow {
+    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper was written.
+    #[default]
+    Centred,
+    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come, stays in it: it is in every window.
+    /// And the gradient adds up the terms of one channel further back than it should, c from j - n/2 - 1 to j + n/2 - 1. For
+    /// comparing with numbers that were computed so; windows of an odd number of channels only.
+    CrossMapLrn2d,
+}
 
 /// Settings of the normalisation; the default is GoogLeNet's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,11 +37,13 @@ pub struct LocalResponseNormConfig {
     pub beta: f64,
     /// Added to the mean square.
     pub k: f64,
+    /// Which channels they are.
+    pub window: LocalResponseWindow,
 }
 
 impl Default for LocalResponseNormConfig {
     fn default() -> Self {
-        Self { size: 5, alpha: 1e-4, beta: 0.75, k: 1.0 }
+        Self { size: 5, alpha: 1e-4, beta: 0.75, k: 1.0, window: LocalResponseWindow::default() }
     }
 }
 
@@ -53,6 +70,9 @@ impl LocalResponseNorm {
         if config.size == 0 {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")
         }
+        if config.window == LocalResponseWindow::CrossMapLrn2d && config.size.is_multiple_of(2) {
+            bail!("local_response_norm: a window of {} channels, expected an odd number as CrossMapLRN2d's", config.size)
+        }
         Ok(Self { config, channels: x.dim(candle_core::D::Minus1)? })
     }
 
@@ -62,11 +82,22 @@ impl LocalResponseNorm {
         c.saturating_sub(n / 2)..(c + (n - 1) / 2 + 1).min(self.channels)
     }
 
+    /// Channels whose gradients the term of channel `c` goes into.
+    fn receivers(&self, c: usize) -> std::ops::Range<usize> {
+        match self.config.window {
+            LocalResponseWindow::Centred => self.window(c),
+            LocalResponseWindow::CrossMapLrn2d => self.window(c + 1),
+        }
+    }
+
     /// `s` of each channel of a row.
     fn scales<T: Value>(&self, x: &[T], scales: &mut [f64]) {
         let LocalResponseNormConfig { size, alpha, k, .. } = self.config;
         for (c, scale) in scales.iter_mut().enumerate() {
-            let squares: f64 = x[self.window(c)].iter().map(|x| x.read().powi(2)).sum();
+            let window = self.window(c);
+            let stays = self.config.window == LocalResponseWindow::CrossMapLrn2d && window.start > 0;
+            let first = if stays { x[0].read().powi(2) } else { 0.0 };
+            let squares: f64 = x[window].iter().map(|x| x.read().powi(2)).sum::<f64>() + first;
             *scale = k + alpha / size as f64 * squares;
         }
     }
@@ -109,7 +140,7 @@ impl LocalResponseNorm {
                 sums.fill(0.0);
                 for c in 0..self.channels {
                     let term = gy[c].read() * x[c].read() * self.power(scales[c]) / scales[c];
-                    for sum in &mut sums[self.window(c)] {
+                    for sum in &mut sums[self.receivers(c)] {
                         *sum += term;
                     }
                 }

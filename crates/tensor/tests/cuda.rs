@@ -8,7 +8,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
-    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, PoolConfig, Precision,
+    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision,
     RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d, gemm,
     l2_normalize, linear, local_response_norm, max_pool2d,
 };
@@ -152,6 +152,10 @@ proptest! {
             prop_assert!(average < tolerance, "average, {dtype:?}: {average}");
             let response = error(&device, &inputs, &[0], dtype, |t| local_response_norm(&t[0], norm));
             prop_assert!(response < tolerance, "local response, {dtype:?}: {response}");
+            let window = LocalResponseWindow::CrossMapLrn2d;
+            let norm = LocalResponseNormConfig { size: size | 1, window, ..norm };
+            let response = error(&device, &inputs, &[0], dtype, |t| local_response_norm(&t[0], norm));
+            prop_assert!(response < tolerance, "CrossMapLRN2d, {dtype:?}: {response}");
         }
     }
 

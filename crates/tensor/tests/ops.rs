@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, RunningStatistics,
     Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, bias_relu, conv2d, l2_normalize,
     linear, local_response_norm, max_pool2d,
 };
@@ -234,7 +234,7 @@ proptest! {
     ) {
         let beta = if usual { 0.75 } else { 0.6 };
         let x = random(&mut Stream::new(seed, Purpose::Bootstrap, 0, 0), &[rows, channels]);
-        let y = values(&local_response_norm(&x, LocalResponseNormConfig { size, alpha, beta, k }).unwrap());
+        let y = values(&local_response_norm(&x, LocalResponseNormConfig { size, alpha, beta, k, ..Default::default() }).unwrap());
         let x = values(&x);
         for (at, y) in y.into_iter().enumerate() {
             let (row, c) = (at / channels * channels, at % channels);
@@ -291,6 +291,44 @@ proptest! {
     }
 }
 
+/// PyTorch 2.15's values and gradients (of the values weighted by 1 to 8) of `CrossMapLRN2d(5, 0.5, 0.6, 2.0)`, in f64, its errors included.
+#[test]
+#[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
+fn local_response_norm_is_pytorchs_cross_map() {
+    let values_of = [1.0f64, -2.0, 3.0, 0.5, 4.0, -1.0, 2.5, -0.5];
+    let x = Var::from_tensor(&Tensor::new(&[values_of], &Device::Cpu).unwrap()).unwrap();
+    let weights = Tensor::arange(1f64, 9.0, &Device::Cpu).unwrap();
+    let window = LocalResponseWindow::CrossMapLrn2d;
+    let config = LocalResponseNormConfig { size: 5, alpha: 0.5, beta: 0.6, k: 2.0, window };
+    let y = local_response_norm(&x, config).unwrap();
+    let want = [
+        0.47985790076901175,
+        -0.9555065096843369,
+        1.1387794333202437,
+        0.1875658124218099,
+        1.4623378534991853,
+        -0.4069341863006613,
+        1.020760843433519,
+        -0.2667246097219525,
+    ];
+    let value = error(&y, &want);
+    let gradients = y.broadcast_mul(&weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let want = [
+        0.52987694024401,
+        1.0186368271503752,
+        0.9913825386065703,
+        1.3939600967882895,
+        1.3050285804505126,
+        2.831966698315222,
+        2.310797103516352,
+        4.368276837418304,
+    ];
+    let gradient = error(gradients.get(&x).unwrap(), &want);
+    assert!(value < 1e-14 && gradient < 1e-14, "{value:e} {gradient:e}");
+    let even = local_response_norm(&x, LocalResponseNormConfig { size: 4, window, ..Default::default() });
+    assert!(even.unwrap_err().to_string().contains("odd number"));
+}
+
 /// Branches that leave one map and meet again along the channels, as Inception's modules have them, in f64: the tape's gradients
 /// are those of candle's graph, where one value goes into several ops and one of the branches is the map itself.
 #[test]
@@ -341,7 +379,7 @@ fn local_response_norm_is_pytorchs() {
     let x = Var::from_tensor(&Tensor::new(&[[1.0f64, -2.0, 3.0, 0.5, 4.0, -1.0]], &Device::Cpu).unwrap())
         .unwrap();
     let weights = Tensor::new(&[[1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0]], &Device::Cpu).unwrap();
-    let even = LocalResponseNormConfig { size: 4, alpha: 0.5, beta: 0.6, k: 2.0 };
+    let even = LocalResponseNormConfig { size: 4, alpha: 0.5, beta: 0.6, k: 2.0, ..Default::default() };
     let cases = [
         (
             LocalResponseNormConfig::default(),

@@ -9,8 +9,8 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::pth;
 use crate::weights::read_safetensors;
+use crate::{caffe, pth};
 
 /// A `.pth` file or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64 bytes.
 pub fn weights_pickle(bytes: &[u8]) {
@@ -32,6 +32,15 @@ pub fn weights_pickle(bytes: &[u8]) {
 pub fn weights_safetensors(bytes: &[u8]) {
     // What is wrong with it is told; that no length in it is trusted is what is tested.
     let _ = read_safetensors(bytes);
+}
+
+/// A `.caffemodel` file.
+pub fn weights_caffemodel(bytes: &[u8]) {
+    if let Ok(tensors) = caffe::read(bytes) {
+        let held: usize =
+            tensors.iter().map(|(_, tensor)| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
+        assert!(held <= bytes.len(), "{held} bytes of tensors in a file of {}", bytes.len());
+    }
 }
 
 /// A ZIP archive of uncompressed members, as `torch.save` writes.

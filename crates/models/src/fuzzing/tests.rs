@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::caffe::tests::{layer, old_layer};
 use crate::pth::tests::{Saved, state_dict, under};
 use crate::write_weights;
 
@@ -22,6 +23,11 @@ fn weights_pickle() {
 #[test]
 fn weights_safetensors() {
     replay("weights_safetensors", super::weights_safetensors);
+}
+
+#[test]
+fn weights_caffemodel() {
+    replay("weights_caffemodel", super::weights_caffemodel);
 }
 
 #[test]
@@ -64,6 +70,12 @@ fn write_seeds() {
     let doubled: Vec<u8> = (0..100).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
     put("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
     put("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
+
+    let convolution: [(&[u64], &[f32]); 2] = [(&[2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]), (&[2], &[5.0, 6.0])];
+    put("weights_caffemodel", "seed_new", &layer("conv1/7x7_s2", &convolution));
+    let convolution: [([u64; 4], &[f32]); 2] =
+        [([2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]), ([1, 1, 1, 2], &[5.0, 6.0])];
+    put("weights_caffemodel", "seed_old", &old_layer("conv1/7x7_s2", &convolution));
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("seed.safetensors");

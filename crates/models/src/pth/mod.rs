@@ -20,6 +20,9 @@ use pickle::View;
 /// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
 const PICKLE: &str = "data.pkl";
 
+/// How files of the older form begin: a pickle of the number that `torch.save` wrote to mark them.
+const BEFORE_1_6: [u8; 14] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+
 /// Tensors together may be so many times as long as the file: some share a storage, few all of it.
 const SHARED: u64 = 8;
 
@@ -27,8 +30,13 @@ const SHARED: u64 = 8;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn read(file: impl Read + Seek, length: u64) -> Result<HashMap<String, Tensor>, String> {
+pub(crate) fn read(mut file: impl Read + Seek, length: u64) -> Result<HashMap<String, Tensor>, String> {
     let broken = |error| format!("an archive that fails to unpack ({error})");
+    let mut start = [0; BEFORE_1_6.len()];
+    if file.read_exact(&mut start).is_ok() && start == BEFORE_1_6 {
+        return Err("the form of before PyTorch 1.6 (torch.load it and torch.save it again)".to_owned());
+    }
+    file.rewind().map_err(|error| format!("a file that cannot be read twice ({error})"))?;
     let mut archive = Archive { zip: ZipArchive::new(file).map_err(broken)?, left: length };
     let mut names = archive.zip.file_names().filter_map(Result::ok);
     let folder = names.find_map(|name| {

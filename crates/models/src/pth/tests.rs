@@ -182,6 +182,8 @@ fn archives_of_another_kind_are_errors() {
     assert_eq!(read_bytes(&archive(&[("set/data", &pickle)])).unwrap_err(), "an archive without data.pkl");
     let message = read_bytes(&archive(&[("set/data.pkl", &pickle)])).unwrap_err();
     assert!(message.starts_with("an archive whose set/data/0 fails to unpack"), "{message}");
+    let old = [&BEFORE_1_6[..], b".\x80\x02M\xe9\x03."].concat();
+    assert!(read_bytes(&old).unwrap_err().starts_with("the form of before PyTorch 1.6"));
     let whole = file(&pickle, &floats(6));
     for held in 0..whole.len() {
         read_bytes(&whole[..held]).unwrap_err();

@@ -3,7 +3,7 @@
 use super::device_of;
 use super::kernel::{Argument, launch_with};
 use super::memory::{check_type, spread, uninitialised};
-use crate::LocalResponseNormConfig;
+use crate::{LocalResponseNormConfig, LocalResponseWindow};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
 
@@ -31,12 +31,13 @@ struct Normalization {
     rows: i32,
     channels: i32,
     size: i32,
+    cross_map: i32,
     alpha: f32,
     beta: f32,
     k: f32,
 }
 
-// SAFETY: three ints and three floats in C's layout, as the kernels declare them.
+// SAFETY: four ints and three floats in C's layout, as the kernels declare them.
 unsafe impl DeviceRepr for Normalization {}
 
 /// One thread for each value of `to`; the addresses of `from` and `to`, their number, and the window.
@@ -84,11 +85,12 @@ pub(crate) fn average_gradient(x: &Tensor, gy: &Tensor, window: Window) -> Resul
 
 fn normalization(x: &Tensor, config: LocalResponseNormConfig) -> Result<Normalization> {
     let channels = x.dim(candle_core::D::Minus1)?;
-    let LocalResponseNormConfig { size, alpha, beta, k } = config;
+    let LocalResponseNormConfig { size, alpha, beta, k, window } = config;
     Ok(Normalization {
         rows: (x.elem_count() / channels) as i32,
         channels: channels as i32,
         size: size as i32,
+        cross_map: i32::from(window == LocalResponseWindow::CrossMapLrn2d),
         alpha: alpha as f32,
         beta: beta as f32,
         k: k as f32,
