@@ -43,6 +43,7 @@ impl Config {
             device: self.device.resolve(),
             method: self.method(),
             network: self.network(),
+            weights: self.model.weights.clone(),
             augment: self.augment.clone(),
             epochs: self.optim.epochs,
             batch_size: self.optim.batch_size,

@@ -8,7 +8,7 @@ use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::{KeySide, Negatives};
 use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,9 +127,23 @@ pub struct ModelSection {
     /// Which network; a residual one unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
+    /// Whether it must begin with weights from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<bool>,
+    /// The file of those weights. In a run's own config, the BLAKE3 of its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
     /// What a residual network begins with; CIFAR's unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemName>,
+}
+
+/// What stands for a file of weights in a run's own config.
+pub(super) const CONTENT: &str = "blake3:";
+
+/// Whether `path` is no path but a content's hash.
+pub(super) fn is_content(path: &Path) -> bool {
+    path.to_string_lossy().starts_with(CONTENT)
 }
 
 /// The networks.
@@ -326,6 +340,20 @@ impl Config {
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");
         }
+        let weights = self.model.weights.as_ref().filter(|path| !is_content(path));
+        if let Some(path) = weights
+            && !path.is_file()
+        {
+            let expected = "a .safetensors, .pth, .pt or .caffemodel file that is there";
+            return wrong("model.weights", path.display().to_string(), expected);
+        }
+        if self.model.pretrained == Some(true) && self.model.weights.is_none() {
+            return wrong(
+                "model.pretrained",
+                "true, but no model.weights".into(),
+                "model.weights=FILE, the network's ImageNet weights (or model.pretrained=false: from scratch)",
+            );
+        }
         let counts = [
             ("model.width", self.model.width),
             ("model.embedding", self.model.embedding),
@@ -427,6 +455,8 @@ impl Config {
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
         self.model.architecture = Some(Architecture::default());
+        self.model.pretrained = Some(false);
+        self.model.weights = Some(PathBuf::new());
         self.model.stem = Some(StemName::default());
         self.method.positives = Some(Positives::default());
         self.eval.layer = Some(Layer::default());

@@ -1,5 +1,7 @@
 //! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
 
+use std::path::PathBuf;
+
 use invaspread_augment::AugmentConfig;
 use invaspread_models::NetworkConfig;
 use invaspread_tensor::DeviceKind;
@@ -18,6 +20,8 @@ pub struct Recipe {
     pub method: MethodRecipe,
     /// The network.
     pub network: NetworkConfig,
+    /// Weights to begin with; `None` for a network as drawn.
+    pub weights: Option<PathBuf>,
     /// Views and test images.
     pub augment: AugmentConfig,
     /// Epochs to train.

@@ -76,6 +76,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         device: DeviceKind::Cpu,
         method,
         network: small(8).into(),
+        weights: None,
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
         epochs: 3,
         batch_size: 8,
