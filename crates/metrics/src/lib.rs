@@ -1,4 +1,4 @@
-//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, k-means and PCA whitening.
+//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, k-means, PCA whitening and linear probes.
 //!
 //! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
 //! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
