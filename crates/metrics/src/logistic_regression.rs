@@ -59,8 +59,7 @@ impl LogisticRegression {
         };
         let found =
             solver.minimize(start, |planes, gradient| objective.value(planes, gradient), precondition);
-        // Negated, so that a NaN is no success.
-        if !(found.largest_derivative <= self.tolerance) {
+        if found.largest_derivative > self.tolerance || found.largest_derivative.is_nan() {
             return Err(MetricError::NotConverged {
                 what: "logistic regression",
                 found: found.largest_derivative,
@@ -170,7 +169,9 @@ fn softmax_loss(scores: &mut [f64], target: usize) -> f64 {
         *s = (*s - largest).exp();
         sum += *s;
     }
-    scores.iter_mut().for_each(|s| *s /= sum);
+    for s in scores.iter_mut() {
+        *s /= sum;
+    }
     scores[target] -= 1.0;
     sum.ln() - at_target
 }
