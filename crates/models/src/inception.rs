@@ -20,7 +20,8 @@ use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{
-    Algorithm, LocalResponseNormConfig, PoolConfig, Precision, Tape, Value, activations, with_team,
+    Algorithm, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision, Tape, Value, activations,
+    with_team,
 };
 use std::collections::HashMap;
 
@@ -29,6 +30,9 @@ use std::collections::HashMap;
 pub struct InceptionConfig {
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
+    /// Which channels local response norm takes together. Centred is what Caffe's weights were trained with; the released code, run with
+    /// today's PyTorch, has the other.
+    pub window: LocalResponseWindow,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
     /// f32, or f64 for checks, which is for the CPU alone.
@@ -40,7 +44,13 @@ pub struct InceptionConfig {
 impl Default for InceptionConfig {
     /// The network of the paper's retrieval experiments.
     fn default() -> Self {
-        Self { embedding: 128, algorithm: Algorithm::default(), dtype: DType::F32, precision: Precision::F32 }
+        Self {
+            embedding: 128,
+            window: LocalResponseWindow::default(),
+            algorithm: Algorithm::default(),
+            dtype: DType::F32,
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -191,10 +201,10 @@ impl Inception {
 
     fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         let train = mode == Mode::Train;
-        let InceptionConfig { algorithm, precision, .. } = self.config;
+        let InceptionConfig { algorithm, precision, window, .. } = self.config;
         let tape = if train { Tape::default() } else { Tape::idle() };
         let mut run = Run { tape, algorithm, precision };
-        let norm = LocalResponseNormConfig::default();
+        let norm = LocalResponseNormConfig { window, ..Default::default() };
         let [first, reduce, second] = &self.stem;
         let x = Value::constant(&activations(x, precision)?);
         let x = run.layer(first, &x)?;

@@ -71,7 +71,10 @@ impl LocalResponseNorm {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")
         }
         if config.window == LocalResponseWindow::CrossMapLrn2d && config.size.is_multiple_of(2) {
-            bail!("local_response_norm: a window of {} channels, expected an odd number as CrossMapLRN2d's", config.size)
+            bail!(
+                "local_response_norm: a window of {} channels, expected an odd number as CrossMapLRN2d's",
+                config.size
+            )
         }
         Ok(Self { config, channels: x.dim(candle_core::D::Minus1)? })
     }

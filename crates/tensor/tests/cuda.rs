@@ -8,9 +8,9 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
-    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision,
-    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d, gemm,
-    l2_normalize, linear, local_response_norm, max_pool2d,
+    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, LocalResponseWindow, PoolConfig,
+    Precision, RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d,
+    gemm, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 

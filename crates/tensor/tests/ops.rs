@@ -6,9 +6,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::gradient_check::gradient_error;
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, RunningStatistics,
-    Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, bias_relu, conv2d, l2_normalize,
-    linear, local_response_norm, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, LocalResponseWindow, PoolConfig,
+    RunningStatistics, Statistics, Tape, Value, avg_pool2d, batch_norm, batch_norm_with, bias_relu, conv2d,
+    l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
