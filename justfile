@@ -46,7 +46,8 @@ golden folder="tests/goldens":
 
 # Look for bytes that a parser stumbles over: `just fuzz matlab 600`; needs a nightly compiler and cargo-fuzz (fuzz/README.md)
 fuzz target seconds="60":
-    cargo +nightly fuzz run "{{target}}" -- -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048
+    mkdir -p "fuzz/target/inputs/{{target}}"
+    cargo +nightly fuzz run "{{target}}" "fuzz/target/inputs/{{target}}" "fuzz/corpus/{{target}}" -- -max_total_time="{{seconds}}" -timeout=10 -rss_limit_mb=2048
 
 # Criterion benches of the kernels, the training step and augmentation
 bench *arguments:

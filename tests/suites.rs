@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use invaspread_data::sample::pictures::{birds, cars_devkit};
+use invaspread_data::sample::pictures::{birds, cars_devkit, cars_union, products};
 use invaspread_data::sample::stl10::MiniatureStl10;
 
 /// Runs `reproduce SUITE` in `folder`, whose `data` holds the set, and gives `table.csv` and `report.md`.
@@ -82,4 +82,69 @@ fn stl10() {
     let rows = ["random", "npsoftmax_5k", "nce_5k", "deepcluster_100_5k", "invaspread_5k", "invaspread_105k"];
     assert_measured(&table, &rows, &["knn", "linear"]);
     assert!(report.contains("quoted by the paper"), "{report}");
+}
+
+/// Inception-v1 costs seconds a batch in a test's build: few images, and from scratch, as nobody's weights are at hand.
+const INCEPTION: [&str; 5] = [
+    "model.pretrained=false",
+    "optim.batch_size=4",
+    "data.subset=12",
+    "data.test_subset=12",
+    "method.clusters=4",
+];
+
+const UNSEEN: [&str; 5] = ["initial", "exemplar", "nce", "deepcluster", "invaspread"];
+
+#[test]
+fn table3() {
+    let folder = tempfile::tempdir().unwrap();
+    birds(&folder.path().join("data/cub200-2011"), &classes(100));
+    let [table, report] = reproduce(folder.path(), "table3", &INCEPTION);
+    assert_measured(&table, &UNSEEN, &RETRIEVAL);
+    assert!(report.contains("MOM, quoted by the paper"), "{report}");
+}
+
+#[test]
+fn tables_4_and_6() {
+    let folder = tempfile::tempdir().unwrap();
+    let classes: Vec<u32> = (1..=20).chain(11_319..=11_338).collect();
+    products(&folder.path().join("data/products"), &classes);
+    let [table, _] = reproduce(folder.path(), "table4", &INCEPTION);
+    let metrics = ["r1", "r10", "r100", "nmi"];
+    assert_measured(&table, &UNSEEN, &metrics);
+    let small = ["model.width=8", "optim.batch_size=4", "data.subset=12", "data.test_subset=12"];
+    let [table, _] = reproduce(folder.path(), "table6", &small);
+    assert_measured(&table, &["random", "exemplar", "nce", "invaspread"], &metrics);
+}
+
+#[test]
+fn table5() {
+    let folder = tempfile::tempdir().unwrap();
+    cars_union(&folder.path().join("data/cars196"), &classes(98));
+    let [table, _] = reproduce(folder.path(), "table5", &INCEPTION);
+    assert_measured(&table, &UNSEEN, &RETRIEVAL);
+}
+
+#[test]
+fn figure4() {
+    let folder = tempfile::tempdir().unwrap();
+    birds(&folder.path().join("data/cub200-2010"), &classes(100));
+    let settings =
+        ["dataset=cub200-2010", "model=resnet18", "model.width=8", "augment=paper", "optim.batch_size=16"];
+    let [table, _] = reproduce(folder.path(), "figure4", &settings);
+    assert_measured(&table, &["epoch_0", "epoch_1", "epoch_2"], &["r1"]);
+    assert!(folder.path().join("results/neighbours.png").is_file());
+}
+
+#[test]
+fn pretrained_weights_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::cargo_bin("invaspread").unwrap();
+    let output = command.current_dir(folder.path()).args(["reproduce", "table3"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("model.weights=FILE") && message.contains("model.pretrained=false"),
+        "{message}"
+    );
 }

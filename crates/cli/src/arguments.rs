@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Measure a file of weights (.safetensors or .pth) by kNN
     Evaluate(EvaluateArguments),
+    /// Inspect, import and export files of weights
+    #[command(subcommand)]
+    Weights(WeightsCommand),
     /// Download, verify and list data sets
     #[command(subcommand)]
     Data(DataCommand),
@@ -115,6 +118,32 @@ pub(crate) struct ReportArguments {
     /// Print the table as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// Name, type and shape of every entry of a .safetensors, .pth, .pt or .caffemodel file
+    Inspect {
+        /// The file
+        file: PathBuf,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take up weights trained elsewhere (torchvision's ResNets, BVLC GoogLeNet) and save them as .safetensors for this network
+    Import(WeightsArguments),
+    /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True
+    Export(WeightsArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WeightsArguments {
+    /// Weights to read
+    pub(crate) file: PathBuf,
+    /// The .safetensors file to write
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Reproduce(arguments) => commands::reproduce(&arguments),
         Command::Report(arguments) => commands::report(&arguments),
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Weights(command) => commands::weights(&command),
         Command::Data(command) => commands::data(&command),
         Command::Config(command) => commands::config(&command),
         Command::Doctor(arguments) => commands::doctor(&arguments),

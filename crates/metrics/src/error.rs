@@ -30,6 +30,61 @@ pub enum MetricError {
         /// What it said.
         reason: String,
     },
+    /// Rows have another dimension than the ones that were fitted to.
+    #[error(
+        "the {what} hold {found} numbers each, expected {expected} as in the rows fitted to: take both from one layer"
+    )]
+    Dimension {
+        /// Which input.
+        what: &'static str,
+        /// Numbers per row.
+        found: usize,
+        /// Numbers per row of what was fitted to.
+        expected: usize,
+    },
+    /// There are more or fewer labels than rows.
+    #[error("found {labels} labels for {rows} rows in the {what}, expected one label a row")]
+    LabelCount {
+        /// Which input.
+        what: &'static str,
+        /// Rows found.
+        rows: usize,
+        /// Labels found.
+        labels: usize,
+    },
+    /// A classifier was to be trained on one class.
+    #[error(
+        "all {rows} training rows have label {label}, expected at least two classes: use more images or check the labels"
+    )]
+    OneClass {
+        /// The label.
+        label: u32,
+        /// How many rows have it.
+        rows: usize,
+    },
+    /// A setting must be a finite number above zero.
+    #[error("{name} is {value}, expected a finite number above zero")]
+    NotAboveZero {
+        /// Which setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// An iteration did not reach its tolerance.
+    #[error(
+        "the {what} stopped {found:e} from its solution after {iterations} iterations, expected {tolerance:e}: scale the rows \
+         (L2-normalise or standardise them), raise max_iterations or lower C"
+    )]
+    NotConverged {
+        /// What was fitted.
+        what: &'static str,
+        /// The criterion's last value, in the unit of the tolerance.
+        found: f64,
+        /// What it had to come down to.
+        tolerance: f64,
+        /// Iterations that were done.
+        iterations: usize,
+    },
     /// A label is not one of the classes.
     #[error("label {label} of row {row} of the {what} is out of range, expected 0 to {}: check the labels' file", classes - 1)]
     LabelOutOfRange {

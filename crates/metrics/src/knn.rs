@@ -97,12 +97,7 @@ fn rank(scores: &[f64], class: usize) -> usize {
     scores.iter().enumerate().filter(|&x| before(x)).count()
 }
 
-pub(crate) fn check_labels(
-    what: &'static str,
-    rows: Rows,
-    labels: &[u32],
-    classes: usize,
-) -> Result<(), MetricError> {
+fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) -> Result<(), MetricError> {
     assert_eq!(rows.len(), labels.len(), "one label per row of the {what}");
     if rows.is_empty() {
         return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });

@@ -8,7 +8,10 @@ mod agreement;
 mod error;
 mod kmeans;
 mod knn;
+mod lbfgs;
+mod linear_classifier;
 mod linear_svm;
+mod logistic_regression;
 mod on_device;
 mod retrieval;
 mod rows;
@@ -20,7 +23,9 @@ pub use agreement::Agreement;
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
-pub use linear_svm::{LinearClassifier, LinearSvm};
+pub use linear_classifier::LinearClassifier;
+pub use linear_svm::LinearSvm;
+pub use logistic_regression::LogisticRegression;
 pub use on_device::top_k_on;
 pub use retrieval::{Retrieval, Retrieved};
 pub use rows::{Rows, l2_normalize_rows};
@@ -30,3 +35,6 @@ pub use whitening::Whitening;
 
 #[cfg(test)]
 mod golden;
+
+#[cfg(test)]
+mod probes_golden;

@@ -27,6 +27,14 @@ impl NetworkConfig {
         }
     }
 
+    /// Channels of the first stage.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.width,
+            Self::Inception(_) => 64,
+        }
+    }
+
     /// Type of the parameters.
     pub fn dtype(&self) -> DType {
         match self {

@@ -36,8 +36,8 @@ pub enum Purpose {
     Bootstrap = 12,
     /// Whether an image's second view is of a neighbour; index is the image.
     Positive = 13,
-    /// The order of a support vector machine's coordinates; index is the class.
-    SupportVectors = 14,
+    /// The order in which a linear SVM visits its points; epoch is the sweep, index the class.
+    LinearSvm = 14,
 }
 
 /// An endless sequence of draws; equal keys give equal sequences.

@@ -7,10 +7,9 @@ mod stripes;
 use std::time::{Duration, Instant};
 
 use invaspread_losses::InvaSpread;
-use invaspread_models::ResNetConfig;
 use invaspread_runner::engine::{Outcome, Recipe, Silent, Stop, estimate, evaluate, train};
 use invaspread_runner::methods::MethodRecipe;
-use stripes::{images, methods, place, recipe};
+use stripes::{images, methods, place, recipe, small};
 
 fn invaspread() -> Recipe {
     recipe(MethodRecipe::invaspread(InvaSpread::default()))
@@ -31,7 +30,7 @@ fn a_checkpoint_scores_what_its_run_recorded() {
     let best = evaluate(&invaspread(), &images(), &place.checkpoints.best()).unwrap();
     assert_eq!(best.measured.headline(), Some(("knn_top1", trained.best.headline)));
 
-    let wider = Recipe { network: ResNetConfig { width: 16, ..invaspread().network }, ..invaspread() };
+    let wider = Recipe { network: small(16).into(), ..invaspread() };
     let message = evaluate(&wider, &images(), &place.checkpoints.last()).unwrap_err().to_string();
     assert!(message.contains("last.safetensors") && message.contains("model.width"), "{message}");
     let message = evaluate(&wider, &images(), &folder.path().join("no.safetensors")).unwrap_err().to_string();

@@ -8,17 +8,16 @@ use std::path::Path;
 
 use invaspread_data::{DataConfig, SyntheticConfig};
 use invaspread_losses::{InvaSpread, Nce};
-use invaspread_models::ResNetConfig;
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, Recipe, RunFinished, Silent, StepTaken, Stop};
 use invaspread_runner::launch::{Labels, Planned, Standing, estimate_all, run_all};
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::{MetricsTable, State, load_records};
-use stripes::SIDE;
+use stripes::{SIDE, small};
 
 fn planned(row: &str, method: MethodRecipe) -> Planned {
     let mut recipe = Recipe { epochs: 2, ..stripes::recipe(method) };
-    recipe.network = ResNetConfig { width: 8, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() };
+    recipe.network = small(8).into();
     let synthetic = SyntheticConfig { train: 40, test: 20, image_size: SIDE };
     Planned {
         suite: Some("table1".to_owned()),

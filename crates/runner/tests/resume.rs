@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use invaspread_losses::{InvaSpread, Nce};
-use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
     EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, StepTaken, Stop, Trained,
@@ -18,7 +17,7 @@ use invaspread_runner::engine::{
 };
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::MetricRow;
-use stripes::{images, methods, place, recipe};
+use stripes::{images, methods, place, recipe, small};
 
 /// Raises the flag after some steps.
 struct StopAfter {
@@ -170,8 +169,7 @@ fn checkpoints_that_are_damaged_or_of_another_run_are_errors() {
     let state = place(folder.path()).checkpoints.state();
     let whole = std::fs::read(&state).unwrap();
 
-    let wider =
-        Recipe { network: ResNetConfig { width: 16, ..recipe_a.network.clone() }, ..recipe_a.clone() };
+    let wider = Recipe { network: small(16).into(), ..recipe_a.clone() };
     let message = go(&wider, folder.path(), 2).unwrap_err().to_string();
     assert!(
         message.contains("last.state.safetensors") && message.contains("does not fit this run"),

@@ -42,7 +42,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
 }
 
 /// The config of the run whose checkpoint `weights` is, if it lies in a run's folder: what was trained need not be said again.
-fn run_config(weights: &Path) -> Result<Option<GroupFile>, Failure> {
+pub(super) fn run_config(weights: &Path) -> Result<Option<GroupFile>, Failure> {
     let file = weights.parent().and_then(Path::parent).map(|run| run.join("config.toml"));
     let Some(file) = file.filter(|file| file.is_file()) else { return Ok(None) };
     let origin = file.display().to_string();

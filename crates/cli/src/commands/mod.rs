@@ -10,6 +10,7 @@ mod launch;
 mod report;
 mod reproduce;
 mod train;
+mod weights;
 
 pub(crate) use bench::bench;
 pub(crate) use config::config;
@@ -20,6 +21,7 @@ pub(crate) use evaluate::evaluate;
 pub(crate) use report::report;
 pub(crate) use reproduce::reproduce;
 pub(crate) use train::train;
+pub(crate) use weights::weights;
 
 use crate::arguments::{Arguments, CompletionsArguments};
 use anyhow::Context;

@@ -9,6 +9,7 @@
 mod pickle;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{Read, Seek};
 
 use candle_core::{Device, Tensor};
@@ -37,25 +38,22 @@ pub(crate) fn read(mut file: impl Read + Seek, length: u64) -> Result<HashMap<St
     }
     file.rewind().map_err(|error| format!("a file that cannot be read twice ({error})"))?;
     let mut archive = Archive { zip: ZipArchive::new(file).map_err(broken)?, left: length };
-    let names = archive.zip.file_names().filter_map(Result::ok);
-    let pickle = names
-        .map(std::borrow::Cow::into_owned)
-        .find(|name| {
-            name.strip_suffix(PICKLE).is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
-        })
-        .ok_or_else(|| format!("an archive without {PICKLE}"))?;
-    let folder = pickle.trim_end_matches(PICKLE).to_owned();
-    let views = pickle::views(&archive.member(&pickle)?)?;
+    let mut names = archive.zip.file_names().filter_map(Result::ok);
+    let folder = names.find_map(|name| {
+        let folder = name.strip_suffix(PICKLE)?;
+        (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_owned())
+    });
+    drop(names);
+    let folder = folder.ok_or_else(|| format!("an archive without {PICKLE}"))?;
+    let views = pickle::views(&archive.member(&format!("{folder}{PICKLE}"))?)?;
 
     let mut storages: HashMap<&str, Vec<u8>> = HashMap::new();
     let mut left = length.saturating_mul(SHARED);
     let mut tensors = HashMap::with_capacity(views.len());
     for (name, view) in &views {
         let storage = match storages.entry(&view.storage) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(archive.member(&format!("{folder}data/{}", view.storage))?)
-            }
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(archive.member(&format!("{folder}data/{}", view.storage))?),
         };
         let bytes = view.bytes(storage).map_err(|found| format!("the tensor {name:?} with {found}"))?;
         left = left

@@ -6,7 +6,7 @@
 //! small multiple of its length. Source: CPython's `pickletools` (the instructions), PyTorch's `_rebuild_tensor_v2` and
 //! `persistent_id` (what tensors and storages are pickled as).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use candle_core::DType;
@@ -34,7 +34,7 @@ pub(super) struct View {
 ///
 /// # Errors
 /// What is wrong with it and where, in words that follow "found".
-pub(super) fn views(pickle: &[u8]) -> Result<HashMap<String, View>, String> {
+pub(super) fn views(pickle: &[u8]) -> Result<BTreeMap<String, View>, String> {
     let mut machine =
         Machine { input: pickle, at: 0, stack: Vec::new(), objects: Vec::new(), memo: HashMap::new() };
     let root = machine.run()?;
@@ -259,8 +259,8 @@ impl<'a> Machine<'a> {
     }
 
     /// The tensors among the values of a dict.
-    fn views(&self, dict: &[(Value, Value)]) -> Result<HashMap<String, View>, String> {
-        let mut views = HashMap::new();
+    fn views(&self, dict: &[(Value, Value)]) -> Result<BTreeMap<String, View>, String> {
+        let mut views = BTreeMap::new();
         for &(name, value) in dict {
             let Some(name) = self.text(name) else { continue };
             let name = String::from_utf8_lossy(name).into_owned();

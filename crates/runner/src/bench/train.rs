@@ -50,7 +50,8 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         Setting { images, dim: network.embedding, seed: 0, weight_decay, device: bench.compute.device };
     let device = bench.compute.device.open().map_err(failed)?;
     let method = MethodRecipe::invaspread(InvaSpread::default()).build(setting).map_err(failed)?;
-    Learner::new(&device, network, SgdConfig { momentum: 0.9, weight_decay }, method, 0).map_err(failed)
+    Learner::new(&device, network.into(), SgdConfig { momentum: 0.9, weight_decay }, method, 0)
+        .map_err(failed)
 }
 
 /// Times the step.

@@ -4,7 +4,8 @@
 //! differently.
 
 use super::sections::{
-    Device, EvalSection, LossSection, MethodSection, ModelSection, OptimSection, Precision, ProtocolSection,
+    CONTENT, Device, EvalSection, LossSection, MethodSection, ModelSection, OptimSection, Precision,
+    ProtocolSection, is_content,
 };
 use super::{Config, ConfigError};
 use invaspread_augment::AugmentConfig;
@@ -36,6 +37,15 @@ impl Config {
     /// # Errors
     /// If a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
+        let mut model = self.model.clone();
+        if let Some(path) = model.weights.as_mut().filter(|path| !is_content(path)) {
+            // Where the file lies changes no result; what it holds does.
+            let bytes = std::fs::read(&*path).map_err(|error| ConfigError::File {
+                file: path.display().to_string(),
+                reason: format!("failed to read it: {error}; model.weights names a file of weights"),
+            })?;
+            *path = format!("{CONTENT}{}", blake3::hash(&bytes).to_hex()).into();
+        }
         text(&Identity {
             // `auto` is whatever it comes to here.
             device: match self.device.resolve() {
@@ -44,7 +54,7 @@ impl Config {
             },
             precision: self.precision,
             data: DataConfig { root: None, cache: None, ..self.data.clone() },
-            model: &self.model,
+            model: &model,
             method: &self.method,
             loss: &self.loss,
             augment: &self.augment,

@@ -1,11 +1,12 @@
 //! From a config to a run that the launcher can start.
 
+use super::sections::{Architecture, StemName};
 use super::{Config, ConfigError, Initial, MethodName, ScheduleName};
 use crate::engine::{Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use crate::methods::MethodRecipe;
 use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
-use invaspread_models::ResNetConfig;
+use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
 use invaspread_tensor::Algorithm;
 use invaspread_tensor::initialise::Defaults;
 
@@ -42,6 +43,7 @@ impl Config {
             device: self.device.resolve(),
             method: self.method(),
             network: self.network(),
+            weights: self.model.weights.clone(),
             augment: self.augment.clone(),
             epochs: self.optim.epochs,
             batch_size: self.optim.batch_size,
@@ -49,6 +51,7 @@ impl Config {
             momentum: self.optim.momentum,
             weight_decay: self.optim.weight_decay,
             evaluate_every: self.eval.every,
+            layer: self.eval.layer.unwrap_or_default(),
             neighbors: self.eval.k,
             vote_temperature: self.eval.temperature,
             linear: self.eval.linear.unwrap_or(When::Never),
@@ -56,21 +59,34 @@ impl Config {
         }
     }
 
-    fn network(&self) -> ResNetConfig {
+    fn network(&self) -> NetworkConfig {
         let model = &self.model;
-        ResNetConfig {
-            depth: model.depth,
-            width: model.width,
-            embedding: model.embedding,
-            pool: model.pool,
-            batch_norm_chunk: self.protocol.batch_norm_chunk,
-            initial: match self.protocol.initialiser {
-                Initial::Pytorch04 => Defaults::Pytorch04,
-                Initial::Current => Defaults::Current,
-            },
-            algorithm: if model.winograd { Algorithm::Fastest } else { Algorithm::Direct },
-            precision: self.precision.of_tensors(),
-            ..ResNetConfig::default()
+        let embedding = model.embedding;
+        let algorithm = if model.winograd { Algorithm::Fastest } else { Algorithm::Direct };
+        let precision = self.precision.of_tensors();
+        match model.architecture.unwrap_or_default() {
+            Architecture::Resnet => ResNetConfig {
+                depth: model.depth,
+                stem: match model.stem.unwrap_or_default() {
+                    StemName::Cifar => Stem::Cifar,
+                    StemName::Imagenet => Stem::Imagenet,
+                },
+                width: model.width,
+                embedding,
+                pool: model.pool,
+                batch_norm_chunk: self.protocol.batch_norm_chunk,
+                initial: match self.protocol.initialiser {
+                    Initial::Pytorch04 => Defaults::Pytorch04,
+                    Initial::Current => Defaults::Current,
+                },
+                algorithm,
+                precision,
+                ..ResNetConfig::default()
+            }
+            .into(),
+            Architecture::InceptionV1 => {
+                InceptionConfig { embedding, algorithm, precision, ..InceptionConfig::default() }.into()
+            }
         }
     }
 

@@ -2,13 +2,13 @@
 
 use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
-use crate::methods::Positives;
+use crate::methods::{Layer, Positives};
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::{KeySide, Negatives};
 use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,6 +124,48 @@ pub struct ModelSection {
     pub pool: usize,
     /// Whether convolutions may use Winograd's algorithm.
     pub winograd: bool,
+    /// Which network; a residual one unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+    /// Whether it must begin with weights from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<bool>,
+    /// The file of those weights. In a run's own config, the BLAKE3 of its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// What a residual network begins with; CIFAR's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<StemName>,
+}
+
+/// What stands for a file of weights in a run's own config.
+pub(super) const CONTENT: &str = "blake3:";
+
+/// Whether `path` is no path but a content's hash.
+pub(super) fn is_content(path: &Path) -> bool {
+    path.to_string_lossy().starts_with(CONTENT)
+}
+
+/// The networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// ResNet-18, -34 or -50.
+    #[default]
+    Resnet,
+    /// GoogLeNet as BVLC has it.
+    InceptionV1,
+}
+
+/// What comes before the first residual block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StemName {
+    /// A 3x3 convolution.
+    #[default]
+    Cifar,
+    /// A 7x7 convolution of stride 2 and a pool.
+    Imagenet,
 }
 
 /// The objective's name.
@@ -253,6 +295,9 @@ pub struct EvalSection {
     pub temperature: f64,
     /// Measure after every so many epochs.
     pub every: u64,
+    /// Which output of the network is measured: embedding, projection (the same, before it is normalised) or pooled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
     /// When a linear classifier (SVM) is measured beside kNN: never, last, every.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear: Option<When>,
@@ -295,10 +340,23 @@ impl Config {
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");
         }
+        let weights = self.model.weights.as_ref().filter(|path| !is_content(path));
+        if let Some(path) = weights
+            && !path.is_file()
+        {
+            let expected = "a .safetensors, .pth, .pt or .caffemodel file that is there";
+            return wrong("model.weights", path.display().to_string(), expected);
+        }
+        if self.model.pretrained == Some(true) && self.model.weights.is_none() {
+            return wrong(
+                "model.pretrained",
+                "true, but no model.weights".into(),
+                "model.weights=FILE, the network's ImageNet weights (or model.pretrained=false: from scratch)",
+            );
+        }
         let counts = [
             ("model.width", self.model.width),
             ("model.embedding", self.model.embedding),
-            ("model.pool", self.model.pool),
             ("loss.noise", self.loss.noise),
             ("eval.k", self.eval.k),
             ("eval.every", self.eval.every as usize),
@@ -396,7 +454,12 @@ impl Config {
         self.data.stl10 = Some(Stl10Config::default());
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
+        self.model.architecture = Some(Architecture::default());
+        self.model.pretrained = Some(false);
+        self.model.weights = Some(PathBuf::new());
+        self.model.stem = Some(StemName::default());
         self.method.positives = Some(Positives::default());
+        self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);

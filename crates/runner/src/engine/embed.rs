@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use invaspread_augment::{LoaderConfig, Pipeline};
-use invaspread_models::{Mode, Output, ResNet};
+use invaspread_metrics::l2_normalize_rows;
+use invaspread_models::{Mode, Network, Output};
 use invaspread_tensor::with_f32;
 
 use super::{Embeddings, EngineError, Images, Stock};
@@ -27,19 +28,25 @@ impl MeasuredStock {
     pub(crate) fn new(
         images: &Images,
         pipeline: &Arc<Pipeline>,
-        network: &ResNet,
+        network: &Network,
     ) -> Result<Self, EngineError> {
         let stock = |source| Stock::new(Arc::clone(source), Arc::clone(pipeline), network);
         let gallery = images.gallery.as_ref().map(|gallery| stock(&gallery.images)).transpose()?;
         Ok(Self { gallery, test: stock(&images.test.images)? })
     }
 
-    /// The embeddings of all of it.
+    /// Unit rows of `layer` of all of it.
     ///
     /// # Errors
     /// As [`embed`].
-    pub(crate) fn embed(&self, network: &ResNet) -> Result<Embeddings, EngineError> {
-        let of = |stock| embed(network, stock, Layer::Embedding);
+    pub(crate) fn embed(&self, network: &Network, layer: Layer) -> Result<Embeddings, EngineError> {
+        let of = |stock| {
+            let mut features = embed(network, stock, layer)?;
+            if layer != Layer::Embedding {
+                l2_normalize_rows(&mut features.values, features.dim);
+            }
+            Ok::<_, EngineError>(features)
+        };
         Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
     }
 }
@@ -48,7 +55,7 @@ impl MeasuredStock {
 ///
 /// # Errors
 /// If an image cannot be read or candle fails.
-pub(crate) fn embed(network: &ResNet, stock: &Stock, layer: Layer) -> Result<Features, EngineError> {
+pub(crate) fn embed(network: &Network, stock: &Stock, layer: Layer) -> Result<Features, EngineError> {
     embed_some(network, stock, layer, stock.len())
 }
 
@@ -57,7 +64,7 @@ pub(crate) fn embed(network: &ResNet, stock: &Stock, layer: Layer) -> Result<Fea
 /// # Errors
 /// As [`embed`].
 pub(crate) fn embed_some(
-    network: &ResNet,
+    network: &Network,
     stock: &Stock,
     layer: Layer,
     images: usize,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use invaspread_augment::{AugmentError, LoaderError};
 use invaspread_metrics::MetricError;
+use invaspread_models::WeightError;
 
 use crate::checkpoint::CheckpointError;
 
@@ -59,6 +60,9 @@ pub enum EngineError {
         /// What candle or the method said.
         source: candle_core::Error,
     },
+    /// The weights to begin with cannot be taken up.
+    #[error("model.weights: {0}")]
+    Weights(#[from] WeightError),
     /// A tensor operation failed.
     #[error("failed to {doing}: {source}")]
     Tensor {

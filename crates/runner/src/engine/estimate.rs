@@ -64,7 +64,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     images.check()?;
     let mut learner = learner(recipe, images)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
-    let dim = recipe.network.embedding;
+    let dim = recipe.network.embedding();
 
     let sample = images.train.len().min(SAMPLE);
     let from = Instant::now();
@@ -142,7 +142,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
 /// Seconds to look up one test image's neighbours. What else is measured takes a small part of it, but for the clustering of retrieval
 /// sets, which comes once, at the end.
 fn search_seconds(recipe: &Recipe, images: &Images) -> Result<f64, EngineError> {
-    let dim = recipe.network.embedding;
+    let dim = recipe.network.embedding();
     let test = images.test.labels.len();
     let queries = test.min(SAMPLE);
     let (k, gallery) = match &images.gallery {

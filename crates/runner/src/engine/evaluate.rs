@@ -1,10 +1,12 @@
 //! Scoring a file of weights without training: this program's checkpoints, or anyone's under PyTorch's names.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use invaspread_augment::Pipeline;
-use invaspread_models::{ResNet, WeightError, read_weights};
+use invaspread_models::{Network, WeightError, read_weights};
 
 use super::embed::MeasuredStock;
 use super::learner::WEIGHTS;
@@ -38,6 +40,12 @@ pub enum EvaluateError {
     Engine(#[from] EngineError),
 }
 
+/// The network's entries of a file of weights: all of them, unless it is the state that a run resumes from.
+pub fn network_weights(mut tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let of_state = take_prefixed(&mut tensors, WEIGHTS);
+    if of_state.is_empty() { tensors } else { of_state }
+}
+
 /// Measures the network of `recipe` with the weights of a `.safetensors` or `.pth` file. The state that a run resumes from is such
 /// a file too.
 ///
@@ -50,18 +58,12 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &Path) -> Result<Eval
         source: Box::new(source),
     };
     let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
-    let network = ResNet::on(&device, recipe.network.clone(), recipe.seed)
+    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
-    let mut tensors = read_weights(weights).map_err(not_loaded)?;
-    let of_state = take_prefixed(&mut tensors, WEIGHTS);
-    let report = if of_state.is_empty() {
-        network.load_state_dict(&tensors)
-    } else {
-        network.load_state_dict(&of_state)
-    };
-    let left_over = report.map_err(not_loaded)?.left_over;
+    let tensors = network_weights(read_weights(weights).map_err(not_loaded)?);
+    let left_over = network.load_state_dict(&tensors).map_err(not_loaded)?.left_over;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
-    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network)?;
+    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
     let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;
     Ok(Evaluated { measured, embeddings, left_over })
 }

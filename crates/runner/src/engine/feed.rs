@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_core::Device;
 use candle_core::{DType, Result, Tensor};
 use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline};
-use invaspread_models::ResNet;
+use invaspread_models::Network;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::Precision;
 #[cfg(feature = "cuda")]
@@ -40,11 +40,11 @@ impl Stock {
     pub(crate) fn new(
         source: Arc<dyn ImageSource>,
         pipeline: Arc<Pipeline>,
-        network: &ResNet,
+        network: &Network,
     ) -> std::result::Result<Self, EngineError> {
         #[cfg(feature = "cuda")]
         let store = {
-            let dtype = match network.config().precision {
+            let dtype = match network.config().precision() {
                 Precision::Bf16 => DType::BF16,
                 Precision::F32 | Precision::Tf32 => DType::F32,
             };
@@ -199,13 +199,13 @@ impl Ready {
     ///
     /// # Errors
     /// If the device fails.
-    pub(crate) fn views(self, network: &ResNet) -> Result<(Tensor, Vec<u32>)> {
+    pub(crate) fn views(self, network: &Network) -> Result<(Tensor, Vec<u32>)> {
         match self {
             Self::Host(batch) => {
                 let rows = batch.views * batch.index.len();
                 let side = (batch.images.len() / rows / 3).isqrt();
                 let x = Tensor::from_vec(batch.images, (rows, side, side, 3), network.device())?;
-                let dtype: DType = network.config().dtype;
+                let dtype: DType = network.config().dtype();
                 Ok((x.to_dtype(dtype)?, batch.index))
             }
             #[cfg(feature = "cuda")]

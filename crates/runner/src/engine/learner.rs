@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use invaspread_models::{Mode, ResNet, ResNetConfig};
+use invaspread_models::{Mode, Network, NetworkConfig};
 use invaspread_tensor::{Sgd, SgdConfig};
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
@@ -19,7 +19,7 @@ fn known(loss: &Tensor) -> Result<Loss> {
 
 /// Everything that training changes.
 pub(crate) struct Learner {
-    pub(crate) network: ResNet,
+    pub(crate) network: Network,
     pub(crate) method: Box<dyn Method>,
     optimizer: Sgd,
     device: Device,
@@ -56,12 +56,12 @@ impl Learner {
     /// If the network cannot be built as asked.
     pub(crate) fn new(
         device: &Device,
-        network: ResNetConfig,
+        network: NetworkConfig,
         optimizer: SgdConfig,
         method: Box<dyn Method>,
         seed: u64,
     ) -> Result<Self> {
-        let network = ResNet::on(device, network, seed)?;
+        let network = Network::on(device, network, seed)?;
         let mut parameters = network.parameters();
         parameters.extend(method.parameters());
         let optimizer = Sgd::new(parameters, optimizer)?;

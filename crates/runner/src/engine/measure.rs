@@ -109,8 +109,8 @@ impl Images {
         let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
         if recipe.linear.is_now(last) {
             let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
-            let classifier = svm.fit(rows(found), &gallery.labels, self.classes)?;
-            let accuracy = classifier.accuracy(test, &self.test.labels);
+            let classifier = svm.fit(rows(found), &gallery.labels)?;
+            let accuracy = classifier.accuracy(test, &self.test.labels)?;
             measured.push(("linear_svm_top1".to_owned(), accuracy));
         }
         Ok(Measured(measured))

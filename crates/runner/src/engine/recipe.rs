@@ -1,11 +1,13 @@
 //! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
 
+use std::path::PathBuf;
+
 use invaspread_augment::AugmentConfig;
-use invaspread_models::ResNetConfig;
+use invaspread_models::NetworkConfig;
 use invaspread_tensor::DeviceKind;
 
 use super::{RetrievalRecipe, When};
-use crate::methods::MethodRecipe;
+use crate::methods::{Layer, MethodRecipe};
 
 /// A run, as the engine needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +19,9 @@ pub struct Recipe {
     /// The objective.
     pub method: MethodRecipe,
     /// The network.
-    pub network: ResNetConfig,
+    pub network: NetworkConfig,
+    /// Weights to begin with; `None` for a network as drawn.
+    pub weights: Option<PathBuf>,
     /// Views and test images.
     pub augment: AugmentConfig,
     /// Epochs to train.
@@ -32,6 +36,8 @@ pub struct Recipe {
     pub weight_decay: f64,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
+    /// The output that is measured, as unit rows.
+    pub layer: Layer,
     /// Neighbours that vote.
     pub neighbors: usize,
     /// Temperature of their votes.

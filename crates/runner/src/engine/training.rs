@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use invaspread_augment::{LoaderConfig, Pipeline};
+use invaspread_models::import;
 use invaspread_tensor::SgdConfig;
 
 use super::embed::{MeasuredStock, embed};
@@ -97,6 +98,9 @@ pub fn train(
     measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
 ) -> Result<Outcome, EngineError> {
     let mut training = Training::new(recipe, place, images)?;
+    if let Some(path) = recipe.weights.as_ref().filter(|_| !training.journal.started) {
+        observer.note(&format!("{}: begins with the weights of {}", place.title, path.display()));
+    }
     observer.run_started(&RunStarted {
         id: place.id.clone(),
         title: place.title.clone(),
@@ -399,7 +403,7 @@ impl<'a> Training<'a> {
     }
 
     fn embeddings(&self) -> Result<Embeddings, EngineError> {
-        self.measured.embed(&self.learner.network)
+        self.measured.embed(&self.learner.network, self.recipe.layer)
     }
 
     fn row(&mut self, split: &str, name: &str, value: f64) {
@@ -484,7 +488,7 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
     let images = images.train.len();
     let setting = Setting {
         images,
-        dim: recipe.network.embedding,
+        dim: recipe.network.embedding(),
         seed: recipe.seed,
         weight_decay: recipe.weight_decay,
         device: recipe.device,
@@ -496,8 +500,12 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-    Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
-        .map_err(|source| EngineError::SetUp { what: "network", source })
+    let learner = Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
+        .map_err(|source| EngineError::SetUp { what: "network", source })?;
+    if let Some(path) = &recipe.weights {
+        import(path, &learner.network)?;
+    }
+    Ok(learner)
 }
 
 impl Prepared {

@@ -82,7 +82,7 @@ fn record(
         batch_size: recipe.batch_size as u64,
         train_images: dataset.train.labels.len() as u64,
         test_images: dataset.test.labels.len() as u64,
-        width: recipe.network.width as u64,
+        width: recipe.network.width() as u64,
         model: labels.model.clone(),
         protocol: labels.protocol.clone(),
         main_metric: trained.last.headline().map(|(name, _)| name.to_owned()).unwrap_or_default(),

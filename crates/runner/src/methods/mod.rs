@@ -21,6 +21,7 @@ use invaspread_losses::{Exemplar, InvaSpread, Nce, NpSoftmax, Triplet};
 use invaspread_models::Output;
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::NamedTensors;
 
@@ -54,9 +55,11 @@ pub struct Step<'a> {
 }
 
 /// Which output of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// Unit rows of the embedding.
+    #[default]
     Embedding,
     /// The same before normalising.
     Projection,

@@ -11,7 +11,7 @@ use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule, When};
-use invaspread_runner::methods::{MethodRecipe, Positives};
+use invaspread_runner::methods::{Layer, MethodRecipe, Positives};
 use invaspread_tensor::DeviceKind;
 
 pub(crate) const SIDE: usize = 16;
@@ -65,12 +65,18 @@ pub(crate) fn images() -> Images {
     }
 }
 
+/// A network of the given width for the stripes.
+pub(crate) fn small(width: usize) -> ResNetConfig {
+    ResNetConfig { width, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() }
+}
+
 pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
     Recipe {
         seed: 3,
         device: DeviceKind::Cpu,
         method,
-        network: ResNetConfig { width: 8, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() },
+        network: small(8).into(),
+        weights: None,
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
         epochs: 3,
         batch_size: 8,
@@ -78,6 +84,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         momentum: 0.9,
         weight_decay: 5e-4,
         evaluate_every: 1,
+        layer: Layer::Embedding,
         neighbors: 10,
         vote_temperature: 0.1,
         linear: When::Never,

@@ -1,0 +1,199 @@
+//! A linear classifier: what the linear probes fit, and how it is asked.
+//!
+//! `f_c(x) = w_c · x + b_c`, prediction = argmax over c.
+//!
+//! Shapes: x (n, d), w (k, d), b (k), for the k classes that the training labels name. Scores are in f64; equal ones go to the
+//! lower class.
+
+use crate::{MetricError, Rows};
+use invaspread_tensor::gemm;
+use rayon::prelude::*;
+
+/// Rows scored at a time.
+const BLOCK: usize = 512;
+
+/// One hyperplane per class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearClassifier {
+    classes: Vec<u32>,
+    dim: usize,
+    weights: Vec<f64>,
+    intercepts: Vec<f64>,
+}
+
+impl LinearClassifier {
+    /// From `planes` (k, d + 1), each the weights of a class and then its intercept.
+    pub(crate) fn from_planes(classes: Vec<u32>, dim: usize, planes: &[f64]) -> Self {
+        assert_eq!(planes.len(), classes.len() * (dim + 1), "one plane per class");
+        let (mut weights, mut intercepts) = (Vec::with_capacity(classes.len() * dim), Vec::new());
+        for plane in planes.chunks(dim + 1) {
+            weights.extend_from_slice(&plane[..dim]);
+            intercepts.push(plane[dim]);
+        }
+        Self { classes, dim, weights, intercepts }
+    }
+
+    /// (k) the labels that were trained on, rising.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
+    /// (k, d), in the order of [`LinearClassifier::classes`].
+    pub fn weights(&self) -> &[f64] {
+        &self.weights
+    }
+
+    /// (k), in the order of [`LinearClassifier::classes`].
+    pub fn intercepts(&self) -> &[f64] {
+        &self.intercepts
+    }
+
+    /// (n, k) the scores of `rows` (n, d).
+    ///
+    /// # Errors
+    /// `NotFinite` rows; rows of another dimension than was fitted.
+    pub fn scores(&self, rows: Rows) -> Result<Vec<f64>, MetricError> {
+        if rows.dim != self.dim {
+            return Err(MetricError::Dimension { what: "rows", found: rows.dim, expected: self.dim });
+        }
+        rows.check_finite("rows")?;
+        let classes = self.classes.len();
+        let mut scores = vec![0.0; rows.len() * classes];
+        scores.par_chunks_mut(BLOCK * classes).zip(rows.values.par_chunks(BLOCK * self.dim)).for_each(
+            |(scores, block)| {
+                let block: Vec<f64> = block.iter().map(|&v| f64::from(v)).collect();
+                gemm::nt(block.len() / self.dim, classes, self.dim, &block, &self.weights, scores);
+                for scores in scores.chunks_mut(classes) {
+                    scores.iter_mut().zip(&self.intercepts).for_each(|(s, b)| *s += b);
+                }
+            },
+        );
+        Ok(scores)
+    }
+
+    /// (n) the class of the highest score of each of `rows` (n, d).
+    ///
+    /// # Errors
+    /// Those of [`LinearClassifier::scores`].
+    pub fn predict(&self, rows: Rows) -> Result<Vec<u32>, MetricError> {
+        let first_largest = |scores: &[f64]| {
+            let mut best = 0;
+            for class in 1..scores.len() {
+                if scores[class] > scores[best] {
+                    best = class;
+                }
+            }
+            self.classes[best]
+        };
+        Ok(self.scores(rows)?.chunks(self.classes.len()).map(first_largest).collect())
+    }
+
+    /// Percent of `rows` (n, d) whose prediction is the label in `labels` (n).
+    ///
+    /// # Errors
+    /// Those of [`LinearClassifier::scores`]; no rows; another number of labels than rows.
+    pub fn accuracy(&self, rows: Rows, labels: &[u32]) -> Result<f64, MetricError> {
+        check_counts("rows", rows, labels)?;
+        let right = self.predict(rows)?.iter().zip(labels).filter(|(got, want)| got == want).count();
+        Ok(100.0 * right as f64 / labels.len() as f64)
+    }
+}
+
+/// A training set that was checked: what every probe begins with.
+#[derive(Debug)]
+pub(crate) struct TrainingSet<'a> {
+    /// (n, d)
+    pub(crate) rows: Rows<'a>,
+    /// (k) the labels found, rising; at least two.
+    pub(crate) classes: Vec<u32>,
+    /// (n) for each row the index of its class.
+    pub(crate) targets: Vec<usize>,
+}
+
+impl<'a> TrainingSet<'a> {
+    /// `rows` (n, d) with `labels` (n).
+    ///
+    /// # Errors
+    /// No rows, as many labels as rows not given, `NotFinite` rows, labels of one class alone.
+    pub(crate) fn new(rows: Rows<'a>, labels: &[u32]) -> Result<Self, MetricError> {
+        check_counts("training rows", rows, labels)?;
+        rows.check_finite("training rows")?;
+        let mut classes = labels.to_vec();
+        classes.sort_unstable();
+        classes.dedup();
+        if let [label] = classes[..] {
+            return Err(MetricError::OneClass { label, rows: rows.len() });
+        }
+        let targets = labels.iter().map(|&label| classes.partition_point(|&class| class < label)).collect();
+        Ok(Self { rows, classes, targets })
+    }
+}
+
+/// An error unless `value` is a finite number above zero.
+pub(crate) fn check_above_zero(name: &'static str, value: f64) -> Result<(), MetricError> {
+    if value > 0.0 && value.is_finite() { Ok(()) } else { Err(MetricError::NotAboveZero { name, value }) }
+}
+
+fn check_counts(what: &'static str, rows: Rows, labels: &[u32]) -> Result<(), MetricError> {
+    if rows.len() != labels.len() {
+        return Err(MetricError::LabelCount { what, rows: rows.len(), labels: labels.len() });
+    }
+    if rows.is_empty() {
+        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+
+    use super::{LinearClassifier, TrainingSet};
+    use crate::{MetricError, Rows};
+
+    /// f_3 = x_0 + 1, f_5 = 2 x_1.
+    fn classifier() -> LinearClassifier {
+        LinearClassifier::from_planes(vec![3, 5], 2, &[1.0, 0.0, 1.0, 0.0, 2.0, 0.0])
+    }
+
+    #[test]
+    fn the_highest_score_wins_and_equal_ones_go_to_the_lower_class() {
+        let classifier = classifier();
+        assert_eq!(
+            (classifier.weights(), classifier.intercepts()),
+            (&[1.0, 0.0, 0.0, 2.0][..], &[1.0, 0.0][..])
+        );
+        let rows = Rows::new(&[0.0, 0.0, 0.0, 1.0, 1.0, 1.0], 2);
+        assert_eq!(classifier.scores(rows).unwrap(), [1.0, 0.0, 1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(classifier.predict(rows).unwrap(), [3, 5, 3]);
+        assert_eq!(classifier.accuracy(rows, &[3, 5, 9]).unwrap(), 200.0 / 3.0);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_named() {
+        let classifier = classifier();
+        let error = classifier.predict(Rows::new(&[0.0; 3], 3)).unwrap_err().to_string();
+        assert!(error.contains("3 numbers each, expected 2"), "{error}");
+        let error = classifier.accuracy(Rows::new(&[0.0; 4], 2), &[3]).unwrap_err().to_string();
+        assert!(error.contains("1 labels for 2 rows"), "{error}");
+        let error = classifier.accuracy(Rows::new(&[], 2), &[]).unwrap_err();
+        assert!(matches!(error, MetricError::TooFewRows { found: 0, .. }));
+        let error = classifier.predict(Rows::new(&[0.0, 1.0, f32::NAN, 0.0], 2)).unwrap_err();
+        assert!(matches!(error, MetricError::NotFinite { row: 1, .. }));
+    }
+
+    #[test]
+    fn a_training_set_needs_rows_labels_and_two_classes() {
+        let rows = Rows::new(&[0.0, 1.0, 2.0], 1);
+        let set = TrainingSet::new(rows, &[7, 2, 7]).unwrap();
+        assert_eq!((set.classes, set.targets), (vec![2, 7], vec![1, 0, 1]));
+        let error = TrainingSet::new(rows, &[4, 4, 4]).unwrap_err().to_string();
+        assert!(error.contains("all 3 training rows have label 4"), "{error}");
+        let error = TrainingSet::new(rows, &[4, 4]).unwrap_err();
+        assert_eq!(error, MetricError::LabelCount { what: "training rows", rows: 3, labels: 2 });
+        let error = TrainingSet::new(Rows::new(&[], 1), &[]).unwrap_err();
+        assert!(matches!(error, MetricError::TooFewRows { .. }));
+        let error = TrainingSet::new(Rows::new(&[0.0, f32::INFINITY], 1), &[0, 1]).unwrap_err();
+        assert!(error.to_string().starts_with("row 1 of the training rows holds inf"), "{error}");
+    }
+}
