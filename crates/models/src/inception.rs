@@ -20,7 +20,8 @@ use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{
-    Algorithm, LocalResponseNormConfig, PoolConfig, Precision, Tape, Value, activations, with_team,
+    Algorithm, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision, Tape, Value, activations,
+    with_team,
 };
 use std::collections::HashMap;
 
@@ -29,6 +30,9 @@ use std::collections::HashMap;
 pub struct InceptionConfig {
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
+    /// Which channels local response norm takes together. Centred is what Caffe's weights were trained with; the released code, run with
+    /// today's PyTorch, has the other.
+    pub window: LocalResponseWindow,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
     /// f32, or f64 for checks, which is for the CPU alone.
@@ -40,7 +44,13 @@ pub struct InceptionConfig {
 impl Default for InceptionConfig {
     /// The network of the paper's retrieval experiments.
     fn default() -> Self {
-        Self { embedding: 128, algorithm: Algorithm::default(), dtype: DType::F32, precision: Precision::F32 }
+        Self {
+            embedding: 128,
+            window: LocalResponseWindow::default(),
+            algorithm: Algorithm::default(),
+            dtype: DType::F32,
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -183,7 +193,7 @@ impl Inception {
     /// the modes differ in whether gradients can be had.
     ///
     /// # Errors
-    /// If the shape does not fit: images must be square, of 15 pixels or more.
+    /// If the shape does not fit: images must be square, of 47 pixels or more.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         // The team's workers would wait in vain for work that the GPU does.
         if x.device().is_cpu() { with_team(|| self.pass(x, mode)) } else { self.pass(x, mode) }
@@ -191,10 +201,10 @@ impl Inception {
 
     fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         let train = mode == Mode::Train;
-        let InceptionConfig { algorithm, precision, .. } = self.config;
+        let InceptionConfig { algorithm, precision, window, .. } = self.config;
         let tape = if train { Tape::default() } else { Tape::idle() };
         let mut run = Run { tape, algorithm, precision };
-        let norm = LocalResponseNormConfig::default();
+        let norm = LocalResponseNormConfig { window, ..Default::default() };
         let [first, reduce, second] = &self.stem;
         let x = Value::constant(&activations(x, precision)?);
         let x = run.layer(first, &x)?;
@@ -292,4 +302,89 @@ fn names(name: &str) -> Vec<String> {
     let [full, bare, caffe] = [name.to_owned(), bare.to_owned(), bare.replacen('.', "/", 1)];
     let parallel = [format!("module.{full}"), format!("module.{bare}")];
     [full, bare, caffe].into_iter().chain(parallel).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::{Inception, InceptionConfig};
+    use crate::{LoadReport, Mode, WeightError};
+    use candle_core::{Device, Tensor};
+    use std::collections::HashMap;
+
+    /// 1.58 billion at 224 pixels, as the paper's table 1 adds up to within its rounding; by hand below, classifier left out.
+    #[test]
+    fn products_of_the_papers_network() {
+        let module = |from: u64, [one, three_reduce, three, five_reduce, five, projection]: [u64; 6]| {
+            from * (one + three_reduce + five_reduce + projection)
+                + 9 * three_reduce * three
+                + 25 * five_reduce * five
+        };
+        let stages = [
+            (28, vec![(192, [64, 96, 128, 16, 32, 32]), (256, [128, 128, 192, 32, 96, 64])]),
+            (
+                14,
+                vec![
+                    (480, [192, 96, 208, 16, 48, 64]),
+                    (512, [160, 112, 224, 24, 64, 64]),
+                    (512, [128, 128, 256, 24, 64, 64]),
+                    (512, [112, 144, 288, 32, 64, 64]),
+                    (528, [256, 160, 320, 32, 128, 128]),
+                ],
+            ),
+            (7, vec![(832, [256, 160, 320, 32, 128, 128]), (832, [384, 192, 384, 48, 128, 128])]),
+        ];
+        let modules: u64 = stages
+            .into_iter()
+            .map(|(side, modules)| {
+                side * side * modules.into_iter().map(|(from, channels)| module(from, channels)).sum::<u64>()
+            })
+            .sum();
+        let stem = 112 * 112 * 49 * 3 * 64 + 56 * 56 * (64 * 64 + 9 * 64 * 192);
+        let network = Inception::new(InceptionConfig::default(), 0).unwrap();
+        assert_eq!(network.multiply_adds(224), stem + modules + 1024 * 128);
+    }
+
+    #[test]
+    fn names_may_lack_the_wrapper_or_have_another() {
+        let (theirs, ours) = (
+            Inception::new(InceptionConfig::default(), 1).unwrap(),
+            Inception::new(InceptionConfig::default(), 2).unwrap(),
+        );
+        let state = theirs.state_dict().unwrap();
+        for rename in [|name: &str| name.replace("base_model.", ""), |name: &str| format!("module.{name}")] {
+            let weights: HashMap<String, Tensor> =
+                state.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect();
+            let report = ours.load_state_dict(&weights).unwrap();
+            assert_eq!(report, LoadReport { loaded: 2 * 58, left_over: Vec::new() });
+        }
+        let values = |network: &Inception| {
+            let parameters = network.parameters();
+            parameters[7].1.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(values(&ours), values(&theirs));
+        let error = ours.load_state_dict(&HashMap::new()).unwrap_err();
+        assert!(matches!(error, WeightError::Mismatch { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_smallest_image_trains() {
+        let network = Inception::new(InceptionConfig { embedding: 8, ..Default::default() }, 1).unwrap();
+        let images = |side: usize| {
+            let values: Vec<f32> = (0..2 * side * side * 3).map(|i| 40.0 * (i as f32 * 0.37).sin()).collect();
+            Tensor::from_vec(values, (2, side, side, 3), &Device::Cpu).unwrap()
+        };
+        assert!(network.forward(&images(46), Mode::Train).is_err());
+        let x = images(47);
+        let mut output = network.forward(&x, Mode::Train).unwrap();
+        let evaluated = network.forward(&x, Mode::Evaluate).unwrap();
+        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&output.embedding), values(&evaluated.embedding));
+        let loss = output.embedding.narrow(1, 0, 3).unwrap().sum_all().unwrap();
+        let gradients = output.backward(&loss).unwrap();
+        for (name, parameter) in network.parameters() {
+            assert!(gradients.get(&parameter).is_some(), "{name}");
+        }
+    }
 }

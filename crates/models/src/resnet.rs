@@ -350,6 +350,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{ResNet, ResNetConfig};
+    use crate::Mode;
+    use candle_core::{Device, Tensor};
+
+    fn images(count: usize, side: usize) -> Tensor {
+        let values: Vec<f32> = (0..count * side * side * 3).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::from_vec(values, (count, side, side, 3), &Device::Cpu).unwrap()
+    }
 
     /// 0.56 billion, as is said everywhere of the CIFAR ResNet-18; by hand below.
     #[test]
@@ -361,5 +368,50 @@ mod tests {
             + (9 * 256 * 512 + 3 * 9 * 512 * 512 + 256 * 512) * 16;
         let network = ResNet::new(ResNetConfig::default(), 0).unwrap();
         assert_eq!(network.multiply_adds(32), convolutions + 512 * 128);
+    }
+
+    /// 1.814, 3.664 and 4.089 billion are known of torchvision's, with a classifier of 1000 classes.
+    #[test]
+    fn products_with_the_imagenet_stem() {
+        for (depth, with_classifier, channels) in
+            [(18, 1_814_073_344, 512), (34, 3_663_761_408, 512), (50, 4_089_184_256, 2048)]
+        {
+            let network = ResNet::new(ResNetConfig { depth, ..ResNetConfig::imagenet() }, 0).unwrap();
+            assert_eq!(network.multiply_adds(224), with_classifier - channels * (1000 - 128), "{depth}");
+        }
+    }
+
+    /// The paper's CIFAR map is 4x4, so its pool of 4 is the whole of it; of a larger map it would be a part.
+    #[test]
+    fn a_pool_of_zero_is_the_whole_map() {
+        let network = |pool| ResNet::new(ResNetConfig { width: 8, pool, ..Default::default() }, 3).unwrap();
+        let embed = |pool, side| {
+            let output = network(pool).forward(&images(2, side), Mode::Evaluate)?;
+            output.embedding.flatten_all()?.to_vec1::<f32>()
+        };
+        assert_eq!(embed(0, 32).unwrap(), embed(4, 32).unwrap());
+        assert_eq!(embed(0, 56).unwrap(), embed(7, 56).unwrap());
+        assert_ne!(embed(0, 56).unwrap(), embed(4, 56).unwrap(), "the top left");
+        let error = embed(3, 64).unwrap_err().to_string();
+        for part in ["model.pool: found 3", "8x8 map", "set model.pool to 8", "0 for the whole"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_depth_trains_with_either_stem() {
+        for depth in [18, 34, 50] {
+            for config in [ResNetConfig::default(), ResNetConfig::imagenet()] {
+                let network =
+                    ResNet::new(ResNetConfig { depth, width: 8, embedding: 16, pool: 0, ..config }, 1)
+                        .unwrap();
+                let mut output = network.forward(&images(2, 32), Mode::Train).unwrap();
+                let loss = output.embedding.narrow(1, 0, 3).unwrap().sum_all().unwrap();
+                let gradients = output.backward(&loss).unwrap();
+                for (name, parameter) in network.parameters() {
+                    assert!(gradients.get(&parameter).is_some(), "{depth}: {name}");
+                }
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use invaspread_losses::InvaSpread;
 use invaspread_models::{InceptionConfig, Mode, Network, NetworkConfig, ResNetConfig};
-use invaspread_tensor::{Algorithm, Sgd, SgdConfig};
+use invaspread_tensor::{Algorithm, LocalResponseWindow, Sgd, SgdConfig};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -56,7 +56,11 @@ const IMAGENET: Case = Case {
 
 const INCEPTION: Case = Case {
     name: "inception_v1",
-    network: |dtype, algorithm| InceptionConfig { algorithm, dtype, ..Default::default() }.into(),
+    // Computed with a PyTorch of today.
+    network: |dtype, algorithm| {
+        let window = LocalResponseWindow::CrossMapLrn2d;
+        InceptionConfig { window, algorithm, dtype, ..Default::default() }.into()
+    },
     input: 3,
     images: 4,
     side: 227,
