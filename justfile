@@ -23,6 +23,28 @@ ablation-augment *arguments:
 ablation-negatives *arguments:
     cargo run --release -- reproduce table8 "$@"
 
+# Table 2: STL-10, linear and kNN accuracy
+reproduce-stl10 *arguments:
+    cargo run --release -- reproduce table2 "$@"
+
+# Table 3 and Figure 4: CUB-200-2011, from Inception-v1's weights: `just reproduce-cub200 model.weights=FILE`
+reproduce-cub200 *arguments:
+    cargo run --release -- reproduce table3 "$@"
+    cargo run --release -- reproduce figure4 "$@"
+
+# Tables 4 and 6: Stanford Online Products, from Inception-v1's weights (the first argument) and from scratch
+reproduce-products weights *arguments:
+    cargo run --release -- reproduce table4 "model.weights={{weights}}" "${@:2}"
+    cargo run --release -- reproduce table6 "${@:2}"
+
+# Table 5: Cars196, from Inception-v1's weights: `just reproduce-cars196 model.weights=FILE`
+reproduce-cars196 *arguments:
+    cargo run --release -- reproduce table5 "$@"
+
+# Every table and figure whose data is there, and results/index.md, which sets them beside the paper's
+reproduce-all *arguments:
+    cargo run --release -- reproduce all "$@"
+
 # Download CIFAR-10, check it and say what is there
 fetch-cifar10:
     cargo run --release -- data fetch cifar10

@@ -15,14 +15,18 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     }
     let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
     let (mut root, mut failed) = (PathBuf::from("runs"), Vec::new());
-    for suite in every_suite() {
-        match one(&suite, arguments, Some(&results.join(&suite))) {
+    let suites = every_suite();
+    for suite in &suites {
+        match one(suite, arguments, Some(&results.join(suite))) {
             Ok(used) => root = used,
-            // A wrong argument is wrong for all; asked to stop is asked to stop.
-            Err(failure @ (Failure::Usage(_) | Failure::Stopped)) => return Err(failure),
+            Err(Failure::Stopped) => return Err(Failure::Stopped),
+            // One may lack its data or its weights; the others need not wait for that. What is wrong for all is a wrong argument.
             Err(failure) => {
+                failed.push(suite.as_str());
+                if failed.len() == suites.len() && matches!(failure, Failure::Usage(_)) {
+                    return Err(failure);
+                }
                 eprintln!("{suite}: {failure}");
-                failed.push(suite);
             }
         }
     }
