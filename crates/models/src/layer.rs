@@ -1,7 +1,7 @@
 //! A convolution with the batch norm that follows it: the unit that a residual network is made of.
 
 use crate::initial::Source;
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::{
     Algorithm, BatchNormConfig, Conv2dConfig, Precision, RunningStatistics, Tape, Value, conv2d,
 };
@@ -122,7 +122,8 @@ impl ConvNorm {
         let mean = find(&format!("{norm}.running_mean")).unwrap_or(mean);
         let variance = find(&format!("{norm}.running_var")).unwrap_or(variance);
         let batches = match find(&format!("{norm}.num_batches_tracked")) {
-            Some(batches) => batches.flatten_all()?.to_vec1::<i64>()?[0],
+            // Of any type: some files hold it as a float.
+            Some(batches) => batches.to_dtype(DType::I64)?.reshape(())?.to_scalar()?,
             None => running.batches(),
         };
         running.set([&mean, &variance], batches)

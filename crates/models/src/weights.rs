@@ -237,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_batches_may_be_floats_or_absent() {
+        let counts = |network: &ResNet| -> Vec<i64> {
+            let state = network.state_dict().unwrap();
+            let counts = state.iter().filter(|(name, _)| name.ends_with("num_batches_tracked"));
+            counts.map(|(_, count)| count.to_scalar().unwrap()).collect()
+        };
+        let network = small(1);
+        let mut weights: HashMap<_, _> = small(2).state_dict().unwrap().into_iter().collect();
+        for (name, tensor) in &mut weights {
+            if name.ends_with("num_batches_tracked") {
+                *tensor = Tensor::new(&[7f32], &Device::Cpu).unwrap();
+            }
+        }
+        network.load_state_dict(&weights).unwrap();
+        assert!(counts(&network).iter().all(|count| *count == 7), "{:?}", counts(&network));
+        weights.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        network.load_state_dict(&weights).unwrap();
+        assert!(counts(&network).iter().all(|count| *count == 7), "{:?}", counts(&network));
+    }
+
+    #[test]
     fn data_parallel_names_are_taken_and_strangers_listed() {
         let network = small(1);
         let mut weights: HashMap<String, Tensor> =

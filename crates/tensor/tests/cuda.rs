@@ -236,6 +236,45 @@ fn training_steps_agree() {
     }
 }
 
+/// Branches that leave a map and meet along the channels: the gradients are the CPU's, also where three come back to one map.
+#[test]
+fn branches_agree() {
+    let Some(device) = device() else { return };
+    let run = |device: &Device| {
+        let mut stream = Stream::new(6, Purpose::Synthetic, 6, 0);
+        let var = |x: Tensor| Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
+        let x = random(&mut stream, &[2, 9, 9, 3]).to_device(device).unwrap();
+        let (stem, stem_bias) = (var(random(&mut stream, &[3, 3, 3, 16])), var(random(&mut stream, &[16])));
+        let (one, one_bias) = (var(random(&mut stream, &[1, 1, 16, 8])), var(random(&mut stream, &[8])));
+        let (pooled, pooled_bias) =
+            (var(random(&mut stream, &[1, 1, 16, 24])), var(random(&mut stream, &[24])));
+        let target = random(&mut stream, &[2, 9, 9, 48]).to_device(device).unwrap();
+        let mut tape = Tape::default();
+        let conv = Conv2dConfig { padding: 1, ..Default::default() };
+        let map = tape.conv2d(&Value::constant(&x), &stem, conv).unwrap();
+        let map = tape.bias_relu(&map, &stem_bias).unwrap();
+        let map = tape.local_response_norm(&map, LocalResponseNormConfig::default()).unwrap();
+        let a = tape.conv2d(&map, &one, Conv2dConfig::default()).unwrap();
+        let a = tape.bias_relu(&a, &one_bias).unwrap();
+        let around = PoolConfig { kernel: 3, stride: 1, padding: 1, ceil_mode: true };
+        let b = tape.max_pool2d(&map, around).unwrap();
+        let b = tape.conv2d(&b, &pooled, Conv2dConfig::default()).unwrap();
+        let b = tape.bias_relu(&b, &pooled_bias).unwrap();
+        let joined = tape.concatenate(&[a, map, b]).unwrap();
+        let leaf = tape.leaf(&joined).unwrap();
+        let mut gradients = (&leaf * &target).unwrap().sum_all().unwrap().backward().unwrap();
+        tape.backward(&mut gradients).unwrap();
+        let parameters = [&stem, &stem_bias, &one, &one_bias, &pooled, &pooled_bias];
+        let mut results: Vec<_> = parameters.iter().map(|p| values(gradients.get(p).unwrap())).collect();
+        results.push(values(&leaf));
+        results
+    };
+    for (i, (got, want)) in run(&device).iter().zip(run(&Device::Cpu)).enumerate() {
+        let error = relative(got, &want);
+        assert!(error < 1e-4, "result {i}: {error}");
+    }
+}
+
 #[test]
 fn numbers_reach_the_host_in_their_places() {
     let Some(device) = device() else { return };
