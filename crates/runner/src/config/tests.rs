@@ -115,12 +115,38 @@ fn every_file_of_every_group_resolves_and_says_where_it_is_from() {
         let names = available(group);
         assert!(!names.is_empty(), "{group}");
         for name in names {
-            let found = resolve(&overrides(&[&format!("{group}={name}")])).unwrap();
+            // Networks that want weights from elsewhere say so; see below.
+            let chosen = format!("{group}={name}");
+            let found = resolve(&overrides(&[&chosen, "model.pretrained=false"])).unwrap();
             let key = format!("groups.{group}");
             let label = found.origins.iter().find(|one| one.key == key).unwrap();
             assert_eq!(label.value, format!("\"{name}\""));
         }
     }
+}
+
+#[test]
+fn weights_to_begin_with_are_named_by_what_they_hold() {
+    let asked = error(&["model=inception_v1"]);
+    assert!(asked.contains("model.weights=FILE") && asked.contains("inception_v1.toml"), "{asked}");
+    let gone = error(&["model=inception_v1", "model.weights=/no/such.caffemodel"]);
+    assert!(gone.contains("/no/such.caffemodel") && gone.contains("argument model.weights="), "{gone}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let hash_of = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        hash(&["model=inception_v1", &format!("model.weights={}", path.display())])
+    };
+    let [a, elsewhere, b] =
+        [("a.pth", "one"), ("b.pth", "one"), ("a.pth", "two")].map(|(n, c)| hash_of(n, c));
+    assert_eq!(a, elsewhere, "where a file lies changes no run");
+    assert_ne!(a, b, "what it holds does");
+    // What a run keeps of it reads back, though the file may be gone.
+    let path = folder.path().join("a.pth");
+    let text =
+        config(&["model=inception_v1", &format!("model.weights={}", path.display())]).identity().unwrap();
+    assert!(text.contains("blake3:"), "{text}");
 }
 
 /// The files are listed by hand where they are embedded: a forgotten one would be missing from installed binaries alone.
@@ -260,7 +286,10 @@ fn a_seed_replaces_the_suites_own() {
 #[test]
 fn an_unknown_suite_is_answered_with_the_known_ones() {
     let text = Suite::open("tabel1").unwrap_err().to_string();
-    assert!(text.contains("demo, figure3, figure5") && text.contains("did you mean `table1`"), "{text}");
+    assert!(
+        text.contains("demo, figure3, figure4, figure5") && text.contains("did you mean `table1`"),
+        "{text}"
+    );
 }
 
 proptest! {
