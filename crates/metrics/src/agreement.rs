@@ -79,7 +79,9 @@ impl Agreement {
 
 fn sizes(labels: &[u32]) -> HashMap<u32, u32> {
     let mut sizes = HashMap::new();
-    labels.iter().for_each(|&label| *sizes.entry(label).or_default() += 1);
+    for &label in labels {
+        *sizes.entry(label).or_default() += 1;
+    }
     sizes
 }
 
@@ -98,7 +100,9 @@ fn entropy(sizes: &HashMap<u32, u32>, n: f64) -> f64 {
 /// The sizes there are, each with how many have it.
 fn distinct(sizes: &HashMap<u32, u32>) -> BTreeMap<u32, u32> {
     let mut times = BTreeMap::new();
-    sizes.values().for_each(|&size| *times.entry(size).or_default() += 1);
+    for &size in sizes.values() {
+        *times.entry(size).or_default() += 1;
+    }
     times
 }
 

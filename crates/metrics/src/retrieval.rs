@@ -56,7 +56,9 @@ impl Retrieval {
         }
         let classes = 1 + labels.iter().max().map_or(0, |&label| label as usize);
         let mut of_class = vec![0_usize; classes];
-        labels.iter().for_each(|&label| of_class[label as usize] += 1);
+        for &label in labels {
+            of_class[label as usize] += 1;
+        }
         let most_relevant = of_class.iter().max().map_or(0, |&n| n - 1);
         let k = self.recall_at.iter().copied().max().unwrap_or(1).max(most_relevant);
 

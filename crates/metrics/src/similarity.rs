@@ -87,7 +87,7 @@ impl SimilarityDistribution {
     fn summary(&self, similarities: &[f32]) -> Similarities {
         let mut counts = vec![0; self.bins];
         for &similarity in similarities {
-            let place = (f64::from(similarity) + 1.0) / 2.0 * self.bins as f64;
+            let place = f64::midpoint(f64::from(similarity), 1.0) * self.bins as f64;
             // Rounding may carry a cosine a little past 1.
             counts[(place.max(0.0) as usize).min(self.bins - 1)] += 1;
         }

@@ -19,6 +19,8 @@ const WRONG: RGBColor = RGBColor(0xC4, 0x1E, 0x1E);
 /// All lengths are SVG pixels; the picture has twice as many.
 const IMAGE: f64 = 96.0;
 const FRAME: f64 = 3.0;
+/// A picture with its frame.
+const FRAMED: f64 = IMAGE + 2.0 * FRAME;
 const GAP: f64 = 8.0;
 const MARGIN: f64 = 16.0;
 const QUERY_GAP: f64 = 22.0;
@@ -74,7 +76,6 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
     if gallery.queries.is_empty() {
         return Err(ReportError::EmptyGallery);
     }
-    const FRAMED: f64 = IMAGE + 2.0 * FRAME;
     let top = MARGIN + 44.0;
     let row_height = FRAMED + 16.0 + GAP;
     // Each network has as many places as the longest list of neighbours.

@@ -64,9 +64,9 @@ fn section(
 ) -> Result<(), ReportError> {
     let heading =
         if printed.is_some() { format!("{}: {title}", suite_label(suite)) } else { title.to_owned() };
-    text.push_str(&format!("\n## {heading}\n\n"));
+    put(text, &format!("\n## {heading}\n\n"));
     let Some(entry) = entry.filter(|entry| !entry.runs.is_empty()) else {
-        text.push_str(&format!("Not run yet: `invaspread reproduce {suite}`.\n"));
+        put(text, &format!("Not run yet: `invaspread reproduce {suite}`.\n"));
         if let Some(printed) = printed.filter(|printed| !printed.rows.is_empty()) {
             text.push('\n');
             paper_alone(text, printed);
@@ -76,18 +76,21 @@ fn section(
     let table = Table::new(suite, &entry.runs)?;
     for (place, setting) in table.settings.iter().enumerate() {
         let of_setting = table.runs_of(place, &entry.runs);
-        text.push_str(&format!(
-            "{}, {}: {}, {} ([report]({}/report.md))\n\n",
-            caption::setting(setting),
-            caption::data(setting),
-            caption::recipe(&of_setting).0,
-            caption::seeds(&of_setting),
-            entry.folder
-        ));
+        put(
+            text,
+            &format!(
+                "{}, {}: {}, {} ([report]({}/report.md))\n\n",
+                caption::setting(setting),
+                caption::data(setting),
+                caption::recipe(&of_setting).0,
+                caption::seeds(&of_setting),
+                entry.folder
+            ),
+        );
         setting_table(text, &table, place, printed);
     }
     for picture in &entry.pictures {
-        text.push_str(&format!("![{heading}]({}/{picture})\n\n", entry.folder));
+        put(text, &format!("![{heading}]({}/{picture})\n\n", entry.folder));
     }
     Ok(())
 }
@@ -120,7 +123,7 @@ fn setting_table(text: &mut String, table: &Table, setting: usize, printed: Opti
                 format!("{mean}{std}{paper}")
             })
             .collect();
-        text.push_str(&format!("| {} | {} |\n", row_label(row), cells.join(" | ")));
+        put(text, &format!("| {} | {} |\n", row_label(row), cells.join(" | ")));
     }
     let measured: BTreeSet<&str> = rows.into_iter().collect();
     let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
@@ -139,9 +142,13 @@ fn paper_alone(text: &mut String, printed: &PaperTable) {
     text.push('\n');
 }
 
+fn put(text: &mut String, words: &str) {
+    text.push_str(words);
+}
+
 fn head(text: &mut String, metrics: &[&str]) {
     let labels: Vec<String> = metrics.iter().map(|metric| metric_label(metric)).collect();
-    text.push_str(&format!("| | {} |\n|---|{}\n", labels.join(" | "), "---:|".repeat(metrics.len())));
+    put(text, &format!("| | {} |\n|---|{}\n", labels.join(" | "), "---:|".repeat(metrics.len())));
 }
 
 fn paper_row(text: &mut String, row: &paper::PaperRow, metrics: &[&str]) {
@@ -153,7 +160,7 @@ fn paper_row(text: &mut String, row: &paper::PaperRow, metrics: &[&str]) {
         })
         .collect();
     let quoted = if row.quoted { " *(quoted by the paper)*" } else { "" };
-    text.push_str(&format!("| {}{quoted} | {} |\n", row_label(&row.key), cells.join(" | ")));
+    put(text, &format!("| {}{quoted} | {} |\n", row_label(&row.key), cells.join(" | ")));
 }
 
 #[cfg(test)]
@@ -175,7 +182,9 @@ mod tests {
     #[test]
     fn every_table_of_the_paper_is_there_run_or_not() {
         let mut own = fake::retrieval_runs();
-        own.iter_mut().for_each(|run| run.record.suite = "mine".into());
+        for run in &mut own {
+            run.record.suite = "mine".into();
+        }
         let entries = [
             entry("table1", fake::quick_runs(&[0, 1])),
             entry("table3", fake::retrieval_runs()),

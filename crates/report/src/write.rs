@@ -59,7 +59,7 @@ pub fn write_report(
             chart: keep(suite, bars::figure(&table, index, runs)?),
             separations: Vec::new(),
         });
-        for grouping in groupings.iter() {
+        for grouping in groupings {
             let drawn = separation::figure(&table, index, runs, grouping)?;
             let name = keep(&format!("similarity-{grouping}"), drawn);
             pictures[index].separations.extend(name.map(|name| (grouping.clone(), name)));

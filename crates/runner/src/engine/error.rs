@@ -62,7 +62,7 @@ pub enum EngineError {
     },
     /// The weights to begin with cannot be taken up.
     #[error("model.weights: {0}")]
-    Weights(#[from] WeightError),
+    Weights(Box<WeightError>),
     /// A tensor operation failed.
     #[error("failed to {doing}: {source}")]
     Tensor {
@@ -86,6 +86,12 @@ pub enum EngineError {
     /// The run's other files could not be written or read.
     #[error(transparent)]
     Record(#[from] crate::record::RecordError),
+}
+
+impl From<WeightError> for EngineError {
+    fn from(error: WeightError) -> Self {
+        Self::Weights(Box::new(error))
+    }
 }
 
 impl EngineError {

@@ -41,6 +41,7 @@ pub enum EvaluateError {
 }
 
 /// The network's entries of a file of weights: all of them, unless it is the state that a run resumes from.
+#[expect(clippy::implicit_hasher, reason = "as the readers of weights give it")]
 pub fn network_weights(mut tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
     let of_state = take_prefixed(&mut tensors, WEIGHTS);
     if of_state.is_empty() { tensors } else { of_state }
