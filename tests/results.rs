@@ -10,7 +10,7 @@ use std::path::Path;
 fn committed_results_come_from_committed_records() {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results");
     let folder = tempfile::tempdir().unwrap();
-    for suite in ["table1", "figure3", "winograd"] {
+    for suite in ["table1", "figure3", "table8", "winograd"] {
         let out = folder.path().join(suite);
         let mut command = Command::cargo_bin("invaspread").unwrap();
         command

@@ -148,3 +148,15 @@ fn pretrained_weights_are_asked_for() {
         "{message}"
     );
 }
+
+#[test]
+fn a_run_that_two_suites_share_is_a_row_of_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["dataset=synthetic", "model.width=8", "optim.batch_size=32", "data.subset=64"];
+    let [protocol, _] = reproduce(folder.path(), "protocol", &settings);
+    assert_measured(&protocol, &["invaspread", "gradient_of_both_sides"], &["knn"]);
+    let [table8, _] = reproduce(folder.path(), "table8", &settings);
+    assert_measured(&table8, &["full", "no_augmentation"], &["knn"]);
+    let runs = fs::read_dir(folder.path().join("runs/table1")).unwrap().count();
+    assert_eq!(runs, 10, "seven of one and four of the other, one of them shared");
+}

@@ -49,6 +49,9 @@ pub struct RunRecord {
     pub model: String,
     /// Which of the readings of the paper was followed: `code`, `paper`.
     pub protocol: String,
+    /// Rows of other suites that share the run.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// The metric that the best epoch was chosen by.
     #[serde(default = "knn_top1")]
     pub main_metric: String,
@@ -152,6 +155,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// The run as a row of a suite that has these rows: under its own name or one of those it is shared under; none if it is no row of it.
+    pub fn as_row_of(mut self, rows: &[&str]) -> Option<Self> {
+        let names = std::iter::once(&self.record.row).chain(&self.record.also);
+        let name = names.into_iter().find(|name| rows.contains(&name.as_str()))?.clone();
+        self.record.row = name;
+        Some(self)
+    }
+
     /// The first epoch at which `metric` is at or above `threshold`; none if it never is.
     pub fn epochs_to(&self, metric: &str, threshold: f64) -> Option<u64> {
         self.curves.get(metric)?.iter().find(|point| point.value >= threshold).map(|point| point.epoch)
@@ -329,6 +340,16 @@ mod tests {
         assert_eq!(run.epochs_to("knn_top1", 60.0), Some(2));
         assert_eq!(run.epochs_to("knn_top1", 61.0), None);
         assert_eq!(run.epochs_to("r1", 1.0), None);
+    }
+
+    #[test]
+    fn a_shared_run_stands_under_the_name_of_each_suite() {
+        let mut run = fake::quick_runs(&[0]).pop().unwrap();
+        run.record.also = vec!["full".into()];
+        let as_row_of = |rows: &[&str]| run.clone().as_row_of(rows).map(|run| run.record.row);
+        assert_eq!(as_row_of(&["nce", "invaspread"]).as_deref(), Some("invaspread"));
+        assert_eq!(as_row_of(&["full", "without_flip"]).as_deref(), Some("full"));
+        assert_eq!(as_row_of(&["nce"]), None);
     }
 
     #[test]

@@ -99,7 +99,8 @@ fn finished(suite: &Suite, root: &Path) -> Result<Vec<invaspread_report::Run>, F
 
 /// Of runs that suites share, those that are rows of this one.
 fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_report::Run> {
-    runs.into_iter().filter(|run| suite.rows.iter().any(|row| row.key == run.record.row)).collect()
+    let rows: Vec<&str> = suite.rows.iter().map(|row| row.key.as_str()).collect();
+    runs.into_iter().filter_map(|run| run.as_row_of(&rows)).collect()
 }
 
 /// Draws the suite's picture of retrieved neighbours into `out`, if it has one.

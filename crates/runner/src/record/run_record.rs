@@ -44,6 +44,9 @@ pub struct RunRecord {
     pub model: String,
     /// "code" or "paper", or whichever switches were set.
     pub protocol: String,
+    /// Rows of other suites that share this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// The metric that the best epoch was chosen by.
     #[serde(default = "knn_top1")]
     pub main_metric: String,
@@ -180,6 +183,7 @@ mod tests {
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),
+            also: Vec::new(),
             main_metric: "knn_top1".into(),
             metrics: BTreeMap::from([("knn_top1".into(), summary)]),
             seconds: 123.4,
