@@ -110,7 +110,11 @@ fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::WeightedKnn;
     use crate::{MetricError, Rows};

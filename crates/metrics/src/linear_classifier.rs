@@ -146,7 +146,11 @@ fn check_counts(what: &'static str, rows: Rows, labels: &[u32]) -> Result<(), Me
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{LinearClassifier, TrainingSet};
     use crate::{MetricError, Rows};

@@ -69,7 +69,11 @@ pub fn l2_normalize_rows(values: &mut [f32], dim: usize) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{Rows, l2_normalize_rows};
     use crate::MetricError;

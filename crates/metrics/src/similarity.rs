@@ -111,7 +111,11 @@ fn gathered(rows: Rows, groups: &[Option<u32>], wanted: impl Fn(u32) -> bool) ->
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::SimilarityDistribution;
     use crate::Rows;

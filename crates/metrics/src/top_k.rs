@@ -191,7 +191,11 @@ fn similarity_of(key: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{Blocks, key, search, similarity_of, top_k};
     use crate::{MetricError, Rows};

@@ -6,15 +6,7 @@
 use invaspread_metrics::{KMeans, MetricError, Rows, Seeding, WeightedKnn, top_k, top_k_on};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
-
-fn device() -> bool {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
-        assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-        println!("skipped: {why}");
-        return false;
-    }
-    true
-}
+use invaspread_tensor::cuda::testing::device_or_skip;
 
 /// Small whole numbers: their products are exact in any order, so lists must be equal, ties and all.
 fn whole(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
@@ -24,7 +16,7 @@ fn whole(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
 
 #[test]
 fn the_same_neighbours() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     let sizes = [(1, 1, 1, 1), (7, 40, 3, 5), (30, 300, 16, 200), (5, 1500, 4, 1024), (3, 1200, 2, 1100)];
@@ -43,7 +35,7 @@ fn the_same_neighbours() {
 
 #[test]
 fn the_same_votes_and_clusters() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     let (q, g) = (whole(20, 8, 3), whole(200, 8, 4));

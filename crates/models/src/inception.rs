@@ -15,15 +15,13 @@ use crate::head::Head;
 use crate::initial::{Source, Start};
 use crate::layer::ConvSize;
 use crate::output::{Mode, Output};
-use crate::state::{Fit, take_up};
-use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
+use crate::weights::to_pytorch_layout;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{
     Algorithm, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision, Tape, Value, activations,
     with_team,
 };
-use std::collections::HashMap;
 
 /// What an Inception-v1 is built from.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,46 +256,14 @@ impl Inception {
             .collect()
     }
 
-    /// Takes up weights under PyTorch's names and in its layouts; a leading `module.` (DataParallel) is dropped, `base_model.` may be
-    /// absent, and Caffe's names (`inception_3a/1x1`) are known.
-    ///
-    /// Everything must be there and of the right shape, or nothing is changed. Entries of other names are left over and listed.
-    ///
-    /// # Errors
-    /// Names every missing and every misshapen entry.
-    pub fn load_state_dict(
-        &self,
-        weights: &HashMap<String, Tensor>,
-    ) -> std::result::Result<LoadReport, WeightError> {
-        let fit = self.fit(weights, |_| true)?.complete()?;
-        self.take_up(&fit.found)?;
-        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
-    }
-
-    /// What `weights` hold for those entries of this network that are `wanted`.
-    pub(crate) fn fit(
-        &self,
-        weights: &HashMap<String, Tensor>,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Fit> {
-        let mut entries = self.state_dict()?;
-        entries.retain(|(name, _)| wanted(name));
-        Fit::new(&entries, weights, names)
-    }
-
-    /// Sets the entries found.
-    pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
-        take_up(&self.parameters(), found)
-    }
-
-    /// Names of the entries that make up the embedding layer.
-    pub(crate) fn head_names(&self) -> [String; 2] {
-        self.head.parameters().map(|(name, _)| name)
+    /// The embedding layer.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 }
 
-/// What an entry may be called.
-fn names(name: &str) -> Vec<String> {
+/// What an entry may be called: without the wrapper, by Caffe's name (`inception_3a/1x1`), and as `DataParallel` has it.
+pub(crate) fn names(name: &str) -> Vec<String> {
     let bare = name.strip_prefix(BASE).unwrap_or(name);
     let [full, bare, caffe] = [name.to_owned(), bare.to_owned(), bare.replacen('.', "/", 1)];
     let parallel = [format!("module.{full}"), format!("module.{bare}")];
@@ -309,7 +275,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::{Inception, InceptionConfig};
-    use crate::{LoadReport, Mode, WeightError};
+    use crate::{LoadReport, Mode, Network, WeightError};
     use candle_core::{Device, Tensor};
     use std::collections::HashMap;
 
@@ -349,8 +315,8 @@ mod tests {
     #[test]
     fn names_may_lack_the_wrapper_or_have_another() {
         let (theirs, ours) = (
-            Inception::new(InceptionConfig::default(), 1).unwrap(),
-            Inception::new(InceptionConfig::default(), 2).unwrap(),
+            Network::new(InceptionConfig::default(), 1).unwrap(),
+            Network::new(InceptionConfig::default(), 2).unwrap(),
         );
         let state = theirs.state_dict().unwrap();
         for rename in [|name: &str| name.replace("base_model.", ""), |name: &str| format!("module.{name}")] {
@@ -359,7 +325,7 @@ mod tests {
             let report = ours.load_state_dict(&weights).unwrap();
             assert_eq!(report, LoadReport { loaded: 2 * 58, left_over: Vec::new() });
         }
-        let values = |network: &Inception| {
+        let values = |network: &Network| {
             let parameters = network.parameters();
             parameters[7].1.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };

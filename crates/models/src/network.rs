@@ -1,9 +1,9 @@
 //! Any of the networks, for a program that is told which by its config.
 
-use crate::inception::{Inception, InceptionConfig};
+use crate::inception::{self, Inception, InceptionConfig};
 use crate::output::{Mode, Output};
 use crate::resnet::{ResNet, ResNetConfig, Stem};
-use crate::state::Fit;
+use crate::state::{Fit, prefixed, take_up};
 use crate::weights::{LoadReport, WeightError};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::Precision;
@@ -173,18 +173,21 @@ impl Network {
         }
     }
 
-    /// Takes up all of the network's weights, or none.
+    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a leading `module.` (DataParallel) is dropped, and
+    /// Inception's may be without `base_model.` or under Caffe's names.
+    ///
+    /// Counts of batches may be missing; everything else must be there and of the right shape. Entries of other names are left over and
+    /// listed.
     ///
     /// # Errors
-    /// As [`ResNet::load_state_dict`] and [`Inception::load_state_dict`].
+    /// Names every missing and every misshapen entry.
     pub fn load_state_dict(
         &self,
         weights: &HashMap<String, Tensor>,
     ) -> std::result::Result<LoadReport, WeightError> {
-        match self {
-            Self::ResNet(network) => network.load_state_dict(weights),
-            Self::Inception(network) => network.load_state_dict(weights),
-        }
+        let fit = self.fit(weights, |_| true)?.complete()?;
+        self.take_up(&fit.found)?;
+        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
     }
 
     /// What `weights` hold for those entries of this network that are `wanted`.
@@ -193,25 +196,29 @@ impl Network {
         weights: &HashMap<String, Tensor>,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Fit> {
+        let mut entries = self.state_dict()?;
+        entries.retain(|(name, _)| wanted(name));
         match self {
-            Self::ResNet(network) => network.fit(weights, wanted),
-            Self::Inception(network) => network.fit(weights, wanted),
+            Self::ResNet(_) => Fit::new(&entries, weights, prefixed),
+            Self::Inception(_) => Fit::new(&entries, weights, inception::names),
         }
     }
 
     /// Sets the entries found.
     pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
+        take_up(&self.parameters(), found)?;
         match self {
-            Self::ResNet(network) => network.take_up(found),
-            Self::Inception(network) => network.take_up(found),
+            Self::ResNet(network) => network.load_buffers(found),
+            Self::Inception(_) => Ok(()),
         }
     }
 
     /// Names of the entries that make up the embedding layer.
     pub(crate) fn head_names(&self) -> [String; 2] {
-        match self {
-            Self::ResNet(network) => network.head_names(),
-            Self::Inception(network) => network.head_names(),
-        }
+        let head = match self {
+            Self::ResNet(network) => network.head(),
+            Self::Inception(network) => network.head(),
+        };
+        head.parameters().map(|(name, _)| name)
     }
 }

@@ -18,8 +18,7 @@ use crate::head::Head;
 use crate::initial::{Source, Start};
 use crate::layer::{ConvNorm, ConvSize, Pass};
 use crate::output::{Mode, Output};
-use crate::state::{Fit, prefixed, take_up};
-use crate::weights::{LoadReport, WeightError, to_pytorch_layout};
+use crate::weights::to_pytorch_layout;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
@@ -303,45 +302,17 @@ impl ResNet {
         Ok(entries)
     }
 
-    /// Takes up weights under PyTorch's names and in its layouts; a leading `module.` (DataParallel) is dropped.
-    ///
-    /// Counts of batches may be missing; everything else must be there and of the right shape. Nothing is changed if an entry is
-    /// missing or misshapen. Entries of other names are left over and listed.
-    ///
-    /// # Errors
-    /// Names every missing and every misshapen entry.
-    pub fn load_state_dict(
-        &self,
-        weights: &HashMap<String, Tensor>,
-    ) -> std::result::Result<LoadReport, WeightError> {
-        let fit = self.fit(weights, |_| true)?.complete()?;
-        self.take_up(&fit.found)?;
-        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
-    }
-
-    /// What `weights` hold for those entries of this network that are `wanted`.
-    pub(crate) fn fit(
-        &self,
-        weights: &HashMap<String, Tensor>,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Fit> {
-        let mut entries = self.state_dict()?;
-        entries.retain(|(name, _)| wanted(name));
-        Fit::new(&entries, weights, prefixed)
-    }
-
-    /// Sets the entries found.
-    pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
-        take_up(&self.parameters(), found)?;
+    /// Sets those running statistics and counts that were found.
+    pub(crate) fn load_buffers(&self, found: &HashMap<String, Tensor>) -> Result<()> {
         for layer in self.layers() {
             layer.load_buffers(|name| found.get(name).cloned())?;
         }
         Ok(())
     }
 
-    /// Names of the entries that make up the embedding layer.
-    pub(crate) fn head_names(&self) -> [String; 2] {
-        self.head.parameters().map(|(name, _)| name)
+    /// The embedding layer.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 }
 

@@ -185,15 +185,15 @@ pub(crate) fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::{WeightError, read_weights, write_weights};
-    use crate::{Mode, ResNet, ResNetConfig};
+    use crate::{Mode, Network, ResNetConfig};
     use candle_core::{DType, Device, Tensor};
     use std::collections::HashMap;
 
-    fn small(seed: u64) -> ResNet {
-        ResNet::new(ResNetConfig { width: 8, ..Default::default() }, seed).unwrap()
+    fn small(seed: u64) -> Network {
+        Network::new(ResNetConfig { width: 8, ..Default::default() }, seed).unwrap()
     }
 
-    fn embed(network: &ResNet) -> Vec<f32> {
+    fn embed(network: &Network) -> Vec<f32> {
         let values: Vec<f32> = (0..2 * 3072).map(|i| (i as f32 * 0.37).sin()).collect();
         let x = Tensor::from_vec(values, (2, 32, 32, 3), &Device::Cpu).unwrap();
         network.forward(&x, Mode::Train).unwrap();
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn counts_of_batches_may_be_floats_or_absent() {
-        let counts = |network: &ResNet| -> Vec<i64> {
+        let counts = |network: &Network| -> Vec<i64> {
             let state = network.state_dict().unwrap();
             let counts = state.iter().filter(|(name, _)| name.ends_with("num_batches_tracked"));
             counts.map(|(_, count)| count.to_scalar().unwrap()).collect()

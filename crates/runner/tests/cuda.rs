@@ -14,17 +14,9 @@ use invaspread_runner::engine::{
     EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, train,
 };
 use invaspread_runner::methods::MethodRecipe;
+use invaspread_tensor::cuda::testing::device_or_skip;
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, methods, place, recipe, small};
-
-fn device() -> bool {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
-        assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-        println!("skipped: {why}");
-        return false;
-    }
-    true
-}
 
 /// Raises the flag after some steps, and counts them.
 struct StopAfter {
@@ -73,7 +65,7 @@ fn agreement(a: &Trained, b: &Trained) -> f64 {
 
 #[test]
 fn every_method_goes_the_cpus_way() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     for (name, method) in methods() {
@@ -97,7 +89,7 @@ fn every_method_goes_the_cpus_way() {
 
 #[test]
 fn other_precisions_stay_near() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     let mut single = Recipe {
@@ -119,7 +111,7 @@ fn other_precisions_stay_near() {
 
 #[test]
 fn a_stopped_run_goes_on_where_it_was() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     for (name, method) in methods() {
@@ -152,7 +144,7 @@ fn a_stopped_run_goes_on_where_it_was() {
 
 #[test]
 fn a_loss_that_is_no_number_ends_the_run() {
-    if !device() {
+    if device_or_skip().is_none() {
         return;
     }
     let mut recipe =

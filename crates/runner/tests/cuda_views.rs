@@ -6,17 +6,8 @@
 use candle_core::{DType, Device};
 use invaspread_augment::{AugmentConfig, ChannelOrder, ImageRef, Pipeline, RandomCrop, Scratch};
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::augment::ImageStore;
-
-fn device() -> Option<Device> {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
-        assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-        println!("skipped: {why}");
-        return None;
-    }
-    Some(DeviceKind::Cuda.open().unwrap())
-}
+use invaspread_tensor::cuda::testing::device_or_skip;
 
 const IMAGES: usize = 4;
 
@@ -65,7 +56,7 @@ fn differing(device: &Device, pipeline: &Pipeline, [width, height]: [usize; 2], 
 
 #[test]
 fn every_number_is_the_cpus() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_or_skip() else { return };
     let sizes = [[32, 32], [32, 32], [96, 96], [40, 25], [13, 50], [7, 7], [64, 200]];
     for (epoch, sides) in (0..).zip(sizes) {
         for size in [32, 17] {

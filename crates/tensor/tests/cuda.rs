@@ -5,24 +5,15 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::cuda::testing::device_or_skip;
 use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
-    BatchNormConfig, Conv2dConfig, DeviceKind, LocalResponseNormConfig, LocalResponseWindow, PoolConfig,
-    Precision, RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d,
-    gemm, l2_normalize, linear, local_response_norm, max_pool2d,
+    BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision,
+    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d, gemm,
+    l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
-
-/// The device, or a line that says why the test is skipped.
-fn device() -> Option<Device> {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
-        assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-        println!("skipped: {why}");
-        return None;
-    }
-    Some(DeviceKind::Cuda.open().unwrap())
-}
 
 fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32).collect();
@@ -82,7 +73,7 @@ const BOTH: [(DType, f64); 2] = [(DType::F32, 1e-4), (DType::BF16, 1e-2)];
 
 #[test]
 fn every_op_of_the_doctor_agrees() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_or_skip() else { return };
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         for check in self_check_on(&device, precision).unwrap() {
             assert!(check.is_good(), "{precision:?}: {check:?}");
@@ -99,7 +90,7 @@ proptest! {
         stride in 1usize..3, padding in 0usize..3, seed: u64,
     ) {
         prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
-        let Some(device) = device() else { return Ok(()) };
+        let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 0, 0);
         let inputs = [random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co])];
         let config = Conv2dConfig { stride, padding, ..Default::default() };
@@ -115,7 +106,7 @@ proptest! {
         relu: bool, with_residual: bool, shift in -30.0f64..30.0, seed: u64,
     ) {
         prop_assume!(images * side * side > 1);
-        let Some(device) = device() else { return Ok(()) };
+        let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 1, 0);
         let x = (random(&mut stream, &[chunks * images, side, side, channels]) + shift).unwrap();
         let mut inputs = vec![x, random(&mut stream, &[channels]), random(&mut stream, &[channels])];
@@ -140,7 +131,7 @@ proptest! {
         padding in 0usize..2, ceil_mode: bool, size in 1usize..7, seed: u64,
     ) {
         prop_assume!(padding <= kernel / 2);
-        let Some(device) = device() else { return Ok(()) };
+        let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 2, 0);
         let inputs = [random(&mut stream, &[n, h, w, c])];
         let config = PoolConfig { kernel, stride, padding, ceil_mode };
@@ -161,7 +152,7 @@ proptest! {
 
     #[test]
     fn bias_and_relu(rows in 1usize..3000, channels in 1usize..70, seed: u64) {
-        let Some(device) = device() else { return Ok(()) };
+        let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 5, 0);
         let inputs = [random(&mut stream, &[rows, channels]), random(&mut stream, &[channels])];
         for (dtype, tolerance) in BOTH {
@@ -172,7 +163,7 @@ proptest! {
 
     #[test]
     fn rows_and_products(m in 1usize..20, k in 1usize..40, n in 1usize..20, seed: u64) {
-        let Some(device) = device() else { return Ok(()) };
+        let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 3, 0);
         let inputs = [random(&mut stream, &[m, k]), random(&mut stream, &[n, k]), random(&mut stream, &[n])];
         let layer = error(&device, &inputs, &[], DType::F32, |t| linear(&t[0], &t[1], &t[2]));
@@ -193,7 +184,7 @@ proptest! {
 /// Three steps of a small network on the tape: parameters, momentum and running statistics stay with the CPU's.
 #[test]
 fn training_steps_agree() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_or_skip() else { return };
     let run = |device: &Device| {
         let mut stream = Stream::new(4, Purpose::Synthetic, 4, 0);
         let var = |x: Tensor| Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
@@ -239,7 +230,7 @@ fn training_steps_agree() {
 /// Branches that leave a map and meet along the channels: the gradients are the CPU's, also where three come back to one map.
 #[test]
 fn branches_agree() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_or_skip() else { return };
     let run = |device: &Device| {
         let mut stream = Stream::new(6, Purpose::Synthetic, 6, 0);
         let var = |x: Tensor| Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
@@ -277,7 +268,7 @@ fn branches_agree() {
 
 #[test]
 fn numbers_reach_the_host_in_their_places() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_or_skip() else { return };
     let mut log = HostLog::new(&device, 3).unwrap();
     assert!(log.read(0).is_none());
     for (at, number) in [(0, 1.5f32), (2, f32::NAN)] {

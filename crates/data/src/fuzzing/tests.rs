@@ -8,8 +8,11 @@ use crate::sample::{Member, pickled, png, tar, tar_gz};
 
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;
+#[path = "../../../../fuzz/seed.rs"]
+mod seed;
 
 use replay::replay;
+use seed::seed;
 
 #[test]
 fn cifar10_binary() {
@@ -47,14 +50,7 @@ fn pack() {
 }
 
 #[test]
-#[ignore = "writes the seeds of fuzz/corpus, which are in the repository"]
-fn write_seeds() {
-    let put = |target: &str, name: &str, bytes: &[u8]| {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        fs_err::create_dir_all(&folder).unwrap();
-        fs_err::write(folder.join(name), bytes).unwrap();
-    };
-
+fn seeds() {
     // CIFAR-10 with one plain image a batch.
     let records: [Vec<u8>; 6] = std::array::from_fn(|batch| {
         let mut record = vec![40 * batch as u8; crate::cifar10::RECORD];
@@ -64,16 +60,16 @@ fn write_seeds() {
     let names = crate::cifar10::BATCHES.map(|batch| format!("cifar-10-batches-bin/{batch}.bin"));
     let mut members = vec![Member::Folder("cifar-10-batches-bin/")];
     members.extend(names.iter().zip(&records).map(|(name, record)| Member::File(name, record)));
-    put("cifar10_binary", "seed.tar.gz", &tar_gz(&members));
-    put("cifar10_binary", "seed.tar", &tar(&members));
-    put("cifar10_binary", "seed.bin", &records.concat());
+    seed("cifar10_binary", "seed.tar.gz", &tar_gz(&members));
+    seed("cifar10_binary", "seed.tar", &tar(&members));
+    seed("cifar10_binary", "seed.bin", &records.concat());
     let pixels = &records[1][1..];
-    put("cifar10_pickle", "seed_rows", &pickled(&[3], (1, 3072), pixels, false));
-    put("cifar10_pickle", "seed_columns", &pickled(&[9], (1, 3072), pixels, true));
-    put("cifar10_pickle", "seed_small", &pickled(&[7, 300], (2, 3), &[1, 2, 3, 4, 5, 6], true));
+    seed("cifar10_pickle", "seed_rows", &pickled(&[3], (1, 3072), pixels, false));
+    seed("cifar10_pickle", "seed_columns", &pickled(&[9], (1, 3072), pixels, true));
+    seed("cifar10_pickle", "seed_small", &pickled(&[7, 300], (2, 3), &[1, 2, 3, 4, 5, 6], true));
 
-    put("stl10_binary", "seed_labels", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-    put("stl10_binary", "seed_images", &[9; 24]);
+    seed("stl10_binary", "seed_labels", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    seed("stl10_binary", "seed_images", &[9; 24]);
 
     let cars = [(3, "car_ims/000001.jpg".to_owned()), (196, "car_ims/000002.jpg".to_owned())];
     for (name, writer) in [
@@ -81,18 +77,18 @@ fn write_seeds() {
         ("seed_cars.mat", Writer { big: false, compressed: false }),
         ("seed_cars_big.mat", Writer { big: true, compressed: false }),
     ] {
-        put("matlab", name, &cars_list(writer, "relative_im_path", &cars));
+        seed("matlab", name, &cars_list(writer, "relative_im_path", &cars));
         let numbers = [Mat::Bytes(vec![1, 2, 3, 4, 5]), Mat::Shorts(vec![6]), Mat::Doubles(vec![0.5, -1.0])];
         let cells =
             Mat::Cells(numbers.into_iter().chain([Mat::Text("text".to_owned()), Mat::Empty]).collect());
-        put("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]));
+        seed("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]));
     }
 
     let colour = |x: u32, y: u32| [(x * 20) as u8, (y * 20) as u8, 90];
-    put("images", "seed.png", &png((9, 7), colour));
-    put("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
-    put("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
-    put("images", "seed_cmyk.jpg", CMYK_JPEG);
+    seed("images", "seed.png", &png((9, 7), colour));
+    seed("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
+    seed("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
+    seed("images", "seed_cmyk.jpg", CMYK_JPEG);
 
     let folder = tempfile::tempdir().unwrap();
     let lists = |folder: &std::path::Path| -> Vec<u8> {
@@ -102,11 +98,11 @@ fn write_seeds() {
         })
         .collect()
     };
-    put("annotations", "seed_birds", &lists(&birds(folder.path(), &[3, 150])));
-    put("annotations", "seed_products", &lists(&products(folder.path(), &[5, 11_319])));
+    seed("annotations", "seed_birds", &lists(&birds(folder.path(), &[3, 150])));
+    seed("annotations", "seed_products", &lists(&products(folder.path(), &[5, 11_319])));
     let folders =
         "== class folders ==\nAudi TT Hatchback 2011\n196\nRam C-V Cargo Van Minivan 2012\nram cv cargo\n0\n";
-    put("annotations", "seed_class_folders", folders.as_bytes());
+    seed("annotations", "seed_class_folders", folders.as_bytes());
 
     let images: [[u8; 12]; 2] = [[5; 12], [0; 12]];
     let mut bytes = crate::pack::beginning(2, 2, &super::PACK_FINGERPRINT);
@@ -118,5 +114,5 @@ fn write_seeds() {
     bytes.extend([0; 32]);
     crate::pack::set_checksum(&mut bytes, 2);
     bytes.extend(images.concat());
-    put("pack", "seed.pack", &bytes);
+    seed("pack", "seed.pack", &bytes);
 }

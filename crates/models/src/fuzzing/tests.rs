@@ -12,8 +12,11 @@ use crate::write_weights;
 
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;
+#[path = "../../../../fuzz/seed.rs"]
+mod seed;
 
 use replay::replay;
+use seed::seed;
 
 #[test]
 fn weights_pickle() {
@@ -31,13 +34,7 @@ fn weights_caffemodel() {
 }
 
 #[test]
-#[ignore = "writes the seeds of fuzz/corpus, which are in the repository"]
-fn write_seeds() {
-    let put = |target: &str, name: &str, bytes: &[u8]| {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(name), bytes).unwrap();
-    };
+fn seeds() {
     let plain = state_dict(&[
         Saved {
             name: "weight",
@@ -58,24 +55,24 @@ fn write_seeds() {
         Saved { name: "count", kind: "LongStorage", shape: &[], strides: &[], offset: 7, parameter: false },
     ]);
     let nested = under("net", &plain);
-    put("weights_pickle", "seed_plain.pkl", &plain);
-    put("weights_pickle", "seed_nested.pkl", &nested);
+    seed("weights_pickle", "seed_plain.pkl", &plain);
+    seed("weights_pickle", "seed_nested.pkl", &nested);
     // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the one before.
-    put("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
-    put(
+    seed("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
+    seed(
         "weights_pickle",
         "no_arguments.pkl",
         b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n)Rs.",
     );
     let doubled: Vec<u8> = (0..100).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
-    put("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
-    put("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
+    seed("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
+    seed("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
 
     let convolution: [(&[u64], &[f32]); 2] = [(&[2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]), (&[2], &[5.0, 6.0])];
-    put("weights_caffemodel", "seed_new", &layer("conv1/7x7_s2", &convolution));
+    seed("weights_caffemodel", "seed_new", &layer("conv1/7x7_s2", &convolution));
     let convolution: [([u64; 4], &[f32]); 2] =
         [([2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]), ([1, 1, 1, 2], &[5.0, 6.0])];
-    put("weights_caffemodel", "seed_old", &old_layer("conv1/7x7_s2", &convolution));
+    seed("weights_caffemodel", "seed_old", &old_layer("conv1/7x7_s2", &convolution));
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("seed.safetensors");
@@ -86,5 +83,5 @@ fn write_seeds() {
         ("layer.half".to_owned(), zeros(&[4], DType::BF16)),
     ]);
     write_weights(&path, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
-    put("weights_safetensors", "seed.safetensors", &std::fs::read(&path).unwrap());
+    seed("weights_safetensors", "seed.safetensors", &std::fs::read(&path).unwrap());
 }

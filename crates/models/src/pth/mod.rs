@@ -6,7 +6,7 @@
 //! copied whenever it is mentioned, so that a file of a kilobyte fills any memory. Weights come from strangers; hence this reader,
 //! whose memory is a small multiple of the file's length whatever the file says.
 
-mod pickle;
+mod views;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use std::io::{Read, Seek};
 use candle_core::{Device, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
-use pickle::View;
+use views::View;
 
 /// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
 const PICKLE: &str = "data.pkl";
@@ -45,7 +45,7 @@ pub(crate) fn read(mut file: impl Read + Seek, length: u64) -> Result<HashMap<St
     });
     drop(names);
     let folder = folder.ok_or_else(|| format!("an archive without {PICKLE}"))?;
-    let views = pickle::views(&archive.member(&format!("{folder}{PICKLE}"))?)?;
+    let views = views::views(&archive.member(&format!("{folder}{PICKLE}"))?)?;
 
     let mut storages: HashMap<&str, Vec<u8>> = HashMap::new();
     let mut left = length.saturating_mul(SHARED);

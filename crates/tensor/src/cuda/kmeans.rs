@@ -196,22 +196,16 @@ impl Clustering {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{descend, descend_in_blocks};
-    use crate::DeviceKind;
+    use crate::cuda::testing::device_or_skip;
     use candle_core::{Device, Tensor};
     use invaspread_random::{Purpose, Stream};
-
-    /// The device, or a line that says why the test is skipped.
-    fn device() -> Option<Device> {
-        if let Some(why) = DeviceKind::Cuda.why_not() {
-            assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-            println!("skipped: {why}");
-            return None;
-        }
-        Some(DeviceKind::Cuda.open().unwrap())
-    }
 
     /// Points about `centers` places at least 10 apart, by turns; 101 is a prime, so places differ.
     fn clumps(count: usize, dim: usize, centers: usize) -> Vec<f32> {
@@ -222,7 +216,7 @@ mod tests {
 
     #[test]
     fn clumps_are_found_and_their_means_have_the_bits_of_a_plain_sum() {
-        let Some(device) = device() else { return };
+        let Some(device) = device_or_skip() else { return };
         for (count, dim, centers) in [(1, 1, 1), (90, 130, 3), (1100, 2, 40)] {
             let points = clumps(count, dim, centers);
             let on_device = Tensor::from_slice(&points, (count, dim), &device).unwrap();
@@ -249,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_empty_cluster_takes_half_of_the_largest() {
-        let Some(device) = device() else { return };
+        let Some(device) = device_or_skip() else { return };
         // Both centroids are the first point: all points go to the lower.
         let points = Tensor::from_slice(&[-2.0f32, -1.0, 1.0, 2.0, 3.0, 3.0], (6, 1), &device).unwrap();
         let found = descend(&points, &[-2.0, -2.0], 1, 0.0).unwrap();

@@ -20,6 +20,7 @@ mod peak;
 mod pool;
 mod rows;
 mod sgd;
+pub mod testing;
 pub mod top_k;
 
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};

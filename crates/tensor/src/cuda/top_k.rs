@@ -103,22 +103,16 @@ pub(super) fn parts(total: usize, most: usize) -> impl Iterator<Item = Range<usi
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp)] // the values compared are exact
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{SCORES, at_once, parts, search, top_k};
-    use crate::DeviceKind;
+    use crate::cuda::testing::device_or_skip;
     use candle_core::{Device, Tensor};
     use invaspread_random::{Purpose, Stream};
-
-    /// The device, or a line that says why the test is skipped.
-    fn device() -> Option<Device> {
-        if let Some(why) = DeviceKind::Cuda.why_not() {
-            assert!(std::env::var_os("INVASPREAD_EXPECT_CUDA").is_none(), "a device was promised: {why}");
-            println!("skipped: {why}");
-            return None;
-        }
-        Some(DeviceKind::Cuda.open().unwrap())
-    }
 
     /// Small integers: products are exact in any order, and ties abound.
     fn integers(stream: &mut Stream, count: usize, range: usize) -> Vec<f32> {
@@ -146,7 +140,7 @@ mod tests {
 
     #[test]
     fn agrees_with_sorting_every_row() {
-        let Some(device) = device() else { return };
+        let Some(device) = device_or_skip() else { return };
         let mut stream = Stream::new(5, Purpose::Bootstrap, 0, 0);
         for (n, m, dim, k, range) in [
             (1, 1, 1, 1, 1),
