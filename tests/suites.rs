@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use invaspread_data::sample::cifar10::write_cifar10;
 use invaspread_data::sample::pictures::{birds, cars_devkit, cars_union, products};
 use invaspread_data::sample::stl10::MiniatureStl10;
 
@@ -47,6 +48,13 @@ fn assert_measured(table: &str, rows: &[&str], metrics: &[&str]) {
     }
 }
 
+#[track_caller]
+fn assert_picture(folder: &Path, name: &str) {
+    let picture =
+        fs::read(folder.join("results").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(&picture[1..4], b"PNG", "{name}");
+}
+
 const RETRIEVAL: [&str; 9] =
     ["r1", "r2", "r4", "r8", "map_at_r", "r_precision", "nmi", "nmi_arithmetic", "ami"];
 
@@ -60,9 +68,7 @@ fn unseen_birds() {
     let rows = ["random", "exemplar", "nce", "deepcluster_100", "invaspread"];
     assert_measured(&table, &rows, &RETRIEVAL);
     assert!(report.contains("R@1") && report.contains("CUB-200 of 2010"), "{report}");
-    // Each class has one colour: two in three of a query's nearest are its own, even for a network that has learned nothing.
-    let picture = fs::read(folder.path().join("results/neighbours.png")).unwrap();
-    assert_eq!(&picture[1..4], b"PNG");
+    assert_picture(folder.path(), "neighbours.png");
 }
 
 #[test]
@@ -133,7 +139,7 @@ fn figure4() {
         ["dataset=cub200-2010", "model=resnet18", "model.width=8", "augment=paper", "optim.batch_size=16"];
     let [table, _] = reproduce(folder.path(), "figure4", &settings);
     assert_measured(&table, &["epoch_0", "epoch_1", "epoch_2"], &["r1"]);
-    assert!(folder.path().join("results/neighbours.png").is_file());
+    assert_picture(folder.path(), "neighbours.png");
 }
 
 #[test]
@@ -150,13 +156,26 @@ fn pretrained_weights_are_asked_for() {
 }
 
 #[test]
-fn a_run_that_two_suites_share_is_a_row_of_both() {
+fn cifar10_and_the_runs_that_its_suites_share() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = ["dataset=synthetic", "model.width=8", "optim.batch_size=32", "data.subset=64"];
-    let [protocol, _] = reproduce(folder.path(), "protocol", &settings);
-    assert_measured(&protocol, &["invaspread", "gradient_of_both_sides"], &["knn"]);
-    let [table8, _] = reproduce(folder.path(), "table8", &settings);
-    assert_measured(&table8, &["full", "no_augmentation"], &["knn"]);
-    let runs = fs::read_dir(folder.path().join("runs/table1")).unwrap().count();
-    assert_eq!(runs, 10, "seven of one and four of the other, one of them shared");
+    write_cifar10(&folder.path().join("data"));
+    let settings = ["model.width=8", "optim.batch_size=32", "data.subset=64", "data.test_subset=50"];
+    let reproduce = |suite: &str, rows: &[&str], runs: usize| {
+        let [table, report] = reproduce(folder.path(), suite, &settings);
+        assert_measured(&table, rows, &["knn"]);
+        let found = fs::read_dir(folder.path().join("runs/table1")).unwrap().count();
+        assert_eq!(found, runs, "runs there are after {suite}, those before it included");
+        report
+    };
+    let report = reproduce("protocol", &["invaspread", "gradient_of_both_sides"], 7);
+    assert!(report.contains("unverified"), "drawn pictures are not CIFAR-10's: {report}");
+    reproduce("table8", &["full", "no_augmentation"], 10);
+    reproduce("table7", &["full", "without_resized_crop", "without_grayscale", "without_flip"], 14);
+    let report = reproduce("figure5", &["random", "nce", "exemplar", "invaspread"], 17);
+    assert!(report.contains("overlap"), "{report}");
+    assert_picture(folder.path(), "similarity-class.png");
+    reproduce("figure6", &["random", "invaspread"], 17);
+    for grouping in ["animals_artifacts", "big_small_animals"] {
+        assert_picture(folder.path(), &format!("similarity-{grouping}.png"));
+    }
 }

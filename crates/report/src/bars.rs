@@ -1,12 +1,14 @@
 //! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
 
-use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, row_color};
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step};
 use crate::caption;
 use crate::curves::Figure;
 use crate::error::ReportError;
 use crate::names::{metric_label, row_label};
+use crate::palette::Palette;
 use crate::records::Run;
 use crate::table::{Line, Table};
+use plotters::style::RGBColor;
 
 const FIGURE: &str = "the table's chart";
 const WIDTH: f64 = 880.0;
@@ -32,6 +34,7 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     if lines.is_empty() {
         return Ok(None);
     }
+    let palette = Palette::of(&table.rows(setting));
     let scale = Scale::around(&lines);
     let bottom = TOP + lines.len() as f64 * ROW;
     let caption = caption::wrap(&caption_text(table, setting, runs), 145);
@@ -42,7 +45,8 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
         legend(pen, &lines);
         heads(pen, table.settings[setting].reduced);
         for (place, line) in lines.iter().enumerate() {
-            paint_row(pen, &scale, TOP + (place as f64 + 0.5) * ROW, line);
+            let y = TOP + (place as f64 + 0.5) * ROW;
+            paint_row(pen, &scale, y, line, palette.color(&line.row));
         }
         for (number, text) in caption.iter().enumerate() {
             let y = bottom + 62.0 + number as f64 * 15.0;
@@ -115,8 +119,7 @@ fn heads(pen: &mut Pen<'_>, reduced: bool) {
     }
 }
 
-fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line) {
-    let color = row_color(&line.row);
+fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor) {
     let bold = line.row == "invaspread";
     pen.text((LEFT - 12.0, y), &row_label(&line.row), Face::new(12.5, Anchor::End).bold(bold));
     let mean = line.mean.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What every figure is drawn with: a pen in fractional pixels over plotters' SVG backend, one palette, one typeface,
+//! What every figure is drawn with: a pen in fractional pixels over plotters' SVG backend, one typeface,
 //! and the way from SVG to PNG.
 //!
 //! plotters places everything on whole pixels; drawing at [`UNITS`] units a pixel and scaling the view box down keeps
@@ -23,35 +23,6 @@ pub(crate) const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 pub(crate) const MUTED: RGBColor = RGBColor(0x66, 0x66, 0x66);
 pub(crate) const GRID: RGBColor = RGBColor(0xE4, 0xE4, 0xE4);
 pub(crate) const AXIS: RGBColor = RGBColor(0x88, 0x88, 0x88);
-
-/// The colour of a row of the paper's tables: Okabe and Ito's palette, told apart under every common colour
-/// blindness; its yellow, too faint for a line on white, gives way to Tol's wine.
-pub(crate) fn row_color(row: &str) -> RGBColor {
-    match row {
-        "random" | "initial" => RGBColor(0x77, 0x77, 0x77),
-        "deepcluster_10" => RGBColor(0x00, 0x00, 0x00),
-        "deepcluster_1000" | "deepcluster" => RGBColor(0xE6, 0x9F, 0x00),
-        "exemplar" => RGBColor(0x00, 0x9E, 0x73),
-        "npsoftmax" => RGBColor(0x56, 0xB4, 0xE9),
-        "nce" | "direct" => RGBColor(0x00, 0x72, 0xB2),
-        "triplet" => RGBColor(0x88, 0x22, 0x55),
-        "triplet_hard" => RGBColor(0xCC, 0x79, 0xA7),
-        "invaspread" | "full" | "winograd" => RGBColor(0xD5, 0x5E, 0x00),
-        // Rows of other suites: the same colours, by the letters of the name.
-        other => {
-            let spare = [
-                "deepcluster_1000",
-                "exemplar",
-                "npsoftmax",
-                "nce",
-                "triplet",
-                "triplet_hard",
-                "deepcluster_10",
-            ];
-            row_color(spare[other.bytes().map(usize::from).sum::<usize>() % spare.len()])
-        }
-    }
-}
 
 /// Where a text's given point lies in it, horizontally; vertically it is always the middle.
 #[derive(Debug, Clone, Copy, PartialEq)]

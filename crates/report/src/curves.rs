@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 
 use crate::canvas::{
-    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, row_color, spread,
-    text_width,
+    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, spread, text_width,
 };
 use crate::caption;
 use crate::error::ReportError;
 use crate::names::{metric_label, recorded_metric, row_label};
+use crate::palette::Palette;
 use crate::paper;
 use crate::records::Run;
 use crate::table::{Table, is_trained};
+use plotters::style::RGBColor;
 
 const FIGURE: &str = "the learning curves";
 const WIDTH: f64 = 880.0;
@@ -82,6 +83,7 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
         curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
     let series = series_of(&curves, last_epoch, table, setting, runs);
     let caption = caption::wrap(&caption_text(table, setting, runs, &series, last_epoch), 145);
+    let palette = Palette::of(&table.rows(setting));
     let axes = Axes::around(&series, last_epoch);
     let height = TOP + PLOT.1 + 58.0 + caption.len() as f64 * 15.0;
     let metric = metric_label(table.main_metric(setting));
@@ -91,12 +93,12 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
         legend(pen, &series);
         // The paper below, the measurement above it.
         for series in series.iter().filter(|series| series.from_paper) {
-            pen.dotted(&axes.path(series), row_color(&series.row), 2.0);
+            pen.dotted(&axes.path(series), palette.color(&series.row), 2.0);
         }
         for series in series.iter().filter(|series| !series.from_paper) {
-            paint_measured(pen, &axes, series);
+            paint_measured(pen, &axes, series, palette.color(&series.row));
         }
-        end_labels(pen, &axes, &series);
+        end_labels(pen, &axes, &series, &palette);
         for (line, text) in caption.iter().enumerate() {
             let y = TOP + PLOT.1 + 62.0 + line as f64 * 15.0;
             pen.text((LEFT, y), text, Face::new(10.5, Anchor::Start).color(MUTED));
@@ -258,8 +260,7 @@ fn legend(pen: &mut Pen<'_>, series: &[Series]) {
     }
 }
 
-fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series) {
-    let color = row_color(&series.row);
+fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBColor) {
     if series.points.len() > 1 && series.points.iter().any(|point| point.2 > 0.0) {
         let edge = |sign: f64| {
             series.points.iter().map(move |&(epoch, mean, std)| axes.place(epoch as f64, mean + sign * std))
@@ -280,12 +281,12 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series) {
 }
 
 /// A label for each line at its end: a leader to where the label found room, a sample of the line, name and value.
-fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series]) {
+fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palette) {
     let right = LEFT + PLOT.0;
     let wanted: Vec<f64> = series.iter().map(|series| axes.place(0.0, series.end()).1).collect();
     let placed = spread(&wanted, LABEL + 4.0, (TOP, TOP + PLOT.1));
     for ((series, from), to) in series.iter().zip(wanted).zip(placed) {
-        let color = row_color(&series.row);
+        let color = palette.color(&series.row);
         let start = series.points.last().map_or(right, |point| axes.place(point.0 as f64, 0.0).0);
         pen.line(&[(start + 5.0, from), (right + 20.0, to)], crate::canvas::GRID, 1.0);
         if series.from_paper {

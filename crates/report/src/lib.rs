@@ -23,6 +23,7 @@ mod latex;
 mod markdown;
 mod names;
 mod order;
+mod palette;
 mod terminal;
 mod write;
 

@@ -1,7 +1,8 @@
 //! How similar a test image is to its nearest neighbours of the same group and of others: the paper's Figures 5 and 6, one panel a row.
 //!
 //! Two histograms a panel, each summing to 1, drawn over each other: where both lie, the network does not tell the two kinds apart. The
-//! number beside them is that shared area. Runs of one row and several seeds are added up.
+//! number beside them is that shared area. All panels have one axis of similarities, and each its own height: an untrained network's
+//! similarities fill a bin or two, and would flatten what the others have. Runs of one row and several seeds are added up.
 
 use plotters::prelude::RGBColor;
 
@@ -20,7 +21,7 @@ const OTHER: RGBColor = RGBColor(0x00, 0x72, 0xB2);
 const PANEL: (f64, f64) = (400.0, 132.0);
 const LEFT: f64 = 30.0;
 const TOP: f64 = 74.0;
-const GAP: (f64, f64) = (30.0, 66.0);
+const GAP: (f64, f64) = (52.0, 66.0);
 
 /// One row's two histograms over all of its seeds, as shares.
 struct Panel {
@@ -52,24 +53,24 @@ pub fn figure(
     let (recipe, _) = caption::recipe(&of_setting);
     let text = format!(
         "Cosine similarity of each test image to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
-         the part of the histograms that lies under both. {1}, {2}: {recipe}, {3}.",
+         the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. {1}, {2}: {recipe}, {3}.",
         group_word(grouping),
         caption::setting(&table.settings[setting]),
         caption::data(&table.settings[setting]),
         caption::seeds(&of_setting),
     );
     let caption = caption::wrap(&text, (width / 5.5) as usize);
-    let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1);
+    // The last line of panels needs less below it than the others, which have the next one's names there.
+    let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1) - 16.0;
     let size = (width, bottom + caption.len() as f64 * 15.0 + 4.0);
     let title = format!("Similarity to neighbours, {}", grouping_label(grouping));
-    let most = panels.iter().flat_map(|panel| panel.shares.iter().flatten()).copied().fold(0.0, f64::max);
     let svg = draw(FIGURE, &title, size, |pen| {
         pen.text((LEFT, 20.0), &title, Face::new(14.0, Anchor::Start).bold(true));
         legend(pen, grouping);
         for (place, panel) in panels.iter().enumerate() {
             let x = LEFT + (place % 2) as f64 * (PANEL.0 + GAP.0);
             let y = TOP + (place / 2) as f64 * (PANEL.1 + GAP.1);
-            panel.paint(pen, (x, y), (low, high), most, printed(grouping, &panel.row));
+            panel.paint(pen, (x, y), (low, high), printed(grouping, &panel.row));
         }
         for (line, text) in caption.iter().enumerate() {
             let face = Face::new(10.5, Anchor::Start).color(MUTED);
@@ -158,15 +159,9 @@ impl Panel {
         })
     }
 
-    fn paint(
-        &self,
-        pen: &mut Pen<'_>,
-        (x, y): (f64, f64),
-        (low, high): (f64, f64),
-        most: f64,
-        paper: Option<f64>,
-    ) {
+    fn paint(&self, pen: &mut Pen<'_>, (x, y): (f64, f64), (low, high): (f64, f64), paper: Option<f64>) {
         let bins = self.shares[0].len() as f64;
+        let most = self.shares.iter().flatten().copied().fold(0.0, f64::max);
         let across = |similarity: f64| x + PANEL.0 * (similarity - low) / (high - low);
         let up = |share: f64| y + PANEL.1 * (1.0 - share / most);
         let bottom = y + PANEL.1;

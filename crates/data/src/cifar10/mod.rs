@@ -28,7 +28,7 @@ pub use find::Form;
 pub(crate) use find::{Found, find, missing};
 #[cfg(feature = "hub")]
 pub(crate) use hub::download as download_from_hub;
-#[cfg(feature = "hub")]
+#[cfg(any(test, feature = "hub", feature = "sample"))]
 pub(crate) use official::BINARY_FOLDER;
 pub(crate) use official::{ARCHIVE, Layout, OFFICIAL};
 #[cfg(any(test, feature = "fuzzing"))]

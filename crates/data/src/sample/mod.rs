@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+pub mod cifar10;
 #[cfg(test)]
 mod files;
 pub mod matlab;

@@ -1,0 +1,84 @@
+//! The colours of a table's rows: Okabe and Ito's palette, told apart under every common colour blindness; its yellow, too faint for a
+//! line on white, gives way to Tol's wine.
+
+use std::collections::BTreeMap;
+
+use plotters::style::RGBColor;
+
+use crate::canvas::INK;
+
+const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
+const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
+const ORANGE: RGBColor = RGBColor(0xE6, 0x9F, 0x00);
+const GREEN: RGBColor = RGBColor(0x00, 0x9E, 0x73);
+const SKY: RGBColor = RGBColor(0x56, 0xB4, 0xE9);
+const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xB2);
+const WINE: RGBColor = RGBColor(0x88, 0x22, 0x55);
+const PINK: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
+const VERMILION: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+
+/// What rows without a colour of their own are given, in this order.
+const SPARE: [RGBColor; 8] = [BLUE, GREEN, SKY, WINE, PINK, ORANGE, BLACK, GREY];
+
+/// Colours of rows, each its own as long as there are some left.
+pub(crate) struct Palette(BTreeMap<String, RGBColor>);
+
+impl Palette {
+    /// Of all the rows of a table, so that its figures agree.
+    pub(crate) fn of(rows: &[&str]) -> Self {
+        let taken: Vec<RGBColor> = rows.iter().filter_map(|row| own(row)).collect();
+        let mut spare = SPARE.iter().filter(|color| !taken.contains(color)).chain(SPARE.iter().cycle());
+        let color = |row: &&str| (row.to_string(), own(row).or_else(|| spare.next().copied()).unwrap_or(INK));
+        Self(rows.iter().map(color).collect())
+    }
+
+    pub(crate) fn color(&self, row: &str) -> RGBColor {
+        self.0.get(row).copied().or_else(|| own(row)).unwrap_or(INK)
+    }
+}
+
+/// The colour that a row has in every table.
+fn own(row: &str) -> Option<RGBColor> {
+    match row {
+        "random" | "initial" => Some(GREY),
+        "deepcluster_10" => Some(BLACK),
+        "deepcluster_1000" | "deepcluster" => Some(ORANGE),
+        "exemplar" => Some(GREEN),
+        "npsoftmax" => Some(SKY),
+        "nce" | "direct" => Some(BLUE),
+        "triplet" => Some(WINE),
+        "triplet_hard" => Some(PINK),
+        "invaspread" | "full" | "winograd" => Some(VERMILION),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Palette, SPARE};
+
+    #[test]
+    fn rows_of_one_table_differ_in_colour() {
+        let ablation =
+            ["full", "without_resized_crop", "without_grayscale", "without_color_jitter", "without_flip"];
+        let methods = ["random", "exemplar", "nce", "deepcluster_100", "invaspread"];
+        for rows in [&ablation, &methods] {
+            let palette = Palette::of(rows);
+            for (place, row) in rows.iter().enumerate() {
+                assert!(
+                    rows[..place].iter().all(|other| palette.color(other) != palette.color(row)),
+                    "{row}"
+                );
+            }
+        }
+        assert_eq!(Palette::of(&methods).color("nce"), Palette::of(&["nce"]).color("nce"));
+    }
+
+    #[test]
+    fn more_rows_than_colours_begin_again() {
+        let rows: Vec<String> = (0..2 * SPARE.len()).map(|row| row.to_string()).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let palette = Palette::of(&rows);
+        assert_eq!(palette.color("1"), palette.color(rows[1 + SPARE.len()]));
+    }
+}
