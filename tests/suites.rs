@@ -172,7 +172,7 @@ fn cifar10_and_the_runs_that_its_suites_share() {
     reproduce("table8", &["full", "no_augmentation"], 10);
     reproduce("table7", &["full", "without_resized_crop", "without_grayscale", "without_flip"], 14);
     let report = reproduce("figure5", &["random", "nce", "exemplar", "invaspread"], 17);
-    assert!(report.contains("overlap"), "{report}");
+    assert!(report.contains("Overlap"), "{report}");
     assert_picture(folder.path(), "similarity-class.png");
     reproduce("figure6", &["random", "invaspread"], 17);
     for grouping in ["animals_artifacts", "big_small_animals"] {

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use invaspread_data::{Dataset, Evaluation, Split};
 use invaspread_metrics::{Rows, top_k};
 use invaspread_report::gallery::{Gallery, Neighbors, Picture, Query, draw_gallery};
-use invaspread_report::row_label;
+use invaspread_report::{dataset_label, row_label};
 use invaspread_runner::config::GalleryFigure;
 use invaspread_runner::launch::Planned;
 use invaspread_runner::record::write_atomically;
@@ -44,7 +44,11 @@ pub(crate) fn draw_neighbours(
     };
     let reduced = if first.labels.reduced { " (reduced)" } else { "" };
     let gallery = Gallery {
-        title: format!("{}, profile {}{reduced}: nearest {among}", dataset.name, first.labels.profile),
+        title: format!(
+            "{}, profile {}{reduced}: nearest {among}",
+            dataset_label(&dataset.name),
+            first.labels.profile
+        ),
         networks: shown
             .iter()
             .map(|run| format!("{}, {} epochs", row_label(&run.labels.row), run.recipe.epochs_trained()))

@@ -2,23 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::{row_label, thousands};
+use crate::names::{dataset_label, row_label, thousands};
 use crate::records::Run;
 use crate::table::{Setting, is_trained};
 
 /// The dataset by the name people use, and what is known of this copy.
 pub(crate) fn data(setting: &Setting) -> String {
-    let name = match setting.dataset.as_str() {
-        "cifar10" => "CIFAR-10",
-        "stl10" => "STL-10",
-        "cub200-2011" => "CUB-200-2011",
-        "cub200-2010" => "CUB-200 of 2010",
-        "products" => "Stanford Online Products",
-        "cars196" => "Cars196",
-        "cars196-half" => "the official training half of Cars196",
-        other => other,
-    };
-    format!("{name} ({})", setting.data_state)
+    format!("{} ({})", dataset_label(&setting.dataset), setting.data_state)
 }
 
 /// "profile quick (reduced) on cpu".

@@ -25,6 +25,8 @@ const GAP: f64 = 8.0;
 const MARGIN: f64 = 16.0;
 const QUERY_GAP: f64 = 22.0;
 const TEXT: f64 = 10.5;
+/// Height of a line of text under a picture.
+const LINE: f64 = 13.0;
 
 /// One picture and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +79,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
         return Err(ReportError::EmptyGallery);
     }
     let top = MARGIN + 44.0;
-    let row_height = FRAMED + 16.0 + GAP;
+    let row_height = FRAMED + 2.0 * LINE + GAP;
     // Each network has as many places as the longest list of neighbours.
     let most = gallery.queries.iter().flat_map(|query| &query.found).map(Vec::len).max().unwrap_or(0);
     let networks = if most == 0 { 0 } else { gallery.networks.len() };
@@ -98,7 +100,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
         }
         for (row, query) in gallery.queries.iter().enumerate() {
             let y = top + row as f64 * row_height;
-            let under = y + FRAMED + 9.0;
+            let [under, below] = [0.7, 1.7].map(|lines| y + FRAMED + lines * LINE);
             let middle = |x: f64| x + FRAMED / 2.0;
             let name = Face::new(TEXT, Anchor::Middle);
             pen.rectangle((of_query, y), (FRAMED, FRAMED), INK);
@@ -114,8 +116,9 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
                     let x = column(network, place);
                     pen.rectangle((x, y), (FRAMED, FRAMED), color);
                     let class = shortened(&gallery.class(neighbor.label));
-                    let text = format!("{mark} {class} {similarity:.2}").replace('-', "−");
-                    pen.text((middle(x), under), &text, name.color(color));
+                    pen.text((middle(x), under), &class, name.color(color));
+                    let similarity = format!("{mark} {similarity:.2}").replace('-', "−");
+                    pen.text((middle(x), below), &similarity, name.color(color));
                 }
             }
         }
@@ -147,13 +150,15 @@ impl Gallery {
 
 /// Class names must not run into each other under neighbouring pictures.
 fn shortened(name: &str) -> String {
-    const MOST: usize = 10;
-    let name = name.replace('_', " ");
-    if name.chars().count() <= MOST {
-        return name;
+    let mut name = name.replace('_', " ");
+    if text_width(&name, TEXT) > FRAMED + GAP {
+        while text_width(&name, TEXT) > FRAMED + GAP - TEXT {
+            name.pop();
+        }
+        name.truncate(name.trim_end().len());
+        name.push('…');
     }
-    let kept: String = name.chars().take(MOST - 1).collect();
-    format!("{}…", kept.trim_end())
+    name
 }
 
 /// A picture as a square of `2 * IMAGE` pixels, its shape kept, white around it where it is not square.

@@ -5,19 +5,17 @@ use std::path::Path;
 
 use crate::caption;
 use crate::error::ReportError;
-use crate::names::{metric_label, row_label, suite_label};
+use crate::names::{metric_label, row_label};
 use crate::paper::{self, PaperTable};
 use crate::records::Run;
-use crate::table::Table;
+use crate::table::{Suite, Table};
 use crate::write::write_whole;
 
 /// What there is of a suite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name; one without a table or figure in the paper comes last.
-    pub suite: String,
-    /// What it is about.
-    pub title: String,
+    /// The suite; one without a table or figure in the paper comes last.
+    pub suite: Suite,
     /// Its finished runs; none if it was not run.
     pub runs: Vec<Run>,
     /// Its report's folder, relative to the page.
@@ -44,29 +42,28 @@ fn index(entries: &[Entry]) -> Result<String, ReportError> {
          Made by `invaspread report all` from run records alone. Ours: after the last epoch, mean over seeds; in brackets what the paper \
          prints. Runs that are marked reduced are smaller than the paper's, and their level is not comparable.\n",
     );
-    let own = |entry: &&Entry| paper::table_of_suite(&entry.suite).is_none();
+    let own = |entry: &&Entry| paper::table_of_suite(&entry.suite.name).is_none();
     for printed in paper::tables() {
-        let entry = entries.iter().find(|entry| entry.suite == printed.key);
-        section(&mut text, &printed.key, &printed.title, Some(printed), entry)?;
+        let entry = entries.iter().find(|entry| entry.suite.name == printed.key);
+        section(&mut text, &printed.key, Some(printed), entry)?;
     }
     for entry in entries.iter().filter(own).filter(|entry| !entry.runs.is_empty()) {
-        section(&mut text, &entry.suite, &entry.title, None, Some(entry))?;
+        section(&mut text, &entry.suite.name, None, Some(entry))?;
     }
     Ok(text)
 }
 
 fn section(
     text: &mut String,
-    suite: &str,
-    title: &str,
+    name: &str,
     printed: Option<&PaperTable>,
     entry: Option<&Entry>,
 ) -> Result<(), ReportError> {
-    let heading =
-        if printed.is_some() { format!("{}: {title}", suite_label(suite)) } else { title.to_owned() };
+    let suite = entry.map_or_else(|| Suite::from(name), |entry| entry.suite.clone());
+    let heading = suite.heading();
     put(text, &format!("\n## {heading}\n\n"));
     let Some(entry) = entry.filter(|entry| !entry.runs.is_empty()) else {
-        put(text, &format!("Not run yet: `invaspread reproduce {suite}`.\n"));
+        put(text, &format!("Not run yet: `invaspread reproduce {name}`.\n"));
         if let Some(printed) = printed.filter(|printed| !printed.rows.is_empty()) {
             text.push('\n');
             paper_alone(text, printed);
@@ -168,11 +165,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::names::suite_label;
 
     fn entry(suite: &str, runs: Vec<Run>) -> Entry {
         Entry {
-            suite: suite.into(),
-            title: format!("About {suite}"),
+            suite: Suite { title: format!("About {suite}"), ..suite.into() },
             runs,
             folder: suite.into(),
             pictures: vec!["curves.png".into()],

@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::caption;
-use crate::names::{metric_label, row_label, suite_label};
-use crate::paper;
+use crate::names::{metric_label, row_label};
 use crate::records::Run;
 use crate::table::{Line, Table};
 
@@ -33,16 +32,14 @@ fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
     let beside_paper = shown.iter().any(|metric| printed(metric));
     let columns = if beside_paper { 4 } else { 2 };
 
-    let title =
-        paper::table_of_suite(&table.suite).map_or(String::new(), |printed| format!(": {}", printed.title));
     let reduced = if found.reduced {
         " Reduced run: smaller than the paper's recipe, so the differences are not comparable."
     } else {
         ""
     };
     let caption = format!(
-        "{}{title}.{reduced} Measured: {}, {}, {}, {}. Last: after the last epoch; best: the best epoch.",
-        suite_label(&table.suite),
+        "{}.{reduced} Measured: {}, {}, {}, {}. Last: after the last epoch; best: the best epoch.",
+        table.suite.heading(),
         caption::setting(found),
         caption::data(found),
         caption::recipe(&of_setting).0,

@@ -28,9 +28,9 @@ mod terminal;
 mod write;
 
 pub use error::ReportError;
-pub use names::row_label;
+pub use names::{dataset_label, row_label};
 pub use records::{Run, RunRecord};
-pub use table::Table;
+pub use table::{Suite, Table};
 pub use terminal::terminal_table;
 pub use write::{Written, write_report};
 

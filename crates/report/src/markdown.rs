@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::caption;
-use crate::names::{duration, metric_label, row_label, suite_label, thousands};
+use crate::names::{duration, metric_label, row_label, thousands};
 use crate::order;
 use crate::paper;
 use crate::records::Run;
@@ -32,11 +32,9 @@ pub(crate) fn report(table: &Table, runs: &[Run], pictures: &[Pictures]) -> Stri
 }
 
 fn heading(text: &mut String, table: &Table) {
-    let printed = paper::table_of_suite(&table.suite);
-    let title = printed.map_or(String::new(), |printed| format!(": {}", printed.title));
     let all_reduced = table.settings.iter().all(|setting| setting.reduced);
     let reduced = if all_reduced { " (reduced run)" } else { "" };
-    line(text, &format!("# {}{title}{reduced}\n", suite_label(&table.suite)));
+    line(text, &format!("# {}{reduced}\n", table.suite.heading()));
     line(
         text,
         "Made by `invaspread report` from run records alone; every measured number is traced to its runs below.\n",
@@ -49,7 +47,10 @@ fn heading(text: &mut String, table: &Table) {
         );
     }
     if table.settings.iter().any(|setting| setting.data_state.starts_with("unverified")) {
-        line(text, "> **Unverified data.** The checksum of the dataset's files was not the official one.\n");
+        line(
+            text,
+            "> **Unverified data.** No checksum of the data set's files was published, or theirs is another.\n",
+        );
     }
     if table.settings.iter().any(|setting| setting.data_state.starts_with("generated")) {
         line(
@@ -140,7 +141,7 @@ fn side_by_side(text: &mut String, table: &Table, setting: usize, metrics: &[&st
         line(text, &format!("| {} | {} |", row_label(row), measured.join(" | ")));
     }
     let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
-    let printed = paper::table_of_suite(&table.suite).filter(|_| on_papers_data);
+    let printed = paper::table_of_suite(&table.suite.name).filter(|_| on_papers_data);
     for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
         let values = cells(&|metric| {
             let value = row.values.iter().find(|(name, _)| name == metric);
@@ -197,7 +198,7 @@ fn results(text: &mut String, table: &Table, setting: usize) {
          test images, so it flatters. Mean over seeds, ± one standard deviation (n − 1) where there are several.\n",
     );
     let measured: BTreeSet<&str> = table.rows(setting).into_iter().collect();
-    let printed = paper::table_of_suite(&table.suite).map_or(&[][..], |printed| &printed.rows[..]);
+    let printed = paper::table_of_suite(&table.suite.name).map_or(&[][..], |printed| &printed.rows[..]);
     let absent: Vec<String> = printed
         .iter()
         .filter(|row| !row.quoted && !measured.contains(row.key.as_str()))
@@ -381,14 +382,14 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
         let seeds = if seeds == ["0"] { String::new() } else { format!(" seed={}", seeds.join(",")) };
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}",
-            table.suite, found.profile, found.device
+            table.suite.name, found.profile, found.device
         ));
     }
     commands.dedup();
     for command in commands {
         line(text, &command);
     }
-    line(text, &format!("invaspread report {}", table.suite));
+    line(text, &format!("invaspread report {}", table.suite.name));
     line(text, "```\n");
     line(
         text,

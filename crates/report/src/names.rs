@@ -41,6 +41,20 @@ pub fn row_label(key: &str) -> String {
     known.to_owned()
 }
 
+/// A data set by the name people use.
+pub fn dataset_label(dataset: &str) -> &str {
+    match dataset {
+        "cifar10" => "CIFAR-10",
+        "stl10" => "STL-10",
+        "cub200-2011" => "CUB-200-2011",
+        "cub200-2010" => "CUB-200 of 2010",
+        "products" => "Stanford Online Products",
+        "cars196" => "Cars196",
+        "cars196-half" => "Cars196's official training half",
+        other => other,
+    }
+}
+
 /// What a metric is called at the head of a column.
 pub(crate) fn metric_label(metric: &str) -> String {
     match metric {

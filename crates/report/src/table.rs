@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use polars::prelude::*;
 
 use crate::error::ReportError;
-use crate::names::{paper_metric, recorded_metric, usual_place};
+use crate::names::{paper_metric, recorded_metric, suite_label, usual_place};
 use serde::Serialize;
 
 use crate::paper;
@@ -67,14 +67,45 @@ pub struct Line {
     pub difference: Option<f64>,
 }
 
+/// A suite, as its reports name and order it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Suite {
+    /// Its name.
+    #[serde(rename = "suite")]
+    pub name: String,
+    /// What it is about; where the paper has a title for it, that is used.
+    pub title: String,
+    /// Its rows in the order they stand in; where the paper has one, that is used.
+    #[serde(skip)]
+    pub rows: Vec<String>,
+}
+
+impl Suite {
+    /// The head of its report.
+    pub(crate) fn heading(&self) -> String {
+        match paper::table(&self.name) {
+            Some(printed) => format!("{}: {}", suite_label(&self.name), printed.title),
+            None => self.title.clone(),
+        }
+    }
+}
+
+/// A suite of which nothing but its name is known.
+impl From<&str> for Suite {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), title: name.to_owned(), rows: Vec::new() }
+    }
+}
+
 /// A suite's results, ready to be written out in any form.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
     /// The suite.
-    pub suite: String,
+    #[serde(flatten)]
+    pub suite: Suite,
     /// The settings found, the fullest first.
     pub settings: Vec<Setting>,
-    /// All numbers, by setting, then row and metric in the paper's order.
+    /// All numbers, by setting, then row and metric in the paper's order, or else the suite's.
     pub lines: Vec<Line>,
     /// Folders of runs that a newer configuration of the same row and setting has replaced.
     pub left_out: Vec<String>,
@@ -85,21 +116,22 @@ impl Table {
     ///
     /// # Errors
     /// There is no run, or polars fails.
-    pub fn new(suite: &str, runs: &[Run]) -> Result<Self, ReportError> {
+    pub fn new(suite: impl Into<Suite>, runs: &[Run]) -> Result<Self, ReportError> {
+        let suite = suite.into();
         if runs.is_empty() {
-            return Err(ReportError::NoRuns { suite: suite.to_owned(), unfinished: 0 });
+            return Err(ReportError::NoRuns { suite: suite.name, unfinished: 0 });
         }
         let (kept, left_out) = newest_configurations(runs);
         let settings = settings_fullest_first(&kept);
-        let failed = |source| ReportError::Table { suite: suite.to_owned(), source };
-        let mut lines = aggregate(suite, &settings, &kept).map_err(failed)?;
+        let failed = |source| ReportError::Table { suite: suite.name.clone(), source };
+        let mut lines = aggregate(&suite.name, &settings, &kept).map_err(failed)?;
         lines.sort_by_cached_key(|line| {
-            (line.setting, row_place(suite, &line.row), metric_place(suite, &line.metric))
+            (line.setting, row_place(&suite, &line.row), metric_place(&suite.name, &line.metric))
         });
-        Ok(Self { suite: suite.to_owned(), settings, lines, left_out })
+        Ok(Self { suite, settings, lines, left_out })
     }
 
-    /// The rows measured in a setting, in the paper's order.
+    /// The rows measured in a setting, in the paper's order, or else the suite's.
     pub fn rows(&self, setting: usize) -> Vec<&str> {
         let mut rows: Vec<&str> =
             self.lines.iter().filter(|line| line.setting == setting).map(|line| line.row.as_str()).collect();
@@ -115,7 +147,7 @@ impl Table {
             .filter(|line| line.setting == setting)
             .map(|line| line.metric.as_str())
             .collect();
-        metrics.sort_by_cached_key(|metric| metric_place(&self.suite, metric));
+        metrics.sort_by_cached_key(|metric| metric_place(&self.suite.name, metric));
         metrics.dedup();
         metrics
     }
@@ -128,7 +160,7 @@ impl Table {
     /// The metric that the suite is about: the paper's first, else kNN, else the first recorded.
     pub fn main_metric(&self, setting: usize) -> &str {
         let metrics = self.metrics(setting);
-        let printed = paper::table_of_suite(&self.suite).map_or(&[][..], |table| &table.metrics[..]);
+        let printed = paper::table_of_suite(&self.suite.name).map_or(&[][..], |table| &table.metrics[..]);
         // An overlap is a property of the network that is measured; the lower the better.
         let printed = printed.iter().map(String::as_str).filter(|metric| !metric.starts_with("overlap_"));
         let preferred = printed.chain(["knn", "r1"]);
@@ -171,7 +203,7 @@ impl Table {
             "device" => texts(|_, setting| setting.device.clone()),
             "data" => texts(|_, setting| setting.data_state.clone()),
         )
-        .map_err(|source| ReportError::Table { suite: self.suite.clone(), source })
+        .map_err(|source| ReportError::Table { suite: self.suite.name.clone(), source })
     }
 
     /// [`Table::frame`] as CSV; an empty field is a number that does not exist.
@@ -182,7 +214,7 @@ impl Table {
         let mut bytes = Vec::new();
         CsvWriter::new(&mut bytes)
             .finish(&mut self.frame()?)
-            .map_err(|source| ReportError::Table { suite: self.suite.clone(), source })?;
+            .map_err(|source| ReportError::Table { suite: self.suite.name.clone(), source })?;
         Ok(bytes)
     }
 
@@ -195,7 +227,7 @@ impl Table {
         ParquetWriter::new(&mut bytes)
             .with_compression(ParquetCompression::Snappy)
             .finish(&mut self.frame()?)
-            .map_err(|source| ReportError::Table { suite: self.suite.clone(), source })?;
+            .map_err(|source| ReportError::Table { suite: self.suite.name.clone(), source })?;
         Ok(bytes)
     }
 }
@@ -335,16 +367,17 @@ fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-fn row_place(suite: &str, row: &str) -> (usize, String) {
-    let place =
+fn row_place(suite: &Suite, row: &str) -> (usize, String) {
+    let printed =
         |suite: &str| paper::table_of_suite(suite)?.rows.iter().position(|printed| printed.key == row);
-    // What the suite's table does not print stands after it in the order of Table 1; an untrained network always comes first.
-    let otherwise = || match (row, place("table1")) {
+    let own = || suite.rows.iter().position(|own| own == row);
+    // What neither has stands after it in the order of Table 1; an untrained network always comes first.
+    let otherwise = || match (row, printed("table1")) {
         ("random", _) => 0,
         (_, Some(place)) => 100 + place,
         _ => usize::MAX,
     };
-    (place(suite).unwrap_or_else(otherwise), row.to_owned())
+    (printed(&suite.name).or_else(own).unwrap_or_else(otherwise), row.to_owned())
 }
 
 fn metric_place(suite: &str, metric: &str) -> (usize, u32, String) {

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
 use crate::caption;
-use crate::names::{metric_label, row_label, suite_label};
+use crate::names::{metric_label, row_label};
 use crate::records::Run;
 use crate::table::Table;
 
@@ -66,8 +66,8 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
 
     let of_setting = table.runs_of(setting, runs);
     let mut text = format!(
-        "{}, {}: {}, {}\n{}, {}\n{}",
-        suite_label(&table.suite),
+        "{}\n{}, {}, {}\n{}, {}\n{}",
+        table.suite.heading(),
         metric_label(main),
         caption::setting(found),
         caption::data(found),

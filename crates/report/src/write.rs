@@ -13,7 +13,7 @@ use crate::latex;
 use crate::markdown::{self, Pictures};
 use crate::records::Run;
 use crate::separation;
-use crate::table::{Setting, Table};
+use crate::table::{Setting, Suite, Table};
 use crate::terminal::terminal_table;
 
 /// What was written, and the table for the terminal.
@@ -29,14 +29,14 @@ pub struct Written {
     pub terminal: String,
 }
 
-/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}` and
-/// `<suite>.{svg,png}`, and `similarity-<grouping>.{svg,png}` of each of `groupings`, into `folder`, which is made if it is not there. With several settings (profiles, devices,
-/// datasets) the fullest has those names and the others have theirs appended. The same runs give the same bytes.
+/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}`, `<suite>.{svg,png}` and
+/// `similarity-<grouping>.{svg,png}` of each of `groupings` into `folder`, which is made if it is not there. With several settings
+/// (profiles, devices, data sets) the fullest has those names and the others have theirs appended. The same runs give the same bytes.
 ///
 /// # Errors
 /// There is no run, a figure cannot be drawn, or a file cannot be written.
 pub fn write_report(
-    suite: &str,
+    suite: impl Into<Suite>,
     runs: &[Run],
     groupings: &[String],
     folder: &Path,
@@ -56,7 +56,7 @@ pub fn write_report(
         };
         pictures.push(Pictures {
             curves: keep("curves", curves::figure(&table, index, runs)?),
-            chart: keep(suite, bars::figure(&table, index, runs)?),
+            chart: keep(&table.suite.name, bars::figure(&table, index, runs)?),
             separations: Vec::new(),
         });
         for grouping in groupings {

@@ -41,7 +41,7 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
     let loaded = records::load(root, suite.runs_name()).context("failed to read the run records")?;
     let runs = of_suite(suite, loaded.runs);
     let written =
-        write_report(&suite.name, &runs, &suite.similarity, out).context("failed to write the report")?;
+        write_report(named(suite), &runs, &suite.similarity, out).context("failed to write the report")?;
     match print {
         Print::Text => {
             println!("{}", written.terminal);
@@ -77,8 +77,7 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
             let folder = results.join(name);
             let pictures = PICTURES.into_iter().filter(|file| folder.join(file).is_file());
             Ok(Entry {
-                suite: name.clone(),
-                title: suite.title.clone(),
+                suite: named(&suite),
                 runs: finished(&suite, root)?,
                 folder: name.clone(),
                 pictures: pictures.map(str::to_owned).collect(),
@@ -86,6 +85,15 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
         })
         .collect::<Result<Vec<_>, Failure>>()?;
     Ok(write_index(&entries, results).context("failed to write the page of all suites")?)
+}
+
+/// What reports say of a suite beside its runs.
+fn named(suite: &Suite) -> invaspread_report::Suite {
+    invaspread_report::Suite {
+        name: suite.name.clone(),
+        title: suite.title.clone(),
+        rows: suite.rows.iter().map(|row| row.key.clone()).collect(),
+    }
 }
 
 /// The runs of a suite that are done; none if it was never begun.
