@@ -53,7 +53,7 @@ pub fn figure(
     let (recipe, _) = caption::recipe(&of_setting);
     let text = format!(
         "Cosine similarity of each test image to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
-         the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. {1}, {2}: {recipe}, {3}.",
+         the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. Runs of {1}, {2}: {recipe}, {3}.",
         group_word(grouping),
         caption::setting(&table.settings[setting]),
         caption::data(&table.settings[setting]),
