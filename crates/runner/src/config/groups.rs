@@ -63,6 +63,7 @@ built_in![
     "suite/figure5.toml",
     "suite/figure6.toml",
     "suite/invaspread.toml",
+    "suite/pooling.toml",
     "suite/protocol.toml",
     "suite/table1.toml",
     "suite/table2.toml",
