@@ -51,7 +51,10 @@ pub(crate) fn draw_neighbours(
         ),
         networks: shown
             .iter()
-            .map(|run| format!("{}, {} epochs", row_label(&run.labels.row), run.recipe.epochs_trained()))
+            .map(|run| match row_label(&run.labels.row) {
+                epoch if run.labels.row.starts_with("epoch_") => epoch,
+                network => format!("{network}, {} epochs", run.recipe.epochs_trained()),
+            })
             .collect(),
         classes: dataset.classes.clone(),
         queries,

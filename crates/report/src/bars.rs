@@ -37,16 +37,18 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     let palette = Palette::of(&table.rows(setting));
     let scale = Scale::around(&lines);
     let bottom = TOP + lines.len() as f64 * ROW;
-    let caption = caption::wrap(&caption_text(table, setting, runs), 145);
-    let size = (WIDTH, bottom + 58.0 + caption.len() as f64 * 15.0);
+    let beside_paper = lines.iter().any(|line| line.paper.is_some());
+    let width = if beside_paper { WIDTH } else { COLUMNS[0] + 14.0 };
+    let caption = caption::wrap(&caption_text(table, setting, runs), (width / 6.05) as usize);
+    let size = (width, bottom + 58.0 + caption.len() as f64 * 15.0);
     let title = format!("{}, {}", metric_label(metric), caption::setting(&table.settings[setting]));
     let svg = draw(FIGURE, &title, size, |pen| {
         scale.paint(pen, bottom, &metric_label(metric));
         legend(pen, &lines);
-        heads(pen, table.settings[setting].reduced);
+        heads(pen, beside_paper, table.settings[setting].reduced);
         for (place, line) in lines.iter().enumerate() {
             let y = TOP + (place as f64 + 0.5) * ROW;
-            paint_row(pen, &scale, y, line, palette.color(&line.row));
+            paint_row(pen, &scale, y, line, palette.color(&line.row), beside_paper);
         }
         for (number, text) in caption.iter().enumerate() {
             let y = bottom + 62.0 + number as f64 * 15.0;
@@ -109,17 +111,19 @@ fn legend(pen: &mut Pen<'_>, lines: &[&Line]) {
     }
 }
 
-fn heads(pen: &mut Pen<'_>, reduced: bool) {
+/// Above the numbers; the paper's have no place where it printed none.
+fn heads(pen: &mut Pen<'_>, beside_paper: bool, reduced: bool) {
     let face = Face::new(11.5, Anchor::End).color(MUTED);
-    for (x, text) in COLUMNS.iter().zip(["measured", "paper", "difference"]) {
+    let names = if beside_paper { &["measured", "paper", "difference"][..] } else { &["measured"] };
+    for (x, text) in COLUMNS.iter().zip(names) {
         pen.text((*x, TOP - 12.0), text, face);
     }
-    if reduced {
+    if beside_paper && reduced {
         pen.text((COLUMNS[2], TOP - 28.0), "reduced run: not comparable", face);
     }
 }
 
-fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor) {
+fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor, beside_paper: bool) {
     let bold = line.row == "invaspread";
     pen.text((LEFT - 12.0, y), &row_label(&line.row), Face::new(12.5, Anchor::End).bold(bold));
     let mean = line.mean.unwrap_or_default();
@@ -138,6 +142,9 @@ fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBCo
     let number = Face::new(12.0, Anchor::End);
     let measured = line.std.map_or_else(|| format!("{mean:.1}"), |std| format!("{mean:.1} ± {std:.1}"));
     pen.text((COLUMNS[0], y), &measured, number.bold(bold));
+    if !beside_paper {
+        return;
+    }
     pen.text((COLUMNS[1], y), &line.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}")), number);
     let difference =
         line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}").replace('-', "−"));
