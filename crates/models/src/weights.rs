@@ -1,12 +1,14 @@
 //! Weights on disk: safetensors both ways, PyTorch's `.pth` and Caffe's `.caffemodel` for reading.
 //!
-//! Files of the first two hold PyTorch's names and layouts, in which Caffe's convolutions are too. A convolution is (C_out, C_in, K, K) there and (K, K, C_in, C_out) in memory.
+//! Files of the first two hold PyTorch's names and layouts, in which Caffe's convolutions are too. A convolution is (C_out, C_in, K, K)
+//! there and (K, K, C_in, C_out) in memory.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::safetensors::{Load, SliceSafetensors};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::{caffe, pth};
 
@@ -157,7 +159,21 @@ fn whole(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
 
 /// All tensors of a `.safetensors` file.
 pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
-    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+    let file = SliceSafetensors::new(bytes)?;
+    let load = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        if element_count(view.shape()).is_none() {
+            bail!("the tensor {name:?} with the shape {:?}, which no memory holds", view.shape())
+        }
+        Ok((name, view.load(&Device::Cpu)?))
+    };
+    file.tensors().into_iter().map(load).collect()
+}
+
+/// How many elements a tensor of this shape has, if candle can count them: it multiplies the lengths of axes from the last on, and does not
+/// look whether the first is 0.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |all, &length| all.checked_mul(length.max(1)))?;
+    Some(shape.iter().product())
 }
 
 /// Writes tensors as safetensors. The caller renames into place: see the runner's atomic writes.
@@ -184,7 +200,7 @@ pub(crate) fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::{WeightError, read_weights, write_weights};
+    use super::{WeightError, element_count, read_safetensors, read_weights, write_weights};
     use crate::{Mode, Network, ResNetConfig};
     use candle_core::{DType, Device, Tensor};
     use std::collections::HashMap;
@@ -219,6 +235,22 @@ mod tests {
         // Both see the same batch once more in training mode, and so update their running statistics alike.
         assert_eq!(embed(&first), embed(&second));
         assert_ne!(want, embed(&small(2)));
+    }
+
+    #[test]
+    fn an_axis_of_none_does_not_hide_the_others() {
+        const HUGE: usize = 1 << 40;
+        assert_eq!(element_count(&[2, 3]), Some(6));
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[0, HUGE]), Some(0));
+        for shape in [[0, HUGE, HUGE], [HUGE, 0, HUGE], [HUGE, HUGE, 0], [HUGE, HUGE, 1]] {
+            assert_eq!(element_count(&shape), None, "{shape:?}");
+        }
+        let header =
+            format!(r#"{{"weight":{{"dtype":"F32","shape":[0,{HUGE},{HUGE}],"data_offsets":[0,0]}}}}"#);
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let error = read_safetensors(&file).unwrap_err().to_string();
+        assert!(error.contains("\"weight\" with the shape [0, 1099511627776, 1099511627776]"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod protobuf;
 
+use crate::weights::element_count;
 use candle_core::{Device, Tensor};
 use protobuf::{Fields, Value, varint};
 
@@ -97,13 +98,12 @@ fn blob(message: &[u8]) -> Result<Tensor, String> {
             _ => {}
         }
     }
-    let shape = match (four, list) {
+    let shape: Vec<usize> = match (four, list) {
         (Some(four), _) => four.into_iter().map(size).collect::<Result<_, _>>()?,
         (None, list) => list.unwrap_or_default(),
     };
     let held = if doubles.is_empty() { floats.len() } else { doubles.len() };
-    let expected = shape.iter().try_fold(1_usize, |all, &len| all.checked_mul(len));
-    if expected != Some(held) {
+    if element_count(&shape) != Some(held) {
         return Err(format!("the shape {shape:?} and {held} numbers"));
     }
     let tensor = if doubles.is_empty() {

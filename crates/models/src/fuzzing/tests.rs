@@ -68,6 +68,13 @@ fn seeds() {
     seed("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
     seed("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
 
+    // What candle multiplies past 64 bits, for there is nothing in it.
+    let huge = [0, u64::MAX, u64::MAX];
+    seed("weights_caffemodel", "zero_and_huge", &layer("conv1/7x7_s2", &[(&huge, &[])]));
+    let header = format!(r#"{{"weight":{{"dtype":"F32","shape":{huge:?},"data_offsets":[0,0]}}}}"#);
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    seed("weights_safetensors", "zero_and_huge.safetensors", &bytes);
+
     let convolution: [(&[u64], &[f32]); 2] = [(&[2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]), (&[2], &[5.0, 6.0])];
     seed("weights_caffemodel", "seed_new", &layer("conv1/7x7_s2", &convolution));
     let convolution: [([u64; 4], &[f32]); 2] =

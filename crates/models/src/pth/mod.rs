@@ -15,6 +15,7 @@ use std::io::{Read, Seek};
 use candle_core::{Device, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
+use crate::weights::element_count;
 use views::View;
 
 /// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
@@ -96,8 +97,7 @@ impl View {
         let size = self.dtype.size_in_bytes();
         let held = storage.len() / size;
         let shape = || format!("the shape {:?} in a storage of {held}", self.shape);
-        let elements = self.shape.iter().try_fold(1_usize, |all, &side| all.checked_mul(side));
-        let elements = elements.filter(|&elements| elements <= held).ok_or_else(shape)?;
+        let elements = element_count(&self.shape).filter(|&elements| elements <= held).ok_or_else(shape)?;
         if elements == 0 {
             return Ok(Vec::new());
         }
