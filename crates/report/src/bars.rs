@@ -1,6 +1,8 @@
 //! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
 
-use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step};
+use crate::canvas::{
+    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, text_width,
+};
 use crate::caption;
 use crate::curves::Figure;
 use crate::error::ReportError;
@@ -11,13 +13,16 @@ use crate::table::{Line, Table};
 use plotters::style::RGBColor;
 
 const FIGURE: &str = "the table's chart";
-const WIDTH: f64 = 880.0;
-const LEFT: f64 = 158.0;
+/// Size of the rows' names, and what is left free on either side of them.
+const NAME: f64 = 12.5;
+const BESIDE_NAME: f64 = 12.0;
 const TOP: f64 = 62.0;
 const PLOT_WIDTH: f64 = 440.0;
 const ROW: f64 = 30.0;
-/// Right edges of the columns of numbers.
-const COLUMNS: [f64; 3] = [712.0, 784.0, 866.0];
+/// Right edges of the columns of numbers, from the plot's left edge on.
+const COLUMNS: [f64; 3] = [554.0, 626.0, 708.0];
+/// What is left free at the right.
+const RIGHT: f64 = 14.0;
 
 /// Draws a setting's main metric; none when no row has a value.
 ///
@@ -38,14 +43,14 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
     let scale = Scale::around(&lines);
     let bottom = TOP + lines.len() as f64 * ROW;
     let beside_paper = lines.iter().any(|line| line.paper.is_some());
-    let width = if beside_paper { WIDTH } else { COLUMNS[0] + 14.0 };
+    let width = scale.column(if beside_paper { 2 } else { 0 }) + RIGHT;
     let caption = caption::wrap(&caption_text(table, setting, runs), (width / 6.05) as usize);
     let size = (width, bottom + 58.0 + caption.len() as f64 * 15.0);
     let title = format!("{}, {}", metric_label(metric), caption::setting(&table.settings[setting]));
     let svg = draw(FIGURE, &title, size, |pen| {
         scale.paint(pen, bottom, &metric_label(metric));
-        legend(pen, &lines);
-        heads(pen, beside_paper, table.settings[setting].reduced);
+        legend(pen, &scale, &lines);
+        heads(pen, &scale, beside_paper, table.settings[setting].reduced);
         for (place, line) in lines.iter().enumerate() {
             let y = TOP + (place as f64 + 0.5) * ROW;
             paint_row(pen, &scale, y, line, palette.color(&line.row), beside_paper);
@@ -60,6 +65,8 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
 }
 
 struct Scale {
+    /// The plot's left edge: the longest name has room before it.
+    left: f64,
     low: f64,
     high: f64,
 }
@@ -74,58 +81,68 @@ impl Scale {
         };
         let low = values().fold(f64::INFINITY, f64::min);
         let high = values().fold(f64::NEG_INFINITY, f64::max);
-        Self { low: ((low - 1.0) / 10.0).floor().max(0.0) * 10.0, high: ((high + 1.0) / 10.0).ceil() * 10.0 }
+        let names = lines.iter().map(|line| text_width(&row_label(&line.row), NAME));
+        Self {
+            left: names.fold(0.0, f64::max) + 2.0 * BESIDE_NAME,
+            low: ((low - 1.0) / 10.0).floor().max(0.0) * 10.0,
+            high: ((high + 1.0) / 10.0).ceil() * 10.0,
+        }
+    }
+
+    /// The right edge of a column of numbers.
+    fn column(&self, number: usize) -> f64 {
+        self.left + COLUMNS[number]
     }
 
     fn x(&self, value: f64) -> f64 {
-        LEFT + PLOT_WIDTH * (value - self.low) / (self.high - self.low)
+        self.left + PLOT_WIDTH * (value - self.low) / (self.high - self.low)
     }
 
     fn paint(&self, pen: &mut Pen<'_>, bottom: f64, name: &str) {
         let step = round_step(self.high - self.low, 8.0);
-        for index in 0..=((self.high - self.low) / step).round() as u32 {
+        for index in 0..=((self.high - self.low) / step).floor() as u32 {
             let value = self.low + f64::from(index) * step;
             pen.line(&[(self.x(value), TOP), (self.x(value), bottom)], GRID, 0.8);
             let tick = Face::new(11.5, Anchor::Middle).color(MUTED);
             pen.text((self.x(value), bottom + 14.0), &format!("{value:.0}"), tick);
         }
-        pen.line(&[(LEFT, bottom), (LEFT + PLOT_WIDTH, bottom)], AXIS, 0.8);
-        pen.text((LEFT + PLOT_WIDTH / 2.0, bottom + 34.0), name, Face::new(13.0, Anchor::Middle));
+        pen.line(&[(self.left, bottom), (self.left + PLOT_WIDTH, bottom)], AXIS, 0.8);
+        pen.text((self.left + PLOT_WIDTH / 2.0, bottom + 34.0), name, Face::new(13.0, Anchor::Middle));
     }
 }
 
-fn legend(pen: &mut Pen<'_>, lines: &[&Line]) {
+fn legend(pen: &mut Pen<'_>, scale: &Scale, lines: &[&Line]) {
     let y = TOP - 36.0;
     let face = Face::new(12.0, Anchor::Start);
     let spread = lines.iter().any(|line| line.std.is_some());
-    pen.dot((LEFT + 6.0, y), 4.0, INK);
+    pen.dot((scale.left + 6.0, y), 4.0, INK);
     pen.text(
-        (LEFT + 17.0, y),
+        (scale.left + 17.0, y),
         if spread { "measured, last epoch (± one std)" } else { "measured, last epoch" },
         face,
     );
     if lines.iter().any(|line| line.paper.is_some()) {
-        let x = LEFT + if spread { 260.0 } else { 180.0 };
+        let x = scale.left + if spread { 260.0 } else { 180.0 };
         pen.hollow_diamond((x, y), 5.5, INK, 1.5);
         pen.text((x + 12.0, y), "paper", face);
     }
 }
 
 /// Above the numbers; the paper's have no place where it printed none.
-fn heads(pen: &mut Pen<'_>, beside_paper: bool, reduced: bool) {
+fn heads(pen: &mut Pen<'_>, scale: &Scale, beside_paper: bool, reduced: bool) {
     let face = Face::new(11.5, Anchor::End).color(MUTED);
     let names = if beside_paper { &["measured", "paper", "difference"][..] } else { &["measured"] };
-    for (x, text) in COLUMNS.iter().zip(names) {
-        pen.text((*x, TOP - 12.0), text, face);
+    for (column, text) in names.iter().enumerate() {
+        pen.text((scale.column(column), TOP - 12.0), text, face);
     }
     if beside_paper && reduced {
-        pen.text((COLUMNS[2], TOP - 28.0), "reduced run: not comparable", face);
+        pen.text((scale.column(2), TOP - 28.0), "reduced run: not comparable", face);
     }
 }
 
 fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor, beside_paper: bool) {
     let bold = line.row == "invaspread";
-    pen.text((LEFT - 12.0, y), &row_label(&line.row), Face::new(12.5, Anchor::End).bold(bold));
+    pen.text((scale.left - BESIDE_NAME, y), &row_label(&line.row), Face::new(NAME, Anchor::End).bold(bold));
     let mean = line.mean.unwrap_or_default();
     if let Some(paper) = line.paper {
         pen.line(&[(scale.x(mean), y), (scale.x(paper), y)], AXIS, 0.8);
@@ -141,14 +158,14 @@ fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBCo
     pen.dot((scale.x(mean), y), 4.0, color);
     let number = Face::new(12.0, Anchor::End);
     let measured = line.std.map_or_else(|| format!("{mean:.1}"), |std| format!("{mean:.1} ± {std:.1}"));
-    pen.text((COLUMNS[0], y), &measured, number.bold(bold));
+    pen.text((scale.column(0), y), &measured, number.bold(bold));
     if !beside_paper {
         return;
     }
-    pen.text((COLUMNS[1], y), &line.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}")), number);
+    pen.text((scale.column(1), y), &line.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}")), number);
     let difference =
         line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}").replace('-', "−"));
-    pen.text((COLUMNS[2], y), &difference, number.color(MUTED));
+    pen.text((scale.column(2), y), &difference, number.color(MUTED));
 }
 
 fn caption_text(table: &Table, setting: usize, runs: &[Run]) -> String {

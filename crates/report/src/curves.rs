@@ -194,6 +194,8 @@ struct Axes {
     last_epoch: u64,
     low: f64,
     high: f64,
+    /// From one line of the grid to the next; both ends are on one.
+    step: f64,
 }
 
 impl Axes {
@@ -204,7 +206,7 @@ impl Axes {
         let step = round_step((high - low).max(5.0), 8.0);
         let low = ((low - 0.5) / step).floor() * step;
         let high = ((high + 0.5) / step).ceil() * step;
-        Self { last_epoch, low: low.max(0.0), high: high.min(100.0) }
+        Self { last_epoch, low: low.max(0.0), high: high.min(100.0), step }
     }
 
     fn place(&self, epoch: f64, value: f64) -> (f64, f64) {
@@ -218,9 +220,8 @@ impl Axes {
 
     fn paint(&self, pen: &mut Pen<'_>, metric: &str) {
         let tick = Face::new(11.5, Anchor::End).color(MUTED);
-        let step = round_step(self.high - self.low, 8.0);
-        for index in 0..=((self.high - self.low) / step).round() as u32 {
-            let value = self.low + f64::from(index) * step;
+        for index in 0..=((self.high - self.low) / self.step).round() as u32 {
+            let value = self.low + f64::from(index) * self.step;
             let (_, y) = self.place(0.0, value);
             pen.line(&[(LEFT, y), (LEFT + PLOT.0, y)], GRID, 0.8);
             pen.text((LEFT - 8.0, y), &format!("{value:.0}"), tick);
