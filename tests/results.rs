@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 
-const SUITES: [&str; 10] = [
+const SUITES: [&str; 12] = [
     "table1",
     "figure3",
     "figure4",
@@ -16,6 +16,8 @@ const SUITES: [&str; 10] = [
     "table8",
     "cars196-half",
     "cub200-2010",
+    "pooling",
+    "protocol",
     "winograd",
 ];
 
