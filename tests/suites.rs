@@ -69,6 +69,8 @@ fn unseen_birds() {
     assert_measured(&table, &rows, &RETRIEVAL);
     assert!(report.contains("R@1") && report.contains("CUB-200 of 2010"), "{report}");
     assert_picture(folder.path(), "neighbours.png");
+    let [table, _] = reproduce(folder.path(), "pooling", &SMALL);
+    assert_measured(&table, &["whole_map", "upper_left"], &RETRIEVAL);
 }
 
 #[test]
@@ -159,14 +161,16 @@ fn pretrained_weights_are_asked_for() {
 fn cifar10_and_the_runs_that_its_suites_share() {
     let folder = tempfile::tempdir().unwrap();
     write_cifar10(&folder.path().join("data"));
-    let settings = ["model.width=8", "optim.batch_size=32", "data.subset=64", "data.test_subset=50"];
-    let reproduce = |suite: &str, rows: &[&str], runs: usize| {
-        let [table, report] = reproduce(folder.path(), suite, &settings);
+    let small = ["model.width=8", "optim.batch_size=32", "data.test_subset=50"];
+    let reproduce_with = |subset: &str, suite: &str, rows: &[&str], runs: usize| {
+        let [table, report] = reproduce(folder.path(), suite, &[&small[..], &[subset]].concat());
         assert_measured(&table, rows, &["knn"]);
         let found = fs::read_dir(folder.path().join("runs/table1")).unwrap().count();
         assert_eq!(found, runs, "runs there are after {suite}, those before it included");
         report
     };
+    let reproduce =
+        |suite: &str, rows: &[&str], runs: usize| reproduce_with("data.subset=64", suite, rows, runs);
     let report = reproduce("protocol", &["invaspread", "gradient_of_both_sides"], 7);
     assert!(report.contains("unverified"), "drawn pictures are not CIFAR-10's: {report}");
     reproduce("table8", &["full", "no_augmentation"], 10);
@@ -178,4 +182,7 @@ fn cifar10_and_the_runs_that_its_suites_share() {
     for grouping in ["animals_artifacts", "big_small_animals"] {
         assert_picture(folder.path(), &format!("similarity-{grouping}.png"));
     }
+    // DeepCluster's thousand clusters need as many images: other runs than those above.
+    let rows = ["deepcluster_1000", "exemplar", "nce", "invaspread"];
+    reproduce_with("data.subset=1024", "figure3", &rows, 21);
 }
