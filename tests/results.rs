@@ -32,6 +32,12 @@ fn committed_results_come_from_committed_records() {
             .current_dir(folder.path())
             .args(["report", suite, "--json", "--runs"])
             .arg(results.join("runs"));
+        // Drawn from images and embeddings, which are not committed.
+        let neighbours = results.join(suite).join("neighbours.png");
+        if neighbours.is_file() {
+            fs::create_dir_all(&out).unwrap();
+            fs::copy(neighbours, out.join("neighbours.png")).unwrap();
+        }
         let output = command.arg("--out").arg(&out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let table: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -69,8 +69,26 @@ fn unseen_birds() {
     assert_measured(&table, &rows, &RETRIEVAL);
     assert!(report.contains("R@1") && report.contains("CUB-200 of 2010"), "{report}");
     assert_picture(folder.path(), "neighbours.png");
+    assert!(report.contains("(neighbours.png)"), "{report}");
+    report_all(folder.path(), &["cub200-2010"]);
     let [table, _] = reproduce(folder.path(), "pooling", &SMALL);
     assert_measured(&table, &["whole_map", "upper_left"], &RETRIEVAL);
+    report_all(folder.path(), &["cub200-2010", "pooling"]);
+}
+
+/// Writes the page of all suites; the reports behind it are those of `suites`, and all that it shows or leads to is there.
+#[track_caller]
+fn report_all(folder: &Path, suites: &[&str]) {
+    let pages = folder.join("pages");
+    let mut command = Command::cargo_bin("invaspread").unwrap();
+    command.current_dir(folder).args(["report", "all", "--out", "pages"]).assert().success();
+    let index = fs::read_to_string(pages.join("index.md")).unwrap();
+    let links: Vec<&str> = index.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    for link in &links {
+        assert!(pages.join(link).is_file(), "{link} in {index}");
+    }
+    let reports: Vec<&str> = links.iter().filter_map(|link| link.strip_suffix("/report.md")).collect();
+    assert_eq!(reports, suites, "{index}");
 }
 
 #[test]
@@ -139,9 +157,12 @@ fn figure4() {
     birds(&folder.path().join("data/cub200-2010"), &classes(100));
     let settings =
         ["dataset=cub200-2010", "model=resnet18", "model.width=8", "augment=paper", "optim.batch_size=16"];
-    let [table, _] = reproduce(folder.path(), "figure4", &settings);
+    let [table, report] = reproduce(folder.path(), "figure4", &settings);
     assert_measured(&table, &["epoch_0", "epoch_1", "epoch_2"], &["r1"]);
     assert_picture(folder.path(), "neighbours.png");
+    let again =
+        format!("reproduce figure4 --profile smoke device=cpu data.partial=true {}\n", settings.join(" "));
+    assert!(report.contains("(neighbours.png)") && report.contains(&again), "{report}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
-    /// Name, type and shape of every entry of a .safetensors, .pth, .pt or .caffemodel file
+    /// Name, type and shape of every entry of a .safetensors, .pth, .pt, .caffemodel or .h5 file
     Inspect {
         /// The file
         file: PathBuf,

@@ -8,11 +8,7 @@
 //! | BVLC GoogLeNet (`bvlc_googlenet.caffemodel`) | [`Inception`](crate::Inception) | it has none; its three classifiers are left over |
 //! | what this program or the released code saved | the network it was saved from | loaded |
 //! | torchvision's GoogLeNet | none: another network, see [`WeightError::Torchvision`] | |
-//! | `googlenet.h5`, which the released code asks for | none | |
-//!
-//! The last is an HDF5 file in a layout of the Python package hickle. Pure-Rust readers of HDF5 exist (`hdf5-reader`), but the file is no
-//! longer to be had, so nothing could be tested on it; the network is that of BVLC's Caffe model, which serves as well. Who has the file
-//! can save its arrays, under their names, as `.pth`: those are known too.
+//! | `googlenet.h5`, which the released code asks for: the same, converted | [`Inception`](crate::Inception) | it has none, and no classifiers |
 //!
 //! A network must see images normalised as those that its weights were trained on: torchvision's ResNets in red, green, blue with ImageNet's
 //! mean and standard deviation, BVLC's GoogLeNet as [`Inception`](crate::Inception) says.
@@ -33,7 +29,7 @@ pub struct ImportReport {
     pub left_over: Vec<String>,
 }
 
-/// Loads the weights of a `.safetensors`, `.pth`, `.pt` or `.caffemodel` file into `network`.
+/// Loads the weights of a file ([`read_weights`]) into `network`.
 ///
 /// The embedding layer is loaded if the file has both its weight and its bias in their shapes, and left alone otherwise. All else must be
 /// there and of the right shape, or nothing is changed: a network half of which is random would train, and be worse for no reason that

@@ -17,7 +17,7 @@ pub struct Entry {
     pub parameters: usize,
 }
 
-/// The tensors of a `.safetensors`, `.pth`, `.pt` or `.caffemodel` file, sorted by name, numbers in names by their value. All of them are
+/// The tensors of a file of weights, sorted by name, numbers in names by their value. All of them are
 /// read, so that a file that can be inspected can be imported.
 ///
 /// # Errors

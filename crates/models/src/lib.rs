@@ -7,6 +7,7 @@ mod caffe;
 mod conv_relu;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod hdf5;
 mod head;
 mod import;
 mod inception;

@@ -1,4 +1,4 @@
-//! Weights on disk: safetensors both ways, PyTorch's `.pth` and Caffe's `.caffemodel` for reading.
+//! Weights on disk: safetensors both ways, PyTorch's `.pth`, Caffe's `.caffemodel` and HDF5's `.h5` for reading.
 //!
 //! Files of the first two hold PyTorch's names and layouts, in which Caffe's convolutions are too. A convolution is (C_out, C_in, K, K)
 //! there and (K, K, C_in, C_out) in memory.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{Device, Result, Tensor, bail};
 
-use crate::{caffe, pth};
+use crate::{caffe, hdf5, pth};
 
 /// What loading weights did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,9 @@ pub struct LoadReport {
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
     /// The file cannot be opened.
-    #[error("failed to open {path}: {source}; give the path of a .safetensors, .pth or .caffemodel file")]
+    #[error(
+        "failed to open {path}: {source}; give the path of a .safetensors, .pth, .caffemodel or .h5 file"
+    )]
     Open {
         /// The file.
         path: PathBuf,
@@ -45,7 +47,9 @@ pub enum WeightError {
         source: candle_core::Error,
     },
     /// The file's name says nothing known.
-    #[error("failed to read {path}: found the ending {found:?}, expected .safetensors, .pth, .pt or .caffemodel{}", advice(.found))]
+    #[error(
+        "failed to read {path}: found the ending {found:?}, expected .safetensors, .pth, .pt, .caffemodel, .h5 or .hdf5"
+    )]
     Ending {
         /// The file.
         path: PathBuf,
@@ -108,21 +112,12 @@ fn list(entries: &[String]) -> String {
     }
 }
 
-/// What to do about a file that people have and this program does not read.
-fn advice(ending: &str) -> &'static str {
-    match ending {
-        "h5" | "hdf5" => {
-            "; HDF5 is not read: in Python, save its arrays as .pth, or give bvlc_googlenet.caffemodel for googlenet.h5"
-        }
-        _ => "",
-    }
-}
-
-/// Reads all tensors of a `.safetensors`, `.pth`, `.pt` or `.caffemodel` file.
+/// Reads all tensors of a `.safetensors`, `.pth`, `.pt`, `.caffemodel`, `.h5` or `.hdf5` file.
 ///
 /// A `.pth` may hold the state dict itself or, as the official code saves it, a dictionary with one under `net`, `state_dict` or
 /// `model`. A Caffe model's layer `conv1/7x7_s2` becomes `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; of a name given twice the last
-/// counts, as with Caffe.
+/// counts, as with Caffe. An HDF5 file's tensors are called by the paths to them, without what the Python package hickle wraps around a
+/// dict.
 ///
 /// # Errors
 /// If the file is missing, damaged or of another kind.
@@ -145,6 +140,11 @@ pub fn read_weights(path: &Path) -> std::result::Result<HashMap<String, Tensor>,
         "caffemodel" => {
             let bytes = whole(&mut file).map_err(open)?;
             let tensors = caffe::read(&bytes).map_err(|what| damaged("a Caffe model", found(what)))?;
+            Ok(tensors.into_iter().collect())
+        }
+        "h5" | "hdf5" => {
+            let bytes = whole(&mut file).map_err(open)?;
+            let tensors = hdf5::read(bytes).map_err(|what| damaged("HDF5", found(what)))?;
             Ok(tensors.into_iter().collect())
         }
         ending => Err(WeightError::Ending { path: path.into(), found: ending.into() }),
@@ -305,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         assert!(matches!(read_weights(&path("none.safetensors")), Err(WeightError::Open { .. })));
-        for name in ["cut.safetensors", "cut.pth", "cut.caffemodel"] {
+        for name in ["cut.safetensors", "cut.pth", "cut.caffemodel", "cut.h5", "cut.hdf5"] {
             std::fs::write(path(name), b"PK\x03\x04 not a file of weights").unwrap();
             let error = read_weights(&path(name)).unwrap_err();
             assert!(
@@ -313,10 +313,11 @@ mod tests {
                 "{error}"
             );
         }
-        std::fs::write(path("weights.h5"), b"").unwrap();
-        let error = read_weights(&path("weights.h5")).unwrap_err();
+        std::fs::write(path("weights.npz"), b"").unwrap();
+        let error = read_weights(&path("weights.npz")).unwrap_err();
         assert!(
-            matches!(error, WeightError::Ending { .. }) && error.to_string().contains("HDF5 is not read"),
+            matches!(error, WeightError::Ending { .. })
+                && error.to_string().contains("found the ending \"npz\""),
             "{error}"
         );
     }

@@ -74,6 +74,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         width: if full { 64 } else { 16 },
         model: "resnet18".into(),
         protocol: "code".into(),
+        arguments: Vec::new(),
         also: Vec::new(),
         main_metric: "knn_top1".into(),
         metrics: BTreeMap::from([("knn_top1".into(), summary(&knn)), ("knn_top5".into(), summary(&top5))]),

@@ -12,6 +12,9 @@ use plotters::prelude::RGBColor;
 use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterise, text_width};
 use crate::error::ReportError;
 
+/// What the picture is called in a report's folder.
+pub const FILE: &str = "neighbours.png";
+
 const FIGURE: &str = "the gallery of neighbours";
 /// Green is Okabe and Ito's, red a shade darker, and the mark (✓ or ✗) says the same again to eyes that confuse the two.
 const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);

@@ -16,6 +16,8 @@ use crate::table::{Line, Setting, Table, is_trained};
 pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
+    /// With its ending: there is no SVG of photographs.
+    pub(crate) neighbours: Option<String>,
     /// Grouping and file name.
     pub(crate) separations: Vec<(String, String)>,
 }
@@ -74,6 +76,14 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
     results(text, table, setting);
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({chart}.png)\n\n[SVG]({chart}.svg)\n"));
+    }
+    if let Some(neighbours) = &pictures.neighbours {
+        line(
+            text,
+            &format!(
+                "### Retrieved neighbours\n\n![Test images and what is nearest to them]({neighbours})\n"
+            ),
+        );
     }
     for (grouping, name) in &pictures.separations {
         let grouping = grouping_label(grouping);
@@ -377,12 +387,16 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
     line(text, "```sh");
     let mut commands: Vec<String> = Vec::new();
     for (setting, found) in table.settings.iter().enumerate() {
-        let seeds: BTreeSet<u64> = table.runs_of(setting, runs).iter().map(|run| run.record.seed).collect();
+        let of_setting = table.runs_of(setting, runs);
+        let seeds: BTreeSet<u64> = of_setting.iter().map(|run| run.record.seed).collect();
         let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
         let seeds = if seeds == ["0"] { String::new() } else { format!(" seed={}", seeds.join(",")) };
         commands.push(format!(
-            "invaspread reproduce {} --profile {} device={}{seeds}",
-            table.suite.name, found.profile, found.device
+            "invaspread reproduce {} --profile {} device={}{seeds}{}",
+            table.suite.name,
+            found.profile,
+            found.device,
+            arguments(&of_setting)
         ));
     }
     commands.dedup();
@@ -396,6 +410,22 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
         "Runs that are already done are not run again. The numbers of this page in long form: [table.csv](table.csv),\n\
          [table.parquet](table.parquet), [table.tex](table.tex).",
     );
+}
+
+/// What all of the runs were asked for beside their suite, for a shell.
+fn arguments(runs: &[&Run]) -> String {
+    let Some((first, others)) = runs.split_first() else { return String::new() };
+    let shared = first.record.arguments.iter();
+    let shared = shared.filter(|argument| others.iter().all(|run| run.record.arguments.contains(argument)));
+    let plain = |letter: char| letter.is_alphanumeric() || "=._-/:,+@".contains(letter);
+    let quoted = |argument: &String| {
+        if argument.chars().all(plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    shared.map(|argument| format!(" {}", quoted(argument))).collect()
 }
 
 fn mean_and_std(measured: &Line) -> String {

@@ -49,6 +49,9 @@ pub struct RunRecord {
     pub model: String,
     /// Which of the readings of the paper was followed: `code`, `paper`.
     pub protocol: String,
+    /// What was asked for beside the suite, its profile, seed and device, as typed.
+    #[serde(default)]
+    pub arguments: Vec<String>,
     /// Rows of other suites that share the run.
     #[serde(default)]
     pub also: Vec<String>,

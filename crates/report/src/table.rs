@@ -78,6 +78,9 @@ pub struct Suite {
     /// Its rows in the order they stand in; where the paper has one, that is used.
     #[serde(skip)]
     pub rows: Vec<String>,
+    /// Whether it has a picture of retrieved neighbours.
+    #[serde(skip)]
+    pub gallery: bool,
 }
 
 impl Suite {
@@ -93,7 +96,7 @@ impl Suite {
 /// A suite of which nothing but its name is known.
 impl From<&str> for Suite {
     fn from(name: &str) -> Self {
-        Self { name: name.to_owned(), title: name.to_owned(), rows: Vec::new() }
+        Self { name: name.to_owned(), title: name.to_owned(), rows: Vec::new(), gallery: false }
     }
 }
 

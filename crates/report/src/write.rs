@@ -9,6 +9,7 @@ use fs_err as fs;
 use crate::bars;
 use crate::curves::{self, Figure};
 use crate::error::ReportError;
+use crate::gallery;
 use crate::latex;
 use crate::markdown::{self, Pictures};
 use crate::records::Run;
@@ -31,7 +32,8 @@ pub struct Written {
 
 /// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}`, `<suite>.{svg,png}` and
 /// `similarity-<grouping>.{svg,png}` of each of `groupings` into `folder`, which is made if it is not there. With several settings
-/// (profiles, devices, data sets) the fullest has those names and the others have theirs appended. The same runs give the same bytes.
+/// (profiles, devices, data sets) the fullest has those names and the others have theirs appended. The same runs give the same bytes. The
+/// picture of retrieved neighbours, which is drawn from images and not from records, is shown if the suite has one and it is in `folder`.
 ///
 /// # Errors
 /// There is no run, a figure cannot be drawn, or a file cannot be written.
@@ -57,6 +59,8 @@ pub fn write_report(
         pictures.push(Pictures {
             curves: keep("curves", curves::figure(&table, index, runs)?),
             chart: keep(&table.suite.name, bars::figure(&table, index, runs)?),
+            neighbours: (index == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
+                .then(|| gallery::FILE.to_owned()),
             separations: Vec::new(),
         });
         for grouping in groupings {
@@ -165,6 +169,35 @@ mod tests {
         assert!(
             report.contains("(curves-quick-cpu-cifar10-verified.png)") && report.contains("(curves.png)")
         );
+    }
+
+    #[test]
+    fn retrieved_neighbours_are_shown_where_they_were_drawn() {
+        let root = tempfile::tempdir().unwrap();
+        let report = |gallery| {
+            let suite = Suite { gallery, ..Suite::from("table3") };
+            let written = write_report(suite, &fake::retrieval_runs(), &[], root.path()).unwrap();
+            fs::read_to_string(written.report).unwrap().contains("](neighbours.png)")
+        };
+        assert!(!report(true), "nothing was drawn");
+        fs::write(root.path().join(gallery::FILE), "a picture").unwrap();
+        assert!(report(true));
+        assert!(!report(false), "it is another suite's");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_part_of_the_command() {
+        let root = tempfile::tempdir().unwrap();
+        let mut runs = fake::quick_runs(&[0]);
+        for run in &mut runs {
+            run.record.arguments = vec!["dataset=folder".into(), "data.folder.path=my images".into()];
+        }
+        runs[0].record.arguments.push("optim.lr=0.01".into());
+        let written = write_report("table1", &runs, &[], root.path()).unwrap();
+        let report = fs::read_to_string(written.report).unwrap();
+        let command =
+            "reproduce table1 --profile quick device=cpu dataset=folder 'data.folder.path=my images'\n";
+        assert!(report.contains(command), "{report}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn planned(row: &str, method: MethodRecipe) -> Planned {
             device: "cpu".to_owned(),
             model: "resnet18".to_owned(),
             protocol: "code".to_owned(),
+            arguments: Vec::new(),
             reduced: true,
         },
     }

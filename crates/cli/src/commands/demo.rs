@@ -16,8 +16,8 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     announce(&planned, &root)?;
     work(&planned, &root)?;
     let out = root.join("demo-report");
-    write(&suite, &root, &out, Print::Text)?;
     draw(&suite, &planned, &root, &out)?;
+    write(&suite, &root, &out, Print::Text)?;
     println!("open {} for the table, and the pictures beside it", out.join("report.md").display());
     Ok(())
 }

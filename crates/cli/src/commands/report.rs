@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::neighbours::draw_neighbours;
 use anyhow::Context;
 use invaspread_report::index::{Entry, write_index};
-use invaspread_report::{ReportError, paper, records, write_report};
+use invaspread_report::{ReportError, gallery, paper, records, write_report};
 use invaspread_runner::config::Suite;
 use invaspread_runner::launch::Planned;
 use std::path::{Path, PathBuf};
@@ -61,30 +61,45 @@ pub(crate) fn every_suite() -> Vec<String> {
     paper::tables().iter().map(|table| table.key.clone()).filter(|key| known.contains(key)).collect()
 }
 
-/// The page of all tables and figures, from the runs that are there; reports of single suites are linked, not written.
+/// The reports of all suites that have runs, and the page of all tables and figures.
 pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure> {
-    const PICTURES: [&str; 5] = [
-        "curves.png",
-        "similarity-class.png",
-        "similarity-animals_artifacts.png",
-        "similarity-big_small_animals.png",
-        "neighbours.png",
-    ];
-    let entries = Suite::names()
-        .iter()
-        .map(|name| {
-            let suite = Suite::open(name)?;
-            let folder = results.join(name);
-            let pictures = PICTURES.into_iter().filter(|file| folder.join(file).is_file());
-            Ok(Entry {
-                suite: named(&suite),
-                runs: finished(&suite, root)?,
-                folder: name.clone(),
-                pictures: pictures.map(str::to_owned).collect(),
-            })
-        })
-        .collect::<Result<Vec<_>, Failure>>()?;
+    let mut entries = Vec::new();
+    for name in Suite::names() {
+        let suite = Suite::open(&name)?;
+        let runs = finished(&suite, root)?;
+        let shown =
+            !runs.is_empty() && (paper::table_of_suite(&name).is_some() || says_something(&suite, &runs));
+        let folder = results.join(&name);
+        if shown {
+            write(&suite, root, &folder, Print::Nothing)?;
+        }
+        entries.push(Entry {
+            suite: named(&suite),
+            runs: if shown { runs } else { Vec::new() },
+            pictures: pictures(&suite, &folder),
+            folder: name,
+        });
+    }
     Ok(write_index(&entries, results).context("failed to write the page of all suites")?)
+}
+
+/// Whether a suite of our own has been run: one that shows another's runs has some as soon as the other has, and says nothing until it has
+/// those of all its rows and seeds.
+fn says_something(suite: &Suite, runs: &[invaspread_report::Run]) -> bool {
+    let is_there = |row: &str, seed| runs.iter().any(|run| run.record.row == row && run.record.seed == seed);
+    let mut rows = suite.rows.iter().map(|row| row.key.as_str());
+    suite.runs_of.is_none() || rows.all(|row| suite.seeds.iter().all(|&seed| is_there(row, seed)))
+}
+
+/// The pictures of a suite's report that are in `folder`: what a figure of the paper shows, and learning curves unless it shows something
+/// else.
+fn pictures(suite: &Suite, folder: &Path) -> Vec<String> {
+    let similarities = suite.similarity.iter().map(|grouping| format!("similarity-{grouping}.png"));
+    let neighbours = suite.gallery.iter().map(|_| gallery::FILE.to_owned());
+    let of_figure: Vec<String> = similarities.chain(neighbours).collect();
+    let is_figure = suite.name.starts_with("figure") && !of_figure.is_empty();
+    let curves = if is_figure { None } else { Some("curves.png".to_owned()) };
+    curves.into_iter().chain(of_figure).filter(|file| folder.join(file).is_file()).collect()
 }
 
 /// What reports say of a suite beside its runs.
@@ -93,6 +108,7 @@ fn named(suite: &Suite) -> invaspread_report::Suite {
         name: suite.name.clone(),
         title: suite.title.clone(),
         rows: suite.rows.iter().map(|row| row.key.clone()).collect(),
+        gallery: suite.gallery.is_some(),
     }
 }
 
@@ -111,10 +127,11 @@ fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_
     runs.into_iter().filter_map(|run| run.as_row_of(&rows)).collect()
 }
 
-/// Draws the suite's picture of retrieved neighbours into `out`, if it has one.
+/// Draws the suite's picture of retrieved neighbours into `out`, if it has one, for its report to show.
 pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) -> Result<(), Failure> {
     if let Some(figure) = &suite.gallery {
-        let path = out.join("neighbours.png");
+        let path = out.join(gallery::FILE);
+        std::fs::create_dir_all(out).context("failed to draw the retrieved neighbours")?;
         draw_neighbours(figure, planned, root, &path).context("failed to draw the retrieved neighbours")?;
         eprintln!("{}", path.display());
     }

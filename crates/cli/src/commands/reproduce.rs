@@ -66,7 +66,7 @@ fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result
         _ => PathBuf::from("results").join(&suite.name),
     };
     let out = out.map_or_else(default, Path::to_path_buf);
-    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
     draw(&suite, &planned, &root, &out)?;
+    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
     Ok(root)
 }

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::Read;
+
+use flate2::read::{GzDecoder, ZlibDecoder};
+
 use crate::sample::matlab::{Mat, Writer};
 use crate::sample::pictures::{CMYK_JPEG, USUAL, birds, cars_list, grey_jpeg, jpeg, products};
 use crate::sample::{Member, pickled, png, tar, tar_gz};
@@ -12,7 +16,7 @@ mod replay;
 mod seed;
 
 use replay::replay;
-use seed::seed;
+use seed::{packed_seed, seed};
 
 #[test]
 fn cifar10_binary() {
@@ -60,7 +64,7 @@ fn seeds() {
     let names = crate::cifar10::BATCHES.map(|batch| format!("cifar-10-batches-bin/{batch}.bin"));
     let mut members = vec![Member::Folder("cifar-10-batches-bin/")];
     members.extend(names.iter().zip(&records).map(|(name, record)| Member::File(name, record)));
-    seed("cifar10_binary", "seed.tar.gz", &tar_gz(&members));
+    packed_seed("cifar10_binary", "seed.tar.gz", &tar_gz(&members), |file| read(GzDecoder::new(file)));
     seed("cifar10_binary", "seed.tar", &tar(&members));
     seed("cifar10_binary", "seed.bin", &records.concat());
     let pixels = &records[1][1..];
@@ -77,15 +81,15 @@ fn seeds() {
         ("seed_cars.mat", Writer { big: false, compressed: false }),
         ("seed_cars_big.mat", Writer { big: true, compressed: false }),
     ] {
-        seed("matlab", name, &cars_list(writer, "relative_im_path", &cars));
+        packed_seed("matlab", name, &cars_list(writer, "relative_im_path", &cars), inflated);
         let numbers = [Mat::Bytes(vec![1, 2, 3, 4, 5]), Mat::Shorts(vec![6]), Mat::Doubles(vec![0.5, -1.0])];
         let cells =
             Mat::Cells(numbers.into_iter().chain([Mat::Text("text".to_owned()), Mat::Empty]).collect());
-        seed("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]));
+        packed_seed("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]), inflated);
     }
 
     let colour = |x: u32, y: u32| [(x * 20) as u8, (y * 20) as u8, 90];
-    seed("images", "seed.png", &png((9, 7), colour));
+    packed_seed("images", "seed.png", &png((9, 7), colour), pixels_of);
     seed("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
     seed("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
     seed("images", "seed_cmyk.jpg", CMYK_JPEG);
@@ -115,4 +119,27 @@ fn seeds() {
     crate::pack::set_checksum(&mut bytes, 2);
     bytes.extend(images.concat());
     seed("pack", "seed.pack", &bytes);
+}
+
+fn read(mut from: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// A MAT-file of one variable, with that inflated if it is not.
+fn inflated(file: &[u8]) -> Vec<u8> {
+    const HEAD: usize = 128;
+    const DEFLATED: [u8; 4] = 15_u32.to_le_bytes();
+    let (head, variable) = file.split_at(HEAD);
+    match variable.strip_prefix(&DEFLATED) {
+        Some(rest) => [head, &read(ZlibDecoder::new(&rest[4..]))].concat(),
+        None => file.to_vec(),
+    }
+}
+
+/// Size and pixels of an image.
+fn pixels_of(file: &[u8]) -> Vec<u8> {
+    let image = image::load_from_memory(file).unwrap().into_rgb8();
+    [image.width().to_le_bytes().to_vec(), image.height().to_le_bytes().to_vec(), image.into_raw()].concat()
 }

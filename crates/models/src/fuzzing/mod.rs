@@ -10,7 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::weights::read_safetensors;
-use crate::{caffe, pth};
+use crate::{caffe, hdf5, pth};
 
 /// A `.pth` file or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64 bytes.
 pub fn weights_pickle(bytes: &[u8]) {
@@ -40,6 +40,16 @@ pub fn weights_caffemodel(bytes: &[u8]) {
         let held: usize =
             tensors.iter().map(|(_, tensor)| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
         assert!(held <= bytes.len(), "{held} bytes of tensors in a file of {}", bytes.len());
+    }
+}
+
+/// An `.h5` file.
+pub fn weights_hdf5(bytes: &[u8]) {
+    if let Ok(tensors) = hdf5::read(bytes.to_vec()) {
+        let held: usize =
+            tensors.iter().map(|(_, tensor)| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
+        let most = hdf5::most_unpacked(bytes.len());
+        assert!(held <= most, "{held} bytes of tensors in a file of {}", bytes.len());
     }
 }
 

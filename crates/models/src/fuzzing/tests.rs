@@ -34,6 +34,11 @@ fn weights_caffemodel() {
 }
 
 #[test]
+fn weights_hdf5() {
+    replay("weights_hdf5", super::weights_hdf5);
+}
+
+#[test]
 fn seeds() {
     let plain = state_dict(&[
         Saved {

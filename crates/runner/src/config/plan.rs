@@ -31,6 +31,7 @@ impl Config {
                 device: self.device.resolve().name().into(),
                 model: groups.model.clone(),
                 protocol: groups.protocol.clone(),
+                arguments: Vec::new(),
                 reduced: self.profile.reduced,
             },
         })

@@ -344,7 +344,7 @@ impl Config {
         if let Some(path) = weights
             && !path.is_file()
         {
-            let expected = "a .safetensors, .pth, .pt or .caffemodel file that is there";
+            let expected = "a .safetensors, .pth, .pt, .caffemodel or .h5 file that is there";
             return wrong("model.weights", path.display().to_string(), expected);
         }
         if self.model.pretrained == Some(true) && self.model.weights.is_none() {

@@ -88,6 +88,8 @@ impl Suite {
             Some(_) => vec![None],
             None => self.seeds.iter().copied().map(Some).collect(),
         };
+        let told = arguments.iter().filter(|argument| !is_said_elsewhere(&argument.key));
+        let told: Vec<String> = told.map(Override::argument).collect();
         let mut planned = Vec::new();
         for seed in seeds {
             for row in &self.rows {
@@ -98,7 +100,9 @@ impl Suite {
                 overrides.extend(seed.map(|seed| Override { key: "seed".into(), text: seed.to_string() }));
                 overrides.extend(arguments.iter().cloned());
                 let Resolved { config, .. } = resolve(&overrides)?;
-                planned.push((config.plan(Some(self.runs_name()), &row.key)?, config));
+                let mut run = config.plan(Some(self.runs_name()), &row.key)?;
+                run.labels.arguments.clone_from(&told);
+                planned.push((run, config));
             }
         }
         Ok(planned)
@@ -124,4 +128,9 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// Whether a record says under another name what an argument of this key sets, or it is where files lie on this machine.
+fn is_said_elsewhere(key: &str) -> bool {
+    matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
 }

@@ -85,6 +85,7 @@ fn record(
         width: recipe.network.width() as u64,
         model: labels.model.clone(),
         protocol: labels.protocol.clone(),
+        arguments: labels.arguments.clone(),
         also: Vec::new(),
         main_metric: trained.last.headline().map(|(name, _)| name.to_owned()).unwrap_or_default(),
         metrics: summaries(&trained.rows),

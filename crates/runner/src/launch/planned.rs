@@ -41,6 +41,8 @@ pub struct Labels {
     pub model: String,
     /// The protocol.
     pub protocol: String,
+    /// What was asked for beside the suite, as typed; seed, profile, device and folders are said elsewhere or are this machine's.
+    pub arguments: Vec<String>,
     /// Whether images, width or epochs are fewer than the paper's.
     pub reduced: bool,
 }

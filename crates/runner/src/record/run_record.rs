@@ -44,6 +44,9 @@ pub struct RunRecord {
     pub model: String,
     /// "code" or "paper", or whichever switches were set.
     pub protocol: String,
+    /// What was asked for beside the suite, its profile, seed and device: `dataset=cub200-2010`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
     /// Rows of other suites that share this run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
@@ -183,6 +186,7 @@ mod tests {
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),
+            arguments: Vec::new(),
             also: Vec::new(),
             main_metric: "knn_top1".into(),
             metrics: BTreeMap::from([("knn_top1".into(), summary)]),
