@@ -28,8 +28,10 @@ pub(crate) enum Command {
     Reproduce(ReproduceArguments),
     /// Write a suite's report again from the runs that are there
     Report(ReportArguments),
-    /// Measure a file of weights (.safetensors or .pth) by kNN
+    /// Measure a file of weights (.safetensors or .pth) on the configured data set
     Evaluate(EvaluateArguments),
+    /// Measure embeddings that anything made: kNN among others, or R@K, MAP@R, R-precision, NMI and AMI among themselves
+    Measure(MeasureArguments),
     /// Inspect, import and export files of weights
     #[command(subcommand)]
     Weights(WeightsCommand),
@@ -150,6 +152,32 @@ pub(crate) struct WeightsArguments {
 pub(crate) struct EvaluateArguments {
     /// Weights: .safetensors, .pth or .pt; a run's own checkpoint brings its config along
     pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Folder for the embeddings and labels: test.safetensors and, of what votes in kNN, train.safetensors
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) embeddings: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArguments {
+    /// Embeddings and labels: .safetensors (a run's), .npz (numpy.savez with embeddings= and labels=), or .npy and --labels
+    pub(crate) test: PathBuf,
+    /// Those that vote, for kNN; without it each row is asked among the others: R@K, MAP@R, NMI
+    #[arg(long, value_name = "FILE")]
+    pub(crate) gallery: Option<PathBuf>,
+    /// Labels of a .npy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Labels of a gallery in a .npy file
+    #[arg(long, value_name = "FILE", requires = "gallery")]
+    pub(crate) gallery_labels: Option<PathBuf>,
+    /// Take rows as they are; they are scaled to length 1 otherwise
+    #[arg(long)]
+    pub(crate) unscaled: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Print the result as JSON

@@ -1,12 +1,14 @@
 //! The picture of retrieved neighbours, from the embeddings that runs leave behind (Figure 4 of the paper).
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use invaspread_data::{Dataset, Evaluation, Split};
 use invaspread_metrics::{Rows, top_k};
 use invaspread_report::gallery::{Gallery, Neighbors, Picture, Query, draw_gallery};
 use invaspread_report::{dataset_label, row_label};
 use invaspread_runner::config::GalleryFigure;
+use invaspread_runner::embeddings;
 use invaspread_runner::launch::Planned;
+use invaspread_runner::methods::Features;
 use invaspread_runner::record::write_atomically;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -83,10 +85,11 @@ fn neighbors(
     count: usize,
 ) -> anyhow::Result<Vec<Neighbors>> {
     let folder = run.layout(root).embeddings();
-    let (test, dim) = embeddings(&folder.join("test.safetensors"))?;
+    let embedded = |split: &str| embeddings::read(&folder.join(format!("{split}.safetensors")), None);
+    let Features { values: test, dim } = embedded("test")?.features;
     let rows: Vec<f32> = asked.iter().flat_map(|i| test[i * dim..(i + 1) * dim].iter().copied()).collect();
     let (gallery, split, itself) = match dataset.evaluation {
-        Evaluation::Neighbors => (embeddings(&folder.join("train.safetensors"))?.0, dataset.gallery(), false),
+        Evaluation::Neighbors => (embedded("train")?.features.values, dataset.gallery(), false),
         Evaluation::Retrieval => (test, &dataset.test, true),
     };
     let found = top_k(Rows::new(&rows, dim), Rows::new(&gallery, dim), count + usize::from(itself), false)?;
@@ -104,14 +107,4 @@ fn neighbors(
 fn picture(dataset: &Dataset, split: &Split, index: usize) -> anyhow::Result<Picture> {
     let size = dataset.image_size;
     Ok(Picture { width: size, height: size, pixels: split.load(index)?.pixels, label: split.labels[index] })
-}
-
-/// A run's embeddings of one split, row by row, and their length.
-fn embeddings(path: &Path) -> anyhow::Result<(Vec<f32>, usize)> {
-    let tensors = invaspread_models::read_weights(path)?;
-    let tensor = tensors.get("embeddings").ok_or_else(|| {
-        anyhow!("{}: found no `embeddings`; delete the run's folder and run it again", path.display())
-    })?;
-    let (_, dim) = tensor.dims2()?;
-    Ok((tensor.flatten_all()?.to_vec1()?, dim))
 }

@@ -425,7 +425,7 @@ fn arguments(runs: &[&Run]) -> String {
             format!("'{}'", argument.replace('\'', r"'\''"))
         }
     };
-    shared.map(|argument| format!(" {}", quoted(argument))).collect()
+    shared.fold(String::new(), |command, argument| command + " " + &quoted(argument))
 }
 
 fn mean_and_std(measured: &Line) -> String {

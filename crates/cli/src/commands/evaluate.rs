@@ -1,23 +1,27 @@
 //! `invaspread evaluate WEIGHTS`: what a file of weights is worth on the configured data.
 
-use super::print_json;
+use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
-use crate::metric_names::short_name;
 use anyhow::Context;
+use invaspread_data::Dataset;
 use invaspread_runner::config::{GroupFile, expand, resolve_over};
-use invaspread_runner::engine;
+use invaspread_runner::embeddings;
+use invaspread_runner::engine::{self, Embeddings};
 use invaspread_runner::launch::images;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
     let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
         .context("failed to evaluate the weights")?;
+    if let Some(folder) = &arguments.embeddings {
+        save(folder, &dataset, &result.embeddings, &arguments.weights)?;
+    }
     if arguments.json {
         return Ok(print_json(&json!({
             "weights": arguments.weights,
@@ -32,11 +36,23 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         }))?);
     }
     println!("{}, {} test images", dataset.name, dataset.test.len());
-    for (name, value) in &result.measured.0 {
-        println!("  {:<18} {value:6.2}%", short_name(name));
-    }
+    print_measured(&result.measured);
     if !result.left_over.is_empty() {
         println!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
+    }
+    Ok(())
+}
+
+/// The embeddings of what was measured, in the order of the splits.
+fn save(folder: &Path, dataset: &Dataset, found: &Embeddings, weights: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let gallery = found.gallery.as_ref().map(|features| ("train", features, &dataset.gallery().labels));
+    for (split, features, labels) in gallery.into_iter().chain([("test", &found.test, &dataset.test.labels)])
+    {
+        let path = folder.join(format!("{split}.safetensors"));
+        let content = json!({ "weights": weights, "dataset": dataset.name, "split": split });
+        embeddings::write(&path, features, labels, &content).context("failed to save the embeddings")?;
+        eprintln!("{}", path.display());
     }
     Ok(())
 }

@@ -29,6 +29,13 @@ impl Settings {
             .chain(self.overrides.iter().map(|text| Override::parse(text)))
             .collect()
     }
+
+    /// [`Settings::overrides`] of a command that is given a file of weights: none has to be named for the network to begin with.
+    pub(crate) fn overrides_beside_weights(&self) -> Result<Vec<Override>, ConfigError> {
+        let mut overrides = vec![Override::parse("model.pretrained=false")?];
+        overrides.extend(self.overrides()?);
+        Ok(overrides)
+    }
 }
 
 /// Says what there is to do and how long it takes here.

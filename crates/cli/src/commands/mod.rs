@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod evaluate;
 mod launch;
+mod measure;
 mod report;
 mod reproduce;
 mod train;
@@ -18,19 +19,29 @@ pub(crate) use data::data;
 pub(crate) use demo::demo;
 pub(crate) use doctor::doctor;
 pub(crate) use evaluate::evaluate;
+pub(crate) use measure::measure;
 pub(crate) use report::report;
 pub(crate) use reproduce::reproduce;
 pub(crate) use train::train;
 pub(crate) use weights::weights;
 
 use crate::arguments::{Arguments, CompletionsArguments};
+use crate::metric_names::short_name;
 use anyhow::Context;
 use clap::CommandFactory;
+use invaspread_runner::engine::Measured;
 use serde::Serialize;
 
 /// Prints the completion script of a shell.
 pub(crate) fn completions(arguments: &CompletionsArguments) {
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "invaspread", &mut std::io::stdout());
+}
+
+/// Prints metrics, one a line.
+fn print_measured(measured: &Measured) {
+    for (name, value) in &measured.0 {
+        println!("  {:<18} {value:6.2}%", short_name(name));
+    }
 }
 
 /// Prints `value` as JSON, for scripts.

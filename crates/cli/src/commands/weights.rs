@@ -42,7 +42,7 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
 
 /// Someone else's weights into the configured network, saved as ours.
 fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let config = resolve_over(None, &overrides)?.config;
     let network = network(&config)?;
     let report = import(&arguments.file, &network).context("failed to import the weights")?;
@@ -61,7 +61,7 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
 
 /// A run's checkpoint, or anything that fits the configured network, as a plain state dict.
 fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let config = resolve_over(run_config(&arguments.file)?, &overrides)?.config;
     let network = network(&config)?;
     let tensors = read_weights(&arguments.file).context("failed to read the weights")?;

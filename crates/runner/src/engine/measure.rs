@@ -12,7 +12,7 @@ use crate::methods::Features;
 
 /// Settings of the retrieval metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RetrievalRecipe {
     /// Each K of R@K; the first is what the best epoch is chosen by.
     pub recall_at: Vec<usize>,
@@ -25,6 +25,17 @@ pub struct RetrievalRecipe {
 impl Default for RetrievalRecipe {
     fn default() -> Self {
         Self { recall_at: vec![1, 2, 4, 8], clustering: When::Last, kmeans_restarts: 10 }
+    }
+}
+
+impl RetrievalRecipe {
+    /// What suits a set of so many classes: past a thousand, the K of Stanford Online Products and a single start, as each takes minutes.
+    pub fn for_classes(classes: usize) -> Self {
+        if classes > 1000 {
+            Self { recall_at: vec![1, 10, 100, 1000], kmeans_restarts: 1, ..Self::default() }
+        } else {
+            Self::default()
+        }
     }
 }
 
@@ -83,6 +94,83 @@ impl Measured {
     }
 }
 
+/// Embeddings and their classes, each below a number of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Classed<'a> {
+    /// n rows.
+    pub features: &'a Features,
+    /// n classes.
+    pub labels: &'a [u32],
+}
+
+/// What embeddings are worth, by the measures of `recipe`, those taken after a last epoch among them: kNN among the `gallery`, or, without
+/// one, retrieval among the test images themselves.
+///
+/// # Errors
+/// If an embedding is not finite, there are other numbers of labels than of rows, or a label is out of range.
+pub fn measure(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    gallery: Option<Classed<'_>>,
+    classes: usize,
+) -> Result<Measured, MetricError> {
+    measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)
+}
+
+fn measure_epoch(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    gallery: Option<Classed<'_>>,
+    classes: usize,
+    epoch: u64,
+    last: bool,
+) -> Result<Measured, MetricError> {
+    let Some(gallery) = gallery else { return retrieval(recipe, test, epoch, last) };
+    let (rows_of_test, rows_of_gallery) = (rows(test.features), rows(gallery.features));
+    let knn =
+        WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
+    let result = knn.evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
+    let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
+    if recipe.linear.is_now(last) {
+        let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
+        let classifier = svm.fit(rows_of_gallery, gallery.labels)?;
+        let accuracy = classifier.accuracy(rows_of_test, test.labels)?;
+        measured.push(("linear_svm_top1".to_owned(), accuracy));
+    }
+    Ok(Measured(measured))
+}
+
+fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Measured, MetricError> {
+    let RetrievalRecipe { recall_at, clustering, kmeans_restarts } = &recipe.retrieval;
+    let labels = test.labels;
+    let retrieval = Retrieval { recall_at: recall_at.clone(), device: recipe.device };
+    let found = retrieval.evaluate(rows(test.features), labels)?;
+    let mut measured: Vec<(String, f64)> =
+        found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value)).collect();
+    measured.push(("map_at_r".to_owned(), found.map_at_r));
+    measured.push(("r_precision".to_owned(), found.r_precision));
+    if clustering.is_now(last) {
+        let mut classes = labels.to_vec();
+        classes.sort_unstable();
+        classes.dedup();
+        let kmeans = KMeans {
+            clusters: classes.len(),
+            iterations: 300,
+            tolerance: 1e-4,
+            restarts: *kmeans_restarts,
+            seeding: Seeding::PlusPlus,
+            seed: recipe.seed,
+            epoch,
+            device: recipe.device,
+        };
+        let agreement = Agreement::between(labels, &kmeans.fit(rows(test.features))?.assignments)?;
+        let Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
+        let named = [("nmi_geometric", nmi_geometric), ("nmi_arithmetic", nmi_arithmetic), ("ami", ami)];
+        measured.extend(named.map(|(name, value)| (name.to_owned(), 100.0 * value)));
+    }
+    Ok(Measured(measured))
+}
+
 fn rows(features: &Features) -> Rows<'_> {
     Rows::new(&features.values, features.dim)
 }
@@ -99,58 +187,10 @@ impl Images {
         epoch: u64,
         last: bool,
     ) -> Result<Measured, MetricError> {
-        let test = rows(&embeddings.test);
-        let (Some(gallery), Some(found)) = (&self.gallery, &embeddings.gallery) else {
-            return self.retrieval(recipe, test, epoch, last);
-        };
-        let knn =
-            WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
-        let result = knn.evaluate(test, &self.test.labels, rows(found), &gallery.labels, self.classes)?;
-        let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
-        if recipe.linear.is_now(last) {
-            let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
-            let classifier = svm.fit(rows(found), &gallery.labels)?;
-            let accuracy = classifier.accuracy(test, &self.test.labels)?;
-            measured.push(("linear_svm_top1".to_owned(), accuracy));
-        }
-        Ok(Measured(measured))
-    }
-
-    fn retrieval(
-        &self,
-        recipe: &Recipe,
-        test: Rows,
-        epoch: u64,
-        last: bool,
-    ) -> Result<Measured, MetricError> {
-        let RetrievalRecipe { recall_at, clustering, kmeans_restarts } = &recipe.retrieval;
-        let labels = &self.test.labels;
-        let retrieval = Retrieval { recall_at: recall_at.clone(), device: recipe.device };
-        let found = retrieval.evaluate(test, labels)?;
-        let mut measured: Vec<(String, f64)> =
-            found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value)).collect();
-        measured.push(("map_at_r".to_owned(), found.map_at_r));
-        measured.push(("r_precision".to_owned(), found.r_precision));
-        if clustering.is_now(last) {
-            let mut classes = labels.to_vec();
-            classes.sort_unstable();
-            classes.dedup();
-            let kmeans = KMeans {
-                clusters: classes.len(),
-                iterations: 300,
-                tolerance: 1e-4,
-                restarts: *kmeans_restarts,
-                seeding: Seeding::PlusPlus,
-                seed: recipe.seed,
-                epoch,
-                device: recipe.device,
-            };
-            let agreement = Agreement::between(labels, &kmeans.fit(test)?.assignments)?;
-            let Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
-            let named = [("nmi_geometric", nmi_geometric), ("nmi_arithmetic", nmi_arithmetic), ("ami", ami)];
-            measured.extend(named.map(|(name, value)| (name.to_owned(), 100.0 * value)));
-        }
-        Ok(Measured(measured))
+        let test = Classed { features: &embeddings.test, labels: &self.test.labels };
+        let gallery = self.gallery.as_ref().zip(embeddings.gallery.as_ref());
+        let gallery = gallery.map(|(gallery, found)| Classed { features: found, labels: &gallery.labels });
+        measure_epoch(recipe, test, gallery, self.classes, epoch, last)
     }
 
     /// How far each grouping's members lie from the others (Figures 5 and 6): the classes themselves, then the data set's own groupings of

@@ -25,7 +25,7 @@ pub use evaluate::{EvaluateError, Evaluated, evaluate, network_weights};
 pub(crate) use feed::Stock;
 pub use images::{Images, Labelled};
 pub(crate) use learner::Learner;
-pub use measure::{Embeddings, Measured, RetrievalRecipe, When};
+pub use measure::{Classed, Embeddings, Measured, RetrievalRecipe, When, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
 pub use recipe::{Recipe, Schedule};
 pub use stop::Stop;

@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
 
 use crate::config::{Override, expand};
+use crate::embeddings::{read_npy, read_npz};
 
 /// Arguments, one a line: each must come back as it was typed, and each of its values be TOML or text.
 pub fn config_overrides(bytes: &[u8]) {
@@ -21,6 +22,19 @@ pub fn config_overrides(bytes: &[u8]) {
         for item in combinations.iter().flatten() {
             item.value();
         }
+    }
+}
+
+/// A `.npz` file, or a `.npy` file.
+pub fn numpy(bytes: &[u8]) {
+    const ZIP: &[u8] = b"PK";
+    if bytes.starts_with(ZIP) {
+        // What is wrong with it is told; that it ends and takes no more memory than it may is what is tested.
+        let _ = read_npz(bytes);
+    } else if let Ok(array) = read_npy(bytes) {
+        let held: usize = array.shape.iter().product();
+        assert!(held <= bytes.len(), "{held} numbers in a file of {} bytes", bytes.len());
+        assert_eq!(array.into_floats().len(), held);
     }
 }
 

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
 use invaspread_data::Dataset;
 use serde_json::json;
 
 use super::{LaunchError, Planned, images};
-use crate::checkpoint;
+use crate::embeddings;
 use crate::engine::{EngineError, Trained};
-use crate::methods::Features;
 use crate::record::{
     Environment, MetricRow, MetricSummary, MetricsTable, RunDirectory, RunRecord, SimilarityRecord, State,
     group_name, now_rfc3339, peak_memory_bytes,
@@ -31,11 +29,9 @@ pub(super) fn finish(
     let gallery = gallery.map(|features| ("train", features, &dataset.gallery().labels));
     let test = ("test", &trained.embeddings.test, &dataset.test.labels);
     for (split, features, labels) in gallery.into_iter().chain([test]) {
-        let tensors = tensors(features, labels)
-            .map_err(|source| EngineError::Tensor { doing: "copy the embeddings", source })?;
         let content = json!({ "run": run.id(), "epoch": trained.epoch, "split": split });
         let path = layout.embeddings().join(format!("{split}.safetensors"));
-        checkpoint::write(&path, &tensors, &content)?;
+        embeddings::write(&path, features, labels, &content)?;
     }
     let separations =
         images(dataset).separations(&run.recipe, &trained.embeddings).map_err(EngineError::from)?;
@@ -47,15 +43,6 @@ pub(super) fn finish(
     directory.log("run_finished", &record)?;
     directory.set_status(State::Done, trained.epoch, None)?;
     Ok(record)
-}
-
-/// `embeddings` (n, D) and `labels` (n).
-fn tensors(features: &Features, labels: &[u32]) -> candle_core::Result<checkpoint::NamedTensors> {
-    let rows = features.values.len() / features.dim;
-    Ok(vec![
-        ("embeddings".to_owned(), Tensor::from_slice(&features.values, (rows, features.dim), &Device::Cpu)?),
-        ("labels".to_owned(), Tensor::from_slice(labels, labels.len(), &Device::Cpu)?),
-    ])
 }
 
 fn record(
