@@ -374,6 +374,10 @@ fn embeddings_from_elsewhere_are_measured() {
     );
     refused(folder.path(), &["measure", "none.npz"], 1, &["none.npz"]);
     refused(folder.path(), &["measure", "rows.npy", "--gallery-labels", "x.npy"], 2, &["--gallery"]);
+    npy(&at("long.npy"), "<f4", "(3, 4)", &floats(&[[1.0, 0.0]; 6]));
+    let unlike = ["measure", "rows.npy", "--labels", "labels.npy", "--gallery", "long.npy"];
+    let unlike = [&unlike[..], &["--gallery-labels", "classes.npy"]].concat();
+    refused(folder.path(), &unlike, 1, &["2 numbers each, expected 4"]);
     npy(&at("nan.npy"), "<f4", "(6, 2)", &floats(&[[f32::NAN, 0.0]; 6]));
     refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
 }

@@ -30,16 +30,16 @@ pub enum MetricError {
         /// What it said.
         reason: String,
     },
-    /// Rows have another dimension than the ones that were fitted to.
+    /// Rows have another dimension than the ones that were fitted to, or that they are looked up among.
     #[error(
-        "the {what} hold {found} numbers each, expected {expected} as in the rows fitted to: take both from one layer"
+        "the {what} hold {found} numbers each, expected {expected} as the rows they are compared with: take both from one layer"
     )]
     Dimension {
         /// Which input.
         what: &'static str,
         /// Numbers per row.
         found: usize,
-        /// Numbers per row of what was fitted to.
+        /// Numbers per row of the others.
         expected: usize,
     },
     /// There are more or fewer labels than rows.

@@ -15,6 +15,9 @@ use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
 
+/// Neighbours that are held at once: 512 MiB of them, with their similarities.
+const MOST_HELD: usize = 1 << 26;
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retrieval {
@@ -36,7 +39,8 @@ pub struct Retrieved {
 }
 
 impl Retrieval {
-    /// Asks for each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest of each query and nothing n x n.
+    /// Asks for each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest of so many queries as 512 MiB take, and nothing
+    /// n x n however large a class is.
     ///
     /// # Errors
     /// Fewer than two rows; rows that are not finite.
@@ -44,6 +48,15 @@ impl Retrieval {
     /// # Panics
     /// If labels and rows differ in number, or a K is zero.
     pub fn evaluate(&self, embeddings: Rows, labels: &[u32]) -> Result<Retrieved, MetricError> {
+        self.evaluate_holding(MOST_HELD, embeddings, labels)
+    }
+
+    fn evaluate_holding(
+        &self,
+        most_held: usize,
+        embeddings: Rows,
+        labels: &[u32],
+    ) -> Result<Retrieved, MetricError> {
         assert_eq!(embeddings.len(), labels.len(), "one label per row");
         assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
         if embeddings.len() < 2 {
@@ -62,21 +75,28 @@ impl Retrieval {
         let most_relevant = of_class.iter().max().map_or(0, |&n| n - 1);
         let k = self.recall_at.iter().copied().max().unwrap_or(1).max(most_relevant);
 
-        let neighbors = top_k_on(self.device, embeddings, embeddings, k, true)?;
-        let scores: Vec<Scores> = (0..labels.len())
-            .into_par_iter()
-            .map(|row| {
+        let n = labels.len();
+        let k = k.min(n - 1);
+        let at_once = (most_held / (k + 1)).max(1);
+        let mut scores: Vec<Scores> = Vec::with_capacity(n);
+        for start in (0..n).step_by(at_once) {
+            let rows = start..(start + at_once).min(n);
+            // One more than are looked at: a query finds itself, unless more others than that are as near.
+            let queries = Rows::new(embeddings.slice(rows.clone()), embeddings.dim);
+            let neighbors = top_k_on(self.device, queries, embeddings, k + 1, false)?;
+            scores.par_extend(rows.into_par_iter().map(|row| {
                 let class = labels[row];
                 let relevant = of_class[class as usize] - 1;
-                Scores::of(neighbors.of(row).0.iter().map(|&j| labels[j as usize] == class), relevant)
-            })
-            .collect();
+                let others = neighbors.of(row - start).0.iter().map(|&j| j as usize).filter(|&j| j != row);
+                Scores::of(others.take(k).map(|j| labels[j] == class), relevant)
+            }));
+        }
 
         let share = |hits: usize| 100.0 * hits as f64 / labels.len() as f64;
         let within = |k: usize| scores.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
         let counted: Vec<[f64; 2]> = scores.iter().filter_map(|s| s.at_r).collect();
         let mean = |which: usize| {
-            100.0 * counted.iter().map(|at_r| at_r[which]).sum::<f64>() / counted.len().max(1) as f64
+            100.0 * counted.iter().fold(0.0, |sum, at_r| sum + at_r[which]) / counted.len().max(1) as f64
         };
         Ok(Retrieved {
             recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
@@ -169,6 +189,12 @@ mod tests {
                 .collect();
             let got = evaluate(&values, 3, &labels, &ks);
             let n = labels.len();
+            // However few are held at once.
+            for most_held in [1, 2 * n, 7 * n] {
+                let retrieval = Retrieval { recall_at: ks.clone(), device: DeviceKind::Cpu };
+                let rows = Rows::new(&values, 3);
+                prop_assert_eq!(&retrieval.evaluate_holding(most_held, rows, &labels).unwrap(), &got);
+            }
             let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
             for i in 0..n {
                 let mut others: Vec<usize> = (0..n).filter(|&j| j != i).collect();

@@ -107,13 +107,20 @@ pub struct Classed<'a> {
 /// one, retrieval among the test images themselves.
 ///
 /// # Errors
-/// If an embedding is not finite, there are other numbers of labels than of rows, or a label is out of range.
+/// If an embedding is not finite, there are too few, the gallery's are of another length, or a label is not below `classes`.
+///
+/// # Panics
+/// If there are other numbers of labels than of rows.
 pub fn measure(
     recipe: &Recipe,
     test: Classed<'_>,
     gallery: Option<Classed<'_>>,
     classes: usize,
 ) -> Result<Measured, MetricError> {
+    if let Some(gallery) = gallery.filter(|gallery| gallery.features.dim != test.features.dim) {
+        let (found, expected) = (test.features.dim, gallery.features.dim);
+        return Err(MetricError::Dimension { what: "queries", found, expected });
+    }
     measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)
 }
 
