@@ -57,4 +57,12 @@ fn committed_results_come_from_committed_records() {
             );
         }
     }
+    let mut command = Command::cargo_bin("invaspread").unwrap();
+    command.current_dir(folder.path()).args(["report", "all", "--out", ".", "--runs"]);
+    command.arg(results.join("runs")).assert().success();
+    let [made, committed] = [folder.path(), &results].map(|page| fs::read(page.join("index.md")).unwrap());
+    assert!(
+        made == committed,
+        "results/index.md is not what the records say: run `invaspread report all --runs results/runs`"
+    );
 }
