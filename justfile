@@ -34,8 +34,8 @@ reproduce-cub200 *arguments:
 
 # Tables 4 and 6: Stanford Online Products, from Inception-v1's weights (the first argument) and from scratch
 reproduce-products weights *arguments:
-    cargo run --release -- reproduce table4 "model.weights={{weights}}" "${@:2}"
-    cargo run --release -- reproduce table6 "${@:2}"
+    weights="$1"; shift; cargo run --release -- reproduce table4 "model.weights=$weights" "$@"
+    shift; cargo run --release -- reproduce table6 "$@"
 
 # Table 5: Cars196, from Inception-v1's weights: `just reproduce-cars196 model.weights=FILE`
 reproduce-cars196 *arguments:
