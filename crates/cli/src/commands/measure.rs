@@ -11,6 +11,9 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// So many rows times clusters take a core minutes, over the hundreds of iterations of k-means.
+const LONG_TO_CLUSTER: usize = 50_000_000;
+
 pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
     let config = resolve_over(None, &overrides)?.config;
@@ -33,6 +36,15 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         recipe.retrieval = RetrievalRecipe::for_classes(classes);
     }
     let of_gallery = gallery.as_ref().zip(gallery_classes.as_deref());
+    let (rows, dim) = (test.labels.len(), test.features.dim);
+    let among = gallery.as_ref().map(|gallery| gallery.labels.len());
+    let clusters = among.is_none() && recipe.retrieval.clustering != When::Never;
+    let starts = clusters.then_some(recipe.retrieval.kmeans_restarts);
+    if clusters && rows * classes > LONG_TO_CLUSTER {
+        eprintln!(
+            "{rows} rows into {classes} clusters, as NMI and AMI need, takes minutes; eval.retrieval.clustering=never leaves them out"
+        );
+    }
     let measured = engine::measure(
         &recipe,
         Classed { features: &test.features, labels: &test_classes },
@@ -40,10 +52,6 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         classes,
     )
     .context("failed to measure the embeddings")?;
-    let (rows, dim) = (test.labels.len(), test.features.dim);
-    let among = gallery.as_ref().map(|gallery| gallery.labels.len());
-    let clusters = among.is_none() && recipe.retrieval.clustering != When::Never;
-    let starts = clusters.then_some(recipe.retrieval.kmeans_restarts);
     if arguments.json {
         return Ok(print_json(&json!({
             "test": arguments.test,

@@ -204,7 +204,7 @@ mod tests {
 
     use super::{descend, descend_in_blocks};
     use crate::cuda::testing::device_or_skip;
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
     use invaspread_random::{Purpose, Stream};
 
     /// Points about `centers` places at least 10 apart, by turns; 101 is a prime, so places differ.

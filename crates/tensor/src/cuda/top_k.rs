@@ -111,7 +111,7 @@ mod tests {
 
     use super::{SCORES, at_once, parts, search, top_k};
     use crate::cuda::testing::device_or_skip;
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
     use invaspread_random::{Purpose, Stream};
 
     /// Small integers: products are exact in any order, and ties abound.
