@@ -13,6 +13,8 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// It was asked to stop; not an error, but not done either.
     Stopped,
+    /// Whoever read standard output is gone, as `head` is after a few lines: no error, and nobody to tell.
+    Unread,
 }
 
 impl Failure {
@@ -22,6 +24,8 @@ impl Failure {
             Self::Failed(_) => 1,
             // What a shell reports of a program that an interrupt ended.
             Self::Stopped => 130,
+            // The same of one that wrote to a closed pipe.
+            Self::Unread => 141,
         })
     }
 }
@@ -32,6 +36,7 @@ impl fmt::Display for Failure {
         let error = match self {
             Self::Usage(error) | Self::Failed(error) => error,
             Self::Stopped => return f.write_str("stopped on request; the same command resumes"),
+            Self::Unread => return f.write_str("standard output was closed by its reader"),
         };
         let mut line = error.to_string();
         for cause in error.chain().skip(1) {

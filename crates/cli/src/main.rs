@@ -1,39 +1,79 @@
 //! The `invaspread` program: arguments in, results out. Everything that computes lives in the libraries.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what is printed goes through `output`, which neither panics nor lets foreign characters command the terminal"
+)]
+
 mod arguments;
 mod commands;
 mod failure;
+mod log;
 mod metric_names;
 mod neighbours;
+mod output;
+mod panics;
 mod progress;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
 use failure::Failure;
-use std::io::IsTerminal;
+use output::{has_colours, note, visible};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    // Answers --help and --version, and exits with 2 on a wrong command line.
-    let arguments = Arguments::parse();
-    // In a file or pipe, and for who wants none (no-color.org), colours are noise.
-    let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("INVASPREAD_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .without_time()
-        .with_target(false)
-        .init();
+    panics::report_as_bugs();
     invaspread_tensor::prepare_process();
-    match run(arguments.command) {
+    let ended = match Arguments::try_parse() {
+        Ok(arguments) => {
+            log::start();
+            run(arguments.command)
+        }
+        Err(answer) => match answered(answer) {
+            Ok(()) => Ok(()),
+            Err(code) => return code,
+        },
+    };
+    // What was printed before a failure is still worth writing; of two failures the first says why.
+    let printed = output::finish();
+    match ended.and(printed) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Unread) => failure.exit_code(),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            note!("error: {failure}");
             failure.exit_code()
         }
+    }
+}
+
+/// Prints what clap has to say in place of arguments: help and the version, or what is wrong with the command line and the exit code for
+/// that.
+fn answered(answer: clap::Error) -> Result<(), ExitCode> {
+    let answer = with_visible_arguments(answer);
+    let styled = answer.render();
+    if answer.use_stderr() {
+        if has_colours(&std::io::stderr()) {
+            output::note_raw(&styled.ansi().to_string());
+        } else {
+            output::note_raw(&styled.to_string());
+        }
+        return Err(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)));
+    }
+    if has_colours(&std::io::stdout()) {
+        output::print_raw(&styled.ansi().to_string());
+    } else {
+        output::print_raw(&styled.to_string());
+    }
+    Ok(())
+}
+
+/// The same answer with escapes in what it quotes of the command line: a script may have put anything there.
+fn with_visible_arguments(answer: clap::Error) -> clap::Error {
+    let arguments = std::env::args_os().map(|argument| visible(&argument.to_string_lossy()).into_owned());
+    match Arguments::try_parse_from(arguments) {
+        Err(same) if same.kind() == answer.kind() => same,
+        _ => answer,
     }
 }
 

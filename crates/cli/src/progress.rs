@@ -1,15 +1,14 @@
 //! Progress of training: a bar on a terminal, a line an epoch elsewhere.
 
 use crate::metric_names::short_name;
+use crate::output::{draws, note_above, visible};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use invaspread_runner::engine::{End, EpochFinished, Measured, Observer, RunFinished, RunStarted, StepTaken};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Shows a queue of runs.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    terminal: bool,
     steps: u64,
     title: String,
     done: usize,
@@ -29,22 +28,21 @@ pub(crate) fn readable(time: Duration) -> String {
 impl Progress {
     /// For a queue of `runs` runs.
     pub(crate) fn new(runs: usize) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {percent:>3}%  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style);
-        Self { bar, terminal, steps: 0, title: String::new(), done: 0, runs }
+        let bar = bar("{prefix} {bar:24} {percent:>3}%  {msg}");
+        Self { bar, steps: 0, title: String::new(), done: 0, runs }
     }
 
     fn line(&self, text: &str) {
-        if self.terminal {
-            self.bar.println(text);
-        } else {
-            eprintln!("{text}");
-        }
+        note_above(&self.bar, text);
     }
+}
+
+/// A bar on standard error, hidden where none can be drawn.
+pub(crate) fn bar(template: &str) -> ProgressBar {
+    let target = if draws() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 impl Observer for Progress {
@@ -53,7 +51,7 @@ impl Observer for Progress {
         self.title = format!("[{}/{}] {}", self.done + 1, self.runs, event.title);
         self.bar.set_length((event.epochs * event.steps).max(1));
         self.bar.set_position(event.resumed_at.0 * event.steps + event.resumed_at.1);
-        self.bar.set_prefix(self.title.clone());
+        self.bar.set_prefix(visible(&self.title).into_owned());
         self.bar.set_message("");
         let from = match event.resumed_at {
             (0, 0) => String::new(),

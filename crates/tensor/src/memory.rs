@@ -60,12 +60,13 @@ impl std::ops::DerefMut for Aligned {
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
 /// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.
 ///
-/// A closed pipe (`| head`) ends the process quietly, as it does other programs, instead of a panic at the next line printed.
+/// A file that would grow beyond the limit of the process (`ulimit -f`) makes the write fail, as a full disk does, instead of ending the
+/// process: SIGXFSZ is ignored. SIGPIPE already is, by Rust: a reader that closes its pipe makes the write fail too.
 pub fn prepare_process() {
     #[cfg(unix)]
-    // SAFETY: restores a signal's default action, before any thread is started.
+    // SAFETY: ignores a signal, before any thread is started.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.

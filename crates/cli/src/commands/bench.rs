@@ -3,6 +3,7 @@
 use super::print_json;
 use crate::arguments::{BenchArguments, BenchCommand};
 use crate::failure::Failure;
+use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use invaspread_runner::bench::{self, Report};
@@ -52,7 +53,7 @@ fn at_most((flag, found): (&str, usize), (limit, most): (&str, usize)) -> Result
 }
 
 fn print_table(report: &Report) {
-    println!("{} on {}, {} threads, {}", report.what, report.cpu, report.threads, report.instruction_set);
+    print_line!("{} on {}, {} threads, {}", report.what, report.cpu, report.threads, report.instruction_set);
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     for (name, value) in report.settings.iter().chain(&report.figures) {
@@ -69,5 +70,5 @@ fn print_table(report: &Report) {
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    print_block(&table.to_string());
 }

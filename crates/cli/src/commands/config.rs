@@ -3,6 +3,7 @@
 use super::print_json;
 use crate::arguments::ConfigCommand;
 use crate::failure::Failure;
+use crate::output::{print_block, print_line};
 use invaspread_runner::config::{GROUPS, Suite, available, expand, resolve};
 
 pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
@@ -12,12 +13,12 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
             match (origin, json) {
                 (true, true) => print_json(&resolved.origins)?,
                 (false, true) => print_json(&resolved.config)?,
-                (false, false) => print!("{}", resolved.config.to_toml()?),
+                (false, false) => print_block(&resolved.config.to_toml()?),
                 (true, false) => {
                     let width =
                         resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
                     for origin in &resolved.origins {
-                        println!(
+                        print_line!(
                             "{:<width$}  # {}",
                             format!("{} = {}", origin.key, origin.value),
                             origin.origin
@@ -28,9 +29,9 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
         }
         ConfigCommand::Groups => {
             for group in GROUPS {
-                println!("{group:<9} {}", available(group).join(", "));
+                print_line!("{group:<9} {}", available(group).join(", "));
             }
-            println!("{:<9} {}", "suite", Suite::names().join(", "));
+            print_line!("{:<9} {}", "suite", Suite::names().join(", "));
         }
     }
     Ok(())

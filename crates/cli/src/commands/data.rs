@@ -3,8 +3,10 @@
 use super::print_json;
 use crate::arguments::DataCommand;
 use crate::failure::Failure;
+use crate::output::{note_above, print_line, visible};
+use crate::progress::bar;
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use invaspread_data::{DataError, DataState, Phase, Progress, Source};
 
 /// Sets with more classes are summed up.
@@ -28,35 +30,35 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
                 return Ok(print_json(&fetched)?);
             }
             if let Some(path) = &fetched.set_aside {
-                println!("what was there before is kept as {}", path.display());
+                print_line!("what was there before is kept as {}", path.display());
             }
             let how = if fetched.downloaded { "fetched and verified" } else { "already there and verified" };
-            println!("{name}: {how}: {}", fetched.path.display());
+            print_line!("{name}: {how}: {}", fetched.path.display());
         }
         DataCommand::Verify { name, root, json } => {
             let report = invaspread_data::verify(name, root.as_deref()).map_err(wrong_name)?;
             if *json {
                 print_json(&report)?;
             } else if let Some(content) = &report.content {
-                println!("{name}: {} in {}", content.form, content.path.display());
+                print_line!("{name}: {} in {}", content.form, content.path.display());
                 let count = |counts: &[usize]| counts.iter().sum::<usize>();
-                println!("  {} training and {} test images", count(&content.train), count(&content.test));
+                print_line!("  {} training and {} test images", count(&content.train), count(&content.test));
                 if content.unlabeled > 0 {
-                    println!("  {} images without labels", content.unlabeled);
+                    print_line!("  {} images without labels", content.unlabeled);
                 }
                 let classes = |counts: &[usize]| counts.iter().filter(|count| **count > 0).count();
                 if content.classes.len() > MOST_CLASSES_SHOWN {
                     let (train, test) = (classes(&content.train), classes(&content.test));
-                    println!("  {train} classes in training, {test} in test");
+                    print_line!("  {train} classes in training, {test} in test");
                 } else {
                     let counts = content.train.iter().zip(&content.test);
                     for (class, (train, test)) in content.classes.iter().zip(counts) {
-                        println!("  {class:<12} {train:>6} {test:>6}");
+                        print_line!("  {class:<12} {train:>6} {test:>6}");
                     }
                 }
                 match &content.state {
-                    DataState::Unverified { reason } => println!("  checksums: unverified: {reason}"),
-                    state => println!("  checksums: {state}"),
+                    DataState::Unverified { reason } => print_line!("  checksums: unverified: {reason}"),
+                    state => print_line!("  checksums: {state}"),
                 }
             }
             if let Some(problem) = report.problem {
@@ -71,7 +73,7 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
             for entry in listed {
                 let mark = if entry.present { "there  " } else { "missing" };
                 let path = entry.path.map_or_else(String::new, |path| format!("  {}", path.display()));
-                println!("{:<12} {mark}  {}{path}", entry.name, entry.note);
+                print_line!("{:<12} {mark}  {}{path}", entry.name, entry.note);
             }
         }
     }
@@ -101,11 +103,7 @@ struct Transfer {
 
 impl Transfer {
     fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        let template = "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let bar = bar("{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
         Self { bar, phase: None }
     }
 
@@ -116,12 +114,13 @@ impl Transfer {
                 Phase::Check => "checking",
                 Phase::Unpack => "unpacking",
             };
-            self.bar.set_message(format!("{doing} {}", progress.file));
+            let message = format!("{doing} {}", progress.file);
+            self.bar.set_message(visible(&message).into_owned());
             // Bytes of an earlier, broken download must not count towards the rate.
             self.bar.set_position(progress.bytes);
             self.bar.reset_eta();
             self.phase = Some(progress.phase);
-            eprintln!("{doing} {}", progress.file);
+            note_above(&self.bar, &message);
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.bytes);

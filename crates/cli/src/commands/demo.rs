@@ -4,6 +4,7 @@ use super::launch::{announce, work};
 use super::report::{Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
+use crate::output::{note, print_line};
 use invaspread_runner::config::Suite;
 use invaspread_runner::launch::Planned;
 
@@ -12,12 +13,12 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let plan = suite.plan(&arguments.settings.overrides()?)?;
     let root = plan[0].1.runs.root.clone();
     let planned: Vec<Planned> = plan.into_iter().map(|(run, _)| run).collect();
-    eprintln!("{}", suite.title);
+    note!("{}", suite.title);
     announce(&planned, &root)?;
     work(&planned, &root)?;
     let out = root.join("demo-report");
     draw(&suite, &planned, &root, &out)?;
     write(&suite, &root, &out, Print::Text)?;
-    println!("open {} for the table, and the pictures beside it", out.join("report.md").display());
+    print_line!("open {} for the table, and the pictures beside it", out.join("report.md").display());
     Ok(())
 }

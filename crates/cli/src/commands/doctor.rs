@@ -4,6 +4,7 @@
 use super::print_json;
 use crate::arguments::DoctorArguments;
 use crate::failure::Failure;
+use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use invaspread_runner::record::Environment;
@@ -43,29 +44,29 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             "data": data.as_ref().ok(),
         }))?;
     } else {
-        println!("{}, {}, {} threads", environment.version, environment.cpu, environment.threads);
-        println!("cpu: instruction set {instructions}");
+        print_line!("{}, {}, {} threads", environment.version, environment.cpu, environment.threads);
+        print_line!("cpu: instruction set {instructions}");
         match (&why_not, gpu.as_object()) {
-            (Some(why), _) => println!("no gpu: {why}"),
+            (Some(why), _) => print_line!("no gpu: {why}"),
             (None, facts) => {
                 let facts = facts.into_iter().flatten().map(|(name, value)| match value {
                     Value::String(text) => format!("{name} {text}"),
                     other => format!("{name} {other}"),
                 });
-                println!("gpu: {}", facts.collect::<Vec<_>>().join(", "));
+                print_line!("gpu: {}", facts.collect::<Vec<_>>().join(", "));
             }
         }
         match &data {
             Ok(listed) => {
                 for entry in listed {
-                    println!(
+                    print_line!(
                         "data: {} {}",
                         entry.name,
                         if entry.present { "is there" } else { "is missing" }
                     );
                 }
             }
-            Err(error) => println!("data: {error}"),
+            Err(error) => print_line!("data: {error}"),
         }
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
@@ -89,7 +90,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
                 ]);
             }
         }
-        println!("{table}");
+        print_block(&table.to_string());
     }
     verdict(&all)
 }

@@ -3,6 +3,7 @@
 use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
+use crate::output::{note, print_line};
 use anyhow::Context;
 use invaspread_data::Dataset;
 use invaspread_runner::config::{GroupFile, expand, resolve_over};
@@ -35,10 +36,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "left_over": result.left_over,
         }))?);
     }
-    println!("{}, {} test images", dataset.name, dataset.test.len());
+    print_line!("{}, {} test images", dataset.name, dataset.test.len());
     print_measured(&result.measured);
     if !result.left_over.is_empty() {
-        println!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
+        print_line!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
     }
     Ok(())
 }
@@ -52,7 +53,7 @@ fn save(folder: &Path, dataset: &Dataset, found: &Embeddings, weights: &Path) ->
         let path = folder.join(format!("{split}.safetensors"));
         let content = json!({ "weights": weights, "dataset": dataset.name, "split": split });
         embeddings::write(&path, features, labels, &content).context("failed to save the embeddings")?;
-        eprintln!("{}", path.display());
+        note!("{}", path.display());
     }
     Ok(())
 }

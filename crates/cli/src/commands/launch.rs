@@ -2,6 +2,7 @@
 
 use crate::arguments::Settings;
 use crate::failure::Failure;
+use crate::output::note;
 use crate::progress::{Progress, readable};
 use anyhow::Context;
 use invaspread_runner::config::{ConfigError, Override};
@@ -48,19 +49,19 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     }
     let left = planned.len() - done;
     let runs = if planned.len() == 1 { "run" } else { "runs" };
-    eprintln!("{} {runs} in {}: {done} finished, {left} to do", planned.len(), root.display());
+    note!("{} {runs} in {}: {done} finished, {left} to do", planned.len(), root.display());
     if left == 0 {
         return Ok(());
     }
-    eprintln!("timing a few steps of each ...");
+    note!("timing a few steps of each ...");
     let workloads = estimate_all(planned, root).context("failed to time the runs")?;
     let total: Duration = workloads.iter().map(|w| w.left).sum();
     for workload in &workloads {
-        eprintln!("  {:<28} about {}", planned[workload.index].title(), readable(workload.left));
+        note!("  {:<28} about {}", planned[workload.index].title(), readable(workload.left));
     }
-    eprintln!("about {} in all on this machine", readable(total));
+    note!("about {} in all on this machine", readable(total));
     if total > LONG {
-        eprintln!("{HOW_TO_SHORTEN}");
+        note!("{HOW_TO_SHORTEN}");
     }
     Ok(())
 }

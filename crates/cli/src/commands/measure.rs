@@ -3,6 +3,7 @@
 use super::{print_json, print_measured};
 use crate::arguments::MeasureArguments;
 use crate::failure::Failure;
+use crate::output::{note, print_line};
 use anyhow::Context;
 use invaspread_runner::config::{expand, resolve_over};
 use invaspread_runner::embeddings::{self, Embedded};
@@ -41,7 +42,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let clusters = among.is_none() && recipe.retrieval.clustering != When::Never;
     let starts = clusters.then_some(recipe.retrieval.kmeans_restarts);
     if clusters && rows * classes > LONG_TO_CLUSTER {
-        eprintln!(
+        note!(
             "{rows} rows into {classes} clusters, as NMI and AMI need, takes minutes; eval.retrieval.clustering=never leaves them out"
         );
     }
@@ -69,7 +70,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     match among {
         Some(among) => {
             let (k, temperature) = (recipe.neighbors, recipe.vote_temperature);
-            println!(
+            print_line!(
                 "{rows} rows of {dim}, {classes} classes, among {among}; kNN with k = {k}, temperature {temperature}"
             );
         }
@@ -78,7 +79,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 1 => "; NMI and AMI of k-means from one start".to_owned(),
                 _ => format!("; NMI and AMI of the best k-means of {starts} starts"),
             });
-            println!(
+            print_line!(
                 "{rows} rows of {dim}, {classes} classes, each among the others{}",
                 starts.unwrap_or_default()
             );

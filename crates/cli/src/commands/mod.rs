@@ -27,6 +27,7 @@ pub(crate) use weights::weights;
 
 use crate::arguments::{Arguments, CompletionsArguments};
 use crate::metric_names::short_name;
+use crate::output::{self, print_line, print_raw};
 use anyhow::Context;
 use clap::CommandFactory;
 use invaspread_runner::engine::Measured;
@@ -34,18 +35,20 @@ use serde::Serialize;
 
 /// Prints the completion script of a shell.
 pub(crate) fn completions(arguments: &CompletionsArguments) {
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "invaspread", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "invaspread", &mut script);
+    print_raw(&String::from_utf8_lossy(&script));
 }
 
 /// Prints metrics, one a line.
 fn print_measured(measured: &Measured) {
     for (name, value) in &measured.0 {
-        println!("  {:<18} {value:6.2}%", short_name(name));
+        print_line!("  {:<18} {value:6.2}%", short_name(name));
     }
 }
 
 /// Prints `value` as JSON, for scripts.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value).context("failed to write the result as JSON")?);
+    output::print_json(&serde_json::to_string_pretty(value).context("failed to write the result as JSON")?);
     Ok(())
 }

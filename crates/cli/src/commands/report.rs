@@ -4,6 +4,7 @@ use super::print_json;
 use crate::arguments::ReportArguments;
 use crate::failure::Failure;
 use crate::neighbours::draw_neighbours;
+use crate::output::{note, print_block, print_line};
 use anyhow::Context;
 use invaspread_report::index::{Entry, write_index};
 use invaspread_report::{ReportError, gallery, paper, records, write_report};
@@ -17,7 +18,7 @@ pub(crate) const ALL: &str = "all";
 pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     if arguments.suite == ALL {
         let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
-        println!("{}", write_all(&arguments.runs, &results)?.display());
+        print_line!("{}", write_all(&arguments.runs, &results)?.display());
         return Ok(());
     }
     let suite = Suite::open(&arguments.suite)?;
@@ -44,9 +45,9 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
         write_report(named(suite), &runs, &suite.similarity, out).context("failed to write the report")?;
     match print {
         Print::Text => {
-            println!("{}", written.terminal);
+            print_block(&written.terminal);
             for file in &written.files {
-                println!("{}", file.display());
+                print_line!("{}", file.display());
             }
         }
         Print::Json => print_json(&written.table)?,
@@ -133,7 +134,7 @@ pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) 
         let path = out.join(gallery::FILE);
         std::fs::create_dir_all(out).context("failed to draw the retrieved neighbours")?;
         draw_neighbours(figure, planned, root, &path).context("failed to draw the retrieved neighbours")?;
-        eprintln!("{}", path.display());
+        note!("{}", path.display());
     }
     Ok(())
 }

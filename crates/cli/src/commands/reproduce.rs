@@ -5,6 +5,7 @@ use super::print_json;
 use super::report::{ALL, Print, draw, every_suite, write, write_all};
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
+use crate::output::{note, print_line};
 use anyhow::anyhow;
 use invaspread_runner::config::{Suite, expand};
 use std::path::{Path, PathBuf};
@@ -26,14 +27,14 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
                 if failed.len() == suites.len() && matches!(failure, Failure::Usage(_)) {
                     return Err(failure);
                 }
-                eprintln!("{suite}: {failure}");
+                note!("{suite}: {failure}");
             }
         }
     }
     if arguments.dry_run {
         return Ok(());
     }
-    println!("{}", write_all(&root, &results)?.display());
+    print_line!("{}", write_all(&root, &results)?.display());
     match failed.as_slice() {
         [] => Ok(()),
         failed => Err(Failure::Failed(anyhow!("{} could not be run: {}", failed.len(), failed.join(", ")))),
@@ -51,7 +52,7 @@ fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result
             (root, profile) = (config.runs.root, config.groups.profile);
         }
     }
-    eprintln!("{}", suite.title);
+    note!("{}", suite.title);
     announce(&planned, &root)?;
     if arguments.dry_run {
         return Ok(root);

@@ -6,6 +6,7 @@ use super::reproduce::reproduce;
 use crate::arguments::{ReproduceArguments, TrainArguments};
 use crate::failure::Failure;
 use crate::metric_names::short_name;
+use crate::output::print_line;
 use invaspread_runner::config::{expand, resolve};
 
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
@@ -36,7 +37,7 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     }
     for record in &records {
         let main = &record.metrics[&record.main_metric];
-        println!(
+        print_line!(
             "{}: {} {:.2}% after the last epoch, best {:.2}% (epoch {}); {}",
             record.id,
             short_name(&record.main_metric),

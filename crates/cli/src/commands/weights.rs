@@ -4,6 +4,7 @@ use super::evaluate::run_config;
 use super::print_json;
 use crate::arguments::{WeightsArguments, WeightsCommand};
 use crate::failure::Failure;
+use crate::output::print_line;
 use anyhow::Context;
 use invaspread_models::{ImportReport, Network, import, inspect, read_weights};
 use invaspread_runner::checkpoint;
@@ -33,10 +34,10 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
     }
     let widest = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
     for entry in &entries {
-        println!("{:<widest$}  {:<5} {:?}", entry.name, entry.dtype.as_str(), entry.shape);
+        print_line!("{:<widest$}  {:<5} {:?}", entry.name, entry.dtype.as_str(), entry.shape);
     }
     let parameters: usize = entries.iter().map(|entry| entry.parameters).sum();
-    println!("{} entries, {parameters} numbers", entries.len());
+    print_line!("{} entries, {parameters} numbers", entries.len());
     Ok(())
 }
 
@@ -48,12 +49,12 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     let report = import(&arguments.file, &network).context("failed to import the weights")?;
     save(&network, arguments)?;
     let ImportReport { loaded, missing, left_over } = report;
-    println!("{}: {} entries loaded into {}", arguments.out.display(), loaded.len(), network.config());
+    print_line!("{}: {} entries loaded into {}", arguments.out.display(), loaded.len(), network.config());
     for (what, names) in
         [("freshly drawn, as the file has none", missing), ("of the file, not used", left_over)]
     {
         if !names.is_empty() {
-            println!("{what}: {}", names.join(", "));
+            print_line!("{what}: {}", names.join(", "));
         }
     }
     Ok(())
@@ -68,7 +69,7 @@ fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
     let report = network.load_state_dict(&network_weights(tensors));
     let report = report.with_context(|| format!("failed to load {}", arguments.file.display()))?;
     save(&network, arguments)?;
-    println!("{}: {} entries of {}", arguments.out.display(), report.loaded, network.config());
+    print_line!("{}: {} entries of {}", arguments.out.display(), report.loaded, network.config());
     Ok(())
 }
 
