@@ -114,7 +114,8 @@ fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
     w.par_chunks(dim)
         .map(|row| {
             let squared: f64 = row.iter().map(|v| v.to_f64() * v.to_f64()).sum();
-            T::from_f64(if squared > 0.0 { squared.sqrt().recip() } else { 0.0 })
+            // A NaN is not zero: its row must not lose it.
+            T::from_f64(if squared == 0.0 { 0.0 } else { squared.sqrt().recip() })
         })
         .collect()
 }

@@ -182,9 +182,9 @@ impl InvaSpread {
         let top_is_negative = top != positive;
         let (top_score, positive_score) = (row[top], row[positive]);
         if second == minus_infinity {
-            // One image alone (or features that are not numbers, which the positive's score then says): p = 1.
+            // One image alone: p = 1, and NaN if the score says so. Otherwise features that are not numbers.
             row.fill(T::ZERO);
-            return 0.0 * positive_score.to_f64();
+            return if views == 2 { 0.0 * positive_score.to_f64() } else { f64::NAN };
         }
         row[top] = minus_infinity;
         for s in row.iter_mut() {

@@ -99,12 +99,12 @@ impl NpSoftmax {
                     for z in row.iter_mut() {
                         *z *= inverse;
                     }
-                    let y = y as usize;
-                    if (start..end).contains(&y) {
-                        state.own = row[y - start].to_f64();
-                        row[y - start] = minus_infinity;
+                    let own = (y as usize).checked_sub(start).filter(|&own| own < columns);
+                    if let Some(own) = own {
+                        state.own = row[own].to_f64();
+                        row[own] = minus_infinity;
                     }
-                    state.take_in(row);
+                    state.take_in(row, own);
                 });
                 gemm::nn(rows, dim, columns, scores, &entries, &mut part);
                 for ((g, p), state) in gradient.chunks_mut(dim).zip(part.chunks(dim)).zip(&running) {
@@ -143,8 +143,8 @@ struct Running<T> {
 }
 
 impl<T: Float> Running<T> {
-    /// Takes in one block's scores, replacing them by exp(score − top).
-    fn take_in(&mut self, scores: &mut [T]) {
+    /// Takes in one block's scores, replacing them by exp(score − top), and that at `own` by 0.
+    fn take_in(&mut self, scores: &mut [T], own: Option<usize>) {
         let here = maximum(scores);
         if here > self.top {
             self.rescale = (self.top - here).exp();
@@ -152,7 +152,7 @@ impl<T: Float> Running<T> {
         } else {
             self.rescale = T::ONE;
         }
-        self.sum = self.sum * self.rescale.to_f64() + shifted_exp(scores, self.top);
+        self.sum = self.sum * self.rescale.to_f64() + shifted_exp(scores, self.top, own);
     }
 }
 

@@ -3,6 +3,9 @@
 //! With `o = log Σ_{k≠y} exp(z_k)` (all the others, their maximum shifted out) the loss of a row is `softplus(o − z_y)`, the
 //! probability of "not y" is `sigmoid(o − z_y)`, and the gradient is that probability spread over the others as their own softmax,
 //! and its negative at y. Keeping y apart is what saves the digits that `p_y − 1` would lose once `p_y` is nearly 1.
+//!
+//! A score that is not finite, minus infinity included, makes the row's loss NaN: it comes of features or weights that are not
+//! finite, and must not pass for a class that is certain or impossible.
 
 use rayon::prelude::*;
 
@@ -30,7 +33,7 @@ pub(crate) fn cross_entropy<T: Float>(
             let own = row[label].to_f64();
             row[label] = T::from_f64(f64::NEG_INFINITY);
             let top = maximum(row);
-            let sum = shifted_exp(row, top);
+            let sum = shifted_exp(row, top, Some(label));
             let Settled { loss, others } = settle(own, top.to_f64(), sum);
             let each = T::from_f64(if sum > 0.0 { others / sum * share } else { 0.0 * sum });
             for (k, z) in row.iter_mut().enumerate() {
@@ -51,10 +54,11 @@ pub(crate) struct Settled {
     pub(crate) others: f64,
 }
 
-/// From the label's score and the others' sum, `sum` being `Σ exp(z_k − top)`. No others at all is `sum` = 0.
+/// From the label's score and the others' sum, `sum` being `Σ exp(z_k − top)`. No others at all is `sum` = 0 and costs nothing.
 pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
-    if sum == 0.0 {
-        return Settled { loss: 0.0, others: 0.0 };
+    if sum == 0.0 || !own.is_finite() {
+        let nothing_or_nan = own - own;
+        return Settled { loss: nothing_or_nan, others: nothing_or_nan };
     }
     let x = top + sum.ln() - own;
     if x > 0.0 {
@@ -77,13 +81,25 @@ pub(crate) fn maximum<T: Float>(scores: &[T]) -> T {
     top
 }
 
-/// Replaces z by exp(z − top) and returns the sum, added up in f64. With nothing above minus infinity all become 0.
-pub(crate) fn shifted_exp<T: Float>(scores: &mut [T], top: T) -> f64 {
-    let top = if top > T::from_f64(f64::NEG_INFINITY) { top } else { T::ZERO };
+/// Replaces each z by exp(z − top), and that at `own` by 0; returns the sum, added up in f64. Minus infinity becomes NaN.
+pub(crate) fn shifted_exp<T: Float>(scores: &mut [T], top: T, own: Option<usize>) -> f64 {
+    let minus_infinity = T::from_f64(f64::NEG_INFINITY);
+    let top = if top > minus_infinity { top } else { T::ZERO };
     let mut sum = 0.0;
-    for z in scores {
-        *z = (*z - top).exp();
-        sum += z.to_f64();
+    let mut take = |scores: &mut [T]| {
+        for z in scores {
+            *z = if *z == minus_infinity { T::from_f64(f64::NAN) } else { (*z - top).exp() };
+            sum += z.to_f64();
+        }
+    };
+    match own {
+        None => take(scores),
+        Some(own) => {
+            let (before, rest) = scores.split_at_mut(own);
+            take(before);
+            rest[0] = T::ZERO;
+            take(&mut rest[1..]);
+        }
     }
     sum
 }

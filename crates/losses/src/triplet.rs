@@ -169,7 +169,7 @@ fn distance<T: Float>(x: &[T], y: &[T]) -> f64 {
     squared.sqrt()
 }
 
-/// The candidate whose view is nearest to `a`, the first of equals, and its distance.
+/// The candidate whose view is nearest to `a`, the first of equals, and its distance; the last at a distance that is NaN, if there is one.
 fn nearest<'a, T: Float>(
     a: &[T],
     view: impl Fn(usize) -> &'a [T],
@@ -179,7 +179,7 @@ fn nearest<'a, T: Float>(
     let mut best = (first, distance(a, view(first)));
     for j in candidates {
         let d = distance(a, view(j));
-        if d < best.1 {
+        if d < best.1 || d.is_nan() {
             best = (j, d);
         }
     }

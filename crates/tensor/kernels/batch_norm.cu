@@ -6,7 +6,8 @@
 // alone. Blocks are (lanes, 256 / lanes) with lanes = the channel groups, at most 32; grids (channel groups / lanes, slices, chunks).
 #include "device.cuh"
 
-// What follows the sum, and what the gradient is gated by: nothing, the sign recomputed from x, or the sign of y (with a residual).
+// What follows the sum, and what the gradient is gated by: nothing, the sign recomputed from x, or the sign of y (with a residual). A gate
+// is shut at most zero; a NaN's is open, as in PyTorch.
 enum Gate { OPEN = 0, FROM_X = 1, FROM_Y = 2 };
 
 template <typename T, int V> struct Group {
@@ -120,9 +121,20 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
     double totals[2];
     total_sums(partial, chunk, slices, channels, totals);
     if (threadIdx.y != 0 || channel >= channels) return;
-    double about = to_float(x[(size_t)chunk * rows * channels + channel]);
-    double offset = totals[0] / rows, mean = about + offset;
-    double variance = fmax(totals[1] / rows - offset * offset, 0.0);
+    const T *values = x + (size_t)chunk * rows * channels + channel;
+    double about = to_float(*values), offset = totals[0] / rows, mean = about + offset;
+    double variance = totals[1] / rows - offset * offset;
+    // Not fmax, which would turn a NaN into zero.
+    if (variance < 0.0) variance = 0.0;
+    if (totals[0] - totals[0] != 0.0 || totals[1] - totals[1] != 0.0) {
+        // Squares left f32, or a value is not finite: once more as the equations read. A variance of infinity would make all of it `beta`.
+        mean = variance = 0.0;
+        for (int row = 0; row < rows; ++row) mean += to_float(values[(size_t)row * channels]) / (double)rows;
+        for (int row = 0; row < rows; ++row) {
+            double difference = to_float(values[(size_t)row * channels]) - mean;
+            variance += difference * difference / rows;
+        }
+    }
     saved[(size_t)chunk * 2 * channels + channel] = (float)mean;
     saved[((size_t)chunk * 2 + 1) * channels + channel] = (float)(1.0 / sqrt(variance + eps));
     if (chunk == 0 && running_mean) {
@@ -182,7 +194,7 @@ __device__ void gradient_sums(const T *x, const T *y, const T *gy, const float *
             Group<T, V> v = Group<T, V>::load(x + offset), g = Group<T, V>::load(gy + offset), out;
             if (gate == FROM_Y) out = Group<T, V>::load(y + offset);
             for (int k = 0; k < V; ++k) {
-                bool open = gate == OPEN || (gate == FROM_Y ? out.value[k] : normalized(v.value[k], mean[k], scale[k], shift[k])) > 0.0f;
+                bool open = gate == OPEN || !((gate == FROM_Y ? out.value[k] : normalized(v.value[k], mean[k], scale[k], shift[k])) <= 0.0f);
                 float gated = open ? g.value[k] : 0.0f;
                 sum[k] += gated;
                 along[k] = fmaf(gated, (v.value[k] - mean[k]) * inverse[k], along[k]);
@@ -233,7 +245,7 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
         Group<T, V> v = Group<T, V>::load(x + offset), g = Group<T, V>::load(gy + offset), out;
         if (gate == FROM_Y) out = Group<T, V>::load(y + offset);
         for (int k = 0; k < V; ++k) {
-            bool open = gate == OPEN || (gate == FROM_Y ? out.value[k] : normalized(v.value[k], mean[k], scale[k], shift[k])) > 0.0f;
+            bool open = gate == OPEN || !((gate == FROM_Y ? out.value[k] : normalized(v.value[k], mean[k], scale[k], shift[k])) <= 0.0f);
             g.value[k] = open ? g.value[k] : 0.0f;
             float unit = (v.value[k] - mean[k]) * inverse[k];
             v.value[k] = scale[k] * (g.value[k] - mean_g[k] - unit * mean_along[k]);

@@ -1,5 +1,5 @@
-// Bias and ReLU on (rows, channels): y = max(x + b, 0), a NaN passing through. The gradient goes where y > 0; what it sums to over the
-// rows, the bias's gradient, is added up in pieces of consecutive rows, each in a fixed order.
+// Bias and ReLU on (rows, channels): y = max(x + b, 0), a NaN passing through. The gradient goes everywhere but where y <= 0 (so it goes to a
+// NaN too, as in PyTorch); what it sums to over the rows, the bias's gradient, is added up in pieces of consecutive rows, each in a fixed order.
 #include "device.cuh"
 
 template <typename T>
@@ -22,7 +22,7 @@ __device__ void backward(const T *y, const T *gy, T *gx, float *sums, long long 
     if (channel < channels)
         for (long long row = begin + threadIdx.y; row < end; row += 8) {
             size_t at = (size_t)row * channels + channel;
-            float gradient = to_float(y[at]) > 0.0f ? to_float(gy[at]) : 0.0f;
+            float gradient = to_float(y[at]) <= 0.0f ? 0.0f : to_float(gy[at]);
             gx[at] = from_float<T>(gradient);
             sum += gradient;
         }

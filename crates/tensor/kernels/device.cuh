@@ -43,8 +43,8 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-__device__ __forceinline__ float warp_max(float x) {
-    for (int distance = 16; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+__device__ __forceinline__ double warp_sum(double x) {
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
     return x;
 }
 
@@ -57,15 +57,4 @@ __device__ __forceinline__ float block_sum(float x, float *shared) {
     float total = 0.0f;
     for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += shared[warp];
     return total;
-}
-
-// The largest over all threads of such a block, to every thread.
-__device__ __forceinline__ float block_max(float x, float *shared) {
-    x = warp_max(x);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
-    __syncthreads();
-    float largest = shared[0];
-    for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) largest = fmaxf(largest, shared[warp]);
-    return largest;
 }

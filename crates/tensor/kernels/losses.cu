@@ -3,11 +3,6 @@
 // largest score is kept apart, stand in crate `losses`, which computes the same on the CPU.
 #include "device.cuh"
 
-__device__ __forceinline__ double warp_sum(double x) {
-    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
-    return x;
-}
-
 // As block_sum, in f64.
 __device__ __forceinline__ double block_sum(double x, double *shared) {
     x = warp_sum(x);
@@ -103,9 +98,9 @@ extern "C" __global__ void invaspread_rows(float *scores, float *losses, int vie
     float second = block_best(mine, best).score;
     __syncthreads();
     if (second == NOTHING) {
-        // One image alone, or features that are not numbers, which the positive's score then says.
+        // One image alone, which costs nothing, or features that are not numbers.
         for (int k = threadIdx.x; k < views; k += blockDim.x) row[k] = 0.0f;
-        if (threadIdx.x == 0) losses[own] = 0.0f * positive_score;
+        if (threadIdx.x == 0) losses[own] = views == 2 ? 0.0f * positive_score : NAN;
         return;
     }
 
@@ -181,12 +176,19 @@ extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *lab
     float about = top == NOTHING ? 0.0f : top;
     double sum = 0.0;
     for (int k = threadIdx.x; k < columns; k += blockDim.x)
-        if (k != label) sum += expf(row[k] * (column_scale ? scale * column_scale[k] : scale) - about);
+        if (k != label) {
+            float z = row[k] * (column_scale ? scale * column_scale[k] : scale);
+            // Minus infinity comes of features or weights that are not finite: it must not pass for a class that is merely unlikely.
+            sum += z == NOTHING ? NAN : expf(z - about);
+        }
     sum = block_sum(sum, sums);
     double own = (double)(row[label] * (column_scale ? scale * column_scale[label] : scale)), loss = 0.0, others = 0.0;
     __syncthreads();
-    // The same settling as on the CPU: what is not the label's, and never 1 - p.
-    if (sum != 0.0) {
+    // The same settling as on the CPU: what is not the label's, and never 1 - p. With no other column the loss is 0, and NaN where the
+    // label's score is not finite.
+    if (sum == 0.0 || own - own != 0.0) {
+        loss = others = own - own;
+    } else {
         double x = (double)about + log(sum) - own;
         double e = exp(x > 0.0 ? -x : x);
         loss = (x > 0.0 ? x : 0.0) + log1p(e);
@@ -286,9 +288,9 @@ extern "C" __global__ void triplet_choose(const float *anchors, const float *pos
         if (j == row) {
             to_own = distance;
         } else {
-            Best here = {-distance, j};
-            // A distance that is not a number is taken, so that the loss shows it.
-            if (before(here, mine) || distance != distance || mine.place == rows) mine = here;
+            // A distance that is not a number wins over all others, and makes the loss infinite.
+            Best here = {distance != distance ? INFINITY : -distance, j};
+            if (before(here, mine)) mine = here;
         }
     }
     // Every warp but one holds zero.

@@ -1,5 +1,5 @@
 // Maximum and average pooling, (N, H, W, C) to (N, H', W', C), with exact gradients: the first of equal values in row-major order gets a
-// maximum's gradient, and an average is divided by the pixels of its window inside the padded input. One thread an output (forward) or
+// maximum's gradient (the last NaN, where there is one, as in PyTorch), and an average is divided by the pixels of its window inside the padded input. One thread an output (forward) or
 // an input (backward: the windows over it are gathered, so no two threads write one value). The average may change the precision:
 // what leaves the network's last map is f32.
 #include "device.cuh"
@@ -47,8 +47,8 @@ template <typename T> __device__ __forceinline__ size_t first_of(const T *x, con
         for (int column = columns.begin; column < columns.end; ++column) {
             size_t at = (((size_t)image.n * window.h + y) * window.w + column) * window.c + image.c;
             float value = to_float(x[at]);
-            // A NaN wins and stays.
-            if (!found || value > top || (value != value && top == top)) best = at, top = value, found = true;
+            // A NaN wins and stays; the last of several.
+            if (!found || value > top || value != value) best = at, top = value, found = true;
         }
     return best;
 }

@@ -1,13 +1,13 @@
 // Small matrices of f32, row by row: division by a row's length with its gradient, a bias added to every row, the sum of the rows, and
-// the reciprocal of each row's length.
+// the reciprocal of each row's length. Squares are added up in f64, where no row of finite numbers is too long or too short for them.
 #include "device.cuh"
 
-// One over a row's length, zero for a row of zeros. A warp a row.
-__device__ __forceinline__ float inverse_length(const float *row, int dim) {
-    float square = 0.0f;
-    for (int i = threadIdx.x % 32; i < dim; i += 32) square = fmaf(row[i], row[i], square);
+// One over a row's length, zero for a row of zeros, NaN for a row with a NaN. A warp a row.
+__device__ __forceinline__ double inverse_length(const float *row, int dim) {
+    double square = 0.0;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) square += (double)row[i] * row[i];
     square = warp_sum(square);
-    return square > 0.0f ? 1.0f / sqrtf(square) : square * 0.0f;
+    return square == 0.0 ? 0.0 : 1.0 / sqrt(square);
 }
 
 extern "C" {
@@ -15,25 +15,25 @@ extern "C" {
 __global__ void l2_normalize(const float *x, float *y, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
-    float scale = inverse_length(x + (size_t)row * dim, dim);
-    for (int i = threadIdx.x % 32; i < dim; i += 32) y[(size_t)row * dim + i] = x[(size_t)row * dim + i] * scale;
+    double scale = inverse_length(x + (size_t)row * dim, dim);
+    for (int i = threadIdx.x % 32; i < dim; i += 32) y[(size_t)row * dim + i] = (float)(x[(size_t)row * dim + i] * scale);
 }
 
 __global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     const float *at = x + (size_t)row * dim, *back = gy + (size_t)row * dim;
-    float scale = inverse_length(at, dim), along = 0.0f;
-    for (int i = threadIdx.x % 32; i < dim; i += 32) along = fmaf(at[i], back[i], along);
+    double scale = inverse_length(at, dim), along = 0.0;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) along += (double)at[i] * back[i];
     along = warp_sum(along) * scale * scale;
-    for (int i = threadIdx.x % 32; i < dim; i += 32) gx[(size_t)row * dim + i] = (back[i] - at[i] * along) * scale;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) gx[(size_t)row * dim + i] = (float)((back[i] - at[i] * along) * scale);
 }
 
 __global__ void inverse_lengths(const float *x, float *lengths, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
-    float scale = inverse_length(x + (size_t)row * dim, dim);
-    if (threadIdx.x % 32 == 0) lengths[row] = scale;
+    double scale = inverse_length(x + (size_t)row * dim, dim);
+    if (threadIdx.x % 32 == 0) lengths[row] = (float)scale;
 }
 
 __global__ void add_bias(float *y, const float *bias, int rows, int columns) {

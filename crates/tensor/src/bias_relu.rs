@@ -1,7 +1,7 @@
 //! A bias for every channel, then ReLU: `y = max(x + b, 0)`, what follows a convolution in networks without batch norm.
 //!
-//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = gy` where `y > 0`, zero elsewhere; `gb` the sum of gx over all but the channels,
-//! taken in f64. Neither needs `x`, so a tape keeps `y` alone. A NaN passes through, so that it is not hidden.
+//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = 0` where `y <= 0`, `gy` elsewhere; `gb` the sum of gx over all but the channels,
+//! taken in f64. Neither needs `x`, so a tape keeps `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
 
 use crate::batch_norm::Value;
 use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
@@ -64,9 +64,7 @@ impl BiasRelu {
         team::for_each_chunk(&mut gx, block, |task, gx| {
             let (y, gy) = (&y[task * block..][..gx.len()], &gy[task * block..][..gx.len()]);
             for ((y, gy), gx) in y.iter().zip(gy).zip(gx) {
-                if y.read() > 0.0 {
-                    *gx = *gy;
-                }
+                *gx = if y.read() <= 0.0 { T::write(0.0) } else { *gy };
             }
         });
         let sums = team::map(gx.len().div_ceil(block), |task| {

@@ -63,7 +63,8 @@ impl PackedRows {
         range.len().next_multiple_of(PANEL)
     }
 
-    /// `out[i][j] = queries[i] · row[range.start + j]`, with [`PackedRows::width`] products a row; those past the last row are 0.
+    /// `out[i][j] = queries[i] · row[range.start + j]`, with [`PackedRows::width`] products a row; those past the last row are 0
+    /// (NaN if the query is not finite).
     /// On the calling thread alone.
     ///
     /// # Panics
@@ -110,7 +111,7 @@ impl Kernel for Products<'_> {
 pub const GROUP: usize = 32;
 
 /// Start of the first group of [`GROUP`] values, from the group at `from` on, in which one is greater than `floor`; the length of
-/// `values` if there is none. The last group may be shorter.
+/// `values` if there is none. The last group may be shorter. A NaN is greater than nothing, and hides nothing that is beside it.
 pub fn group_above(values: &[f32], from: usize, floor: f32) -> usize {
     let mut found = values.len();
     dispatch(GroupAbove { values, from, floor, found: &mut found });
@@ -134,10 +135,11 @@ impl Kernel for GroupAbove<'_> {
             // SAFETY: a whole group starts at `at`.
             let largest = unsafe {
                 let first = self.values.as_ptr().add(at);
-                let mut largest = V::load(first);
+                // The new values come first, so that a NaN among them is passed over.
+                let mut largest = V::load(first).max(floor);
                 let mut lane = V::LANES;
                 while lane < GROUP {
-                    largest = largest.max(V::load(first.add(lane)));
+                    largest = V::load(first.add(lane)).max(largest);
                     lane += V::LANES;
                 }
                 largest

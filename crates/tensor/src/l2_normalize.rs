@@ -1,7 +1,7 @@
 //! Rows of length one: `y = x / ||x||`, with no epsilon, as the official code divides.
 //!
 //! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it is an error in the
-//! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN.
+//! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN. Where the row holds a NaN, all of it are NaN.
 
 use crate::batch_norm::Value;
 use crate::one::{One, apply_one};
@@ -24,7 +24,8 @@ pub(crate) struct L2Normalize {
 /// One over a row's length, or zero for a row of zeros.
 fn inverse_length<T: Value>(row: &[T]) -> f64 {
     let square: f64 = row.iter().map(|x| x.read().powi(2)).sum();
-    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
+    // A NaN is not zero: all of its row become NaN.
+    if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
 }
 
 impl L2Normalize {

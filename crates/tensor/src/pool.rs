@@ -4,7 +4,8 @@
 //! or none (kernel != stride). Shapes: `x` (N, H, W, C), `y` (N, H', W', C), with `H' = round((H + 2p - k) / s) + 1`, rounded down, or
 //! up in ceil mode, where a window that would start beyond the input and its left padding is dropped, as PyTorch does.
 //!
-//! Maximum: the first of equal values in row-major order gets the gradient. Average: divided by the pixels of the window inside the
+//! Maximum: the first of equal values in row-major order gets the gradient; a NaN is larger than any number, and the last NaN of a window
+//! gets the gradient, as in PyTorch. Average: divided by the pixels of the window inside the
 //! padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it does not.
 
 use crate::batch_norm::Value;
@@ -129,12 +130,12 @@ impl Pool {
         }
     }
 
-    /// Which of `pixels` holds the maximum of channel `c`. A NaN wins, so that it is not hidden.
+    /// Which of `pixels` holds the maximum of channel `c`; the last NaN, if there is one.
     fn largest<T: Value>(x: &[T], pixels: &[usize], c: usize) -> usize {
         let mut best = pixels[0] + c;
         for &pixel in &pixels[1..] {
-            let (value, so_far) = (x[pixel + c].read(), x[best].read());
-            if value > so_far || (value.is_nan() && !so_far.is_nan()) {
+            let value = x[pixel + c].read();
+            if value > x[best].read() || value.is_nan() {
                 best = pixel + c;
             }
         }

@@ -11,15 +11,15 @@ use crate::checkpoint::CheckpointError;
 /// Why a run could not go on, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The loss or the embeddings are no longer numbers.
+    /// The loss, the embeddings or what a checkpoint holds are no longer numbers.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
          is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or a higher loss.temperature, as a new run",
         checkpoint = checkpoint.display()
     )]
     NotFinite {
-        /// "the loss" or "an embedding".
-        what: &'static str,
+        /// "the loss", "an embedding", or a tensor of the run's state, such as `weights/conv1.weight`.
+        what: String,
         /// `NaN` or `inf`.
         found: f64,
         /// From 1.

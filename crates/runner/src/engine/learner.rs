@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 use invaspread_models::{Mode, Network, NetworkConfig};
-use invaspread_tensor::{Sgd, SgdConfig};
+use invaspread_tensor::{Sgd, SgdConfig, with_f32, with_f64};
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
 use crate::methods::{Method, Step};
@@ -12,6 +12,28 @@ use crate::methods::{Method, Step};
 pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
 const METHOD: &str = "method/";
+
+/// The first of the tensors that holds a value that is not finite: its name and that value.
+///
+/// # Errors
+/// If candle fails.
+pub(super) fn not_finite(tensors: &NamedTensors) -> Result<Option<(String, f64)>> {
+    for (name, tensor) in tensors {
+        let tensor = tensor.flatten_all()?;
+        let found = match tensor.dtype() {
+            DType::F32 => {
+                with_f32(&tensor, |values| values.iter().copied().find(|v| !v.is_finite()).map(f64::from))?
+            }
+            DType::F64 => with_f64(&tensor, |values| values.iter().copied().find(|v| !v.is_finite()))?,
+            // Whole numbers: how many batches went into running statistics.
+            _ => None,
+        };
+        if let Some(found) = found {
+            return Ok(Some((name.clone(), found)));
+        }
+    }
+    Ok(None)
+}
 
 fn known(loss: &Tensor) -> Result<Loss> {
     loss.to_dtype(DType::F64)?.to_scalar::<f64>().map(Loss::Known)

@@ -14,7 +14,7 @@ use invaspread_tensor::SgdConfig;
 use super::embed::{MeasuredStock, embed};
 use super::feed::Stock;
 use super::journal::{Evaluation, Journal, Partial};
-use super::learner::Learner;
+use super::learner::{Learner, not_finite};
 use super::losses::Losses;
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
@@ -330,7 +330,7 @@ impl<'a> Training<'a> {
     fn hear(&mut self, epoch: u64, losses: &[f64]) -> Result<(), EngineError> {
         for &loss in losses {
             if !loss.is_finite() {
-                return Err(self.not_finite("the loss", loss, epoch));
+                return Err(self.not_finite("the loss".to_owned(), loss, epoch, self.journal.step + 1));
             }
             let Partial { loss: sum, .. } = &mut self.journal.partial;
             *sum = (f64::from(*sum) + loss).into();
@@ -385,7 +385,7 @@ impl<'a> Training<'a> {
         let from = Instant::now();
         let embeddings = self.embeddings()?;
         if let Some(found) = embeddings.not_finite() {
-            return Err(self.not_finite("an embedding", f64::from(found), epoch));
+            return Err(self.not_finite("an embedding".to_owned(), f64::from(found), epoch, self.batches));
         }
         let last = epoch >= self.epochs();
         let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?;
@@ -448,10 +448,17 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Writes the state, then the weights that follow from it.
+    /// Writes the state, then the weights that follow from it. A state that is not finite, as a gradient of NaN makes it, is not
+    /// written: no run could go on from it.
     fn commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
-        let tensors = self.learner.tensors().map_err(EngineError::tensor("copy the run's state"))?;
+        let copied = || EngineError::tensor("copy the run's state");
+        let tensors = self.learner.tensors().map_err(copied())?;
+        if let Some((name, found)) = not_finite(&tensors).map_err(copied())? {
+            let Journal { epoch, step, .. } = self.journal;
+            let (epoch, step) = if step == 0 { (epoch, self.batches) } else { (epoch + 1, step) };
+            return Err(self.not_finite(name, found, epoch, step));
+        }
         checkpoint::write(&self.place.checkpoints.state(), &tensors, &self.journal)?;
         self.write_weights(&self.place.checkpoints.last())?;
         self.committed = Instant::now();
@@ -468,12 +475,12 @@ impl<'a> Training<'a> {
         )?)
     }
 
-    fn not_finite(&self, what: &'static str, found: f64, epoch: u64) -> EngineError {
+    fn not_finite(&self, what: String, found: f64, epoch: u64, step: u64) -> EngineError {
         EngineError::NotFinite {
             what,
             found,
             epoch,
-            step: self.journal.step + 1,
+            step,
             lr: self.recipe.schedule.at(epoch),
             checkpoint: self.place.checkpoints.state(),
         }

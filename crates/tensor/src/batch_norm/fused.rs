@@ -3,10 +3,12 @@
 //! Rows are cut into blocks of a size that depends on the channel count alone. Each block is summed in f32 and the blocks are
 //! added up in f64 in their order, so the sums are the same on any number of threads. The variance is that of the values less the
 //! first row, which keeps a large mean from swallowing it.
+//!
+//! A NaN or an infinity in a channel makes the whole channel NaN, as the equations do; the ReLU and its gradient keep NaN.
 
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
 
-use super::{Affine, Ran, Statistics};
+use super::{Affine, Ran, Statistics, plain};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
 
@@ -62,7 +64,8 @@ impl Kernel for Moments<'_> {
     }
 }
 
-/// Mean and biased variance of each channel of `x` (rows, channels).
+/// Mean and biased variance of each channel of `x` (rows, channels). Where squares leave f32, or a value is not finite, the statistics
+/// are taken as the equations read: a variance of infinity would make every output `beta`.
 pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
     let origin = &x[..channels];
     let block = block_len(channels);
@@ -73,6 +76,9 @@ pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
     });
     let rows = (x.len() / channels) as f64;
     let (sum, square) = add_up(blocks, channels);
+    if sum.iter().chain(&square).any(|s| !s.is_finite()) {
+        return plain::statistics(x, channels);
+    }
     let mean = sum.iter().zip(origin).map(|(s, o)| s / rows + f64::from(*o)).collect();
     let variance = sum.iter().zip(&square).map(|(s, q)| (q / rows - (s / rows).powi(2)).max(0.0)).collect();
     Statistics { mean, variance }
@@ -92,7 +98,8 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
-        let floor = V::splat(if self.relu { 0.0 } else { f32::MIN });
+        // Without a ReLU the floor is what every value keeps above. It comes first, or `max` would return it for a NaN.
+        let floor = V::splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
         for c in (0..channels).step_by(V::LANES) {
             // SAFETY: as in `Moments`; x, residual and y have equal lengths.
             unsafe {
@@ -107,7 +114,7 @@ impl Kernel for Apply<'_> {
                     if let Some(residual) = self.residual {
                         value = value.add(V::load(residual.as_ptr().add(at)));
                     }
-                    value.max(floor).store(self.y.as_mut_ptr().add(at));
+                    floor.max(value).store(self.y.as_mut_ptr().add(at));
                 }
             }
         }
@@ -139,7 +146,7 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
 enum Gate<'a> {
     /// All: there is none.
     Open,
-    /// Those of positive outputs.
+    /// All but those of outputs that are at most zero.
     Output(&'a [f32]),
     /// The same where no residual was added: the output is computed again from the input, by the very instructions of the forward
     /// pass, which is less to read.
@@ -183,7 +190,7 @@ impl Flow<'_> {
                 }
                 Gate::Output(y) => {
                     for at in offsets {
-                        let gradient = V::load(gy.add(at)).where_positive(V::load(y.as_ptr().add(at)));
+                        let gradient = V::load(gy.add(at)).through_relu(V::load(y.as_ptr().add(at)));
                         visitor.visit(at, gradient, V::load(x.add(at)).sub(mean));
                     }
                 }
@@ -191,7 +198,7 @@ impl Flow<'_> {
                     let (scale, shift) = (V::load(scale.as_ptr().add(c)), V::load(shift.as_ptr().add(c)));
                     for at in offsets {
                         let centred = V::load(x.add(at)).sub(mean);
-                        let gradient = V::load(gy.add(at)).where_positive(centred.mul_add(scale, shift));
+                        let gradient = V::load(gy.add(at)).through_relu(centred.mul_add(scale, shift));
                         visitor.visit(at, gradient, centred);
                     }
                 }

@@ -51,7 +51,8 @@ pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, 
         let c = i % channels;
         let normalised = (x[i].read() - affine.mean[c]) * affine.scale[c] + affine.shift[c];
         let value = normalised + residual.map_or(0.0, |r| r[i].read());
-        *y = T::write(if relu { value.max(0.0) } else { value });
+        // Not `f64::max`, which would turn a NaN into zero.
+        *y = T::write(if relu && value < 0.0 { 0.0 } else { value });
     }
 }
 

@@ -45,14 +45,17 @@ pub(crate) trait Vector: Copy {
     fn mul(self, b: Self) -> Self;
     /// Lane-wise `self * b + c`, fused where the machine can.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// Lane-wise larger of the two.
+    /// Lane-wise `if self > b { self } else { b }`: the larger of the two, and `b` where either is a NaN. So `floor.max(x)` keeps
+    /// the NaNs of `x`, and `x.max(largest)` passes over them. It is one instruction on every machine; the order of its operands
+    /// matters.
     fn max(self, b: Self) -> Self;
     /// The sum of all lanes.
     fn sum(self) -> f32;
     /// Whether a lane is greater than that of `floor`.
     fn any_above(self, floor: Self) -> bool;
-    /// The lanes of `self` where `gate` is above zero, and zero elsewhere.
-    fn where_positive(self, gate: Self) -> Self;
+    /// The gradient `self` through a ReLU whose result is `output`: zero where that is at most zero, else as it is. A NaN was passed
+    /// on by the ReLU, so its gradient goes back, as in PyTorch.
+    fn through_relu(self, output: Self) -> Self;
 }
 
 /// Work that is compiled for each instruction set.
