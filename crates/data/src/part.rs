@@ -173,6 +173,10 @@ mod tests {
         assert_eq!(part.tag().unwrap(), "\"tag\"");
     }
 
+    /// Puts something under a name, and what the error must call it.
+    #[cfg(unix)]
+    type Plant<'a> = (&'a dyn Fn(&Path), &'a str);
+
     #[cfg(unix)]
     #[test]
     fn links_and_pipes_under_its_names_are_refused_and_left_alone() {
@@ -184,7 +188,7 @@ mod tests {
             let planted = suffixed(&path, suffix);
             let pipe =
                 |at: &Path| assert!(std::process::Command::new("mkfifo").arg(at).status().unwrap().success());
-            let plants: [(&dyn Fn(&Path), &str); 5] = [
+            let plants: [Plant<'_>; 5] = [
                 (&|at| symlink(&precious, at).unwrap(), "found a link"),
                 (&|at| symlink(folder.path().join("nowhere"), at).unwrap(), "found a link"),
                 (&|at| fs_err::hard_link(&precious, at).unwrap(), "second name"),
