@@ -4,17 +4,20 @@
 //! that the file is still the same one (`If-Range` with the entity tag kept in `<file>.part.etag`); a server that sends the
 //! whole file instead starts it over. Only a file of the right length and SHA-256 is kept; a resumed one that turns out wrong is
 //! fetched once more from its start.
+//!
+//! No server can keep a fetch going for ever. Bytes that arrive more slowly than [`Patience::slowest`] end the try, and a try counts as
+//! progress only by bytes beyond the most that were ever held.
 
-use std::fs::TryLockError;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode};
 
 use crate::digest;
-use crate::error::{DataError, reading, writing};
+use crate::error::DataError;
+use crate::part::Part;
 
 /// How far a fetch is; the caller works out rates and remaining time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +57,27 @@ pub(crate) struct Remote {
 /// How patiently to download.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Tries in a row that bring nothing new before giving up.
+    /// Tries in a row without progress before giving up.
     pub tries: u32,
+    /// Bytes beyond the most ever held that are progress.
+    pub progress: u64,
     /// Wait after the first failed try; each later one waits as much longer.
     pub pause: Duration,
-    /// Longest silence of a server.
+    /// Longest silence of a server, and the time over which its rate is taken.
     pub silence: Duration,
+    /// The lowest rate of arrival that is waited for, in bytes a second.
+    pub slowest: u64,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { tries: 5, pause: Duration::from_secs(2), silence: Duration::from_mins(1) }
+        Self {
+            tries: 5,
+            progress: 1 << 16,
+            pause: Duration::from_secs(2),
+            silence: Duration::from_mins(1),
+            slowest: 1 << 10,
+        }
     }
 }
 
@@ -75,18 +88,9 @@ pub(crate) fn download(
     patience: Patience,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, DataError> {
-    let part = suffixed(path, ".part");
-    let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part);
-    let file = file.map_err(writing)?;
-    match file.file().try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(DataError::Busy { path: part }),
-        // A file system without locks: go on, the checksum guards what comes out.
-        Err(TryLockError::Error(error)) => tracing::debug!(%error, "no lock on the download"),
-    }
-    let resumed = file.metadata().map_err(reading)?.len() > 0;
-    let tag = suffixed(path, ".part.etag");
-    let mut transfer = Transfer { remote, file, tag, patience, agent: agent(patience), resumed };
+    let part = Part::open(path)?;
+    let resumed = part.length()? > 0;
+    let mut transfer = Transfer { remote, part, patience, agent: agent(patience), resumed };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = |phase, bytes| {
         progress(Progress { phase, file: name.clone(), bytes, total: remote.bytes });
@@ -94,13 +98,14 @@ pub(crate) fn download(
     let mut restarted = false;
     loop {
         transfer.run(&mut |bytes| report(Phase::Download, bytes))?;
-        let (found, found_bytes) = digest::of_file(&part, &mut |bytes| report(Phase::Check, bytes))?;
+        let part = &transfer.part;
+        let (found, found_bytes) = digest::of_file(part.path(), &mut |bytes| report(Phase::Check, bytes))?;
         if found == remote.sha256 && found_bytes == remote.bytes {
-            let _ = fs_err::remove_file(&transfer.tag);
-            return Ok(part);
+            part.forget_tag();
+            return Ok(part.path().to_owned());
         }
         if restarted || !transfer.resumed {
-            transfer.remove(&part);
+            part.remove();
             return Err(DataError::Checksum {
                 url: remote.url.clone(),
                 found,
@@ -126,17 +131,9 @@ fn agent(patience: Patience) -> Agent {
         .into()
 }
 
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 struct Transfer<'a> {
     remote: &'a Remote,
-    file: fs_err::File,
-    /// Holds the entity tag of the file that the part belongs to.
-    tag: PathBuf,
+    part: Part,
     patience: Patience,
     agent: Agent,
     /// Whether what is held came in more than one piece, which might not belong together.
@@ -154,9 +151,10 @@ enum Step {
 impl Transfer<'_> {
     /// Requests until every byte is there.
     fn run(&mut self, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-        let mut fruitless = 0;
+        // A server that breaks off earlier each time brings bytes, but none that were not held before.
+        let (mut fruitless, mut most) = (0, self.part.length()?);
         loop {
-            let mut held = self.length()?;
+            let mut held = self.part.length()?;
             if held == self.remote.bytes {
                 return Ok(());
             }
@@ -167,11 +165,24 @@ impl Transfer<'_> {
             match self.request(held, each)? {
                 Step::Whole => return Ok(()),
                 Step::Broken(why) => {
-                    fruitless = if self.length()? > held { 0 } else { fruitless + 1 };
+                    let held = self.part.length()?;
+                    if held >= most + self.patience.progress {
+                        (fruitless, most) = (0, held);
+                    } else {
+                        fruitless += 1;
+                    }
                     if fruitless >= self.patience.tries {
-                        let advice = "what has arrived is kept: run the same command again to go on from there, or name a \
-                                      mirror";
-                        return Err(self.http(why, advice));
+                        let tries = self.patience.tries;
+                        let found = format!("{why}, and no progress in {tries} tries");
+                        let advice = match held {
+                            0 => "try again later, or name a mirror".to_owned(),
+                            _ => format!(
+                                "the {held} of {} bytes that have arrived are kept: run the same command again to go on from \
+                                 there, or name a mirror",
+                                self.remote.bytes
+                            ),
+                        };
+                        return Err(self.http(found, &advice));
                     }
                     tracing::warn!(url = self.remote.url, why, "the download broke; going on");
                     std::thread::sleep(self.patience.pause * (fruitless + 1));
@@ -184,7 +195,7 @@ impl Transfer<'_> {
         let mut request = self.agent.get(&self.remote.url).header("Accept-Encoding", "identity");
         if held > 0 {
             request = request.header("Range", format!("bytes={held}-"));
-            if let Ok(tag) = fs_err::read_to_string(&self.tag) {
+            if let Some(tag) = self.part.tag() {
                 request = request.header("If-Range", tag);
             }
         }
@@ -205,38 +216,39 @@ impl Transfer<'_> {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 return Ok(Step::Broken(format!("status {status}")));
             }
-            status => {
-                return Err(
-                    self.http(format!("status {status}"), "the file is not there: name another mirror")
-                );
-            }
+            status => return Err(self.http(format!("status {status}"), refusal(status))),
         };
         if start == 0 {
             self.clear()?;
-            // A weak tag promises no equal bytes, so it may not guard a range.
-            if let Some(tag) = response.headers().get("etag").and_then(|tag| tag.to_str().ok())
-                && !tag.starts_with("W/")
-            {
-                fs_err::write(&self.tag, tag).map_err(writing)?;
-            }
+            self.part.keep_tag(response.headers().get("etag").and_then(|tag| tag.to_str().ok()))?;
         }
         self.resumed = start > 0;
-        self.file.seek(SeekFrom::Start(start)).map_err(writing)?;
+        self.part.seek(start)?;
         // One byte beyond the published length is enough to know that it is another file.
         let mut body = response.body_mut().as_reader().take(self.remote.bytes + 1 - start);
         let (mut buffer, mut bytes) = (vec![0; 1 << 16], start);
+        let (mut since, mut before) = (Instant::now(), start);
         loop {
             match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => {
-                    self.file.write_all(&buffer[..read]).map_err(writing)?;
+                    self.part.write(&buffer[..read])?;
                     bytes += read as u64;
                     each(bytes);
                 }
                 Err(error) => return Ok(Step::Broken(error.to_string())),
             }
+            if since.elapsed() >= self.patience.silence {
+                let rate = (bytes - before) as f64 / since.elapsed().as_secs_f64();
+                if rate < self.patience.slowest as f64 {
+                    let (rate, slowest) = (rate.ceil(), self.patience.slowest);
+                    let why = format!("{rate} bytes a second, which is less than {slowest}");
+                    return Ok(Step::Broken(why));
+                }
+                (since, before) = (Instant::now(), bytes);
+            }
         }
-        self.file.sync_all().map_err(writing)?;
+        self.part.flush()?;
         if bytes >= self.remote.bytes {
             return Ok(Step::Whole);
         }
@@ -249,24 +261,25 @@ impl Transfer<'_> {
         Ok(Step::Broken(format!("a connection that closed after {bytes} of {} bytes", self.remote.bytes)))
     }
 
-    fn length(&self) -> Result<u64, DataError> {
-        Ok(self.file.metadata().map_err(reading)?.len())
-    }
-
     fn clear(&mut self) -> Result<(), DataError> {
-        self.file.set_len(0).map_err(writing)?;
-        let _ = fs_err::remove_file(&self.tag);
         self.resumed = false;
-        Ok(())
-    }
-
-    fn remove(&self, part: &Path) {
-        let _ = fs_err::remove_file(part);
-        let _ = fs_err::remove_file(&self.tag);
+        self.part.clear()
     }
 
     fn http(&self, found: String, advice: &str) -> DataError {
         DataError::Http { url: self.remote.url.clone(), found, advice: advice.to_owned() }
+    }
+}
+
+/// What to do about a server that answers and does not give the file.
+fn refusal(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 | 403 | 407 | 451 => {
+            "the server is there and refuses to give the file, to you, to your network or to programs: name another mirror, or put \
+             the file into the data folder by hand"
+        }
+        404 | 410 => "the server does not have the file: check the address, or name another mirror",
+        _ => "check the address, or name another mirror",
     }
 }
 
@@ -283,8 +296,13 @@ mod tests {
     use super::*;
     use crate::sample::{Answer, Server};
 
-    const QUICK: Patience =
-        Patience { tries: 3, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
+    const QUICK: Patience = Patience {
+        tries: 3,
+        progress: 1 << 10,
+        pause: Duration::from_millis(1),
+        silence: Duration::from_secs(10),
+        slowest: 1,
+    };
 
     fn content() -> Vec<u8> {
         (0..200_000u64).map(|i| (i * i / 7) as u8).collect()
@@ -310,10 +328,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.tar.gz");
         if let Some(part) = part {
-            fs_err::write(suffixed(&path, ".part"), part).unwrap();
+            fs_err::write(folder.path().join("set.tar.gz.part"), part).unwrap();
         }
         if let Some(tag) = tag {
-            fs_err::write(suffixed(&path, ".part.etag"), tag).unwrap();
+            fs_err::write(folder.path().join("set.tar.gz.part.etag"), tag).unwrap();
         }
         let mut last = 0;
         let result = download(&remote(&server, &content()), &path, QUICK, &mut |progress| {
@@ -390,14 +408,82 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_not_tried_again() {
-        let outcome = attempt(vec![Answer::Status(404)], None, None);
-        let message = outcome.result.unwrap_err().to_string();
-        assert!(
-            message.contains("404") && message.contains("/set.tar.gz") && message.contains("mirror"),
-            "{message}"
-        );
-        assert_eq!(outcome.requests.len(), 1);
+    fn a_refusal_is_not_tried_again_and_is_called_what_it_is() {
+        let absent = "does not have the file";
+        let refused = "refuses to give the file";
+        for (status, what) in [
+            (404, absent),
+            (410, absent),
+            (401, refused),
+            (403, refused),
+            (451, refused),
+            (400, "check the address"),
+        ] {
+            let outcome = attempt(vec![Answer::Status(status)], None, None);
+            let message = outcome.result.unwrap_err().to_string();
+            for part in [&status.to_string(), "/set.tar.gz", "mirror", what] {
+                assert!(message.contains(part), "{message}");
+            }
+            assert_eq!(outcome.requests.len(), 1);
+        }
+    }
+
+    /// The message of a download that must end by itself, and how many requests it took.
+    fn ends(answers: Vec<Answer>, part: Option<&[u8]>) -> (String, usize) {
+        let outcome = attempt(answers, part, None);
+        (outcome.result.unwrap_err().to_string(), outcome.requests.len())
+    }
+
+    #[test]
+    fn a_byte_a_connection_is_no_progress() {
+        let (message, requests) = ends(vec![Answer::Some(1); 100], Some(&content()[..70_000]));
+        assert!(message.contains("no progress in 3 tries"), "{message}");
+        assert!(message.contains("the 70003 of 200000 bytes that have arrived are kept"), "{message}");
+        assert_eq!(requests, 3);
+    }
+
+    #[test]
+    fn small_gains_add_up_to_progress() {
+        // 400 bytes a try: every third try brings the sum past the kilobyte that counts.
+        let mut answers = vec![Answer::Some(400); 9];
+        answers.push(Answer::Whole);
+        let outcome = attempt(answers, Some(&content()[..70_000]), None);
+        assert!(outcome.result.unwrap() == content());
+        assert_eq!(outcome.requests.len(), 10);
+    }
+
+    #[test]
+    fn a_server_without_ranges_that_breaks_off_earlier_each_time_is_given_up() {
+        let answers = (0..50).map(|i| Answer::BreakAfter(150_000 - 3_000 * i)).collect();
+        let (message, requests) = ends(answers, None);
+        // The first try is progress; none after it holds more than it did.
+        assert!(message.contains("no progress in 3 tries"), "{message}");
+        assert_eq!(requests, 4);
+    }
+
+    #[test]
+    fn a_server_that_drips_is_given_up() {
+        let server = Server::start(content(), vec![Answer::Drip(2000); 3]);
+        let folder = tempfile::tempdir().unwrap();
+        let patience = Patience { silence: Duration::from_millis(300), slowest: 1 << 20, tries: 2, ..QUICK };
+        let from = Instant::now();
+        let result =
+            download(&remote(&server, &content()), &folder.path().join("set.tar.gz"), patience, &mut |_| ());
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("bytes a second, which is less than 1048576"), "{message}");
+        // Let to itself, the server would drip for ten seconds a try.
+        assert!(from.elapsed() < Duration::from_secs(8), "{:?}", from.elapsed());
+        server.stop();
+    }
+
+    #[test]
+    fn a_damaged_tag_does_not_fail_the_download() {
+        for tag in ["\0\0\0\0\0\0", "", "\"a\nb\"", "garbage"] {
+            let outcome = attempt(vec![Answer::Whole], Some(&content()[..150_000]), Some(tag));
+            assert!(outcome.result.unwrap() == content());
+            assert!(!outcome.requests[0].contains("if-range"), "{}", outcome.requests[0]);
+            assert!(outcome.requests[0].contains("range: bytes=150000-"), "{}", outcome.requests[0]);
+        }
     }
 
     #[test]
@@ -415,7 +501,7 @@ mod tests {
         let server = Server::start(content(), vec![]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.tar.gz");
-        let held = fs_err::File::create(suffixed(&path, ".part")).unwrap();
+        let held = fs_err::File::create(folder.path().join("set.tar.gz.part")).unwrap();
         held.file().lock().unwrap();
         let error = download(&remote(&server, &content()), &path, QUICK, &mut |_| ()).unwrap_err();
         assert!(matches!(error, DataError::Busy { .. }), "{error}");

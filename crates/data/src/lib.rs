@@ -25,12 +25,14 @@ mod grouping;
 mod location;
 mod matlab;
 mod pack;
+mod part;
 mod records;
 pub mod retrieval;
 pub mod stl10;
 pub mod subset;
 pub mod synthetic;
 mod unpack;
+mod unpacking;
 
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;

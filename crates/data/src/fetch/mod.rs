@@ -14,6 +14,7 @@ use crate::location::Location;
 use crate::retrieval::{self, Set};
 use crate::stl10;
 use crate::unpack::{self, Wanted};
+use crate::unpacking::Unpacking;
 
 /// The names that [`fetch`] can get.
 pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", "products"];
@@ -62,8 +63,8 @@ pub(crate) struct ArchiveSpec {
 
 /// Fetches the data set `name` into `root` (or where [`Location::find`] says), and says how far it is.
 ///
-/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the right one; a broken
-/// download is gone on with. The data set appears under its name only when every file of it is written.
+/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the right one; an
+/// interrupted download resumes. The data set appears under its name only when every file of it is written.
 ///
 /// # Errors
 /// If the data set is not one to download, the folder cannot be written, the server does not give the file, or the file is not
@@ -345,12 +346,7 @@ fn install(
     name: &str,
     fill: impl FnOnce(&Path) -> Result<(), DataError>,
 ) -> Result<Option<PathBuf>, DataError> {
-    let new = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(root).map_err(|error| {
-        writing(std::io::Error::new(
-            error.kind(),
-            format!("failed to make a folder in {}: {error}", root.display()),
-        ))
-    })?;
+    let new = Unpacking::begin(root, name)?;
     let filled = new.path().join(name);
     fs_err::create_dir(&filled).map_err(writing)?;
     fill(&filled)?;

@@ -6,8 +6,13 @@ use std::time::Duration;
 use super::*;
 use crate::sample::{Answer, Member, Server, tar_gz, zip};
 
-const QUICK: Patience =
-    Patience { tries: 2, pause: Duration::from_millis(1), silence: Duration::from_secs(10) };
+const QUICK: Patience = Patience {
+    tries: 2,
+    progress: 1,
+    pause: Duration::from_millis(1),
+    silence: Duration::from_secs(10),
+    slowest: 1,
+};
 
 fn spec(archive: &[u8], server: &Server) -> ArchiveSpec {
     ArchiveSpec {
@@ -99,6 +104,50 @@ fn a_set_that_is_not_whole_never_appears() {
         );
         server.stop();
     }
+}
+
+#[test]
+fn what_a_killed_fetch_left_behind_is_removed_by_the_next() {
+    let archive = good();
+    let server = Server::start(archive.clone(), vec![]);
+    let root = tempfile::tempdir().unwrap();
+    let there = |name: &str| root.path().join(name);
+    fs_err::write(there("set.tar.gz"), &archive).unwrap();
+    let leave = |name: &str, lock: bool| {
+        fs_err::create_dir_all(there(name).join("set")).unwrap();
+        fs_err::write(there(name).join("set/a.bin"), vec![0; 100]).unwrap();
+        lock.then(|| fs_err::File::create(there(name).join("lock")).unwrap())
+    };
+    // One was killed, one is at work, one was left by an older version an hour ago, and one begins at this moment.
+    drop(leave(".set-unpacking-killed", true));
+    let busy = leave(".set-unpacking-busy", true).unwrap();
+    busy.file().lock().unwrap();
+    leave(".set-unpacking-old", false);
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3700);
+    fs_err::File::open(there(".set-unpacking-old")).unwrap().file().set_modified(hour_ago).unwrap();
+    leave(".set-unpacking-new", false);
+    // Names like it, but not of this set or not a folder.
+    leave(".settings-unpacking-x", true);
+    fs_err::write(there(".set-unpacking-file"), b"mine").unwrap();
+    fs_err::create_dir(there("precious")).unwrap();
+    fs_err::write(there("precious/mine"), b"mine").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(there("precious"), there(".set-unpacking-link")).unwrap();
+    fetch_archive(&spec(&archive, &server), root.path(), QUICK, &mut |_| ()).unwrap();
+    let mut left = names(root.path());
+    left.retain(|name| name != ".set-unpacking-link");
+    let expected = [
+        ".set-unpacking-busy",
+        ".set-unpacking-file",
+        ".set-unpacking-new",
+        ".settings-unpacking-x",
+        "precious",
+        "set",
+        "set.tar.gz",
+    ];
+    assert_eq!(left, expected);
+    assert_eq!(fs_err::read(there("precious/mine")).unwrap(), b"mine");
+    server.stop();
 }
 
 #[test]

@@ -220,6 +220,10 @@ pub(crate) enum Answer {
     IgnoreRange,
     /// Sends another file.
     Other(Vec<u8>),
+    /// Sends this many bytes of what was asked for, then hangs up.
+    Some(usize),
+    /// Sends a byte every few milliseconds, as often as this, then hangs up.
+    Drip(usize),
     /// Sends no file.
     Status(u16),
 }
@@ -287,20 +291,29 @@ fn give(mut stream: &TcpStream, request: &str, content: &[u8], answer: Answer) -
     let head = "Connection: close\r\nETag: \"tag\"\r\n";
     let whole = |length: usize| format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\n\r\n");
     match (answer, range) {
-        (Answer::Whole, Some(from)) if same => {
+        (answer @ (Answer::Whole | Answer::Some(_)), Some(from)) if same => {
             let length = content.len() - from;
             let range = format!("Content-Range: bytes {from}-{}/{}", content.len() - 1, content.len());
             write!(
                 stream,
                 "HTTP/1.1 206 Partial Content\r\n{head}{range}\r\nContent-Length: {length}\r\n\r\n"
             )?;
-            stream.write_all(&content[from..])
+            let sent = if let Answer::Some(bytes) = answer { bytes } else { length };
+            stream.write_all(&content[from..from + sent])
         }
         (Answer::Whole | Answer::IgnoreRange, _) => {
             stream.write_all(whole(content.len()).as_bytes())?;
             stream.write_all(content)
         }
-        (Answer::BreakAfter(bytes), _) => {
+        (Answer::Drip(bytes), _) => {
+            stream.write_all(whole(content.len()).as_bytes())?;
+            for byte in &content[..bytes] {
+                stream.write_all(&[*byte])?;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            Ok(())
+        }
+        (Answer::BreakAfter(bytes) | Answer::Some(bytes), _) => {
             stream.write_all(whole(content.len()).as_bytes())?;
             stream.write_all(&content[..bytes])
         }

@@ -1,0 +1,60 @@
+//! SIGKILL at any moment, and at any rename, flush, write or creation of a file: the same command ends with the same bytes.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::inject::{self, Effect};
+use crate::program::{METHODS, Outcome, folder, run, spread, succeeds, times, train};
+
+/// Kills that one folder sees before the run may end.
+const KILLS_A_RUN: usize = 3;
+
+#[test]
+fn a_killed_run_ends_as_one_that_was_left_alone() {
+    let Some(library) = inject::library() else { return };
+    let (mut killed, mut runs) = (0, 0);
+    for method in METHODS {
+        let whole = folder();
+        let (root, counts) = (whole.path().join("runs"), whole.path().join("counts"));
+        let mut command = train(&root, method);
+        inject::count(&mut command, library, &root, &counts);
+        let from = Instant::now();
+        succeeds(command);
+        let (took, counts) = (from.elapsed(), inject::counted(&counts));
+        let expected = Outcome::of(&root);
+        for round in 0..times(1, 14) {
+            let broken = folder();
+            let root = broken.path().join("runs");
+            let mut what = Vec::new();
+            for kill in 0..KILLS_A_RUN {
+                let i = round * KILLS_A_RUN + kill;
+                let mut command = train(&root, method);
+                let mut child = if i % 2 == 0 {
+                    let moment = took.mul_f64(spread(i));
+                    what.push(format!("a kill after {moment:?}"));
+                    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                    std::thread::sleep(moment.max(Duration::from_millis(1)));
+                    let _ = child.kill();
+                    child
+                } else {
+                    let call = inject::CALLS[i / 2 % inject::CALLS.len()];
+                    let at = 1 + (spread(i) * counts[call] as f64) as u64;
+                    what.push(format!("a kill at {call} {at}"));
+                    inject::fault(&mut command, library, &root, call, at, Effect::Kill);
+                    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+                };
+                let ended = child.wait().unwrap();
+                killed += usize::from(ended.code().is_none());
+            }
+            succeeds(train(&root, method));
+            runs += 1;
+            Outcome::of(&root).must_equal(&expected, &format!("{method}: {}", what.join(", ")));
+            let left = std::fs::read_dir(run(&root).folder()).unwrap();
+            let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+            let unfinished = |name: &std::ffi::OsString| name.to_string_lossy().starts_with(".unfinished");
+            assert!(!names.iter().any(unfinished), "{names:?}");
+        }
+    }
+    eprintln!("{killed} kills in {runs} runs of {} methods: 0 bytes differ", METHODS.len());
+    assert!(killed > runs, "hardly any kill came in time: {killed} of {}", runs * KILLS_A_RUN);
+}

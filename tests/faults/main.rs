@@ -1,0 +1,21 @@
+//! What a run survives: kills, full disks, failing calls, damaged files, hostile archives, several processes at once. Whatever happens,
+//! the same command given again ends with the results of a run that nothing happened to, or with an error that says why not.
+//!
+//! `cargo test` runs a short form. `just faults` (`INVASPREAD_FAULTS=long`) runs the long one; README.md beside this file holds its figures.
+//! The faults are made by a library that is loaded into the program (`inject.c`), so no file system has to be mounted; that needs Linux and a
+//! C compiler. Elsewhere those tests are skipped, and say so.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it did"
+)]
+
+mod archives;
+mod damage;
+mod errors;
+mod inject;
+mod kills;
+mod processes;
+mod program;
