@@ -18,6 +18,7 @@ mod network;
 mod output;
 mod pth;
 mod resnet;
+mod seal;
 mod state;
 mod weights;
 
@@ -27,4 +28,5 @@ pub use inspect::{Entry, inspect};
 pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
+pub use seal::{check_seal, write_sealed};
 pub use weights::{LoadReport, WeightError, read_weights, write_weights};

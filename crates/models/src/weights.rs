@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{Device, Result, Tensor, bail};
 
+use crate::seal::check_seal;
 use crate::{caffe, hdf5, pth};
 
 /// What loading weights did.
@@ -157,8 +158,9 @@ fn whole(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// All tensors of a `.safetensors` file.
+/// All tensors of a `.safetensors` file, which is whole if it carries this program's seal.
 pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+    check_seal(bytes).map_err(|found| candle_core::Error::Msg(format!("found {found}")))?;
     let file = SliceSafetensors::new(bytes)?;
     let load = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
         if element_count(view.shape()).is_none() {

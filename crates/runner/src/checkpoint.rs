@@ -11,45 +11,49 @@
 //! The rename of `last.state.safetensors` is the one commit. `best` is renamed before it: a kill between the two leaves a `best`
 //! of an epoch that the resumed run trains again, to the same bytes. `last` is renamed after it and is only ever derived from it,
 //! so resuming writes it again. Hence no pair of files has to agree, and there is no order of kills to reason about beyond these
-//! two. safetensors has no checksum of its own; each file carries a BLAKE3 digest of all its tensors and its header, so that a
-//! damaged file is an error and never a silently different run.
-//!
-//! Files are byte-identical when their contents are: the header has a single metadata key, since several would be written
-//! in the random order of a hash map.
+//! two. Each file carries a digest of all that it holds ([`invaspread_models::check_seal`]), which every reader compares.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use invaspread_models::{check_seal, write_sealed};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-/// The metadata key that holds the header, as JSON.
-const KEY: &str = "invaspread";
-/// Raised when a later version could not read what this one writes.
-const FORMAT: u32 = 1;
 
 /// Tensors by name, in a fixed order.
 pub type NamedTensors = Vec<(String, Tensor)>;
 
-/// Why a checkpoint could not be written or read.
+/// Why a file of tensors could not be written or read: a checkpoint, exported weights, embeddings.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file system refused.
-    #[error("failed to {action} checkpoint {path}: {source}; the checkpoint before it is still whole", path = path.display())]
-    Io {
-        /// "read" or "write".
-        action: &'static str,
+    /// The file cannot be read.
+    #[error("failed to read {path}: {source}", path = path.display())]
+    Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file system refused what was to be written.
+    #[error(
+        "failed to write {path}: {source}; {}{}", advice(source),
+        if *.replaces { "; the file that was there before is still whole" } else { "" },
+        path = path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+        /// Whether there is a file of that name, from before.
+        replaces: bool,
+    },
     /// The file is there but is not what was written.
     #[error(
-        "checkpoint {path} is damaged: {found}; expected a safetensors file as this program writes it. Delete the run's folder \
-         {folder} to train this run from the start, or put back an intact copy of the file",
+        "{path} is damaged: found {found}; expected a safetensors file as this program writes it. Put back an intact copy of the \
+         file, or delete the run's folder {folder} to train this run from the start",
         path = path.display(), folder = path.parent().and_then(Path::parent).unwrap_or(path).display()
     )]
     Damaged {
@@ -73,7 +77,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// A tensor could not be copied out of or into candle.
-    #[error("failed to copy tensors of checkpoint {path}: {source}", path = path.display())]
+    #[error("failed to copy tensors of {path}: {source}", path = path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
@@ -110,13 +114,20 @@ impl CheckpointFiles {
     }
 }
 
-/// What a file says about itself besides its tensors.
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    format: u32,
-    /// `content` as JSON text, so that it is digested as the bytes it was written as.
-    content: String,
-    digest: String,
+/// What to do about a refusal of the file system, in words that hold for every file of tensors.
+fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "the disk is full: free some space or name a folder on another disk, then give the same command again"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "the folder cannot be written to: change its permissions or name another"
+        }
+        ErrorKind::NotADirectory => "a file is where a folder was expected: move it away or name another folder",
+        ErrorKind::NotFound => "its folder does not exist: make it or check the path",
+        _ => "check the disk and the path, or name another folder",
+    }
 }
 
 /// Writes `tensors` and `content` under a temporary name, flushes, and renames to `path`.
@@ -124,89 +135,49 @@ struct Header {
 /// # Errors
 /// If the file system refuses; whatever was at `path` before is then still there.
 pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> Result<(), CheckpointError> {
-    let io = |source| CheckpointError::Io { action: "write", path: path.to_path_buf(), source };
-    let content = serde_json::to_string(content).map_err(|e| io(e.into()))?;
-    let mut stored = tensors
+    let refused = |source| CheckpointError::Write {
+        path: path.to_path_buf(),
+        source,
+        replaces: path.symlink_metadata().is_ok(),
+    };
+    let content = serde_json::to_string(content).map_err(|error| refused(error.into()))?;
+    let stored = tensors
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), Stored::from_tensor(tensor)?)))
         .collect::<candle_core::Result<Vec<_>>>()
         .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source })?;
-    stored.sort_by_key(|&(name, _)| name);
     let views = stored
         .iter()
         .map(|(name, s)| Ok((*name, TensorView::new(s.dtype, s.shape.clone(), &s.bytes)?)))
         .collect::<Result<Vec<_>, SafeTensorError>>()
-        .map_err(|e| io(std::io::Error::other(e.to_string())))?;
-    let digest = digest(&content, views.iter().map(|(name, view)| (*name, view)));
-    let header = Header { format: FORMAT, content, digest };
-    let header = serde_json::to_string(&header).map_err(|e| io(e.into()))?;
-    let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), header)])))
-        .map_err(|e| io(std::io::Error::other(e.to_string())))?;
-    crate::record::write_atomically(path, &bytes).map_err(io)
+        .map_err(|error| refused(std::io::Error::other(error.to_string())))?;
+    let bytes = write_sealed(views, content).map_err(|error| refused(std::io::Error::other(error)))?;
+    crate::record::write_atomically(path, &bytes).map_err(refused)
 }
 
 /// Reads what [`write()`] wrote: the tensors by name, and the content.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged in any byte that matters, or is of another format.
+/// If the file cannot be read, is damaged in any byte, or carries no seal of this program's.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(HashMap<String, Tensor>, T), CheckpointError> {
     let damaged = |found: String| CheckpointError::Damaged { path: path.to_path_buf(), found };
-    let bytes = fs_err::read(path).map_err(|source| CheckpointError::Io {
-        action: "read",
+    let bytes = std::fs::read(path)
+        .map_err(|source| CheckpointError::Read { path: path.to_path_buf(), source })?;
+    let content = check_seal(&bytes).map_err(damaged)?.ok_or_else(|| CheckpointError::Foreign {
         path: path.to_path_buf(),
-        source,
+        found: "a safetensors file without this program's seal".to_owned(),
+        expected: "one that this program wrote".to_owned(),
     })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| damaged(format!("{} bytes that are no safetensors file ({e})", bytes.len())))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
-    let header =
-        metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| CheckpointError::Foreign {
-            path: path.to_path_buf(),
-            found: format!("a safetensors file without the `{KEY}` header"),
-            expected: "one that this program wrote".to_owned(),
-        })?;
-    let header: Header =
-        serde_json::from_str(header).map_err(|e| damaged(format!("a header that cannot be read ({e})")))?;
-    if header.format != FORMAT {
-        return Err(CheckpointError::Foreign {
-            path: path.to_path_buf(),
-            found: format!("checkpoint format {}", header.format),
-            expected: format!("format {FORMAT}"),
-        });
-    }
-    let mut views = file.tensors();
-    views.sort_by(|a, b| a.0.cmp(&b.0));
-    let found = digest(&header.content, views.iter().map(|(name, view)| (name.as_str(), view)));
-    if found != header.digest {
-        return Err(damaged(format!(
-            "its contents have BLAKE3 digest {found}, not {} as it says",
-            header.digest
-        )));
-    }
-    let content = serde_json::from_str(&header.content)
-        .map_err(|e| damaged(format!("a header whose content cannot be read ({e})")))?;
-    let tensors = views
+    let content = serde_json::from_str(&content)
+        .map_err(|error| damaged(format!("a seal whose content is of another kind ({error})")))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let tensors = file
+        .tensors()
         .into_iter()
         .map(|(name, view)| Ok((name, to_tensor(&view)?)))
         .collect::<candle_core::Result<_>>()
         .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source })?;
     Ok((tensors, content))
-}
-
-/// Digest of names, types, shapes and bytes in the order given, and of `content`. Every part is preceded by its length.
-fn digest<'a>(content: &str, tensors: impl Iterator<Item = (&'a str, &'a TensorView<'a>)>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(content.as_bytes());
-    for (name, view) in tensors {
-        part(name.as_bytes());
-        part(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
-        part(view.data());
-    }
-    hasher.finalize().to_hex().to_string()
 }
 
 /// A tensor as little-endian bytes.
@@ -326,6 +297,9 @@ mod tests {
             prop_assert!(matches!(error, CheckpointError::Damaged { .. } | CheckpointError::Foreign { .. }), "{error}");
             let message = error.to_string();
             prop_assert!(message.contains("last.state.safetensors") && message.contains("elete"), "{message}");
+            // Who reads the file as weights or embeddings is told as well.
+            let error = invaspread_models::read_weights(&path).unwrap_err().to_string();
+            prop_assert!(error.contains("last.state.safetensors") && error.contains("damaged"), "{error}");
         }
     }
 
