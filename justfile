@@ -66,6 +66,10 @@ ci:
 golden folder="tests/goldens":
     INVASPREAD_GOLDENS="$(realpath "{{folder}}")" cargo test --workspace golden
 
+# What a run survives, in the long form: hundreds of kills, full disks, failing calls, damaged files, hostile archives (tests/faults)
+faults:
+    INVASPREAD_FAULTS=long cargo test --release -p invaspread --test faults -- --nocapture
+
 # Look for bytes that a parser stumbles over: `just fuzz matlab 600`; needs a nightly compiler and cargo-fuzz (fuzz/README.md)
 fuzz target seconds="60":
     mkdir -p "fuzz/target/inputs/{{target}}"
