@@ -1,13 +1,17 @@
 //! What a file of weights holds.
 
-use crate::weights::{WeightError, read_weights};
+use crate::error::WeightError;
+use crate::file::WeightsFile;
+use crate::finite::{NotFinite, not_finite};
 use candle_core::DType;
 use std::path::Path;
 
 /// One tensor of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name in the file; of a Caffe model, its layer's with `.weight` or `.bias` behind.
+    /// Where in the file its state dict lies; empty if it is the file's own.
+    pub place: String,
+    /// Its name there; of a Caffe model, its layer's with `.weight` or `.bias` behind.
     pub name: String,
     /// Type of its values.
     pub dtype: DType,
@@ -15,25 +19,36 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// How many values it has.
     pub parameters: usize,
+    /// Which of them are NaN or infinite: nothing loads such an entry.
+    pub not_finite: Option<NotFinite>,
 }
 
-/// The tensors of a file of weights, sorted by name, numbers in names by their value. All of them are
-/// read, so that a file that can be inspected can be imported.
+/// The tensors of a file of weights, state dict by state dict, each sorted by name, numbers in names by their value. All of them are read, so
+/// that a file that can be inspected can be imported. Also `place.name: kind` of each that is of a kind that is not read.
 ///
 /// # Errors
-/// As [`read_weights`].
-pub fn inspect(path: &Path) -> Result<Vec<Entry>, WeightError> {
-    let mut entries: Vec<Entry> = read_weights(path)?
-        .into_iter()
-        .map(|(name, tensor)| Entry {
-            name,
-            dtype: tensor.dtype(),
-            shape: tensor.dims().to_vec(),
-            parameters: tensor.elem_count(),
-        })
-        .collect();
-    entries.sort_by_cached_key(|entry| order(&entry.name));
-    Ok(entries)
+/// As [`WeightsFile::open`].
+pub fn inspect(path: &Path) -> Result<(Vec<Entry>, Vec<String>), WeightError> {
+    let (mut entries, mut not_read) = (Vec::new(), Vec::new());
+    for state_dict in WeightsFile::open(path)?.state_dicts {
+        let place = state_dict.place;
+        let mut of_this = Vec::new();
+        for (name, tensor) in state_dict.tensors {
+            of_this.push(Entry {
+                place: place.clone(),
+                name,
+                dtype: tensor.dtype(),
+                shape: tensor.dims().to_vec(),
+                parameters: tensor.elem_count(),
+                not_finite: not_finite(&tensor)?,
+            });
+        }
+        of_this.sort_by_cached_key(|entry| order(&entry.name));
+        entries.extend(of_this);
+        let dot = if place.is_empty() { "" } else { "." };
+        not_read.extend(state_dict.not_read.iter().map(|(name, kind)| format!("{place}{dot}{name}: {kind}")));
+    }
+    Ok((entries, not_read))
 }
 
 /// A name cut where numbers begin and end, numbers filled up with zeros: `layer2` comes before `layer10`.
@@ -71,13 +86,15 @@ mod tests {
         ];
         write_weights(&path, &tensors).unwrap();
         let entry = |name: &str, dtype, shape: &[usize], parameters| Entry {
+            place: String::new(),
             name: name.to_owned(),
             dtype,
             shape: shape.to_vec(),
             parameters,
+            not_finite: None,
         };
         assert_eq!(
-            inspect(&path).unwrap(),
+            inspect(&path).unwrap().0,
             [
                 entry("layer2.count", DType::I64, &[], 1),
                 entry("layer2.weight", DType::F16, &[4], 4),
@@ -87,7 +104,7 @@ mod tests {
 
         let path = folder.path().join("a.caffemodel");
         std::fs::write(&path, old_layer("conv1/7x7_s2", &[([2, 1, 1, 1], &[1.0, 2.0])])).unwrap();
-        assert_eq!(inspect(&path).unwrap(), [entry("conv1/7x7_s2.weight", DType::F32, &[2, 1, 1, 1], 2)]);
+        assert_eq!(inspect(&path).unwrap().0, [entry("conv1/7x7_s2.weight", DType::F32, &[2, 1, 1, 1], 2)]);
         std::fs::write(&path, b"no weights").unwrap();
         let error = inspect(&path).unwrap_err();
         assert!(

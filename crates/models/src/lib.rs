@@ -5,28 +5,37 @@
 
 mod caffe;
 mod conv_relu;
+mod error;
+mod file;
+mod finite;
+mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod hdf5;
 mod head;
-mod import;
 mod inception;
 mod initial;
 mod inspect;
 mod layer;
+mod layout;
+mod load;
 mod network;
 mod output;
 mod pth;
 mod resnet;
+mod safetensors_file;
 mod seal;
 mod state;
-mod weights;
 
-pub use import::{ImportReport, import};
+pub use error::{BadValue, Mismatch, WeightError};
+pub use file::{StateDict, WeightsFile, read_weights};
+pub use finite::{NotFinite, not_finite};
+pub use form::Form;
 pub use inception::{Inception, InceptionConfig};
 pub use inspect::{Entry, inspect};
+pub use load::{HeadNeeded, LoadReport, import, load};
 pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
+pub use safetensors_file::write_weights;
 pub use seal::{check_seal, write_sealed};
-pub use weights::{LoadReport, WeightError, read_weights, write_weights};

@@ -1,10 +1,12 @@
 //! Any of the networks, for a program that is told which by its config.
 
+use crate::error::WeightError;
+use crate::file::StateDict;
 use crate::inception::{self, Inception, InceptionConfig};
+use crate::load::{HeadNeeded, LoadReport, load_from};
 use crate::output::{Mode, Output};
 use crate::resnet::{ResNet, ResNetConfig, Stem};
-use crate::state::{Fit, prefixed, take_up};
-use crate::weights::{LoadReport, WeightError};
+use crate::state::take_up;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::Precision;
 use std::collections::HashMap;
@@ -173,34 +175,28 @@ impl Network {
         }
     }
 
-    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a leading `module.` (DataParallel) is dropped, and
+    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a prefix that is common to all names is dropped, and
     /// Inception's may be without `base_model.` or under Caffe's names.
     ///
-    /// Counts of batches may be missing; everything else must be there and of the right shape. Entries of other names are left over and
-    /// listed.
+    /// Counts of batches may be missing; everything else must be there, of the right shape and finite. Entries of other names are left
+    /// over and listed.
     ///
     /// # Errors
-    /// Names every missing and every misshapen entry.
+    /// Names every missing and every misshapen entry, or the first that holds NaN, an infinity or a variance below zero.
     pub fn load_state_dict(
         &self,
         weights: &HashMap<String, Tensor>,
     ) -> std::result::Result<LoadReport, WeightError> {
-        let fit = self.fit(weights, |_| true)?.complete()?;
-        self.take_up(&fit.found)?;
-        Ok(LoadReport { loaded: fit.found.len(), left_over: fit.left_over })
+        let state_dict =
+            StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
+        load_from(&[state_dict], self, HeadNeeded::Yes)
     }
 
-    /// What `weights` hold for those entries of this network that are `wanted`.
-    pub(crate) fn fit(
-        &self,
-        weights: &HashMap<String, Tensor>,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Fit> {
-        let mut entries = self.state_dict()?;
-        entries.retain(|(name, _)| wanted(name));
+    /// What an entry of the state dict may be called in a file.
+    pub(crate) fn names(&self, name: &str) -> Vec<String> {
         match self {
-            Self::ResNet(_) => Fit::new(&entries, weights, prefixed),
-            Self::Inception(_) => Fit::new(&entries, weights, inception::names),
+            Self::ResNet(_) => vec![name.to_owned()],
+            Self::Inception(_) => inception::names(name),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a Python pickle of protocol 2 describes, as values to look at: CIFAR-10's python batches and the files of `torch.save`.
+//! What a Python pickle of protocol 2 to 5 describes, as values to look at: CIFAR-10's python batches and the files of `torch.save`.
 //!
 //! A pickle is a program for a stack machine that may call anything; this machine calls nothing and notes down calls as what they are.
 //! Every length is compared with the input before use, each instruction makes at most one value, and values are numbers into one
@@ -17,10 +17,11 @@ pub struct Pickle<'a> {
     input: &'a [u8],
     objects: Vec<Object>,
     root: Value,
+    length: usize,
 }
 
 /// A value: small ones themselves, others by their place in their [`Pickle`], which tells what they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Value {
     /// A truth value.
     Bool(bool),
@@ -35,14 +36,20 @@ pub enum Value {
 }
 
 /// Where a string lies in the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     start: usize,
     length: usize,
 }
 
+impl Place {
+    fn range(self) -> Range<usize> {
+        self.start..self.start + self.length
+    }
+}
+
 /// Which of the pickle's objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Index(usize);
 
 /// A call that was not made.
@@ -69,13 +76,19 @@ enum Object {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads a pickle.
+    /// Reads a pickle; what follows it in the input is left alone.
     ///
     /// # Errors
     /// What is wrong with it and where, in words that follow "found".
     pub fn read(input: &'a [u8]) -> Result<Self, String> {
-        let (root, objects) = Machine::new(input).run()?;
-        Ok(Self { input, objects, root })
+        let (root, objects, length) = Machine::new(input).run()?;
+        Ok(Self { input, objects, root, length })
+    }
+
+    /// How many bytes of the input the pickle took.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// What was pickled.
@@ -97,7 +110,7 @@ impl<'a> Pickle<'a> {
         if let Object::Tuple(items) = self.object(value)? { Some(items) } else { None }
     }
 
-    /// The items of a list.
+    /// The items of a list or set.
     #[must_use]
     pub fn list(&self, value: Value) -> Option<&[Value]> {
         if let Object::List(items) = self.object(value)? { Some(items) } else { None }
@@ -133,6 +146,11 @@ impl<'a> Pickle<'a> {
     #[must_use]
     pub fn stored(&self, value: Value) -> Option<Value> {
         if let Object::Stored(name) = self.object(value)? { Some(*name) } else { None }
+    }
+
+    /// The names of all that is stored elsewhere, in the pickle's order.
+    pub fn all_stored(&self) -> impl Iterator<Item = Value> {
+        self.objects.iter().filter_map(|object| if let Object::Stored(name) = object { Some(*name) } else { None })
     }
 
     fn object(&self, value: Value) -> Option<&Object> {

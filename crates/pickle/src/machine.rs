@@ -23,13 +23,13 @@ impl<'a> Machine<'a> {
         Self { input, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), objects: Vec::new() }
     }
 
-    /// What was pickled, and the objects that it is made of.
-    pub(crate) fn run(mut self) -> Result<(Value, Vec<Object>), String> {
+    /// What was pickled, the objects that it is made of, and how many bytes of the input it took.
+    pub(crate) fn run(mut self) -> Result<(Value, Vec<Object>, usize), String> {
         loop {
             let at = self.at;
             let [instruction] = self.take()?;
             if instruction == b'.' {
-                return Ok((self.pop()?, self.objects));
+                return Ok((self.pop()?, self.objects, self.at));
             }
             self.step(instruction, &|what| format!("{what} at byte {at} of the pickle"))?;
         }
@@ -38,8 +38,8 @@ impl<'a> Machine<'a> {
     fn step(&mut self, instruction: u8, wrong: &dyn Fn(&str) -> String) -> Result<(), String> {
         match instruction {
             0x80 => match self.take()? {
-                [2] => {}
-                [other] => return Err(wrong(&format!("pickle protocol {other} instead of 2"))),
+                [2..=5] => {}
+                [other] => return Err(wrong(&format!("pickle protocol {other} instead of 2 to 5"))),
             },
             b'(' => self.marks.push(self.stack.len()),
             b'N' => self.stack.push(Value::Other),
@@ -65,7 +65,12 @@ impl<'a> Machine<'a> {
                 let number = self.slice(length.into())?;
                 self.stack.push(long(&self.input[number]));
             }
-            b'U' => {
+            0x8b => {
+                let length = usize::try_from(i32::from_le_bytes(self.take()?));
+                let number = self.slice(length.map_err(|_| wrong("a number of negative length"))?)?;
+                self.stack.push(long(&self.input[number]));
+            }
+            b'U' | b'C' | 0x8c => {
                 let [length] = self.take()?;
                 self.string(length.into())?;
             }
@@ -73,9 +78,33 @@ impl<'a> Machine<'a> {
                 let length = usize::try_from(i32::from_le_bytes(self.take()?));
                 self.string(length.map_err(|_| wrong("a string of negative length"))?)?;
             }
-            b'X' => {
+            b'X' | b'B' => {
                 let length = u32::from_le_bytes(self.take()?);
                 self.string(length as usize)?;
+            }
+            0x8d | 0x8e | 0x96 => {
+                let length = usize::try_from(u64::from_le_bytes(self.take()?));
+                self.string(length.map_err(|_| wrong("a string past all memory"))?)?;
+            }
+            // A frame only says how far a reader may look ahead.
+            0x95 => {
+                self.take::<8>()?;
+            }
+            b'0' => {
+                if self.pop().is_err() {
+                    self.pop_to_mark()?;
+                }
+            }
+            b'1' => {
+                self.pop_to_mark()?;
+            }
+            b'2' => {
+                let value = *self.stack.last().ok_or_else(|| wrong("a copy of nothing"))?;
+                self.stack.push(value);
+            }
+            0x94 => {
+                let key = u32::try_from(self.memo.len()).map_err(|_| wrong("too large a memo"))?;
+                self.remember(key, true)?;
             }
             b'q' | b'h' => {
                 let [key] = self.take()?;
@@ -86,7 +115,8 @@ impl<'a> Machine<'a> {
                 self.remember(key, instruction == b'r')?;
             }
             b'}' => self.make(Object::Dict(Vec::new())),
-            b']' => self.make(Object::List(Vec::new())),
+            // A set's items are looked at as a list's.
+            b']' | 0x8f => self.make(Object::List(Vec::new())),
             b')' => self.make(Object::Tuple(Vec::new())),
             0x85..=0x87 => {
                 let mut items = Vec::new();
@@ -95,12 +125,12 @@ impl<'a> Machine<'a> {
                 }
                 self.make(Object::Tuple(items));
             }
-            b't' => {
+            b't' | 0x91 => {
                 let items = self.pop_to_mark()?;
                 self.make(Object::Tuple(items));
             }
-            b'e' | b'a' => {
-                let items = if instruction == b'e' { self.pop_to_mark()? } else { vec![self.pop()?] };
+            b'e' | b'a' | 0x90 => {
+                let items = if instruction == b'a' { vec![self.pop()?] } else { self.pop_to_mark()? };
                 match self.top() {
                     Some(Object::List(list)) => list.extend(items),
                     // An object of a class of its own may take items too.
@@ -128,14 +158,26 @@ impl<'a> Machine<'a> {
                 let (module, name) = (self.line()?, self.line()?);
                 self.make(Object::Global(module, name));
             }
-            b'R' | 0x81 => {
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Value::Bytes(module), Value::Bytes(name)) = (module, name) else {
+                    return Err(wrong("a class whose name is no string"));
+                };
+                self.make(Object::Global(module.range(), name.range()));
+            }
+            b'R' | 0x81 | 0x92 => {
+                if instruction == 0x92 {
+                    // Arguments by name, which nothing that is looked for here has.
+                    self.pop()?;
+                }
                 let arguments = self.pop()?;
                 let callable = self.pop()?;
-                self.make(if self.is_dict(callable) {
-                    Object::Dict(Vec::new())
+                let made = if self.is_dict(callable) {
+                    Object::Dict(self.pairs_of(arguments))
                 } else {
                     Object::Call(Call { callable, arguments, state: None })
-                });
+                };
+                self.make(made);
             }
             b'b' => {
                 let state = self.pop()?;
@@ -223,6 +265,27 @@ impl<'a> Machine<'a> {
         } else {
             None
         }
+    }
+
+    /// The keys and values that a dict is made of when it is called with a list of pairs, as Python 2 saves an `OrderedDict`. They are
+    /// moved out of the list, so that a pickle that makes many dicts of one list gains nothing by it.
+    fn pairs_of(&mut self, arguments: Value) -> Vec<(Value, Value)> {
+        let Value::Object(Index(index)) = arguments else { return Vec::new() };
+        let Some(Object::Tuple(arguments)) = self.objects.get(index) else { return Vec::new() };
+        let Some(Value::Object(Index(list))) = arguments.first().copied() else { return Vec::new() };
+        let Some(Object::List(list)) = self.objects.get_mut(list) else { return Vec::new() };
+        let pairs = std::mem::take(list);
+        let pair = |pair: Value| {
+            let Value::Object(Index(index)) = pair else { return None };
+            match self.objects.get(index)? {
+                Object::List(pair) | Object::Tuple(pair) => match pair[..] {
+                    [key, value] => Some((key, value)),
+                    _ => None,
+                },
+                _ => None,
+            }
+        };
+        pairs.into_iter().filter_map(pair).collect()
     }
 
     /// Whether calling it gives one of the standard library's dicts.

@@ -44,6 +44,50 @@ fn each_instruction_gives_its_value() {
     assert_eq!(pickle.item(ordered, "k"), Some(int(9)));
 }
 
+/// What CPython's pickle.dumps makes of {"a": [1, (2, 3)], "b": b"bytes", "o": OrderedDict([("k", 9)]), "s": {5}} in protocols 3 to 5.
+const LATER: [&[u8]; 3] = [
+    b"\x80\x03}q\x00(X\x01\x00\x00\x00aq\x01]q\x02(K\x01K\x02K\x03\x86q\x03eX\x01\x00\x00\x00bq\x04C\x05bytesq\x05X\x01\x00\x00\x00oq\x06ccollections\x0aOrderedDict\x0aq\x07)Rq\x08X\x01\x00\x00\x00kq\x09K\x09sX\x01\x00\x00\x00sq\x0acbuiltins\x0aset\x0aq\x0b]q\x0cK\x05a\x85q\x0dRq\x0eu.",
+    b"\x80\x04\x95W\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01K\x02K\x03\x86\x94e\x8c\x01b\x94C\x05bytes\x94\x8c\x01o\x94\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94\x8c\x01k\x94K\x09s\x8c\x01s\x94\x8f\x94(K\x05\x90u.",
+    b"\x80\x05\x95W\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01K\x02K\x03\x86\x94e\x8c\x01b\x94C\x05bytes\x94\x8c\x01o\x94\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94\x8c\x01k\x94K\x09s\x8c\x01s\x94\x8f\x94(K\x05\x90u.",
+];
+
+#[test]
+fn later_protocols_are_read() {
+    for file in LATER {
+        let longer = [file, b"what follows"].concat();
+        let pickle = Pickle::read(&longer).unwrap();
+        assert_eq!(pickle.length(), file.len());
+        let root = pickle.dict(pickle.root()).unwrap();
+        let item = |key: &str| pickle.item(root, key).unwrap();
+        let [one, pair] = pickle.list(item("a")).unwrap() else { panic!("two items") };
+        assert_eq!(*one, Value::Int(1));
+        assert_eq!(pickle.tuple(*pair).unwrap(), [Value::Int(2), Value::Int(3)]);
+        assert_eq!(pickle.bytes(item("b")), Some(&b"bytes"[..]));
+        let ordered = pickle.dict(item("o")).unwrap();
+        assert_eq!(pickle.item(ordered, "k"), Some(Value::Int(9)));
+        for held in 0..file.len() {
+            Pickle::read(&file[..held]).unwrap_err();
+        }
+    }
+}
+
+/// What Python 2 makes of OrderedDict([("a", 1), ("b", 2)]): a call with a list of pairs.
+#[test]
+fn ordered_dicts_of_python_2_are_read() {
+    let pickle = Pickle::read(b"\x80\x02ccollections\x0aOrderedDict\x0aq\x00]q\x01(]q\x02(U\x01aq\x03K\x01e]q\x04(U\x01bq\x05K\x02ee\x85q\x06Rq\x07.").unwrap();
+    let root = pickle.dict(pickle.root()).unwrap();
+    assert_eq!(root.len(), 2);
+    assert_eq!(pickle.item(root, "a"), Some(Value::Int(1)));
+    assert_eq!(pickle.item(root, "b"), Some(Value::Int(2)));
+    // One list of many pairs, of which many dicts are made: no more pairs come of it.
+    let list = [&b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01("[..], &b"K\x01K\x02\x86".repeat(1000), b"e"].concat();
+    let calls = b"h\x00h\x01\x85R".repeat(1000);
+    let many = [&list[..], &calls, b"."].concat();
+    let pickle = Pickle::read(&many).unwrap();
+    let held: usize = pickle.objects.iter().map(|object| if let Object::Dict(pairs) = object { pairs.len() } else { 0 }).sum();
+    assert_eq!(held, 1000);
+}
+
 #[test]
 fn values_are_not_taken_for_each_other() {
     let pickle = Pickle::read(ALL).unwrap();
@@ -62,7 +106,7 @@ fn the_last_of_two_values_under_a_key_counts() {
 #[test]
 fn what_is_out_of_order_is_told() {
     let told = |pickle: &[u8]| Pickle::read(pickle).unwrap_err();
-    assert_eq!(told(b"\x80\x04."), "pickle protocol 4 instead of 2 at byte 0 of the pickle");
+    assert_eq!(told(b"\x80\x06."), "pickle protocol 6 instead of 2 to 5 at byte 0 of the pickle");
     assert_eq!(told(b"\x80\x02X\xff\xff\xff\xff"), "a pickle of 7 bytes that ends 4294967295 too soon");
     assert_eq!(told(b"T\xff\xff\xff\xff"), "a string of negative length at byte 0 of the pickle");
     assert_eq!(told(b"i"), "instruction 0x69, which is not known here, at byte 0 of the pickle");

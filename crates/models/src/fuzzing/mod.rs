@@ -9,22 +9,22 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::weights::read_safetensors;
+use crate::safetensors_file::read_safetensors;
 use crate::{caffe, hdf5, pth};
 
-/// A `.pth` file or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64 bytes.
+/// A file of `torch.save` in either form or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64
+/// bytes.
 pub fn weights_pickle(bytes: &[u8]) {
     const ZIP: &[u8] = b"PK";
-    let file = if bytes.starts_with(ZIP) {
+    let file = if bytes.starts_with(ZIP) || pth::is_old_form(bytes) {
         bytes.to_vec()
     } else {
         archive(&[("set/data.pkl", bytes), ("set/data/0", &[63; 64])])
     };
-    let length = file.len();
-    if let Ok(tensors) = pth::read(Cursor::new(file), length as u64) {
-        let held: usize =
-            tensors.values().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
-        assert!(held <= 8 * length, "{held} bytes of tensors in a file of {length}");
+    if let Ok(state_dicts) = pth::read(&file) {
+        let tensors = state_dicts.iter().flat_map(|state_dict| state_dict.tensors.values());
+        let held: usize = tensors.map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum();
+        assert!(held <= 8 * file.len(), "{held} bytes of tensors in a file of {}", file.len());
     }
 }
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Cursor;
-
 use candle_core::DType;
 
 use super::*;
@@ -63,8 +61,10 @@ fn file(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
     archive(&[("set/data.pkl", pickle), ("set/byteorder", b"little"), ("set/data/0", storage)])
 }
 
+/// The tensors of the only state dict.
 fn read_bytes(file: &[u8]) -> Result<HashMap<String, Tensor>, String> {
-    read(Cursor::new(file), file.len() as u64)
+    let [state_dict] = &read(file)?[..] else { panic!("one state dict") };
+    Ok(state_dict.tensors.clone())
 }
 
 fn floats(count: u8) -> Vec<u8> {
@@ -105,8 +105,9 @@ fn tensors_are_read_in_any_order_of_their_elements() {
         assert_eq!(held("one"), (vec![], vec![5.0]));
         assert_eq!(held("none"), (vec![0, 3], vec![]));
     }
-    let error = read_bytes(&file(&under("weights", &pickle), &floats(6))).unwrap_err();
-    assert_eq!(error, "a pickle without tensors");
+    let found = read(&file(&under("weights", &under("best", &pickle)), &floats(6))).unwrap();
+    assert_eq!((found.len(), &found[0].place[..]), (1, "weights.best"));
+    assert_eq!(found[0].not_read, [("mask".to_owned(), "a tensor of BoolStorage".to_owned())]);
 }
 
 #[test]
@@ -166,14 +167,14 @@ fn lengths_in_the_pickle_are_not_trusted() {
     let wrong = |pickle: &[u8]| read_bytes(&file(pickle, &[])).unwrap_err();
     assert_eq!(wrong(b"\x80\x02X\xff\xff\xff\xff"), "a pickle of 7 bytes that ends 4294967295 too soon");
     assert_eq!(wrong(b"\x80\x02\x8a\xff\x01"), "a pickle of 5 bytes that ends 254 too soon");
-    assert_eq!(wrong(b"\x80\x04."), "pickle protocol 4 instead of 2 at byte 0 of the pickle");
-    assert_eq!(wrong(b"\x80\x02]."), "a pickle of something else than a dict");
+    assert_eq!(wrong(b"\x80\x06."), "pickle protocol 6 instead of 2 to 5 at byte 0 of the pickle");
+    assert_eq!(wrong(b"\x80\x02]."), "a pickle without tensors");
     // Each value twice as long as the one before, were it copied.
     let doubled: Vec<u8> = (0..100_u8).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
-    assert_eq!(wrong(&[b"\x80\x02)", &doubled[..], b"."].concat()), "a pickle of something else than a dict");
+    assert_eq!(wrong(&[b"\x80\x02)", &doubled[..], b"."].concat()), "a pickle without tensors");
     // Deeper than a recursion could go.
     let deep = vec![0x85; 1 << 20];
-    assert_eq!(wrong(&[b"\x80\x02)", &deep[..], b"."].concat()), "a pickle of something else than a dict");
+    assert_eq!(wrong(&[b"\x80\x02)", &deep[..], b"."].concat()), "a pickle without tensors");
 }
 
 #[test]
@@ -182,8 +183,10 @@ fn archives_of_another_kind_are_errors() {
     assert_eq!(read_bytes(&archive(&[("set/data", &pickle)])).unwrap_err(), "an archive without data.pkl");
     let message = read_bytes(&archive(&[("set/data.pkl", &pickle)])).unwrap_err();
     assert!(message.starts_with("an archive whose set/data/0 fails to unpack"), "{message}");
-    let old = [&BEFORE_1_6[..], b".\x80\x02M\xe9\x03."].concat();
-    assert!(read_bytes(&old).unwrap_err().starts_with("the form of before PyTorch 1.6"));
+    let numpy = archive(&[("embeddings.npy", b""), ("labels.npy", b"")]);
+    assert_eq!(read_bytes(&numpy).unwrap_err(), "an archive without data.pkl (but numpy's arrays)");
+    let compiled = archive(&[("set/data.pkl", &pickle), ("set/constants.pkl", b"\x80\x02).")]);
+    assert!(read_bytes(&compiled).unwrap_err().starts_with("a compiled module of torch.jit.save"));
     let whole = file(&pickle, &floats(6));
     for held in 0..whole.len() {
         read_bytes(&whole[..held]).unwrap_err();
@@ -195,3 +198,44 @@ fn nothing_is_called() {
     let pickle = [b"\x80\x02}", &text("weight")[..], b"cos\nsystem\n", &text("ls"), b"\x85Rs."].concat();
     assert_eq!(read_bytes(&file(&pickle, &[])).unwrap_err(), "a pickle without tensors");
 }
+
+/// A machine of the other byte order says so, and its storages are in that order.
+#[test]
+fn storages_of_big_endian_machines_are_turned() {
+    let big: Vec<u8> = (0..6_u8).flat_map(|number| f32::from(number).to_be_bytes()).collect();
+    let pickle = state_dict(&[WEIGHT]);
+    let file = archive(&[("set/data.pkl", &pickle), ("set/byteorder", b"big"), ("set/data/0", &big)]);
+    let read = read_bytes(&file).unwrap()["weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(read, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+}
+
+/// ZIP's checksum tells a flipped bit of a storage.
+#[test]
+fn a_flipped_bit_in_an_archive_is_an_error() {
+    let mut file = file(&state_dict(&[WEIGHT]), &floats(6));
+    let place = file.windows(8).position(|bytes| bytes == [0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]).unwrap();
+    file[place + 3] ^= 1;
+    assert!(read_bytes(&file).unwrap_err().contains("set/data/0 fails to unpack"));
+}
+
+/// What a pickle mentions again and again is not copied again and again.
+#[test]
+fn names_are_not_multiplied() {
+    let name = text(&"n".repeat(1000));
+    let tensor = state_dict(&[WEIGHT]);
+    let tensor = &tensor[tensor.windows(7).position(|bytes| bytes == b"ctorch.").unwrap()..];
+    let end = tensor.windows(2).position(|bytes| bytes == b"u}").unwrap();
+    let pickle = [
+        b"\x80\x02ccollections\nOrderedDict\nq\x00)R0}q\x01",
+        &name[..],
+        b"q\x02",
+        &tensor[..end],
+        b"q\x03s",
+    ]
+    .concat();
+    let many = b"h\x01h\x02h\x03s0".repeat(20_000);
+    let file = file(&[&pickle[..], &many, b"h\x01."].concat(), &floats(6));
+    assert!(read(&file).unwrap_err().contains("names are many times as long"));
+}
+
+mod samples;

@@ -1,4 +1,4 @@
-//! Weights trained elsewhere into a network: all of it but the embedding layer, which starts afresh where the file has none.
+//! Weights out of a file into a network: whoever trained them, wherever in the file they lie, and whatever their names begin with.
 //!
 //! What people have, and what becomes of it:
 //!
@@ -13,58 +13,153 @@
 //! A network must see images normalised as those that its weights were trained on: torchvision's ResNets in red, green, blue with ImageNet's
 //! mean and standard deviation, BVLC's GoogLeNet as [`Inception`](crate::Inception) says.
 
+use crate::error::{Mismatch, WeightError};
+use crate::file::{StateDict, WeightsFile};
+use crate::finite::check;
 use crate::network::Network;
-use crate::weights::{WeightError, read_weights};
+use crate::state::{Candidate, Fit};
+use candle_core::Tensor;
 use std::path::Path;
 
-/// What an import did. That there is one means that all but the embedding layer was loaded.
+/// Whether weights must hold the embedding layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadNeeded {
+    /// It is an error if they do not.
+    Yes,
+    /// It is loaded if they hold both its weight and its bias in their shapes, and stays as it is otherwise.
+    No,
+}
+
+/// What loading did. That there is one means that all was loaded that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImportReport {
+pub struct LoadReport {
     /// Entries of the network that were filled, in the order of its state dict.
     pub loaded: Vec<String>,
     /// Entries that stay as they were, freshly drawn: the embedding layer's or none. (A file without counts of batches lacks nothing: they
     /// stay too.)
     pub missing: Vec<String>,
-    /// Entries of the file that the network has no use for, under the file's names, in alphabetical order.
+    /// Entries of the state dict that the network has no use for, under the file's names, in alphabetical order.
     pub left_over: Vec<String>,
+    /// Where in the file the state dict lies; empty if it is the file's own.
+    pub place: String,
+    /// What was dropped from the beginning of each name.
+    pub prefix: String,
+    /// What would have fitted as well.
+    pub others: Vec<String>,
 }
 
-/// Loads the weights of a file ([`read_weights`]) into `network`.
+impl LoadReport {
+    /// Says which part of the file was loaded, where there is more to say than the file's name.
+    pub fn choice(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        if !self.place.is_empty() {
+            parts.push(format!("the state dict is the file's `{}`", self.place));
+        }
+        if !self.prefix.is_empty() {
+            parts.push(format!("the prefix `{}` of its names was dropped", self.prefix));
+        }
+        if !self.others.is_empty() {
+            parts.push(format!("as well would fit: {}", self.others.join(", ")));
+        }
+        if parts.is_empty() { None } else { Some(parts.join("; ")) }
+    }
+}
+
+/// Loads the weights of a file into `network`.
 ///
-/// The embedding layer is loaded if the file has both its weight and its bias in their shapes, and left alone otherwise. All else must be
-/// there and of the right shape, or nothing is changed: a network half of which is random would train, and be worse for no reason that
-/// shows.
+/// Of several state dicts the one that fits best is taken. Without the embedding layer or with it, all else must be there, of the right
+/// shape and finite, or nothing is changed: a network half of which is random would train, and be worse for no reason that shows.
 ///
 /// # Errors
-/// If the file cannot be read, or is of another network: names every entry that is missing or of another shape.
-pub fn import(path: &Path, network: &Network) -> Result<ImportReport, WeightError> {
-    let weights = read_weights(path)?;
-    if matches!(network, Network::Inception(_)) && weights.keys().any(|name| name.ends_with(TORCHVISION)) {
-        return Err(WeightError::Torchvision { path: path.into() });
+/// If the file is of another network: names every entry that is missing or of another shape; or the first entry that holds NaN, an
+/// infinity or a variance below zero.
+pub fn load(file: &WeightsFile, network: &Network, head: HeadNeeded) -> Result<LoadReport, WeightError> {
+    load_from(&file.state_dicts, network, head).map_err(|source| WeightError::Load {
+        path: file.path.clone(),
+        network: network.config().to_string(),
+        source: Box::new(source),
+    })
+}
+
+/// Loads the weights of the file at `path` into `network`: all but the embedding layer, which starts afresh where the file has none.
+///
+/// # Errors
+/// As [`WeightsFile::open`] and [`load`].
+pub fn import(path: &Path, network: &Network) -> Result<LoadReport, WeightError> {
+    load(&WeightsFile::open(path)?, network, HeadNeeded::No)
+}
+
+/// As [`load`], of state dicts.
+pub(crate) fn load_from(
+    state_dicts: &[StateDict],
+    network: &Network,
+    head: HeadNeeded,
+) -> Result<LoadReport, WeightError> {
+    let names = || state_dicts.iter().flat_map(|state_dict| state_dict.tensors.keys());
+    if matches!(network, Network::Inception(_)) && names().any(|name| name.ends_with(TORCHVISION)) {
+        return Err(WeightError::Torchvision);
     }
-    let head = network.head_names();
-    let mut fit = network.fit(&weights, |_| true)?;
-    let head_found = head.iter().all(|name| fit.found.contains_key(name));
-    if !head_found {
-        fit = network.fit(&weights, |name| !head.iter().any(|of_head| of_head == name))?;
+    let wanted = network.state_dict()?;
+    let candidates = Candidate::all(state_dicts, &wanted, network);
+    let Some(best) = candidates.first() else {
+        return Err(WeightError::Mismatch(Box::new(strangers(state_dicts, &wanted))));
+    };
+    let (state_dict, prefix) = (best.state_dict, best.prefix);
+    let head_names = network.head_names();
+    let mut fit = Fit::new(&wanted, network, state_dict, prefix, &[])?;
+    let head_found = head_names.iter().all(|name| fit.found.contains_key(name));
+    if !head_found && head == HeadNeeded::No {
+        fit = Fit::new(&wanted, network, state_dict, prefix, &head_names)?;
     }
     if !fit.is_complete() {
-        return Err(WeightError::OtherNetwork {
-            path: path.into(),
-            network: network.config().to_string(),
-            missing: fit.missing,
-            misshapen: fit.misshapen,
-        });
+        let theirs = sorted(state_dict.tensors.keys());
+        let ours = wanted.into_iter().map(|(name, _)| name).collect();
+        let mut state_dicts: Vec<String> = if state_dicts.len() > 1 {
+            state_dicts.iter().map(ToString::to_string).filter(|other| *other != state_dict.to_string()).collect()
+        } else {
+            Vec::new()
+        };
+        if !state_dicts.is_empty() {
+            state_dicts.insert(0, state_dict.to_string());
+        }
+        let Fit { missing, misshapen, .. } = fit;
+        return Err(WeightError::Mismatch(Box::new(Mismatch { missing, misshapen, theirs, ours, state_dicts })));
     }
+    check(&wanted, &fit.found)?;
     network.take_up(&fit.found)?;
-    let loaded = network
-        .state_dict()?
-        .into_iter()
-        .map(|(name, _)| name)
-        .filter(|name| fit.found.contains_key(name))
-        .collect();
-    let missing = if head_found { Vec::new() } else { head.to_vec() };
-    Ok(ImportReport { loaded, missing, left_over: fit.left_over })
+    let alike = candidates[1..].iter().filter(|candidate| candidate.rank() == best.rank());
+    Ok(LoadReport {
+        loaded: wanted.into_iter().map(|(name, _)| name).filter(|name| fit.found.contains_key(name)).collect(),
+        missing: if head_found { Vec::new() } else { head_names.to_vec() },
+        left_over: fit.left_over,
+        place: state_dict.place.clone(),
+        prefix: prefix.to_owned(),
+        others: alike.map(Candidate::name).collect(),
+    })
+}
+
+/// Of state dicts in which not one name is the network's.
+fn strangers(state_dicts: &[StateDict], wanted: &[(String, Tensor)]) -> Mismatch {
+    let ours: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+    let mut state_dicts: Vec<&StateDict> = state_dicts.iter().collect();
+    state_dicts.sort_by_key(|state_dict| std::cmp::Reverse(state_dict.tensors.len()));
+    Mismatch {
+        missing: ours.clone(),
+        misshapen: Vec::new(),
+        theirs: state_dicts.first().map(|largest| sorted(largest.tensors.keys())).unwrap_or_default(),
+        ours,
+        state_dicts: if state_dicts.len() > 1 {
+            state_dicts.iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut names: Vec<String> = names.cloned().collect();
+    names.sort_unstable();
+    names
 }
 
 /// An entry that torchvision's GoogLeNet has and BVLC's has not.
@@ -201,7 +296,7 @@ mod tests {
         write_weights(&path, &[("inception3a.branch1.bn.weight".to_owned(), gain)]).unwrap();
         let network = Network::new(InceptionConfig::default(), 0).unwrap();
         let error = import(&path, &network).unwrap_err();
-        assert!(matches!(error, WeightError::Torchvision { .. }), "{error}");
+        assert!(matches!(&error, WeightError::Load { source, .. } if matches!(**source, WeightError::Torchvision)), "{error}");
         assert!(error.to_string().contains("googlenet.safetensors"), "{error}");
     }
 }

@@ -1,0 +1,81 @@
+//! The form since PyTorch 1.6: a ZIP archive of uncompressed members, `data.pkl`, a pickle that names tensors and the storages they are
+//! views of, and each storage's bytes as `data/KEY`. ZIP's checksums tell damage.
+
+use std::io::{Read, Seek};
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::Storages;
+
+/// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
+const PICKLE: &str = "data.pkl";
+
+/// An archive of `torch.save`.
+pub(super) struct Archive<R> {
+    zip: ZipArchive<R>,
+    /// Where the members lie.
+    folder: String,
+    /// Bytes that members may still have: those of an honest archive do not overlap.
+    left: u64,
+    /// Whether a machine of the other byte order wrote the storages.
+    big_endian: bool,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    /// Of a file of `length` bytes; also the pickle.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that follow "found".
+    pub(super) fn open(file: R, length: u64) -> Result<(Self, Vec<u8>), String> {
+        let zip = ZipArchive::new(file)
+            .map_err(|error| format!("an archive that fails to unpack ({error}), as a download that broke off does"))?;
+        let names: Vec<String> = zip.file_names().filter_map(Result::ok).map(|name| name.to_string()).collect();
+        let folder = names.iter().find_map(|name| {
+            let folder = name.strip_suffix(PICKLE)?;
+            (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_owned())
+        });
+        let Some(folder) = folder else {
+            let numpy = names.iter().any(|name| name.ends_with(".npy"));
+            let hint = if numpy { " (but numpy's arrays)" } else { "" };
+            return Err(format!("an archive without {PICKLE}{hint}"));
+        };
+        if names.iter().any(|name| name.strip_prefix(&folder[..]) == Some("constants.pkl")) {
+            return Err(
+                "a compiled module of torch.jit.save (save the state_dict() of what torch.jit.load gives)".to_owned()
+            );
+        }
+        let mut archive = Self { zip, folder, left: length, big_endian: false };
+        if names.contains(&format!("{}byteorder", archive.folder)) {
+            archive.big_endian = archive.member("byteorder")? == b"big";
+        }
+        let pickle = archive.member(PICKLE)?;
+        Ok((archive, pickle))
+    }
+
+    fn member(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let name = format!("{}{name}", self.folder);
+        let broken =
+            |error: &dyn std::fmt::Display| format!("an archive whose {name} fails to unpack ({error})");
+        let member = self.zip.by_name(&name).map_err(|error| broken(&error))?;
+        if member.compression() != CompressionMethod::Stored {
+            return Err(format!("an archive whose {name} is compressed, which torch.save leaves as it is"));
+        }
+        let mut bytes = Vec::new();
+        member.take(self.left + 1).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| format!("an archive shorter than its members, {name} among them"))?;
+        Ok(bytes)
+    }
+}
+
+impl<R: Read + Seek> Storages for Archive<R> {
+    fn read(&mut self, key: &str, element: usize) -> Result<Vec<u8>, String> {
+        let mut bytes = self.member(&format!("data/{key}"))?;
+        if self.big_endian {
+            bytes.chunks_exact_mut(element).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+}
