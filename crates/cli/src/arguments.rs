@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Reproduce(ReproduceArguments),
     /// Write a suite's report again from the runs that are there
     Report(ReportArguments),
-    /// Measure a file of weights (.safetensors or .pth) on the configured data set
+    /// Measure a file of weights on its run's data set, or on the one that is named
     Evaluate(EvaluateArguments),
     /// Measure embeddings that anything made: kNN among others, or R@K, MAP@R, R-precision, NMI and AMI among themselves
     Measure(MeasureArguments),
@@ -124,7 +124,7 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
-    /// Name, type and shape of every entry of a .safetensors, .pth, .pt, .caffemodel or .h5 file
+    /// Name, type and shape of every entry of a file: safetensors, PyTorch's, a Caffe model or HDF5, whatever it is called
     Inspect {
         /// The file
         file: PathBuf,
@@ -142,16 +142,22 @@ pub(crate) enum WeightsCommand {
 pub(crate) struct WeightsArguments {
     /// Weights to read
     pub(crate) file: PathBuf,
-    /// The .safetensors file to write
+    /// The .safetensors file to write; of what exists only a file that this command wrote is replaced
     pub(crate) out: PathBuf,
+    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) within: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
-    /// Weights: .safetensors, .pth or .pt; a run's own checkpoint brings its config along
+    /// Weights in any form that `weights import` takes; a run's own checkpoint brings its config along
     pub(crate) weights: PathBuf,
+    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) within: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Folder for the embeddings and labels: test.safetensors and, of what votes in kNN, train.safetensors

@@ -1,68 +1,126 @@
-//! `invaspread evaluate WEIGHTS`: what a file of weights is worth on the configured data.
+//! `invaspread evaluate WEIGHTS`: what a file of weights is worth on its run's data, or on the data that is named.
 
+use super::destination::Destination;
+use super::origin::Origin;
 use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::Context;
 use invaspread_data::Dataset;
-use invaspread_runner::config::{GroupFile, expand, resolve_over};
+use invaspread_models::WeightsFile;
+use invaspread_runner::config::expand;
 use invaspread_runner::embeddings;
-use invaspread_runner::engine::{self, Embeddings};
+use invaspread_runner::engine::{self, Embeddings, Recipe};
 use invaspread_runner::launch::images;
+use invaspread_runner::methods::Layer;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
-    let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
+    let weights = open(&arguments.weights, arguments.within.as_deref())?;
+    let origin = Origin::of(&weights, &overrides)?;
+    origin.require_data(&arguments.weights)?;
+    let config = &origin.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
-    let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
-        .context("failed to evaluate the weights")?;
-    if let Some(folder) = &arguments.embeddings {
-        save(folder, &dataset, &result.embeddings, &arguments.weights)?;
-    }
+    let (recipe, images) = (config.recipe(), images(&dataset));
+    let files = match &arguments.embeddings {
+        Some(folder) => files(folder, images.gallery.is_some(), &arguments.weights)?,
+        None => Vec::new(),
+    };
+    let result =
+        engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
+    save(&files, &dataset, &result.embeddings, &arguments.weights, recipe.layer)?;
+    let loaded = &result.loaded;
+    let votes = images.gallery.is_some();
     if arguments.json {
         return Ok(print_json(&json!({
             "weights": arguments.weights,
+            "run": origin.run,
+            "config": origin.file,
+            "arguments": origin.arguments,
             "dataset": dataset.name,
             "data_state": dataset.state,
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
-            "k": config.eval.k,
-            "temperature": config.eval.temperature,
+            "layer": recipe.layer,
+            "k": votes.then_some(config.eval.k),
+            "temperature": votes.then_some(config.eval.temperature),
             "metrics": result.measured.0.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-            "left_over": result.left_over,
+            "state_dict": loaded.place,
+            "prefix_dropped": loaded.prefix,
+            "would_fit_too": loaded.others,
+            "not_loaded": loaded.missing,
+            "left_over": loaded.left_over,
         }))?);
     }
-    print_line!("{}, {} test images", dataset.name, dataset.test.len());
+    print_line!("config: {}", origin.describe());
+    print_line!("{}, {} test images; {}", dataset.name, dataset.test.len(), protocol(&recipe, votes));
     print_measured(&result.measured);
-    if !result.left_over.is_empty() {
-        print_line!("entries of the file that the network has no use for: {}", result.left_over.join(", "));
+    if let Some(choice) = loaded.choice() {
+        print_line!("{choice}");
+    }
+    if !loaded.missing.is_empty() {
+        print_line!("not in the file, and not needed for the pooled features: {}", loaded.missing.join(", "));
+    }
+    if !loaded.left_over.is_empty() {
+        print_line!("entries of the file that the network has no use for: {}", loaded.left_over.join(", "));
     }
     Ok(())
 }
 
-/// The embeddings of what was measured, in the order of the splits.
-fn save(folder: &Path, dataset: &Dataset, found: &Embeddings, weights: &Path) -> Result<(), Failure> {
+/// The file of weights, or the part of it that was asked for.
+pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Failure> {
+    let file = engine::open_weights(path).context("failed to read the weights")?;
+    Ok(match within {
+        Some(place) => file.within(place).context("failed to read the weights")?,
+        None => file,
+    })
+}
+
+/// How the embeddings are measured.
+fn protocol(recipe: &Recipe, votes: bool) -> String {
+    let layer = match recipe.layer {
+        Layer::Embedding => "embedding",
+        Layer::Projection => "projection",
+        Layer::Pooled => "pooled features",
+    };
+    if votes {
+        format!("kNN with k = {}, temperature {}, of the {layer}", recipe.neighbors, recipe.vote_temperature)
+    } else {
+        format!("each among the others, of the {layer}")
+    }
+}
+
+/// The file of each split's embeddings, in the order of the splits; nothing else may be there under these names.
+fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let gallery = found.gallery.as_ref().map(|features| ("train", features, &dataset.gallery().labels));
-    for (split, features, labels) in gallery.into_iter().chain([("test", &found.test, &dataset.test.labels)])
-    {
-        let path = folder.join(format!("{split}.safetensors"));
-        let content = json!({ "weights": weights, "dataset": dataset.name, "split": split });
-        embeddings::write(&path, features, labels, &content).context("failed to save the embeddings")?;
+    let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
+    let splits = if votes { &["train", "test"][..] } else { &["test"] };
+    let file = |split: &&'static str| {
+        Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?))
+    };
+    splits.iter().map(file).collect()
+}
+
+/// The embeddings of what was measured.
+fn save(
+    files: &[(&str, PathBuf)],
+    dataset: &Dataset,
+    found: &Embeddings,
+    weights: &Path,
+    layer: Layer,
+) -> Result<(), Failure> {
+    for (split, path) in files {
+        let (features, labels) = match (*split, &found.gallery) {
+            ("train", Some(features)) => (features, &dataset.gallery().labels),
+            _ => (&found.test, &dataset.test.labels),
+        };
+        let content = json!({ "weights": weights, "dataset": dataset.name, "split": split, "layer": layer });
+        embeddings::write(path, features, labels, &content).context("failed to save the embeddings")?;
         note!("{}", path.display());
     }
     Ok(())
-}
-
-/// The config of the run whose checkpoint `weights` is, if it lies in a run's folder: what was trained need not be said again.
-pub(super) fn run_config(weights: &Path) -> Result<Option<GroupFile>, Failure> {
-    let file = weights.parent().and_then(Path::parent).map(|run| run.join("config.toml"));
-    let Some(file) = file.filter(|file| file.is_file()) else { return Ok(None) };
-    let origin = file.display().to_string();
-    let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {origin}"))?;
-    Ok(Some(GroupFile { origin, text }))
 }

@@ -1,17 +1,18 @@
 //! `invaspread weights`: what a file of weights holds, and the way of weights in and out under PyTorch's names.
 
-use super::evaluate::run_config;
+use super::destination::Destination;
+use super::evaluate::open;
+use super::origin::Origin;
 use super::print_json;
 use crate::arguments::{WeightsArguments, WeightsCommand};
 use crate::failure::Failure;
 use crate::output::print_line;
 use anyhow::Context;
-use invaspread_models::{ImportReport, Network, import, inspect, read_weights};
+use invaspread_models::{HeadNeeded, LoadReport, Network, inspect, load};
 use invaspread_runner::checkpoint;
 use invaspread_runner::config::{Config, expand, resolve_over};
-use invaspread_runner::engine::network_weights;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
@@ -22,19 +23,35 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), Failure> {
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let entries = inspect(file).context("failed to inspect the weights")?;
+    let (entries, not_read) = inspect(file).context("failed to inspect the weights")?;
     if as_json {
         let entries: Vec<_> = entries
             .iter()
             .map(|entry| {
-                json!({ "name": entry.name, "dtype": entry.dtype.as_str(), "shape": entry.shape, "parameters": entry.parameters })
+                json!({
+                    "state_dict": entry.place,
+                    "name": entry.name,
+                    "dtype": entry.dtype.as_str(),
+                    "shape": entry.shape,
+                    "parameters": entry.parameters,
+                    "not_finite": entry.not_finite.as_ref().map(|found| found.count),
+                })
             })
             .collect();
         return Ok(print_json(&entries)?);
     }
     let widest = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
+    let mut place = "";
     for entry in &entries {
-        print_line!("{:<widest$}  {:<5} {:?}", entry.name, entry.dtype.as_str(), entry.shape);
+        if entry.place != place {
+            place = &entry.place;
+            print_line!("in {place}:");
+        }
+        let not_finite = entry.not_finite.as_ref().map(|found| format!("  {found}")).unwrap_or_default();
+        print_line!("{:<widest$}  {:<5} {:?}{not_finite}", entry.name, entry.dtype.as_str(), entry.shape);
+    }
+    for entry in &not_read {
+        print_line!("not read: {entry}");
     }
     let parameters: usize = entries.iter().map(|entry| entry.parameters).sum();
     print_line!("{} entries, {parameters} numbers", entries.len());
@@ -44,33 +61,50 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
 /// Someone else's weights into the configured network, saved as ours.
 fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
+    let out = destination(arguments)?;
     let config = resolve_over(None, &overrides)?.config;
+    let weights = open(&arguments.file, arguments.within.as_deref())?;
     let network = network(&config)?;
-    let report = import(&arguments.file, &network).context("failed to import the weights")?;
-    save(&network, arguments)?;
-    let ImportReport { loaded, missing, left_over } = report;
-    print_line!("{}: {} entries loaded into {}", arguments.out.display(), loaded.len(), network.config());
-    for (what, names) in
-        [("freshly drawn, as the file has none", missing), ("of the file, not used", left_over)]
-    {
-        if !names.is_empty() {
-            print_line!("{what}: {}", names.join(", "));
-        }
-    }
+    let report = load(&weights, &network, HeadNeeded::No).context("failed to import the weights")?;
+    save(&network, arguments, &out, None)?;
+    say(&report, &network, arguments);
     Ok(())
 }
 
 /// A run's checkpoint, or anything that fits the configured network, as a plain state dict.
 fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
-    let config = resolve_over(run_config(&arguments.file)?, &overrides)?.config;
-    let network = network(&config)?;
-    let tensors = read_weights(&arguments.file).context("failed to read the weights")?;
-    let report = network.load_state_dict(&network_weights(tensors));
-    let report = report.with_context(|| format!("failed to load {}", arguments.file.display()))?;
-    save(&network, arguments)?;
-    print_line!("{}: {} entries of {}", arguments.out.display(), report.loaded, network.config());
+    let out = destination(arguments)?;
+    let weights = open(&arguments.file, arguments.within.as_deref())?;
+    let origin = Origin::of(&weights, &overrides)?;
+    let network = network(&origin.config)?;
+    let report = load(&weights, &network, HeadNeeded::Yes)
+        .with_context(|| format!("failed to export the weights with the config of {}", origin.describe()))?;
+    save(&network, arguments, &out, origin.run.as_deref())?;
+    print_line!("config: {}", origin.describe());
+    say(&report, &network, arguments);
     Ok(())
+}
+
+/// Where the weights may be written.
+fn destination(arguments: &WeightsArguments) -> Result<PathBuf, Failure> {
+    Destination { input: &arguments.file, what: "weights", keys: ["network", "from"] }.check(&arguments.out)
+}
+
+fn say(report: &LoadReport, network: &Network, arguments: &WeightsArguments) {
+    let (out, loaded) = (arguments.out.display(), report.loaded.len());
+    print_line!("{out}: {loaded} entries loaded into {}", network.config());
+    if let Some(choice) = report.choice() {
+        print_line!("{choice}{}", if report.others.is_empty() { "" } else { " (--within NAME takes another)" });
+    }
+    for (what, names) in [
+        ("freshly drawn, as the file has none", &report.missing),
+        ("of the file, not used", &report.left_over),
+    ] {
+        if !names.is_empty() {
+            print_line!("{what}: {}", names.join(", "));
+        }
+    }
 }
 
 fn network(config: &Config) -> Result<Network, Failure> {
@@ -78,8 +112,12 @@ fn network(config: &Config) -> Result<Network, Failure> {
     Ok(Network::new(recipe.network, recipe.seed).context("failed to set up the network")?)
 }
 
-fn save(network: &Network, arguments: &WeightsArguments) -> Result<(), Failure> {
+/// Saves the network; `run` is the one that trained it, so that its config is found again.
+fn save(network: &Network, arguments: &WeightsArguments, out: &Path, run: Option<&str>) -> Result<(), Failure> {
     let tensors = network.state_dict().context("failed to copy the weights")?;
-    let content = json!({ "network": network.config().to_string(), "from": arguments.file });
-    Ok(checkpoint::write(&arguments.out, &tensors, &content).context("failed to save the weights")?)
+    let mut content = json!({ "network": network.config().to_string(), "from": arguments.file });
+    if let Some(run) = run {
+        content["run"] = run.into();
+    }
+    Ok(checkpoint::write(out, &tensors, &content).context("failed to save the weights")?)
 }

@@ -52,7 +52,8 @@ pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
     resolve_over(None, overrides)
 }
 
-/// As [`resolve`], with a run's own config between the groups' files and `overrides`.
+/// As [`resolve`], with a run's own config between the groups' files and `overrides`. A group's file that is asked for wins over the
+/// run's config, as a single value does; else `dataset=cifar10` for a run on something else would be passed over in silence.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -102,12 +103,15 @@ fn sources(run: Option<GroupFile>, overrides: &[Override]) -> Result<Vec<Source>
     for choice in choices {
         chosen.insert(choice.key.clone(), (choice.text.clone(), format!("argument {}", choice.argument())));
     }
+    let asked: Vec<&str> = overrides.iter().map(|o| &o.key[..]).filter(|key| GROUPS.contains(key)).collect();
+    let mut over_run = Vec::new();
     for group in GROUPS {
         let Some((name, origin)) = chosen.get(group) else { continue };
         let file = choose(group, name)?;
-        sources.push(Source { table: parse(&file.origin, &file.text)?, origin: file.origin });
+        let into = if run.is_some() && asked.contains(&group) { &mut over_run } else { &mut sources };
+        into.push(Source { table: parse(&file.origin, &file.text)?, origin: file.origin });
         let label = toml::Table::from_iter([(group.to_owned(), name.clone().into())]);
-        sources.push(Source {
+        into.push(Source {
             origin: origin.clone(),
             table: toml::Table::from_iter([("groups".to_owned(), label.into())]),
         });
@@ -115,6 +119,7 @@ fn sources(run: Option<GroupFile>, overrides: &[Override]) -> Result<Vec<Source>
     if let Some(run) = run {
         sources.push(Source { table: parse(&run.origin, &run.text)?, origin: run.origin });
     }
+    sources.append(&mut over_run);
     for value in values {
         let nested = value.key.rsplit('.').fold(value.value(), |inner, part| {
             toml::Value::Table(toml::Table::from_iter([(part.to_owned(), inner)]))

@@ -62,7 +62,7 @@ impl Estimate {
 /// As [`super::train`], short of files.
 pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
     images.check()?;
-    let mut learner = learner(recipe, images)?;
+    let (mut learner, _) = learner(recipe, images)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
     let dim = recipe.network.embedding();
 

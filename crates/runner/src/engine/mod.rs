@@ -21,7 +21,7 @@ mod training;
 pub(crate) use embed::{embed, embed_some};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
-pub use evaluate::{EvaluateError, Evaluated, evaluate, network_weights};
+pub use evaluate::{EvaluateError, Evaluated, evaluate, open_weights};
 pub(crate) use feed::Stock;
 pub use images::{Images, Labelled};
 pub(crate) use learner::Learner;

@@ -3,15 +3,18 @@
 //! The order of the writes of an epoch is what makes a kill harmless at any point (see `checkpoint`): the best weights, then the
 //! state (the commit), then what is derived from it: the last weights and the metrics table.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
-use invaspread_models::import;
+use invaspread_models::{HeadNeeded, LoadReport, load};
 use invaspread_tensor::SgdConfig;
 
 use super::embed::{MeasuredStock, embed};
+use super::evaluate::open_weights;
 use super::feed::Stock;
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::{Learner, not_finite};
@@ -99,7 +102,9 @@ pub fn train(
 ) -> Result<Outcome, EngineError> {
     let mut training = Training::new(recipe, place, images)?;
     if let Some(path) = recipe.weights.as_ref().filter(|_| !training.journal.started) {
-        observer.note(&format!("{}: begins with the weights of {}", place.title, path.display()));
+        let choice = training.began_with.as_ref().and_then(LoadReport::choice);
+        let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
+        observer.note(&format!("{}: begins with the weights of {}{choice}", place.title, path.display()));
     }
     observer.run_started(&RunStarted {
         id: place.id.clone(),
@@ -123,6 +128,8 @@ struct Training<'a> {
     stock: Stock,
     measured: MeasuredStock,
     learner: Learner,
+    /// What was loaded of the file of weights that the run begins with.
+    began_with: Option<LoadReport>,
     losses: Losses,
     journal: Journal,
     batches: u64,
@@ -159,7 +166,7 @@ impl<'a> Training<'a> {
     /// Sets up network, method and optimiser, and takes up the run's checkpoint if there is one.
     fn new(recipe: &'a Recipe, place: &'a Place, images: &Images) -> Result<Self, EngineError> {
         let data = Prepared::new(recipe, images)?;
-        let mut learner = learner(recipe, images)?;
+        let (mut learner, began_with) = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
         let stock =
             Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
@@ -175,6 +182,7 @@ impl<'a> Training<'a> {
             stock,
             measured,
             learner,
+            began_with,
             losses,
             batches,
             seconds_before: journal.seconds.into(),
@@ -487,11 +495,14 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Network, method and optimiser at the start of a run.
+/// Network, method and optimiser at the start of a run, and what was loaded of the weights that it begins with.
 ///
 /// # Errors
 /// If the network or the method cannot be built as asked, or there is no whole batch.
-pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, EngineError> {
+pub(super) fn learner(
+    recipe: &Recipe,
+    images: &Images,
+) -> Result<(Learner, Option<LoadReport>), EngineError> {
     let images = images.train.len();
     let setting = Setting {
         images,
@@ -509,10 +520,11 @@ pub(super) fn learner(recipe: &Recipe, images: &Images) -> Result<Learner, Engin
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
     let learner = Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
-    if let Some(path) = &recipe.weights {
-        import(path, &learner.network)?;
-    }
-    Ok(learner)
+    let began_with = match &recipe.weights {
+        Some(path) => Some(load(&open_weights(path)?, &learner.network, HeadNeeded::No)?),
+        None => None,
+    };
+    Ok((learner, began_with))
 }
 
 impl Prepared {
@@ -532,7 +544,14 @@ fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> 
     if !path.exists() {
         return Ok(Journal::new(place.id.clone()));
     }
-    let (tensors, journal): (_, Journal) = checkpoint::read(&path)?;
+    let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
+    for (name, tensor) in &tensors {
+        let found = invaspread_models::not_finite(tensor).map_err(EngineError::tensor("look through the checkpoint"))?;
+        if let Some(found) = found {
+            let found = format!("the tensor {name:?} with {found}");
+            return Err(CheckpointError::Damaged { path, found }.into());
+        }
+    }
     let foreign = |found: String, expected: &str| CheckpointError::Foreign {
         path: path.clone(),
         found,

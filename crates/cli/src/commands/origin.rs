@@ -1,0 +1,132 @@
+//! Which run a file of weights is of, and the config that it is measured or exported with: nothing is assumed in silence.
+
+use crate::failure::Failure;
+use anyhow::{Context, anyhow};
+use invaspread_models::WeightsFile;
+use invaspread_runner::config::{Config, GroupFile, Override, Resolved, resolve_over};
+use invaspread_runner::record::Layout;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What every command that is given a file of weights adds to what was typed.
+const NOT_TYPED: &str = "model.pretrained=false";
+
+/// A config, and where it came from.
+pub(super) struct Origin {
+    pub(super) config: Config,
+    /// The run's own config, if the file is of a run.
+    pub(super) file: Option<PathBuf>,
+    /// The run, as the file itself says.
+    pub(super) run: Option<String>,
+    /// What was asked for on the command line, as typed.
+    pub(super) arguments: Vec<String>,
+    /// Where the data set's name was set, if nobody asked for it: the built-in default.
+    data_by_default: bool,
+}
+
+impl Origin {
+    /// Of the run that `weights` is of, with what was asked for over it.
+    pub(super) fn of(weights: &WeightsFile, overrides: &[Override]) -> Result<Self, Failure> {
+        let run = run_of(weights);
+        let folder = match run_folder(weights, run.as_deref())? {
+            Some(folder) => Some(folder),
+            None => match &run {
+                Some(run) => elsewhere(run, overrides)?,
+                None => None,
+            },
+        };
+        let file = folder.map(|folder| Layout::of(folder).config());
+        let group = match &file {
+            Some(file) => Some(read(file, run.as_deref())?),
+            None => None,
+        };
+        let Resolved { config, origins } = resolve_over(group, overrides)?;
+        let data = origins.iter().find(|origin| origin.key == "data.name");
+        let asked = overrides.iter().any(|o| o.key == "dataset" || o.key == "data.name");
+        let data_by_default = !asked
+            && data.is_none_or(|data| data.origin.ends_with("(built in)") || data.origin.contains("default"));
+        let arguments = overrides.iter().map(Override::argument).filter(|typed| typed != NOT_TYPED).collect();
+        Ok(Self { config, file, run, arguments, data_by_default })
+    }
+
+    /// Refuses to measure on a data set that nobody named.
+    pub(super) fn require_data(&self, weights: &Path) -> Result<(), Failure> {
+        if !self.data_by_default {
+            return Ok(());
+        }
+        let run = match &self.run {
+            Some(run) => format!("it is of the run {run}, whose config.toml was not found beside it nor in runs.root"),
+            None => "it names no run".to_owned(),
+        };
+        Err(Failure::Usage(anyhow!(
+            "failed to find what to measure {} on: {run}; say dataset=NAME (and what else differs from the defaults), or give the file in \
+             its run's folder",
+            weights.display()
+        )))
+    }
+
+    /// Says where the config came from.
+    pub(super) fn describe(&self) -> String {
+        let from = match &self.file {
+            Some(file) => file.display().to_string(),
+            None => "the defaults".to_owned(),
+        };
+        match self.arguments.len() {
+            0 => from,
+            _ => format!("{from}, with {}", self.arguments.join(" ")),
+        }
+    }
+}
+
+/// The run that a sealed file says it is of.
+fn run_of(weights: &WeightsFile) -> Option<String> {
+    let content: Value = serde_json::from_str(weights.content.as_deref()?).ok()?;
+    content.get("run")?.as_str().map(ToOwned::to_owned)
+}
+
+/// The folder of the run in whose `checkpoints` the file lies, whichever links lead there.
+fn run_folder(weights: &WeightsFile, run: Option<&str>) -> Result<Option<PathBuf>, Failure> {
+    let path = std::fs::canonicalize(&weights.path)
+        .with_context(|| format!("failed to find out where {} lies", weights.path.display()))?;
+    let Some(beside) = path.parent() else { return Ok(None) };
+    let Some(above) = beside.parent() else { return Ok(None) };
+    let has_config = |folder: &&Path| Layout::of(*folder).config().is_file();
+    // Beside the file itself only if the file says of which run it is: another program's config.toml may lie there.
+    let in_checkpoints = Some(above).filter(|above| Layout::of(*above).checkpoints() == beside);
+    let found = in_checkpoints.filter(has_config).or_else(|| run.and(Some(beside)).filter(has_config));
+    Ok(found.map(Path::to_path_buf))
+}
+
+/// The folder of `run` among those in `runs.root`.
+fn elsewhere(run: &str, overrides: &[Override]) -> Result<Option<PathBuf>, Failure> {
+    let root = resolve_over(None, overrides)?.config.runs.root;
+    let Ok(suites) = std::fs::read_dir(&root) else { return Ok(None) };
+    let mut found: Vec<PathBuf> = suites
+        .filter_map(Result::ok)
+        .map(|suite| suite.path().join(run))
+        .filter(|folder| Layout::of(folder.as_path()).config().is_file())
+        .collect();
+    // The run's name holds a hash of its config: two of a name have the same.
+    found.sort();
+    Ok(found.into_iter().next())
+}
+
+/// A run's config and, of its seed, what its name says: a run's config leaves the seed out.
+fn read(file: &Path, run: Option<&str>) -> Result<GroupFile, Failure> {
+    let origin = file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {origin}"))?;
+    let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let Some(name) = run.or(folder.as_deref()) else { return Ok(GroupFile { origin, text }) };
+    let Some((hash, seed)) = name.rsplit_once("-s") else { return Ok(GroupFile { origin, text }) };
+    if let Some(run) = run
+        && folder.as_deref() != Some(run)
+        && !blake3::hash(text.as_bytes()).to_hex().starts_with(hash)
+    {
+        return Err(Failure::Failed(anyhow!(
+            "failed to take up the config {origin}: the weights are of the run {run}, this is the config of another; move the weights \
+             away from it or put them back into their run's folder"
+        )));
+    }
+    let seed = seed.parse::<u64>().map(|seed| format!("seed = {seed}\n")).unwrap_or_default();
+    Ok(GroupFile { origin, text: format!("{seed}{text}") })
+}
