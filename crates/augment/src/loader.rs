@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::pipeline::{Pipeline, Scratch};
 use crate::source::{ImageSource, SourceError};
@@ -113,8 +114,26 @@ pub enum LoaderError {
         height: usize,
     },
     /// The system gave no threads.
-    #[error("failed to start the loader's threads: {0}")]
+    #[error(
+        "failed to start the loader's threads: {0}; raise the limit on processes (`ulimit -u`, a container's pids limit) or on memory"
+    )]
     Threads(#[source] SourceError),
+}
+
+/// The threads that make views: `threads` of them, or half as many, and so on, if the system refuses.
+fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
+    let mut threads = threads.max(1);
+    loop {
+        let started = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|number| format!("views-{number}"))
+            .build();
+        match started {
+            Ok(pool) => return Ok(pool),
+            Err(_) if threads > 1 => threads /= 2,
+            Err(error) => return Err(LoaderError::Threads(error.into())),
+        }
+    }
 }
 
 /// An iterator over the prepared batches of one epoch. Dropping it stops its threads.
@@ -150,14 +169,21 @@ impl BatchLoader {
             std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(LoaderConfig::MOST_THREADS))
         });
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|number| format!("views-{number}"))
-            .build()
-            .map_err(|error| LoaderError::Threads(error.into()))?;
         let (ready, batches) = sync_channel(config.ahead.max(1));
+        // Begun first, so that where threads are few there is one left for it.
+        let (hand_over, work) = sync_channel::<Worker>(1);
+        let numbers = config.batches;
+        let remaining = numbers.iter().filter(|batch| !batch.is_empty()).count();
+        let thread = std::thread::Builder::new()
+            .name("batches".to_owned())
+            .spawn(move || {
+                if let Ok(worker) = work.recv() {
+                    worker.run(numbers, &ready);
+                }
+            })
+            .map_err(|error| LoaderError::Threads(error.into()))?;
+        let pool = pool(threads)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let remaining = config.batches.iter().filter(|batch| !batch.is_empty()).count();
         let worker = Worker {
             scratches: (0..pool.current_num_threads()).map(|_| Mutex::default()).collect(),
             pool,
@@ -169,10 +195,8 @@ impl BatchLoader {
             epoch: config.epoch,
             stop: Arc::clone(&stop),
         };
-        let thread = std::thread::Builder::new()
-            .name("batches".to_owned())
-            .spawn(move || worker.run(config.batches, &ready))
-            .map_err(|error| LoaderError::Threads(error.into()))?;
+        // The thread waits for this and nothing else, so it takes it.
+        let _ = hand_over.send(worker);
         Ok(Self { batches: Some(batches), thread: Some(thread), stop, waited: Duration::ZERO, remaining })
     }
 
@@ -221,7 +245,7 @@ impl Drop for BatchLoader {
 
 /// What the loader's thread owns.
 struct Worker {
-    pool: rayon::ThreadPool,
+    pool: ThreadPool,
     /// One for each thread of the pool, so no lock is ever waited for.
     scratches: Vec<Mutex<Scratch>>,
     source: Arc<dyn ImageSource>,

@@ -16,9 +16,12 @@ mod output;
 mod panics;
 mod progress;
 
+use anyhow::Context;
 use arguments::{Arguments, Command};
 use clap::Parser;
+use clap::error::ErrorKind;
 use failure::Failure;
+use invaspread_tensor::Started;
 use output::{has_colours, note, visible};
 use std::process::ExitCode;
 
@@ -50,6 +53,18 @@ fn main() -> ExitCode {
 /// Prints what clap has to say in place of arguments: help and the version, or what is wrong with the command line and the exit code for
 /// that.
 fn answered(answer: clap::Error) -> Result<(), ExitCode> {
+    if answer.kind() == ErrorKind::InvalidUtf8 {
+        // clap says neither which nor what.
+        let found: Vec<String> = std::env::args_os()
+            .filter(|given| given.to_str().is_none())
+            .map(|given| format!("{given:?}"))
+            .collect();
+        note!(
+            "error: found {}, expected UTF-8: only file and folder names that stand alone may hold other bytes",
+            found.join(", ")
+        );
+        return Err(ExitCode::from(2));
+    }
     let answer = with_visible_arguments(answer);
     let styled = answer.render();
     if answer.use_stderr() {
@@ -77,7 +92,30 @@ fn with_visible_arguments(answer: clap::Error) -> clap::Error {
     }
 }
 
+/// Starts the threads of a command that computes, and says so if they are fewer than they should be.
+fn start_threads(command: &Command) -> Result<(), Failure> {
+    let wanted = match command {
+        Command::Config(_) | Command::Completions(_) => return Ok(()),
+        Command::Bench(arguments) => arguments.threads,
+        _ => None,
+    };
+    let Started { threads, wanted } =
+        invaspread_tensor::start_threads(wanted).context("failed to start the threads")?;
+    if threads < wanted {
+        let go_on = match threads {
+            0 => "everything is computed on the first".to_owned(),
+            threads => format!("{threads} compute"),
+        };
+        note!(
+            "the system did not give the {wanted} threads that should compute; {go_on}. Raise the limit on processes (`ulimit -u`, a \
+             container's pids limit)"
+        );
+    }
+    Ok(())
+}
+
 fn run(command: Command) -> Result<(), Failure> {
+    start_threads(&command)?;
     match command {
         Command::Demo(arguments) => commands::demo(&arguments),
         Command::Train(arguments) => commands::train(&arguments),

@@ -13,6 +13,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use terminal_size::{Width, terminal_size_of};
 
 /// Prints one line on standard output, from what `format!` takes. A line break within it is shown as `\n`.
 macro_rules! print_line {
@@ -161,9 +162,13 @@ pub(crate) fn finish() -> Result<(), Failure> {
     }
 }
 
-/// Whether a bar can be drawn on standard error.
+/// Columns that a bar takes to be of use.
+const WIDE: u16 = 40;
+
+/// Whether a bar can be drawn on standard error: a terminal that can move its cursor, and is wide enough.
 pub(crate) fn draws() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    let wide = terminal_size_of(io::stderr()).is_none_or(|(Width(columns), _)| columns >= WIDE);
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") && wide
 }
 
 /// Whether colours are wanted on `stream`: in a file or pipe, and for who wants none (no-color.org), they are noise.

@@ -1,16 +1,16 @@
 //! What the program says when it finds a mistake of its own.
 
-use crate::output::note;
-use std::backtrace::{Backtrace, BacktraceStatus};
+use crate::output::{note, note_block};
+use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
 
 /// Makes a panic say that it is a bug, on one line, and what to do about it. `RUST_BACKTRACE=1` adds where it came from.
 pub(crate) fn report_as_bugs() {
     std::panic::set_hook(Box::new(|panic| {
         note!("{}", report(panic));
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            crate::output::note_block(&backtrace.to_string());
+        // Not what `capture` decides by: errors of libraries never carry one.
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
+            note_block(&Backtrace::force_capture().to_string());
         }
     }));
 }
@@ -23,4 +23,44 @@ fn report(panic: &PanicHookInfo) -> String {
          Checkpoints are whole: the same command resumes a run",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::process::Command;
+
+    /// Set in the process that is to panic.
+    const CHILD: &str = "INVASPREAD_TEST_PANICS";
+
+    /// This very test in a process of its own, whose panics are reported as the program's are.
+    #[test]
+    fn a_panic_is_a_bug_on_one_line() {
+        if std::env::var_os(CHILD).is_some() {
+            super::report_as_bugs();
+            panic!("index 7 of\nerror: forged");
+        }
+        let panicking = |backtrace: &str| {
+            let mut program = Command::new(std::env::current_exe().unwrap());
+            program.args(["--exact", "panics::tests::a_panic_is_a_bug_on_one_line", "--nocapture"]);
+            let output = program.env(CHILD, "1").env("RUST_BACKTRACE", backtrace).output().unwrap();
+            assert_eq!(output.status.code(), Some(101));
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let said = panicking("0");
+        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+        for words in [
+            concat!("this is a bug in invaspread ", env!("CARGO_PKG_VERSION"), ": "),
+            "index 7 of\\nerror: forged, at ",
+            "panics.rs:",
+            "please report",
+            "resumes",
+        ] {
+            assert!(line.contains(words), "expected {words:?} in: {said}");
+        }
+        assert_eq!(said.lines().filter(|line| line.starts_with("error:")).count(), 1, "{said}");
+        assert!(!said.contains("panics::"), "no backtrace that nobody asked for: {said}");
+        assert!(panicking("1").contains("panics::"), "a backtrace for who asks");
+    }
 }

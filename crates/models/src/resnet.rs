@@ -187,7 +187,11 @@ impl ResNet {
             other => bail!("model.depth: found {other}, expected 18, 34 or 50"),
         };
         if config.width == 0 || config.embedding == 0 {
-            bail!("model: width and embedding must be at least 1, found {config:?}")
+            bail!(
+                "model: width and embedding must be at least 1, found {} and {}",
+                config.width,
+                config.embedding
+            )
         }
         let (start, kernel, stride, shortcut) = match config.stem {
             Stem::Cifar => (Start::Defaults(config.initial), 3, 1, "shortcut"),

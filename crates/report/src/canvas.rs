@@ -11,6 +11,7 @@ use plotters::style::{Color, FontStyle, FontTransform, TextStyle};
 use resvg::{tiny_skia, usvg};
 
 use crate::error::ReportError;
+use crate::quote::one_line;
 
 const UNITS: f64 = 10.0;
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
@@ -92,7 +93,7 @@ pub(crate) fn draw(
     let fine = format!("width=\"{wide}\" height=\"{high}\"");
     let shown = format!("width=\"{width}\" height=\"{height}\" role=\"img\"");
     let svg = svg.replacen(&fine, &shown, 1);
-    let escaped = title.replace('&', "&amp;").replace('<', "&lt;");
+    let escaped = one_line(title).replace('&', "&amp;").replace('<', "&lt;");
     let mark = "xmlns=\"http://www.w3.org/2000/svg\">";
     Ok(svg.replacen(mark, &format!("{mark}\n<title>{escaped}</title>"), 1))
 }
@@ -157,7 +158,7 @@ impl Pen<'_> {
             Anchor::End => HPos::Right,
         };
         let style = TextStyle::from(font).color(&face.color).pos(Pos::new(h_pos, VPos::Center));
-        let result = self.backend.draw_text(text, &style, at(position));
+        let result = self.backend.draw_text(&one_line(text), &style, at(position));
         self.note(result);
     }
 

@@ -83,6 +83,14 @@ pub enum ReportError {
         #[source]
         source: polars::error::PolarsError,
     },
+    /// The system gave no thread, and tables are made on one.
+    #[error(
+        "failed to start a thread: {source}; raise the limit on processes (`ulimit -u`, a container's pids limit) or on memory"
+    )]
+    Threads {
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A picture's pixels do not fit its stated size.
     #[error("picture {what} has {found} bytes; {width} x {height} RGB pixels take {expected}")]
     Pixels {

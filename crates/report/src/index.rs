@@ -7,6 +7,7 @@ use crate::caption;
 use crate::error::ReportError;
 use crate::names::{metric_label, row_label};
 use crate::paper::{self, PaperTable};
+use crate::quote::{link, markdown};
 use crate::records::Run;
 use crate::table::{Suite, Table};
 use crate::write::write_whole;
@@ -60,7 +61,7 @@ fn section(
     entry: Option<&Entry>,
 ) -> Result<(), ReportError> {
     let suite = entry.map_or_else(|| Suite::from(name), |entry| entry.suite.clone());
-    let heading = suite.heading();
+    let heading = markdown(&suite.heading());
     put(text, &format!("\n## {heading}\n\n"));
     let Some(entry) = entry.filter(|entry| !entry.runs.is_empty()) else {
         put(text, &format!("Not run yet: `invaspread reproduce {name}`.\n"));
@@ -77,17 +78,17 @@ fn section(
             text,
             &format!(
                 "{}, {}: {}, {} ([report]({}/report.md))\n\n",
-                caption::setting(setting),
-                caption::data(setting),
-                caption::recipe(&of_setting).0,
+                markdown(&caption::setting(setting)),
+                markdown(&caption::data(setting)),
+                markdown(&caption::recipe(&of_setting).0),
                 caption::seeds(&of_setting),
-                entry.folder
+                link(&entry.folder)
             ),
         );
         setting_table(text, &table, place, printed);
     }
     for picture in &entry.pictures {
-        put(text, &format!("![{heading}]({}/{picture})\n\n", entry.folder));
+        put(text, &format!("![{heading}]({}/{})\n\n", link(&entry.folder), link(picture)));
     }
     Ok(())
 }
@@ -120,7 +121,7 @@ fn setting_table(text: &mut String, table: &Table, setting: usize, printed: Opti
                 format!("{mean}{std}{paper}")
             })
             .collect();
-        put(text, &format!("| {} | {} |\n", row_label(row), cells.join(" | ")));
+        put(text, &format!("| {} | {} |\n", markdown(&row_label(row)), cells.join(" | ")));
     }
     let measured: BTreeSet<&str> = rows.into_iter().collect();
     let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
@@ -144,7 +145,7 @@ fn put(text: &mut String, words: &str) {
 }
 
 fn head(text: &mut String, metrics: &[&str]) {
-    let labels: Vec<String> = metrics.iter().map(|metric| metric_label(metric)).collect();
+    let labels: Vec<String> = metrics.iter().map(|metric| markdown(&metric_label(metric))).collect();
     put(text, &format!("| | {} |\n|---|{}\n", labels.join(" | "), "---:|".repeat(metrics.len())));
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::caption;
 use crate::names::{metric_label, row_label};
+use crate::quote::one_line;
 use crate::records::Run;
 use crate::table::{Line, Table};
 
@@ -92,7 +93,7 @@ fn cells(line: Option<&Line>, beside_paper: bool) -> String {
 
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for letter in one_line(text).chars() {
         match letter {
             '%' | '&' | '_' | '#' | '$' | '{' | '}' => escaped.extend(['\\', letter]),
             '\\' => escaped.push_str("\\textbackslash{}"),

@@ -24,6 +24,7 @@ mod markdown;
 mod names;
 mod order;
 mod palette;
+mod quote;
 mod terminal;
 mod write;
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::caption;
-use crate::names::{duration, metric_label, row_label, thousands};
+use crate::names::{duration, thousands};
 use crate::order;
 use crate::paper;
+use crate::quote::{code, link, markdown, shell};
 use crate::records::Run;
 use crate::separation::grouping_label;
 use crate::table::{Line, Setting, Table, is_trained};
@@ -36,7 +37,7 @@ pub(crate) fn report(table: &Table, runs: &[Run], pictures: &[Pictures]) -> Stri
 fn heading(text: &mut String, table: &Table) {
     let all_reduced = table.settings.iter().all(|setting| setting.reduced);
     let reduced = if all_reduced { " (reduced run)" } else { "" };
-    line(text, &format!("# {}{reduced}\n", table.suite.heading()));
+    line(text, &format!("# {}{reduced}\n", markdown(&table.suite.heading())));
     line(
         text,
         "Made by `invaspread report` from run records alone; every measured number is traced to its runs below.\n",
@@ -75,7 +76,7 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
     what_was_run(text, &of_setting);
     results(text, table, setting);
     if let Some(chart) = &pictures.chart {
-        line(text, &format!("![The table as a chart]({chart}.png)\n\n[SVG]({chart}.svg)\n"));
+        line(text, &format!("![The table as a chart]({0}.png)\n\n[SVG]({0}.svg)\n", link(chart)));
     }
     if let Some(neighbours) = &pictures.neighbours {
         line(
@@ -86,7 +87,7 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
         );
     }
     for (grouping, name) in &pictures.separations {
-        let grouping = grouping_label(grouping);
+        let (grouping, name) = (markdown(grouping_label(grouping)), link(name));
         line(text, &format!("### Similarity to neighbours: {grouping}\n"));
         line(text, &format!("![Distributions of similarity, {grouping}]({name}.png)\n\n[SVG]({name}.svg)\n"));
     }
@@ -96,7 +97,7 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
 }
 
 fn section_title(setting: &Setting) -> String {
-    format!("{}, {}", caption::setting(setting), caption::data(setting))
+    markdown(&format!("{}, {}", caption::setting(setting), caption::data(setting)))
 }
 
 fn what_was_run(text: &mut String, runs: &[&Run]) {
@@ -112,7 +113,7 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     let seconds: f64 = runs.iter().map(|run| run.record.seconds).sum();
     let memory = runs.iter().filter_map(|run| run.record.peak_memory_bytes).max();
     line(text, "| | |\n|---|---|");
-    let mut entry = |name: &str, value: &str| line(text, &format!("| {name} | {value} |"));
+    let mut entry = |name: &str, value: &str| line(text, &format!("| {name} | {} |", markdown(value)));
     entry("Recipe", &shared);
     for other in others {
         entry("Run otherwise", &other);
@@ -228,7 +229,7 @@ fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &P
     }
     line(text, "### Learning speed\n");
     if let Some(curves) = &pictures.curves {
-        line(text, &format!("![Learning curves]({curves}.png)\n\n[SVG]({curves}.svg)\n"));
+        line(text, &format!("![Learning curves]({0}.png)\n\n[SVG]({0}.svg)\n", link(curves)));
     }
     if thresholds.is_empty() {
         return;
@@ -353,7 +354,7 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
         line(
             text,
             &format!(
-                "| {} | {} | {} | {} | {} | {} | `{}` | `{}/record.json` |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 row_label(&record.row),
                 record.seed,
                 number(summary.map(|summary| summary.last)),
@@ -363,8 +364,8 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
                 )),
                 duration(record.seconds),
                 speed.map_or("–".to_owned(), |speed| thousands(speed.round() as u64)),
-                record.config_hash,
-                run.folder,
+                code(&record.config_hash),
+                code(&format!("{}/record.json", run.folder)),
             ),
         );
     }
@@ -379,7 +380,7 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
             "Runs of the same row and setting under an older configuration; they enter no number above:\n",
         );
         for folder in &table.left_out {
-            line(text, &format!("- `{folder}`"));
+            line(text, &format!("- {}", code(folder)));
         }
         text.push('\n');
     }
@@ -393,9 +394,9 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
         let seeds = if seeds == ["0"] { String::new() } else { format!(" seed={}", seeds.join(",")) };
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
-            table.suite.name,
-            found.profile,
-            found.device,
+            shell(&table.suite.name),
+            shell(&found.profile),
+            shell(&found.device),
             arguments(&of_setting)
         ));
     }
@@ -403,7 +404,7 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
     for command in commands {
         line(text, &command);
     }
-    line(text, &format!("invaspread report {}", table.suite.name));
+    line(text, &format!("invaspread report {}", shell(&table.suite.name)));
     line(text, "```\n");
     line(
         text,
@@ -417,15 +418,17 @@ fn arguments(runs: &[&Run]) -> String {
     let Some((first, others)) = runs.split_first() else { return String::new() };
     let shared = first.record.arguments.iter();
     let shared = shared.filter(|argument| others.iter().all(|run| run.record.arguments.contains(argument)));
-    let plain = |letter: char| letter.is_alphanumeric() || "=._-/:,+@".contains(letter);
-    let quoted = |argument: &String| {
-        if argument.chars().all(plain) {
-            argument.clone()
-        } else {
-            format!("'{}'", argument.replace('\'', r"'\''"))
-        }
-    };
-    shared.fold(String::new(), |command, argument| command + " " + &quoted(argument))
+    shared.fold(String::new(), |command, argument| command + " " + &shell(argument))
+}
+
+/// A row as a cell or a word of the page.
+fn row_label(key: &str) -> String {
+    markdown(&crate::names::row_label(key))
+}
+
+/// A metric as the head of a column.
+fn metric_label(metric: &str) -> String {
+    markdown(&crate::names::metric_label(metric))
 }
 
 fn mean_and_std(measured: &Line) -> String {
@@ -497,5 +500,30 @@ mod tests {
         let runs = fake::retrieval_runs();
         let table = Table::new("table3", &runs).unwrap();
         insta::assert_snapshot!("report_retrieval", report(&table, &runs, &[Pictures::default()]));
+    }
+
+    #[test]
+    fn names_of_users_are_text_and_nothing_else() {
+        let mut runs = fake::quick_runs(&[0]);
+        for run in &mut runs {
+            run.record.row = format!("{}|<img src=x>\n# forged", run.record.row);
+            run.record.profile = "a`b\u{1b}[31m\n```".into();
+            run.record.cpu = Some("x | y".into());
+            run.record.arguments = vec!["data.root=/a\n```\nrm".into()];
+        }
+        let text = of(&runs);
+        assert!(!text.contains("<img") && !text.contains('\u{1b}') && !text.contains("\n# forged"), "{text}");
+        assert!(text.contains("x \\| y") && text.contains("&lt;img src=x>"), "{text}");
+        assert_eq!(text.matches("\n```").count(), 2, "the block of commands opens and ends once: {text}");
+        for table in text.split("\n\n").filter(|block| block.starts_with('|')) {
+            let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+            let widths: Vec<usize> = table.lines().map(cells).collect();
+            assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+        }
+        let table = Table::new("table1", &runs).unwrap();
+        let shown = crate::terminal_table(&table, &runs);
+        assert!(!shown.contains('\u{1b}') && !shown.lines().any(|line| line.starts_with('#')), "{shown}");
+        let drawn = crate::curves::figure(&table, 0, &runs).unwrap().unwrap();
+        assert!(!drawn.svg.contains('\u{1b}') && !drawn.png.is_empty());
     }
 }

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread::Builder;
 
 use fs_err as fs;
 use polars::prelude::*;
@@ -187,12 +189,30 @@ struct Status {
     state: String,
 }
 
+/// An error if the system gives no thread. polars works on threads of its own, and panics where it gets none. A second one beside the first
+/// is tried, since the system may count a thread that has just ended a moment longer.
+fn a_thread_can_be_started() -> std::io::Result<()> {
+    let (held, release) = channel::<()>();
+    let wait = move || {
+        // Ends when the other side is gone, which is no failure.
+        let _ = release.recv();
+    };
+    let first = Builder::new().spawn(wait)?;
+    let second = Builder::new().spawn(|| ());
+    drop(held);
+    // Neither has a result to look at.
+    let _ = first.join();
+    let _ = second?.join();
+    Ok(())
+}
+
 /// Reads every finished run of `suite` below `runs_root` (`<runs_root>/<suite>/<run>/record.json`). A run is finished
 /// when its record is there and its `status.json`, if there is one, says `done`.
 ///
 /// # Errors
 /// No such folder, no finished run in it, two folders of the same run, or a file that cannot be read or parsed.
 pub fn load(runs_root: &Path, suite: &str) -> Result<Loaded, ReportError> {
+    a_thread_can_be_started().map_err(|source| ReportError::Threads { source })?;
     let folder = runs_root.join(suite);
     if !folder.is_dir() {
         return Err(ReportError::NoSuite { suite: suite.to_owned(), path: folder });

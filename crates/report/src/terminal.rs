@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
 use crate::caption;
 use crate::names::{metric_label, row_label};
+use crate::quote::one_line;
 use crate::records::Run;
 use crate::table::Table;
 
@@ -45,7 +46,7 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
             (Some(mean), Some(std)) => format!("{mean:.1} ± {std:.1}"),
             (mean, _) => number(mean),
         };
-        let mut cells = vec![row_label(row), line.n.to_string(), last, number(line.best_mean)];
+        let mut cells = vec![one_line(&row_label(row)), line.n.to_string(), last, number(line.best_mean)];
         if in_paper {
             cells.push(number(line.paper));
             cells.push(line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}")));
@@ -67,11 +68,11 @@ fn section(table: &Table, setting: usize, runs: &[Run]) -> String {
     let of_setting = table.runs_of(setting, runs);
     let mut text = format!(
         "{}\n{}, {}, {}\n{}, {}\n{}",
-        table.suite.heading(),
+        one_line(&table.suite.heading()),
         metric_label(main),
-        caption::setting(found),
-        caption::data(found),
-        caption::recipe(&of_setting).0,
+        one_line(&caption::setting(found)),
+        one_line(&caption::data(found)),
+        one_line(&caption::recipe(&of_setting).0),
         caption::seeds(&of_setting),
         grid.trim_fmt(),
     );

@@ -32,6 +32,7 @@ mod simd;
 mod storage;
 mod tape;
 mod team;
+mod threads;
 
 pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm, batch_norm_with};
 pub use bias_relu::bias_relu;
@@ -48,3 +49,4 @@ pub use simd::{InstructionSet, instruction_set};
 pub use storage::{with_f32, with_f64};
 pub use tape::{Tape, Value};
 pub use team::with_team;
+pub use threads::{Started, start_threads};

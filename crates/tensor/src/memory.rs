@@ -58,7 +58,9 @@ impl std::ops::DerefMut for Aligned {
 /// as it is empty. (Linux with glibc; nothing elsewhere.)
 ///
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
-/// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores.
+/// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores. Nor does polars, whose tables are small, start a thread a core, unless `POLARS_MAX_THREADS` says otherwise.
+///
+/// Errors of the libraries carry no backtraces: candle would print one in the middle of a message. Panics do, as `RUST_BACKTRACE` says.
 ///
 /// A file that would grow beyond the limit of the process (`ulimit -f`) makes the write fail, as a full disk does, instead of ending the
 /// process: SIGXFSZ is ignored. SIGPIPE already is, by Rust: a reader that closes its pipe makes the write fail too.
@@ -68,9 +70,13 @@ pub fn prepare_process() {
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
-        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    for threads in ["CANDLE_NUM_THREADS", "POLARS_MAX_THREADS"] {
+        if std::env::var_os(threads).is_none() {
+            // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
+            unsafe { std::env::set_var(threads, "1") };
+        }
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only sets allocator parameters and takes plain integers.

@@ -93,7 +93,10 @@ impl Pool {
         let (n, h, w, c) = x.dims4()?;
         if config.kernel == 0 || config.stride == 0 || config.padding > config.kernel / 2 {
             bail!(
-                "pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {config:?}"
+                "pooling: kernel and stride must be at least 1 and padding at most half the kernel, found {}, {} and {}",
+                config.kernel,
+                config.stride,
+                config.padding
             )
         }
         let (Some(out_h), Some(out_w)) = (config.out_len(h), config.out_len(w)) else {

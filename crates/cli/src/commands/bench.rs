@@ -10,12 +10,6 @@ use invaspread_runner::bench::{self, Report};
 use serde_json::Value;
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .context("failed to start the threads")?;
-    }
     let compute = arguments.compute();
     let failed = || format!("failed to run bench {}", arguments.command.name());
     let report = match &arguments.command {

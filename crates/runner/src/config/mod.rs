@@ -13,6 +13,7 @@ mod plan;
 mod resolve;
 mod sections;
 mod suite;
+mod toml_error;
 
 #[cfg(test)]
 mod tests;

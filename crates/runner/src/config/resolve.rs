@@ -134,7 +134,7 @@ fn sources(run: Option<GroupFile>, overrides: &[Override]) -> Result<Vec<Source>
 fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| ConfigError::File {
         file: origin.into(),
-        reason: error.to_string(),
+        reason: super::toml_error::reason(&error, text),
     })
 }
 

@@ -62,8 +62,10 @@ impl Suite {
     /// If there is none (names what there is), or its file is wrong.
     pub fn open(name: &str) -> Result<Self, ConfigError> {
         let file = choose("suite", name)?;
-        let suite: Self = toml::from_str(&file.text)
-            .map_err(|error| ConfigError::File { file: file.origin, reason: error.to_string() })?;
+        let suite: Self = toml::from_str(&file.text).map_err(|error| ConfigError::File {
+            reason: super::toml_error::reason(&error, &file.text),
+            file: file.origin,
+        })?;
         Ok(Self { name: name.to_owned(), ..suite })
     }
 

@@ -45,7 +45,11 @@ pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
 /// What to do about a refusal of the file system, as the end of an error message.
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+        io::ErrorKind::FileTooLarge => {
+            "the file would be larger than this process or this disk allows: raise the limit (`ulimit -f`) or set runs.root to a folder on \
+             another disk, then give the same command again; finished epochs are kept"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "the disk is full: free some space or set runs.root to a folder on another disk, then give the same command again; \
              finished epochs are kept"
         }
