@@ -7,6 +7,7 @@
 
 use std::io::{Read, Seek};
 
+use invaspread_models::check_seal;
 use safetensors::tensor::{Dtype, SafeTensors};
 use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
@@ -56,7 +57,7 @@ impl<F: Read + Seek> Container<F> {
             check_memory(length, most)?;
             let mut bytes = Vec::new();
             file.take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            SafeTensors::deserialize(&bytes).map_err(|error| format!("damaged safetensors ({error})"))?;
+            check_seal(&bytes).map_err(|found| format!("damaged safetensors: {found}"))?;
             return Ok(Self::Safetensors(bytes));
         }
         Err(something_else(&start))

@@ -156,6 +156,7 @@ pub fn read(source: &Source) -> Result<Embedded, EmbeddingsError> {
     let most = free_memory().unwrap_or(u64::MAX);
     let mut file = ArrayFile::open(source.file, most)?;
     let name = file.find(Role::Embeddings, source.name)?;
+    file.check_rows(name.as_deref())?;
     let array = file.array(name.as_deref())?;
     let (labels, label_origin) = match source.labels {
         Some(path) => read_labels(path, source.label_name, most)?,
@@ -169,9 +170,6 @@ pub fn read(source: &Source) -> Result<Embedded, EmbeddingsError> {
         labels: label_origin,
     };
     let rows = array.header.shape.first().copied().unwrap_or(1);
-    if u32::try_from(rows).is_err() {
-        return Err(Problem::new(format!("{rows} rows"), format!("at most {}", u32::MAX)).of(source.file));
-    }
     if labels.len() != rows && array.header.shape.len() > 1 {
         return Err(EmbeddingsError::Counts {
             path: source.file.to_owned(),
@@ -278,6 +276,18 @@ impl<'a> ArrayFile<'a> {
         }
     }
 
+    /// Compares the number of rows with how many a search counts, before any is read.
+    fn check_rows(&mut self, name: Option<&str>) -> Result<(), EmbeddingsError> {
+        // A header that cannot be read is told when the array is.
+        let Ok(header) = self.container.header(name.unwrap_or_default()) else { return Ok(()) };
+        match header.shape.first() {
+            Some(&rows) if u32::try_from(rows).is_err() => {
+                Err(Problem::new(format!("{rows} rows"), format!("at most {}", u32::MAX)).of(self.path))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn array(&mut self, name: Option<&str>) -> Result<Array, EmbeddingsError> {
         let name = name.unwrap_or_default();
         self.container.array(name, self.most).map_err(|found| {
@@ -294,7 +304,7 @@ impl<'a> ArrayFile<'a> {
     }
 }
 
-const FILES: &str = "an .npz or .npy file of numpy's, or safetensors";
+const FILES: &str = "a whole .npz or .npy file of numpy's, or safetensors";
 const ARRAYS: &str = "numbers or words, whole, that fit in memory";
 
 #[cfg(any(test, feature = "fuzzing"))]

@@ -248,6 +248,31 @@ fn damage_in_an_archive_is_noticed() {
     }
 }
 
+/// safetensors has no checksum, but what a run writes has a digest of its own.
+#[test]
+fn damage_in_a_runs_embeddings_is_noticed_at_every_byte() {
+    let folder = Folder::new();
+    let features = Features { values: vec![3.0, 4.0, 0.5, 0.0, -1.0, 0.0], dim: 2 };
+    write(&folder.path("run.safetensors"), &features, &[7, 9, 7], &"where it comes from").unwrap();
+    let whole = std::fs::read(folder.path("run.safetensors")).unwrap();
+    assert!(folder.read("run.safetensors", Scaling::Unscaled).is_ok());
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        folder.put("run.safetensors", &damaged);
+        let error = folder.told("run.safetensors");
+        assert!(
+            error.contains("run.safetensors: found") && !error.contains("checkpoint"),
+            "byte {at}: {error}"
+        );
+    }
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    folder.put("run.safetensors", &damaged);
+    let error = folder.told("run.safetensors");
+    assert!(error.contains("damaged safetensors: contents with the BLAKE3 digest"), "{error}");
+}
+
 #[test]
 fn numpys_own_files_are_read_with_other_arrays_beside() {
     let people = sample("seed_people.npz");
@@ -287,11 +312,8 @@ fn numpys_own_files_are_read_with_other_arrays_beside() {
     assert!(error.contains("numpy.savez_compressed"), "{error}");
     let error = read(&Source::of(&sample("seed_positional.npz"))).unwrap_err().to_string();
     assert!(error.contains("it has \"arr_0\" float32 (3, 2), \"arr_1\" int64 (3,)"), "{error}");
-    let named = Source {
-        name: Some("arr_0"),
-        label_name: Some("arr_1"),
-        ..Source::of(&sample("seed_positional.npz"))
-    };
+    let positional = sample("seed_positional.npz");
+    let named = Source { name: Some("arr_0"), label_name: Some("arr_1"), ..Source::of(&positional) };
     assert_eq!(read(&named).unwrap().labels, numbers(&[1, 2, 1]));
 }
 
@@ -425,7 +447,7 @@ fn arrays_are_found_under_usual_names_or_the_name_that_is_given() {
 #[test]
 fn rows_out_of_single_precision_are_scaled_before_they_are_narrowed() {
     let folder = Folder::new();
-    let base = [3.0, 4.0, -1.0, 0.5, 1e-3, 2.0, 0.0, -7.0];
+    let base = [3.0_f64, 4.0, -1.0, 0.5, 1e-3, 2.0, 0.0, -7.0];
     let put = |name: &str, values: &[f64]| {
         let (rows, labels) =
             (npy("<f8", false, "(4, 2)", &doubles(values)), npy("|u1", false, "(4,)", &[1, 1, 2, 2]));
@@ -516,10 +538,10 @@ fn a_file_of_something_else_is_named() {
     assert!(
         with("two.npy", "two.npy").unwrap_err().contains("embeddings of the shape (2,), expected (n, D)")
     );
-    assert!(with("e.npy", "e.npy").unwrap_err().contains("labels of the shape (1, 2)"));
+    assert!(with("e.npy", "e.npy").unwrap_err().contains("found 2 labels of 1 embeddings"));
     folder.put("e.csv", b"1,2");
     let error = folder.told("e.csv");
-    assert!(error.contains("a file that begins with \"1,2\", expected an .npz or .npy file"), "{error}");
+    assert!(error.contains("a file that begins with \"1,2\", expected a whole .npz or .npy file"), "{error}");
     folder.put("gap.txt", b"1\n\n2\n");
     assert!(with("e.npy", "gap.txt").unwrap_err().contains("gap.txt: found nothing in line 2"));
     assert!(with("e.npy", "none.txt").unwrap_err().contains("none.txt"));
