@@ -3,51 +3,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod program;
+
 use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use tempfile::TempDir;
-
-/// What one call said and how it ended.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn empty() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-fn invaspread(folder: &Path, arguments: &[&str]) -> Said {
-    let mut command = Command::cargo_bin("invaspread").unwrap();
-    // The caller's data and log settings must not decide what a test sees.
-    command.env_remove("INVASPREAD_DATA").env_remove("INVASPREAD_LOG").env("RUST_BACKTRACE", "0");
-    let output = command.current_dir(folder).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-    assert!(!said.err.contains("panicked"), "{arguments:?}: {}", said.err);
-    assert!(!said.err.contains('\x1b'), "{arguments:?}: colours in a pipe: {}", said.err);
-    said
-}
-
-/// The call is refused with `code`, says all of `words` in exactly one `error:`, and prints no result.
-fn refused(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
-    let said = invaspread(folder, arguments);
-    assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
-    assert_eq!(said.err.matches("error:").count(), 1, "{arguments:?}: {}", said.err);
-    assert!(said.out.is_empty(), "{arguments:?}: {}", said.out);
-    for word in words {
-        assert!(said.err.contains(word), "{arguments:?}: expected {word:?} in: {}", said.err);
-    }
-}
-
-fn done(folder: &Path, arguments: &[&str]) -> String {
-    let said = invaspread(folder, arguments);
-    assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.err);
-    said.out
-}
+use program::{done, empty, invaspread, refused};
 
 #[test]
 fn help_names_every_command() {
@@ -315,71 +277,6 @@ fn every_instruction_set_passes_the_doctor() {
             "{set}: {found}"
         );
     }
-}
-
-/// A file of numpy's, version 1.
-fn npy(path: &Path, descr: &str, shape: &str, numbers: &[u8]) {
-    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-    let length = (header.len() as u16).to_le_bytes();
-    fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()).unwrap();
-}
-
-/// Three classes of two rows each, all but one row nearest to its own: in the order of labels 40, -1, 7.
-#[test]
-fn embeddings_from_elsewhere_are_measured() {
-    let folder = empty();
-    let at = |name: &str| folder.path().join(name);
-    let rows: [[f32; 2]; 6] = [[2.0, 0.0], [9.0, 1.0], [0.0, 1.0], [0.1, 3.0], [-1.0, -0.1], [-0.2, 4.0]];
-    let floats =
-        |rows: &[[f32; 2]]| rows.as_flattened().iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>();
-    npy(&at("rows.npy"), "<f4", "(6, 2)", &floats(&rows));
-    let labels: Vec<u8> = [40_i64, 40, -1, -1, 7, 7].iter().flat_map(|n| n.to_le_bytes()).collect();
-    npy(&at("labels.npy"), "<i8", "(6,)", &labels);
-
-    let said = done(folder.path(), &["measure", "rows.npy", "--labels", "labels.npy", "--json"]);
-    let result: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((&result["rows"], &result["dim"], &result["classes"]), (&6.into(), &2.into(), &3.into()));
-    // Rows 0 to 3 find their own; row 4 finds row 5 (a cosine of -0.05, the largest), row 5 finds row 2.
-    let metric = |name: &str| result["metrics"][name].as_f64().unwrap();
-    assert!((metric("recall_at_1") - 500.0 / 6.0).abs() < 1e-9, "{said}");
-    assert!((metric("map_at_r") - 500.0 / 6.0).abs() < 1e-9, "{said}");
-    assert!(metric("nmi_arithmetic") > 50.0, "{said}");
-
-    // One key of a section leaves the others as they are.
-    let settings = ["eval.retrieval.clustering=never", "eval.retrieval.recall_at=[1,5]"];
-    let said =
-        done(folder.path(), &[&["measure", "rows.npy", "--labels", "labels.npy"][..], &settings].concat());
-    assert!(said.contains("R@5") && !said.contains("NMI") && !said.contains("R@2"), "{said}");
-
-    npy(&at("voters.npy"), "<f4", "(3, 2)", &floats(&[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]));
-    npy(&at("classes.npy"), "|i1", "(3,)", &[40, 0xff, 7]);
-    let asked = ["measure", "rows.npy", "--labels", "labels.npy", "--gallery", "voters.npy", "eval.k=1"];
-    let said = done(folder.path(), &[&asked[..], &["--gallery-labels", "classes.npy"]].concat());
-    assert!(said.contains("among 3; kNN with k = 1, temperature 0.1"), "{said}");
-    assert!(said.contains("kNN") && said.contains("83.33%"), "{said}");
-
-    refused(folder.path(), &["measure", "rows.npy"], 1, &["rows.npy", "--labels FILE"]);
-    refused(
-        folder.path(),
-        &["measure", "rows.npy", "--labels", "classes.npy"],
-        1,
-        &["3 labels of 6 embeddings"],
-    );
-    refused(folder.path(), &asked, 1, &["voters.npy", "no file of labels"]);
-    refused(
-        folder.path(),
-        &["measure", "labels.npy", "--labels", "labels.npy"],
-        1,
-        &["embeddings of the shape [6]"],
-    );
-    refused(folder.path(), &["measure", "none.npz"], 1, &["none.npz"]);
-    refused(folder.path(), &["measure", "rows.npy", "--gallery-labels", "x.npy"], 2, &["--gallery"]);
-    npy(&at("long.npy"), "<f4", "(3, 4)", &floats(&[[1.0, 0.0]; 6]));
-    let unlike = ["measure", "rows.npy", "--labels", "labels.npy", "--gallery", "long.npy"];
-    let unlike = [&unlike[..], &["--gallery-labels", "classes.npy"]].concat();
-    refused(folder.path(), &unlike, 1, &["2 numbers each, expected 4"]);
-    npy(&at("nan.npy"), "<f4", "(6, 2)", &floats(&[[f32::NAN, 0.0]; 6]));
-    refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Measure a file of weights on its run's data set, or on the one that is named
     Evaluate(EvaluateArguments),
-    /// Measure embeddings that anything made: kNN among others, or R@K, MAP@R, R-precision, NMI and AMI among themselves
+    /// Measure embeddings that anything made: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and R@K among a gallery
     Measure(MeasureArguments),
     /// Inspect, import and export files of weights
     #[command(subcommand)]
@@ -170,18 +170,32 @@ pub(crate) struct EvaluateArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// Embeddings and labels: .safetensors (a run's), .npz (numpy.savez with embeddings= and labels=), or .npy and --labels
+    /// Embeddings and labels: numpy's .npz (numpy.savez with embeddings= and labels=), .safetensors (a run's), or .npy and --labels; the
+    /// content decides, not the name
     pub(crate) test: PathBuf,
-    /// Those that vote, for kNN; without it each row is asked among the others: R@K, MAP@R, NMI
+    /// Those that vote and are searched: kNN, R@K, MAP@R. Without it each row is asked among the others: R@K, MAP@R, NMI
     #[arg(long, value_name = "FILE")]
     pub(crate) gallery: Option<PathBuf>,
-    /// Labels of a .npy file
+    /// Labels in a file of their own: .npy, .npz, .safetensors, or text with one a line
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
-    /// Labels of a gallery in a .npy file
+    /// Labels of the gallery, likewise
     #[arg(long, value_name = "FILE", requires = "gallery")]
     pub(crate) gallery_labels: Option<PathBuf>,
-    /// Take rows as they are; they are scaled to length 1 otherwise
+    /// Name of the array of embeddings; embeddings, features, feats, embs, X and their like are found without
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Name of the array of labels; labels, targets, y and their like are found without
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label_key: Option<String>,
+    /// As --key, of the gallery; the same as --key if not given
+    #[arg(long, value_name = "NAME", requires = "gallery")]
+    pub(crate) gallery_key: Option<String>,
+    /// As --label-key, of the gallery; the same as --label-key if not given
+    #[arg(long, value_name = "NAME", requires = "gallery")]
+    pub(crate) gallery_label_key: Option<String>,
+    /// Take rows as they are, not scaled to length 1: neighbours are then ranked by inner product, not by angle, while the clusters of NMI
+    /// and AMI are by Euclidean distance
     #[arg(long)]
     pub(crate) unscaled: bool,
     #[command(flatten)]

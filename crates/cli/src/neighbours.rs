@@ -6,7 +6,7 @@ use invaspread_metrics::{Rows, top_k};
 use invaspread_report::gallery::{Gallery, Neighbors, Picture, Query, draw_gallery};
 use invaspread_report::{dataset_label, row_label};
 use invaspread_runner::config::GalleryFigure;
-use invaspread_runner::embeddings;
+use invaspread_runner::embeddings::{self, Source};
 use invaspread_runner::launch::Planned;
 use invaspread_runner::methods::Features;
 use invaspread_runner::record::write_atomically;
@@ -85,7 +85,7 @@ fn neighbors(
     count: usize,
 ) -> anyhow::Result<Vec<Neighbors>> {
     let folder = run.layout(root).embeddings();
-    let embedded = |split: &str| embeddings::read(&folder.join(format!("{split}.safetensors")), None);
+    let embedded = |split: &str| embeddings::read(&Source::of(&folder.join(format!("{split}.safetensors"))));
     let Features { values: test, dim } = embedded("test")?.features;
     let rows: Vec<f32> = asked.iter().flat_map(|i| test[i * dim..(i + 1) * dim].iter().copied()).collect();
     let (gallery, split, itself) = match dataset.evaluation {

@@ -1,15 +1,17 @@
-//! How often what is retrieved for a query is of its class: R@K, MAP@R and R-precision, each embedding asked among all others.
+//! How often what is retrieved for a query is of its class: R@K, MAP@R and R-precision, each embedding asked among all others or among the
+//! embeddings of a gallery.
 //!
-//! Of query i let j_1, j_2, ... be the other embeddings by inner product downwards, rel_i(k) = 1 where y_{j_k} = y_i, and R_i the
-//! number of other embeddings of its class:
+//! Of query i let j_1, j_2, ... be the other embeddings (or those of the gallery) by inner product downwards, rel_i(k) = 1 where
+//! y_{j_k} = y_i, and R_i the number of those of its class:
 //!
 //! `R@K = mean_i max_{k <= K} rel_i(k)`, `R-precision = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k)`,
 //! `MAP@R = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k) P_i(k)` with `P_i(k) = (1/k) Σ_{l <= k} rel_i(l)`.
 //!
 //! Shapes: embeddings (n, d), labels (n). R@K of the paper's Tables 3 to 6 (the code's `eval_recall_K`) is this hit rate, which for K > 1
 //! is no recall in the word's other sense. MAP@R and R-precision are those of Musgrave, Belongie and Lim (ECCV 2020). The code ranks by
-//! Euclidean distance, which on unit rows is the same order. A query that is alone in its class counts as missed in R@K, as in the
-//! code, and is left out of the other two, which it has no value for.
+//! Euclidean distance, which on unit rows is the same order. A query that is alone in its class (R_i = 0) counts as missed in R@K, as in the
+//! code, and is left out of the other two, which it has no value for. With a gallery this is pytorch-metric-learning's
+//! `AccuracyCalculator` with `ref_includes_query=False`, but that it leaves such queries out of R@K (its `precision_at_1`) too.
 
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
@@ -51,14 +53,45 @@ impl Retrieval {
         self.evaluate_holding(MOST_HELD, embeddings, labels)
     }
 
+    /// Asks for each of `queries` (n, d) among the rows of a `gallery` (m, d), and holds no more than [`Retrieval::evaluate`].
+    ///
+    /// # Errors
+    /// An empty side; another dimension on each side; rows that are not finite.
+    ///
+    /// # Panics
+    /// If labels and rows differ in number on a side, or a K is zero.
+    pub fn evaluate_in_gallery(
+        &self,
+        queries: Rows,
+        query_labels: &[u32],
+        gallery: Rows,
+        gallery_labels: &[u32],
+    ) -> Result<Retrieved, MetricError> {
+        for (what, rows) in [("queries", queries), ("gallery", gallery)] {
+            if rows.is_empty() {
+                return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+            }
+        }
+        if queries.dim != gallery.dim {
+            let (found, expected) = (queries.dim, gallery.dim);
+            return Err(MetricError::Dimension { what: "queries", found, expected });
+        }
+        let asked = Asked {
+            queries,
+            labels: query_labels,
+            among: gallery,
+            among_labels: gallery_labels,
+            itself: false,
+        };
+        self.score(MOST_HELD, &asked)
+    }
+
     fn evaluate_holding(
         &self,
         most_held: usize,
         embeddings: Rows,
         labels: &[u32],
     ) -> Result<Retrieved, MetricError> {
-        assert_eq!(embeddings.len(), labels.len(), "one label per row");
-        assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
         if embeddings.len() < 2 {
             return Err(MetricError::TooFewRows {
                 what: "queries",
@@ -67,28 +100,40 @@ impl Retrieval {
                 fewer: "filters",
             });
         }
-        let classes = 1 + labels.iter().max().map_or(0, |&label| label as usize);
+        let asked =
+            Asked { queries: embeddings, labels, among: embeddings, among_labels: labels, itself: true };
+        self.score(most_held, &asked)
+    }
+
+    fn score(&self, most_held: usize, asked: &Asked) -> Result<Retrieved, MetricError> {
+        let Asked { queries, labels, among, among_labels, itself } = *asked;
+        assert_eq!(queries.len(), labels.len(), "one label per row");
+        assert_eq!(among.len(), among_labels.len(), "one label per row");
+        assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
+        let itself = usize::from(itself);
+        let classes = 1 + labels.iter().chain(among_labels).max().map_or(0, |&label| label as usize);
         let mut of_class = vec![0_usize; classes];
-        for &label in labels {
+        for &label in among_labels {
             of_class[label as usize] += 1;
         }
-        let most_relevant = of_class.iter().max().map_or(0, |&n| n - 1);
+        let relevant = |class: u32| of_class[class as usize] - itself;
+        let most_relevant = labels.iter().map(|&class| relevant(class)).max().unwrap_or(0);
         let k = self.recall_at.iter().copied().max().unwrap_or(1).max(most_relevant);
 
         let n = labels.len();
-        let k = k.min(n - 1);
+        let k = k.min(among.len() - itself);
         let at_once = (most_held / (k + 1)).max(1);
         let mut scores: Vec<Scores> = Vec::with_capacity(n);
         for start in (0..n).step_by(at_once) {
             let rows = start..(start + at_once).min(n);
-            // One more than are looked at: a query finds itself, unless more others than that are as near.
-            let queries = Rows::new(embeddings.slice(rows.clone()), embeddings.dim);
-            let neighbors = top_k_on(self.device, queries, embeddings, k + 1, false)?;
+            let block = Rows::new(queries.slice(rows.clone()), queries.dim);
+            // One more than are looked at where a query finds itself, unless more others than that are as near.
+            let neighbors = top_k_on(self.device, block, among, k + itself, false)?;
             scores.par_extend(rows.into_par_iter().map(|row| {
                 let class = labels[row];
-                let relevant = of_class[class as usize] - 1;
-                let others = neighbors.of(row - start).0.iter().map(|&j| j as usize).filter(|&j| j != row);
-                Scores::of(others.take(k).map(|j| labels[j] == class), relevant)
+                let found = neighbors.of(row - start).0.iter().map(|&j| j as usize);
+                let others = found.filter(|&j| itself == 0 || j != row);
+                Scores::of(others.take(k).map(|j| among_labels[j] == class), relevant(class))
             }));
         }
 
@@ -104,6 +149,17 @@ impl Retrieval {
             r_precision: mean(1),
         })
     }
+}
+
+/// Who asks, and among whom.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    queries: Rows<'a>,
+    labels: &'a [u32],
+    among: Rows<'a>,
+    among_labels: &'a [u32],
+    /// Whether the two are the same rows, and each is asked among the others.
+    itself: bool,
 }
 
 /// One query's.
@@ -175,6 +231,42 @@ mod tests {
         assert!(matches!(error, MetricError::TooFewRows { needed: 2, .. }));
     }
 
+    /// By hand; numpy gives the same: 51.388889, 58.333333 and 51.851852.
+    #[test]
+    fn queries_are_asked_among_a_gallery() {
+        let row = |degrees: &f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
+        let queries: Vec<f32> = [0.0, 35.0, 80.0, 120.0].iter().flat_map(row).collect();
+        let gallery: Vec<f32> = [-9.0, 5.0, 21.0, 43.0, 62.0, 90.0, 131.0].iter().flat_map(row).collect();
+        let retrieval = Retrieval { recall_at: vec![1, 2, 100], device: DeviceKind::Cpu };
+        let ask = |labels: &[u32]| {
+            let gallery = Rows::new(&gallery, 2);
+            retrieval
+                .evaluate_in_gallery(Rows::new(&queries, 2), labels, gallery, &[0, 1, 0, 0, 2, 1, 2])
+                .unwrap()
+        };
+        let got = ask(&[0, 0, 1, 2]);
+        // Orders: 5 -9 21, of classes 1 0 0; 43 21 62, 0 0 2; 90 62, 1 2; 131 90, 2 1.
+        assert_eq!(got.recall_at, [(1, 75.0), (2, 100.0), (100, 100.0)]);
+        // R = 3, 3, 2, 2: average precisions (1/2 + 2/3)/3, 2/3, 1/2, 1/2; precisions 2/3, 2/3, 1/2, 1/2.
+        let (map_at_r, r_precision) =
+            (100.0 * (7.0 / 18.0 + 2.0 / 3.0 + 1.0) / 4.0, 100.0 * (4.0 / 3.0 + 1.0) / 4.0);
+        assert!((got.map_at_r - map_at_r).abs() < 1e-9, "{got:?}");
+        assert!((got.r_precision - r_precision).abs() < 1e-9, "{got:?}");
+        // A query whose class the gallery lacks is missed in R@K and left out of the others.
+        let got = ask(&[0, 0, 1, 7]);
+        assert_eq!(got.recall_at, [(1, 50.0), (2, 75.0), (100, 75.0)]);
+        let map_at_r = 100.0 * (7.0 / 18.0 + 2.0 / 3.0 + 0.5) / 3.0;
+        assert!((got.map_at_r - map_at_r).abs() < 1e-9, "{got:?}");
+        let none = ask(&[7, 7, 8, 9]);
+        assert_eq!((none.recall_at[2].1, none.map_at_r, none.r_precision), (0.0, 0.0, 0.0));
+
+        let empty = retrieval.evaluate_in_gallery(Rows::new(&queries, 2), &[0; 4], Rows::new(&[], 2), &[]);
+        assert!(matches!(empty.unwrap_err(), MetricError::TooFewRows { what: "gallery", .. }));
+        let wider =
+            retrieval.evaluate_in_gallery(Rows::new(&queries, 2), &[0; 4], Rows::new(&[1.0; 4], 4), &[0]);
+        assert!(matches!(wider.unwrap_err(), MetricError::Dimension { found: 2, expected: 4, .. }));
+    }
+
     proptest! {
         #[test]
         fn agrees_with_the_definition(
@@ -214,6 +306,46 @@ mod tests {
             }
             for ((k, value), recall) in got.recall_at.iter().zip(recalls) {
                 prop_assert!((value - 100.0 * recall / n as f64).abs() < 1e-9, "R@{k}");
+            }
+            let counted: f64 = f64::max(counted, 1.0);
+            prop_assert!((got.map_at_r - 100.0 * maps / counted).abs() < 1e-9);
+            prop_assert!((got.r_precision - 100.0 * precisions / counted).abs() < 1e-9);
+        }
+
+        #[test]
+        fn agrees_with_the_definition_in_a_gallery(
+            labels in prop::collection::vec(0_u32..4, 2..40), split in 1_usize..39, ks in prop::collection::vec(1_usize..45, 1..4), seed: u64,
+        ) {
+            let (n, split) = (labels.len(), 1 + split % (labels.len() - 1));
+            let mut state = seed | 1;
+            let values: Vec<f32> = (0..n * 3)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 40) as f32 / 16_777_216.0 - 0.5
+                })
+                .collect();
+            let retrieval = Retrieval { recall_at: ks.clone(), device: DeviceKind::Cpu };
+            let (queries, gallery) = (Rows::new(&values[..split * 3], 3), Rows::new(&values[split * 3..], 3));
+            let got = retrieval.evaluate_in_gallery(queries, &labels[..split], gallery, &labels[split..]).unwrap();
+            let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
+            for i in 0..split {
+                let mut found: Vec<usize> = (split..n).collect();
+                let inner = |j: usize| (0..3).map(|c| values[i * 3 + c] * values[j * 3 + c]).sum::<f32>();
+                found.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));
+                let hits: Vec<bool> = found.iter().map(|&j| labels[j] == labels[i]).collect();
+                for (recall, &k) in recalls.iter_mut().zip(&ks) {
+                    *recall += f64::from(u8::from(hits.iter().take(k).any(|&hit| hit)));
+                }
+                let r = hits.iter().filter(|&&hit| hit).count();
+                if r > 0 {
+                    counted += 1.0;
+                    let at = |k: usize| hits[..k].iter().filter(|&&hit| hit).count() as f64 / k as f64;
+                    precisions += at(r);
+                    maps += (1..=r).filter(|&k| hits[k - 1]).map(at).sum::<f64>() / r as f64;
+                }
+            }
+            for ((k, value), recall) in got.recall_at.iter().zip(recalls) {
+                prop_assert!((value - 100.0 * recall / split as f64).abs() < 1e-9, "R@{k}");
             }
             let counted: f64 = f64::max(counted, 1.0);
             prop_assert!((got.map_at_r - 100.0 * maps / counted).abs() < 1e-9);

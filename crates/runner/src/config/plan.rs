@@ -57,6 +57,7 @@ impl Config {
             vote_temperature: self.eval.temperature,
             linear: self.eval.linear.unwrap_or(When::Never),
             retrieval: self.eval.retrieval.clone().unwrap_or_default(),
+            retrieval_beside_knn: self.eval.retrieval.is_some(),
         }
     }
 

@@ -5,6 +5,7 @@
 """
 import pathlib
 import sys
+import zipfile
 
 import numpy
 
@@ -19,3 +20,29 @@ numpy.save(folder / "seed_objects.npy", numpy.array([1, "a", None], dtype=object
 numpy.save(folder / "seed_fields.npy", numpy.zeros(2, dtype=[("a", "<f4"), ("b", "<i2")]))
 numpy.savez(folder / "seed.npz", embeddings=embeddings, labels=labels)
 numpy.savez_compressed(folder / "seed_packed.npz", embeddings=embeddings.astype("<f2"), labels=labels.astype("u1"))
+
+# As people bring them: names of classes, and other arrays beside what is asked for.
+people = {
+    "embeddings": embeddings.astype("<f8") * 1e-50,
+    "labels": numpy.array(["bird", "cat", "bird"]),
+    "paths": numpy.array(["a/1.jpg", "b/2.jpg", "a/3.jpg"]),
+    "codes": numpy.array([b"xy", b"z", b""]),
+    "meta": numpy.array({"epochs": 3}, dtype=object),
+    "count": numpy.array(3),
+    "fields": numpy.zeros(2, dtype=[("a", "<f4"), ("b", "<i2")]),
+}
+numpy.savez(folder / "seed_people.npz", **people)
+numpy.savez(folder / "seed_positional.npz", embeddings, labels)
+
+
+def repacked(name, compression):
+    """The arrays of seed.npz, packed in another way."""
+    with zipfile.ZipFile(folder / "seed.npz") as source, zipfile.ZipFile(folder / name, "w", compression) as target:
+        for member in source.namelist():
+            target.writestr(zipfile.ZipInfo(member), source.read(member), compression)
+
+
+repacked("seed_bzip2.npz", zipfile.ZIP_BZIP2)
+# Every size in the 64-bit fields, as zipfile writes them of files past 4 GB.
+zipfile.ZIP64_LIMIT = 1
+repacked("seed_zip64.npz", zipfile.ZIP_DEFLATED)

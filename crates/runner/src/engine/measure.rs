@@ -2,8 +2,8 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Rows, Seeding, Separation, SimilarityDistribution,
-    WeightedKnn,
+    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Separation,
+    SimilarityDistribution, WeightedKnn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,8 +103,9 @@ pub struct Classed<'a> {
     pub labels: &'a [u32],
 }
 
-/// What embeddings are worth, by the measures of `recipe`, those taken after a last epoch among them: kNN among the `gallery`, or, without
-/// one, retrieval among the test images themselves.
+/// Measures embeddings as `recipe` says, with what is taken after a last epoch: kNN and retrieval among the `gallery` or, without one,
+/// retrieval and clustering of the test images themselves. MAP@R and R-precision are left out where they have no value: no image has one of its
+/// class among those it is asked among.
 ///
 /// # Errors
 /// If an embedding is not finite, there are too few, the gallery's are of another length, or a label is not below `classes`.
@@ -121,7 +122,24 @@ pub fn measure(
         let (found, expected) = (test.features.dim, gallery.features.dim);
         return Err(MetricError::Dimension { what: "queries", found, expected });
     }
-    measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)
+    let mut measured = measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)?;
+    if let Some(gallery) = gallery {
+        measured.0.extend(retrieval_in_gallery(recipe, test, gallery)?);
+    }
+    if !has_match(test.labels, gallery.map(|gallery| gallery.labels), classes) {
+        measured.0.retain(|(name, _)| name != MAP_AT_R && name != R_PRECISION);
+    }
+    Ok(measured)
+}
+
+/// Whether any test image has one of its class among those it is asked among.
+fn has_match(test: &[u32], gallery: Option<&[u32]>, classes: usize) -> bool {
+    let mut rows_of = vec![0_usize; classes];
+    for &class in gallery.unwrap_or(test) {
+        rows_of[class as usize] += 1;
+    }
+    let needed = if gallery.is_some() { 1 } else { 2 };
+    test.iter().any(|&class| rows_of[class as usize] >= needed)
 }
 
 fn measure_epoch(
@@ -148,14 +166,9 @@ fn measure_epoch(
 }
 
 fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Measured, MetricError> {
-    let RetrievalRecipe { recall_at, clustering, kmeans_restarts } = &recipe.retrieval;
+    let RetrievalRecipe { clustering, kmeans_restarts, .. } = &recipe.retrieval;
     let labels = test.labels;
-    let retrieval = Retrieval { recall_at: recall_at.clone(), device: recipe.device };
-    let found = retrieval.evaluate(rows(test.features), labels)?;
-    let mut measured: Vec<(String, f64)> =
-        found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value)).collect();
-    measured.push(("map_at_r".to_owned(), found.map_at_r));
-    measured.push(("r_precision".to_owned(), found.r_precision));
+    let mut measured = named(&asked(recipe).evaluate(rows(test.features), labels)?);
     if clustering.is_now(last) {
         let mut classes = labels.to_vec();
         classes.sort_unstable();
@@ -178,6 +191,28 @@ fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Resu
     Ok(Measured(measured))
 }
 
+fn retrieval_in_gallery(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    gallery: Classed<'_>,
+) -> Result<Vec<(String, f64)>, MetricError> {
+    let (queries, among) = (rows(test.features), rows(gallery.features));
+    Ok(named(&asked(recipe).evaluate_in_gallery(queries, test.labels, among, gallery.labels)?))
+}
+
+fn asked(recipe: &Recipe) -> Retrieval {
+    Retrieval { recall_at: recipe.retrieval.recall_at.clone(), device: recipe.device }
+}
+
+const MAP_AT_R: &str = "map_at_r";
+const R_PRECISION: &str = "r_precision";
+
+fn named(found: &Retrieved) -> Vec<(String, f64)> {
+    let recalls = found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value));
+    let at_r = [(MAP_AT_R, found.map_at_r), (R_PRECISION, found.r_precision)];
+    recalls.chain(at_r.map(|(name, value)| (name.to_owned(), value))).collect()
+}
+
 fn rows(features: &Features) -> Rows<'_> {
     Rows::new(&features.values, features.dim)
 }
@@ -197,7 +232,11 @@ impl Images {
         let test = Classed { features: &embeddings.test, labels: &self.test.labels };
         let gallery = self.gallery.as_ref().zip(embeddings.gallery.as_ref());
         let gallery = gallery.map(|(gallery, found)| Classed { features: found, labels: &gallery.labels });
-        measure_epoch(recipe, test, gallery, self.classes, epoch, last)
+        let mut measured = measure_epoch(recipe, test, gallery, self.classes, epoch, last)?;
+        if let Some(gallery) = gallery.filter(|_| last && recipe.retrieval_beside_knn) {
+            measured.0.extend(retrieval_in_gallery(recipe, test, gallery)?);
+        }
+        Ok(measured)
     }
 
     /// How far each grouping's members lie from the others (Figures 5 and 6): the classes themselves, then the data set's own groupings of

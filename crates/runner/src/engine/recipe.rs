@@ -46,6 +46,8 @@ pub struct Recipe {
     pub linear: When,
     /// Where test classes were never trained on: what is measured.
     pub retrieval: RetrievalRecipe,
+    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery, after the last epoch.
+    pub retrieval_beside_knn: bool,
 }
 
 /// A learning rate and the factors it is multiplied by from given epochs on.

@@ -3,7 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
 
 use crate::config::{Override, expand};
-use crate::embeddings::{read_npy, read_npz};
+use crate::embeddings::read_every_array;
 
 /// Arguments, one a line: each must come back as it was typed, and each of its values be TOML or text.
 pub fn config_overrides(bytes: &[u8]) {
@@ -25,16 +25,24 @@ pub fn config_overrides(bytes: &[u8]) {
     }
 }
 
-/// A `.npz` file, or a `.npy` file.
+/// Bytes of arrays that a file may unpack to.
+const MOST: u64 = 1 << 24;
+
+/// A `.npz` file, a `.npy` file, or safetensors. That reading ends and takes no more memory than it may is what is tested; what is wrong with a
+/// file is told.
 pub fn numpy(bytes: &[u8]) {
-    const ZIP: &[u8] = b"PK";
-    if bytes.starts_with(ZIP) {
-        // What is wrong with it is told; that it ends and takes no more memory than it may is what is tested.
-        let _ = read_npz(bytes);
-    } else if let Ok(array) = read_npy(bytes) {
-        let held: usize = array.shape.iter().product();
-        assert!(held <= bytes.len(), "{held} numbers in a file of {} bytes", bytes.len());
-        assert_eq!(array.into_floats().len(), held);
+    let Ok(arrays) = read_every_array(bytes, MOST) else { return };
+    for array in arrays.into_iter().filter_map(|(_, array)| array.ok()) {
+        let (held, count) = (array.bytes.len(), array.count());
+        assert!(held as u64 <= MOST, "{held} bytes of an array");
+        assert_eq!(held, count * array.header.element.size);
+        for place in 0..count {
+            if array.header.element.is_number() {
+                std::hint::black_box(array.number(place, 0, count, 1));
+            } else {
+                std::hint::black_box(array.word(place));
+            }
+        }
     }
 }
 

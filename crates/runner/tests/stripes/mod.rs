@@ -89,6 +89,7 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
         vote_temperature: 0.1,
         linear: When::Never,
         retrieval: RetrievalRecipe::default(),
+        retrieval_beside_knn: false,
     }
 }
 

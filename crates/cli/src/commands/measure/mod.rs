@@ -1,0 +1,251 @@
+//! `invaspread measure FILE`: what embeddings are worth, whoever made them.
+
+mod notes;
+mod settings;
+
+use super::{print_json, print_measured};
+use crate::arguments::MeasureArguments;
+use crate::failure::Failure;
+use crate::output::{note, print_line};
+use anyhow::{Context, anyhow};
+use invaspread_runner::config::{expand, resolve_over};
+use invaspread_runner::embeddings::{
+    self, Classes, Embedded, EmbeddingsError, Labels, Role, Scaling, Source,
+};
+use invaspread_runner::engine::{self, Classed, Recipe, RetrievalRecipe, When};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// So many rows times clusters take a core minutes, over the hundreds of iterations of k-means.
+const LONG_TO_CLUSTER: usize = 50_000_000;
+
+/// Names of classes that are shown on a line.
+const MOST_NAMED: usize = 10;
+
+pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
+    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let resolved = resolve_over(None, &overrides)?;
+    settings::check(&overrides, arguments.gallery.is_some())?;
+    let config = &resolved.config;
+
+    let scaling = if arguments.unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
+    let test = read(&test_source(arguments, scaling), &TEST_FLAGS)?;
+    let gallery =
+        gallery_source(arguments, scaling).map(|source| read(&source, &GALLERY_FLAGS)).transpose()?;
+    let classes = Classes::number(&test.labels, gallery.as_ref().map(|gallery| &gallery.labels))
+        .map_err(anyhow::Error::from)?;
+    let (rows, dim) = (test.labels.len(), test.features.dim);
+    if rows < 2 && gallery.is_none() {
+        return Err(anyhow!(
+            "{} holds one row, which has no other to be asked among: expected two or more, or a --gallery",
+            test.origin.embeddings.file.display()
+        )
+        .into());
+    }
+    let mut recipe = config.recipe();
+    if config.eval.retrieval.is_none() {
+        recipe.retrieval = RetrievalRecipe::for_classes(classes.count());
+    }
+    let measurement = Measurement::new(test, gallery, classes, recipe);
+
+    let mut notes = notes::of_file(&measurement.test, scaling);
+    if let Some(gallery) = &measurement.gallery {
+        notes.extend(notes::of_file(gallery, scaling));
+        notes.extend(notes::of_both(&measurement.test, gallery));
+    }
+    notes.extend(notes::of_classes(&measurement.classes));
+    notes.extend(notes::of_depth(&measurement.recipe.retrieval.recall_at, measurement.to_find()));
+    notes.extend(settings::idle(&overrides, config, measurement.draws())?);
+    for text in &notes {
+        note!("note: {text}");
+    }
+    if measurement.clusters && rows * measurement.classes.count() > LONG_TO_CLUSTER {
+        note!(
+            "{rows} rows into {} clusters, as NMI and AMI need, takes minutes; eval.retrieval.clustering=never leaves them out",
+            measurement.classes.count()
+        );
+    }
+    let measured = measurement.run().context("failed to measure the embeddings")?;
+
+    let used = settings::used(&resolved, measurement.gallery.is_some(), measurement.draws());
+    if arguments.json {
+        let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
+        let recipe = &measurement.recipe;
+        let settings: BTreeMap<_, _> =
+            used.iter().map(|s| (&s.key, json!({ "value": s.value, "origin": s.origin }))).collect();
+        return Ok(print_json(&json!({
+            "test": arguments.test,
+            "rows": rows,
+            "dim": dim,
+            "classes": measurement.classes.count(),
+            "class_names": match &measurement.classes.labels {
+                Labels::Words(words) => Some(words),
+                Labels::Numbers(_) => None,
+            },
+            "gallery": arguments.gallery,
+            "gallery_rows": among,
+            "arrays": {
+                "test": measurement.test.origin,
+                "gallery": measurement.gallery.as_ref().map(|gallery| &gallery.origin),
+            },
+            "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
+            "ranking": "inner product",
+            "k": among.map(|_| recipe.neighbors),
+            "k_used": among.map(|among| recipe.neighbors.min(among)),
+            "temperature": among.map(|_| recipe.vote_temperature),
+            "recall_at": recipe.retrieval.recall_at,
+            "kmeans_starts": measurement.clusters.then_some(recipe.retrieval.kmeans_restarts),
+            "without_match": measurement.classes.without_match(),
+            "settings": settings,
+            "notes": notes,
+            "metrics": measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
+        }))?);
+    }
+    for line in measurement.describe(scaling) {
+        print_line!("{line}");
+    }
+    let set: Vec<String> = settings::set_here(&used)
+        .iter()
+        .map(|setting| format!("{} = {} ({})", setting.key, setting.value, setting.origin))
+        .collect();
+    if !set.is_empty() {
+        print_line!("settings: {}", set.join(", "));
+    }
+    print_measured(&measured);
+    Ok(())
+}
+
+/// What is measured, and how.
+struct Measurement {
+    test: Embedded,
+    gallery: Option<Embedded>,
+    classes: Classes,
+    recipe: Recipe,
+    /// Whether the rows are clustered.
+    clusters: bool,
+}
+
+impl Measurement {
+    fn new(test: Embedded, gallery: Option<Embedded>, classes: Classes, recipe: Recipe) -> Self {
+        let clusters = gallery.is_none() && recipe.retrieval.clustering != When::Never;
+        Self { test, gallery, classes, recipe, clusters }
+    }
+
+    /// Whether anything is drawn at random: the centres that k-means starts from, the order in which the classifier sees its rows.
+    fn draws(&self) -> bool {
+        self.clusters || (self.gallery.is_some() && self.recipe.linear != When::Never)
+    }
+
+    /// How many rows there are to be found for each.
+    fn to_find(&self) -> usize {
+        self.gallery.as_ref().map_or(self.test.labels.len() - 1, |gallery| gallery.labels.len())
+    }
+
+    fn run(&self) -> anyhow::Result<engine::Measured> {
+        let of_gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
+        Ok(engine::measure(
+            &self.recipe,
+            Classed { features: &self.test.features, labels: &self.classes.test },
+            of_gallery.map(|(gallery, labels)| Classed { features: &gallery.features, labels }),
+            self.classes.count(),
+        )?)
+    }
+
+    /// What is measured and by which protocol, in a few lines.
+    fn describe(&self, scaling: Scaling) -> Vec<String> {
+        let mut lines = vec![described(&self.test)];
+        lines.extend(self.gallery.as_ref().map(|gallery| format!("gallery {}", described(gallery))));
+        if let Labels::Words(words) = &self.classes.labels {
+            let more = words.len().saturating_sub(MOST_NAMED);
+            let shown = words[..words.len() - more].join(", ");
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            lines.push(format!("classes by name: {shown}{more}"));
+        }
+        lines.push(match scaling {
+            Scaling::UnitLength => "rows scaled to length 1, ranked by cosine similarity".to_owned(),
+            Scaling::Unscaled if self.clusters => {
+                "rows as they are, ranked by inner product; clusters of NMI and AMI by Euclidean distance"
+                    .to_owned()
+            }
+            Scaling::Unscaled => "rows as they are, ranked by inner product".to_owned(),
+        });
+        let (rows, dim, classes) = (self.test.labels.len(), self.test.features.dim, self.classes.count());
+        let rows = format!("{rows} rows of {dim}, {classes} classes");
+        lines.push(match self.gallery.as_ref().map(|gallery| gallery.labels.len()) {
+            Some(among) => {
+                let (k, temperature) = (self.recipe.neighbors, self.recipe.vote_temperature);
+                let cut = if k > among { format!(" (all {among} there are)") } else { String::new() };
+                format!(
+                    "{rows}, among {among}; kNN with k = {k}{cut}, temperature {temperature}; NMI and AMI are not measured with a gallery"
+                )
+            }
+            None if self.clusters => match self.recipe.retrieval.kmeans_restarts {
+                1 => format!("{rows}, each among the others; NMI and AMI of k-means from one start"),
+                starts => format!("{rows}, each among the others; NMI and AMI of the best k-means of {starts} starts"),
+            },
+            None => format!("{rows}, each among the others"),
+        });
+        lines
+    }
+}
+
+/// The files and arrays that were read.
+fn described(read: &Embedded) -> String {
+    let embeddings::Origin { embeddings, labels } = &read.origin;
+    let beside =
+        if labels.file == embeddings.file { String::new() } else { format!("{}: ", labels.file.display()) };
+    format!("{}: embeddings {embeddings}; labels {beside}{labels}", embeddings.file.display())
+}
+
+/// The flags that say where one file's arrays are.
+struct Flags {
+    name: &'static str,
+    label_name: &'static str,
+    labels: &'static str,
+}
+
+const TEST_FLAGS: Flags = Flags { name: "--key", label_name: "--label-key", labels: "--labels" };
+const GALLERY_FLAGS: Flags =
+    Flags { name: "--gallery-key", label_name: "--gallery-label-key", labels: "--gallery-labels" };
+
+fn test_source(arguments: &MeasureArguments, scaling: Scaling) -> Source<'_> {
+    Source {
+        file: &arguments.test,
+        name: arguments.key.as_deref(),
+        labels: arguments.labels.as_deref(),
+        label_name: arguments.label_key.as_deref(),
+        scaling,
+    }
+}
+
+fn gallery_source(arguments: &MeasureArguments, scaling: Scaling) -> Option<Source<'_>> {
+    Some(Source {
+        file: arguments.gallery.as_deref()?,
+        name: arguments.gallery_key.as_deref().or(arguments.key.as_deref()),
+        labels: arguments.gallery_labels.as_deref(),
+        label_name: arguments.gallery_label_key.as_deref().or(arguments.label_key.as_deref()),
+        scaling,
+    })
+}
+
+/// Reads one file; an error says which flag helps.
+fn read(source: &Source, flags: &Flags) -> Result<Embedded, Failure> {
+    embeddings::read(source).map_err(|error| {
+        let Flags { name, label_name, labels } = flags;
+        let advice = match &error {
+            EmbeddingsError::Missing { role: Role::Embeddings, .. }
+            | EmbeddingsError::Ambiguous { role: Role::Embeddings, .. } => {
+                format!("; {name} NAME says which array they are")
+            }
+            EmbeddingsError::Missing { role: Role::Labels, .. } => format!(
+                "; {label_name} NAME says which array they are, {labels} FILE that they are in another file"
+            ),
+            EmbeddingsError::Ambiguous { role: Role::Labels, .. } => {
+                format!("; {label_name} NAME says which array they are")
+            }
+            EmbeddingsError::NoLabels { .. } => format!(" ({labels} FILE)"),
+            _ => String::new(),
+        };
+        anyhow!("failed to read the embeddings: {error}{advice}").into()
+    })
+}

@@ -1,0 +1,82 @@
+//! What to know before believing the numbers: what of the embeddings and labels is out of the ordinary.
+
+use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
+
+/// Rows that lie nearer to their mean than this part of their length are called nearly equal.
+const NEARLY_EQUAL: f64 = 0.01;
+/// Below this spread, single precision keeps fewer than three digits of what tells rows apart.
+const DIGITS_LOST: f64 = 1e-4;
+
+/// Notes on the rows and labels of `file`.
+pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
+    let (facts, rows) = (&file.facts, file.labels.len());
+    let path = file.origin.embeddings.file.display();
+    let mut notes = Vec::new();
+    if let (Some(first), Scaling::UnitLength) = (facts.first_zero_row, scaling) {
+        let zeros = facts.zero_rows;
+        notes.push(format!(
+            "{zeros} of {rows} rows of {path} are zeros, the first is row {first}: they have no direction and are equally near to all others"
+        ));
+    }
+    let spread = facts.spread;
+    if rows > 1 && spread == 0.0 {
+        notes.push(format!("all rows of {path} are equal: their order in the file decides who is near"));
+    } else if rows > 1 && spread < NEARLY_EQUAL {
+        notes.push(format!(
+            "the rows of {path} are nearly equal, as collapsed embeddings are: they lie {:.1e} of their length from their mean",
+            spread
+        ));
+    }
+    if facts.narrowed && spread > 0.0 && spread < DIGITS_LOST {
+        notes.push(format!("the numbers of {path} are searched in single precision, which does not hold all digits that tell these rows apart"));
+    }
+    let below_zero = file.labels.below_zero();
+    if below_zero > 0 {
+        let labels = file.origin.labels.file.display();
+        notes.push(format!(
+            "{below_zero} of {rows} labels of {labels} are below 0: each such number is a class like any other; leave such rows out if they are noise"
+        ));
+    }
+    notes
+}
+
+/// Notes on the classes of what is measured.
+pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
+    let (rows, without) = (classes.test.len(), classes.without_match());
+    let mut notes = Vec::new();
+    if without > 0 {
+        let (who, counted) = match classes.gallery {
+            Some(_) => ("queries have no image of their class in the gallery", "kNN and R@K"),
+            None => ("rows are alone in their class", "R@K"),
+        };
+        let left_out = if without == rows {
+            "MAP@R and R-precision have no value"
+        } else {
+            "they are left out of MAP@R and R-precision"
+        };
+        notes.push(format!("{without} of {rows} {who}: they count as missed in {counted}; {left_out}"));
+    }
+    if classes.count() == 1 {
+        notes.push(
+            "all rows are of one class: whatever the embeddings are, every neighbour is right".to_owned(),
+        );
+    }
+    notes
+}
+
+/// A note if the rows that are measured are the gallery's.
+pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
+    let same = test.features.dim == gallery.features.dim
+        && test.features.values == gallery.features.values
+        && test.labels == gallery.labels;
+    same.then(|| {
+        "the gallery holds the very rows that are measured: each finds itself first; leave out --gallery to ask each among the others"
+            .to_owned()
+    })
+}
+
+/// A note if some K of R@K is beyond what there is to be found.
+pub(super) fn of_depth(recall_at: &[usize], among: usize) -> Option<String> {
+    let beyond: Vec<String> = recall_at.iter().filter(|&&k| k > among).map(|k| format!("R@{k}")).collect();
+    (!beyond.is_empty()).then(|| format!("{} looks at all there are to be found, {among}", beyond.join(", ")))
+}

@@ -1,0 +1,79 @@
+//! The settings that `measure` uses. One that changes nothing of what is measured is an error: whoever gives it expects something else.
+
+use crate::failure::Failure;
+use anyhow::anyhow;
+use invaspread_runner::config::{Config, ConfigError, Origin, Override, Resolved, resolve_over};
+
+const ALWAYS: [&str; 2] = ["device", "seed"];
+/// Keys of what is measured among a gallery.
+const GALLERY: [&str; 5] =
+    ["eval.k", "eval.temperature", "eval.linear", "eval.retrieval", "eval.retrieval.recall_at"];
+/// Keys of what is measured without one.
+const THEMSELVES: [&str; 4] = [
+    "eval.retrieval",
+    "eval.retrieval.recall_at",
+    "eval.retrieval.clustering",
+    "eval.retrieval.kmeans_restarts",
+];
+/// Groups, whose files may set such keys.
+const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
+
+/// Refuses keys that measuring, with or without a gallery, has no use for.
+pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure> {
+    let used: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
+    let has = |keys: &[&str], key: &str| keys.contains(&key);
+    for Override { key, .. } in overrides {
+        if has(&GROUPS, key) || has(&ALWAYS, key) || has(used, key) {
+            continue;
+        }
+        let why = if has(&THEMSELVES, key) {
+            "clusters are made of the rows that are measured without --gallery".to_owned()
+        } else if has(&GALLERY, key) {
+            "neighbours vote, and a classifier is learned, where there is a --gallery".to_owned()
+        } else if key == "eval.layer" {
+            "the layer was chosen when the embeddings were made".to_owned()
+        } else {
+            let among = if gallery { "with" } else { "without" };
+            format!("{among} --gallery the keys that count are {}, {}", ALWAYS.join(", "), used.join(", "))
+        };
+        return Err(Failure::Usage(anyhow!(
+            "`{key}` changes nothing of what is measured here: {why}; leave it out"
+        )));
+    }
+    Ok(())
+}
+
+/// Notes of the settings that could count and do not: choices of files that set nothing of the kind, and a seed where nothing is drawn.
+pub(super) fn idle(overrides: &[Override], config: &Config, draws: bool) -> Result<Vec<String>, ConfigError> {
+    let mut notes = Vec::new();
+    for (place, chosen) in overrides.iter().enumerate() {
+        if GROUPS.contains(&chosen.key.as_str()) {
+            let others: Vec<Override> = overrides
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != place)
+                .map(|(_, o)| o.clone())
+                .collect();
+            let without = resolve_over(None, &others)?.config;
+            if without.eval == config.eval && without.seed == config.seed && without.device == config.device {
+                notes.push(format!("{} sets nothing that measuring embeddings uses", chosen.argument()));
+            }
+        } else if chosen.key == "seed" && !draws {
+            notes.push("nothing is drawn at random here: the seed changes nothing".to_owned());
+        }
+    }
+    Ok(notes)
+}
+
+/// Returns the settings that count, with where each came from.
+pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Origin> {
+    let keys: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
+    let counts = |key: &str| keys.contains(&key) || key == "device" || (key == "seed" && draws);
+    resolved.origins.iter().filter(|origin| counts(&origin.key)).collect()
+}
+
+/// Returns those of them that a person or a file of theirs set.
+pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
+    let built_in = |origin: &str| origin.ends_with("(built in)") || origin == "the built-in default";
+    used.iter().copied().filter(|setting| !built_in(&setting.origin)).collect()
+}

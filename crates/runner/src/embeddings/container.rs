@@ -1,0 +1,221 @@
+//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and safetensors. The bytes decide
+//! which one a file is, not its name.
+//!
+//! Arrays are listed by their headers and read one by one, so that nothing which nobody asks for is in the way. No length in a file is
+//! trusted: an array is read as far as its header says it goes, its bytes are counted, and those of an archive must have their checksum. An
+//! archive may shrink its arrays as far as it can; what counts is how many bytes come out.
+
+use std::io::{Read, Seek};
+
+use invaspread_models::check_seal;
+use safetensors::tensor::{Dtype, SafeTensors};
+use zip::read::ZipFile;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::array::{Array, ElementType, Header, Kind};
+use super::numpy::{MAGIC, read_header};
+
+/// The ending of an array's name in an archive.
+const MEMBER: &str = ".npy";
+
+/// A file of arrays.
+pub(crate) enum Container<F> {
+    /// One array without a name.
+    Npy {
+        /// Stands behind the header.
+        file: F,
+        /// The array's.
+        header: Header,
+        /// The number of bytes behind the header.
+        rest: u64,
+    },
+    /// Arrays by their names.
+    Npz(ZipArchive<F>),
+    /// Tensors by their names: the whole file.
+    Safetensors(Vec<u8>),
+}
+
+impl<F: Read + Seek> Container<F> {
+    /// Looks at the first bytes of `file`, which has `length` bytes, and opens it as what they say. Of a file that is held whole, `most` bytes
+    /// are.
+    ///
+    /// # Errors
+    /// Says what was found: none of the three, or a damaged one.
+    pub(crate) fn open(mut file: F, length: u64, most: u64) -> Result<Self, String> {
+        let mut start = Vec::new();
+        file.by_ref().take(16).read_to_end(&mut start).map_err(|error| error.to_string())?;
+        file.rewind().map_err(|error| error.to_string())?;
+        if start.starts_with(MAGIC) {
+            let (header, taken) = read_header(&mut file)?;
+            return Ok(Self::Npy { file, header, rest: length.saturating_sub(taken) });
+        }
+        if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+            let archive = ZipArchive::new(file).map_err(|error| format!("a damaged archive ({error})"))?;
+            return Ok(Self::Npz(archive));
+        }
+        if is_safetensors(&start, length) {
+            check_memory(length, most)?;
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            check_seal(&bytes).map_err(|found| format!("damaged safetensors: {found}"))?;
+            return Ok(Self::Safetensors(bytes));
+        }
+        Err(something_else(&start))
+    }
+
+    /// Returns the names of the arrays in alphabetical order; none where there is one array without a name.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = match self {
+            Self::Npy { .. } => Vec::new(),
+            Self::Npz(archive) => archive
+                .file_names_raw()
+                .filter_map(|name| Some(String::from_utf8_lossy(name).strip_suffix(MEMBER)?.to_owned()))
+                .collect(),
+            Self::Safetensors(bytes) => SafeTensors::deserialize(bytes)
+                .map(|file| file.names().into_iter().map(ToOwned::to_owned).collect())
+                .unwrap_or_default(),
+        };
+        names.sort();
+        names
+    }
+
+    /// Reads the header of the array `name`.
+    ///
+    /// # Errors
+    /// Says what was found in its place.
+    pub(crate) fn header(&mut self, name: &str) -> Result<Header, String> {
+        match self {
+            Self::Npy { header, .. } => Ok(header.clone()),
+            Self::Npz(archive) => {
+                let mut file = member(archive, name)?;
+                Ok(read_header(&mut file)?.0)
+            }
+            Self::Safetensors(bytes) => {
+                let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+                Ok(header_of(&file.tensor(name).map_err(|_| no_array(name))?))
+            }
+        }
+    }
+
+    /// Reads the array `name`, or the only one where it has no name. Holds at most `most` bytes of it.
+    ///
+    /// # Errors
+    /// Says what was found in its place.
+    pub(crate) fn array(&mut self, name: &str, most: u64) -> Result<Array, String> {
+        match self {
+            Self::Npy { file, header, rest } => elements(file, header.clone(), *rest, most),
+            Self::Npz(archive) => {
+                let mut file = member(archive, name)?;
+                let (header, taken) = read_header(&mut file)?;
+                let rest = file.size().saturating_sub(taken);
+                elements(&mut file, header, rest, most)
+            }
+            Self::Safetensors(bytes) => {
+                let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+                let view = file.tensor(name).map_err(|_| no_array(name))?;
+                let header = header_of(&view);
+                check_header(&header, view.data().len() as u64, most)?;
+                Ok(Array { header, bytes: view.data().to_vec() })
+            }
+        }
+    }
+}
+
+/// Whether a file of `length` bytes that begins with `start` has the length and the beginning of safetensors' header.
+fn is_safetensors(start: &[u8], length: u64) -> bool {
+    let Some((header, rest)) = start.split_first_chunk::<8>() else { return false };
+    u64::from_le_bytes(*header) <= length.saturating_sub(8) && rest.first() == Some(&b'{')
+}
+
+/// Names what other files are that people have embeddings in.
+fn something_else(start: &[u8]) -> String {
+    let known: [(&[u8], &str); 4] = [
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"PAR1", "a Parquet file"),
+        (b"\x80", "a Python pickle, which is never run"),
+        (b"MATLAB", "a MAT-file"),
+    ];
+    match known.iter().find(|(magic, _)| start.starts_with(magic)) {
+        Some((_, what)) => (*what).to_owned(),
+        None if start.is_empty() => "an empty file".to_owned(),
+        None => format!("a file that begins with \"{}\"", start.escape_ascii()),
+    }
+}
+
+/// Opens the array `name` of an archive.
+fn member<'a, F: Read + Seek>(archive: &'a mut ZipArchive<F>, name: &str) -> Result<ZipFile<'a, F>, String> {
+    let index = archive.index_for_name(&format!("{name}{MEMBER}")).ok_or_else(|| no_array(name))?;
+    let damaged = |error: &dyn std::fmt::Display| format!("an archive that is damaged ({error})");
+    let (packed, locked) = {
+        let raw = archive.by_index_raw(index).map_err(|error| damaged(&error))?;
+        (raw.compression(), raw.encrypted())
+    };
+    if locked {
+        return Err("an encrypted array".to_owned());
+    }
+    if !matches!(packed, CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(format!(
+            "an array packed by {packed}, where numpy.savez stores arrays and numpy.savez_compressed deflates them"
+        ));
+    }
+    archive.by_index(index).map_err(|error| damaged(&error))
+}
+
+fn no_array(name: &str) -> String {
+    format!("no array {name:?}")
+}
+
+/// Reads the elements that follow a header, which should be the `rest` of the file.
+fn elements(file: &mut impl Read, header: Header, rest: u64, most: u64) -> Result<Array, String> {
+    check_header(&header, rest, most)?;
+    let mut bytes = Vec::new();
+    // One more than there should be: to see whether there is, and because an archive looks at a checksum where its member ends.
+    let read = file.take(rest + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("an array whose bytes are damaged ({error})"))?;
+    if bytes.len() as u64 != rest {
+        return Err(format!("an array that says it is {header} and has {} bytes of elements", bytes.len()));
+    }
+    Ok(Array { header, bytes })
+}
+
+/// Compares what a header announces with the bytes that follow, and with those that may be held.
+fn check_header(header: &Header, rest: u64, most: u64) -> Result<(), String> {
+    match &header.element.kind {
+        Kind::Objects => {
+            return Err("Python objects, which are pickled: allow_pickle is never used".to_owned());
+        }
+        Kind::Other(name) => return Err(format!("elements of the type {name}, neither numbers nor words")),
+        _ => {}
+    }
+    if header.bytes().is_none_or(|bytes| bytes as u64 != rest) {
+        return Err(format!("an array that says it is {header} and has {rest} bytes of elements"));
+    }
+    check_memory(rest, most)
+}
+
+fn check_memory(bytes: u64, most: u64) -> Result<(), String> {
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(format!("{bytes} bytes to hold in memory, where {most} are free"))
+}
+
+fn header_of(view: &safetensors::tensor::TensorView<'_>) -> Header {
+    let element = match view.dtype() {
+        Dtype::F64 => ElementType::little_endian(Kind::Float, 8),
+        Dtype::F32 => ElementType::little_endian(Kind::Float, 4),
+        Dtype::F16 => ElementType::little_endian(Kind::Float, 2),
+        Dtype::BF16 => ElementType::little_endian(Kind::BrainFloat, 2),
+        Dtype::I64 => ElementType::little_endian(Kind::Signed, 8),
+        Dtype::I32 => ElementType::little_endian(Kind::Signed, 4),
+        Dtype::I16 => ElementType::little_endian(Kind::Signed, 2),
+        Dtype::I8 => ElementType::little_endian(Kind::Signed, 1),
+        Dtype::U64 => ElementType::little_endian(Kind::Unsigned, 8),
+        Dtype::U32 => ElementType::little_endian(Kind::Unsigned, 4),
+        Dtype::U16 => ElementType::little_endian(Kind::Unsigned, 2),
+        Dtype::U8 => ElementType::little_endian(Kind::Unsigned, 1),
+        Dtype::BOOL => ElementType::little_endian(Kind::Bool, 1),
+        other => ElementType::little_endian(Kind::Other(format!("{other:?}")), 0),
+    };
+    Header { element, columns_first: false, shape: view.shape().to_vec() }
+}

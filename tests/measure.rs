@@ -1,0 +1,312 @@
+//! `invaspread measure` from outside: embeddings of any origin give the numbers of the definitions, with what to know before believing them, or
+//! the reason why not.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod program;
+
+use std::fs;
+use std::path::Path;
+
+use program::{Said, done, empty, invaspread, refused};
+use serde_json::Value;
+
+/// A file of numpy's, version 1.
+fn npy(path: &Path, descr: &str, shape: &str, numbers: &[u8]) {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()).unwrap();
+}
+
+/// Three classes of two rows each, all but one row nearest to its own: in the order of labels 40, -1, 7.
+#[test]
+fn embeddings_from_elsewhere_are_measured() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    let rows: [[f32; 2]; 6] = [[2.0, 0.0], [9.0, 1.0], [0.0, 1.0], [0.1, 3.0], [-1.0, -0.1], [-0.2, 4.0]];
+    let floats =
+        |rows: &[[f32; 2]]| rows.as_flattened().iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>();
+    npy(&at("rows.npy"), "<f4", "(6, 2)", &floats(&rows));
+    let labels: Vec<u8> = [40_i64, 40, -1, -1, 7, 7].iter().flat_map(|n| n.to_le_bytes()).collect();
+    npy(&at("labels.npy"), "<i8", "(6,)", &labels);
+
+    let said = done(folder.path(), &["measure", "rows.npy", "--labels", "labels.npy", "--json"]);
+    let result: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&result["rows"], &result["dim"], &result["classes"]), (&6.into(), &2.into(), &3.into()));
+    // Rows 0 to 3 find their own; row 4 finds row 5 (a cosine of -0.05, the largest), row 5 finds row 2.
+    let metric = |name: &str| result["metrics"][name].as_f64().unwrap();
+    assert!((metric("recall_at_1") - 500.0 / 6.0).abs() < 1e-9, "{said}");
+    assert!((metric("map_at_r") - 500.0 / 6.0).abs() < 1e-9, "{said}");
+    assert!(metric("nmi_arithmetic") > 50.0, "{said}");
+
+    // One key of a section leaves the others as they are.
+    let settings = ["eval.retrieval.clustering=never", "eval.retrieval.recall_at=[1,5]"];
+    let said =
+        done(folder.path(), &[&["measure", "rows.npy", "--labels", "labels.npy"][..], &settings].concat());
+    assert!(said.contains("R@5") && !said.contains("NMI") && !said.contains("R@2"), "{said}");
+
+    npy(&at("voters.npy"), "<f4", "(3, 2)", &floats(&[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]));
+    npy(&at("classes.npy"), "|i1", "(3,)", &[40, 0xff, 7]);
+    let asked = ["measure", "rows.npy", "--labels", "labels.npy", "--gallery", "voters.npy", "eval.k=1"];
+    let said = done(folder.path(), &[&asked[..], &["--gallery-labels", "classes.npy"]].concat());
+    assert!(said.contains("among 3; kNN with k = 1, temperature 0.1"), "{said}");
+    assert!(said.contains("kNN") && said.contains("83.33%"), "{said}");
+    assert!(said.contains("NMI and AMI are not measured with a gallery"), "{said}");
+
+    refused(folder.path(), &["measure", "rows.npy"], 1, &["rows.npy", "--labels FILE"]);
+    refused(
+        folder.path(),
+        &["measure", "rows.npy", "--labels", "classes.npy"],
+        1,
+        &["3 labels of 6 embeddings"],
+    );
+    refused(folder.path(), &asked, 1, &["voters.npy", "no file of labels"]);
+    refused(
+        folder.path(),
+        &["measure", "labels.npy", "--labels", "labels.npy"],
+        1,
+        &["embeddings of the shape (6,)"],
+    );
+    refused(folder.path(), &["measure", "none.npz"], 1, &["none.npz"]);
+    refused(folder.path(), &["measure", "rows.npy", "--gallery-labels", "x.npy"], 2, &["--gallery"]);
+    npy(&at("long.npy"), "<f4", "(3, 4)", &floats(&[[1.0, 0.0]; 6]));
+    let unlike = ["measure", "rows.npy", "--labels", "labels.npy", "--gallery", "long.npy"];
+    let unlike = [&unlike[..], &["--gallery-labels", "classes.npy"]].concat();
+    refused(folder.path(), &unlike, 1, &["2 numbers each, expected 4"]);
+    npy(&at("nan.npy"), "<f4", "(6, 2)", &floats(&[[f32::NAN, 0.0]; 6]));
+    refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
+}
+
+/// Rows and labels of the test above, and three that vote, in the files that its commands name.
+fn example(folder: &Path) {
+    let rows: [[f32; 2]; 6] = [[2.0, 0.0], [9.0, 1.0], [0.0, 1.0], [0.1, 3.0], [-1.0, -0.1], [-0.2, 4.0]];
+    put(folder, "rows.npy", &rows);
+    fs::write(folder.join("labels.txt"), "40\n40\n-1\n-1\n7\n7\n").unwrap();
+    put(folder, "voters.npy", &[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]);
+    fs::write(folder.join("classes.txt"), "40\n-1\n7\n").unwrap();
+}
+
+fn put<const D: usize>(folder: &Path, name: &str, rows: &[[f32; D]]) {
+    let bytes: Vec<u8> = rows.as_flattened().iter().flat_map(|n| n.to_le_bytes()).collect();
+    npy(&folder.join(name), "<f4", &format!("({}, {D})", rows.len()), &bytes);
+}
+
+const AMONG_THEMSELVES: [&str; 4] = ["measure", "rows.npy", "--labels", "labels.txt"];
+const AMONG_VOTERS: [&str; 8] = [
+    "measure",
+    "rows.npy",
+    "--labels",
+    "labels.txt",
+    "--gallery",
+    "voters.npy",
+    "--gallery-labels",
+    "classes.txt",
+];
+
+/// The result as JSON, which ends well.
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    serde_json::from_str(&done(folder, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+fn metric(result: &Value, name: &str) -> f64 {
+    result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
+}
+
+/// A file of numpy's own: three rows times 1e-50, labels of words, and other arrays beside.
+fn people() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/numpy/seed_people.npz");
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn queries_are_looked_up_in_a_gallery() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let result = json(at, &[&AMONG_VOTERS[..], &["eval.k=1", "eval.retrieval.recall_at=[1,2,50]"]].concat());
+    // Each query has one image of its class there; row 5 alone finds it second.
+    for (name, value) in [
+        ("knn_top1", 500.0 / 6.0),
+        ("recall_at_1", 500.0 / 6.0),
+        ("recall_at_2", 100.0),
+        ("recall_at_50", 100.0),
+        ("map_at_r", 500.0 / 6.0),
+        ("r_precision", 500.0 / 6.0),
+    ] {
+        assert!((metric(&result, name) - value).abs() < 1e-9, "{name}: {result}");
+    }
+    assert!(result["metrics"].get("nmi_arithmetic").is_none(), "{result}");
+    assert_eq!(
+        (&result["k"], &result["k_used"], &result["without_match"]),
+        (&1.into(), &1.into(), &0.into())
+    );
+    assert_eq!(result["recall_at"], serde_json::json!([1, 2, 50]));
+    assert_eq!(result["arrays"]["gallery"]["labels"]["type"], "text");
+    assert_eq!(result["settings"]["eval.k"]["origin"], "argument eval.k=1");
+    assert!(result["notes"].to_string().contains("R@50 looks at all there are to be found, 3"), "{result}");
+    // All three vote where more are asked for.
+    let all = json(at, &[&AMONG_VOTERS[..], &["eval.k=3"]].concat());
+    let more = json(at, &AMONG_VOTERS);
+    assert_eq!((&more["metrics"], &more["k_used"]), (&all["metrics"], &3.into()));
+    assert!(done(at, &AMONG_VOTERS).contains("kNN with k = 200 (all 3 there are)"));
+}
+
+#[test]
+fn classes_that_the_gallery_lacks_are_counted_and_said() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    fs::write(at.join("classes.txt"), "40\n-1\n8\n").unwrap();
+    let Said { code, out, err } = invaspread(at, &AMONG_VOTERS);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("note: 2 of 6 queries have no image of their class in the gallery: they count as missed in kNN and R@K; they are left out of MAP@R and R-precision"), "{err}");
+    assert!(
+        out.contains("R@1                 66.67%") && out.contains("MAP@R              100.00%"),
+        "{out}"
+    );
+    fs::write(at.join("classes.txt"), "41\n0\n8\n").unwrap();
+    let result = json(at, &AMONG_VOTERS);
+    assert_eq!((metric(&result, "knn_top1"), metric(&result, "recall_at_1")), (0.0, 0.0));
+    assert_eq!(result["without_match"], 6);
+    assert!(result["notes"].to_string().contains("6 of 6 queries have no image of their class"), "{result}");
+    // What has no value is no zero.
+    assert!(result["metrics"].get("map_at_r").is_none(), "{result}");
+    fs::write(at.join("classes.txt"), "a\nb\nc\n").unwrap();
+    refused(at, &AMONG_VOTERS, 1, &["numbers", "words", "save both as one or the other"]);
+}
+
+#[test]
+fn a_setting_that_changes_nothing_is_refused() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let alone = |setting| [&AMONG_THEMSELVES[..], &[setting]].concat();
+    for setting in ["eval.k=1", "eval.temperature=1", "eval.linear=last"] {
+        let key = setting.split_once('=').unwrap().0;
+        refused(at, &alone(setting), 2, &[key, "changes nothing", "--gallery"]);
+    }
+    refused(at, &alone("eval.layer=pooled"), 2, &["eval.layer", "when the embeddings were made"]);
+    refused(at, &alone("optim.lr=1"), 2, &["optim.lr", "eval.retrieval.recall_at"]);
+    refused(at, &alone("eval.kk=1"), 2, &["unknown key `eval.kk`"]);
+    for setting in ["eval.retrieval.clustering=last", "eval.retrieval.kmeans_restarts=3"] {
+        let key = setting.split_once('=').unwrap().0;
+        refused(at, &[&AMONG_VOTERS[..], &[setting]].concat(), 2, &[key, "without --gallery"]);
+    }
+    let said = invaspread(at, &[&AMONG_VOTERS[..], &["seed=3", "method=nce"]].concat());
+    assert!(said.err.contains("the seed changes nothing"), "{}", said.err);
+    assert!(said.err.contains("method=nce sets nothing that measuring embeddings uses"), "{}", said.err);
+    let said = invaspread(at, &[&AMONG_VOTERS[..], &["--profile", "smoke"]].concat());
+    assert!(!said.err.contains("sets nothing"), "{}", said.err);
+    assert!(
+        said.out.contains("kNN with k = 20")
+            && said.out.contains("eval.k = 20 (experiments/profile/smoke.toml"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn files_of_numpys_are_measured_with_words_for_labels() {
+    let folder = empty();
+    let at = folder.path();
+    fs::copy(people(), at.join("PEOPLE.NPZ")).unwrap();
+    let said = done(at, &["measure", "PEOPLE.NPZ", "eval.retrieval.recall_at=[1]"]);
+    assert!(said.contains("PEOPLE.NPZ: embeddings float64 (3, 2); labels <U4 (3,)"), "{said}");
+    assert!(said.contains("classes by name: bird, cat"), "{said}");
+    assert!(said.contains("rows scaled to length 1, ranked by cosine similarity"), "{said}");
+    // (0, 1), (2, 3), (4, 5): the cat lies nearest to both birds.
+    assert!(said.contains("R@1                  0.00%"), "{said}");
+    let result = json(at, &["measure", "PEOPLE.NPZ"]);
+    assert_eq!(result["class_names"], serde_json::json!(["bird", "cat"]));
+    assert_eq!(result["arrays"]["test"]["embeddings"]["type"], "float64");
+    assert!(result["notes"].to_string().contains("1 of 3 rows are alone in their class"), "{result}");
+    refused(at, &["measure", "PEOPLE.NPZ", "--unscaled"], 1, &["1e-50 as the largest number of row 0"]);
+    refused(
+        at,
+        &["measure", "PEOPLE.NPZ", "--key", "x"],
+        1,
+        &["no array \"x\"", "\"paths\" <U7 (3,)", "--key NAME"],
+    );
+    refused(
+        at,
+        &["measure", "PEOPLE.NPZ", "--label-key", "meta"],
+        1,
+        &["meta", "allow_pickle is never used"],
+    );
+    let lacking = ["measure", "PEOPLE.NPZ", "--label-key", "z"];
+    refused(at, &lacking, 1, &["no array \"z\"", "--label-key NAME", "--labels FILE"]);
+    refused(
+        at,
+        &["measure", "PEOPLE.NPZ", "--gallery", "PEOPLE.NPZ", "--gallery-label-key", "z"],
+        1,
+        &["--gallery-label-key NAME", "--gallery-labels FILE"],
+    );
+    let twice = invaspread(at, &["measure", "PEOPLE.NPZ", "--gallery", "PEOPLE.NPZ"]);
+    assert!(twice.err.contains("the gallery holds the very rows that are measured"), "{}", twice.err);
+}
+
+#[test]
+fn limits_have_the_value_of_the_definitions() {
+    let folder = empty();
+    let at = folder.path();
+    let measure = |labels: &str| {
+        fs::write(at.join("l.txt"), labels).unwrap();
+        json(at, &["measure", "r.npy", "--labels", "l.txt"])
+    };
+    put(at, "r.npy", &[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]);
+    let one = measure("7\n7\n7\n7\n");
+    for name in
+        ["recall_at_1", "recall_at_8", "map_at_r", "r_precision", "nmi_arithmetic", "nmi_geometric", "ami"]
+    {
+        assert!((metric(&one, name) - 100.0).abs() < 1e-9, "{name}: {one}");
+    }
+    assert!(one["notes"].to_string().contains("all rows are of one class"), "{one}");
+    // Every row its own class: as many clusters as rows, and nothing to be found.
+    let own = measure("1\n2\n3\n4\n");
+    assert_eq!(metric(&own, "recall_at_8"), 0.0);
+    assert!((metric(&own, "nmi_arithmetic") - 100.0).abs() < 1e-9, "{own}");
+    assert!(own["metrics"].get("map_at_r").is_none(), "{own}");
+    assert!(own["notes"].to_string().contains("4 of 4 rows are alone in their class"), "{own}");
+    // Equal rows: the first row is nearest to all others, the second to it.
+    put(at, "r.npy", &[[3.0, 4.0]; 4]);
+    let equal = measure("1\n2\n1\n2\n");
+    assert_eq!(metric(&equal, "recall_at_1"), 25.0);
+    assert!(equal["notes"].to_string().contains("all rows of r.npy are equal"), "{equal}");
+    put(at, "r.npy", &[[1.0, 0.0], [1.0, 0.001], [1.0, 0.002], [1.0, -0.001]]);
+    assert!(
+        measure("1\n2\n1\n2\n")["notes"].to_string().contains("nearly equal, as collapsed embeddings are")
+    );
+    put(at, "r.npy", &[[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]);
+    let zeros = measure("-1\n2\n1\n2\n")["notes"].to_string();
+    assert!(zeros.contains("2 of 4 rows of r.npy are zeros, the first is row 1"), "{zeros}");
+    assert!(zeros.contains("1 of 4 labels of l.txt are below 0"), "{zeros}");
+
+    put(at, "r.npy", &[[1.0, 0.0]]);
+    fs::write(at.join("l.txt"), "1\n").unwrap();
+    refused(at, &["measure", "r.npy", "--labels", "l.txt"], 1, &["r.npy", "one row", "--gallery"]);
+    // One query and one image to find are enough with a gallery.
+    let one = ["measure", "r.npy", "--labels", "l.txt", "--gallery", "r.npy", "--gallery-labels", "l.txt"];
+    assert_eq!(metric(&json(at, &one), "map_at_r"), 100.0);
+}
+
+/// By inner product the longest row is everybody's neighbour; by angle it is not.
+#[test]
+fn rows_as_they_are_rank_by_inner_product() {
+    let folder = empty();
+    let at = folder.path();
+    put(at, "r.npy", &[[1.0, 0.0], [0.9, 0.1], [5.0, 9.0], [0.0, 1.0]]);
+    fs::write(at.join("l.txt"), "1\n1\n2\n2\n").unwrap();
+    let asked = ["measure", "r.npy", "--labels", "l.txt"];
+    let scaled = json(at, &asked);
+    assert_eq!((metric(&scaled, "recall_at_1"), &scaled["scaling"]), (100.0, &"unit length".into()));
+    // Rows 0 and 1 find row 2, of another class.
+    let raw = json(at, &[&asked[..], &["--unscaled"]].concat());
+    assert_eq!((metric(&raw, "recall_at_1"), &raw["scaling"]), (50.0, &"none".into()));
+    let said = done(at, &[&asked[..], &["--unscaled"]].concat());
+    assert!(
+        said.contains("ranked by inner product; clusters of NMI and AMI by Euclidean distance"),
+        "{said}"
+    );
+    let help = done(at, &["measure", "--help"]);
+    assert!(help.contains("ranked by inner product") && help.contains("Euclidean"), "{help}");
+}
