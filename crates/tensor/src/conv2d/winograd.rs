@@ -8,6 +8,10 @@
 //!
 //! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
 //! is several times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
+//!
+//! A NaN or an infinity in a tile comes out of all of its outputs as NaN or an infinity, more of them than the equation has (for the weights'
+//! gradient: all nine weights of its two channels). None becomes a number: it is multiplied by no zero that a finite result would need.
+//! It stays in its image and its channels, which a broken value spoils anyway with the next batch norm or average.
 
 #![expect(
     unsafe_code,
