@@ -3,6 +3,10 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod broken;
+
+use broken::{Place, Sizes, objectives};
+use candle_core::DType;
 use invaspread_losses::self_check_on;
 use invaspread_tensor::cuda::testing::device_or_skip;
 
@@ -12,6 +16,25 @@ fn every_objective_agrees_with_the_cpu() {
     for (images, dim, entries) in [(2, 3, 5), (8, 16, 40), (33, 128, 300), (7, 65, 1031)] {
         for check in self_check_on(&device, images, dim, entries).unwrap() {
             assert!(check.is_good(), "{images} images, {dim} numbers, {entries} entries: {check:?}");
+        }
+    }
+}
+
+/// What is not finite shows in the loss on the device as it does on the CPU.
+#[test]
+fn no_objective_hides_what_is_not_finite() {
+    let Some(device) = device_or_skip() else { return };
+    for (images, dim, more, input, at) in
+        [(2, 1, 0, 0, 0), (3, 8, 30, 1, 17), (6, 40, 300, 0, 201), (5, 33, 3, 1, 5)]
+    {
+        let sizes = Sizes { images, dim, entries: images + more };
+        for objective in objectives(sizes) {
+            let tells =
+                |value| objective.tells((sizes, 1), (DType::F32, &device), Place { input, at }, value);
+            for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                assert!(tells(value), "{}, {sizes:?}: {value} went unseen", objective.name);
+            }
+            assert!(!tells(-0.0), "{}, {sizes:?}: -0 was taken ill", objective.name);
         }
     }
 }

@@ -6,6 +6,7 @@ mod stripes;
 
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Device, Tensor};
 use invaspread_losses::InvaSpread;
 use invaspread_runner::engine::{Outcome, Recipe, Silent, Stop, estimate, evaluate, train};
 use invaspread_runner::methods::MethodRecipe;
@@ -57,4 +58,31 @@ fn the_estimate_is_of_the_order_of_the_run() {
             assert!(estimate.left(2, 4) < estimate.left(1, 0) && estimate.left(1, 0) < estimate.total());
         }
     }
+}
+
+/// Weights with one NaN, wherever it is, are not worth any number.
+#[test]
+fn weights_with_a_nan_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(folder.path());
+    let stop = Stop::new();
+    let recipe = Recipe { epochs: 0, ..invaspread() };
+    train(&recipe, &place, &images(), &mut Silent, &stop, &mut |_| Ok(())).unwrap();
+    let sound = candle_core::safetensors::load(place.checkpoints.last(), &Device::Cpu).unwrap();
+    let broken = folder.path().join("broken.safetensors");
+    let mut tried = 0;
+    for (name, tensor) in &sound {
+        if tensor.dtype() != DType::F32 {
+            continue;
+        }
+        let mut tensors = sound.clone();
+        let mut values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let middle = values.len() / 2;
+        values[middle] = f32::NAN;
+        tensors.insert(name.clone(), Tensor::from_vec(values, tensor.shape(), &Device::Cpu).unwrap());
+        candle_core::safetensors::save(&tensors, &broken).unwrap();
+        assert!(evaluate(&recipe, &images(), &broken).is_err(), "{name}");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
 }

@@ -234,3 +234,35 @@ fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
         assert_eq!(measurements(&again.rows), measurements(&expected.rows), "{name}");
     }
 }
+
+/// A step that makes the weights infinite while its own loss is still a number: the run ends with an error that names a tensor, and the
+/// checkpoint before it stays as it was, so that the run can still go on.
+#[test]
+fn a_state_that_is_not_finite_is_never_written() {
+    let method = || MethodRecipe::invaspread(InvaSpread::default());
+    let broken = Recipe { schedule: Schedule { base: 1e39, factors: Vec::new() }, ..recipe(method()) };
+    let folder = tempfile::tempdir().unwrap();
+    let files = place(folder.path()).checkpoints;
+    assert!(matches!(
+        go(&recipe(method()), folder.path(), 1).unwrap(),
+        Outcome::Stopped { epoch: 0, step: 1 }
+    ));
+    let before = [files.state(), files.last()].map(|path| std::fs::read(path).unwrap());
+    let error = go(&broken, folder.path(), 1).unwrap_err();
+    let EngineError::NotFinite { what, epoch, step, .. } = &error else { panic!("{error}") };
+    assert!(what.starts_with("weights/"), "{error}");
+    assert_eq!((*epoch, *step), (1, 2), "{error}");
+    let after = [files.state(), files.last()].map(|path| std::fs::read(path).unwrap());
+    assert!(before == after);
+}
+
+/// A loss that is no longer a number ends the run, and says where.
+#[test]
+fn a_loss_that_is_no_number_ends_the_run() {
+    let method = MethodRecipe::invaspread(InvaSpread::default());
+    let broken = Recipe { schedule: Schedule { base: 1e39, factors: Vec::new() }, ..recipe(method) };
+    let folder = tempfile::tempdir().unwrap();
+    let error = go(&broken, folder.path(), usize::MAX).unwrap_err();
+    let EngineError::NotFinite { what, epoch, step, .. } = &error else { panic!("{error}") };
+    assert_eq!((what.as_str(), *epoch, *step), ("the loss", 1, 2), "{error}");
+}

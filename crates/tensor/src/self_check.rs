@@ -36,7 +36,37 @@ pub fn self_check() -> Result<Vec<Check>> {
         .map(|(i, (op, shapes, tolerance, f))| {
             Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance })
         })
+        .chain([not_a_number(&Device::Cpu, DType::F32)])
         .collect()
+}
+
+/// How many of the ops that take a maximum or a length swallow a NaN; none may.
+fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
+    let map = [f32::NAN, -1.0, 2.0, f32::NAN];
+    let x = Tensor::new(&map, &Device::Cpu)?.repeat(4)?.to_dtype(dtype)?.to_device(device)?;
+    let (rows, map) = (x.reshape((1, 16))?, x.reshape((1, 2, 2, 4))?);
+    let [ones, zeros] = [1.0f32, 0.0].map(|value| Tensor::new(&[value; 16], device));
+    let (ones, zeros) = (ones?, zeros?);
+    let none = rows.zeros_like()?;
+    let config = BatchNormConfig { relu: true, ..BatchNormConfig::default() };
+    let batch = Tensor::cat(&[&rows, &none], 0)?;
+    let residual = Some(&batch);
+    let normalized = batch_norm(&batch, &ones, &zeros, None, config)?.0;
+    let added = batch_norm(&batch.zeros_like()?, &ones, &zeros, residual, config)?.0;
+    let results = [
+        bias_relu(&rows, &zeros)?,
+        normalized,
+        added,
+        max_pool2d(&map, PoolConfig::square(2))?,
+        l2_normalize(&rows.to_dtype(DType::F32)?)?,
+    ];
+    let mut swallowed = 0;
+    for y in results {
+        let first: f32 =
+            y.flatten_all()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.get(0)?.to_scalar()?;
+        swallowed += usize::from(!first.is_nan());
+    }
+    Ok(Check { op: "NaN through maximum and ReLU", error: swallowed as f64, tolerance: 0.0 })
 }
 
 /// Runs every op forward and backward on `device`, which is CUDA, in `precision`, against the plain f64 version on the CPU with the same
@@ -86,6 +116,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
                 .collect::<Result<Vec<_>>>()?;
             Ok(Check { op, error: largest(&run(&here, dtype, &f)?, &double), tolerance })
         })
+        .chain([not_a_number(device, dtype)])
         .collect()
 }
 

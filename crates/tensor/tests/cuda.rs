@@ -3,7 +3,11 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ieee;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
+use ieee::ops::{BatchNorm, BiasRelu, Convolution, LinearLayer, LocalResponse, Pooling, UnitRows};
+use ieee::{Op, Rule, compare, wide};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::cuda::testing::device_or_skip;
 use invaspread_tensor::cuda::{HostLog, Product, product};
@@ -281,4 +285,86 @@ fn numbers_reach_the_host_in_their_places() {
     log.clear().unwrap();
     assert!(log.read(0).is_none());
     assert!(log.write(3, &Tensor::new(1.0f32, &device).unwrap()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// As on the CPU: NaN, infinities and signed zeros go through every op as through its equation.
+    #[test]
+    fn what_is_not_finite_goes_through_every_op(
+        seed: u64, n in 1usize..3, side in 3usize..7, channels in prop::sample::select(vec![3usize, 8, 32]), kernel in 1usize..4,
+        relu: bool, with_residual: bool, maximum: bool, specials: [bool; 3], in_gradient: bool,
+    ) {
+        let Some(device) = device_or_skip() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 7, 0);
+        let s = &mut stream;
+        let conv = Conv2dConfig { padding: 1, ..Default::default() };
+        let sizes = [n, side, side, channels, channels, kernel];
+        let pool = PoolConfig { kernel, stride: 2, padding: kernel / 2, ceil_mode: relu };
+        let ops: [Box<dyn Op>; 7] = [
+            Box::new(Convolution::draw(s, sizes, conv, [specials[0], specials[1]])),
+            Box::new(BatchNorm::draw(s, [n * side + 1, channels], relu, with_residual, specials)),
+            Box::new(BiasRelu::draw(s, [n * side, channels], [specials[0], specials[1]])),
+            Box::new(Pooling::draw(s, [n, side, side, channels], pool, maximum)),
+            Box::new(LocalResponse::draw(s, [n * side, channels], kernel, relu)),
+            Box::new(LinearLayer::draw(s, [n * side, channels, side], specials)),
+            Box::new(UnitRows::draw(s, [n * side, channels])),
+        ];
+        for op in ops {
+            ieee::check(&*op, &device, DType::F32, (&mut stream, in_gradient));
+        }
+    }
+}
+
+/// In bf16 too, and in evaluation: `relu(NaN)` is NaN, and minus infinity stays what it is where no ReLU follows.
+#[test]
+fn a_relu_and_a_maximum_hand_nan_on() {
+    let Some(device) = device_or_skip() else { return };
+    let special = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, -1.0, 2.0, 0.5, 0.5, 0.5];
+    let x = Tensor::new(&special, &Device::Cpu).unwrap().reshape((1, 8)).unwrap();
+    let parameter = |value: f32| Tensor::new(&[value; 8], &device).unwrap();
+    let mut running = RunningStatistics::new(8, DType::F32, &device).unwrap();
+    running.set([&parameter(0.0), &parameter(1.0)], 1).unwrap();
+    for dtype in [DType::F32, DType::BF16] {
+        let x = x.to_dtype(dtype).unwrap().to_device(&device).unwrap();
+        for relu in [true, false] {
+            let config = BatchNormConfig { eps: 0.0, relu, chunk: 0 };
+            let want: Vec<f64> =
+                special.iter().map(|&v| if relu && v < 0.0 { 0.0 } else { f64::from(v) }).collect();
+            let parameters = [&parameter(1.0), &parameter(0.0)];
+            let y = running.normalize(&x, parameters, None, config).unwrap();
+            compare("batch norm", &wide(&y), &want, 1e-6, |_| Rule::Same);
+            if relu {
+                compare("bias_relu", &wide(&bias_relu(&x, &parameter(0.0)).unwrap()), &want, 1e-6, |_| {
+                    Rule::Same
+                });
+            }
+        }
+        let map = x.narrow(1, 0, 4).unwrap().contiguous().unwrap().reshape((1, 2, 2, 1)).unwrap();
+        assert!(wide(&max_pool2d(&map, PoolConfig::square(2)).unwrap())[0].is_nan());
+    }
+}
+
+/// Rows so long or so short that f32 does not hold the square of their length keep their direction; so do channels of huge values.
+#[test]
+fn squares_that_leave_f32_cost_nothing() {
+    let Some(device) = device_or_skip() else { return };
+    let rows = Tensor::new(&[[3e30f32, 4e30], [3e-30, 4e-30]], &device).unwrap();
+    compare("rows", &wide(&l2_normalize(&rows).unwrap()), &[0.6, 0.8, 0.6, 0.8], 1e-6, |_| Rule::Same);
+    let values: Vec<f32> = (0..8 * 4).map(|i| 1e30 * ((i % 7) as f32 - 3.0)).collect();
+    let run = |dtype: DType, device: &Device| {
+        let x = Tensor::from_slice(&values, (8, 4), &Device::Cpu).unwrap();
+        let x = x.to_dtype(dtype).unwrap().to_device(device).unwrap();
+        let parameter = |value: f32| {
+            Tensor::new(&[value; 4], &Device::Cpu)
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap()
+                .to_device(device)
+                .unwrap()
+        };
+        wide(&batch_norm(&x, &parameter(2.0), &parameter(0.5), None, BatchNormConfig::default()).unwrap().0)
+    };
+    compare("batch norm", &run(DType::F32, &device), &run(DType::F64, &Device::Cpu), 1e-5, |_| Rule::Same);
 }

@@ -8,6 +8,10 @@
 //!
 //! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
 //! is several times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
+//!
+//! A NaN or an infinity in a tile makes NaN or an infinity of every output that the equation makes one of, and may make NaN of the tile's
+//! other outputs (for the weights' gradient: of all nine weights of its two channels). It never becomes a number, and it stays in its
+//! image and its channels, which the next batch norm or average would spoil in any case.
 
 #![expect(
     unsafe_code,
