@@ -3,6 +3,9 @@
 //! A similarity taken in f32 is off by at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the term of a common offset, see below). So
 //! the k nearest are among those whose f32 similarity is no further than 2 E below the k-th largest, and two that are further than 2 E apart
 //! are in their true order. What is nearer is ordered by its product in f64, in which products of f32 are exact, equal ones by index.
+//! Rows of length 1 are so only up to their rounding to f32, which in a narrow cone is more than what tells them apart. Where all of the
+//! gallery's are, its similarities are those of the rows' directions: `q · g / |g|`, in f64.
+//!
 //! Where more than a buffer holds are that near, as in a gallery of a few far-off narrow groups, the query's whole row is taken in
 //! f64.
 
@@ -19,6 +22,8 @@ const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
 #[derive(Debug)]
 pub(crate) struct Scale {
     dim: usize,
+    /// Whether the gallery's rows are of length 1, as far as f32 can hold that.
+    unit: bool,
     /// (d) what is taken off both sides; none where it would help little.
     offset: Option<Vec<f32>>,
     /// The length of the gallery's longest row, less the offset.
@@ -29,20 +34,34 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) fn of(gallery: Rows) -> Self {
-        let mut scale = Self { dim: gallery.dim, offset: gallery.common_offset(), longest: 0.0, largest_term: 0.0 };
-        if let Some(offset) = &scale.offset {
-            let mut row = vec![0.0; gallery.dim];
+        let unit = gallery.values.chunks(gallery.dim).all(is_unit);
+        let mut scale =
+            Self { dim: gallery.dim, unit, offset: gallery.common_offset(), longest: 0.0, largest_term: 0.0 };
+        if scale.has_offset() {
+            let mut row = vec![0.0; scale.width()];
             let (mut longest, mut largest) = (0.0, 0.0);
             for values in gallery.values.chunks(gallery.dim) {
-                row.iter_mut().zip(less_offset(values, offset)).for_each(|(to, v)| *to = v);
-                longest = f64::max(longest, exact_product(&row, &row));
-                largest = f64::max(largest, term_of(values, offset).abs());
+                scale.write_row(values, &mut row);
+                let (values, term) = row.split_at(gallery.dim);
+                longest = f64::max(longest, exact_product(values, values));
+                largest = f64::max(largest, f64::from(term[0]).abs());
             }
-            (scale.longest, scale.largest_term) = (longest.sqrt(), largest);
+            // The term was rounded once.
+            (scale.longest, scale.largest_term) = (longest.sqrt(), largest * (1.0 + f64::from(f32::EPSILON)));
         } else {
             scale.longest = gallery.longest_square().sqrt();
         }
         scale
+    }
+
+    /// The similarity of two rows (d) in f64.
+    pub(crate) fn exact(&self, query: &[f32], row: &[f32]) -> f64 {
+        let product = exact_product(query, row);
+        if !self.unit {
+            return product;
+        }
+        let own = if is_unit(query) { exact_product(query, query).sqrt() } else { 1.0 };
+        product / (own * exact_product(row, row).sqrt())
     }
 
     pub(crate) fn has_offset(&self) -> bool {
@@ -56,12 +75,16 @@ impl Scale {
 
     /// Writes `row` (d) of the gallery as it is multiplied.
     pub(crate) fn write_row(&self, row: &[f32], to: &mut [f32]) {
-        if let Some(offset) = &self.offset {
-            to.iter_mut().zip(less_offset(row, offset)).for_each(|(to, v)| *to = v);
-            to[self.dim] = term_of(row, offset) as f32;
-        } else {
-            to.copy_from_slice(row);
+        let Some(offset) = &self.offset else { return to.copy_from_slice(row) };
+        let length = if self.unit { exact_product(row, row).sqrt() } else { 1.0 };
+        // From the differences in f64: their rounding to f32 would be larger than what is left of their sum in a narrow cone.
+        let mut term = 0.0;
+        for ((to, &value), &offset) in to.iter_mut().zip(row).zip(offset) {
+            let less = f64::from(value) / length - f64::from(offset);
+            term += f64::from(offset) * less;
+            *to = less as f32;
         }
+        to[self.dim] = term as f32;
     }
 
     /// (n, width) `queries` (n, d) as they are multiplied.
@@ -84,7 +107,7 @@ impl Scale {
             Some(offset) => less_offset(row, offset).map(|v| f64::from(v).powi(2)).sum(),
         };
         let size = square.sqrt() * self.longest + self.largest_term;
-        twice_off(self.width(), size)
+        twice_off(self.width() + 2, size) // a length of 1 is off by two roundings more
     }
 }
 
@@ -99,9 +122,9 @@ pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
     }
 }
 
-/// `m · (g - m)`, from the differences in f64: their rounding to f32 would be larger than what is left of them in a narrow cone.
-fn term_of(row: &[f32], offset: &[f32]) -> f64 {
-    row.iter().zip(offset).map(|(&g, &m)| f64::from(m) * (f64::from(g) - f64::from(m))).sum()
+/// Whether a row's length is 1, as near as rounding to f32 leaves it.
+fn is_unit(row: &[f32]) -> bool {
+    (exact_product(row, row) - 1.0).abs() <= 2.0 * f64::from(f32::EPSILON)
 }
 
 /// The largest f32 that is below everything within `margin` of `similarity`; the similarity itself for a margin of zero.
@@ -115,20 +138,28 @@ pub(crate) struct Asked<'a> {
     /// (d)
     pub(crate) query: &'a [f32],
     pub(crate) gallery: Rows<'a>,
+    /// The gallery's.
+    pub(crate) scale: &'a Scale,
     pub(crate) k: usize,
     /// The gallery's row that is left out.
     pub(crate) itself: Option<usize>,
 }
 
+impl Asked<'_> {
+    /// To the gallery's row of number `row`, in f64.
+    fn similarity(&self, row: u32) -> f64 {
+        self.scale.exact(self.query, self.gallery.row(row as usize))
+    }
+}
+
 /// Writes the k nearest to `to`, indices and similarities, nearest first. `keys` are those of f32, largest first: all within `margin` of the
-/// k-th at least, or none if they were too many. With `all` every similarity is taken in f64, not only those that decide an order.
+/// k-th at least, or none if they were too many. Less an offset every similarity is taken in f64, else those that decide an order.
 ///
 /// `None` if NaN or infinite similarities left fewer than k.
 pub(crate) fn settle(
     asked: &Asked,
     keys: Option<Vec<u64>>,
     margin: f64,
-    all: bool,
     to: (&mut [u32], &mut [f32]),
 ) -> Option<()> {
     let mut places = to.0.iter_mut().zip(to.1.iter_mut());
@@ -146,14 +177,14 @@ pub(crate) fn settle(
         if places.len() == 0 {
             break;
         }
-        if let ([key], false) = (group, all) {
+        if let ([key], false) = (group, asked.scale.has_offset()) {
             let (index, similarity) = places.next()?;
             (*index, *similarity) = (index_of(*key), similarity_of(*key));
             continue;
         }
         let mut exact: Vec<(f64, u32)> = group
             .iter()
-            .map(|&key| (exact_product(asked.query, asked.gallery.row(index_of(key) as usize)), index_of(key)))
+            .map(|&key| (asked.similarity(index_of(key)), index_of(key)))
             .collect();
         exact.sort_unstable_by(nearer);
         // The places come second: a neighbour left over must not use one up.
@@ -171,14 +202,14 @@ fn nearer(a: &(f64, u32), b: &(f64, u32)) -> Ordering {
 
 /// The k nearest by products in f64 alone, nearest first.
 fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
-    let &Asked { query, gallery, k, itself } = asked;
+    let &Asked { gallery, k, itself, .. } = asked;
     let capacity = 2 * k + 64;
     let mut kept: Vec<(f64, u32)> = Vec::with_capacity(capacity);
     let mut floor = f64::NEG_INFINITY;
-    for (row, values) in gallery.values.chunks(gallery.dim).enumerate() {
-        let product = exact_product(query, values);
-        if product > floor && Some(row) != itself {
-            kept.push((product, row as u32));
+    for row in 0..gallery.len() as u32 {
+        let product = asked.similarity(row);
+        if product > floor && Some(row as usize) != itself {
+            kept.push((product, row));
             if kept.len() == capacity {
                 kept.select_nth_unstable_by(k - 1, nearer);
                 kept.truncate(k);

@@ -339,17 +339,16 @@ mod tests {
 
     #[test]
     fn the_tolerance_is_on_the_shift_of_the_centroids() {
-        // By hand on a line: from -1 and 1 the centroids move to the means of their halves and stay there.
-        let values = [-3.0, -1.0, 1.0, 3.0];
+        let values = [-3.0, -1.0, 1.5, 3.0];
         let points = Rows::new(&values, 1);
         let kmeans = KMeans { clusters: 2, ..SETTINGS };
-        let descend = |still| kmeans.descend(points, vec![-1.0, 4.0], still).unwrap();
-        // The halves are (-3, -1, 1) and (3): shifts 0 and 1; then 1 goes over to 3: shifts 1 and 1; then nothing moves.
-        let iterations = [None, Some(0.9), Some(1.0), Some(2.0)].map(|still| descend(still).iterations);
-        assert_eq!(iterations, [2, 2, 1, 1]);
-        assert!((super::mean_variance(points) - 5.0).abs() < 1e-12);
+        let descend = |still| kmeans.descend(points, vec![-1.0, 5.0], still).unwrap();
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        let iterations = [None, Some(1.0), Some(4.0), Some(4.1)].map(|still| descend(still).iterations);
+        assert_eq!(iterations, [2, 2, 2, 1]);
+        assert!((super::mean_variance(points) - 5.296_875).abs() < 1e-12);
         // What comes back belongs together, wherever it ends.
-        let ended = descend(Some(2.0));
+        let ended = descend(Some(4.1));
         let (assignments, inertia) = plain_assign(points, &ended.centroids);
         assert_eq!((ended.assignments, ended.inertia), (assignments, inertia));
     }

@@ -7,9 +7,10 @@
 //! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`. Where the rounding of f32
 //! similarities could change the order of two classes, the query's votes are counted again with similarities in f64.
 
+use crate::exact_order::{Scale, twice_off};
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
-use invaspread_tensor::inner_products::{exact_product, rounding};
+use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 
 /// The classifier's settings.
@@ -62,7 +63,7 @@ impl WeightedKnn {
         check_labels("gallery", gallery, gallery_labels, classes)?;
 
         let neighbors = top_k_on(self.device, queries, gallery, self.k, false)?;
-        let longest = gallery.longest_square().sqrt();
+        let (scale, longest) = (Scale::of(gallery), gallery.longest_square().sqrt());
         let ranked: Vec<(u32, usize)> = (0..queries.len())
             .into_par_iter()
             .map(|row| {
@@ -79,9 +80,9 @@ impl WeightedKnn {
                 };
                 let mut scores = votes(&|place| f64::from(similarities[place]));
                 // Both similarities of a vote's exponent may be off.
-                let off = rounding(queries.dim + 1) * exact_product(query, query).sqrt() * longest;
-                if too_near(&scores, (2.0 * off / self.temperature).exp_m1()) {
-                    scores = votes(&|place| exact_product(query, gallery.row(indices[place] as usize)));
+                let off = twice_off(queries.dim + 3, exact_product(query, query).sqrt() * longest);
+                if too_near(&scores, (off / self.temperature).exp_m1()) {
+                    scores = votes(&|place| scale.exact(query, gallery.row(indices[place] as usize)));
                 }
                 let mut best = 0;
                 for class in 1..classes {

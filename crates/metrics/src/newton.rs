@@ -1,7 +1,7 @@
 //! Newton's method for smooth convex functions whose Hessian is known by what it does to a vector.
 //!
-//! `H p = -g` by preconditioned conjugate gradients, each step to a residual that falls with the gradient (Dembo, Eisenstat and Steihaug 1982:
-//! convergence stays quadratic), then `x⁺ = x + t p` with t halved until the function falls by a share of what the slope says.
+//! `H p = -g` by preconditioned conjugate gradients, each step to a residual that falls with the gradient (Dembo, Eisenstat and Steihaug 1982: the
+//! convergence is nearly quadratic), then `x⁺ = x + t p` with t halved until the function falls by a share of what the slope says.
 //!
 //! Shapes: x, g and p (p). Everything is in f64 and on the calling thread, in one order; only the problem itself may use others.
 
@@ -13,8 +13,8 @@ const ROUNDING: f64 = 1e-14;
 const HALVINGS: usize = 50;
 /// Most products with the Hessian for one step.
 const PRODUCTS: usize = 1000;
-/// Residual of a step over the gradient, at first and at least.
-const RESIDUAL: [f64; 2] = [0.1, 1e-10];
+/// Residual of a step over the gradient, at first and at least: less is not to be had of a gradient that is nearly all rounding.
+const RESIDUAL: [f64; 2] = [0.1, 1e-4];
 
 /// A function to be minimised.
 pub(crate) trait Problem {

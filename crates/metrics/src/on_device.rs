@@ -91,8 +91,9 @@ pub(crate) mod cuda {
             let last = products[found_each - 1];
             let seen = found_each == candidates || f64::from(products[k - 1]) - f64::from(last) > margin;
             let keys = || found.iter().zip(products).filter(|(_, p)| !p.is_nan()).map(|(&i, &p)| key(p, i)).collect();
-            let asked = Asked { query: queries.row(row), gallery, k, itself: exclude_self.then_some(row) };
-            settle(&asked, (seen || margin == 0.0).then(keys), margin, scale.has_offset(), to)
+            let itself = exclude_self.then_some(row);
+            let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
+            settle(&asked, (seen || margin == 0.0).then(keys), margin, to)
                 .ok_or(MetricError::Overflow { row })
         })?;
         Ok(Neighbors { k, indices, similarities })

@@ -8,9 +8,9 @@
 //! grouping, and a row without a group takes no part. The nearest are found as everywhere; their cosines are then taken in f64, since the
 //! deviation of a nearly collapsed network's is smaller than the spacing of f32 at 1.
 
+use crate::exact_order::Scale;
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
-use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
@@ -73,9 +73,10 @@ impl SimilarityDistribution {
                 let among = gathered(gallery, gallery_groups, |found| (found == group) == kind);
                 let (asking, among) = (Rows::new(&asking, queries.dim), Rows::new(&among, queries.dim));
                 let nearest = top_k_on(self.device, asking, among, self.neighbors, false)?;
+                let scale = Scale::of(among);
                 if nearest.k > 0 {
                     similarities.par_extend(nearest.indices.par_iter().enumerate().map(|(place, &index)| {
-                        exact_product(asking.row(place / nearest.k), among.row(index as usize))
+                        scale.exact(asking.row(place / nearest.k), among.row(index as usize))
                     }));
                 }
             }

@@ -8,7 +8,7 @@
 //! and n x m is never held.
 //!
 //! f32 orders what it can tell apart; the rest is asked again in f64 (`crate::exact_order`), so that the order is that of the exact products
-//! of the rows given, ties and all. Where the gallery lies in a narrow cone, as nearly collapsed embeddings do, or far from the origin, its
+//! of the rows given, ties and all; of the rows' directions where the gallery's are of length 1 up to their rounding. Where the gallery lies in a narrow cone, as nearly collapsed embeddings do, or far from the origin, its
 //! mean m is taken off both sides first: `q · g = (q - m) · (g - m) + m · (g - m) + q · m`, of which the last term is the same for all g.
 //! The middle one goes with the row as one number more.
 //!
@@ -99,10 +99,11 @@ fn search(
                 candidates_of(&scale.queries(there), numbers, &packed, (k, &margins), exclude_self, blocks.gallery);
             for (offset, candidates) in found.into_iter().enumerate() {
                 let row = first + offset;
-                let asked = Asked { query: queries.row(row), gallery, k, itself: exclude_self.then_some(row) };
+                let itself = exclude_self.then_some(row);
+                let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
                 let range = offset * k..(offset + 1) * k;
                 let to = (&mut indices[range.clone()], &mut similarities[range]);
-                settle(&asked, candidates.into_keys(), margins[offset], scale.has_offset(), to)
+                settle(&asked, candidates.into_keys(), margins[offset], to)
                     .ok_or(MetricError::Overflow { row })?;
             }
             Ok(())

@@ -294,11 +294,11 @@ mod tests {
     #[test]
     fn the_shift_ends_it_and_what_f32_cannot_tell_apart_is_told_apart() {
         let Some(device) = device_or_skip() else { return };
-        let line = Tensor::from_slice(&[-3.0f32, -1.0, 1.0, 3.0], (4, 1), &device).unwrap();
-        // The halves are (-3, -1, 1) and (3): shifts 0 and 1; then 1 goes over to 3: shifts 1 and 1; then nothing moves.
-        let iterations = [None, Some(0.9), Some(1.0), Some(2.0)]
-            .map(|still| descend(&line, &[-1.0, 4.0], 100, still).unwrap().iterations);
-        assert_eq!(iterations, [2, 2, 1, 1]);
+        let line = Tensor::from_slice(&[-3.0f32, -1.0, 1.5, 3.0], (4, 1), &device).unwrap();
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        let iterations = [None, Some(1.0), Some(4.0), Some(4.1)]
+            .map(|still| descend(&line, &[-1.0, 5.0], 100, still).unwrap().iterations);
+        assert_eq!(iterations, [2, 2, 2, 1]);
         // Two groups 2e5 apart with two places each, 1 apart: their products are 1e10, which f32 holds to 1e3.
         let far = [1e5f32, 1e5 + 0.25, 1e5 + 1.0, 1e5 + 1.25, -1e5, -1e5 - 0.25, -1e5 - 1.0, -1e5 - 1.25];
         let start = [1e5f32, 1e5 + 1.0, -1e5, -1e5 - 1.0];
