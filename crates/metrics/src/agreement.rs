@@ -60,7 +60,9 @@ impl Agreement {
         }
         let disagreement: f64 = joint
             .iter()
-            .map(|((class, cluster), &count)| f64::from(count) / n * half_log_excess(a[class], b[cluster], count))
+            .map(|((class, cluster), &count)| {
+                f64::from(count) / n * half_log_excess(a[class], b[cluster], count)
+            })
             .sum();
         let entropies = [entropy(&a, n), entropy(&b, n)];
         let arithmetic = f64::midpoint(entropies[0], entropies[1]);
@@ -224,7 +226,10 @@ mod tests {
 
     fn assert_values(got: Agreement, want: [f64; 3], what: &str) {
         let got = [got.nmi_arithmetic, got.nmi_geometric, got.ami];
-        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-12), "{what}: {got:?}, expected {want:?}");
+        assert!(
+            got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-12),
+            "{what}: {got:?}, expected {want:?}"
+        );
     }
 
     #[test]

@@ -59,7 +59,8 @@ fn golden_agreement_at_the_limits() {
             let want = case[place].as_f64().unwrap();
             // Where nearly every point is apart in both, scikit-learn divides rounding by what is 1 / n² small.
             let apart = |kind: &str| kind.starts_with("apart") || kind.ends_with("_pair");
-            let off = if place == 5 && apart(classes) && apart(clusters) { 1e-12 * f64::from(n * n) } else { 1e-9 };
+            let off =
+                if place == 5 && apart(classes) && apart(clusters) { 1e-12 * f64::from(n * n) } else { 1e-9 };
             assert!((value - want).abs() < off, "{case}: value {place} is {value}");
         }
     }

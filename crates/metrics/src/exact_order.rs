@@ -182,10 +182,8 @@ pub(crate) fn settle(
             (*index, *similarity) = (index_of(*key), similarity_of(*key));
             continue;
         }
-        let mut exact: Vec<(f64, u32)> = group
-            .iter()
-            .map(|&key| (asked.similarity(index_of(key)), index_of(key)))
-            .collect();
+        let mut exact: Vec<(f64, u32)> =
+            group.iter().map(|&key| (asked.similarity(index_of(key)), index_of(key))).collect();
         exact.sort_unstable_by(nearer);
         // The places come second: a neighbour left over must not use one up.
         for ((product, row), (index, similarity)) in exact.into_iter().zip(places.by_ref()) {

@@ -129,7 +129,8 @@ impl KMeans {
             let sizes = update(points, &assignments, &mut centroids);
             split_largest_into_empty(&mut centroids, points.dim, sizes);
             let (moved, lower) = assign(points, &centroids);
-            let stands = still.zip(before).is_some_and(|(still, before)| squared_shift(&before, &centroids) <= still);
+            let stands =
+                still.zip(before).is_some_and(|(still, before)| squared_shift(&before, &centroids) <= still);
             let settled = moved == assignments || stands;
             (assignments, inertia) = (moved, lower);
             if settled {
@@ -165,7 +166,11 @@ impl Frame {
         let left = points.values.chunks(points.dim).map(|row| exact_squared_distance(row, &offset));
         let left = left.fold(0.0, f64::max);
         let scaled = left > 0.0 && !WITHIN.contains(&left);
-        let scale = if scaled { 2.0_f64.powi((-left.sqrt().log2().floor()).clamp(-126.0, 126.0) as i32) as f32 } else { 1.0 };
+        let scale = if scaled {
+            2.0_f64.powi((-left.sqrt().log2().floor()).clamp(-126.0, 126.0) as i32) as f32
+        } else {
+            1.0
+        };
         Some(Self { offset, scale })
     }
 

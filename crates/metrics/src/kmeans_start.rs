@@ -18,7 +18,8 @@ pub(crate) fn random_start(points: Rows, clusters: usize, stream: &mut Stream) -
 /// Greedy k-means++: of 2 + ln k points drawn by squared distance the one that leaves least, the first of equals.
 pub(crate) fn plus_plus_start(points: Rows, clusters: usize, stream: &mut Stream) -> Vec<f32> {
     let trials = 2 + (clusters as f64).ln() as usize;
-    let squares: Vec<f32> = points.values.par_chunks(points.dim).map(|x| exact_product(x, x) as f32).collect();
+    let squares: Vec<f32> =
+        points.values.par_chunks(points.dim).map(|x| exact_product(x, x) as f32).collect();
     let first = stream.below(points.len());
     let mut centroids = points.row(first).to_vec();
     let mut nearest = distances_to(points, &squares, &[first]);
@@ -102,7 +103,10 @@ mod tests {
         for (row, target) in found.chunks(60).zip([0, 7]) {
             for (point, &distance) in row.iter().enumerate() {
                 let want = exact_squared_distance(points.row(point), points.row(target));
-                assert!((f64::from(distance) - want).abs() <= 1e-2 * want, "{point} {target}: {distance} {want}");
+                assert!(
+                    (f64::from(distance) - want).abs() <= 1e-2 * want,
+                    "{point} {target}: {distance} {want}"
+                );
             }
         }
     }

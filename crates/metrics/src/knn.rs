@@ -74,7 +74,8 @@ impl WeightedKnn {
                     let nearest = similarity(0);
                     for (place, &index) in indices.iter().enumerate() {
                         let above_best = similarity(place) - nearest;
-                        scores[gallery_labels[index as usize] as usize] += (above_best / self.temperature).exp();
+                        scores[gallery_labels[index as usize] as usize] +=
+                            (above_best / self.temperature).exp();
                     }
                     scores
                 };

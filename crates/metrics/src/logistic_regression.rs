@@ -85,7 +85,11 @@ impl Objective<'_> {
 
     /// `Σ_blocks part`, where `work` writes a block's part (k, d + 1) and returns a number that is added up too. Blocks are added in order, so
     /// threads do not change the sums.
-    fn over_blocks(&self, sum: &mut [f64], work: impl Fn(&[f64], &[usize], usize, &mut [f64]) -> f64 + Sync) -> f64 {
+    fn over_blocks(
+        &self,
+        sum: &mut [f64],
+        work: impl Fn(&[f64], &[usize], usize, &mut [f64]) -> f64 + Sync,
+    ) -> f64 {
         let rows = self.set.rows;
         let parts: Vec<(f64, Vec<f64>)> = rows
             .values
@@ -169,7 +173,8 @@ impl Problem for Objective<'_> {
         let loss = self.over_blocks(gradient, |rows, targets, _, part| {
             let mut scores = vec![0.0; targets.len() * classes];
             gemm::nt(targets.len(), classes, width, rows, planes, &mut scores);
-            let losses = scores.chunks_mut(classes).zip(targets).map(|(row, &target)| softmax_loss(row, target));
+            let losses =
+                scores.chunks_mut(classes).zip(targets).map(|(row, &target)| softmax_loss(row, target));
             let loss = losses.sum();
             gemm::tn(classes, width, targets.len(), &scores, rows, part);
             loss
@@ -216,9 +221,8 @@ impl Problem for Objective<'_> {
                 whole[(i, i)] += penalty;
             }
         }
-        let preconditioner = whole
-            .and_then(Cholesky::new)
-            .map_or(Preconditioner::Diagonal(diagonal), Preconditioner::Whole);
+        let preconditioner =
+            whole.and_then(Cholesky::new).map_or(Preconditioner::Diagonal(diagonal), Preconditioner::Whole);
         Curvature { probabilities, preconditioner }
     }
 
@@ -258,7 +262,10 @@ impl Problem for Objective<'_> {
     /// The largest change of a training row's score over the largest score.
     fn distance(&self, planes: &[f64], step: &[f64]) -> f64 {
         let largest = |planes: &[f64]| {
-            self.scores(planes).into_par_iter().map(f64::abs).reduce(|| 0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+            self.scores(planes)
+                .into_par_iter()
+                .map(f64::abs)
+                .reduce(|| 0.0, |a, b| if b > a || b.is_nan() { b } else { a })
         };
         largest(step) / largest(planes).max(1.0)
     }
@@ -311,8 +318,16 @@ mod tests {
 
     /// C, the weights of class 0, its intercept: scikit-learn's.
     const WEAK: [(f64, [f64; 6], f64); 3] = [
-        (1.0, [-1.423969703, -0.603065752, 1.393560645, -1.425134136, 0.419166538, 2.189199802], -0.107928838),
-        (100.0, [-4.535400991, -1.78701719, 4.283142713, -4.472017963, 1.500897057, 7.031417031], 0.674342301),
+        (
+            1.0,
+            [-1.423969703, -0.603065752, 1.393560645, -1.425134136, 0.419166538, 2.189199802],
+            -0.107928838,
+        ),
+        (
+            100.0,
+            [-4.535400991, -1.78701719, 4.283142713, -4.472017963, 1.500897057, 7.031417031],
+            0.674342301,
+        ),
         (1e5, [-5.672709796, -2.190456112, 5.313876103, -5.566090259, 1.898782328, 8.804060273], 0.927958013),
     ];
 
@@ -379,8 +394,11 @@ mod tests {
         let values: Vec<f32> = (0..n * dim).map(|k| (hashed(k) * 12.0_f64.sqrt()) as f32).collect();
         let score = |row: u32, class: u32| {
             let x = &values[(row * dim) as usize..][..dim as usize];
-            let along: f64 =
-                x.iter().enumerate().map(|(i, &v)| hashed(100_000 + class * dim + i as u32) * f64::from(v)).sum();
+            let along: f64 = x
+                .iter()
+                .enumerate()
+                .map(|(i, &v)| hashed(100_000 + class * dim + i as u32) * f64::from(v))
+                .sum();
             4.0 * along + hashed(200_000 + row * 3 + class)
         };
         let labels: Vec<u32> = (0..n)

@@ -105,7 +105,12 @@ impl Newton {
 }
 
 /// `-H⁻¹ g`, until the residual is no longer than `residual`.
-fn newton_step<P: Problem>(problem: &P, curvature: &P::Curvature, gradient: &[f64], residual: f64) -> Vec<f64> {
+fn newton_step<P: Problem>(
+    problem: &P,
+    curvature: &P::Curvature,
+    gradient: &[f64],
+    residual: f64,
+) -> Vec<f64> {
     let mut step = vec![0.0; gradient.len()];
     let mut left: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut conditioned = left.clone();

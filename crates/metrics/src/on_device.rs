@@ -32,9 +32,9 @@ pub(crate) mod cuda {
     use crate::exact_order::{Asked, Scale, key, settle};
     use crate::{Clustering, MetricError, Neighbors, Rows};
     use candle_core::{Result, Tensor};
-    use rayon::prelude::*;
     use invaspread_tensor::DeviceKind;
     use invaspread_tensor::cuda::{kmeans, top_k};
+    use rayon::prelude::*;
 
     /// Neighbours looked for beyond those asked for, at least.
     const MORE: usize = 32;
@@ -81,21 +81,30 @@ pub(crate) mod cuda {
         let (found, products) = top_k::top_k(&asking, &there, found_each, exclude_self).map_err(failed)?;
         let mut indices = vec![0; queries.len() * k];
         let mut similarities = vec![0.0; queries.len() * k];
-        indices.par_chunks_mut(k).zip(similarities.par_chunks_mut(k)).enumerate().try_for_each(|(row, to)| {
-            let range = row * found_each..(row + 1) * found_each;
-            let (found, products) = (&found[range.clone()], &products[range]);
-            let margin = scale.margin(queries.row(row));
-            if margin.is_infinite() {
-                return Err(MetricError::Overflow { row });
-            }
-            let last = products[found_each - 1];
-            let seen = found_each == candidates || f64::from(products[k - 1]) - f64::from(last) > margin;
-            let keys = || found.iter().zip(products).filter(|(_, p)| !p.is_nan()).map(|(&i, &p)| key(p, i)).collect();
-            let itself = exclude_self.then_some(row);
-            let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
-            settle(&asked, (seen || margin == 0.0).then(keys), margin, to)
-                .ok_or(MetricError::Overflow { row })
-        })?;
+        indices.par_chunks_mut(k).zip(similarities.par_chunks_mut(k)).enumerate().try_for_each(
+            |(row, to)| {
+                let range = row * found_each..(row + 1) * found_each;
+                let (found, products) = (&found[range.clone()], &products[range]);
+                let margin = scale.margin(queries.row(row));
+                if margin.is_infinite() {
+                    return Err(MetricError::Overflow { row });
+                }
+                let last = products[found_each - 1];
+                let seen = found_each == candidates || f64::from(products[k - 1]) - f64::from(last) > margin;
+                let keys = || {
+                    found
+                        .iter()
+                        .zip(products)
+                        .filter(|(_, p)| !p.is_nan())
+                        .map(|(&i, &p)| key(p, i))
+                        .collect()
+                };
+                let itself = exclude_self.then_some(row);
+                let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
+                settle(&asked, (seen || margin == 0.0).then(keys), margin, to)
+                    .ok_or(MetricError::Overflow { row })
+            },
+        )?;
         Ok(Neighbors { k, indices, similarities })
     }
 

@@ -132,7 +132,11 @@ mod tests {
         let far = [100.0, 2.0, 102.0, 4.0];
         assert_eq!(Rows::new(&far, 2).common_offset(), Some(vec![101.0, 3.0]));
         let equal = [0.1_f32; 30];
-        assert_eq!(Rows::new(&equal, 3).common_offset(), Some(vec![0.1; 3]), "what is left must be exactly zero");
+        assert_eq!(
+            Rows::new(&equal, 3).common_offset(),
+            Some(vec![0.1; 3]),
+            "what is left must be exactly zero"
+        );
         assert_eq!(Rows::new(&[3e38, 3e38], 2).common_offset(), None);
         assert_eq!(Rows::new(&[], 2).common_offset(), None);
     }

@@ -81,7 +81,8 @@ fn search(
         return Ok(Neighbors { k, indices, similarities });
     }
     let scale = Scale::of(gallery);
-    let packed = PackedRows::new(gallery.len(), scale.width(), |row, to| scale.write_row(gallery.row(row), to));
+    let packed =
+        PackedRows::new(gallery.len(), scale.width(), |row, to| scale.write_row(gallery.row(row), to));
     indices
         .par_chunks_mut(blocks.queries * k)
         .zip(similarities.par_chunks_mut(blocks.queries * k))
@@ -95,8 +96,14 @@ fn search(
             }
             let values = queries.slice(numbers.clone());
             let there = Rows::new(values, queries.dim);
-            let found =
-                candidates_of(&scale.queries(there), numbers, &packed, (k, &margins), exclude_self, blocks.gallery);
+            let found = candidates_of(
+                &scale.queries(there),
+                numbers,
+                &packed,
+                (k, &margins),
+                exclude_self,
+                blocks.gallery,
+            );
             for (offset, candidates) in found.into_iter().enumerate() {
                 let row = first + offset;
                 let itself = exclude_self.then_some(row);

@@ -164,7 +164,8 @@ fn votes_and_deviations_are_those_of_f64() {
             let mut cosines = Vec::new();
             for query in 0..rows.len() {
                 let others = (0..rows.len()).filter(|row| row % CLASSES != query % CLASSES);
-                let mut all: Vec<f64> = others.map(|row| exact(rows.row(query), rows.row(row), true)).collect();
+                let mut all: Vec<f64> =
+                    others.map(|row| exact(rows.row(query), rows.row(row), true)).collect();
                 all.sort_by(|a, b| b.total_cmp(a));
                 cosines.extend_from_slice(&all[..3]);
             }

@@ -185,7 +185,9 @@ impl Clustering {
 
     /// Compares in f64 what products of f32 cannot tell apart.
     fn settle(&self, assignments: &Tensor) -> Result<()> {
-        let Self { count, clusters, dim, ref points, ref centroids, ref best, ref second, ref longest, .. } = *self;
+        let Self {
+            count, clusters, dim, ref points, ref centroids, ref best, ref second, ref longest, ..
+        } = *self;
         self.run("kmeans_longest", [1, 1], WIDE, &[&self.halves, longest], &[clusters])?;
         let tensors = [points, centroids, best, second, longest, assignments];
         let mut arguments =
