@@ -6,10 +6,14 @@
 //! mean m, `AMI = (MI - E[MI]) / ((H(a) + H(b))/2 - E[MI])`, where E[MI] is taken over all clusterings of the same sizes (Vinh, Epps and
 //! Bailey, JMLR 2010).
 //!
+//! Those differences cancel near the limits (every point a class of its own, nearly equal partitions), so what is summed is the disagreement
+//! `D = (H(a) + H(b))/2 - MI = Σ_ij (n_ij/n) ln(a_i b_j / n_ij²) / 2`, of which no term is negative and which is exactly 0 for equal
+//! partitions: `MI = (H(a) + H(b))/2 - D` and `AMI = 1 - D / E[D]`.
+//!
 //! Shapes: classes (n), clusters (n). The NMI column of the paper's Tables 3 to 6: its code calls scikit-learn, which took the geometric
-//! mean until version 0.22 and the arithmetic one since; both are given. Where every entropy is zero (one class and one cluster) the two
-//! agree, and the value is 1. E[MI] is summed once for each pair of distinct sizes, not of clusters: on 11,316 classes of a few sizes that is the
-//! difference between seconds and hours.
+//! mean until version 0.22 and the arithmetic one since; both are given. Equal partitions have the value 1, whatever their sizes. Where all
+//! clusterings of the given sizes share as much (one cluster alone, every point apart), any other partition has an AMI of 0. E[D] is summed
+//! once for each pair of distinct sizes, not of clusters: on 11,316 classes of a few sizes that is the difference between seconds and hours.
 
 use crate::MetricError;
 use rayon::prelude::*;
@@ -46,35 +50,37 @@ impl Agreement {
         for pair in classes.iter().copied().zip(clusters.iter().copied()) {
             *joint.entry(pair).or_default() += 1;
         }
-        let information: f64 = joint
+        // As many pairs as there are classes and clusters: each class is one cluster.
+        if joint.len() == a.len() && joint.len() == b.len() {
+            return Ok(Self { nmi_arithmetic: 1.0, nmi_geometric: 1.0, ami: 1.0 });
+        }
+        // One class or one cluster alone tells nothing of the other.
+        if a.len() == 1 || b.len() == 1 {
+            return Ok(Self { nmi_arithmetic: 0.0, nmi_geometric: 0.0, ami: 0.0 });
+        }
+        let disagreement: f64 = joint
             .iter()
             .map(|((class, cluster), &count)| {
-                let count = f64::from(count);
-                count / n * (n * count / (f64::from(a[class]) * f64::from(b[cluster]))).ln()
+                f64::from(count) / n * half_log_excess(a[class], b[cluster], count)
             })
-            .sum::<f64>()
-            .max(0.0);
+            .sum();
         let entropies = [entropy(&a, n), entropy(&b, n)];
         let arithmetic = f64::midpoint(entropies[0], entropies[1]);
         let geometric = (entropies[0] * entropies[1]).sqrt();
-        // One class and one cluster agree; one of the two alone tells nothing of the other.
-        let share = |mean: f64| match mean {
-            _ if arithmetic < f64::EPSILON => 1.0,
-            mean if mean < f64::EPSILON => 0.0,
-            mean => information / mean,
-        };
-        let chance = expected_information(&a, &b, points);
-        let room = arithmetic - chance;
-        let ami = if arithmetic < f64::EPSILON {
-            1.0
-        } else if room.abs() < f64::EPSILON {
-            // All points apart in both, or chance explains all there is.
-            f64::from(u8::from((information - arithmetic).abs() < 1e-12))
+        let information = (arithmetic - disagreement).max(0.0);
+        let ami = if a.len() == points || b.len() == points {
+            0.0
         } else {
-            (information - chance) / room
+            1.0 - disagreement / expected_disagreement(&a, &b, points)
         };
-        Ok(Self { nmi_arithmetic: share(arithmetic), nmi_geometric: share(geometric), ami })
+        Ok(Self { nmi_arithmetic: information / arithmetic, nmi_geometric: information / geometric, ami })
     }
+}
+
+/// `ln(a b / k²) / 2` for k ≤ a and k ≤ b: exactly 0 where all are equal, and without cancellation where they nearly are.
+fn half_log_excess(a: u32, b: u32, k: u32) -> f64 {
+    let (a, b, k) = (u64::from(a), u64::from(b), u64::from(k));
+    0.5 * ((a * b - k * k) as f64 / (k * k) as f64).ln_1p()
 }
 
 fn sizes(labels: &[u32]) -> HashMap<u32, u32> {
@@ -106,50 +112,65 @@ fn distinct(sizes: &HashMap<u32, u32>) -> BTreeMap<u32, u32> {
     times
 }
 
-/// E[MI]: n_ij is hypergeometric in a_i, b_j and n.
-fn expected_information(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: usize) -> f64 {
-    let n = points as f64;
-    // ln k! for k = 0 to n.
-    let mut log_factorial = vec![0.0; points + 1];
-    for k in 1..=points {
-        log_factorial[k] = log_factorial[k - 1] + (k as f64).ln();
-    }
+/// E[D]: n_ij is hypergeometric in a_i, b_j and n.
+fn expected_disagreement(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: usize) -> f64 {
     let (a, b): (Vec<_>, Vec<_>) = (distinct(a).into_iter().collect(), distinct(b).into_iter().collect());
     let of_size: Vec<f64> = a
         .par_iter()
         .map(|&(a, times_a)| {
-            let mut sum = 0.0;
-            for &(b, times_b) in &b {
-                let (i, j) = (a as usize, b as usize);
-                let fixed = log_factorial[i]
-                    + log_factorial[j]
-                    + log_factorial[points - i]
-                    + log_factorial[points - j]
-                    - log_factorial[points];
-                let mut inner = 0.0;
-                for k in (i + j).saturating_sub(points).max(1)..=i.min(j) {
-                    let log_probability = fixed
-                        - log_factorial[k]
-                        - log_factorial[i - k]
-                        - log_factorial[j - k]
-                        - log_factorial[points + k - i - j];
-                    let count = k as f64;
-                    let gain = count / n * (n * count / (f64::from(a) * f64::from(b))).ln();
-                    inner += gain * log_probability.exp();
-                }
-                sum += f64::from(times_a) * f64::from(times_b) * inner;
-            }
-            sum
+            b.iter()
+                .map(|&(b, times_b)| f64::from(times_a) * f64::from(times_b) * expected_of_pair(a, b, points))
+                .sum()
         })
         .collect();
     of_size.iter().sum()
+}
+
+/// Weights below this share of the largest add nothing that f64 holds.
+const NEGLIGIBLE: f64 = 1e-30;
+
+/// `E[(k/n) ln(a b / k²) / 2]` over the points k that a class of `a` and a cluster of `b` of n `points` share.
+///
+/// The probabilities go from the most likely k up and down by their ratios and are divided by their sum: logarithms of factorials
+/// would lose as many digits as n has.
+fn expected_of_pair(a: u32, b: u32, points: usize) -> f64 {
+    let (class, cluster, n) = (f64::from(a), f64::from(b), points as f64);
+    let least = (u64::from(a) + u64::from(b)).saturating_sub(points as u64) as u32;
+    let most = a.min(b);
+    // p(k + 1) / p(k)
+    let ratio = |k: u32| {
+        let k = f64::from(k);
+        (class - k) * (cluster - k) / ((k + 1.0) * (n - class - cluster + k + 1.0))
+    };
+    let likeliest = (((class + 1.0) * (cluster + 1.0) / (n + 2.0)) as u32).clamp(least, most);
+    let (mut total, mut sum) = (0.0, 0.0);
+    let mut add = |k: u32, weight: f64| {
+        total += weight;
+        if k > 0 {
+            sum += weight * f64::from(k) / n * half_log_excess(a, b, k);
+        }
+    };
+    add(likeliest, 1.0);
+    let (mut k, mut weight) = (likeliest, 1.0);
+    while k < most && weight > NEGLIGIBLE {
+        weight *= ratio(k);
+        k += 1;
+        add(k, weight);
+    }
+    (k, weight) = (likeliest, 1.0);
+    while k > least && weight > NEGLIGIBLE {
+        k -= 1;
+        weight /= ratio(k);
+        add(k, weight);
+    }
+    sum / total
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Agreement, expected_information, sizes};
+    use super::{Agreement, entropy, expected_disagreement, sizes};
     use proptest::prelude::*;
 
     fn between(classes: &[u32], clusters: &[u32]) -> Agreement {
@@ -188,21 +209,103 @@ mod tests {
         assert!(Agreement::between(&[], &[]).is_err());
     }
 
+    /// Numbers of points at which the limits are looked at: all small ones, then some up to 2,000.
+    fn counts() -> impl Iterator<Item = u32> {
+        (1..=64).chain((65..=2000).step_by(97)).chain([1024, 1999, 2000])
+    }
+
+    /// A permutation of 0..n that leaves few in place.
+    fn permuted(n: u32) -> Vec<u32> {
+        let step = (2..).map(|s| 2 * s + 1).find(|s| gcd(*s, n) == 1).unwrap();
+        (0..n).map(|i| (u64::from(i) * u64::from(step) % u64::from(n)) as u32).collect()
+    }
+
+    fn gcd(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+
+    fn assert_values(got: Agreement, want: [f64; 3], what: &str) {
+        let got = [got.nmi_arithmetic, got.nmi_geometric, got.ami];
+        assert!(
+            got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-12),
+            "{what}: {got:?}, expected {want:?}"
+        );
+    }
+
+    #[test]
+    fn equal_partitions_of_any_sizes_are_exactly_one() {
+        for n in counts() {
+            let name = permuted(n);
+            for group in [1, 2, 3, 7, n / 2 + 1, n] {
+                let classes: Vec<u32> = (0..n).map(|i| i / group).collect();
+                let clusters: Vec<u32> = classes.iter().map(|&c| name[c as usize] + 5).collect();
+                let whole = Agreement { nmi_arithmetic: 1.0, nmi_geometric: 1.0, ami: 1.0 };
+                assert_eq!(between(&classes, &clusters), whole, "{n} points in groups of {group}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_cluster_against_many_classes_is_exactly_zero() {
+        for n in counts().filter(|&n| n > 1) {
+            let (one, two) = (vec![7; n as usize], (0..n).map(|i| i % 2).collect::<Vec<_>>());
+            let nothing = Agreement { nmi_arithmetic: 0.0, nmi_geometric: 0.0, ami: 0.0 };
+            for many in [permuted(n), two] {
+                assert_eq!(between(&one, &many), nothing, "{n}");
+                assert_eq!(between(&many, &one), nothing, "{n}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_point_apart_has_the_information_of_the_other_partition_and_none_above_chance() {
+        // MI = H(b), H(a) = ln n; b has two halves, or one pair and the rest apart.
+        for n in counts().filter(|&n| n > 3) {
+            let points = f64::from(n);
+            let apart = permuted(n);
+            let halves: Vec<u32> = (0..n).map(|i| u32::from(i < n / 2)).collect();
+            let share = f64::from(n / 2) / points;
+            let of_halves = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
+            let pair: Vec<u32> = (0..n).map(|i| i.max(1)).collect();
+            let of_pair = points.ln() - 2.0 / points * 2.0_f64.ln();
+            for (other, h) in [(halves, of_halves), (pair, of_pair)] {
+                let want = [h / f64::midpoint(h, points.ln()), (h / points.ln()).sqrt(), 0.0];
+                assert_values(between(&apart, &other), want, &format!("{n}"));
+                assert_values(between(&other, &apart), want, &format!("{n}"));
+            }
+        }
+    }
+
+    #[test]
+    fn nearly_every_point_apart_keeps_its_digits() {
+        // One pair on either side, not the same one. D = (4 ln 2 / n) / 2. The sizes of D's mean: the pairs coincide in one of n(n-1)/2
+        // arrangements, and D is zero there.
+        for n in counts().filter(|&n| n > 4) {
+            let classes: Vec<u32> = (0..n).map(|i| i.max(1)).collect();
+            let clusters: Vec<u32> = (0..n).map(|i| if i == 3 { 2 } else { i }).collect();
+            let points = f64::from(n);
+            let chance = 2.0 / (points * (points - 1.0));
+            let want = 1.0 - 1.0 / (1.0 - chance);
+            let got = between(&classes, &clusters).ami;
+            assert!((got - want).abs() < 1e-12, "{n}: {got}, expected {want}");
+        }
+    }
+
     proptest! {
-        /// E[MI] against the mean over every arrangement of the clusters.
+        /// E[D] against the mean over every arrangement of the clusters.
         #[test]
         fn chance_is_the_mean_over_all_arrangements(classes in prop::collection::vec(0_u32..3, 2..7), clusters in prop::collection::vec(0_u32..3, 7)) {
             let n = classes.len();
             let mut clusters = clusters[..n].to_vec();
-            let want = expected_information(&sizes(&classes), &sizes(&clusters), n);
+            let want = expected_disagreement(&sizes(&classes), &sizes(&clusters), n);
             let (mut sum, mut arrangements) = (0.0, 0.0);
             // Heap's algorithm.
             let mut counters = vec![0; n];
             let mut add = |clusters: &[u32]| {
                 let got = between(&classes, clusters);
-                let entropy = |labels: &[u32]| super::entropy(&sizes(labels), n as f64);
+                let entropy = |labels: &[u32]| entropy(&sizes(labels), n as f64);
                 let mean = f64::midpoint(entropy(&classes), entropy(clusters));
-                sum += if mean < f64::EPSILON { 0.0 } else { got.nmi_arithmetic * mean };
+                sum += mean - got.nmi_arithmetic * mean;
                 arrangements += 1.0;
             };
             add(&clusters);

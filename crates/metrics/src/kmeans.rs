@@ -8,12 +8,18 @@
 //! fused onto each; a cluster left empty takes half of the largest one by splitting its centroid, as faiss does. Where this
 //! deviates from faiss: the cluster split is the largest, not one drawn by size, and no more than the given points are used
 //! for training (faiss samples 256 per cluster).
+//!
+//! Clusters do not depend on where the origin lies, but f32 products do: points that lie in a narrow cone or far from the origin are
+//! clustered less their mean (a copy of them is held meanwhile). Where the nearest two centroids of a point are closer than the
+//! rounding of its products, the distances themselves decide, in f64.
 
+use crate::kmeans_start::{plus_plus_start, random_start};
+use crate::nearest_centroid::assign;
+use crate::rows::less_offset;
 use crate::{MetricError, Rows};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
-use invaspread_tensor::gemm;
-use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
+use invaspread_tensor::inner_products::exact_squared_distance;
 use rayon::prelude::*;
 
 /// How a start is made.
@@ -32,7 +38,8 @@ pub struct KMeans {
     pub clusters: usize,
     /// Most iterations per start.
     pub iterations: usize,
-    /// A start ends when an iteration lowers the inertia by no more than this share of it; 0 goes on until nothing moves.
+    /// A start ends when an iteration moves the centroids by no more than this: the sum of their squared shifts over the mean variance of
+    /// the points' columns, as scikit-learn's `tol`; 0 goes on until no point changes its cluster.
     pub tolerance: f64,
     /// Starts; the one of lowest inertia is kept, the first of equals.
     pub restarts: usize,
@@ -78,6 +85,10 @@ impl KMeans {
                 fewer: "clusters",
             });
         }
+        let frame = Frame::of(points);
+        let moved = frame.as_ref().map(|frame| frame.moved(points));
+        let points = moved.as_ref().map_or(points, |values| Rows::new(values, points.dim));
+        let still = (self.tolerance > 0.0).then(|| self.tolerance * mean_variance(points));
         let mut best: Option<Clustering> = None;
         for restart in 0..self.restarts {
             let mut stream = Stream::new(self.seed, Purpose::KMeans, self.epoch, restart as u64);
@@ -85,31 +96,42 @@ impl KMeans {
                 Seeding::Random => random_start(points, self.clusters, &mut stream),
                 Seeding::PlusPlus => plus_plus_start(points, self.clusters, &mut stream),
             };
-            let found = self.descend(points, start)?;
+            let found = self.descend(points, start, still)?;
             if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
                 best = Some(found);
             }
         }
-        Ok(best.expect("there is at least one start"))
+        let mut best = best.expect("there is at least one start");
+        if let Some(frame) = frame {
+            frame.put_back(&mut best);
+        }
+        Ok(best)
     }
 
-    /// Lloyd's iterations from `centroids` (k, d). What is returned always fits together.
+    /// Lloyd's iterations from `centroids` (k, d), to the end once their squared shifts come to no more than `still`. What is returned
+    /// always fits together.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
-    fn descend(&self, points: Rows, mut centroids: Vec<f32>) -> Result<Clustering, MetricError> {
+    fn descend(
+        &self,
+        points: Rows,
+        mut centroids: Vec<f32>,
+        still: Option<f64>,
+    ) -> Result<Clustering, MetricError> {
         #[cfg(feature = "cuda")]
         if self.device == DeviceKind::Cuda {
-            return crate::on_device::cuda::descend(points, &centroids, self.iterations, self.tolerance);
+            return crate::on_device::cuda::descend(points, &centroids, self.iterations, still);
         }
         let (mut assignments, mut inertia) = assign(points, &centroids);
         let mut iterations = 0;
         while iterations < self.iterations {
             iterations += 1;
+            let before = still.is_some().then(|| centroids.clone());
             let sizes = update(points, &assignments, &mut centroids);
             split_largest_into_empty(&mut centroids, points.dim, sizes);
             let (moved, lower) = assign(points, &centroids);
-            let settled = moved == assignments || inertia - lower <= self.tolerance * inertia;
-            // With a tolerance of zero only equal assignments settle it: rounding may raise the inertia by a hair.
-            let settled = if self.tolerance > 0.0 { settled } else { moved == assignments };
+            let stands =
+                still.zip(before).is_some_and(|(still, before)| squared_shift(&before, &centroids) <= still);
+            let settled = moved == assignments || stands;
             (assignments, inertia) = (moved, lower);
             if settled {
                 break;
@@ -119,67 +141,66 @@ impl KMeans {
     }
 }
 
-/// Points and centroids taken together, which stay in a second-level cache of 1 MiB with their products.
-const POINT_BLOCK: usize = 192;
-const CENTROID_BLOCK: usize = 512;
+/// Squared lengths of the longest row within which f32 holds products and differences of all rows.
+const WITHIN: std::ops::Range<f64> = 1e-20..1e20;
 
-/// The nearest of `centroids` (k, d) to each point, the first of equals, and the sum of squared distances to them.
-///
-/// `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest has the largest bracket; that is one inner product, of (x, 1) with (2 c, -|c|²).
-fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
-    let dim = points.dim;
-    let packed = PackedRows::new(centroids.len() / dim, dim + 1, |row, to| {
-        let centroid = &centroids[row * dim..][..dim];
-        to.iter_mut().zip(centroid).for_each(|(to, c)| *to = 2.0 * c);
-        to[dim] = -squared_length(centroid) as f32;
-    });
-    let mut assignments = vec![0; points.len()];
-    let mut distances = vec![0.0; points.len()];
-    assignments
-        .par_chunks_mut(POINT_BLOCK)
-        .zip(distances.par_chunks_mut(POINT_BLOCK))
-        .zip(points.values.par_chunks(POINT_BLOCK * dim))
-        .for_each(|((assignments, distances), block)| {
-            let extended: Vec<f32> =
-                block.chunks(dim).flat_map(|x| x.iter().copied().chain(std::iter::once(1.0))).collect();
-            let mut best = vec![f32::NEG_INFINITY; assignments.len()];
-            let mut products = vec![0.0; assignments.len() * CENTROID_BLOCK];
-            for start in (0..packed.len()).step_by(CENTROID_BLOCK) {
-                let range = start..(start + CENTROID_BLOCK).min(packed.len());
-                let width = PackedRows::width(&range);
-                let products = &mut products[..assignments.len() * width];
-                packed.products(&extended, range.clone(), products);
-                for ((products, best), assignment) in
-                    products.chunks(width).zip(&mut best).zip(&mut *assignments)
-                {
-                    if let Some(at) = first_largest_above(best, &products[..range.len()]) {
-                        *assignment = (start + at) as u32;
-                    }
-                }
-            }
-            // The expanded square cancels in f32 where points lie on their centroids: the sum takes the difference itself.
-            for ((row, &cluster), distance) in block.chunks(dim).zip(&*assignments).zip(distances) {
-                *distance = squared_distance(row, &centroids[cluster as usize * dim..][..dim]);
-            }
-        });
-    (assignments, distances.iter().sum())
+/// Where points are clustered in place of where they lie, because f32 would lose their digits there: less their mean, and at a scale.
+struct Frame {
+    /// (d)
+    offset: Vec<f32>,
+    /// A power of two, so that it changes no digit.
+    scale: f32,
 }
 
-/// Raises `best` to the largest of `values`, if one is greater, and says where the first such is.
-fn first_largest_above(best: &mut f32, values: &[f32]) -> Option<usize> {
-    let mut found = None;
-    let mut group = group_above(values, 0, *best);
-    while group < values.len() {
-        let end = (group + GROUP).min(values.len());
-        for (offset, &value) in values[group..end].iter().enumerate() {
-            if value > *best {
-                *best = value;
-                found = Some(group + offset);
-            }
+impl Frame {
+    /// None where points can be clustered where they lie.
+    fn of(points: Rows) -> Option<Self> {
+        let offset = points.common_offset();
+        let longest = points.longest_square();
+        let scaled = longest > 0.0 && !WITHIN.contains(&longest);
+        if offset.is_none() && !scaled {
+            return None;
         }
-        group = group_above(values, end, *best);
+        // An offset leaves differences that may be far shorter than the rows.
+        let offset = offset.unwrap_or_else(|| vec![0.0; points.dim]);
+        let left = points.values.chunks(points.dim).map(|row| exact_squared_distance(row, &offset));
+        let left = left.fold(0.0, f64::max);
+        let scaled = left > 0.0 && !WITHIN.contains(&left);
+        let scale = if scaled {
+            2.0_f64.powi((-left.sqrt().log2().floor()).clamp(-126.0, 126.0) as i32) as f32
+        } else {
+            1.0
+        };
+        Some(Self { offset, scale })
     }
-    found
+
+    fn moved(&self, points: Rows) -> Vec<f32> {
+        let rows = points.values.chunks(points.dim);
+        rows.flat_map(|row| less_offset(row, &self.offset).map(|v| v * self.scale)).collect()
+    }
+
+    fn put_back(&self, clustering: &mut Clustering) {
+        for centroid in clustering.centroids.chunks_mut(self.offset.len()) {
+            centroid.iter_mut().zip(&self.offset).for_each(|(c, o)| *c = *c / self.scale + o);
+        }
+        clustering.inertia /= f64::from(self.scale).powi(2);
+    }
+}
+
+/// The sum of the squared differences of two sets of centroids.
+fn squared_shift(before: &[f32], after: &[f32]) -> f64 {
+    before.iter().zip(after).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
+}
+
+/// The mean of the columns' variances (over n).
+fn mean_variance(points: Rows) -> f64 {
+    let mean = points.column_means();
+    let squares: f64 = points
+        .values
+        .chunks(points.dim)
+        .flat_map(|row| row.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m).powi(2)))
+        .sum();
+    squares / points.values.len() as f64
 }
 
 /// Moves each centroid to the mean of its points and returns the clusters' sizes; an empty one stays where it was.
@@ -238,89 +259,15 @@ fn split_largest_into_empty(centroids: &mut [f32], dim: usize, mut sizes: Vec<us
     }
 }
 
-fn random_start(points: Rows, clusters: usize, stream: &mut Stream) -> Vec<f32> {
-    let order = stream.permutation(points.len());
-    order[..clusters].iter().flat_map(|&i| points.row(i as usize).iter().copied()).collect()
-}
-
-fn plus_plus_start(points: Rows, clusters: usize, stream: &mut Stream) -> Vec<f32> {
-    let trials = 2 + (clusters as f64).ln() as usize;
-    let squares: Vec<f32> = points.values.chunks(points.dim).map(|x| squared_length(x) as f32).collect();
-    let first = stream.below(points.len());
-    let mut centroids = points.row(first).to_vec();
-    let mut nearest = distances_to(points, &squares, &[first]);
-    while centroids.len() < clusters * points.dim {
-        let drawn: Vec<usize> = draw_by_weight(&nearest, trials, stream);
-        let mut distances = distances_to(points, &squares, &drawn);
-        let mut best = (0, f64::INFINITY);
-        for (trial, distances) in distances.chunks_mut(points.len()).enumerate() {
-            for (d, n) in distances.iter_mut().zip(&nearest) {
-                *d = if *d < *n { *d } else { *n };
-            }
-            let total = distances.iter().map(|&d| f64::from(d)).sum();
-            if total < best.1 {
-                best = (trial, total);
-            }
-        }
-        centroids.extend_from_slice(points.row(drawn[best.0]));
-        nearest.copy_from_slice(&distances[best.0 * points.len()..][..points.len()]);
-    }
-    centroids
-}
-
-/// (len of `to`, n) squared distances of every point to the points `to`.
-fn distances_to(points: Rows, squares: &[f32], to: &[usize]) -> Vec<f32> {
-    let targets: Vec<f32> = to.iter().flat_map(|&i| points.row(i).iter().copied()).collect();
-    let mut out = vec![0.0; to.len() * points.len()];
-    gemm::nt(to.len(), points.len(), points.dim, &targets, points.values, &mut out);
-    for (row, &target) in out.chunks_mut(points.len()).zip(to) {
-        for (value, square) in row.iter_mut().zip(squares) {
-            *value = (square + squares[target] - 2.0 * *value).max(0.0);
-        }
-        row[target] = 0.0; // exactly, so that a point taken is never drawn again
-    }
-    out
-}
-
-/// `count` indices, each drawn in proportion to its weight; uniformly if all weights are zero.
-fn draw_by_weight(weights: &[f32], count: usize, stream: &mut Stream) -> Vec<usize> {
-    let mut total = 0.0;
-    let sums: Vec<f64> = weights
-        .iter()
-        .map(|&w| {
-            total += f64::from(w);
-            total
-        })
-        .collect();
-    (0..count)
-        .map(|_| {
-            if total > 0.0 {
-                let at = stream.uniform() * total;
-                sums.partition_point(|&sum| sum <= at).min(weights.len() - 1)
-            } else {
-                stream.below(weights.len())
-            }
-        })
-        .collect()
-}
-
-fn squared_length(x: &[f32]) -> f64 {
-    x.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
-}
-
-fn squared_distance(x: &[f32], y: &[f32]) -> f64 {
-    x.iter().zip(y).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{KMeans, Seeding, assign, squared_distance, update};
+    use super::{KMeans, Seeding, assign, update};
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
     use invaspread_tensor::DeviceKind;
-    use proptest::prelude::*;
+    use invaspread_tensor::inner_products::exact_squared_distance;
 
     const SETTINGS: KMeans = KMeans {
         clusters: 8,
@@ -352,7 +299,7 @@ mod tests {
         let mut inertia = 0.0;
         let assignments = (0..points.len()).map(|i| {
             let distances: Vec<f64> =
-                centroids.chunks(points.dim).map(|c| squared_distance(points.row(i), c)).collect();
+                centroids.chunks(points.dim).map(|c| exact_squared_distance(points.row(i), c)).collect();
             let best = (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).unwrap();
             inertia += distances[best];
             best as u32
@@ -380,20 +327,6 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn assignment_agrees_with_plain_distances(
-            n in 1usize..600, k in 1usize..1100, dim in 1usize..12, seed: u64,
-        ) {
-            // Small integers: squares and products are exact, so ties fall the same way in both.
-            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
-            let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| stream.below(9) as f32 - 4.0).collect() };
-            let (values, centroids) = (draw(n * dim), draw(k * dim));
-            let points = Rows::new(&values, dim);
-            prop_assert_eq!(assign(points, &centroids), plain_assign(points, &centroids));
-        }
-    }
-
     #[test]
     fn descends_as_a_plain_lloyd_from_the_same_start() {
         let values = normal(400 * 6, 4);
@@ -401,12 +334,55 @@ mod tests {
         for start in 0..5 {
             let centroids = points.slice(start * 8..(start + 1) * 8).to_vec();
             let want = plain_lloyd(points, centroids.clone());
-            let got = SETTINGS.descend(points, centroids).unwrap();
+            let got = SETTINGS.descend(points, centroids, None).unwrap();
             assert!((got.inertia - want).abs() < 1e-3 * want, "{} {want}", got.inertia);
             let (assignments, inertia) = plain_assign(points, &got.centroids);
             assert_eq!(got.assignments, assignments);
             assert!((got.inertia - inertia).abs() < 1e-9 * inertia);
         }
+    }
+
+    #[test]
+    fn the_tolerance_is_on_the_shift_of_the_centroids() {
+        let values = [-3.0, -1.0, 1.5, 3.0];
+        let points = Rows::new(&values, 1);
+        let kmeans = KMeans { clusters: 2, ..SETTINGS };
+        let descend = |still| kmeans.descend(points, vec![-1.0, 5.0], still).unwrap();
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        let iterations = [None, Some(1.0), Some(4.0), Some(4.1)].map(|still| descend(still).iterations);
+        assert_eq!(iterations, [2, 2, 2, 1]);
+        assert!((super::mean_variance(points) - 5.296_875).abs() < 1e-12);
+        // What comes back belongs together, wherever it ends.
+        let ended = descend(Some(4.1));
+        let (assignments, inertia) = plain_assign(points, &ended.centroids);
+        assert_eq!((ended.assignments, ended.inertia), (assignments, inertia));
+    }
+
+    #[test]
+    fn clusters_do_not_depend_on_the_scale_or_the_origin() {
+        let values = blobs(7, 20, 5);
+        let fit = |values: &[f32]| KMeans { clusters: 7, ..SETTINGS }.fit(Rows::new(values, 5)).unwrap();
+        let want = fit(&values);
+        for power in [-110, -60, 60, 110] {
+            let scale = 2.0_f32.powi(power);
+            let scaled: Vec<f32> = values.iter().map(|v| v * scale).collect();
+            let got = fit(&scaled);
+            assert_eq!((&got.assignments, got.iterations), (&want.assignments, want.iterations), "2^{power}");
+            let inertia = want.inertia * f64::from(scale).powi(2);
+            assert!((got.inertia - inertia).abs() < 1e-6 * inertia, "2^{power}");
+            for (got, want) in got.centroids.iter().zip(&want.centroids) {
+                assert!((got - want * scale).abs() <= 1e-5 * want.abs() * scale, "2^{power}");
+            }
+        }
+        // At 4e4 f32 still holds the 128th part: whole numbers over 128 move there and back unharmed.
+        let whole: Vec<f32> = values.iter().map(|v| (v * 128.0).round() / 128.0).collect();
+        let far: Vec<f32> = whole.iter().map(|v| v + 4e4).collect();
+        let (near, far) = (fit(&whole), fit(&far));
+        for (i, a) in near.assignments.iter().enumerate() {
+            let same = |of: &[u32]| of.iter().position(|b| *b == of[i]).unwrap();
+            assert_eq!(same(&near.assignments), same(&far.assignments), "point {i} of cluster {a}");
+        }
+        assert!((near.inertia - far.inertia).abs() < 1e-3 * near.inertia, "{} {}", near.inertia, far.inertia);
     }
 
     #[test]
@@ -431,7 +407,7 @@ mod tests {
         let sizes = update(points, &assignments, &mut centroids);
         assert_eq!((sizes[1], sizes[2]), (0, 0), "{sizes:?}");
         let got = KMeans { clusters: 4, ..SETTINGS }
-            .descend(points, [points.row(0), points.row(0), points.row(0), points.row(1)].concat())
+            .descend(points, [points.row(0), points.row(0), points.row(0), points.row(1)].concat(), None)
             .unwrap();
         for cluster in 0..4 {
             assert!(got.assignments.contains(&cluster), "cluster {cluster} is empty");

@@ -4,10 +4,13 @@
 //!
 //! Shapes: queries (n, d), gallery (m, d), labels (n) and (m). Paper section 4.1 and the code's `utils.kNN`: k = 200 and
 //! σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the query's best similarity, which changes no order and
-//! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`.
+//! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`. Where the rounding of f32
+//! similarities could change the order of two classes, the query's votes are counted again with similarities in f64.
 
+use crate::exact_order::{Scale, twice_off};
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
+use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 
 /// The classifier's settings.
@@ -60,14 +63,27 @@ impl WeightedKnn {
         check_labels("gallery", gallery, gallery_labels, classes)?;
 
         let neighbors = top_k_on(self.device, queries, gallery, self.k, false)?;
+        let (scale, longest) = (Scale::of(gallery), gallery.longest_square().sqrt());
         let ranked: Vec<(u32, usize)> = (0..queries.len())
             .into_par_iter()
             .map(|row| {
                 let (indices, similarities) = neighbors.of(row);
-                let mut scores = vec![0.0; classes];
-                for (&index, &similarity) in indices.iter().zip(similarities) {
-                    let above_best = f64::from(similarity) - f64::from(similarities[0]);
-                    scores[gallery_labels[index as usize] as usize] += (above_best / self.temperature).exp();
+                let query = queries.row(row);
+                let votes = |similarity: &dyn Fn(usize) -> f64| {
+                    let mut scores = vec![0.0; classes];
+                    let nearest = similarity(0);
+                    for (place, &index) in indices.iter().enumerate() {
+                        let above_best = similarity(place) - nearest;
+                        scores[gallery_labels[index as usize] as usize] +=
+                            (above_best / self.temperature).exp();
+                    }
+                    scores
+                };
+                let mut scores = votes(&|place| f64::from(similarities[place]));
+                // Both similarities of a vote's exponent may be off.
+                let off = twice_off(queries.dim + 3, exact_product(query, query).sqrt() * longest);
+                if too_near(&scores, (off / self.temperature).exp_m1()) {
+                    scores = votes(&|place| scale.exact(query, gallery.row(indices[place] as usize)));
                 }
                 let mut best = 0;
                 for class in 1..classes {
@@ -87,6 +103,13 @@ impl WeightedKnn {
             predictions: ranked.iter().map(|(best, _)| *best).collect(),
         })
     }
+}
+
+/// Whether two classes with votes are so near that they may change places when each score is off by the share `off` of itself.
+fn too_near(scores: &[f64], off: f64) -> bool {
+    let mut voted: Vec<f64> = scores.iter().copied().filter(|&score| score > 0.0).collect();
+    voted.sort_unstable_by(f64::total_cmp);
+    voted.windows(2).any(|pair| pair[1] - pair[0] <= off * (pair[0] + pair[1]))
 }
 
 /// How many classes come before `class`.

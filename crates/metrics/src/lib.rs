@@ -6,12 +6,15 @@
 
 mod agreement;
 mod error;
+mod exact_order;
 mod kmeans;
+mod kmeans_start;
 mod knn;
-mod lbfgs;
 mod linear_classifier;
 mod linear_svm;
 mod logistic_regression;
+mod nearest_centroid;
+mod newton;
 mod on_device;
 mod retrieval;
 mod rows;
@@ -32,6 +35,9 @@ pub use rows::{Rows, l2_normalize_rows};
 pub use similarity::{Separation, Similarities, SimilarityDistribution};
 pub use top_k::{Neighbors, top_k};
 pub use whitening::Whitening;
+
+#[cfg(test)]
+mod agreement_golden;
 
 #[cfg(test)]
 mod golden;

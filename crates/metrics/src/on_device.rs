@@ -3,8 +3,8 @@
 use crate::{MetricError, Neighbors, Rows, top_k};
 use invaspread_tensor::DeviceKind;
 
-/// As [`top_k`], on `device`. On the GPU products may differ from the CPU's in their last digits; more than 1,024 neighbours are looked for
-/// on the CPU.
+/// As [`top_k`], on `device`. On the GPU products may differ from the CPU's in their last digits, which changes no order: what f32 cannot
+/// tell apart is ordered in f64, on the CPU. From 1,024 neighbours on they are looked for on the CPU.
 ///
 /// # Errors
 /// As [`top_k`], or if the device fails.
@@ -20,7 +20,7 @@ pub fn top_k_on(
 ) -> Result<Neighbors, MetricError> {
     match device {
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda if k.min(gallery.len()) <= invaspread_tensor::cuda::top_k::LARGEST_K => {
+        DeviceKind::Cuda if k.min(gallery.len()) < invaspread_tensor::cuda::top_k::LARGEST_K => {
             cuda::search(queries, gallery, k, exclude_self)
         }
         DeviceKind::Cpu | DeviceKind::Cuda => top_k(queries, gallery, k, exclude_self),
@@ -29,10 +29,15 @@ pub fn top_k_on(
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda {
+    use crate::exact_order::{Asked, Scale, key, settle};
     use crate::{Clustering, MetricError, Neighbors, Rows};
     use candle_core::{Result, Tensor};
     use invaspread_tensor::DeviceKind;
     use invaspread_tensor::cuda::{kmeans, top_k};
+    use rayon::prelude::*;
+
+    /// Neighbours looked for beyond those asked for, at least.
+    const MORE: usize = 32;
 
     #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]
     fn failed(error: candle_core::Error) -> MetricError {
@@ -57,30 +62,61 @@ pub(crate) mod cuda {
         if queries.is_empty() || k == 0 {
             return Ok(Neighbors { k, indices: Vec::new(), similarities: Vec::new() });
         }
-        let there = upload(gallery).map_err(failed)?;
-        let asking = if std::ptr::eq(queries.values, gallery.values) {
-            there.clone()
+        let scale = Scale::of(gallery);
+        let width = scale.width();
+        let (there, asking) = if scale.has_offset() {
+            let mut rows = vec![0.0; gallery.len() * width];
+            rows.chunks_mut(width).enumerate().for_each(|(row, to)| scale.write_row(gallery.row(row), to));
+            let there = upload(Rows::new(&rows, width)).map_err(failed)?;
+            (there, upload(Rows::new(&scale.queries(queries), width)).map_err(failed)?)
         } else {
-            upload(queries).map_err(failed)?
+            let there = upload(gallery).map_err(failed)?;
+            let same = std::ptr::eq(queries.values, gallery.values);
+            let asking = if same { there.clone() } else { upload(queries).map_err(failed)? };
+            (there, asking)
         };
-        let (indices, similarities) = top_k::top_k(&asking, &there, k, exclude_self).map_err(failed)?;
-        // A product that left the range of f32 comes first as infinity, or leaves its place empty.
-        let left = similarities.chunks(k).position(|row| row[0] == f32::INFINITY || row[k - 1].is_nan());
-        match left {
-            Some(row) => Err(MetricError::Overflow { row }),
-            None => Ok(Neighbors { k, indices, similarities }),
-        }
+        // A few more than asked for: all that f32 cannot tell from the k-th must be seen, and where they are not, one that is further.
+        let candidates = gallery.len() - usize::from(exclude_self);
+        let found_each = (k + MORE.max(k / 8)).min(top_k::LARGEST_K).min(candidates);
+        let (found, products) = top_k::top_k(&asking, &there, found_each, exclude_self).map_err(failed)?;
+        let mut indices = vec![0; queries.len() * k];
+        let mut similarities = vec![0.0; queries.len() * k];
+        indices.par_chunks_mut(k).zip(similarities.par_chunks_mut(k)).enumerate().try_for_each(
+            |(row, to)| {
+                let range = row * found_each..(row + 1) * found_each;
+                let (found, products) = (&found[range.clone()], &products[range]);
+                let margin = scale.margin(queries.row(row));
+                if margin.is_infinite() {
+                    return Err(MetricError::Overflow { row });
+                }
+                let last = products[found_each - 1];
+                let seen = found_each == candidates || f64::from(products[k - 1]) - f64::from(last) > margin;
+                let keys = || {
+                    found
+                        .iter()
+                        .zip(products)
+                        .filter(|(_, p)| !p.is_nan())
+                        .map(|(&i, &p)| key(p, i))
+                        .collect()
+                };
+                let itself = exclude_self.then_some(row);
+                let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
+                settle(&asked, (seen || margin == 0.0).then(keys), margin, to)
+                    .ok_or(MetricError::Overflow { row })
+            },
+        )?;
+        Ok(Neighbors { k, indices, similarities })
     }
 
-    /// Lloyd's iterations from `start`.
+    /// Lloyd's iterations from `start`, to the end once the centroids' squared shifts come to no more than `still`.
     pub(crate) fn descend(
         points: Rows,
         start: &[f32],
         iterations: usize,
-        tolerance: f64,
+        still: Option<f64>,
     ) -> std::result::Result<Clustering, MetricError> {
         let there = upload(points).map_err(failed)?;
-        let found = kmeans::descend(&there, start, iterations, tolerance).map_err(failed)?;
+        let found = kmeans::descend(&there, start, iterations, still).map_err(failed)?;
         let kmeans::Descent { assignments, centroids, inertia, iterations } = found;
         Ok(Clustering { assignments, centroids, inertia, iterations })
     }

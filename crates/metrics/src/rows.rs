@@ -1,7 +1,13 @@
 //! A set of row vectors, borrowed: the one input shape of every metric.
 
 use crate::MetricError;
+use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
+
+/// Share of the rows' mean square from which on a common offset is taken off.
+const MOST_OF_ALL: f64 = 0.5;
+/// Squared length up to which nothing that is made of two rows leaves the range of f32.
+const LONGEST: f64 = 1e36;
 
 /// `n` row vectors of `dim` numbers each, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +48,34 @@ impl<'a> Rows<'a> {
         &self.values[range.start * self.dim..range.end * self.dim]
     }
 
+    /// (dim) the mean of the rows; there must be one.
+    pub(crate) fn column_means(&self) -> Vec<f64> {
+        let mut mean = vec![0.0; self.dim];
+        for row in self.values.chunks(self.dim) {
+            mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v));
+        }
+        mean.iter_mut().for_each(|m| *m /= self.len() as f64);
+        mean
+    }
+
+    /// The squared length of the longest row; 0 without one.
+    pub(crate) fn longest_square(&self) -> f64 {
+        self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).reduce(|| 0.0, f64::max)
+    }
+
+    /// (dim) the mean of the rows where it makes up most of them, as it does where they lie in a narrow cone or far from the origin: f32
+    /// then spends its digits on what all share, and what tells rows apart is lost in their inner products. `None` where it takes less than
+    /// half of their mean square, or where rows are so long that their products leave f32 either way.
+    pub(crate) fn common_offset(&self) -> Option<Vec<f32>> {
+        let squares: Vec<f64> = self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).collect();
+        if self.is_empty() || squares.iter().any(|&square| square > LONGEST) {
+            return None;
+        }
+        let mean: Vec<f32> = self.column_means().into_iter().map(|m| m as f32).collect();
+        let mean_square = squares.iter().sum::<f64>() / self.len() as f64;
+        (exact_product(&mean, &mean) > MOST_OF_ALL * mean_square).then_some(mean)
+    }
+
     /// An error naming the first row that holds NaN or an infinity.
     pub(crate) fn check_finite(&self, what: &'static str) -> Result<(), MetricError> {
         match self.values.iter().position(|v| !v.is_finite()) {
@@ -49,6 +83,11 @@ impl<'a> Rows<'a> {
             Some(at) => Err(MetricError::NotFinite { what, row: at / self.dim, value: self.values[at] }),
         }
     }
+}
+
+/// `row - offset`, rounded to f32 once.
+pub(crate) fn less_offset<'a>(row: &'a [f32], offset: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    row.iter().zip(offset).map(|(&v, &o)| v - o)
 }
 
 /// Divides each row of `values` (n, dim) by its Euclidean length; a row of zeros stays as it is.
@@ -84,6 +123,22 @@ mod tests {
         l2_normalize_rows(&mut values, 2);
         let half = std::f32::consts::FRAC_1_SQRT_2;
         assert_eq!(values, [0.6, 0.8, 0.0, 0.0, -1.0, 0.0, half, half]);
+    }
+
+    #[test]
+    fn an_offset_is_taken_off_only_where_it_is_most_of_the_rows() {
+        let spread = [1.0, -1.0, -1.0, 1.5];
+        assert_eq!(Rows::new(&spread, 2).common_offset(), None);
+        let far = [100.0, 2.0, 102.0, 4.0];
+        assert_eq!(Rows::new(&far, 2).common_offset(), Some(vec![101.0, 3.0]));
+        let equal = [0.1_f32; 30];
+        assert_eq!(
+            Rows::new(&equal, 3).common_offset(),
+            Some(vec![0.1; 3]),
+            "what is left must be exactly zero"
+        );
+        assert_eq!(Rows::new(&[3e38, 3e38], 2).common_offset(), None);
+        assert_eq!(Rows::new(&[], 2).common_offset(), None);
     }
 
     #[test]

@@ -7,8 +7,14 @@
 //! the k-th best so far enter it, and a selection cuts it back to k when it is full. So a similarity costs one comparison,
 //! and n x m is never held.
 //!
+//! f32 orders what it can tell apart; the rest is asked again in f64 (`crate::exact_order`), so that the order is that of the exact products
+//! of the rows given, ties and all; of the rows' directions where the gallery's are of length 1 up to their rounding. Where the gallery lies in a narrow cone, as nearly collapsed embeddings do, or far from the origin, its
+//! mean m is taken off both sides first: `q · g = (q - m) · (g - m) + m · (g - m) + q · m`, of which the last term is the same for all g.
+//! The middle one goes with the row as one number more.
+//!
 //! The result does not depend on threads or blocks: every inner product is one sum in the same order wherever its rows lie.
 
+use crate::exact_order::{Asked, Scale, key, lowered, settle, similarity_of};
 use crate::{MetricError, Rows};
 use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
 use rayon::prelude::*;
@@ -74,7 +80,9 @@ fn search(
     if indices.is_empty() {
         return Ok(Neighbors { k, indices, similarities });
     }
-    let packed = PackedRows::new(gallery.len(), gallery.dim, |row, to| to.copy_from_slice(gallery.row(row)));
+    let scale = Scale::of(gallery);
+    let packed =
+        PackedRows::new(gallery.len(), scale.width(), |row, to| scale.write_row(gallery.row(row), to));
     indices
         .par_chunks_mut(blocks.queries * k)
         .zip(similarities.par_chunks_mut(blocks.queries * k))
@@ -82,34 +90,51 @@ fn search(
         .try_for_each(|(block, (indices, similarities))| {
             let first = block * blocks.queries;
             let numbers = first..first + indices.len() / k;
-            let candidates = candidates_of(queries, numbers, &packed, k, exclude_self, blocks.gallery);
-            for (row, candidates) in candidates.into_iter().enumerate() {
-                let range = row * k..(row + 1) * k;
-                candidates
-                    .write(&mut indices[range.clone()], &mut similarities[range])
-                    .ok_or(MetricError::Overflow { row: first + row })?;
+            let margins: Vec<f64> = numbers.clone().map(|row| scale.margin(queries.row(row))).collect();
+            if let Some(row) = margins.iter().position(|margin| margin.is_infinite()) {
+                return Err(MetricError::Overflow { row: first + row });
+            }
+            let values = queries.slice(numbers.clone());
+            let there = Rows::new(values, queries.dim);
+            let found = candidates_of(
+                &scale.queries(there),
+                numbers,
+                &packed,
+                (k, &margins),
+                exclude_self,
+                blocks.gallery,
+            );
+            for (offset, candidates) in found.into_iter().enumerate() {
+                let row = first + offset;
+                let itself = exclude_self.then_some(row);
+                let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
+                let range = offset * k..(offset + 1) * k;
+                let to = (&mut indices[range.clone()], &mut similarities[range]);
+                settle(&asked, candidates.into_keys(), margins[offset], to)
+                    .ok_or(MetricError::Overflow { row })?;
             }
             Ok(())
         })?;
     Ok(Neighbors { k, indices, similarities })
 }
 
-/// The candidates of the queries numbered `numbers` after the whole gallery has passed by.
+/// The candidates of the queries numbered `numbers`, whose values are `queries`, after the whole gallery has passed by: the k best of each
+/// and all within its margin of them.
 fn candidates_of(
-    queries: Rows,
+    queries: &[f32],
     numbers: Range<usize>,
     gallery: &PackedRows,
-    k: usize,
+    (k, margins): (usize, &[f64]),
     exclude_self: bool,
     at_once: usize,
 ) -> Vec<Candidates> {
-    let mut candidates: Vec<Candidates> = numbers.clone().map(|_| Candidates::new(k)).collect();
+    let mut candidates: Vec<Candidates> = margins.iter().map(|&margin| Candidates::new(k, margin)).collect();
     let mut products = vec![0.0; numbers.len() * at_once];
     for start in (0..gallery.len()).step_by(at_once) {
         let range = start..(start + at_once).min(gallery.len());
         let width = PackedRows::width(&range);
         let products = &mut products[..numbers.len() * width];
-        gallery.products(queries.slice(numbers.clone()), range.clone(), products);
+        gallery.products(queries, range.clone(), products);
         for ((row, candidates), products) in
             numbers.clone().zip(&mut candidates).zip(products.chunks_exact(width))
         {
@@ -124,16 +149,27 @@ fn candidates_of(
 struct Candidates {
     k: usize,
     capacity: usize,
+    /// What the k-th best may be off by, twice: all that comes so near to it stays.
+    margin: f64,
     /// Larger is better: see [`key`].
     keys: Vec<u64>,
     /// Nothing at or below this can be among the k best: what comes later has a larger index and loses a tie.
     floor: f32,
+    /// More are within the margin than there is room for.
+    crowded: bool,
 }
 
 impl Candidates {
-    fn new(k: usize) -> Self {
+    fn new(k: usize, margin: f64) -> Self {
         let capacity = k + k.max(64);
-        Self { k, capacity, keys: Vec::with_capacity(capacity), floor: f32::NEG_INFINITY }
+        Self {
+            k,
+            capacity,
+            margin,
+            keys: Vec::with_capacity(capacity),
+            floor: f32::NEG_INFINITY,
+            crowded: false,
+        }
     }
 
     /// Takes in the similarities of gallery rows `start..`, except that of row `itself`.
@@ -155,38 +191,26 @@ impl Candidates {
         }
     }
 
-    /// Keeps the k best, in no order.
+    /// Keeps the k best and what is within the margin of them, in no order.
     fn cut(&mut self) {
-        let (_, kth, _) = self.keys.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
-        self.floor = similarity_of(*kth);
-        self.keys.truncate(self.k);
+        let (_, &mut kth, _) = self.keys.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
+        self.floor = lowered(similarity_of(kth), self.margin);
+        if self.margin > 0.0 {
+            self.keys.retain(|&key| similarity_of(key) > self.floor);
+        } else {
+            self.keys.truncate(self.k);
+        }
+        if self.keys.len() > self.k + (self.capacity - self.k) / 2 {
+            (self.crowded, self.floor) = (true, f32::INFINITY);
+            self.keys = Vec::new();
+        }
     }
 
-    /// Writes the k best, best first; `None` if NaN or infinite similarities left fewer.
-    fn write(mut self, indices: &mut [u32], similarities: &mut [f32]) -> Option<()> {
+    /// What stayed, best first; none if it was too much.
+    fn into_keys(mut self) -> Option<Vec<u64>> {
         self.keys.sort_unstable_by(|a, b| b.cmp(a));
-        if self.keys.len() < self.k || similarity_of(self.keys[0]).is_infinite() {
-            return None;
-        }
-        for ((&key, index), similarity) in self.keys.iter().zip(indices).zip(similarities) {
-            *index = u32::MAX - key as u32;
-            *similarity = similarity_of(key);
-        }
-        Some(())
+        (!self.crowded).then_some(self.keys)
     }
-}
-
-/// One integer that orders by similarity, then by falling index.
-fn key(similarity: f32, index: u32) -> u64 {
-    let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: the two zeros tie
-    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    u64::from(ordered) << 32 | u64::from(u32::MAX - index)
-}
-
-/// The similarity in a [`key`].
-fn similarity_of(key: u64) -> f32 {
-    let ordered = (key >> 32) as u32;
-    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
 #[cfg(test)]
@@ -197,7 +221,7 @@ mod tests {
         reason = "a test fails by panicking; the values compared are exact"
     )]
 
-    use super::{Blocks, key, search, similarity_of, top_k};
+    use super::{Blocks, search, top_k};
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
@@ -240,14 +264,6 @@ mod tests {
             prop_assert_eq!(got.k, k.min(m - usize::from(itself)));
             prop_assert_eq!(got.indices, indices);
             prop_assert_eq!(got.similarities, similarities);
-        }
-
-        #[test]
-        fn a_key_orders_by_similarity_then_index(a: f32, b: f32, i: u32, j: u32) {
-            prop_assume!(!a.is_nan() && !b.is_nan());
-            let want = a.partial_cmp(&b).unwrap().then(j.cmp(&i));
-            prop_assert_eq!(key(a, i).cmp(&key(b, j)), want);
-            prop_assert_eq!(similarity_of(key(a, i)), a);
         }
     }
 

@@ -46,7 +46,7 @@ impl Whitening {
         }
         let dim = points.dim;
         let components = components.min(dim);
-        let mean = column_means(points);
+        let mean = points.column_means();
         let eigen = SymmetricEigen::new(DMatrix::from_vec(dim, dim, covariance(points, &mean)));
         let mut order: Vec<usize> = (0..dim).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
@@ -86,19 +86,6 @@ impl Whitening {
     }
 }
 
-fn column_means(points: Rows) -> Vec<f64> {
-    let mut mean = vec![0.0; points.dim];
-    for row in points.values.chunks(points.dim) {
-        for (m, &v) in mean.iter_mut().zip(row) {
-            *m += f64::from(v);
-        }
-    }
-    for m in &mut mean {
-        *m /= points.len() as f64;
-    }
-    mean
-}
-
 fn centre<'a>(block: &'a [f32], mean: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
     block.iter().zip(mean.iter().cycle()).map(|(&v, m)| f64::from(v) - m)
 }
@@ -123,7 +110,7 @@ fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Whitening, column_means, covariance};
+    use super::{Whitening, covariance};
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
 
@@ -143,7 +130,7 @@ mod tests {
 
     fn assert_identity(values: &[f32], dim: usize, tolerance: f64) {
         let rows = Rows::new(values, dim);
-        let mean = column_means(rows);
+        let mean = rows.column_means();
         assert!(mean.iter().all(|m| m.abs() < tolerance), "{mean:?}");
         for (i, v) in covariance(rows, &mean).into_iter().enumerate() {
             let want = f64::from(u8::from(i / dim == i % dim));

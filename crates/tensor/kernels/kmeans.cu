@@ -1,7 +1,8 @@
 // Lloyd's step: each point to its nearest centroid, each centroid to the mean of its points. The same as `metrics::kmeans` computes, with the
 // products taken by cuBLAS.
 //
-// The nearest of the centroids c to x has the largest x . c - |c|^2 / 2, the first of equals. No sum of floats is raced for: a cluster's points
+// The nearest of the centroids c to x has the largest x . c - |c|^2 / 2, the first of equals. Products of f32 are off by a known bound; where the
+// two largest are within twice of it, the distances themselves are taken in f64 and compared. No sum of floats is raced for: a cluster's points
 // are put next to one another in order of index, by a counting sort, and added up in that order in f64, so a mean has the same bits as on
 // the CPU. The sort goes by chunks of points: a point's place in its cluster is the cluster's first, plus its points in the chunks before,
 // plus those before it in its own chunk, which each thread counts. The counters take a number for each chunk and cluster, a thousandth
@@ -56,16 +57,29 @@ __global__ void kmeans_half_squares(const float *centroids, float *halves, int c
     if (threadIdx.x % 32 == 0) halves[cluster] = (float)(square / 2.0);
 }
 
+// longest: the largest of the halves. A block of WIDE.
+__global__ void kmeans_longest(const float *halves, float *longest, int clusters) {
+    __shared__ unsigned long long shared[32];
+    // Numbers above zero are in the order of their bits.
+    unsigned long long largest = 0;
+    for (int cluster = threadIdx.x; cluster < clusters; cluster += WIDE) {
+        unsigned long long bits = __float_as_uint(halves[cluster]);
+        if (bits > largest) largest = bits;
+    }
+    largest = wide_largest(largest, shared);
+    if (threadIdx.x == 0) *longest = __uint_as_float((unsigned)largest);
+}
+
 // The nearest of `clusters` centroids from `first_cluster` on, whose products with the points are `products` (points, clusters), against
-// the nearest of those before: `best` and `assignments` (points), which need no values where there were none. A warp a point.
-// A NaN is never the largest; where there is nothing else it is cluster 0.
-__global__ void kmeans_assign(const float *products, const float *halves, float *best, unsigned *assignments, int points, int clusters,
-                              int first_cluster) {
+// the nearest of those before: `best` and `assignments` (points), and in `second` (points) what comes after the best, equals among them. They need
+// no values where there were none. A warp a point. A NaN is never the largest; where there is nothing else it is cluster 0.
+__global__ void kmeans_assign(const float *products, const float *halves, float *best, float *second, unsigned *assignments, int points,
+                              int clusters, int first_cluster) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (point >= points) return;
     const float *row = products + (size_t)point * clusters;
     const float *half = halves + first_cluster;
-    float largest = -INFINITY;
+    float largest = -INFINITY, next = -INFINITY;
     int at = clusters;
     for (int start = lane; start < clusters; start += 32 * AHEAD) {
         float values[AHEAD];
@@ -75,24 +89,79 @@ __global__ void kmeans_assign(const float *products, const float *halves, float 
         }
         for (int i = 0; i < AHEAD; ++i)
             if (values[i] > largest) {
+                next = largest;
                 largest = values[i];
                 at = start + 32 * i;
+            } else if (values[i] > next) {
+                next = values[i];
             }
     }
     for (int distance = 16; distance > 0; distance /= 2) {
-        float other = __shfl_xor_sync(LANES, largest, distance);
+        float other = __shfl_xor_sync(LANES, largest, distance), other_next = __shfl_xor_sync(LANES, next, distance);
         int other_at = __shfl_xor_sync(LANES, at, distance);
+        float lesser = other > largest ? largest : other;
+        if (other_next > next) next = other_next;
+        if (lesser > next) next = lesser;
         if (other > largest || (other == largest && other_at < at)) {
             largest = other;
             at = other_at;
         }
     }
     if (lane != 0) return;
-    bool first = first_cluster == 0, found = largest > (first ? -INFINITY : best[point]);
+    bool first = first_cluster == 0;
+    float before = first ? -INFINITY : best[point], after = first ? -INFINITY : second[point];
+    bool found = largest > before;
+    float lesser = found ? before : largest;
+    if (lesser > next) next = lesser;
+    second[point] = after > next ? after : next;
     if (found || first) {
         best[point] = largest;
         assignments[point] = found ? first_cluster + at : 0;
     }
+}
+
+// Assigns the points again whose best two are nearer than products of f32 can tell: by their distances in f64, to the first of equals.
+// A product is off by at most `rounding` times the lengths of its rows. A warp a point.
+__global__ void kmeans_settle(const float *x, const float *centroids, const float *best, const float *second, const float *longest,
+                              unsigned *assignments, double rounding, int points, int clusters, int dim) {
+    int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (point >= points) return;
+    const float *row = x + (size_t)point * dim;
+    double square = 0.0;
+    for (int i = lane; i < dim; i += 32) square += (double)row[i] * row[i];
+    square = warp_total(square);
+    double half = *longest, size = sqrt(square) * sqrt(2.0 * half) + half;
+    // Twice what each is off by, with what may be lost below the range of f32.
+    double margin = 2.0 * (rounding * size + (dim + 1) * 1.1754943508222875e-38);
+    if (size == 0.0 || (double)best[point] - (double)second[point] > margin) return;
+    double least = INFINITY;
+    unsigned nearest = 0;
+    for (int cluster = 0; cluster < clusters; ++cluster) {
+        const float *centroid = centroids + (size_t)cluster * dim;
+        double distance = 0.0;
+        for (int i = lane; i < dim; i += 32) {
+            double difference = (double)row[i] - (double)centroid[i];
+            distance += difference * difference;
+        }
+        distance = warp_total(distance);
+        if (distance < least) {
+            least = distance;
+            nearest = cluster;
+        }
+    }
+    if (lane == 0) assignments[point] = nearest;
+}
+
+// shift: the sum of the squared differences of two sets of centroids, of `count` numbers each. A block of WIDE.
+__global__ void kmeans_shift(const float *before, const float *after, double *shift, int count) {
+    __shared__ double shared[32];
+    double sum = 0.0;
+    for (int i = threadIdx.x; i < count; i += WIDE) {
+        double difference = (double)after[i] - (double)before[i];
+        sum += difference * difference;
+    }
+    sum = wide_total(sum, shared);
+    if (threadIdx.x == 0) *shift = sum;
 }
 
 // distances[point] = |x - c|^2 to its centroid, from the difference itself: the expanded square cancels where points lie on their
@@ -238,7 +307,10 @@ __global__ void kmeans_split(float *centroids, unsigned *sizes, int clusters, in
 }
 
 HOST_KERNEL(kmeans_half_squares)
+HOST_KERNEL(kmeans_longest)
 HOST_KERNEL(kmeans_assign)
+HOST_KERNEL(kmeans_settle)
+HOST_KERNEL(kmeans_shift)
 HOST_KERNEL(kmeans_distances)
 HOST_KERNEL(kmeans_totals)
 HOST_KERNEL(kmeans_rank)

@@ -3,6 +3,8 @@
 //! `p_ij = q_i · g_j` for a block of queries q and a range of the gallery g. The gallery is packed once into panels of 16 rows, `[dim][16]`,
 //! so that a register tile reads one contiguous panel. Every product is one sum over the dimension in order, whatever the blocks and
 //! the threads: the same pair of rows gives the same bits wherever it is computed.
+//!
+//! What f32 cannot tell apart is decided by [`exact_product`] and [`exact_squared_distance`], in f64. [`rounding`] bounds what f32 is off by.
 
 #![expect(unsafe_code, reason = "the register tiles walk raw pointers over buffers sized here")]
 
@@ -107,6 +109,66 @@ impl Kernel for Products<'_> {
     }
 }
 
+/// How far a sum of `terms` products of f32, taken in any order, fused or not, may be from the exact one, over the product of the lengths:
+/// `n u / (1 - n u)`, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with room for three roundings more
+/// of each product's factors. Infinite where n u leaves no bound.
+pub fn rounding(terms: usize) -> f64 {
+    let share = (terms + 3) as f64 * f64::from(f32::EPSILON) / 2.0;
+    if share < 0.5 { share / (1.0 - share) } else { f64::INFINITY }
+}
+
+/// Lanes of a sum in f64, on every instruction set, so that all come to the same bits.
+const LANES: usize = 16;
+
+/// `a · b` in f64, where the products of f32 are exact: the same bits on every instruction set.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn exact_product(a: &[f32], b: &[f32]) -> f64 {
+    sum_in_lanes(a, b, |a, b| a * b)
+}
+
+/// `|a - b|²` from the differences, in f64: the same bits on every instruction set.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn exact_squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    sum_in_lanes(a, b, |a, b| (a - b) * (a - b))
+}
+
+/// `Σ term(a_i, b_i)`: place i goes to lane i mod [`LANES`], then the lanes are added in order.
+fn sum_in_lanes(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    assert_eq!(a.len(), b.len(), "one row against another");
+    let mut sums = [0.0; LANES];
+    dispatch(SumInLanes { a, b, term, sums: &mut sums });
+    sums.iter().sum()
+}
+
+struct SumInLanes<'a, T> {
+    a: &'a [f32],
+    b: &'a [f32],
+    term: T,
+    sums: &'a mut [f64; LANES],
+}
+
+impl<T: Fn(f64, f64) -> f64> Kernel for SumInLanes<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // Plain code: the compiler turns it into whatever vectors the instruction set has, and fuses nothing.
+        let ((a, a_rest), (b, b_rest)) = (self.a.as_chunks::<LANES>(), self.b.as_chunks::<LANES>());
+        let mut sums = [0.0; LANES];
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..LANES {
+                sums[lane] += (self.term)(f64::from(a[lane]), f64::from(b[lane]));
+            }
+        }
+        for (sum, (&a, &b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+            *sum += (self.term)(f64::from(a), f64::from(b));
+        }
+        *self.sums = sums;
+    }
+}
+
 /// Values that [`group_above`] compares together.
 pub const GROUP: usize = 32;
 
@@ -158,7 +220,7 @@ impl Kernel for GroupAbove<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GROUP, PackedRows, group_above};
+    use super::{GROUP, PackedRows, exact_product, exact_squared_distance, group_above, rounding};
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
 
@@ -185,6 +247,23 @@ mod tests {
                     prop_assert!((got - want).abs() < 1e-5 * (1.0 + dim as f64), "{got} {want}");
                 }
             }
+        }
+
+        #[test]
+        fn sums_in_f64_are_exact_and_those_of_f32_within_the_bound(dim in 1usize..300, scale in -12i32..12, seed: u64) {
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let mut draw = || -> Vec<f32> { (0..dim).map(|_| (stream.normal() * 2.0_f64.powi(scale)) as f32).collect() };
+            let (a, b) = (draw(), draw());
+            let pairs = || a.iter().zip(&b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+            let (product, distance) = (exact_product(&a, &b), exact_squared_distance(&a, &b));
+            let lengths = (exact_product(&a, &a) * exact_product(&b, &b)).sqrt();
+            prop_assert!((product - pairs().map(|(a, b)| a * b).sum::<f64>()).abs() <= 1e-13 * lengths);
+            let want: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
+            prop_assert!((distance - want).abs() <= 1e-13 * want);
+            let packed = PackedRows::new(1, dim, |_, to| to.copy_from_slice(&b));
+            let mut out = vec![0.0; PackedRows::width(&(0..1))];
+            packed.products(&a, 0..1, &mut out);
+            prop_assert!((f64::from(out[0]) - product).abs() <= rounding(dim) * lengths);
         }
 
         #[test]

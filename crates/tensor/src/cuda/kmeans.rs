@@ -1,6 +1,7 @@
 //! Lloyd's iterations on the device: what `metrics::kmeans` computes from a start, up to the rounding of products.
 //!
-//! Points and centroids stay on the device; an iteration brings two numbers back, the sum of squared distances and how many points moved.
+//! Points and centroids stay on the device; an iteration brings two numbers back, the sum of squared distances and how many points moved,
+//! and the centroids' shift where it ends by that.
 //! How means come to the same bits as on the CPU is said in `kernels/kmeans.cu`.
 
 use super::blas::{Product, product};
@@ -8,6 +9,7 @@ use super::device_of;
 use super::kernel::{Argument, launch};
 use super::memory::{tensor, uninitialised};
 use super::top_k::{at_once, parts};
+use crate::inner_products::rounding;
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 /// Points of a chunk of the counting sort, and threads of the kernels that are one block: `WIDE` of the kernels.
@@ -32,19 +34,18 @@ pub struct Descent {
 }
 
 /// Lloyd's iterations on `points` (n, d), on the device, from the centroids `start` (k, d): at most `iterations`, fewer once nothing moves or,
-/// with a `tolerance` above zero, once one lowers the inertia by no more than this share of it. A cluster left empty takes half of the
-/// largest.
+/// with `still`, once the squared shifts of all centroids come to no more than that. A cluster left empty takes half of the largest.
 ///
 /// # Errors
 /// If the points are not a matrix of f32 on the device, `start` is not of its width, there are fewer points than centroids or no centroid,
 /// or the device fails.
-pub fn descend(points: &Tensor, start: &[f32], iterations: usize, tolerance: f64) -> Result<Descent> {
+pub fn descend(points: &Tensor, start: &[f32], iterations: usize, still: Option<f64>) -> Result<Descent> {
     let (count, dim) = points.dims2()?;
     let clusters = start.len() / dim.max(1);
     if clusters == 0 || clusters * dim != start.len() || clusters > count || count > i32::MAX as usize {
         bail!("cuda: k-means of points {:?} from {} numbers", points.shape(), start.len())
     }
-    descend_in_blocks(points, start, iterations, tolerance, at_once(count, clusters))
+    descend_in_blocks(points, start, iterations, still, at_once(count, clusters))
 }
 
 /// As [`descend`], with products of so many points and centroids at once.
@@ -52,7 +53,7 @@ fn descend_in_blocks(
     points: &Tensor,
     start: &[f32],
     iterations: usize,
-    tolerance: f64,
+    still: Option<f64>,
     at_once: (usize, usize),
 ) -> Result<Descent> {
     let clustering = Clustering::new(points, start, at_once)?;
@@ -64,11 +65,15 @@ fn descend_in_blocks(
     let mut done = 0;
     while done < iterations {
         done += 1;
+        let before = still.map(|_| clustering.centroids.copy()).transpose()?;
         clustering.update(&assignments)?;
         clustering.assign(&moved)?;
         let (lower, movers) = clustering.totals(&moved, &assignments)?;
-        // With a tolerance of zero only standing still settles it: rounding may raise the inertia by a hair.
-        let settled = movers == 0.0 || (tolerance > 0.0 && inertia - lower <= tolerance * inertia);
+        let stands = match still.zip(before) {
+            Some((still, before)) => clustering.shift_from(&before)? <= still,
+            None => false,
+        };
+        let settled = movers == 0.0 || stands;
         std::mem::swap(&mut assignments, &mut moved);
         inertia = lower;
         if settled {
@@ -96,6 +101,10 @@ struct Clustering {
     halves: Tensor,
     /// Each point's largest product less such a half, so far.
     best: Tensor,
+    /// What comes after it.
+    second: Tensor,
+    /// The largest of the halves.
+    longest: Tensor,
     distances: Tensor,
     totals: Tensor,
     /// Where each point comes in its cluster within its chunk; the points in order of cluster; each cluster's first and number there.
@@ -119,6 +128,8 @@ impl Clustering {
             at_once,
             halves: uninitialised(clusters, DType::F32, device)?,
             best: uninitialised(count, DType::F32, device)?,
+            second: uninitialised(count, DType::F32, device)?,
+            longest: uninitialised(1, DType::F32, device)?,
             distances: uninitialised(count, DType::F64, device)?,
             totals: uninitialised(2, DType::F64, device)?,
             places: uninitialised(count, DType::U32, device)?,
@@ -158,16 +169,41 @@ impl Clustering {
         for numbers in parts(count, points_at_once) {
             let here = |tensor: &Tensor| tensor.narrow(0, numbers.start, numbers.len());
             let (points, best, to) = (here(&self.points)?, here(&self.best)?, here(to)?);
+            let second = here(&self.second)?;
             for range in parts(clusters, clusters_at_once) {
                 let centroids = self.centroids.narrow(0, range.start, range.len())?;
                 let products = product(&points, &centroids, Product::SecondTransposed, false)?;
-                let tensors = [&products, &self.halves, &best, &to];
+                let tensors = [&products, &self.halves, &best, &second, &to];
                 let sizes = [numbers.len(), range.len(), range.start];
                 self.run("kmeans_assign", by_warps(numbers.len()), THREADS, &tensors, &sizes)?;
             }
         }
+        self.settle(to)?;
         let tensors = [&self.points, &self.centroids, to, &self.distances];
         self.run("kmeans_distances", by_warps(count), THREADS, &tensors, &[count, dim])
+    }
+
+    /// Compares in f64 what products of f32 cannot tell apart.
+    fn settle(&self, assignments: &Tensor) -> Result<()> {
+        let Self {
+            count, clusters, dim, ref points, ref centroids, ref best, ref second, ref longest, ..
+        } = *self;
+        self.run("kmeans_longest", [1, 1], WIDE, &[&self.halves, longest], &[clusters])?;
+        let tensors = [points, centroids, best, second, longest, assignments];
+        let mut arguments =
+            tensors.iter().map(|tensor| Argument::address(tensor)).collect::<Result<Vec<_>>>()?;
+        arguments.push(Argument::Double(rounding(dim + 1)));
+        arguments.extend([count, clusters, dim].map(|number| Argument::Int(number as i32)));
+        let grid = [count.div_ceil(ROWS) as u32, 1, 1];
+        launch(self.device(), "kmeans", "kmeans_settle", grid, [THREADS as u32, 1, 1], 0, &arguments)
+    }
+
+    /// The sum of squared differences between the centroids `before` and those of now. Waits for the device.
+    fn shift_from(&self, before: &Tensor) -> Result<f64> {
+        let shift = uninitialised(1, DType::F64, self.device())?;
+        let tensors = [before, &self.centroids, &shift];
+        self.run("kmeans_shift", [1, 1], WIDE, &tensors, &[self.clusters * self.dim])?;
+        Ok(shift.to_vec1::<f64>()?[0])
     }
 
     /// The sum of squared distances after [`Self::assign`] wrote `assignments`, and how many of them differ from `before`. Waits for the device.
@@ -221,8 +257,8 @@ mod tests {
             let points = clumps(count, dim, centers);
             let on_device = Tensor::from_slice(&points, (count, dim), &device).unwrap();
             let start = &points[..centers * dim];
-            let found = descend(&on_device, start, 20, 0.0).unwrap();
-            assert_eq!(found, descend_in_blocks(&on_device, start, 20, 0.0, (96, 32)).unwrap());
+            let found = descend(&on_device, start, 20, None).unwrap();
+            assert_eq!(found, descend_in_blocks(&on_device, start, 20, None, (96, 32)).unwrap());
             let want: Vec<u32> = (0..count).map(|i| (i % centers) as u32).collect();
             assert_eq!(found.assignments, want);
             assert!(found.iterations <= 2, "{}", found.iterations);
@@ -246,7 +282,7 @@ mod tests {
         let Some(device) = device_or_skip() else { return };
         // Both centroids are the first point: all points go to the lower.
         let points = Tensor::from_slice(&[-2.0f32, -1.0, 1.0, 2.0, 3.0, 3.0], (6, 1), &device).unwrap();
-        let found = descend(&points, &[-2.0, -2.0], 1, 0.0).unwrap();
+        let found = descend(&points, &[-2.0, -2.0], 1, None).unwrap();
         let apart = 1.0 / 1024.0;
         assert_eq!(found.centroids, [1.0 - apart, 1.0 + apart]);
         assert_eq!(found.assignments, [0, 0, 0, 1, 1, 1]);
@@ -255,5 +291,24 @@ mod tests {
             [-2.0, -1.0, 1.0].map(|x: f64| (x - 1.0 + f64::from(apart)).powi(2)).iter().sum::<f64>()
                 + [2.0, 3.0, 3.0].map(|x: f64| (x - 1.0 - f64::from(apart)).powi(2)).iter().sum::<f64>();
         assert!((found.inertia - inertia).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_shift_ends_it_and_what_f32_cannot_tell_apart_is_told_apart() {
+        let Some(device) = device_or_skip() else { return };
+        let line = Tensor::from_slice(&[-3.0f32, -1.0, 1.5, 3.0], (4, 1), &device).unwrap();
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        let iterations = [None, Some(1.0), Some(4.0), Some(4.1)]
+            .map(|still| descend(&line, &[-1.0, 5.0], 100, still).unwrap().iterations);
+        assert_eq!(iterations, [2, 2, 2, 1]);
+        // Two groups 2e5 apart with two places each, 1 apart: their products are 1e10, which f32 holds to 1e3.
+        let far = [1e5f32, 1e5 + 0.25, 1e5 + 1.0, 1e5 + 1.25, -1e5, -1e5 - 0.25, -1e5 - 1.0, -1e5 - 1.25];
+        let start = [1e5f32, 1e5 + 1.0, -1e5, -1e5 - 1.0];
+        let points = Tensor::from_slice(&far, (8, 1), &device).unwrap();
+        for blocks in [(64, 64), (32, 32)] {
+            let found = descend_in_blocks(&points, &start, 5, None, blocks).unwrap();
+            assert_eq!(found.assignments, [0, 0, 1, 1, 2, 2, 3, 3]);
+            assert_eq!(found.inertia, 8.0 * 0.125 * 0.125);
+        }
     }
 }

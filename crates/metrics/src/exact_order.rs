@@ -1,0 +1,258 @@
+//! The order of neighbours where f32 is not enough: what is within its rounding is asked again in f64.
+//!
+//! A similarity taken in f32 is off by at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the term of a common offset, see below). So
+//! the k nearest are among those whose f32 similarity is no further than 2 E below the k-th largest, and two that are further than 2 E apart
+//! are in their true order. What is nearer is ordered by its product in f64, in which products of f32 are exact, equal ones by index.
+//! Rows of length 1 are so only up to their rounding to f32, which in a narrow cone is more than what tells them apart. Where all of the
+//! gallery's are, its similarities are those of the rows' directions: `q · g / |g|`, in f64.
+//!
+//! Where more than a buffer holds are that near, as in a gallery of a few far-off narrow groups, the query's whole row is taken in
+//! f64.
+
+use crate::Rows;
+use crate::rows::less_offset;
+use invaspread_tensor::inner_products::{exact_product, rounding};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// What f32 may lose of a product below its range, for each term: graphics processors and some settings take such numbers as zero.
+const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
+
+/// How a gallery's products are taken, and how far off they may be.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    dim: usize,
+    /// Whether the gallery's rows are of length 1, as far as f32 can hold that.
+    unit: bool,
+    /// (d) what is taken off both sides; none where it would help little.
+    offset: Option<Vec<f32>>,
+    /// The length of the gallery's longest row, less the offset.
+    longest: f64,
+    /// The largest term of the offset.
+    largest_term: f64,
+}
+
+impl Scale {
+    pub(crate) fn of(gallery: Rows) -> Self {
+        let unit = gallery.values.chunks(gallery.dim).all(is_unit);
+        let mut scale =
+            Self { dim: gallery.dim, unit, offset: gallery.common_offset(), longest: 0.0, largest_term: 0.0 };
+        if scale.has_offset() {
+            let mut row = vec![0.0; scale.width()];
+            let (mut longest, mut largest) = (0.0, 0.0);
+            for values in gallery.values.chunks(gallery.dim) {
+                scale.write_row(values, &mut row);
+                let (values, term) = row.split_at(gallery.dim);
+                longest = f64::max(longest, exact_product(values, values));
+                largest = f64::max(largest, f64::from(term[0]).abs());
+            }
+            // The term was rounded once.
+            (scale.longest, scale.largest_term) = (longest.sqrt(), largest * (1.0 + f64::from(f32::EPSILON)));
+        } else {
+            scale.longest = gallery.longest_square().sqrt();
+        }
+        scale
+    }
+
+    /// The similarity of two rows (d) in f64.
+    pub(crate) fn exact(&self, query: &[f32], row: &[f32]) -> f64 {
+        let product = exact_product(query, row);
+        if !self.unit {
+            return product;
+        }
+        let own = if is_unit(query) { exact_product(query, query).sqrt() } else { 1.0 };
+        product / (own * exact_product(row, row).sqrt())
+    }
+
+    pub(crate) fn has_offset(&self) -> bool {
+        self.offset.is_some()
+    }
+
+    /// Numbers of a row as it is multiplied: d, or one more with an offset.
+    pub(crate) fn width(&self) -> usize {
+        self.dim + usize::from(self.has_offset())
+    }
+
+    /// Writes `row` (d) of the gallery as it is multiplied.
+    pub(crate) fn write_row(&self, row: &[f32], to: &mut [f32]) {
+        let Some(offset) = &self.offset else { return to.copy_from_slice(row) };
+        let length = if self.unit { exact_product(row, row).sqrt() } else { 1.0 };
+        // From the differences in f64: their rounding to f32 would be larger than what is left of their sum in a narrow cone.
+        let mut term = 0.0;
+        for ((to, &value), &offset) in to.iter_mut().zip(row).zip(offset) {
+            let less = f64::from(value) / length - f64::from(offset);
+            term += f64::from(offset) * less;
+            *to = less as f32;
+        }
+        to[self.dim] = term as f32;
+    }
+
+    /// (n, width) `queries` (n, d) as they are multiplied.
+    pub(crate) fn queries<'a>(&self, queries: Rows<'a>) -> Cow<'a, [f32]> {
+        match &self.offset {
+            None => Cow::Borrowed(queries.values),
+            Some(offset) => queries
+                .values
+                .chunks(self.dim)
+                .flat_map(|row| less_offset(row, offset).chain(std::iter::once(1.0)))
+                .collect(),
+        }
+    }
+
+    /// 2 E for the query `row` (d): similarities further apart than this are in their true order. Infinite where products may leave the range
+    /// of f32.
+    pub(crate) fn margin(&self, row: &[f32]) -> f64 {
+        let square: f64 = match &self.offset {
+            None => exact_product(row, row),
+            Some(offset) => less_offset(row, offset).map(|v| f64::from(v).powi(2)).sum(),
+        };
+        let size = square.sqrt() * self.longest + self.largest_term;
+        twice_off(self.width() + 2, size) // a length of 1 is off by two roundings more
+    }
+}
+
+/// Twice what a sum of `terms` products in f32 may be off by, with `size` the product of the two rows' lengths. Infinite where the sum may
+/// leave the range of f32.
+pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
+    match size {
+        // Zeros are exact.
+        0.0 => 0.0,
+        size if size > f64::from(f32::MAX) => f64::INFINITY,
+        size => 2.0 * (rounding(terms) * size + terms as f64 * UNDERFLOW),
+    }
+}
+
+/// Whether a row's length is 1, as near as rounding to f32 leaves it.
+fn is_unit(row: &[f32]) -> bool {
+    (exact_product(row, row) - 1.0).abs() <= 2.0 * f64::from(f32::EPSILON)
+}
+
+/// The largest f32 that is below everything within `margin` of `similarity`; the similarity itself for a margin of zero.
+pub(crate) fn lowered(similarity: f32, margin: f64) -> f32 {
+    if margin == 0.0 { similarity } else { ((f64::from(similarity) - margin) as f32).next_down() }
+}
+
+/// A query that asks for its nearest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// (d)
+    pub(crate) query: &'a [f32],
+    pub(crate) gallery: Rows<'a>,
+    /// The gallery's.
+    pub(crate) scale: &'a Scale,
+    pub(crate) k: usize,
+    /// The gallery's row that is left out.
+    pub(crate) itself: Option<usize>,
+}
+
+impl Asked<'_> {
+    /// To the gallery's row of number `row`, in f64.
+    fn similarity(&self, row: u32) -> f64 {
+        self.scale.exact(self.query, self.gallery.row(row as usize))
+    }
+}
+
+/// Writes the k nearest to `to`, indices and similarities, nearest first. `keys` are those of f32, largest first: all within `margin` of the
+/// k-th at least, or none if they were too many. Less an offset every similarity is taken in f64, else those that decide an order.
+///
+/// `None` if NaN or infinite similarities left fewer than k.
+pub(crate) fn settle(
+    asked: &Asked,
+    keys: Option<Vec<u64>>,
+    margin: f64,
+    to: (&mut [u32], &mut [f32]),
+) -> Option<()> {
+    let mut places = to.0.iter_mut().zip(to.1.iter_mut());
+    let Some(keys) = keys else {
+        for ((index, similarity), (exact, row)) in places.zip(nearest_in_f64(asked)) {
+            (*index, *similarity) = (row, exact as f32);
+        }
+        return to.1.iter().all(|s| s.is_finite()).then_some(());
+    };
+    if keys.len() < asked.k || similarity_of(keys[0]).is_infinite() {
+        return None;
+    }
+    let near = |a: &u64, b: &u64| f64::from(similarity_of(*a)) - f64::from(similarity_of(*b)) <= margin;
+    for group in keys.chunk_by(near) {
+        if places.len() == 0 {
+            break;
+        }
+        if let ([key], false) = (group, asked.scale.has_offset()) {
+            let (index, similarity) = places.next()?;
+            (*index, *similarity) = (index_of(*key), similarity_of(*key));
+            continue;
+        }
+        let mut exact: Vec<(f64, u32)> =
+            group.iter().map(|&key| (asked.similarity(index_of(key)), index_of(key))).collect();
+        exact.sort_unstable_by(nearer);
+        // The places come second: a neighbour left over must not use one up.
+        for ((product, row), (index, similarity)) in exact.into_iter().zip(places.by_ref()) {
+            (*index, *similarity) = (row, product as f32);
+        }
+    }
+    to.1.iter().all(|s| s.is_finite()).then_some(())
+}
+
+/// By product downwards, then by index upwards.
+fn nearer(a: &(f64, u32), b: &(f64, u32)) -> Ordering {
+    (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)) // -0.0 + 0.0 is 0.0: the two zeros tie
+}
+
+/// The k nearest by products in f64 alone, nearest first.
+fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
+    let &Asked { gallery, k, itself, .. } = asked;
+    let capacity = 2 * k + 64;
+    let mut kept: Vec<(f64, u32)> = Vec::with_capacity(capacity);
+    let mut floor = f64::NEG_INFINITY;
+    for row in 0..gallery.len() as u32 {
+        let product = asked.similarity(row);
+        if product > floor && Some(row as usize) != itself {
+            kept.push((product, row));
+            if kept.len() == capacity {
+                kept.select_nth_unstable_by(k - 1, nearer);
+                kept.truncate(k);
+                floor = kept[k - 1].0; // what comes later loses a tie
+            }
+        }
+    }
+    kept.sort_unstable_by(nearer);
+    kept.truncate(k);
+    kept
+}
+
+/// One integer that orders by similarity, then by falling index.
+pub(crate) fn key(similarity: f32, index: u32) -> u64 {
+    let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: the two zeros tie
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 32 | u64::from(u32::MAX - index)
+}
+
+/// The similarity in a [`key`].
+pub(crate) fn similarity_of(key: u64) -> f32 {
+    let ordered = (key >> 32) as u32;
+    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+}
+
+/// The index in a [`key`].
+fn index_of(key: u64) -> u32 {
+    u32::MAX - key as u32
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp, reason = "the values compared are exact")]
+
+    use super::{index_of, key, similarity_of};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_key_orders_by_similarity_then_index(a: f32, b: f32, i: u32, j: u32) {
+            prop_assume!(!a.is_nan() && !b.is_nan());
+            let want = a.partial_cmp(&b).unwrap().then(j.cmp(&i));
+            prop_assert_eq!(key(a, i).cmp(&key(b, j)), want);
+            prop_assert_eq!(similarity_of(key(a, i)), a);
+            prop_assert_eq!(index_of(key(a, i)), i);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The nearest centroid of each point: the step of k-means that all its time goes into.
+//!
+//! `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest has the largest bracket; that is one inner product, of (x, 1) with (2 c, -|c|²), taken in
+//! f32 and off by at most `E = c (2 |x| max|c| + max|c|²)`. Centroids whose brackets are within 2 E of the largest are compared by their
+//! distances themselves in f64.
+//!
+//! Shapes: points (n, d), centroids (k, d), assignments (n).
+
+use crate::Rows;
+use crate::exact_order::{lowered, twice_off};
+use invaspread_tensor::inner_products::{
+    GROUP, PackedRows, exact_product, exact_squared_distance, group_above,
+};
+use rayon::prelude::*;
+
+/// Points and centroids taken together, which stay in a second-level cache of 1 MiB with their products.
+const POINT_BLOCK: usize = 192;
+const CENTROID_BLOCK: usize = 512;
+
+/// The nearest of `centroids` (k, d) to each point, the first of equals, and the sum of squared distances to them.
+pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
+    let dim = points.dim;
+    let centroids = Rows::new(centroids, dim);
+    let packed = PackedRows::new(centroids.len(), dim + 1, |row, to| {
+        let centroid = centroids.row(row);
+        to.iter_mut().zip(centroid).for_each(|(to, c)| *to = 2.0 * c);
+        to[dim] = -exact_product(centroid, centroid) as f32;
+    });
+    let longest = centroids.longest_square().sqrt();
+    let mut assignments = vec![0; points.len()];
+    let mut distances = vec![0.0; points.len()];
+    assignments
+        .par_chunks_mut(POINT_BLOCK)
+        .zip(distances.par_chunks_mut(POINT_BLOCK))
+        .zip(points.values.par_chunks(POINT_BLOCK * dim))
+        .for_each(|((assignments, distances), block)| {
+            let extended: Vec<f32> =
+                block.chunks(dim).flat_map(|x| x.iter().copied().chain(std::iter::once(1.0))).collect();
+            let mut nearest: Vec<Nearest> = block
+                .chunks(dim)
+                .map(|x| {
+                    let size = 2.0 * exact_product(x, x).sqrt() * longest + longest * longest;
+                    Nearest::new(twice_off(dim + 1, size))
+                })
+                .collect();
+            let mut products = vec![0.0; assignments.len() * CENTROID_BLOCK];
+            for start in (0..packed.len()).step_by(CENTROID_BLOCK) {
+                let range = start..(start + CENTROID_BLOCK).min(packed.len());
+                let width = PackedRows::width(&range);
+                let products = &mut products[..assignments.len() * width];
+                packed.products(&extended, range.clone(), products);
+                for (products, nearest) in products.chunks(width).zip(&mut nearest) {
+                    nearest.offer(&products[..range.len()], start as u32);
+                }
+            }
+            // The expanded square cancels in f32 where points lie on their centroids: the sum takes the difference itself.
+            for (((row, nearest), assignment), distance) in
+                block.chunks(dim).zip(nearest).zip(assignments).zip(distances)
+            {
+                *assignment = nearest.decide(row, centroids);
+                *distance = exact_squared_distance(row, centroids.row(*assignment as usize));
+            }
+        });
+    (assignments, distances.iter().sum())
+}
+
+/// Centroids that are remembered of a point.
+const HELD: usize = 8;
+
+/// The centroids that may be the nearest of one point, of those that passed by.
+#[derive(Clone, Copy)]
+struct Nearest {
+    /// 2 E; what is further below the largest bracket is not the nearest.
+    margin: f64,
+    best: f32,
+    /// Brackets at or below it are passed over.
+    floor: f32,
+    held: [(f32, u32); HELD],
+    count: usize,
+    /// More are within the margin than are held, or the brackets tell nothing.
+    crowded: bool,
+}
+
+impl Nearest {
+    fn new(margin: f64) -> Self {
+        let (best, floor) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        // Brackets that may leave the range of f32 say nothing.
+        let crowded = margin.is_infinite();
+        Self { margin, best, floor, held: [(0.0, 0); HELD], count: 0, crowded }
+    }
+
+    /// Takes in the brackets of the centroids numbered from `start` on.
+    fn offer(&mut self, brackets: &[f32], start: u32) {
+        let mut group = group_above(brackets, 0, self.floor);
+        while group < brackets.len() {
+            let end = (group + GROUP).min(brackets.len());
+            for (offset, &bracket) in brackets[group..end].iter().enumerate() {
+                if bracket > self.floor {
+                    self.hold(bracket, start + (group + offset) as u32);
+                }
+            }
+            group = group_above(brackets, end, self.floor);
+        }
+    }
+
+    fn hold(&mut self, bracket: f32, centroid: u32) {
+        if bracket > self.best {
+            self.best = bracket;
+            self.floor = lowered(bracket, self.margin);
+        }
+        if self.count == HELD {
+            self.drop_the_far();
+        }
+        if self.count == HELD {
+            self.crowded = true;
+        } else {
+            self.held[self.count] = (bracket, centroid);
+            self.count += 1;
+        }
+    }
+
+    fn drop_the_far(&mut self) {
+        let mut kept = 0;
+        for place in 0..self.count {
+            let (bracket, _) = self.held[place];
+            // With a margin of zero the floor is the best itself.
+            if bracket > self.floor || bracket == self.best {
+                self.held[kept] = self.held[place];
+                kept += 1;
+            }
+        }
+        self.count = kept;
+    }
+
+    /// The nearest of `centroids` to the point `row`, the first of equals.
+    fn decide(mut self, row: &[f32], centroids: Rows) -> u32 {
+        self.drop_the_far();
+        if self.crowded {
+            return first_least(0..centroids.len() as u32, row, centroids);
+        }
+        if let [(_, only)] = self.held[..self.count] {
+            return only;
+        }
+        first_least(self.held[..self.count].iter().map(|&(_, centroid)| centroid), row, centroids)
+    }
+}
+
+/// Which of the centroids `numbered`, in rising order, is least far from `row`.
+fn first_least(numbered: impl Iterator<Item = u32>, row: &[f32], centroids: Rows) -> u32 {
+    let (mut nearest, mut least) = (0, f64::INFINITY);
+    for centroid in numbered {
+        let distance = exact_squared_distance(row, centroids.row(centroid as usize));
+        if distance < least {
+            (nearest, least) = (centroid, distance);
+        }
+    }
+    nearest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assign;
+    use crate::Rows;
+    use invaspread_random::{Purpose, Stream};
+    use invaspread_tensor::inner_products::exact_squared_distance;
+    use proptest::prelude::*;
+
+    fn plain_assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
+        let mut inertia = 0.0;
+        let assignments = points.values.chunks(points.dim).map(|row| {
+            let distances: Vec<f64> =
+                centroids.chunks(points.dim).map(|c| exact_squared_distance(row, c)).collect();
+            let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
+            inertia += least;
+            distances.iter().position(|&d| d <= least).map_or(0, |at| at as u32)
+        });
+        (assignments.collect(), inertia)
+    }
+
+    proptest! {
+        #[test]
+        fn assignment_agrees_with_plain_distances(
+            n in 1usize..600, k in 1usize..1100, dim in 1usize..12, seed: u64,
+        ) {
+            // Small integers: squares and products are exact, so ties fall the same way in both.
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| stream.below(9) as f32 - 4.0).collect() };
+            let (values, centroids) = (draw(n * dim), draw(k * dim));
+            let points = Rows::new(&values, dim);
+            prop_assert_eq!(assign(points, &centroids), plain_assign(points, &centroids));
+        }
+
+        #[test]
+        fn what_f32_cannot_tell_apart_is_told_apart(
+            n in 1usize..200, k in 1usize..60, dim in 1usize..20, far in 0i32..7, long in prop::sample::select(vec![1e-30, 1.0, 1e25]), seed: u64,
+        ) {
+            // Two groups far from each other, each as wide as 1: f32 products of points at 1e6 are off by thousands.
+            let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
+            let mut draw = |count: usize| -> Vec<f32> {
+                (0..count).flat_map(|row| {
+                    let side = if row % 2 == 0 { 10.0_f64.powi(far) } else { -(10.0_f64.powi(far)) };
+                    (0..dim).map(|_| ((side + stream.normal()) * long) as f32).collect::<Vec<_>>()
+                }).collect()
+            };
+            let (values, centroids) = (draw(n), draw(k));
+            let points = Rows::new(&values, dim);
+            prop_assert_eq!(assign(points, &centroids), plain_assign(points, &centroids));
+        }
+    }
+}

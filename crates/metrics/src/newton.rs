@@ -1,0 +1,240 @@
+//! Newton's method for smooth convex functions whose Hessian is known by what it does to a vector.
+//!
+//! `H p = -g` by preconditioned conjugate gradients, each step to a residual that falls with the gradient (Dembo, Eisenstat and Steihaug 1982: the
+//! convergence is nearly quadratic), then `x⁺ = x + t p` with t halved until the function falls by a share of what the slope says.
+//!
+//! Shapes: x, g and p (p). Everything is in f64 and on the calling thread, in one order; only the problem itself may use others.
+
+/// Share of the predicted decrease that a step must reach.
+const DECREASE: f64 = 1e-4;
+/// A function of this relative difference is taken as equal: near the minimum its decrease drowns in rounding.
+const ROUNDING: f64 = 1e-14;
+/// Most halvings of one step.
+const HALVINGS: usize = 50;
+/// Most products with the Hessian for one step.
+const PRODUCTS: usize = 1000;
+/// Residual of a step over the gradient, at first and at least: less is not to be had of a gradient that is nearly all rounding.
+const RESIDUAL: [f64; 2] = [0.1, 1e-4];
+
+/// A function to be minimised.
+pub(crate) trait Problem {
+    /// What the Hessian at a point is computed from.
+    type Curvature;
+    /// The value at `x` (p); writes the gradient (p).
+    fn value(&self, x: &[f64], gradient: &mut [f64]) -> f64;
+    /// What the following need of the Hessian at `x`.
+    fn curvature(&self, x: &[f64]) -> Self::Curvature;
+    /// `product = H vector`.
+    fn hessian_times(&self, at: &Self::Curvature, vector: &[f64], product: &mut [f64]);
+    /// Multiplies `vector` by a symmetric positive definite matrix near the inverse Hessian.
+    fn precondition(&self, at: &Self::Curvature, vector: &mut [f64]);
+    /// How far `x + step` is from `x`, in the unit of the tolerance.
+    fn distance(&self, x: &[f64], step: &[f64]) -> f64;
+}
+
+/// The settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newton {
+    /// Ends when a whole step is no longer than this, by [`Problem::distance`]; the step is still taken.
+    pub(crate) tolerance: f64,
+    /// Most steps.
+    pub(crate) max_iterations: usize,
+}
+
+/// Where the iteration ended.
+#[derive(Debug)]
+pub(crate) struct Minimum {
+    /// (p)
+    pub(crate) at: Vec<f64>,
+    /// The length of the last whole step; NaN or infinite where none was found.
+    pub(crate) distance: f64,
+    /// Steps that were done.
+    pub(crate) iterations: usize,
+}
+
+impl Newton {
+    /// Minimises `problem` from `start` (p).
+    ///
+    /// Ends early where no step lowers the function any more; the caller compares `distance`.
+    pub(crate) fn minimize(&self, problem: &impl Problem, start: Vec<f64>) -> Minimum {
+        let mut at = start;
+        let mut gradient = vec![0.0; at.len()];
+        let mut value = problem.value(&at, &mut gradient);
+        let first = norm(&gradient);
+        let (mut next, mut next_gradient) = (at.clone(), gradient.clone());
+        let mut distance = f64::INFINITY;
+        let mut iterations = 0;
+        while iterations < self.max_iterations {
+            let length = norm(&gradient);
+            if length == 0.0 {
+                distance = 0.0;
+                break;
+            }
+            if !length.is_finite() {
+                distance = f64::NAN;
+                break;
+            }
+            let residual = RESIDUAL[0].min(length / first).max(RESIDUAL[1]);
+            let step = newton_step(problem, &problem.curvature(&at), &gradient, residual * length);
+            distance = problem.distance(&at, &step);
+            let slope = dot(&step, &gradient);
+            let mut share = 1.0;
+            let mut taken = false;
+            for _ in 0..HALVINGS {
+                next.iter_mut().zip(at.iter().zip(&step)).for_each(|(n, (a, s))| *n = a + share * s);
+                let new = problem.value(&next, &mut next_gradient);
+                if new <= value + DECREASE * share * slope + ROUNDING * value.abs() {
+                    (value, taken) = (new, true);
+                    break;
+                }
+                share *= 0.5;
+            }
+            if !taken {
+                break;
+            }
+            iterations += 1;
+            std::mem::swap(&mut at, &mut next);
+            std::mem::swap(&mut gradient, &mut next_gradient);
+            // NaN is not within it.
+            if share == 1.0 && distance <= self.tolerance {
+                break;
+            }
+        }
+        Minimum { at, distance, iterations }
+    }
+}
+
+/// `-H⁻¹ g`, until the residual is no longer than `residual`.
+fn newton_step<P: Problem>(
+    problem: &P,
+    curvature: &P::Curvature,
+    gradient: &[f64],
+    residual: f64,
+) -> Vec<f64> {
+    let mut step = vec![0.0; gradient.len()];
+    let mut left: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let mut conditioned = left.clone();
+    problem.precondition(curvature, &mut conditioned);
+    let mut direction = conditioned.clone();
+    let mut size = dot(&left, &conditioned);
+    let mut product = vec![0.0; gradient.len()];
+    for _ in 0..PRODUCTS {
+        problem.hessian_times(curvature, &direction, &mut product);
+        let bend = dot(&direction, &product);
+        // Nothing bends along it any more: rounding is all that is left.
+        if bend <= 0.0 || bend.is_nan() {
+            break;
+        }
+        let along = size / bend;
+        step.iter_mut().zip(&direction).for_each(|(s, d)| *s += along * d);
+        left.iter_mut().zip(&product).for_each(|(l, p)| *l -= along * p);
+        if norm(&left) <= residual {
+            break;
+        }
+        conditioned.copy_from_slice(&left);
+        problem.precondition(curvature, &mut conditioned);
+        let next = dot(&left, &conditioned);
+        let kept = next / size;
+        size = next;
+        direction.iter_mut().zip(&conditioned).for_each(|(d, c)| *d = c + kept * *d);
+    }
+    step
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn norm(a: &[f64]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Newton, Problem};
+    use proptest::prelude::*;
+
+    const SETTINGS: Newton = Newton { tolerance: 1e-10, max_iterations: 100 };
+
+    /// `Σ_i w_i (cosh(x_i - c_i) + ½ (x_i - x_{i+1} - c_i + c_{i+1})²)`, least at c.
+    struct Chain {
+        weights: Vec<f64>,
+        centres: Vec<f64>,
+    }
+
+    impl Chain {
+        fn off(&self, x: &[f64]) -> Vec<f64> {
+            x.iter().zip(&self.centres).map(|(x, c)| x - c).collect()
+        }
+    }
+
+    impl Problem for Chain {
+        type Curvature = Vec<f64>;
+
+        fn value(&self, x: &[f64], gradient: &mut [f64]) -> f64 {
+            let off = self.off(x);
+            gradient.fill(0.0);
+            let mut sum = 0.0;
+            for (i, w) in self.weights.iter().enumerate() {
+                sum += w * off[i].cosh();
+                gradient[i] += w * off[i].sinh();
+                if i + 1 < off.len() {
+                    let apart = off[i] - off[i + 1];
+                    sum += 0.5 * w * apart * apart;
+                    gradient[i] += w * apart;
+                    gradient[i + 1] -= w * apart;
+                }
+            }
+            sum
+        }
+
+        fn curvature(&self, x: &[f64]) -> Vec<f64> {
+            self.off(x).iter().zip(&self.weights).map(|(off, w)| w * off.cosh()).collect()
+        }
+
+        fn hessian_times(&self, at: &Vec<f64>, vector: &[f64], product: &mut [f64]) {
+            product.iter_mut().zip(at.iter().zip(vector)).for_each(|(p, (a, v))| *p = a * v);
+            for i in 0..vector.len() - 1 {
+                let apart = self.weights[i] * (vector[i] - vector[i + 1]);
+                product[i] += apart;
+                product[i + 1] -= apart;
+            }
+        }
+
+        fn precondition(&self, at: &Vec<f64>, vector: &mut [f64]) {
+            vector.iter_mut().zip(at).for_each(|(v, a)| *v /= a);
+        }
+
+        fn distance(&self, _: &[f64], step: &[f64]) -> f64 {
+            step.iter().map(|s| s.abs()).fold(0.0, f64::max)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_convex_function_s_minimum_is_found(
+            terms in prop::collection::vec((-6.0f64..3.0, -5.0f64..5.0, -5.0f64..5.0), 1..12),
+        ) {
+            let chain = Chain {
+                weights: terms.iter().map(|t| 10f64.powf(t.0)).collect(),
+                centres: terms.iter().map(|t| t.1).collect(),
+            };
+            let found = SETTINGS.minimize(&chain, terms.iter().map(|t| t.2).collect());
+            prop_assert!(found.distance <= 1e-10 && found.iterations < 40, "{found:?}");
+            for (x, c) in found.at.iter().zip(&chain.centres) {
+                prop_assert!((x - c).abs() < 1e-7, "{found:?} {c}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_steps_and_nan_are_told() {
+        let chain = Chain { weights: vec![1.0, 2.0], centres: vec![0.0, 0.0] };
+        let one = Newton { max_iterations: 1, ..SETTINGS }.minimize(&chain, vec![3.0, 1.0]);
+        assert!(one.iterations == 1 && one.distance > 0.1, "{one:?}");
+        assert!(SETTINGS.minimize(&chain, vec![f64::NAN, 1.0]).distance.is_nan());
+        let there = SETTINGS.minimize(&chain, vec![0.0, 0.0]);
+        assert_eq!((there.iterations, there.at[0].to_bits()), (0, 0));
+        assert!(there.distance < 1e-300);
+    }
+}
