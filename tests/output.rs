@@ -87,9 +87,19 @@ fn weights(path: &Path, tensor: &str) {
     fs::write(path, [&length[..], head.as_bytes(), &[0; 16]].concat()).unwrap();
 }
 
-/// A run that takes about a second.
-const TRAIN: [&str; 8] =
-    ["train", "method=nce", "--profile", "smoke", "optim.epochs=1", "model.width=4", "--runs", "r"];
+/// A run that takes a second or two.
+const TRAIN: [&str; 10] = [
+    "train",
+    "method=nce",
+    "--profile",
+    "smoke",
+    "optim.epochs=1",
+    "model.width=4",
+    "data.subset=64",
+    "eval.k=5",
+    "--runs",
+    "r",
+];
 
 /// Every command that prints on standard output, as small as it can be.
 fn printing(folder: &Path) -> Vec<Vec<&'static str>> {
@@ -304,10 +314,15 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert!(err.contains("r\\u001b[31m\\u202e"), "{err}");
 
     // An image, in an error.
-    let picture = at("pictures").join("train").join("class").join(format!("{HOSTILE}.png"));
-    fs::create_dir_all(picture.parent().unwrap()).unwrap();
-    fs::write(&picture, b"no picture").unwrap();
-    let data = ["dataset=folder", "data.folder.path=pictures", "--profile", "smoke", "--dry-run"];
+    for class in ["a", "b"] {
+        fs::create_dir_all(at("pictures").join(class)).unwrap();
+        for number in 0..5 {
+            fs::write(at("pictures").join(class).join(format!("{HOSTILE}{number}.png")), b"no picture")
+                .unwrap();
+        }
+    }
+    let data = ["dataset=folder", "data.folder.path=pictures", "data.subset=1", "data.test_subset=1"];
+    let data = [&data[..], &["--profile", "smoke", "--dry-run"]].concat();
     let (code, _, err) = said(&mut invaspread(path, &[&["train"], &data[..]].concat()));
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains(SHOWN), "{err}");
@@ -332,7 +347,8 @@ fn names_of_data_and_suites_cannot_command_the_terminal() {
 
     fs::create_dir_all(path.join("experiments/suite")).unwrap();
     let title = serde_json::to_string(HOSTILE).unwrap();
-    let suite = format!("title = {title}\nseeds = [0]\n[[row]]\nkey = \"random\"\noverrides = [\"method=random\"]\n");
+    let suite =
+        format!("title = {title}\nseeds = [0]\n[[row]]\nkey = \"random\"\noverrides = [\"method=random\"]\n");
     fs::write(path.join("experiments/suite/mine.toml"), suite).unwrap();
     let (code, _, err) =
         said(&mut invaspread(path, &["reproduce", "mine", "--profile", "smoke", "--dry-run"]));
