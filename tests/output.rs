@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use invaspread_data::sample::cifar10::write_cifar10;
 use tempfile::TempDir;
 
 /// Forges an error on a line of its own, turns the terminal red, clears it by a C1 control, goes back to the line's start, and turns the
@@ -86,9 +87,19 @@ fn weights(path: &Path, tensor: &str) {
     fs::write(path, [&length[..], head.as_bytes(), &[0; 16]].concat()).unwrap();
 }
 
-/// A run that takes about a second.
-const TRAIN: [&str; 8] =
-    ["train", "method=nce", "--profile", "smoke", "optim.epochs=1", "model.width=4", "--runs", "r"];
+/// A run that takes a second or two.
+const TRAIN: [&str; 10] = [
+    "train",
+    "method=nce",
+    "--profile",
+    "smoke",
+    "optim.epochs=1",
+    "model.width=4",
+    "data.subset=64",
+    "eval.k=5",
+    "--runs",
+    "r",
+];
 
 /// Every command that prints on standard output, as small as it can be.
 fn printing(folder: &Path) -> Vec<Vec<&'static str>> {
@@ -293,7 +304,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert_eq!(code, Some(2));
     assert!(err.contains(SHOWN), "{err}");
 
-    // In progress and results of a run: its folder. (`read` so that `,` and the like are no list.)
+    // In progress and results of a run: its folder.
     let runs = format!("runs.root=\"r{}\"", "\\u001b[31m\\u202e");
     let (code, out, err) =
         said(&mut invaspread(path, &["train", "method=random", "--profile", "smoke", &runs]));
@@ -302,14 +313,47 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert!(out.contains("r\\u001b[31m\\u202e/train/"), "{out}");
     assert!(err.contains("r\\u001b[31m\\u202e"), "{err}");
 
-    // Images and classes, in an error and in a warning of the log.
-    let picture = at("pictures").join("train").join("class").join(format!("{HOSTILE}.png"));
-    fs::create_dir_all(picture.parent().unwrap()).unwrap();
-    fs::write(&picture, b"no picture").unwrap();
-    let data = ["dataset=folder", "data.folder.path=pictures", "--profile", "smoke", "--dry-run"];
+    // An image, in an error.
+    for class in ["a", "b"] {
+        fs::create_dir_all(at("pictures").join(class)).unwrap();
+        for number in 0..5 {
+            fs::write(at("pictures").join(class).join(format!("{HOSTILE}{number}.png")), b"no picture")
+                .unwrap();
+        }
+    }
+    let data = ["dataset=folder", "data.folder.path=pictures", "data.subset=1", "data.test_subset=1"];
+    let data = [&data[..], &["--profile", "smoke", "--dry-run"]].concat();
     let (code, _, err) = said(&mut invaspread(path, &[&["train"], &data[..]].concat()));
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains(SHOWN), "{err}");
+}
+
+/// The folder of a data set, in results and in a warning of the log; the title of a suite.
+#[test]
+fn names_of_data_and_suites_cannot_command_the_terminal() {
+    let folder = empty();
+    let path = folder.path();
+    let root = "d\x1b[31m\u{202e}";
+    let shown = "d\\u001b[31m\\u202e/";
+    write_cifar10(&path.join(root));
+    let (code, out, err) = said(&mut invaspread(path, &["data", "verify", "cifar10", "--root", root]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains(shown), "{out}");
+    let train =
+        ["train", "method=random", "dataset=cifar10", "--data-root", root, "--profile", "smoke", "--dry-run"];
+    let (code, _, err) = said(&mut invaspread(path, &train));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.lines().any(|line| line.starts_with(" WARN ") && line.contains(shown)), "{err}");
+
+    fs::create_dir_all(path.join("experiments/suite")).unwrap();
+    let title = serde_json::to_string(HOSTILE).unwrap();
+    let suite =
+        format!("title = {title}\nseeds = [0]\n[[row]]\nkey = \"random\"\noverrides = [\"method=random\"]\n");
+    fs::write(path.join("experiments/suite/mine.toml"), suite).unwrap();
+    let (code, _, err) =
+        said(&mut invaspread(path, &["reproduce", "mine", "--profile", "smoke", "--dry-run"]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.lines().any(|line| line == SHOWN), "{err}");
 }
 
 /// What a TOML file takes back is printed as TOML.
