@@ -174,13 +174,13 @@ fn what_is_no_number_is_loaded_nowhere() {
     assert!(said.contains("NaN at [3], one of 16 values"), "{said}");
 }
 
-/// What the released code saves, NAME_best.t, as PyTorch 1.12 wrote it in the form of before 1.6: values by the formula in samples.py.
+/// What the released code saves, NAME_best.t, as PyTorch 1.0 wrote it: values by the formula in samples.py.
 #[test]
 fn files_of_the_released_code_load_as_they_are() {
     let folder = empty();
     let settings = ["model.width=1", "model.embedding=2"];
     for name in ["cifar10_best.t", "best.pth.tar", "best.PTH", "best"] {
-        fs::copy(sample("torch1.12_released_best.t"), folder.path().join(name)).unwrap();
+        fs::copy(sample("torch1.0_released_best.t"), folder.path().join(name)).unwrap();
         let found = json(folder.path(), &[&["evaluate", name], &ON_SYNTHETIC[..], &settings].concat());
         assert_eq!((&found["state_dict"], &found["left_over"]), (&"net".into(), &serde_json::json!([])));
         let out = format!("{name}.safetensors");

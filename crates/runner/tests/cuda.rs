@@ -11,7 +11,7 @@ use std::path::Path;
 use invaspread_losses::InvaSpread;
 use invaspread_models::ResNetConfig;
 use invaspread_runner::engine::{
-    EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, train,
+    EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, open_weights, train,
 };
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_tensor::cuda::testing::device_or_skip;
@@ -135,7 +135,7 @@ fn a_stopped_run_goes_on_where_it_was() {
         // What it wrote is a file like any other: the CPU measures it too.
         let here = Recipe { device: DeviceKind::Cpu, ..recipe.clone() };
         let weights = stopped.path().join("checkpoints/last.safetensors");
-        let measured = evaluate(&here, &images(), &weights).unwrap();
+        let measured = evaluate(&here, &images(), &open_weights(&weights).unwrap()).unwrap();
         let rows = measured.embeddings.test.values.iter().zip(&found.embeddings.test.values);
         let worst = rows.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
         assert!(worst < 1e-3, "{name}: the CPU's embeddings are {worst} away");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use invaspread_losses::InvaSpread;
-use invaspread_runner::engine::{Outcome, Recipe, Silent, Stop, estimate, evaluate, train};
+use invaspread_runner::engine::{Outcome, Recipe, Silent, Stop, estimate, evaluate, open_weights, train};
 use invaspread_runner::methods::MethodRecipe;
 use stripes::{images, methods, place, recipe, small};
 
@@ -24,17 +24,18 @@ fn a_checkpoint_scores_what_its_run_recorded() {
         train(&invaspread(), &place, &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
     let Outcome::Trained(trained) = outcome else { panic!("nothing stopped it") };
     for file in [place.checkpoints.last(), place.checkpoints.state()] {
-        let found = evaluate(&invaspread(), &images(), &file).unwrap();
+        let found = evaluate(&invaspread(), &images(), &open_weights(&file).unwrap()).unwrap();
         assert_eq!(found.measured, trained.last);
         assert_eq!(found.embeddings.test.values, trained.embeddings.test.values);
     }
-    let best = evaluate(&invaspread(), &images(), &place.checkpoints.best()).unwrap();
+    let best = evaluate(&invaspread(), &images(), &open_weights(&place.checkpoints.best()).unwrap()).unwrap();
     assert_eq!(best.measured.headline(), Some(("knn_top1", trained.best.headline)));
 
     let wider = Recipe { network: small(16).into(), ..invaspread() };
-    let message = evaluate(&wider, &images(), &place.checkpoints.last()).unwrap_err().to_string();
-    assert!(message.contains("last.safetensors") && message.contains("model.width"), "{message}");
-    let message = evaluate(&wider, &images(), &folder.path().join("no.safetensors")).unwrap_err().to_string();
+    let last = open_weights(&place.checkpoints.last()).unwrap();
+    let message = evaluate(&wider, &images(), &last).unwrap_err().to_string();
+    assert!(message.contains("last.safetensors") && message.contains("bn1.weight: found ["), "{message}");
+    let message = open_weights(&folder.path().join("no.safetensors")).unwrap_err().to_string();
     assert!(message.contains("no.safetensors"), "{message}");
 }
 

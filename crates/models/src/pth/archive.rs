@@ -2,6 +2,7 @@
 //! views of, and each storage's bytes as `data/KEY`. ZIP's checksums tell damage.
 
 use std::io::{Read, Seek};
+use std::path::Path;
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -35,7 +36,7 @@ impl<R: Read + Seek> Archive<R> {
             (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_owned())
         });
         let Some(folder) = folder else {
-            let numpy = names.iter().any(|name| name.ends_with(".npy"));
+            let numpy = names.iter().any(|name| Path::new(name).extension().is_some_and(|ending| ending == "npy"));
             let hint = if numpy { " (but numpy's arrays)" } else { "" };
             return Err(format!("an archive without {PICKLE}{hint}"));
         };
