@@ -307,6 +307,6 @@ fn rows_as_they_are_rank_by_inner_product() {
         said.contains("ranked by inner product; clusters of NMI and AMI by Euclidean distance"),
         "{said}"
     );
-    let help = done(at, &["measure", "--help"]);
+    let help = done(at, &["measure", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("ranked by inner product") && help.contains("Euclidean"), "{help}");
 }
