@@ -74,6 +74,7 @@ pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Orig
 
 /// Returns those of them that an argument, or a file besides the one of defaults, has set.
 pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
-    let default = |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";
+    let default =
+        |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";
     used.iter().copied().filter(|setting| !default(&setting.origin)).collect()
 }
