@@ -9,7 +9,6 @@ pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod launch;
-mod memory;
 pub mod methods;
 pub mod record;
 #[cfg(feature = "cuda")]

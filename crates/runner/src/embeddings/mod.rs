@@ -7,6 +7,7 @@
 mod array;
 mod container;
 mod error;
+mod free_memory;
 mod labels;
 mod numpy;
 mod rows;
@@ -18,10 +19,10 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::memory::free_memory;
 use crate::methods::Features;
 use array::{Array, Header, Shape};
 use container::Container;
+use free_memory::free_memory;
 
 pub use error::{EmbeddingsError, Role};
 pub use labels::{Classes, ClassesError, Labels};

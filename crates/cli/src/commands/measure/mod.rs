@@ -192,9 +192,12 @@ impl Measurement {
 /// The files and arrays that were read.
 fn described(read: &Embedded) -> String {
     let embeddings::Origin { embeddings, labels } = &read.origin;
-    let beside =
-        if labels.file == embeddings.file { String::new() } else { format!("{}: ", labels.file.display()) };
-    format!("{}: embeddings {embeddings}; labels {beside}{labels}", embeddings.file.display())
+    let file = embeddings.file.display();
+    if labels.file == embeddings.file {
+        format!("{file}: {embeddings}, {labels}")
+    } else {
+        format!("{file}: {embeddings}; {}: {labels}", labels.file.display())
+    }
 }
 
 /// The flags that say where one file's arrays are.

@@ -23,8 +23,7 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
         notes.push(format!("all rows of {path} are equal: their order in the file decides who is near"));
     } else if rows > 1 && spread < NEARLY_EQUAL {
         notes.push(format!(
-            "the rows of {path} are nearly equal, as collapsed embeddings are: they lie {:.1e} of their length from their mean",
-            spread
+            "the rows of {path} are nearly equal, as collapsed embeddings are: they lie {spread:.1e} of their length from their mean"
         ));
     }
     if facts.narrowed && spread > 0.0 && spread < DIGITS_LOST {

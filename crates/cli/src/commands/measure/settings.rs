@@ -72,8 +72,9 @@ pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Orig
     resolved.origins.iter().filter(|origin| counts(&origin.key)).collect()
 }
 
-/// Returns those of them that a person or a file of theirs set.
+/// Returns those of them that an argument, or a file besides the one of defaults, has set.
 pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
-    let built_in = |origin: &str| origin.ends_with("(built in)") || origin == "the built-in default";
-    used.iter().copied().filter(|setting| !built_in(&setting.origin)).collect()
+    let default =
+        |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";
+    used.iter().copied().filter(|setting| !default(&setting.origin)).collect()
 }

@@ -1,7 +1,7 @@
 //! How much memory there is to take.
 
 /// Returns the bytes that this process may still take, by what the system and the limits of its control group say; none where neither does.
-pub(crate) fn free_memory() -> Option<u64> {
+pub(super) fn free_memory() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let system = read("/proc/meminfo").and_then(|text| available(&text));
     // What a group has taken holds the files' cache too, which it gives up when it must: its limit alone counts.
