@@ -76,7 +76,10 @@ fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce()
     let err = text(&said.stderr);
     assert_eq!(said.status.code(), Some(1), "{err}");
     for run in &runs[..2] {
-        assert!(err.contains(&format!("{}: metrics.parquet is", run.file_name().unwrap().display())), "{err}");
+        assert!(
+            err.contains(&format!("{}: metrics.parquet is", run.file_name().unwrap().display())),
+            "{err}"
+        );
     }
     assert!(err.contains("invaspread reproduce trio"), "{err}");
 

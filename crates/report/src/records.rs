@@ -347,7 +347,8 @@ mod tests {
         fs::remove_file(root.path().join(&written[1].folder).join("record.json")).unwrap();
         fs::write(root.path().join(&written[2].folder).join("status.json"), r#"{"state": "done"}"#).unwrap();
         let loaded = load(root.path(), "table1").unwrap();
-        let mut expected: Vec<PathBuf> = written[..2].iter().map(|run| root.path().join(&run.folder)).collect();
+        let mut expected: Vec<PathBuf> =
+            written[..2].iter().map(|run| root.path().join(&run.folder)).collect();
         expected.sort();
         assert_eq!(loaded.unfinished, expected);
         assert_eq!(loaded.runs.len(), written.len() - 2);

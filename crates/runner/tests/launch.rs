@@ -143,7 +143,8 @@ fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
     std::fs::remove_file(layout.checkpoints().join("last.state.safetensors")).unwrap();
     let found = go(&plan, root.path(), Some(1));
     assert!(matches!(found.ends[..], [End::Stopped { epoch: 0, step: 1 }]), "{:?}", found.ends);
-    let said = |note: &String| note.contains("1 epochs were trained before") && note.contains("from the start");
+    let said =
+        |note: &String| note.contains("1 epochs were trained before") && note.contains("from the start");
     assert!(found.notes.iter().any(said), "{:?}", found.notes);
 }
 

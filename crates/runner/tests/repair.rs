@@ -124,7 +124,8 @@ fn every_file_is_made_again(run: &Planned, root: &Path, expected: &[&str]) {
                 Status { updated: String::new(), ..status }
             };
             assert_eq!(status(&repaired), status(&whole), "{what}");
-            for other in whole.keys().filter(|other| !["status.json", "files.json"].contains(&other.as_str())) {
+            for other in whole.keys().filter(|other| !["status.json", "files.json"].contains(&other.as_str()))
+            {
                 assert!(repaired[other] == whole[other], "{what}: {other} differs");
             }
             put_back(&layout, &whole);
@@ -243,7 +244,9 @@ fn what_no_file_holds_any_more_is_said_and_nothing_is_trained() {
     let all: Vec<&str> = whole.keys().map(String::as_str).filter(|name| *name != state).collect();
     remove(&all.iter().copied().filter(|name| *name != "files.json").collect::<Vec<_>>());
     let found = again(&run, root.path());
-    let [End::Repaired { files: made }] = &found.ends[..] else { panic!("{:?} {:?}", found.ends, found.notes) };
+    let [End::Repaired { files: made }] = &found.ends[..] else {
+        panic!("{:?} {:?}", found.ends, found.notes)
+    };
     let record: RunRecord = serde_json::from_slice(&whole["record.json"]).unwrap();
     let best_is_last = record.metrics["knn_top1"].best_epoch as u64 == record.epochs;
     assert_eq!(made.len(), all.len() - 1 - usize::from(!best_is_last), "{made:?}");
@@ -257,7 +260,9 @@ fn a_run_without_a_list_is_looked_at_file_by_file_and_gets_one() {
     queue::go(std::slice::from_ref(&run), root.path(), None);
     let layout = run.layout(root.path());
     let whole = files(&layout);
-    for name in ["embeddings/train.safetensors", "checkpoints/last.safetensors", "metrics.parquet", "record.json"] {
+    for name in
+        ["embeddings/train.safetensors", "checkpoints/last.safetensors", "metrics.parquet", "record.json"]
+    {
         fs::remove_file(layout.files()).unwrap();
         let path = layout.folder().join(name);
         let mut bytes = fs::read(&path).unwrap();

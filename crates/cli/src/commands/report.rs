@@ -124,7 +124,8 @@ fn shortened(names: &[String]) -> String {
 /// Does `work` while no other process does the same for `folder`, which is made if it is not there: of several processes that end a suite
 /// together, the last to read the records is then the last to write the report. Where folders cannot be locked, nothing is waited for.
 fn alone_in<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    std::fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("failed to make the folder {}", folder.display()))?;
     let held = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     let done = work();
     drop(held);
@@ -156,9 +157,10 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
             folder: name,
         });
     }
-    alone_in(results, || {
-        Ok(write_index(&entries, results).context("failed to write the page of all suites")?)
-    })
+    alone_in(
+        results,
+        || Ok(write_index(&entries, results).context("failed to write the page of all suites")?),
+    )
 }
 
 /// Whether a suite of our own has been run: one that shows another's runs has some as soon as the other has, and says nothing until it has

@@ -239,7 +239,8 @@ impl<'a> Training<'a> {
         }
         if evaluated.is_none() {
             // The epochs were through before, and so was the measurement of the last.
-            evaluated = Some((self.embeddings()?, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)));
+            evaluated =
+                Some((self.embeddings()?, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)));
         }
         Ok(evaluated)
     }
@@ -535,7 +536,8 @@ fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> 
     }
     let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
     for (name, tensor) in &tensors {
-        let found = invaspread_models::not_finite(tensor).map_err(EngineError::tensor("look through the checkpoint"))?;
+        let found = invaspread_models::not_finite(tensor)
+            .map_err(EngineError::tensor("look through the checkpoint"))?;
         if let Some(found) = found {
             let found = format!("the tensor {name:?} with {found}");
             return Err(CheckpointError::Damaged { path, found }.into());

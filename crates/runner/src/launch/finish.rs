@@ -12,8 +12,8 @@ use super::{LaunchError, Planned, images};
 use crate::embeddings;
 use crate::engine::{Embeddings, EngineError, Trained};
 use crate::record::{
-    Environment, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory, RunRecord,
-    SimilarityRecord, State, group_name, now_rfc3339, peak_memory_bytes,
+    Environment, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory,
+    RunRecord, SimilarityRecord, State, group_name, now_rfc3339, peak_memory_bytes,
 };
 
 /// Writes all that and returns the record. A kill on the way leaves the run to be finished again, to the same files.
@@ -95,8 +95,11 @@ pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> 
         names::LAST,
         names::BEST,
     ];
-    let mut files: Vec<String> =
-        fixed.iter().filter(|name| layout.folder().join(name).is_file()).map(|name| (*name).to_owned()).collect();
+    let mut files: Vec<String> = fixed
+        .iter()
+        .filter(|name| layout.folder().join(name).is_file())
+        .map(|name| (*name).to_owned())
+        .collect();
     let path = layout.tensorboard();
     let newest = || -> std::io::Result<Option<String>> {
         let mut names = Vec::new();

@@ -29,8 +29,8 @@ use crate::checkpoint::{self, CheckpointFiles};
 use crate::engine::{Embeddings, KeptState, embed_by, read_state, write_weights};
 use crate::methods::Features;
 use crate::record::{
-    Environment, EventWriter, Fault, FileList, MetricsTable, RecordError, RunDirectory, RunRecord, State, Status,
-    now_rfc3339,
+    Environment, EventWriter, Fault, FileList, MetricsTable, RecordError, RunDirectory, RunRecord, State,
+    Status, now_rfc3339,
 };
 
 /// What came of a repair.
@@ -52,7 +52,8 @@ pub(super) fn repair(
     shelf: &mut Shelf,
 ) -> Result<Option<Repaired>, LaunchError> {
     let Some(found) = look(directory.layout(), Depth::Whole)? else { return Ok(None) };
-    let mut work = Work { run, root, directory, shelf, found, state: None, embeddings: None, files: Vec::new() };
+    let mut work =
+        Work { run, root, directory, shelf, found, state: None, embeddings: None, files: Vec::new() };
     Ok(Some(work.all()?))
 }
 

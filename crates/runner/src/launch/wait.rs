@@ -35,8 +35,11 @@ impl Waiting {
 /// "waiting for 2 runs of other processes (process 12 on host a, ...)".
 fn line(owners: Vec<Option<Owner>>) -> String {
     let runs = owners.len();
-    let mut named: Vec<String> =
-        owners.into_iter().flatten().map(|owner| format!("process {} on host {}", owner.pid, owner.host)).collect();
+    let mut named: Vec<String> = owners
+        .into_iter()
+        .flatten()
+        .map(|owner| format!("process {} on host {}", owner.pid, owner.host))
+        .collect();
     named.sort();
     named.dedup();
     let who = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
@@ -58,7 +61,12 @@ mod tests {
             Some(Owner { host: "a".into(), pid, since: since.into(), version: "invaspread 0.1.0".into() })
         };
         assert_eq!(
-            line(vec![owner(7, "2026-11-29T00:00:00Z"), None, owner(7, "2026-11-29T00:00:05Z"), owner(12, "")]),
+            line(vec![
+                owner(7, "2026-11-29T00:00:00Z"),
+                None,
+                owner(7, "2026-11-29T00:00:05Z"),
+                owner(12, "")
+            ]),
             "waiting for 4 runs of other processes (process 12 on host a, process 7 on host a)"
         );
         assert_eq!(line(vec![None]), "waiting for a run of another process");

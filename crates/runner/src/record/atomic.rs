@@ -261,8 +261,7 @@ mod tests {
     fn a_leftover_under_the_next_name_is_no_obstacle() {
         let folder = tempfile::tempdir().unwrap();
         for count in 0..2000 {
-            let name =
-                format!(".unfinished-{}-{}-{count}-status.json", host_in_name(), std::process::id());
+            let name = format!(".unfinished-{}-{}-{count}-status.json", host_in_name(), std::process::id());
             fs::write(folder.path().join(name), b"{").unwrap();
         }
         write_atomically(&folder.path().join("status.json"), b"{}").unwrap();

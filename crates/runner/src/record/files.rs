@@ -126,7 +126,8 @@ impl FileList {
     /// `Io` or `Damaged`, naming the path.
     pub fn read(layout: &Layout) -> Result<Option<Self>, RecordError> {
         const EXPECTED: &str = "the list of a finished run's files";
-        const REMEDY: &str = "delete the file and ask for the run again: its files are then looked at one by one";
+        const REMEDY: &str =
+            "delete the file and ask for the run again: its files are then looked at one by one";
         let path = layout.files();
         match read_json::<Self>(&path, EXPECTED, REMEDY) {
             Ok(mut list) => {
