@@ -41,7 +41,7 @@ pub(crate) enum Print {
 
 /// Writes the report of a suite's runs into `out`, and says which runs it lacks.
 pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Result<(), Failure> {
-    let written = alone_in(out, || {
+    let written = alone_in(&root.join(suite.runs_name()), || {
         let loaded = load(suite, root)?;
         note_unfinished(suite, &loaded);
         let runs = of_suite(suite, loaded.runs);
@@ -75,8 +75,8 @@ fn load(suite: &Suite, root: &Path) -> Result<Loaded, Failure> {
         })
         .collect();
     Err(Failure::Failed(anyhow!(
-        "failed to read the run records: {} of a finished run's files are not as they were ({}). Ask for the run again, with `invaspread \
-         reproduce {}` and the arguments it was begun with: it makes them again from the run's checkpoint",
+        "failed to read the run records: {} files of finished runs are missing or damaged ({}). Ask for the runs again, with `invaspread \
+         reproduce {}` and the arguments they were begun with: the files are made again from the runs' checkpoints",
         damaged.iter().map(|(_, faults)| faults.len()).sum::<usize>(),
         named.join("; "),
         suite.runs_name(),
@@ -121,11 +121,9 @@ fn shortened(names: &[String]) -> String {
     }
 }
 
-/// Does `work` while no other process does the same for `folder`, which is made if it is not there: of several processes that end a suite
-/// together, the last to read the records is then the last to write the report. Where folders cannot be locked, nothing is waited for.
+/// Does `work` while no other process does so for the same `folder` of runs: of several processes that end a suite together, the last to
+/// read the records is then the last to write the report. Where folders cannot be locked, nothing is waited for.
 fn alone_in<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("failed to make the folder {}", folder.display()))?;
     let held = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     let done = work();
     drop(held);

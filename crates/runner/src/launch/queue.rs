@@ -88,10 +88,11 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
     for (index, run) in planned.iter().enumerate() {
-        let done = match run.standing(root)? {
-            Standing::Done | Standing::Incomplete { .. } => continue,
-            Standing::Begun { epoch } => epoch,
-            Standing::New => 0,
+        let done = match run.standing(root) {
+            // One that cannot be looked at fails when its turn comes.
+            Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => continue,
+            Ok(Standing::Begun { epoch }) => epoch,
+            Ok(Standing::New) => 0,
         };
         let recipe = Recipe { seed: 0, ..run.recipe.clone() };
         let timed = known.iter().find(|(other, data, _)| *other == recipe && *data == run.data);
