@@ -85,6 +85,9 @@ impl Observer for Progress {
         let end = match &event.end {
             End::Done { measured } => format!("done, {}in {}", spoken(measured, 1), readable(event.took)),
             End::AlreadyDone => "finished before, nothing to do".into(),
+            End::Repaired { files } => {
+                format!("finished before; made again without training: {}", files.join(", "))
+            }
             End::Stopped { epoch, step } => {
                 format!("stopped after epoch {epoch}, step {step}; the same command resumes")
             }

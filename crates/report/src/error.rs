@@ -39,7 +39,7 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// A JSON file of a run is not what a run writes.
-    #[error("`{}` is not a run's {what}: {source}; if the file is damaged, delete its folder and run again", path.display())]
+    #[error("`{}` is not a run's {what}: {source}; if the file is damaged, ask for the run again: it is made again from the run's checkpoint", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum ReportError {
     },
     /// The metrics of a run cannot be read as a Parquet table of the expected columns.
     #[error(
-        "`{}` is not a table of metrics with columns epoch, split, name and value: {source}; if the file is damaged, delete its folder and run again",
+        "`{}` is not a table of metrics with columns epoch, split, name and value: {source}; if the file is damaged, ask for the run again: it is made again from the run's checkpoint",
         path.display()
     )]
     Metrics {

@@ -174,13 +174,13 @@ impl Run {
     }
 }
 
-/// A suite's finished runs, and how many others were begun.
+/// A suite's finished runs, and which others were begun.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// Finished runs, in order of row, configuration and seed.
     pub runs: Vec<Run>,
-    /// Runs that have a folder but are not done.
-    pub unfinished: usize,
+    /// Folders of runs that are not done, in order of name.
+    pub unfinished: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -218,15 +218,15 @@ pub fn load(runs_root: &Path, suite: &str) -> Result<Loaded, ReportError> {
         return Err(ReportError::NoSuite { suite: suite.to_owned(), path: folder });
     }
     let mut runs = Vec::new();
-    let mut unfinished = 0;
+    let mut unfinished = Vec::new();
     for path in subfolders(&folder)? {
         match load_run(runs_root, &path)? {
             Some(run) => runs.push(run),
-            None => unfinished += 1,
+            None => unfinished.push(path),
         }
     }
     if runs.is_empty() {
-        return Err(ReportError::NoRuns { suite: suite.to_owned(), unfinished });
+        return Err(ReportError::NoRuns { suite: suite.to_owned(), unfinished: unfinished.len() });
     }
     let key = |run: &Run| (run.record.row.clone(), run.record.config_hash.clone(), run.record.seed);
     runs.sort_by_key(|run| (key(run), run.folder.clone()));
@@ -347,7 +347,10 @@ mod tests {
         fs::remove_file(root.path().join(&written[1].folder).join("record.json")).unwrap();
         fs::write(root.path().join(&written[2].folder).join("status.json"), r#"{"state": "done"}"#).unwrap();
         let loaded = load(root.path(), "table1").unwrap();
-        assert_eq!(loaded.unfinished, 2);
+        let mut expected: Vec<PathBuf> =
+            written[..2].iter().map(|run| root.path().join(&run.folder)).collect();
+        expected.sort();
+        assert_eq!(loaded.unfinished, expected);
         assert_eq!(loaded.runs.len(), written.len() - 2);
         let mut expected: Vec<Run> = written[2..].to_vec();
         expected.sort_by_key(|run| run.record.row.clone());

@@ -2,79 +2,19 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
+mod queue;
 mod stripes;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use invaspread_data::{DataConfig, SyntheticConfig};
-use invaspread_losses::{InvaSpread, Nce};
 use invaspread_runner::checkpoint;
-use invaspread_runner::engine::{End, Observer, Recipe, RunFinished, Silent, StepTaken, Stop};
-use invaspread_runner::launch::{Labels, Planned, Standing, estimate_all, run_all};
+use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
+use invaspread_runner::launch::{Planned, Standing, damaged_results, estimate_all, run_all};
 use invaspread_runner::methods::MethodRecipe;
-use invaspread_runner::record::{MetricsTable, State, load_records};
-use stripes::{SIDE, small};
-
-fn planned(row: &str, method: MethodRecipe) -> Planned {
-    let mut recipe = Recipe { epochs: 2, ..stripes::recipe(method) };
-    recipe.network = small(8).into();
-    let synthetic = SyntheticConfig { train: 40, test: 20, image_size: SIDE };
-    Planned {
-        suite: Some("table1".to_owned()),
-        recipe,
-        data: DataConfig { synthetic, ..DataConfig::default() },
-        config: format!("row = \"{row}\"\n"),
-        hash: format!("hash{row}"),
-        labels: Labels {
-            row: row.to_owned(),
-            method: row.to_owned(),
-            dataset: "synthetic".to_owned(),
-            profile: "smoke".to_owned(),
-            device: "cpu".to_owned(),
-            model: "resnet18".to_owned(),
-            protocol: "code".to_owned(),
-            arguments: Vec::new(),
-            reduced: true,
-        },
-    }
-}
-
-fn queue() -> Vec<Planned> {
-    vec![
-        planned("random", MethodRecipe::Random),
-        planned("nce", MethodRecipe::Nce { loss: Nce { negatives: 16, ..Nce::default() }, momentum: 0.5 }),
-        planned("invaspread", MethodRecipe::invaspread(InvaSpread::default())),
-    ]
-}
-
-/// Counts steps and endings; raises the flag after some steps.
-#[derive(Default)]
-struct Watch {
-    steps: usize,
-    stop_after: Option<usize>,
-    stop: Stop,
-    ends: Vec<End>,
-}
-
-impl Observer for Watch {
-    fn step(&mut self, _event: &StepTaken) {
-        self.steps += 1;
-        if self.stop_after == Some(self.steps) {
-            self.stop.raise();
-        }
-    }
-
-    fn run_finished(&mut self, event: &RunFinished) {
-        self.ends.push(event.end.clone());
-    }
-}
-
-fn go(plan: &[Planned], root: &Path, stop_after: Option<usize>) -> Watch {
-    let mut watch = Watch { stop_after, ..Watch::default() };
-    let stop = watch.stop.clone();
-    run_all(plan, root, &mut watch, &stop);
-    watch
-}
+use invaspread_runner::record::{MetricsTable, RunDirectory, State, load_records};
+use queue::{Watch, go, nce, planned, queue};
 
 #[test]
 fn finished_runs_are_skipped_and_stopped_ones_go_on() {
@@ -186,4 +126,231 @@ fn a_config_that_changed_under_a_half_done_run_is_an_error() {
         found.steps == 0 && message.contains("config.toml") && message.contains("row = \"invaspread\""),
         "{message}"
     );
+}
+
+#[test]
+fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let plan = [nce()];
+    let layout = plan[0].layout(root.path());
+    go(&plan, root.path(), Some(7));
+    std::fs::write(layout.status(), b"{\"state\": \"inter").unwrap();
+    assert_eq!(plan[0].standing(root.path()).unwrap(), Standing::Begun { epoch: 0 });
+    let found = go(&plan, root.path(), Some(1));
+    assert!(matches!(found.ends[..], [End::Stopped { epoch: 1, step: 3 }]), "{:?}", found.ends);
+    assert!(found.notes.iter().any(|note| note.contains("status.json is damaged")), "{:?}", found.notes);
+
+    std::fs::remove_file(layout.checkpoints().join("last.state.safetensors")).unwrap();
+    let found = go(&plan, root.path(), Some(1));
+    assert!(matches!(found.ends[..], [End::Stopped { epoch: 0, step: 1 }]), "{:?}", found.ends);
+    let said =
+        |note: &String| note.contains("1 epochs were trained before") && note.contains("from the start");
+    assert!(found.notes.iter().any(said), "{:?}", found.notes);
+}
+
+/// What lies where a run's files are to be is named, and the other runs go on.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let obstacles: [(&str, fn(&Path)); 4] = [
+        ("a file is where a folder was expected", |folder| std::fs::write(folder, b"").unwrap()),
+        ("a link that leads nowhere", |folder| std::os::unix::fs::symlink("nowhere", folder).unwrap()),
+        ("a folder is where a file was expected", |folder| {
+            std::fs::create_dir_all(folder.join("status.json")).unwrap();
+        }),
+        ("something else has that name", |folder| {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join("embeddings"), b"").unwrap();
+        }),
+    ];
+    for (said, obstacle) in obstacles {
+        let root = tempfile::tempdir().unwrap();
+        let plan = [planned("random", MethodRecipe::Random), planned("other", MethodRecipe::Random)];
+        let folder = plan[0].layout(root.path()).folder().to_path_buf();
+        std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        obstacle(&folder);
+        let found = go(&plan, root.path(), None);
+        let [End::Failed { message }, End::Done { .. }] = &found.ends[..] else { panic!("{:?}", found.ends) };
+        assert!(message.contains(said) && message.contains(&folder.display().to_string()), "{message}");
+    }
+}
+
+/// Names the folder that a process of a test below is to work in; without it, that test does nothing.
+const ROOT: &str = "INVASPREAD_TEST_ROOT";
+
+/// Long enough to be met in the middle.
+fn long() -> Vec<Planned> {
+    let mut run = nce();
+    run.recipe.epochs = 60;
+    vec![run]
+}
+
+fn process(test: &str, root: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(ROOT, root).stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Works through the queue as one of several processes, and leaves the number of its steps.
+#[test]
+fn one_of_several() {
+    let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else { return };
+    let found = go(&queue(), &root, None);
+    assert_eq!(found.ends.len(), 3);
+    assert!(
+        found.ends.iter().all(|end| matches!(end, End::Done { .. } | End::AlreadyDone)),
+        "{:?}",
+        found.ends
+    );
+    std::fs::write(root.join(format!("steps-{}", std::process::id())), found.steps.to_string()).unwrap();
+}
+
+/// Begins the long run.
+#[test]
+fn first_of_two() {
+    let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else { return };
+    go(&long(), &root, None);
+}
+
+#[test]
+fn several_processes_share_a_queue_and_nothing_is_trained_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let mut processes: Vec<Child> = (0..4).map(|_| process("one_of_several", root.path())).collect();
+    for process in &mut processes {
+        assert!(process.wait().unwrap().success(), "each waits for what the others do, and is content");
+    }
+    let steps = |process: &Child| {
+        let path = root.path().join(format!("steps-{}", process.id()));
+        std::fs::read_to_string(path).unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!(processes.iter().map(steps).sum::<usize>(), 20, "two runs of two epochs of five steps");
+    for run in queue() {
+        assert_eq!(run.standing(root.path()).unwrap(), Standing::Done);
+        let log = std::fs::read_to_string(run.layout(root.path()).log()).unwrap();
+        assert_eq!(log.matches("\"run_finished\"").count(), 1, "{log}");
+    }
+}
+
+/// Watches a queue whose run another process holds: what is said of it is followed by what the test does.
+struct WhileWaiting<F> {
+    watch: Watch,
+    act: Option<F>,
+}
+
+impl<F: FnOnce(&str)> Observer for WhileWaiting<F> {
+    fn note(&mut self, text: &str) {
+        self.watch.note(text);
+        if text.starts_with("waiting for")
+            && let Some(act) = self.act.take()
+        {
+            act(text);
+        }
+    }
+
+    fn run_started(&mut self, event: &invaspread_runner::engine::RunStarted) {
+        self.watch.run_started(event);
+    }
+
+    fn step(&mut self, event: &StepTaken) {
+        self.watch.step(event);
+    }
+
+    fn run_finished(&mut self, event: &RunFinished) {
+        self.watch.run_finished(event);
+    }
+}
+
+/// Starts the process of the long run and waits until it has trained an epoch.
+fn first_process(root: &Path) -> Child {
+    let child = process("first_of_two", root);
+    let from = Instant::now();
+    while !matches!(long()[0].standing(root).unwrap(), Standing::Begun { epoch: 1.. }) {
+        assert!(from.elapsed() < Duration::from_secs(50), "the first process did not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn a_run_of_a_process_that_dies_is_taken_over() {
+    let root = tempfile::tempdir().unwrap();
+    let mut first = first_process(root.path());
+    let name = format!("process {} on host ", first.id());
+    let act = |text: &str| {
+        assert!(text.contains(&name), "{text}");
+        first.kill().unwrap();
+        first.wait().unwrap();
+    };
+    let mut observer = WhileWaiting { watch: Watch::default(), act: Some(act) };
+    run_all(&long(), root.path(), &mut observer, &Stop::new());
+    assert!(observer.act.is_none(), "there was nothing to wait for");
+    let watch = observer.watch;
+    assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
+    assert!(watch.resumed_at[0].0 > 0 && watch.steps < 300, "{:?}", watch.resumed_at);
+}
+
+#[test]
+fn waiting_ends_at_once_when_a_stop_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let mut first = first_process(root.path());
+    let (stop, mut asked) = (Stop::new(), None);
+    let raised = stop.clone();
+    let act = |_: &str| {
+        raised.raise();
+        asked = Some(Instant::now());
+    };
+    let mut observer = WhileWaiting { watch: Watch::default(), act: Some(act) };
+    let reports = run_all(&long(), root.path(), &mut observer, &stop);
+    let ended = Instant::now();
+    drop(observer);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(reports.is_empty());
+    assert!(ended - asked.expect("it waited") < Duration::from_millis(400));
+}
+
+/// Between a first look at a run and its lock, another process may finish it.
+#[test]
+fn what_another_process_finished_meanwhile_is_not_finished_again() {
+    let root = tempfile::tempdir().unwrap();
+    let plan = [planned("random", MethodRecipe::Random)];
+    let layout = plan[0].layout(root.path());
+    let held = RunDirectory::open(layout.clone(), &plan[0].config).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| go(&plan, root.path(), None));
+        std::thread::sleep(Duration::from_millis(300));
+        drop(held);
+        let second = go(&plan, root.path(), None);
+        let first = waiting.join().unwrap();
+        let done = first.ends.iter().chain(&second.ends).filter(|end| matches!(end, End::Done { .. }));
+        assert_eq!(done.count(), 1, "{:?} {:?}", first.ends, second.ends);
+    });
+    let log = std::fs::read_to_string(layout.log()).unwrap();
+    assert_eq!(log.matches("\"run_finished\"").count(), 1, "{log}");
+}
+
+#[test]
+fn a_row_of_another_suite_is_added_to_the_record_of_a_shared_run() {
+    let root = tempfile::tempdir().unwrap();
+    let mut plan = [planned("random", MethodRecipe::Random)];
+    go(&plan, root.path(), None);
+    plan[0].labels.row = "untrained".to_owned();
+    for _ in 0..2 {
+        let reports = run_all(&plan, root.path(), &mut Silent, &Stop::new());
+        assert_eq!(reports[0].end, End::AlreadyDone);
+        assert_eq!(reports[0].record.as_ref().unwrap().also, ["untrained"]);
+        assert_eq!(plan[0].standing(root.path()).unwrap(), Standing::Done);
+    }
+}
+
+/// The records that the project's own tables are made from.
+#[test]
+fn committed_runs_are_finished_and_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/runs");
+    let mut runs = 0;
+    for suite in ["table1", "figure4", "cars196-half", "cub200-2010", "winograd"] {
+        assert_eq!(damaged_results(&root, suite).unwrap(), []);
+        runs += std::fs::read_dir(root.join(suite)).unwrap().count();
+    }
+    assert!(runs >= 60, "{runs}");
 }

@@ -181,7 +181,10 @@ fn checkpoints_that_are_damaged_or_of_another_run_are_errors() {
 
     std::fs::write(&state, &whole[..whole.len() / 2]).unwrap();
     let message = go(&recipe_a, folder.path(), 2).unwrap_err().to_string();
-    assert!(message.contains("last.state.safetensors is damaged") && message.contains("Delete"), "{message}");
+    assert!(
+        message.contains("last.state.safetensors is damaged") && message.contains("delete the run's folder"),
+        "{message}"
+    );
 }
 
 /// What the killed process runs; does nothing unless the test below started it.

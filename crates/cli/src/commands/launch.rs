@@ -39,17 +39,30 @@ impl Settings {
     }
 }
 
-/// Says what there is to do and how long it takes here.
+/// Says what there is to do and how long it takes here. A run that cannot be looked at fails when its turn comes; if none can be, nothing is
+/// begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> {
-    let mut done = 0;
+    let (mut done, mut incomplete, mut unknown) = (0, 0, Vec::new());
     for run in planned {
-        done += usize::from(
-            run.standing(root).context("failed to look at the runs that are there")? == Standing::Done,
-        );
+        match run.standing(root) {
+            Ok(Standing::Done) => done += 1,
+            Ok(Standing::Incomplete { .. }) => incomplete += 1,
+            Ok(Standing::New | Standing::Begun { .. }) => {}
+            Err(error) => unknown.push(error),
+        }
     }
-    let left = planned.len() - done;
+    if unknown.len() == planned.len()
+        && let Some(error) = unknown.into_iter().next()
+    {
+        return Err(anyhow::Error::new(error).context("failed to look at the runs that are there").into());
+    }
+    let left = planned.len() - done - incomplete;
     let runs = if planned.len() == 1 { "run" } else { "runs" };
-    note!("{} {runs} in {}: {done} finished, {left} to do", planned.len(), root.display());
+    let missing = match incomplete {
+        0 => String::new(),
+        _ => format!(", {incomplete} finished with files missing or damaged"),
+    };
+    note!("{} {runs} in {}: {done} finished{missing}, {left} to do", planned.len(), root.display());
     if left == 0 {
         return Ok(());
     }

@@ -5,11 +5,13 @@ use crate::arguments::ReportArguments;
 use crate::failure::Failure;
 use crate::neighbours::draw_neighbours;
 use crate::output::{note, print_block, print_line};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, write_index};
+use invaspread_report::records::Loaded;
 use invaspread_report::{ReportError, gallery, paper, records, write_report};
 use invaspread_runner::config::Suite;
-use invaspread_runner::launch::Planned;
+use invaspread_runner::launch::{Planned, damaged_results};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// In place of a suite: every table and figure of the paper.
@@ -37,12 +39,15 @@ pub(crate) enum Print {
     Nothing,
 }
 
-/// Writes the report of a suite's runs into `out`.
+/// Writes the report of a suite's runs into `out`, and says which runs it lacks.
 pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Result<(), Failure> {
-    let loaded = records::load(root, suite.runs_name()).context("failed to read the run records")?;
-    let runs = of_suite(suite, loaded.runs);
-    let written =
-        write_report(named(suite), &runs, &suite.similarity, out).context("failed to write the report")?;
+    let written = alone_in(&root.join(suite.runs_name()), || {
+        let loaded = load(suite, root)?;
+        note_unfinished(suite, &loaded);
+        let runs = of_suite(suite, loaded.runs);
+        note_missing_rows(suite, &runs);
+        Ok(write_report(named(suite), &runs, &suite.similarity, out).context("failed to write the report")?)
+    })?;
     match print {
         Print::Text => {
             print_block(&written.terminal);
@@ -54,6 +59,75 @@ pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Res
         Print::Nothing => {}
     }
     Ok(())
+}
+
+/// Reads the records of a suite's runs.
+fn load(suite: &Suite, root: &Path) -> Result<Loaded, Failure> {
+    let damaged = damaged_results(root, suite.runs_name()).context("failed to look at the runs")?;
+    if damaged.is_empty() {
+        return Ok(records::load(root, suite.runs_name()).context("failed to read the run records")?);
+    }
+    let named: Vec<String> = damaged
+        .iter()
+        .map(|(folder, faults)| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            format!("{}: {}", folder.display(), faults.join(", "))
+        })
+        .collect();
+    Err(Failure::Failed(anyhow!(
+        "failed to read the run records: {} files of finished runs are missing or damaged ({}). Ask for the runs again, with `invaspread \
+         reproduce {}` and the arguments they were begun with: the files are made again from the runs' checkpoints",
+        damaged.iter().map(|(_, faults)| faults.len()).sum::<usize>(),
+        named.join("; "),
+        suite.runs_name(),
+    )))
+}
+
+/// So many names are said of a longer list.
+const MOST_NAMES: usize = 8;
+
+fn note_unfinished(suite: &Suite, loaded: &Loaded) {
+    if !loaded.unfinished.is_empty() {
+        let folders: Vec<String> = loaded.unfinished.iter().map(|path| path.display().to_string()).collect();
+        let (runs, are) = if folders.len() == 1 { ("run", "is") } else { ("runs", "are") };
+        note!(
+            "{}: {} {runs} {are} not finished and left out: {}",
+            suite.name,
+            folders.len(),
+            shortened(&folders)
+        );
+    }
+}
+
+fn note_missing_rows(suite: &Suite, runs: &[invaspread_report::Run]) {
+    let is_there = |row: &&str| runs.iter().any(|run| run.record.row == **row);
+    let missing: Vec<String> = suite
+        .rows
+        .iter()
+        .map(|row| row.key.as_str())
+        .filter(|row| !is_there(row))
+        .map(str::to_owned)
+        .collect();
+    if !missing.is_empty() && !runs.is_empty() {
+        note!("{}: no finished run of {}", suite.name, shortened(&missing));
+    }
+}
+
+fn shortened(names: &[String]) -> String {
+    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Does `work` while no other process does so for the same `folder` of runs: of several processes that end a suite together, the last to
+/// read the records is then the last to write the report. Where folders cannot be locked, nothing is waited for.
+fn alone_in<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let held = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+    let done = work();
+    drop(held);
+    done
 }
 
 /// The suites that are tables or figures of the paper, in its order.
@@ -81,7 +155,10 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
             folder: name,
         });
     }
-    Ok(write_index(&entries, results).context("failed to write the page of all suites")?)
+    alone_in(
+        results,
+        || Ok(write_index(&entries, results).context("failed to write the page of all suites")?),
+    )
 }
 
 /// Whether a suite of our own has been run: one that shows another's runs has some as soon as the other has, and says nothing until it has
@@ -118,7 +195,8 @@ fn finished(suite: &Suite, root: &Path) -> Result<Vec<invaspread_report::Run>, F
     match records::load(root, suite.runs_name()) {
         Ok(loaded) => Ok(of_suite(suite, loaded.runs)),
         Err(ReportError::NoSuite { .. } | ReportError::NoRuns { .. }) => Ok(Vec::new()),
-        Err(error) => Err(anyhow::Error::new(error).context("failed to read the run records").into()),
+        // Which file it is that is damaged, and what to do.
+        Err(_) => load(suite, root).map(|loaded| of_suite(suite, loaded.runs)),
     }
 }
 

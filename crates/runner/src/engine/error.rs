@@ -31,6 +31,17 @@ pub enum EngineError {
         /// The checkpoint's file.
         checkpoint: PathBuf,
     },
+    /// The network before training gives embeddings that are no numbers.
+    #[error(
+        "{what} is {found} before any training, expected a finite number; what the network begins with (its initial weights, \
+         model.weights) or the images lead to it: begin with other weights"
+    )]
+    NotFiniteUntrained {
+        /// "an embedding", or a tensor of the run's state.
+        what: String,
+        /// `NaN` or `inf`.
+        found: f64,
+    },
     /// Not one whole batch.
     #[error(
         "optim.batch_size is {batch_size} but there are only {images} training images, expected at least one whole batch; lower \

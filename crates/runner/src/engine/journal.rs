@@ -78,6 +78,11 @@ impl Journal {
         Self { run, began: now_rfc3339(), ..Self::default() }
     }
 
+    /// Images (not views) trained on per second of training steps; `None` if there were none.
+    pub(crate) fn images_per_second(&self) -> Option<f64> {
+        (self.training_images > 0).then(|| self.training_images as f64 / f64::from(self.training_seconds))
+    }
+
     /// Adds a row.
     pub(crate) fn push(&mut self, row: &MetricRow) {
         let MetricRow { epoch, step, split, name, value, seconds } = row.clone();

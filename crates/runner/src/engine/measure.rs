@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Images, Recipe};
 use crate::methods::Features;
+use crate::record::MetricRow;
 
 /// Settings of the retrieval metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,12 @@ impl Embeddings {
 pub struct Measured(pub Vec<(String, f64)>);
 
 impl Measured {
+    /// What `rows` hold of the measurement after epoch `epoch`, in the order it was taken.
+    pub(super) fn of_epoch(rows: &[MetricRow], epoch: u64) -> Self {
+        let of_epoch = |row: &&MetricRow| row.epoch == epoch as i64 && row.split == "test";
+        Self(rows.iter().filter(of_epoch).map(|row| (row.name.clone(), row.value)).collect())
+    }
+
     /// Name and value of the first.
     pub fn headline(&self) -> Option<(&str, f64)> {
         self.0.first().map(|(name, value)| (name.as_str(), *value))

@@ -15,6 +15,7 @@ mod losses;
 mod measure;
 mod observer;
 mod recipe;
+mod restore;
 mod stop;
 mod training;
 
@@ -28,5 +29,6 @@ pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, RetrievalRecipe, When, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
 pub use recipe::{Recipe, Schedule};
+pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use stop::Stop;
 pub use training::{Best, Outcome, Place, Trained, train};

@@ -81,7 +81,12 @@ pub enum End {
     },
     /// It had been finished before; nothing was done.
     AlreadyDone,
-    /// Asked to stop; a checkpoint of this position is on disk.
+    /// It had been finished before, and some of its files were missing or damaged; they were made again without training.
+    Repaired {
+        /// Their paths in the run's folder.
+        files: Vec<String>,
+    },
+    /// Asked to stop; a checkpoint of this position is on disk, unless nothing has been done yet.
     Stopped {
         /// Whole epochs trained.
         epoch: u64,

@@ -1,7 +1,10 @@
 //! Asking a run to stop: a flag that the engine looks at before each step, and the signals that raise it.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use signal_hook::flag;
 
 /// Raised once, never lowered; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -13,21 +16,35 @@ impl Stop {
         Self::default()
     }
 
-    /// A flag that Ctrl-C, SIGTERM and SIGHUP raise. The second such signal ends the process at once, which loses no more
-    /// than the steps since the last checkpoint.
+    /// Returns the process's one flag that Ctrl-C, SIGTERM and SIGHUP raise, however often it is asked for.
+    ///
+    /// A second Ctrl-C or SIGTERM ends the process at once, which loses no more than the steps since the last checkpoint. A second SIGHUP
+    /// does not: a terminal that closes sends several. A signal that was ignored when the process began stays ignored, as `nohup` and
+    /// shells that start something in the background want it.
     ///
     /// # Errors
-    /// If the process already handles these signals some other way.
-    pub fn on_signals() -> Result<Self, ctrlc::Error> {
+    /// If the system refuses to have a signal handled.
+    pub fn on_signals() -> io::Result<Self> {
+        static STOP: Mutex<Option<Stop>> = Mutex::new(None);
+        let mut known = STOP.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = &*known {
+            return Ok(stop.clone());
+        }
         let stop = Self::new();
-        let raised = stop.clone();
-        ctrlc::set_handler(move || {
-            if raised.0.swap(true, Ordering::Relaxed) {
-                // What a shell reports of a process that an interrupt ended.
-                std::process::exit(130);
+        let ignored = ignored_signals();
+        for Handled { signal, ends_at_once } in HANDLED {
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
             }
-        })?;
-        Ok(stop)
+            if ends_at_once {
+                let seen = Arc::new(AtomicBool::new(false));
+                // In this order: the first signal finds it lowered.
+                flag::register_conditional_shutdown(signal, ENDED_BY_REQUEST, Arc::clone(&seen))?;
+                flag::register(signal, seen)?;
+            }
+            flag::register(signal, Arc::clone(&stop.0))?;
+        }
+        Ok(known.insert(stop).clone())
     }
 
     /// Asks for a stop.
@@ -39,4 +56,38 @@ impl Stop {
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What a shell reports of a process that an interrupt ended.
+const ENDED_BY_REQUEST: i32 = 130;
+
+/// A signal that asks for a stop.
+#[derive(Clone, Copy)]
+struct Handled {
+    signal: i32,
+    /// Whether the second of its kind ends the process.
+    ends_at_once: bool,
+}
+
+#[cfg(unix)]
+const HANDLED: [Handled; 3] = {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    [
+        Handled { signal: SIGINT, ends_at_once: true },
+        Handled { signal: SIGTERM, ends_at_once: true },
+        Handled { signal: SIGHUP, ends_at_once: false },
+    ]
+};
+
+#[cfg(not(unix))]
+const HANDLED: [Handled; 2] = {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    [Handled { signal: SIGINT, ends_at_once: true }, Handled { signal: SIGTERM, ends_at_once: true }]
+};
+
+/// Returns the signals that this process ignores, signal n as bit n - 1; none where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -19,6 +19,7 @@ use super::feed::Stock;
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::{Learner, not_finite};
 use super::losses::Losses;
+use super::restore::write_weights;
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
 };
@@ -47,7 +48,7 @@ pub struct Place {
 pub enum Outcome {
     /// All epochs are trained.
     Trained(Box<Trained>),
-    /// It was asked to stop; a checkpoint of this position is on disk.
+    /// It was asked to stop; a checkpoint of this position is on disk, unless nothing has been done yet.
     Stopped {
         /// Whole epochs trained.
         epoch: u64,
@@ -91,7 +92,7 @@ pub struct Best {
 ///
 /// # Errors
 /// If the run cannot be set up or resumed, the loss stops being a number, or a file cannot be read or written. The last
-/// checkpoint is then still whole.
+/// checkpoint, if one was written before, is then still whole.
 pub fn train(
     recipe: &Recipe,
     place: &Place,
@@ -237,20 +238,17 @@ impl<'a> Training<'a> {
             self.finish_epoch(observer, epoch, Some(loss), found, from.elapsed(), measured)?;
         }
         if evaluated.is_none() {
-            // The epochs were through before; what is measured again is what was measured then.
-            let embeddings = self.embeddings()?;
-            let found = self.data.images.measure(self.recipe, &embeddings, self.journal.epoch, true)?;
-            evaluated = Some((embeddings, found));
+            // The epochs were through before, and so was the measurement of the last.
+            evaluated =
+                Some((self.embeddings()?, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)));
         }
         Ok(evaluated)
     }
 
     /// What there is to show at the end.
     fn finish(self, embeddings: Embeddings, last: Measured) -> Trained {
-        let Journal { training_seconds, training_images, best, epoch, .. } = self.journal;
+        let Journal { best, epoch, .. } = self.journal;
         let Evaluation { epoch: best_epoch, headline } = best.expect("a run ends with an evaluation");
-        let images_per_second =
-            (training_images > 0).then(|| training_images as f64 / f64::from(training_seconds));
         Trained {
             embeddings,
             rows: self.journal.rows(),
@@ -259,7 +257,7 @@ impl<'a> Training<'a> {
             best: Best { epoch: best_epoch, headline: headline.into() },
             began: self.journal.began.clone(),
             seconds: self.seconds(),
-            images_per_second,
+            images_per_second: self.journal.images_per_second(),
         }
     }
 
@@ -475,23 +473,15 @@ impl<'a> Training<'a> {
 
     fn write_weights(&self, path: &Path) -> Result<(), EngineError> {
         let weights = self.learner.weights().map_err(EngineError::tensor("copy the weights"))?;
-        let (epoch, step) = (self.journal.epoch, self.journal.step);
-        Ok(checkpoint::write(
-            path,
-            &weights,
-            &serde_json::json!({ "run": self.place.id, "epoch": epoch, "step": step }),
-        )?)
+        Ok(write_weights(path, &weights, &self.place.id, self.journal.epoch, self.journal.step)?)
     }
 
     fn not_finite(&self, what: String, found: f64, epoch: u64, step: u64) -> EngineError {
-        EngineError::NotFinite {
-            what,
-            found,
-            epoch,
-            step,
-            lr: self.recipe.schedule.at(epoch),
-            checkpoint: self.place.checkpoints.state(),
+        if epoch == 0 {
+            return EngineError::NotFiniteUntrained { what, found };
         }
+        let lr = self.recipe.schedule.at(epoch);
+        EngineError::NotFinite { what, found, epoch, step, lr, checkpoint: self.place.checkpoints.state() }
     }
 }
 
@@ -546,7 +536,8 @@ fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> 
     }
     let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
     for (name, tensor) in &tensors {
-        let found = invaspread_models::not_finite(tensor).map_err(EngineError::tensor("look through the checkpoint"))?;
+        let found = invaspread_models::not_finite(tensor)
+            .map_err(EngineError::tensor("look through the checkpoint"))?;
         if let Some(found) = found {
             let found = format!("the tensor {name:?} with {found}");
             return Err(CheckpointError::Damaged { path, found }.into());

@@ -1,8 +1,10 @@
 //! Why one run of a queue did not finish.
 
+use std::path::PathBuf;
+
 use crate::checkpoint::CheckpointError;
 use crate::engine::EngineError;
-use crate::record::RecordError;
+use crate::record::{Fault, RecordError};
 
 /// Why one run of a queue did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -19,4 +21,26 @@ pub enum LaunchError {
     /// Its embeddings could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// It was finished, and results of it are gone that cannot be made again without training.
+    #[error(
+        "results of the finished run in {folder} are gone: {results}. They cannot be made again without training: {why}{others}. Put \
+         intact copies back, or move the folder away to train the run from the start",
+        folder = folder.display(),
+        results = listed(results),
+        others = if others.is_empty() { String::new() } else { format!(" (also gone: {})", listed(others)) }
+    )]
+    Lost {
+        /// The run's folder.
+        folder: PathBuf,
+        /// What is wrong with its results.
+        results: Vec<Fault>,
+        /// What else is wrong.
+        others: Vec<Fault>,
+        /// Why they cannot be made again.
+        why: String,
+    },
+}
+
+fn listed(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

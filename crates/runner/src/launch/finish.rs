@@ -1,4 +1,4 @@
-//! What a finished run leaves: embeddings, then the record, then the word "done".
+//! What a finished run leaves: embeddings, then the record, then the word "done", then the list of its files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,13 @@ use std::sync::Arc;
 use invaspread_data::Dataset;
 use serde_json::json;
 
+use super::inspect::names;
 use super::{LaunchError, Planned, images};
 use crate::embeddings;
-use crate::engine::{EngineError, Trained};
+use crate::engine::{Embeddings, EngineError, Trained};
 use crate::record::{
-    Environment, MetricRow, MetricSummary, MetricsTable, RunDirectory, RunRecord, SimilarityRecord, State,
-    group_name, now_rfc3339, peak_memory_bytes,
+    Environment, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory,
+    RunRecord, SimilarityRecord, State, group_name, now_rfc3339, peak_memory_bytes,
 };
 
 /// Writes all that and returns the record. A kill on the way leaves the run to be finished again, to the same files.
@@ -25,36 +26,127 @@ pub(super) fn finish(
     trained: &Trained,
 ) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
-    let gallery = trained.embeddings.gallery.as_ref();
-    let gallery = gallery.map(|features| ("train", features, &dataset.gallery().labels));
-    let test = ("test", &trained.embeddings.test, &dataset.test.labels);
-    for (split, features, labels) in gallery.into_iter().chain([test]) {
-        let content = json!({ "run": run.id(), "epoch": trained.epoch, "split": split });
-        let path = layout.embeddings().join(format!("{split}.safetensors"));
-        embeddings::write(&path, features, labels, &content)?;
-    }
-    let separations =
-        images(dataset).separations(&run.recipe, &trained.embeddings).map_err(EngineError::from)?;
-    if !separations.is_empty() {
-        SimilarityRecord::new(separations).write(layout)?;
-    }
-    let record = record(run, root, directory, dataset, environment, trained);
+    write_embeddings(&run.id(), layout, dataset, trained.epoch, &trained.embeddings, |_| true)?;
+    write_similarity(run, layout, dataset, &trained.embeddings)?;
+    let facts = Facts {
+        epoch: trained.epoch,
+        rows: trained.rows.clone(),
+        seconds: trained.seconds,
+        images_per_second: trained.images_per_second,
+        began: trained.began.clone(),
+        finished: now_rfc3339(),
+        peak_memory_bytes: peak_memory_bytes(),
+    };
+    let record = record(run, root, layout, dataset, environment, facts);
     record.write(layout)?;
     directory.log("run_finished", &record)?;
     directory.set_status(State::Done, trained.epoch, None)?;
+    FileList::take(layout, listed_files(layout)?)?.write(layout)?;
     Ok(record)
 }
 
-fn record(
+/// Writes those files of embeddings whose paths in the run's folder are `wanted`.
+pub(super) fn write_embeddings(
+    run: &str,
+    layout: &Layout,
+    dataset: &Dataset,
+    epoch: u64,
+    found: &Embeddings,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), LaunchError> {
+    let gallery = found.gallery.as_ref();
+    let gallery = gallery.map(|features| ("train", names::GALLERY, features, &dataset.gallery().labels));
+    let test = ("test", names::TEST, &found.test, &dataset.test.labels);
+    for (split, name, features, labels) in gallery.into_iter().chain([test]).filter(|one| wanted(one.1)) {
+        let content = json!({ "run": run, "epoch": epoch, "split": split });
+        embeddings::write(&layout.folder().join(name), features, labels, &content)?;
+    }
+    Ok(())
+}
+
+/// Writes the histograms of similarity, if the data set has any; whether it has.
+pub(super) fn write_similarity(
+    run: &Planned,
+    layout: &Layout,
+    dataset: &Arc<Dataset>,
+    found: &Embeddings,
+) -> Result<bool, LaunchError> {
+    let separations = images(dataset).separations(&run.recipe, found).map_err(EngineError::from)?;
+    let has_any = !separations.is_empty();
+    if has_any {
+        SimilarityRecord::new(separations).write(layout)?;
+    }
+    Ok(has_any)
+}
+
+/// The files that a finished run is held to, as far as they are there: all but the log, the lock and the list itself. Of the event files
+/// it is the last one, which shows everything.
+pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> {
+    let fixed = [
+        names::CONFIG,
+        names::ENVIRONMENT,
+        names::STATUS,
+        names::RECORD,
+        names::METRICS,
+        names::SIMILARITY,
+        names::GALLERY,
+        names::TEST,
+        names::STATE,
+        names::LAST,
+        names::BEST,
+    ];
+    let mut files: Vec<String> = fixed
+        .iter()
+        .filter(|name| layout.folder().join(name).is_file())
+        .map(|name| (*name).to_owned())
+        .collect();
+    let path = layout.tensorboard();
+    let newest = || -> std::io::Result<Option<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&path)? {
+            let entry = entry?;
+            names.push((entry.metadata()?.modified()?, entry.file_name().to_string_lossy().into_owned()));
+        }
+        Ok(names.into_iter().max().map(|(_, name)| name))
+    };
+    match newest() {
+        Ok(name) => files.extend(name.map(|name| format!("tb/{name}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(RecordError::Io { action: "read", path, source }.into()),
+    }
+    Ok(files)
+}
+
+/// What a record says beside the plan, the data set and the machine.
+pub(super) struct Facts {
+    /// Epochs trained.
+    pub(super) epoch: u64,
+    /// All measurements.
+    pub(super) rows: Vec<MetricRow>,
+    /// Time spent on the run, in seconds.
+    pub(super) seconds: f64,
+    /// Images trained on per second.
+    pub(super) images_per_second: Option<f64>,
+    /// When the run was begun, RFC 3339.
+    pub(super) began: String,
+    /// When it ended, RFC 3339.
+    pub(super) finished: String,
+    /// The most memory held.
+    pub(super) peak_memory_bytes: Option<u64>,
+}
+
+/// The record of a finished run.
+pub(super) fn record(
     run: &Planned,
     root: &Path,
-    directory: &RunDirectory,
+    layout: &Layout,
     dataset: &Dataset,
     environment: &Environment,
-    trained: &Trained,
+    facts: Facts,
 ) -> RunRecord {
-    let (labels, recipe) = (&run.labels, &run.recipe);
-    let folder = directory.layout().folder();
+    let (labels, recipe, folder) = (&run.labels, &run.recipe, layout.folder());
+    let of_last_epoch = |row: &&MetricRow| row.epoch == facts.epoch as i64 && row.split == "test";
+    let main_metric = facts.rows.iter().find(of_last_epoch).map(|row| row.name.clone()).unwrap_or_default();
     RunRecord {
         id: run.id(),
         suite: group_name(run.suite.as_deref()).to_owned(),
@@ -65,7 +157,7 @@ fn record(
         profile: labels.profile.clone(),
         device: labels.device.clone(),
         seed: recipe.seed,
-        epochs: trained.epoch,
+        epochs: facts.epoch,
         batch_size: recipe.batch_size as u64,
         train_images: dataset.train.labels.len() as u64,
         test_images: dataset.test.labels.len() as u64,
@@ -74,14 +166,14 @@ fn record(
         protocol: labels.protocol.clone(),
         arguments: labels.arguments.clone(),
         also: Vec::new(),
-        main_metric: trained.last.headline().map(|(name, _)| name.to_owned()).unwrap_or_default(),
-        metrics: summaries(&trained.rows),
-        seconds: trained.seconds,
-        images_per_second: trained.images_per_second,
-        peak_memory_bytes: peak_memory_bytes(),
+        main_metric,
+        metrics: summaries(&facts.rows),
+        seconds: facts.seconds,
+        images_per_second: facts.images_per_second,
+        peak_memory_bytes: facts.peak_memory_bytes,
         config_hash: run.hash.clone(),
-        started: trained.began.clone(),
-        finished: now_rfc3339(),
+        started: facts.began,
+        finished: facts.finished,
         version: environment.version.clone(),
         git: environment.git.clone(),
         rustc: environment.rustc.clone(),

@@ -1,13 +1,18 @@
 //! Runs of a queue, one after another: what is finished is skipped, what is half done is resumed, what fails does not keep the
-//! others from running. Each leaves its folder with config, environment, measurements, checkpoints, embeddings and record.
+//! others from running. Each leaves its folder with config, environment, measurements, checkpoints, embeddings and record. Of what is
+//! finished, files that are missing or damaged are made again. What another process works on is waited for at the end.
 
 mod dataset;
 mod error;
 mod finish;
+mod inspect;
 mod planned;
 mod queue;
+mod repair;
+mod wait;
 
 pub use dataset::images;
 pub use error::LaunchError;
+pub use inspect::damaged_results;
 pub use planned::{Labels, Planned, Standing};
 pub use queue::{HOW_TO_SHORTEN, Report, Workload, estimate_all, run_all};

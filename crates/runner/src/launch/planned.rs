@@ -4,8 +4,10 @@ use std::path::Path;
 
 use invaspread_data::DataConfig;
 
+use super::LaunchError;
+use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
-use crate::record::{Layout, RecordError, State};
+use crate::record::{Fault, Layout, RecordError};
 
 /// A run that is to be.
 #[derive(Debug, Clone)]
@@ -59,6 +61,11 @@ pub enum Standing {
     },
     /// It is finished.
     Done,
+    /// It is finished, and some of its files are missing or damaged.
+    Incomplete {
+        /// Which, and what is wrong with them.
+        faults: Vec<Fault>,
+    },
 }
 
 impl Planned {
@@ -77,17 +84,20 @@ impl Planned {
         Layout::new(root, self.suite.as_deref(), &self.id())
     }
 
-    /// How far it is already.
+    /// Returns how far it is already. A status that cannot be made out counts as one of no epochs: the checkpoint knows better.
     ///
     /// # Errors
-    /// If its status is there but cannot be read.
-    pub fn standing(&self, root: &Path) -> Result<Standing, RecordError> {
+    /// If the system does not let its files be looked at.
+    pub fn standing(&self, root: &Path) -> Result<Standing, LaunchError> {
         let layout = self.layout(root);
-        Ok(match layout.read_status()? {
-            None => Standing::New,
-            // Done is said last of all, after the record.
-            Some(status) if status.state == State::Done && layout.record().is_file() => Standing::Done,
-            Some(status) => Standing::Begun { epoch: status.epoch },
-        })
+        if let Some(Finished { faults, .. }) = look(&layout, Depth::Glance)? {
+            return Ok(if faults.is_empty() { Standing::Done } else { Standing::Incomplete { faults } });
+        }
+        match layout.read_status() {
+            Ok(None) => Ok(Standing::New),
+            Ok(Some(status)) => Ok(Standing::Begun { epoch: status.epoch }),
+            Err(RecordError::Damaged { .. }) => Ok(Standing::Begun { epoch: 0 }),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -8,10 +8,17 @@ use invaspread_data::{DataConfig, DataState, Dataset};
 use serde_json::json;
 
 use super::finish::finish;
+use super::inspect::names::{RECORD, is_result};
+use super::inspect::{Depth, Finished, look};
+use super::repair::repair;
+use super::wait::Waiting;
 use super::{LaunchError, Planned, Standing, images};
 use crate::checkpoint::CheckpointFiles;
 use crate::engine::{End, Estimate, Observer, Outcome, Place, Recipe, RunFinished, Stop, estimate, train};
-use crate::record::{Environment, EventWriter, MetricRow, MetricsTable, RunDirectory, RunRecord, State};
+use crate::record::{
+    Environment, EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory,
+    RunRecord, State,
+};
 
 /// What to tell whoever finds the estimate too long.
 pub const HOW_TO_SHORTEN: &str = "to make it shorter: profile=quick (a smaller network on fewer images, for a CPU), or \
@@ -44,32 +51,32 @@ pub struct Workload {
     pub left: Duration,
 }
 
-/// Works through `planned` under `root` (`runs.root`), in order. Stops early only when `stop` is raised; the reports then cover
-/// the runs up to there.
+/// Works through `planned` under `root` (`runs.root`), in order, then waits for runs that other processes work on: they are finished when
+/// those processes have finished them, and taken over when those end otherwise; a run that failed there is tried once here, from where it
+/// stood. Stops early only when `stop` is raised; the reports then
+/// leave out what was not come to.
 pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, stop: &Stop) -> Vec<Report> {
-    let mut shelf = Shelf::default();
-    let mut reports = Vec::new();
-    for run in planned {
-        if stop.is_raised() {
-            break;
-        }
-        let from = Instant::now();
-        let layout = run.layout(root);
-        let (end, record) = match run_one(run, root, &mut shelf, observer, stop) {
-            Ok(ended) => ended,
-            Err(error) => (End::Failed { message: error.to_string() }, None),
-        };
-        let (id, folder) = (run.id(), layout.folder().to_path_buf());
-        observer.run_finished(&RunFinished {
-            id: id.clone(),
-            title: run.title(),
-            folder: folder.clone(),
-            end: end.clone(),
-            took: from.elapsed(),
+    let mut queue = Queue { root, shelf: Shelf::default(), observer, stop, warned: Vec::new() };
+    let mut reports: Vec<Option<Report>> = planned.iter().map(|_| None).collect();
+    let mut left: Vec<usize> = (0..planned.len()).collect();
+    let mut waiting = Waiting::default();
+    while !left.is_empty() && !stop.is_raised() {
+        let mut owners = Vec::new();
+        left.retain(|&index| {
+            if stop.is_raised() {
+                return true;
+            }
+            match queue.report(&planned[index]) {
+                Attempt::Ended(report) => reports[index] = Some(report),
+                Attempt::Busy(owner) => owners.push(owner),
+            }
+            reports[index].is_none()
         });
-        reports.push(Report { id, row: run.labels.row.clone(), folder, end, record });
+        if !left.is_empty() {
+            waiting.pause(owners, queue.observer, stop);
+        }
     }
-    reports
+    reports.into_iter().flatten().collect()
 }
 
 /// Times what is not done of `planned`, each distinct recipe once (seeds cost the same).
@@ -81,10 +88,11 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
     for (index, run) in planned.iter().enumerate() {
-        let done = match run.standing(root)? {
-            Standing::Done => continue,
-            Standing::Begun { epoch } => epoch,
-            Standing::New => 0,
+        let done = match run.standing(root) {
+            // One that cannot be looked at fails when its turn comes.
+            Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => continue,
+            Ok(Standing::Begun { epoch }) => epoch,
+            Ok(Standing::New) => 0,
         };
         let recipe = Recipe { seed: 0, ..run.recipe.clone() };
         let timed = known.iter().find(|(other, data, _)| *other == recipe && *data == run.data);
@@ -100,114 +108,241 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
     Ok(workloads)
 }
 
-fn run_one(
-    run: &Planned,
-    root: &Path,
-    shelf: &mut Shelf,
-    observer: &mut dyn Observer,
-    stop: &Stop,
-) -> Result<(End, Option<RunRecord>), LaunchError> {
-    let layout = run.layout(root);
-    let done_before = match run.standing(root)? {
-        Standing::Done => {
-            let mut record = RunRecord::read(&layout)?;
-            let row = &run.labels.row;
-            if record.row != *row && !record.also.contains(row) {
-                // Another suite's row asked for the same settings: reports of both must find the run.
-                record.also.push(row.clone());
-                record.write(&layout)?;
+/// What came of trying a run.
+enum Attempt {
+    /// It is over.
+    Ended(Report),
+    /// Another process works on it: this one, if it wrote down who it is.
+    Busy(Option<Owner>),
+}
+
+type Ended = (End, Option<RunRecord>);
+
+/// What runs of a queue share.
+struct Queue<'a> {
+    root: &'a Path,
+    shelf: Shelf,
+    observer: &'a mut dyn Observer,
+    stop: &'a Stop,
+    /// What was said of locks already, each kind once.
+    warned: Vec<std::mem::Discriminant<LockWarning>>,
+}
+
+impl Queue<'_> {
+    fn report(&mut self, run: &Planned) -> Attempt {
+        let from = Instant::now();
+        let (end, record) = match self.run(run) {
+            Ok(ended) => ended,
+            Err(LaunchError::Record(RecordError::Busy { owner, .. })) => return Attempt::Busy(owner),
+            Err(error) => (End::Failed { message: error.to_string() }, None),
+        };
+        let (id, folder) = (run.id(), run.layout(self.root).folder().to_path_buf());
+        self.observer.run_finished(&RunFinished {
+            id: id.clone(),
+            title: run.title(),
+            folder: folder.clone(),
+            end: end.clone(),
+            took: from.elapsed(),
+        });
+        Attempt::Ended(Report { id, row: run.labels.row.clone(), folder, end, record })
+    }
+
+    fn run(&mut self, run: &Planned) -> Result<Ended, LaunchError> {
+        let layout = run.layout(self.root);
+        let found = look(&layout, Depth::Glance)?;
+        if let Some(found) = &found
+            && found.is_settled()
+        {
+            let record = RunRecord::read(&layout)?;
+            if record.is_of_row(&run.labels.row) {
+                self.note_record_alone(run, found);
+                return Ok((End::AlreadyDone, Some(record)));
             }
-            return Ok((End::AlreadyDone, Some(record)));
         }
-        Standing::Begun { epoch } => epoch,
-        Standing::New => 0,
-    };
-    let directory = RunDirectory::open(layout, &run.config)?;
-    let ended = run_locked(run, root, &directory, done_before, shelf, observer, stop);
-    let (state, message) = match &ended {
-        Ok((End::Done { .. } | End::AlreadyDone, _)) => return ended,
-        Ok((End::Stopped { epoch, step }, _)) => {
-            (State::Interrupted, format!("stopped after {epoch} epochs and {step} steps"))
+        let directory = match RunDirectory::lock(layout.clone()) {
+            Ok(directory) => directory,
+            // Where nothing can be written, a finished run whose results are whole is as good as elsewhere.
+            Err(error) => {
+                let is_io = matches!(error, RecordError::Io { .. });
+                let whole = found.filter(|found| is_io && found.faults.iter().all(|f| !is_result(&f.file)));
+                let (Some(found), Ok(record)) = (whole, RunRecord::read(&layout)) else {
+                    return Err(error.into());
+                };
+                if !record.is_of_row(&run.labels.row) {
+                    return Err(error.into());
+                }
+                self.note_lost(run, &found.faults);
+                return Ok((End::AlreadyDone, Some(record)));
+            }
+        };
+        if let Some(warning) = directory.lock_warning()
+            && !self.warned.contains(&std::mem::discriminant(warning))
+        {
+            self.warned.push(std::mem::discriminant(warning));
+            self.observer.note(&warning.to_string());
         }
-        Ok((End::Failed { message }, _)) => (State::Failed, message.clone()),
-        Err(error) => (State::Failed, error.to_string()),
-    };
-    let epoch = match &ended {
-        Ok((End::Stopped { epoch, .. }, _)) => *epoch,
-        _ => directory.layout().read_status().ok().flatten().map_or(0, |status| status.epoch),
-    };
-    // The run's own error says more than one in noting it down.
-    let noted = directory
-        .set_status(state, epoch, Some(&message))
-        .and_then(|()| directory.log("run_ended", &json!({ "state": state, "message": message })));
-    match (ended, noted) {
-        (Ok(_), Err(error)) => Err(error.into()),
-        (ended, _) => ended,
+        // Now that nobody else can change it: another process may have finished it since the look above.
+        if let Some(repaired) = repair(run, self.root, &directory, &mut self.shelf)? {
+            self.note_lost(run, &repaired.lost);
+            let record = with_row(&directory, &run.labels.row)?;
+            let files = repaired.files;
+            let end = if files.is_empty() { End::AlreadyDone } else { End::Repaired { files } };
+            return Ok((end, Some(record)));
+        }
+        directory.check_config(&run.config)?;
+        self.train(run, &directory)
+    }
+
+    /// Trains a run that is not finished, and notes in its status how that ended.
+    fn train(&mut self, run: &Planned, directory: &RunDirectory) -> Result<Ended, LaunchError> {
+        let layout = directory.layout();
+        let done_before = self.epochs_before(run, directory)?;
+        let ended = self.train_and_finish(run, directory, done_before);
+        let (state, message) = match &ended {
+            Ok((End::Stopped { epoch, step }, _)) => {
+                (State::Interrupted, format!("stopped after {epoch} epochs and {step} steps"))
+            }
+            Ok((End::Failed { message }, _)) => (State::Failed, message.clone()),
+            Ok(_) => return ended,
+            Err(error) => (State::Failed, error.to_string()),
+        };
+        let epoch = match &ended {
+            Ok((End::Stopped { epoch, .. }, _)) => *epoch,
+            _ => layout.read_status().ok().flatten().map_or(done_before, |status| status.epoch),
+        };
+        // The run's own error says more than one in noting it down.
+        let noted = directory
+            .set_status(state, epoch, Some(&message))
+            .and_then(|()| directory.log("run_ended", &json!({ "state": state, "message": message })));
+        match (ended, noted) {
+            (Ok(_), Err(error)) => Err(error.into()),
+            (ended, _) => ended,
+        }
+    }
+
+    /// The whole epochs that the status of an unfinished run speaks of. Says so where the status or the checkpoint is gone.
+    fn epochs_before(&mut self, run: &Planned, directory: &RunDirectory) -> Result<u64, LaunchError> {
+        let layout = directory.layout();
+        let epoch = match layout.read_status() {
+            Ok(status) => status.map_or(0, |status| status.epoch),
+            Err(error @ RecordError::Damaged { .. }) => {
+                self.observer.note(&format!(
+                    "{}: {} is damaged and is written anew; the run goes on from its checkpoint",
+                    run.title(),
+                    layout.status().display()
+                ));
+                directory.log("status_damaged", &error.to_string())?;
+                0
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let state = CheckpointFiles::new(layout.checkpoints()).state();
+        if epoch > 0 && !state.exists() {
+            self.observer.note(&format!(
+                "{}: {epoch} epochs were trained before, but {} is gone: the run begins from the start",
+                run.title(),
+                state.display()
+            ));
+        }
+        Ok(epoch)
+    }
+
+    fn train_and_finish(
+        &mut self,
+        run: &Planned,
+        directory: &RunDirectory,
+        done_before: u64,
+    ) -> Result<Ended, LaunchError> {
+        let layout = directory.layout();
+        directory.set_status(State::Running, done_before, None)?;
+        let environment = Environment::capture(&run.labels.device);
+        directory.write_environment(&environment)?;
+        directory.log(
+            "run_begun",
+            &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
+        )?;
+        let dataset = self.shelf.open(&run.data)?;
+        if let DataState::Unverified { reason } = &dataset.state {
+            self.observer
+                .note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
+        }
+        if dataset.skipped > 0 {
+            self.observer.note(&format!(
+                "{}: {} images could not be decoded and were left out",
+                dataset.name, dataset.skipped
+            ));
+        }
+        let place = Place {
+            id: run.id(),
+            title: run.title(),
+            folder: layout.folder().to_path_buf(),
+            checkpoints: CheckpointFiles::new(layout.checkpoints()),
+        };
+        // Asks TensorBoard to drop what earlier processes showed: they may have been killed before they could show all of it, and
+        // the first call below has every row.
+        let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
+        let mut shown = 0;
+        let (observer, stop) = (&mut *self.observer, self.stop);
+        let outcome = train(&run.recipe, &place, &images(&dataset), observer, stop, &mut |rows| {
+            MetricsTable::new(rows.to_vec()).write(&layout.metrics())?;
+            events.rows(&rows[shown..])?;
+            shown = rows.len();
+            let epoch = rows.last().map_or(0, |row| row.epoch);
+            directory.log("epoch_finished", &json!({ "epoch": epoch }))?;
+            Ok(directory.set_status(State::Running, epoch as u64, None)?)
+        })?;
+        let trained = match outcome {
+            Outcome::Stopped { epoch, step } => return Ok((End::Stopped { epoch, step }, None)),
+            Outcome::Trained(trained) => *trained,
+        };
+        let record = finish(run, self.root, directory, &dataset, &environment, &trained)?;
+        Ok((End::Done { measured: trained.last }, Some(record)))
+    }
+
+    fn note_lost(&mut self, run: &Planned, lost: &[Fault]) {
+        if !lost.is_empty() {
+            let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+            self.observer.note(&format!(
+                "{}: its results are whole, but {}, which only training could make again",
+                run.title(),
+                lost.join(", ")
+            ));
+        }
+    }
+
+    fn note_record_alone(&mut self, run: &Planned, found: &Finished) {
+        if found.is_record_alone {
+            self.observer.note(&format!(
+                "{}: only its record and its measurements are there, no embeddings and no checkpoints",
+                run.title()
+            ));
+        }
     }
 }
 
-fn run_locked(
-    run: &Planned,
-    root: &Path,
-    directory: &RunDirectory,
-    done_before: u64,
-    shelf: &mut Shelf,
-    observer: &mut dyn Observer,
-    stop: &Stop,
-) -> Result<(End, Option<RunRecord>), LaunchError> {
+/// The record of a finished run, which from now on is also of `row`.
+fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
-    directory.set_status(State::Running, done_before, None)?;
-    let environment = Environment::capture(&run.labels.device);
-    directory.write_environment(&environment)?;
-    directory.log(
-        "run_begun",
-        &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
-    )?;
-    let dataset = shelf.open(&run.data)?;
-    if let DataState::Unverified { reason } = &dataset.state {
-        observer.note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
-    }
-    if dataset.skipped > 0 {
-        observer.note(&format!(
-            "{}: {} images could not be decoded and were left out",
-            dataset.name, dataset.skipped
-        ));
-    }
-    let place = Place {
-        id: run.id(),
-        title: run.title(),
-        folder: layout.folder().to_path_buf(),
-        checkpoints: CheckpointFiles::new(layout.checkpoints()),
-    };
-    // Asks TensorBoard to drop what earlier processes showed: they may have been killed before they could show all of it, and
-    // the first call below has every row.
-    let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
-    let mut shown = 0;
-    let outcome = train(&run.recipe, &place, &images(&dataset), observer, stop, &mut |rows| {
-        MetricsTable::new(rows.to_vec()).write(&layout.metrics())?;
-        for MetricRow { step, split, name, value, .. } in &rows[shown..] {
-            events.scalar(*step, &format!("{split}/{name}"), *value)?;
+    let mut record = RunRecord::read(layout)?;
+    if !record.is_of_row(row) {
+        // Another suite's row asked for the same settings: reports of both must find the run.
+        record.also.push(row.to_owned());
+        record.write(layout)?;
+        directory.log("row_added", &record)?;
+        if let Some(mut list) = FileList::read(layout)? {
+            list.note(layout, RECORD)?;
+            list.write(layout)?;
         }
-        events.flush()?;
-        shown = rows.len();
-        let epoch = rows.last().map_or(0, |row| row.epoch);
-        directory.log("epoch_finished", &json!({ "epoch": epoch }))?;
-        Ok(directory.set_status(State::Running, epoch as u64, None)?)
-    })?;
-    let trained = match outcome {
-        Outcome::Stopped { epoch, step } => return Ok((End::Stopped { epoch, step }, None)),
-        Outcome::Trained(trained) => *trained,
-    };
-    let record = finish(run, root, directory, &dataset, &environment, &trained)?;
-    Ok((End::Done { measured: trained.last }, Some(record)))
+    }
+    Ok(record)
 }
 
 /// The data set opened last, as a queue's runs mostly share one.
 #[derive(Default)]
-struct Shelf(Option<(DataConfig, Arc<Dataset>)>);
+pub(super) struct Shelf(Option<(DataConfig, Arc<Dataset>)>);
 
 impl Shelf {
-    fn open(&mut self, config: &DataConfig) -> Result<Arc<Dataset>, LaunchError> {
+    pub(super) fn open(&mut self, config: &DataConfig) -> Result<Arc<Dataset>, LaunchError> {
         if let Some((known, dataset)) = &self.0
             && known == config
         {

@@ -5,9 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// Begins the names of files that are not whole yet.
+use super::owner::{has_ended, host_name};
+
+/// Begins the names of files that are not whole yet; host, process and number follow, then the name that the file will have.
 const TEMPORARY: &str = ".unfinished-";
+/// After this long without a write, the writer of an unfinished file is taken for dead where nobody can tell.
+const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
 /// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames.
 ///
@@ -19,8 +24,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// [`write_atomically`] of what `fill` writes.
 pub(super) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let temporary = temporary_name(path)?;
-    let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+    let (temporary, mut file) = create_temporary(path)?;
     let written = fill(&mut file).and_then(|()| file.sync_all());
     drop(file); // Windows does not rename open files
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
@@ -31,27 +35,57 @@ pub(super) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result
     flush_folder(path)
 }
 
-/// Removes what writers that were killed left in `folder`. Only whoever holds the folder's lock may call this.
+/// Removes what writers that were killed left in `folder`; files of writers that may be at work stay. Only whoever holds the folder's lock
+/// may call this.
 pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let host = host_in_name();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path())?;
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
+        let of_the_dead = match writer(rest) {
+            // This process holds the lock and is not writing: it had the same number in an earlier life.
+            Some((on, pid)) if on == host && pid == std::process::id() => true,
+            Some((on, pid)) if on == host => has_ended(pid).unwrap_or_else(|| is_old(&entry)),
+            // Of a host that does not see this lock, perhaps.
+            Some(_) => is_old(&entry),
+            // Earlier versions did not name the host.
+            None => true,
+        };
+        if of_the_dead {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())
 }
 
-/// What to do about a refusal of the file system, as the end of an error message.
+/// Returns host and process of an unfinished file's name without its beginning; `None` if it does not name both.
+fn writer(name: &str) -> Option<(&str, u32)> {
+    let mut parts = name.splitn(4, '-');
+    let (host, pid, count) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next()?;
+    count.parse::<u64>().ok()?;
+    Some((host, pid.parse().ok()?))
+}
+
+fn is_old(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_WRITE))
+}
+
+/// Returns what to do about a refusal of the file system to write, as the end of an error message.
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::FileTooLarge => {
-            "the file would be larger than this process or this disk allows: raise the limit (`ulimit -f`) or set runs.root to a folder on \
-             another disk, then give the same command again; finished epochs are kept"
-        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "the disk is full: free some space or set runs.root to a folder on another disk, then give the same command again; \
-             finished epochs are kept"
+             what was finished before is kept"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "the file would be larger than this process or this disk allows: raise the limit (`ulimit -f`) or set runs.root to a folder on \
+             another disk, then give the same command again; what was finished before is kept"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "the folder cannot be written to: change its permissions or set runs.root to one that can"
@@ -59,21 +93,51 @@ pub fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::NotADirectory => {
             "a file is where a folder was expected: move it away or set runs.root to another folder"
         }
+        io::ErrorKind::AlreadyExists => {
+            "something else has that name, such as a file or a link that leads nowhere: move it away or set runs.root to another folder"
+        }
+        io::ErrorKind::IsADirectory => "a folder is where a file was expected: move it away",
         io::ErrorKind::NotFound => "it does not exist: check the path",
         _ => "check the disk and the path, or set runs.root to another folder",
     }
 }
 
-/// A name nobody else uses: of this process and this moment.
-fn temporary_name(path: &Path) -> io::Result<PathBuf> {
+/// Returns what to do about a refusal of the file system to read, as the end of an error message.
+pub(super) fn remedy_of_reading(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "it may not be read: change its permissions",
+        io::ErrorKind::IsADirectory => "a folder is where a file was expected: move it away",
+        io::ErrorKind::NotADirectory => {
+            "a file is where a folder was expected: move it away or set runs.root to another folder"
+        }
+        io::ErrorKind::NotFound => "it does not exist: check the path",
+        _ => "check the disk and the path",
+    }
+}
+
+/// Creates a file beside `path` under a name that nobody else uses: of this host, this process and this moment.
+fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut temporary = OsString::from(format!("{TEMPORARY}{}-{count}-", std::process::id()));
-    temporary.push(name);
-    Ok(path.with_file_name(temporary))
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut temporary =
+            OsString::from(format!("{TEMPORARY}{}-{}-{count}-", host_in_name(), std::process::id()));
+        temporary.push(name);
+        let temporary = path.with_file_name(temporary);
+        match File::options().write(true).create_new(true).open(&temporary) {
+            // An earlier process of the same number left it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((temporary, opened?)),
+        }
+    }
+}
+
+/// Returns the host's name without the hyphen, which separates the parts of temporary names.
+fn host_in_name() -> String {
+    host_name().replace('-', "_")
 }
 
 /// Makes the rename itself last through a power cut.
@@ -92,7 +156,7 @@ fn flush_folder(_path: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{remedy, remove_unfinished, write_atomically, write_with};
+    use super::{host_in_name, remedy, remove_unfinished, write_atomically, write_with};
     use crate::record::RecordError;
     use std::fs::{self, File};
     use std::io::{self, Write};
@@ -159,12 +223,48 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn leftovers_of_killed_writers_are_removed() {
+    fn leftovers_of_killed_writers_are_removed_and_files_of_others_at_work_stay() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".unfinished-77-0-status.json"), b"{").unwrap();
-        fs::write(folder.path().join("status.json"), b"{}").unwrap();
+        let leave = |name: &str| fs::write(folder.path().join(name), b"{").unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (host, me, ended) = (host_in_name(), std::process::id(), ended.id());
+        leave("status.json");
+        // An earlier version's, a process that has ended, and an earlier process with this one's number.
+        leave(".unfinished-77-0-status.json");
+        leave(&format!(".unfinished-{host}-{ended}-0-status.json"));
+        leave(&format!(".unfinished-{host}-{me}-987654-status.json"));
+        // A process of this host that lives, and one of another host that may.
+        let alive = format!(".unfinished-{host}-{}-3-status.json", std::os::unix::process::parent_id());
+        leave(&alive);
+        leave(".unfinished-elsewhere-77-0-status.json");
+        leave(".unfinished-elsewhere-77-1-status.json");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+        File::options()
+            .write(true)
+            .open(folder.path().join(".unfinished-elsewhere-77-1-status.json"))
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
         remove_unfinished(folder.path()).unwrap();
-        assert_eq!(names(folder.path()), ["status.json"]);
+        let mut left = names(folder.path());
+        left.sort();
+        let mut expected =
+            [alive, ".unfinished-elsewhere-77-0-status.json".to_owned(), "status.json".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_leftover_under_the_next_name_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        for count in 0..2000 {
+            let name = format!(".unfinished-{}-{}-{count}-status.json", host_in_name(), std::process::id());
+            fs::write(folder.path().join(name), b"{").unwrap();
+        }
+        write_atomically(&folder.path().join("status.json"), b"{}").unwrap();
+        assert_eq!(fs::read(folder.path().join("status.json")).unwrap(), b"{}");
     }
 }

@@ -1,17 +1,17 @@
 //! The folder of a run: `<runs.root>/<suite or "train">/<config hash>-s<seed>/`.
 //!
-//! One process works in it at a time: a lock on `run.lock` is held while a [`RunDirectory`] lives, and the system lets it go
-//! when the process ends, however it ends.
+//! One process works in it at a time: a lock on `run.lock` is held while a [`RunDirectory`] lives.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::{remove_unfinished, write_atomically};
-use super::{Environment, RecordError, now_rfc3339};
+use super::lock::{Lock, LockWarning};
+use super::{Environment, RecordError, log, now_rfc3339};
 
 /// Where a run's files are. Holds no lock and touches no disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,11 @@ impl Layout {
         self.folder.join("similarity.json")
     }
 
+    /// What a finished run consists of: a [`super::FileList`].
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files.json")
+    }
+
     /// Folder of the `TensorBoard` event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.folder.join("tb")
@@ -96,14 +101,21 @@ impl Layout {
     /// If the file cannot be read or is damaged.
     pub fn read_status(&self) -> Result<Option<Status>, RecordError> {
         let path = self.status();
-        match path.try_exists() {
-            Ok(false) => Ok(None),
-            Ok(true) => {
-                read_json(&path, "a run's status", "delete the file: the run resumes from its checkpoint")
-                    .map(Some)
-            }
-            Err(source) => Err(RecordError::io("read", &path)(source)),
+        match read_json(&path, "a run's status", "delete the file: the run resumes from its checkpoint") {
+            Ok(status) => Ok(Some(status)),
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The record that the log holds of when the run was finished, if it holds one.
+    pub fn logged_record(&self) -> Option<super::RunRecord> {
+        log::last(&self.log(), &["run_finished", "row_added"], "")
+    }
+
+    /// The machine and program that the log names for the last sitting, if it names them.
+    pub fn logged_environment(&self) -> Option<Environment> {
+        log::last(&self.log(), &["run_begun"], "environment")
     }
 
     fn lock(&self) -> PathBuf {
@@ -144,8 +156,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct RunDirectory {
     layout: Layout,
-    /// Locked while open.
-    _lock: File,
+    lock: Lock,
 }
 
 impl RunDirectory {
@@ -155,25 +166,55 @@ impl RunDirectory {
     /// identity (`runs.root`) are not in it, or they could not be changed between two sittings.
     ///
     /// # Errors
-    /// `Io` naming the path; `Busy` if another process holds it; `ConfigChanged` if the config stored there is not `config`.
+    /// As [`Self::lock`] and [`Self::check_config`].
     pub fn open(layout: Layout, config: &str) -> Result<Self, RecordError> {
+        let directory = Self::lock(layout)?;
+        directory.check_config(config)?;
+        Ok(directory)
+    }
+
+    /// Creates the run's folder, or opens it again, locks it, and removes what killed writers left in it.
+    ///
+    /// # Errors
+    /// `Io` naming the path; `Busy` if another process holds it.
+    pub fn lock(layout: Layout) -> Result<Self, RecordError> {
         for folder in
             [layout.folder().to_path_buf(), layout.tensorboard(), layout.checkpoints(), layout.embeddings()]
         {
             fs::create_dir_all(&folder).map_err(RecordError::io("create the folder", &folder))?;
         }
-        let lock = take_lock(&layout.lock())?;
+        let lock = Lock::take(&layout.lock(), File::try_lock)?;
         for folder in [layout.folder().to_path_buf(), layout.checkpoints(), layout.embeddings()] {
             remove_unfinished(&folder).map_err(RecordError::io("tidy up", &folder))?;
         }
-        let path = layout.config();
-        if path.try_exists().map_err(RecordError::io("read", &path))? {
-            let stored = fs::read(&path).map_err(RecordError::io("read", &path))?;
-            compare_configs(&layout, &String::from_utf8_lossy(&stored), config)?;
-        } else {
-            write_atomically(&path, config.as_bytes()).map_err(RecordError::io("write", &path))?;
+        Ok(Self { layout, lock })
+    }
+
+    /// Compares the config stored in the folder with `config`; writes it where there is none yet.
+    ///
+    /// # Errors
+    /// `ConfigChanged` if the two differ; `Io` naming the path.
+    pub fn check_config(&self, config: &str) -> Result<(), RecordError> {
+        let path = self.layout.config();
+        match fs::read(&path) {
+            Ok(stored) => compare_configs(&self.layout, &String::from_utf8_lossy(&stored), config),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write_config(config),
+            Err(error) => Err(RecordError::io("read", &path)(error)),
         }
-        Ok(Self { layout, _lock: lock })
+    }
+
+    /// Writes config.toml.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn write_config(&self, config: &str) -> Result<(), RecordError> {
+        let path = self.layout.config();
+        write_atomically(&path, config.as_bytes()).map_err(RecordError::io("write", &path))
+    }
+
+    /// Returns why the lock may not keep other processes out, if there is a reason.
+    pub fn lock_warning(&self) -> Option<&LockWarning> {
+        self.lock.warning()
     }
 
     /// Where the files are.
@@ -186,8 +227,16 @@ impl RunDirectory {
     /// # Errors
     /// `Io` naming the path.
     pub fn set_status(&self, state: State, epoch: u64, message: Option<&str>) -> Result<(), RecordError> {
-        let status = Status { state, epoch, updated: now_rfc3339(), message: message.map(ToOwned::to_owned) };
-        write_json(&self.layout.status(), &status)
+        let message = message.map(ToOwned::to_owned);
+        self.write_status(&Status { state, epoch, updated: now_rfc3339(), message })
+    }
+
+    /// Writes a status that was another time's.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn write_status(&self, status: &Status) -> Result<(), RecordError> {
+        write_json(&self.layout.status(), status)
     }
 
     /// Writes env.json.
@@ -203,55 +252,8 @@ impl RunDirectory {
     /// # Errors
     /// `Io` naming the path.
     pub fn log(&self, event: &str, data: &impl Serialize) -> Result<(), RecordError> {
-        #[derive(Serialize)]
-        struct Line<'a, T> {
-            time: String,
-            event: &'a str,
-            data: &'a T,
-        }
-        let path = self.layout.log();
-        let append = || {
-            let mut line = serde_json::to_vec(&Line { time: now_rfc3339(), event, data })?;
-            line.push(b'\n');
-            let mut file = File::options().read(true).append(true).create(true).open(&path)?;
-            if file.seek(SeekFrom::End(0))? > 0 {
-                // A process killed within a line left it open: end it, so that only that line is lost.
-                let mut last = [0];
-                file.seek(SeekFrom::End(-1))?;
-                file.read_exact(&mut last)?;
-                if last != *b"\n" {
-                    line.insert(0, b'\n');
-                }
-            }
-            file.write_all(&line)
-        };
-        append().map_err(RecordError::io("write", &path))
+        log::append(&self.layout.log(), event, data)
     }
-}
-
-fn take_lock(path: &Path) -> Result<File, RecordError> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(RecordError::io("write", path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Only for the message: where the other process's number cannot be read, it is "another".
-            let read = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-            let holder = if read { holder.trim().to_owned() } else { "another".to_owned() };
-            return Err(RecordError::Busy { path: path.to_path_buf(), holder });
-        }
-        Err(TryLockError::Error(source)) => return Err(RecordError::io("lock", path)(source)),
-    }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(RecordError::io("write", path))?;
-    Ok(file)
 }
 
 fn compare_configs(layout: &Layout, stored: &str, asked: &str) -> Result<(), RecordError> {
@@ -383,25 +385,6 @@ mod tests {
     }
 
     #[test]
-    fn the_log_survives_a_torn_line() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDirectory::open(layout(&root), CONFIG).unwrap();
-        run.log("started", &serde_json::json!({"epochs": 3})).unwrap();
-        run.log("epoch", &1).unwrap();
-        let mut bytes = fs::read(run.layout().log()).unwrap();
-        bytes.truncate(bytes.len() - 5);
-        fs::write(run.layout().log(), bytes).unwrap();
-        run.log("resumed", &serde_json::Value::Null).unwrap();
-        let text = fs::read_to_string(run.layout().log()).unwrap();
-        let lines: Vec<Option<serde_json::Value>> =
-            text.lines().map(|line| serde_json::from_str(line).ok()).collect();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0].as_ref().unwrap()["data"]["epochs"], 3);
-        assert!(lines[1].is_none());
-        assert_eq!(lines[2].as_ref().unwrap()["event"], "resumed");
-    }
-
-    #[test]
     fn half_written_files_of_a_killed_process_are_removed() {
         let root = tempfile::tempdir().unwrap();
         drop(RunDirectory::open(layout(&root), CONFIG).unwrap());
@@ -429,9 +412,9 @@ mod tests {
         let (task, root) = task.split_once('=').unwrap();
         let layout = Layout::new(root.as_ref(), Some("table1"), "0123abcd-s0");
         match (task, RunDirectory::open(layout.clone(), CONFIG)) {
-            ("expect-busy", Err(RecordError::Busy { holder, .. })) => {
+            ("expect-busy", Err(RecordError::Busy { owner, .. })) => {
                 let parent = fs::read_to_string(layout.folder().join("run.lock")).unwrap();
-                assert_eq!(holder, parent.trim());
+                assert_eq!(owner, Some(serde_json::from_str(&parent).unwrap()));
             }
             ("hold", Ok(run)) => {
                 run.set_status(State::Running, 1, None).unwrap();
@@ -447,7 +430,7 @@ mod tests {
         let run = RunDirectory::open(layout(&root), CONFIG).unwrap();
         assert!(second_process("expect-busy", &root).status().unwrap().success());
         let text = RunDirectory::open(layout(&root), CONFIG).unwrap_err().to_string();
-        assert!(text.contains(&format!("process {} is working on this run", std::process::id())), "{text}");
+        assert!(text.contains(&format!("process {} on host ", std::process::id())), "{text}");
         drop(run);
         RunDirectory::open(layout(&root), CONFIG).unwrap();
     }

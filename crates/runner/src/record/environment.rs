@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::now_rfc3339;
+use super::directory::read_json;
+use super::{Layout, RecordError, now_rfc3339};
 
 /// The program's name and version, as records have it.
 pub const VERSION: &str = concat!("invaspread ", env!("CARGO_PKG_VERSION"));
@@ -46,6 +47,15 @@ impl Environment {
             device: device.to_owned(),
             started: now_rfc3339(),
         }
+    }
+
+    /// Reads env.json of the run in `layout`.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`, naming the path.
+    pub fn read(layout: &Layout) -> Result<Self, RecordError> {
+        let remedy = "delete the file and ask for the run again: it is written anew from the log";
+        read_json(&layout.environment(), "the machine and program of a run", remedy)
     }
 }
 

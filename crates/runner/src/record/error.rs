@@ -3,13 +3,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::atomic::remedy;
+use super::Owner;
+use super::atomic::{remedy, remedy_of_reading};
 
 /// A run's file could not be written, read or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The file system refused.
-    #[error("failed to {action} {}: {source}; {}", path.display(), remedy(source))]
+    #[error(
+        "failed to {action} {}: {source}; {}",
+        path.display(),
+        if *action == "read" { remedy_of_reading(source) } else { remedy(source) }
+    )]
     Io {
         /// "write", "read", "create the folder", ...
         action: &'static str,
@@ -32,19 +37,20 @@ pub enum RecordError {
     },
     /// Another process is training this run.
     #[error(
-        "failed to lock {}: process {holder} is working on this run, expected it to be free; wait for that process or stop it, \
-         or ask for another seed",
-        path.display()
+        "failed to lock {}: {} is working on this run, expected it to be free; wait for that process or stop it, or ask for \
+         another seed",
+        path.display(),
+        owner.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
     )]
     Busy {
         /// The lock file.
         path: PathBuf,
-        /// The other process's number as it wrote it down, or "another".
-        holder: String,
+        /// The other process, if it wrote down who it is.
+        owner: Option<Owner>,
     },
     /// The folder's config is not the one it was made for.
     #[error(
-        "failed to resume the run in {}: its config changed under it, line {line} of {} is `{found}`, expected `{expected}`; \
+        "failed to take up the run in {}: its config changed under it, line {line} of {} is `{found}`, expected `{expected}`; \
          put that line back, or move the folder away to start the run anew",
         folder.display(),
         config.display()

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::RecordError;
+use super::owner::host_name;
+use super::{MetricRow, RecordError};
 
 /// An event file that grows.
 #[derive(Debug)]
@@ -66,6 +67,17 @@ impl EventWriter {
         self.write(&event)
     }
 
+    /// Adds all of `rows` and hands them to the system.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn rows(&mut self, rows: &[MetricRow]) -> Result<(), RecordError> {
+        for MetricRow { step, split, name, value, .. } in rows {
+            self.scalar(*step, &format!("{split}/{name}"), *value)?;
+        }
+        self.flush()
+    }
+
     /// Hands what was added to the system, for a `TensorBoard` that is watching: once an epoch is enough.
     ///
     /// # Errors
@@ -81,9 +93,7 @@ impl EventWriter {
 
 fn file_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    let host = if host.is_empty() { "localhost" } else { &host };
+    let host = host_name();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let seconds = wall_time() as u64;
     format!("events.out.tfevents.{seconds:010}.{host}.{}.{count}", std::process::id())

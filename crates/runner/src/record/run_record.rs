@@ -106,6 +106,11 @@ impl RunRecord {
         write_json(&layout.record(), self)
     }
 
+    /// Returns whether the run is a measurement of `row`, under its own name or one that it is shared under.
+    pub fn is_of_row(&self, row: &str) -> bool {
+        self.row == row || self.also.iter().any(|other| other == row)
+    }
+
     /// Reads the record of the run in `layout`.
     ///
     /// # Errors
@@ -140,6 +145,20 @@ pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
         }
     }
     Ok(records)
+}
+
+impl Layout {
+    /// Returns the runs that have a folder under that of `suite` in `root` (`runs.root`), in order of name; none if there is no such folder.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn all_of(root: &Path, suite: &str) -> Result<Vec<Self>, RecordError> {
+        let group = root.join(suite);
+        if !group.is_dir() {
+            return Ok(Vec::new());
+        }
+        Ok(folders(&group)?.into_iter().map(Self::of).collect())
+    }
 }
 
 /// The folders in `folder`, in order of name.

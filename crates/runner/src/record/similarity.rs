@@ -2,18 +2,18 @@
 //! which Figures 5 and 6 are drawn.
 
 use invaspread_metrics::{Separation, Similarities};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::directory::write_json;
+use super::directory::{read_json, write_json};
 use super::{Layout, RecordError};
 
 /// All groupings of a run's last epoch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimilarityRecord {
     groupings: Vec<Grouping>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Grouping {
     /// "class", or one of the data set's own.
     name: String,
@@ -24,7 +24,7 @@ struct Grouping {
 }
 
 /// Bins of equal widths from -1 to 1.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Kind {
     mean: f64,
     deviation: f64,
@@ -58,5 +58,14 @@ impl SimilarityRecord {
     /// `Io` naming the path.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.similarity(), self)
+    }
+
+    /// Reads it from its place in `layout`.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`, naming the path.
+    pub fn read(layout: &Layout) -> Result<Self, RecordError> {
+        let remedy = "delete the file and ask for the run again: it is made again from the embeddings";
+        read_json(&layout.similarity(), "a finished run's histograms of similarity", remedy)
     }
 }

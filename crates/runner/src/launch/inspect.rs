@@ -1,0 +1,172 @@
+//! Whether a finished run is still whole.
+//!
+//! What is finished has a list of its files (see [`FileList`]), which is written last of all. Runs of earlier versions, records that were
+//! copied without the rest, and a run whose process was killed just before it wrote the list have none: their files are looked at one by one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::LaunchError;
+use crate::checkpoint::{self, CheckpointError};
+use crate::record::{
+    Environment, Fault, FileList, Layout, MetricsTable, RecordError, RunRecord, SimilarityRecord, State,
+};
+
+/// Files of a finished run by their paths in its folder.
+pub(super) mod names {
+    pub(crate) const CONFIG: &str = "config.toml";
+    pub(crate) const ENVIRONMENT: &str = "env.json";
+    pub(crate) const STATUS: &str = "status.json";
+    pub(crate) const RECORD: &str = "record.json";
+    pub(crate) const METRICS: &str = "metrics.parquet";
+    pub(crate) const SIMILARITY: &str = "similarity.json";
+    pub(crate) const GALLERY: &str = "embeddings/train.safetensors";
+    pub(crate) const TEST: &str = "embeddings/test.safetensors";
+    pub(crate) const STATE: &str = "checkpoints/last.state.safetensors";
+    pub(crate) const LAST: &str = "checkpoints/last.safetensors";
+    pub(crate) const BEST: &str = "checkpoints/best.safetensors";
+    pub(crate) const LIST: &str = "files.json";
+
+    /// Whether a file is the outcome of the run: without it, the run counts as lost.
+    pub(crate) fn is_result(name: &str) -> bool {
+        [RECORD, METRICS, SIMILARITY, GALLERY, TEST].contains(&name)
+    }
+}
+
+/// How closely the files of a run without a list are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Small files are read, large ones have to be there.
+    Glance,
+    /// All are read.
+    Whole,
+}
+
+/// A finished run, and what is wrong with it.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// The list of its files, if it has one that can be read.
+    pub(super) list: Option<FileList>,
+    /// Files that are not as they were.
+    pub(super) faults: Vec<Fault>,
+    /// Large files that were written anew or copied, to the same bytes: the list is to note their times.
+    pub(super) touched: Vec<String>,
+    /// Whether the folder holds a record and measurements alone, as those do that are published without the rest.
+    pub(super) is_record_alone: bool,
+}
+
+impl Finished {
+    /// Whether nothing is to be done about it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.faults.is_empty() && self.touched.is_empty() && (self.list.is_some() || self.is_record_alone)
+    }
+}
+
+/// Looks at the run in `layout`; `None` if it is not finished.
+///
+/// # Errors
+/// If the system does not let a file be looked at.
+pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, LaunchError> {
+    let list = match FileList::read(layout) {
+        Ok(Some(list)) => {
+            let (faults, touched) = list.compare(layout, |_| true)?;
+            return Ok(Some(Finished { list: Some(list), faults, touched, is_record_alone: false }));
+        }
+        Ok(None) => None,
+        Err(RecordError::Damaged { found, .. }) => Some(Fault::damaged(names::LIST, found)),
+        Err(error) => return Err(error.into()),
+    };
+    let status = match layout.read_status() {
+        Ok(None) if list.is_none() => return Ok(None),
+        Ok(None) => Some(Fault::missing(names::STATUS)),
+        // A list is written to finished runs alone.
+        Ok(Some(status)) if status.state != State::Done && list.is_none() => return Ok(None),
+        Ok(Some(status)) if status.state != State::Done => {
+            Some(Fault::damaged(names::STATUS, "it says that the run is not done"))
+        }
+        Ok(Some(_)) => None,
+        Err(RecordError::Damaged { found, .. }) if list.is_some() || RunRecord::read(layout).is_ok() => {
+            Some(Fault::damaged(names::STATUS, found))
+        }
+        Err(RecordError::Damaged { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut faults: Vec<Fault> = list.into_iter().chain(status).collect();
+    let is_record_alone = look_one_by_one(layout, depth, &mut faults)?;
+    Ok(Some(Finished { list: None, faults, touched: Vec::new(), is_record_alone }))
+}
+
+/// Returns the finished runs of `suite` under `root` (`runs.root`) whose record, measurements or similarities are missing or damaged, in order
+/// of folder, and what is wrong with each. Large files are not looked at.
+///
+/// # Errors
+/// If the system does not let a file be looked at.
+pub fn damaged_results(root: &Path, suite: &str) -> Result<Vec<(PathBuf, Vec<Fault>)>, LaunchError> {
+    let is_reported = |name: &str| [names::RECORD, names::METRICS, names::SIMILARITY].contains(&name);
+    let mut damaged = Vec::new();
+    for layout in Layout::all_of(root, suite)? {
+        let faults = match FileList::read(&layout) {
+            Ok(Some(list)) => list.compare(&layout, is_reported)?.0,
+            Ok(None) | Err(RecordError::Damaged { .. }) => {
+                let found = look(&layout, Depth::Glance)?.map(|found| found.faults).unwrap_or_default();
+                found.into_iter().filter(|fault| is_reported(&fault.file)).collect()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !faults.is_empty() {
+            damaged.push((layout.folder().to_path_buf(), faults));
+        }
+    }
+    Ok(damaged)
+}
+
+/// Looks at the files of a run without a list; returns whether only the record and the measurements are there.
+fn look_one_by_one(layout: &Layout, depth: Depth, faults: &mut Vec<Fault>) -> Result<bool, LaunchError> {
+    let record = RunRecord::read(layout);
+    let table = MetricsTable::read(&layout.metrics());
+    let named = |is: fn(&str) -> bool| {
+        record.as_ref().map_or_else(
+            |_| table.as_ref().is_ok_and(|table| table.rows().iter().any(|row| is(&row.name))),
+            |record| is(&record.main_metric),
+        )
+    };
+    let has_gallery = named(|metric| metric.starts_with("knn"));
+    faults.extend(fault(names::RECORD, record)?);
+    faults.extend(fault(names::METRICS, table)?);
+    let similarity = fault(names::SIMILARITY, SimilarityRecord::read(layout))?;
+    // Sets without neighbours to vote have none, and earlier versions wrote none.
+    faults.extend(similarity.filter(|fault| fault.damage.is_some()));
+
+    let large = [names::STATE, names::LAST, names::BEST, names::TEST, names::GALLERY];
+    if large.iter().all(|name| !layout.folder().join(name).exists()) {
+        return Ok(true);
+    }
+    faults.extend(fault(names::ENVIRONMENT, Environment::read(layout))?);
+    for name in large.into_iter().filter(|name| has_gallery || *name != names::GALLERY) {
+        let path = layout.folder().join(name);
+        if !path.is_file() {
+            faults.push(Fault::missing(name));
+        } else if depth == Depth::Whole {
+            match checkpoint::read::<serde_json::Value>(&path) {
+                Ok(_) => {}
+                Err(CheckpointError::Damaged { found, .. } | CheckpointError::Foreign { found, .. }) => {
+                    faults.push(Fault::damaged(name, found));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Returns what is wrong with the file `name`, which `read` is the reading of.
+fn fault<T>(name: &str, read: Result<T, RecordError>) -> Result<Option<Fault>, RecordError> {
+    match read {
+        Ok(_) => Ok(None),
+        Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(Fault::missing(name)))
+        }
+        Err(RecordError::Damaged { found, .. }) => Ok(Some(Fault::damaged(name, found))),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,387 @@
+//! Making missing and damaged files of a finished run again, from its checkpoint, its log and its other files. Nothing is trained.
+//!
+//! | file | comes from |
+//! |---|---|
+//! | config.toml | the config asked for, which the folder is named after |
+//! | metrics.parquet | the state, which holds all measurements |
+//! | last.safetensors | the state |
+//! | best.safetensors | the same weights, where the last epoch is the best |
+//! | embeddings | the weights of the state, or of last.safetensors, and the data set |
+//! | similarity.json | the embeddings and the data set |
+//! | record.json | the log; if its line is gone, the state and the data set |
+//! | env.json | the log |
+//! | status.json | the record |
+//! | event files | metrics.parquet |
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use invaspread_data::Dataset;
+use serde_json::json;
+
+use super::finish::{Facts, listed_files, record, write_embeddings, write_similarity};
+use super::inspect::{Depth, Finished, look, names};
+use super::queue::Shelf;
+use super::{LaunchError, Planned, images};
+use crate::checkpoint::{self, CheckpointFiles};
+use crate::engine::{Embeddings, KeptState, embed_by, read_state, write_weights};
+use crate::methods::Features;
+use crate::record::{
+    Environment, EventWriter, Fault, FileList, MetricsTable, RecordError, RunDirectory, RunRecord, State,
+    Status, now_rfc3339,
+};
+
+/// What came of a repair.
+pub(super) struct Repaired {
+    /// Files that were made again.
+    pub(super) files: Vec<String>,
+    /// Files that are gone for good; none of them is a result of the run.
+    pub(super) lost: Vec<Fault>,
+}
+
+/// Makes whole what can be made whole of the finished run in `directory`; `None` if the run is not finished.
+///
+/// # Errors
+/// `Lost` if a result of the run cannot be made again; otherwise if a file or the data set cannot be read or written.
+pub(super) fn repair(
+    run: &Planned,
+    root: &Path,
+    directory: &RunDirectory,
+    shelf: &mut Shelf,
+) -> Result<Option<Repaired>, LaunchError> {
+    let Some(found) = look(directory.layout(), Depth::Whole)? else { return Ok(None) };
+    let mut work =
+        Work { run, root, directory, shelf, found, state: None, embeddings: None, files: Vec::new() };
+    Ok(Some(work.all()?))
+}
+
+struct Work<'a> {
+    run: &'a Planned,
+    root: &'a Path,
+    directory: &'a RunDirectory,
+    shelf: &'a mut Shelf,
+    found: Finished,
+    /// Read at most once; why it cannot be used, if it cannot.
+    state: Option<Result<KeptState, String>>,
+    embeddings: Option<Embeddings>,
+    /// Made again so far.
+    files: Vec<String>,
+}
+
+impl Work<'_> {
+    fn all(&mut self) -> Result<Repaired, LaunchError> {
+        self.config()?;
+        // In the order in which one is made from another.
+        let making: [(&str, fn(&mut Self) -> Result<bool, LaunchError>); 8] = [
+            (names::METRICS, Self::metrics),
+            (names::ENVIRONMENT, Self::environment),
+            (names::LAST, Self::last),
+            (names::BEST, Self::best),
+            (names::TEST, Self::test_embeddings),
+            (names::GALLERY, Self::gallery_embeddings),
+            (names::SIMILARITY, Self::similarity),
+            (names::RECORD, Self::record),
+        ];
+        for (name, make) in making {
+            if self.is_faulty(name) && make(self)? {
+                self.files.push(name.to_owned());
+            }
+        }
+        self.status()?;
+        self.events()?;
+        let lost: Vec<Fault> = self
+            .found
+            .faults
+            .iter()
+            .filter(|fault| !self.files.contains(&fault.file) && fault.file != names::LIST)
+            .cloned()
+            .collect();
+        let is_lost = lost.iter().any(|fault| names::is_result(&fault.file));
+        self.list(is_lost)?;
+        if is_lost {
+            let (results, others): (Vec<Fault>, Vec<Fault>) =
+                lost.into_iter().partition(|fault| names::is_result(&fault.file));
+            let folder = self.directory.layout().folder().to_path_buf();
+            return Err(LaunchError::Lost { folder, results, others, why: self.why_no_state() });
+        }
+        Ok(Repaired { files: std::mem::take(&mut self.files), lost })
+    }
+
+    fn is_faulty(&self, name: &str) -> bool {
+        self.found.faults.iter().any(|fault| fault.file == name)
+    }
+
+    /// Whether the file `name`, just written, is what the list says; without a list there is nothing to compare it with.
+    fn is_as_listed(&self, name: &str) -> Result<bool, LaunchError> {
+        let Some(list) = &self.found.list else { return Ok(true) };
+        let path = self.directory.layout().folder().join(name);
+        let bytes = fs_err::read(&path).map_err(|source| RecordError::Io { action: "read", path, source })?;
+        Ok(list.is(name, &bytes))
+    }
+
+    fn config(&mut self) -> Result<(), LaunchError> {
+        let config = &self.run.config;
+        let is_this = self.found.list.as_ref().is_some_and(|list| list.is(names::CONFIG, config.as_bytes()));
+        if is_this && self.is_faulty(names::CONFIG) {
+            self.directory.write_config(config)?;
+            self.files.push(names::CONFIG.to_owned());
+        }
+        Ok(self.directory.check_config(config)?)
+    }
+
+    /// The state, if it is whole and of the run's end.
+    fn state(&mut self) -> Result<Option<&KeptState>, LaunchError> {
+        if self.state.is_none() {
+            let faulty = self.found.faults.iter().find(|fault| fault.file == names::STATE);
+            let read = match faulty {
+                Some(fault) => Err(fault.to_string()),
+                None => {
+                    let state = read_state(&CheckpointFiles::new(self.directory.layout().checkpoints()))?;
+                    let (id, epochs) = (self.run.id(), self.run.recipe.epochs_trained());
+                    if state.run == id && (state.epoch, state.step) == (epochs, 0) {
+                        Ok(state)
+                    } else {
+                        let KeptState { run, epoch, step, .. } = state;
+                        Err(format!(
+                            "{} is of run {run} after epoch {epoch}, step {step}, expected run {id} after epoch {epochs}",
+                            names::STATE
+                        ))
+                    }
+                }
+            };
+            self.state = Some(read);
+        }
+        Ok(self.state.as_ref().and_then(|state| state.as_ref().ok()))
+    }
+
+    fn why_no_state(&mut self) -> String {
+        match &self.state {
+            Some(Err(why)) => why.clone(),
+            _ => "its checkpoint does not hold them".to_owned(),
+        }
+    }
+
+    /// The weights of the last epoch: from the state, or from the file that holds them alone.
+    fn weights(&mut self) -> Result<Option<HashMap<String, Tensor>>, LaunchError> {
+        if let Some(state) = self.state()? {
+            return Ok(Some(state.weights.clone()));
+        }
+        if self.is_faulty(names::LAST) {
+            return Ok(None);
+        }
+        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).last();
+        Ok(Some(checkpoint::read::<serde_json::Value>(&path)?.0))
+    }
+
+    fn dataset(&mut self) -> Result<Arc<Dataset>, LaunchError> {
+        self.shelf.open(&self.run.data)
+    }
+
+    fn metrics(&mut self) -> Result<bool, LaunchError> {
+        let Some(state) = self.state()? else { return Ok(false) };
+        let table = MetricsTable::new(state.rows.clone());
+        table.write(&self.directory.layout().metrics())?;
+        Ok(true)
+    }
+
+    fn environment(&mut self) -> Result<bool, LaunchError> {
+        let Some(logged) = self.directory.layout().logged_environment() else { return Ok(false) };
+        self.directory.write_environment(&logged)?;
+        self.is_as_listed(names::ENVIRONMENT)
+    }
+
+    fn last(&mut self) -> Result<bool, LaunchError> {
+        let Some(state) = self.state()? else { return Ok(false) };
+        let (weights, epoch) = (named(&state.weights), state.epoch);
+        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).last();
+        write_weights(&path, &weights, &self.run.id(), epoch, 0)?;
+        Ok(true)
+    }
+
+    fn best(&mut self) -> Result<bool, LaunchError> {
+        let epochs = self.run.recipe.epochs_trained();
+        let of_state = self.state()?.map(|state| state.best_epoch);
+        let best = of_state.unwrap_or_else(|| {
+            let record = RunRecord::read(self.directory.layout()).ok()?;
+            record.metrics.get(&record.main_metric).map(|summary| summary.best_epoch as u64)
+        });
+        if best != Some(epochs) {
+            return Ok(false);
+        }
+        let Some(weights) = self.weights()? else { return Ok(false) };
+        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).best();
+        write_weights(&path, &named(&weights), &self.run.id(), epochs, 0)?;
+        Ok(true)
+    }
+
+    /// Embeds everything again, unless that was done already; whether it could be.
+    fn embed(&mut self) -> Result<bool, LaunchError> {
+        if self.embeddings.is_none() {
+            let Some(weights) = self.weights()? else { return Ok(false) };
+            let images = images(&self.dataset()?);
+            self.embeddings = Some(embed_by(&self.run.recipe, &images, &weights)?);
+        }
+        Ok(true)
+    }
+
+    fn test_embeddings(&mut self) -> Result<bool, LaunchError> {
+        self.embedded(names::TEST)
+    }
+
+    fn gallery_embeddings(&mut self) -> Result<bool, LaunchError> {
+        self.embedded(names::GALLERY)
+    }
+
+    fn embedded(&mut self, name: &str) -> Result<bool, LaunchError> {
+        if !self.embed()? {
+            return Ok(false);
+        }
+        let dataset = self.dataset()?;
+        let epochs = self.run.recipe.epochs_trained();
+        let layout = self.directory.layout();
+        let found = self.embeddings.as_ref().expect("embedded just now");
+        write_embeddings(&self.run.id(), layout, &dataset, epochs, found, |file| file == name)?;
+        Ok(true)
+    }
+
+    fn similarity(&mut self) -> Result<bool, LaunchError> {
+        if self.embeddings.is_none() {
+            // Those on disk are whole: damaged ones were made again just now, or cannot be.
+            let is_lost = |name| self.is_faulty(name) && !self.files.iter().any(|file| file == name);
+            if is_lost(names::TEST) || is_lost(names::GALLERY) {
+                return Ok(false);
+            }
+            let folder = self.directory.layout().folder();
+            let gallery = folder.join(names::GALLERY);
+            let gallery = gallery.is_file().then(|| features(&gallery)).transpose()?;
+            self.embeddings = Some(Embeddings { gallery, test: features(&folder.join(names::TEST))? });
+        }
+        let dataset = self.dataset()?;
+        let found = self.embeddings.as_ref().expect("there since just now");
+        write_similarity(self.run, self.directory.layout(), &dataset, found)
+    }
+
+    fn record(&mut self) -> Result<bool, LaunchError> {
+        let layout = self.directory.layout();
+        if let Some(logged) = layout.logged_record().filter(|logged| logged.id == self.run.id()) {
+            logged.write(layout)?;
+            if self.is_as_listed(names::RECORD)? {
+                return Ok(true);
+            }
+        }
+        let status = layout.read_status().ok().flatten();
+        let environment = Environment::read(layout).ok();
+        let dataset = if self.state()?.is_some() { Some(self.dataset()?) } else { None };
+        let (Some(environment), Some(dataset), Some(state)) = (environment, dataset, self.state()?) else {
+            return Ok(false);
+        };
+        let facts = Facts {
+            epoch: state.epoch,
+            rows: state.rows.clone(),
+            seconds: state.seconds,
+            images_per_second: state.images_per_second,
+            began: state.began.clone(),
+            finished: status.map_or_else(now_rfc3339, |status| status.updated),
+            // This process's is not the run's.
+            peak_memory_bytes: None,
+        };
+        record(self.run, self.root, self.directory.layout(), &dataset, &environment, facts)
+            .write(self.directory.layout())?;
+        Ok(true)
+    }
+
+    fn status(&mut self) -> Result<(), LaunchError> {
+        let Ok(record) = RunRecord::read(self.directory.layout()) else { return Ok(()) };
+        if self.is_faulty(names::STATUS) {
+            let RunRecord { epochs: epoch, finished: updated, .. } = record;
+            self.directory.write_status(&Status { state: State::Done, epoch, updated, message: None })?;
+            self.files.push(names::STATUS.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Writes a new event file in place of one that is not whole.
+    fn events(&mut self) -> Result<(), LaunchError> {
+        let layout = self.directory.layout();
+        let faulty: Vec<String> = self
+            .found
+            .faults
+            .iter()
+            .filter(|fault| fault.file.starts_with("tb/"))
+            .map(|fault| fault.file.clone())
+            .collect();
+        let Ok(table) = MetricsTable::read(&layout.metrics()) else { return Ok(()) };
+        if faulty.is_empty() {
+            return Ok(());
+        }
+        let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
+        events.rows(table.rows())?;
+        for name in &faulty {
+            let path = layout.folder().join(name);
+            match fs_err::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(RecordError::Io { action: "remove", path, source }.into());
+                }
+                _ => {}
+            }
+            if let Some(list) = &mut self.found.list {
+                list.forget(name);
+            }
+        }
+        self.files.extend(faulty);
+        Ok(())
+    }
+
+    /// Brings the list of files up to date: what was made again is noted, what is lost stays as it was noted.
+    fn list(&mut self, is_lost: bool) -> Result<(), LaunchError> {
+        let layout = self.directory.layout();
+        if let Some(list) = &mut self.found.list {
+            let changed: Vec<&String> = self
+                .files
+                .iter()
+                .chain(&self.found.touched)
+                .filter(|name| !name.starts_with("tb/"))
+                .collect();
+            for name in &changed {
+                list.note(layout, name)?;
+            }
+            let events = self.files.iter().any(|name| name.starts_with("tb/"));
+            if events {
+                for name in listed_files(layout)?.into_iter().filter(|name| name.starts_with("tb/")) {
+                    list.note(layout, &name)?;
+                }
+            }
+            if events || !changed.is_empty() {
+                list.write(layout)?;
+            }
+        } else if !is_lost && !self.found.is_record_alone {
+            FileList::take(layout, listed_files(layout)?)?.write(layout)?;
+            if self.is_faulty(names::LIST) {
+                self.files.push(names::LIST.to_owned());
+            }
+        }
+        if !self.files.is_empty() {
+            self.directory.log("run_repaired", &json!({ "files": self.files }))?;
+        }
+        Ok(())
+    }
+}
+
+/// The tensors in a form that can be written.
+fn named(tensors: &HashMap<String, Tensor>) -> checkpoint::NamedTensors {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
+}
+
+/// The rows of a file of embeddings, as the run wrote it.
+fn features(path: &Path) -> Result<Features, LaunchError> {
+    let (tensors, _): (_, serde_json::Value) = checkpoint::read(path)?;
+    let read = || {
+        let rows = tensors
+            .get("embeddings")
+            .ok_or_else(|| candle_core::Error::Msg("it holds no embeddings".to_owned()))?;
+        Ok(Features { dim: rows.dim(1)?, values: rows.flatten_all()?.to_vec1()? })
+    };
+    read().map_err(|source| checkpoint::CheckpointError::Tensor { path: path.to_path_buf(), source }.into())
+}

@@ -1,0 +1,157 @@
+//! Runs whose files were lost, and signals, as a user meets them.
+
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SUITE: &str = r#"
+title = "Three rows"
+seeds = [0]
+overrides = ["dataset=synthetic", "profile=smoke", "optim.epochs=1"]
+
+[[row]]
+key = "random"
+overrides = ["method=random"]
+
+[[row]]
+key = "nce"
+overrides = ["method=nce"]
+
+[[row]]
+key = "invaspread"
+overrides = ["method=invaspread"]
+"#;
+
+fn folder_with_suite() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("experiments/suite")).unwrap();
+    fs::write(folder.path().join("experiments/suite/trio.toml"), SUITE).unwrap();
+    folder
+}
+
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_invaspread"));
+    command.env_remove("INVASPREAD_DATA").env_remove("INVASPREAD_LOG").env("RUST_BACKTRACE", "0");
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn done(output: &Output) -> (String, String) {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    (out, err)
+}
+
+fn runs_of(folder: &Path, suite: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("runs").join(suite)).unwrap();
+    let mut runs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    runs.sort();
+    runs
+}
+
+#[test]
+fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce() {
+    let folder = folder_with_suite();
+    let reproduce = || program(folder.path(), &["reproduce", "trio"]).output().unwrap();
+    let report = || program(folder.path(), &["report", "trio", "--out", "out"]).output().unwrap();
+    done(&reproduce());
+    let runs = runs_of(folder.path(), "trio");
+    let whole = fs::read(runs[0].join("metrics.parquet")).unwrap();
+    fs::remove_file(runs[0].join("metrics.parquet")).unwrap();
+    let mut bytes = fs::read(runs[1].join("metrics.parquet")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(runs[1].join("metrics.parquet"), bytes).unwrap();
+
+    let said = report();
+    let err = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{err}");
+    for run in &runs[..2] {
+        assert!(
+            err.contains(&format!("{}: metrics.parquet is", run.file_name().unwrap().display())),
+            "{err}"
+        );
+    }
+    assert!(err.contains("invaspread reproduce trio"), "{err}");
+
+    let (_, err) = done(&reproduce());
+    assert!(err.contains("1 finished, 2 finished with files missing or damaged, 0 to do"), "{err}");
+    assert_eq!(err.matches("made again without training: metrics.parquet").count(), 2, "{err}");
+    assert!(fs::read(runs[0].join("metrics.parquet")).unwrap() == whole);
+    done(&report());
+
+    // A run that is not finished is left out, and said to be.
+    let status = fs::read_to_string(runs[2].join("status.json")).unwrap();
+    fs::write(runs[2].join("status.json"), status.replace("done", "interrupted")).unwrap();
+    fs::remove_file(runs[2].join("files.json")).unwrap();
+    let (_, err) = done(&report());
+    let name = runs[2].file_name().unwrap().display().to_string();
+    assert!(err.contains("1 run is not finished and left out") && err.contains(&name), "{err}");
+    assert!(err.contains("no finished run of"), "{err}");
+}
+
+/// A run that takes longer than its test, and the first word of it that an epoch is through.
+fn long_run(folder: &Path, shell: &str) -> Child {
+    let program = env!("CARGO_BIN_EXE_invaspread");
+    let mut command = Command::new("sh");
+    command
+        .current_dir(folder)
+        .env_remove("INVASPREAD_DATA")
+        .args(["-c", &format!("{shell} exec \"$0\" train method=nce --profile smoke optim.epochs=100000")])
+        .arg(program)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    let from = Instant::now();
+    while !status(folder).is_some_and(|status| status["epoch"].as_u64() > Some(0)) {
+        assert!(from.elapsed() < Duration::from_secs(60), "no epoch is through");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child
+}
+
+fn status(folder: &Path) -> Option<serde_json::Value> {
+    let run = fs::read_dir(folder.join("runs/train")).ok()?.next()?.unwrap().path();
+    serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_closed_terminal_stops_a_run_so_that_it_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = long_run(folder.path(), "");
+    signal(&child, "-HUP");
+    signal(&child, "-HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let status = status(folder.path()).unwrap();
+    assert_eq!(status["state"], "interrupted", "{status}");
+}
+
+#[test]
+fn what_is_begun_to_outlive_its_terminal_does() {
+    let folder = tempfile::tempdir().unwrap();
+    // What `nohup` does.
+    let mut child = long_run(folder.path(), "trap '' HUP;");
+    signal(&child, "-HUP");
+    let epoch = |folder: &Path| status(folder).unwrap()["epoch"].as_u64().unwrap();
+    let (from, before) = (Instant::now(), epoch(folder.path()));
+    while epoch(folder.path()) < before + 2 {
+        assert!(from.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(status(folder.path()).unwrap()["state"], "interrupted");
+}
