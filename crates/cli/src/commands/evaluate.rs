@@ -18,6 +18,9 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let config = resolve_over(run_config(&arguments.weights)?, &overrides)?.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
+    for said in &dataset.notes {
+        note!("{}: {said}", dataset.name);
+    }
     let result = engine::evaluate(&config.recipe(), &images(&dataset), &arguments.weights)
         .context("failed to evaluate the weights")?;
     if let Some(folder) = &arguments.embeddings {
@@ -28,6 +31,8 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "weights": arguments.weights,
             "dataset": dataset.name,
             "data_state": dataset.state,
+            "data_skipped": dataset.skipped,
+            "data_notes": dataset.notes,
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
             "k": config.eval.k,

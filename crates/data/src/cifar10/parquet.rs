@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::{Field, Row};
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 
 use super::official::Layout;
@@ -30,7 +31,7 @@ pub(super) fn read(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataErr
         files(folder).ok_or_else(|| DataError::damaged(folder, "a folder without them", expected))?;
     let mut batches = Vec::new();
     for (path, count) in [(train, 5), (test, 1)] {
-        let file = fs_err::File::open(&path).map_err(reading)?.into_file();
+        let file = open_regular(&path).map_err(reading)?.into_file();
         let reader = open(&path, file)?;
         batches.extend(read_split(&path, &reader, count, layout)?);
     }

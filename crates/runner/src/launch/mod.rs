@@ -6,6 +6,7 @@ mod error;
 mod finish;
 mod planned;
 mod queue;
+mod trained_on;
 
 pub use dataset::images;
 pub use error::LaunchError;

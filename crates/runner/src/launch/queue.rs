@@ -8,7 +8,7 @@ use invaspread_data::{DataConfig, DataState, Dataset};
 use serde_json::json;
 
 use super::finish::finish;
-use super::{LaunchError, Planned, Standing, images};
+use super::{LaunchError, Planned, Standing, images, trained_on};
 use crate::checkpoint::CheckpointFiles;
 use crate::engine::{End, Estimate, Observer, Outcome, Place, Recipe, RunFinished, Stop, estimate, train};
 use crate::record::{Environment, EventWriter, MetricRow, MetricsTable, RunDirectory, RunRecord, State};
@@ -91,7 +91,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
         let estimate = if let Some(&(_, _, estimate)) = timed {
             estimate
         } else {
-            let estimate = estimate(&run.recipe, &images(&shelf.open(&run.data)?))?;
+            let estimate = estimate(&run.recipe, &images(&opened(&mut shelf, run, root)?))?;
             known.push((recipe, run.data.clone(), estimate));
             estimate
         };
@@ -120,7 +120,13 @@ fn run_one(
             return Ok((End::AlreadyDone, Some(record)));
         }
         Standing::Begun { epoch } => epoch,
-        Standing::New => 0,
+        Standing::New => {
+            trained_on::check_planned(run, root)?;
+            if let Some(note) = trained_on::told_apart(run, root) {
+                observer.note(&note);
+            }
+            0
+        }
     };
     let directory = RunDirectory::open(layout, &run.config)?;
     let ended = run_locked(run, root, &directory, done_before, shelf, observer, stop);
@@ -163,15 +169,19 @@ fn run_locked(
         "run_begun",
         &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
     )?;
-    let dataset = shelf.open(&run.data)?;
+    let dataset = opened(shelf, run, root)?;
+    trained_on::note_down(run, layout)?;
     if let DataState::Unverified { reason } = &dataset.state {
         observer.note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
     }
     if dataset.skipped > 0 {
         observer.note(&format!(
-            "{}: {} images could not be decoded and were left out",
+            "{}: {} images could not be read or decoded and were left out",
             dataset.name, dataset.skipped
         ));
+    }
+    for note in &dataset.notes {
+        observer.note(&format!("{}: {note}", dataset.name));
     }
     let place = Place {
         id: run.id(),
@@ -200,6 +210,11 @@ fn run_locked(
     };
     let record = finish(run, root, directory, &dataset, &environment, &trained)?;
     Ok((End::Done { measured: trained.last }, Some(record)))
+}
+
+/// The images of `run`, or why they cannot be had and which runs of the same settings are there.
+fn opened(shelf: &mut Shelf, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
+    shelf.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
 }
 
 /// The data set opened last, as a queue's runs mostly share one.
