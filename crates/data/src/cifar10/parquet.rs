@@ -119,3 +119,31 @@ fn decode(path: &Path, record: usize, label: u8, png: &[u8]) -> Result<Vec<u8>, 
     debug_assert_eq!(bytes.len(), 1 + 3 * PLANE);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::sample::png;
+
+    #[test]
+    fn a_png_cut_short_in_a_row_is_an_error_or_lacks_no_pixel() {
+        let whole = png((32, 32), |x, y| [x as u8 * 7, y as u8 * 5, (x * y) as u8]);
+        let record = decode(Path::new("train.parquet"), 7, 3, &whole).unwrap();
+        let mut refused = 0;
+        for held in 0..whole.len() {
+            match decode(Path::new("train.parquet"), 7, 3, &whole[..held]) {
+                Ok(found) => assert_eq!(found, record, "{held} of {} bytes", whole.len()),
+                Err(error) => {
+                    assert!(
+                        error.to_string().contains("train.parquet: found image 7 that fails to decode"),
+                        "{error}"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        // The last chunk alone may be missing: it holds nothing.
+        assert!(refused >= whole.len() - 12, "{refused} of {}", whole.len());
+    }
+}

@@ -131,4 +131,4 @@ pub(crate) fn is_too_long(length: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

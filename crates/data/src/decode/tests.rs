@@ -9,7 +9,7 @@ use super::*;
 use crate::sample::png;
 
 /// The files that `samples.py` wrote, by name.
-fn samples() -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("samples.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
     let entries = archive.entries().unwrap().map(|entry| {

@@ -58,7 +58,9 @@ pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
 
 /// `error`, met when the images of `run` were opened, with the runs of the same settings that are there.
 pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> LaunchError {
-    match (error, others(run, root).into_iter().next()) {
+    let others = others(run, root);
+    let other = others.iter().find(|other| other.done).or(others.first());
+    match (error, other) {
         (LaunchError::Data(source), Some(Other { id, folder, done })) => {
             let how_far = if done { "is finished: its results are" } else { "is half done:" };
             LaunchError::OtherRun {
@@ -111,6 +113,10 @@ fn others(run: &Planned, root: &Path) -> Vec<Other> {
         }
         let Ok(Some(status)) = layout.read_status() else { continue };
         let done = status.state == State::Done && layout.record().is_file();
+        // One that ended before its images were open is of none.
+        if !done && !layout.images().is_file() {
+            continue;
+        }
         found.push((status.updated, Other { id, folder, done }));
     }
     found.sort_by(|(one, _), (other, _)| other.cmp(one));
