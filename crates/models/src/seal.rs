@@ -44,7 +44,8 @@ pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -
 /// # Errors
 /// What was found instead, in words that follow "found".
 pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
-    let told = |error: SafeTensorError| format!("{} bytes that are no safetensors file ({error})", bytes.len());
+    let told =
+        |error: SafeTensorError| format!("{} bytes that are no safetensors file ({error})", bytes.len());
     let file = SafeTensors::deserialize(bytes).map_err(told)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(told)?;
     let Some(entries) = metadata.metadata() else { return Ok(None) };

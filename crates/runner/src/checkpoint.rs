@@ -124,7 +124,9 @@ fn advice(error: &std::io::Error) -> &'static str {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "the folder cannot be written to: change its permissions or name another"
         }
-        ErrorKind::NotADirectory => "a file is where a folder was expected: move it away or name another folder",
+        ErrorKind::NotADirectory => {
+            "a file is where a folder was expected: move it away or name another folder"
+        }
         ErrorKind::NotFound => "its folder does not exist: make it or check the path",
         _ => "check the disk and the path, or name another folder",
     }
@@ -161,8 +163,8 @@ pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> 
 /// If the file cannot be read, is damaged in any byte, or carries no seal of this program's.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(HashMap<String, Tensor>, T), CheckpointError> {
     let damaged = |found: String| CheckpointError::Damaged { path: path.to_path_buf(), found };
-    let bytes = std::fs::read(path)
-        .map_err(|source| CheckpointError::Read { path: path.to_path_buf(), source })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| CheckpointError::Read { path: path.to_path_buf(), source })?;
     let content = check_seal(&bytes).map_err(damaged)?.ok_or_else(|| CheckpointError::Foreign {
         path: path.to_path_buf(),
         found: "a safetensors file without this program's seal".to_owned(),

@@ -70,7 +70,7 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
     let mut at = 0;
     while let Some((marker, after)) = next_marker(bytes, at) {
         at = match marker {
-            END if scans == 0 => return Err("a JPEG without image data".to_owned()),
+            END if scans == 0 => return Err(broken(&"a JPEG without image data")),
             END => return Ok(()),
             START | TEMPORARY => after,
             _ => {
@@ -80,7 +80,7 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
             }
         };
     }
-    Err(format!("a JPEG that ends after {} bytes without its end marker: it was cut", bytes.len()))
+    Err(broken(&format!("a JPEG cut after {} bytes: its end marker is missing", bytes.len())))
 }
 
 /// The first marker from byte `at` on that is neither a restart nor part of a scan's data, and where it ends.

@@ -91,7 +91,7 @@ fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
     let message = decode(&bytes[..bytes.len() * 3 / 4]).unwrap_err();
     assert!(
-        message.starts_with("a JPEG that ends after") && message.ends_with("end marker: it was cut"),
+        message.contains("a JPEG cut after") && message.contains("its end marker is missing"),
         "{message}"
     );
 }
@@ -109,7 +109,8 @@ fn a_jpeg_whose_codes_are_damaged_is_refused_and_one_with_a_sloppy_head_is_not()
     assert!(message.contains("fails to decode") && message.contains("Huffman"), "{message}");
     // Bytes between two headers: Pillow reads the picture as it is.
     let mut sloppy = bytes.clone();
-    sloppy.splice(2..2, *b"sloppy");
+    let first_end = 4 + usize::from(bytes[5]);
+    sloppy.splice(first_end..first_end, *b"sloppy");
     assert_eq!(decode(&sloppy).unwrap(), whole);
 }
 

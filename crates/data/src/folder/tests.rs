@@ -78,7 +78,8 @@ fn a_broken_image_is_named_or_counted() {
     fs_err::write(root.path().join("train/a/1.jpg"), &whole[..whole.len() * 9 / 10]).unwrap();
     let message = open(&config(root.path())).unwrap_err().to_string();
     assert!(
-        message.contains("train/a/1.jpg: found a JPEG that ends") && message.contains("skip_broken"),
+        message.contains("train/a/1.jpg: found an image that fails to decode (a JPEG cut after")
+            && message.contains("skip_broken"),
         "{message}"
     );
     assert_eq!(open(&skipping).unwrap().skipped, 1);
@@ -237,17 +238,22 @@ fn names_of_any_bytes_are_classes_of_their_own() {
 fn pipes_and_devices_are_errors_or_left_out() {
     let root = tempfile::tempdir().unwrap();
     for number in 0..4u8 {
-        put(root.path(), &format!("a/{number}.png"), [number, 0, 0], (8, 8));
+        put(root.path(), &format!("train/a/{number}.png"), [number, 0, 0], (8, 8));
     }
-    std::os::unix::fs::symlink("/dev/zero", root.path().join("a/zeros.png")).unwrap();
+    put(root.path(), "test/a/1.png", [1, 0, 0], (8, 8));
+    std::os::unix::fs::symlink("/dev/zero", root.path().join("train/a/zeros.png")).unwrap();
     let message = open(&config(root.path())).unwrap_err().to_string();
     assert!(message.contains("a/zeros.png is a device") && message.contains("skip_broken"), "{message}");
     assert!(
-        std::process::Command::new("mkfifo").arg(root.path().join("a/pipe.png")).status().unwrap().success()
+        std::process::Command::new("mkfifo")
+            .arg(root.path().join("train/a/pipe.png"))
+            .status()
+            .unwrap()
+            .success()
     );
-    std::os::unix::fs::symlink("nowhere", root.path().join("a/dangling.png")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.path().join("train/a/dangling.png")).unwrap();
     let mut skipping = config(root.path());
     skipping.folder.skip_broken = true;
     let dataset = open(&skipping).unwrap();
-    assert_eq!((dataset.skipped, dataset.train.len() + dataset.test.len()), (3, 4));
+    assert_eq!((dataset.skipped, dataset.train.len(), dataset.test.len()), (3, 4, 1));
 }

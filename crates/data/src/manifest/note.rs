@@ -1,7 +1,7 @@
 //! The note beside a set that keeps the hashes of its files, so that they are read once.
 //!
-//! Text: `invaspread manifest 1`, a line with when the files were read (nanoseconds since 1970), whether they are the published set, and
-//! the BLAKE3 hash of the lines that follow; then a line a file: hash, length, time of change of its bytes and of the file itself, name.
+//! Text: `invaspread manifest 1`, the BLAKE3 hash of the lines that follow, a line with when the files were read (nanoseconds since 1970)
+//! and whether they are the published set; then a line a file: hash, length, time of change of its bytes and of the file itself, name.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -87,11 +87,12 @@ impl Note {
         let bytes = invaspread_files::read_regular(path, LONGEST).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (heading, rest) = text.split_once('\n')?;
-        let (head, lines) = rest.split_once('\n')?;
-        let [began, published, hash] = head.split(' ').collect::<Vec<_>>().try_into().ok()?;
-        if heading != HEADING || blake3::hash(lines.as_bytes()).to_hex().as_str() != hash {
+        let (hash, rest) = rest.split_once('\n')?;
+        if heading != HEADING || blake3::hash(rest.as_bytes()).to_hex().as_str() != hash {
             return None;
         }
+        let (head, lines) = rest.split_once('\n')?;
+        let (began, published) = head.split_once(' ')?;
         let entry = |line: &str| {
             let mut words = line.splitn(5, ' ');
             let content = words.next()?.to_owned();
@@ -128,9 +129,9 @@ impl Note {
             })
             .collect();
         lines.sort_unstable();
-        let lines = lines.concat();
         let published = if self.published { "published" } else { "other" };
-        let hash = blake3::hash(lines.as_bytes()).to_hex();
+        let rest = format!("{} {published}\n{}", self.began, lines.concat());
+        let hash = blake3::hash(rest.as_bytes()).to_hex();
         let folder = place.parent().unwrap_or(Path::new("."));
         // The cache's folder may be made; a set's is there or is gone.
         if !place.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME)) {
@@ -142,7 +143,7 @@ impl Note {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.tempfile_in(folder)?;
-        write!(file, "{HEADING}\n{} {published} {hash}\n{lines}", self.began)?;
+        write!(file, "{HEADING}\n{hash}\n{rest}")?;
         file.persist(place).map_err(|error| error.error)?;
         Ok(())
     }

@@ -285,3 +285,21 @@ fn a_set_with_other_images_than_its_config_tells_of_says_so() {
     let notes = crate::open(&config(Some(hash.clone()))).unwrap().notes;
     assert!(notes.len() == 1 && notes[0].contains(&format!("expected {hash}")), "{notes:?}");
 }
+
+#[test]
+#[ignore = "makes 50,000 files; prints how long a set of that size takes to be read, and to be looked at again"]
+fn a_large_set_is_read_once() {
+    let set = Set::new();
+    for number in 0..50_000 {
+        set.put(&format!("c{}/{number}.png", number % 10), &"x".repeat(20_000));
+    }
+    let timed = || {
+        let began = Instant::now();
+        (set.manifest().hash(), began.elapsed())
+    };
+    let (first, reading) = timed();
+    set.age();
+    let (again, looking) = timed();
+    println!("50,000 files of 20 kB: read in {reading:?}, looked at in {looking:?}");
+    assert!(first == again && looking < reading);
+}

@@ -207,7 +207,7 @@ fn a_broken_file_leaves_no_pack_behind() {
     put(&folder.path("b.jpg"), &jpeg((40, 40), [1, 2, 3])[..500]);
     let message = open(&folder.sources(&SMALL, false), &folder.path("cache")).unwrap_err().to_string();
     assert!(
-        message.contains("b.jpg: found a JPEG that ends after 500 bytes without its end marker"),
+        message.contains("b.jpg: found an image that fails to decode (a JPEG cut after 500 bytes"),
         "{message}"
     );
     #[cfg(unix)]

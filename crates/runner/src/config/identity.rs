@@ -11,6 +11,7 @@ use super::sections::{
 use super::{Config, ConfigError};
 use invaspread_augment::AugmentConfig;
 use invaspread_data::DataConfig;
+use invaspread_files::open_regular;
 use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
@@ -75,11 +76,13 @@ impl Config {
         let mut model = self.model.clone();
         if let Some(path) = model.weights.as_mut().filter(|path| !is_content(path)) {
             // Where the file lies changes no result; what it holds does.
-            let bytes = std::fs::read(&*path).map_err(|error| ConfigError::File {
+            let mut hash = blake3::Hasher::new();
+            let read = open_regular(path).and_then(|file| hash.update_reader(file).map(drop));
+            read.map_err(|error| ConfigError::File {
                 file: path.display().to_string(),
-                reason: format!("failed to read it: {error}; model.weights names a file of weights"),
+                reason: format!("{error}; model.weights names a file of weights"),
             })?;
-            *path = format!("{CONTENT}{}", blake3::hash(&bytes).to_hex()).into();
+            *path = format!("{CONTENT}{}", hash.finalize().to_hex()).into();
         }
         text(&Identity {
             // `auto` is whatever it comes to here.
