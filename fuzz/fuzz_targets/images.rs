@@ -1,4 +1,4 @@
-//! Image files, PNG and JPEG.
+//! Image files of every format that is read.
 
 #![no_main]
 

@@ -9,6 +9,7 @@ use crate::config::{DataConfig, SyntheticConfig};
 use crate::dataset::{DataState, Dataset};
 use crate::error::DataError;
 use crate::location::Location;
+use crate::manifest::{SetCopy, manifest};
 use crate::retrieval::{self, SETS, Set};
 use crate::{folder, stl10, synthetic};
 
@@ -30,6 +31,20 @@ pub const NAMES: [&str; 9] = [
 /// # Errors
 /// If the name is unknown, the data set is not there or damaged, or a number of the config is out of range.
 pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+    let mut dataset = open_as_it_is(config)?;
+    if let Some(expected) = &config.manifest {
+        let found = manifest(config)?.map(|manifest| manifest.hash());
+        if found.as_ref() != Some(expected) {
+            let found = found.unwrap_or_else(|| "no manifest, as a published copy has none".to_owned());
+            dataset.notes.push(format!(
+                "the images are not those that data.manifest tells of: found {found}, expected {expected}"
+            ));
+        }
+    }
+    Ok(dataset)
+}
+
+fn open_as_it_is(config: &DataConfig) -> Result<Dataset, DataError> {
     match config.name.as_str() {
         "cifar10" => cifar10::open(config),
         "folder" => folder::open(config),
@@ -37,6 +52,20 @@ pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         "synthetic" => synthetic::open(config),
         other => match Set::named(other) {
             Some(set) => retrieval::open(set, config),
+            None => Err(DataError::UnknownName { found: other.to_owned() }),
+        },
+    }
+}
+
+/// The files of the configured set, where their contents are not known by its name; `None` if it is published and not there.
+pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+    match config.name.as_str() {
+        "synthetic" => Ok(None),
+        "folder" => folder::copy(config).map(Some),
+        "cifar10" => cifar10::copy(config),
+        "stl10" => stl10::copy(config),
+        other => match Set::named(other) {
+            Some(set) => retrieval::copy(set, config),
             None => Err(DataError::UnknownName { found: other.to_owned() }),
         },
     }
@@ -94,6 +123,9 @@ pub struct Content {
     pub classes: Vec<String>,
     /// How its checksums compare.
     pub state: DataState,
+    /// What of it is passed over, in sentences to show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl VerifyReport {
@@ -140,6 +172,7 @@ fn verify_cifar10(location: &Location) -> Result<Content, DataError> {
         test: counts(classes.len(), cifar10::labels(&batches[5..])),
         unlabeled: 0,
         classes: classes.map(str::to_owned).to_vec(),
+        notes: Vec::new(),
         state: cifar10::state(&batches, &cifar10::OFFICIAL),
     })
 }
@@ -155,6 +188,7 @@ fn verify_stl10(location: &Location) -> Result<Content, DataError> {
         train: counts(classes.len(), contents.train),
         test: counts(classes.len(), contents.test),
         unlabeled: contents.unlabeled,
+        notes: Vec::new(),
         classes: classes.map(str::to_owned).to_vec(),
     })
 }
@@ -170,6 +204,7 @@ fn verify_retrieval(set: Set, location: &Location) -> Result<Content, DataError>
         train: count(&listing.train),
         test: count(&listing.test),
         unlabeled: 0,
+        notes: listing.passed_over.note().into_iter().collect(),
         classes: listing.classes,
         state,
     })

@@ -13,21 +13,24 @@ pub struct DataConfig {
     pub name: String,
     /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
     pub root: Option<PathBuf>,
-    /// Keep this many training images, stratified by class from `seed`; all of them if not given. More than there are is an error,
-    /// but for STL-10 and the retrieval sets, which are smaller than some profiles' subsets: there it means all.
+    /// Keep this many training images, stratified by class from `seed`; all of them if not given, or if there are fewer, since a
+    /// profile's number is meant for large sets.
     pub subset: Option<usize>,
-    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which. As `subset` where there are fewer.
+    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which. All where there are fewer.
     pub test_subset: Option<usize>,
     /// Seed of subsets, of a folder's split into train and test, and of generated images.
     pub seed: u64,
     /// Folder of the packed images that sets of image files are read from; `invaspread-cache` in the set's own folder if not
     /// given.
     pub cache: Option<PathBuf>,
-    /// Leave out image files that cannot be decoded, and count them, instead of stopping at the first. For sets of image
+    /// Leave out image files that cannot be read or decoded, and count them, instead of stopping at the first. For sets of image
     /// files; a `folder` has its own.
     pub skip_broken: Option<bool>,
     /// Use a copy of a published set that has another number of images, as unverified, instead of stopping.
     pub partial: Option<bool>,
+    /// The hash of the set's [`Manifest`](crate::Manifest): the images that a run is of. A run's own config has it where nothing else
+    /// says what the set holds; opening the set with other images then says so in [`Dataset::notes`](crate::Dataset::notes).
+    pub manifest: Option<String>,
     /// For `stl10` alone.
     pub stl10: Option<Stl10Config>,
     /// For the sets whose test classes are not seen in training.
@@ -49,6 +52,7 @@ impl Default for DataConfig {
             cache: None,
             skip_broken: None,
             partial: None,
+            manifest: None,
             stl10: None,
             retrieval: None,
             folder: FolderConfig::default(),
@@ -117,7 +121,7 @@ pub struct FolderConfig {
     pub path: Option<PathBuf>,
     /// Width and height that every image is resized to, in pixels, its aspect ratio not kept.
     pub image_size: usize,
-    /// Leave out files that cannot be decoded, and count them, instead of stopping at the first.
+    /// Leave out files that cannot be read or decoded, and count them, instead of stopping at the first.
     pub skip_broken: bool,
     /// Part of each class that becomes the test split where the folder has no `train` and `test`.
     pub test_fraction: f64,

@@ -30,6 +30,8 @@ pub struct Dataset {
     pub state: DataState,
     /// Files left out because they could not be decoded (`skip_broken`, `folder.skip_broken`).
     pub skipped: usize,
+    /// What else was passed over, or taken in place of what was asked for, in sentences to show.
+    pub notes: Vec<String>,
 }
 
 impl Dataset {

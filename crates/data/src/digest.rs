@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
 
+use invaspread_files::open_regular;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
@@ -25,7 +26,7 @@ pub(crate) fn md5_of_file(path: &Path) -> Result<String, DataError> {
 }
 
 fn hashed<D: Digest>(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String, u64), DataError> {
-    let mut file = fs_err::File::open(path).map_err(reading)?;
+    let mut file = open_regular(path).map_err(reading)?;
     let (mut hash, mut buffer, mut total) = (D::new(), vec![0; 1 << 20], 0);
     loop {
         let read = file.read(&mut buffer).map_err(reading)?;

@@ -6,7 +6,8 @@
 //! RGB, and are normalised only when a batch is made; sets too large for memory are read from their files as they are needed.
 //!
 //! What the crate does not do: augment, pick a device, or guess. A damaged file is an error that names it; a copy whose
-//! checksum is not the official one is used, with a warning, and says so in [`DataState`].
+//! checksum is not the official one is used, with a warning, and says so in [`DataState`]. What such a copy holds is told by its
+//! [`Manifest`]. What is passed over, left out or taken in place of what was asked for is said in [`Dataset::notes`].
 
 mod archive;
 mod catalog;
@@ -22,7 +23,9 @@ pub mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod grouping;
+mod lists;
 mod location;
+mod manifest;
 mod matlab;
 mod pack;
 mod part;
@@ -33,6 +36,7 @@ pub mod subset;
 pub mod synthetic;
 mod unpack;
 mod unpacking;
+mod walk;
 
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
@@ -45,3 +49,4 @@ pub use error::DataError;
 pub use fetch::{FETCHABLE, Fetched, Source, fetch};
 pub use grouping::Grouping;
 pub use location::{ENVIRONMENT, Location, Origin};
+pub use manifest::{Changes, Manifest, manifest, recent_hash};

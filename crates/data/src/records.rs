@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use invaspread_augment::Image;
+use invaspread_files::open_regular;
 
 use crate::error::{DataError, reading};
 
@@ -32,6 +33,8 @@ pub(crate) struct RecordFile {
     arrangement: Arrangement,
     /// CRC-32 of each record, if they are known.
     checks: Vec<u32>,
+    /// The file that each record was made of, if there is one.
+    sources: Vec<PathBuf>,
     /// What to do where it turns out damaged.
     advice: &'static str,
 }
@@ -55,7 +58,7 @@ impl RecordFile {
         arrangement: Arrangement,
         advice: &'static str,
     ) -> Result<Self, DataError> {
-        let file = fs_err::File::open(path).map_err(reading)?;
+        let file = open_regular(path).map_err(reading)?;
         Ok(Self::of(file, start, side, arrangement, advice))
     }
 
@@ -68,12 +71,25 @@ impl RecordFile {
         advice: &'static str,
     ) -> Self {
         let (file, path) = file.into_parts();
-        Self { path, file, start, side, arrangement, checks: Vec::new(), advice }
+        Self { path, file, start, side, arrangement, checks: Vec::new(), sources: Vec::new(), advice }
     }
 
     /// The same file, each record compared with its CRC-32 when it is read.
     pub(crate) fn checked(self, checks: Vec<u32>) -> Self {
         Self { checks, ..self }
+    }
+
+    /// The same file, errors saying which file each record was made of.
+    pub(crate) fn made_of(self, sources: Vec<PathBuf>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// What to call record `number`.
+    fn called(&self, number: u32) -> String {
+        match self.sources.get(number as usize) {
+            Some(source) => format!("image {number} ({})", source.display()),
+            None => format!("image {number}"),
+        }
     }
 
     /// The image of record `number`.
@@ -83,18 +99,18 @@ impl RecordFile {
         let position = self.start + u64::from(number) * bytes as u64;
         read_at(&self.file, &mut record, position).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                let found = format!("its end before that of image {number}");
+                let found = format!("its end before that of {}", self.called(number));
                 self.damaged(found, format!("{bytes} bytes from byte {position} on"))
             }
             kind => reading(io::Error::new(
                 kind,
-                format!("failed to read image {number} of {}: {error}", self.path.display()),
+                format!("failed to read {} of {}: {error}", self.called(number), self.path.display()),
             )),
         })?;
         if let Some(&expected) = self.checks.get(number as usize) {
             let found = crc32fast::hash(&record);
             if found != expected {
-                let found = format!("image {number} with CRC-32 {found:08x}");
+                let found = format!("{} with CRC-32 {found:08x}", self.called(number));
                 return Err(self.damaged(found, format!("{expected:08x}")));
             }
         }

@@ -2,6 +2,7 @@
 
 use invaspread_random::{Purpose, Stream};
 
+use crate::config::DataConfig;
 use crate::error::DataError;
 
 /// `keep` of the images with `labels` (below `classes`), as ascending indices, every class in its share.
@@ -74,9 +75,21 @@ fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
 }
 
 /// `keep` of `found` images, or all of them where there are fewer: a profile's subset is meant for large sets, and not every set has
-/// that many.
+/// that many. [`notes`] says so.
 pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
     keep.map(|keep| keep.min(found))
+}
+
+/// What to say where the subsets of `config` are larger than the `train` and `test` images there are.
+pub(crate) fn notes(config: &DataConfig, train: usize, test: usize) -> Vec<String> {
+    let asked = [(config.subset, train, "training"), (config.test_subset, test, "test")];
+    asked.into_iter().filter_map(|(keep, found, what)| note(keep, found, what)).collect()
+}
+
+/// What to say where fewer than `keep` of the `found` images (`what`: training or test) are there.
+pub(crate) fn note(keep: Option<usize>, found: usize, what: &str) -> Option<String> {
+    let keep = keep.filter(|keep| *keep > found)?;
+    Some(format!("all {found} {what} images are taken: {keep} were asked for, and there are no more"))
 }
 
 fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> {

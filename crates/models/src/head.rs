@@ -36,7 +36,8 @@ impl Head {
         if left != [Some(1), Some(1)] {
             bail!(
                 "model.pool: found {}, a {side}x{side} pool, which does not leave 1x1 of the {h}x{w} map; set model.pool to {h}, \
-                or to 0 for the whole of a square map",
+                or to 0 for the whole of a square map; where images should go into the network at another size, set augment.size, \
+                which the map's size follows",
                 self.pool
             )
         }

@@ -56,6 +56,9 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
                         print_line!("  {class:<12} {train:>6} {test:>6}");
                     }
                 }
+                for note in &content.notes {
+                    print_line!("  {note}");
+                }
                 match &content.state {
                     DataState::Unverified { reason } => print_line!("  checksums: unverified: {reason}"),
                     state => print_line!("  checksums: {state}"),

@@ -25,13 +25,15 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     origin.require_data(&arguments.weights)?;
     let config = &origin.config;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
+    for said in &dataset.notes {
+        note!("{}: {said}", dataset.name);
+    }
     let (recipe, images) = (config.recipe(), images(&dataset));
     let files = match &arguments.embeddings {
         Some(folder) => files(folder, images.gallery.is_some(), &arguments.weights)?,
         None => Vec::new(),
     };
-    let result =
-        engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
+    let result = engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
     save(&files, &dataset, &result.embeddings, &arguments.weights, recipe.layer)?;
     let loaded = &result.loaded;
     let votes = images.gallery.is_some();
@@ -43,6 +45,8 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "arguments": origin.arguments,
             "dataset": dataset.name,
             "data_state": dataset.state,
+            "data_skipped": dataset.skipped,
+            "data_notes": dataset.notes,
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
             "layer": recipe.layer,
@@ -99,9 +103,8 @@ fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
     let splits = if votes { &["train", "test"][..] } else { &["test"] };
-    let file = |split: &&'static str| {
-        Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?))
-    };
+    let file =
+        |split: &&'static str| Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?));
     splits.iter().map(file).collect()
 }
 

@@ -1,7 +1,9 @@
 //! The official binary version: six files of records, in a folder or in its archive.
 
+use std::io::Read;
 use std::path::Path;
 
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 
 use super::official::{BINARY_FOLDER, Layout};
@@ -14,7 +16,8 @@ pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, 
     let read = |name: &&str| {
         let source = folder.join(format!("{name}.bin"));
         // The length first: nothing of another length is worth reading.
-        let found = fs_err::metadata(&source).map_err(reading)?.len();
+        let mut file = open_regular(&source).map_err(reading)?;
+        let found = file.metadata().map_err(reading)?.len();
         if found != layout.batch_bytes() {
             return Err(DataError::Size {
                 path: source,
@@ -23,7 +26,8 @@ pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, 
                 advice: REFETCH,
             });
         }
-        let records = fs_err::read(&source).map_err(reading)?;
+        let mut records = Vec::with_capacity(found as usize);
+        file.read_to_end(&mut records).map_err(reading)?;
         Ok(Batch { source, records })
     };
     BATCHES.par_iter().map(read).collect()

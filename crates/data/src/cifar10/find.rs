@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::BATCHES;
 use super::official::BINARY_FOLDER;
 use super::parquet;
 use crate::error::DataError;
@@ -46,6 +47,42 @@ pub(crate) struct Found {
     pub path: PathBuf,
 }
 
+impl Found {
+    /// An error that names the batches that are not there, if some are not.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        let (folder, files, _) = self.files();
+        let absent: Vec<String> = files
+            .iter()
+            .filter(|file| !folder.join(file).exists())
+            .map(|file| file.display().to_string())
+            .collect();
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let expected = format!("all of its {} files", files.len());
+        Err(DataError::damaged(&self.path, format!("no {} ({})", absent.join(", no "), self.form), expected))
+    }
+
+    /// Its folder, its files by path below that, and what tells it apart from other copies in the same folder.
+    pub(crate) fn files(&self) -> (PathBuf, Vec<PathBuf>, String) {
+        let batches = |ending: &str| BATCHES.map(|batch| PathBuf::from(format!("{batch}{ending}"))).to_vec();
+        match self.form {
+            Form::BinaryFolder => (self.path.clone(), batches(".bin"), String::new()),
+            Form::PythonFolder => (self.path.clone(), batches(""), String::new()),
+            Form::Parquet => {
+                let files = parquet::files(&self.path).into_iter().flatten();
+                let below = files.filter_map(|file| file.strip_prefix(&self.path).map(Path::to_owned).ok());
+                (self.path.clone(), below.collect(), String::new())
+            }
+            Form::BinaryArchive | Form::PythonArchive => {
+                let name = self.path.file_name().unwrap_or_default();
+                let folder = self.path.parent().map(Path::to_owned).unwrap_or_default();
+                (folder, vec![name.into()], format!("-{}", name.to_string_lossy()))
+            }
+        }
+    }
+}
+
 const PYTHON_FOLDER: &str = "cifar-10-batches-py";
 const BINARY_ARCHIVE: &str = "cifar-10-binary.tar.gz";
 const PYTHON_ARCHIVE: &str = "cifar-10-python.tar.gz";
@@ -59,10 +96,11 @@ pub(crate) fn find(root: &Path) -> Option<Found> {
         Some(PYTHON_ARCHIVE) if root.is_file() => return found(Form::PythonArchive, root.to_owned()),
         _ => {}
     }
-    if root.join("data_batch_1.bin").is_file() {
+    let holds = |ending: &str| BATCHES.iter().any(|batch| root.join(format!("{batch}{ending}")).is_file());
+    if holds(".bin") {
         return found(Form::BinaryFolder, root.to_owned());
     }
-    if root.join("data_batch_1").is_file() {
+    if holds("") {
         return found(Form::PythonFolder, root.to_owned());
     }
     if parquet::files(root).is_some() {

@@ -22,6 +22,7 @@ use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::digest;
 use crate::error::{DataError, REFETCH};
 use crate::location::Location;
+use crate::manifest::SetCopy;
 use crate::{config::DataConfig, subset};
 
 pub use find::Form;
@@ -67,6 +68,17 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     open_found(&found, config, &OFFICIAL)
 }
 
+/// The files of the copy in the configured folder, if there is one.
+pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+    let location = Location::find(config.root.as_deref())?;
+    let Some(found) = find(&location.path) else { return Ok(None) };
+    let (folder, files, part) = found.files();
+    let is_published = move || {
+        read(&found, &OFFICIAL).is_ok_and(|batches| state(&batches, &OFFICIAL) == DataState::Verified)
+    };
+    Ok(Some(SetCopy { folder, files, part, of_images: false, is_published: Box::new(is_published) }))
+}
+
 pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) -> Result<Dataset, DataError> {
     let batches = read(found, layout)?;
     let state = state(&batches, layout);
@@ -76,11 +88,12 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
     }
     let (train, test) = batches.split_at(5);
     let labels: Vec<u32> = labels(train);
-    let kept = match config.subset {
+    let notes = subset::notes(config, labels.len(), layout.per_batch);
+    let kept = match subset::at_most(config.subset, labels.len()) {
         Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
         None => (0..labels.len() as u32).collect(),
     };
-    let first = subset::test(config.test_subset, layout.per_batch)?;
+    let first = subset::test(subset::at_most(config.test_subset, layout.per_batch), layout.per_batch)?;
     Ok(Dataset {
         name: "cifar10".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
@@ -91,11 +104,13 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
         test: split(test, first, layout),
         state,
         skipped: 0,
+        notes,
     })
 }
 
 /// The six batches, their lengths and labels checked.
 pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataError> {
+    found.check()?;
     let batches = match found.form {
         Form::BinaryFolder => binary::read_folder(&found.path, layout),
         Form::BinaryArchive => binary::read_archive(&found.path, layout),

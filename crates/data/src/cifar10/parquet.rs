@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::{Field, Row};
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 
 use super::official::Layout;
@@ -30,7 +31,7 @@ pub(super) fn read(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataErr
         files(folder).ok_or_else(|| DataError::damaged(folder, "a folder without them", expected))?;
     let mut batches = Vec::new();
     for (path, count) in [(train, 5), (test, 1)] {
-        let file = fs_err::File::open(&path).map_err(reading)?.into_file();
+        let file = open_regular(&path).map_err(reading)?.into_file();
         let reader = open(&path, file)?;
         batches.extend(read_split(&path, &reader, count, layout)?);
     }
@@ -117,4 +118,32 @@ fn decode(path: &Path, record: usize, label: u8, png: &[u8]) -> Result<Vec<u8>, 
     }
     debug_assert_eq!(bytes.len(), 1 + 3 * PLANE);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::sample::png;
+
+    #[test]
+    fn a_png_cut_short_in_a_row_is_an_error_or_lacks_no_pixel() {
+        let whole = png((32, 32), |x, y| [x as u8 * 7, y as u8 * 5, (x * y) as u8]);
+        let record = decode(Path::new("train.parquet"), 7, 3, &whole).unwrap();
+        let mut refused = 0;
+        for held in 0..whole.len() {
+            match decode(Path::new("train.parquet"), 7, 3, &whole[..held]) {
+                Ok(found) => assert_eq!(found, record, "{held} of {} bytes", whole.len()),
+                Err(error) => {
+                    assert!(
+                        error.to_string().contains("train.parquet: found image 7 that fails to decode"),
+                        "{error}"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        // The last chunk alone may be missing: it holds nothing.
+        assert!(refused >= whole.len() - 12, "{refused} of {}", whole.len());
+    }
 }

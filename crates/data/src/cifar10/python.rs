@@ -1,7 +1,9 @@
 //! The official python version: six pickles, in a folder or in its archive.
 
+use std::io::Read;
 use std::path::Path;
 
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 
 use super::official::Layout;
@@ -14,12 +16,15 @@ use crate::error::{DataError, reading};
 pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let read = |name: &&str| {
         let source = folder.join(name);
-        let found = fs_err::metadata(&source).map_err(reading)?.len();
+        let mut file = open_regular(&source).map_err(reading)?;
+        let found = file.metadata().map_err(reading)?.len();
         if found > longest(layout) {
             let expected = format!("a batch of at most {} bytes", longest(layout));
             return Err(DataError::damaged(&source, format!("{found} bytes"), expected));
         }
-        decode(&source, &fs_err::read(&source).map_err(reading)?, layout)
+        let mut pickle = Vec::with_capacity(found as usize);
+        file.read_to_end(&mut pickle).map_err(reading)?;
+        decode(&source, &pickle, layout)
     };
     BATCHES.par_iter().map(read).collect()
 }

@@ -53,6 +53,24 @@ fn pack() {
     replay("pack", super::pack);
 }
 
+/// One sample of each way in which a format keeps its pixels.
+const OF_EACH_FORMAT: [&str; 14] = [
+    "rgb_progressive.jpg",
+    "few.gif",
+    "animated.gif",
+    "run_length.bmp",
+    "rgb.bmp",
+    "plain.ppm",
+    "one.pbm",
+    "grey16.pgm",
+    "rgb_lzw.tif",
+    "few_packbits.tif",
+    "fax.tif",
+    "lossless.webp",
+    "lossy.webp",
+    "animated.webp",
+];
+
 #[test]
 fn seeds() {
     // CIFAR-10 with one plain image a batch.
@@ -93,6 +111,11 @@ fn seeds() {
     seed("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
     seed("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
     seed("images", "seed_cmyk.jpg", CMYK_JPEG);
+    for (name, bytes) in crate::decode::tests::samples() {
+        if OF_EACH_FORMAT.contains(&name.as_str()) {
+            seed("images", &format!("seed_{name}"), &bytes);
+        }
+    }
 
     let folder = tempfile::tempdir().unwrap();
     let lists = |folder: &std::path::Path| -> Vec<u8> {

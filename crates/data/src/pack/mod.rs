@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use invaspread_augment::resize;
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +27,7 @@ use crate::records::{Arrangement, RecordFile};
 const MAGIC: [u8; 8] = *b"invapack";
 
 /// Raised whenever the layout or the decoding changes, so that older packs are made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes before the index.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;
@@ -48,7 +49,7 @@ pub(crate) struct Sources<'a> {
     /// What the files' names are relative to.
     pub folder: &'a Path,
     /// The files.
-    pub files: &'a [String],
+    pub files: &'a [PathBuf],
     /// To which size, and how.
     pub resize: &'a RetrievalConfig,
     /// Whether broken files are left out.
@@ -73,6 +74,7 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     let fingerprint = sources.fingerprint();
     let usable = || {
         let read = read(&path, side, sources.files.len(), &fingerprint)?;
+        let read = read.map(|pack| Pack { images: pack.images.made_of(sources.files.to_vec()), ..pack });
         Ok::<_, DataError>(match read {
             Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken => {
                 Err("some images were broken when they were packed".to_owned())
@@ -149,14 +151,15 @@ fn temporary_name(path: &Path) -> (&Path, String) {
 impl Sources<'_> {
     /// SHA-256 of what makes a pack stale when it changes. A file that is missing counts too: packing will name it.
     fn fingerprint(&self) -> [u8; 32] {
-        let each = |name: &String| {
+        let each = |name: &PathBuf| {
             let metadata = std::fs::metadata(self.folder.join(name)).ok();
             let changed = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
             let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let length = metadata.map(|metadata| metadata.len());
-            format!("{name}\0{length:?}\0{:?}\n", changed.map(|time| time.as_nanos()))
+            let told = format!("\0{length:?}\0{:?}\n", changed.map(|time| time.as_nanos()));
+            [in_lists(name), told.into_bytes()].concat()
         };
-        let lines: Vec<String> = self.files.par_iter().map(each).collect();
+        let lines: Vec<Vec<u8>> = self.files.par_iter().map(each).collect();
         let mut hash = Sha256::new();
         hash.update(format!("{} {}\n", self.resize.image_size, self.resize.filter.name()));
         for line in lines {
@@ -172,8 +175,10 @@ pub(crate) struct ContentHash(Sha256);
 
 impl ContentHash {
     /// The next file.
-    pub(crate) fn add(&mut self, name: &str, sha256: &str) {
-        self.0.update(format!("{sha256}  {name}\n"));
+    pub(crate) fn add(&mut self, name: &Path, sha256: &str) {
+        self.0.update(format!("{sha256}  "));
+        self.0.update(in_lists(name));
+        self.0.update("\n");
     }
 
     /// In lowercase hexadecimal.
@@ -182,9 +187,18 @@ impl ContentHash {
     }
 }
 
+/// The bytes of a path as lists have it: with slashes on every system.
+fn in_lists(path: &Path) -> Vec<u8> {
+    let mut bytes = path.as_os_str().as_encoded_bytes().to_vec();
+    if std::path::MAIN_SEPARATOR != '/' {
+        bytes.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
+    }
+    bytes
+}
+
 /// The [`ContentHash`] of `files`, read anew.
-pub(crate) fn content(folder: &Path, files: &[String]) -> Result<String, DataError> {
-    let each = |name: &String| Ok(digest::of_file(&folder.join(name), &mut |_| ())?.0);
+pub(crate) fn content(folder: &Path, files: &[PathBuf]) -> Result<String, DataError> {
+    let each = |name: &PathBuf| Ok(digest::of_file(&folder.join(name), &mut |_| ())?.0);
     let hashes: Vec<String> = files.par_iter().map(each).collect::<Result<_, DataError>>()?;
     let mut content = ContentHash::default();
     for (name, sha256) in files.iter().zip(&hashes) {
@@ -203,7 +217,7 @@ pub(crate) fn read(
     if !path.exists() {
         return Ok(Err("there is none yet".to_owned()));
     }
-    let file = fs_err::File::open(path).map_err(reading)?;
+    let file = open_regular(path).map_err(reading)?;
     let length = file.metadata().map_err(reading)?.len();
     let start = HEADER + images * 8 + 32;
     let expected = (start + images * side * side * 3) as u64;
@@ -316,22 +330,22 @@ fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<()
 
 impl Sources<'_> {
     /// Reads, decodes and resizes one file. A broken one is an error unless such are left out.
-    fn decode(&self, name: &str) -> Result<Decoded, DataError> {
+    fn decode(&self, name: &Path) -> Result<Decoded, DataError> {
         let path = self.folder.join(name);
         let side = self.resize.image_size;
-        let bytes = match fs_err::read(&path) {
+        let bytes = match decode::read(&path, BROKEN) {
             Ok(bytes) => bytes,
             Err(error) if self.skip_broken => {
                 tracing::warn!(%error, "left out an image");
                 return Ok(Decoded { sha256: "missing".to_owned(), pixels: None });
             }
-            Err(source) => return Err(DataError::Io { source, advice: BROKEN }),
+            Err(error) => return Err(error),
         };
         let sha256 = digest::of_bytes(&bytes);
         let pixels = match decode::decode(&bytes) {
             Ok(image) => Some(resize(image.as_ref(), side, side, self.resize.filter.filter()).pixels),
             Err(found) => {
-                let error = broken(path, found);
+                let error = decode::damaged(&path, found, BROKEN);
                 if !self.skip_broken {
                     return Err(error);
                 }
@@ -344,16 +358,8 @@ impl Sources<'_> {
 }
 
 /// Decodes every file and throws the images away; the error of the first that is broken.
-pub(crate) fn try_all(folder: &Path, files: &[String]) -> Result<(), DataError> {
-    files.par_iter().try_for_each(|name| {
-        let path = folder.join(name);
-        let bytes = fs_err::read(&path).map_err(|source| DataError::Io { source, advice: BROKEN })?;
-        decode::decode(&bytes).map(drop).map_err(|found| broken(path, found))
-    })
-}
-
-fn broken(path: PathBuf, found: String) -> DataError {
-    DataError::Damaged { path, found, expected: decode::EXPECTED.to_owned(), advice: BROKEN }
+pub(crate) fn try_all(folder: &Path, files: &[PathBuf]) -> Result<(), DataError> {
+    files.par_iter().try_for_each(|name| decode::load(&folder.join(name), BROKEN).map(drop))
 }
 
 #[cfg(test)]

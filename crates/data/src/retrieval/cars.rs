@@ -7,9 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Form, Found, Item, Listing, Set, each_once, plain};
-use crate::error::{DataError, reading};
+use crate::error::DataError;
 use crate::fetch::{Package, Packing, Piece};
+use crate::lists::read_list;
 use crate::matlab::{self, Structs, Value};
+use crate::walk::{self, PassedOver, subfolders};
 
 /// Names of the classes in their official order (`cars_meta.mat`), which is no alphabet's.
 const CLASSES: &str = include_str!("cars_classes.txt");
@@ -44,8 +46,8 @@ fn form(set: Set, folder: &Path) -> Option<Form> {
         return Some(Form::CarsDevkit);
     }
     let class_folder = |folder: PathBuf| {
-        let mut inside = subfolders(&folder).unwrap_or_default().into_iter();
-        inside.any(|name| class_called(&name).is_some())
+        let inside = subfolders(&folder, Path::new(""), &mut PassedOver::default()).unwrap_or_default();
+        inside.iter().any(|name| class_called(&name.to_string_lossy()).is_some())
     };
     let held = [folder.join("train"), folder.to_owned()].into_iter().any(class_folder);
     (set == Set::Cars && held).then_some(Form::ClassFolders)
@@ -66,13 +68,13 @@ fn damaged(path: &Path, found: String, expected: &str, set: Set) -> DataError {
 }
 
 /// Images by class, in the order they come.
-fn split(images: Vec<(String, i64)>, lists: Vec<String>) -> Listing {
+fn split(images: Vec<(PathBuf, i64)>, lists: Vec<String>) -> Listing {
     let (train, test) = images.into_iter().partition::<Vec<_>, _>(|(_, class)| *class <= LAST_TRAINING_CLASS);
-    let items = |images: Vec<(String, i64)>| {
+    let items = |images: Vec<(PathBuf, i64)>| {
         images.into_iter().map(|(file, class)| Item { file, class: (class - 1) as u32 }).collect()
     };
     let classes = CLASSES.lines().map(str::to_owned).collect();
-    Listing { classes, train: items(train), test: items(test), lists }
+    Listing { classes, lists, train: items(train), test: items(test), passed_over: PassedOver::default() }
 }
 
 /// `cars_annos.mat`: all images in one list, with their paths.
@@ -88,10 +90,10 @@ pub(super) fn list_devkit(set: Set, folder: &Path) -> Result<Listing, DataError>
     let within = |list: &str, images: &str| {
         let read = annotations(&folder.join(list), "fname", set)?;
         Ok::<_, DataError>(
-            read.into_iter().map(|(name, class)| (format!("{images}/{name}"), class)).collect(),
+            read.into_iter().map(|(name, class)| (Path::new(images).join(name), class)).collect(),
         )
     };
-    let (mut images, mut lists): (Vec<(String, i64)>, _) =
+    let (mut images, mut lists): (Vec<(PathBuf, i64)>, _) =
         (within(TRAIN, "cars_train")?, vec![TRAIN.to_owned()]);
     if set == Set::Cars {
         let Some(list) = TEST.into_iter().find(|list| folder.join(list).is_file()) else {
@@ -108,8 +110,8 @@ pub(super) fn list_devkit(set: Set, folder: &Path) -> Result<Listing, DataError>
 }
 
 /// Path and class of each struct in the variable `annotations`.
-fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(String, i64)>, DataError> {
-    let bytes = fs_err::read(path).map_err(reading)?;
+fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(PathBuf, i64)>, DataError> {
+    let bytes = read_list(path)?;
     let variables =
         matlab::read(&bytes).map_err(|found| damaged(path, found, "a MAT-file of version 5", set))?;
     let structs = variables.into_iter().find_map(|variable| match variable.value {
@@ -130,7 +132,7 @@ fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(String, i
             let file = structs.get(index, name).text().filter(|file| plain(file));
             let class = structs.get(index, class).whole().filter(|class| (1..=count).contains(class));
             match (file, class) {
-                (Some(file), Some(class)) => Ok((file.to_owned(), class)),
+                (Some(file), Some(class)) => Ok((file.into(), class)),
                 (None, _) => Err(lacks(format!("no path in annotation {}", index + 1))),
                 (_, None) => {
                     let found = format!("no class from 1 to {count} in annotation {}", index + 1);
@@ -145,11 +147,11 @@ fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(String, i
 pub(super) fn list_folders(folder: &Path) -> Result<Listing, DataError> {
     let tops: Vec<&str> = ["train", "test"].into_iter().filter(|top| folder.join(top).is_dir()).collect();
     let tops = if tops.is_empty() { vec![""] } else { tops };
-    let mut images = Vec::new();
+    let (mut images, mut passed_over) = (Vec::new(), PassedOver::default());
     for top in tops {
-        for name in subfolders(&folder.join(top))? {
+        for name in subfolders(&folder.join(top), Path::new(top), &mut passed_over)? {
             let path = Path::new(top).join(&name);
-            let Some(class) = class_called(&name) else {
+            let Some(class) = class_called(&name.to_string_lossy()) else {
                 let expected =
                     "folders called after the 196 classes, as \"Audi TT Hatchback 2011\", or 1 to 196";
                 return Err(damaged(
@@ -159,12 +161,12 @@ pub(super) fn list_folders(folder: &Path) -> Result<Listing, DataError> {
                     Set::Cars,
                 ));
             };
-            for file in files(&folder.join(&path))? {
-                images.push((path.join(file).to_string_lossy().replace('\\', "/"), class));
+            for file in walk::images(&folder.join(&path), &path, &mut passed_over)? {
+                images.push((path.join(file), class));
             }
         }
     }
-    Ok(split(images, Vec::new()))
+    Ok(Listing { passed_over, ..split(images, Vec::new()) })
 }
 
 /// The class, from 1 on, that a folder is called after.
@@ -179,33 +181,6 @@ pub(crate) fn class_called(name: &str) -> Option<i64> {
 /// The letters and digits of a class's name: some of what else is in the names can be in no folder's.
 fn bare(name: &str) -> impl Iterator<Item = char> {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
-}
-
-/// The names of the folders in `folder`, sorted; hidden ones are passed over.
-fn subfolders(folder: &Path) -> Result<Vec<String>, DataError> {
-    names(folder, Path::is_dir)
-}
-
-/// The names of the images in `folder`, sorted.
-fn files(folder: &Path) -> Result<Vec<String>, DataError> {
-    names(folder, |path| {
-        let extension =
-            path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-        matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
-    })
-}
-
-fn names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>, DataError> {
-    let mut names = Vec::new();
-    for entry in fs_err::read_dir(folder).map_err(reading)? {
-        let entry = entry.map_err(reading)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && wanted(&entry.path()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// The archives as they were published. Their server is gone; copies of them are found by name.

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::{Form, Found, Item, Listing, Set, bad_line, each_once, plain};
-use crate::error::{DataError, reading};
+use crate::error::DataError;
 use crate::fetch::{Package, Packing, Piece};
+use crate::lists::read_text;
+use crate::walk::PassedOver;
 
 /// The folder that the archive unpacks to.
 const FOLDER: &str = "CUB_200_2011";
@@ -71,7 +73,8 @@ pub(super) fn list(set: Set, folder: &Path) -> Result<Listing, DataError> {
             names.as_ref().and_then(|names| names.get(&class).cloned()).unwrap_or(format!("class {class}"))
         })
         .collect();
-    let mut listing = Listing { classes, train: Vec::new(), test: Vec::new(), lists };
+    let mut listing =
+        Listing { classes, lists, train: Vec::new(), test: Vec::new(), passed_over: PassedOver::default() };
     let images = folder.join(IMAGES);
     for (number, (id, path)) in paths.into_iter().enumerate() {
         if !plain(&path) {
@@ -82,7 +85,7 @@ pub(super) fn list(set: Set, folder: &Path) -> Result<Listing, DataError> {
             return Err(damaged(&labels_path, format!("none for image {id}"), expected));
         };
         let split = if class <= LAST_TRAINING_CLASS { &mut listing.train } else { &mut listing.test };
-        split.push(Item { file: format!("images/{path}"), class: class - 1 });
+        split.push(Item { file: format!("images/{path}").into(), class: class - 1 });
     }
     each_once(&images, &listing, set)?;
     Ok(listing)
@@ -91,7 +94,7 @@ pub(super) fn list(set: Set, folder: &Path) -> Result<Listing, DataError> {
 /// The lines of a list, each an id and a word.
 fn pairs(set: Set, folder: &Path, name: &str, expected: &str) -> Result<Vec<(u32, String)>, DataError> {
     let path = folder.join(name);
-    let text = fs_err::read_to_string(&path).map_err(reading)?;
+    let text = read_text(&path)?;
     text.lines()
         .enumerate()
         .map(|(number, line)| {

@@ -3,11 +3,12 @@
 //! Of these sets only whole archives have published checksums. `invaspread data fetch` compares those, unpacks, and writes down one
 //! hash of all that it unpacked; as long as lists and images still have it, the copy is the published one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Found, Listing, Set};
 use crate::dataset::DataState;
 use crate::error::{DataError, writing};
+use crate::lists::read_text;
 use crate::pack::{self, ContentHash};
 
 /// The note's name.
@@ -39,15 +40,18 @@ pub(super) fn exists(folder: &Path) -> bool {
 
 /// The hash that the note in `folder` gives, if there is one.
 fn read(folder: &Path) -> Option<String> {
-    let text = fs_err::read_to_string(folder.join(MARKER)).ok()?;
+    let text = read_text(&folder.join(MARKER)).ok()?;
     text.lines().find_map(|line| line.strip_prefix(KEY)).map(str::to_owned)
 }
 
 /// One hash of the lists and of the images, which have the hash `images`.
 fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, DataError> {
     let mut hash = ContentHash::default();
-    hash.add("lists", &pack::content(folder, &listing.lists)?);
-    hash.add("images", images);
+    hash.add(
+        Path::new("lists"),
+        &pack::content(folder, &listing.lists.iter().map(PathBuf::from).collect::<Vec<_>>())?,
+    );
+    hash.add(Path::new("images"), images);
     Ok(hash.finish())
 }
 

@@ -20,9 +20,11 @@ use crate::digest;
 use crate::error::DataError;
 use crate::fetch::Package;
 use crate::location::Location;
+use crate::manifest::SetCopy;
 use crate::pack::{self, Pack, Sources};
 use crate::records::RecordFile;
 use crate::subset;
+use crate::walk::PassedOver;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cars::class_called;
@@ -92,13 +94,15 @@ pub(crate) struct Listing {
     pub test: Vec<Item>,
     /// The lists, by path below the folder.
     pub lists: Vec<String>,
+    /// What lies among the images and is none.
+    pub passed_over: PassedOver,
 }
 
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
     /// Its file, by path below the folder.
-    pub file: String,
+    pub file: PathBuf,
     /// The number of its class.
     pub class: u32,
 }
@@ -271,7 +275,7 @@ impl Set {
 
 impl Listing {
     /// The files of training, then those of test.
-    pub(crate) fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.train.iter().chain(&self.test).map(|item| item.file.clone()).collect()
     }
 }
@@ -295,6 +299,26 @@ pub(crate) fn inspect(set: Set, found: &Found) -> Result<(Listing, DataState), D
         pack::try_all(&found.folder, &files)?;
     }
     Ok((listing, state))
+}
+
+/// Lists and images of the copy in the configured folder, if there is one.
+pub(crate) fn copy(set: Set, config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+    let location = Location::find(config.root.as_deref())?;
+    let Some(found) = set.find(&location.path) else { return Ok(None) };
+    let listing = set.list(&found)?;
+    let images = listing.files();
+    let files = listing.lists.iter().map(PathBuf::from).chain(images.iter().cloned()).collect();
+    let folder = found.folder.clone();
+    let is_published = move || {
+        // Without the note of a fetch no copy is known to be the published one, and nothing needs to be read.
+        let state = |content: String| set.state(&found.folder, &listing, &content);
+        marker::exists(&found.folder)
+            && pack::content(&found.folder, &images)
+                .and_then(state)
+                .is_ok_and(|state| state == DataState::Verified)
+    };
+    let part = format!("-{}", set.name());
+    Ok(Some(SetCopy { folder, files, part, of_images: true, is_published: Box::new(is_published) }))
 }
 
 /// Opens the copy in the configured folder.
@@ -332,6 +356,8 @@ pub(crate) fn open(set: Set, config: &DataConfig) -> Result<Dataset, DataError> 
         let whole = Whole { items, first, broken: &pack.broken, file: &file, size };
         whole.keep(keep, classes, seed, key)
     };
+    let mut notes: Vec<String> = listing.passed_over.note().into_iter().collect();
+    notes.extend(subset::notes(config, listing.train.len(), listing.test.len()));
     let train = kept(&listing.train, 0, config.subset, "subset")?;
     let test = kept(&listing.test, listing.train.len(), config.test_subset, "test_subset")?;
     for (split, name) in [(&train, "training"), (&test, "test")] {
@@ -354,6 +380,7 @@ pub(crate) fn open(set: Set, config: &DataConfig) -> Result<Dataset, DataError> 
         test,
         state,
         skipped,
+        notes,
     })
 }
 
@@ -432,7 +459,7 @@ fn each_once(list: &Path, listing: &Listing, set: Set) -> Result<(), DataError> 
         None => Ok(()),
         Some(item) => Err(DataError::Damaged {
             path: list.to_owned(),
-            found: format!("{} twice", item.file),
+            found: format!("{} twice", item.file.display()),
             expected: "each image once".to_owned(),
             advice: set.refetch(),
         }),

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Form, Found, Item, Listing, Set, bad_line, each_once, plain};
-use crate::error::{DataError, reading};
+use crate::error::DataError;
 use crate::fetch::{Package, Packing, Piece};
+use crate::lists::read_text;
+use crate::walk::PassedOver;
 
 /// The folder that the archive unpacks to.
 const FOLDER: &str = "Stanford_Online_Products";
@@ -41,7 +43,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
     }
     let number: BTreeMap<u32, u32> = names.keys().zip(0..).map(|(&class, number)| (class, number)).collect();
     let items = |rows: Vec<Row>| -> Vec<Item> {
-        rows.into_iter().map(|row| Item { file: row.path, class: number[&row.class] }).collect()
+        rows.into_iter().map(|row| Item { file: row.path.into(), class: number[&row.class] }).collect()
     };
     let (train, test) = (items(train), items(test));
     let listing = Listing {
@@ -49,6 +51,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
         train,
         test,
         lists: vec![TRAIN.to_owned(), TEST.to_owned()],
+        passed_over: PassedOver::default(),
     };
     let path = folder.join(TEST);
     each_once(&path, &listing, Set::Products)?;
@@ -86,7 +89,7 @@ impl Row {
 
 fn rows(folder: &Path, name: &str) -> Result<Vec<Row>, DataError> {
     let path = folder.join(name);
-    let text = fs_err::read_to_string(&path).map_err(reading)?;
+    let text = read_text(&path)?;
     let mut lines = text.lines().enumerate();
     match lines.next() {
         Some((_, heading)) if heading.trim() == HEADING => {}

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use invaspread_files::open_regular;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,9 @@ use crate::dataset::{DataState, Dataset, Evaluation, Place, Split, UNLABELED};
 use crate::digest;
 use crate::error::{DataError, reading};
 use crate::fetch::{Package, Packing, Piece};
+use crate::lists::read_list;
 use crate::location::Location;
+use crate::manifest::SetCopy;
 use crate::records::{Arrangement, RecordFile};
 use crate::subset;
 
@@ -175,6 +178,24 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     open_found(&folder, config, &OFFICIAL)
 }
 
+/// The files that the configuration uses of the copy in the configured folder, if there is one.
+pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+    let location = Location::find(config.root.as_deref())?;
+    let Some(folder) = find(&location.path) else { return Ok(None) };
+    let unlabeled = config.stl10.as_ref().is_some_and(|stl10| stl10.unlabeled);
+    let used = OFFICIAL.md5.iter().map(|(name, _)| *name);
+    let files =
+        used.filter(|name| unlabeled || *name != Part::Unlabeled.images()).map(PathBuf::from).collect();
+    let path = folder.clone();
+    let is_published = move || {
+        read(&path, unlabeled, true, &OFFICIAL)
+            .and_then(|contents| contents.state(&path, &OFFICIAL))
+            .is_ok_and(|state| state == DataState::Verified)
+    };
+    let part = if unlabeled { "-unlabeled" } else { "" }.to_owned();
+    Ok(Some(SetCopy { folder, files, part, of_images: false, is_published: Box::new(is_published) }))
+}
+
 pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) -> Result<Dataset, DataError> {
     let with_unlabeled = config.stl10.as_ref().is_some_and(|stl10| stl10.unlabeled);
     let contents = read(folder, with_unlabeled, config.partial == Some(true), layout)?;
@@ -207,6 +228,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     };
     let label = |&number: &u32| contents.train.get(number as usize).copied().unwrap_or(UNLABELED);
     let (places, labels) = (kept.iter().map(place).collect(), kept.iter().map(label).collect());
+    let notes = subset::notes(config, strata.len(), contents.test.len());
     let first = match subset::at_most(config.test_subset, contents.test.len()) {
         Some(keep) => subset::stratified(&contents.test, CLASSES.len(), keep, seed, "test_subset")?,
         None => (0..contents.test.len() as u32).collect(),
@@ -221,6 +243,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
         test: whole(test, &contents.test, first),
         state,
         skipped: 0,
+        notes,
     })
 }
 
@@ -259,7 +282,7 @@ pub(crate) fn read(
 
 fn count(folder: &Path, part: Part, expected: Option<usize>) -> Result<usize, DataError> {
     let path = part.images_in(folder);
-    let found = fs_err::metadata(&path).map_err(reading)?.len();
+    let found = open_regular(&path).and_then(|file| file.metadata()).map_err(reading)?.len();
     if let Some(expected) = expected {
         let expected = (expected * RECORD) as u64;
         if found != expected {
@@ -280,7 +303,7 @@ fn count(folder: &Path, part: Part, expected: Option<usize>) -> Result<usize, Da
 fn labels(folder: &Path, part: Part, images: usize) -> Result<Vec<u32>, DataError> {
     let Some(name) = part.labels() else { return Ok(Vec::new()) };
     let path = folder.join(name);
-    let bytes = fs_err::read(&path).map_err(reading)?;
+    let bytes = read_list(&path)?;
     let damaged = |found: String, expected: String| {
         Err(DataError::Damaged { path: path.clone(), found, expected, advice: REFETCH })
     };

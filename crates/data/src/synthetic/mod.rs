@@ -47,11 +47,11 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     within("synthetic.test", numbers.test, 1, 10_000_000)?;
     within("synthetic.image_size", numbers.image_size, 16, 512)?;
     let labels: Vec<u32> = (0..numbers.train).map(label).collect();
-    let kept = match config.subset {
+    let kept = match subset::at_most(config.subset, numbers.train) {
         Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
         None => (0..numbers.train as u32).collect(),
     };
-    let first = subset::test(config.test_subset, numbers.test)?;
+    let first = subset::test(subset::at_most(config.test_subset, numbers.test), numbers.test)?;
     Ok(Dataset {
         name: "synthetic".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
@@ -62,6 +62,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         test: split(config, true, first),
         state: DataState::Generated,
         skipped: 0,
+        notes: subset::notes(config, numbers.train, numbers.test),
     })
 }
 

@@ -1,7 +1,8 @@
 //! What makes two runs the same: the part of a config that can change a result, as text, and its hash.
 //!
 //! Left out are the seed (it is part of a run's name), where data and runs lie, and labels. The device stays: another device rounds
-//! differently.
+//! differently. Where the data set's name does not say what it holds (a folder of images, a copy that is not the published one), the hash
+//! of its manifest does.
 
 use super::sections::{
     CONTENT, Device, EvalSection, LossSection, MethodSection, ModelSection, OptimSection, Precision,
@@ -10,8 +11,12 @@ use super::sections::{
 use super::{Config, ConfigError};
 use invaspread_augment::AugmentConfig;
 use invaspread_data::DataConfig;
+use invaspread_files::open_regular;
 use invaspread_tensor::DeviceKind;
 use serde::Serialize;
+
+/// In place of a manifest's hash where the set cannot be looked through. No run begins with it.
+pub(crate) const NO_SET: &str = "none: the set cannot be read";
 
 /// Hexadecimal digits of a hash in names: 48 bits, far more than the runs one folder will ever hold.
 const DIGITS: usize = 12;
@@ -37,14 +42,47 @@ impl Config {
     /// # Errors
     /// If a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
+        self.identity_of(self.manifest()?)
+    }
+
+    /// The hash of the manifest of the data set as it is now; `None` where the set's name says what it holds, and for a published set
+    /// that is not there.
+    ///
+    /// # Errors
+    /// If `data.manifest` names another one.
+    pub(super) fn manifest(&self) -> Result<Option<String>, ConfigError> {
+        // Why the set cannot be looked through is said when it is opened.
+        let found = invaspread_data::recent_hash(&self.data).unwrap_or_else(|_| Some(NO_SET.to_owned()));
+        match &self.data.manifest {
+            Some(asked) if found.as_ref().is_none_or(|found| found != asked && found != NO_SET) => {
+                Err(ConfigError::Value {
+                    key: "data.manifest".to_owned(),
+                    origin: "the config".to_owned(),
+                    found: asked.clone(),
+                    expected: match found {
+                        Some(found) => format!(
+                            "{found}, which the images have now; without this key they are taken as they are"
+                        ),
+                        None => "no such key: the set is the published one, or is not there".to_owned(),
+                    },
+                })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// [`Config::identity`] where the data set has the given manifest.
+    pub(super) fn identity_of(&self, manifest: Option<String>) -> Result<String, ConfigError> {
         let mut model = self.model.clone();
         if let Some(path) = model.weights.as_mut().filter(|path| !is_content(path)) {
             // Where the file lies changes no result; what it holds does.
-            let bytes = std::fs::read(&*path).map_err(|error| ConfigError::File {
+            let mut hash = blake3::Hasher::new();
+            let read = open_regular(path).and_then(|file| hash.update_reader(file).map(drop));
+            read.map_err(|error| ConfigError::File {
                 file: path.display().to_string(),
-                reason: format!("failed to read it: {error}; model.weights names a file of weights"),
+                reason: format!("{error}; model.weights names a file of weights"),
             })?;
-            *path = format!("{CONTENT}{}", blake3::hash(&bytes).to_hex()).into();
+            *path = format!("{CONTENT}{}", hash.finalize().to_hex()).into();
         }
         text(&Identity {
             // `auto` is whatever it comes to here.
@@ -53,7 +91,7 @@ impl Config {
                 DeviceKind::Cuda => Device::Cuda,
             },
             precision: self.precision,
-            data: DataConfig { root: None, cache: None, ..self.data.clone() },
+            data: DataConfig { root: None, cache: None, manifest, ..self.data.clone() },
             model: &model,
             method: &self.method,
             loss: &self.loss,
@@ -69,8 +107,7 @@ impl Config {
     /// # Errors
     /// As [`Config::identity`].
     pub fn hash(&self) -> Result<String, ConfigError> {
-        let hash = blake3::hash(self.identity()?.as_bytes());
-        Ok(hash.to_hex()[..DIGITS].to_owned())
+        Ok(hash_of(&self.identity()?))
     }
 
     /// The whole config as TOML; reads back as itself.
@@ -81,6 +118,24 @@ impl Config {
         text(self)
     }
 }
+
+/// The hash of an identity.
+pub(super) fn hash_of(identity: &str) -> String {
+    blake3::hash(identity.as_bytes()).to_hex()[..DIGITS].to_owned()
+}
+
+/// An identity without the line that says which images it is of: two runs of the same settings differ in that line alone.
+pub(crate) fn without_manifest(identity: &str) -> String {
+    identity.lines().filter(|line| !line.starts_with(MANIFEST_LINE)).map(|line| format!("{line}\n")).collect()
+}
+
+/// The manifest's hash that an identity has, if it has one.
+pub(crate) fn manifest_in(identity: &str) -> Option<&str> {
+    identity.lines().find_map(|line| line.strip_prefix(MANIFEST_LINE)?.strip_suffix('"'))
+}
+
+/// How the line begins that [`DataConfig::manifest`] is written as.
+const MANIFEST_LINE: &str = "manifest = \"";
 
 fn text(value: &impl Serialize) -> Result<String, ConfigError> {
     toml::to_string(value)

@@ -20,6 +20,7 @@ mod tests;
 
 pub use error::ConfigError;
 pub use groups::{GROUPS, GroupFile, available};
+pub(crate) use identity::{NO_SET, manifest_in, without_manifest};
 pub use overrides::{Override, expand};
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{

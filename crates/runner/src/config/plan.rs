@@ -1,10 +1,12 @@
 //! From a config to a run that the launcher can start.
 
+use super::identity::hash_of;
 use super::sections::{Architecture, StemName};
 use super::{Config, ConfigError, Initial, MethodName, ScheduleName};
 use crate::engine::{Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use crate::methods::MethodRecipe;
+use invaspread_data::DataConfig;
 use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
 use invaspread_tensor::Algorithm;
@@ -17,12 +19,14 @@ impl Config {
     /// If the config cannot be written as TOML.
     pub fn plan(&self, suite: Option<&str>, row: &str) -> Result<Planned, ConfigError> {
         let groups = &self.groups;
+        let manifest = self.manifest()?;
+        let config = self.identity_of(manifest.clone())?;
         Ok(Planned {
             suite: suite.map(str::to_owned),
             recipe: self.recipe(),
-            data: self.data.clone(),
-            config: self.identity()?,
-            hash: self.hash()?,
+            data: DataConfig { manifest, ..self.data.clone() },
+            hash: hash_of(&config),
+            config,
             labels: Labels {
                 row: row.to_owned(),
                 method: groups.method.clone(),

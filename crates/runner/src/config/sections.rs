@@ -451,6 +451,7 @@ impl Config {
         self.data.cache = Some(PathBuf::new());
         self.data.skip_broken = Some(false);
         self.data.partial = Some(false);
+        self.data.manifest = Some(String::new());
         self.data.stl10 = Some(Stl10Config::default());
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());

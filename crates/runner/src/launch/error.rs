@@ -12,6 +12,24 @@ pub enum LaunchError {
     /// Its images could not be had.
     #[error(transparent)]
     Data(#[from] invaspread_data::DataError),
+    /// Its images could not be had, but a run of the same settings is there.
+    #[error("{source}; {other}")]
+    OtherRun {
+        /// Why they could not be had.
+        source: invaspread_data::DataError,
+        /// Which run is there and where.
+        other: String,
+    },
+    /// Its images are not those that it was planned on.
+    #[error(
+        "the images of run {id} have changed since it was planned{changes}; ask for the run again: on other images it is another run"
+    )]
+    ImagesChanged {
+        /// The run.
+        id: String,
+        /// What has changed, if that is known, after a colon.
+        changes: String,
+    },
     /// Its training failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -9,6 +9,7 @@ mod inspect;
 mod planned;
 mod queue;
 mod repair;
+mod trained_on;
 mod wait;
 
 pub use dataset::images;

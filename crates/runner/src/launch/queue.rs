@@ -12,7 +12,7 @@ use super::inspect::names::{RECORD, is_result};
 use super::inspect::{Depth, Finished, look};
 use super::repair::repair;
 use super::wait::Waiting;
-use super::{LaunchError, Planned, Standing, images};
+use super::{LaunchError, Planned, Standing, images, trained_on};
 use crate::checkpoint::CheckpointFiles;
 use crate::engine::{End, Estimate, Observer, Outcome, Place, Recipe, RunFinished, Stop, estimate, train};
 use crate::record::{
@@ -99,7 +99,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
         let estimate = if let Some(&(_, _, estimate)) = timed {
             estimate
         } else {
-            let estimate = estimate(&run.recipe, &images(&shelf.open(&run.data)?))?;
+            let estimate = estimate(&run.recipe, &images(&opened(&mut shelf, run, root)?))?;
             known.push((recipe, run.data.clone(), estimate));
             estimate
         };
@@ -157,6 +157,12 @@ impl Queue<'_> {
             if record.is_of_row(&run.labels.row) {
                 self.note_record_alone(run, found);
                 return Ok((End::AlreadyDone, Some(record)));
+            }
+        }
+        if matches!(run.standing(self.root), Ok(Standing::New)) {
+            trained_on::check_planned(run, self.root)?;
+            if let Some(note) = trained_on::told_apart(run, self.root) {
+                self.observer.note(&note);
             }
         }
         let directory = match RunDirectory::lock(layout.clone()) {
@@ -261,16 +267,20 @@ impl Queue<'_> {
             "run_begun",
             &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
         )?;
-        let dataset = self.shelf.open(&run.data)?;
+        let dataset = opened(&mut self.shelf, run, self.root)?;
+        trained_on::note_down(run, layout)?;
         if let DataState::Unverified { reason } = &dataset.state {
             self.observer
                 .note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
         }
         if dataset.skipped > 0 {
             self.observer.note(&format!(
-                "{}: {} images could not be decoded and were left out",
+                "{}: {} images could not be read or decoded and were left out",
                 dataset.name, dataset.skipped
             ));
+        }
+        for note in &dataset.notes {
+            self.observer.note(&format!("{}: {note}", dataset.name));
         }
         let place = Place {
             id: run.id(),
@@ -335,6 +345,11 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
         }
     }
     Ok(record)
+}
+
+/// The images of `run`, or why they cannot be had and which runs of the same settings are there.
+fn opened(shelf: &mut Shelf, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
+    shelf.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
 }
 
 /// The data set opened last, as a queue's runs mostly share one.

@@ -80,6 +80,11 @@ impl Layout {
         self.folder.join("files.json")
     }
 
+    /// Which images it is of, where the data set's name does not say: a manifest of `invaspread_data`.
+    pub fn images(&self) -> PathBuf {
+        self.folder.join("images.txt")
+    }
+
     /// Folder of the `TensorBoard` event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.folder.join("tb")

@@ -71,7 +71,7 @@ pub enum RecordError {
 
 impl RecordError {
     /// For `map_err`: the file system refused to `action` `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }
 }

@@ -1,0 +1,97 @@
+//! JPEG, refused where part of it is missing.
+//!
+//! The decoder fills what a cut file lacks with grey and says nothing. So the file's markers are walked first: each segment must lie within
+//! the file, and the last marker must be the end of the image. Pillow too refuses a file that ends before that marker, except for some
+//! grey ones that lack nothing else; here every one without it is refused. Then the decoder runs in its strict mode, in which a code that is
+//! none is an error. What cannot be told is a file whose scan was cut and closed again with a new end marker.
+
+use invaspread_augment::Image;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::{broken, within_limits};
+
+/// Decodes the JPEG in `bytes`.
+pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
+    reaches_its_end(bytes)?;
+    let mut decoder = decoder(bytes, true);
+    if decoder.decode_headers().is_err() {
+        // Bytes between headers, or a colour space that does not fit, are no damage to the picture: other programs read on too.
+        decoder = self::decoder(bytes, false);
+        decoder.decode_headers().map_err(|error| broken(&said(error)))?;
+    }
+    let (width, height) = decoder.dimensions().ok_or("a JPEG without a size")?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    within_limits(width as u64, height as u64, (width * height) as u64 * if grey { 1 } else { 3 })?;
+    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(decoder.options().jpeg_set_out_colorspace(colours));
+    let pixels = decoder.decode().map_err(|error| broken(&said(error)))?;
+    let pixels = if grey { pixels.into_iter().flat_map(|value| [value; 3]).collect() } else { pixels };
+    if pixels.len() != width * height * 3 {
+        return Err(format!("a JPEG of {width} x {height} pixels whose data has {} bytes", pixels.len()));
+    }
+    Ok(Image::new(width, height, pixels))
+}
+
+fn decoder(bytes: &[u8], strict: bool) -> JpegDecoder<ZCursor<&[u8]>> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(strict)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX);
+    JpegDecoder::new_with_options(ZCursor::new(bytes), options)
+}
+
+/// The decoder's words without the names of its types.
+fn said(error: DecodeErrors) -> String {
+    match error {
+        DecodeErrors::Format(message)
+        | DecodeErrors::HuffmanDecode(message)
+        | DecodeErrors::MCUError(message)
+        | DecodeErrors::SosError(message)
+        | DecodeErrors::SofError(message)
+        | DecodeErrors::DqtError(message) => message,
+        DecodeErrors::FormatStatic(message) => message.to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Markers that stand alone: others are followed by the length of their segment.
+const START: u8 = 0xD8;
+const END: u8 = 0xD9;
+const SCAN: u8 = 0xDA;
+const TEMPORARY: u8 = 0x01;
+
+/// An error unless every segment lies within `bytes` and there is a scan and an end.
+fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
+    let mut scans = 0;
+    let mut at = 0;
+    while let Some((marker, after)) = next_marker(bytes, at) {
+        at = match marker {
+            END if scans == 0 => return Err(broken(&"a JPEG without image data")),
+            END => return Ok(()),
+            START | TEMPORARY => after,
+            _ => {
+                scans += usize::from(marker == SCAN);
+                let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
+                after + usize::from(u16::from_be_bytes([high, low]))
+            }
+        };
+    }
+    Err(broken(&format!("a JPEG cut after {} bytes: its end marker is missing", bytes.len())))
+}
+
+/// The first marker from byte `at` on that is neither a restart nor part of a scan's data, and where it ends.
+fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
+    loop {
+        at += bytes.get(at..)?.iter().position(|byte| *byte == 0xFF)?;
+        // Any number of 0xFF may come before the marker's own byte.
+        at += bytes[at..].iter().position(|byte| *byte != 0xFF)?;
+        match bytes[at] {
+            0x00 | 0xD0..=0xD7 => at += 1,
+            marker => return Some((marker, at + 1)),
+        }
+    }
+}

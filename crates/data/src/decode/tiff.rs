@@ -1,0 +1,78 @@
+//! TIFF with a palette, which the decoder does not read: it is shown the indices as grey, and the colours are looked up here.
+//!
+//! A TIFF begins with the order of its bytes and the place of its first directory, a list of tags of 12 bytes each (TIFF 6.0, section 2).
+//! Its colour map is all reds, then all greens, then all blues, 16 bits each, of which Pillow takes the upper byte.
+
+/// The tag that says what samples mean, and its values for indices and for grey.
+const PHOTOMETRIC: u16 = 262;
+const PALETTE: u16 = 3;
+const GREY: u16 = 1;
+
+/// The tag of the colour map.
+const COLOUR_MAP: u16 = 320;
+
+/// The tag that says how many bits a sample has.
+const BITS: u16 = 258;
+
+/// A TIFF of indices, and what they stand for.
+pub(super) struct Indexed {
+    /// The file, its indices given out as grey.
+    pub(super) grey: Vec<u8>,
+    /// The colour of each value of that grey.
+    pub(super) colours: [[u8; 3]; 256],
+}
+
+/// The TIFF in `bytes` if it has a palette of 2 or of 256 colours; `None` if it has none, or is damaged in a way that the decoder names.
+pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
+    let file = Reader { bytes, big: bytes.starts_with(b"MM\0*") };
+    let directory = file.long(4)?;
+    let tags = usize::from(file.short(directory)?);
+    let tag = |wanted: u16| {
+        (0..tags).map(|tag| directory + 2 + tag * 12).find(|at| file.short(*at) == Some(wanted))
+    };
+    let photometric = tag(PHOTOMETRIC)? + 8;
+    if file.short(photometric)? != PALETTE {
+        return None;
+    }
+    let bits = tag(BITS).map_or(Some(1), |at| file.short(at + 8))?;
+    let count: usize = match bits {
+        1 => 2,
+        8 => 256,
+        _ => return None,
+    };
+    let map = tag(COLOUR_MAP)?;
+    if file.long(map + 4)? != count * 3 {
+        return None;
+    }
+    let map = file.long(map + 8)?;
+    let mut colours = [[0; 3]; 256];
+    for index in 0..count {
+        // One bit comes out as grey of 0 and of 255.
+        let colour = &mut colours[index * 255 / (count - 1)];
+        for (channel, value) in colour.iter_mut().enumerate() {
+            *value = (file.short(map + (channel * count + index) * 2)? >> 8) as u8;
+        }
+    }
+    let mut grey = bytes.to_vec();
+    let value = if file.big { GREY.to_be_bytes() } else { GREY.to_le_bytes() };
+    grey[photometric..photometric + 2].copy_from_slice(&value);
+    Some(Indexed { grey, colours })
+}
+
+/// Numbers of a file in its own order of bytes.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    big: bool,
+}
+
+impl Reader<'_> {
+    fn short(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..)?.first_chunk::<2>()?;
+        Some(if self.big { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+    }
+
+    fn long(&self, at: usize) -> Option<usize> {
+        let bytes = self.bytes.get(at..)?.first_chunk::<4>()?;
+        Some(if self.big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) } as usize)
+    }
+}

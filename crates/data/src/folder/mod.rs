@@ -1,0 +1,176 @@
+//! A folder of images, one folder a class: `train/<class>/` and `test/<class>/`, or `<class>/` alone, split by the seed.
+//!
+//! What torchvision's `ImageFolder` reads is read, and GIF beside it: at any depth below a class, the ending in any case, the format by
+//! what the file holds. Images are decoded in parallel and resized to one square size by the bilinear filter, their aspect ratio not
+//! kept. Classes are numbered by name and files taken in `ImageFolder`'s order, so the same folder gives the same data set everywhere.
+
+mod scan;
+
+use std::path::Path;
+
+use invaspread_augment::{Filter, resize};
+use rayon::prelude::*;
+
+use crate::config::{DataConfig, FolderConfig};
+use crate::dataset::{DataState, Dataset, Evaluation, Split};
+use crate::decode;
+use crate::error::DataError;
+use crate::manifest::SetCopy;
+use crate::subset;
+use scan::{Item, Scan, scan, untested_note, unusable};
+
+/// Opens the folder at `config.folder.path`; both subsets are stratified by class.
+pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+    let folder = &config.folder;
+    let path = path(folder)?;
+    let within = |key, good, found: String, expected: &str| {
+        if good { Ok(()) } else { Err(DataError::Value { key, found, expected: expected.to_owned() }) }
+    };
+    let size = folder.image_size;
+    within("folder.image_size", (4..=1024).contains(&size), size.to_string(), "between 4 and 1024 pixels")?;
+    let fraction = folder.test_fraction;
+    let good = fraction > 0.0 && fraction < 1.0;
+    within("folder.test_fraction", good, fraction.to_string(), "a part between 0 and 1")?;
+
+    let Scan { classes, train, test, mut notes } = scan(path)?;
+    let (train, test) = match test {
+        Some(test) => (train, test),
+        None => cut(train, &classes, fraction, config.seed, &mut notes),
+    };
+    let mut open = |items: Vec<Item>, keep, key, what| {
+        notes.extend(subset::note(keep, items.len(), what));
+        let chosen = Numbered::all(items).keep(keep, classes.len(), config.seed, key)?;
+        read_all(path, &chosen, size, folder.skip_broken, &classes)
+    };
+    let (train, skipped_train) = open(train, config.subset, "subset", "training")?;
+    let (test, skipped_test) = open(test, config.test_subset, "test_subset", "test")?;
+    for (split, name) in [(&train, "train"), (&test, "test")] {
+        if split.is_empty() {
+            return Err(unusable(path, format!("no {name} image"), "at least one"));
+        }
+    }
+    Ok(Dataset {
+        name: "folder".to_owned(),
+        classes,
+        image_size: size,
+        evaluation: Evaluation::Neighbors,
+        train,
+        labelled: None,
+        test,
+        state: DataState::Unverified { reason: "a folder of images has no published checksum".to_owned() },
+        skipped: skipped_train + skipped_test,
+        notes,
+    })
+}
+
+/// Every image in the folder: what a run on it is of.
+pub(crate) fn copy(config: &DataConfig) -> Result<SetCopy<'_>, DataError> {
+    let path = path(&config.folder)?;
+    let Scan { train, test, .. } = scan(path)?;
+    Ok(SetCopy {
+        folder: path.to_owned(),
+        files: train.into_iter().chain(test.into_iter().flatten()).map(|item| item.file).collect(),
+        part: String::new(),
+        of_images: true,
+        is_published: Box::new(|| false),
+    })
+}
+
+fn path(folder: &FolderConfig) -> Result<&Path, DataError> {
+    folder.path.as_deref().ok_or_else(|| DataError::Value {
+        key: "folder.path",
+        found: "nothing".to_owned(),
+        expected: "the folder with the images".to_owned(),
+    })
+}
+
+/// Every class cut into images to train on and to test with; those with one image alone are noted.
+fn cut(
+    items: Vec<Item>,
+    classes: &[String],
+    fraction: f64,
+    seed: u64,
+    notes: &mut Vec<String>,
+) -> (Vec<Item>, Vec<Item>) {
+    let labels: Vec<u32> = items.iter().map(|item| item.label).collect();
+    let (train, test) = subset::cut(&labels, classes.len(), fraction, seed);
+    let pick = |side: Vec<u32>| -> Vec<Item> {
+        side.into_iter().map(|index| items[index as usize].clone()).collect()
+    };
+    let (train, test) = (pick(train), pick(test));
+    let mut tested = vec![false; classes.len()];
+    for item in &test {
+        tested[item.label as usize] = true;
+    }
+    let untested = classes.iter().zip(tested).filter(|(_, tested)| !tested).map(|(class, _)| class.clone());
+    notes.extend(untested_note(&untested.collect::<Vec<_>>()));
+    (train, test)
+}
+
+/// Files with their numbers in the whole split.
+struct Numbered {
+    items: Vec<Item>,
+    numbers: Vec<u32>,
+}
+
+impl Numbered {
+    fn all(items: Vec<Item>) -> Self {
+        Self { numbers: (0..items.len() as u32).collect(), items }
+    }
+
+    fn keep(
+        self,
+        keep: Option<usize>,
+        classes: usize,
+        seed: u64,
+        key: &'static str,
+    ) -> Result<Self, DataError> {
+        let Some(keep) = subset::at_most(keep, self.items.len()) else { return Ok(self) };
+        let labels: Vec<u32> = self.items.iter().map(|item| item.label).collect();
+        let numbers = subset::stratified(&labels, classes, keep, seed, key)?;
+        let items = numbers.iter().map(|&number| self.items[number as usize].clone()).collect();
+        Ok(Self { items, numbers })
+    }
+}
+
+/// The images of `files`, which lie in `folder`, and how many were left out. A class of which none is left is an error.
+fn read_all(
+    folder: &Path,
+    files: &Numbered,
+    size: usize,
+    skip_broken: bool,
+    classes: &[String],
+) -> Result<(Split, usize), DataError> {
+    let read = |item: &Item| match decode::load(&folder.join(&item.file), BROKEN) {
+        Ok(image) => Ok(Some(resize(image.as_ref(), size, size, Filter::Bilinear).pixels)),
+        Err(error) if skip_broken => {
+            tracing::warn!(%error, "left out an image");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    };
+    let images: Vec<Option<Vec<u8>>> = files.items.par_iter().map(read).collect::<Result<_, _>>()?;
+    let (mut pixels, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut lost: Vec<Option<bool>> = vec![None; classes.len()];
+    for ((image, item), number) in images.into_iter().zip(&files.items).zip(&files.numbers) {
+        let lost = lost[item.label as usize].get_or_insert(true);
+        if let Some(image) = image {
+            *lost = false;
+            pixels.extend(image);
+            labels.push(item.label);
+            numbers.push(*number);
+        }
+    }
+    if let Some(class) = lost.iter().position(|lost| *lost == Some(true)) {
+        let found = format!("no image of the class \"{}\" that can be decoded", classes[class]);
+        return Err(unusable(folder, found, "at least one"));
+    }
+    let skipped = files.items.len() - labels.len();
+    Ok((Split::new(pixels, labels, numbers, size), skipped))
+}
+
+/// What to do with a file that cannot be decoded.
+const BROKEN: &str = "repair or remove it, or set data.folder.skip_broken=true to leave such files out";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! What an unpublished set of images holds, as one hash that a run's identity can carry.
+//!
+//! A [`Manifest`] lists the files of a set by name, length and BLAKE3 hash. Files are read once: the hashes are kept in a note beside the
+//! set, or in the cache folder where that may not be written to, with the times of the files; a file is read again only when its length
+//! or a time of it differs, or when it was changed so shortly before it was read that a later change may have left its times as they were.
+//! Published sets whose checksums agree need no manifest, since their name says what they hold; the note remembers that they agree.
+
+mod changes;
+mod note;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+
+use crate::config::DataConfig;
+use crate::decode;
+use crate::error::DataError;
+use note::{Entry, Note, Stamp};
+
+pub use changes::Changes;
+
+/// The files of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Ordered by name.
+    files: Vec<File>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct File {
+    /// Its path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8 are escaped.
+    name: String,
+    /// Its length in bytes.
+    length: u64,
+    /// Its BLAKE3 hash in hexadecimal, or why there is none.
+    content: String,
+}
+
+/// In place of the hash of a file that cannot be read; opening the set tells why.
+const UNREADABLE: &str = "unreadable";
+
+/// In place of the hash of a file too long to be an image.
+const TOO_LONG: &str = "too-long";
+
+/// In place of hashes that are not needed.
+const NOT_NEEDED: &str = "-";
+
+impl Manifest {
+    /// The manifest's own hash: `blake3:` and 64 hexadecimal digits.
+    pub fn hash(&self) -> String {
+        format!("blake3:{}", blake3::hash(self.to_text().as_bytes()).to_hex())
+    }
+
+    /// One line a file: its hash, its length and its name.
+    pub fn to_text(&self) -> String {
+        let line = |file: &File| format!("{} {} {}\n", file.content, file.length, file.name);
+        self.files.iter().map(line).collect()
+    }
+
+    /// Reads what [`Manifest::to_text`] gives; `None` where it is something else.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let file = |line: &str| {
+            let mut words = line.splitn(3, ' ');
+            let (content, length, name) = (words.next()?, words.next()?, words.next()?);
+            Some(File { name: name.to_owned(), length: length.parse().ok()?, content: content.to_owned() })
+        };
+        Some(Self { files: text.lines().map(file).collect::<Option<_>>()? })
+    }
+
+    /// How many files it lists.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether it lists none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// What has changed from this one to `later`.
+    pub fn changes(&self, later: &Self) -> Changes {
+        Changes::between(self, later)
+    }
+}
+
+/// A copy of a set whose files may be listed.
+pub(crate) struct SetCopy<'a> {
+    /// The folder that it lies in.
+    pub(crate) folder: PathBuf,
+    /// Its files, by path below the folder.
+    pub(crate) files: Vec<PathBuf>,
+    /// Tells apart what shares a folder; part of the note's name.
+    pub(crate) part: String,
+    /// Whether files longer than an image may be are left unread.
+    pub(crate) of_images: bool,
+    /// Whether it is the published set, which may cost reading all of it.
+    pub(crate) is_published: Box<dyn Fn() -> bool + 'a>,
+}
+
+/// The manifest of the configured set as it is now: `None` for generated images, for a published set whose checksums agree, and for a
+/// published one that is not there.
+///
+/// # Errors
+/// If a `folder` is not there, cannot be looked through or is not laid out as one; if the name is unknown.
+pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
+    let Some(copy) = crate::catalog::copy(config)? else { return Ok(None) };
+    Ok(of_copy(&copy, dirs::cache_dir().map(|cache| cache.join("invaspread/manifests")).as_deref()))
+}
+
+/// How long an answer of [`recent_hash`] stands.
+const STANDS: Duration = Duration::from_secs(2);
+
+/// The hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a sweep ask one after another.
+///
+/// # Errors
+/// As [`manifest`].
+pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
+    type Known = HashMap<String, (Instant, Option<String>)>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    // What makes the files differ; nothing else of the config does.
+    let key = format!(
+        "{} {:?} {:?} {:?} {:?} {:?}",
+        config.name,
+        config.root,
+        config.folder.path,
+        config.partial,
+        config.stl10,
+        std::env::var_os(crate::ENVIRONMENT)
+    );
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((found, hash)) = known.get(&key)
+        && found.elapsed() < STANDS
+    {
+        return Ok(hash.clone());
+    }
+    let hash = manifest(config)?.map(|manifest| manifest.hash());
+    known.insert(key, (Instant::now(), hash.clone()));
+    Ok(hash)
+}
+
+/// The manifest of `copy`, unless it is the published set; `cache` is where the note goes that may not lie beside the set.
+fn of_copy(copy: &SetCopy<'_>, cache: Option<&Path>) -> Option<Manifest> {
+    let began = now();
+    let (folder, of_images) = (copy.folder.as_path(), copy.of_images);
+    let mut files: Vec<(String, &Path)> =
+        copy.files.iter().map(|file| (escaped(file), file.as_path())).collect();
+    files.sort();
+    let stamps: Vec<Option<Stamp>> =
+        files.par_iter().map(|(_, file)| Stamp::of(&folder.join(file))).collect();
+    let places = note::places(folder, &copy.part, cache);
+    let known = places.iter().find_map(|place| Note::read(place)).unwrap_or_default();
+    let trusted = |name: &str, stamp: &Option<Stamp>| {
+        stamp
+            .and_then(|stamp| known.entries.get(name).filter(|entry| entry.stamp == stamp))
+            .filter(|entry| entry.stamp.is_before(known.began))
+    };
+    let whole = known.entries.len() == files.len()
+        && files.iter().zip(&stamps).all(|((name, _), stamp)| trusted(name, stamp).is_some());
+    let published = if whole { known.published } else { (copy.is_published)() };
+    if whole && published {
+        return None;
+    }
+    let read = |((name, file), stamp): (&(String, &Path), &Option<Stamp>)| {
+        let length = stamp.map_or(0, |stamp| stamp.length);
+        let content = match (trusted(name, stamp), stamp) {
+            _ if published => NOT_NEEDED.to_owned(),
+            (_, None) => UNREADABLE.to_owned(),
+            _ if of_images && decode::is_too_long(length) => TOO_LONG.to_owned(),
+            (Some(entry), _) if entry.content != NOT_NEEDED => entry.content.clone(),
+            _ => hash(&folder.join(file)).unwrap_or_else(|| UNREADABLE.to_owned()),
+        };
+        File { name: name.clone(), length, content }
+    };
+    let listed: Vec<File> = files.par_iter().zip(&stamps).map(read).collect();
+    if !whole {
+        let entry = |(file, stamp): (&File, &Option<Stamp>)| {
+            Some((file.name.clone(), Entry { stamp: (*stamp)?, content: file.content.clone() }))
+        };
+        let entries = listed.iter().zip(&stamps).filter_map(entry).collect();
+        Note { began, published, entries }.write(&places);
+    }
+    (!published).then_some(Manifest { files: listed })
+}
+
+/// The BLAKE3 hash of a regular file, if it can be read.
+fn hash(path: &Path) -> Option<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(invaspread_files::open_regular(path).ok()?).ok()?;
+    Some(hasher.finalize().to_hex().to_string())
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i128)
+}
+
+/// A path on one line, by a rule that keeps different paths different.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character == '\\' || character.is_control() {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

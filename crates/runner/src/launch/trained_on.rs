@@ -1,0 +1,129 @@
+//! Which images a run is of: listed in its folder, compared before it goes on, and told apart from those of runs of the same settings.
+//!
+//! A run's identity holds the hash of its set's manifest where the set's name does not say what it holds. So a run on changed images is
+//! another run. Whoever asks for it is told that one on other images is there, and what has changed since.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use invaspread_data::Manifest;
+
+use super::{LaunchError, Planned};
+use crate::config::{NO_SET, manifest_in, without_manifest};
+use crate::record::{Layout, RecordError, State, write_atomically};
+
+/// Lists the images in the folder of `run`, whose data set is open by now.
+///
+/// # Errors
+/// If they are no longer those that the run was planned on, or the list cannot be written.
+pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchError> {
+    let Some(planned) = run.data.manifest.as_deref() else { return Ok(()) };
+    let path = layout.images();
+    let found = invaspread_data::manifest(&run.data)?;
+    let listed = listed(&path);
+    if found.as_ref().map(Manifest::hash).as_deref() != Some(planned) {
+        let before = listed.filter(|listed| listed.hash() == planned);
+        let changes = match (before, found) {
+            (Some(before), Some(found)) => format!(": {}", before.changes(&found)),
+            _ => String::new(),
+        };
+        return Err(LaunchError::ImagesChanged { id: run.id(), changes });
+    }
+    if let Some(found) = found.filter(|found| listed.as_ref() != Some(found)) {
+        write_atomically(&path, found.to_text().as_bytes()).map_err(RecordError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// What to say before a new run begins where one of the same settings on other images is there: which, and what has changed since.
+pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
+    let Other { id, folder, done } = others(run, root).into_iter().next()?;
+    let changes = match (listed(&Layout::of(&folder).images()), invaspread_data::manifest(&run.data)) {
+        (Some(before), Ok(Some(now))) => before.changes(&now).to_string(),
+        (Some(_), Ok(None)) => "the published set is in their place".to_owned(),
+        _ => "which of them differ is not known".to_owned(),
+    };
+    let then = if done {
+        format!("That run is finished and stays in {}", folder.display())
+    } else {
+        format!(
+            "That run stays half done in {} and goes on once the images are as they were",
+            folder.display()
+        )
+    };
+    Some(format!(
+        "the images are not those of run {id}, which has the same settings: {changes}. {then}; this is a new run"
+    ))
+}
+
+/// `error`, met when the images of `run` were opened, with the runs of the same settings that are there.
+pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> LaunchError {
+    let others = others(run, root);
+    let other = others.iter().find(|other| other.done).or(others.first());
+    match (error, other) {
+        (LaunchError::Data(source), Some(Other { id, folder, done })) => {
+            let how_far = if done { "is finished: its results are" } else { "is half done:" };
+            LaunchError::OtherRun {
+                source,
+                other: format!("run {id} of the same settings {how_far} in {}", folder.display()),
+            }
+        }
+        (error, _) => error,
+    }
+}
+
+/// An error if the images of `run` could not be looked through when it was planned.
+pub(super) fn check_planned(run: &Planned, root: &Path) -> Result<(), LaunchError> {
+    if run.data.manifest.as_deref() != Some(NO_SET) {
+        return Ok(());
+    }
+    let error = match invaspread_data::manifest(&run.data) {
+        Err(error) => LaunchError::Data(error),
+        Ok(_) => {
+            LaunchError::ImagesChanged { id: run.id(), changes: ": they could not be read before".to_owned() }
+        }
+    };
+    Err(with_others(error, run, root))
+}
+
+/// A run of the same settings on other images.
+struct Other {
+    id: String,
+    folder: PathBuf,
+    /// Whether it is finished.
+    done: bool,
+}
+
+/// The runs beside that of `run` whose config differs from its own in the images alone, the latest first. What cannot be read is none.
+fn others(run: &Planned, root: &Path) -> Vec<Other> {
+    let own = run.layout(root).folder().to_owned();
+    let settings = without_manifest(&run.config);
+    let ending = format!("-s{}", run.recipe.seed);
+    let mut found = Vec::new();
+    for entry in own.parent().and_then(|group| fs::read_dir(group).ok()).into_iter().flatten().flatten() {
+        let (folder, id) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let layout = Layout::of(&folder);
+        if folder == own || !id.ends_with(&ending) {
+            continue;
+        }
+        let Ok(config) = fs::read_to_string(layout.config()) else { continue };
+        // Configs without a manifest are of published sets or of older versions: they tell nothing of the images.
+        if manifest_in(&config).is_none() || without_manifest(&config) != settings {
+            continue;
+        }
+        let Ok(Some(status)) = layout.read_status() else { continue };
+        let done = status.state == State::Done && layout.record().is_file();
+        // One that ended before its images were open is of none.
+        if !done && !layout.images().is_file() {
+            continue;
+        }
+        found.push((status.updated, Other { id, folder, done }));
+    }
+    found.sort_by(|(one, _), (other, _)| other.cmp(one));
+    found.into_iter().map(|(_, other)| other).collect()
+}
+
+/// The list at `path`, if there is a whole one.
+fn listed(path: &Path) -> Option<Manifest> {
+    Manifest::from_text(&fs::read_to_string(path).ok()?)
+}

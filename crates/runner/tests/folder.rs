@@ -1,0 +1,204 @@
+//! Runs on a folder of one's own images: a changed folder is another run and says what changed, one that is gone is an error that names what
+//! is there, and the advice of the built-in config works as it is written.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use invaspread_data::Manifest;
+use invaspread_runner::config::{Config, Override, resolve};
+use invaspread_runner::engine::{End, Observer, RunFinished, StepTaken, Stop};
+use invaspread_runner::launch::{Planned, Standing, estimate_all, run_all};
+
+/// A portable pixmap: no library is needed to write one.
+fn picture(path: &Path, side: usize, shade: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let pixels: Vec<u8> = (0..side * side * 3).map(|at| shade.wrapping_add((at % 7) as u8 * 9)).collect();
+    fs::write(path, [format!("P6\n{side} {side}\n255\n").as_bytes(), &pixels].concat()).unwrap();
+}
+
+/// Two classes of six pictures each.
+fn folder(side: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..6u8 {
+        picture(&folder.path().join(format!("a/{number}.ppm")), side, number * 8);
+        picture(&folder.path().join(format!("b/{number}.ppm")), side, 128 + number * 8);
+    }
+    folder
+}
+
+fn config(folder: &Path, arguments: &[&str]) -> Config {
+    let path = format!("data.folder.path={}", folder.display());
+    let tiny = [
+        "dataset=folder",
+        path.as_str(),
+        "model.width=4",
+        "model.embedding=8",
+        "optim.batch_size=4",
+        "eval.k=2",
+        "device=cpu",
+    ];
+    let overrides: Vec<Override> =
+        tiny.iter().chain(arguments).map(|text| Override::parse(text).unwrap()).collect();
+    resolve(&overrides).unwrap().config
+}
+
+/// Its plan a moment later: what was found of a folder stands for two seconds, as the runs of one command are planned in.
+fn plan(folder: &Path, arguments: &[&str]) -> Planned {
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    config(folder, arguments).plan(None, "invaspread").unwrap()
+}
+
+/// Keeps what is said; stops after some steps.
+#[derive(Default)]
+struct Watch {
+    steps: usize,
+    stop_after: Option<usize>,
+    stop: Stop,
+    notes: Vec<String>,
+    ends: Vec<End>,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, _event: &StepTaken) {
+        self.steps += 1;
+        if self.stop_after == Some(self.steps) {
+            self.stop.raise();
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
+
+    fn run_finished(&mut self, event: &RunFinished) {
+        self.ends.push(event.end.clone());
+    }
+}
+
+fn go(run: &Planned, root: &Path, stop_after: Option<usize>) -> Watch {
+    let mut watch = Watch { stop_after, ..Watch::default() };
+    let stop = watch.stop.clone();
+    run_all(std::slice::from_ref(run), root, &mut watch, &stop);
+    watch
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
+    let (set, runs) = (folder(8), tempfile::tempdir().unwrap());
+    let arguments = ["data.folder.image_size=16", "augment.size=16", "model.pool=2", "optim.epochs=2"];
+    let first = plan(set.path(), &arguments);
+    assert!(matches!(go(&first, runs.path(), None).ends[..], [End::Done { .. }]));
+    let listed = fs::read_to_string(first.layout(runs.path()).images()).unwrap();
+    assert_eq!(Some(Manifest::from_text(&listed).unwrap().hash()), first.data.manifest);
+
+    // The same images are the same run, whatever lies beside them.
+    fs::write(set.path().join("a/readme.txt"), "no image").unwrap();
+    let again = plan(set.path(), &arguments);
+    assert_eq!((again.id(), again.standing(runs.path()).unwrap()), (first.id(), Standing::Done));
+
+    // One more and one changed: a new run, which says what changed, is stopped half way.
+    picture(&set.path().join("a/6.ppm"), 8, 77);
+    picture(&set.path().join("b/0.ppm"), 8, 99);
+    let second = plan(set.path(), &arguments);
+    assert_ne!(second.id(), first.id());
+    let watch = go(&second, runs.path(), Some(1));
+    assert!(matches!(watch.ends[..], [End::Stopped { .. }]), "{:?}", watch.ends);
+    let note = watch.notes.iter().find(|note| note.contains(&first.id())).unwrap();
+    assert!(
+        note.contains("1 added (a/6.ppm), 1 changed (b/0.ppm)") && note.contains("That run is finished"),
+        "{note}"
+    );
+
+    // One gone: the half-done run is told of, and is not gone on with.
+    fs::remove_file(set.path().join("a/6.ppm")).unwrap();
+    let third = plan(set.path(), &arguments);
+    assert_eq!(third.standing(runs.path()).unwrap(), Standing::New);
+    let watch = go(&third, runs.path(), None);
+    assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
+    let note = watch.notes.iter().find(|note| note.contains(&second.id())).unwrap();
+    assert!(note.contains("1 removed (a/6.ppm)") && note.contains("stays half done"), "{note}");
+
+    // Changed between planning and training: neither run.
+    picture(&set.path().join("a/9.ppm"), 8, 78);
+    let late = plan(set.path(), &arguments);
+    picture(&set.path().join("a/9.ppm"), 8, 79);
+    let watch = go(&late, runs.path(), None);
+    let [End::Failed { message }] = &watch.ends[..] else { panic!("{:?}", watch.ends) };
+    assert!(message.contains("have changed since it was planned") && watch.steps == 0, "{message}");
+
+    // Gone with all its pictures: an error that names the run that is there, and no new folder.
+    let before = folders(&runs.path().join("train"));
+    let path = set.path().to_owned();
+    drop(set);
+    let gone = plan(&path, &arguments);
+    assert_eq!(gone.standing(runs.path()).unwrap(), Standing::New);
+    let message = estimate_all(std::slice::from_ref(&gone), runs.path()).unwrap_err().to_string();
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    assert!(message.contains("of the same settings is finished: its results are in"), "{message}");
+    let watch = go(&gone, runs.path(), None);
+    let [End::Failed { message }] = &watch.ends[..] else { panic!("{:?}", watch.ends) };
+    assert!(message.contains("of the same settings is finished: its results are in"), "{message}");
+    assert_eq!(folders(&runs.path().join("train")), before);
+}
+
+#[test]
+fn sets_that_are_not_there_or_generated_have_no_manifest_in_their_identity() {
+    let empty = tempfile::tempdir().unwrap();
+    for dataset in ["cifar10", "stl10", "cub200-2011", "cars196", "products", "synthetic"] {
+        let arguments = [format!("dataset={dataset}"), format!("data.root={}", empty.path().display())];
+        let overrides: Vec<Override> = arguments.iter().map(|text| Override::parse(text).unwrap()).collect();
+        let identity = resolve(&overrides).unwrap().config.identity().unwrap();
+        assert!(!identity.contains("manifest"), "{identity}");
+    }
+}
+
+#[test]
+fn a_manifest_that_is_asked_for_must_be_that_of_the_images() {
+    let set = folder(8);
+    let asked = config(set.path(), &[]);
+    let hash = asked.plan(None, "invaspread").unwrap().data.manifest.unwrap();
+    let right = config(set.path(), &[&format!("data.manifest=\"{hash}\"")]);
+    assert_eq!(right.hash().unwrap(), asked.hash().unwrap());
+    let message =
+        config(set.path(), &["data.manifest=\"blake3:00\""]).plan(None, "row").unwrap_err().to_string();
+    assert!(message.contains("data.manifest") && message.contains(&hash), "{message}");
+}
+
+#[test]
+fn the_advice_for_pictures_of_64_pixels_works_as_written() {
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/dataset/folder.toml"),
+    )
+    .unwrap();
+    let advice = text.lines().find_map(|line| Some(line.split_once("for 64 set all three: ")?.1)).unwrap();
+    let mut arguments: Vec<&str> = advice.split(' ').collect();
+    assert_eq!(arguments.len(), 3);
+    arguments.push("optim.epochs=1");
+    let (set, runs) = (folder(64), tempfile::tempdir().unwrap());
+    let watch = go(&plan(set.path(), &arguments), runs.path(), None);
+    assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
+    // With one of the three left out, the error says what to set, each way.
+    let two = plan(set.path(), &["data.folder.image_size=64", "model.pool=8"]);
+    let message = estimate_all(&[two], runs.path()).unwrap_err().to_string();
+    assert!(message.contains("model.pool") && message.contains("augment.size"), "{message}");
+}
+
+#[test]
+fn the_quick_profile_takes_all_there_are_of_a_small_folder() {
+    let (set, runs) = (folder(32), tempfile::tempdir().unwrap());
+    let run = plan(set.path(), &["profile=quick", "optim.epochs=1", "optim.batch_size=4"]);
+    let watch = go(&run, runs.path(), None);
+    assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
+    let note = "folder: all 10 training images are taken: 10000 were asked for, and there are no more";
+    assert!(watch.notes.iter().any(|told| told == note), "{:?}", watch.notes);
+    let record = invaspread_runner::record::RunRecord::read(&run.layout(runs.path())).unwrap();
+    assert_eq!((record.train_images, record.test_images), (10, 2));
+}
