@@ -57,7 +57,7 @@ pub(crate) struct Settled {
 /// From the label's score and the others' sum, `sum` being `Σ exp(z_k − top)`. No others at all is `sum` = 0 and costs nothing.
 pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
     if sum == 0.0 || !own.is_finite() {
-        let nothing_or_nan = own - own;
+        let nothing_or_nan = if own.is_finite() { 0.0 } else { f64::NAN };
         return Settled { loss: nothing_or_nan, others: nothing_or_nan };
     }
     let x = top + sum.ln() - own;

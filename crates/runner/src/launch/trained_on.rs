@@ -62,7 +62,7 @@ pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> Lau
     let other = others.iter().find(|other| other.done).or(others.first());
     match (error, other) {
         (LaunchError::Data(source), Some(Other { id, folder, done })) => {
-            let how_far = if done { "is finished: its results are" } else { "is half done:" };
+            let how_far = if *done { "is finished: its results are" } else { "is half done:" };
             LaunchError::OtherRun {
                 source,
                 other: format!("run {id} of the same settings {how_far} in {}", folder.display()),
