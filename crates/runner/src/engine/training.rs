@@ -546,7 +546,8 @@ fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> 
     }
     let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
     for (name, tensor) in &tensors {
-        let found = invaspread_models::not_finite(tensor).map_err(EngineError::tensor("look through the checkpoint"))?;
+        let found = invaspread_models::not_finite(tensor)
+            .map_err(EngineError::tensor("look through the checkpoint"))?;
         if let Some(found) = found {
             let found = format!("the tensor {name:?} with {found}");
             return Err(CheckpointError::Damaged { path, found }.into());

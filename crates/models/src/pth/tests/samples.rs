@@ -8,7 +8,8 @@ use crate::file::StateDict;
 const OLD: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_entries");
 const NEW: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_entries.pth.tar");
 const OLD_PROTOCOL_4: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4");
-const NEW_PROTOCOL_4: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4.bin");
+const NEW_PROTOCOL_4: &[u8] =
+    include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4.bin");
 const OLD_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module");
 const NEW_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module.pt");
 const NESTED: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_nested.ckpt");
