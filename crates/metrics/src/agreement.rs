@@ -216,7 +216,7 @@ mod tests {
 
     /// A permutation of 0..n that leaves few in place.
     fn permuted(n: u32) -> Vec<u32> {
-        let step = (2..).map(|s| 2 * s + 1).find(|s| gcd(*s, n) == 1).unwrap();
+        let step = (2..n + 3).map(|s| 2 * s + 1).find(|s| gcd(*s, n) == 1).unwrap();
         (0..n).map(|i| (u64::from(i) * u64::from(step) % u64::from(n)) as u32).collect()
     }
 

@@ -18,7 +18,7 @@ fn step(n: u32) -> u32 {
     fn gcd(a: u32, b: u32) -> u32 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    (2..).map(|half| 2 * half + 1).find(|&odd| gcd(odd, n) == 1).unwrap()
+    (2..n + 3).map(|half| 2 * half + 1).find(|&odd| gcd(odd, n) == 1).unwrap()
 }
 
 /// The labels that `tests/goldens/README.md` calls `kind`, of `n` points.

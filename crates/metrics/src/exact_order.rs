@@ -152,22 +152,23 @@ impl Asked<'_> {
     }
 }
 
-/// Writes the k nearest to `to`, indices and similarities, nearest first. `keys` are those of f32, largest first: all within `margin` of the
+/// Writes the k nearest, nearest first, to `indices` and `similarities` (k). `keys` are those of f32, largest first: all within `margin` of the
 /// k-th at least, or none if they were too many. Less an offset every similarity is taken in f64, else those that decide an order.
 ///
 /// `None` if NaN or infinite similarities left fewer than k.
 pub(crate) fn settle(
     asked: &Asked,
-    keys: Option<Vec<u64>>,
+    keys: Option<&[u64]>,
     margin: f64,
-    to: (&mut [u32], &mut [f32]),
+    indices: &mut [u32],
+    similarities: &mut [f32],
 ) -> Option<()> {
-    let mut places = to.0.iter_mut().zip(to.1.iter_mut());
+    let mut places = indices.iter_mut().zip(similarities.iter_mut());
     let Some(keys) = keys else {
         for ((index, similarity), (exact, row)) in places.zip(nearest_in_f64(asked)) {
             (*index, *similarity) = (row, exact as f32);
         }
-        return to.1.iter().all(|s| s.is_finite()).then_some(());
+        return similarities.iter().all(|s| s.is_finite()).then_some(());
     };
     if keys.len() < asked.k || similarity_of(keys[0]).is_infinite() {
         return None;
@@ -190,7 +191,7 @@ pub(crate) fn settle(
             (*index, *similarity) = (row, product as f32);
         }
     }
-    to.1.iter().all(|s| s.is_finite()).then_some(())
+    similarities.iter().all(|s| s.is_finite()).then_some(())
 }
 
 /// By product downwards, then by index upwards.
@@ -240,7 +241,11 @@ fn index_of(key: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::float_cmp, reason = "the values compared are exact")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{index_of, key, similarity_of};
     use proptest::prelude::*;

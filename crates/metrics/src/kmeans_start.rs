@@ -55,8 +55,7 @@ fn distances_to(points: Rows, squares: &[f32], to: &[usize]) -> Vec<f32> {
         row.par_iter_mut().zip(squares).enumerate().for_each(|(point, (value, &square))| {
             let both = square + squares[target];
             *value = both - 2.0 * *value;
-            // A NaN is not above it either.
-            if !(*value > unsure * both) {
+            if *value <= unsure * both || value.is_nan() {
                 *value = exact_squared_distance(points.row(point), points.row(target)) as f32;
             }
         });

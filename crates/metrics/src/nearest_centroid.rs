@@ -124,7 +124,7 @@ impl Nearest {
         for place in 0..self.count {
             let (bracket, _) = self.held[place];
             // With a margin of zero the floor is the best itself.
-            if bracket > self.floor || bracket == self.best {
+            if bracket > self.floor || bracket >= self.best {
                 self.held[kept] = self.held[place];
                 kept += 1;
             }

@@ -96,7 +96,7 @@ impl Newton {
             std::mem::swap(&mut at, &mut next);
             std::mem::swap(&mut gradient, &mut next_gradient);
             // NaN is not within it.
-            if share == 1.0 && distance <= self.tolerance {
+            if share >= 1.0 && distance <= self.tolerance {
                 break;
             }
         }

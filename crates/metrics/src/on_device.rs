@@ -91,7 +91,7 @@ pub(crate) mod cuda {
                 }
                 let last = products[found_each - 1];
                 let seen = found_each == candidates || f64::from(products[k - 1]) - f64::from(last) > margin;
-                let keys = || {
+                let keys = || -> Vec<u64> {
                     found
                         .iter()
                         .zip(products)
@@ -101,7 +101,7 @@ pub(crate) mod cuda {
                 };
                 let itself = exclude_self.then_some(row);
                 let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
-                settle(&asked, (seen || margin == 0.0).then(keys), margin, to)
+                settle(&asked, (seen || margin == 0.0).then(keys).as_deref(), margin, to.0, to.1)
                     .ok_or(MetricError::Overflow { row })
             },
         )?;

@@ -54,7 +54,9 @@ impl<'a> Rows<'a> {
         for row in self.values.chunks(self.dim) {
             mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v));
         }
-        mean.iter_mut().for_each(|m| *m /= self.len() as f64);
+        for m in &mut mean {
+            *m /= self.len() as f64;
+        }
         mean
     }
 

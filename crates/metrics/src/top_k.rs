@@ -109,8 +109,8 @@ fn search(
                 let itself = exclude_self.then_some(row);
                 let asked = Asked { query: queries.row(row), gallery, scale: &scale, k, itself };
                 let range = offset * k..(offset + 1) * k;
-                let to = (&mut indices[range.clone()], &mut similarities[range]);
-                settle(&asked, candidates.into_keys(), margins[offset], to)
+                let (indices, similarities) = (&mut indices[range.clone()], &mut similarities[range]);
+                settle(&asked, candidates.into_keys().as_deref(), margins[offset], indices, similarities)
                     .ok_or(MetricError::Overflow { row })?;
             }
             Ok(())
