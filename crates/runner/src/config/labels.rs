@@ -58,7 +58,7 @@ impl Promised {
         }
         overrides.extend(own.iter().filter(|one| !GROUPS.contains(&one.key.as_str())).cloned());
         // A file under ./experiments may say something else than the built-in one whose name it bears.
-        Ok(Self(Layers::new(&overrides, None, Some(schema()), Files::BuiltIn)?.merged()))
+        Ok(Self(table(&Layers::new(&overrides, None, Some(schema()), Files::BuiltIn)?.extract()?)?))
     }
 
     fn word(&self, key: &str) -> Option<&str> {

@@ -165,7 +165,8 @@ impl Config {
         };
         let steps = (images / optim.batch_size.max(1)).max(1) as u128;
         if u128::from(optim.epochs).saturating_mul(steps) > MOST.into() {
-            let found = format!("{}, of {steps} steps each", optim.epochs);
+            let sizes = self.named(&["data.synthetic.train", "optim.batch_size"]);
+            let found = format!("{}, of {steps} steps each ({sizes})", optim.epochs);
             return Err(("optim.epochs", found, format!("{most} steps in all")));
         }
         let iterations = self.method.kmeans_iterations as u64;
