@@ -101,7 +101,12 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
         let found = json(folder.path(), &["evaluate", file, "--runs", "r"]);
         assert_eq!(found["metrics"], whole["metrics"], "{file}");
         // Where the run is not found nothing is assumed.
-        refused(folder.path(), &["evaluate", file], 2, &[file, "dataset=NAME", whole["run"].as_str().unwrap()]);
+        refused(
+            folder.path(),
+            &["evaluate", file],
+            2,
+            &[file, "dataset=NAME", whole["run"].as_str().unwrap()],
+        );
     }
     let asked = [&["evaluate", "plain.safetensors", "--json"], &ON_SYNTHETIC[..], &SMALL].concat();
     let found: Value = serde_json::from_str(&done(folder.path(), &asked)).unwrap();
@@ -110,7 +115,11 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     let other = ["evaluate", last.to_str().unwrap(), "dataset=cifar10", "--data-root", "nowhere"];
     refused(folder.path(), &other, 1, &["data set"]);
     let said = done(folder.path(), &["evaluate", last.to_str().unwrap(), "eval.k=7"]);
-    for part in ["config.toml, with eval.k=7", "synthetic, 30 test images", "k = 7, temperature 0.1, of the embedding"] {
+    for part in [
+        "config.toml, with eval.k=7",
+        "synthetic, 30 test images",
+        "k = 7, temperature 0.1, of the embedding",
+    ] {
         assert!(said.contains(part), "expected {part:?} in {said}");
     }
     #[cfg(unix)]
@@ -237,7 +246,12 @@ fn nothing_is_overwritten_that_the_command_did_not_write() {
     }
     for command in ["import", "export"] {
         for (out, word) in &outs {
-            refused(folder.path(), &[&["weights", command, "a.safetensors", out], &SMALL[..]].concat(), 2, &[word]);
+            refused(
+                folder.path(),
+                &[&["weights", command, "a.safetensors", out], &SMALL[..]].concat(),
+                2,
+                &[word],
+            );
         }
         let write = ["weights", command, "a.safetensors", "new.SAFETENSORS"];
         done(folder.path(), &[&write, &SMALL[..]].concat());

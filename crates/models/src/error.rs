@@ -137,12 +137,23 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "missing: {}; of another shape: {}", list(&self.missing), list(&self.misshapen))?;
         if !self.missing.is_empty() {
-            write!(f, "; names in the file: {}; names in the network: {}", list(&self.theirs), list(&self.ours))?;
+            write!(
+                f,
+                "; names in the file: {}; names in the network: {}",
+                list(&self.theirs),
+                list(&self.ours)
+            )?;
         }
         if let Some((nearest, others)) = self.state_dicts.split_first() {
-            write!(f, "; that is {nearest}, the nearest of the file's state dicts; there are also {}", list(others))?;
+            write!(
+                f,
+                "; that is {nearest}, the nearest of the file's state dicts; there are also {}",
+                list(others)
+            )?;
         }
-        f.write_str("; choose the model that the file was saved from, its depth, width and length of embedding too")
+        f.write_str(
+            "; choose the model that the file was saved from, its depth, width and length of embedding too",
+        )
     }
 }
 

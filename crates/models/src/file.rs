@@ -50,13 +50,14 @@ impl WeightsFile {
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         let bytes = whole(path)?;
         let damaged = |form: Form, found: String| WeightError::Damaged { path: path.into(), form, found };
-        let form = form(&bytes, path)
-            .map_err(|found| WeightError::OtherKind { path: path.into(), found })?;
+        let form = form(&bytes, path).map_err(|found| WeightError::OtherKind { path: path.into(), found })?;
         let own = |tensors: HashMap<String, Tensor>| {
             vec![StateDict { place: String::new(), tensors, not_read: Vec::new() }]
         };
         let read = match form {
-            Form::Safetensors => read_safetensors(&bytes).map(|(state_dict, content)| (vec![state_dict], content)),
+            Form::Safetensors => {
+                read_safetensors(&bytes).map(|(state_dict, content)| (vec![state_dict], content))
+            }
             Form::Torch => pth::read(&bytes).map(|state_dicts| (state_dicts, None)),
             Form::Caffe => caffe::read(&bytes).map(|tensors| (own(tensors.into_iter().collect()), None)),
             Form::Hdf5 => hdf5::read(bytes).map(|tensors| (own(tensors.into_iter().collect()), None)),

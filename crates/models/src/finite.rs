@@ -30,7 +30,10 @@ impl fmt::Display for NotFinite {
         };
         match count {
             1 => write!(f, "{value} at {index:?}, one of {elements} values"),
-            _ => write!(f, "{count} values of {elements} that are no finite numbers, the first, {value}, at {index:?}"),
+            _ => write!(
+                f,
+                "{count} values of {elements} that are no finite numbers, the first, {value}, at {index:?}"
+            ),
         }
     }
 }
@@ -122,7 +125,8 @@ mod tests {
     #[test]
     fn each_type_shows_its_values_that_are_no_numbers() {
         for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
-            let found = not_finite(&tensor(&[0.0, 1.0, 2.0, f64::NAN, 4.0, f64::NEG_INFINITY], dtype)).unwrap();
+            let found =
+                not_finite(&tensor(&[0.0, 1.0, 2.0, f64::NAN, 4.0, f64::NEG_INFINITY], dtype)).unwrap();
             let told = found.unwrap().to_string();
             assert_eq!(told, "2 values of 6 that are no finite numbers, the first, NaN, at [1, 1]");
             let found = not_finite(&tensor(&[0.0, f64::INFINITY], dtype)).unwrap().unwrap();
@@ -144,7 +148,10 @@ mod tests {
         assert_eq!(told("bn1.bias", &[-1.0, 2.0], f32, f32), Ok(()));
         assert_eq!(told("bn1.bias", &[1e39, 2.0], f64, f64), Ok(()));
         let error = told("bn1.bias", &[0.0, -1e39], f64, f32).unwrap_err();
-        assert!(error.starts_with("bn1.bias holds -1e39 at [0, 1], which is past the range of f32"), "{error}");
+        assert!(
+            error.starts_with("bn1.bias holds -1e39 at [0, 1], which is past the range of f32"),
+            "{error}"
+        );
         let error = told("bn1.running_var", &[0.5, -0.5], f32, f32).unwrap_err();
         assert!(error.starts_with("bn1.running_var holds -0.5 at [0, 1], where nothing below 0"), "{error}");
         let error = told("conv1.weight", &[0.5, f64::NAN], f32, f32).unwrap_err();

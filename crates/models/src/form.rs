@@ -80,7 +80,9 @@ fn another(bytes: &[u8]) -> Option<&'static str> {
         trimmed.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start.as_bytes()))
     };
     if bytes.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
-        Some("a tar archive (unpack it; if PyTorch before 0.1.10 wrote it, torch.load it and torch.save it again)")
+        Some(
+            "a tar archive (unpack it; if PyTorch before 0.1.10 wrote it, torch.load it and torch.save it again)",
+        )
     } else if bytes.starts_with(&[0x1f, 0x8b]) {
         Some("a gzip archive (unpack it)")
     } else if bytes.starts_with(b"\x93NUMPY") {

@@ -14,8 +14,8 @@ use crate::conv_relu::ConvRelu;
 use crate::head::Head;
 use crate::initial::{Source, Start};
 use crate::layer::ConvSize;
-use crate::output::{Mode, Output};
 use crate::layout::to_pytorch_layout;
+use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{

@@ -115,7 +115,11 @@ pub(crate) fn load_from(
         let theirs = sorted(state_dict.tensors.keys());
         let ours = wanted.into_iter().map(|(name, _)| name).collect();
         let mut state_dicts: Vec<String> = if state_dicts.len() > 1 {
-            state_dicts.iter().map(ToString::to_string).filter(|other| *other != state_dict.to_string()).collect()
+            state_dicts
+                .iter()
+                .map(ToString::to_string)
+                .filter(|other| *other != state_dict.to_string())
+                .collect()
         } else {
             Vec::new()
         };
@@ -123,13 +127,23 @@ pub(crate) fn load_from(
             state_dicts.insert(0, state_dict.to_string());
         }
         let Fit { missing, misshapen, .. } = fit;
-        return Err(WeightError::Mismatch(Box::new(Mismatch { missing, misshapen, theirs, ours, state_dicts })));
+        return Err(WeightError::Mismatch(Box::new(Mismatch {
+            missing,
+            misshapen,
+            theirs,
+            ours,
+            state_dicts,
+        })));
     }
     check(&wanted, &fit.found)?;
     network.take_up(&fit.found)?;
     let alike = candidates[1..].iter().filter(|candidate| candidate.rank() == best.rank());
     Ok(LoadReport {
-        loaded: wanted.into_iter().map(|(name, _)| name).filter(|name| fit.found.contains_key(name)).collect(),
+        loaded: wanted
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| fit.found.contains_key(name))
+            .collect(),
         missing: if head_found { Vec::new() } else { head_names.to_vec() },
         left_over: fit.left_over,
         place: state_dict.place.clone(),
@@ -296,7 +310,10 @@ mod tests {
         write_weights(&path, &[("inception3a.branch1.bn.weight".to_owned(), gain)]).unwrap();
         let network = Network::new(InceptionConfig::default(), 0).unwrap();
         let error = import(&path, &network).unwrap_err();
-        assert!(matches!(&error, WeightError::Load { source, .. } if matches!(**source, WeightError::Torchvision)), "{error}");
+        assert!(
+            matches!(&error, WeightError::Load { source, .. } if matches!(**source, WeightError::Torchvision)),
+            "{error}"
+        );
         assert!(error.to_string().contains("googlenet.safetensors"), "{error}");
     }
 }

@@ -187,8 +187,7 @@ impl Network {
         &self,
         weights: &HashMap<String, Tensor>,
     ) -> std::result::Result<LoadReport, WeightError> {
-        let state_dict =
-            StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
+        let state_dict = StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
         load_from(&[state_dict], self, HeadNeeded::Yes)
     }
 

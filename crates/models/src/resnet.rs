@@ -17,8 +17,8 @@
 use crate::head::Head;
 use crate::initial::{Source, Start};
 use crate::layer::{ConvNorm, ConvSize, Pass};
-use crate::output::{Mode, Output};
 use crate::layout::to_pytorch_layout;
+use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialise::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};

@@ -9,8 +9,8 @@ use safetensors::Dtype;
 
 use crate::error::WeightError;
 use crate::file::StateDict;
-use crate::seal::check_seal;
 use crate::layout::element_count;
+use crate::seal::check_seal;
 
 /// The types of numbers that a network here may have.
 const READ: [Dtype; 9] = [
@@ -35,7 +35,10 @@ pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, Option<String
     let mut state_dict = StateDict { place: String::new(), tensors: HashMap::new(), not_read: Vec::new() };
     for (name, view) in file.tensors() {
         if element_count(view.shape()).is_none() {
-            return Err(format!("the tensor {name:?} with the shape {:?}, which no memory holds", view.shape()));
+            return Err(format!(
+                "the tensor {name:?} with the shape {:?}, which no memory holds",
+                view.shape()
+            ));
         }
         if !READ.contains(&view.dtype()) {
             state_dict.not_read.push((name, format!("a tensor of {:?}", view.dtype())));

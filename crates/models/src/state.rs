@@ -120,7 +120,8 @@ impl Fit {
         for (name, like) in wanted.iter().filter(|(name, _)| !left_alone.contains(name)) {
             let theirs: Vec<String> =
                 network.names(name).iter().map(|name| format!("{prefix}{name}")).collect();
-            let Some((theirs, tensor)) = theirs.iter().find_map(|theirs| weights.get_key_value(theirs)) else {
+            let Some((theirs, tensor)) = theirs.iter().find_map(|theirs| weights.get_key_value(theirs))
+            else {
                 if let Some((_, kind)) = state_dict.not_read.iter().find(|(name, _)| theirs.contains(name)) {
                     fit.missing.push(format!("{name} (there as {kind}, which is not read)"));
                 } else if !name.ends_with("num_batches_tracked") {

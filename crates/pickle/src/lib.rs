@@ -150,7 +150,9 @@ impl<'a> Pickle<'a> {
 
     /// The names of all that is stored elsewhere, in the pickle's order.
     pub fn all_stored(&self) -> impl Iterator<Item = Value> {
-        self.objects.iter().filter_map(|object| if let Object::Stored(name) = object { Some(*name) } else { None })
+        self.objects
+            .iter()
+            .filter_map(|object| if let Object::Stored(name) = object { Some(*name) } else { None })
     }
 
     fn object(&self, value: Value) -> Option<&Object> {

@@ -80,11 +80,17 @@ fn ordered_dicts_of_python_2_are_read() {
     assert_eq!(pickle.item(root, "a"), Some(Value::Int(1)));
     assert_eq!(pickle.item(root, "b"), Some(Value::Int(2)));
     // One list of many pairs, of which many dicts are made: no more pairs come of it.
-    let list = [&b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01("[..], &b"K\x01K\x02\x86".repeat(1000), b"e"].concat();
+    let list =
+        [&b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01("[..], &b"K\x01K\x02\x86".repeat(1000), b"e"]
+            .concat();
     let calls = b"h\x00h\x01\x85R".repeat(1000);
     let many = [&list[..], &calls, b"."].concat();
     let pickle = Pickle::read(&many).unwrap();
-    let held: usize = pickle.objects.iter().map(|object| if let Object::Dict(pairs) = object { pairs.len() } else { 0 }).sum();
+    let held: usize = pickle
+        .objects
+        .iter()
+        .map(|object| if let Object::Dict(pairs) = object { pairs.len() } else { 0 })
+        .sum();
     assert_eq!(held, 1000);
 }
 

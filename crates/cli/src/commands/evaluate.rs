@@ -32,8 +32,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         Some(folder) => files(folder, images.gallery.is_some(), &arguments.weights)?,
         None => Vec::new(),
     };
-    let result =
-        engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
+    let result = engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
     save(&files, &dataset, &result.embeddings, &arguments.weights, recipe.layer)?;
     let loaded = &result.loaded;
     let votes = images.gallery.is_some();
@@ -101,9 +100,8 @@ fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
     let splits = if votes { &["train", "test"][..] } else { &["test"] };
-    let file = |split: &&'static str| {
-        Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?))
-    };
+    let file =
+        |split: &&'static str| Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?));
     splits.iter().map(file).collect()
 }
 

@@ -55,7 +55,9 @@ impl Origin {
             return Ok(());
         }
         let run = match &self.run {
-            Some(run) => format!("it is of the run {run}, whose config.toml was not found beside it nor in runs.root"),
+            Some(run) => {
+                format!("it is of the run {run}, whose config.toml was not found beside it nor in runs.root")
+            }
             None => "it names no run".to_owned(),
         };
         Err(Failure::Usage(anyhow!(

@@ -96,7 +96,10 @@ fn say(report: &LoadReport, network: &Network, arguments: &WeightsArguments) {
     let (out, loaded) = (arguments.out.display(), report.loaded.len());
     print_line!("{out}: {loaded} entries loaded into {}", network.config());
     if let Some(choice) = report.choice() {
-        print_line!("{choice}{}", if report.others.is_empty() { "" } else { " (--within NAME takes another)" });
+        print_line!(
+            "{choice}{}",
+            if report.others.is_empty() { "" } else { " (--within NAME takes another)" }
+        );
     }
     for (what, names) in [
         ("freshly drawn, as the file has none", &report.missing),
@@ -115,7 +118,12 @@ fn network(config: &Config) -> Result<Network, Failure> {
 }
 
 /// Saves the network; `run` is the one that trained it, so that its config is found again.
-fn save(network: &Network, arguments: &WeightsArguments, out: &Path, run: Option<&str>) -> Result<(), Failure> {
+fn save(
+    network: &Network,
+    arguments: &WeightsArguments,
+    out: &Path,
+    run: Option<&str>,
+) -> Result<(), Failure> {
     let tensors = network.state_dict().context("failed to copy the weights")?;
     let mut content = json!({ "network": network.config().to_string(), "from": arguments.file });
     if let Some(run) = run {

@@ -116,7 +116,10 @@ fn of_two_networks_in_a_file_the_trained_one_is_taken_and_the_other_told() {
         weights.extend(state.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
     }
     let report = network.load_state_dict(&weights).unwrap();
-    assert_eq!((&report.prefix[..], &report.others[..]), ("module.encoder_q.", &["`module.encoder_k`".to_owned()][..]));
+    assert_eq!(
+        (&report.prefix[..], &report.others[..]),
+        ("module.encoder_q.", &["`module.encoder_k`".to_owned()][..])
+    );
     assert_eq!(embed(&network), embed(&small(2)));
 
     let folder = tempfile::tempdir().unwrap();
@@ -137,7 +140,11 @@ fn names_of_both_sides_are_shown_where_none_fits() {
     let tensor = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
     write_weights(&path, &[("features.0.weight".to_owned(), tensor)]).unwrap();
     let error = import(&path, &small(1)).unwrap_err().to_string();
-    for part in ["other into ResNet-18", "names in the file: features.0.weight;", "names in the network: conv1.weight, "] {
+    for part in [
+        "other into ResNet-18",
+        "names in the file: features.0.weight;",
+        "names in the network: conv1.weight, ",
+    ] {
         assert!(error.contains(part), "{error}");
     }
 }
@@ -174,7 +181,8 @@ fn content_decides_whatever_a_file_is_called() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let corpus = |name: &str| {
-        std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name)).unwrap()
+        std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name))
+            .unwrap()
     };
     write_weights(&path("w"), &small(2).state_dict().unwrap()).unwrap();
     let safetensors = std::fs::read(path("w")).unwrap();
@@ -185,7 +193,8 @@ fn content_decides_whatever_a_file_is_called() {
         (corpus("weights_hdf5/hickle2.h5"), Form::Hdf5),
         (corpus("weights_caffemodel/seed_old"), Form::Caffe),
     ] {
-        let names = ["none", "a.t", "b.PTH", "c.pth.tar", "d.ckpt", "e.bin", "f.safetensors", "g.caffemodel", "h.H5"];
+        let names =
+            ["none", "a.t", "b.PTH", "c.pth.tar", "d.ckpt", "e.bin", "f.safetensors", "g.caffemodel", "h.H5"];
         for name in names {
             std::fs::write(path(name), &bytes).unwrap();
             assert_eq!(WeightsFile::open(&path(name)).unwrap().form, form, "{name}");

@@ -28,21 +28,25 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// What is wrong with it, in words that follow "found".
     pub(super) fn open(file: R, length: u64) -> Result<(Self, Vec<u8>), String> {
-        let zip = ZipArchive::new(file)
-            .map_err(|error| format!("an archive that fails to unpack ({error}), as a download that broke off does"))?;
-        let names: Vec<String> = zip.file_names().filter_map(Result::ok).map(|name| name.to_string()).collect();
+        let zip = ZipArchive::new(file).map_err(|error| {
+            format!("an archive that fails to unpack ({error}), as a download that broke off does")
+        })?;
+        let names: Vec<String> =
+            zip.file_names().filter_map(Result::ok).map(|name| name.to_string()).collect();
         let folder = names.iter().find_map(|name| {
             let folder = name.strip_suffix(PICKLE)?;
             (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_owned())
         });
         let Some(folder) = folder else {
-            let numpy = names.iter().any(|name| Path::new(name).extension().is_some_and(|ending| ending == "npy"));
+            let numpy =
+                names.iter().any(|name| Path::new(name).extension().is_some_and(|ending| ending == "npy"));
             let hint = if numpy { " (but numpy's arrays)" } else { "" };
             return Err(format!("an archive without {PICKLE}{hint}"));
         };
         if names.iter().any(|name| name.strip_prefix(&folder[..]) == Some("constants.pkl")) {
             return Err(
-                "a compiled module of torch.jit.save (save the state_dict() of what torch.jit.load gives)".to_owned()
+                "a compiled module of torch.jit.save (save the state_dict() of what torch.jit.load gives)"
+                    .to_owned(),
             );
         }
         let mut archive = Self { zip, folder, left: length, big_endian: false };

@@ -143,8 +143,9 @@ impl Walk<'_> {
             let Some(found) = tensor(self.pickle, value) else { continue };
             let name = self.join(prefix, &String::from_utf8_lossy(name))?;
             let read = match found {
-                Found::Tensor(arguments) => view(self.pickle, arguments)
-                    .map_err(|found| format!("{found} of the tensor {name:?}"))?,
+                Found::Tensor(arguments) => {
+                    view(self.pickle, arguments).map_err(|found| format!("{found} of the tensor {name:?}"))?
+                }
                 Found::Other(kind) => Err(kind),
             };
             match read {

@@ -63,8 +63,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &WeightsFile) -> Resu
     let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let head = if recipe.layer == Layer::Pooled { HeadNeeded::No } else { HeadNeeded::Yes };
-    let loaded =
-        load(weights, &network, head).map_err(|error| EvaluateError::Weights(Box::new(error)))?;
+    let loaded = load(weights, &network, head).map_err(|error| EvaluateError::Weights(Box::new(error)))?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
     let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
     let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;

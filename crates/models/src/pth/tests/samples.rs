@@ -9,7 +9,8 @@ const OLD: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/tor
 const NEW: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_entries.pth.tar");
 const OLDEST: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.0_entries");
 const OLD_PROTOCOL_4: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4");
-const NEW_PROTOCOL_4: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4.bin");
+const NEW_PROTOCOL_4: &[u8] =
+    include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4.bin");
 const OLD_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module");
 const NEW_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module.pt");
 const NESTED: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_nested.ckpt");
