@@ -180,6 +180,70 @@ fn completions_are_of_this_program() {
     }
 }
 
+/// Settings as people type them: each ends as it should, and at once.
+#[test]
+fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
+    let folder = empty();
+    let path = folder.path();
+    let cases: [(&[&str], &[&str]); 13] = [
+        (&["train", "--multirun", "runs.root=a,b", "method=random"], &["runs.root", "a, b", "same runs"]),
+        (&["reproduce", "table1", "data.root='a','b'"], &["data.root", "same runs"]),
+        (&["config", "show", "optim.lr=null"], &["optim.lr", "required"]),
+        (&["config", "show", "--seeds", "0,1"], &["seed", "0, 1", "train --multirun"]),
+        (&["config", "show", "seed=9223372036854775808"], &["from 0 to 9223372036854775807"]),
+        (&["train", "--runs", "~nobody-of-that-name/x"], &["--runs", "~nobody-of-that-name", "./~"]),
+        (&["train", "model.width=100000", "--dry-run"], &["model.width=100000", "TiB", "of memory"]),
+        (&["train", "model.width=1e12"], &["model.width=1000000000000", "of memory"]),
+        (&["train", "model.embedding=1e9"], &["model.embedding=1000000000", "of memory"]),
+        (&["train", "method=nce", "loss.noise=1e12"], &["loss.noise=1000000000000", "of memory"]),
+        (&["train", "optim.epochs=1e18", "--dry-run"], &["optim.epochs", "9007199254740992"]),
+        (&["bench", "knn", "--train", "4000000000000000"], &["--train 4000000000000000", "of memory"]),
+        (&["bench", "train", "--width", "1000000000"], &["--width 1000000000", "of memory"]),
+    ];
+    for (arguments, words) in cases {
+        refused(path, arguments, 2, words);
+    }
+    refused(path, &["bench", "train", "--threads", "1000000000"], 2, &["--threads", "4096"]);
+    assert_eq!(fs::read_dir(path).unwrap().count(), 0, "nothing was written");
+
+    let home = std::env::home_dir().unwrap();
+    let shown =
+        |arguments: &[&str]| done(path, &[&["config", "show", "--profile", "quick"], arguments].concat());
+    for (arguments, line) in [
+        (&["--data-root", "/x, y"][..], "root = \"/x, y\"".to_owned()),
+        (&["--runs", "20240105"], "root = \"20240105\"".to_owned()),
+        (&["--runs=-x"], "root = \"-x\"".to_owned()),
+        (&["data.folder.path=true"], "path = \"true\"".to_owned()),
+        (&["--runs=~/x"], format!("root = {:?}", home.join("x"))),
+        (&["runs.root=~/x"], format!("root = {:?}", home.join("x"))),
+        (&["optim.lr=.01"], "lr = 0.01".to_owned()),
+        (&["augment.without=[flip]"], "without = [\"flip\"]".to_owned()),
+        (&["data.subset=null"], "# data.subset is unset by argument data.subset=null".to_owned()),
+    ] {
+        let shown = shown(arguments);
+        assert!(shown.lines().any(|found| found == line), "{line} in {shown}");
+        toml::from_str::<toml::Table>(&shown).unwrap();
+    }
+    let origins = shown(&["--origin", "data.subset="]);
+    assert!(origins.lines().any(|line| line.starts_with("data.subset = null")), "{origins}");
+}
+
+#[test]
+fn records_and_progress_say_what_ran() {
+    let folder = empty();
+    let arguments =
+        ["train", "method.name=random", "--profile", "smoke", "data.subset=40", "--seeds", "0,0", "--json"];
+    let said = invaspread(folder.path(), &arguments);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let records: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
+    let record = &records[0];
+    assert_eq!((&record["row"], &record["method"]), (&"random".into(), &"random".into()));
+    assert_eq!(record["profile"], "smoke with data.subset=40");
+    assert!(said.err.contains("random (seed 0) is asked for more than once"), "{}", said.err);
+    assert!(!said.err.contains("invaspread"), "{}", said.err);
+}
+
 /// A run, the same again, and its checkpoint measured: the three agree.
 #[test]
 fn a_run_is_kept_not_repeated_and_measures_the_same_again() {

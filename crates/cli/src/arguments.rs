@@ -1,12 +1,14 @@
 //! The command line, and nothing else: every flag with its help in one place.
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{OsStringValueParser, PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use invaspread_runner::bench::{
     AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench,
 };
+use invaspread_runner::config::expand_home;
 use invaspread_tensor::{DeviceKind, Precision};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Train, measure and compare unsupervised embeddings; regenerate the tables and figures of "Unsupervised Embedding Learning via
@@ -53,7 +55,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
     /// Settings, as dataset=cifar10 or optim.lr=0.01; `invaspread config show` lists them all
-    #[arg(value_name = "KEY=VALUE")]
+    #[arg(value_name = "KEY=VALUE", value_parser = text())]
     pub(crate) overrides: Vec<String>,
     /// Short for profile=NAME: paper, quick, smoke, demo
     #[arg(long, value_name = "NAME")]
@@ -62,11 +64,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "LIST")]
     pub(crate) seeds: Option<String>,
     /// Short for data.root=FOLDER
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) data_root: Option<String>,
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
+    pub(crate) data_root: Option<PathBuf>,
     /// Short for runs.root=FOLDER
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) runs: Option<String>,
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
+    pub(crate) runs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -97,7 +99,7 @@ pub(crate) struct ReproduceArguments {
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke; of `all`, results)
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Only say what would be run and how long it takes
     #[arg(long)]
@@ -112,10 +114,10 @@ pub(crate) struct ReportArguments {
     /// table1, figure3, ..., a file of ./experiments/suite, or `all`: one page of every table and figure
     pub(crate) suite: String,
     /// Folder of runs
-    #[arg(long, value_name = "FOLDER", default_value = "runs")]
+    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
     pub(crate) runs: PathBuf,
     /// Folder of the report; results/SUITE if not given
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Print the table as JSON
     #[arg(long)]
@@ -127,6 +129,7 @@ pub(crate) enum WeightsCommand {
     /// Name, type and shape of every entry of a file: safetensors, PyTorch's, a Caffe model or HDF5, whatever it is called
     Inspect {
         /// The file
+        #[arg(value_parser = path())]
         file: PathBuf,
         /// Print them as JSON
         #[arg(long)]
@@ -141,8 +144,10 @@ pub(crate) enum WeightsCommand {
 #[derive(Debug, Args)]
 pub(crate) struct WeightsArguments {
     /// Weights to read
+    #[arg(value_parser = path())]
     pub(crate) file: PathBuf,
     /// The .safetensors file to write; of what exists only a file that this command wrote is replaced
+    #[arg(value_parser = path())]
     pub(crate) out: PathBuf,
     /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
     #[arg(long, value_name = "NAME")]
@@ -154,6 +159,7 @@ pub(crate) struct WeightsArguments {
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
     /// Weights in any form that `weights import` takes; a run's own checkpoint brings its config along
+    #[arg(value_parser = path())]
     pub(crate) weights: PathBuf,
     /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
     #[arg(long, value_name = "NAME")]
@@ -161,7 +167,7 @@ pub(crate) struct EvaluateArguments {
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Folder for the embeddings and labels: test.safetensors and, of what votes in kNN, train.safetensors
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) embeddings: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
@@ -172,15 +178,16 @@ pub(crate) struct EvaluateArguments {
 pub(crate) struct MeasureArguments {
     /// Embeddings and labels: numpy's .npz (numpy.savez with embeddings= and labels=), .safetensors (a run's), or .npy and --labels; the
     /// content decides, not the name
+    #[arg(value_parser = path())]
     pub(crate) test: PathBuf,
     /// Those that vote and are searched: kNN, R@K, MAP@R. Without it each row is asked among the others: R@K, MAP@R, NMI
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) gallery: Option<PathBuf>,
     /// Labels in a file of their own: .npy, .npz, .safetensors, or text with one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) labels: Option<PathBuf>,
     /// Labels of the gallery, likewise
-    #[arg(long, value_name = "FILE", requires = "gallery")]
+    #[arg(long, value_name = "FILE", value_parser = path(), requires = "gallery")]
     pub(crate) gallery_labels: Option<PathBuf>,
     /// Name of the array of embeddings; embeddings, features, feats, embs, X and their like are found without
     #[arg(long, value_name = "NAME")]
@@ -212,7 +219,7 @@ pub(crate) enum DataCommand {
         /// cifar10, stl10, cub200-2011, cars196 or products
         name: String,
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
-        #[arg(long, value_name = "FOLDER")]
+        #[arg(long, value_name = "FOLDER", value_parser = path())]
         root: Option<PathBuf>,
         /// Another server: the address without the file name
         #[arg(long, value_name = "URL")]
@@ -229,7 +236,7 @@ pub(crate) enum DataCommand {
         /// cifar10, stl10, cub200-2011, cub200-2010, cars196, cars196-half or products
         name: String,
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
-        #[arg(long, value_name = "FOLDER")]
+        #[arg(long, value_name = "FOLDER", value_parser = path())]
         root: Option<PathBuf>,
         /// Print the outcome as JSON
         #[arg(long)]
@@ -238,7 +245,7 @@ pub(crate) enum DataCommand {
     /// List the data sets and which of them are there
     List {
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
-        #[arg(long, value_name = "FOLDER")]
+        #[arg(long, value_name = "FOLDER", value_parser = path())]
         root: Option<PathBuf>,
         /// Print the list as JSON
         #[arg(long)]
@@ -275,7 +282,7 @@ pub(crate) struct BenchArguments {
     #[command(subcommand)]
     pub(crate) command: BenchCommand,
     /// Threads; one per core if not given
-    #[arg(long, value_name = "N", global = true, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", global = true, value_parser = threads())]
     pub(crate) threads: Option<usize>,
     /// Print the figures as JSON
     #[arg(long, global = true)]
@@ -320,6 +327,22 @@ impl BenchArguments {
             },
         }
     }
+}
+
+/// A path, in which a leading `~` is the home folder: the shell leaves it alone in `--runs=~/x`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| expand_home(&path))
+}
+
+/// Text, which the settings of a run are kept as.
+fn text() -> impl TypedValueParser<Value = String> {
+    let text = |text: OsString| text.into_string().map_err(|text| format!("found {text:?}, expected UTF-8"));
+    OsStringValueParser::new().try_map(text)
+}
+
+/// A count of threads that a machine may have.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=4096)
 }
 
 /// A count that zero is no value of.

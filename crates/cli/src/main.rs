@@ -7,6 +7,7 @@
 )]
 
 mod arguments;
+mod bench_memory;
 mod commands;
 mod failure;
 mod log;

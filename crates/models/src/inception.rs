@@ -66,7 +66,7 @@ pub struct Inception {
 const BASE: &str = "base_model.";
 
 /// Letters of the modules and the channels of their convolutions: 1x1; 3x3_reduce, 3x3; 5x5_reduce, 5x5; pool_proj.
-const STAGES: [&[(&str, [usize; 6])]; 3] = [
+pub(crate) const STAGES: [&[(&str, [usize; 6])]; 3] = [
     &[("3a", [64, 96, 128, 16, 32, 32]), ("3b", [128, 128, 192, 32, 96, 64])],
     &[
         ("4a", [192, 96, 208, 16, 48, 64]),
@@ -79,7 +79,7 @@ const STAGES: [&[(&str, [usize; 6])]; 3] = [
 ];
 
 /// The pools that halve a map.
-const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
+pub(crate) const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
 
 /// Four branches that leave one map and meet along the channels.
 struct Module {

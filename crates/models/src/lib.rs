@@ -25,6 +25,7 @@ mod pth;
 mod resnet;
 mod safetensors_file;
 mod seal;
+mod size;
 mod state;
 
 pub use error::{BadValue, Mismatch, WeightError};
@@ -39,3 +40,4 @@ pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use safetensors_file::write_weights;
 pub use seal::{check_seal, write_sealed};
+pub use size::NetworkSize;

@@ -395,7 +395,8 @@ fn again(text: &mut String, table: &Table, runs: &[Run]) {
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
             shell(&table.suite.name),
-            shell(&found.profile),
+            // What was changed of the profile is among the arguments.
+            shell(found.profile.split(" with ").next().unwrap_or_default()),
             shell(&found.device),
             arguments(&of_setting)
         ));

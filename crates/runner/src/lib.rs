@@ -9,6 +9,7 @@ pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod launch;
+pub mod memory;
 pub mod methods;
 pub mod record;
 #[cfg(feature = "cuda")]

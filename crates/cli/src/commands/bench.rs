@@ -2,6 +2,7 @@
 
 use super::print_json;
 use crate::arguments::{BenchArguments, BenchCommand};
+use crate::bench_memory;
 use crate::failure::Failure;
 use crate::output::{print_block, print_line};
 use anyhow::Context;
@@ -10,6 +11,7 @@ use invaspread_runner::bench::{self, Report};
 use serde_json::Value;
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
+    bench_memory::fits(arguments).map_err(|error| Failure::Usage(error.into()))?;
     let compute = arguments.compute();
     let failed = || format!("failed to run bench {}", arguments.command.name());
     let report = match &arguments.command {

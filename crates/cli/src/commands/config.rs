@@ -4,7 +4,7 @@ use super::print_json;
 use crate::arguments::ConfigCommand;
 use crate::failure::Failure;
 use crate::output::{print_block, print_line};
-use invaspread_runner::config::{GROUPS, Suite, available, expand, resolve};
+use invaspread_runner::config::{GROUPS, Origin, Suite, available, expand, resolve};
 
 pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
@@ -13,7 +13,13 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
             match (origin, json) {
                 (true, true) => print_json(&resolved.origins)?,
                 (false, true) => print_json(&resolved.config)?,
-                (false, false) => print_block(&resolved.config.to_toml()?),
+                (false, false) => {
+                    print_block(&resolved.config.to_toml()?);
+                    // TOML has no word for a key that has no value.
+                    for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
+                        print_line!("# {} is unset by {}", origin.key, origin.origin);
+                    }
+                }
                 (true, false) => {
                     let width =
                         resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);

@@ -1,18 +1,17 @@
 //! `invaspread demo`: three methods on generated images, then a table, curves and a picture of retrieved neighbours.
 
-use super::launch::{announce, work};
+use super::launch::{announce, each_once, work};
 use super::report::{Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
-use invaspread_runner::config::Suite;
-use invaspread_runner::launch::Planned;
+use invaspread_runner::config::{Suite, Sweep};
+use invaspread_runner::memory::Memory;
 
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let suite = Suite::open("demo")?;
-    let plan = suite.plan(&arguments.settings.overrides()?)?;
-    let root = plan[0].1.runs.root.clone();
-    let planned: Vec<Planned> = plan.into_iter().map(|(run, _)| run).collect();
+    let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
+    let Sweep { planned, root, .. } = each_once(sweep);
     note!("{}", suite.title);
     announce(&planned, &root)?;
     work(&planned, &root)?;

@@ -9,10 +9,11 @@ use crate::output::{note, print_line};
 use anyhow::Context;
 use invaspread_data::Dataset;
 use invaspread_models::WeightsFile;
-use invaspread_runner::config::expand;
+use invaspread_runner::config::{Work, expand};
 use invaspread_runner::embeddings;
 use invaspread_runner::engine::{self, Embeddings, Recipe};
 use invaspread_runner::launch::images;
+use invaspread_runner::memory::Memory;
 use invaspread_runner::methods::Layer;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let origin = Origin::of(&weights, &overrides)?;
     origin.require_data(&arguments.weights)?;
     let config = &origin.config;
+    config.fits_for(Work::Measure, &Memory::of)?;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
     for said in &dataset.notes {
         note!("{}: {said}", dataset.name);

@@ -5,9 +5,11 @@ use crate::failure::Failure;
 use crate::output::note;
 use crate::progress::{Progress, readable};
 use anyhow::Context;
-use invaspread_runner::config::{ConfigError, Override};
-use invaspread_runner::engine::{End, Stop};
-use invaspread_runner::launch::{HOW_TO_SHORTEN, Planned, Report, Standing, estimate_all, run_all};
+use invaspread_runner::config::{ConfigError, Override, Sweep};
+use invaspread_runner::engine::{End, EngineError, Stop};
+use invaspread_runner::launch::{
+    LaunchError, Planned, Report, Standing, estimate_all, how_to_shorten, run_all,
+};
 use invaspread_runner::record::RunRecord;
 use std::path::Path;
 use std::time::Duration;
@@ -18,17 +20,21 @@ const LONG: Duration = Duration::from_mins(10);
 impl Settings {
     /// The settings in the order in which they win: flags, then key=value arguments.
     pub(crate) fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
-        let flags = [
-            ("profile", &self.profile),
-            ("seed", &self.seeds),
-            ("data.root", &self.data_root),
-            ("runs.root", &self.runs),
-        ];
-        let flags = flags.into_iter().filter_map(|(key, value)| value.as_ref().map(|value| (key, value)));
-        flags
-            .map(|(key, value)| Override::parse(&format!("{key}={value}")))
-            .chain(self.overrides.iter().map(|text| Override::parse(text)))
-            .collect()
+        let mut overrides = Vec::new();
+        for (flag, key, text) in [("--profile", "profile", &self.profile), ("--seeds", "seed", &self.seeds)] {
+            overrides.extend(text.as_ref().map(|text| Override::flag(flag, key, text)));
+        }
+        for (flag, key, path) in
+            [("--data-root", "data.root", &self.data_root), ("--runs", "runs.root", &self.runs)]
+        {
+            if let Some(path) = path {
+                overrides.push(Override::path(flag, key, path)?);
+            }
+        }
+        for argument in &self.overrides {
+            overrides.push(Override::parse(argument)?);
+        }
+        Ok(overrides)
     }
 
     /// [`Settings::overrides`] of a command that is given a file of weights: none has to be named for the network to begin with.
@@ -37,6 +43,14 @@ impl Settings {
         overrides.extend(self.overrides()?);
         Ok(overrides)
     }
+}
+
+/// The runs of a sweep, once it is said which of them were asked for more than once.
+pub(crate) fn each_once(sweep: Sweep) -> Sweep {
+    for line in &sweep.repeated {
+        note!("{line}");
+    }
+    sweep
 }
 
 /// Says what there is to do and how long it takes here. A run that cannot be looked at fails when its turn comes; if none can be, nothing is
@@ -67,14 +81,25 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
         return Ok(());
     }
     note!("timing a few steps of each ...");
-    let workloads = estimate_all(planned, root).context("failed to time the runs")?;
-    let total: Duration = workloads.iter().map(|w| w.left).sum();
+    let workloads = match estimate_all(planned, root) {
+        // Such a number of epochs is a slip of whoever typed it.
+        Err(error @ LaunchError::Engine(EngineError::TooManySteps { .. })) => {
+            return Err(Failure::Usage(error.into()));
+        }
+        workloads => workloads.context("failed to time the runs")?,
+    };
+    let total = workloads.iter().map(|w| w.left).fold(Duration::ZERO, Duration::saturating_add);
     for workload in &workloads {
         note!("  {:<28} about {}", planned[workload.index].title(), readable(workload.left));
     }
     note!("about {} in all on this machine", readable(total));
+    if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
+        note!(
+            "clusters for NMI and AMI and linear classifiers, as some of them are measured by, come on top"
+        );
+    }
     if total > LONG {
-        note!("{HOW_TO_SHORTEN}");
+        note!("{}", how_to_shorten(planned));
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the paper, then the page of all.
 
-use super::launch::{announce, work};
+use super::launch::{announce, each_once, work};
 use super::print_json;
 use super::report::{ALL, Print, draw, every_suite, write, write_all};
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::anyhow;
-use invaspread_runner::config::{Suite, expand};
+use invaspread_runner::config::{Suite, Sweep};
+use invaspread_runner::memory::Memory;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
@@ -44,14 +45,8 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
 /// Runs a suite and writes its report; the folder of its runs.
 fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
     let suite = Suite::open(name)?;
-    let mut planned = Vec::new();
-    let (mut root, mut profile) = (PathBuf::new(), String::new());
-    for overrides in expand(&arguments.settings.overrides()?, true)? {
-        for (run, config) in suite.plan(&overrides)? {
-            planned.push(run);
-            (root, profile) = (config.runs.root, config.groups.profile);
-        }
-    }
+    let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
+    let Sweep { planned, root, profile, .. } = each_once(sweep);
     note!("{}", suite.title);
     announce(&planned, &root)?;
     if arguments.dry_run {

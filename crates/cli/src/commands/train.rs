@@ -1,13 +1,14 @@
 //! `invaspread train`: one run, or the combinations of listed values.
 
-use super::launch::{announce, work};
+use super::launch::{announce, each_once, work};
 use super::print_json;
 use super::reproduce::reproduce;
 use crate::arguments::{ReproduceArguments, TrainArguments};
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
-use invaspread_runner::config::{expand, resolve};
+use invaspread_runner::config::{Sweep, plan_runs};
+use invaspread_runner::memory::Memory;
 
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let suite = |text: &String| text.strip_prefix("suite=").map(str::to_owned);
@@ -17,16 +18,8 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         let (dry_run, json) = (arguments.dry_run, arguments.json);
         return reproduce(&ReproduceArguments { suite, settings, out: None, dry_run, json });
     }
-    let mut planned = Vec::new();
-    let mut root = None;
-    for overrides in
-        expand(&arguments.settings.overrides()?, arguments.multirun || arguments.settings.seeds.is_some())?
-    {
-        let config = resolve(&overrides)?.config;
-        planned.push(config.plan(None, &config.groups.method)?);
-        root = Some(config.runs.root);
-    }
-    let root = root.unwrap_or_default();
+    let sweep = plan_runs(&arguments.settings.overrides()?, arguments.multirun, &Memory::of)?;
+    let Sweep { planned, root, .. } = each_once(sweep);
     announce(&planned, &root)?;
     if arguments.dry_run {
         return Ok(());

@@ -10,7 +10,8 @@ use crate::output::print_line;
 use anyhow::Context;
 use invaspread_models::{HeadNeeded, LoadReport, Network, inspect, load};
 use invaspread_runner::checkpoint;
-use invaspread_runner::config::{Config, expand, resolve_over};
+use invaspread_runner::config::{Config, Work, expand, resolve_over};
+use invaspread_runner::memory::Memory;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -111,6 +112,7 @@ fn say(report: &LoadReport, network: &Network, arguments: &WeightsArguments) {
 }
 
 fn network(config: &Config) -> Result<Network, Failure> {
+    config.fits_for(Work::Convert, &Memory::of)?;
     let recipe = config.recipe();
     Ok(Network::new(recipe.network, recipe.seed).context("failed to set up the network")?)
 }

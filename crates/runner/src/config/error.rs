@@ -52,11 +52,42 @@ pub enum ConfigError {
         reason: String,
     },
     /// Several values for a key where one is expected.
-    #[error("`{key}` has several values ({values}); add --multirun to run each of them")]
+    #[error(
+        "`{key}` has several values ({values}), expected one here; `invaspread train --multirun` runs each of them{}",
+        if *list { format!(", and {key}=[{values}] is one list of them") } else { String::new() }
+    )]
     Sweep {
         /// The key.
         key: String,
         /// The values.
         values: String,
+        /// Whether the key takes a list.
+        list: bool,
     },
+    /// Several values for a key that tells no runs apart.
+    #[error(
+        "`{key}` has several values ({values}), expected one: it changes no result, so all of them would be the same runs{}",
+        if *path { format!("; a path that holds a comma is quoted: {key}='\"a,b\"'") } else { String::new() }
+    )]
+    NoAxis {
+        /// The key.
+        key: String,
+        /// The values.
+        values: String,
+        /// Whether the key takes a path.
+        path: bool,
+    },
+    /// More combinations of values than anyone can mean.
+    #[error("the values of {keys} make {runs} runs, expected at most {most}; list fewer values")]
+    TooManyRuns {
+        /// The keys that have several values.
+        keys: String,
+        /// Their combinations.
+        runs: String,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Settings that no memory of this machine holds.
+    #[error("{0}")]
+    Memory(#[from] crate::memory::TooLittleMemory),
 }

@@ -85,23 +85,39 @@ pub struct GroupFile {
     pub text: String,
 }
 
+/// Whose files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// Those under `./experiments`, and the built-in ones that have no namesake there.
+    Own,
+    /// The built-in ones, and those under `./experiments` that have no built-in namesake.
+    BuiltIn,
+}
+
 /// Reads `name` (`method/nce.toml`), from `./experiments` or built in; `None` if there is none.
 ///
 /// # Errors
 /// If the file is there but cannot be read.
-pub(super) fn read(name: &str) -> Result<Option<GroupFile>, ConfigError> {
-    let path = Path::new(FOLDER).join(name);
-    if path.is_file() {
-        let file = path.display().to_string();
-        return match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(GroupFile { origin: file, text })),
-            Err(error) => Err(ConfigError::File { file, reason: error.to_string() }),
-        };
-    }
-    Ok(BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| GroupFile {
+pub(super) fn read(name: &str, files: Files) -> Result<Option<GroupFile>, ConfigError> {
+    let built_in = BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| GroupFile {
         origin: format!("{FOLDER}/{name} (built in)"),
         text: (*text).to_owned(),
-    }))
+    });
+    let path = Path::new(FOLDER).join(name);
+    if (files == Files::BuiltIn && built_in.is_some()) || !path.is_file() {
+        return Ok(built_in);
+    }
+    let file = path.display().to_string();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(GroupFile { origin: file, text })),
+        Err(error) => Err(ConfigError::File { file, reason: error.to_string() }),
+    }
+}
+
+/// The texts of the built-in files of `group`.
+pub(super) fn built_in(group: &str) -> impl Iterator<Item = &'static str> {
+    let prefix = format!("{group}/");
+    BUILT_IN.iter().filter(move |(name, _)| name.starts_with(&prefix)).map(|(_, text)| *text)
 }
 
 /// Names of the files of `group` (or of `suite`), without their ending, in alphabetical order.
@@ -121,9 +137,9 @@ pub fn available(group: &str) -> Vec<String> {
 ///
 /// # Errors
 /// If there is none: names what there is.
-pub(super) fn choose(group: &str, name: &str) -> Result<GroupFile, ConfigError> {
+pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile, ConfigError> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let file = if plain { read(&format!("{group}/{name}.toml"))? } else { None };
+    let file = if plain { read(&format!("{group}/{name}.toml"), files)? } else { None };
     file.ok_or_else(|| {
         let known = available(group);
         let nearest = nearest(name, known.iter().map(String::as_str));

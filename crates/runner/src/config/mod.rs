@@ -4,22 +4,35 @@
 //! `defaults`; `dataset=cifar10` on the command line picks another. Files are merged in the order of that list, then single values
 //! (`optim.lr=0.01`), each remembering where it came from. Built-in files are part of the binary; files of the same name under
 //! `./experiments` win over them.
+//!
+//! The kind of a key decides how the text after its equals sign is read: a path is a path whatever it looks like, and numbers are read as
+//! people write them (`.01`, `5e4`). `null`, or nothing, unsets what may be left out; a file lists such keys under `unset`. What a run is
+//! called in records comes from the resolved values ([`labels`]), and what it takes is known before it begins ([`size`]).
 
 mod error;
 mod groups;
+mod home;
 mod identity;
+mod labels;
+mod layers;
+mod number;
 mod overrides;
 mod plan;
 mod resolve;
+mod schema;
 mod sections;
+mod size;
 mod suite;
+mod sweep;
 mod toml_error;
+mod value;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::ConfigError;
 pub use groups::{GROUPS, GroupFile, available};
+pub use home::{HomeError, expand_home};
 pub(crate) use identity::{NO_SET, manifest_in, without_manifest};
 pub use overrides::{Override, expand};
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
@@ -27,4 +40,6 @@ pub use sections::{
     Config, Device, EvalSection, Groups, Initial, LossSection, MethodName, MethodSection, ModelSection,
     OptimSection, Precision, ProfileSection, ProtocolSection, RunsSection, ScheduleName,
 };
+pub use size::Work;
 pub use suite::{GalleryFigure, Row, Suite};
+pub use sweep::{Room, Sweep, plan_runs};

@@ -1,18 +1,52 @@
-//! `key=value` arguments: their form, their TOML values, and lists of values that make several runs.
+//! `key=value` arguments and the flags that stand for some: their form, how their text is read, and lists of values that make several
+//! runs.
+
+use std::path::Path;
 
 use super::ConfigError;
+use super::groups::GROUPS;
+use super::schema::{Kind, OUTSIDE_IDENTITY, schema};
+use super::value::{Reading, Unfit, pieces, unquoted};
 
-/// One `key=value` argument.
-#[derive(Debug, Clone, PartialEq)]
+/// Runs that one command may ask for.
+const MOST_RUNS: usize = 1_000_000;
+
+/// One setting, as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Override {
     /// A group (`dataset`) or a dotted key (`optim.lr`).
     pub key: String,
     /// The text right of the equals sign.
     pub text: String,
+    given: Given,
+}
+
+/// How a setting was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Given {
+    /// As `key=value`.
+    Argument,
+    /// By a flag whose text is read as an argument's is, lists included.
+    Flag(&'static str),
+    /// By a flag that takes one path, whatever it looks like.
+    Path(&'static str),
+}
+
+/// What a comma between values means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commas {
+    /// Nothing that can be run here: one value is expected.
+    One,
+    /// The same, but for the flag that takes several seeds.
+    Seeds,
+    /// Values of several runs; but in a path it is a letter as any other, unless the paths are quoted.
+    Suite,
+    /// Values of several runs, of paths too.
+    Multirun,
 }
 
 impl Override {
-    /// Takes an argument apart.
+    /// Takes an argument apart. No text after the equals sign unsets the key, as `null` does.
     ///
     /// # Errors
     /// If there is no equals sign, or the key is empty or holds anything but letters, digits, `_`, `-` and dots between names.
@@ -22,102 +56,205 @@ impl Override {
         let name = |part: &str| {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
         };
-        if !key.split('.').all(name) || text.is_empty() {
+        if !key.split('.').all(name) {
             return Err(form());
         }
-        Ok(Self { key: key.to_owned(), text: text.to_owned() })
+        Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Argument })
     }
 
-    /// The value: TOML if it reads as such, otherwise the text itself, so that words need no quotes.
-    pub fn value(&self) -> toml::Value {
-        let document = format!("value = {}", self.text);
-        match toml::from_str::<toml::Table>(&document) {
-            Ok(mut table) if table.len() == 1 => {
-                table.remove("value").unwrap_or_else(|| self.text.clone().into())
-            }
-            _ => toml::Value::String(self.text.clone()),
-        }
+    /// What `flag` sets `key` to. Of several values, separated by commas, each is run.
+    pub fn flag(flag: &'static str, key: &str, text: &str) -> Self {
+        Self { key: key.to_owned(), text: text.to_owned(), given: Given::Flag(flag) }
     }
 
-    /// The argument as it was typed.
+    /// The path that `flag` sets `key` to, as it is.
+    ///
+    /// # Errors
+    /// If the path is not UTF-8, which the text of a config is.
+    pub fn path(flag: &'static str, key: &str, path: &Path) -> Result<Self, ConfigError> {
+        let text = path.to_str().ok_or_else(|| ConfigError::Value {
+            key: key.to_owned(),
+            origin: flag.to_owned(),
+            found: format!("{path:?}"),
+            expected: "a path in UTF-8, which a run's config can hold".to_owned(),
+        })?;
+        Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Path(flag) })
+    }
+
+    /// The setting as an argument.
     pub fn argument(&self) -> String {
         format!("{}={}", self.key, self.text)
     }
 
-    /// The values of a list like `0,1,2`; a TOML list or string is one value.
-    fn values(&self) -> Vec<&str> {
-        if self.text.starts_with(['[', '{', '"', '\'']) {
-            vec![&self.text]
-        } else {
-            self.text.split(',').collect()
+    /// What messages call it.
+    pub(super) fn origin(&self) -> String {
+        match self.given {
+            Given::Argument => format!("argument {}", self.argument()),
+            Given::Flag(flag) | Given::Path(flag) => format!("{flag} {}", self.text),
         }
+    }
+
+    /// The text as a word, without its quotes.
+    pub(super) fn word(&self) -> String {
+        unquoted(self.text.trim()).unwrap_or_else(|| self.text.trim().to_owned())
+    }
+
+    /// The value, of a key of the given kind.
+    ///
+    /// # Errors
+    /// If the text is none.
+    pub(super) fn read(&self, kind: &Kind) -> Result<Reading, Unfit> {
+        match self.given {
+            Given::Path(_) => Ok(Reading::Value(self.text.as_str().into())),
+            Given::Argument | Given::Flag(_) => kind.read(&self.text),
+        }
+    }
+
+    /// The texts of its values.
+    fn values(&self, kind: &Kind, commas: Commas) -> Vec<&str> {
+        if matches!(self.given, Given::Path(_)) {
+            return vec![&self.text];
+        }
+        let pieces = pieces(&self.text);
+        if *kind == Kind::Path {
+            let quoted = pieces.iter().all(|piece| unquoted(piece.trim()).is_some());
+            return if quoted || commas == Commas::Multirun { pieces } else { vec![&self.text] };
+        }
+        if pieces.len() > 1 { pieces.into_iter().map(str::trim).collect() } else { pieces }
     }
 }
 
-/// Every combination of listed values, the last argument varying fastest.
+/// Every combination of listed values (`seed=0,1`), the last argument varying fastest. Without `multirun`, one value is expected of each
+/// argument.
 ///
 /// # Errors
-/// If there is a list and `multirun` is false.
+/// If there is a list and `multirun` is false, a key is unknown, or the listed values make no difference between runs.
 pub fn expand(overrides: &[Override], multirun: bool) -> Result<Vec<Vec<Override>>, ConfigError> {
-    let mut combinations = vec![Vec::new()];
-    for item in overrides {
-        let values = item.values();
-        if values.len() > 1 && !multirun {
-            return Err(ConfigError::Sweep { key: item.key.clone(), values: values.join(", ") });
-        }
-        combinations = combinations
-            .into_iter()
-            .flat_map(|combination| {
-                values.iter().map(move |value| {
-                    let mut longer: Vec<Override> = combination.clone();
-                    longer.push(Override { key: item.key.clone(), text: (*value).to_owned() });
-                    longer
-                })
-            })
-            .collect();
+    Ok(Combinations::new(overrides, if multirun { Commas::Multirun } else { Commas::One })?.runs)
+}
+
+/// The runs that lists of values make.
+pub(super) struct Combinations {
+    /// Each with one value of every argument.
+    pub(super) runs: Vec<Vec<Override>>,
+    /// The keys whose values differ from run to run.
+    pub(super) varied: Vec<String>,
+}
+
+impl Combinations {
+    /// Of the arguments of `train`: without `multirun`, several values of the flag for seeds alone.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub(super) fn of_runs(overrides: &[Override], multirun: bool) -> Result<Self, ConfigError> {
+        Self::new(overrides, if multirun { Commas::Multirun } else { Commas::Seeds })
     }
-    Ok(combinations)
+
+    /// Of arguments for all rows of a suite, where lists need no further word.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub(super) fn of_suite(overrides: &[Override]) -> Result<Self, ConfigError> {
+        Self::new(overrides, Commas::Suite)
+    }
+
+    fn new(overrides: &[Override], commas: Commas) -> Result<Self, ConfigError> {
+        let mut lists = Vec::new();
+        for item in overrides {
+            lists.push(values(item, commas)?);
+        }
+        let listed = |(item, values): &(&Override, &Vec<&str>)| (values.len() > 1).then(|| item.key.clone());
+        let varied: Vec<String> = overrides.iter().zip(&lists).filter_map(|pair| listed(&pair)).collect();
+        let count = lists.iter().fold(1_u128, |count, values| count.saturating_mul(values.len() as u128));
+        if count > MOST_RUNS as u128 {
+            return Err(ConfigError::TooManyRuns {
+                keys: varied.join(", "),
+                runs: count.to_string(),
+                most: MOST_RUNS,
+            });
+        }
+        let mut runs = vec![Vec::with_capacity(overrides.len())];
+        for (item, values) in overrides.iter().zip(&lists) {
+            let longer = |run: Vec<Override>| {
+                let with = move |value: &&str| {
+                    let mut run = run.clone();
+                    run.push(Override { text: (*value).to_owned(), ..item.clone() });
+                    run
+                };
+                values.iter().map(with)
+            };
+            runs = runs.into_iter().flat_map(longer).collect();
+        }
+        Ok(Self { runs, varied })
+    }
+}
+
+fn values(item: &Override, commas: Commas) -> Result<Vec<&str>, ConfigError> {
+    let schema = schema();
+    let kind = schema.kind(&item.key).ok_or_else(|| ConfigError::UnknownKey {
+        key: item.key.clone(),
+        origin: item.origin(),
+        nearest: schema.nearest(&item.key),
+    })?;
+    let values = item.values(kind, commas);
+    if values.len() < 2 {
+        return Ok(values);
+    }
+    let (key, told) = (item.key.clone(), values.join(", "));
+    if OUTSIDE_IDENTITY.contains(&item.key.as_str()) {
+        return Err(ConfigError::NoAxis { path: *kind == Kind::Path, key, values: told });
+    }
+    let allowed = match commas {
+        Commas::One => false,
+        Commas::Seeds => matches!(item.given, Given::Flag(_)) && item.key == "seed",
+        Commas::Suite | Commas::Multirun => true,
+    };
+    if !allowed {
+        let list = matches!(kind, Kind::List(_)) && !GROUPS.contains(&item.key.as_str());
+        return Err(ConfigError::Sweep { key, values: told, list });
+    }
+    if values.iter().any(|value| value.trim().is_empty()) {
+        return Err(ConfigError::Value {
+            key,
+            origin: item.origin(),
+            found: "nothing between two commas, or after the last".into(),
+            expected: "a value, or null for none".into(),
+        });
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::{Override, expand};
+    use super::{Combinations, Override, expand};
     use crate::config::ConfigError;
     use proptest::prelude::*;
+    use std::path::Path;
 
     fn parse(argument: &str) -> Override {
         Override::parse(argument).unwrap()
     }
 
-    #[test]
-    fn values_are_toml_and_bare_words_are_strings() {
-        assert_eq!(parse("optim.lr=0.03").value(), toml::Value::Float(0.03));
-        assert_eq!(parse("seed=7").value(), toml::Value::Integer(7));
-        assert_eq!(parse("dataset=cifar10").value(), toml::Value::String("cifar10".into()));
-        assert_eq!(parse("data.root=/a b/c").value(), toml::Value::String("/a b/c".into()));
-        assert_eq!(parse("augment.without=[\"flip\"]").value(), toml::Value::Array(vec!["flip".into()]));
-        assert_eq!(parse("x=1\ny = 2").value(), toml::Value::String("1\ny = 2".into()));
+    fn told(runs: &[Vec<Override>]) -> Vec<String> {
+        runs.iter().map(|run| run.iter().map(Override::argument).collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
     fn anything_else_is_an_error_that_shows_the_form() {
-        for argument in ["lr", "=1", "optim.=1", ".lr=1", "lr=", "a b=1"] {
+        for argument in ["lr", "=1", "optim.=1", ".lr=1", "a b=1", ""] {
             let error = Override::parse(argument).unwrap_err().to_string();
             assert!(error.contains("key=value") && error.contains(argument), "{error}");
         }
+        assert_eq!(parse("data.root=a=b").text, "a=b");
+        assert_eq!(parse("data.subset=").text, "");
     }
 
     #[test]
     fn lists_are_multiplied_out() {
-        let list = [parse("method=nce,invaspread"), parse("seed=0,1"), parse("optim.lr=0.03")];
-        let runs: Vec<String> = expand(&list, true)
-            .unwrap()
-            .iter()
-            .map(|run| run.iter().map(Override::argument).collect::<Vec<_>>().join(" "))
-            .collect();
+        let list = [parse("method=nce,invaspread"), parse("seed=0, 1"), parse("optim.lr=0.03")];
         assert_eq!(
-            runs,
+            told(&expand(&list, true).unwrap()),
             [
                 "method=nce seed=0 optim.lr=0.03",
                 "method=nce seed=1 optim.lr=0.03",
@@ -125,21 +262,87 @@ mod tests {
                 "method=invaspread seed=1 optim.lr=0.03"
             ]
         );
-        assert!(matches!(expand(&list, false), Err(ConfigError::Sweep { .. })));
+        assert_eq!(Combinations::of_suite(&list).unwrap().varied, ["method", "seed"]);
+        let error = expand(&list, false).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::Sweep { .. }) && error.to_string().contains("train --multirun"),
+            "{error}"
+        );
+        // A list that is one value is none of several.
+        for one in [
+            "augment.without=[flip,grayscale]",
+            "data.name=\"a,b\"",
+            "eval.retrieval={clustering='last',kmeans_restarts=2}",
+        ] {
+            assert_eq!(told(&expand(&[parse(one)], false).unwrap()), [one]);
+        }
+        let lists = told(&expand(&[parse("augment.without=[flip,grayscale],[]")], true).unwrap());
+        assert_eq!(lists, ["augment.without=[flip,grayscale]", "augment.without=[]"]);
+        let error = expand(&[parse("augment.without=flip,grayscale")], false).unwrap_err().to_string();
+        assert!(error.contains("augment.without=[flip, grayscale] is one list"), "{error}");
+        let error = expand(&[parse("optim.lr=0.1,")], true).unwrap_err().to_string();
+        assert!(error.contains("optim.lr") && error.contains("null for none"), "{error}");
+        let huge: Vec<Override> = (0..7).map(|_| parse("seed=0,1,2,3,4,5,6,7,8,9")).collect();
+        assert!(matches!(expand(&huge, true), Err(ConfigError::TooManyRuns { .. })));
+    }
+
+    #[test]
+    fn the_flag_of_seeds_lists_them_without_another() {
+        let seeds = [Override::flag("--seeds", "seed", "0,1"), parse("optim.lr=0.1")];
+        let runs = |list: &[Override]| Combinations::of_runs(list, false).map(|found| told(&found.runs));
+        assert_eq!(runs(&seeds).unwrap(), ["seed=0 optim.lr=0.1", "seed=1 optim.lr=0.1"]);
+        let more = [Override::flag("--seeds", "seed", "0,1"), parse("optim.lr=0.1,0.2")];
+        assert!(matches!(runs(&more), Err(ConfigError::Sweep { .. })), "of another key the list is a slip");
+        assert!(
+            matches!(expand(&seeds, false), Err(ConfigError::Sweep { .. })),
+            "where nothing is run, one is expected"
+        );
+    }
+
+    #[test]
+    fn paths_hold_commas_and_sweep_only_when_asked_to() {
+        let path = "data.folder.path=/x, y";
+        assert_eq!(told(&expand(&[parse(path)], false).unwrap()), [path]);
+        assert_eq!(told(&Combinations::of_suite(&[parse(path)]).unwrap().runs), [path]);
+        assert_eq!(expand(&[parse("data.folder.path=a,b")], true).unwrap().len(), 2);
+        let quoted = parse("data.folder.path=\"a,b\",'c'");
+        assert_eq!(Combinations::of_suite(std::slice::from_ref(&quoted)).unwrap().runs.len(), 2);
+        assert!(matches!(expand(&[quoted], false), Err(ConfigError::Sweep { .. })));
+        // What a flag for a path is given is a path, whatever is asked for.
+        for text in ["/x, y", "20240105", "null", "\"a\",\"b\"", "[a]", "a=b"] {
+            let flag = Override::path("--runs", "runs.root", Path::new(text)).unwrap();
+            assert_eq!(told(&expand(&[flag], true).unwrap()), [format!("runs.root={text}")]);
+        }
+    }
+
+    #[test]
+    fn what_changes_no_result_is_no_axis() {
+        for argument in ["runs.root=a,b", "data.root=a,b", "data.cache=a,b", "profile.reduced=true,false"] {
+            let error = expand(&[parse(argument)], true).unwrap_err();
+            assert!(matches!(error, ConfigError::NoAxis { .. }), "{error}");
+            assert!(error.to_string().contains(argument.split('=').next().unwrap()), "{error}");
+        }
+        assert!(Combinations::of_suite(&[parse("runs.root='a','b'")]).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_no_text_is_refused_by_the_flags_name() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/x\xff"));
+        let error = Override::path("--runs", "runs.root", path).unwrap_err().to_string();
+        assert!(error.contains("--runs") && error.contains("UTF-8"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn numbers_come_back(x in any::<f64>().prop_filter("finite", |x| x.is_finite()), n in any::<i64>()) {
-            prop_assert_eq!(parse(&format!("a.b={x:?}")).value(), toml::Value::Float(x));
-            prop_assert_eq!(parse(&format!("a.b={n}")).value(), toml::Value::Integer(n));
-        }
-
-        #[test]
-        fn no_argument_panics(text in ".{0,40}") {
-            if let Ok(parsed) = Override::parse(&text) {
-                prop_assert_eq!(parsed.argument(), text);
-                parsed.value();
+        fn no_argument_panics(text in ".{0,40}", key in "(seed|optim.lr|data.root|augment.without|model|augment.crop)") {
+            for argument in [text.clone(), format!("{key}={text}")] {
+                if let Ok(parsed) = Override::parse(&argument) {
+                    prop_assert_eq!(parsed.argument(), argument);
+                    let _ = expand(std::slice::from_ref(&parsed), true);
+                    let _ = expand(&[parsed], false);
+                }
             }
         }
     }

@@ -13,12 +13,11 @@ use invaspread_tensor::Algorithm;
 use invaspread_tensor::initialise::Defaults;
 
 impl Config {
-    /// The run that this config describes: row `row` of `suite`, or a run of its own.
+    /// The run that this config describes, of `suite` or of its own, under the names that `labels` give it.
     ///
     /// # Errors
     /// If the config cannot be written as TOML.
-    pub fn plan(&self, suite: Option<&str>, row: &str) -> Result<Planned, ConfigError> {
-        let groups = &self.groups;
+    pub(super) fn plan(&self, suite: Option<&str>, labels: Labels) -> Result<Planned, ConfigError> {
         let manifest = self.manifest()?;
         let config = self.identity_of(manifest.clone())?;
         Ok(Planned {
@@ -27,17 +26,7 @@ impl Config {
             data: DataConfig { manifest, ..self.data.clone() },
             hash: hash_of(&config),
             config,
-            labels: Labels {
-                row: row.to_owned(),
-                method: groups.method.clone(),
-                dataset: groups.dataset.clone(),
-                profile: groups.profile.clone(),
-                device: self.device.resolve().name().into(),
-                model: groups.model.clone(),
-                protocol: groups.protocol.clone(),
-                arguments: Vec::new(),
-                reduced: self.profile.reduced,
-            },
+            labels,
         })
     }
 

@@ -419,16 +419,12 @@ impl Config {
                 "two rising parts of the run, from 0 to 1",
             );
         }
-        let views = if matches!(
-            self.method.name,
-            MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard
-        ) {
-            2
-        } else {
-            1
-        };
-        let (rows, chunk) = (self.optim.batch_size * views, self.protocol.batch_norm_chunk);
-        if chunk == 1 || (chunk > 1 && rows % chunk != 0) {
+        if let Err((key, found, expected)) = self.check_steps() {
+            return wrong(key, found, &expected);
+        }
+        let rows = self.optim.batch_size as u128 * self.views();
+        let chunk = self.protocol.batch_norm_chunk;
+        if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
             return wrong(
                 "protocol.batch_norm_chunk",
                 chunk.to_string(),
@@ -465,6 +461,8 @@ impl Config {
         self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
+        // Of an empty list nobody can tell what it is a list of.
+        self.augment.without = vec![String::new()];
         self
     }
 }

@@ -1,7 +1,9 @@
 //! A suite: the runs behind a table or figure of the paper, from one TOML file.
 
-use super::groups::{available, choose};
-use super::{Config, ConfigError, Override, Resolved, resolve};
+use super::groups::{Files, available, choose};
+use super::overrides::Combinations;
+use super::sweep::{Asked, Gathering, Planner, Room, Sweep, varied};
+use super::{Config, ConfigError, Override};
 use crate::launch::Planned;
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +63,7 @@ impl Suite {
     /// # Errors
     /// If there is none (names what there is), or its file is wrong.
     pub fn open(name: &str) -> Result<Self, ConfigError> {
-        let file = choose("suite", name)?;
+        let file = choose("suite", name, Files::Own)?;
         let suite: Self = toml::from_str(&file.text).map_err(|error| ConfigError::File {
             reason: super::toml_error::reason(&error, &file.text),
             file: file.origin,
@@ -79,35 +81,64 @@ impl Suite {
         self.runs_of.as_deref().unwrap_or(&self.name)
     }
 
-    /// The runs: for each seed every row, so that a first whole table is there early. `arguments` come after the suite's own and
-    /// win; a `seed` among them replaces the suite's seeds.
+    /// The runs that `arguments` make, of lists of values every combination: for each seed every row, so that a first whole table is there
+    /// early. `arguments` come after the suite's own and win; a `seed` among them replaces the suite's seeds.
+    ///
+    /// # Errors
+    /// As [`Suite::plan`], or if a run needs more memory than there is `room`.
+    pub fn plan_all(&self, arguments: &[Override], room: Room<'_>) -> Result<Sweep, ConfigError> {
+        let combinations = Combinations::of_suite(arguments)?;
+        let mut planner = Planner::new(Some(room));
+        let mut gathering = Gathering::default();
+        for typed in &combinations.runs {
+            let varied = varied(typed, &combinations.varied);
+            self.each(typed, &varied, &mut planner, |run, config| gathering.take(run, config))?;
+        }
+        Ok(gathering.into_sweep())
+    }
+
+    /// The same of arguments with one value each, and each run's config.
     ///
     /// # Errors
     /// If an argument is wrong, of the suite's own or of `arguments`, or would make a row another than its name says.
     pub fn plan(&self, arguments: &[Override]) -> Result<Vec<(Planned, Config)>, ConfigError> {
-        self.check(arguments)?;
-        let seeds = match arguments.iter().rfind(|o| o.key == "seed") {
-            Some(_) => vec![None],
-            None => self.seeds.iter().copied().map(Some).collect(),
-        };
-        let told = arguments.iter().filter(|argument| !is_said_elsewhere(&argument.key));
-        let told: Vec<String> = told.map(Override::argument).collect();
         let mut planned = Vec::new();
+        self.each(arguments, &[], &mut Planner::new(None), |run, config| {
+            let config = Config { seed: run.recipe.seed, ..config.clone() };
+            planned.push((run, config));
+        })?;
+        Ok(planned)
+    }
+
+    fn each(
+        &self,
+        typed: &[Override],
+        varied: &[String],
+        planner: &mut Planner<'_>,
+        mut take: impl FnMut(Planned, &Config),
+    ) -> Result<(), ConfigError> {
+        self.check(typed)?;
+        let seeds = if typed.iter().any(|one| one.key == "seed") {
+            vec![None]
+        } else {
+            self.seeds.iter().copied().map(Some).collect()
+        };
         for seed in seeds {
             for row in &self.rows {
-                let mut overrides = Vec::new();
+                let mut own = Vec::new();
                 for text in self.overrides.iter().chain(&row.overrides) {
-                    overrides.push(Override::parse(text)?);
+                    own.push(Override::parse(text)?);
                 }
-                overrides.extend(seed.map(|seed| Override { key: "seed".into(), text: seed.to_string() }));
-                overrides.extend(arguments.iter().cloned());
-                let Resolved { config, .. } = resolve(&overrides)?;
-                let mut run = config.plan(Some(self.runs_name()), &row.key)?;
-                run.labels.arguments.clone_from(&told);
-                planned.push((run, config));
+                if let Some(seed) = seed {
+                    own.push(Override::parse(&format!("seed={seed}"))?);
+                }
+                let suite = Some(self.runs_name());
+                let asked = Asked { suite, row: Some(&row.key), own: &own, typed, varied };
+                let (run, config) = planner.plan(&asked)?;
+                take(run, config);
             }
         }
-        Ok(planned)
+        Ok(())
     }
 
     /// No argument may set what makes a row: its numbers would stand under the name of another method.
@@ -130,9 +161,4 @@ impl Suite {
         }
         Ok(())
     }
-}
-
-/// Whether a record says under another name what an argument of this key sets, or it is where files lie on this machine.
-fn is_said_elsewhere(key: &str) -> bool {
-    matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
 }

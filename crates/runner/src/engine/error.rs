@@ -53,6 +53,17 @@ pub enum EngineError {
         /// Images in a batch.
         batch_size: usize,
     },
+    /// A run that nobody will see the end of.
+    #[error(
+        "{epochs} epochs of {steps} steps each are more steps than can be counted, expected at most 9007199254740992 (2^53) in all; \
+         lower optim.epochs"
+    )]
+    TooManySteps {
+        /// Epochs.
+        epochs: u64,
+        /// Steps of an epoch.
+        steps: u64,
+    },
     /// Nothing to classify.
     #[error(
         "the {split} split of {dataset} is empty, expected at least one image; raise data.subset or data.test_subset"

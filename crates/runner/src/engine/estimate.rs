@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::embed::embed_some;
 use super::training::learner;
-use super::{EngineError, Images, Recipe, Stock};
+use super::{EngineError, Images, Recipe, Stock, When};
 use crate::methods::{Features, Layer, Step};
 
 /// Steps that are timed at most, after one that warms up.
@@ -36,7 +36,12 @@ pub struct Estimate {
     pub evaluation: Duration,
     /// Evaluations, the one before training included.
     pub evaluations: u64,
+    /// Whether something is measured that was not timed: clusters for NMI and AMI, or a linear classifier.
+    pub more_is_measured: bool,
 }
+
+/// Steps of a run are counted in f64 too, where numbers up to here are whole.
+const MOST_STEPS: u64 = 1 << 53;
 
 impl Estimate {
     /// The whole run.
@@ -52,16 +57,24 @@ impl Estimate {
         let seconds = steps_left * self.step.as_secs_f64()
             + epochs_left * self.preparation.as_secs_f64()
             + share * self.evaluations as f64 * self.evaluation.as_secs_f64();
-        Duration::from_secs_f64(seconds)
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
 
 /// Times the run that `recipe` describes on a scratch copy: at most four steps, one batch of embeddings, one batch of queries.
 ///
 /// # Errors
-/// As [`super::train`], short of files.
+/// As [`super::train`], short of files; or if its steps are more than can be counted.
 pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
     images.check()?;
+    let steps = (images.train.len() / recipe.batch_size.max(1)) as u64;
+    if recipe.epochs.checked_mul(steps).is_none_or(|all| all > MOST_STEPS) {
+        return Err(EngineError::TooManySteps { epochs: recipe.epochs, steps });
+    }
+    let more_is_measured = match images.gallery {
+        Some(_) => recipe.linear != When::Never,
+        None => recipe.retrieval.clustering != When::Never,
+    };
     let (mut learner, _) = learner(recipe, images)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
     let dim = recipe.network.embedding();
@@ -83,6 +96,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
             epochs: 0,
             evaluation,
             evaluations: 1,
+            more_is_measured,
         });
     }
 
@@ -128,14 +142,14 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     }
     // The first step warms up caches and threads; it counts only where there is no other.
     let timed = if times.len() > 1 { &times[1..] } else { &times[..] };
-    let evaluations = (0..=recipe.epochs).filter(|&epoch| recipe.evaluates(epoch)).count() as u64;
     Ok(Estimate {
         step: timed.iter().sum::<Duration>() / timed.len() as u32,
-        steps: (images.train.len() / recipe.batch_size) as u64,
+        steps,
         preparation,
         epochs: recipe.epochs,
         evaluation,
-        evaluations,
+        evaluations: recipe.evaluations(),
+        more_is_measured,
     })
 }
 

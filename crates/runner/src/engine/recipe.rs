@@ -77,11 +77,32 @@ impl Recipe {
     pub(crate) fn evaluates(&self, epoch: u64) -> bool {
         epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))
     }
+
+    /// How many of its epochs end with one, the start before the first among them.
+    pub(crate) fn evaluations(&self) -> u64 {
+        let every = self.evaluate_every.max(1);
+        1 + self.epochs / every + u64::from(!self.epochs.is_multiple_of(every))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Schedule;
+    use crate::config::resolve;
+
+    #[test]
+    fn evaluations_are_counted_without_going_through_the_epochs() {
+        let mut recipe = resolve(&[]).expect("the built-in config").config.recipe();
+        for epochs in 0..20 {
+            for every in 1..8 {
+                (recipe.epochs, recipe.evaluate_every) = (epochs, every);
+                let counted = (0..=epochs).filter(|&epoch| recipe.evaluates(epoch)).count();
+                assert_eq!(recipe.evaluations(), counted as u64, "{epochs} epochs, every {every}");
+            }
+        }
+        (recipe.epochs, recipe.evaluate_every) = (1 << 53, 1);
+        assert_eq!(recipe.evaluations(), (1 << 53) + 1);
+    }
 
     #[test]
     fn rates_change_after_the_named_number_of_epochs() {

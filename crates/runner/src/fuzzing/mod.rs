@@ -2,25 +2,20 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
 
-use crate::config::{Override, expand};
+use crate::config::{Override, expand, resolve};
 use crate::embeddings::read_every_array;
 
-/// Arguments, one a line: each must come back as it was typed, and each of its values be TOML or text.
+/// Arguments, one a line: each must come back as it was typed, and be a config or an error.
 pub fn config_overrides(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let mut overrides = Vec::new();
     for argument in text.lines() {
         let Ok(parsed) = Override::parse(argument) else { continue };
         assert_eq!(parsed.argument(), argument);
-        parsed.value();
-        overrides.push(parsed);
-    }
-    // What several lists multiply out to is asked for, not parsed: only one at a time.
-    for item in overrides {
-        let combinations = expand(std::slice::from_ref(&item), true).expect("lists are allowed");
-        assert_eq!(combinations.len() > 1, expand(&[item], false).is_err());
-        for item in combinations.iter().flatten() {
-            item.value();
+        // What several lists multiply out to is asked for, not parsed: only one at a time.
+        let item = std::slice::from_ref(&parsed);
+        for item in [expand(item, true), expand(item, false)].into_iter().flatten().flatten() {
+            // What is wrong with a value is told.
+            let _ = resolve(&item);
         }
     }
 }

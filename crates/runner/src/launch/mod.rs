@@ -2,6 +2,7 @@
 //! others from running. Each leaves its folder with config, environment, measurements, checkpoints, embeddings and record. Of what is
 //! finished, files that are missing or damaged are made again. What another process works on is waited for at the end.
 
+mod advice;
 mod dataset;
 mod error;
 mod finish;
@@ -12,8 +13,9 @@ mod repair;
 mod trained_on;
 mod wait;
 
+pub use advice::how_to_shorten;
 pub use dataset::images;
 pub use error::LaunchError;
 pub use inspect::damaged_results;
 pub use planned::{Labels, Planned, Standing};
-pub use queue::{HOW_TO_SHORTEN, Report, Workload, estimate_all, run_all};
+pub use queue::{Report, Workload, estimate_all, run_all};

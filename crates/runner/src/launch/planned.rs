@@ -45,6 +45,8 @@ pub struct Labels {
     pub protocol: String,
     /// What was asked for beside the suite, as typed; seed, profile, device and folders are said elsewhere or are this machine's.
     pub arguments: Vec<String>,
+    /// Those of the arguments in which the runs of a sweep differ, beside seed and method.
+    pub varied: Vec<String>,
     /// Whether images, width or epochs are fewer than the paper's.
     pub reduced: bool,
 }
@@ -76,7 +78,8 @@ impl Planned {
 
     /// What to call it on one line.
     pub fn title(&self) -> String {
-        format!("{} (seed {})", self.labels.row, self.recipe.seed)
+        let named = std::iter::once(&self.labels.row).chain(&self.labels.varied);
+        format!("{} (seed {})", named.map(String::as_str).collect::<Vec<_>>().join(" "), self.recipe.seed)
     }
 
     /// Where its files are under `root` (`runs.root`).

@@ -20,11 +20,6 @@ use crate::record::{
     RunRecord, State,
 };
 
-/// What to tell whoever finds the estimate too long.
-pub const HOW_TO_SHORTEN: &str = "to make it shorter: profile=quick (a smaller network on fewer images, for a CPU), or \
-     data.subset=N (training images), model.width=N (channels), optim.epochs=N; Ctrl-C stops at any time and the same command \
-     resumes";
-
 /// How one planned run ended.
 #[derive(Debug)]
 pub struct Report {

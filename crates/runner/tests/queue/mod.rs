@@ -31,6 +31,7 @@ pub(crate) fn planned(row: &str, method: MethodRecipe) -> Planned {
             model: "resnet18".to_owned(),
             protocol: "code".to_owned(),
             arguments: Vec::new(),
+            varied: Vec::new(),
             reduced: true,
         },
     }

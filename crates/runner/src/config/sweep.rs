@@ -1,0 +1,155 @@
+//! From arguments with lists of values to the runs they make, each once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use invaspread_tensor::DeviceKind;
+
+use super::labels::Promised;
+use super::layers::Layers;
+use super::overrides::Combinations;
+use super::schema::schema;
+use super::{Config, ConfigError, Override, Resolved, resolve};
+use crate::launch::Planned;
+use crate::memory::Memory;
+
+/// Says how much memory a device has, if that is known.
+pub type Room<'a> = &'a dyn Fn(DeviceKind) -> Option<Memory>;
+
+/// The runs that a command asks for.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// Each run, in order.
+    pub planned: Vec<Planned>,
+    /// Where they are kept (`runs.root`).
+    pub root: PathBuf,
+    /// The profile chosen.
+    pub profile: String,
+    /// What was asked for more than once, one run a line; it is planned once.
+    pub repeated: Vec<String>,
+}
+
+/// The runs of their own that `arguments` make.
+///
+/// # Errors
+/// If an argument is wrong, has several values without `multirun`, or a run needs more memory than there is `room`.
+pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Result<Sweep, ConfigError> {
+    let combinations = Combinations::of_runs(arguments, multirun)?;
+    let mut planner = Planner::new(Some(room));
+    let mut gathering = Gathering::default();
+    for typed in &combinations.runs {
+        let varied = varied(typed, &combinations.varied);
+        let asked = Asked { suite: None, row: None, own: &[], typed, varied: &varied };
+        let (run, config) = planner.plan(&asked)?;
+        gathering.take(run, config);
+    }
+    Ok(gathering.into_sweep())
+}
+
+/// The settings of `typed` in which runs of a sweep differ; seed and method are part of what runs are called anyway.
+pub(super) fn varied(typed: &[Override], keys: &[String]) -> Vec<String> {
+    let told = |one: &&Override| keys.contains(&one.key) && one.key != "seed" && one.key != "method";
+    typed.iter().filter(told).map(Override::argument).collect()
+}
+
+/// One run that is asked for.
+pub(super) struct Asked<'a> {
+    /// The suite under whose name it is kept.
+    pub(super) suite: Option<&'a str>,
+    /// The suite's row.
+    pub(super) row: Option<&'a str>,
+    /// The suite's and the row's own settings.
+    pub(super) own: &'a [Override],
+    /// What was typed beside them.
+    pub(super) typed: &'a [Override],
+    /// That of it in which the runs of the sweep differ.
+    pub(super) varied: &'a [String],
+}
+
+/// Plans runs; of settings that differ in the seed alone it resolves the first.
+pub(super) struct Planner<'a> {
+    room: Option<Room<'a>>,
+    known: HashMap<(Option<String>, Vec<Override>), (Planned, Config)>,
+}
+
+impl<'a> Planner<'a> {
+    /// With `room`, runs that need more memory are refused.
+    pub(super) fn new(room: Option<Room<'a>>) -> Self {
+        Self { room, known: HashMap::new() }
+    }
+
+    /// How many configs were resolved.
+    #[cfg(test)]
+    pub(super) fn resolved(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The run, and its config but for the seed.
+    ///
+    /// # Errors
+    /// If a setting is wrong or the run is too large.
+    pub(super) fn plan(&mut self, asked: &Asked<'_>) -> Result<(Planned, &Config), ConfigError> {
+        let all = || asked.own.iter().chain(asked.typed);
+        let settings: Vec<Override> = all().filter(|one| one.key != "seed").cloned().collect();
+        let key = (asked.row.map(str::to_owned), settings);
+        if !self.known.contains_key(&key) {
+            let planned = self.resolve(asked, &key.1)?;
+            self.known.insert(key.clone(), planned);
+        }
+        let (known, config) = &self.known[&key];
+        let mut run = known.clone();
+        if let Some(seed) = all().rfind(|one| one.key == "seed") {
+            run.recipe.seed = seed.seed()?;
+        }
+        Ok((run, config))
+    }
+
+    fn resolve(&self, asked: &Asked<'_>, settings: &[Override]) -> Result<(Planned, Config), ConfigError> {
+        let Resolved { config, .. } = resolve(settings)?;
+        if let Some(room) = self.room {
+            config.fits(room)?;
+        }
+        let promised = Promised::new(&config, asked.own)?;
+        let labels = config.labels(&promised, asked.row, asked.typed, asked.varied)?;
+        Ok((config.plan(asked.suite, labels)?, config))
+    }
+}
+
+impl Override {
+    /// The seed that this setting of `seed` is.
+    fn seed(&self) -> Result<u64, ConfigError> {
+        // As any other value, but without the files around it.
+        let value = Layers::argument(self, schema())?;
+        Ok(value.and_then(|value| value.as_integer()).unwrap_or_default().unsigned_abs())
+    }
+}
+
+/// Runs that were planned, each once.
+#[derive(Default)]
+pub(super) struct Gathering {
+    planned: Vec<Planned>,
+    seen: HashSet<(String, String)>,
+    root: PathBuf,
+    profile: String,
+    repeated: Vec<String>,
+}
+
+impl Gathering {
+    /// Adds a run unless it is there. Rows of a suite may come to the same run under two names, and both are shown.
+    pub(super) fn take(&mut self, run: Planned, config: &Config) {
+        if self.planned.is_empty() {
+            self.root.clone_from(&config.runs.root);
+            self.profile.clone_from(&config.groups.profile);
+        }
+        if self.seen.insert((run.id(), run.labels.row.clone())) {
+            self.planned.push(run);
+        } else {
+            self.repeated.push(format!("{} is asked for more than once, and is run once", run.title()));
+        }
+    }
+
+    pub(super) fn into_sweep(self) -> Sweep {
+        let Self { planned, root, profile, repeated, .. } = self;
+        Sweep { planned, root, profile, repeated }
+    }
+}
