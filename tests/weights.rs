@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SMALL: [&str; 2] = ["model.width=8", "model.embedding=16"];
-const ON_SYNTHETIC: [&str; 3] = ["dataset=synthetic", "--profile", "smoke"];
+const ON_SYNTHETIC: [&str; 4] = ["dataset=synthetic", "--profile", "smoke", "data.subset=64"];
 
 fn invaspread(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::cargo_bin("invaspread").unwrap();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use invaspread_data::Manifest;
-use invaspread_runner::config::{Config, Override, resolve};
+use invaspread_runner::config::{Config, ConfigError, Override, plan_runs, resolve};
 use invaspread_runner::engine::{End, Observer, RunFinished, StepTaken, Stop};
 use invaspread_runner::launch::{Planned, Standing, estimate_all, run_all};
 
@@ -28,7 +28,7 @@ fn folder(side: usize) -> tempfile::TempDir {
     folder
 }
 
-fn config(folder: &Path, arguments: &[&str]) -> Config {
+fn overrides(folder: &Path, arguments: &[&str]) -> Vec<Override> {
     let path = format!("data.folder.path={}", folder.display());
     let tiny = [
         "dataset=folder",
@@ -39,15 +39,22 @@ fn config(folder: &Path, arguments: &[&str]) -> Config {
         "eval.k=2",
         "device=cpu",
     ];
-    let overrides: Vec<Override> =
-        tiny.iter().chain(arguments).map(|text| Override::parse(text).unwrap()).collect();
-    resolve(&overrides).unwrap().config
+    tiny.iter().chain(arguments).map(|text| Override::parse(text).unwrap()).collect()
+}
+
+fn config(folder: &Path, arguments: &[&str]) -> Config {
+    resolve(&overrides(folder, arguments)).unwrap().config
+}
+
+fn plan_now(folder: &Path, arguments: &[&str]) -> Result<Planned, ConfigError> {
+    let sweep = plan_runs(&overrides(folder, arguments), false, &|_| None)?;
+    Ok(sweep.planned.into_iter().next().unwrap())
 }
 
 /// Its plan a moment later: what was found of a folder stands for two seconds, as the runs of one command are planned in.
 fn plan(folder: &Path, arguments: &[&str]) -> Planned {
     std::thread::sleep(std::time::Duration::from_millis(2100));
-    config(folder, arguments).plan(None, "invaspread").unwrap()
+    plan_now(folder, arguments).unwrap()
 }
 
 /// Keeps what is said; stops after some steps.
@@ -164,11 +171,10 @@ fn sets_that_are_not_there_or_generated_have_no_manifest_in_their_identity() {
 fn a_manifest_that_is_asked_for_must_be_that_of_the_images() {
     let set = folder(8);
     let asked = config(set.path(), &[]);
-    let hash = asked.plan(None, "invaspread").unwrap().data.manifest.unwrap();
+    let hash = plan_now(set.path(), &[]).unwrap().data.manifest.unwrap();
     let right = config(set.path(), &[&format!("data.manifest=\"{hash}\"")]);
     assert_eq!(right.hash().unwrap(), asked.hash().unwrap());
-    let message =
-        config(set.path(), &["data.manifest=\"blake3:00\""]).plan(None, "row").unwrap_err().to_string();
+    let message = plan_now(set.path(), &["data.manifest=\"blake3:00\""]).unwrap_err().to_string();
     assert!(message.contains("data.manifest") && message.contains(&hash), "{message}");
 }
 
