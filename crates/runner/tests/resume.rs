@@ -258,14 +258,3 @@ fn a_state_that_is_not_finite_is_never_written() {
     let after = [files.state(), files.last()].map(|path| std::fs::read(path).unwrap());
     assert!(before == after);
 }
-
-/// A loss that is no longer a number ends the run, and says where.
-#[test]
-fn a_loss_that_is_no_number_ends_the_run() {
-    let method = MethodRecipe::invaspread(InvaSpread::default());
-    let broken = Recipe { schedule: Schedule { base: 1e39, factors: Vec::new() }, ..recipe(method) };
-    let folder = tempfile::tempdir().unwrap();
-    let error = go(&broken, folder.path(), usize::MAX).unwrap_err();
-    let EngineError::NotFinite { what, epoch, step, .. } = &error else { panic!("{error}") };
-    assert_eq!((what.as_str(), *epoch, *step), ("the loss", 1, 2), "{error}");
-}

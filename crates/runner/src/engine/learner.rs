@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 use invaspread_models::{Mode, Network, NetworkConfig};
-use invaspread_tensor::{Sgd, SgdConfig, with_f32, with_f64};
+use invaspread_tensor::{Sgd, SgdConfig};
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
 use crate::methods::{Method, Step};
@@ -19,17 +19,8 @@ const METHOD: &str = "method/";
 /// If candle fails.
 pub(super) fn not_finite(tensors: &NamedTensors) -> Result<Option<(String, f64)>> {
     for (name, tensor) in tensors {
-        let tensor = tensor.flatten_all()?;
-        let found = match tensor.dtype() {
-            DType::F32 => {
-                with_f32(&tensor, |values| values.iter().copied().find(|v| !v.is_finite()).map(f64::from))?
-            }
-            DType::F64 => with_f64(&tensor, |values| values.iter().copied().find(|v| !v.is_finite()))?,
-            // Whole numbers: how many batches went into running statistics.
-            _ => None,
-        };
-        if let Some(found) = found {
-            return Ok(Some((name.clone(), found)));
+        if let Some(found) = invaspread_models::not_finite(tensor)? {
+            return Ok(Some((name.clone(), found.value)));
         }
     }
     Ok(None)

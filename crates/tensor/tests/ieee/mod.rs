@@ -4,7 +4,11 @@
 //! by value with loops in f64 that read like its equation. What must agree is a [`Rule`]; the strictest holds wherever an op does not
 //! say otherwise.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    clippy::float_cmp,
+    reason = "each test file uses its part; infinities are compared exactly"
+)]
 
 pub(crate) mod ops;
 
@@ -113,12 +117,12 @@ pub(crate) fn wide(x: &Tensor) -> Vec<f64> {
 }
 
 /// Runs `op` forward and backward on `device` in `dtype`, with a gradient that is sprinkled or not, and compares both with its equation.
-pub(crate) fn check(op: &dyn Op, device: &Device, dtype: DType, gradient: (&mut Stream, bool)) {
+pub(crate) fn check(op: &dyn Op, device: &Device, dtype: DType, (stream, in_gradient): (&mut Stream, bool)) {
     let variables: Vec<Var> =
         op.inputs().iter().map(|x| Var::from_tensor(&x.tensor(dtype, device)).unwrap()).collect();
     let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
     let y = op.apply(&tensors).unwrap();
-    let gy = Values::sprinkled(gradient.0, y.dims(), gradient.1, 30);
+    let gy = Values::sprinkled(stream, y.dims(), in_gradient, 30);
     // The gradient of this sum with respect to y is `gy`, whatever y is.
     let loss = (&y * gy.tensor(y.dtype(), device)).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
