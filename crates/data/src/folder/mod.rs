@@ -35,7 +35,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let Scan { classes, train, test, mut notes } = scan(path)?;
     let (train, test) = match test {
         Some(test) => (train, test),
-        None => cut(train, &classes, fraction, config.seed, &mut notes),
+        None => cut(&train, &classes, fraction, config.seed, &mut notes),
     };
     let mut open = |items: Vec<Item>, keep, key, what| {
         notes.extend(subset::note(keep, items.len(), what));
@@ -86,7 +86,7 @@ fn path(folder: &FolderConfig) -> Result<&Path, DataError> {
 
 /// Every class cut into images to train on and to test with; those with one image alone are noted.
 fn cut(
-    items: Vec<Item>,
+    items: &[Item],
     classes: &[String],
     fraction: f64,
     seed: u64,

@@ -114,10 +114,9 @@ fn names(path: &Path, classes: &[OsString]) -> Result<Vec<String>, DataError> {
     let names: Vec<String> = classes.iter().map(|class| shown(class)).collect();
     for (number, name) in names.iter().enumerate() {
         if let Some(other) = names[..number].iter().position(|other| other == name) {
-            let found = format!(
-                "two classes that would both be shown as \"{name}\": {:?} and {:?}",
-                classes[other], classes[number]
-            );
+            let [one, another] =
+                [other, number].map(|class| classes[class].as_encoded_bytes().escape_ascii());
+            let found = format!("two classes that would both be shown as \"{name}\": {one} and {another}");
             return Err(unusable(path, found, "classes that can be told apart"));
         }
     }

@@ -113,7 +113,7 @@ impl Note {
             match self.write_to(place) {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::debug!(place = %place.display(), %error, "no note of the files' hashes there")
+                    tracing::debug!(place = %place.display(), %error, "no note of the files' hashes there");
                 }
             }
         }
