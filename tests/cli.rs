@@ -207,7 +207,8 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     assert_eq!(fs::read_dir(path).unwrap().count(), 0, "nothing was written");
 
     let home = std::env::home_dir().unwrap();
-    let shown = |arguments: &[&str]| done(path, &[&["config", "show", "--profile", "quick"], arguments].concat());
+    let shown =
+        |arguments: &[&str]| done(path, &[&["config", "show", "--profile", "quick"], arguments].concat());
     for (arguments, line) in [
         (&["--data-root", "/x, y"][..], "root = \"/x, y\"".to_owned()),
         (&["--runs", "20240105"], "root = \"20240105\"".to_owned()),
@@ -230,7 +231,8 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
 #[test]
 fn records_and_progress_say_what_ran() {
     let folder = empty();
-    let arguments = ["train", "method.name=random", "--profile", "smoke", "data.subset=40", "--seeds", "0,0", "--json"];
+    let arguments =
+        ["train", "method.name=random", "--profile", "smoke", "data.subset=40", "--seeds", "0,0", "--json"];
     let said = invaspread(folder.path(), &arguments);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let records: serde_json::Value = serde_json::from_str(&said.out).unwrap();

@@ -55,7 +55,8 @@ fn trained(width: usize, depth: usize, batch: usize) -> [Need; 2] {
 
 fn needs(command: &BenchCommand) -> Vec<Need> {
     let times = |flag: &str, count: usize| need(format!("times ({flag} {count})"), &[count, TIME]);
-    let numbers = |flag: &str, images: usize| need(format!("images in order ({flag} {images})"), &[images, FLOAT]);
+    let numbers =
+        |flag: &str, images: usize| need(format!("images in order ({flag} {images})"), &[images, FLOAT]);
     match command {
         BenchCommand::Train(sizes) => {
             let mut needs = Vec::from(trained(sizes.width, sizes.depth, sizes.batch));
@@ -72,7 +73,10 @@ fn needs(command: &BenchCommand) -> Vec<Need> {
             let (size, together) = (size(width, depth), images.min(EMBEDDED_TOGETHER));
             let dim = ResNetConfig::default().embedding;
             vec![
-                need(format!("weights (--width {width}, --depth {depth})"), &[factor(size.parameters), FLOAT]),
+                need(
+                    format!("weights (--width {width}, --depth {depth})"),
+                    &[factor(size.parameters), FLOAT],
+                ),
                 need(format!("activations (--width {width})"), &[together, factor(size.largest), FLOAT]),
                 need(format!("embeddings (--images {images})"), &[images, dim, FLOAT]),
                 times("--repeats", sizes.repeats),

@@ -129,8 +129,10 @@ fn inception(side: usize) -> (Vec<Convolution>, u128) {
         side = halved(side);
         let side = side as u128;
         for (_, channels) in stage {
-            let [one, three_reduce, three, five_reduce, five, projection] = channels.map(|count| count as u128);
-            let within = [(from, one, 1), (from, three_reduce, 1), (three_reduce, three, 3), (from, five_reduce, 1)];
+            let [one, three_reduce, three, five_reduce, five, projection] =
+                channels.map(|count| count as u128);
+            let within =
+                [(from, one, 1), (from, three_reduce, 1), (three_reduce, three, 3), (from, five_reduce, 1)];
             let further = [(five_reduce, five, 5), (from, projection, 1)];
             let layer = |(from, to, kernel)| Convolution { from, to, kernel, side };
             layers.extend(within.into_iter().chain(further).map(layer));
@@ -176,9 +178,12 @@ mod tests {
 
     #[test]
     fn no_size_overflows() {
-        let config = ResNetConfig { width: usize::MAX, embedding: usize::MAX, depth: 50, ..ResNetConfig::default() };
-        let NetworkSize { parameters, activations, multiply_adds, .. } = NetworkConfig::from(config).size(usize::MAX);
+        let config =
+            ResNetConfig { width: usize::MAX, embedding: usize::MAX, depth: 50, ..ResNetConfig::default() };
+        let NetworkSize { parameters, activations, multiply_adds, .. } =
+            NetworkConfig::from(config).size(usize::MAX);
         assert_eq!((parameters, activations, multiply_adds), (u128::MAX, u128::MAX, u128::MAX));
-        NetworkConfig::from(InceptionConfig { embedding: usize::MAX, ..InceptionConfig::default() }).size(usize::MAX / 2);
+        NetworkConfig::from(InceptionConfig { embedding: usize::MAX, ..InceptionConfig::default() })
+            .size(usize::MAX / 2);
     }
 }

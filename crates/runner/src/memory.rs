@@ -1,7 +1,7 @@
 //! How much memory there is, and an error that says what would be needed, before anything is begun.
 
 use invaspread_tensor::DeviceKind;
-use sysinfo::{ProcessesToUpdate, ProcessRefreshKind, System};
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Memory that work may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +27,16 @@ impl Memory {
         system.refresh_memory();
         let machine = Some(system.total_memory()).filter(|&bytes| bytes > 0)?;
         let process = sysinfo::get_current_pid().ok().and_then(|id| {
-            system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), false, ProcessRefreshKind::nothing());
+            system.refresh_processes_specifics(
+                ProcessesToUpdate::Some(&[id]),
+                false,
+                ProcessRefreshKind::nothing(),
+            );
             system.process(id)?.cgroup_limits()
         });
         // Of a container, the root of the control groups that it sees is its own.
-        let limits = [process, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
+        let limits =
+            [process, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
         let limit = limits.filter(|&bytes| bytes > 0).min().filter(|&bytes| bytes < machine);
         Some(match limit {
             Some(bytes) => Self { bytes, of: "the control group of this process" },
@@ -148,7 +153,9 @@ mod tests {
 
     #[test]
     fn amounts_are_words() {
-        for (bytes, words) in [(0, "0 bytes"), (1024, "1.0 KiB"), (23 << 30, "23.0 GiB"), (u128::MAX, "3.4e38 bytes")] {
+        for (bytes, words) in
+            [(0, "0 bytes"), (1024, "1.0 KiB"), (23 << 30, "23.0 GiB"), (u128::MAX, "3.4e38 bytes")]
+        {
             assert_eq!(in_words(bytes), words);
         }
     }

@@ -94,7 +94,9 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     }
     note!("about {} in all on this machine", readable(total));
     if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
-        note!("clusters for NMI and AMI and linear classifiers, as some of them are measured by, come on top");
+        note!(
+            "clusters for NMI and AMI and linear classifiers, as some of them are measured by, come on top"
+        );
     }
     if total > LONG {
         note!("{}", how_to_shorten(planned));

@@ -28,13 +28,15 @@ fn expand(path: &Path, home: impl FnOnce() -> Option<PathBuf>) -> Result<PathBuf
     }
     if first != "~" {
         let found = first.to_string_lossy().into_owned();
-        let expected =
-            format!("~ or ~/... for your own home folder, another user's in full, or ./{found} for a name that begins with ~");
+        let expected = format!(
+            "~ or ~/... for your own home folder, another user's in full, or ./{found} for a name that begins with ~"
+        );
         return Err(HomeError { found, expected });
     }
     let home = home().filter(|home| !home.as_os_str().is_empty()).ok_or_else(|| HomeError {
         found: "~".to_owned(),
-        expected: "the folder in full, as this user has no home folder (the variable HOME names it)".to_owned(),
+        expected: "the folder in full, as this user has no home folder (the variable HOME names it)"
+            .to_owned(),
     })?;
     let rest = parts.as_path();
     Ok(if rest.as_os_str().is_empty() { home } else { home.join(rest) })

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 
-use super::groups::{GROUPS, Files, built_in};
+use super::groups::{Files, GROUPS, built_in};
 use super::layers::Layers;
 use super::schema::{leaves, lookup, schema};
 use super::sections::{Architecture, ModelSection, StemName};
@@ -17,8 +17,14 @@ use crate::launch::Labels;
 const MOST_NAMED: usize = 3;
 
 /// Sizes that make a run a reduced one where they are smaller than its groups say.
-const SIZES: [&str; 6] =
-    ["optim.epochs", "model.width", "data.subset", "data.test_subset", "data.synthetic.train", "data.synthetic.test"];
+const SIZES: [&str; 6] = [
+    "optim.epochs",
+    "model.width",
+    "data.subset",
+    "data.test_subset",
+    "data.synthetic.train",
+    "data.synthetic.test",
+];
 
 /// Keys that a choice of `protocol` is about.
 static PROTOCOL: LazyLock<BTreeSet<String>> = LazyLock::new(|| keys_of("protocol"));
@@ -109,7 +115,11 @@ impl Config {
             device: self.device.resolve().name().into(),
             model: model_label(&self.model),
             protocol: with(&self.groups.protocol, &PROTOCOL),
-            arguments: typed.iter().filter(|one| !is_said_elsewhere(&one.key)).map(Override::argument).collect(),
+            arguments: typed
+                .iter()
+                .filter(|one| !is_said_elsewhere(&one.key))
+                .map(Override::argument)
+                .collect(),
             varied: varied.to_vec(),
             reduced: self.profile.reduced || SIZES.iter().any(|key| is_smaller(&values, &promised.0, key)),
         })

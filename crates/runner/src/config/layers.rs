@@ -73,9 +73,10 @@ impl Layers {
         if let Some(run) = run {
             let table = parse(&run)?;
             // A run's own config is whole: what it does not set was unset.
-            let absent = schema.into_iter().flat_map(Schema::optional).filter(|key| {
-                lookup(&table, key).is_none() && !OUTSIDE_IDENTITY.contains(key)
-            });
+            let absent = schema
+                .into_iter()
+                .flat_map(Schema::optional)
+                .filter(|key| lookup(&table, key).is_none() && !OUTSIDE_IDENTITY.contains(key));
             let absent: Vec<String> = absent.map(str::to_owned).collect();
             for key in absent {
                 layers.unset(&key, &run.origin);
@@ -155,10 +156,7 @@ impl Layers {
     ///
     /// # Errors
     /// If there is no such key, the text is no value of it, or it is required.
-    pub(super) fn argument(
-        argument: &Override,
-        schema: &Schema,
-    ) -> Result<Option<toml::Value>, ConfigError> {
+    pub(super) fn argument(argument: &Override, schema: &Schema) -> Result<Option<toml::Value>, ConfigError> {
         let (key, origin) = (&argument.key, argument.origin());
         let wrong = |found: String, expected: String| ConfigError::Value {
             key: key.clone(),
@@ -205,7 +203,9 @@ impl Layers {
     pub(super) fn origins(&self) -> impl Fn(&str) -> String {
         let figment = self.figment();
         move |key| {
-            figment.find_metadata(key).map_or_else(|| "the built-in default".to_owned(), |m| m.name.to_string())
+            figment
+                .find_metadata(key)
+                .map_or_else(|| "the built-in default".to_owned(), |m| m.name.to_string())
         }
     }
 
@@ -238,7 +238,9 @@ fn check_optional(schema: &Schema, key: &str, known: bool, origin: &str) -> Resu
     let within = key.rsplit_once('.').map(|(table, _)| table).filter(|table| schema.is_optional(table));
     let kind = schema.kind_in_file(key).map_or_else(|| "a value".to_owned(), Kind::in_words);
     let expected = match within {
-        Some(table) => format!("{kind}: the key is required where {table} is set; {table}=null unsets all of that"),
+        Some(table) => {
+            format!("{kind}: the key is required where {table} is set; {table}=null unsets all of that")
+        }
         None => format!("{kind}: the key is required and cannot be unset"),
     };
     Err(ConfigError::Value { key: key.into(), origin: origin.into(), found: "nothing".into(), expected })
@@ -259,11 +261,8 @@ fn conform(
             (Some(Kind::Table), toml::Value::Table(inner)) => {
                 conform(inner, &format!("{key}."), schema, origin)?.into()
             }
-            (Some(kind), value) => kind.conform(value).map_err(|Unfit { found, expected }| ConfigError::Value {
-                key: key.clone(),
-                origin: origin.to_owned(),
-                found,
-                expected,
+            (Some(kind), value) => kind.conform(value).map_err(|Unfit { found, expected }| {
+                ConfigError::Value { key: key.clone(), origin: origin.to_owned(), found, expected }
             })?,
             (None, value) => {
                 // The key that is wrong is the innermost one that the file names.

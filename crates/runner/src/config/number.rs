@@ -121,24 +121,34 @@ mod tests {
         ] {
             assert_eq!(whole(text), Whole::Number(value), "{text}");
         }
-        for text in ["9223372036854775808", "1e19", "1e308", "1e999999999999999999999", "0xffffffffffffffff"] {
+        for text in ["9223372036854775808", "1e19", "1e308", "1e999999999999999999999", "0xffffffffffffffff"]
+        {
             assert_eq!(whole(text), Whole::TooLarge, "{text}");
         }
-        for text in
-            ["", "-1", "1.5", "1e-3", ".", "e5", "1_", "_1", "1__0", "10k", "ten", "nan", "inf", "0x", "1 000", "0x-1"]
-        {
+        for text in [
+            "", "-1", "1.5", "1e-3", ".", "e5", "1_", "_1", "1__0", "10k", "ten", "nan", "inf", "0x",
+            "1 000", "0x-1",
+        ] {
             assert_eq!(whole(text), Whole::Other, "{text}");
         }
     }
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        for (text, value) in
-            [(".01", 0.01), ("1.", 1.0), ("1e-3", 1e-3), ("+0.1", 0.1), ("-2", -2.0), ("1_000.5", 1000.5), ("1E2", 100.0)]
-        {
+        for (text, value) in [
+            (".01", 0.01),
+            ("1.", 1.0),
+            ("1e-3", 1e-3),
+            ("+0.1", 0.1),
+            ("-2", -2.0),
+            ("1_000.5", 1000.5),
+            ("1E2", 100.0),
+        ] {
             assert_eq!(number(text).map(f64::to_bits), Some(f64::to_bits(value)), "{text}");
         }
-        for text in ["", "nan", "inf", "-inf", "infinity", "1e999", "fast", "0,1", "1..2", ".", "e", "0x10", "1e"] {
+        for text in
+            ["", "nan", "inf", "-inf", "infinity", "1e999", "fast", "0,1", "1..2", ".", "e", "0x10", "1e"]
+        {
             assert_eq!(number(text), None, "{text}");
         }
     }

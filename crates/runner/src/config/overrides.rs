@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
+use super::ConfigError;
 use super::groups::GROUPS;
 use super::schema::{Kind, OUTSIDE_IDENTITY, schema};
 use super::value::{Reading, Unfit, pieces, unquoted};
-use super::ConfigError;
 
 /// Runs that one command may ask for.
 const MOST_RUNS: usize = 1_000_000;
@@ -264,9 +264,16 @@ mod tests {
         );
         assert_eq!(Combinations::of_suite(&list).unwrap().varied, ["method", "seed"]);
         let error = expand(&list, false).unwrap_err();
-        assert!(matches!(error, ConfigError::Sweep { .. }) && error.to_string().contains("train --multirun"), "{error}");
+        assert!(
+            matches!(error, ConfigError::Sweep { .. }) && error.to_string().contains("train --multirun"),
+            "{error}"
+        );
         // A list that is one value is none of several.
-        for one in ["augment.without=[flip,grayscale]", "data.name=\"a,b\"", "eval.retrieval={clustering='last',kmeans_restarts=2}"] {
+        for one in [
+            "augment.without=[flip,grayscale]",
+            "data.name=\"a,b\"",
+            "eval.retrieval={clustering='last',kmeans_restarts=2}",
+        ] {
             assert_eq!(told(&expand(&[parse(one)], false).unwrap()), [one]);
         }
         let lists = told(&expand(&[parse("augment.without=[flip,grayscale],[]")], true).unwrap());
@@ -286,7 +293,10 @@ mod tests {
         assert_eq!(runs(&seeds).unwrap(), ["seed=0 optim.lr=0.1", "seed=1 optim.lr=0.1"]);
         let more = [Override::flag("--seeds", "seed", "0,1"), parse("optim.lr=0.1,0.2")];
         assert!(matches!(runs(&more), Err(ConfigError::Sweep { .. })), "of another key the list is a slip");
-        assert!(matches!(expand(&seeds, false), Err(ConfigError::Sweep { .. })), "where nothing is run, one is expected");
+        assert!(
+            matches!(expand(&seeds, false), Err(ConfigError::Sweep { .. })),
+            "where nothing is run, one is expected"
+        );
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub(super) enum Kind {
 }
 
 /// Keys whose values are paths; a test holds the list to the types.
-pub(super) const PATHS: [&str; 5] = ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
+pub(super) const PATHS: [&str; 5] =
+    ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
 
 /// Keys that change no result, so that runs which differ in them alone are one run. The groups' own labels are no keys at all.
 pub(super) const OUTSIDE_IDENTITY: [&str; 4] = ["data.root", "data.cache", "runs.root", "profile.reduced"];
@@ -56,11 +57,13 @@ impl Schema {
         let required = table(config.clone());
         let every = table(config.with_every_key());
         let tables = |table: &toml::Table| -> BTreeSet<String> {
-            let prefixes = |key: &str| key.match_indices('.').map(|(at, _)| key[..at].to_owned()).collect::<Vec<_>>();
+            let prefixes =
+                |key: &str| key.match_indices('.').map(|(at, _)| key[..at].to_owned()).collect::<Vec<_>>();
             leaves(table).iter().flat_map(|key| prefixes(key)).collect()
         };
         let required_tables = tables(&required);
-        let mut keys: BTreeMap<String, Kind> = tables(&every).into_iter().map(|key| (key, Kind::Table)).collect();
+        let mut keys: BTreeMap<String, Kind> =
+            tables(&every).into_iter().map(|key| (key, Kind::Table)).collect();
         for key in leaves(&every) {
             let kind = lookup(&every, &key).map_or(Kind::Table, |value| kind_of(&key, value));
             keys.insert(key, kind);
@@ -120,7 +123,9 @@ fn kind_of(key: &str, value: &toml::Value) -> Kind {
         toml::Value::Integer(_) => Kind::Whole,
         toml::Value::Float(_) => Kind::Number,
         toml::Value::Boolean(_) => Kind::Switch,
-        toml::Value::Array(list) => Kind::List(Box::new(list.first().map_or(Kind::Word, |first| kind_of(key, first)))),
+        toml::Value::Array(list) => {
+            Kind::List(Box::new(list.first().map_or(Kind::Word, |first| kind_of(key, first))))
+        }
         toml::Value::Table(_) => Kind::Table,
         toml::Value::String(_) | toml::Value::Datetime(_) => {
             if PATHS.contains(&key) {

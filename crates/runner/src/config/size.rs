@@ -61,7 +61,10 @@ impl Config {
             needs.push(Need { what, bytes });
         };
         if trains {
-            need(format!("weights, gradients and momentum of the network ({model})"), &[3, size.parameters, FLOAT]);
+            need(
+                format!("weights, gradients and momentum of the network ({model})"),
+                &[3, size.parameters, FLOAT],
+            );
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
             need(format!("activations of a batch ({batches})"), &[rows, size.activations, number]);
         } else {
@@ -77,7 +80,10 @@ impl Config {
             need(format!("embeddings that are measured ({of_images})"), &[images, length, FLOAT]);
             let of_batch = self.named(&["model.width", "augment.size"]);
             if !trains {
-                need(format!("activations of {together} images ({of_batch})"), &[together, size.largest, FLOAT]);
+                need(
+                    format!("activations of {together} images ({of_batch})"),
+                    &[together, size.largest, FLOAT],
+                );
             }
             if self.data.name == "synthetic" {
                 let side = self.data.synthetic.image_size as u128;
@@ -91,7 +97,12 @@ impl Config {
     /// What the method remembers and compares, of `[rows, batch, images, dim]`: views of a batch, its images, training images and the length of
     /// an embedding.
     fn method_needs(&self, [rows, batch, images, dim]: [u128; 4], need: &mut impl FnMut(String, &[u128])) {
-        let bank = || format!("a memory of all training images ({})", self.named(&["model.embedding", "data.synthetic.train"]));
+        let bank = || {
+            format!(
+                "a memory of all training images ({})",
+                self.named(&["model.embedding", "data.synthetic.train"])
+            )
+        };
         match self.method.name {
             MethodName::Random => {}
             MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard => {
@@ -108,7 +119,10 @@ impl Config {
             MethodName::Deepcluster => {
                 let keys = self.named(&["method.clusters", "model.embedding"]);
                 let clusters = self.method.clusters as u128;
-                need(format!("weights, gradients and momentum of the clusters ({keys})"), &[3, clusters, dim, FLOAT]);
+                need(
+                    format!("weights, gradients and momentum of the clusters ({keys})"),
+                    &[3, clusters, dim, FLOAT],
+                );
             }
         }
     }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::schema::{Kind, OUTSIDE_IDENTITY, PATHS, leaves, schema};
 use super::sweep::{Asked, Planner};
 use super::{
-    Config, ConfigError, GROUPS, GroupFile, MethodName, Origin, Override, Suite, available, plan_runs, resolve,
-    resolve_over,
+    Config, ConfigError, GROUPS, GroupFile, MethodName, Origin, Override, Suite, available, plan_runs,
+    resolve, resolve_over,
 };
 use crate::launch::{Labels, Planned};
 use crate::memory::Memory;
@@ -394,7 +394,11 @@ fn a_file_unsets_keys_by_a_list() {
     let over = |text: &str| resolve_over(Some(run(text)), &overrides(&["profile=quick"]));
     let text = config(&["profile=quick"]).identity().unwrap();
     let resolved = over(&format!("unset = [\"data.test_subset\"]\n{text}")).unwrap();
-    assert_eq!((resolved.config.data.test_subset, resolved.config.data.subset), (Some(2000), Some(10_000)), "set again");
+    assert_eq!(
+        (resolved.config.data.test_subset, resolved.config.data.subset),
+        (Some(2000), Some(10_000)),
+        "set again"
+    );
     for (text, words) in [
         ("unset = [\"optim.lr\"]", ["optim.lr", "cannot be unset"]),
         ("unset = [\"data.subsett\"]", ["data.subsett", "did you mean `data.subset`"]),
@@ -417,12 +421,29 @@ fn a_runs_own_config_is_whole() {
     assert_eq!((told.value.as_str(), told.origin.as_str()), (Origin::UNSET, "run/config.toml"));
     // What is asked for wins over it.
     let found = resolve_over(Some(file), &overrides(&["dataset=stl10", "profile=quick"])).unwrap().config;
-    assert_eq!((found.data.name.as_str(), found.data.subset, found.method.name), ("stl10", Some(10_000), MethodName::Nce));
+    assert_eq!(
+        (found.data.name.as_str(), found.data.subset, found.method.name),
+        ("stl10", Some(10_000), MethodName::Nce)
+    );
 }
 
 #[test]
 fn paths_are_paths_whatever_they_look_like() {
-    for text in ["/x, y", "20240105", "2024-01-05", "true", "1e5", "a=b", "#x", "it's", "[a]", "{b}", "a\nb", "-x", "nan"] {
+    for text in [
+        "/x, y",
+        "20240105",
+        "2024-01-05",
+        "true",
+        "1e5",
+        "a=b",
+        "#x",
+        "it's",
+        "[a]",
+        "{b}",
+        "a\nb",
+        "-x",
+        "nan",
+    ] {
         let one = config(&[&format!("data.root={text}"), &format!("data.folder.path={text}")]);
         assert_eq!((one.data.root, one.data.folder.path), (Some(text.into()), Some(text.into())));
         let flags = [Override::path("--runs", "runs.root", Path::new(text)).unwrap()];
@@ -454,15 +475,26 @@ fn numbers_and_switches_are_read_as_people_write_them() {
     ]);
     assert_eq!((one.optim.lr, one.optim.epochs, one.data.subset), (0.01, 200, Some(1000)));
     assert_eq!(one.augment.without, ["flip", "grayscale"]);
-    assert_eq!((one.augment.none, one.model.winograd, one.loss.margin, one.loss.temperature), (true, false, 1.0, 0.1));
+    assert_eq!(
+        (one.augment.none, one.model.winograd, one.loss.margin, one.loss.temperature),
+        (true, false, 1.0, 0.1)
+    );
     assert_eq!((one.protocol.milestones, one.seed), ([0.5, 1.0], i64::MAX as u64));
     let told = error(&["seed=9223372036854775808"]);
     assert!(told.contains("a whole number from 0 to 9223372036854775807"), "{told}");
-    for argument in ["optim.lr=nan", "optim.lr=inf", "optim.lr=1e999", "model.width=10k", "optim.epochs=1.5", "augment.none=2"] {
+    for argument in [
+        "optim.lr=nan",
+        "optim.lr=inf",
+        "optim.lr=1e999",
+        "model.width=10k",
+        "optim.epochs=1.5",
+        "augment.none=2",
+    ] {
         let told = error(&[argument]);
         assert!(told.contains(argument) && told.contains("expected"), "{told}");
     }
-    let file = |text: &str| resolve_over(Some(GroupFile { origin: "mine.toml".into(), text: text.into() }), &[]);
+    let file =
+        |text: &str| resolve_over(Some(GroupFile { origin: "mine.toml".into(), text: text.into() }), &[]);
     assert_eq!(file("optim.epochs = 1e3\noptim.lr = 1").unwrap().config.optim.epochs, 1000);
     let told = file("optim.lr = nan").unwrap_err().to_string();
     assert!(told.contains("optim.lr") && told.contains("mine.toml") && told.contains("NaN"), "{told}");
@@ -489,12 +521,16 @@ fn a_record_says_what_ran() {
         ("nce", "nce", "resnet34", "folder")
     );
     assert_eq!((told.profile.as_str(), told.protocol.as_str(), told.reduced), ("paper", "code", false));
-    assert_eq!(told.arguments, ["method.name=nce", "model.depth=34", "data.name=folder", "data.folder.path=/p"]);
+    assert_eq!(
+        told.arguments,
+        ["method.name=nce", "model.depth=34", "data.name=folder", "data.folder.path=/p"]
+    );
 
     let told = labels(&["optim.epochs=3", "model.width=64", "protocol.schedule=paper"]);
     assert_eq!(told.profile, "paper with optim.epochs=3", "a value as it was is no change");
     assert_eq!((told.protocol.as_str(), told.reduced), ("code with protocol.schedule=\"paper\"", true));
-    let told = labels(&["profile=quick", "data.subset=null", "eval.k=9", "optim.epochs=11", "model.width=17"]);
+    let told =
+        labels(&["profile=quick", "data.subset=null", "eval.k=9", "optim.epochs=11", "model.width=17"]);
     assert_eq!(told.profile, "quick with data.subset=null, eval.k=9, model.width=17 and 1 more");
     assert!(!labels(&["optim.epochs=300", "optim.lr=0.1"]).reduced);
 
@@ -513,17 +549,29 @@ fn a_record_says_what_ran() {
 
 #[test]
 fn rows_of_suites_are_called_as_ever() {
-    for (suite, profile) in [("table1", "quick"), ("protocol", "quick"), ("figure4", "paper"), ("pooling", "quick")] {
+    for (suite, profile) in
+        [("table1", "quick"), ("protocol", "quick"), ("figure4", "paper"), ("pooling", "quick")]
+    {
         let typed = [format!("profile={profile}"), "model=resnet18".into()];
         let typed = if suite == "figure4" { &typed[..] } else { &typed[..1] };
-        let plan = Suite::open(suite).unwrap().plan(&overrides(&typed.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        let plan = Suite::open(suite)
+            .unwrap()
+            .plan(&overrides(&typed.iter().map(String::as_str).collect::<Vec<_>>()))
+            .unwrap();
         for (Planned { labels, .. }, _) in plan {
-            assert_eq!((labels.profile.as_str(), labels.protocol.as_str()), (profile, "code"), "{suite}: {}", labels.row);
+            assert_eq!(
+                (labels.profile.as_str(), labels.protocol.as_str()),
+                (profile, "code"),
+                "{suite}: {}",
+                labels.row
+            );
             assert_eq!(labels.reduced, profile == "quick", "{suite}: {}", labels.row);
         }
     }
     let plan = Suite::open("table1").unwrap().plan(&overrides(&["profile=paper", "optim.epochs=3"])).unwrap();
-    assert!(plan.iter().all(|(run, _)| run.labels.profile == "paper with optim.epochs=3" && run.labels.reduced));
+    assert!(
+        plan.iter().all(|(run, _)| run.labels.profile == "paper with optim.epochs=3" && run.labels.reduced)
+    );
 }
 
 #[test]
@@ -543,14 +591,19 @@ fn runs_of_a_sweep_are_told_apart_and_planned_once() {
         ]
     );
     assert!(repeated.is_empty());
-    for (arguments, runs) in [(&["seed=0,1,0"][..], 2), (&["optim.lr=0.1,.1,1e-1"], 1), (&["seed=0,0", "optim.lr=0.1,0.2"], 2)] {
+    for (arguments, runs) in
+        [(&["seed=0,1,0"][..], 2), (&["optim.lr=0.1,.1,1e-1"], 1), (&["seed=0,0", "optim.lr=0.1,0.2"], 2)]
+    {
         let (told, repeated) = titles(arguments);
         assert_eq!(told.len(), runs, "{told:?}");
         assert!(!repeated.is_empty() && repeated.iter().all(|line| line.contains("once")), "{repeated:?}");
     }
     let sweep = Suite::open("table1").unwrap().plan_all(&overrides(&["seed=3,3"]), &plenty).unwrap();
     assert_eq!((sweep.planned.len(), sweep.repeated.len()), (9, 9));
-    assert!(matches!(plan_runs(&overrides(&["runs.root=a,b"]), true, &plenty), Err(ConfigError::NoAxis { .. })));
+    assert!(matches!(
+        plan_runs(&overrides(&["runs.root=a,b"]), true, &plenty),
+        Err(ConfigError::NoAxis { .. })
+    ));
 }
 
 /// The seed is no part of a config: twenty thousand of them are one config, resolved once.
@@ -605,7 +658,17 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
 /// Every number of every key: a plan or an error, at once.
 #[test]
 fn no_number_of_any_key_panics() {
-    let numbers = ["0", "1", "2147483648", "4294967296", "9007199254740992", "9223372036854775807", "1e18", "-1", "1e308"];
+    let numbers = [
+        "0",
+        "1",
+        "2147483648",
+        "4294967296",
+        "9007199254740992",
+        "9223372036854775807",
+        "1e18",
+        "-1",
+        "1e308",
+    ];
     let room = |_| Some(Memory { bytes: 16 << 30, of: "this machine" });
     for (key, kind) in schema().keys() {
         let list = match kind {

@@ -86,7 +86,8 @@ impl Kind {
             }
             Self::Table => {
                 let parsed: Option<toml::Table> = toml::from_str(&format!("value = {trimmed}")).ok();
-                let value = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+                let value =
+                    parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
                 value.filter(toml::Value::is_table).ok_or_else(wrong)
             }
         }
@@ -115,7 +116,9 @@ impl Kind {
             (Self::List(of), toml::Value::Array(list)) => {
                 list.into_iter().map(|item| of.conform(item)).collect::<Result<Vec<_>, _>>().map(Into::into)
             }
-            (Self::Number, toml::Value::String(text)) => Err(Unfit::new(format!("{text:?}"), self.in_words())),
+            (Self::Number, toml::Value::String(text)) => {
+                Err(Unfit::new(format!("{text:?}"), self.in_words()))
+            }
             (Self::Whole, toml::Value::String(text)) => Err(Unfit::new(format!("{text:?}"), self.in_words())),
             (_, value) => Ok(value),
         }
@@ -123,8 +126,10 @@ impl Kind {
 }
 
 fn path(text: &str) -> Result<toml::Value, Unfit> {
-    let expanded = expand_home(Path::new(text)).map_err(|HomeError { found, expected }| Unfit { found, expected })?;
-    let found = || Unfit::new(format!("{}", expanded.display()), "a path in UTF-8, which a run's config can hold");
+    let expanded =
+        expand_home(Path::new(text)).map_err(|HomeError { found, expected }| Unfit { found, expected })?;
+    let found =
+        || Unfit::new(format!("{}", expanded.display()), "a path in UTF-8, which a run's config can hold");
     expanded.to_str().map(toml::Value::from).ok_or_else(found)
 }
 
@@ -198,7 +203,21 @@ mod tests {
     #[test]
     fn the_kind_of_the_key_decides() {
         // Each of these looks like something else to TOML.
-        for text in ["20240105", "2024-01-05", "true", "1e5", "/x, y", "a=b", "#1", "[x]", "{y}", "it's", "a\nb", " ", "nan"] {
+        for text in [
+            "20240105",
+            "2024-01-05",
+            "true",
+            "1e5",
+            "/x, y",
+            "a=b",
+            "#1",
+            "[x]",
+            "{y}",
+            "it's",
+            "a\nb",
+            " ",
+            "nan",
+        ] {
             let text = format!("{text}x");
             assert_eq!(read(&Kind::Path, &text), toml::Value::from(text.as_str()));
         }
@@ -216,7 +235,9 @@ mod tests {
         }
         assert_eq!(read(&Kind::Whole, "5e4"), toml::Value::from(50_000));
         assert_eq!(read(&Kind::Number, "5"), toml::Value::from(5.0));
-        for kind in [Kind::Whole, Kind::Number, Kind::Switch, Kind::Word, Kind::Path, list(Kind::Word), Kind::Table] {
+        for kind in
+            [Kind::Whole, Kind::Number, Kind::Switch, Kind::Word, Kind::Path, list(Kind::Word), Kind::Table]
+        {
             for text in ["null", "", " "] {
                 assert_eq!(kind.read(text), Ok(Reading::Unset), "{kind:?}");
             }
@@ -227,7 +248,9 @@ mod tests {
     fn lists_hold_words_without_quotes() {
         let words = |text: &str| read(&list(Kind::Word), text);
         let want = toml::Value::from(vec!["flip", "grayscale"]);
-        for text in ["[flip,grayscale]", "[ flip , grayscale ]", "['flip',\"grayscale\"]", "[flip,grayscale,]"] {
+        for text in
+            ["[flip,grayscale]", "[ flip , grayscale ]", "['flip',\"grayscale\"]", "[flip,grayscale,]"]
+        {
             assert_eq!(words(text), want, "{text}");
         }
         assert_eq!(words("[]"), toml::Value::Array(Vec::new()));
