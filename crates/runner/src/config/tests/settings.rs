@@ -1,0 +1,200 @@
+//! Settings as people write them: what is unset, what is a path, how numbers are read, and what the lists of keys say.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{config, error, overrides};
+use crate::config::schema::{Kind, OUTSIDE_IDENTITY, PATHS, leaves, schema};
+use crate::config::{GroupFile, MethodName, Origin, Override, resolve, resolve_over};
+
+#[test]
+fn the_lists_of_keys_are_what_the_types_say() {
+    // A path is what the config's own types say is one when it is given something else.
+    for (key, kind) in schema().keys().filter(|(_, kind)| matches!(kind, Kind::Word | Kind::Path)) {
+        let file = GroupFile { origin: "a file".into(), text: format!("{key} = 1") };
+        let told = resolve_over(Some(file), &[]).unwrap_err().to_string();
+        assert_eq!(told.contains("expected a path"), *kind == Kind::Path, "{told}");
+    }
+    assert!(PATHS.iter().all(|key| schema().kind(key) == Some(&Kind::Path)));
+    let optional: Vec<&str> = schema().optional().collect();
+    assert_eq!(
+        optional,
+        [
+            "augment.crop",
+            "augment.squash",
+            "data.cache",
+            "data.folder.path",
+            "data.partial",
+            "data.retrieval",
+            "data.root",
+            "data.skip_broken",
+            "data.stl10",
+            "data.subset",
+            "data.test_subset",
+            "eval.layer",
+            "eval.linear",
+            "eval.retrieval",
+            "method.positives",
+            "model.architecture",
+            "model.pretrained",
+            "model.stem",
+            "model.weights",
+        ]
+    );
+    assert!(schema().keys().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
+
+    // What is hashed holds every key but those outside, the seed and the groups' labels.
+    let mut every = config(&["dataset=cifar10"]).with_every_key();
+    every.model.weights = Some(PathBuf::from("blake3:0"));
+    let hashed: toml::Table = every.identity().unwrap().parse().unwrap();
+    let hashed: BTreeSet<String> = leaves(&hashed).into_iter().collect();
+    let left_out: BTreeSet<&str> = schema()
+        .keys()
+        .filter(|(key, kind)| **kind != Kind::Table && !hashed.contains(*key))
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(left_out, OUTSIDE_IDENTITY.into_iter().chain(["seed"]).collect());
+}
+
+#[test]
+fn keys_are_unset_by_null_or_nothing() {
+    for argument in ["data.subset=null", "data.subset=", "data.subset= null "] {
+        let resolved = resolve(&overrides(&["profile=quick", argument])).unwrap();
+        assert_eq!(resolved.config.data.subset, None, "{argument}");
+        assert!(resolved.config.data.test_subset.is_some());
+        let told = resolved.origins.iter().find(|one| one.key == "data.subset").unwrap();
+        assert_eq!((told.value.as_str(), &told.origin), (Origin::UNSET, &format!("argument {argument}")));
+    }
+    assert_eq!(config(&["profile=quick", "data.subset=null", "data.subset=7"]).data.subset, Some(7));
+    assert_eq!(config(&["dataset=cars196", "eval.retrieval=null", "data.retrieval="]).eval.retrieval, None);
+    assert_eq!(config(&["model.stem=imagenet", "model.stem=null"]).model.stem, None);
+    // A folder of that name is in quotes.
+    assert_eq!(config(&["data.root='null'"]).data.root, Some("null".into()));
+
+    for (argument, expected) in [
+        ("optim.lr=null", "a number: the key is required"),
+        ("seed=", "a whole number, 0 or more: the key is required"),
+        ("augment=null", "found no such augment"),
+        ("augment.size=null", "the key is required"),
+        ("eval.retrieval.recall_at=null", "eval.retrieval=null unsets all of that"),
+    ] {
+        let told = error(&["dataset=cars196", argument]);
+        assert!(told.contains(expected) && told.contains(argument), "{told}");
+    }
+}
+
+#[test]
+fn a_file_unsets_keys_by_a_list() {
+    let run = |text: &str| GroupFile { origin: "mine.toml".into(), text: text.into() };
+    let over = |text: &str| resolve_over(Some(run(text)), &overrides(&["profile=quick"]));
+    let text = config(&["profile=quick"]).identity().unwrap();
+    let resolved = over(&format!("unset = [\"data.test_subset\"]\n{text}")).unwrap();
+    assert_eq!(
+        (resolved.config.data.test_subset, resolved.config.data.subset),
+        (Some(2000), Some(10_000)),
+        "set again"
+    );
+    for (text, words) in [
+        ("unset = [\"optim.lr\"]", ["optim.lr", "cannot be unset"]),
+        ("unset = [\"data.subsett\"]", ["data.subsett", "did you mean `data.subset`"]),
+        ("unset = \"data.subset\"", ["unset", "a list of keys"]),
+    ] {
+        let told = over(text).unwrap_err().to_string();
+        assert!(words.iter().all(|word| told.contains(word)) && told.contains("mine.toml"), "{told}");
+    }
+}
+
+/// What a run's config does not say was not so: no file or profile of another moment may fill it in.
+#[test]
+fn a_runs_own_config_is_whole() {
+    let run = config(&["dataset=cifar10", "method=nce"]);
+    let file = GroupFile { origin: "run/config.toml".into(), text: run.identity().unwrap() };
+    let found = resolve_over(Some(file.clone()), &overrides(&["data.root=/d"])).unwrap();
+    assert_eq!(found.config.identity().unwrap(), run.identity().unwrap());
+    assert_eq!(found.config.data.root, Some("/d".into()));
+    let told = found.origins.iter().find(|one| one.key == "data.subset").unwrap();
+    assert_eq!((told.value.as_str(), told.origin.as_str()), (Origin::UNSET, "run/config.toml"));
+    // What is asked for wins over it.
+    let found = resolve_over(Some(file), &overrides(&["dataset=stl10", "profile=quick"])).unwrap().config;
+    assert_eq!(
+        (found.data.name.as_str(), found.data.subset, found.method.name),
+        ("stl10", Some(10_000), MethodName::Nce)
+    );
+}
+
+#[test]
+fn paths_are_paths_whatever_they_look_like() {
+    for text in [
+        "/x, y",
+        "20240105",
+        "2024-01-05",
+        "true",
+        "1e5",
+        "a=b",
+        "#x",
+        "it's",
+        "[a]",
+        "{b}",
+        "a\nb",
+        "-x",
+        "nan",
+    ] {
+        let one = config(&[&format!("data.root={text}"), &format!("data.folder.path={text}")]);
+        assert_eq!((one.data.root, one.data.folder.path), (Some(text.into()), Some(text.into())));
+        let flags = [Override::path("--runs", "runs.root", Path::new(text)).unwrap()];
+        assert_eq!(resolve(&flags).unwrap().config.runs.root, Path::new(text));
+    }
+    let home = std::env::home_dir().unwrap();
+    let one = config(&["runs.root=~/x", "data.cache=~", "data.folder.path=./~"]);
+    assert_eq!((one.runs.root, one.data.cache), (home.join("x"), Some(home.clone())));
+    assert_eq!(one.data.folder.path, Some("./~".into()));
+    let told = error(&["data.root=~you/x"]);
+    assert!(told.contains("data.root") && told.contains("found ~you") && told.contains("./~you"), "{told}");
+    let file = GroupFile { origin: "mine.toml".into(), text: "runs.root = \"~/y\"".into() };
+    assert_eq!(resolve_over(Some(file), &[]).unwrap().config.runs.root, home.join("y"));
+}
+
+#[test]
+fn numbers_and_switches_are_read_as_people_write_them() {
+    let one = config(&[
+        "optim.lr=.01",
+        "optim.epochs=2e2",
+        "data.subset=1_000",
+        "augment.without=[flip,grayscale]",
+        "augment.none=Yes",
+        "model.winograd=off",
+        "loss.margin=1.",
+        "loss.temperature=+0.1",
+        "protocol.milestones=[.5,1]",
+        "seed=9223372036854775807",
+    ]);
+    assert_eq!((one.optim.lr, one.optim.epochs, one.data.subset), (0.01, 200, Some(1000)));
+    assert_eq!(one.augment.without, ["flip", "grayscale"]);
+    assert_eq!(
+        (one.augment.none, one.model.winograd, one.loss.margin, one.loss.temperature),
+        (true, false, 1.0, 0.1)
+    );
+    assert_eq!((one.protocol.milestones, one.seed), ([0.5, 1.0], i64::MAX as u64));
+    let told = error(&["seed=9223372036854775808"]);
+    assert!(told.contains("a whole number from 0 to 9223372036854775807"), "{told}");
+    for argument in [
+        "optim.lr=nan",
+        "optim.lr=inf",
+        "optim.lr=1e999",
+        "model.width=10k",
+        "optim.epochs=1.5",
+        "augment.none=2",
+    ] {
+        let told = error(&[argument]);
+        assert!(told.contains(argument) && told.contains("expected"), "{told}");
+    }
+    let file =
+        |text: &str| resolve_over(Some(GroupFile { origin: "mine.toml".into(), text: text.into() }), &[]);
+    assert_eq!(file("optim.epochs = 1e3\noptim.lr = 1").unwrap().config.optim.epochs, 1000);
+    let told = file("optim.lr = nan").unwrap_err().to_string();
+    assert!(told.contains("optim.lr") && told.contains("mine.toml") && told.contains("NaN"), "{told}");
+    assert!(error(&["groups.method=nce"]).contains("did you mean `method`"));
+    assert!(error(&["profile.reduced=false"]).contains("profile.reduced"));
+}
