@@ -35,8 +35,8 @@ const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// Where a tar archive says that it is one.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// What `bytes`, the content of the file at `path`, are. The ending is asked only where the content says nothing: a Caffe model has no
-/// mark of its own, and the mark of any other may be what is damaged.
+/// What `bytes`, the content of the file at `path`, are. A Caffe model has no mark of its own and is told by being read. The ending is asked
+/// only where the content says nothing, as what is damaged may be the mark: then the error is of the form that the name promises.
 ///
 /// # Errors
 /// What was found instead, in words that follow "found".
@@ -60,12 +60,14 @@ pub(crate) fn form(bytes: &[u8], path: &Path) -> Result<Form, String> {
     if let Some(found) = another(bytes) {
         return Err(found.to_owned());
     }
+    if caffe::read(bytes).is_ok() {
+        return Ok(Form::Caffe);
+    }
     match &ending[..] {
         "safetensors" => Ok(Form::Safetensors),
         "pth" | "pt" => Ok(Form::Torch),
         "h5" | "hdf5" => Ok(Form::Hdf5),
         "caffemodel" => Ok(Form::Caffe),
-        _ if caffe::read(bytes).is_ok() => Ok(Form::Caffe),
         _ => {
             let shown = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
             Err(format!("{} bytes that begin with {shown}", bytes.len()))
