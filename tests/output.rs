@@ -71,12 +71,12 @@ fn npy(descr: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()
 }
 
-/// Embeddings `rows.npy` of six rows and `labels.npy`.
+/// Embeddings `rows.npy` of ten rows, of which measuring has nothing to note, and `labels.npy`.
 fn embeddings(folder: &Path) {
-    let rows: Vec<u8> = (0..12_u8).flat_map(|n| f32::from(n * 5 % 7).to_le_bytes()).collect();
-    fs::write(folder.join("rows.npy"), npy("<f4", "(6, 2)", &rows)).unwrap();
-    let labels: Vec<u8> = [0_i64, 0, 1, 1, 2, 2].iter().flat_map(|n| n.to_le_bytes()).collect();
-    fs::write(folder.join("labels.npy"), npy("<i8", "(6,)", &labels)).unwrap();
+    let rows: Vec<u8> = (0..20_u8).flat_map(|n| f32::from(n * 5 % 7).to_le_bytes()).collect();
+    fs::write(folder.join("rows.npy"), npy("<f4", "(10, 2)", &rows)).unwrap();
+    let labels: Vec<u8> = (0..10_i64).flat_map(|n| (n / 2).to_le_bytes()).collect();
+    fs::write(folder.join("labels.npy"), npy("<i8", "(10,)", &labels)).unwrap();
 }
 
 /// A safetensors file with one tensor of four numbers.
