@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
-use invaspread_runner::launch::{Planned, Standing, damaged_results, estimate_all, run_all};
+use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::{MetricsTable, RunDirectory, State, load_records};
 use queue::{Watch, go, nce, planned, queue};
