@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
-use invaspread_runner::launch::{Planned, Standing, damaged_results, estimate_all, run_all};
+use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
 use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::{MetricsTable, RunDirectory, State, load_records};
 use queue::{Watch, go, nce, planned, queue};
@@ -178,13 +178,6 @@ fn a_folder_that_cannot_be_used_is_named() {
 /// Names the folder that a process of a test below is to work in; without it, that test does nothing.
 const ROOT: &str = "INVASPREAD_TEST_ROOT";
 
-/// Long enough to be met in the middle.
-fn long() -> Vec<Planned> {
-    let mut run = nce();
-    run.recipe.epochs = 60;
-    vec![run]
-}
-
 fn process(test: &str, root: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(ROOT, root).stdout(Stdio::null());
@@ -205,11 +198,22 @@ fn one_of_several() {
     std::fs::write(root.join(format!("steps-{}", std::process::id())), found.steps.to_string()).unwrap();
 }
 
-/// Begins the long run.
+/// Trains one epoch, and then keeps the run without going on.
+struct Halted;
+
+impl Observer for Halted {
+    fn step(&mut self, event: &StepTaken) {
+        if event.epoch == 2 {
+            std::thread::sleep(Duration::from_mins(5));
+        }
+    }
+}
+
+/// Begins a run and does not end it.
 #[test]
 fn first_of_two() {
     let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else { return };
-    go(&long(), &root, None);
+    run_all(&[nce()], &root, &mut Halted, &Stop::new());
 }
 
 #[test]
@@ -260,12 +264,12 @@ impl<F: FnOnce(&str)> Observer for WhileWaiting<F> {
     }
 }
 
-/// Starts the process of the long run and waits until it has trained an epoch.
+/// Starts the process that does not end its run, and waits until it has trained an epoch.
 fn first_process(root: &Path) -> Child {
     let child = process("first_of_two", root);
     let from = Instant::now();
-    while !matches!(long()[0].standing(root).unwrap(), Standing::Begun { epoch: 1.. }) {
-        assert!(from.elapsed() < Duration::from_secs(50), "the first process did not begin");
+    while !matches!(nce().standing(root).unwrap(), Standing::Begun { epoch: 1.. }) {
+        assert!(from.elapsed() < Duration::from_mins(2), "the first process did not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
     child
@@ -282,11 +286,11 @@ fn a_run_of_a_process_that_dies_is_taken_over() {
         first.wait().unwrap();
     };
     let mut observer = WhileWaiting { watch: Watch::default(), act: Some(act) };
-    run_all(&long(), root.path(), &mut observer, &Stop::new());
+    run_all(&[nce()], root.path(), &mut observer, &Stop::new());
     assert!(observer.act.is_none(), "there was nothing to wait for");
     let watch = observer.watch;
     assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
-    assert!(watch.resumed_at[0].0 > 0 && watch.steps < 300, "{:?}", watch.resumed_at);
+    assert_eq!((&watch.resumed_at[..], watch.steps), (&[(1, 0)][..], 5), "the second epoch is trained here");
 }
 
 #[test]
@@ -300,7 +304,7 @@ fn waiting_ends_at_once_when_a_stop_is_asked_for() {
         asked = Some(Instant::now());
     };
     let mut observer = WhileWaiting { watch: Watch::default(), act: Some(act) };
-    let reports = run_all(&long(), root.path(), &mut observer, &stop);
+    let reports = run_all(&[nce()], root.path(), &mut observer, &stop);
     let ended = Instant::now();
     drop(observer);
     first.kill().unwrap();
