@@ -99,24 +99,53 @@ fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce()
     assert!(err.contains("no finished run of"), "{err}");
 }
 
-/// A run that takes longer than its test, and the first word of it that an epoch is through.
-fn long_run(folder: &Path, shell: &str) -> Child {
-    let program = env!("CARGO_BIN_EXE_invaspread");
-    let mut command = Command::new("sh");
-    command
-        .current_dir(folder)
-        .env_remove("INVASPREAD_DATA")
-        .args(["-c", &format!("{shell} \"$0\" train method=nce --profile smoke optim.epochs=100000")])
-        .arg(program)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = command.spawn().unwrap();
-    let from = Instant::now();
-    while !status(folder).is_some_and(|status| status["epoch"].as_u64() > Some(0)) {
-        assert!(from.elapsed() < Duration::from_secs(60), "no epoch is through");
-        std::thread::sleep(Duration::from_millis(10));
+/// Longer than anything here takes, on a machine that has other work.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A small run of more epochs than anybody waits for. It is killed where a test fails.
+struct LongRun(Child);
+
+impl Drop for LongRun {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    child
+}
+
+impl LongRun {
+    /// Begins it in `folder` as `shell` does with what follows, and waits for its first epoch.
+    fn new(folder: &Path, shell: &str) -> Self {
+        let arguments = "train method=nce profile=smoke optim.epochs=100000 optim.batch_size=16 model.width=4 model.embedding=8 \
+                         data.synthetic.train=32 data.synthetic.test=16 data.subset=32 data.test_subset=16";
+        let mut command = Command::new("sh");
+        command
+            .current_dir(folder)
+            .env_remove("INVASPREAD_DATA")
+            .args(["-c", &format!("{shell} \"$0\" {arguments}")])
+            .arg(env!("CARGO_BIN_EXE_invaspread"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let run = Self(command.spawn().unwrap());
+        let from = Instant::now();
+        while !status(folder).is_some_and(|status| status["epoch"].as_u64() > Some(0)) {
+            assert!(from.elapsed() < PATIENCE, "no epoch is through");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        run
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    /// It has ended as a run that was asked to stop, from which the same command goes on.
+    #[track_caller]
+    fn was_stopped(mut self, folder: &Path) {
+        assert_eq!(self.0.wait().unwrap().code(), Some(130));
+        let status = status(folder).unwrap();
+        assert_eq!(status["state"], "interrupted", "{status}");
+    }
 }
 
 fn status(folder: &Path) -> Option<serde_json::Value> {
@@ -124,35 +153,28 @@ fn status(folder: &Path) -> Option<serde_json::Value> {
     serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()
 }
 
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
-}
-
 #[test]
 fn a_closed_terminal_stops_a_run_so_that_it_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     // Where the tests themselves are begun with `nohup`, a shell cannot undo that.
-    let mut child = long_run(folder.path(), "exec env --default-signal=HUP");
-    signal(&child, "-HUP");
-    signal(&child, "-HUP");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let status = status(folder.path()).unwrap();
-    assert_eq!(status["state"], "interrupted", "{status}");
+    let run = LongRun::new(folder.path(), "exec env --default-signal=HUP");
+    run.signal("-HUP");
+    run.signal("-HUP");
+    run.was_stopped(folder.path());
 }
 
 #[test]
 fn what_is_begun_to_outlive_its_terminal_does() {
     let folder = tempfile::tempdir().unwrap();
     // What `nohup` does.
-    let mut child = long_run(folder.path(), "trap '' HUP; exec");
-    signal(&child, "-HUP");
+    let mut run = LongRun::new(folder.path(), "trap '' HUP; exec");
+    run.signal("-HUP");
     let epoch = |folder: &Path| status(folder).unwrap()["epoch"].as_u64().unwrap();
     let (from, before) = (Instant::now(), epoch(folder.path()));
     while epoch(folder.path()) < before + 2 {
-        assert!(from.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        assert!(from.elapsed() < PATIENCE && run.0.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(10));
     }
-    signal(&child, "-TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(status(folder.path()).unwrap()["state"], "interrupted");
+    run.signal("-TERM");
+    run.was_stopped(folder.path());
 }
