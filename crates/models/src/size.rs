@@ -35,12 +35,16 @@ impl NetworkConfig {
             Self::ResNet(config) => {
                 let (convolutions, channels) = resnet(config, side as u128);
                 // A gain and an offset a channel.
-                convolutions.iter().for_each(|layer| size.add(layer, 2));
+                for layer in &convolutions {
+                    size.add(layer, 2);
+                }
                 size.add_head(channels, config.embedding as u128);
             }
             Self::Inception(config) => {
                 let (convolutions, channels) = inception(side);
-                convolutions.iter().for_each(|layer| size.add(layer, 1));
+                for layer in &convolutions {
+                    size.add(layer, 1);
+                }
                 size.add_head(channels, config.embedding as u128);
             }
         }
