@@ -67,6 +67,9 @@ fn a_damaged_state_is_named_and_never_resumed_from() {
     assert_eq!(refused, ways);
 }
 
+/// A file, and the command that reads it.
+type Reader<'a> = (&'a Path, &'a dyn Fn(&Path) -> Command);
+
 #[test]
 fn damaged_weights_and_embeddings_are_refused_wherever_they_are_read() {
     let whole = folder();
@@ -94,7 +97,7 @@ fn damaged_weights_and_embeddings_are_refused_wherever_they_are_read() {
         command
     };
     let measure = |file: &Path| beside(&["measure"], file);
-    let readers: [(&Path, &dyn Fn(&Path) -> Command); 4] =
+    let readers: [Reader<'_>; 4] =
         [(&weights, &evaluate), (&weights, &export), (&weights, &begin), (&embeddings, &measure)];
     let mut tried = 0;
     for (file, reader) in readers {
@@ -137,9 +140,9 @@ fn restore(files: &[(PathBuf, Vec<u8>)], folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap()
+            std::fs::remove_dir_all(path).unwrap();
         } else {
-            std::fs::remove_file(path).unwrap()
+            std::fs::remove_file(path).unwrap();
         }
     }
     for (path, bytes) in files {

@@ -79,7 +79,7 @@ fn a_full_disk_ends_a_run_that_then_resumes() {
         let room = (bytes * 2) * i as u64 / sizes as u64;
         let what = format!("a disk with room for {room} bytes");
         failed += usize::from(survives(&outcome, &what, |command, root| {
-            inject::room(command, library, root, room)
+            inject::room(command, library, root, room);
         }));
     }
     eprintln!("a disk full at {sizes} sizes: {failed} runs failed, all resumed to equal results");
@@ -104,7 +104,8 @@ fn a_failing_call_ends_a_run_that_then_resumes() {
     for (number, (call, error)) in cases.into_iter().enumerate() {
         for i in 0..times(1, 12) {
             let at = 1 + (spread(number + 7 * i) * counts[call] as f64) as u64;
-            let effect = if (number + i) % 2 == 0 { Effect::Fail(error) } else { Effect::FailOn(error) };
+            let effect =
+                if (number + i).is_multiple_of(2) { Effect::Fail(error) } else { Effect::FailOn(error) };
             let what = format!("{call} {at}: {effect:?}");
             tried += 1;
             let disturb =

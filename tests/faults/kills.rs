@@ -29,7 +29,7 @@ fn a_killed_run_ends_as_one_that_was_left_alone() {
             for kill in 0..KILLS_A_RUN {
                 let i = round * KILLS_A_RUN + kill;
                 let mut command = train(&root, method);
-                let mut child = if i % 2 == 0 {
+                let mut child = if i.is_multiple_of(2) {
                     let moment = took.mul_f64(spread(i));
                     what.push(format!("a kill after {moment:?}"));
                     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -83,7 +83,7 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     note!("timing a few steps of each ...");
     let workloads = match estimate_all(planned, root) {
         // Such a number of epochs is a slip of whoever typed it.
-        Err(error @ LaunchError::Engine(EngineError::TooManySteps { .. })) => {
+        Err(LaunchError::Engine(error)) if matches!(*error, EngineError::TooManySteps { .. }) => {
             return Err(Failure::Usage(error.into()));
         }
         workloads => workloads.context("failed to time the runs")?,

@@ -126,7 +126,7 @@ pub(super) fn hash_of(identity: &str) -> String {
 
 /// An identity without the line that says which images it is of: two runs of the same settings differ in that line alone.
 pub(crate) fn without_manifest(identity: &str) -> String {
-    identity.lines().filter(|line| !line.starts_with(MANIFEST_LINE)).map(|line| format!("{line}\n")).collect()
+    identity.split_inclusive('\n').filter(|line| !line.starts_with(MANIFEST_LINE)).collect()
 }
 
 /// The manifest's hash that an identity has, if it has one.

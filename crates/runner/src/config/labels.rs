@@ -161,14 +161,14 @@ fn is_said_elsewhere(key: &str) -> bool {
 }
 
 fn table(config: &Config) -> Result<toml::Table, ConfigError> {
-    toml::Table::try_from(config).map_err(not_toml)
+    toml::Table::try_from(config).map_err(|error| not_toml(&error))
 }
 
 fn word(value: &impl Serialize) -> Result<String, ConfigError> {
-    let value = toml::Value::try_from(value).map_err(not_toml)?;
+    let value = toml::Value::try_from(value).map_err(|error| not_toml(&error))?;
     Ok(value.as_str().unwrap_or_default().to_owned())
 }
 
-fn not_toml(error: toml::ser::Error) -> ConfigError {
+fn not_toml(error: &toml::ser::Error) -> ConfigError {
     ConfigError::File { file: "the resolved config".into(), reason: error.to_string() }
 }

@@ -75,7 +75,7 @@ impl Override {
         let text = path.to_str().ok_or_else(|| ConfigError::Value {
             key: key.to_owned(),
             origin: flag.to_owned(),
-            found: format!("{path:?}"),
+            found: path.to_string_lossy().into_owned(),
             expected: "a path in UTF-8, which a run's config can hold".to_owned(),
         })?;
         Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Path(flag) })

@@ -164,7 +164,6 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
                 continue;
             }
             (Some(open), close) if open == close && !escaped => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(letter),
             (None, '[' | '{') => depth += 1,
             (None, ']' | '}') => depth = depth.saturating_sub(1),
@@ -172,7 +171,7 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
                 pieces.push(&text[start..at]);
                 start = at + 1;
             }
-            (None, _) => {}
+            _ => {}
         }
         escaped = false;
     }

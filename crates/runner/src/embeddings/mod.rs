@@ -315,14 +315,14 @@ mod fuzzing {
     use super::array::Array;
     use super::container::Container;
 
+    /// An array's name, and the array or why it cannot be read.
+    pub(crate) type Named = (String, Result<Array, String>);
+
     /// Reads every array of a file that is in memory, as far as each can be. Returns what came of each.
     ///
     /// # Errors
     /// Says what was found in place of a file of arrays.
-    pub(crate) fn read_every_array(
-        file: &[u8],
-        most: u64,
-    ) -> Result<Vec<(String, Result<Array, String>)>, String> {
+    pub(crate) fn read_every_array(file: &[u8], most: u64) -> Result<Vec<Named>, String> {
         let mut container = Container::open(Cursor::new(file), file.len() as u64, most)?;
         let mut names = container.names();
         if matches!(container, Container::Npy { .. }) {

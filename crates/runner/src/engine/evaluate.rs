@@ -31,7 +31,13 @@ pub enum EvaluateError {
     Weights(Box<WeightError>),
     /// Anything after that.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
+}
+
+impl From<EngineError> for EvaluateError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 /// Reads a file of weights; of the state that a run resumes from, the network's entries alone.

@@ -75,6 +75,7 @@ pub fn write_weights(
 ///
 /// # Errors
 /// If the weights are not the network's, or an image cannot be read.
+#[allow(clippy::implicit_hasher, reason = "as checkpoints are read and networks take them up")]
 pub fn embed_by(
     recipe: &Recipe,
     images: &Images,

@@ -32,7 +32,7 @@ pub enum LaunchError {
     },
     /// Its training failed.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// Its folder, status, measurements or record could not be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -57,6 +57,12 @@ pub enum LaunchError {
         /// Why they cannot be made again.
         why: String,
     },
+}
+
+impl From<EngineError> for LaunchError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 fn listed(faults: &[Fault]) -> String {

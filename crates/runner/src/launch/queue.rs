@@ -62,7 +62,7 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
                 return true;
             }
             match queue.report(&planned[index]) {
-                Attempt::Ended(report) => reports[index] = Some(report),
+                Attempt::Ended(report) => reports[index] = Some(*report),
                 Attempt::Busy(owner) => owners.push(owner),
             }
             reports[index].is_none()
@@ -106,7 +106,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
 /// What came of trying a run.
 enum Attempt {
     /// It is over.
-    Ended(Report),
+    Ended(Box<Report>),
     /// Another process works on it: this one, if it wrote down who it is.
     Busy(Option<Owner>),
 }
@@ -128,7 +128,9 @@ impl Queue<'_> {
         let from = Instant::now();
         let (end, record) = match self.run(run) {
             Ok(ended) => ended,
-            Err(LaunchError::Record(RecordError::Busy { owner, .. })) => return Attempt::Busy(owner),
+            Err(LaunchError::Record(RecordError::Busy { owner, .. })) => {
+                return Attempt::Busy(owner.map(|owner| *owner));
+            }
             Err(error) => (End::Failed { message: error.to_string() }, None),
         };
         let (id, folder) = (run.id(), run.layout(self.root).folder().to_path_buf());
@@ -139,7 +141,7 @@ impl Queue<'_> {
             end: end.clone(),
             took: from.elapsed(),
         });
-        Attempt::Ended(Report { id, row: run.labels.row.clone(), folder, end, record })
+        Attempt::Ended(Box::new(Report { id, row: run.labels.row.clone(), folder, end, record }))
     }
 
     fn run(&mut self, run: &Planned) -> Result<Ended, LaunchError> {

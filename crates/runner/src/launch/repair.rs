@@ -70,11 +70,14 @@ struct Work<'a> {
     files: Vec<String>,
 }
 
+/// Makes one file again, if it can be; says whether it did.
+type Maker<W> = fn(&mut W) -> Result<bool, LaunchError>;
+
 impl Work<'_> {
     fn all(&mut self) -> Result<Repaired, LaunchError> {
         self.config()?;
         // In the order in which one is made from another.
-        let making: [(&str, fn(&mut Self) -> Result<bool, LaunchError>); 8] = [
+        let making: [(&str, Maker<Self>); 8] = [
             (names::METRICS, Self::metrics),
             (names::ENVIRONMENT, Self::environment),
             (names::LAST, Self::last),

@@ -46,7 +46,7 @@ pub enum RecordError {
         /// The lock file.
         path: PathBuf,
         /// The other process, if it wrote down who it is.
-        owner: Option<Owner>,
+        owner: Option<Box<Owner>>,
     },
     /// The folder's config is not the one it was made for.
     #[error(

@@ -66,7 +66,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock)
             ),
             Err(TryLockError::WouldBlock) => {
-                let owner = written_owner(&mut file);
+                let owner = written_owner(&mut file).map(Box::new);
                 return Err(RecordError::Busy { path: path.to_path_buf(), owner });
             }
             Err(TryLockError::Error(source)) if has_no_locks(&source) => false,
@@ -138,7 +138,10 @@ mod tests {
         assert_eq!((owner.host.clone(), owner.pid), (host_name(), std::process::id()));
         assert!(owner.since.ends_with('Z') && owner.version.starts_with("invaspread "));
         let error = Lock::take(&path, File::try_lock).unwrap_err();
-        assert!(matches!(&error, RecordError::Busy { owner: Some(found), .. } if *found == owner), "{error}");
+        assert!(
+            matches!(&error, RecordError::Busy { owner: Some(found), .. } if **found == owner),
+            "{error}"
+        );
         let text = error.to_string();
         let named = format!("process {} on host {}", owner.pid, owner.host);
         assert!(text.contains(&named) && text.contains("is working on this run"), "{text}");

@@ -14,6 +14,7 @@ use crate::launch::{Labels, Planned};
 use crate::memory::Memory;
 
 /// As much memory as anything takes.
+#[allow(clippy::unnecessary_wraps, reason = "the form of `Room`")]
 fn plenty(_: DeviceKind) -> Option<Memory> {
     Some(Memory { bytes: u64::MAX, of: "a large machine" })
 }

@@ -46,7 +46,7 @@ fn archives_may_shrink_as_far_as_they_do_and_bytes_are_what_is_limited() {
         assert_eq!(error, "1000000 bytes to hold in memory, where 999999 are free");
     }
     // Eight gigabytes are announced, a megabyte is there, and no more is taken.
-    let liar = npy("<f4", false, "(2000000000,)", &[0; 1 << 20]);
+    let liar = npy("<f4", false, "(2000000000,)", &vec![0; 1 << 20]);
     let liar = npz(&[("embeddings.npy", &liar)], CompressionMethod::Deflated);
     let error = open(&liar).unwrap().array("embeddings", u64::MAX).unwrap_err();
     assert_eq!(error, "an array that says it is float32 (2000000000,) and has 1048576 bytes of elements");

@@ -78,12 +78,12 @@ fn safetensors_of_every_type_are_read() {
         (Dtype::I16, &[0xff, 0xff, 3, 0], [-1, 3]),
         (Dtype::U16, &[0xff, 0xff, 3, 0], [65535, 3]),
         (Dtype::I32, &[0xff, 0xff, 0xff, 0xff, 3, 0, 0, 0], [-1, 3]),
-        (Dtype::U32, &[0xff, 0xff, 0xff, 0xff, 3, 0, 0, 0], [u32::MAX as i128, 3]),
+        (Dtype::U32, &[0xff, 0xff, 0xff, 0xff, 3, 0, 0, 0], [i128::from(u32::MAX), 3]),
         (Dtype::I64, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 3, 0, 0, 0, 0, 0, 0, 0], [-1, 3]),
         (
             Dtype::U64,
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 3, 0, 0, 0, 0, 0, 0, 0],
-            [u64::MAX as i128, 3],
+            [i128::from(u64::MAX), 3],
         ),
         (Dtype::BOOL, &[1, 0], [1, 0]),
     ];
