@@ -148,11 +148,14 @@ fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
     assert!(found.notes.iter().any(said), "{:?}", found.notes);
 }
 
+/// What is in a run's place, and its name.
+type Obstacle = (&'static str, fn(&Path));
+
 /// What lies where a run's files are to be is named, and the other runs go on.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_cannot_be_used_is_named() {
-    let obstacles: [(&str, fn(&Path)); 4] = [
+    let obstacles: [Obstacle; 4] = [
         ("a file is where a folder was expected", |folder| std::fs::write(folder, b"").unwrap()),
         ("a link that leads nowhere", |folder| std::os::unix::fs::symlink("nowhere", folder).unwrap()),
         ("a folder is where a file was expected", |folder| {

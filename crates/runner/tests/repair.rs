@@ -54,7 +54,10 @@ fn again(run: &Planned, root: &Path) -> Watch {
     watch
 }
 
-const DAMAGES: [(&str, fn(&Path)); 4] = [
+/// A way to damage a file, and its name.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 4] = [
     ("removed", |path| fs::remove_file(path).unwrap()),
     ("emptied", |path| fs::write(path, b"").unwrap()),
     ("cut", |path| {
