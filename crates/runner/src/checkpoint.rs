@@ -82,7 +82,7 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// What candle said.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 
@@ -151,7 +151,7 @@ pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> 
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), Stored::from_tensor(tensor)?)))
         .collect::<candle_core::Result<Vec<_>>>()
-        .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source })?;
+        .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source: Box::new(source) })?;
     let views = stored
         .iter()
         .map(|(name, s)| Ok((*name, TensorView::new(s.dtype, s.shape.clone(), &s.bytes)?)))
@@ -182,7 +182,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(HashMap<String, Tensor>
         .into_iter()
         .map(|(name, view)| Ok((name, to_tensor(&view)?)))
         .collect::<candle_core::Result<_>>()
-        .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source })?;
+        .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source: Box::new(source) })?;
     Ok((tensors, content))
 }
 

@@ -141,7 +141,7 @@ pub fn write<T: Serialize>(
     labels: &[u32],
     content: &T,
 ) -> Result<(), CheckpointError> {
-    let tensor = |source| CheckpointError::Tensor { path: path.to_path_buf(), source };
+    let tensor = |source| CheckpointError::Tensor { path: path.to_path_buf(), source: Box::new(source) };
     let rows = features.values.len() / features.dim;
     let embeddings =
         Tensor::from_slice(&features.values, (rows, features.dim), &Device::Cpu).map_err(tensor)?;

@@ -386,5 +386,7 @@ fn features(path: &Path) -> Result<Features, LaunchError> {
             .ok_or_else(|| candle_core::Error::Msg("it holds no embeddings".to_owned()))?;
         Ok(Features { dim: rows.dim(1)?, values: rows.flatten_all()?.to_vec1()? })
     };
-    read().map_err(|source| checkpoint::CheckpointError::Tensor { path: path.to_path_buf(), source }.into())
+    read().map_err(|source| {
+        checkpoint::CheckpointError::Tensor { path: path.to_path_buf(), source: Box::new(source) }.into()
+    })
 }
