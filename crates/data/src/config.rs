@@ -24,7 +24,7 @@ pub struct DataConfig {
     /// given.
     pub cache: Option<PathBuf>,
     /// Leave out image files that cannot be read or decoded, and count them, instead of stopping at the first. For sets of image
-    /// files; a `folder` has its own.
+    /// files, a `folder` among them, which has a key of its own besides.
     pub skip_broken: Option<bool>,
     /// Use a copy of a published set that has another number of images, as unverified, instead of stopping.
     pub partial: Option<bool>,

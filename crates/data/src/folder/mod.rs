@@ -27,6 +27,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         if good { Ok(()) } else { Err(DataError::Value { key, found, expected: expected.to_owned() }) }
     };
     let size = folder.image_size;
+    let skip_broken = folder.skip_broken || config.skip_broken == Some(true);
     within("folder.image_size", (4..=1024).contains(&size), size.to_string(), "between 4 and 1024 pixels")?;
     let fraction = folder.test_fraction;
     let good = fraction > 0.0 && fraction < 1.0;
@@ -40,7 +41,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let mut open = |items: Vec<Item>, keep, key, what| {
         notes.extend(subset::note(keep, items.len(), what));
         let chosen = Numbered::all(items).keep(keep, classes.len(), config.seed, key)?;
-        read_all(path, &chosen, size, folder.skip_broken, &classes)
+        read_all(path, &chosen, size, skip_broken, &classes)
     };
     let (train, skipped_train) = open(train, config.subset, "subset", "training")?;
     let (test, skipped_test) = open(test, config.test_subset, "test_subset", "test")?;

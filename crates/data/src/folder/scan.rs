@@ -44,7 +44,10 @@ pub(super) fn scan(path: &Path) -> Result<Scan, DataError> {
         let others: Vec<&OsString> = top.iter().filter(|name| *name != "train" && *name != "test").collect();
         if let Some(first) = others.first() {
             let (count, first) = (others.len(), shown(first));
-            notes.push(format!("{count} folders beside train and test are not used, such as {first}"));
+            notes.push(match count {
+                1 => format!("the folder {first} beside train and test is not used"),
+                _ => format!("{count} folders beside train and test are not used, such as {first}"),
+            });
         }
         let classes = subfolders(&path.join("train"), Path::new("train"), &mut passed_over)?;
         let tested = subfolders(&path.join("test"), Path::new("test"), &mut passed_over)?;
@@ -71,7 +74,11 @@ pub(super) fn untested_note(classes: &[String]) -> Option<String> {
     const SHOWN: usize = 3;
     let more = if classes.len() > SHOWN { ", ..." } else { "" };
     let shown = classes.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    (!classes.is_empty()).then(|| format!("{} classes have no test images: {shown}{more}", classes.len()))
+    match classes.len() {
+        0 => None,
+        1 => Some(format!("the class {shown} has no test images")),
+        count => Some(format!("{count} classes have no test images: {shown}{more}")),
+    }
 }
 
 /// The images in `path/part/<class>` for each of the `present` classes, numbered as in `classes`.

@@ -72,6 +72,9 @@ fn a_broken_image_is_named_or_counted() {
     skipping.folder.skip_broken = true;
     let dataset = open(&skipping).unwrap();
     assert_eq!((dataset.skipped, &dataset.train.original[..]), (1, &[0, 2, 3][..]));
+    // The key of the other sets of image files says the same.
+    let alike = DataConfig { skip_broken: Some(true), ..config(root.path()) };
+    assert_eq!(open(&alike).unwrap().skipped, 1);
     // A JPEG cut short is as broken.
     let whole = jpeg((40, 40), [9, 9, 9]);
     fs_err::remove_file(&broken).unwrap();
@@ -158,8 +161,8 @@ fn what_is_passed_over_is_said_and_an_emptied_class_is_an_error() {
         fs_err::write(root.path().join(name), "").unwrap();
     }
     let expected = [
-        "1 folders beside train and test are not used, such as val",
-        "1 classes have no test images: b",
+        "the folder val beside train and test is not used",
+        "the class b has no test images",
         "3 files that by the name are no images passed over (2 .heic, 1 .csv), such as labels.csv",
     ];
     assert_eq!(open(&config(root.path())).unwrap().notes, expected);
@@ -187,7 +190,7 @@ fn a_class_of_one_image_is_trained_on_and_said_not_to_be_tested() {
     }
     let dataset = open(&config(root.path())).unwrap();
     assert_eq!((dataset.train.len(), dataset.test.labels), (2, vec![0]));
-    assert_eq!(dataset.notes, ["1 classes have no test images: b"]);
+    assert_eq!(dataset.notes, ["the class b has no test images"]);
 }
 
 #[test]
