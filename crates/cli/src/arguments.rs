@@ -202,7 +202,8 @@ pub(crate) struct MeasureArguments {
     #[arg(long, value_name = "NAME", requires = "gallery")]
     pub(crate) gallery_label_key: Option<String>,
     /// Take rows as they are, not scaled to length 1: neighbours are then ranked by inner product, not by angle, while the clusters of NMI
-    /// and AMI are by Euclidean distance
+    /// and AMI are by Euclidean distance. A gallery whose rows all have length 1, but for the rounding of f32, is still ranked by angle: that
+    /// rounding is no order
     #[arg(long)]
     pub(crate) unscaled: bool,
     #[command(flatten)]

@@ -163,6 +163,18 @@ impl Combinations {
         for item in overrides {
             lists.push(values(item, commas)?);
         }
+        for (at, (item, values)) in overrides.iter().zip(&lists).enumerate() {
+            // Of two values the later one wins; of a list that would drop runs that were asked for.
+            let later = overrides[at + 1..].iter().find(|later| later.key == item.key);
+            if let Some(later) = later.filter(|_| values.len() > 1) {
+                return Err(ConfigError::Value {
+                    key: item.key.clone(),
+                    origin: item.origin(),
+                    found: format!("{}, and after it {}", values.join(", "), later.text),
+                    expected: "one list of all values".to_owned(),
+                });
+            }
+        }
         let listed = |(item, values): &(&Override, &Vec<&str>)| (values.len() > 1).then(|| item.key.clone());
         let varied: Vec<String> = overrides.iter().zip(&lists).filter_map(|pair| listed(&pair)).collect();
         let count = lists.iter().fold(1_u128, |count, values| count.saturating_mul(values.len() as u128));
@@ -323,6 +335,10 @@ mod tests {
             assert!(error.to_string().contains(argument.split('=').next().unwrap()), "{error}");
         }
         assert!(Combinations::of_suite(&[parse("runs.root='a','b'")]).is_err());
+        // A list that a later setting would replace is a slip: runs that were asked for would be missing.
+        let error = expand(&[parse("seed=0,1"), parse("seed=2")], true).err().unwrap().to_string();
+        assert!(error.contains("seed") && error.contains("0, 1, and after it 2"), "{error}");
+        assert_eq!(expand(&[parse("seed=2"), parse("seed=0,1")], true).unwrap().len(), 2);
     }
 
     #[cfg(unix)]

@@ -89,7 +89,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 "gallery": measurement.gallery.as_ref().map(|gallery| &gallery.origin),
             },
             "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
-            "ranking": "inner product",
+            "ranking": match scaling { Scaling::UnitLength => "cosine similarity", Scaling::Unscaled => "inner product" },
             "k": among.map(|_| recipe.neighbors),
             "k_used": among.map(|among| recipe.neighbors.min(among)),
             "temperature": among.map(|_| recipe.vote_temperature),
