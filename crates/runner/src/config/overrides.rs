@@ -294,7 +294,10 @@ mod tests {
         assert!(error.contains("augment.without=[flip, grayscale] is one list"), "{error}");
         let error = expand(&[parse("optim.lr=0.1,")], true).unwrap_err().to_string();
         assert!(error.contains("optim.lr") && error.contains("null for none"), "{error}");
-        let huge: Vec<Override> = (0..7).map(|_| parse("seed=0,1,2,3,4,5,6,7,8,9")).collect();
+        let keys =
+            ["seed", "eval.k", "eval.every", "model.width", "model.pool", "optim.epochs", "optim.batch_size"];
+        let huge: Vec<Override> =
+            keys.iter().map(|key| parse(&format!("{key}=0,1,2,3,4,5,6,7,8,9"))).collect();
         assert!(matches!(expand(&huge, true), Err(ConfigError::TooManyRuns { .. })));
     }
 
