@@ -128,7 +128,7 @@ impl LongRun {
             .stderr(Stdio::null());
         let run = Self(command.spawn().unwrap());
         let from = Instant::now();
-        while !status(folder).is_some_and(|status| status["epoch"].as_u64() > Some(0)) {
+        while status(folder).is_none_or(|status| status["epoch"].as_u64() <= Some(0)) {
             assert!(from.elapsed() < PATIENCE, "no epoch is through");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -337,6 +337,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Text, which the settings of a run are kept as.
 fn text() -> impl TypedValueParser<Value = String> {
+    #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
     let text = |text: OsString| text.into_string().map_err(|text| format!("found {text:?}, expected UTF-8"));
     OsStringValueParser::new().try_map(text)
 }

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
 fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     if answer.kind() == ErrorKind::InvalidUtf8 {
         // clap says neither which nor what.
+        #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
         let found: Vec<String> = std::env::args_os()
             .filter(|given| given.to_str().is_none())
             .map(|given| format!("{given:?}"))

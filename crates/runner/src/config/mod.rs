@@ -7,7 +7,7 @@
 //!
 //! The kind of a key decides how the text after its equals sign is read: a path is a path whatever it looks like, and numbers are read as
 //! people write them (`.01`, `5e4`). `null`, or nothing, unsets what may be left out; a file lists such keys under `unset`. What a run is
-//! called in records comes from the resolved values ([`labels`]), and what it takes is known before it begins ([`size`]).
+//! called in records comes from the resolved values (`labels`), and what it takes is known before it begins (`size`).
 
 mod error;
 mod groups;
