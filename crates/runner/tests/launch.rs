@@ -151,11 +151,17 @@ fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
 /// What is in a run's place, and its name.
 type Obstacle = (&'static str, fn(&Path));
 
+#[cfg(unix)]
+fn pipe(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 /// What lies where a run's files are to be is named, and the other runs go on.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_cannot_be_used_is_named() {
-    let obstacles: [Obstacle; 4] = [
+    let obstacles: [Obstacle; 7] = [
         ("a file is where a folder was expected", |folder| std::fs::write(folder, b"").unwrap()),
         ("a link that leads nowhere", |folder| std::os::unix::fs::symlink("nowhere", folder).unwrap()),
         ("a folder is where a file was expected", |folder| {
@@ -165,6 +171,9 @@ fn a_folder_that_cannot_be_used_is_named() {
             std::fs::create_dir_all(folder).unwrap();
             std::fs::write(folder.join("embeddings"), b"").unwrap();
         }),
+        ("found a pipe", |folder| pipe(&folder.join("run.lock"))),
+        ("found a pipe", |folder| pipe(&folder.join("files.json"))),
+        ("found a pipe", |folder| pipe(&folder.join("checkpoints/last.state.safetensors"))),
     ];
     for (said, obstacle) in obstacles {
         let root = tempfile::tempdir().unwrap();

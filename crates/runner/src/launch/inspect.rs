@@ -67,6 +67,7 @@ impl Finished {
 /// # Errors
 /// If the system does not let a file be looked at.
 pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, LaunchError> {
+    layout.refuse_special_files()?;
     let list = match FileList::read(layout) {
         Ok(Some(list)) => {
             let (faults, touched) = list.compare(layout, |_| true)?;

@@ -85,6 +85,24 @@ impl Layout {
         self.folder.join("images.txt")
     }
 
+    /// Fails where the folder holds anything but files and folders: a pipe would be waited for without end, and a device may have no end.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub(crate) fn refuse_special_files(&self) -> Result<(), RecordError> {
+        for folder in [self.folder.clone(), self.checkpoints(), self.embeddings()] {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if fs::metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+                    let message = "found a pipe, a socket or a device, expected a file; move it away";
+                    let source = io::Error::new(io::ErrorKind::InvalidInput, message);
+                    return Err(RecordError::io("read", &path)(source));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Folder of the `TensorBoard` event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.folder.join("tb")
@@ -188,6 +206,7 @@ impl RunDirectory {
         {
             fs::create_dir_all(&folder).map_err(RecordError::io("create the folder", &folder))?;
         }
+        layout.refuse_special_files()?;
         let lock = Lock::take(&layout.lock(), File::try_lock)?;
         for folder in [layout.folder().to_path_buf(), layout.checkpoints(), layout.embeddings()] {
             remove_unfinished(&folder).map_err(RecordError::io("tidy up", &folder))?;
