@@ -290,7 +290,9 @@ mod tests {
             let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
             for i in 0..n {
                 let mut others: Vec<usize> = (0..n).filter(|&j| j != i).collect();
-                let inner = |j: usize| (0..3).map(|c| values[i * 3 + c] * values[j * 3 + c]).sum::<f32>();
+                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32 cannot tell apart.
+                let value = |at: usize| f64::from(values[at]);
+                let inner = |j: usize| (0..3).map(|c| value(i * 3 + c) * value(j * 3 + c)).sum::<f64>();
                 others.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));
                 let hits: Vec<bool> = others.iter().map(|&j| labels[j] == labels[i]).collect();
                 for (recall, &k) in recalls.iter_mut().zip(&ks) {
@@ -330,7 +332,9 @@ mod tests {
             let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
             for i in 0..split {
                 let mut found: Vec<usize> = (split..n).collect();
-                let inner = |j: usize| (0..3).map(|c| values[i * 3 + c] * values[j * 3 + c]).sum::<f32>();
+                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32 cannot tell apart.
+                let value = |at: usize| f64::from(values[at]);
+                let inner = |j: usize| (0..3).map(|c| value(i * 3 + c) * value(j * 3 + c)).sum::<f64>();
                 found.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));
                 let hits: Vec<bool> = found.iter().map(|&j| labels[j] == labels[i]).collect();
                 for (recall, &k) in recalls.iter_mut().zip(&ks) {
