@@ -429,20 +429,17 @@ impl Op for UnitRows {
         l2_normalize(&t[0])
     }
 
-    /// A row of zeros stays one and sends back no gradient.
+    /// One over the length of a row of zeros counts as zero: the row stays as it is, and its gradient is zero, or all NaN where one of the
+    /// gradient that comes in is NaN or an infinity, as in every row.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let dim = self.0[0].shape[1];
         let (mut y, mut gx) = (Vec::new(), Vec::new());
         for (x, gy) in self.0[0].values.chunks(dim).zip(gy.chunks(dim)) {
             let length = x.iter().map(|x| x * x).sum::<f64>().sqrt();
-            if length == 0.0 {
-                y.extend(x);
-                gx.extend(gy.iter().map(|g| g * 0.0));
-                continue;
-            }
-            let unit: Vec<f64> = x.iter().map(|x| x / length).collect();
+            let inverse = if length == 0.0 { 0.0 } else { 1.0 / length };
+            let unit: Vec<f64> = x.iter().map(|x| x * inverse).collect();
             let along: f64 = unit.iter().zip(gy).map(|(u, g)| u * g).sum();
-            gx.extend(unit.iter().zip(gy).map(|(u, g)| (g - u * along) / length));
+            gx.extend(unit.iter().zip(gy).map(|(u, g)| (g - u * along) * inverse));
             y.extend(unit);
         }
         vec![y, gx]
