@@ -1,33 +1,10 @@
 //! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
 
 use super::{Affine, Ran, Statistics};
-
-/// A value that is computed with in f64.
-pub(crate) trait Value: Copy + Send + Sync {
-    fn read(self) -> f64;
-    fn write(x: f64) -> Self;
-}
-
-impl Value for f32 {
-    fn read(self) -> f64 {
-        f64::from(self)
-    }
-    fn write(x: f64) -> Self {
-        x as f32
-    }
-}
-
-impl Value for f64 {
-    fn read(self) -> f64 {
-        self
-    }
-    fn write(x: f64) -> Self {
-        x
-    }
-}
+use crate::storage::Scalar;
 
 /// Mean and biased variance of each channel of `x` (rows, channels).
-pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
+pub(crate) fn statistics<T: Scalar>(x: &[T], channels: usize) -> Statistics {
     let rows = (x.len() / channels) as f64;
     let mut mean = vec![0.0; channels];
     let mut variance = vec![0.0; channels];
@@ -45,7 +22,7 @@ pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
 }
 
 /// `y = relu?(scale (x - mean) + shift (+ residual))`.
-pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
+pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
     let channels = affine.scale.len();
     for (i, y) in y.iter_mut().enumerate() {
         let c = i % channels;
@@ -57,7 +34,7 @@ pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, 
 }
 
 /// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
-pub(crate) fn backward<T: Value>(
+pub(crate) fn backward<T: Scalar>(
     (x, y, gy): (&[T], &[T], &[T]),
     ran: &Ran<'_>,
     gx: &mut [T],
