@@ -38,6 +38,10 @@ pub enum Purpose {
     Positive = 13,
     /// The order in which a linear SVM visits its points; epoch is the sweep, index the class.
     LinearSvm = 14,
+    /// Initial weights of a projector or a predictor; epoch is the head's number, index the parameter's.
+    Head = 15,
+    /// Initial entries of a queue of embeddings; index is the row.
+    Queue = 16,
 }
 
 /// An endless sequence of draws; equal keys give equal sequences.
