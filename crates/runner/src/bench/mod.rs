@@ -26,7 +26,7 @@ pub use knn::{KnnBench, knn};
 pub use train::{TrainBench, train};
 
 use crate::engine::EngineError;
-use crate::record::{Environment, peak_memory_bytes};
+use crate::machine::{self, peak_memory_bytes};
 use invaspread_tensor::{DeviceKind, Precision};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -199,7 +199,7 @@ impl Figures {
     }
 
     fn report(self, what: &'static str, settings: &impl Serialize) -> Report {
-        let environment = Environment::capture("cpu");
+        let environment = machine::environment("cpu");
         let settings = match serde_json::to_value(settings) {
             Ok(Value::Object(settings)) => settings,
             other => unreachable!("settings are plain structs of numbers, not {other:?}"),

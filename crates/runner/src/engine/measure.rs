@@ -2,14 +2,14 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Separation,
+    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Similarities,
     SimilarityDistribution, WeightedKnn,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Images, Recipe};
 use crate::methods::Features;
-use crate::record::MetricRow;
+use crate::record::{GroupSimilarity, Histogram, MetricRow};
 
 /// Settings of the retrieval metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +220,11 @@ fn named(found: &Retrieved) -> Vec<(String, f64)> {
     recalls.chain(at_r.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
+/// Returns measured similarities in the form that a run's record keeps.
+fn histogram(Similarities { counts, mean, deviation }: Similarities) -> Histogram {
+    Histogram { mean, deviation, counts }
+}
+
 fn rows(features: &Features) -> Rows<'_> {
     Rows::new(&features.values, features.dim)
 }
@@ -251,11 +256,11 @@ impl Images {
     ///
     /// # Errors
     /// If an embedding is not finite.
-    pub(crate) fn separations(
+    pub(crate) fn similarities(
         &self,
         recipe: &Recipe,
         embeddings: &Embeddings,
-    ) -> Result<Vec<(String, Separation)>, MetricError> {
+    ) -> Result<Vec<GroupSimilarity>, MetricError> {
         let (Some(gallery), Some(found)) = (&self.gallery, &embeddings.gallery) else {
             return Ok(Vec::new());
         };
@@ -265,7 +270,7 @@ impl Images {
             groups: Vec::new(),
             of_class: (0..self.classes as u32).map(Some).collect(),
         };
-        let mut separations = Vec::new();
+        let mut found_groupings = Vec::new();
         for grouping in std::iter::once(&classes).chain(self.groupings.iter()) {
             let grouped = |labels: &[u32]| -> Vec<Option<u32>> {
                 labels.iter().map(|&label| grouping.of_class[label as usize]).collect()
@@ -276,8 +281,13 @@ impl Images {
                 rows(found),
                 &grouped(&gallery.labels),
             )?;
-            separations.extend(separation.map(|separation| (grouping.name.clone(), separation)));
+            found_groupings.extend(separation.map(|found| GroupSimilarity {
+                name: grouping.name.clone(),
+                same: histogram(found.same),
+                other: histogram(found.other),
+                overlap: found.overlap,
+            }));
         }
-        Ok(separations)
+        Ok(found_groupings)
     }
 }

@@ -8,16 +8,16 @@ use invaspread_data::{DataConfig, DataState, Dataset};
 use serde_json::json;
 
 use super::finish::finish;
-use super::inspect::names::{RECORD, is_result};
 use super::inspect::{Depth, Finished, look};
 use super::repair::repair;
 use super::wait::Waiting;
 use super::{LaunchError, Planned, Standing, images, trained_on};
 use crate::checkpoint::CheckpointFiles;
 use crate::engine::{End, Estimate, Observer, Outcome, Place, Recipe, RunFinished, Stop, estimate, train};
+use crate::machine;
 use crate::record::{
-    Environment, EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory,
-    RunRecord, State,
+    EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory, RunRecord,
+    State, Status, names,
 };
 
 /// How one planned run ended.
@@ -167,7 +167,8 @@ impl Queue<'_> {
             // Where nothing can be written, a finished run whose results are whole is as good as elsewhere.
             Err(error) => {
                 let is_io = matches!(error, RecordError::Io { .. });
-                let whole = found.filter(|found| is_io && found.faults.iter().all(|f| !is_result(&f.file)));
+                let whole =
+                    found.filter(|found| is_io && found.faults.iter().all(|f| !names::is_result(&f.file)));
                 let (Some(found), Ok(record)) = (whole, RunRecord::read(&layout)) else {
                     return Err(error.into());
                 };
@@ -211,7 +212,7 @@ impl Queue<'_> {
         };
         let epoch = match &ended {
             Ok((End::Stopped { epoch, .. }, _)) => *epoch,
-            _ => layout.read_status().ok().flatten().map_or(done_before, |status| status.epoch),
+            _ => Status::read(layout).ok().flatten().map_or(done_before, |status| status.epoch),
         };
         // The run's own error says more than one in noting it down.
         let noted = directory
@@ -226,7 +227,7 @@ impl Queue<'_> {
     /// The whole epochs that the status of an unfinished run speaks of. Says so where the status or the checkpoint is gone.
     fn epochs_before(&mut self, run: &Planned, directory: &RunDirectory) -> Result<u64, LaunchError> {
         let layout = directory.layout();
-        let epoch = match layout.read_status() {
+        let epoch = match Status::read(layout) {
             Ok(status) => status.map_or(0, |status| status.epoch),
             Err(error @ RecordError::Damaged { .. }) => {
                 self.observer.note(&format!(
@@ -239,7 +240,7 @@ impl Queue<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let state = CheckpointFiles::new(layout.checkpoints()).state();
+        let state = CheckpointFiles::of(layout.folder()).state();
         if epoch > 0 && !state.exists() {
             self.observer.note(&format!(
                 "{}: {epoch} epochs were trained before, but {} is gone: the run begins from the start",
@@ -258,7 +259,7 @@ impl Queue<'_> {
     ) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
         directory.set_status(State::Running, done_before, None)?;
-        let environment = Environment::capture(&run.labels.device);
+        let environment = machine::environment(&run.labels.device);
         directory.write_environment(&environment)?;
         directory.log(
             "run_begun",
@@ -283,7 +284,7 @@ impl Queue<'_> {
             id: run.id(),
             title: run.title(),
             folder: layout.folder().to_path_buf(),
-            checkpoints: CheckpointFiles::new(layout.checkpoints()),
+            checkpoints: CheckpointFiles::of(layout.folder()),
         };
         // Asks TensorBoard to drop what earlier processes showed: they may have been killed before they could show all of it, and
         // the first call below has every row.
@@ -337,7 +338,7 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
         record.write(layout)?;
         directory.log("row_added", &record)?;
         if let Some(mut list) = FileList::read(layout)? {
-            list.note(layout, RECORD)?;
+            list.note(layout, names::RECORD)?;
             list.write(layout)?;
         }
     }

@@ -112,12 +112,11 @@ pub(crate) fn methods() -> Vec<(&'static str, MethodRecipe)> {
 }
 
 pub(crate) fn place(folder: &Path) -> Place {
-    let checkpoints = folder.join("checkpoints");
-    std::fs::create_dir_all(&checkpoints).unwrap();
+    std::fs::create_dir_all(folder.join("checkpoints")).unwrap();
     Place {
         id: "abc-s3".to_owned(),
         title: "test".to_owned(),
         folder: folder.to_owned(),
-        checkpoints: CheckpointFiles::new(checkpoints),
+        checkpoints: CheckpointFiles::of(folder),
     }
 }
