@@ -5,6 +5,8 @@
 
 mod caffe;
 mod conv_relu;
+#[cfg(test)]
+mod corpus;
 mod error;
 mod file;
 mod finite;
