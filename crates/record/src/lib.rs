@@ -44,6 +44,7 @@
 //!
 //! Every file is written whole to a temporary name, flushed and renamed, except the two that grow during a run (`log.jsonl` and the
 //! event files). Their readers skip a line that a killed process left incomplete.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod names;
 
