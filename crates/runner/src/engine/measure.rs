@@ -5,62 +5,10 @@ use invaspread_metrics::{
     Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Similarities,
     SimilarityDistribution, WeightedKnn,
 };
-use serde::{Deserialize, Serialize};
 
-use super::{Images, Recipe};
+use super::{Images, Recipe, RetrievalRecipe};
 use crate::methods::Features;
 use crate::record::{GroupSimilarity, Histogram, MetricRow};
-
-/// Settings of the retrieval metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrievalRecipe {
-    /// Each K of R@K; the first is what the best epoch is chosen by.
-    pub recall_at: Vec<usize>,
-    /// When the embeddings are clustered for NMI and AMI.
-    pub clustering: When,
-    /// Starts of k-means, of which the best is kept.
-    pub kmeans_restarts: usize,
-}
-
-impl Default for RetrievalRecipe {
-    fn default() -> Self {
-        Self { recall_at: vec![1, 2, 4, 8], clustering: When::Last, kmeans_restarts: 10 }
-    }
-}
-
-impl RetrievalRecipe {
-    /// What suits a set of so many classes: past a thousand, the K of Stanford Online Products and a single start, as each takes minutes.
-    pub fn for_classes(classes: usize) -> Self {
-        if classes > 1000 {
-            Self { recall_at: vec![1, 10, 100, 1000], kmeans_restarts: 1, ..Self::default() }
-        } else {
-            Self::default()
-        }
-    }
-}
-
-/// When something costly is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum When {
-    /// Not at all.
-    Never,
-    /// After the last epoch.
-    Last,
-    /// Whenever the network is measured.
-    Every,
-}
-
-impl When {
-    fn is_now(self, last: bool) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Last => last,
-            Self::Every => true,
-        }
-    }
-}
 
 /// Embeddings of what is measured.
 #[derive(Debug, Clone)]
@@ -163,7 +111,7 @@ fn measure_epoch(
         WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
     let result = knn.evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
     let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
-    if recipe.linear.is_now(last) {
+    if recipe.linear.is_due(last) {
         let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
         let classifier = svm.fit(rows_of_gallery, gallery.labels)?;
         let accuracy = classifier.accuracy(rows_of_test, test.labels)?;
@@ -176,7 +124,7 @@ fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Resu
     let RetrievalRecipe { clustering, kmeans_restarts, .. } = &recipe.retrieval;
     let labels = test.labels;
     let mut measured = named(&asked(recipe).evaluate(rows(test.features), labels)?);
-    if clustering.is_now(last) {
+    if clustering.is_due(last) {
         let mut classes = labels.to_vec();
         classes.sort_unstable();
         classes.dedup();

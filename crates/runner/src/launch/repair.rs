@@ -21,9 +21,9 @@ use candle_core::Tensor;
 use invaspread_data::Dataset;
 use serde_json::json;
 
+use super::dataset_cache::DatasetCache;
 use super::finish::{Facts, listed_files, record, write_embeddings, write_similarity};
 use super::inspect::{Depth, Finished, look};
-use super::queue::Shelf;
 use super::{LaunchError, Planned, images};
 use crate::checkpoint::{self, CheckpointFiles};
 use crate::engine::{Embeddings, KeptState, embed_by, read_state, write_weights};
@@ -49,11 +49,11 @@ pub(super) fn repair(
     run: &Planned,
     root: &Path,
     directory: &RunDirectory,
-    shelf: &mut Shelf,
+    datasets: &mut DatasetCache,
 ) -> Result<Option<Repaired>, LaunchError> {
     let Some(found) = look(directory.layout(), Depth::Whole)? else { return Ok(None) };
     let mut work =
-        Work { run, root, directory, shelf, found, state: None, embeddings: None, files: Vec::new() };
+        Work { run, root, directory, datasets, found, state: None, embeddings: None, files: Vec::new() };
     Ok(Some(work.all()?))
 }
 
@@ -61,7 +61,7 @@ struct Work<'a> {
     run: &'a Planned,
     root: &'a Path,
     directory: &'a RunDirectory,
-    shelf: &'a mut Shelf,
+    datasets: &'a mut DatasetCache,
     found: Finished,
     /// Read at most once; why it cannot be used, if it cannot.
     state: Option<Result<KeptState, String>>,
@@ -179,7 +179,7 @@ impl Work<'_> {
     }
 
     fn dataset(&mut self) -> Result<Arc<Dataset>, LaunchError> {
-        self.shelf.open(&self.run.data)
+        self.datasets.open(&self.run.data)
     }
 
     fn metrics(&mut self) -> Result<bool, LaunchError> {
