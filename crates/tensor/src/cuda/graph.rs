@@ -1,13 +1,13 @@
-//! Results of our kernels as part of candle's graph.
+//! Makes the results of our kernels part of candle's graph.
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage,
 };
 
-/// A result that is there already, as part of candle's graph: `backward` is called with the inputs, the result and its gradient, and
-/// gives each input's gradient. (candle's custom ops see storages, where our kernels' callers see tensors; networks run on the tape and
-/// do without the copy this makes.)
+/// Makes a result that is already computed part of candle's graph. `backward` is called with the inputs, the
+/// result and its gradient, and returns the gradient of each input. (candle's custom ops take storages; the
+/// callers of our kernels have tensors. Networks run on the tape and avoid the copy that this makes.)
 pub(crate) fn differentiable<const N: usize, F>(
     name: &'static str,
     inputs: [&Tensor; N],
@@ -27,7 +27,7 @@ pub(crate) struct Computed<const N: usize, F> {
     backward: F,
 }
 
-/// Handing the result to candle, by the number of inputs.
+/// Gives the result to candle, by the number of inputs.
 pub(crate) trait Apply<const N: usize> {
     fn apply(self, inputs: [&Tensor; N]) -> Result<Tensor>;
 }
