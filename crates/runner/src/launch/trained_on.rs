@@ -10,7 +10,7 @@ use invaspread_data::Manifest;
 
 use super::{LaunchError, Planned};
 use crate::config::{NO_SET, manifest_in, without_manifest};
-use crate::record::{Layout, RecordError, State, write_atomically};
+use crate::record::{Layout, RecordError, State, Status, write_atomically};
 
 /// Lists the images in the folder of `run`, whose data set is open by now.
 ///
@@ -111,7 +111,7 @@ fn others(run: &Planned, root: &Path) -> Vec<Other> {
         if manifest_in(&config).is_none() || without_manifest(&config) != settings {
             continue;
         }
-        let Ok(Some(status)) = layout.read_status() else { continue };
+        let Ok(Some(status)) = Status::read(&layout) else { continue };
         let done = status.state == State::Done && layout.record().is_file();
         // One that ended before its images were open is of none.
         if !done && !layout.images().is_file() {

@@ -10,7 +10,7 @@ use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule, When};
+use invaspread_runner::engine::{Images, Labelled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
 use invaspread_runner::methods::{Layer, MethodRecipe, Positives};
 use invaspread_tensor::DeviceKind;
 
@@ -111,13 +111,12 @@ pub(crate) fn methods() -> Vec<(&'static str, MethodRecipe)> {
     ]
 }
 
-pub(crate) fn place(folder: &Path) -> Place {
-    let checkpoints = folder.join("checkpoints");
-    std::fs::create_dir_all(&checkpoints).unwrap();
-    Place {
+pub(crate) fn place(folder: &Path) -> RunPlace {
+    std::fs::create_dir_all(folder.join("checkpoints")).unwrap();
+    RunPlace {
         id: "abc-s3".to_owned(),
         title: "test".to_owned(),
         folder: folder.to_owned(),
-        checkpoints: CheckpointFiles::new(checkpoints),
+        checkpoints: CheckpointFiles::of(folder),
     }
 }
