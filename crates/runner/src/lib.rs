@@ -14,6 +14,7 @@ pub mod methods;
 pub mod record;
 #[cfg(feature = "cuda")]
 mod self_check;
+pub mod settings;
 
 #[cfg(feature = "cuda")]
 pub use self_check::self_check_on;

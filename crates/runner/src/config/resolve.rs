@@ -2,8 +2,9 @@
 
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
-use super::schema::{leaves, lookup, schema};
+use super::schema::{leaves, lookup};
 use super::{Config, ConfigError, Override};
+use crate::methods::ChosenMethod;
 
 /// A config, and where each of its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,11 @@ impl Origin {
     pub const UNSET: &'static str = "null";
 }
 
+/// The method of the built-in config: the paper's own.
+pub(crate) fn built_in_method() -> ChosenMethod {
+    Layers::built_in().extract().expect("the built-in files make a config").method
+}
+
 /// The config that `overrides` make of the groups' files.
 ///
 /// # Errors
@@ -45,14 +51,11 @@ pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Resolved, ConfigError> {
-    let layers = Layers::new(overrides, run, Some(schema()), Files::Own)?;
+    let layers = Layers::new(overrides, run, Files::Own)?;
     let config = layers.extract()?;
     let origin = layers.origins();
     config.check(&origin)?;
-    let table = toml::Table::try_from(&config).map_err(|error| ConfigError::File {
-        file: "the resolved config".into(),
-        reason: error.to_string(),
-    })?;
+    let table = config.table()?;
     let set = leaves(&table).into_iter().map(|key| {
         let value = lookup(&table, &key).map_or_else(String::new, ToString::to_string);
         Origin { origin: origin(&key), value, key }
