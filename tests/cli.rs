@@ -282,6 +282,22 @@ fn a_suite_can_be_trained_by_name() {
     assert!(said.err.contains("9 runs") && said.err.contains("triplet_hard"), "{}", said.err);
 }
 
+/// Of many runs a line for each seed would say the same thing over and over.
+#[test]
+fn a_dry_run_of_many_seeds_has_a_line_for_all_of_them() {
+    let folder = empty();
+    let seeds = (0..300).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",");
+    let seeds = format!("seed={seeds}");
+    let arguments =
+        ["train", "--multirun", "method=random,invaspread", "--profile", "smoke", &seeds, "--dry-run"];
+    let said = invaspread(folder.path(), &arguments);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for part in ["600 runs", "random (300 seeds) ", "invaspread (300 seeds) "] {
+        assert!(said.err.contains(part), "no {part:?} in {}", said.err);
+    }
+    assert!(said.err.lines().count() < 20, "{}", said.err);
+}
+
 /// Each workload, as small as it can be: figures come out as JSON, with their units in their names.
 #[test]
 fn bench_measures_each_workload() {

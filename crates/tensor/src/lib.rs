@@ -4,6 +4,7 @@
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, by kernels for the widest
 //! vectors of the machine, and f64, by plain code for gradient checks. `unsafe` code lives in this crate alone.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod batch_norm;
 mod bias_relu;

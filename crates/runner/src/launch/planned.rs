@@ -76,10 +76,15 @@ impl Planned {
         format!("{}-s{}", self.hash, self.recipe.seed)
     }
 
-    /// What to call it on one line.
+    /// Returns what to call it on one line.
     pub fn title(&self) -> String {
+        format!("{} (seed {})", self.title_of_all_seeds(), self.recipe.seed)
+    }
+
+    /// Returns what to call it and the same run with other seeds.
+    pub fn title_of_all_seeds(&self) -> String {
         let named = std::iter::once(&self.labels.row).chain(&self.labels.varied);
-        format!("{} (seed {})", named.map(String::as_str).collect::<Vec<_>>().join(" "), self.recipe.seed)
+        named.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
     /// Where its files are under `root` (`runs.root`).
