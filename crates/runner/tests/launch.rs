@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
 use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
-use invaspread_runner::record::{MetricsTable, RunDirectory, State, load_records};
+use invaspread_runner::record::{MetricsTable, RunDirectory, State, Status, load_records};
 use queue::{Watch, go, nce, planned, queue};
 use stripes::random;
 
@@ -31,7 +31,7 @@ fn finished_runs_are_skipped_and_stopped_ones_go_on() {
     assert_eq!(plan[0].standing(root.path()).unwrap(), Standing::Done);
     assert_eq!(plan[1].standing(root.path()).unwrap(), Standing::Begun { epoch: 1 });
     assert_eq!(plan[2].standing(root.path()).unwrap(), Standing::New);
-    let status = plan[1].layout(root.path()).read_status().unwrap().unwrap();
+    let status = Status::read(&plan[1].layout(root.path())).unwrap().unwrap();
     assert_eq!(status.state, State::Interrupted);
     let left = estimate_all(&plan, root.path()).unwrap();
     assert_eq!(left.iter().map(|workload| workload.index).collect::<Vec<_>>(), [1, 2]);
@@ -91,7 +91,7 @@ fn a_finished_run_leaves_all_its_files() {
             assert!(file.is_file(), "{}", file.display());
         }
         assert_eq!(std::fs::read_dir(layout.tensorboard()).unwrap().count(), 1);
-        assert_eq!(layout.read_status().unwrap().unwrap().state, State::Done);
+        assert_eq!(Status::read(&layout).unwrap().unwrap().state, State::Done);
     }
 }
 
@@ -110,7 +110,7 @@ fn a_run_that_fails_does_not_hold_up_the_others() {
     assert!(matches!((&reports[0].end, &reports[3].end), (End::Done { .. }, End::Done { .. })));
     assert!(message(1).contains("optim.batch_size is 1000") && message(1).contains("40"), "{}", message(1));
     assert!(message(2).contains("no such set"), "{}", message(2));
-    let status = plan[1].layout(root.path()).read_status().unwrap().unwrap();
+    let status = Status::read(&plan[1].layout(root.path())).unwrap().unwrap();
     assert!(status.state == State::Failed && status.message.unwrap().contains("optim.batch_size"));
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use invaspread_runner::config::{ConfigError, Override, Sweep};
 use invaspread_runner::engine::{End, EngineError, Stop};
 use invaspread_runner::launch::{
-    LaunchError, Planned, Report, Standing, Workload, estimate_all, how_to_shorten, run_all,
+    LaunchError, Planned, RunReport, Standing, Workload, estimate_all, how_to_shorten, run_all,
 };
 use invaspread_runner::record::RunRecord;
 use std::collections::HashMap;
@@ -147,7 +147,7 @@ pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, F
     outcome(reports)
 }
 
-fn outcome(reports: Vec<Report>) -> Result<Vec<RunRecord>, Failure> {
+fn outcome(reports: Vec<RunReport>) -> Result<Vec<RunRecord>, Failure> {
     // Why each failed was said when it did.
     let failed: Vec<&str> =
         reports.iter().filter(|r| matches!(r.end, End::Failed { .. })).map(|r| r.row.as_str()).collect();

@@ -1,6 +1,6 @@
 //! One training step: forward, InvaSpread's loss, backward, SGD, on views that are ready.
 
-use super::{Compute, Figures, Report, Times, failed};
+use super::{BenchReport, Compute, Figures, Times, failed};
 use crate::config::built_in_method;
 use crate::engine::{EngineError, Learner};
 use crate::methods::{RunFacts, Step};
@@ -65,7 +65,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
 ///
 /// # Errors
 /// If the network cannot be built or a step fails.
-pub fn train(bench: TrainBench) -> Result<Report, EngineError> {
+pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     let views = 2 * bench.batch;
     let mut learner = learner(bench, bench.batch)?;
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);

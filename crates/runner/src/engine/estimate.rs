@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::embed::embed_some;
 use super::training::learner;
-use super::{EngineError, Images, Recipe, Stock, When};
+use super::{EngineError, ImageFeed, Images, Recipe, When};
 use crate::methods::{Features, Layer, Step, visiting_order};
 
 /// Steps that are timed at most, after one that warms up.
@@ -81,8 +81,8 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
 
     let sample = images.train.len().min(SAMPLE);
     let from = Instant::now();
-    let stock = Stock::new(Arc::clone(&images.train), plain, &learner.network)?;
-    embed_some(&learner.network, &stock, Layer::Embedding, sample)?;
+    let plain_feed = ImageFeed::new(Arc::clone(&images.train), plain, &learner.network)?;
+    embed_some(&learner.network, &plain_feed, Layer::Embedding, sample)?;
     let per_image = from.elapsed().as_secs_f64() / sample as f64;
 
     let (train, test) = (images.train.len() as f64, images.test.labels.len() as f64);
@@ -123,7 +123,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         ..LoaderConfig::new(batches)
     };
     let pipeline = Arc::new(Pipeline::train(&recipe.augment)?);
-    let mut feed = Stock::new(Arc::clone(&images.train), pipeline, &learner.network)?.epoch(config)?;
+    let mut feed = ImageFeed::new(Arc::clone(&images.train), pipeline, &learner.network)?.epoch(config)?;
     let begun = Instant::now();
     let mut times = Vec::new();
     let mut from = begun;

@@ -7,7 +7,7 @@ use invaspread_data::DataConfig;
 use super::LaunchError;
 use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
-use crate::record::{Fault, Layout, RecordError};
+use crate::record::{Fault, Layout, RecordError, Status};
 
 /// A run that is to be.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Planned {
         if let Some(Finished { faults, .. }) = look(&layout, Depth::Glance)? {
             return Ok(if faults.is_empty() { Standing::Done } else { Standing::Incomplete { faults } });
         }
-        match layout.read_status() {
+        match Status::read(&layout) {
             Ok(None) => Ok(Standing::New),
             Ok(Some(status)) => Ok(Standing::Begun { epoch: status.epoch }),
             Err(RecordError::Damaged { .. }) => Ok(Standing::Begun { epoch: 0 }),

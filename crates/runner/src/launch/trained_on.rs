@@ -10,7 +10,7 @@ use invaspread_data::Manifest;
 
 use super::{LaunchError, Planned};
 use crate::config::{NO_SET, is_same_in_first_format, manifest_in, without_manifest};
-use crate::record::{Layout, RecordError, State, write_atomically};
+use crate::record::{Layout, RecordError, State, Status, write_atomically};
 
 /// Lists the images in the folder of `run`, whose data set is open by now.
 ///
@@ -139,7 +139,7 @@ fn siblings(run: &Planned, root: &Path, is_asked_for: impl Fn(&str) -> bool) -> 
         if !is_asked_for(&config) {
             continue;
         }
-        let Ok(Some(status)) = layout.read_status() else { continue };
+        let Ok(Some(status)) = Status::read(&layout) else { continue };
         let done = status.state == State::Done && layout.record().is_file();
         found.push((status.updated, Other { id, folder, done }));
     }

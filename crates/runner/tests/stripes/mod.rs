@@ -10,7 +10,7 @@ use invaspread_losses::KeySide;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Labelled, Place, Recipe, RetrievalRecipe, Schedule, When};
+use invaspread_runner::engine::{Images, Labelled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
 use invaspread_runner::methods::invaspread::InvaSpreadSettings;
 use invaspread_runner::methods::nce::NceSettings;
 use invaspread_runner::methods::random::RandomSettings;
@@ -117,13 +117,12 @@ pub(crate) fn nce(noise: usize) -> ChosenMethod {
     ChosenMethod::new(NceSettings { noise, ..NceSettings::default() })
 }
 
-pub(crate) fn place(folder: &Path) -> Place {
-    let checkpoints = folder.join("checkpoints");
-    std::fs::create_dir_all(&checkpoints).unwrap();
-    Place {
+pub(crate) fn place(folder: &Path) -> RunPlace {
+    std::fs::create_dir_all(folder.join("checkpoints")).unwrap();
+    RunPlace {
         id: "abc-s3".to_owned(),
         title: "test".to_owned(),
         folder: folder.to_owned(),
-        checkpoints: CheckpointFiles::new(checkpoints),
+        checkpoints: CheckpointFiles::of(folder),
     }
 }
