@@ -95,7 +95,8 @@ impl Config {
             None => method.clone(),
         };
         // Of another method than promised, the keys are others too.
-        let is_comparable = |key: &str| of_method(key).is_none() || promised.word(&name) == Some(self.method.name());
+        let is_comparable =
+            |key: &str| of_method(key).is_none() || promised.word(&name) == Some(self.method.name());
         let changed = |key: &&String| is_comparable(key) && lookup(&values, key) != lookup(&promised.0, key);
         let with = |group: &str, keys: &BTreeSet<String>| {
             let all: Vec<&String> = keys.iter().filter(changed).collect();
