@@ -4,6 +4,7 @@
 //! [`resize()`], [`crop()`], [`brightness`] and the other free functions are plain and made to be read. [`Pipeline`] makes a
 //! whole view out of drawn parameters by a faster path that is tested to give the same bytes. [`BatchLoader`] runs it on
 //! threads of its own. Nothing here reads a file or knows a data set: images come from an [`ImageSource`].
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod color;
 mod config;

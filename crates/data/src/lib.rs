@@ -8,6 +8,7 @@
 //! What the crate does not do: augment, pick a device, or guess. A damaged file is an error that names it; a copy whose
 //! checksum is not the official one is used, with a warning, and says so in [`DataState`]. What such a copy holds is told by its
 //! [`Manifest`]. What is passed over, left out or taken in place of what was asked for is said in [`Dataset::notes`].
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod archive;
 mod catalog;

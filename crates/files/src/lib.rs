@@ -2,6 +2,7 @@
 //!
 //! Whatever has the name that was asked for need not be a file. Opening a named pipe waits for a writer, for ever; a link to `/dev/zero`
 //! never ends. So everything that is read by name is opened here.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 use std::fs::Metadata;
 use std::io::{self, Read};

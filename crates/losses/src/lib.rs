@@ -7,6 +7,7 @@
 //!
 //! What is softmax-like is taken with the largest score shifted out and with the own class kept apart from "all the others", so
 //! that neither `log p` near p = 1 nor `log(1 - p)` loses its digits, and no temperature down to 0.01 overflows in f32.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod check;
 mod deepcluster;

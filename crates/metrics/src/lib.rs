@@ -3,6 +3,7 @@
 //!
 //! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
 //! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod agreement;
 mod error;

@@ -3,10 +3,13 @@
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes weights under PyTorch's
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod batch_norm;
 mod caffe;
 mod conv_relu;
+#[cfg(test)]
+mod corpus;
 mod error;
 mod file;
 mod finite;

@@ -4,6 +4,7 @@
 //! Every length is compared with the input before use, each instruction makes at most one value, and values are numbers into one
 //! arena, never copied, so a hostile file costs no more than a small multiple of its length and ends in an error. Source: CPython's
 //! `pickletools` (the instructions).
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod machine;
 

@@ -3,6 +3,7 @@
 //! A stream is named by `(seed, purpose, epoch, index)` and is a Philox4x32-10 counter generator (Salmon et al., "Parallel
 //! Random Numbers: As Easy as 1, 2, 3", SC 2011). The augmentation of image 17 at epoch 3 is therefore the same numbers on one
 //! thread or sixteen, after a resume, in another batch order, and on a GPU, where the same ten rounds run per thread.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod philox;
 mod stream;

@@ -1,7 +1,9 @@
-//! A bias for every channel, then ReLU: `y = max(x + b, 0)`, what follows a convolution in networks without batch norm.
+//! A bias for every channel, then ReLU: `y = max(x + b, 0)`. It follows each convolution in networks without
+//! batch norm.
 //!
-//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = 0` where `y <= 0`, `gy` elsewhere; `gb` the sum of gx over all but the channels,
-//! taken in f64. Neither needs `x`, so a tape keeps `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
+//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = 0` where `y <= 0`, and `gx = gy` elsewhere; `gb` is
+//! the sum of `gx` over all axes but the channels, taken in f64. Neither gradient needs `x`, so a tape keeps
+//! `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
 
 use crate::storage::{Scalar, for_scalar, slice, with};
 use crate::team;
@@ -9,10 +11,11 @@ use candle_core::{
     CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
 };
 
-/// `max(x + bias, 0)` in f32 or f64, differentiable in both; on CUDA `x` is f32 or bf16 and the bias f32.
+/// Returns `max(x + bias, 0)`. On the CPU both are f32 or both f64; on CUDA `x` is f32 or bf16 and the bias
+/// is f32. Differentiable in both inputs.
 ///
 /// # Errors
-/// If the bias is not one value for each channel of `x`, or the data type is none of these.
+/// If the bias does not hold one value for each channel of `x`, or the data type is not one of these.
 pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let op = BiasRelu::new(x, bias)?;
     let (x, bias) = (x.contiguous()?, bias.contiguous()?);
@@ -58,7 +61,7 @@ impl BiasRelu {
         y
     }
 
-    /// Gradients of the input and the bias.
+    /// Returns the gradients of the input and the bias.
     fn backward<T: Scalar>(&self, y: &[T], gy: &[T]) -> [Vec<T>; 2] {
         let block = ROWS * self.channels;
         let mut gx = vec![T::write(0.0); gy.len()];
@@ -82,7 +85,7 @@ impl BiasRelu {
         [gx, gb]
     }
 
-    /// The op on contiguous tensors, outside of candle's graph.
+    /// Runs the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -91,7 +94,7 @@ impl BiasRelu {
         x.detach().apply_op2_no_bwd(bias, self)
     }
 
-    /// Gradients of the input and the bias, given the output and its gradient.
+    /// Returns the gradients of the input and the bias, given the output and its gradient.
     pub(crate) fn gradients(&self, y: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
         let gy = gy.contiguous()?;
         #[cfg(feature = "cuda")]

@@ -10,9 +10,7 @@ use crate::sample::matlab::{Mat, Writer};
 use crate::sample::pictures::{CMYK_JPEG, USUAL, birds, cars_list, grey_jpeg, jpeg, products};
 use crate::sample::{Member, pickled, png, tar, tar_gz};
 
-#[path = "../../../../fuzz/replay.rs"]
 mod replay;
-#[path = "../../../../fuzz/seed.rs"]
 mod seed;
 
 use replay::replay;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::{WeightsFile, read_weights};
+use crate::corpus::corpus;
 use crate::{Form, HeadNeeded, Mode, Network, ResNetConfig, WeightError, import, load, write_weights};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -180,10 +181,6 @@ fn nothing_but_numbers_is_loaded() {
 fn content_decides_whatever_a_file_is_called() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let corpus = |name: &str| {
-        std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name))
-            .unwrap()
-    };
     write_weights(&path("w"), &small(2).state_dict().unwrap()).unwrap();
     let safetensors = std::fs::read(path("w")).unwrap();
     for (bytes, form) in [

@@ -10,9 +10,7 @@ use crate::caffe::tests::{layer, old_layer};
 use crate::pth::tests::{Saved, state_dict, under};
 use crate::write_weights;
 
-#[path = "../../../../fuzz/replay.rs"]
 mod replay;
-#[path = "../../../../fuzz/seed.rs"]
 mod seed;
 
 use replay::replay;

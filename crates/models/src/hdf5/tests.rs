@@ -7,16 +7,21 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::{name, read};
+use crate::corpus::corpus;
 
-const HICKLE_2: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/hickle2.h5");
-const HICKLE_5: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/hickle5.h5");
-const PACKED: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/packed.h5");
-const PLAIN: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/plain.h5");
-const CIRCLE: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/circle.h5");
-const ZEROS: &[u8] = include_bytes!("../../../../fuzz/corpus/weights_hdf5/zeros.h5");
+const HICKLE_2: &str = "hickle2.h5";
+const HICKLE_5: &str = "hickle5.h5";
+const PACKED: &str = "packed.h5";
+const PLAIN: &str = "plain.h5";
+const CIRCLE: &str = "circle.h5";
+const ZEROS: &str = "zeros.h5";
 
-fn map(file: &[u8]) -> HashMap<String, Tensor> {
-    read(file.to_vec()).unwrap().into_iter().collect()
+fn sample(name: &str) -> Vec<u8> {
+    corpus(&format!("weights_hdf5/{name}"))
+}
+
+fn map(file: &str) -> HashMap<String, Tensor> {
+    read(sample(file)).unwrap().into_iter().collect()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -76,7 +81,7 @@ fn a_group_that_holds_itself_ends() {
 /// A gigabyte of zeros in a kilobyte.
 #[test]
 fn what_unpacks_past_all_proportion_is_refused() {
-    let error = read(ZEROS.to_vec()).unwrap_err();
+    let error = read(sample(ZEROS)).unwrap_err();
     assert!(error.contains("\"zeros\" with the shape [16384, 16384], of F32"), "{error}");
     assert!(error.contains("more than 64 times the file's length"), "{error}");
 }
@@ -84,13 +89,16 @@ fn what_unpacks_past_all_proportion_is_refused() {
 #[test]
 fn a_file_cut_anywhere_is_an_error_or_holds_less() {
     for file in [HICKLE_2, HICKLE_5, PACKED, PLAIN] {
+        let file = sample(file);
         for length in (0..file.len()).step_by(13) {
             if let Ok(tensors) = read(file[..length].to_vec()) {
                 assert!(tensors.len() <= 5, "{length}");
             }
         }
     }
-    let error = read(HICKLE_2[..HICKLE_2.len() / 2].to_vec()).unwrap_err();
+    let mut half = sample(HICKLE_2);
+    half.truncate(half.len() / 2);
+    let error = read(half).unwrap_err();
     assert!(error.starts_with("bytes that are no HDF5"), "{error}");
     assert_eq!(
         read(b"no such file".to_vec()).unwrap_err().split(" (").next(),

@@ -9,72 +9,8 @@ pub const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim",
 /// Folder whose files win over the built-in ones, relative to where the program runs.
 const FOLDER: &str = "experiments";
 
-macro_rules! built_in {
-    ($($name:literal),* $(,)?) => {
-        /// Path below `experiments/` and text of every built-in file.
-        const BUILT_IN: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../../../../experiments/", $name)))),*];
-    };
-}
-
-built_in![
-    "config.toml",
-    "augment/imagenet.toml",
-    "augment/inception.toml",
-    "augment/none.toml",
-    "augment/paper.toml",
-    "dataset/cars196-half.toml",
-    "dataset/cars196.toml",
-    "dataset/cifar10.toml",
-    "dataset/cub200-2010.toml",
-    "dataset/cub200-2011.toml",
-    "dataset/folder.toml",
-    "dataset/products.toml",
-    "dataset/stl10.toml",
-    "dataset/synthetic.toml",
-    "method/deepcluster.toml",
-    "method/exemplar.toml",
-    "method/invaspread.toml",
-    "method/nce.toml",
-    "method/npsoftmax.toml",
-    "method/random.toml",
-    "method/triplet.toml",
-    "method/triplet_hard.toml",
-    "model/inception_v1.toml",
-    "model/resnet18.toml",
-    "model/resnet18_imagenet.toml",
-    "model/resnet34.toml",
-    "model/resnet50.toml",
-    "model/resnet50_imagenet.toml",
-    "optim/paper.toml",
-    "optim/unseen.toml",
-    "profile/demo.toml",
-    "profile/paper.toml",
-    "profile/quick.toml",
-    "profile/smoke.toml",
-    "protocol/code.toml",
-    "protocol/modern.toml",
-    "protocol/paper.toml",
-    "suite/cars196-half.toml",
-    "suite/cub200-2010.toml",
-    "suite/demo.toml",
-    "suite/figure3.toml",
-    "suite/figure4.toml",
-    "suite/figure5.toml",
-    "suite/figure6.toml",
-    "suite/invaspread.toml",
-    "suite/pooling.toml",
-    "suite/protocol.toml",
-    "suite/table1.toml",
-    "suite/table2.toml",
-    "suite/table3.toml",
-    "suite/table4.toml",
-    "suite/table5.toml",
-    "suite/table6.toml",
-    "suite/table7.toml",
-    "suite/table8.toml",
-    "suite/winograd.toml",
-];
+// Path below `experiments/` and text of every built-in file: `BUILT_IN`, which the build script writes from what lies there.
+include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
 /// A file's text, and what to call it in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Every input that fuzzing kept, once more.
 
-#[path = "../../../../fuzz/replay.rs"]
 mod replay;
 
 #[test]

@@ -1,9 +1,10 @@
-//! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
+//! Batch norm written as its equations, computed in f64: the reference for the fused kernels, and the path
+//! for f64 and for channel counts that are not multiples of 16.
 
 use super::{Affine, Ran, Statistics};
 use crate::storage::Scalar;
 
-/// Mean and biased variance of each channel of `x` (rows, channels).
+/// Returns the mean and the biased variance of each channel of `x` (rows, channels).
 pub(crate) fn statistics<T: Scalar>(x: &[T], channels: usize) -> Statistics {
     let rows = (x.len() / channels) as f64;
     let mut mean = vec![0.0; channels];
@@ -21,7 +22,7 @@ pub(crate) fn statistics<T: Scalar>(x: &[T], channels: usize) -> Statistics {
     Statistics { mean, variance }
 }
 
-/// `y = relu?(scale (x - mean) + shift (+ residual))`.
+/// Computes `y = relu?(scale (x - mean) + shift (+ residual))`.
 pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
     let channels = affine.scale.len();
     for (i, y) in y.iter_mut().enumerate() {
@@ -33,7 +34,7 @@ pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine,
     }
 }
 
-/// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
+/// Returns the gradients of gamma and beta; fills `gx` and, if there is a residual, its gradient.
 pub(crate) fn backward<T: Scalar>(
     (x, y, gy): (&[T], &[T], &[T]),
     ran: &Ran<'_>,

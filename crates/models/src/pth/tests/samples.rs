@@ -3,18 +3,22 @@
 use candle_core::{DType, Tensor};
 
 use super::super::read;
+use crate::corpus::corpus;
 use crate::file::StateDict;
 
-const OLD: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_entries");
-const NEW: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_entries.pth.tar");
-const OLDEST: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.0_entries");
-const OLD_PROTOCOL_4: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4");
-const NEW_PROTOCOL_4: &[u8] =
-    include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_protocol4.bin");
-const OLD_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module");
-const NEW_MODULE: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_module.pt");
-const NESTED: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.12_nested.ckpt");
-const RELEASED: &[u8] = include_bytes!("../../../../../fuzz/corpus/weights_pickle/torch1.0_released_best.t");
+const OLD: &str = "torch1.12_entries";
+const NEW: &str = "torch1.12_entries.pth.tar";
+const OLDEST: &str = "torch1.0_entries";
+const OLD_PROTOCOL_4: &str = "torch1.12_protocol4";
+const NEW_PROTOCOL_4: &str = "torch1.12_protocol4.bin";
+const OLD_MODULE: &str = "torch1.12_module";
+const NEW_MODULE: &str = "torch1.12_module.pt";
+const NESTED: &str = "torch1.12_nested.ckpt";
+const RELEASED: &str = "torch1.0_released_best.t";
+
+fn sample(name: &str) -> Vec<u8> {
+    corpus(&format!("weights_pickle/{name}"))
+}
 
 fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -29,7 +33,7 @@ fn names(state_dict: &StateDict) -> Vec<&str> {
 #[test]
 fn each_form_gives_the_same_tensors() {
     for file in [OLDEST, OLD, NEW, OLD_PROTOCOL_4, NEW_PROTOCOL_4] {
-        let [state_dict] = &read(file).unwrap()[..] else { panic!("one state dict") };
+        let [state_dict] = &read(&sample(file)).unwrap()[..] else { panic!("one state dict") };
         let held = |name: &str| {
             let tensor = &state_dict.tensors[name];
             (tensor.dtype(), tensor.dims().to_vec(), values(tensor))
@@ -67,7 +71,7 @@ fn whole_modules_give_their_state_dict() {
         "module.norm.weight",
     ];
     for file in [OLD_MODULE, NEW_MODULE] {
-        let [state_dict] = &read(file).unwrap()[..] else { panic!("one state dict") };
+        let [state_dict] = &read(&sample(file)).unwrap()[..] else { panic!("one state dict") };
         assert_eq!(names(state_dict), names_of_small);
         assert_eq!(values(&state_dict.tensors["module.conv.bias"]), [-19.0 / 64.0]);
     }
@@ -75,7 +79,7 @@ fn whole_modules_give_their_state_dict() {
 
 #[test]
 fn state_dicts_are_found_beside_other_things() {
-    let found = read(NESTED).unwrap();
+    let found = read(&sample(NESTED)).unwrap();
     let places: Vec<&str> = found.iter().map(|state_dict| state_dict.place.as_str()).collect();
     assert_eq!(places, ["", "state_dict", "ema.shadow"], "an optimiser's state is none");
     assert_eq!(names(&found[0]), ["best_acc1"]);
@@ -84,10 +88,11 @@ fn state_dicts_are_found_beside_other_things() {
 
 #[test]
 fn every_truncation_of_the_older_form_is_an_error() {
-    for held in 0..OLD.len() {
-        assert!(read(&OLD[..held]).is_err(), "{held}");
+    let (old, released) = (sample(OLD), sample(RELEASED));
+    for held in 0..old.len() {
+        assert!(read(&old[..held]).is_err(), "{held}");
     }
-    for held in (0..RELEASED.len()).step_by(97) {
-        assert!(read(&RELEASED[..held]).is_err(), "{held}");
+    for held in (0..released.len()).step_by(97) {
+        assert!(read(&released[..held]).is_err(), "{held}");
     }
 }

@@ -1,0 +1,89 @@
+//! What can go wrong with a run's files. Each error names the file, what was found, what was expected and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::remedy::{remedy, remedy_of_reading};
+use super::{FORMAT, Owner};
+
+/// A run's file could not be written, read or believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The file system refused.
+    #[error(
+        "failed to {action} {}: {source}; {}",
+        path.display(),
+        if *action == "read" { remedy_of_reading(source) } else { remedy(source) }
+    )]
+    Io {
+        /// "write", "read", "create the folder", ...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("failed to read {}: found {found}, expected {expected}; {remedy}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+        /// What should be.
+        expected: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A newer version of the program wrote the folder.
+    #[error(
+        "failed to read {}: found a record of format {found}, expected at most format {FORMAT}; update this program",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format it states.
+        found: u32,
+    },
+    /// Another process is training this run.
+    #[error(
+        "failed to lock {}: {} is working on this run, expected it to be free; wait for that process or stop it, or ask for \
+         another seed",
+        path.display(),
+        owner.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
+    )]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// The other process, if it wrote down who it is.
+        owner: Option<Box<Owner>>,
+    },
+    /// The folder's config is not the one it was made for.
+    #[error(
+        "failed to take up the run in {}: its config changed under it, line {line} of {} is `{found}`, expected `{expected}`; \
+         put that line back, or move the folder away to start the run anew",
+        folder.display(),
+        config.display()
+    )]
+    ConfigChanged {
+        /// The run's folder.
+        folder: PathBuf,
+        /// The stored config.
+        config: PathBuf,
+        /// First line that differs, from 1.
+        line: usize,
+        /// The line stored.
+        found: String,
+        /// The line of the config asked for.
+        expected: String,
+    },
+}
+
+impl RecordError {
+    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read") `path` into an `Io`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,296 @@
+//! `files.json`: what a finished run consists of, by which damage and loss are noticed later.
+//!
+//! It is written last of all. Small files are read whole at every look. A large one is read only where its time differs from the one noted,
+//! so that looking at a run with gigabytes of checkpoints takes milliseconds; its size is always compared. (What reads a checkpoint or
+//! embeddings checks the digest that those carry themselves.)
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{read_json, write_json};
+use super::{Layout, RecordError};
+
+/// Files up to this length are always read.
+const SMALL: u64 = 1 << 20;
+
+/// files.json.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileList {
+    /// By path in the run's folder, with `/`.
+    files: BTreeMap<String, Noted>,
+    /// BLAKE3 of `files` as JSON, by which damage to the list itself is noticed.
+    #[serde(default)]
+    blake3: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Noted {
+    /// Length.
+    bytes: u64,
+    /// When it was last written, in nanoseconds since 1970.
+    modified: u64,
+    /// BLAKE3 of all of it.
+    blake3: String,
+}
+
+/// A file of a run that is not as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its path in the run's folder, with `/`.
+    pub file: String,
+    /// What is wrong with it; `None` if it is gone.
+    pub damage: Option<String>,
+}
+
+impl Fault {
+    /// A file that is gone.
+    pub fn missing(file: impl Into<String>) -> Self {
+        Self { file: file.into(), damage: None }
+    }
+
+    /// A file that is there and not as it should be.
+    pub fn damaged(file: impl Into<String>, damage: impl Into<String>) -> Self {
+        Self { file: file.into(), damage: Some(damage.into()) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.damage {
+            None => write!(f, "{} is missing", self.file),
+            Some(damage) => write!(f, "{} is damaged ({damage})", self.file),
+        }
+    }
+}
+
+impl FileList {
+    /// Notes the files of `names` (paths in the run's folder, with `/`) as they are now.
+    ///
+    /// # Errors
+    /// `Io` naming the file that cannot be read.
+    pub fn take(layout: &Layout, names: impl IntoIterator<Item = String>) -> Result<Self, RecordError> {
+        let mut list = Self::default();
+        for name in names {
+            list.note(layout, &name)?;
+        }
+        Ok(list)
+    }
+
+    /// Notes the file `name` as it is now, in place of what was noted of it.
+    ///
+    /// # Errors
+    /// `Io` naming the file if it cannot be read.
+    pub fn note(&mut self, layout: &Layout, name: &str) -> Result<(), RecordError> {
+        let path = layout.folder().join(name);
+        let noted = || {
+            let (bytes, modified) = size_and_time(&path)?;
+            Ok(Noted { bytes, modified, blake3: digest(&path)? })
+        };
+        self.files.insert(name.to_owned(), noted().map_err(RecordError::io("read", &path))?);
+        Ok(())
+    }
+
+    /// Forgets the file `name`.
+    pub fn forget(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+
+    /// Returns whether `bytes` are what was noted of the file `name`.
+    pub fn is(&self, name: &str, bytes: &[u8]) -> bool {
+        self.files.get(name).is_some_and(|noted| noted.blake3 == blake3::hash(bytes).to_hex().as_str())
+    }
+
+    /// Writes the list to its place in `layout`.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
+        let path = layout.files();
+        let blake3 = self.digest().map_err(RecordError::io("write", &path))?;
+        write_json(&path, &Self { blake3, ..self.clone() })
+    }
+
+    fn digest(&self) -> io::Result<String> {
+        Ok(blake3::hash(&serde_json::to_vec(&self.files)?).to_hex().to_string())
+    }
+
+    /// Reads the list of the run in `layout`; `None` if it has none.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`, naming the path.
+    pub fn read(layout: &Layout) -> Result<Option<Self>, RecordError> {
+        const EXPECTED: &str = "the list of a finished run's files";
+        const REMEDY: &str =
+            "delete the file and ask for the run again: its files are then looked at one by one";
+        let path = layout.files();
+        match read_json::<Self>(&path, EXPECTED, REMEDY) {
+            Ok(mut list) => {
+                let digest = list.digest().map_err(RecordError::io("read", &path))?;
+                if std::mem::take(&mut list.blake3) == digest {
+                    return Ok(Some(list));
+                }
+                let found = "a list that is not as it was written".to_owned();
+                Err(RecordError::Damaged { path, found, expected: EXPECTED, remedy: REMEDY })
+            }
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns which of the `wanted` files are not as noted, in order of name, and which large ones have another time and the same bytes.
+    ///
+    /// # Errors
+    /// `Io` naming the file if the system does not let it be looked at.
+    pub fn compare(
+        &self,
+        layout: &Layout,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<Fault>, Vec<String>), RecordError> {
+        let (mut faults, mut touched) = (Vec::new(), Vec::new());
+        for (name, noted) in self.files.iter().filter(|(name, _)| wanted(name)) {
+            let path = layout.folder().join(name);
+            match noted.compare(&path).map_err(RecordError::io("read", &path))? {
+                Compared::Whole => {}
+                Compared::Touched => touched.push(name.clone()),
+                Compared::Missing => faults.push(Fault::missing(name)),
+                Compared::Damaged(damage) => faults.push(Fault::damaged(name, damage)),
+            }
+        }
+        Ok((faults, touched))
+    }
+}
+
+enum Compared {
+    Whole,
+    /// A large file of another time and the same bytes.
+    Touched,
+    Missing,
+    Damaged(String),
+}
+
+impl Noted {
+    fn compare(&self, path: &Path) -> io::Result<Compared> {
+        let (bytes, modified) = match size_and_time(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Compared::Missing),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Ok(Compared::Damaged(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        if bytes != self.bytes {
+            return Ok(Compared::Damaged(format!("{bytes} bytes, expected {}", self.bytes)));
+        }
+        let is_touched = bytes > SMALL && modified != self.modified;
+        if (bytes <= SMALL || is_touched) && digest(path)? != self.blake3 {
+            return Ok(Compared::Damaged("other bytes than were written".to_owned()));
+        }
+        Ok(if is_touched { Compared::Touched } else { Compared::Whole })
+    }
+}
+
+/// Returns the length of a regular file and when it was written, in nanoseconds since 1970; anything else is `InvalidData`.
+fn size_and_time(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+    }
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Fault, FileList, SMALL};
+    use crate::{Layout, RecordError};
+    use std::fs::{self, File};
+
+    #[test]
+    fn loss_and_damage_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        fs::create_dir(folder.path().join("embeddings")).unwrap();
+        let path = folder.path().join("embeddings/test.safetensors");
+        fs::write(folder.path().join("record.json"), b"{}").unwrap();
+        fs::write(&path, b"some bytes").unwrap();
+        let names = ["record.json", "embeddings/test.safetensors"];
+        FileList::take(&layout, names.map(str::to_owned)).unwrap().write(&layout).unwrap();
+        let list = FileList::read(&layout).unwrap().unwrap();
+        assert_eq!(list.compare(&layout, |_| true).unwrap(), (vec![], vec![]));
+        assert!(list.is(names[1], b"some bytes") && !list.is(names[1], b"some"));
+
+        let said = || -> Vec<String> {
+            list.compare(&layout, |_| true).unwrap().0.iter().map(ToString::to_string).collect()
+        };
+        fs::write(&path, b"some bytez").unwrap();
+        assert_eq!(said(), ["embeddings/test.safetensors is damaged (other bytes than were written)"]);
+        fs::write(&path, b"").unwrap();
+        assert_eq!(said(), ["embeddings/test.safetensors is damaged (0 bytes, expected 10)"]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(list.compare(&layout, |_| true).unwrap().0, [Fault::missing(names[1])]);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(said(), ["embeddings/test.safetensors is damaged (it is not a regular file)"]);
+    }
+
+    #[test]
+    fn a_large_file_is_read_where_its_time_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        let path = folder.path().join("state");
+        let mut bytes = vec![7_u8; SMALL as usize + 1];
+        fs::write(&path, &bytes).unwrap();
+        let list = FileList::take(&layout, ["state".to_owned()]).unwrap();
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        // Copied elsewhere: another time, the same bytes.
+        let later = time + std::time::Duration::from_secs(1);
+        File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert_eq!(list.compare(&layout, |_| true).unwrap(), (vec![], vec!["state".to_owned()]));
+        bytes[SMALL as usize / 2] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert_eq!(list.compare(&layout, |_| true).unwrap().0.len(), 1);
+        // What a look does not cost: reading it where neither size nor time speaks for a change.
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert_eq!(list.compare(&layout, |_| true).unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn damage_to_the_list_itself_is_noticed_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        assert_eq!(FileList::read(&layout).unwrap(), None);
+        fs::write(folder.path().join("record.json"), b"{}").unwrap();
+        let list = FileList::take(&layout, ["record.json".to_owned()]).unwrap();
+        list.write(&layout).unwrap();
+        assert_eq!(FileList::read(&layout).unwrap(), Some(list.clone()));
+        let whole = fs::read(layout.files()).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 2;
+            for bytes in [&bytes[..], &whole[..at]] {
+                fs::write(layout.files(), bytes).unwrap();
+                match FileList::read(&layout) {
+                    Ok(found) => assert_eq!(found, Some(list.clone()), "only white space differs: {at}"),
+                    Err(error) => {
+                        assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+                        assert!(error.to_string().contains("files.json"), "{error}");
+                    }
+                }
+            }
+        }
+    }
+}

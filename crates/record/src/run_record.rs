@@ -1,0 +1,326 @@
+//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and `similarity.json`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{parse_json, write_json};
+use super::layout::folders;
+use super::version::first_format;
+use super::{FORMAT, Layout, MetricSummary, RecordError, log};
+
+/// The content of `record.json`. Tables are built on these keys: fields may be added, never renamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The version of the folder's formats, [`FORMAT`] when it was written.
+    #[serde(default = "first_format")]
+    pub format: u32,
+    /// `<config hash>-s<seed>`, the name of the run's folder.
+    pub id: String,
+    /// The suite, such as "table1"; "train" for a single run.
+    pub suite: String,
+    /// The row of the suite's table that this run measures.
+    pub row: String,
+    /// The method that the network was trained with.
+    pub method: String,
+    /// The data set.
+    pub dataset: String,
+    /// "verified", "unverified" or "generated".
+    pub data_state: String,
+    /// The profile: "paper", "quick" or "smoke".
+    pub profile: String,
+    /// The device: "cpu" or "cuda".
+    pub device: String,
+    /// The seed of every random draw.
+    pub seed: u64,
+    /// The number of epochs trained.
+    pub epochs: u64,
+    /// Images per step (twice as many views for a method with two views).
+    pub batch_size: u64,
+    /// The number of images trained on. Unless the data set has its own, they are also the gallery of kNN.
+    pub train_images: u64,
+    /// The number of test images.
+    pub test_images: u64,
+    /// The channels of the network's first stage (64 in the paper).
+    pub width: u64,
+    /// The network.
+    pub model: String,
+    /// The protocol, "code" or "paper", or the switches that were set.
+    pub protocol: String,
+    /// The arguments beside the suite, its profile, seed and device, as typed: `dataset=cub200-2010`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// Rows of other suites that share this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// The metric by which the best epoch was chosen.
+    #[serde(default = "knn_top1")]
+    pub main_metric: String,
+    /// The last and the best value of each metric (`knn_top1`, ...), percent.
+    pub metrics: BTreeMap<String, MetricSummary>,
+    /// The wall-clock time of the run over all sittings, seconds.
+    pub seconds: f64,
+    /// Images (not views) trained on per second; `None` for a run without training.
+    pub images_per_second: Option<f64>,
+    /// The largest resident memory, bytes; `None` where the system does not give it.
+    pub peak_memory_bytes: Option<u64>,
+    /// The hash of the resolved config; the seed is not part of it.
+    pub config_hash: String,
+    /// When the run was started, RFC 3339.
+    pub started: String,
+    /// When the run ended, RFC 3339.
+    pub finished: String,
+    /// The program's name and version.
+    pub version: String,
+    /// The commit of the repository that the program ran in; `None` outside of one.
+    pub git: Option<String>,
+    /// The compiler that the program was built with.
+    pub rustc: String,
+    /// The processor's model name.
+    pub cpu: String,
+    /// The number of threads.
+    pub threads: u64,
+    /// The run's folder, relative to `runs.root`.
+    pub path: String,
+    /// Whether the images, the width or the epochs are fewer than the paper's.
+    pub reduced: bool,
+}
+
+/// A record and the layout of the folder that holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRecord {
+    /// The record.
+    pub record: RunRecord,
+    /// The paths of the run's other files.
+    pub layout: Layout,
+}
+
+/// Returns the default for records written before `main_metric` existed.
+fn knn_top1() -> String {
+    "knn_top1".to_owned()
+}
+
+impl RunRecord {
+    /// Writes the record of the run in `layout`.
+    ///
+    /// # Errors
+    /// `Io` naming the path.
+    pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
+        write_json(&layout.record(), self)
+    }
+
+    /// Returns whether the run measures `row`, under its own name or under a name in [`Self::also`].
+    pub fn is_of_row(&self, row: &str) -> bool {
+        self.row == row || self.also.iter().any(|other| other == row)
+    }
+
+    /// Reads the record of the run in `layout`.
+    ///
+    /// # Errors
+    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another run.
+    pub fn read(layout: &Layout) -> Result<Self, RecordError> {
+        const EXPECTED: &str = "the record of the run that the folder is named after";
+        const REMEDY: &str =
+            "delete the file and ask for the run again: the record is written again from the checkpoint";
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(default = "first_format")]
+            format: u32,
+        }
+        let path = layout.record();
+        let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
+        // The version comes first: a record of a newer format may lack keys that this one requires.
+        let Version { format } = parse_json(&path, &bytes, EXPECTED, REMEDY)?;
+        if format > FORMAT {
+            return Err(RecordError::NewerFormat { path, found: format });
+        }
+        let record: Self = parse_json(&path, &bytes, EXPECTED, REMEDY)?;
+        let named = format!("{}-s{}", record.config_hash, record.seed);
+        if record.id != named || layout.folder().file_name().is_some_and(|name| name != record.id.as_str()) {
+            return Err(RecordError::Damaged {
+                path,
+                found: format!("the record of run {named}"),
+                expected: EXPECTED,
+                remedy: "if the folder is a copy, delete it; if it was renamed, give it its name back; otherwise delete the file and ask \
+                         for the run again: the record is written again from the checkpoint",
+            });
+        }
+        Ok(record)
+    }
+
+    /// Returns the record that the run's log holds from when the run finished; `None` if the log holds none.
+    pub fn logged(layout: &Layout) -> Option<Self> {
+        log::last(&layout.log(), &["run_finished", "row_added"], "")
+    }
+}
+
+/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a record are left out.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// for found in invaspread_record::load_records(root.path())? {
+///     println!("{}: {:?}", found.layout.folder().display(), found.record.metrics);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is missing without notice would be
+/// a false table.
+pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
+    let mut records = Vec::new();
+    for group in folders(root)? {
+        for folder in folders(&group)? {
+            let layout = Layout::of(folder);
+            let path = layout.record();
+            if path.try_exists().map_err(RecordError::io("read", &path))? {
+                records.push(StoredRecord { record: RunRecord::read(&layout)?, layout });
+            }
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{RunRecord, load_records};
+    use crate::{FORMAT, Layout, MetricSummary, RecordError};
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    fn record(id: &str) -> RunRecord {
+        let summary = MetricSummary { last: 50.0, best: 50.1, best_epoch: 9 };
+        RunRecord {
+            format: FORMAT,
+            id: id.into(),
+            suite: "table1".into(),
+            row: "invaspread".into(),
+            method: "invaspread".into(),
+            dataset: "cifar10".into(),
+            data_state: "unverified".into(),
+            profile: "quick".into(),
+            device: "cpu".into(),
+            seed: id.split_once("-s").unwrap().1.parse().unwrap(),
+            epochs: 10,
+            batch_size: 64,
+            train_images: 10_000,
+            test_images: 2000,
+            width: 16,
+            model: "resnet18".into(),
+            protocol: "code".into(),
+            arguments: Vec::new(),
+            also: Vec::new(),
+            main_metric: "knn_top1".into(),
+            metrics: BTreeMap::from([("knn_top1".into(), summary)]),
+            seconds: 123.4,
+            images_per_second: None,
+            peak_memory_bytes: Some(1 << 30),
+            config_hash: id.split_once("-s").unwrap().0.into(),
+            started: "2026-11-23T01:00:00Z".into(),
+            finished: "2026-11-23T01:02:03Z".into(),
+            version: "invaspread 0.1.0".into(),
+            git: None,
+            rustc: "rustc 1.95.0".into(),
+            cpu: "unknown".into(),
+            threads: 2,
+            path: format!("table1/{id}"),
+            reduced: true,
+        }
+    }
+
+    fn store(root: &tempfile::TempDir, suite: &str, id: &str) -> Layout {
+        let layout = Layout::new(root.path(), Some(suite), id);
+        fs::create_dir_all(layout.folder()).unwrap();
+        record(id).write(&layout).unwrap();
+        layout
+    }
+
+    #[test]
+    fn finished_runs_are_found_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        for (suite, id) in [("train", "a-s0"), ("table1", "b-s1"), ("table1", "a-s1")] {
+            store(&root, suite, id);
+        }
+        fs::create_dir_all(root.path().join("table1/unfinished-s0")).unwrap();
+        fs::write(root.path().join("notes.txt"), b"").unwrap();
+        let found = load_records(root.path()).unwrap();
+        let ids: Vec<&str> = found.iter().map(|r| r.record.id.as_str()).collect();
+        assert_eq!(ids, ["a-s1", "b-s1", "a-s0"]);
+        assert_eq!(found[1].record, record("b-s1"));
+        assert_eq!(found[1].layout.folder(), root.path().join("table1/b-s1"));
+    }
+
+    #[test]
+    fn the_json_has_the_agreed_names() {
+        let json = serde_json::to_value(record("x-s0")).unwrap();
+        assert_eq!(json["metrics"]["knn_top1"]["best_epoch"], 9);
+        assert!(json["git"].is_null() && json["images_per_second"].is_null());
+        assert_eq!(json["peak_memory_bytes"], 1u64 << 30);
+    }
+
+    #[test]
+    fn damaged_and_misplaced_records_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = store(&root, "table1", "a-s0");
+        let whole = fs::read(layout.record()).unwrap();
+        let closing = whole.iter().rposition(|&b| b == b'}').unwrap();
+        for length in (0..=closing).step_by(7) {
+            fs::write(layout.record(), &whole[..length]).unwrap();
+            let error = load_records(root.path()).unwrap_err();
+            assert!(matches!(error, RecordError::Damaged { .. }), "{length}: {error}");
+        }
+        let text = load_records(root.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("table1/a-s0/record.json: found") && text.contains("delete the file"),
+            "{text}"
+        );
+
+        fs::write(
+            layout.record(),
+            String::from_utf8(whole).unwrap().replace("\"seed\": 0", "\"seed\": \"0\""),
+        )
+        .unwrap();
+        let text = load_records(root.path()).unwrap_err().to_string();
+        assert!(text.contains("invalid type: string \"0\""), "{text}");
+
+        record("other-s0").write(&layout).unwrap();
+        let text = load_records(root.path()).unwrap_err().to_string();
+        assert!(text.contains("found the record of run other-s0"), "{text}");
+    }
+
+    #[test]
+    fn the_format_is_stated_assumed_where_it_is_not_and_refused_where_it_is_newer() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = store(&root, "table1", "a-s0");
+        let text = fs::read_to_string(layout.record()).unwrap();
+        let stated = format!("\"format\": {FORMAT},");
+        assert!(text.contains(&stated), "{text}");
+        // Records written before the format was stated.
+        fs::write(layout.record(), text.replace(&stated, "")).unwrap();
+        assert_eq!(RunRecord::read(&layout).unwrap(), record("a-s0"));
+        // A newer one need not have any key that this version knows.
+        fs::write(layout.record(), format!("{{\"format\": {}}}", FORMAT + 1)).unwrap();
+        let error = RunRecord::read(&layout).unwrap_err();
+        assert!(matches!(error, RecordError::NewerFormat { found, .. } if found == FORMAT + 1), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("record.json") && text.contains("format 2") && text.contains("update"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_root_is_named() {
+        let text = load_records("no/such/runs".as_ref()).unwrap_err().to_string();
+        assert!(
+            text.starts_with("failed to read no/such/runs: ") && text.contains("check the path"),
+            "{text}"
+        );
+    }
+}

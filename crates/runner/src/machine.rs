@@ -1,0 +1,136 @@
+//! The program and the machine that this process runs on, as a run's record states them. What a system does not give is left empty
+//! ("unknown" or null): no run fails for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use invaspread_record::{Environment, VERSION, now_rfc3339};
+
+/// Describes this process, which works on `device` ("cpu" or "cuda") from now on.
+pub fn environment(device: &str) -> Environment {
+    Environment {
+        version: VERSION.to_owned(),
+        git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
+        rustc: env!("INVASPREAD_RUSTC").to_owned(),
+        cpu: cpu_model(),
+        threads: rayon::current_num_threads(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        device: device.to_owned(),
+        started: now_rfc3339(),
+    }
+}
+
+/// Returns the largest resident memory of this process so far, in bytes; `None` where the system does not give it.
+pub fn peak_memory_bytes() -> Option<u64> {
+    high_water_mark(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or before its first commit.
+fn git_revision(folder: &Path) -> Option<String> {
+    let dot_git = folder.ancestors().map(|f| f.join(".git")).find(|f| f.exists())?;
+    // A linked worktree or submodule has a file that says where its folder is.
+    let git = if dot_git.is_file() {
+        let text = fs::read_to_string(&dot_git).ok()?;
+        dot_git.parent()?.join(text.strip_prefix("gitdir:")?.trim())
+    } else {
+        dot_git
+    };
+    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    let Some(reference) = head.strip_prefix("ref:").map(str::trim) else {
+        return revision(&head);
+    };
+    // A worktree keeps its HEAD to itself and shares the branches.
+    let shared: PathBuf =
+        fs::read_to_string(git.join("commondir")).map_or_else(|_| git.clone(), |text| git.join(text.trim()));
+    if let Ok(text) = fs::read_to_string(shared.join(reference)) {
+        return revision(&text);
+    }
+    let packed = fs::read_to_string(shared.join("packed-refs")).ok()?;
+    packed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(_, name)| *name == reference)
+        .and_then(|(id, _)| revision(id))
+}
+
+fn revision(text: &str) -> Option<String> {
+    let text = text.trim();
+    (text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_owned())
+}
+
+fn cpu_model() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    model_name(&info).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn model_name(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    let name = line.split_once(':')?.1.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn high_water_mark(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Environment, environment, git_revision, high_water_mark, model_name};
+    use std::fs;
+
+    const COMMIT: &str = "29de3983a1c2b4d5e6f708192a3b4c5d6e7f8091";
+
+    #[test]
+    fn system_files_are_understood() {
+        assert_eq!(high_water_mark("VmPeak:\t 9 kB\nVmHWM:\t  1234 kB\nVmRSS: 1 kB"), Some(1234 * 1024));
+        assert_eq!(high_water_mark("VmHWM: lots"), None);
+        let info = "processor\t: 0\nmodel name\t: AMD EPYC 7763\nmodel name\t: other";
+        assert_eq!(model_name(info).as_deref(), Some("AMD EPYC 7763"));
+        assert_eq!(model_name("processor : 0"), None);
+    }
+
+    #[test]
+    fn the_revision_is_found_in_every_form_of_repository() {
+        let root = tempfile::tempdir().unwrap();
+        let (repository, inside) = (root.path().join("r"), root.path().join("r/a/b"));
+        let write = |path: &str, text: &str| {
+            let path = repository.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        fs::create_dir_all(&inside).unwrap();
+        write(".git/HEAD", "ref: refs/heads/main\n");
+        assert_eq!(git_revision(&inside), None, "before the first commit");
+        write(
+            ".git/packed-refs",
+            &format!("# pack-refs\n{} refs/heads/other\n{COMMIT} refs/heads/main\n", "0".repeat(40)),
+        );
+        assert_eq!(git_revision(&inside).as_deref(), Some(COMMIT), "packed");
+        let newer = COMMIT.replace('2', "3");
+        write(".git/refs/heads/main", &format!("{newer}\n"));
+        assert_eq!(git_revision(&inside), Some(newer.clone()), "loose");
+        write("tree/.git", "gitdir: ../.git/worktrees/tree\n");
+        write(".git/worktrees/tree/HEAD", "ref: refs/heads/main\n");
+        write(".git/worktrees/tree/commondir", "../..\n");
+        assert_eq!(git_revision(&repository.join("tree")), Some(newer), "worktree");
+        write(".git/HEAD", COMMIT);
+        assert_eq!(git_revision(&inside).as_deref(), Some(COMMIT), "detached");
+        write(".git/HEAD", "nonsense");
+        assert_eq!(git_revision(&inside), None, "damaged");
+    }
+
+    #[test]
+    fn this_process_can_be_described() {
+        let environment = environment("cpu");
+        assert!(environment.rustc.starts_with("rustc 1."), "{}", environment.rustc);
+        assert!(environment.version.starts_with("invaspread "));
+        assert!(environment.threads > 0);
+        let json = serde_json::to_string(&environment).unwrap();
+        assert_eq!(serde_json::from_str::<Environment>(&json).unwrap(), environment);
+        #[cfg(target_os = "linux")]
+        assert!(super::peak_memory_bytes().unwrap() > 1 << 20);
+    }
+}
