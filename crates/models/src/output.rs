@@ -60,7 +60,7 @@ impl Output {
     /// ```
     ///
     /// # Errors
-    /// Those of `run`.
+    /// Those of `run`, or if `x` was computed from an output by candle, through which a gradient could not go back.
     pub fn through(
         &mut self,
         x: &Tensor,
@@ -69,6 +69,11 @@ impl Output {
         if self.tapes.is_empty() {
             let y = run(&mut Tape::idle(), &Value::constant(x))?;
             return Ok(y.tensor().clone());
+        }
+        if !x.is_variable() {
+            bail!(
+                "a pass goes on from an output itself or from what an earlier call returned, not from what was made of it"
+            )
         }
         let mut tape = Tape::default();
         let input = tape.input(x);

@@ -138,6 +138,10 @@ fn a_state_goes_on_bit_for_bit_and_another_is_refused() {
     lacking.remove("head.1.running_mean");
     let error = second.load_state_dict(&lacking).unwrap_err().to_string();
     assert!(error.contains("head.1.running_mean is missing"), "{error}");
+    let mut more = state.clone();
+    more.insert("head.9.weight".to_owned(), x.clone());
+    let error = second.load_state_dict(&more).unwrap_err().to_string();
+    assert!(error.contains("head.9.weight is no entry"), "{error}");
     let other = Mlp::new("head", &MlpConfig::new(64, 17, 4), 0, 0).unwrap();
     let error = other.load_state_dict(&state).unwrap_err().to_string();
     assert!(error.contains("head.0.weight") && error.contains("[17, 64]"), "{error}");
@@ -157,7 +161,7 @@ fn passes_of_two_sizes_add_up() {
     let alone = [&large, &small].map(|x| through(&network, &head, x).unwrap());
     let mut one = network.forward(&large, Mode::Train).unwrap();
     let mut other = network.forward(&small, Mode::Train).unwrap();
-    let mut rows = |output: &mut Output| {
+    let rows = |output: &mut Output| {
         output
             .through(&output.pooled.clone(), |tape, x| {
                 let y = head.forward(tape, x, Mode::Train)?;
@@ -203,6 +207,16 @@ fn an_output_used_by_a_head_and_by_the_loss_gets_both_gradients() {
     for ((both, one), other) in both.iter().zip(head_alone).zip(direct_alone) {
         assert!((both - one - other).abs() < 1e-12);
     }
+}
+
+/// What candle computes from an output is no place to go on from: its gradient would be lost.
+#[test]
+fn a_pass_goes_on_from_outputs_alone() {
+    let network = small_network(DType::F32);
+    let mut output = network.forward(&tensor(&[4, 8, 8, 3], 0, DType::F32), Mode::Train).unwrap();
+    let doubled = (&output.pooled * 2.0).unwrap();
+    let error = output.through(&doubled, |_, x| Ok(x.clone())).unwrap_err().to_string();
+    assert!(error.contains("from an output itself"), "{error}");
 }
 
 #[test]

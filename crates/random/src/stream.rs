@@ -12,7 +12,8 @@ pub enum Purpose {
     Initialise = 0,
     /// The order of the training images within an epoch.
     Shuffle = 1,
-    /// Augmentation parameters; index is `2 * image + view`.
+    /// Augmentation parameters; index is `2 * image + view` for the first two views of an
+    /// image, and `(view / 2) * 2^33` more for further pairs.
     Augment = 2,
     /// Which images a stratified subset keeps; index is the class.
     Subset = 3,

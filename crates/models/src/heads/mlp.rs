@@ -203,9 +203,13 @@ impl Mlp {
     /// Takes up what [`Mlp::state_dict`] gave, all of it or nothing.
     ///
     /// # Errors
-    /// Names the first entry that is missing or has another shape.
+    /// Names the first entry that is missing, has another shape or is none of the head's.
     pub fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
-        for (name, like) in self.state_dict()? {
+        let own = self.state_dict()?;
+        if let Some(other) = state.keys().find(|name| !own.iter().any(|(own, _)| own == *name)) {
+            bail!("{other} is no entry of this head")
+        }
+        for (name, like) in own {
             match state.get(&name) {
                 None => bail!("{name} is missing"),
                 Some(found) if found.dims() != like.dims() => {
