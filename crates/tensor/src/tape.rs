@@ -15,9 +15,9 @@ use crate::conv2d::{Conv2d, convolution};
 use crate::l2_normalize::L2Normalize;
 use crate::linear::Linear;
 use crate::local_response_norm::LocalResponseNorm;
-use crate::one::One;
+use crate::one::{One, OneOp};
 use crate::pool::Pool;
-use crate::storage::{slice_f32, slice_f64};
+use crate::storage::slice;
 use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
@@ -228,7 +228,7 @@ impl Tape {
 
     fn one(&mut self, x: &Value, op: impl One) -> Result<Value> {
         let y = op.run(&x.tensor)?;
-        Ok(self.push(Op::One { op: Box::new(op), x: x.clone(), y: y.clone() }, y))
+        Ok(self.push(Op::One { op: Box::new(OneOp(op)), x: x.clone(), y: y.clone() }, y))
     }
 
     /// Returns the value as a variable for a loss, whose gradient then goes back through the tape.
@@ -372,11 +372,11 @@ impl InplaceOp2 for AddInto {
         }
         match to {
             CpuStorage::F32(to) => {
-                let from = slice_f32(from, lf)?;
+                let from = slice::<f32>(from, lf)?;
                 run!(to, from);
             }
             CpuStorage::F64(to) => {
-                let from = slice_f64(from, lf)?;
+                let from = slice::<f64>(from, lf)?;
                 run!(to, from);
             }
             _ => bail!("gradients must be f32 or f64"),

@@ -12,11 +12,10 @@ mod fused;
 mod plain;
 mod running;
 
-pub(crate) use plain::Value;
 pub use running::RunningStatistics;
 
 use crate::memory::uninitialised;
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,7 +84,8 @@ fn on_device(
     config: BatchNormConfig,
     chunk_len: usize,
 ) -> Result<(Tensor, Statistics)> {
-    use crate::cuda::{differentiable, normalize, normalize_gradients};
+    use crate::cuda::{normalize, normalize_gradients};
+    use crate::differentiable;
     let (x, residual) = (x.contiguous()?, residual.map(Tensor::contiguous).transpose()?);
     let (saved, y) = normalize(&x, [gamma, beta], residual.as_ref(), config, chunk_len, None)?;
     let statistics = saved.first_statistics()?;
@@ -171,20 +171,22 @@ fn on_host(
 ) -> Result<(BatchNorm, Tensor)> {
     let (gamma, beta) = (values(gamma)?, values(beta)?);
     macro_rules! run {
-        ($with:ident, $forward:path) => {{
+        ($scalar:ty, $forward:path) => {{
             let forward =
                 |x: &[_], residual: Option<&[_]>| $forward(config, chunk_len, gamma, beta, x, residual);
             let (op, y) = match residual {
-                Some(residual) => $with(x, |x| $with(residual, |r| forward(x, Some(r))))??,
-                None => $with(x, |x| forward(x, None))?,
+                Some(residual) => {
+                    with::<$scalar, _>(x, |x| with::<$scalar, _>(residual, |r| forward(x, Some(r))))??
+                }
+                None => with::<$scalar, _>(x, |x| forward(x, None))?,
             };
             Ok((op, Tensor::from_vec(y, x.shape(), x.device())?))
         }};
     }
     if x.dtype() == DType::F32 {
-        run!(with_f32, BatchNorm::forward_f32)
+        run!(f32, BatchNorm::forward_f32)
     } else {
-        run!(with_f64, BatchNorm::forward_f64)
+        run!(f64, BatchNorm::forward_f64)
     }
 }
 
@@ -368,12 +370,12 @@ impl BatchNorm {
         };
         let len = x.elem_count();
         macro_rules! run {
-            ($with:ident, $buffer:expr, $backward:expr) => {{
+            ($scalar:ty, $buffer:expr, $backward:expr) => {{
                 let mut gx = $buffer;
                 let mut gr = if residual { Some($buffer) } else { None };
-                $with(x, |x| {
-                    $with(y, |y| {
-                        $with(&gy, |gy| {
+                with::<$scalar, _>(x, |x| {
+                    with::<$scalar, _>(y, |y| {
+                        with::<$scalar, _>(&gy, |gy| {
                             for (i, statistics) in self.statistics.iter().enumerate() {
                                 let range = i * self.chunk_len..(i + 1) * self.chunk_len;
                                 let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
@@ -396,9 +398,9 @@ impl BatchNorm {
             }};
         }
         let (gx, gr) = match x.dtype() {
-            DType::F32 if fused::fits(channels) => run!(with_f32, uninitialised(len), fused::backward),
-            DType::F32 => run!(with_f32, uninitialised(len), plain::backward),
-            _ => run!(with_f64, vec![0.0f64; len], plain::backward),
+            DType::F32 if fused::fits(channels) => run!(f32, uninitialised(len), fused::backward),
+            DType::F32 => run!(f32, uninitialised(len), plain::backward),
+            _ => run!(f64, vec![0.0f64; len], plain::backward),
         };
         let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
         Ok(Gradients { x: gx, gamma: parameter(grad_gamma)?, beta: parameter(grad_beta)?, residual: gr })
@@ -431,16 +433,16 @@ impl Differentiable {
         };
         let (op, y) = match x {
             CpuStorage::F32(_) => {
-                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
-                let (gamma, beta) = split(slice_f32(p, lp)?.iter().map(|p| f64::from(*p)).collect());
-                let x = slice_f32(x, lx)?;
+                let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
+                let (gamma, beta) = split(slice::<f32>(p, lp)?.iter().map(|p| f64::from(*p)).collect());
+                let x = slice::<f32>(x, lx)?;
                 let (op, y) = BatchNorm::forward_f32(self.config, self.chunk_len, gamma, beta, x, residual);
                 (op, CpuStorage::F32(y))
             }
             _ => {
-                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
-                let (gamma, beta) = split(slice_f64(p, lp)?.to_vec());
-                let x = slice_f64(x, lx)?;
+                let residual = r.map(|(r, l)| slice::<f64>(r, l)).transpose()?;
+                let (gamma, beta) = split(slice::<f64>(p, lp)?.to_vec());
+                let x = slice::<f64>(x, lx)?;
                 let (op, y) = BatchNorm::forward_f64(self.config, self.chunk_len, gamma, beta, x, residual);
                 (op, CpuStorage::F64(y))
             }
@@ -536,16 +538,16 @@ impl Evaluation {
     ) -> Result<(CpuStorage, Shape)> {
         let y = match x {
             CpuStorage::F32(_) => {
-                let x = slice_f32(x, lx)?;
+                let x = slice::<f32>(x, lx)?;
                 let mut y = uninitialised(x.len());
-                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
+                let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
                 apply_f32(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F32(y)
             }
             _ => {
-                let x = slice_f64(x, lx)?;
+                let x = slice::<f64>(x, lx)?;
                 let mut y = vec![0.0; x.len()];
-                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
+                let residual = r.map(|(r, l)| slice::<f64>(r, l)).transpose()?;
                 plain::apply(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F64(y)
             }

@@ -21,7 +21,7 @@ mod tiles;
 mod winograd;
 
 use crate::memory::uninitialised;
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use geometry::Geometry;
 pub(crate) use tiles::{Indirect, PANEL, indirect_product};
@@ -69,7 +69,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
         let backward = move |[x, w]: [&Tensor; 2], _: &Tensor, gy: &Tensor| {
             op.gradients(x, w, gy, [x.track_op(), w.track_op()]).map(|(gx, gw)| [gx, gw])
         };
-        return crate::cuda::differentiable("conv2d", [&x, &w], y, backward);
+        return crate::differentiable("conv2d", [&x, &w], y, backward);
     }
     x.apply_op2(&w, op)
 }
@@ -172,12 +172,12 @@ impl Conv2d {
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
         if x.dtype() == DType::F32 {
             let gx = if need_gx {
-                Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??)
+                Some(with::<f32, _>(w, |w| with::<f32, _>(&gy, |gy| self.input_gradient(w, gy)))??)
             } else {
                 None
             };
             let gw = if need_gw {
-                Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??)
+                Some(with::<f32, _>(x, |x| with::<f32, _>(&gy, |gy| self.weight_gradient(x, gy)))??)
             } else {
                 None
             };
@@ -185,12 +185,12 @@ impl Conv2d {
         }
         let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
         let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
-        with_f64(&gy, |gy| {
+        with::<f64, _>(&gy, |gy| {
             if need_gx {
-                with_f64(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
+                with::<f64, _>(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
             }
             if need_gw {
-                with_f64(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
+                with::<f64, _>(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
             }
             Ok::<(), candle_core::Error>(())
         })??;
@@ -214,10 +214,10 @@ impl CustomOp2 for Conv2d {
         let g = &self.geometry;
         let shape = Shape::from((g.n, g.out_h(), g.out_w(), g.co));
         let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(w, lw)?)),
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice::<f32>(x, lx)?, slice::<f32>(w, lw)?)),
             _ => {
                 let mut y = vec![0.0f64; g.output_len()];
-                im2col::forward(g, slice_f64(x, lx)?, slice_f64(w, lw)?, &mut y);
+                im2col::forward(g, slice::<f64>(x, lx)?, slice::<f64>(w, lw)?, &mut y);
                 CpuStorage::F64(y)
             }
         };

@@ -12,7 +12,6 @@ mod batch_norm;
 mod bias_relu;
 mod blas;
 mod conv2d;
-mod graph;
 mod kernel;
 pub mod kmeans;
 mod libraries;
@@ -29,7 +28,6 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
-pub(crate) use graph::differentiable;
 pub use libraries::{Facts, device, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
