@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// The folder of config files: a link to the repository's own, and a plain folder in the packaged crate.
-const EXPERIMENTS: &str = "experiments";
+/// The folder of config files: a link to the repository's own, and a plain folder in the packaged crate. It is not called `experiments`:
+/// the crate's tests run beside it, and files under `./experiments` win over the built-in ones.
+const EXPERIMENTS: &str = "built_in";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
