@@ -114,6 +114,8 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     // What is asked for wins over the run's config.
     let other = ["evaluate", last.to_str().unwrap(), "dataset=cifar10", "--data-root", "nowhere"];
     refused(folder.path(), &other, 1, &["data set"]);
+    let said = done(folder.path(), &["evaluate", last.to_str().unwrap(), "eval.k=100000"]);
+    assert!(said.contains("kNN with k = 100000 (all ") && said.contains(" there are)"), "{said}");
     let said = done(folder.path(), &["evaluate", last.to_str().unwrap(), "eval.k=7"]);
     for part in [
         "config.toml, with eval.k=7",

@@ -1,15 +1,13 @@
 //! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
 
-use crate::canvas::{
-    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, text_width,
-};
+use crate::aggregate::Line;
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, text_width};
 use crate::caption;
-use crate::curves::Figure;
 use crate::error::ReportError;
+use crate::figure::Figure;
 use crate::names::{metric_label, row_label};
 use crate::palette::Palette;
-use crate::records::Run;
-use crate::table::{Line, Table};
+use crate::section::Section;
 use plotters::style::RGBColor;
 
 const FIGURE: &str = "the table's chart";
@@ -24,33 +22,28 @@ const COLUMNS: [f64; 3] = [554.0, 626.0, 708.0];
 /// What is left free at the right.
 const RIGHT: f64 = 14.0;
 
-/// Draws a setting's main metric; none when no row has a value.
+/// Draws a section's main metric; `None` if no row has a value.
 ///
 /// # Errors
-/// Drawing fails.
-pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figure>, ReportError> {
-    let metric = table.main_metric(setting);
-    let lines: Vec<&Line> = table
-        .rows(setting)
-        .into_iter()
-        .filter_map(|row| table.line(setting, row, metric))
-        .filter(|line| line.mean.is_some())
-        .collect();
+/// Returns an error if drawing fails.
+pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
+    let metric = section.main_metric;
+    let lines: Vec<&Line> = section.lines_of(metric).into_iter().filter(|line| line.mean.is_some()).collect();
     if lines.is_empty() {
         return Ok(None);
     }
-    let palette = Palette::of(&table.rows(setting));
+    let palette = Palette::of(&section.rows);
     let scale = Scale::around(&lines);
     let bottom = TOP + lines.len() as f64 * ROW;
     let beside_paper = lines.iter().any(|line| line.paper.is_some());
     let width = scale.column(if beside_paper { 2 } else { 0 }) + RIGHT;
-    let caption = caption::wrap(&caption_text(table, setting, runs), (width / 6.05) as usize);
+    let caption = caption::wrap(&caption_text(section), (width / 6.05) as usize);
     let size = (width, bottom + 58.0 + caption.len() as f64 * 15.0);
-    let title = format!("{}, {}", metric_label(metric), caption::setting(&table.settings[setting]));
+    let title = format!("{}, {}", metric_label(metric), caption::setting(section.setting));
     let svg = draw(FIGURE, &title, size, |pen| {
         scale.paint(pen, bottom, &metric_label(metric));
         legend(pen, &scale, &lines);
-        heads(pen, &scale, beside_paper, table.settings[setting].reduced);
+        heads(pen, &scale, beside_paper, section.setting.reduced);
         for (place, line) in lines.iter().enumerate() {
             let y = TOP + (place as f64 + 0.5) * ROW;
             paint_row(pen, &scale, y, line, palette.color(&line.row), beside_paper);
@@ -60,8 +53,7 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
             pen.text((14.0, y), text, Face::new(10.5, Anchor::Start).color(MUTED));
         }
     })?;
-    let png = png(FIGURE, &rasterise(FIGURE, &svg)?)?;
-    Ok(Some(Figure { svg, png }))
+    Figure::of_svg(FIGURE, svg).map(Some)
 }
 
 struct Scale {
@@ -168,20 +160,19 @@ fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBCo
     pen.text((scale.column(2), y), &difference, number.color(MUTED));
 }
 
-fn caption_text(table: &Table, setting: usize, runs: &[Run]) -> String {
-    let of_setting = table.runs_of(setting, runs);
-    let (recipe, others) = caption::recipe(&of_setting);
-    let setting = &table.settings[setting];
+fn caption_text(section: &Section<'_>) -> String {
+    let Section { setting, runs, .. } = section;
+    let (recipe, others) = caption::recipe(runs);
     let mut sentences = vec![format!(
         "Measured: {}, {}: {recipe}, {}.",
         caption::setting(setting),
         caption::data(setting),
-        caption::seeds(&of_setting)
+        caption::seeds(runs)
     )];
     if !others.is_empty() {
         sentences.push(format!("Run otherwise: {}.", others.join("; ")));
     }
-    if setting.reduced && table.lines.iter().any(|line| line.paper.is_some()) {
+    if setting.reduced && section.is_in_paper() {
         sentences.push(
             "The paper's values are of the full recipe on all images; differences to a reduced run are not comparable.".into(),
         );
@@ -194,15 +185,17 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::table::Table;
 
     #[test]
     fn every_row_shows_its_three_numbers() {
         let runs = fake::full_runs(&[0, 1, 2]);
         let table = Table::new("table1", &runs).unwrap();
-        let figure = figure(&table, 0, &runs).unwrap().unwrap();
+        let section = &table.sections(&runs)[0];
+        let figure = figure(section).unwrap().unwrap();
         let words: Vec<&str> = figure.svg.lines().map(str::trim).collect();
-        for row in table.rows(0) {
-            let line = table.line(0, row, "knn").unwrap();
+        for row in &section.rows {
+            let line = section.line(row, "knn").unwrap();
             let measured = format!("{:.1} ± {:.1}", line.mean.unwrap(), line.std.unwrap());
             assert!(words.contains(&measured.as_str()), "{row}: {measured}");
             assert!(words.contains(&format!("{:.1}", line.paper.unwrap()).as_str()), "{row}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{dataset_label, row_label, thousands};
 use crate::records::Run;
-use crate::table::{Setting, is_trained};
+use crate::setting::Setting;
 
 /// The dataset by the name people use, and what is known of this copy.
 pub(crate) fn data(setting: &Setting) -> String {
@@ -21,7 +21,7 @@ pub(crate) fn setting(setting: &Setting) -> String {
 /// differ from it.
 pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
     let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    let trained: Vec<&&Run> = runs.iter().filter(|run| is_trained(run)).collect();
+    let trained: Vec<&&Run> = runs.iter().filter(|run| run.is_trained()).collect();
     let described = if trained.is_empty() { runs.iter().collect() } else { trained };
     for run in described {
         let record = &run.record;

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::canvas::{
-    AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, round_step, spread, text_width,
-};
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, spread, text_width};
 use crate::caption;
 use crate::error::ReportError;
+use crate::figure::Figure;
 use crate::names::{metric_label, recorded_metric, row_label};
 use crate::palette::Palette;
 use crate::paper;
 use crate::records::Run;
-use crate::table::{Table, is_trained};
+use crate::section::Section;
 use plotters::style::RGBColor;
 
 const FIGURE: &str = "the learning curves";
@@ -24,15 +23,6 @@ const LEFT: f64 = 62.0;
 const TOP: f64 = 44.0;
 const PLOT: (f64, f64) = (545.0, 400.0);
 const LABEL: f64 = 12.0;
-
-/// A figure in both forms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figure {
-    /// SVG text; names its font, holds none.
-    pub svg: String,
-    /// PNG bytes at twice the SVG's pixels.
-    pub png: Vec<u8>,
-}
 
 /// A row's curve over its seeds.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +35,11 @@ pub struct MeanCurve {
     pub points: Vec<(u64, f64, f64)>,
 }
 
-/// The mean curve of the main metric of each row of a setting, in the table's order.
-pub fn mean_curves(table: &Table, setting: usize, runs: &[Run]) -> Vec<MeanCurve> {
-    let runs = table.runs_of(setting, runs);
-    let metric = recorded_metric(table.main_metric(setting));
+/// Returns the mean curve of the section's main metric for each row that has one.
+pub fn mean_curves(section: &Section<'_>) -> Vec<MeanCurve> {
+    let metric = recorded_metric(section.main_metric);
     let mean_curve = |row: &str| {
-        let of_row: Vec<&&Run> = runs.iter().filter(|run| run.record.row == row).collect();
+        let of_row: Vec<&&Run> = section.runs.iter().filter(|run| run.record.row == row).collect();
         let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for point in of_row.iter().filter_map(|run| run.curves.get(&*metric)).flatten() {
             values.entry(point.epoch).or_default().push(point.value);
@@ -67,27 +56,27 @@ pub fn mean_curves(table: &Table, setting: usize, runs: &[Run]) -> Vec<MeanCurve
             .collect();
         (!points.is_empty()).then(|| MeanCurve { row: row.to_owned(), n, points })
     };
-    table.rows(setting).into_iter().filter_map(mean_curve).collect()
+    section.rows.iter().copied().filter_map(mean_curve).collect()
 }
 
-/// Draws a setting's learning curves; none when no run of it has a curve.
+/// Draws a section's learning curves; `None` if no run of it has a curve.
 ///
 /// # Errors
-/// Drawing fails.
-pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figure>, ReportError> {
-    let curves = mean_curves(table, setting, runs);
+/// Returns an error if drawing fails.
+pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
+    let curves = mean_curves(section);
     if curves.is_empty() {
         return Ok(None);
     }
     let last_epoch =
         curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
-    let series = series_of(&curves, last_epoch, table, setting, runs);
-    let caption = caption::wrap(&caption_text(table, setting, runs, &series, last_epoch), 145);
-    let palette = Palette::of(&table.rows(setting));
+    let series = series_of(&curves, last_epoch, section);
+    let caption = caption::wrap(&caption_text(section, &series, last_epoch), 145);
+    let palette = Palette::of(&section.rows);
     let axes = Axes::around(&series, last_epoch);
     let height = TOP + PLOT.1 + 58.0 + caption.len() as f64 * 15.0;
-    let metric = metric_label(table.main_metric(setting));
-    let title = format!("{metric} by epoch, {}", caption::setting(&table.settings[setting]));
+    let metric = metric_label(section.main_metric);
+    let title = format!("{metric} by epoch, {}", caption::setting(section.setting));
     let svg = draw(FIGURE, &title, (WIDTH, height), |pen| {
         axes.paint(pen, &metric);
         legend(pen, &series);
@@ -104,8 +93,7 @@ pub fn figure(table: &Table, setting: usize, runs: &[Run]) -> Result<Option<Figu
             pen.text((LEFT, y), text, Face::new(10.5, Anchor::Start).color(MUTED));
         }
     })?;
-    let png = png(FIGURE, &rasterise(FIGURE, &svg)?)?;
-    Ok(Some(Figure { svg, png }))
+    Figure::of_svg(FIGURE, svg).map(Some)
 }
 
 /// One line of the figure.
@@ -128,15 +116,8 @@ impl Series {
     }
 }
 
-fn series_of(
-    curves: &[MeanCurve],
-    last_epoch: u64,
-    table: &Table,
-    setting: usize,
-    runs: &[Run],
-) -> Vec<Series> {
-    let trained =
-        |row: &str| table.runs_of(setting, runs).iter().any(|run| run.record.row == row && is_trained(run));
+fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Vec<Series> {
+    let trained = |row: &str| section.runs.iter().any(|run| run.record.row == row && run.is_trained());
     let mut series = Vec::new();
     for curve in curves {
         let level = !trained(&curve.row);
@@ -147,7 +128,7 @@ fn series_of(
         series.push(Series { row: curve.row.clone(), from_paper: false, level, points });
     }
     // The paper's curves are of kNN on CIFAR-10: beside anything else they would mislead.
-    if table.main_metric(setting) == "knn" && table.settings[setting].dataset == "cifar10" {
+    if section.main_metric == "knn" && section.setting.dataset == "cifar10" {
         for printed in
             paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
         {
@@ -159,20 +140,19 @@ fn series_of(
     series
 }
 
-fn caption_text(table: &Table, setting: usize, runs: &[Run], series: &[Series], last_epoch: u64) -> String {
-    let of_setting = table.runs_of(setting, runs);
-    let (recipe, others) = caption::recipe(&of_setting);
-    let setting = &table.settings[setting];
+fn caption_text(section: &Section<'_>, series: &[Series], last_epoch: u64) -> String {
+    let Section { setting, runs, .. } = section;
+    let (recipe, others) = caption::recipe(runs);
     let mut sentences = vec![format!(
         "Solid: measured, {}, {}: {recipe}, {}. Epoch 0 is the untrained network.",
         caption::setting(setting),
         caption::data(setting),
-        caption::seeds(&of_setting),
+        caption::seeds(runs),
     )];
     if !others.is_empty() {
         sentences.push(format!("Run otherwise: {}.", others.join("; ")));
     }
-    if of_setting.iter().any(|run| run.record.seed != of_setting[0].record.seed) {
+    if runs.iter().any(|run| run.record.seed != runs[0].record.seed) {
         sentences.push("Bands: one standard deviation over seeds.".into());
     }
     if series.iter().any(|series| series.from_paper) {
@@ -312,12 +292,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::table::Table;
 
     #[test]
     fn mean_curves_average_seeds_epoch_by_epoch() {
         let runs = fake::quick_runs(&[0, 1]);
         let table = Table::new("table1", &runs).unwrap();
-        let curves = mean_curves(&table, 0, &runs);
+        let curves = mean_curves(&table.sections(&runs)[0]);
         let curve = curves.iter().find(|curve| curve.row == "exemplar").unwrap();
         let of_seed = |seed| {
             let run =
@@ -336,7 +317,7 @@ mod tests {
     fn a_reduced_figure_says_so_and_shows_the_papers_curves_over_its_own_epochs() {
         let runs = fake::quick_runs(&[0]);
         let table = Table::new("table1", &runs).unwrap();
-        let figure = figure(&table, 0, &runs).unwrap().unwrap();
+        let figure = figure(&table.sections(&runs)[0]).unwrap().unwrap();
         let words = figure.svg.split_whitespace().collect::<Vec<_>>().join(" ");
         for phrase in
             ["(reduced)", "the first 10 epochs of", "InvaSpread, paper", "67.5", "RandomCNN", "Epoch"]
@@ -355,7 +336,7 @@ mod tests {
             run.record.data_state = "generated".into();
         }
         let table = Table::new("table1", &runs).unwrap();
-        let figure = figure(&table, 0, &runs).unwrap().unwrap();
+        let figure = figure(&table.sections(&runs)[0]).unwrap().unwrap();
         assert!(!figure.svg.contains("paper") && figure.svg.contains("synthetic (generated)"));
     }
 }

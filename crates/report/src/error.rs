@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use invaspread_record::RecordError;
+
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,41 +40,22 @@ pub enum ReportError {
         #[source]
         source: std::io::Error,
     },
-    /// A JSON file of a run is not what a run writes.
-    #[error("`{}` is not a run's {what}: {source}; if the file is damaged, ask for the run again: it is made again from the run's checkpoint", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// "record" or "status".
-        what: &'static str,
-        /// What the parser found.
-        source: serde_json::Error,
-    },
-    /// The metrics of a run cannot be read as a Parquet table of the expected columns.
+    /// A file of a run could not be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A measurement states an epoch below 0.
     #[error(
-        "`{}` is not a table of metrics with columns epoch, split, name and value: {source}; if the file is damaged, ask for the run again: it is made again from the run's checkpoint",
+        "failed to read `{}`: found `{metric}` of epoch {epoch}, expected epochs from 0; delete the file and ask for the run again: it is \
+         written again from the checkpoint",
         path.display()
     )]
-    Metrics {
+    NegativeEpoch {
         /// The file.
         path: PathBuf,
-        /// What polars found.
-        source: polars::error::PolarsError,
-    },
-    /// Two run folders hold the same configuration and seed.
-    #[error(
-        "`{}` and `{}` are the same run (configuration {config_hash}, seed {seed}); keep one and delete the other's folder",
-        first.display(), second.display()
-    )]
-    Duplicate {
-        /// One run's folder.
-        first: PathBuf,
-        /// The other's.
-        second: PathBuf,
-        /// The configuration both name.
-        config_hash: String,
-        /// The seed both name.
-        seed: u64,
+        /// The metric.
+        metric: String,
+        /// The epoch that the file states.
+        epoch: i64,
     },
     /// Aggregating or writing a table failed inside polars.
     #[error("failed to make the table of suite `{suite}`")]

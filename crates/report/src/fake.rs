@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fs_err as fs;
-use polars::prelude::*;
+use invaspread_record::{
+    FORMAT, GroupSimilarity, Histogram, Layout, MetricRow, MetricSummary, MetricsTable, RunRecord,
+};
 
-use crate::records::{Histogram, Point, Run, RunRecord, Separation, Summary};
+use crate::records::{Point, Run};
 
 /// (row, kNN before training, kNN after, how fast it rises)
 const ROWS: [(&str, f64, f64, f64); 9] = [
@@ -59,6 +61,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
     );
     let id = format!("{config_hash}-s{seed}");
     let record = RunRecord {
+        format: FORMAT,
         suite: "table1".into(),
         row: row.into(),
         method: row.trim_end_matches("_1000").trim_end_matches("_10").into(),
@@ -86,9 +89,10 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         finished: format!("2001-01-01T00:{:02}:00Z", seed + 1),
         version: "invaspread 0.0.0".into(),
         git: None,
-        rustc: Some("rustc 0.0.0 (invented)".into()),
-        cpu: Some("invented processor".into()),
+        rustc: "rustc 0.0.0 (invented)".into(),
+        cpu: "invented processor".into(),
         threads: 2,
+        path: format!("table1/{id}"),
         reduced: !full,
         id: id.clone(),
     };
@@ -108,7 +112,7 @@ pub(crate) fn with_separations(mut runs: Vec<Run>) -> Vec<Run> {
             Histogram { mean, deviation, counts: (0..100).map(count).collect() }
         };
         let (same, other) = (bell(0.7, 0.09), bell(0.75 - 0.4 * knn, 0.08));
-        run.separations = vec![Separation { name: "class".into(), same, other, overlap: 1.0 - knn }];
+        run.separations = vec![GroupSimilarity { name: "class".into(), same, other, overlap: 1.0 - knn }];
     }
     runs
 }
@@ -147,67 +151,38 @@ pub(crate) fn retrieval_runs() -> Vec<Run> {
         .collect()
 }
 
-fn summary(points: &[Point]) -> Summary {
+fn summary(points: &[Point]) -> MetricSummary {
     let best =
         points.iter().copied().reduce(|best, point| if point.value > best.value { point } else { best });
     let (best, last) = (best.unwrap(), points.last().unwrap());
-    Summary { last: last.value, best: best.value, best_epoch: best.epoch }
+    MetricSummary { last: last.value, best: best.value, best_epoch: best.epoch as i64 }
 }
 
 /// Writes runs as a runner does (record.json and metrics.parquet) and gives them back.
 pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     for run in runs {
-        let folder = root.join(&run.folder);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&json(&run.record)).unwrap())
-            .unwrap();
-        let rows: Vec<(i64, &str, &str, f64)> = run
+        let layout = Layout::of(root.join(&run.folder));
+        fs::create_dir_all(layout.folder()).unwrap();
+        let mut record = serde_json::to_value(&run.record).unwrap();
+        record["a_key_from_the_future"] = true.into();
+        fs::write(layout.record(), record.to_string()).unwrap();
+        let row = |split: &str, name: &str, point: &Point, value| MetricRow {
+            epoch: point.epoch as i64,
+            step: point.epoch as i64 * 156,
+            split: split.into(),
+            name: name.into(),
+            value,
+            seconds: point.epoch as f64,
+        };
+        let test = run
             .curves
             .iter()
-            .flat_map(|(name, points)| {
-                points.iter().map(move |p| (p.epoch as i64, "test", name.as_str(), p.value))
-            })
-            .chain(
-                run.curves["knn_top1"]
-                    .iter()
-                    .map(|p| (p.epoch as i64, "train", "loss", 5.0 - p.value / 50.0)),
-            )
-            .collect();
-        let mut frame = df!(
-            "epoch" => rows.iter().map(|row| row.0).collect::<Vec<_>>(),
-            "step" => rows.iter().map(|row| row.0 * 156).collect::<Vec<_>>(),
-            "split" => rows.iter().map(|row| row.1).collect::<Vec<_>>(),
-            "name" => rows.iter().map(|row| row.2).collect::<Vec<_>>(),
-            "value" => rows.iter().map(|row| row.3).collect::<Vec<_>>(),
-            "seconds" => rows.iter().map(|row| row.0 as f64).collect::<Vec<_>>(),
-        )
-        .unwrap();
-        let file = std::fs::File::create(folder.join("metrics.parquet")).unwrap();
-        ParquetWriter::new(file).finish(&mut frame).unwrap();
+            .flat_map(|(name, points)| points.iter().map(|point| row("test", name, point, point.value)));
+        let train =
+            run.curves["knn_top1"].iter().map(|point| row("train", "loss", point, 5.0 - point.value / 50.0));
+        MetricsTable::new(test.chain(train).collect()).write(&layout.metrics()).unwrap();
     }
     runs.to_vec()
-}
-
-fn json(record: &RunRecord) -> serde_json::Value {
-    let metrics: serde_json::Map<String, serde_json::Value> = record
-        .metrics
-        .iter()
-        .map(|(name, metric)| {
-            let value = serde_json::json!({"last": metric.last, "best": metric.best, "best_epoch": metric.best_epoch});
-            (name.clone(), value)
-        })
-        .collect();
-    serde_json::json!({
-        "id": record.id, "suite": record.suite, "row": record.row, "method": record.method, "dataset": record.dataset,
-        "data_state": record.data_state, "profile": record.profile, "device": record.device, "seed": record.seed,
-        "epochs": record.epochs, "batch_size": record.batch_size, "train_images": record.train_images,
-        "test_images": record.test_images, "width": record.width, "model": record.model, "protocol": record.protocol,
-        "main_metric": record.main_metric, "metrics": metrics, "seconds": record.seconds, "images_per_second": record.images_per_second,
-        "peak_memory_bytes": record.peak_memory_bytes, "config_hash": record.config_hash, "started": record.started,
-        "finished": record.finished, "version": record.version, "git": record.git, "rustc": record.rustc,
-        "cpu": record.cpu, "threads": record.threads, "path": format!("table1/{}", record.id), "reduced": record.reduced,
-        "a_key_from_the_future": true,
-    })
 }
 
 /// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure there.

@@ -1,6 +1,5 @@
 //! `index.md`: every table and figure of the paper on one page, each number of ours with the paper's beside it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::caption;
@@ -9,8 +8,10 @@ use crate::names::{metric_label, row_label};
 use crate::paper::{self, PaperTable};
 use crate::quote::{link, markdown};
 use crate::records::Run;
-use crate::table::{Suite, Table};
-use crate::write::write_whole;
+use crate::section::Section;
+use crate::suite::Suite;
+use crate::table::Table;
+use invaspread_record::write_atomically;
 
 /// What there is of a suite.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +34,7 @@ pub fn write_index(entries: &[Entry], folder: &Path) -> Result<std::path::PathBu
     let path = folder.join("index.md");
     let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
     fs_err::create_dir_all(folder).map_err(failed)?;
-    write_whole(&path, index(entries)?.as_bytes()).map_err(failed)?;
+    write_atomically(&path, index(entries)?.as_bytes()).map_err(failed)?;
     Ok(path)
 }
 
@@ -72,20 +73,19 @@ fn section(
         return Ok(());
     };
     let table = Table::new(suite, &entry.runs)?;
-    for (place, setting) in table.settings.iter().enumerate() {
-        let of_setting = table.runs_of(place, &entry.runs);
+    for section in table.sections(&entry.runs) {
         put(
             text,
             &format!(
                 "{}, {}: {}, {} ([report]({}/report.md))\n\n",
-                markdown(&caption::setting(setting)),
-                markdown(&caption::data(setting)),
-                markdown(&caption::recipe(&of_setting).0),
-                caption::seeds(&of_setting),
+                markdown(&caption::setting(section.setting)),
+                markdown(&caption::data(section.setting)),
+                markdown(&caption::recipe(&section.runs).0),
+                caption::seeds(&section.runs),
                 link(&entry.folder)
             ),
         );
-        setting_table(text, &table, place, printed);
+        section_table(text, &section, printed);
     }
     for picture in &entry.pictures {
         put(text, &format!("![{heading}]({}/{})\n\n", link(&entry.folder), link(picture)));
@@ -94,25 +94,23 @@ fn section(
 }
 
 /// Rows of ours in the table's order, then those that only the paper has.
-fn setting_table(text: &mut String, table: &Table, setting: usize, printed: Option<&PaperTable>) {
-    let metrics: Vec<&str> = table
-        .metrics(setting)
-        .into_iter()
-        .filter(|metric| match printed {
-            Some(printed) => printed.metrics.iter().any(|name| name == metric),
-            None => !metric.starts_with("epochs_to_"),
-        })
-        .collect();
+fn section_table(text: &mut String, section: &Section<'_>, printed: Option<&PaperTable>) {
+    let metrics = match printed {
+        Some(printed) => {
+            let is_printed = |metric: &&str| printed.metrics.iter().any(|name| name == metric);
+            section.metrics.iter().copied().filter(is_printed).collect()
+        }
+        None => section.quality_metrics(),
+    };
     if metrics.is_empty() {
         return;
     }
     head(text, &metrics);
-    let rows = table.rows(setting);
-    for row in &rows {
+    for row in &section.rows {
         let cells: Vec<String> = metrics
             .iter()
             .map(|metric| {
-                let line = table.line(setting, row, metric);
+                let line = section.line(row, metric);
                 let mean =
                     line.and_then(|line| line.mean).map_or("–".to_owned(), |mean| format!("**{mean:.1}**"));
                 let std = line.and_then(|line| line.std).map_or(String::new(), |std| format!(" ± {std:.1}"));
@@ -123,10 +121,8 @@ fn setting_table(text: &mut String, table: &Table, setting: usize, printed: Opti
             .collect();
         put(text, &format!("| {} | {} |\n", markdown(&row_label(row)), cells.join(" | ")));
     }
-    let measured: BTreeSet<&str> = rows.into_iter().collect();
-    let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
-    for row in printed.filter(|_| on_papers_data).map_or(&[][..], |printed| &printed.rows[..]) {
-        if !measured.contains(row.key.as_str()) {
+    for row in printed.filter(|_| section.is_in_paper()).map_or(&[][..], |printed| &printed.rows[..]) {
+        if !section.rows.contains(&row.key.as_str()) {
             paper_row(text, row, &metrics);
         }
     }

@@ -2,35 +2,29 @@
 
 use std::fmt::Write as _;
 
+use crate::aggregate::Line;
 use crate::caption;
 use crate::names::{metric_label, row_label};
 use crate::quote::one_line;
-use crate::records::Run;
-use crate::table::{Line, Table};
+use crate::section::Section;
 
 /// The LaTeX source; needs `\usepackage{booktabs}`.
-pub(crate) fn tables(table: &Table, runs: &[Run]) -> String {
+pub(crate) fn tables(sections: &[Section<'_>]) -> String {
     let mut text =
         String::from("% Made by `invaspread report` from run records; needs \\usepackage{booktabs}.\n");
-    for setting in 0..table.settings.len() {
-        tabular(&mut text, table, setting, runs);
+    for section in sections {
+        tabular(&mut text, section);
     }
     text
 }
 
-fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
-    let found = &table.settings[setting];
-    let of_setting = table.runs_of(setting, runs);
-    let metrics: Vec<&str> =
-        table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")).collect();
-    let printed = |metric: &str| table.lines.iter().any(|line| line.metric == metric && line.paper.is_some());
-    // Metrics that the paper prints; those alone belong beside it. A suite of our own shows what it has.
-    let shown: Vec<&str> = match metrics.iter().copied().filter(|metric| printed(metric)).collect::<Vec<_>>()
-    {
-        none if none.is_empty() => metrics,
-        some => some,
-    };
-    let beside_paper = shown.iter().any(|metric| printed(metric));
+fn tabular(text: &mut String, section: &Section<'_>) {
+    let found = section.setting;
+    let metrics = section.quality_metrics();
+    // Only metrics that the paper prints belong beside it. A suite of our own shows all that it has.
+    let printed: Vec<&str> = metrics.iter().copied().filter(|metric| section.is_printed(metric)).collect();
+    let beside_paper = !printed.is_empty();
+    let shown = if beside_paper { printed } else { metrics };
     let columns = if beside_paper { 4 } else { 2 };
 
     let reduced = if found.reduced {
@@ -40,11 +34,11 @@ fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
     };
     let caption = format!(
         "{}.{reduced} Measured: {}, {}, {}, {}. Last: after the last epoch; best: the best epoch.",
-        table.suite.heading(),
+        section.suite.heading(),
         caption::setting(found),
         caption::data(found),
-        caption::recipe(&of_setting).0,
-        caption::seeds(&of_setting),
+        caption::recipe(&section.runs).0,
+        caption::seeds(&section.runs),
     );
     let mut put = |line: &str| {
         // Writing to a string cannot fail.
@@ -67,8 +61,8 @@ fn tabular(text: &mut String, table: &Table, setting: usize, runs: &[Run]) {
         if beside_paper { format!("Last & Best & Paper & {difference}") } else { "Last & Best".to_owned() };
     put(&format!("    Method & Seeds & {} \\\\", vec![heads; shown.len()].join(" & ")));
     put("    \\midrule");
-    for row in table.rows(setting) {
-        let lines: Vec<Option<&Line>> = shown.iter().map(|metric| table.line(setting, row, metric)).collect();
+    for row in &section.rows {
+        let lines: Vec<Option<&Line>> = shown.iter().map(|metric| section.line(row, metric)).collect();
         let seeds = lines.iter().flatten().map(|line| line.n).max().unwrap_or(0);
         let cells: Vec<String> = lines.iter().map(|line| cells(*line, beside_paper)).collect();
         put(&format!("    {} & {seeds} & {} \\\\", escaped(&row_label(row)), cells.join(" & ")));
@@ -110,13 +104,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::table::Table;
 
     #[test]
     fn tex_of_a_reduced_run_and_of_three_seeds() {
         let quick = fake::quick_runs(&[0]);
-        insta::assert_snapshot!("table_tex_reduced", tables(&Table::new("table1", &quick).unwrap(), &quick));
+        let table = Table::new("table1", &quick).unwrap();
+        insta::assert_snapshot!("table_tex_reduced", tables(&table.sections(&quick)));
         let full = fake::full_runs(&[0, 1, 2]);
-        insta::assert_snapshot!("table_tex_full", tables(&Table::new("table1", &full).unwrap(), &full));
+        let table = Table::new("table1", &full).unwrap();
+        insta::assert_snapshot!("table_tex_full", tables(&table.sections(&full)));
     }
 
     #[test]

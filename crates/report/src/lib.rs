@@ -1,37 +1,50 @@
 //! Tables, figures and galleries, made from run records alone.
 //!
-//! The way through this crate: [`records::load`] reads what finished runs left behind; [`table::Table`] turns it into
-//! means and deviations beside [`paper`]'s numbers; [`curves`], [`bars`] and [`separation`] draw them; [`write_report`] puts the whole
-//! into one folder; [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbours and needs no run record.
+//! The way through this crate: [`records::load`] reads finished runs; [`Table`] turns them into means and deviations beside the numbers of
+//! the [`paper`]; [`Table::sections`] gathers one [`Section`] for each setting (profile, device, data set), which every form of output
+//! takes: [`curves`], [`bars`] and [`separation`] draw it, [`terminal_table`] prints it. [`write_report`] writes all of them into one folder,
+//! and [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbors from pixels and needs no run record.
 //!
-//! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are always
-//! labelled as the paper's; and the same records give the same bytes, on any machine, at any time.
+//! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are always labelled as the paper's;
+//! and the same records give the same bytes, on any machine, at any time.
 
 pub mod bars;
 pub mod curves;
-pub mod error;
 pub mod gallery;
 pub mod index;
 pub mod paper;
 pub mod records;
 pub mod separation;
-pub mod table;
 
+mod aggregate;
 mod canvas;
 mod caption;
+mod error;
+mod figure;
 mod latex;
+mod long_form;
 mod markdown;
 mod names;
 mod order;
 mod palette;
 mod quote;
+mod section;
+mod setting;
+mod suite;
+mod table;
 mod terminal;
+mod thresholds;
 mod write;
 
+pub use aggregate::Line;
 pub use error::ReportError;
+pub use figure::Figure;
 pub use names::{dataset_label, row_label};
-pub use records::{Run, RunRecord};
-pub use table::{Suite, Table};
+pub use records::Run;
+pub use section::Section;
+pub use setting::Setting;
+pub use suite::Suite;
+pub use table::Table;
 pub use terminal::terminal_table;
 pub use write::{Written, write_report};
 

@@ -3,34 +3,37 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::aggregate::Line;
 use crate::caption;
-use crate::names::{duration, thousands};
+use crate::names::{duration, grouping_label, thousands};
 use crate::order;
 use crate::paper;
 use crate::quote::{code, link, markdown, shell};
 use crate::records::Run;
-use crate::separation::grouping_label;
-use crate::table::{Line, Setting, Table, is_trained};
+use crate::section::Section;
+use crate::setting::Setting;
+use crate::table::Table;
 
-/// The picture files of one setting, by file name, where they were drawn.
+/// The picture files of one section, by file name; `None` for those that were not drawn.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
-    /// With its ending: there is no SVG of photographs.
+    /// With its extension: photographs have no SVG.
     pub(crate) neighbours: Option<String>,
-    /// Grouping and file name.
+    /// Each grouping and its file name.
     pub(crate) separations: Vec<(String, String)>,
 }
 
-/// The whole report. `pictures` has one entry a setting.
-pub(crate) fn report(table: &Table, runs: &[Run], pictures: &[Pictures]) -> String {
+/// Returns the whole report of `table`: `sections` are its sections, each with its pictures.
+pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> String {
     let mut text = String::new();
     heading(&mut text, table);
-    for (setting, pictures) in pictures.iter().enumerate() {
-        section(&mut text, table, setting, runs, pictures);
+    for (section, pictures) in sections {
+        one_section(&mut text, section, pictures);
     }
-    again(&mut text, table, runs);
+    left_out(&mut text, &table.left_out);
+    commands(&mut text, &table.suite.name, sections.iter().map(|(section, _)| section));
     text
 }
 
@@ -70,11 +73,10 @@ fn heading(text: &mut String, table: &Table) {
     }
 }
 
-fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictures: &Pictures) {
-    let of_setting = table.runs_of(setting, runs);
-    line(text, &format!("## {}\n", capitalised(&section_title(&table.settings[setting]))));
-    what_was_run(text, &of_setting);
-    results(text, table, setting);
+fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
+    line(text, &format!("## {}\n", capitalised(&section_title(section.setting))));
+    what_was_run(text, &section.runs);
+    results(text, section);
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({0}.png)\n\n[SVG]({0}.svg)\n", link(chart)));
     }
@@ -91,9 +93,9 @@ fn section(text: &mut String, table: &Table, setting: usize, runs: &[Run], pictu
         line(text, &format!("### Similarity to neighbours: {grouping}\n"));
         line(text, &format!("![Distributions of similarity, {grouping}]({name}.png)\n\n[SVG]({name}.svg)\n"));
     }
-    learning_speed(text, table, setting, pictures);
-    order_of_rows(text, table, setting, &of_setting);
-    records(text, table, setting, &of_setting);
+    learning_speed(text, section, pictures);
+    order_of_rows(text, section);
+    records(text, section);
 }
 
 fn section_title(setting: &Setting) -> String {
@@ -127,8 +129,8 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
             Some(format!("{}{git}", run.record.version))
         }),
     );
-    entry("Compiler", &distinct(&|run| run.record.rustc.clone()));
-    entry("Processor", &distinct(&|run| run.record.cpu.clone()));
+    entry("Compiler", &distinct(&|run| Some(run.record.rustc.clone())));
+    entry("Processor", &distinct(&|run| Some(run.record.cpu.clone())));
     entry("Threads", &distinct(&|run| Some(run.record.threads.to_string())));
     entry("Time", &format!("{} in all", duration(seconds)));
     if let Some(memory) = memory {
@@ -139,20 +141,18 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
 
 /// Every metric beside the others, last epochs alone: how the paper prints Tables 2 to 6. The paper's rows stand below ours in italics, those that
 /// it quotes from others too.
-fn side_by_side(text: &mut String, table: &Table, setting: usize, metrics: &[&str]) {
+fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     line(text, "**Last epoch, all metrics** (%)\n");
     let heads: Vec<String> =
         metrics.iter().map(|metric| metric_label(metric).trim_end_matches(" (%)").to_owned()).collect();
     line(text, &format!("| Row | {} |", heads.join(" | ")));
     line(text, &format!("|---|{}", "---:|".repeat(metrics.len())));
     let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
-    let rows = table.rows(setting);
-    for row in &rows {
-        let measured = cells(&|metric| table.line(setting, row, metric).map_or("–".to_owned(), mean_and_std));
+    for row in &section.rows {
+        let measured = cells(&|metric| section.line(row, metric).map_or("–".to_owned(), mean_and_std));
         line(text, &format!("| {} | {} |", row_label(row), measured.join(" | ")));
     }
-    let on_papers_data = table.lines.iter().any(|line| line.setting == setting && line.paper.is_some());
-    let printed = paper::table_of_suite(&table.suite.name).filter(|_| on_papers_data);
+    let printed = section.suite.printed().filter(|_| section.is_in_paper());
     for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
         let values = cells(&|metric| {
             let value = row.values.iter().find(|(name, _)| name == metric);
@@ -164,22 +164,17 @@ fn side_by_side(text: &mut String, table: &Table, setting: usize, metrics: &[&st
     text.push('\n');
 }
 
-fn results(text: &mut String, table: &Table, setting: usize) {
-    let reduced = table.settings[setting].reduced;
-    let metrics: Vec<&str> =
-        table.metrics(setting).into_iter().filter(|metric| !metric.starts_with("epochs_to_")).collect();
+fn results(text: &mut String, section: &Section<'_>) {
+    let reduced = section.setting.reduced;
+    let metrics = section.quality_metrics();
     if metrics.len() > 2 {
-        side_by_side(text, table, setting, &metrics);
+        side_by_side(text, section, &metrics);
     }
-    // One by one where the paper's stand beside them, or where there are few.
-    let in_detail = |metric: &&str| {
-        let printed = |line: &Line| line.setting == setting && line.metric == *metric && line.paper.is_some();
-        metrics.len() <= 2 || *metric == table.main_metric(setting) || table.lines.iter().any(printed)
-    };
+    // A metric has a table of its own where the paper's values stand beside it, or where there are few metrics.
+    let in_detail =
+        |metric: &&str| metrics.len() <= 2 || *metric == section.main_metric || section.is_printed(metric);
     for metric in metrics.iter().copied().filter(in_detail) {
-        let lines: Vec<&Line> =
-            table.rows(setting).into_iter().filter_map(|row| table.line(setting, row, metric)).collect();
-        let in_paper = lines.iter().any(|line| line.paper.is_some());
+        let in_paper = section.is_printed(metric);
         let mut heads = vec!["Row", "Seeds", "**Last epoch**", "Best epoch"];
         if in_paper {
             heads.push("Paper");
@@ -188,7 +183,7 @@ fn results(text: &mut String, table: &Table, setting: usize) {
         line(text, &format!("**{}**\n", metric_label(metric)));
         line(text, &format!("| {} |", heads.join(" | ")));
         line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
-        for measured in lines {
+        for measured in section.lines_of(metric) {
             let mut cells = vec![
                 row_label(&measured.row),
                 measured.n.to_string(),
@@ -208,11 +203,10 @@ fn results(text: &mut String, table: &Table, setting: usize) {
         "Last epoch: the value after the last epoch, which is the result. Best epoch: the largest over epochs, chosen on the\n\
          test images, so it flatters. Mean over seeds, ± one standard deviation (n − 1) where there are several.\n",
     );
-    let measured: BTreeSet<&str> = table.rows(setting).into_iter().collect();
-    let printed = paper::table_of_suite(&table.suite.name).map_or(&[][..], |printed| &printed.rows[..]);
+    let printed = section.suite.printed().map_or(&[][..], |printed| &printed.rows[..]);
     let absent: Vec<String> = printed
         .iter()
-        .filter(|row| !row.quoted && !measured.contains(row.key.as_str()))
+        .filter(|row| !row.quoted && !section.rows.contains(&row.key.as_str()))
         .map(|row| row_label(&row.key))
         .collect();
     if !absent.is_empty() {
@@ -220,10 +214,8 @@ fn results(text: &mut String, table: &Table, setting: usize) {
     }
 }
 
-fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &Pictures) {
-    let metrics = table.metrics(setting);
-    let thresholds: Vec<&str> =
-        metrics.into_iter().filter(|metric| metric.starts_with("epochs_to_")).collect();
+fn learning_speed(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
+    let thresholds = section.speed_metrics();
     if thresholds.is_empty() && pictures.curves.is_none() {
         return;
     }
@@ -234,7 +226,7 @@ fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &P
     if thresholds.is_empty() {
         return;
     }
-    let on_paper = table.settings[setting].dataset == "cifar10";
+    let on_paper = section.setting.dataset == "cifar10";
     let mut heads = vec!["Row".to_owned()];
     for metric in &thresholds {
         heads.push(metric_label(metric));
@@ -247,10 +239,10 @@ fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &P
     }
     line(text, &format!("| {} |", heads.join(" | ")));
     line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
-    for row in table.rows(setting) {
+    for row in &section.rows {
         let mut cells = vec![row_label(row)];
         for metric in &thresholds {
-            let Some(measured) = table.line(setting, row, metric) else { continue };
+            let Some(measured) = section.line(row, metric) else { continue };
             cells.push(measured.mean.map_or("not reached".to_owned(), |mean| match measured.std {
                 Some(std) => format!("{mean:.1} ± {std:.1}"),
                 None => format!("{mean:.0}"),
@@ -283,9 +275,9 @@ fn learning_speed(text: &mut String, table: &Table, setting: usize, pictures: &P
     text.push('\n');
 }
 
-fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
-    let images = runs.iter().map(|run| run.record.test_images).min();
-    let order = order::compare(table, setting, images);
+fn order_of_rows(text: &mut String, section: &Section<'_>) {
+    let images = section.runs.iter().map(|run| run.record.test_images).min();
+    let order = order::compare(section, images);
     if order.pairs == 0 {
         return;
     }
@@ -335,10 +327,10 @@ fn order_of_rows(text: &mut String, table: &Table, setting: usize, runs: &[&Run]
     text.push('\n');
 }
 
-fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
+fn records(text: &mut String, section: &Section<'_>) {
     line(text, "### Run records\n");
     line(text, "Records are given by their place below `runs.root`.\n");
-    let metric = table.main_metric(setting);
+    let metric = section.main_metric;
     let recorded = crate::names::recorded_metric(metric);
     line(
         text,
@@ -347,10 +339,10 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
             metric_label(metric)
         ),
     );
-    for run in runs {
+    for run in &section.runs {
         let record = &run.record;
         let summary = record.metrics.get(&*recorded);
-        let speed = record.images_per_second.filter(|_| is_trained(run));
+        let speed = record.images_per_second.filter(|_| run.is_trained());
         line(
             text,
             &format!(
@@ -372,40 +364,44 @@ fn records(text: &mut String, table: &Table, setting: usize, runs: &[&Run]) {
     text.push('\n');
 }
 
-fn again(text: &mut String, table: &Table, runs: &[Run]) {
-    if !table.left_out.is_empty() {
-        line(text, "## Left out\n");
-        line(
-            text,
-            "Runs of the same row and setting under an older configuration; they enter no number above:\n",
-        );
-        for folder in &table.left_out {
-            line(text, &format!("- {}", code(folder)));
-        }
-        text.push('\n');
+fn left_out(text: &mut String, folders: &[String]) {
+    if folders.is_empty() {
+        return;
     }
+    line(text, "## Left out\n");
+    line(
+        text,
+        "Runs of the same row and setting under an older configuration; they enter no number above:\n",
+    );
+    for folder in folders {
+        line(text, &format!("- {}", code(folder)));
+    }
+    text.push('\n');
+}
+
+/// The commands that make the runs and the report again.
+fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &'a Section<'a>>) {
     line(text, "## To regenerate\n");
     line(text, "```sh");
     let mut commands: Vec<String> = Vec::new();
-    for (setting, found) in table.settings.iter().enumerate() {
-        let of_setting = table.runs_of(setting, runs);
-        let seeds: BTreeSet<u64> = of_setting.iter().map(|run| run.record.seed).collect();
+    for Section { setting, runs, .. } in sections {
+        let seeds: BTreeSet<u64> = runs.iter().map(|run| run.record.seed).collect();
         let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
         let seeds = if seeds == ["0"] { String::new() } else { format!(" seed={}", seeds.join(",")) };
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
-            shell(&table.suite.name),
+            shell(suite),
             // What was changed of the profile is among the arguments.
-            shell(found.profile.split(" with ").next().unwrap_or_default()),
-            shell(&found.device),
-            arguments(&of_setting)
+            shell(setting.profile.split(" with ").next().unwrap_or_default()),
+            shell(&setting.device),
+            arguments(runs)
         ));
     }
     commands.dedup();
     for command in commands {
         line(text, &command);
     }
-    line(text, &format!("invaspread report {}", shell(&table.suite.name)));
+    line(text, &format!("invaspread report {}", shell(suite)));
     line(text, "```\n");
     line(
         text,
@@ -468,7 +464,8 @@ mod tests {
         let table = Table::new("table1", runs).unwrap();
         let pictures =
             Pictures { curves: Some("curves".into()), chart: Some("table1".into()), ..Pictures::default() };
-        report(&table, runs, &vec![pictures; table.settings.len()])
+        let sections = table.sections(runs).into_iter().map(|section| (section, pictures.clone()));
+        report(&table, &sections.collect::<Vec<_>>())
     }
 
     #[test]
@@ -500,7 +497,8 @@ mod tests {
     fn a_retrieval_report_has_all_metrics_side_by_side_and_quoted_rows() {
         let runs = fake::retrieval_runs();
         let table = Table::new("table3", &runs).unwrap();
-        insta::assert_snapshot!("report_retrieval", report(&table, &runs, &[Pictures::default()]));
+        let sections = table.sections(&runs).into_iter().map(|section| (section, Pictures::default()));
+        insta::assert_snapshot!("report_retrieval", report(&table, &sections.collect::<Vec<_>>()));
     }
 
     #[test]
@@ -509,7 +507,7 @@ mod tests {
         for run in &mut runs {
             run.record.row = format!("{}|<img src=x>\n# forged", run.record.row);
             run.record.profile = "a`b\u{1b}[31m\n```".into();
-            run.record.cpu = Some("x | y".into());
+            run.record.cpu = "x | y".into();
             run.record.arguments = vec!["data.root=/a\n```\nrm".into()];
         }
         let text = of(&runs);
@@ -522,9 +520,9 @@ mod tests {
             assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
         }
         let table = Table::new("table1", &runs).unwrap();
-        let shown = crate::terminal_table(&table, &runs);
+        let shown = crate::terminal_table(&table.sections(&runs));
         assert!(!shown.contains('\u{1b}') && !shown.lines().any(|line| line.starts_with('#')), "{shown}");
-        let drawn = crate::curves::figure(&table, 0, &runs).unwrap().unwrap();
+        let drawn = crate::curves::figure(&table.sections(&runs)[0]).unwrap().unwrap();
         assert!(!drawn.svg.contains('\u{1b}') && !drawn.png.is_empty());
     }
 }

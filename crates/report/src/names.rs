@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::separation::grouping_label;
-
 /// A row of the paper's tables by its key, as the paper calls it.
 pub fn row_label(key: &str) -> String {
     let known = match key {
@@ -68,7 +66,7 @@ pub(crate) fn metric_label(metric: &str) -> String {
         "r_precision" => "R-precision (%)".to_owned(),
         other => {
             let stripped = |prefix| other.strip_prefix(prefix);
-            match (stripped("epochs_to_"), stripped("overlap_"), stripped("r")) {
+            match (stripped(EPOCHS_TO), stripped("overlap_"), stripped("r")) {
                 (Some(threshold), ..) => format!("Epochs to {threshold}%"),
                 (_, Some(grouping), _) => format!("Overlap, {} (%)", grouping_label(grouping)),
                 (.., Some(k)) if k.parse::<u32>().is_ok() => format!("R@{k} (%)"),
@@ -77,6 +75,24 @@ pub(crate) fn metric_label(metric: &str) -> String {
         }
     }
 }
+
+/// Returns a grouping of the classes by the name people use.
+pub(crate) fn grouping_label(grouping: &str) -> &str {
+    match grouping {
+        "class" => "classes",
+        "animals_artifacts" => "animals against artifacts",
+        "big_small_animals" => "big against small animals",
+        other => other,
+    }
+}
+
+/// Returns whether a metric is a speed of learning, `epochs_to_<percent>`.
+pub(crate) fn is_speed(metric: &str) -> bool {
+    metric.starts_with(EPOCHS_TO)
+}
+
+/// What the names of speeds begin with; the threshold in percent follows.
+const EPOCHS_TO: &str = "epochs_to_";
 
 /// The order in which metrics stand that the paper's table of the suite does not print.
 pub(crate) fn usual_place(metric: &str) -> (usize, u32) {
@@ -90,14 +106,14 @@ pub(crate) fn usual_place(metric: &str) -> (usize, u32) {
         "nmi",
         "nmi_arithmetic",
         "ami",
-        "epochs_to_",
+        EPOCHS_TO,
     ];
     let number = |prefix: &str| metric.strip_prefix(prefix).and_then(|rest| rest.parse().ok());
     let place = USUAL.iter().position(|&usual| match usual {
-        "r" | "epochs_to_" => number(usual).is_some(),
+        "r" | EPOCHS_TO => number(usual).is_some(),
         usual => usual == metric,
     });
-    (place.unwrap_or(USUAL.len()), number("r").or(number("epochs_to_")).unwrap_or(0))
+    (place.unwrap_or(USUAL.len()), number("r").or(number(EPOCHS_TO)).unwrap_or(0))
 }
 
 /// The name under which the paper's tables list a metric that a run records.

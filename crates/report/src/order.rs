@@ -1,7 +1,7 @@
 //! Does the order of the methods hold? Compares every pair of rows with the paper's order and says which differences
 //! the size of the test set alone could explain.
 
-use crate::table::Table;
+use crate::section::Section;
 
 /// A pair of rows that the paper ranks one way and the measurement the other.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,16 +44,14 @@ pub(crate) struct Order {
 /// Compares the order of a setting's rows under its main metric with the paper's. The margin is binomial over
 /// `test_images` for both rows (as if drawn apart; they share their images, so it errs on the wide side) plus the
 /// error of each mean over seeds.
-pub(crate) fn compare(table: &Table, setting: usize, test_images: Option<u64>) -> Order {
-    let metric = table.main_metric(setting);
-    let rows: Vec<(Side, f64)> = table
-        .rows(setting)
+pub(crate) fn compare(section: &Section<'_>, test_images: Option<u64>) -> Order {
+    let rows: Vec<(Side, f64)> = section
+        .lines_of(section.main_metric)
         .into_iter()
-        .filter_map(|row| {
-            let line = table.line(setting, row, metric)?;
+        .filter_map(|line| {
             let (paper, measured) = line.paper.zip(line.mean)?;
             let seeds = line.std.map_or(0.0, |std| std * std / line.n as f64);
-            Some((Side { row: row.to_owned(), paper, measured }, seeds))
+            Some((Side { row: line.row.clone(), paper, measured }, seeds))
         })
         .collect();
     let variance = |(side, seeds): &(Side, f64)| {
@@ -87,17 +85,20 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::table::Table;
 
     #[test]
     fn counts_each_inverted_pair_once() {
-        let table = Table::new("table1", &fake::quick_runs(&[0])).unwrap();
-        let order = compare(&table, 0, Some(2_000));
+        let runs = fake::quick_runs(&[0]);
+        let table = Table::new("table1", &runs).unwrap();
+        let section = &table.sections(&runs)[0];
+        let order = compare(section, Some(2_000));
         assert_eq!(order.pairs, 36);
         // Counted plainly: every ordered pair (a, b) that the paper ranks a over b and the runs b over a.
-        let value = |row: &str| table.line(0, row, "knn").unwrap().clone();
+        let value = |row: &str| section.line(row, "knn").unwrap().clone();
         let mut inverted = 0;
-        for a in table.rows(0) {
-            for b in table.rows(0) {
+        for a in &section.rows {
+            for b in &section.rows {
                 let (a, b) = (value(a), value(b));
                 inverted += usize::from(a.paper > b.paper && a.mean < b.mean);
             }
@@ -122,11 +123,12 @@ mod tests {
                 if run.record.row == "nce" { 50.0 } else { 51.0 };
         }
         let table = Table::new("table1", &runs).unwrap();
-        let order = compare(&table, 0, Some(2_000));
+        let section = &table.sections(&runs)[0];
+        let order = compare(section, Some(2_000));
         // 1.96 sqrt((50 * 50 + 51 * 49) / 2000) = 3.0985
         assert!(
             order.inversions.iter().all(|i| (i.margin.unwrap() - 3.0985).abs() < 1e-3 && i.within_noise())
         );
-        assert!(compare(&table, 0, None).inversions.iter().all(|i| i.margin.is_none() && !i.within_noise()));
+        assert!(compare(section, None).inversions.iter().all(|i| i.margin.is_none() && !i.within_noise()));
     }
 }

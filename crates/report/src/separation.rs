@@ -6,14 +6,15 @@
 
 use plotters::prelude::RGBColor;
 
-use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, png, rasterise, text_width};
+use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, text_width};
 use crate::caption;
-use crate::curves::Figure;
 use crate::error::ReportError;
-use crate::names::row_label;
+use crate::figure::Figure;
+use crate::names::{grouping_label, row_label};
 use crate::paper;
-use crate::records::{Histogram, Run};
-use crate::table::Table;
+use crate::records::Run;
+use crate::section::Section;
+use invaspread_record::{GroupSimilarity, Histogram};
 
 const FIGURE: &str = "the distributions of similarity";
 const SAME: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
@@ -33,31 +34,25 @@ struct Panel {
     overlap: f64,
 }
 
-/// Draws grouping `grouping` of a setting's runs; none when no run of it has that grouping.
+/// Draws the similarities of a section's runs by `grouping`; `None` if no run has that grouping.
 ///
 /// # Errors
-/// Drawing fails.
-pub fn figure(
-    table: &Table,
-    setting: usize,
-    runs: &[Run],
-    grouping: &str,
-) -> Result<Option<Figure>, ReportError> {
-    let of_setting = table.runs_of(setting, runs);
-    let panels: Vec<Panel> =
-        table.rows(setting).into_iter().filter_map(|row| Panel::of(row, &of_setting, grouping)).collect();
+/// Returns an error if drawing fails.
+pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, ReportError> {
+    let Section { setting, runs, .. } = section;
+    let panels: Vec<Panel> = section.rows.iter().filter_map(|row| Panel::of(row, runs, grouping)).collect();
     let Some((low, high)) = extent(&panels) else { return Ok(None) };
     let lines = panels.len().div_ceil(2);
     let columns = panels.len().min(2);
     let width = LEFT * 2.0 + columns as f64 * PANEL.0 + (columns - 1) as f64 * GAP.0;
-    let (recipe, _) = caption::recipe(&of_setting);
+    let (recipe, _) = caption::recipe(runs);
     let text = format!(
         "Cosine similarity of each test image to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
          the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. Runs of {1}, {2}: {recipe}, {3}.",
         group_word(grouping),
-        caption::setting(&table.settings[setting]),
-        caption::data(&table.settings[setting]),
-        caption::seeds(&of_setting),
+        caption::setting(setting),
+        caption::data(setting),
+        caption::seeds(runs),
     );
     let caption = caption::wrap(&text, (width / 5.5) as usize);
     // The last line of panels needs less below it than the others, which have the next one's names there.
@@ -77,29 +72,7 @@ pub fn figure(
             pen.text((LEFT, bottom + 2.0 + line as f64 * 15.0), text, face);
         }
     })?;
-    let png = png(FIGURE, &rasterise(FIGURE, &svg)?)?;
-    Ok(Some(Figure { svg, png }))
-}
-
-/// The groupings that runs of a setting were measured by, classes first.
-pub fn groupings(runs: &[&Run]) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for separation in runs.iter().flat_map(|run| &run.separations) {
-        if !found.contains(&separation.name) {
-            found.push(separation.name.clone());
-        }
-    }
-    found
-}
-
-/// What a grouping is called.
-pub(crate) fn grouping_label(grouping: &str) -> &str {
-    match grouping {
-        "class" => "classes",
-        "animals_artifacts" => "animals against artifacts",
-        "big_small_animals" => "big against small animals",
-        other => other,
-    }
+    Figure::of_svg(FIGURE, svg).map(Some)
 }
 
 fn group_word(grouping: &str) -> &str {
@@ -136,14 +109,14 @@ impl Panel {
             .collect();
         let bins = found.first()?.same.counts.len();
         let sum = |of: &dyn Fn(usize) -> Option<u64>| (0..found.len()).filter_map(of).sum::<u64>();
-        let shares = |kind: for<'a> fn(&'a crate::records::Separation) -> &'a Histogram| {
+        let shares = |kind: for<'a> fn(&'a GroupSimilarity) -> &'a Histogram| {
             let total = sum(&|i| Some(kind(found[i]).counts.iter().sum())).max(1) as f64;
             (0..bins)
                 .map(|bin| sum(&|i| kind(found[i]).counts.get(bin).copied()) as f64 / total)
                 .collect::<Vec<f64>>()
         };
         let n = found.len() as f64;
-        let moments = |kind: for<'a> fn(&'a crate::records::Separation) -> &'a Histogram| {
+        let moments = |kind: for<'a> fn(&'a GroupSimilarity) -> &'a Histogram| {
             let mean = found.iter().map(|s| kind(s).mean).sum::<f64>() / n;
             let square =
                 found.iter().map(|s| kind(s).deviation.powi(2) + kind(s).mean.powi(2)).sum::<f64>() / n;
@@ -220,12 +193,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::table::Table;
 
     #[test]
     fn a_panel_for_each_row_with_its_share() {
         let runs = fake::with_separations(fake::quick_runs(&[0, 1]));
         let table = Table::new("table1", &runs).unwrap();
-        let drawn = figure(&table, 0, &runs, "class").unwrap().unwrap();
+        let drawn = figure(&table.sections(&runs)[0], "class").unwrap().unwrap();
         let words = drawn.svg.split_whitespace().collect::<Vec<_>>().join(" ");
         for phrase in [
             "InvaSpread",
@@ -238,9 +212,7 @@ mod tests {
             assert!(words.contains(phrase), "{phrase}");
         }
         assert!(words.contains("(paper 0.24)"), "the paper's own overlap stands beside ours");
-        assert!(figure(&table, 0, &runs, "nothing").unwrap().is_none());
-        let refs: Vec<&Run> = runs.iter().collect();
-        assert_eq!(groupings(&refs), ["class"]);
+        assert!(figure(&table.sections(&runs)[0], "nothing").unwrap().is_none());
     }
 
     #[test]

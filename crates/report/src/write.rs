@@ -1,20 +1,23 @@
-//! Writes a suite's report: every file to a temporary name beside its place, flushed, then renamed, so that a reader
-//! never meets half a file.
+//! Writes a suite's report. Each file is written to a temporary name, flushed and renamed, so that a reader never sees half a file.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use invaspread_record::write_atomically;
 
 use crate::bars;
-use crate::curves::{self, Figure};
+use crate::curves;
 use crate::error::ReportError;
+use crate::figure::Figure;
 use crate::gallery;
 use crate::latex;
 use crate::markdown::{self, Pictures};
 use crate::records::Run;
+use crate::section::Section;
 use crate::separation;
-use crate::table::{Setting, Suite, Table};
+use crate::setting::Setting;
+use crate::suite::Suite;
+use crate::table::Table;
 use crate::terminal::terminal_table;
 
 /// What was written, and the table for the terminal.
@@ -45,9 +48,9 @@ pub fn write_report(
 ) -> Result<Written, ReportError> {
     let table = Table::new(suite, runs)?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut pictures = Vec::new();
-    for (index, setting) in table.settings.iter().enumerate() {
-        let suffix = if index == 0 { String::new() } else { suffix(setting) };
+    let mut sections = Vec::new();
+    for (place, section) in table.sections(runs).into_iter().enumerate() {
+        let suffix = if place == 0 { String::new() } else { suffix(section.setting) };
         let mut keep = |stem: &str, figure: Option<Figure>| {
             let name = format!("{stem}{suffix}");
             figure.map(|figure| {
@@ -56,33 +59,34 @@ pub fn write_report(
                 name
             })
         };
-        pictures.push(Pictures {
-            curves: keep("curves", curves::figure(&table, index, runs)?),
-            chart: keep(&table.suite.name, bars::figure(&table, index, runs)?),
-            neighbours: (index == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
+        let mut pictures = Pictures {
+            curves: keep("curves", curves::figure(&section)?),
+            chart: keep(&table.suite.name, bars::figure(&section)?),
+            neighbours: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
                 .then(|| gallery::FILE.to_owned()),
             separations: Vec::new(),
-        });
+        };
         for grouping in groupings {
-            let drawn = separation::figure(&table, index, runs, grouping)?;
-            let name = keep(&format!("similarity-{grouping}"), drawn);
-            pictures[index].separations.extend(name.map(|name| (grouping.clone(), name)));
+            let name = keep(&format!("similarity-{grouping}"), separation::figure(&section, grouping)?);
+            pictures.separations.extend(name.map(|name| (grouping.clone(), name)));
         }
+        sections.push((section, pictures));
     }
-    let report = markdown::report(&table, runs, &pictures);
+    let report = markdown::report(&table, &sections);
+    let sections: Vec<Section<'_>> = sections.into_iter().map(|(section, _)| section).collect();
     files.insert(0, ("report.md".into(), report.into_bytes()));
     files.insert(1, ("table.csv".into(), table.csv()?));
     files.insert(2, ("table.parquet".into(), table.parquet()?));
-    files.insert(3, ("table.tex".into(), latex::tables(&table, runs).into_bytes()));
+    files.insert(3, ("table.tex".into(), latex::tables(&sections).into_bytes()));
 
     fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
     let mut written = Vec::new();
     for (name, bytes) in files {
         let path = folder.join(name);
-        write_whole(&path, &bytes).map_err(|source| failed(&path, source))?;
+        write_atomically(&path, &bytes).map_err(|source| failed(&path, source))?;
         written.push(path);
     }
-    let terminal = terminal_table(&table, runs);
+    let terminal = terminal_table(&sections);
     Ok(Written { report: written[0].clone(), files: written, table, terminal })
 }
 
@@ -92,21 +96,6 @@ fn suffix(setting: &Setting) -> String {
     // Names come from configuration: keep what every file system and Markdown link takes.
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
     text.chars().map(safe).chain(reduced.chars()).collect()
-}
-
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    // tempfile makes files for their owner's eyes; a report is for everyone's.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ReportError {

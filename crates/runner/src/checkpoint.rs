@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use invaspread_models::{check_seal, write_sealed};
+use invaspread_record::names;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,24 +94,24 @@ pub struct CheckpointFiles {
 }
 
 impl CheckpointFiles {
-    /// The checkpoints of the run in `folder` (its `checkpoints` folder).
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    /// Returns the paths of the checkpoints of the run in `folder`.
+    pub fn of(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
     /// Everything needed to resume.
     pub fn state(&self) -> PathBuf {
-        self.folder.join("last.state.safetensors")
+        self.folder.join(names::LAST_STATE)
     }
 
     /// The weights that `state` holds, alone.
     pub fn last(&self) -> PathBuf {
-        self.folder.join("last.safetensors")
+        self.folder.join(names::LAST_WEIGHTS)
     }
 
     /// The weights of the best epoch.
     pub fn best(&self) -> PathBuf {
-        self.folder.join("best.safetensors")
+        self.folder.join(names::BEST_WEIGHTS)
     }
 }
 
@@ -158,7 +159,7 @@ pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> 
         .collect::<Result<Vec<_>, SafeTensorError>>()
         .map_err(|error| refused(std::io::Error::other(error.to_string())))?;
     let bytes = write_sealed(views, content).map_err(|error| refused(std::io::Error::other(error)))?;
-    crate::record::write_atomically(path, &bytes).map_err(refused)
+    invaspread_record::write_atomically(path, &bytes).map_err(refused)
 }
 
 /// Reads what [`write()`] wrote: the tensors by name, and the content.

@@ -9,11 +9,13 @@ pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod launch;
+pub mod machine;
 pub mod memory;
 pub mod methods;
-pub mod record;
 #[cfg(feature = "cuda")]
 mod self_check;
+pub mod settings;
 
+pub use invaspread_record as record;
 #[cfg(feature = "cuda")]
 pub use self_check::self_check_on;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
 use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
-use invaspread_runner::methods::MethodRecipe;
-use invaspread_runner::record::{MetricsTable, RunDirectory, State, load_records};
+use invaspread_runner::record::{MetricsTable, RunDirectory, State, Status, load_records};
 use queue::{Watch, go, nce, planned, queue};
+use stripes::random;
 
 #[test]
 fn finished_runs_are_skipped_and_stopped_ones_go_on() {
@@ -31,7 +31,7 @@ fn finished_runs_are_skipped_and_stopped_ones_go_on() {
     assert_eq!(plan[0].standing(root.path()).unwrap(), Standing::Done);
     assert_eq!(plan[1].standing(root.path()).unwrap(), Standing::Begun { epoch: 1 });
     assert_eq!(plan[2].standing(root.path()).unwrap(), Standing::New);
-    let status = plan[1].layout(root.path()).read_status().unwrap().unwrap();
+    let status = Status::read(&plan[1].layout(root.path())).unwrap().unwrap();
     assert_eq!(status.state, State::Interrupted);
     let left = estimate_all(&plan, root.path()).unwrap();
     assert_eq!(left.iter().map(|workload| workload.index).collect::<Vec<_>>(), [1, 2]);
@@ -63,7 +63,7 @@ fn a_finished_run_leaves_all_its_files() {
         assert_eq!((record.suite.as_str(), record.data_state.as_str()), ("table1", "generated"));
         assert_eq!((record.train_images, record.test_images, record.width, record.seed), (40, 20, 8, 3));
         assert_eq!(record.path, format!("table1/{}", run.id()));
-        let trained = run.labels.row != "random";
+        let trained = run.recipe.method.trains();
         assert_eq!(
             (record.epochs, record.images_per_second.is_some()),
             (if trained { 2 } else { 0 }, trained)
@@ -91,7 +91,7 @@ fn a_finished_run_leaves_all_its_files() {
             assert!(file.is_file(), "{}", file.display());
         }
         assert_eq!(std::fs::read_dir(layout.tensorboard()).unwrap().count(), 1);
-        assert_eq!(layout.read_status().unwrap().unwrap().state, State::Done);
+        assert_eq!(Status::read(&layout).unwrap().unwrap().state, State::Done);
     }
 }
 
@@ -101,7 +101,7 @@ fn a_run_that_fails_does_not_hold_up_the_others() {
     let mut plan = queue();
     plan[1].recipe.batch_size = 1000;
     plan[2].data.name = "no such set".to_owned();
-    plan.push(planned("later", MethodRecipe::Random));
+    plan.push(planned("later", random()));
     let reports = run_all(&plan, root.path(), &mut Silent, &Stop::new());
     let message = |at: usize| match &reports[at].end {
         End::Failed { message } => message.clone(),
@@ -110,7 +110,7 @@ fn a_run_that_fails_does_not_hold_up_the_others() {
     assert!(matches!((&reports[0].end, &reports[3].end), (End::Done { .. }, End::Done { .. })));
     assert!(message(1).contains("optim.batch_size is 1000") && message(1).contains("40"), "{}", message(1));
     assert!(message(2).contains("no such set"), "{}", message(2));
-    let status = plan[1].layout(root.path()).read_status().unwrap().unwrap();
+    let status = Status::read(&plan[1].layout(root.path())).unwrap().unwrap();
     assert!(status.state == State::Failed && status.message.unwrap().contains("optim.batch_size"));
 }
 
@@ -177,7 +177,7 @@ fn a_folder_that_cannot_be_used_is_named() {
     ];
     for (said, obstacle) in obstacles {
         let root = tempfile::tempdir().unwrap();
-        let plan = [planned("random", MethodRecipe::Random), planned("other", MethodRecipe::Random)];
+        let plan = [planned("random", random()), planned("other", random())];
         let folder = plan[0].layout(root.path()).folder().to_path_buf();
         std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
         obstacle(&folder);
@@ -329,7 +329,7 @@ fn waiting_ends_at_once_when_a_stop_is_asked_for() {
 #[test]
 fn what_another_process_finished_meanwhile_is_not_finished_again() {
     let root = tempfile::tempdir().unwrap();
-    let plan = [planned("random", MethodRecipe::Random)];
+    let plan = [planned("random", random())];
     let layout = plan[0].layout(root.path());
     let held = RunDirectory::open(layout.clone(), &plan[0].config).unwrap();
     std::thread::scope(|scope| {
@@ -348,7 +348,7 @@ fn what_another_process_finished_meanwhile_is_not_finished_again() {
 #[test]
 fn a_row_of_another_suite_is_added_to_the_record_of_a_shared_run() {
     let root = tempfile::tempdir().unwrap();
-    let mut plan = [planned("random", MethodRecipe::Random)];
+    let mut plan = [planned("random", random())];
     go(&plan, root.path(), None);
     plan[0].labels.row = "untrained".to_owned();
     for _ in 0..2 {

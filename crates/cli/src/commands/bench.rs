@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
-use invaspread_runner::bench::{self, Report};
+use invaspread_runner::bench::{self, BenchReport};
 use serde_json::Value;
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
@@ -48,7 +48,7 @@ fn at_most((flag, found): (&str, usize), (limit, most): (&str, usize)) -> Result
     Err(Failure::Usage(anyhow::Error::msg(message)))
 }
 
-fn print_table(report: &Report) {
+fn print_table(report: &BenchReport) {
     print_line!("{} on {}, {} threads, {}", report.what, report.cpu, report.threads, report.instruction_set);
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{Table, presets};
-use invaspread_runner::record::Environment;
+use invaspread_runner::machine;
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::self_check::{Check, self_check};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ struct Checked {
 }
 
 pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
-    let environment = Environment::capture("cpu");
+    let environment = machine::environment("cpu");
     let instructions = format!("{:?}", invaspread_tensor::instruction_set());
     let why_not = DeviceKind::Cuda.why_not();
     let mut all = vec![Checked {

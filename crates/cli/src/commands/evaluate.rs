@@ -38,7 +38,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let result = engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
     save(&files, &dataset, &result.embeddings, &arguments.weights, recipe.layer)?;
     let loaded = &result.loaded;
-    let votes = images.gallery.is_some();
+    let among = images.gallery.is_some().then(|| dataset.gallery().len());
     if arguments.json {
         return Ok(print_json(&json!({
             "weights": arguments.weights,
@@ -52,8 +52,9 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
             "layer": recipe.layer,
-            "k": votes.then_some(config.eval.k),
-            "temperature": votes.then_some(config.eval.temperature),
+            "k": among.map(|_| config.eval.k),
+            "k_used": among.map(|among| config.eval.k.min(among)),
+            "temperature": among.map(|_| config.eval.temperature),
             "metrics": result.measured.0.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "state_dict": loaded.place,
             "prefix_dropped": loaded.prefix,
@@ -63,7 +64,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         }))?);
     }
     print_line!("config: {}", origin.describe());
-    print_line!("{}, {} test images; {}", dataset.name, dataset.test.len(), protocol(&recipe, votes));
+    print_line!("{}, {} test images; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
     print_measured(&result.measured);
     if let Some(choice) = loaded.choice() {
         print_line!("{choice}");
@@ -86,18 +87,17 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
-/// How the embeddings are measured.
-fn protocol(recipe: &Recipe, votes: bool) -> String {
+/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a gallery.
+fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     let layer = match recipe.layer {
         Layer::Embedding => "embedding",
         Layer::Projection => "projection",
         Layer::Pooled => "pooled features",
     };
-    if votes {
-        format!("kNN with k = {}, temperature {}, of the {layer}", recipe.neighbors, recipe.vote_temperature)
-    } else {
-        format!("each among the others, of the {layer}")
-    }
+    let Some(among) = among else { return format!("each among the others, of the {layer}") };
+    let (asked, temperature) = (recipe.neighbors, recipe.vote_temperature);
+    let all = if among < asked { format!(" (all {among} there are)") } else { String::new() };
+    format!("kNN with k = {asked}{all}, temperature {temperature}, of the {layer}")
 }
 
 /// The file of each split's embeddings, in the order of the splits; nothing else may be there under these names.

@@ -8,14 +8,18 @@ use anyhow::Context;
 use invaspread_runner::config::{ConfigError, Override, Sweep};
 use invaspread_runner::engine::{End, EngineError, Stop};
 use invaspread_runner::launch::{
-    LaunchError, Planned, Report, Standing, estimate_all, how_to_shorten, run_all,
+    LaunchError, Planned, RunReport, Standing, Workload, estimate_all, how_to_shorten, run_all,
 };
 use invaspread_runner::record::RunRecord;
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 /// Runs shorter than this are begun without a word on how to shorten them.
 const LONG: Duration = Duration::from_mins(10);
+
+/// More runs than this are listed by what they have in common, one line for all of their seeds.
+const LISTED: usize = 40;
 
 impl Settings {
     /// The settings in the order in which they win: flags, then key=value arguments.
@@ -86,11 +90,12 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
         Err(LaunchError::Engine(error)) if matches!(*error, EngineError::TooManySteps { .. }) => {
             return Err(Failure::Usage(error.into()));
         }
-        workloads => workloads.context("failed to time the runs")?,
+        // The error says itself which run it is of, and what is wrong.
+        workloads => workloads.map_err(anyhow::Error::new)?,
     };
     let total = workloads.iter().map(|w| w.left).fold(Duration::ZERO, Duration::saturating_add);
-    for workload in &workloads {
-        note!("  {:<28} about {}", planned[workload.index].title(), readable(workload.left));
+    for line in lines(planned, &workloads) {
+        note!("  {line}");
     }
     note!("about {} in all on this machine", readable(total));
     if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
@@ -104,6 +109,33 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Returns a line for each run that is left; of many, a line for all seeds of each.
+fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
+    if workloads.len() <= LISTED {
+        let line = |workload: &Workload| {
+            format!("{:<28} about {}", planned[workload.index].title(), readable(workload.left))
+        };
+        return workloads.iter().map(line).collect();
+    }
+    // In the order in which the first run of each is planned.
+    let mut groups: Vec<(String, usize, Duration)> = Vec::new();
+    let mut places = HashMap::new();
+    for workload in workloads {
+        let title = planned[workload.index].title_of_all_seeds();
+        let place = *places.entry(title.clone()).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((title, 0, Duration::ZERO));
+        }
+        groups[place].1 += 1;
+        groups[place].2 = groups[place].2.saturating_add(workload.left);
+    }
+    let line = |(title, seeds, time): (String, usize, Duration)| {
+        let seeds = format!("{seeds} seed{}", if seeds == 1 { "" } else { "s" });
+        format!("{:<28} about {}", format!("{title} ({seeds})"), readable(time))
+    };
+    groups.into_iter().map(line).collect()
+}
+
 /// Works through the runs, showing progress; the records of those that are finished.
 pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, Failure> {
     let stop = Stop::on_signals().context("failed to listen for signals")?;
@@ -115,7 +147,7 @@ pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, F
     outcome(reports)
 }
 
-fn outcome(reports: Vec<Report>) -> Result<Vec<RunRecord>, Failure> {
+fn outcome(reports: Vec<RunReport>) -> Result<Vec<RunRecord>, Failure> {
     // Why each failed was said when it did.
     let failed: Vec<&str> =
         reports.iter().filter(|r| matches!(r.end, End::Failed { .. })).map(|r| r.row.as_str()).collect();

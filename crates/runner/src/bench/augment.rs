@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 use super::failed;
 use super::noise::Noise;
-use super::{Compute, Figures, Report, Times};
+use super::{BenchReport, Compute, Figures, Times};
 use crate::engine::EngineError;
 #[cfg(feature = "cuda")]
 use candle_core::DType;
@@ -34,7 +34,7 @@ const BATCH: usize = 128;
 ///
 /// # Errors
 /// If the size is none that a view can have.
-pub fn augment(bench: AugmentBench) -> Result<Report, EngineError> {
+pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let AugmentBench { images, size, repeats, compute } = bench;
     #[cfg(feature = "cuda")]
     if compute.device == DeviceKind::Cuda {
@@ -68,7 +68,7 @@ pub fn augment(bench: AugmentBench) -> Result<Report, EngineError> {
 
 /// The same with the images, and the numbers drawn, on the GPU already: what a training step waits for.
 #[cfg(feature = "cuda")]
-fn on_device(bench: AugmentBench) -> Result<Report, EngineError> {
+fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     use invaspread_tensor::Precision;
     use invaspread_tensor::cuda::augment::ImageStore;
     let AugmentBench { images, size, repeats, compute } = bench;

@@ -2,9 +2,9 @@
 
 use super::noise::Noise;
 use super::train::{SIDE, learner};
-use super::{Compute, Figures, Report, Times, TrainBench, failed};
-use crate::engine::{EngineError, Stock};
-use crate::methods::Step;
+use super::{BenchReport, Compute, Figures, Times, TrainBench, failed};
+use crate::engine::{EngineError, ImageFeed};
+use crate::methods::{Step, visiting_order};
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
@@ -31,23 +31,23 @@ pub struct EpochBench {
 ///
 /// # Errors
 /// If the network cannot be built or a step fails.
-pub fn epoch(bench: EpochBench) -> Result<Report, EngineError> {
+pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let EpochBench { images, batch, width, depth, repeats, compute } = bench;
     let mut learner =
         learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
-    let stock = Stock::new(source, pipeline, &learner.network)?;
+    let images_feed = ImageFeed::new(source, pipeline, &learner.network)?;
     // What the engine's loader takes by itself, unless the pool was made smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
     let mut waited = 0.0;
     let times = Times::of(1, repeats, || {
         epoch += 1;
-        let order = learner.method.order(epoch).map_err(failed)?;
+        let order = visiting_order(&*learner.method, 0, images, epoch).map_err(failed)?;
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
-        let mut feed = stock.epoch(config)?;
+        let mut feed = images_feed.epoch(config)?;
         let (mut loss, mut step) = (None, 0);
         while let Some(batch) = feed.next()? {
             let (views, index) = batch.views(&learner.network).map_err(failed)?;

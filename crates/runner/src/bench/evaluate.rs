@@ -2,8 +2,8 @@
 
 use super::noise::Noise;
 use super::train::{SIDE, learner};
-use super::{Compute, Figures, Report, Times, TrainBench};
-use crate::engine::{EngineError, Stock, embed, embed_some};
+use super::{BenchReport, Compute, Figures, Times, TrainBench};
+use crate::engine::{EngineError, ImageFeed, embed, embed_some};
 use crate::methods::Layer;
 use invaspread_augment::{AugmentConfig, ImageSource, Pipeline};
 use serde::Serialize;
@@ -32,16 +32,16 @@ const WARMUP: usize = 1000;
 ///
 /// # Errors
 /// If the network cannot be built or fails.
-pub fn evaluate(bench: EvaluateBench) -> Result<Report, EngineError> {
+pub fn evaluate(bench: EvaluateBench) -> Result<BenchReport, EngineError> {
     let EvaluateBench { images, width, depth, repeats, compute } = bench;
     let network =
         learner(TrainBench { batch: 1, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?
             .network;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
-    let stock = Stock::new(source, pipeline, &network)?;
-    embed_some(&network, &stock, Layer::Embedding, images.min(WARMUP))?;
-    let times = Times::of(0, repeats, || embed(&network, &stock, Layer::Embedding).map(drop))?;
+    let feed = ImageFeed::new(source, pipeline, &network)?;
+    embed_some(&network, &feed, Layer::Embedding, images.min(WARMUP))?;
+    let times = Times::of(0, repeats, || embed(&network, &feed, Layer::Embedding).map(drop))?;
     let operations = 2.0 * network.multiply_adds(SIDE) as f64 * images as f64;
     Ok(Figures::default()
         .times("seconds", &times, 1.0)

@@ -1,7 +1,7 @@
 //! Lloyd's iterations of k-means from random points.
 
 use super::knn::unit_rows;
-use super::{Compute, Figures, Report, Times};
+use super::{BenchReport, Compute, Figures, Times};
 use crate::engine::EngineError;
 use invaspread_metrics::{KMeans, Rows, Seeding};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct KMeansBench {
 ///
 /// # Errors
 /// If there are fewer points than clusters.
-pub fn kmeans(bench: KMeansBench) -> Result<Report, EngineError> {
+pub fn kmeans(bench: KMeansBench) -> Result<BenchReport, EngineError> {
     let KMeansBench { points, dim, clusters, iterations, repeats, compute } = bench;
     let values = unit_rows(points, dim, 2);
     let settings = KMeans {

@@ -1,6 +1,6 @@
 //! The exact nearest neighbours of a test set in a training set.
 
-use super::{Compute, Figures, Report, Times};
+use super::{BenchReport, Compute, Figures, Times};
 use crate::engine::EngineError;
 use invaspread_metrics::{Rows, top_k_on};
 use invaspread_random::{Purpose, Stream};
@@ -41,7 +41,7 @@ pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
 ///
 /// # Errors
 /// None that these numbers can cause.
-pub fn knn(bench: KnnBench) -> Result<Report, EngineError> {
+pub fn knn(bench: KnnBench) -> Result<BenchReport, EngineError> {
     let KnnBench { train, test, dim, k, repeats, compute } = bench;
     let (gallery, queries) = (unit_rows(train, dim, 0), unit_rows(test, dim, 1));
     let times = Times::of(1, repeats, || {

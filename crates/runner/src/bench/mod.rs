@@ -26,7 +26,7 @@ pub use knn::{KnnBench, knn};
 pub use train::{TrainBench, train};
 
 use crate::engine::EngineError;
-use crate::record::{Environment, peak_memory_bytes};
+use crate::machine::{self, peak_memory_bytes};
 use invaspread_tensor::{DeviceKind, Precision};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -109,7 +109,7 @@ fn precision_name<S: Serializer>(precision: &Precision, serializer: S) -> Result
 
 /// What was measured, and on what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// The workload.
     pub what: &'static str,
     /// Its sizes.
@@ -198,14 +198,14 @@ impl Figures {
         Ok(self.with("peak_mib", mib))
     }
 
-    fn report(self, what: &'static str, settings: &impl Serialize) -> Report {
-        let environment = Environment::capture("cpu");
+    fn report(self, what: &'static str, settings: &impl Serialize) -> BenchReport {
+        let environment = machine::environment("cpu");
         let settings = match serde_json::to_value(settings) {
             Ok(Value::Object(settings)) => settings,
             other => unreachable!("settings are plain structs of numbers, not {other:?}"),
         };
         let gpu = (settings.get("device") == Some(&Value::from("cuda"))).then(gpu_name).flatten();
-        Report {
+        BenchReport {
             what,
             settings,
             figures: self.0,

@@ -8,40 +8,40 @@ use invaspread_metrics::l2_normalize_rows;
 use invaspread_models::{Mode, Network, Output};
 use invaspread_tensor::with_f32;
 
-use super::{Embeddings, EngineError, Images, Stock};
+use super::{Embeddings, EngineError, ImageFeed, Images};
 use crate::methods::{Features, Layer};
 
-/// Images in a batch. Fixed, so that no setting of training can move a last digit.
+/// Images in a batch. It is fixed, so that no setting of training changes the last digit of an embedding.
 const BATCH: usize = 250;
 
-/// The stocks of everything that is measured.
-pub(crate) struct MeasuredStock {
-    gallery: Option<Stock>,
-    test: Stock,
+/// The feeds of the images that an evaluation embeds.
+pub(crate) struct EvaluationFeeds {
+    gallery: Option<ImageFeed>,
+    test: ImageFeed,
 }
 
-impl MeasuredStock {
-    /// Of `images` under the test transform, for `network`.
+impl EvaluationFeeds {
+    /// Makes the feeds of `images` under the test transform `pipeline`, for `network`.
     ///
     /// # Errors
-    /// If an image cannot be read.
+    /// Returns an error if an image cannot be read.
     pub(crate) fn new(
         images: &Images,
         pipeline: &Arc<Pipeline>,
         network: &Network,
     ) -> Result<Self, EngineError> {
-        let stock = |source| Stock::new(Arc::clone(source), Arc::clone(pipeline), network);
-        let gallery = images.gallery.as_ref().map(|gallery| stock(&gallery.images)).transpose()?;
-        Ok(Self { gallery, test: stock(&images.test.images)? })
+        let feed = |source| ImageFeed::new(Arc::clone(source), Arc::clone(pipeline), network);
+        let gallery = images.gallery.as_ref().map(|gallery| feed(&gallery.images)).transpose()?;
+        Ok(Self { gallery, test: feed(&images.test.images)? })
     }
 
-    /// Unit rows of `layer` of all of it.
+    /// Returns unit rows: output `layer` of `network` for every image.
     ///
     /// # Errors
-    /// As [`embed`].
+    /// Returns the errors of [`embed`].
     pub(crate) fn embed(&self, network: &Network, layer: Layer) -> Result<Embeddings, EngineError> {
-        let of = |stock| {
-            let mut features = embed(network, stock, layer)?;
+        let of = |feed| {
+            let mut features = embed(network, feed, layer)?;
             if layer != Layer::Embedding {
                 l2_normalize_rows(&mut features.values, features.dim);
             }
@@ -51,31 +51,31 @@ impl MeasuredStock {
     }
 }
 
-/// Row i is `layer` of image i of `stock`.
+/// Returns output `layer` of `network` for every image of `feed`; row i is of image i.
 ///
 /// # Errors
-/// If an image cannot be read or candle fails.
-pub(crate) fn embed(network: &Network, stock: &Stock, layer: Layer) -> Result<Features, EngineError> {
-    embed_some(network, stock, layer, stock.len())
+/// Returns an error if an image cannot be read or candle fails.
+pub(crate) fn embed(network: &Network, feed: &ImageFeed, layer: Layer) -> Result<Features, EngineError> {
+    embed_some(network, feed, layer, feed.len())
 }
 
-/// The same of the first `images` images.
+/// Returns output `layer` of `network` for the first `images` images of `feed`.
 ///
 /// # Errors
-/// As [`embed`].
+/// Returns the errors of [`embed`].
 pub(crate) fn embed_some(
     network: &Network,
-    stock: &Stock,
+    feed: &ImageFeed,
     layer: Layer,
     images: usize,
 ) -> Result<Features, EngineError> {
     let failed = || EngineError::tensor("compute embeddings");
-    // Brought to the host at the end alone: on a GPU nothing then waits on the way.
+    // The parts are copied to the host only at the end, so that nothing waits for a GPU before.
     let mut parts: Vec<Tensor> = Vec::new();
-    let mut feed = stock.epoch(LoaderConfig::in_order(images, BATCH))?;
-    while let Some(batch) = feed.next()? {
+    let mut batches = feed.epoch(LoaderConfig::in_order(images, BATCH))?;
+    while let Some(batch) = batches.next()? {
         let (x, _) = batch.views(network).map_err(failed())?;
-        // On a worker of the pool, as a training step.
+        // On a worker of the pool, like a training step (see `Learner::step`).
         let forward = || network.forward(&x, Mode::Evaluate);
         let output = if network.device().is_cpu() { rayon::scope(|_| forward()) } else { forward() };
         let Output { pooled, projection, embedding, .. } = output.map_err(failed())?;

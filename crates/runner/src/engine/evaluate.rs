@@ -6,7 +6,7 @@ use std::sync::Arc;
 use invaspread_augment::Pipeline;
 use invaspread_models::{HeadNeeded, LoadReport, Network, WeightError, WeightsFile, load};
 
-use super::embed::MeasuredStock;
+use super::embed::EvaluationFeeds;
 use super::learner::WEIGHTS;
 use super::{Embeddings, EngineError, Images, Measured, Recipe};
 use crate::checkpoint::take_prefixed;
@@ -71,7 +71,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &WeightsFile) -> Resu
     let head = if recipe.layer == Layer::Pooled { HeadNeeded::No } else { HeadNeeded::Yes };
     let loaded = load(weights, &network, head).map_err(|error| EvaluateError::Weights(Box::new(error)))?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
-    let embeddings = MeasuredStock::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
+    let embeddings = EvaluationFeeds::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
     let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;
     Ok(Evaluated { measured, embeddings, loaded })
 }

@@ -20,14 +20,14 @@ use super::EngineError;
 const MOST_BYTES: usize = 8 << 30;
 
 /// Images, and what is done to them.
-pub(crate) struct Stock {
+pub(crate) struct ImageFeed {
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
     #[cfg(feature = "cuda")]
     store: Option<(ImageStore, [usize; 2], DType)>,
 }
 
-impl Stock {
+impl ImageFeed {
     /// Takes the images to the network's device if it is a GPU and they fit there: all of one size, not squashed first, their views
     /// small enough for a block. Otherwise the loader makes views on the CPU.
     ///
@@ -72,7 +72,7 @@ impl Stock {
     ///
     /// # Errors
     /// If a batch names an image that is not there, or the loader's threads cannot be started.
-    pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<Feed, EngineError> {
+    pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<EpochFeed, EngineError> {
         #[cfg(feature = "cuda")]
         if let Some((store, sides, dtype)) = &self.store {
             let LoaderConfig { batches, views, second_images, seed, epoch, .. } = config;
@@ -95,7 +95,7 @@ impl Stock {
             let uploaded =
                 uploaded.transpose().map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
             let store = store.clone();
-            return Ok(Feed::OnDevice {
+            return Ok(EpochFeed::OnDevice {
                 store,
                 dtype: *dtype,
                 views,
@@ -104,7 +104,7 @@ impl Stock {
                 done: 0,
             });
         }
-        Ok(Feed::Host(BatchLoader::new(Arc::clone(&self.source), Arc::clone(&self.pipeline), config)?))
+        Ok(EpochFeed::Host(BatchLoader::new(Arc::clone(&self.source), Arc::clone(&self.pipeline), config)?))
     }
 }
 
@@ -136,7 +136,7 @@ fn store(
 }
 
 /// Batches, one after the other.
-pub(crate) enum Feed {
+pub(crate) enum EpochFeed {
     /// Made by threads of the host.
     Host(BatchLoader),
     /// Made by the device when their turn comes.
@@ -154,20 +154,20 @@ pub(crate) enum Feed {
 }
 
 /// One batch on its way to a step.
-pub(crate) enum Ready {
+pub(crate) enum ReadyBatch {
     Host(invaspread_augment::Batch),
     #[cfg(feature = "cuda")]
     OnDevice(Tensor, Vec<u32>),
 }
 
-impl Feed {
+impl EpochFeed {
     /// The next batch.
     ///
     /// # Errors
     /// If an image cannot be read, or the device fails.
-    pub(crate) fn next(&mut self) -> std::result::Result<Option<Ready>, EngineError> {
+    pub(crate) fn next(&mut self) -> std::result::Result<Option<ReadyBatch>, EngineError> {
         match self {
-            Self::Host(loader) => Ok(loader.next().transpose()?.map(Ready::Host)),
+            Self::Host(loader) => Ok(loader.next().transpose()?.map(ReadyBatch::Host)),
             #[cfg(feature = "cuda")]
             Self::OnDevice { store, dtype, views, uploaded, batches, done } => {
                 let (Some(batch), Some([index, plans])) = (batches.next(), uploaded) else { return Ok(None) };
@@ -179,7 +179,7 @@ impl Feed {
                 };
                 let made = views().map_err(EngineError::tensor("make views"))?;
                 *done += count;
-                Ok(Some(Ready::OnDevice(made, batch)))
+                Ok(Some(ReadyBatch::OnDevice(made, batch)))
             }
         }
     }
@@ -194,7 +194,7 @@ impl Feed {
     }
 }
 
-impl Ready {
+impl ReadyBatch {
     /// The views (v, S, S, C) where `network` is and in its numbers, and the images they are of.
     ///
     /// # Errors

@@ -2,65 +2,13 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Separation,
+    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Similarities,
     SimilarityDistribution, WeightedKnn,
 };
-use serde::{Deserialize, Serialize};
 
-use super::{Images, Recipe};
+use super::{Images, Recipe, RetrievalRecipe};
 use crate::methods::Features;
-use crate::record::MetricRow;
-
-/// Settings of the retrieval metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrievalRecipe {
-    /// Each K of R@K; the first is what the best epoch is chosen by.
-    pub recall_at: Vec<usize>,
-    /// When the embeddings are clustered for NMI and AMI.
-    pub clustering: When,
-    /// Starts of k-means, of which the best is kept.
-    pub kmeans_restarts: usize,
-}
-
-impl Default for RetrievalRecipe {
-    fn default() -> Self {
-        Self { recall_at: vec![1, 2, 4, 8], clustering: When::Last, kmeans_restarts: 10 }
-    }
-}
-
-impl RetrievalRecipe {
-    /// What suits a set of so many classes: past a thousand, the K of Stanford Online Products and a single start, as each takes minutes.
-    pub fn for_classes(classes: usize) -> Self {
-        if classes > 1000 {
-            Self { recall_at: vec![1, 10, 100, 1000], kmeans_restarts: 1, ..Self::default() }
-        } else {
-            Self::default()
-        }
-    }
-}
-
-/// When something costly is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum When {
-    /// Not at all.
-    Never,
-    /// After the last epoch.
-    Last,
-    /// Whenever the network is measured.
-    Every,
-}
-
-impl When {
-    fn is_now(self, last: bool) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Last => last,
-            Self::Every => true,
-        }
-    }
-}
+use crate::record::{GroupSimilarity, Histogram, MetricRow};
 
 /// Embeddings of what is measured.
 #[derive(Debug, Clone)]
@@ -163,7 +111,7 @@ fn measure_epoch(
         WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
     let result = knn.evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
     let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
-    if recipe.linear.is_now(last) {
+    if recipe.linear.is_due(last) {
         let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
         let classifier = svm.fit(rows_of_gallery, gallery.labels)?;
         let accuracy = classifier.accuracy(rows_of_test, test.labels)?;
@@ -176,7 +124,7 @@ fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Resu
     let RetrievalRecipe { clustering, kmeans_restarts, .. } = &recipe.retrieval;
     let labels = test.labels;
     let mut measured = named(&asked(recipe).evaluate(rows(test.features), labels)?);
-    if clustering.is_now(last) {
+    if clustering.is_due(last) {
         let mut classes = labels.to_vec();
         classes.sort_unstable();
         classes.dedup();
@@ -220,6 +168,11 @@ fn named(found: &Retrieved) -> Vec<(String, f64)> {
     recalls.chain(at_r.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
+/// Returns measured similarities in the form that a run's record keeps.
+fn histogram(Similarities { counts, mean, deviation }: Similarities) -> Histogram {
+    Histogram { mean, deviation, counts }
+}
+
 fn rows(features: &Features) -> Rows<'_> {
     Rows::new(&features.values, features.dim)
 }
@@ -251,11 +204,11 @@ impl Images {
     ///
     /// # Errors
     /// If an embedding is not finite.
-    pub(crate) fn separations(
+    pub(crate) fn similarities(
         &self,
         recipe: &Recipe,
         embeddings: &Embeddings,
-    ) -> Result<Vec<(String, Separation)>, MetricError> {
+    ) -> Result<Vec<GroupSimilarity>, MetricError> {
         let (Some(gallery), Some(found)) = (&self.gallery, &embeddings.gallery) else {
             return Ok(Vec::new());
         };
@@ -265,7 +218,7 @@ impl Images {
             groups: Vec::new(),
             of_class: (0..self.classes as u32).map(Some).collect(),
         };
-        let mut separations = Vec::new();
+        let mut found_groupings = Vec::new();
         for grouping in std::iter::once(&classes).chain(self.groupings.iter()) {
             let grouped = |labels: &[u32]| -> Vec<Option<u32>> {
                 labels.iter().map(|&label| grouping.of_class[label as usize]).collect()
@@ -276,8 +229,13 @@ impl Images {
                 rows(found),
                 &grouped(&gallery.labels),
             )?;
-            separations.extend(separation.map(|separation| (grouping.name.clone(), separation)));
+            found_groupings.extend(separation.map(|found| GroupSimilarity {
+                name: grouping.name.clone(),
+                same: histogram(found.same),
+                other: histogram(found.other),
+                overlap: found.overlap,
+            }));
         }
-        Ok(separations)
+        Ok(found_groupings)
     }
 }

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use invaspread_augment::Pipeline;
 use invaspread_models::Network;
 
-use super::embed::MeasuredStock;
+use super::embed::EvaluationFeeds;
 use super::journal::Journal;
 use super::learner::WEIGHTS;
 use super::{Embeddings, EngineError, Images, Recipe};
@@ -87,5 +87,5 @@ pub fn embed_by(
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     network.load_state_dict(weights)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
-    MeasuredStock::new(images, &plain, &network)?.embed(&network, recipe.layer)
+    EvaluationFeeds::new(images, &plain, &network)?.embed(&network, recipe.layer)
 }

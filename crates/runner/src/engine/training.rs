@@ -13,18 +13,18 @@ use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::{HeadNeeded, LoadReport, load};
 use invaspread_tensor::SgdConfig;
 
-use super::embed::{MeasuredStock, embed};
+use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
-use super::feed::Stock;
+use super::feed::ImageFeed;
 use super::journal::{Evaluation, Journal, Partial};
 use super::learner::{Learner, not_finite};
-use super::losses::Losses;
+use super::loss_log::LossLog;
 use super::restore::write_weights;
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
 };
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
-use crate::methods::{Setting, Step};
+use crate::methods::{RunFacts, Step, visiting_order};
 use crate::record::MetricRow;
 
 /// In an epoch longer than this, a checkpoint is also taken on the way.
@@ -32,7 +32,7 @@ const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
 
 /// Where a run lives.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RunPlace {
     /// `<hash>-s<seed>`.
     pub id: String,
     /// What to call it in messages: the suite's row, or the method.
@@ -95,7 +95,7 @@ pub struct Best {
 /// checkpoint, if one was written before, is then still whole.
 pub fn train(
     recipe: &Recipe,
-    place: &Place,
+    place: &RunPlace,
     images: &Images,
     observer: &mut dyn Observer,
     stop: &Stop,
@@ -124,14 +124,14 @@ pub fn train(
 /// A run under way.
 struct Training<'a> {
     recipe: &'a Recipe,
-    place: &'a Place,
+    place: &'a RunPlace,
     data: Prepared,
-    stock: Stock,
-    measured: MeasuredStock,
+    train_feed: ImageFeed,
+    evaluation_feeds: EvaluationFeeds,
     learner: Learner,
     /// What was loaded of the file of weights that the run begins with.
     began_with: Option<LoadReport>,
-    losses: Losses,
+    losses: LossLog,
     journal: Journal,
     batches: u64,
     begun: Instant,
@@ -165,23 +165,23 @@ enum Stepped {
 
 impl<'a> Training<'a> {
     /// Sets up network, method and optimiser, and takes up the run's checkpoint if there is one.
-    fn new(recipe: &'a Recipe, place: &'a Place, images: &Images) -> Result<Self, EngineError> {
+    fn new(recipe: &'a Recipe, place: &'a RunPlace, images: &Images) -> Result<Self, EngineError> {
         let data = Prepared::new(recipe, images)?;
         let (mut learner, began_with) = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
-        let stock =
-            Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
-        let measured = MeasuredStock::new(&data.images, &data.plain, &learner.network)?;
+        let train_feed =
+            ImageFeed::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
+        let evaluation_feeds = EvaluationFeeds::new(&data.images, &data.plain, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
-        let losses = Losses::new(learner.network.device(), batches)
+        let losses = LossLog::new(learner.network.device(), batches)
             .map_err(|source| EngineError::SetUp { what: "device", source })?;
         let now = Instant::now();
         Ok(Self {
             recipe,
             place,
             data,
-            stock,
-            measured,
+            train_feed,
+            evaluation_feeds,
             learner,
             began_with,
             losses,
@@ -196,7 +196,7 @@ impl<'a> Training<'a> {
 
     /// Epochs to train in all.
     fn epochs(&self) -> u64 {
-        if self.learner.method.trains() { self.recipe.epochs } else { 0 }
+        self.recipe.epochs_trained()
     }
 
     /// Trains to the end, or until `stop` is raised: then `None`, with a checkpoint of the very step. `measured` is called with all
@@ -227,7 +227,7 @@ impl<'a> Training<'a> {
             let epoch = self.journal.epoch + 1;
             let from = Instant::now();
             let stepped = self.steps_of(epoch, observer, stop)?;
-            self.hear_the_rest(epoch)?;
+            self.drain_losses(epoch)?;
             if matches!(stepped, Stepped::Stopped) {
                 self.commit()?;
                 return Ok(None);
@@ -273,8 +273,8 @@ impl<'a> Training<'a> {
             let Self { learner: Learner { network, method, .. }, data, .. } = self;
             let mut features = |layer| {
                 // Held for the moment: most methods never ask.
-                Stock::new(Arc::clone(&data.images.train), Arc::clone(&data.plain), network)
-                    .and_then(|stock| embed(network, &stock, layer))
+                ImageFeed::new(Arc::clone(&data.images.train), Arc::clone(&data.plain), network)
+                    .and_then(|feed| embed(network, &feed, layer))
                     .map_err(|e| candle_core::Error::wrap(e.to_string()))
             };
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
@@ -282,17 +282,19 @@ impl<'a> Training<'a> {
         self.losses.begin(self.journal.step).map_err(failed())?;
         let lr = self.recipe.schedule.at(epoch);
         let size = self.recipe.batch_size;
-        let order = self.learner.method.order(epoch).map_err(EngineError::tensor("order the images"))?;
+        let images = self.data.images.train.len();
+        let order = visiting_order(&*self.learner.method, self.recipe.seed, images, epoch)
+            .map_err(EngineError::tensor("order the images"))?;
         let batches =
             order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig {
-            views: self.learner.method.views(),
+            views: self.recipe.method.views(),
             second_images: self.learner.method.second_images().map(Into::into),
             seed: self.recipe.seed,
             epoch,
             ..LoaderConfig::new(batches)
         };
-        let mut feed = self.stock.epoch(config)?;
+        let mut feed = self.train_feed.epoch(config)?;
         let mut waited_before = 0.0;
         loop {
             if stop.is_raised() {
@@ -303,7 +305,7 @@ impl<'a> Training<'a> {
             let (views, index) = batch.views(&self.learner.network).map_err(failed())?;
             let step = Step { epoch, step: self.journal.step, index: &index };
             let loss = self.learner.step(&views, &step, lr).map_err(failed())?;
-            let heard = self.losses.take(loss).map_err(failed())?;
+            let known = self.losses.push(loss).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
             let Journal { partial, training_images, .. } = &mut self.journal;
             partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
@@ -311,13 +313,13 @@ impl<'a> Training<'a> {
             waited_before = waited;
             self.spent(from.elapsed().as_secs_f64());
             self.pace.steps += 1;
-            self.hear(epoch, &heard)?;
+            self.record_losses(epoch, &known)?;
             self.journal.step += 1;
-            if let Some(&loss) = heard.last() {
+            if let Some(&loss) = known.last() {
                 observer.step(&self.step_taken(epoch, loss));
             }
             if self.committed.elapsed() > LONGEST_WITHOUT_CHECKPOINT && self.journal.step < self.batches {
-                self.hear_the_rest(epoch)?;
+                self.drain_losses(epoch)?;
                 self.commit()?;
             }
         }
@@ -333,7 +335,7 @@ impl<'a> Training<'a> {
     }
 
     /// Adds up losses that have become known.
-    fn hear(&mut self, epoch: u64, losses: &[f64]) -> Result<(), EngineError> {
+    fn record_losses(&mut self, epoch: u64, losses: &[f64]) -> Result<(), EngineError> {
         for &loss in losses {
             if !loss.is_finite() {
                 return Err(self.not_finite("the loss".to_owned(), loss, epoch, self.journal.step + 1));
@@ -345,11 +347,11 @@ impl<'a> Training<'a> {
     }
 
     /// Waits for the steps that are under way.
-    fn hear_the_rest(&mut self, epoch: u64) -> Result<(), EngineError> {
+    fn drain_losses(&mut self, epoch: u64) -> Result<(), EngineError> {
         let from = Instant::now();
-        let losses = self.losses.rest().map_err(EngineError::tensor("take a training step"))?;
+        let losses = self.losses.drain().map_err(EngineError::tensor("take a training step"))?;
         self.spent(from.elapsed().as_secs_f64());
-        self.hear(epoch, &losses)
+        self.record_losses(epoch, &losses)
     }
 
     fn step_taken(&self, epoch: u64, loss: f64) -> StepTaken {
@@ -363,7 +365,7 @@ impl<'a> Training<'a> {
             epoch,
             step: self.journal.step,
             loss,
-            mean_loss: f64::from(self.journal.partial.loss) / self.losses.heard() as f64,
+            mean_loss: f64::from(self.journal.partial.loss) / self.losses.known() as f64,
             images_per_second: self.recipe.batch_size as f64 / per_step,
             left: Duration::try_from_secs_f64(left).ok(),
         }
@@ -409,7 +411,7 @@ impl<'a> Training<'a> {
     }
 
     fn embeddings(&self) -> Result<Embeddings, EngineError> {
-        self.measured.embed(&self.learner.network, self.recipe.layer)
+        self.evaluation_feeds.embed(&self.learner.network, self.recipe.layer)
     }
 
     fn row(&mut self, split: &str, name: &str, value: f64) {
@@ -494,17 +496,18 @@ pub(super) fn learner(
     images: &Images,
 ) -> Result<(Learner, Option<LoadReport>), EngineError> {
     let images = images.train.len();
-    let setting = Setting {
+    let facts = RunFacts {
         images,
         dim: recipe.network.embedding(),
         seed: recipe.seed,
         weight_decay: recipe.weight_decay,
         device: recipe.device,
+        key_side: recipe.key_side,
     };
     let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
     let method =
-        recipe.method.build(setting).map_err(|source| EngineError::SetUp { what: "method", source })?;
-    if method.trains() && images < recipe.batch_size {
+        recipe.method.build(facts).map_err(|source| EngineError::SetUp { what: "method", source })?;
+    if recipe.method.trains() && images < recipe.batch_size {
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
@@ -529,7 +532,7 @@ impl Prepared {
 }
 
 /// The journal of the checkpoint in `place`, its tensors loaded into `learner`; a new journal if there is no checkpoint.
-fn resume(place: &Place, learner: &mut Learner) -> Result<Journal, EngineError> {
+fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineError> {
     let path = place.checkpoints.state();
     if !path.exists() {
         return Ok(Journal::new(place.id.clone()));

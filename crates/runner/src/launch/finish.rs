@@ -7,13 +7,13 @@ use std::sync::Arc;
 use invaspread_data::Dataset;
 use serde_json::json;
 
-use super::inspect::names;
 use super::{LaunchError, Planned, images};
 use crate::embeddings;
 use crate::engine::{Embeddings, EngineError, Trained};
+use crate::machine::peak_memory_bytes;
 use crate::record::{
-    Environment, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory,
-    RunRecord, SimilarityRecord, State, group_name, now_rfc3339, peak_memory_bytes,
+    Environment, FORMAT, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory,
+    RunRecord, SimilarityRecord, State, group_name, names, now_rfc3339,
 };
 
 /// Writes all that and returns the record. A kill on the way leaves the run to be finished again, to the same files.
@@ -55,8 +55,9 @@ pub(super) fn write_embeddings(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<(), LaunchError> {
     let gallery = found.gallery.as_ref();
-    let gallery = gallery.map(|features| ("train", names::GALLERY, features, &dataset.gallery().labels));
-    let test = ("test", names::TEST, &found.test, &dataset.test.labels);
+    let gallery =
+        gallery.map(|features| ("train", names::GALLERY_EMBEDDINGS, features, &dataset.gallery().labels));
+    let test = ("test", names::TEST_EMBEDDINGS, &found.test, &dataset.test.labels);
     for (split, name, features, labels) in gallery.into_iter().chain([test]).filter(|one| wanted(one.1)) {
         let content = json!({ "run": run, "epoch": epoch, "split": split });
         embeddings::write(&layout.folder().join(name), features, labels, &content)?;
@@ -71,10 +72,10 @@ pub(super) fn write_similarity(
     dataset: &Arc<Dataset>,
     found: &Embeddings,
 ) -> Result<bool, LaunchError> {
-    let separations = images(dataset).separations(&run.recipe, found).map_err(EngineError::from)?;
-    let has_any = !separations.is_empty();
+    let groupings = images(dataset).similarities(&run.recipe, found).map_err(EngineError::from)?;
+    let has_any = !groupings.is_empty();
     if has_any {
-        SimilarityRecord::new(separations).write(layout)?;
+        SimilarityRecord { groupings }.write(layout)?;
     }
     Ok(has_any)
 }
@@ -89,11 +90,11 @@ pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> 
         names::RECORD,
         names::METRICS,
         names::SIMILARITY,
-        names::GALLERY,
-        names::TEST,
-        names::STATE,
-        names::LAST,
-        names::BEST,
+        names::GALLERY_EMBEDDINGS,
+        names::TEST_EMBEDDINGS,
+        names::LAST_STATE,
+        names::LAST_WEIGHTS,
+        names::BEST_WEIGHTS,
     ];
     let mut files: Vec<String> = fixed
         .iter()
@@ -110,7 +111,7 @@ pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> 
         Ok(names.into_iter().max().map(|(_, name)| name))
     };
     match newest() {
-        Ok(name) => files.extend(name.map(|name| format!("tb/{name}"))),
+        Ok(name) => files.extend(name.map(|name| format!("{}/{name}", names::TENSORBOARD))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(RecordError::Io { action: "read", path, source }.into()),
     }
@@ -148,6 +149,7 @@ pub(super) fn record(
     let of_last_epoch = |row: &&MetricRow| row.epoch == facts.epoch as i64 && row.split == "test";
     let main_metric = facts.rows.iter().find(of_last_epoch).map(|row| row.name.clone()).unwrap_or_default();
     RunRecord {
+        format: FORMAT,
         id: run.id(),
         suite: group_name(run.suite.as_deref()).to_owned(),
         row: labels.row.clone(),

@@ -10,28 +10,8 @@ use super::LaunchError;
 use crate::checkpoint::{self, CheckpointError};
 use crate::record::{
     Environment, Fault, FileList, Layout, MetricsTable, RecordError, RunRecord, SimilarityRecord, State,
+    Status, names,
 };
-
-/// Files of a finished run by their paths in its folder.
-pub(super) mod names {
-    pub(crate) const CONFIG: &str = "config.toml";
-    pub(crate) const ENVIRONMENT: &str = "env.json";
-    pub(crate) const STATUS: &str = "status.json";
-    pub(crate) const RECORD: &str = "record.json";
-    pub(crate) const METRICS: &str = "metrics.parquet";
-    pub(crate) const SIMILARITY: &str = "similarity.json";
-    pub(crate) const GALLERY: &str = "embeddings/train.safetensors";
-    pub(crate) const TEST: &str = "embeddings/test.safetensors";
-    pub(crate) const STATE: &str = "checkpoints/last.state.safetensors";
-    pub(crate) const LAST: &str = "checkpoints/last.safetensors";
-    pub(crate) const BEST: &str = "checkpoints/best.safetensors";
-    pub(crate) const LIST: &str = "files.json";
-
-    /// Whether a file is the outcome of the run: without it, the run counts as lost.
-    pub(crate) fn is_result(name: &str) -> bool {
-        [RECORD, METRICS, SIMILARITY, GALLERY, TEST].contains(&name)
-    }
-}
 
 /// How closely the files of a run without a list are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +54,10 @@ pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, La
             return Ok(Some(Finished { list: Some(list), faults, touched, is_record_alone: false }));
         }
         Ok(None) => None,
-        Err(RecordError::Damaged { found, .. }) => Some(Fault::damaged(names::LIST, found)),
+        Err(RecordError::Damaged { found, .. }) => Some(Fault::damaged(names::FILES, found)),
         Err(error) => return Err(error.into()),
     };
-    let status = match layout.read_status() {
+    let status = match Status::read(layout) {
         Ok(None) if list.is_none() => return Ok(None),
         Ok(None) => Some(Fault::missing(names::STATUS)),
         // A list is written to finished runs alone.
@@ -138,12 +118,18 @@ fn look_one_by_one(layout: &Layout, depth: Depth, faults: &mut Vec<Fault>) -> Re
     // Sets without neighbours to vote have none, and earlier versions wrote none.
     faults.extend(similarity.filter(|fault| fault.damage.is_some()));
 
-    let large = [names::STATE, names::LAST, names::BEST, names::TEST, names::GALLERY];
+    let large = [
+        names::LAST_STATE,
+        names::LAST_WEIGHTS,
+        names::BEST_WEIGHTS,
+        names::TEST_EMBEDDINGS,
+        names::GALLERY_EMBEDDINGS,
+    ];
     if large.iter().all(|name| !layout.folder().join(name).exists()) {
         return Ok(true);
     }
     faults.extend(fault(names::ENVIRONMENT, Environment::read(layout))?);
-    for name in large.into_iter().filter(|name| has_gallery || *name != names::GALLERY) {
+    for name in large.into_iter().filter(|name| has_gallery || *name != names::GALLERY_EMBEDDINGS) {
         let path = layout.folder().join(name);
         if !path.is_file() {
             faults.push(Fault::missing(name));

@@ -4,6 +4,7 @@
 
 mod advice;
 mod dataset;
+mod dataset_cache;
 mod error;
 mod finish;
 mod inspect;
@@ -18,4 +19,4 @@ pub use dataset::images;
 pub use error::LaunchError;
 pub use inspect::damaged_results;
 pub use planned::{Labels, Planned, Standing};
-pub use queue::{Report, Workload, estimate_all, run_all};
+pub use queue::{RunReport, Workload, estimate_all, run_all};

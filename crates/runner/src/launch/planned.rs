@@ -7,7 +7,7 @@ use invaspread_data::DataConfig;
 use super::LaunchError;
 use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
-use crate::record::{Fault, Layout, RecordError};
+use crate::record::{Fault, Layout, RecordError, Status};
 
 /// A run that is to be.
 #[derive(Debug, Clone)]
@@ -76,10 +76,15 @@ impl Planned {
         format!("{}-s{}", self.hash, self.recipe.seed)
     }
 
-    /// What to call it on one line.
+    /// Returns what to call it on one line.
     pub fn title(&self) -> String {
+        format!("{} (seed {})", self.title_of_all_seeds(), self.recipe.seed)
+    }
+
+    /// Returns what to call it and the same run with other seeds.
+    pub fn title_of_all_seeds(&self) -> String {
         let named = std::iter::once(&self.labels.row).chain(&self.labels.varied);
-        format!("{} (seed {})", named.map(String::as_str).collect::<Vec<_>>().join(" "), self.recipe.seed)
+        named.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
     /// Where its files are under `root` (`runs.root`).
@@ -96,7 +101,7 @@ impl Planned {
         if let Some(Finished { faults, .. }) = look(&layout, Depth::Glance)? {
             return Ok(if faults.is_empty() { Standing::Done } else { Standing::Incomplete { faults } });
         }
-        match layout.read_status() {
+        match Status::read(&layout) {
             Ok(None) => Ok(Standing::New),
             Ok(Some(status)) => Ok(Standing::Begun { epoch: status.epoch }),
             Err(RecordError::Damaged { .. }) => Ok(Standing::Begun { epoch: 0 }),

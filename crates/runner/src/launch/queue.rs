@@ -7,22 +7,23 @@ use std::time::{Duration, Instant};
 use invaspread_data::{DataConfig, DataState, Dataset};
 use serde_json::json;
 
+use super::dataset_cache::DatasetCache;
 use super::finish::finish;
-use super::inspect::names::{RECORD, is_result};
 use super::inspect::{Depth, Finished, look};
 use super::repair::repair;
 use super::wait::Waiting;
 use super::{LaunchError, Planned, Standing, images, trained_on};
 use crate::checkpoint::CheckpointFiles;
-use crate::engine::{End, Estimate, Observer, Outcome, Place, Recipe, RunFinished, Stop, estimate, train};
+use crate::engine::{End, Estimate, Observer, Outcome, Recipe, RunFinished, RunPlace, Stop, estimate, train};
+use crate::machine;
 use crate::record::{
-    Environment, EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory,
-    RunRecord, State,
+    EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory, RunRecord,
+    State, Status, names,
 };
 
 /// How one planned run ended.
 #[derive(Debug)]
-pub struct Report {
+pub struct RunReport {
     /// `<hash>-s<seed>`.
     pub id: String,
     /// The table's row.
@@ -50,9 +51,9 @@ pub struct Workload {
 /// those processes have finished them, and taken over when those end otherwise; a run that failed there is tried once here, from where it
 /// stood. Stops early only when `stop` is raised; the reports then
 /// leave out what was not come to.
-pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, stop: &Stop) -> Vec<Report> {
-    let mut queue = Queue { root, shelf: Shelf::default(), observer, stop, warned: Vec::new() };
-    let mut reports: Vec<Option<Report>> = planned.iter().map(|_| None).collect();
+pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, stop: &Stop) -> Vec<RunReport> {
+    let mut queue = Queue { root, datasets: DatasetCache::default(), observer, stop, warned: Vec::new() };
+    let mut reports: Vec<Option<RunReport>> = planned.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..planned.len()).collect();
     let mut waiting = Waiting::default();
     while !left.is_empty() && !stop.is_raised() {
@@ -79,7 +80,7 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
 /// # Errors
 /// If a run's images cannot be had, or it cannot be set up.
 pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, LaunchError> {
-    let mut shelf = Shelf::default();
+    let mut datasets = DatasetCache::default();
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
     for (index, run) in planned.iter().enumerate() {
@@ -94,7 +95,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
         let estimate = if let Some(&(_, _, estimate)) = timed {
             estimate
         } else {
-            let estimate = estimate(&run.recipe, &images(&opened(&mut shelf, run, root)?))?;
+            let estimate = estimate(&run.recipe, &images(&opened(&mut datasets, run, root)?))?;
             known.push((recipe, run.data.clone(), estimate));
             estimate
         };
@@ -106,7 +107,7 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
 /// What came of trying a run.
 enum Attempt {
     /// It is over.
-    Ended(Box<Report>),
+    Ended(Box<RunReport>),
     /// Another process works on it: this one, if it wrote down who it is.
     Busy(Option<Owner>),
 }
@@ -116,7 +117,7 @@ type Ended = (End, Option<RunRecord>);
 /// What runs of a queue share.
 struct Queue<'a> {
     root: &'a Path,
-    shelf: Shelf,
+    datasets: DatasetCache,
     observer: &'a mut dyn Observer,
     stop: &'a Stop,
     /// What was said of locks already, each kind once.
@@ -141,7 +142,7 @@ impl Queue<'_> {
             end: end.clone(),
             took: from.elapsed(),
         });
-        Attempt::Ended(Box::new(Report { id, row: run.labels.row.clone(), folder, end, record }))
+        Attempt::Ended(Box::new(RunReport { id, row: run.labels.row.clone(), folder, end, record }))
     }
 
     fn run(&mut self, run: &Planned) -> Result<Ended, LaunchError> {
@@ -167,7 +168,8 @@ impl Queue<'_> {
             // Where nothing can be written, a finished run whose results are whole is as good as elsewhere.
             Err(error) => {
                 let is_io = matches!(error, RecordError::Io { .. });
-                let whole = found.filter(|found| is_io && found.faults.iter().all(|f| !is_result(&f.file)));
+                let whole =
+                    found.filter(|found| is_io && found.faults.iter().all(|f| !names::is_result(&f.file)));
                 let (Some(found), Ok(record)) = (whole, RunRecord::read(&layout)) else {
                     return Err(error.into());
                 };
@@ -185,7 +187,7 @@ impl Queue<'_> {
             self.observer.note(&warning.to_string());
         }
         // Now that nobody else can change it: another process may have finished it since the look above.
-        if let Some(repaired) = repair(run, self.root, &directory, &mut self.shelf)? {
+        if let Some(repaired) = repair(run, self.root, &directory, &mut self.datasets)? {
             self.note_lost(run, &repaired.lost);
             let record = with_row(&directory, &run.labels.row)?;
             let files = repaired.files;
@@ -211,7 +213,7 @@ impl Queue<'_> {
         };
         let epoch = match &ended {
             Ok((End::Stopped { epoch, .. }, _)) => *epoch,
-            _ => layout.read_status().ok().flatten().map_or(done_before, |status| status.epoch),
+            _ => Status::read(layout).ok().flatten().map_or(done_before, |status| status.epoch),
         };
         // The run's own error says more than one in noting it down.
         let noted = directory
@@ -226,7 +228,7 @@ impl Queue<'_> {
     /// The whole epochs that the status of an unfinished run speaks of. Says so where the status or the checkpoint is gone.
     fn epochs_before(&mut self, run: &Planned, directory: &RunDirectory) -> Result<u64, LaunchError> {
         let layout = directory.layout();
-        let epoch = match layout.read_status() {
+        let epoch = match Status::read(layout) {
             Ok(status) => status.map_or(0, |status| status.epoch),
             Err(error @ RecordError::Damaged { .. }) => {
                 self.observer.note(&format!(
@@ -239,7 +241,7 @@ impl Queue<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let state = CheckpointFiles::new(layout.checkpoints()).state();
+        let state = CheckpointFiles::of(layout.folder()).state();
         if epoch > 0 && !state.exists() {
             self.observer.note(&format!(
                 "{}: {epoch} epochs were trained before, but {} is gone: the run begins from the start",
@@ -258,13 +260,13 @@ impl Queue<'_> {
     ) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
         directory.set_status(State::Running, done_before, None)?;
-        let environment = Environment::capture(&run.labels.device);
+        let environment = machine::environment(&run.labels.device);
         directory.write_environment(&environment)?;
         directory.log(
             "run_begun",
             &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
         )?;
-        let dataset = opened(&mut self.shelf, run, self.root)?;
+        let dataset = opened(&mut self.datasets, run, self.root)?;
         trained_on::note_down(run, layout)?;
         if let DataState::Unverified { reason } = &dataset.state {
             self.observer
@@ -279,11 +281,11 @@ impl Queue<'_> {
         for note in &dataset.notes {
             self.observer.note(&format!("{}: {note}", dataset.name));
         }
-        let place = Place {
+        let place = RunPlace {
             id: run.id(),
             title: run.title(),
             folder: layout.folder().to_path_buf(),
-            checkpoints: CheckpointFiles::new(layout.checkpoints()),
+            checkpoints: CheckpointFiles::of(layout.folder()),
         };
         // Asks TensorBoard to drop what earlier processes showed: they may have been killed before they could show all of it, and
         // the first call below has every row.
@@ -337,7 +339,7 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
         record.write(layout)?;
         directory.log("row_added", &record)?;
         if let Some(mut list) = FileList::read(layout)? {
-            list.note(layout, RECORD)?;
+            list.note(layout, names::RECORD)?;
             list.write(layout)?;
         }
     }
@@ -345,25 +347,6 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
 }
 
 /// The images of `run`, or why they cannot be had and which runs of the same settings are there.
-fn opened(shelf: &mut Shelf, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
-    shelf.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
-}
-
-/// The data set opened last, as a queue's runs mostly share one.
-#[derive(Default)]
-pub(super) struct Shelf(Option<(DataConfig, Arc<Dataset>)>);
-
-impl Shelf {
-    pub(super) fn open(&mut self, config: &DataConfig) -> Result<Arc<Dataset>, LaunchError> {
-        if let Some((known, dataset)) = &self.0
-            && known == config
-        {
-            return Ok(Arc::clone(dataset));
-        }
-        // The old one goes before the new one comes: both at once may not fit.
-        self.0 = None;
-        let dataset = Arc::new(invaspread_data::open(config)?);
-        self.0 = Some((config.clone(), Arc::clone(&dataset)));
-        Ok(dataset)
-    }
+fn opened(datasets: &mut DatasetCache, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
+    datasets.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
 }

@@ -21,16 +21,16 @@ use candle_core::Tensor;
 use invaspread_data::Dataset;
 use serde_json::json;
 
+use super::dataset_cache::DatasetCache;
 use super::finish::{Facts, listed_files, record, write_embeddings, write_similarity};
-use super::inspect::{Depth, Finished, look, names};
-use super::queue::Shelf;
+use super::inspect::{Depth, Finished, look};
 use super::{LaunchError, Planned, images};
 use crate::checkpoint::{self, CheckpointFiles};
 use crate::engine::{Embeddings, KeptState, embed_by, read_state, write_weights};
 use crate::methods::Features;
 use crate::record::{
     Environment, EventWriter, Fault, FileList, MetricsTable, RecordError, RunDirectory, RunRecord, State,
-    Status, now_rfc3339,
+    Status, names, now_rfc3339,
 };
 
 /// What came of a repair.
@@ -49,11 +49,11 @@ pub(super) fn repair(
     run: &Planned,
     root: &Path,
     directory: &RunDirectory,
-    shelf: &mut Shelf,
+    datasets: &mut DatasetCache,
 ) -> Result<Option<Repaired>, LaunchError> {
     let Some(found) = look(directory.layout(), Depth::Whole)? else { return Ok(None) };
     let mut work =
-        Work { run, root, directory, shelf, found, state: None, embeddings: None, files: Vec::new() };
+        Work { run, root, directory, datasets, found, state: None, embeddings: None, files: Vec::new() };
     Ok(Some(work.all()?))
 }
 
@@ -61,7 +61,7 @@ struct Work<'a> {
     run: &'a Planned,
     root: &'a Path,
     directory: &'a RunDirectory,
-    shelf: &'a mut Shelf,
+    datasets: &'a mut DatasetCache,
     found: Finished,
     /// Read at most once; why it cannot be used, if it cannot.
     state: Option<Result<KeptState, String>>,
@@ -80,10 +80,10 @@ impl Work<'_> {
         let making: [(&str, Maker<Self>); 8] = [
             (names::METRICS, Self::metrics),
             (names::ENVIRONMENT, Self::environment),
-            (names::LAST, Self::last),
-            (names::BEST, Self::best),
-            (names::TEST, Self::test_embeddings),
-            (names::GALLERY, Self::gallery_embeddings),
+            (names::LAST_WEIGHTS, Self::last),
+            (names::BEST_WEIGHTS, Self::best),
+            (names::TEST_EMBEDDINGS, Self::test_embeddings),
+            (names::GALLERY_EMBEDDINGS, Self::gallery_embeddings),
             (names::SIMILARITY, Self::similarity),
             (names::RECORD, Self::record),
         ];
@@ -98,7 +98,7 @@ impl Work<'_> {
             .found
             .faults
             .iter()
-            .filter(|fault| !self.files.contains(&fault.file) && fault.file != names::LIST)
+            .filter(|fault| !self.files.contains(&fault.file) && fault.file != names::FILES)
             .cloned()
             .collect();
         let is_lost = lost.iter().any(|fault| names::is_result(&fault.file));
@@ -137,11 +137,11 @@ impl Work<'_> {
     /// The state, if it is whole and of the run's end.
     fn state(&mut self) -> Result<Option<&KeptState>, LaunchError> {
         if self.state.is_none() {
-            let faulty = self.found.faults.iter().find(|fault| fault.file == names::STATE);
+            let faulty = self.found.faults.iter().find(|fault| fault.file == names::LAST_STATE);
             let read = match faulty {
                 Some(fault) => Err(fault.to_string()),
                 None => {
-                    let state = read_state(&CheckpointFiles::new(self.directory.layout().checkpoints()))?;
+                    let state = read_state(&CheckpointFiles::of(self.directory.layout().folder()))?;
                     let (id, epochs) = (self.run.id(), self.run.recipe.epochs_trained());
                     if state.run == id && (state.epoch, state.step) == (epochs, 0) {
                         Ok(state)
@@ -149,7 +149,7 @@ impl Work<'_> {
                         let KeptState { run, epoch, step, .. } = state;
                         Err(format!(
                             "{} is of run {run} after epoch {epoch}, step {step}, expected run {id} after epoch {epochs}",
-                            names::STATE
+                            names::LAST_STATE
                         ))
                     }
                 }
@@ -171,15 +171,15 @@ impl Work<'_> {
         if let Some(state) = self.state()? {
             return Ok(Some(state.weights.clone()));
         }
-        if self.is_faulty(names::LAST) {
+        if self.is_faulty(names::LAST_WEIGHTS) {
             return Ok(None);
         }
-        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).last();
+        let path = CheckpointFiles::of(self.directory.layout().folder()).last();
         Ok(Some(checkpoint::read::<serde_json::Value>(&path)?.0))
     }
 
     fn dataset(&mut self) -> Result<Arc<Dataset>, LaunchError> {
-        self.shelf.open(&self.run.data)
+        self.datasets.open(&self.run.data)
     }
 
     fn metrics(&mut self) -> Result<bool, LaunchError> {
@@ -190,7 +190,7 @@ impl Work<'_> {
     }
 
     fn environment(&mut self) -> Result<bool, LaunchError> {
-        let Some(logged) = self.directory.layout().logged_environment() else { return Ok(false) };
+        let Some(logged) = Environment::logged(self.directory.layout()) else { return Ok(false) };
         self.directory.write_environment(&logged)?;
         self.is_as_listed(names::ENVIRONMENT)
     }
@@ -198,7 +198,7 @@ impl Work<'_> {
     fn last(&mut self) -> Result<bool, LaunchError> {
         let Some(state) = self.state()? else { return Ok(false) };
         let (weights, epoch) = (named(&state.weights), state.epoch);
-        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).last();
+        let path = CheckpointFiles::of(self.directory.layout().folder()).last();
         write_weights(&path, &weights, &self.run.id(), epoch, 0)?;
         Ok(true)
     }
@@ -214,7 +214,7 @@ impl Work<'_> {
             return Ok(false);
         }
         let Some(weights) = self.weights()? else { return Ok(false) };
-        let path = CheckpointFiles::new(self.directory.layout().checkpoints()).best();
+        let path = CheckpointFiles::of(self.directory.layout().folder()).best();
         write_weights(&path, &named(&weights), &self.run.id(), epochs, 0)?;
         Ok(true)
     }
@@ -230,11 +230,11 @@ impl Work<'_> {
     }
 
     fn test_embeddings(&mut self) -> Result<bool, LaunchError> {
-        self.embedded(names::TEST)
+        self.embedded(names::TEST_EMBEDDINGS)
     }
 
     fn gallery_embeddings(&mut self) -> Result<bool, LaunchError> {
-        self.embedded(names::GALLERY)
+        self.embedded(names::GALLERY_EMBEDDINGS)
     }
 
     fn embedded(&mut self, name: &str) -> Result<bool, LaunchError> {
@@ -253,13 +253,14 @@ impl Work<'_> {
         if self.embeddings.is_none() {
             // Those on disk are whole: damaged ones were made again just now, or cannot be.
             let is_lost = |name| self.is_faulty(name) && !self.files.iter().any(|file| file == name);
-            if is_lost(names::TEST) || is_lost(names::GALLERY) {
+            if is_lost(names::TEST_EMBEDDINGS) || is_lost(names::GALLERY_EMBEDDINGS) {
                 return Ok(false);
             }
             let folder = self.directory.layout().folder();
-            let gallery = folder.join(names::GALLERY);
+            let gallery = folder.join(names::GALLERY_EMBEDDINGS);
             let gallery = gallery.is_file().then(|| features(&gallery)).transpose()?;
-            self.embeddings = Some(Embeddings { gallery, test: features(&folder.join(names::TEST))? });
+            self.embeddings =
+                Some(Embeddings { gallery, test: features(&folder.join(names::TEST_EMBEDDINGS))? });
         }
         let dataset = self.dataset()?;
         let found = self.embeddings.as_ref().expect("there since just now");
@@ -268,13 +269,13 @@ impl Work<'_> {
 
     fn record(&mut self) -> Result<bool, LaunchError> {
         let layout = self.directory.layout();
-        if let Some(logged) = layout.logged_record().filter(|logged| logged.id == self.run.id()) {
+        if let Some(logged) = RunRecord::logged(layout).filter(|logged| logged.id == self.run.id()) {
             logged.write(layout)?;
             if self.is_as_listed(names::RECORD)? {
                 return Ok(true);
             }
         }
-        let status = layout.read_status().ok().flatten();
+        let status = Status::read(layout).ok().flatten();
         let environment = Environment::read(layout).ok();
         let dataset = if self.state()?.is_some() { Some(self.dataset()?) } else { None };
         let (Some(environment), Some(dataset), Some(state)) = (environment, dataset, self.state()?) else {
@@ -312,7 +313,7 @@ impl Work<'_> {
             .found
             .faults
             .iter()
-            .filter(|fault| fault.file.starts_with("tb/"))
+            .filter(|fault| fault.file.starts_with(names::TENSORBOARD))
             .map(|fault| fault.file.clone())
             .collect();
         let Ok(table) = MetricsTable::read(&layout.metrics()) else { return Ok(()) };
@@ -345,14 +346,16 @@ impl Work<'_> {
                 .files
                 .iter()
                 .chain(&self.found.touched)
-                .filter(|name| !name.starts_with("tb/"))
+                .filter(|name| !name.starts_with(names::TENSORBOARD))
                 .collect();
             for name in &changed {
                 list.note(layout, name)?;
             }
-            let events = self.files.iter().any(|name| name.starts_with("tb/"));
+            let events = self.files.iter().any(|name| name.starts_with(names::TENSORBOARD));
             if events {
-                for name in listed_files(layout)?.into_iter().filter(|name| name.starts_with("tb/")) {
+                for name in
+                    listed_files(layout)?.into_iter().filter(|name| name.starts_with(names::TENSORBOARD))
+                {
                     list.note(layout, &name)?;
                 }
             }
@@ -361,8 +364,8 @@ impl Work<'_> {
             }
         } else if !is_lost && !self.found.is_record_alone {
             FileList::take(layout, listed_files(layout)?)?.write(layout)?;
-            if self.is_faulty(names::LIST) {
-                self.files.push(names::LIST.to_owned());
+            if self.is_faulty(names::FILES) {
+                self.files.push(names::FILES.to_owned());
             }
         }
         if !self.files.is_empty() {

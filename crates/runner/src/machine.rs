@@ -1,71 +1,32 @@
-//! env.json: the program and the machine a run was made with.
-//!
-//! Whatever cannot be learnt on a system is left empty ("unknown" or null): a run never fails for it.
+//! The program and the machine that this process runs on, as a run's record states them. What a system does not give is left empty
+//! ("unknown" or null): no run fails for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use invaspread_record::{Environment, VERSION, now_rfc3339};
 
-use super::directory::read_json;
-use super::{Layout, RecordError, now_rfc3339};
-
-/// The program's name and version, as records have it.
-pub const VERSION: &str = concat!("invaspread ", env!("CARGO_PKG_VERSION"));
-
-/// env.json.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Environment {
-    /// [`VERSION`].
-    pub version: String,
-    /// The revision of the repository the program was run in; null outside of one.
-    pub git: Option<String>,
-    /// The compiler the program was built with.
-    pub rustc: String,
-    /// The processor's model name.
-    pub cpu: String,
-    /// Threads of the pool.
-    pub threads: usize,
-    /// Operating system and architecture: "linux `x86_64`".
-    pub os: String,
-    /// "cpu" or "cuda".
-    pub device: String,
-    /// When the run was started or resumed, RFC 3339.
-    pub started: String,
-}
-
-impl Environment {
-    /// This process, on `device`, from now.
-    pub fn capture(device: &str) -> Self {
-        Self {
-            version: VERSION.to_owned(),
-            git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
-            rustc: env!("INVASPREAD_RUSTC").to_owned(),
-            cpu: cpu_model(),
-            threads: rayon::current_num_threads(),
-            os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            device: device.to_owned(),
-            started: now_rfc3339(),
-        }
-    }
-
-    /// Reads env.json of the run in `layout`.
-    ///
-    /// # Errors
-    /// `Io` or `Damaged`, naming the path.
-    pub fn read(layout: &Layout) -> Result<Self, RecordError> {
-        let remedy = "delete the file and ask for the run again: it is written anew from the log";
-        read_json(&layout.environment(), "the machine and program of a run", remedy)
+/// Describes this process, which works on `device` ("cpu" or "cuda") from now on.
+pub fn environment(device: &str) -> Environment {
+    Environment {
+        version: VERSION.to_owned(),
+        git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
+        rustc: env!("INVASPREAD_RUSTC").to_owned(),
+        cpu: cpu_model(),
+        threads: rayon::current_num_threads(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        device: device.to_owned(),
+        started: now_rfc3339(),
     }
 }
 
-/// The most memory this process has held, in bytes; `None` where the system does not say.
+/// Returns the largest resident memory of this process so far, in bytes; `None` where the system does not give it.
 pub fn peak_memory_bytes() -> Option<u64> {
     high_water_mark(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// The commit checked out in the git repository that `folder` lies in; `None` outside of one or before its first commit.
-pub fn git_revision(folder: &Path) -> Option<String> {
+/// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or before its first commit.
+fn git_revision(folder: &Path) -> Option<String> {
     let dot_git = folder.ancestors().map(|f| f.join(".git")).find(|f| f.exists())?;
     // A linked worktree or submodule has a file that says where its folder is.
     let git = if dot_git.is_file() {
@@ -117,7 +78,7 @@ fn high_water_mark(status: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Environment, git_revision, high_water_mark, model_name};
+    use super::{Environment, environment, git_revision, high_water_mark, model_name};
     use std::fs;
 
     const COMMIT: &str = "29de3983a1c2b4d5e6f708192a3b4c5d6e7f8091";
@@ -163,7 +124,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_described() {
-        let environment = Environment::capture("cpu");
+        let environment = environment("cpu");
         assert!(environment.rustc.starts_with("rustc 1."), "{}", environment.rustc);
         assert!(environment.version.starts_with("invaspread "));
         assert!(environment.threads > 0);

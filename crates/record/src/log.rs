@@ -20,7 +20,7 @@ struct Line<'a, T> {
 ///
 /// # Errors
 /// `Io` naming the path.
-pub(super) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<(), RecordError> {
+pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<(), RecordError> {
     let append = || {
         let mut line = serde_json::to_vec(&Line { time: now_rfc3339(), event, data })?;
         line.push(b'\n');
@@ -41,7 +41,7 @@ pub(super) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<
 
 /// Returns what the last line of one of `events` holds under `key` of its data, or as its data where `key` is empty; `None` if there is
 /// no such line or it holds something else. Lines that cannot be read are passed over.
-pub(super) fn last<T: DeserializeOwned>(path: &Path, events: &[&str], key: &str) -> Option<T> {
+pub(crate) fn last<T: DeserializeOwned>(path: &Path, events: &[&str], key: &str) -> Option<T> {
     #[derive(Deserialize)]
     struct Stored {
         event: String,

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Owner;
-use super::atomic::{remedy, remedy_of_reading};
+use super::remedy::{remedy, remedy_of_reading};
+use super::{FORMAT, Owner};
 
 /// A run's file could not be written, read or believed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecordError {
     /// The file system refused.
     #[error(
@@ -34,6 +35,17 @@ pub enum RecordError {
         expected: &'static str,
         /// What to do.
         remedy: &'static str,
+    },
+    /// A newer version of the program wrote the folder.
+    #[error(
+        "failed to read {}: found a record of format {found}, expected at most format {FORMAT}; update this program",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format it states.
+        found: u32,
     },
     /// Another process is training this run.
     #[error(
@@ -70,8 +82,8 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// For `map_err`: the file system refused to `action` `path`.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read") `path` into an `Io`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }
 }

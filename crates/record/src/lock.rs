@@ -12,11 +12,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::RecordError;
-use super::owner::{Owner, host_name};
+use super::host::host_name;
+use super::owner::Owner;
 
 /// A lock that was taken; the run is free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     file: File,
     warning: Option<LockWarning>,
 }
@@ -53,7 +54,7 @@ impl Lock {
     ///
     /// # Errors
     /// `Busy` if another process holds it; `Io` naming the path.
-    pub(super) fn take(
+    pub(crate) fn take(
         path: &Path,
         try_lock: impl Fn(&File) -> Result<(), TryLockError>,
     ) -> Result<Self, RecordError> {
@@ -90,7 +91,7 @@ impl Lock {
     }
 
     /// Returns why the lock may not keep other processes out, if there is a reason.
-    pub(super) fn warning(&self) -> Option<&LockWarning> {
+    pub(crate) fn warning(&self) -> Option<&LockWarning> {
         self.warning.as_ref()
     }
 }
@@ -123,8 +124,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Lock, LockWarning};
-    use crate::record::RecordError;
-    use crate::record::owner::{Owner, host_name};
+    use crate::RecordError;
+    use crate::host::host_name;
+    use crate::owner::Owner;
     use std::fs::{self, File, TryLockError};
     use std::io;
 

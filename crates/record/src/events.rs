@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::owner::host_name;
+use super::host::host_name;
 use super::{MetricRow, RecordError};
 
 /// An event file that grows.

@@ -1,104 +1,109 @@
-//! record.json: the outcome of a finished run, which reports are made from together with its metrics.parquet.
+//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and `similarity.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::{read_json, write_json};
-use super::{Layout, MetricSummary, RecordError};
+use super::json::{parse_json, write_json};
+use super::layout::folders;
+use super::version::first_format;
+use super::{FORMAT, Layout, MetricSummary, RecordError, log};
 
-/// record.json. Names and forms are what tables are built on: add fields, never rename them.
+/// The content of `record.json`. Tables are built on these keys: fields may be added, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// `<config hash>-s<seed>`.
+    /// The version of the folder's formats, [`FORMAT`] when it was written.
+    #[serde(default = "first_format")]
+    pub format: u32,
+    /// `<config hash>-s<seed>`, the name of the run's folder.
     pub id: String,
-    /// The suite, "table1"; "train" for a run of its own.
+    /// The suite, such as "table1"; "train" for a single run.
     pub suite: String,
-    /// The table's row this run is a measurement of, as in the paper's tables file.
+    /// The row of the suite's table that this run measures.
     pub row: String,
-    /// The method trained by.
+    /// The method that the network was trained with.
     pub method: String,
     /// The data set.
     pub dataset: String,
     /// "verified", "unverified" or "generated".
     pub data_state: String,
-    /// "paper", "quick" or "smoke".
+    /// The profile: "paper", "quick" or "smoke".
     pub profile: String,
-    /// "cpu" or "cuda".
+    /// The device: "cpu" or "cuda".
     pub device: String,
-    /// Seed of every random draw.
+    /// The seed of every random draw.
     pub seed: u64,
-    /// Epochs trained.
+    /// The number of epochs trained.
     pub epochs: u64,
-    /// Images per step.
+    /// Images per step (twice as many views for a method with two views).
     pub batch_size: u64,
-    /// Images trained on, which are also the gallery.
+    /// The number of images trained on. Unless the data set has its own, they are also the gallery of kNN.
     pub train_images: u64,
-    /// Images tested on.
+    /// The number of test images.
     pub test_images: u64,
-    /// Channels of the first stage.
+    /// The channels of the network's first stage (64 in the paper).
     pub width: u64,
     /// The network.
     pub model: String,
-    /// "code" or "paper", or whichever switches were set.
+    /// The protocol, "code" or "paper", or the switches that were set.
     pub protocol: String,
-    /// What was asked for beside the suite, its profile, seed and device: `dataset=cub200-2010`.
+    /// The arguments beside the suite, its profile, seed and device, as typed: `dataset=cub200-2010`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
     /// Rows of other suites that share this run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
-    /// The metric that the best epoch was chosen by.
+    /// The metric by which the best epoch was chosen.
     #[serde(default = "knn_top1")]
     pub main_metric: String,
-    /// `knn_top1` and so on: last and best, in percent.
+    /// The last and the best value of each metric (`knn_top1`, ...), percent.
     pub metrics: BTreeMap<String, MetricSummary>,
-    /// Time the run took over all sittings, in seconds.
+    /// The wall-clock time of the run over all sittings, seconds.
     pub seconds: f64,
-    /// Images (not views) trained on per second; null for a run without training.
+    /// Images (not views) trained on per second; `None` for a run without training.
     pub images_per_second: Option<f64>,
-    /// The most memory held; null where the system does not say.
+    /// The largest resident memory, bytes; `None` where the system does not give it.
     pub peak_memory_bytes: Option<u64>,
-    /// Hash of the resolved config.
+    /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,
-    /// When it was begun, RFC 3339.
+    /// When the run was started, RFC 3339.
     pub started: String,
-    /// When it ended, RFC 3339.
+    /// When the run ended, RFC 3339.
     pub finished: String,
-    /// Program and version.
+    /// The program's name and version.
     pub version: String,
-    /// Revision of the repository it was run in.
+    /// The commit of the repository that the program ran in; `None` outside of one.
     pub git: Option<String>,
-    /// The compiler.
+    /// The compiler that the program was built with.
     pub rustc: String,
-    /// The processor.
+    /// The processor's model name.
     pub cpu: String,
-    /// Threads used.
+    /// The number of threads.
     pub threads: u64,
     /// The run's folder, relative to `runs.root`.
     pub path: String,
-    /// Whether anything is less than the paper's recipe: images, width or epochs.
+    /// Whether the images, the width or the epochs are fewer than the paper's.
     pub reduced: bool,
 }
 
-/// A record and the folder it lies in.
+/// A record and the layout of the folder that holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRecord {
     /// The record.
     pub record: RunRecord,
-    /// Where the run's other files are.
+    /// The paths of the run's other files.
     pub layout: Layout,
 }
 
-/// The only one there was when records did not say.
+/// Returns the default for records written before `main_metric` existed.
 fn knn_top1() -> String {
     "knn_top1".to_owned()
 }
 
 impl RunRecord {
-    /// Writes the record to its place in `layout`.
+    /// Writes the record of the run in `layout`.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -106,7 +111,7 @@ impl RunRecord {
         write_json(&layout.record(), self)
     }
 
-    /// Returns whether the run is a measurement of `row`, under its own name or one that it is shared under.
+    /// Returns whether the run measures `row`, under its own name or under a name in [`Self::also`].
     pub fn is_of_row(&self, row: &str) -> bool {
         self.row == row || self.also.iter().any(|other| other == row)
     }
@@ -114,25 +119,58 @@ impl RunRecord {
     /// Reads the record of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` or `Damaged`, naming the path; `Damaged` also if the record is of another run than its folder is named after.
+    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another run.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         const EXPECTED: &str = "the record of the run that the folder is named after";
         const REMEDY: &str =
-            "delete the file and ask for the run again: the record is written anew from the checkpoint";
+            "delete the file and ask for the run again: the record is written again from the checkpoint";
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(default = "first_format")]
+            format: u32,
+        }
         let path = layout.record();
-        let record: Self = read_json(&path, EXPECTED, REMEDY)?;
-        if layout.folder().file_name().is_some_and(|name| name != record.id.as_str()) {
-            let found = format!("the record of run {}", record.id);
-            return Err(RecordError::Damaged { path, found, expected: EXPECTED, remedy: REMEDY });
+        let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
+        // The version comes first: a record of a newer format may lack keys that this one requires.
+        let Version { format } = parse_json(&path, &bytes, EXPECTED, REMEDY)?;
+        if format > FORMAT {
+            return Err(RecordError::NewerFormat { path, found: format });
+        }
+        let record: Self = parse_json(&path, &bytes, EXPECTED, REMEDY)?;
+        let named = format!("{}-s{}", record.config_hash, record.seed);
+        if record.id != named || layout.folder().file_name().is_some_and(|name| name != record.id.as_str()) {
+            return Err(RecordError::Damaged {
+                path,
+                found: format!("the record of run {named}"),
+                expected: EXPECTED,
+                remedy: "if the folder is a copy, delete it; if it was renamed, give it its name back; otherwise delete the file and ask \
+                         for the run again: the record is written again from the checkpoint",
+            });
         }
         Ok(record)
     }
+
+    /// Returns the record that the run's log holds from when the run finished; `None` if the log holds none.
+    pub fn logged(layout: &Layout) -> Option<Self> {
+        log::last(&layout.log(), &["run_finished", "row_added"], "")
+    }
 }
 
-/// The records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without one are left out.
+/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a record are left out.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// for found in invaspread_record::load_records(root.path())? {
+///     println!("{}: {:?}", found.layout.folder().display(), found.record.metrics);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// If `root` or a record cannot be read or is damaged: a table with a run silently missing would be a false one.
+/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is missing without notice would be
+/// a false table.
 pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     let mut records = Vec::new();
     for group in folders(root)? {
@@ -147,48 +185,19 @@ pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     Ok(records)
 }
 
-impl Layout {
-    /// Returns the runs that have a folder under that of `suite` in `root` (`runs.root`), in order of name; none if there is no such folder.
-    ///
-    /// # Errors
-    /// `Io` naming the path.
-    pub fn all_of(root: &Path, suite: &str) -> Result<Vec<Self>, RecordError> {
-        let group = root.join(suite);
-        if !group.is_dir() {
-            return Ok(Vec::new());
-        }
-        Ok(folders(&group)?.into_iter().map(Self::of).collect())
-    }
-}
-
-/// The folders in `folder`, in order of name.
-fn folders(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    let list = || -> std::io::Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
-    };
-    list().map_err(RecordError::io("read", folder))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{RunRecord, load_records};
-    use crate::record::{Layout, MetricSummary, RecordError};
+    use crate::{FORMAT, Layout, MetricSummary, RecordError};
     use std::collections::BTreeMap;
     use std::fs;
 
     fn record(id: &str) -> RunRecord {
         let summary = MetricSummary { last: 50.0, best: 50.1, best_epoch: 9 };
         RunRecord {
+            format: FORMAT,
             id: id.into(),
             suite: "table1".into(),
             row: "invaspread".into(),
@@ -197,7 +206,7 @@ mod tests {
             data_state: "unverified".into(),
             profile: "quick".into(),
             device: "cpu".into(),
-            seed: 0,
+            seed: id.split_once("-s").unwrap().1.parse().unwrap(),
             epochs: 10,
             batch_size: 64,
             train_images: 10_000,
@@ -212,7 +221,7 @@ mod tests {
             seconds: 123.4,
             images_per_second: None,
             peak_memory_bytes: Some(1 << 30),
-            config_hash: "abc".into(),
+            config_hash: id.split_once("-s").unwrap().0.into(),
             started: "2026-11-23T01:00:00Z".into(),
             finished: "2026-11-23T01:02:03Z".into(),
             version: "invaspread 0.1.0".into(),
@@ -283,6 +292,27 @@ mod tests {
         record("other-s0").write(&layout).unwrap();
         let text = load_records(root.path()).unwrap_err().to_string();
         assert!(text.contains("found the record of run other-s0"), "{text}");
+    }
+
+    #[test]
+    fn the_format_is_stated_assumed_where_it_is_not_and_refused_where_it_is_newer() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = store(&root, "table1", "a-s0");
+        let text = fs::read_to_string(layout.record()).unwrap();
+        let stated = format!("\"format\": {FORMAT},");
+        assert!(text.contains(&stated), "{text}");
+        // Records written before the format was stated.
+        fs::write(layout.record(), text.replace(&stated, "")).unwrap();
+        assert_eq!(RunRecord::read(&layout).unwrap(), record("a-s0"));
+        // A newer one need not have any key that this version knows.
+        fs::write(layout.record(), format!("{{\"format\": {}}}", FORMAT + 1)).unwrap();
+        let error = RunRecord::read(&layout).unwrap_err();
+        assert!(matches!(error, RecordError::NewerFormat { found, .. } if found == FORMAT + 1), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("record.json") && text.contains("format 2") && text.contains("update"),
+            "{text}"
+        );
     }
 
     #[test]

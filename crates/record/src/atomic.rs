@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::owner::{has_ended, host_name};
+use super::host::{has_ended, host_name};
 
 /// Begins the names of files that are not whole yet; host, process and number follow, then the name that the file will have.
 const TEMPORARY: &str = ".unfinished-";
@@ -17,13 +17,13 @@ const LONGEST_WRITE: Duration = Duration::from_hours(1);
 /// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames.
 ///
 /// # Errors
-/// What the file system said; the temporary file is then gone and whatever was at `path` is as it was. [`remedy`] says what to do.
+/// What the file system said; the temporary file is then gone and whatever was at `path` is as it was. [`remedy`](crate::remedy) says what to do.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
 /// [`write_atomically`] of what `fill` writes.
-pub(super) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let (temporary, mut file) = create_temporary(path)?;
     let written = fill(&mut file).and_then(|()| file.sync_all());
     drop(file); // Windows does not rename open files
@@ -37,7 +37,7 @@ pub(super) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result
 
 /// Removes what writers that were killed left in `folder`; files of writers that may be at work stay. Only whoever holds the folder's lock
 /// may call this.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     let host = host_in_name();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -74,45 +74,6 @@ fn writer(name: &str) -> Option<(&str, u32)> {
 fn is_old(entry: &fs::DirEntry) -> bool {
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_WRITE))
-}
-
-/// Returns what to do about a refusal of the file system to write, as the end of an error message.
-pub fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "the disk is full: free some space or set runs.root to a folder on another disk, then give the same command again; \
-             what was finished before is kept"
-        }
-        io::ErrorKind::FileTooLarge => {
-            "the file would be larger than this process or this disk allows: raise the limit (`ulimit -f`) or set runs.root to a folder on \
-             another disk, then give the same command again; what was finished before is kept"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "the folder cannot be written to: change its permissions or set runs.root to one that can"
-        }
-        io::ErrorKind::NotADirectory => {
-            "a file is where a folder was expected: move it away or set runs.root to another folder"
-        }
-        io::ErrorKind::AlreadyExists => {
-            "something else has that name, such as a file or a link that leads nowhere: move it away or set runs.root to another folder"
-        }
-        io::ErrorKind::IsADirectory => "a folder is where a file was expected: move it away",
-        io::ErrorKind::NotFound => "it does not exist: check the path",
-        _ => "check the disk and the path, or set runs.root to another folder",
-    }
-}
-
-/// Returns what to do about a refusal of the file system to read, as the end of an error message.
-pub(super) fn remedy_of_reading(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "it may not be read: change its permissions",
-        io::ErrorKind::IsADirectory => "a folder is where a file was expected: move it away",
-        io::ErrorKind::NotADirectory => {
-            "a file is where a folder was expected: move it away or set runs.root to another folder"
-        }
-        io::ErrorKind::NotFound => "it does not exist: check the path",
-        _ => "check the disk and the path",
-    }
 }
 
 /// Creates a file beside `path` under a name that nobody else uses: of this host, this process and this moment.
@@ -156,8 +117,8 @@ fn flush_folder(_path: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{host_in_name, remedy, remove_unfinished, write_atomically, write_with};
-    use crate::record::RecordError;
+    use super::{host_in_name, remove_unfinished, write_atomically, write_with};
+    use crate::{RecordError, remedy};
     use std::fs::{self, File};
     use std::io::{self, Write};
 

@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::{read_json, write_json};
+use super::json::{read_json, write_json};
 use super::{Layout, RecordError};
 
 /// Files up to this length are always read.
@@ -216,7 +216,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Fault, FileList, SMALL};
-    use crate::record::{Layout, RecordError};
+    use crate::{Layout, RecordError};
     use std::fs::{self, File};
 
     #[test]

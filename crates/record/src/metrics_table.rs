@@ -256,7 +256,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{MetricRow, MetricSummary, MetricsTable};
-    use crate::record::RecordError;
+    use crate::RecordError;
     use proptest::prelude::*;
     use std::fs;
 

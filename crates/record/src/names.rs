@@ -1,0 +1,43 @@
+//! The name of each file of a run, as a path in the run's folder with `/` on every system.
+
+/// The resolved config.
+pub const CONFIG: &str = "config.toml";
+/// The program and the machine.
+pub const ENVIRONMENT: &str = "env.json";
+/// How far the run is.
+pub const STATUS: &str = "status.json";
+/// What happened and when, one JSON object a line.
+pub const LOG: &str = "log.jsonl";
+/// Every measurement.
+pub const METRICS: &str = "metrics.parquet";
+/// Histograms of similarity after the last epoch.
+pub const SIMILARITY: &str = "similarity.json";
+/// The result of a finished run.
+pub const RECORD: &str = "record.json";
+/// Length, time and digest of each file of a finished run.
+pub const FILES: &str = "files.json";
+/// The list of the images trained and tested on, where the name of the data set does not determine them.
+pub const IMAGES: &str = "images.txt";
+/// The lock file; it names the process that works on the run.
+pub const LOCK: &str = "run.lock";
+/// The folder of the `TensorBoard` event files.
+pub const TENSORBOARD: &str = "tb";
+/// The folder of the checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// Everything that a resumed run needs, as of the last checkpoint.
+pub const LAST_STATE: &str = "checkpoints/last.state.safetensors";
+/// The weights of the last epoch.
+pub const LAST_WEIGHTS: &str = "checkpoints/last.safetensors";
+/// The weights of the best epoch.
+pub const BEST_WEIGHTS: &str = "checkpoints/best.safetensors";
+/// The folder of the embeddings.
+pub const EMBEDDINGS: &str = "embeddings";
+/// The embeddings of the images among which neighbors are searched.
+pub const GALLERY_EMBEDDINGS: &str = "embeddings/train.safetensors";
+/// The embeddings of the test images.
+pub const TEST_EMBEDDINGS: &str = "embeddings/test.safetensors";
+
+/// Returns whether the file `name` is part of the run's result: without it, the run counts as lost.
+pub fn is_result(name: &str) -> bool {
+    [RECORD, METRICS, SIMILARITY, GALLERY_EMBEDDINGS, TEST_EMBEDDINGS].contains(&name)
+}

@@ -1,0 +1,90 @@
+//! One setting of a suite's table: everything that a form of output shows, gathered once.
+
+use crate::aggregate::Line;
+use crate::names::is_speed;
+use crate::records::Run;
+use crate::setting::Setting;
+use crate::suite::Suite;
+use crate::table::Table;
+
+/// One setting's rows, metrics, numbers and runs.
+#[derive(Debug, Clone)]
+pub struct Section<'a> {
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The setting.
+    pub setting: &'a Setting,
+    /// The rows measured, in the paper's order, or else the suite's.
+    pub rows: Vec<&'a str>,
+    /// The metrics measured, in the paper's order.
+    pub metrics: Vec<&'a str>,
+    /// The metric that the suite is about: the paper's first, else kNN or R@1, else the first recorded.
+    pub main_metric: &'a str,
+    /// The numbers, ordered by row, then by metric.
+    pub lines: &'a [Line],
+    /// The runs behind the numbers, in the order of [`Self::rows`], then by seed.
+    pub runs: Vec<&'a Run>,
+}
+
+impl<'a> Section<'a> {
+    /// Gathers the section of the setting at place `setting` of `table`, which was made of `runs`.
+    pub(crate) fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
+        let suite = &table.suite;
+        let from = table.lines.partition_point(|line| line.setting < setting);
+        let to = table.lines.partition_point(|line| line.setting <= setting);
+        let lines = &table.lines[from..to];
+
+        let mut rows: Vec<&str> = lines.iter().map(|line| line.row.as_str()).collect();
+        rows.dedup();
+        let mut metrics: Vec<&str> = lines.iter().map(|line| line.metric.as_str()).collect();
+        metrics.sort_by_cached_key(|metric| suite.metric_place(metric));
+        metrics.dedup();
+
+        let setting = &table.settings[setting];
+        let mut of_setting: Vec<&Run> = runs
+            .iter()
+            .filter(|run| Setting::of(&run.record) == *setting && !table.left_out.contains(&run.folder))
+            .collect();
+        of_setting.sort_by_cached_key(|run| (suite.row_place(&run.record.row), run.record.seed));
+        let main_metric = main_metric(suite, &metrics);
+        Self { suite, setting, rows, metrics, main_metric, lines, runs: of_setting }
+    }
+
+    /// Returns the number of a row under a metric.
+    pub fn line(&self, row: &str, metric: &str) -> Option<&'a Line> {
+        self.lines.iter().find(|line| line.row == row && line.metric == metric)
+    }
+
+    /// Returns the numbers under a metric, in the order of the rows.
+    pub fn lines_of(&self, metric: &str) -> Vec<&'a Line> {
+        self.lines.iter().filter(|line| line.metric == metric).collect()
+    }
+
+    /// Returns the metrics of quality: all but those of [`Self::speed_metrics`].
+    pub fn quality_metrics(&self) -> Vec<&'a str> {
+        self.metrics.iter().copied().filter(|metric| !is_speed(metric)).collect()
+    }
+
+    /// Returns the metrics of speed, `epochs_to_<percent>`.
+    pub fn speed_metrics(&self) -> Vec<&'a str> {
+        self.metrics.iter().copied().filter(|metric| is_speed(metric)).collect()
+    }
+
+    /// Returns whether the paper prints a value beside any number of the section.
+    pub fn is_in_paper(&self) -> bool {
+        self.lines.iter().any(|line| line.paper.is_some())
+    }
+
+    /// Returns whether the paper prints a value beside any number under `metric`.
+    pub fn is_printed(&self, metric: &str) -> bool {
+        self.lines.iter().any(|line| line.metric == metric && line.paper.is_some())
+    }
+}
+
+fn main_metric<'a>(suite: &Suite, metrics: &[&'a str]) -> &'a str {
+    // An overlap is a property of the network that is measured; the lower the better.
+    let printed = suite.printed_metrics().iter().map(String::as_str);
+    let preferred = printed.filter(|metric| !metric.starts_with("overlap_")).chain(["knn", "r1"]);
+    let found = preferred.into_iter().find_map(|name| metrics.iter().find(|metric| **metric == name));
+    found.or(metrics.first()).copied().unwrap_or("knn")
+}

@@ -1,0 +1,32 @@
+//! The setting of a run: what runs must share for their numbers to be averaged.
+
+use invaspread_record::RunRecord;
+use serde::Serialize;
+
+/// What runs must share to stand in one table. Numbers of different settings are never averaged together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Setting {
+    /// The profile: `paper`, `quick` or `smoke`.
+    pub profile: String,
+    /// The device: `cpu` or `cuda`.
+    pub device: String,
+    /// The data set.
+    pub dataset: String,
+    /// `verified`, `unverified` or `generated`.
+    pub data_state: String,
+    /// Whether the runs are smaller than the paper's recipe.
+    pub reduced: bool,
+}
+
+impl Setting {
+    /// Returns the setting of a run.
+    pub fn of(record: &RunRecord) -> Self {
+        Self {
+            profile: record.profile.clone(),
+            device: record.device.clone(),
+            dataset: record.dataset.clone(),
+            data_state: record.data_state.clone(),
+            reduced: record.reduced,
+        }
+    }
+}
