@@ -71,25 +71,33 @@ fn a_key_in_a_file_of_ones_own_is_traced_to_that_file() {
     let folder = empty();
     let path = folder.path().join("experiments/method");
     fs::create_dir_all(&path).unwrap();
-    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemprature = 0.1\n").unwrap();
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\ntemprature = 0.1\n").unwrap();
     refused(
         folder.path(),
         &["train", "method=mine"],
         2,
-        &["loss.temprature", "mine.toml", "did you mean `loss.temperature`"],
+        &["method.temprature", "mine.toml", "did you mean `method.temperature`"],
     );
-    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = \"hot\"\n").unwrap();
+    // A file from before the keys of all methods went to [method].
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = 0.1\n").unwrap();
     refused(
         folder.path(),
         &["train", "method=mine"],
         2,
-        &["loss.temperature", "mine.toml", "\"hot\"", "a number"],
+        &["loss.temperature", "mine.toml", "this key is now method.temperature"],
+    );
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\ntemperature = \"hot\"\n").unwrap();
+    refused(
+        folder.path(),
+        &["train", "method=mine"],
+        2,
+        &["method.temperature", "mine.toml", "\"hot\"", "a number"],
     );
     fs::write(path.join("mine.toml"), "[method\n").unwrap();
     refused(folder.path(), &["train", "method=mine"], 2, &["mine.toml", "line 1"]);
-    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = 0.2\n").unwrap();
+    fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\ntemperature = 0.2\n").unwrap();
     let shown = done(folder.path(), &["config", "show", "--origin", "method=mine"]);
-    let line = shown.lines().find(|line| line.starts_with("loss.temperature")).unwrap();
+    let line = shown.lines().find(|line| line.starts_with("method.temperature")).unwrap();
     assert!(
         line.contains("0.2") && line.contains("experiments/method/mine.toml") && !line.contains("built in"),
         "{line}"
@@ -195,7 +203,7 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         (&["train", "model.width=100000", "--dry-run"], &["model.width=100000", "TiB", "of memory"]),
         (&["train", "model.width=1e12"], &["model.width=1000000000000", "of memory"]),
         (&["train", "model.embedding=1e9"], &["model.embedding=1000000000", "of memory"]),
-        (&["train", "method=nce", "loss.noise=1e12"], &["loss.noise=1000000000000", "of memory"]),
+        (&["train", "method=nce", "method.noise=1e12"], &["method.noise=1000000000000", "of memory"]),
         (&["train", "optim.epochs=1e18", "--dry-run"], &["optim.epochs", "9007199254740992"]),
         (&["bench", "knn", "--train", "4000000000000000"], &["--train 4000000000000000", "of memory"]),
         (&["bench", "train", "--width", "1000000000"], &["--width 1000000000", "of memory"]),

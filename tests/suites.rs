@@ -116,7 +116,7 @@ const INCEPTION: [&str; 5] = [
     "optim.batch_size=4",
     "data.subset=12",
     "data.test_subset=12",
-    "method.clusters=4",
+    "methods.deepcluster.clusters=4",
 ];
 
 const UNSEEN: [&str; 5] = ["initial", "exemplar", "nce", "deepcluster", "invaspread"];

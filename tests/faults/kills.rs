@@ -3,8 +3,10 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use invaspread_runner::methods::ChosenMethod;
+
 use crate::inject::{self, Effect};
-use crate::program::{METHODS, Outcome, folder, run, spread, succeeds, times, train};
+use crate::program::{Outcome, folder, methods, run, spread, succeeds, times, train};
 
 /// Kills that one folder sees before the run may end.
 const KILLS_A_RUN: usize = 3;
@@ -13,7 +15,8 @@ const KILLS_A_RUN: usize = 3;
 fn a_killed_run_ends_as_one_that_was_left_alone() {
     let Some(library) = inject::library() else { return };
     let (mut killed, mut runs) = (0, 0);
-    for method in METHODS {
+    let methods: Vec<&str> = methods().into_iter().map(ChosenMethod::name).collect();
+    for &method in &methods {
         let whole = folder();
         let (root, counts) = (whole.path().join("runs"), whole.path().join("counts"));
         let mut command = train(&root, method);
@@ -56,7 +59,7 @@ fn a_killed_run_ends_as_one_that_was_left_alone() {
             assert!(!names.iter().any(unfinished), "{names:?}");
         }
     }
-    eprintln!("{killed} kills in {runs} runs of {} methods: 0 bytes differ", METHODS.len());
+    eprintln!("{killed} kills in {runs} runs of {} methods: 0 bytes differ", methods.len());
     // The first of each run comes at a call that is certain to be made; the others may come too late.
     assert!(killed >= runs, "{killed} kills in {runs} runs");
 }

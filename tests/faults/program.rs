@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use invaspread_runner::methods::{ChosenMethod, Registry};
 use invaspread_runner::record::{Layout, MetricsTable, RunRecord, load_records};
 use tempfile::TempDir;
 
-/// A method of each kind of state: a memory bank with noise, one without, class weights, clusters, pairs, triplets.
-pub(crate) const METHODS: [&str; 6] =
-    ["nce", "npsoftmax", "exemplar", "deepcluster", "invaspread", "triplet_hard"];
+/// Returns every method of the registry that trains.
+pub(crate) fn methods() -> Vec<&'static ChosenMethod> {
+    let all = Registry::installed().entries().iter();
+    all.map(|entry| &entry.small()[0]).filter(|method| method.trains()).collect()
+}
 
 /// Whether the long campaign was asked for.
 pub(crate) fn long() -> bool {
@@ -39,7 +42,7 @@ pub(crate) fn invaspread(folder: &Path) -> Command {
 }
 
 /// The settings of a run that takes a second and checkpoints several times.
-pub(crate) const SMALL: [&str; 11] = [
+pub(crate) const SMALL: [&str; 10] = [
     "dataset=synthetic",
     "profile=smoke",
     "model.width=4",
@@ -50,16 +53,14 @@ pub(crate) const SMALL: [&str; 11] = [
     "data.test_subset=32",
     "optim.epochs=2",
     "optim.batch_size=16",
-    "method.clusters=5",
 ];
 
-/// Returns the command that trains `method` into `root`.
-pub(crate) fn train(root: &Path, method: &str) -> Command {
+/// Returns the command that trains the method called `name` into `root`, with its settings for few images.
+pub(crate) fn train(root: &Path, name: &str) -> Command {
     let mut command = invaspread(root.parent().unwrap());
-    command.arg("train").args(SMALL).arg(format!("method={method}")).arg("--runs").arg(root);
-    if method != "deepcluster" {
-        command.arg("method.clusters=1000");
-    }
+    command.arg("train").args(SMALL).arg(format!("method={name}")).arg("--runs").arg(root);
+    let method = &Registry::installed().entry(name).unwrap().small()[0];
+    command.args(method.settings().iter().map(|(key, value)| format!("method.{key}={value}")));
     command
 }
 

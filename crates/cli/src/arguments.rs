@@ -256,11 +256,11 @@ pub(crate) enum DataCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print the resolved config as TOML
+    /// Print the resolved config as TOML, with the meaning of the chosen method's keys
     Show {
         #[command(flatten)]
         settings: Settings,
-        /// Print each value with the file or argument that set it
+        /// Print each value with the file or argument that set it, and what the key means
         #[arg(long)]
         origin: bool,
         /// Print as JSON
@@ -269,6 +269,12 @@ pub(crate) enum ConfigCommand {
     },
     /// List the groups and their files, and the suites
     Groups,
+    /// List the methods: what tables call each, its views of an image, its keys with their defaults and meanings
+    Methods {
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

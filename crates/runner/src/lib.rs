@@ -14,6 +14,7 @@ pub mod memory;
 pub mod methods;
 #[cfg(feature = "cuda")]
 mod self_check;
+pub mod settings;
 
 pub use invaspread_record as record;
 #[cfg(feature = "cuda")]

@@ -8,15 +8,13 @@ mod stripes;
 
 use std::path::Path;
 
-use invaspread_losses::InvaSpread;
 use invaspread_models::ResNetConfig;
 use invaspread_runner::engine::{
     EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, open_weights, train,
 };
-use invaspread_runner::methods::MethodRecipe;
 use invaspread_tensor::cuda::testing::device_or_skip;
 use invaspread_tensor::{DeviceKind, Precision};
-use stripes::{images, methods, place, recipe, small};
+use stripes::{images, invaspread, methods, place, recipe, small};
 
 /// Raises the flag after some steps, and counts them.
 struct StopAfter {
@@ -92,11 +90,7 @@ fn other_precisions_stay_near() {
     if device_or_skip().is_none() {
         return;
     }
-    let mut single = Recipe {
-        device: DeviceKind::Cuda,
-        epochs: 1,
-        ..recipe(MethodRecipe::invaspread(InvaSpread::default()))
-    };
+    let mut single = Recipe { device: DeviceKind::Cuda, epochs: 1, ..recipe(invaspread()) };
     single.schedule.base = 0.003;
     let reference = run(&single);
     for (precision, loss, cosine) in [(Precision::Tf32, 0.01, 0.98), (Precision::Bf16, 0.05, 0.9)] {
@@ -115,7 +109,7 @@ fn a_stopped_run_goes_on_where_it_was() {
         return;
     }
     for (name, method) in methods() {
-        if !["nce", "exemplar", "deepcluster_4", "invaspread"].contains(&name) {
+        if !method.trains() {
             continue;
         }
         let recipe = Recipe { device: DeviceKind::Cuda, epochs: 2, ..recipe(method) };
@@ -147,8 +141,7 @@ fn a_loss_that_is_no_number_ends_the_run() {
     if device_or_skip().is_none() {
         return;
     }
-    let mut recipe =
-        Recipe { device: DeviceKind::Cuda, ..recipe(MethodRecipe::invaspread(InvaSpread::default())) };
+    let mut recipe = Recipe { device: DeviceKind::Cuda, ..recipe(invaspread()) };
     recipe.schedule.base = 1e30;
     let folder = tempfile::tempdir().unwrap();
     let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();

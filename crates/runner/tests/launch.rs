@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
 use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
-use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::{MetricsTable, RunDirectory, State, Status, load_records};
 use queue::{Watch, go, nce, planned, queue};
+use stripes::random;
 
 #[test]
 fn finished_runs_are_skipped_and_stopped_ones_go_on() {
@@ -63,7 +63,7 @@ fn a_finished_run_leaves_all_its_files() {
         assert_eq!((record.suite.as_str(), record.data_state.as_str()), ("table1", "generated"));
         assert_eq!((record.train_images, record.test_images, record.width, record.seed), (40, 20, 8, 3));
         assert_eq!(record.path, format!("table1/{}", run.id()));
-        let trained = run.labels.row != "random";
+        let trained = run.recipe.method.trains();
         assert_eq!(
             (record.epochs, record.images_per_second.is_some()),
             (if trained { 2 } else { 0 }, trained)
@@ -101,7 +101,7 @@ fn a_run_that_fails_does_not_hold_up_the_others() {
     let mut plan = queue();
     plan[1].recipe.batch_size = 1000;
     plan[2].data.name = "no such set".to_owned();
-    plan.push(planned("later", MethodRecipe::Random));
+    plan.push(planned("later", random()));
     let reports = run_all(&plan, root.path(), &mut Silent, &Stop::new());
     let message = |at: usize| match &reports[at].end {
         End::Failed { message } => message.clone(),
@@ -177,7 +177,7 @@ fn a_folder_that_cannot_be_used_is_named() {
     ];
     for (said, obstacle) in obstacles {
         let root = tempfile::tempdir().unwrap();
-        let plan = [planned("random", MethodRecipe::Random), planned("other", MethodRecipe::Random)];
+        let plan = [planned("random", random()), planned("other", random())];
         let folder = plan[0].layout(root.path()).folder().to_path_buf();
         std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
         obstacle(&folder);
@@ -329,7 +329,7 @@ fn waiting_ends_at_once_when_a_stop_is_asked_for() {
 #[test]
 fn what_another_process_finished_meanwhile_is_not_finished_again() {
     let root = tempfile::tempdir().unwrap();
-    let plan = [planned("random", MethodRecipe::Random)];
+    let plan = [planned("random", random())];
     let layout = plan[0].layout(root.path());
     let held = RunDirectory::open(layout.clone(), &plan[0].config).unwrap();
     std::thread::scope(|scope| {
@@ -348,7 +348,7 @@ fn what_another_process_finished_meanwhile_is_not_finished_again() {
 #[test]
 fn a_row_of_another_suite_is_added_to_the_record_of_a_shared_run() {
     let root = tempfile::tempdir().unwrap();
-    let mut plan = [planned("random", MethodRecipe::Random)];
+    let mut plan = [planned("random", random())];
     go(&plan, root.path(), None);
     plan[0].labels.row = "untrained".to_owned();
     for _ in 0..2 {

@@ -14,10 +14,9 @@ use invaspread_data::sample::pictures::birds;
 use invaspread_data::{DataConfig, RetrievalConfig};
 use invaspread_runner::engine::End;
 use invaspread_runner::launch::{Planned, Standing};
-use invaspread_runner::methods::MethodRecipe;
 use invaspread_runner::record::{Layout, RunRecord, Status};
 use queue::{Watch, nce, planned};
-use stripes::SIDE;
+use stripes::{SIDE, random};
 
 /// All files of a run but the log and the lock, by path.
 fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
@@ -164,7 +163,7 @@ fn every_file_of_a_run_with_unseen_classes_is_made_again() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data/cub200-2011");
     birds(&data, &[1, 2, 3, 4, 5, 6, 101, 102, 103, 104]);
-    let mut run = planned("retrieval", MethodRecipe::Random);
+    let mut run = planned("retrieval", random());
     run.data = DataConfig {
         name: "cub200-2011".to_owned(),
         root: Some(root.path().join("data")),

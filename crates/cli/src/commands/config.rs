@@ -3,8 +3,10 @@
 use super::print_json;
 use crate::arguments::ConfigCommand;
 use crate::failure::Failure;
-use crate::output::{print_block, print_line};
-use invaspread_runner::config::{GROUPS, Origin, Suite, available, expand, resolve};
+use crate::output::print_line;
+use invaspread_runner::config::{GROUPS, Origin, Resolved, Suite, available, expand, resolve};
+use invaspread_runner::methods::Registry;
+use serde_json::json;
 
 pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
@@ -13,31 +15,91 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
             match (origin, json) {
                 (true, true) => print_json(&resolved.origins)?,
                 (false, true) => print_json(&resolved.config)?,
-                (false, false) => {
-                    print_block(&resolved.config.to_toml()?);
-                    // TOML has no word for a key that has no value.
-                    for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
-                        print_line!("# {} is unset by {}", origin.key, origin.origin);
-                    }
-                }
-                (true, false) => {
-                    let width =
-                        resolved.origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
-                    for origin in &resolved.origins {
-                        print_line!(
-                            "{:<width$}  # {}",
-                            format!("{} = {}", origin.key, origin.value),
-                            origin.origin
-                        );
-                    }
-                }
+                (false, false) => show(&resolved)?,
+                (true, false) => show_origins(&resolved.origins),
             }
         }
+        ConfigCommand::Methods { json } => methods(*json)?,
         ConfigCommand::Groups => {
             for group in GROUPS {
                 print_line!("{group:<9} {}", available(group).join(", "));
             }
             print_line!("{:<9} {}", "suite", Suite::names().join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// Prints the config as TOML. Above each key of the chosen method stands what it means.
+fn show(resolved: &Resolved) -> Result<(), Failure> {
+    let meaning = |key: &str| {
+        let key = format!("method.{key}");
+        resolved.origins.iter().find(|origin| origin.key == key)?.meaning.as_deref()
+    };
+    let mut is_of_method = false;
+    for line in resolved.config.to_toml()?.lines() {
+        if line.starts_with('[') {
+            is_of_method = line == "[method]";
+        }
+        let key = line.split(" = ").next().filter(|_| is_of_method);
+        if let Some(meaning) = key.and_then(meaning) {
+            print_line!("# {meaning}");
+        }
+        print_line!("{line}");
+    }
+    // TOML has no word for a key that has no value.
+    for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
+        print_line!("# {} is unset by {}", origin.key, origin.origin);
+    }
+    Ok(())
+}
+
+/// Prints each value with where it came from, and what its key means.
+fn show_origins(origins: &[Origin]) {
+    let width = origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
+    for origin in origins {
+        let meaning = origin.meaning.as_ref().map(|meaning| format!("; {meaning}")).unwrap_or_default();
+        print_line!("{:<width$}  # {}{meaning}", format!("{} = {}", origin.key, origin.value), origin.origin);
+    }
+}
+
+/// Prints the methods of the registry, each with its keys.
+fn methods(as_json: bool) -> Result<(), Failure> {
+    let entries = Registry::installed().entries();
+    if as_json {
+        let listed: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                let (method, defaults) = (entry.default_method(), entry.default_method().settings());
+                let keys: Vec<_> = entry
+                    .keys()
+                    .iter()
+                    .map(|key| json!({ "key": key.name, "default": defaults.get(key.name), "meaning": key.meaning }))
+                    .collect();
+                json!({
+                    "name": entry.name(),
+                    "label": method.label(),
+                    "views": method.views(),
+                    "trains": method.trains(),
+                    "keys": keys,
+                })
+            })
+            .collect();
+        return Ok(print_json(&listed)?);
+    }
+    for entry in entries {
+        let method = entry.default_method();
+        let views = match method.views() {
+            1 => "1 view of an image".to_owned(),
+            views => format!("{views} views of an image"),
+        };
+        let how = if method.trains() { views } else { "not trained".to_owned() };
+        print_line!("{}: {}, {how}", entry.name(), method.label());
+        let defaults = method.settings();
+        for key in entry.keys() {
+            let default =
+                defaults.get(key.name).map_or_else(|| Origin::UNSET.to_owned(), ToString::to_string);
+            print_line!("  method.{} = {default}  # {}", key.name, key.meaning);
         }
     }
     Ok(())

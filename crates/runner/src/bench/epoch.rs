@@ -4,7 +4,7 @@ use super::noise::Noise;
 use super::train::{SIDE, learner};
 use super::{BenchReport, Compute, Figures, Times, TrainBench, failed};
 use crate::engine::{EngineError, ImageFeed};
-use crate::methods::Step;
+use crate::methods::{Step, visiting_order};
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let mut waited = 0.0;
     let times = Times::of(1, repeats, || {
         epoch += 1;
-        let order = learner.method.order(epoch).map_err(failed)?;
+        let order = visiting_order(&*learner.method, 0, images, epoch).map_err(failed)?;
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
         let mut feed = images_feed.epoch(config)?;

@@ -1,10 +1,11 @@
 //! One training step: forward, InvaSpread's loss, backward, SGD, on views that are ready.
 
 use super::{BenchReport, Compute, Figures, Times, failed};
+use crate::config::built_in_method;
 use crate::engine::{EngineError, Learner};
-use crate::methods::{MethodRecipe, Setting, Step};
+use crate::methods::{RunFacts, Step};
 use candle_core::Tensor;
-use invaspread_losses::InvaSpread;
+use invaspread_losses::KeySide;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{Algorithm, SgdConfig};
@@ -46,10 +47,16 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         ..ResNetConfig::default()
     };
     let weight_decay = 5e-4;
-    let setting =
-        Setting { images, dim: network.embedding, seed: 0, weight_decay, device: bench.compute.device };
+    let facts = RunFacts {
+        images,
+        dim: network.embedding,
+        seed: 0,
+        weight_decay,
+        device: bench.compute.device,
+        key_side: KeySide::Detached,
+    };
     let device = bench.compute.device.open().map_err(failed)?;
-    let method = MethodRecipe::invaspread(InvaSpread::default()).build(setting).map_err(failed)?;
+    let method = built_in_method().build(facts).map_err(failed)?;
     Learner::new(&device, network.into(), SgdConfig { momentum: 0.9, weight_decay }, method, 0)
         .map_err(failed)
 }

@@ -5,15 +5,22 @@
 //! of its manifest does.
 
 use super::sections::{
-    CONTENT, Device, EvalSection, LossSection, MethodSection, ModelSection, OptimSection, Precision,
-    ProtocolSection, is_content,
+    CONTENT, Device, EvalSection, ModelSection, OptimSection, Precision, ProtocolSection, is_content,
 };
 use super::{Config, ConfigError};
+use crate::methods::ChosenMethod;
 use invaspread_augment::AugmentConfig;
 use invaspread_data::DataConfig;
 use invaspread_files::open_regular;
 use invaspread_tensor::DeviceKind;
 use serde::Serialize;
+
+/// Key of a run's config that says in which format it is written.
+pub(super) const FORMAT_KEY: &str = "format";
+
+/// The format that is written now. It is part of the identity, so that a change of format renames runs once and never mixes two. The first
+/// format, which did not say so, held the settings of every method; see `first_format`.
+pub(super) const FORMAT: u32 = 2;
 
 /// In place of a manifest's hash where the set cannot be looked through. No run begins with it.
 pub(crate) const NO_SET: &str = "none: the set cannot be read";
@@ -24,12 +31,12 @@ const DIGITS: usize = 12;
 /// What is hashed, in this order. Written field by field and not as a table, whose order depends on how the toml crate was built.
 #[derive(Serialize)]
 struct Identity<'a> {
+    format: u32,
     device: Device,
     precision: Precision,
     data: DataConfig,
     model: &'a ModelSection,
-    method: &'a MethodSection,
-    loss: &'a LossSection,
+    method: &'a ChosenMethod,
     augment: &'a AugmentConfig,
     optim: &'a OptimSection,
     protocol: &'a ProtocolSection,
@@ -85,6 +92,7 @@ impl Config {
             *path = format!("{CONTENT}{}", hash.finalize().to_hex()).into();
         }
         text(&Identity {
+            format: FORMAT,
             // `auto` is whatever it comes to here.
             device: match self.device.resolve() {
                 DeviceKind::Cpu => Device::Cpu,
@@ -94,7 +102,6 @@ impl Config {
             data: DataConfig { root: None, cache: None, manifest, ..self.data.clone() },
             model: &model,
             method: &self.method,
-            loss: &self.loss,
             augment: &self.augment,
             optim: &self.optim,
             protocol: &self.protocol,
@@ -108,6 +115,14 @@ impl Config {
     /// As [`Config::identity`].
     pub fn hash(&self) -> Result<String, ConfigError> {
         Ok(hash_of(&self.identity()?))
+    }
+
+    /// The whole config as a table.
+    pub(super) fn table(&self) -> Result<toml::Table, ConfigError> {
+        toml::Table::try_from(self).map_err(|error| ConfigError::File {
+            file: "the resolved config".into(),
+            reason: error.to_string(),
+        })
     }
 
     /// The whole config as TOML; reads back as itself.

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use serde::Serialize;
-
 use super::groups::{Files, GROUPS, built_in};
 use super::layers::Layers;
-use super::schema::{leaves, lookup, schema};
+use super::schema::{METHOD, leaves, lookup, of_method};
+use super::scoped::of_chosen_method;
 use super::sections::{Architecture, ModelSection, StemName};
 use super::{Config, ConfigError, Override};
 use crate::launch::Labels;
+use crate::methods::NAME;
 
 /// Changed keys that a label names; it counts the others.
 const MOST_NAMED: usize = 3;
@@ -36,7 +36,7 @@ static PROFILE: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
 
 fn keys_of(group: &str) -> BTreeSet<String> {
     let table = |text: &str| text.parse::<toml::Table>().expect("a built-in file is TOML");
-    built_in(group).flat_map(|text| leaves(&table(text))).collect()
+    built_in(group).flat_map(|text| leaves(&table(text))).map(|key| of_chosen_method(&key)).collect()
 }
 
 /// What the choices of groups come to without the single keys that somebody typed: what the groups' names promise.
@@ -64,7 +64,7 @@ impl Promised {
         }
         overrides.extend(own.iter().filter(|one| !GROUPS.contains(&one.key.as_str())).cloned());
         // A file under ./experiments may say something else than the built-in one whose name it bears.
-        Ok(Self(table(&Layers::new(&overrides, None, Some(schema()), Files::BuiltIn)?.extract()?)?))
+        Ok(Self(Layers::new(&overrides, None, Files::BuiltIn)?.extract()?.table()?))
     }
 
     fn word(&self, key: &str) -> Option<&str> {
@@ -85,15 +85,19 @@ impl Config {
         typed: &[Override],
         varied: &[String],
     ) -> Result<Labels, ConfigError> {
-        let values = table(self)?;
-        let method = word(&self.method.name)?;
+        let values = self.table()?;
+        let method = self.method.name().to_owned();
+        let name = format!("{METHOD}.{NAME}");
         let row = match row {
             Some(row) => row.to_owned(),
             // A method's file of one's own has a name that its owner chose, as long as it is what ran.
-            None if promised.word("method.name") == Some(&method) => self.groups.method.clone(),
+            None if promised.word(&name) == Some(&method) => self.groups.method.clone(),
             None => method.clone(),
         };
-        let changed = |key: &&String| lookup(&values, key) != lookup(&promised.0, key);
+        // Of another method than promised, the keys are others too.
+        let is_comparable =
+            |key: &str| of_method(key).is_none() || promised.word(&name) == Some(self.method.name());
+        let changed = |key: &&String| is_comparable(key) && lookup(&values, key) != lookup(&promised.0, key);
         let with = |group: &str, keys: &BTreeSet<String>| {
             let all: Vec<&String> = keys.iter().filter(changed).collect();
             let named = all.iter().take(MOST_NAMED).map(|key| match lookup(&values, key) {
@@ -158,17 +162,4 @@ fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
 /// Whether a record says under another name what an argument of this key sets, or it is where files lie on this machine.
 fn is_said_elsewhere(key: &str) -> bool {
     matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
-}
-
-fn table(config: &Config) -> Result<toml::Table, ConfigError> {
-    toml::Table::try_from(config).map_err(|error| not_toml(&error))
-}
-
-fn word(value: &impl Serialize) -> Result<String, ConfigError> {
-    let value = toml::Value::try_from(value).map_err(|error| not_toml(&error))?;
-    Ok(value.as_str().unwrap_or_default().to_owned())
-}
-
-fn not_toml(error: &toml::ser::Error) -> ConfigError {
-    ConfigError::File { file: "the resolved config".into(), reason: error.to_string() }
 }

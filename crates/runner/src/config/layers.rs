@@ -7,9 +7,12 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::groups::{Files, GROUPS, GroupFile, choose, nearest, read};
-use super::schema::{Kind, OUTSIDE_IDENTITY, Schema, leaves, lookup};
+use super::identity::{FORMAT, FORMAT_KEY};
+use super::schema::{METHOD, OUTSIDE_IDENTITY, Schema, leaves, lookup, of_method};
 use super::value::{Reading, Unfit};
-use super::{Config, ConfigError, Override};
+use super::{Config, ConfigError, Override, first_format, scoped};
+use crate::methods::{Entry, NAME, Registry};
+use crate::settings::{Kind, Refusal, found_and_expected};
 
 /// Key of a file under which it lists what it unsets: TOML has no word for nothing.
 const UNSET: &str = "unset";
@@ -32,6 +35,75 @@ impl Provider for Source {
     }
 }
 
+/// What is given, before it is known which method it chooses.
+enum Given<'a> {
+    /// A file.
+    File(Source),
+    /// A run's own config.
+    Run(Source),
+    /// A label that says which file of a group was picked.
+    Label(Source),
+    /// A single value.
+    Argument(&'a Override),
+}
+
+impl Given<'_> {
+    /// The method that it names, and where.
+    fn method(&self) -> Option<(String, String)> {
+        match self {
+            Self::File(source) | Self::Run(source) => {
+                let name = lookup(&source.table, &name_key())?.as_str()?;
+                Some((name.to_owned(), source.origin.clone()))
+            }
+            Self::Argument(argument) if argument.key == name_key() => {
+                Some((argument.word(), argument.origin()))
+            }
+            Self::Label(_) | Self::Argument(_) => None,
+        }
+    }
+}
+
+/// The key that names the method.
+fn name_key() -> String {
+    format!("{METHOD}.{NAME}")
+}
+
+/// Which method is in force at each of the things that were given.
+struct Chosen {
+    at: Vec<&'static Entry>,
+    /// The first place from which on it is the last one's. What came before says nothing of that method's keys.
+    since: usize,
+}
+
+impl Chosen {
+    fn of(given: &[Given<'_>]) -> Result<Self, ConfigError> {
+        let mut at: Vec<Option<&'static Entry>> = Vec::new();
+        for one in given {
+            let entry = match one.method() {
+                Some((name, origin)) => Some(scoped::entry(&name, &name_key(), &origin)?),
+                None => at.last().copied().flatten(),
+            };
+            at.push(entry);
+        }
+        // What comes before the first that names a method is of that method.
+        let first = at.iter().copied().flatten().next().ok_or_else(|| ConfigError::Value {
+            key: name_key(),
+            origin: "experiments/config.toml".to_owned(),
+            found: "nothing".to_owned(),
+            expected: "the name of a method".to_owned(),
+        })?;
+        let at: Vec<&'static Entry> = at.into_iter().map(|entry| entry.unwrap_or(first)).collect();
+        let last = at.last().copied().unwrap_or(first);
+        let since = at.iter().rposition(|entry| entry.name() != last.name()).map_or(0, |place| place + 1);
+        Ok(Self { at, since })
+    }
+
+    /// The method that runs.
+    fn entry(&self) -> &'static Entry {
+        self.at[self.at.len() - 1]
+    }
+}
+
 /// Files and arguments, in the order in which they win.
 pub(super) struct Layers {
     sources: Vec<Source>,
@@ -40,84 +112,60 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// The base file, the chosen file of each group, a run's own config, then the single values. Keys and values are checked against
-    /// `schema`, if there is one yet.
+    /// The chosen method's defaults, the base file, the chosen file of each group, a run's own config, then the single values. Keys and values
+    /// are checked.
     ///
     /// # Errors
     /// Names the key, the file or argument, what was found and what was expected.
     pub(super) fn new(
         overrides: &[Override],
         run: Option<GroupFile>,
-        schema: Option<&Schema>,
         files: Files,
     ) -> Result<Self, ConfigError> {
-        let base = read("config.toml", files)?.ok_or_else(|| ConfigError::File {
-            file: "experiments/config.toml".into(),
-            reason: "it is missing".into(),
-        })?;
-        let mut table = parse(&base)?;
-        let mut chosen = default_choices(&base.origin, table.remove("defaults"))?;
-        let mut layers = Self { sources: Vec::new(), unset: BTreeMap::new() };
-        layers.push_file(base.origin, table, schema)?;
-        let (choices, values): (Vec<_>, Vec<_>) =
-            overrides.iter().partition(|one| GROUPS.contains(&one.key.as_str()));
-        for choice in choices {
-            chosen.insert(choice.key.clone(), (choice.word(), choice.origin()));
-        }
-        // A group's file that is asked for wins over a run's config, as a single value does.
-        let over_run = |group: &str| run.is_some() && overrides.iter().any(|one| one.key == group);
-        let (late, early): (Vec<&str>, Vec<&str>) = GROUPS.into_iter().partition(|group| over_run(group));
-        for group in early {
-            layers.push_group(group, chosen.remove(group), schema, files)?;
-        }
-        if let Some(run) = run {
-            let table = parse(&run)?;
-            // A run's own config is whole: what it does not set was unset.
-            let absent = schema
-                .into_iter()
-                .flat_map(Schema::optional)
-                .filter(|key| lookup(&table, key).is_none() && !OUTSIDE_IDENTITY.contains(key));
-            let absent: Vec<String> = absent.map(str::to_owned).collect();
-            for key in absent {
-                layers.unset(&key, &run.origin);
+        let given = given(overrides, run, files)?;
+        let chosen = Chosen::of(&given)?;
+        let mut layers = Self::of_defaults(chosen.entry());
+        for (place, one) in given.into_iter().enumerate() {
+            // Keys of a method that is no longer chosen are checked, and left behind.
+            let is_left = place < chosen.since;
+            let schema = Schema::of(chosen.at[place]);
+            match one {
+                Given::Label(source) => layers.sources.push(source),
+                Given::File(source) => layers.push_file(source, schema, chosen.entry(), is_left)?,
+                Given::Run(source) => layers.push_run(source, schema, chosen.entry(), is_left)?,
+                Given::Argument(argument) => layers.push_argument(argument, chosen.entry())?,
             }
-            layers.push_file(run.origin, table, schema)?;
-        }
-        for group in late {
-            layers.push_group(group, chosen.remove(group), schema, files)?;
-        }
-        for value in values {
-            layers.push_argument(value, schema)?;
         }
         Ok(layers)
     }
 
-    /// Adds the chosen file of a group, and the label that says which it is.
-    fn push_group(
-        &mut self,
-        group: &str,
-        chosen: Option<(String, String)>,
-        schema: Option<&Schema>,
-        files: Files,
-    ) -> Result<(), ConfigError> {
-        let Some((name, origin)) = chosen else { return Ok(()) };
-        let file = choose(group, &name, files)?;
-        let table = parse(&file)?;
-        self.push_file(file.origin, table, schema)?;
-        self.sources.push(Source { origin, table: nested(&format!("groups.{group}"), name.into()) });
-        Ok(())
+    /// The files that are built in as they are, without a check: what the keys are taken from that there are.
+    pub(super) fn built_in() -> Self {
+        let given = given(&[], None, Files::BuiltIn).expect("the built-in files can be read");
+        let entry = Chosen::of(&given).expect("the built-in files name a method").entry();
+        let mut layers = Self::of_defaults(entry);
+        for one in given {
+            if let Given::File(mut source) | Given::Label(mut source) = one {
+                source.table.remove(scoped::METHODS);
+                layers.sources.push(source);
+            }
+        }
+        layers
+    }
+
+    fn of_defaults(entry: &Entry) -> Self {
+        let origin = format!("the default of the method {}", entry.name());
+        let table = nested(METHOD, entry.default_method().settings().into());
+        Self { sources: vec![Source { origin, table }], unset: BTreeMap::new() }
     }
 
     fn push_file(
         &mut self,
-        origin: String,
-        mut table: toml::Table,
-        schema: Option<&Schema>,
+        Source { origin, mut table }: Source,
+        schema: Schema,
+        chosen: &Entry,
+        is_left: bool,
     ) -> Result<(), ConfigError> {
-        let Some(schema) = schema else {
-            self.sources.push(Source { origin, table });
-            return Ok(());
-        };
         if let Some(list) = table.remove(UNSET) {
             let wrong = || ConfigError::Value {
                 key: UNSET.into(),
@@ -131,18 +179,66 @@ impl Layers {
             for key in keys.ok_or_else(wrong)? {
                 let kind = schema.kind_in_file(&key);
                 check_optional(schema, &key, kind.is_some(), &origin)?;
-                self.unset(&key, &origin);
+                if !(is_left && of_method(&key).is_some()) {
+                    self.unset(&key, &origin);
+                }
             }
         }
-        let table = conform(table, "", schema, &origin)?;
+        let single = scoped::take(&mut table, &origin)?;
+        let mut table = conform(table, "", schema, &origin)?;
+        if is_left {
+            table.remove(METHOD);
+        }
+        for (entry, settings) in single {
+            let settings = conform(nested(METHOD, settings.into()), "", Schema::of(entry), &origin)?;
+            if entry.name() == chosen.name() {
+                table = merge(table, &settings);
+            }
+        }
         self.sources.push(Source { origin, table });
         Ok(())
     }
 
-    fn push_argument(&mut self, argument: &Override, schema: Option<&Schema>) -> Result<(), ConfigError> {
-        let Some(schema) = schema else { return Ok(()) };
-        let (key, origin) = (&argument.key, argument.origin());
-        match Self::argument(argument, schema)? {
+    /// Adds a run's own config, of either format. It is whole: what it does not set was unset.
+    fn push_run(
+        &mut self,
+        Source { origin, mut table }: Source,
+        schema: Schema,
+        chosen: &Entry,
+        is_left: bool,
+    ) -> Result<(), ConfigError> {
+        if let Some(format) =
+            table.remove(FORMAT_KEY).filter(|format| format.as_integer() != Some(FORMAT.into()))
+        {
+            return Err(ConfigError::Value {
+                key: FORMAT_KEY.into(),
+                origin,
+                found: format.to_string(),
+                expected: format!("{FORMAT}, or none: a later version of this program wrote it"),
+            });
+        }
+        let is_absent =
+            |key: &String| lookup(&table, key).is_none() && !OUTSIDE_IDENTITY.contains(&key.as_str());
+        let mut absent: Vec<String> = schema.optional().into_iter().filter(is_absent).collect();
+        absent.retain(|key| !(is_left && of_method(key).is_some()));
+        for key in absent {
+            self.unset(&key, &origin);
+        }
+        self.push_file(Source { origin, table }, schema, chosen, is_left)
+    }
+
+    fn push_argument(&mut self, argument: &Override, chosen: &'static Entry) -> Result<(), ConfigError> {
+        let origin = argument.origin();
+        let (argument, entry) = match scoped::scoped(&argument.key) {
+            Some((method, key)) => {
+                let entry = scoped::entry(method, &argument.key, &origin)?;
+                (argument.renamed(key), entry)
+            }
+            None => (argument.clone(), chosen),
+        };
+        let (key, schema) = (&argument.key, Schema::of(entry));
+        match Self::value(&argument, schema, &origin)? {
+            _ if entry.name() != chosen.name() => {}
             Some(value) => {
                 let table = conform(nested(key, value), "", schema, &origin)?;
                 self.sources.push(Source { origin, table });
@@ -156,24 +252,26 @@ impl Layers {
     ///
     /// # Errors
     /// If there is no such key, the text is no value of it, or it is required.
-    pub(super) fn argument(argument: &Override, schema: &Schema) -> Result<Option<toml::Value>, ConfigError> {
-        let (key, origin) = (&argument.key, argument.origin());
+    pub(super) fn argument(argument: &Override, schema: Schema) -> Result<Option<toml::Value>, ConfigError> {
+        Self::value(argument, schema, &argument.origin())
+    }
+
+    fn value(argument: &Override, schema: Schema, origin: &str) -> Result<Option<toml::Value>, ConfigError> {
+        let key = &argument.key;
         let wrong = |found: String, expected: String| ConfigError::Value {
             key: key.clone(),
-            origin: origin.clone(),
+            origin: origin.to_owned(),
             found,
             expected,
         };
-        let Some(kind) = schema.kind(key) else {
-            return Err(ConfigError::UnknownKey { key: key.clone(), nearest: schema.nearest(key), origin });
-        };
+        let Some(kind) = schema.kind(key) else { return Err(unknown(schema, key, origin)) };
         if key == "profile.reduced" {
             let expected = "no such argument: a profile's file and the sizes say whether a run is reduced";
             return Err(wrong(argument.text.clone(), expected.into()));
         }
         match argument.read(kind).map_err(|Unfit { found, expected }| wrong(found, expected))? {
             Reading::Value(value) => Ok(Some(value)),
-            Reading::Unset => check_optional(schema, key, true, &origin).map(|()| None),
+            Reading::Unset => check_optional(schema, key, true, origin).map(|()| None),
         }
     }
 
@@ -196,7 +294,20 @@ impl Layers {
     /// If a value is missing or of the wrong type.
     pub(super) fn extract(&self) -> Result<Config, ConfigError> {
         let figment = self.figment();
+        // Read once for itself: of a value that it does not take, its own error says more than figment's of the whole.
+        if let Err(Refusal { key, found, expected }) = self.method() {
+            let key = format!("{METHOD}.{key}");
+            return Err(ConfigError::Value { origin: self.origins()(&key), key, found, expected });
+        }
         figment.extract().map_err(|error| type_error(&figment, error))
+    }
+
+    fn method(&self) -> Result<(), Refusal> {
+        let mut merged = self.merged();
+        let Some(toml::Value::Table(method)) = merged.get_mut(METHOD) else { return Ok(()) };
+        let name = method.remove(NAME);
+        let name = name.as_ref().and_then(toml::Value::as_str).unwrap_or_default();
+        Registry::installed().entry(name).map_or(Ok(()), |entry| entry.read(method).map(drop))
     }
 
     /// The file or argument that set a key.
@@ -223,14 +334,83 @@ impl Layers {
     }
 }
 
+/// What is given: the base file, the chosen file of each group, a run's own config, the single values.
+fn given(
+    overrides: &[Override],
+    run: Option<GroupFile>,
+    files: Files,
+) -> Result<Vec<Given<'_>>, ConfigError> {
+    let base = read("config.toml", files)?.ok_or_else(|| ConfigError::File {
+        file: "experiments/config.toml".into(),
+        reason: "it is missing".into(),
+    })?;
+    let mut table = parse(&base)?;
+    let mut chosen = default_choices(&base.origin, table.remove("defaults"))?;
+    let mut given = vec![Given::File(Source { origin: base.origin, table })];
+    let (choices, mut values): (Vec<_>, Vec<_>) =
+        overrides.iter().partition(|one| GROUPS.contains(&one.key.as_str()));
+    for choice in choices {
+        chosen.insert(choice.key.clone(), (choice.word(), choice.origin()));
+    }
+    // A group's file that is asked for wins over a run's config, as a single value does.
+    let over_run = |group: &str| run.is_some() && overrides.iter().any(|one| one.key == group);
+    let (late, early): (Vec<&str>, Vec<&str>) = GROUPS.into_iter().partition(|group| over_run(group));
+    let mut group = |group: &str| -> Result<Vec<Given<'_>>, ConfigError> {
+        let Some((name, origin)) = chosen.remove(group) else { return Ok(Vec::new()) };
+        let file = choose(group, &name, files)?;
+        let table = parse(&file)?;
+        let label = nested(&format!("groups.{group}"), name.into());
+        Ok(vec![
+            Given::File(Source { origin: file.origin, table }),
+            Given::Label(Source { origin, table: label }),
+        ])
+    };
+    for name in early {
+        given.extend(group(name)?);
+    }
+    if let Some(run) = run {
+        let table = parse(&run)?;
+        let table = if first_format::is_first(&table) { first_format::to_second(table) } else { table };
+        given.push(Given::Run(Source { origin: run.origin, table }));
+    }
+    for name in late {
+        given.extend(group(name)?);
+    }
+    // Whatever stands first: the method's other keys are of the method that is named.
+    values.sort_by_key(|value| value.key != name_key());
+    given.extend(values.into_iter().map(Given::Argument));
+    Ok(given)
+}
+
+/// The error that a key is which nothing reads.
+fn unknown(schema: Schema, key: &str, origin: &str) -> ConfigError {
+    let (key, origin) = (key.to_owned(), origin.to_owned());
+    let Some(method) = schema.method() else {
+        return ConfigError::UnknownKey { nearest: schema.nearest(&key), key, origin };
+    };
+    if let Some(went) = first_format::where_it_went(&key, method.name()) {
+        return ConfigError::Moved { key, origin, went };
+    }
+    let Some(name) = of_method(&key) else {
+        return ConfigError::UnknownKey { nearest: schema.nearest(&key), key, origin };
+    };
+    let owns = |entry: &&Entry| entry.key(name).is_some();
+    let owners = Registry::installed().entries().iter().filter(owns).map(|entry| entry.name().to_owned());
+    let known: Vec<String> = schema.method_keys().collect();
+    ConfigError::MethodKey {
+        nearest: nearest(&key, known.iter().map(String::as_str)),
+        owners: owners.collect(),
+        method: method.name().to_owned(),
+        known,
+        key,
+        origin,
+    }
+}
+
 /// An error unless `key` is one that may be left out.
-fn check_optional(schema: &Schema, key: &str, known: bool, origin: &str) -> Result<(), ConfigError> {
+fn check_optional(schema: Schema, key: &str, known: bool, origin: &str) -> Result<(), ConfigError> {
     if !known {
-        return Err(ConfigError::UnknownKey {
-            key: key.into(),
-            origin: origin.into(),
-            nearest: schema.nearest(key),
-        });
+        return Err(unknown(schema, key, origin));
     }
     if schema.is_optional(key) {
         return Ok(());
@@ -250,7 +430,7 @@ fn check_optional(schema: &Schema, key: &str, known: bool, origin: &str) -> Resu
 fn conform(
     table: toml::Table,
     prefix: &str,
-    schema: &Schema,
+    schema: Schema,
     origin: &str,
 ) -> Result<toml::Table, ConfigError> {
     let mut conformed = toml::Table::new();
@@ -272,8 +452,7 @@ fn conform(
                     }
                     _ => key,
                 };
-                let nearest = schema.nearest(&key);
-                return Err(ConfigError::UnknownKey { key, origin: origin.to_owned(), nearest });
+                return Err(unknown(schema, &key, origin));
             }
         };
         conformed.insert(name, value);
@@ -354,32 +533,11 @@ fn type_error(figment: &Figment, error: figment::Error) -> ConfigError {
         .map(|m| m.name.to_string())
         .or_else(|| figment.find_metadata(&key).map(|m| m.name.to_string()))
         .unwrap_or_else(|| "the merged config".into());
-    let (found, expected) = match error.kind {
-        Fault::InvalidType(found, expected) | Fault::InvalidValue(found, expected) => {
-            (found.to_string(), in_words(&expected).to_owned())
-        }
-        Fault::InvalidLength(found, expected) => (format!("{found} values"), expected),
-        Fault::UnknownVariant(found, expected) => {
-            (format!("`{found}`"), format!("one of {}", expected.join(", ")))
-        }
-        Fault::MissingField(field) => ("nothing".into(), format!("a value for `{field}`")),
-        Fault::UnknownField(field, expected) => {
-            let nearest = nearest(&field, expected.iter().copied());
-            let key = if key.is_empty() { field } else { format!("{key}.{field}") };
-            return ConfigError::UnknownKey { key, origin, nearest };
-        }
-        other => (other.to_string(), "another value".into()),
-    };
-    ConfigError::Value { key, origin, found, expected }
-}
-
-/// serde's names of types, for people who write no Rust.
-fn in_words(expected: &str) -> &str {
-    match expected {
-        "u64" | "usize" => "a whole number, 0 or more",
-        "f64" | "f32" => "a number",
-        "a boolean" | "bool" => "true or false",
-        "path string" => "a path",
-        other => other,
+    if let Fault::UnknownField(field, expected) = error.kind {
+        let nearest = nearest(&field, expected.iter().copied());
+        let key = if key.is_empty() { field } else { format!("{key}.{field}") };
+        return ConfigError::UnknownKey { key, origin, nearest };
     }
+    let (found, expected) = found_and_expected(&error.kind);
+    ConfigError::Value { key, origin, found, expected }
 }

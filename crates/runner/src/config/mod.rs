@@ -5,11 +5,16 @@
 //! (`optim.lr=0.01`), each remembering where it came from. Built-in files are part of the binary; files of the same name under
 //! `./experiments` win over them.
 //!
+//! The keys of `[method]` are those of the chosen method alone; the registry (`crate::methods`) says which they are. `methods.NAME.KEY` sets a
+//! key only where the method NAME is chosen (`scoped`). Runs that were stored when `[method]` and `[loss]` held the keys of all methods are
+//! still read (`first_format`).
+//!
 //! The kind of a key decides how the text after its equals sign is read: a path is a path whatever it looks like, and numbers are read as
 //! people write them (`.01`, `5e4`). `null`, or nothing, unsets what may be left out; a file lists such keys under `unset`. What a run is
 //! called in records comes from the resolved values (`labels`), and what it takes is known before it begins (`size`).
 
 mod error;
+mod first_format;
 mod groups;
 mod home;
 mod identity;
@@ -20,6 +25,7 @@ mod overrides;
 mod plan;
 mod resolve;
 mod schema;
+mod scoped;
 mod sections;
 mod size;
 mod suite;
@@ -31,14 +37,16 @@ mod value;
 mod tests;
 
 pub use error::ConfigError;
+pub(crate) use first_format::is_same as is_same_in_first_format;
 pub use groups::{GROUPS, GroupFile, available};
 pub use home::{HomeError, expand_home};
 pub(crate) use identity::{NO_SET, manifest_in, without_manifest};
 pub use overrides::{Override, expand};
+pub(crate) use resolve::built_in_method;
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{
-    Config, Device, EvalSection, Groups, Initial, LossSection, MethodName, MethodSection, ModelSection,
-    OptimSection, Precision, ProfileSection, ProtocolSection, RunsSection, ScheduleName,
+    Config, Device, EvalSection, Groups, Initial, ModelSection, OptimSection, Precision, ProfileSection,
+    ProtocolSection, RunsSection, ScheduleName,
 };
 pub use size::Work;
 pub use suite::{GalleryFigure, Row, Suite};

@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
-use super::ConfigError;
 use super::groups::GROUPS;
-use super::schema::{Kind, OUTSIDE_IDENTITY, schema};
+use super::schema::{OUTSIDE_IDENTITY, Schema, of_method};
+use super::scoped::scoped;
 use super::value::{Reading, Unfit, pieces, unquoted};
+use super::{ConfigError, first_format};
+use crate::methods::Registry;
+use crate::settings::Kind;
 
 /// Runs that one command may ask for.
 const MOST_RUNS: usize = 1_000_000;
@@ -79,6 +82,11 @@ impl Override {
             expected: "a path in UTF-8, which a run's config can hold".to_owned(),
         })?;
         Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Path(flag) })
+    }
+
+    /// The same setting of another key.
+    pub(super) fn renamed(&self, key: String) -> Self {
+        Self { key, ..self.clone() }
     }
 
     /// The setting as an argument.
@@ -201,13 +209,36 @@ impl Combinations {
     }
 }
 
+/// The kind of a setting's key where it is not known yet which method is chosen. That it is a path is what decides what a comma means. Whether
+/// the method has the key is said when the config is resolved.
+fn kind_for_any_method(item: &Override) -> Result<Kind, ConfigError> {
+    let schema = Schema::without_method();
+    if let Some(kind) = schema.kind(&item.key) {
+        return Ok(kind.clone());
+    }
+    let entries = Registry::installed().entries().iter();
+    let mut kinds: Vec<&Kind> = match (scoped(&item.key), of_method(&item.key)) {
+        (Some((method, key)), _) => entries
+            .filter(|entry| entry.name() == method)
+            .filter_map(|entry| entry.key(of_method(&key)?))
+            .map(|key| &key.kind)
+            .collect(),
+        (None, Some(name)) => entries.filter_map(|entry| entry.key(name)).map(|key| &key.kind).collect(),
+        (None, None) if first_format::is_gone(&item.key) => Vec::new(),
+        (None, None) => {
+            return Err(ConfigError::UnknownKey {
+                key: item.key.clone(),
+                origin: item.origin(),
+                nearest: schema.nearest(&item.key),
+            });
+        }
+    };
+    kinds.sort_by_key(|kind| **kind != Kind::Path);
+    Ok(kinds.first().map_or(Kind::Word, |kind| (*kind).clone()))
+}
+
 fn values(item: &Override, commas: Commas) -> Result<Vec<&str>, ConfigError> {
-    let schema = schema();
-    let kind = schema.kind(&item.key).ok_or_else(|| ConfigError::UnknownKey {
-        key: item.key.clone(),
-        origin: item.origin(),
-        nearest: schema.nearest(&item.key),
-    })?;
+    let kind = &kind_for_any_method(item)?;
     let values = item.values(kind, commas);
     if values.len() < 2 {
         return Ok(values);

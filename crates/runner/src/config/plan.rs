@@ -2,12 +2,10 @@
 
 use super::identity::hash_of;
 use super::sections::{Architecture, StemName};
-use super::{Config, ConfigError, Initial, MethodName, ScheduleName};
+use super::{Config, ConfigError, Initial, ScheduleName};
 use crate::engine::{Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
-use crate::methods::MethodRecipe;
 use invaspread_data::DataConfig;
-use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
 use invaspread_tensor::Algorithm;
 use invaspread_tensor::initialise::Defaults;
@@ -35,7 +33,8 @@ impl Config {
         Recipe {
             seed: self.seed,
             device: self.device.resolve(),
-            method: self.method(),
+            method: self.method.clone(),
+            key_side: self.protocol.key_side,
             network: self.network(),
             weights: self.model.weights.clone(),
             augment: self.augment.clone(),
@@ -82,40 +81,6 @@ impl Config {
             Architecture::InceptionV1 => {
                 InceptionConfig { embedding, algorithm, precision, ..InceptionConfig::default() }.into()
             }
-        }
-    }
-
-    fn method(&self) -> MethodRecipe {
-        let loss = &self.loss;
-        let (temperature, momentum) = (loss.temperature, loss.memory_momentum);
-        match self.method.name {
-            MethodName::Random => MethodRecipe::Random,
-            MethodName::Invaspread => MethodRecipe::InvaSpread {
-                loss: InvaSpread {
-                    temperature,
-                    negative_weight: loss.negative_weight,
-                    key_side: self.protocol.key_side,
-                    negatives: loss.negatives,
-                },
-                positives: self.method.positives.unwrap_or_default(),
-            },
-            MethodName::Exemplar => {
-                MethodRecipe::Exemplar(Exemplar { temperature, normalize_weight: loss.normalize_weight })
-            }
-            MethodName::Npsoftmax => MethodRecipe::NpSoftmax { loss: NpSoftmax { temperature }, momentum },
-            MethodName::Nce => {
-                MethodRecipe::Nce { loss: Nce { temperature, negatives: loss.noise }, momentum }
-            }
-            MethodName::Triplet => {
-                MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Random })
-            }
-            MethodName::TripletHard => {
-                MethodRecipe::Triplet(Triplet { margin: loss.margin, mining: Mining::Hardest })
-            }
-            MethodName::Deepcluster => MethodRecipe::DeepCluster {
-                clusters: self.method.clusters,
-                iterations: self.method.kmeans_iterations,
-            },
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
-use super::schema::{leaves, lookup, schema};
+use super::schema::{leaves, lookup, of_method};
 use super::{Config, ConfigError, Override};
+use crate::methods::{ChosenMethod, Registry};
 
 /// A config, and where each of its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,11 +24,19 @@ pub struct Origin {
     pub value: String,
     /// The file or argument that set it.
     pub origin: String,
+    /// What the key means, where it is one of the chosen method's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
 }
 
 impl Origin {
     /// The value of a key that was unset, as it is typed.
     pub const UNSET: &'static str = "null";
+}
+
+/// The method of the built-in config: the paper's own.
+pub(crate) fn built_in_method() -> ChosenMethod {
+    Layers::built_in().extract().expect("the built-in files make a config").method
 }
 
 /// The config that `overrides` make of the groups' files.
@@ -45,22 +54,22 @@ pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Resolved, ConfigError> {
-    let layers = Layers::new(overrides, run, Some(schema()), Files::Own)?;
+    let layers = Layers::new(overrides, run, Files::Own)?;
     let config = layers.extract()?;
     let origin = layers.origins();
     config.check(&origin)?;
-    let table = toml::Table::try_from(&config).map_err(|error| ConfigError::File {
-        file: "the resolved config".into(),
-        reason: error.to_string(),
-    })?;
+    let table = config.table()?;
+    let entry = Registry::installed().entry(config.method.name());
+    let meaning = |key: &str| Some(entry?.key(of_method(key)?)?.meaning.clone());
     let set = leaves(&table).into_iter().map(|key| {
         let value = lookup(&table, &key).map_or_else(String::new, ToString::to_string);
-        Origin { origin: origin(&key), value, key }
+        Origin { origin: origin(&key), value, meaning: meaning(&key), key }
     });
     let unset = layers.unset_keys().map(|(key, origin)| Origin {
         key: key.to_owned(),
         value: Origin::UNSET.to_owned(),
         origin: origin.to_owned(),
+        meaning: meaning(key),
     });
     let mut origins: Vec<Origin> = set.chain(unset).collect();
     origins.sort_by(|a, b| a.key.cmp(&b.key));

@@ -3,27 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use super::groups::{Files, GROUPS, nearest};
+use super::groups::{GROUPS, nearest};
 use super::layers::Layers;
-
-/// What a key's values are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A whole number, 0 or more.
-    Whole,
-    /// A number.
-    Number,
-    /// True or false.
-    Switch,
-    /// A word, often one of a few.
-    Word,
-    /// A path.
-    Path,
-    /// A list of such values.
-    List(Box<Kind>),
-    /// Keys of their own.
-    Table,
-}
+use crate::methods::{Entry, NAME};
+use crate::settings::{Key, Kind};
 
 /// Keys whose values are paths; a test holds the list to the types.
 pub(super) const PATHS: [&str; 5] =
@@ -35,27 +18,31 @@ pub(super) const OUTSIDE_IDENTITY: [&str; 4] = ["data.root", "data.cache", "runs
 /// The table of labels that choices of groups set.
 const LABELS: &str = "groups";
 
-/// All keys.
-#[derive(Debug)]
+/// The section of the chosen method's keys.
+pub(super) const METHOD: &str = "method";
+
+/// All keys that there are where one method is chosen.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Schema {
+    base: &'static Base,
+    method: Option<&'static Entry>,
+}
+
+/// The keys that there are whatever the method is.
+#[derive(Debug)]
+struct Base {
     keys: BTreeMap<String, Kind>,
     optional: BTreeSet<String>,
 }
 
-/// The one schema. Files of one's own hold the same keys as those that are built in, from which it is made.
-pub(super) fn schema() -> &'static Schema {
-    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::built_in);
-    &SCHEMA
-}
+static BASE: LazyLock<Base> = LazyLock::new(Base::built_in);
 
-impl Schema {
+impl Base {
+    /// Files of one's own hold the same keys as those that are built in, from which this is made.
     fn built_in() -> Self {
-        let config = Layers::new(&[], None, None, Files::BuiltIn)
-            .and_then(|layers| layers.extract())
-            .expect("the built-in files make a config");
-        let table = |config| toml::Table::try_from(config).expect("a config can be written as TOML");
-        let required = table(config.clone());
-        let every = table(config.with_every_key());
+        let config = Layers::built_in().extract().expect("the built-in files make a config");
+        let required = config.table().expect("a config can be written as TOML");
+        let every = config.with_every_key().table().expect("a config can be written as TOML");
         let tables = |table: &toml::Table| -> BTreeSet<String> {
             let prefixes =
                 |key: &str| key.match_indices('.').map(|(at, _)| key[..at].to_owned()).collect::<Vec<_>>();
@@ -68,7 +55,8 @@ impl Schema {
             let kind = lookup(&every, &key).map_or(Kind::Table, |value| kind_of(&key, value));
             keys.insert(key, kind);
         }
-        keys.retain(|key, _| key != LABELS && !key.starts_with("groups."));
+        let is_of_a_method = |key: &str| of_method(key).is_some_and(|name| name != NAME);
+        keys.retain(|key, _| key != LABELS && !key.starts_with("groups.") && !is_of_a_method(key));
         let parent = |key: &str| key.rsplit_once('.').map_or("", |(parent, _)| parent).to_owned();
         let optional = keys.keys().filter(|key| {
             let known = lookup(&required, key).is_some();
@@ -76,32 +64,69 @@ impl Schema {
         });
         Self { optional: optional.cloned().collect(), keys }
     }
+}
+
+/// The name of a key within the method's section; `None` if it is of another section.
+pub(super) fn of_method(key: &str) -> Option<&str> {
+    key.strip_prefix(METHOD)?.strip_prefix('.')
+}
+
+impl Schema {
+    /// Returns the keys that there are where the method `entry` is chosen.
+    pub(super) fn of(entry: &'static Entry) -> Self {
+        Self { base: &BASE, method: Some(entry) }
+    }
+
+    /// Returns the keys that there are whatever the method is.
+    pub(super) fn without_method() -> Self {
+        Self { base: &BASE, method: None }
+    }
 
     /// The kind of `key`; `None` if nothing reads it.
-    pub(super) fn kind(&self, key: &str) -> Option<&Kind> {
+    pub(super) fn kind(&self, key: &str) -> Option<&'static Kind> {
         // A group's name is set by its file's name, which is a word; its section's keys are set one by one.
-        if GROUPS.contains(&key) { Some(&Kind::Word) } else { self.keys.get(key) }
+        if GROUPS.contains(&key) { Some(&Kind::Word) } else { self.kind_in_file(key) }
     }
 
     /// The kind of `key` where it stands in a file, in which a group's name is its section.
-    pub(super) fn kind_in_file(&self, key: &str) -> Option<&Kind> {
-        self.keys.get(key)
+    pub(super) fn kind_in_file(&self, key: &str) -> Option<&'static Kind> {
+        self.base.keys.get(key).or_else(|| Some(&self.method_key(key)?.kind))
+    }
+
+    /// The chosen method's key that `key` is.
+    fn method_key(&self, key: &str) -> Option<&'static Key> {
+        self.method?.key(of_method(key)?)
+    }
+
+    /// The chosen method.
+    pub(super) fn method(&self) -> Option<&'static Entry> {
+        self.method
     }
 
     /// Whether `key` may be left out.
     pub(super) fn is_optional(&self, key: &str) -> bool {
-        self.optional.contains(key)
+        self.base.optional.contains(key) || self.method_key(key).is_some_and(|key| key.optional)
     }
 
-    /// The keys that may be left out, whole tables among them, in alphabetical order.
-    pub(super) fn optional(&self) -> impl Iterator<Item = &str> {
-        self.optional.iter().map(String::as_str)
+    /// The keys that may be left out, whole tables among them.
+    pub(super) fn optional(&self) -> Vec<String> {
+        let of_method = self.method_keys().filter(|key| self.is_optional(key));
+        self.base.optional.iter().cloned().chain(of_method).collect()
     }
 
-    /// All keys with their kinds, in alphabetical order.
+    /// All keys with their kinds.
     #[cfg(test)]
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&str, &Kind)> {
-        self.keys.iter().map(|(key, kind)| (key.as_str(), kind))
+    pub(super) fn keys(&self) -> Vec<(String, Kind)> {
+        let base = self.base.keys.iter().map(|(key, kind)| (key.clone(), kind.clone()));
+        let of_method =
+            self.method_keys().filter_map(|key| Some((key.clone(), self.kind_in_file(&key)?.clone())));
+        base.chain(of_method).collect()
+    }
+
+    /// The chosen method's keys, in full.
+    pub(super) fn method_keys(&self) -> impl Iterator<Item = String> {
+        let keys = self.method.map_or(&[][..], Entry::keys);
+        keys.iter().map(|key| format!("{METHOD}.{}", key.name))
     }
 
     /// The known key most like `key`, by its whole or by its last part.
@@ -110,11 +135,11 @@ impl Schema {
             return Some(group.to_owned());
         }
         let last = key.rsplit('.').next().unwrap_or(key);
-        self.keys
-            .keys()
+        let all: Vec<String> = self.method_keys().chain(self.base.keys.keys().cloned()).collect();
+        all.iter()
             .find(|known| known.rsplit('.').next() == Some(last))
             .cloned()
-            .or_else(|| nearest(key, self.keys.keys().map(String::as_str)))
+            .or_else(|| nearest(key, all.iter().map(String::as_str)))
     }
 }
 

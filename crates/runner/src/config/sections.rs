@@ -2,10 +2,11 @@
 
 use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
-use crate::methods::{Layer, Positives};
+use crate::methods::{ChosenMethod, Layer};
+use crate::settings::Refusal;
 use invaspread_augment::{AugmentConfig, RandomCrop};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
-use invaspread_losses::{KeySide, Negatives};
+use invaspread_losses::KeySide;
 use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -26,10 +27,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The network.
     pub model: ModelSection,
-    /// The objective.
-    pub method: MethodSection,
-    /// The objective's numbers.
-    pub loss: LossSection,
+    /// The objective, with its settings.
+    pub method: ChosenMethod,
     /// Views of the training images.
     pub augment: AugmentConfig,
     /// The optimiser and how long it runs.
@@ -168,63 +167,6 @@ pub enum StemName {
     Imagenet,
 }
 
-/// The objective's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MethodName {
-    /// No training.
-    Random,
-    /// The paper's own.
-    Invaspread,
-    /// A class for each instance, with learned weights.
-    Exemplar,
-    /// A class for each instance, with remembered weights.
-    Npsoftmax,
-    /// Each instance against noise.
-    Nce,
-    /// Triplets with a random negative.
-    Triplet,
-    /// Triplets with the batch's hardest negative.
-    TripletHard,
-    /// Clusters as classes.
-    Deepcluster,
-}
-
-/// The objective, and DeepCluster's own numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MethodSection {
-    /// Which.
-    pub name: MethodName,
-    /// DeepCluster: number of clusters.
-    pub clusters: usize,
-    /// DeepCluster: iterations of k-means an epoch.
-    pub kmeans_iterations: usize,
-    /// InvaSpread: what the second view of an image is of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub positives: Option<Positives>,
-}
-
-/// Numbers of the objectives; each reads its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossSection {
-    /// τ.
-    pub temperature: f64,
-    /// InvaSpread: m, at least 1.
-    pub negative_weight: f64,
-    /// InvaSpread: which negatives count.
-    pub negatives: Negatives,
-    /// Exemplar: whether the weights are normalised.
-    pub normalize_weight: bool,
-    /// Triplets: the margin.
-    pub margin: f64,
-    /// NCE: noise instances per image.
-    pub noise: usize,
-    /// NCE and NPSoftmax: share of the old entry in a memory bank's new one.
-    pub memory_momentum: f64,
-}
-
 /// The optimiser.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,7 +219,7 @@ pub struct ProtocolSection {
     pub schedule: ScheduleName,
     /// Where the factors change, as parts of the run.
     pub milestones: [f64; 2],
-    /// Whether gradients flow through the key side of InvaSpread's loss.
+    /// Whether gradients flow through the second factor of inner products among a batch's own embeddings.
     pub key_side: KeySide,
     /// Views whose batch-norm statistics are taken together; 0 for all.
     pub batch_norm_chunk: usize,
@@ -357,10 +299,8 @@ impl Config {
         let counts = [
             ("model.width", self.model.width),
             ("model.embedding", self.model.embedding),
-            ("loss.noise", self.loss.noise),
             ("eval.k", self.eval.k),
             ("eval.every", self.eval.every as usize),
-            ("method.kmeans_iterations", self.method.kmeans_iterations),
         ];
         for (key, value) in counts {
             if value == 0 {
@@ -370,8 +310,8 @@ impl Config {
         if self.optim.batch_size < 2 {
             return wrong("optim.batch_size", self.optim.batch_size.to_string(), "at least 2 images");
         }
-        if self.method.clusters < 2 {
-            return wrong("method.clusters", self.method.clusters.to_string(), "at least 2");
+        if let Err(Refusal { key, found, expected }) = self.method.check() {
+            return wrong(&format!("method.{key}"), found, &expected);
         }
         if let Some(RetrievalRecipe { recall_at, kmeans_restarts, .. }) = &self.eval.retrieval {
             if recall_at.is_empty() || recall_at.contains(&0) {
@@ -381,32 +321,14 @@ impl Config {
                 return wrong("eval.retrieval.kmeans_restarts", "0".into(), "at least 1");
             }
         }
-        let positive = [
-            ("optim.lr", self.optim.lr),
-            ("eval.temperature", self.eval.temperature),
-            ("loss.margin", self.loss.margin),
-        ];
+        let positive = [("optim.lr", self.optim.lr), ("eval.temperature", self.eval.temperature)];
         for (key, value) in positive {
             if !(value.is_finite() && value > 0.0) {
                 return wrong(key, value.to_string(), "a number above 0");
             }
         }
-        if !(self.loss.temperature >= 0.01 && self.loss.temperature.is_finite()) {
-            return wrong("loss.temperature", self.loss.temperature.to_string(), "a number of at least 0.01");
-        }
-        if !(self.loss.negative_weight >= 1.0 && self.loss.negative_weight.is_finite()) {
-            return wrong(
-                "loss.negative_weight",
-                self.loss.negative_weight.to_string(),
-                "a number of at least 1",
-            );
-        }
-        let shares =
-            [("optim.momentum", self.optim.momentum), ("loss.memory_momentum", self.loss.memory_momentum)];
-        for (key, value) in shares {
-            if !(0.0..1.0).contains(&value) {
-                return wrong(key, value.to_string(), "a number from 0 to below 1");
-            }
+        if !(0.0..1.0).contains(&self.optim.momentum) {
+            return wrong("optim.momentum", self.optim.momentum.to_string(), "a number from 0 to below 1");
         }
         if !(0.0..=1.0).contains(&self.optim.weight_decay) {
             return wrong("optim.weight_decay", self.optim.weight_decay.to_string(), "a number from 0 to 1");
@@ -422,7 +344,7 @@ impl Config {
         if let Err((key, found, expected)) = self.check_steps() {
             return wrong(key, found, &expected);
         }
-        let rows = self.optim.batch_size as u128 * self.views();
+        let rows = self.optim.batch_size as u128 * self.method.views() as u128;
         let chunk = self.protocol.batch_norm_chunk;
         if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
             return wrong(
@@ -455,7 +377,6 @@ impl Config {
         self.model.pretrained = Some(false);
         self.model.weights = Some(PathBuf::new());
         self.model.stem = Some(StemName::default());
-        self.method.positives = Some(Positives::default());
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());

@@ -1,9 +1,10 @@
 //! What a run takes, known before it begins: memory by the network's own shapes, and the number of its steps. Each is a lower bound, so that
 //! nothing is refused that could run.
 
-use super::{Config, ConfigError, MethodName, Precision, Room};
+use super::schema::lookup;
+use super::{Config, ConfigError, Precision, Room};
 use crate::memory::{Need, check};
-use crate::methods::Layer;
+use crate::methods::{Layer, Sizes};
 
 /// Numbers up to here are whole in f64, in which times and shares of a run are computed.
 const MOST: u64 = 1 << 53;
@@ -40,21 +41,23 @@ impl Config {
     /// As [`Config::fits`].
     pub fn fits_for(&self, work: Work, room: Room<'_>) -> Result<(), ConfigError> {
         match room(self.device.resolve()) {
-            Some(memory) => Ok(check(self.needs(work), memory)?),
+            Some(memory) => Ok(check(self.needs(work)?, memory)?),
             None => Ok(()),
         }
     }
 
     /// What `work` holds in memory at one time, at least.
-    fn needs(&self, work: Work) -> Vec<Need> {
+    fn needs(&self, work: Work) -> Result<Vec<Need>, ConfigError> {
+        let values = self.table()?;
+        let named = |keys: &[&str]| self.named(&values, keys);
         let network = self.recipe().network;
         let size = network.size(self.augment.size);
-        let (trains, images) = (work == Work::Train && self.method.name != MethodName::Random, self.images());
+        let (trains, images) = (work == Work::Train && self.method.trains(), self.images());
         let dim = self.model.embedding as u128;
         let batch = self.optim.batch_size as u128;
-        let rows = batch.saturating_mul(self.views());
-        let model = self.named(&["model.width", "model.embedding", "model.depth"]);
-        let batches = self.named(&["optim.batch_size", "model.width", "augment.size"]);
+        let rows = batch.saturating_mul(self.method.views() as u128);
+        let model = named(&["model.width", "model.embedding", "model.depth"]);
+        let batches = named(&["optim.batch_size", "model.width", "augment.size"]);
         let mut needs = Vec::new();
         let mut need = |what: String, factors: &[u128]| {
             let bytes = factors.iter().fold(1, |bytes: u128, factor| bytes.saturating_mul(*factor));
@@ -71,14 +74,16 @@ impl Config {
             need(format!("weights of the network ({model})"), &[size.parameters, FLOAT]);
         }
         if trains {
-            self.method_needs([rows, batch, images, dim], &mut need);
+            for of_method in self.method.memory(&Sizes { rows, batch, images, dim }) {
+                need(format!("{} ({})", of_method.what, named(&of_method.keys)), &[of_method.numbers, FLOAT]);
+            }
         }
         if work != Work::Convert {
             let together = images.min(EMBEDDED_TOGETHER);
             let length = if self.eval.layer == Some(Layer::Pooled) { size.pooled } else { dim };
-            let of_images = self.named(&["model.embedding", "data.synthetic.train", "data.synthetic.test"]);
+            let of_images = named(&["model.embedding", "data.synthetic.train", "data.synthetic.test"]);
             need(format!("embeddings that are measured ({of_images})"), &[images, length, FLOAT]);
-            let of_batch = self.named(&["model.width", "augment.size"]);
+            let of_batch = named(&["model.width", "augment.size"]);
             if !trains {
                 need(
                     format!("activations of {together} images ({of_batch})"),
@@ -88,70 +93,18 @@ impl Config {
             if self.data.name == "synthetic" {
                 let side = self.data.synthetic.image_size as u128;
                 let keys = ["data.synthetic.train", "data.synthetic.test", "data.synthetic.image_size"];
-                need(format!("generated images ({})", self.named(&keys)), &[images, side, side, 3]);
+                need(format!("generated images ({})", named(&keys)), &[images, side, side, 3]);
             }
         }
-        needs
+        Ok(needs)
     }
 
-    /// What the method remembers and compares, of `[rows, batch, images, dim]`: views of a batch, its images, training images and the length of
-    /// an embedding.
-    fn method_needs(&self, [rows, batch, images, dim]: [u128; 4], need: &mut impl FnMut(String, &[u128])) {
-        let bank = || {
-            format!(
-                "a memory of all training images ({})",
-                self.named(&["model.embedding", "data.synthetic.train"])
-            )
-        };
-        match self.method.name {
-            MethodName::Random => {}
-            MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard => {
-                let keys = self.named(&["optim.batch_size"]);
-                need(format!("similarities within a batch ({keys})"), &[batch, rows.max(batch), FLOAT]);
-            }
-            MethodName::Exemplar => need(bank(), &[3, images, dim, FLOAT]),
-            MethodName::Npsoftmax => need(bank(), &[images, dim, FLOAT]),
-            MethodName::Nce => {
-                need(bank(), &[images, dim, FLOAT]);
-                let keys = self.named(&["loss.noise", "optim.batch_size"]);
-                need(format!("noise of a batch ({keys})"), &[batch, self.loss.noise as u128, FLOAT]);
-            }
-            MethodName::Deepcluster => {
-                let keys = self.named(&["method.clusters", "model.embedding"]);
-                let clusters = self.method.clusters as u128;
-                need(
-                    format!("weights, gradients and momentum of the clusters ({keys})"),
-                    &[3, clusters, dim, FLOAT],
-                );
-            }
-        }
-    }
-
-    /// `key=value` of those keys, for people to change.
-    fn named(&self, keys: &[&str]) -> String {
-        let value = |key: &str| match key {
-            "model.width" => self.model.width,
-            "model.embedding" => self.model.embedding,
-            "model.depth" => self.model.depth,
-            "optim.batch_size" => self.optim.batch_size,
-            "augment.size" => self.augment.size,
-            "loss.noise" => self.loss.noise,
-            "method.clusters" => self.method.clusters,
-            "data.synthetic.train" => self.data.synthetic.train,
-            "data.synthetic.test" => self.data.synthetic.test,
-            _ => self.data.synthetic.image_size,
-        };
+    /// `key=value` of those keys among `values`, for people to change.
+    fn named(&self, values: &toml::Table, keys: &[&str]) -> String {
         let generated = self.data.name == "synthetic";
         let keys = keys.iter().filter(|key| generated || !key.starts_with("data.synthetic"));
+        let value = |key: &str| lookup(values, key).map_or_else(|| "null".to_owned(), ToString::to_string);
         keys.map(|key| format!("{key}={}", value(key))).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Views of each image in a batch.
-    pub(super) fn views(&self) -> u128 {
-        match self.method.name {
-            MethodName::Invaspread | MethodName::Triplet | MethodName::TripletHard => 2,
-            _ => 1,
-        }
     }
 
     /// Images that are held and measured, at least: what is generated; of a set on disk, a whole batch of which must be there.
@@ -179,13 +132,12 @@ impl Config {
         };
         let steps = (images / optim.batch_size.max(1)).max(1) as u128;
         if u128::from(optim.epochs).saturating_mul(steps) > MOST.into() {
-            let sizes = self.named(&["data.synthetic.train", "optim.batch_size"]);
+            let sizes = format!(
+                "data.synthetic.train={}, optim.batch_size={}",
+                self.data.synthetic.train, optim.batch_size
+            );
             let found = format!("{}, of {steps} steps each ({sizes})", optim.epochs);
             return Err(("optim.epochs", found, format!("{most} steps in all")));
-        }
-        let iterations = self.method.kmeans_iterations as u64;
-        if iterations > MOST {
-            return Err(("method.kmeans_iterations", iterations.to_string(), most));
         }
         let restarts = eval.retrieval.as_ref().map_or(1, |retrieval| retrieval.kmeans_restarts as u64);
         if restarts > MOST {

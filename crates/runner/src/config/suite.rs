@@ -2,6 +2,7 @@
 
 use super::groups::{Files, available, choose};
 use super::overrides::Combinations;
+use super::scoped::of_chosen_method;
 use super::sweep::{Asked, Gathering, Planner, Room, Sweep, varied};
 use super::{Config, ConfigError, Override};
 use crate::launch::Planned;
@@ -146,7 +147,10 @@ impl Suite {
         for row in &self.rows {
             for text in &row.overrides {
                 let own = Override::parse(text)?;
-                if let Some(argument) = arguments.iter().find(|argument| argument.key == own.key) {
+                // What is for one method alone is for its rows.
+                let sets_it =
+                    |argument: &&Override| of_chosen_method(&argument.key) == of_chosen_method(&own.key);
+                if let Some(argument) = arguments.iter().find(sets_it) {
                     return Err(ConfigError::Value {
                         key: own.key,
                         origin: format!("argument {}", argument.argument()),

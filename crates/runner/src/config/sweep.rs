@@ -8,7 +8,7 @@ use invaspread_tensor::DeviceKind;
 use super::labels::Promised;
 use super::layers::Layers;
 use super::overrides::Combinations;
-use super::schema::schema;
+use super::schema::Schema;
 use super::{Config, ConfigError, Override, Resolved, resolve};
 use crate::launch::Planned;
 use crate::memory::Memory;
@@ -119,7 +119,7 @@ impl Override {
     /// The seed that this setting of `seed` is.
     fn seed(&self) -> Result<u64, ConfigError> {
         // As any other value, but without the files around it.
-        let value = Layers::argument(self, schema())?;
+        let value = Layers::argument(self, Schema::without_method())?;
         Ok(value.and_then(|value| value.as_integer()).unwrap_or_default().unsigned_abs())
     }
 }

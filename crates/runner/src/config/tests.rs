@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod methods;
 mod planning;
 mod settings;
 
@@ -11,8 +12,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, GROUPS, MethodName, Override, Suite, available, resolve};
-use crate::methods::MethodRecipe;
+use super::{Config, ConfigError, GROUPS, Override, Suite, available, resolve};
 
 fn overrides(arguments: &[&str]) -> Vec<Override> {
     arguments.iter().map(|argument| Override::parse(argument).unwrap()).collect()
@@ -45,7 +45,7 @@ fn reduced_profiles_shrink_the_run_and_say_so() {
         assert!(small.profile.reduced, "{profile}");
         assert!(small.model.width < full.model.width && small.optim.epochs < full.optim.epochs, "{profile}");
         // A profile makes the run smaller, never another method.
-        assert_eq!((small.method.name, small.optim.lr), (full.method.name, full.optim.lr), "{profile}");
+        assert_eq!((small.method.name(), small.optim.lr), (full.method.name(), full.optim.lr), "{profile}");
         // What is typed wins over the profile, wherever it stands.
         let typed = config(&["model.width=48", &format!("profile={profile}")]);
         assert_eq!(typed.model.width, 48, "{profile}");
@@ -82,7 +82,7 @@ fn errors_name_key_origin_found_and_expected() {
         &["optim.lr=fast"],
         &["augment.none=maybe"],
         &["protocol.schedule=cosine"],
-        &["loss.temperature=0.001"],
+        &["method.temperature=0.001"],
         &["method=ncee"],
         &["dataset=../../etc/passwd"],
     ];
@@ -190,7 +190,7 @@ fn the_hash_is_of_what_can_change_a_result() {
         "optim.epochs=199",
         "optim.batch_size=64",
         "model.width=32",
-        "loss.temperature=0.07",
+        "method.temperature=0.07",
         "method=nce",
         "data.subset=100",
         "data.seed=1",
@@ -228,35 +228,36 @@ fn the_schedules_keep_their_shape_in_a_short_run() {
 fn table1_is_nine_methods_each_under_its_own_name() {
     let suite = Suite::open("table1").unwrap();
     let plan = suite.plan(&overrides(&["profile=quick"])).unwrap();
-    let named: Vec<(&str, MethodName, usize)> = plan
+    let named: Vec<(&str, &str, Option<i64>)> = plan
         .iter()
-        .map(|(run, config)| (run.labels.row.as_str(), config.method.name, config.method.clusters))
+        .map(|(run, config)| {
+            let clusters = config.method.settings().get("clusters").and_then(toml::Value::as_integer);
+            (run.labels.row.as_str(), config.method.name(), clusters)
+        })
         .collect();
-    let clusters = 1000;
     assert_eq!(
         named,
         [
-            ("random", MethodName::Random, clusters),
-            ("deepcluster_10", MethodName::Deepcluster, 10),
-            ("deepcluster_1000", MethodName::Deepcluster, 1000),
-            ("exemplar", MethodName::Exemplar, clusters),
-            ("npsoftmax", MethodName::Npsoftmax, clusters),
-            ("nce", MethodName::Nce, clusters),
-            ("triplet", MethodName::Triplet, clusters),
-            ("triplet_hard", MethodName::TripletHard, clusters),
-            ("invaspread", MethodName::Invaspread, clusters),
+            ("random", "random", None),
+            ("deepcluster_10", "deepcluster", Some(10)),
+            ("deepcluster_1000", "deepcluster", Some(1000)),
+            ("exemplar", "exemplar", None),
+            ("npsoftmax", "npsoftmax", None),
+            ("nce", "nce", None),
+            ("triplet", "triplet", None),
+            ("triplet_hard", "triplet_hard", None),
+            ("invaspread", "invaspread", None),
         ]
     );
     let ids: BTreeSet<String> = plan.iter().map(|(run, _)| run.id()).collect();
     assert_eq!(ids.len(), 9);
     assert!(plan.iter().all(|(run, _)| run.suite.as_deref() == Some("table1") && run.labels.reduced));
-    assert!(matches!(plan[8].0.recipe.method, MethodRecipe::InvaSpread { .. }));
 }
 
 #[test]
 fn an_argument_cannot_put_one_methods_numbers_under_anothers_name() {
     let suite = Suite::open("table1").unwrap();
-    for argument in ["method=nce", "method.clusters=50"] {
+    for argument in ["method=nce", "method.clusters=50", "methods.deepcluster.clusters=50"] {
         let error = suite.plan(&overrides(&[argument])).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, ConfigError::Value { .. }), "{text}");
@@ -299,7 +300,7 @@ fn an_unknown_suite_is_answered_with_the_known_ones() {
 #[test]
 fn hashes_are_what_they_were() {
     for (arguments, known) in [
-        (&["method=random", "profile=quick"][..], "0ac4613a25a9"),
+        (&["method=random", "profile=quick"][..], "ad8f246a46b9"),
         (&["method=invaspread", "augment.without=['resized_crop']", "profile=quick"], "0c4c095ddb10"),
         (&["profile=paper"], "08cf1f988ee1"),
     ] {
@@ -314,10 +315,10 @@ proptest! {
     #[test]
     fn typed_values_arrive(lr in 1e-6..10.0f64, width in 1usize..512, seed in 0u64..=i64::MAX as u64, temperature in 0.01..5.0f64) {
         let settings = [format!("optim.lr={lr:?}"), format!("model.width={width}"), format!("seed={seed}"),
-            format!("loss.temperature={temperature:?}")];
+            format!("method.temperature={temperature:?}")];
         let one = config(&settings.each_ref().map(String::as_str));
         prop_assert_eq!((one.optim.lr.to_bits(), one.model.width, one.seed), (lr.to_bits(), width, seed));
-        prop_assert_eq!(one.loss.temperature.to_bits(), temperature.to_bits());
+        prop_assert_eq!(one.method.settings()["temperature"].as_float(), Some(temperature));
         let again: Config = toml::from_str(&one.to_toml().unwrap()).unwrap();
         prop_assert_eq!(again, one);
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::home::{HomeError, expand_home};
 use super::number::{Whole, number, whole};
-use super::schema::Kind;
+use crate::settings::Kind;
 
 /// What text or a file's value is to a key.
 #[derive(Debug, Clone, PartialEq)]

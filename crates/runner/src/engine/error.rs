@@ -14,7 +14,7 @@ pub enum EngineError {
     /// The loss, the embeddings or what a checkpoint holds are no longer numbers.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
-         is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or a higher loss.temperature, as a new run",
+         is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or, of a method that has one, a higher method.temperature, as a new run",
         checkpoint = checkpoint.display()
     )]
     NotFinite {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::embed::embed_some;
 use super::training::learner;
 use super::{EngineError, ImageFeed, Images, Recipe, When};
-use crate::methods::{Features, Layer, Step};
+use crate::methods::{Features, Layer, Step, visiting_order};
 
 /// Steps that are timed at most, after one that warms up.
 const STEPS: usize = 3;
@@ -88,7 +88,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     let (train, test) = (images.train.len() as f64, images.test.labels.len() as f64);
     let searching = test * search_seconds(recipe, images)?;
     let evaluation = Duration::from_secs_f64(images.measured() as f64 * per_image + searching);
-    if !learner.method.trains() {
+    if !recipe.method.trains() {
         return Ok(Estimate {
             step: Duration::ZERO,
             steps: 0,
@@ -112,11 +112,12 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         preparation += Duration::from_secs_f64(train * per_image);
     }
 
-    let order = learner.method.order(1).map_err(EngineError::tensor("order the images"))?;
+    let order = visiting_order(&*learner.method, recipe.seed, images.train.len(), 1)
+        .map_err(EngineError::tensor("order the images"))?;
     let batches: Vec<Vec<u32>> =
         order.chunks_exact(recipe.batch_size).cycle().take(STEPS + 1).map(<[u32]>::to_vec).collect();
     let config = LoaderConfig {
-        views: learner.method.views(),
+        views: recipe.method.views(),
         seed: recipe.seed,
         epoch: 1,
         ..LoaderConfig::new(batches)

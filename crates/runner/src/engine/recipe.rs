@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use invaspread_augment::AugmentConfig;
+use invaspread_losses::KeySide;
 use invaspread_models::NetworkConfig;
 use invaspread_tensor::DeviceKind;
 
 use super::{RetrievalRecipe, When};
-use crate::methods::{Layer, MethodRecipe};
+use crate::methods::{ChosenMethod, Layer};
 
 /// A run, as the engine needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,8 +17,10 @@ pub struct Recipe {
     pub seed: u64,
     /// Where it is computed.
     pub device: DeviceKind,
-    /// The objective.
-    pub method: MethodRecipe,
+    /// The objective, with its settings.
+    pub method: ChosenMethod,
+    /// Whether gradients flow through the second factor of inner products among a batch's own embeddings.
+    pub key_side: KeySide,
     /// The network.
     pub network: NetworkConfig,
     /// Weights to begin with; `None` for a network as drawn.
@@ -70,7 +73,7 @@ impl Schedule {
 impl Recipe {
     /// Epochs that its method trains: none where the network stays as drawn.
     pub fn epochs_trained(&self) -> u64 {
-        if self.method == MethodRecipe::Random { 0 } else { self.epochs }
+        if self.method.trains() { self.epochs } else { 0 }
     }
 
     /// Whether epoch `epoch` ends with an evaluation.

@@ -24,7 +24,7 @@ use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
 };
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
-use crate::methods::{Setting, Step};
+use crate::methods::{RunFacts, Step, visiting_order};
 use crate::record::MetricRow;
 
 /// In an epoch longer than this, a checkpoint is also taken on the way.
@@ -196,7 +196,7 @@ impl<'a> Training<'a> {
 
     /// Epochs to train in all.
     fn epochs(&self) -> u64 {
-        if self.learner.method.trains() { self.recipe.epochs } else { 0 }
+        self.recipe.epochs_trained()
     }
 
     /// Trains to the end, or until `stop` is raised: then `None`, with a checkpoint of the very step. `measured` is called with all
@@ -282,11 +282,13 @@ impl<'a> Training<'a> {
         self.losses.begin(self.journal.step).map_err(failed())?;
         let lr = self.recipe.schedule.at(epoch);
         let size = self.recipe.batch_size;
-        let order = self.learner.method.order(epoch).map_err(EngineError::tensor("order the images"))?;
+        let images = self.data.images.train.len();
+        let order = visiting_order(&*self.learner.method, self.recipe.seed, images, epoch)
+            .map_err(EngineError::tensor("order the images"))?;
         let batches =
             order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig {
-            views: self.learner.method.views(),
+            views: self.recipe.method.views(),
             second_images: self.learner.method.second_images().map(Into::into),
             seed: self.recipe.seed,
             epoch,
@@ -494,17 +496,18 @@ pub(super) fn learner(
     images: &Images,
 ) -> Result<(Learner, Option<LoadReport>), EngineError> {
     let images = images.train.len();
-    let setting = Setting {
+    let facts = RunFacts {
         images,
         dim: recipe.network.embedding(),
         seed: recipe.seed,
         weight_decay: recipe.weight_decay,
         device: recipe.device,
+        key_side: recipe.key_side,
     };
     let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
     let method =
-        recipe.method.build(setting).map_err(|source| EngineError::SetUp { what: "method", source })?;
-    if method.trains() && images < recipe.batch_size {
+        recipe.method.build(facts).map_err(|source| EngineError::SetUp { what: "method", source })?;
+    if recipe.method.trains() && images < recipe.batch_size {
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
     let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };

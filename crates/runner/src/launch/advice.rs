@@ -3,7 +3,6 @@
 use invaspread_models::NetworkConfig;
 
 use super::Planned;
-use crate::methods::MethodRecipe;
 
 /// A sentence that names them.
 pub fn how_to_shorten(planned: &[Planned]) -> String {
@@ -15,7 +14,7 @@ pub fn how_to_shorten(planned: &[Planned]) -> String {
     if planned.iter().any(|run| matches!(run.recipe.network, NetworkConfig::ResNet(_))) {
         ways.push("model.width=N (channels)");
     }
-    if planned.iter().any(|run| run.recipe.method != MethodRecipe::Random) {
+    if planned.iter().any(|run| run.recipe.method.trains()) {
         ways.push("optim.epochs=N");
     }
     format!(

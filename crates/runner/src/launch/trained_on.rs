@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use invaspread_data::Manifest;
 
 use super::{LaunchError, Planned};
-use crate::config::{NO_SET, manifest_in, without_manifest};
+use crate::config::{NO_SET, is_same_in_first_format, manifest_in, without_manifest};
 use crate::record::{Layout, RecordError, State, Status, write_atomically};
 
 /// Lists the images in the folder of `run`, whose data set is open by now.
@@ -35,9 +35,12 @@ pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchErro
     Ok(())
 }
 
-/// What to say before a new run begins where one of the same settings on other images is there: which, and what has changed since.
+/// What to say before a new run begins where one of the same settings is there, on other images or from before the format of configs changed:
+/// which, and what has changed since.
 pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
-    let Other { id, folder, done } = others(run, root).into_iter().next()?;
+    let Some(Other { id, folder, done }) = others(run, root).into_iter().next() else {
+        return of_first_format(run, root);
+    };
     let changes = match (listed(&Layout::of(&folder).images()), invaspread_data::manifest(&run.data)) {
         (Some(before), Ok(Some(now))) => before.changes(&now).to_string(),
         (Some(_), Ok(None)) => "the published set is in their place".to_owned(),
@@ -53,6 +56,22 @@ pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
     };
     Some(format!(
         "the images are not those of run {id}, which has the same settings: {changes}. {then}; this is a new run"
+    ))
+}
+
+/// The same where a run of the same settings was stored in the first format of configs, under the name that it had in it.
+fn of_first_format(run: &Planned, root: &Path) -> Option<String> {
+    let is_same = |config: &str| is_same_in_first_format(config, &run.config);
+    let Other { id, folder, done } = siblings(run, root, is_same).into_iter().next()?;
+    let then = if done {
+        "finished, and stays in reports"
+    } else {
+        "half done, and is not resumed under another name"
+    };
+    Some(format!(
+        "run {id} in {} has the same settings and was begun by an earlier version, which named runs by the settings of all methods. It is \
+         {then}; this is a new run",
+        folder.display()
     ))
 }
 
@@ -96,8 +115,18 @@ struct Other {
 
 /// The runs beside that of `run` whose config differs from its own in the images alone, the latest first. What cannot be read is none.
 fn others(run: &Planned, root: &Path) -> Vec<Other> {
-    let own = run.layout(root).folder().to_owned();
     let settings = without_manifest(&run.config);
+    // Configs without a manifest are of published sets or of older versions: they tell nothing of the images.
+    let mut others =
+        siblings(run, root, |config| manifest_in(config).is_some() && without_manifest(config) == settings);
+    // One that ended before its images were open is of none.
+    others.retain(|other| other.done || Layout::of(&other.folder).images().is_file());
+    others
+}
+
+/// The runs beside that of `run`, of the same seed, whose config is as asked for, the latest first. What cannot be read is none.
+fn siblings(run: &Planned, root: &Path, is_asked_for: impl Fn(&str) -> bool) -> Vec<Other> {
+    let own = run.layout(root).folder().to_owned();
     let ending = format!("-s{}", run.recipe.seed);
     let mut found = Vec::new();
     for entry in own.parent().and_then(|group| fs::read_dir(group).ok()).into_iter().flatten().flatten() {
@@ -107,16 +136,11 @@ fn others(run: &Planned, root: &Path) -> Vec<Other> {
             continue;
         }
         let Ok(config) = fs::read_to_string(layout.config()) else { continue };
-        // Configs without a manifest are of published sets or of older versions: they tell nothing of the images.
-        if manifest_in(&config).is_none() || without_manifest(&config) != settings {
+        if !is_asked_for(&config) {
             continue;
         }
         let Ok(Some(status)) = Status::read(&layout) else { continue };
         let done = status.state == State::Done && layout.record().is_file();
-        // One that ended before its images were open is of none.
-        if !done && !layout.images().is_file() {
-            continue;
-        }
         found.push((status.updated, Other { id, folder, done }));
     }
     found.sort_by(|(one, _), (other, _)| other.cmp(one));

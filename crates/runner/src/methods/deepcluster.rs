@@ -16,8 +16,9 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{Sgd, SgdConfig};
 
 use super::state::{nothing_left, take};
-use super::{Features, Layer, Method, Setting, StateError, Step};
+use super::{Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
 use crate::checkpoint::NamedTensors;
+use crate::settings::Refusal;
 
 const ASSIGNMENTS: &str = "assignments";
 const WEIGHT: &str = "head.weight";
@@ -26,18 +27,53 @@ const BIAS: &str = "head.bias";
 const COMPONENTS: usize = 256;
 const HEAD_DEVIATION: f64 = 0.01;
 
-/// What DeepCluster is set to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct DeepClusterSettings {
-    /// K.
-    pub(super) clusters: usize,
-    /// Iterations of k-means.
-    pub(super) iterations: usize,
+/// Iterations of k-means that can be counted in f64, in which times of a run are computed.
+const MOST_ITERATIONS: usize = 1 << 53;
+
+crate::settings! {
+    /// Settings of DeepCluster.
+    pub struct DeepClusterSettings {
+        /// Number of clusters, from 2 to the number of images.
+        clusters: usize = 1000,
+        /// Iterations of k-means an epoch, at least 1.
+        kmeans_iterations: usize = 20,
+    }
+}
+
+impl MethodSettings for DeepClusterSettings {
+    const NAME: &'static str = "deepcluster";
+    const LABEL: &'static str = "DeepCluster";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        Refusal::unless(self.clusters >= 2, "clusters", self.clusters, "at least 2")?;
+        let iterations = self.kmeans_iterations;
+        let expected = format!("from 1 to {MOST_ITERATIONS} (2^53)");
+        Refusal::unless(
+            (1..=MOST_ITERATIONS).contains(&iterations),
+            "kmeans_iterations",
+            iterations,
+            &expected,
+        )
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        let keys = ["method.clusters", "model.embedding"];
+        let what = "weights, gradients and momentum of the clusters";
+        vec![MethodMemory::new(what, &keys, &[3, self.clusters as u128, sizes.dim])]
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(DeepClusterMethod::new(facts, self.clone())?))
+    }
+
+    fn small() -> Vec<Self> {
+        [4, 20].map(|clusters| Self { clusters, ..Self::default() }).to_vec()
+    }
 }
 
 /// Clustering and classifying in turn.
-pub(super) struct DeepClusterMethod {
-    setting: Setting,
+struct DeepClusterMethod {
+    facts: RunFacts,
     settings: DeepClusterSettings,
     /// Cluster of each image; empty before the first epoch.
     assignments: Vec<u32>,
@@ -47,22 +83,22 @@ pub(super) struct DeepClusterMethod {
 }
 
 impl DeepClusterMethod {
-    pub(super) fn new(setting: Setting, settings: DeepClusterSettings) -> Result<Self> {
-        if settings.clusters > setting.images {
+    fn new(facts: RunFacts, settings: DeepClusterSettings) -> Result<Self> {
+        if settings.clusters > facts.images {
             bail!(
                 "deepcluster: {} clusters of {} images; set method.clusters to at most the number of images, or raise data.subset",
                 settings.clusters,
-                setting.images
+                facts.images
             )
         }
-        let device = setting.device.open()?;
-        let zeros = vec![0.0_f32; settings.clusters * setting.dim];
-        let weight = Var::from_vec(zeros, (settings.clusters, setting.dim), &device)?;
+        let device = facts.device.open()?;
+        let zeros = vec![0.0_f32; settings.clusters * facts.dim];
+        let weight = Var::from_vec(zeros, (settings.clusters, facts.dim), &device)?;
         let bias = Var::from_vec(vec![0.0_f32; settings.clusters], settings.clusters, &device)?;
-        let config = SgdConfig { momentum: 0.0, weight_decay: setting.weight_decay };
+        let config = SgdConfig { momentum: 0.0, weight_decay: facts.weight_decay };
         let optimizer =
             Sgd::new(vec![(WEIGHT.to_owned(), weight.clone()), (BIAS.to_owned(), bias.clone())], config)?;
-        Ok(Self { setting, settings, assignments: Vec::new(), weight, bias, optimizer })
+        Ok(Self { facts, settings, assignments: Vec::new(), weight, bias, optimizer })
     }
 
     fn cluster(&self, epoch: u64, features: &Features) -> std::result::Result<Vec<u32>, MetricError> {
@@ -72,13 +108,13 @@ impl DeepClusterMethod {
         l2_normalize_rows(&mut values, whitening.components());
         let kmeans = KMeans {
             clusters: self.settings.clusters,
-            iterations: self.settings.iterations,
+            iterations: self.settings.kmeans_iterations,
             tolerance: 0.0,
             restarts: 1,
             seeding: Seeding::Random,
-            seed: self.setting.seed,
+            seed: self.facts.seed,
             epoch,
-            device: self.setting.device,
+            device: self.facts.device,
         };
         Ok(kmeans.fit(Rows::new(&values, whitening.components()))?.assignments)
     }
@@ -88,7 +124,7 @@ impl Method for DeepClusterMethod {
     fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut(Layer) -> Result<Features>) -> Result<()> {
         let features = features(Layer::Projection)?;
         self.assignments = self.cluster(epoch, &features).map_err(candle_core::Error::wrap)?;
-        let mut stream = Stream::new(self.setting.seed, Purpose::ClassifierHead, epoch, 0);
+        let mut stream = Stream::new(self.facts.seed, Purpose::ClassifierHead, epoch, 0);
         let shape = self.weight.dims().to_vec();
         let fresh: Vec<f32> =
             (0..self.weight.elem_count()).map(|_| (HEAD_DEVIATION * stream.normal()) as f32).collect();
@@ -96,8 +132,8 @@ impl Method for DeepClusterMethod {
         self.bias.set(&self.bias.zeros_like()?)
     }
 
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        balanced_order(&self.assignments, self.settings.clusters, self.setting.seed, epoch)
+    fn order(&self, epoch: u64) -> Result<Option<Vec<u32>>> {
+        balanced_order(&self.assignments, self.settings.clusters, self.facts.seed, epoch).map(Some)
     }
 
     fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
@@ -129,12 +165,12 @@ impl Method for DeepClusterMethod {
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let device = self.weight.device().clone();
-        let weight = take(&mut state, WEIGHT, &[self.settings.clusters, self.setting.dim])?;
+        let weight = take(&mut state, WEIGHT, &[self.settings.clusters, self.facts.dim])?;
         self.weight.set(&weight.to_device(&device)?)?;
         self.bias.set(&take(&mut state, BIAS, &[self.settings.clusters])?.to_device(&device)?)?;
         // Before the first epoch nothing has been clustered yet.
         self.assignments = if state.contains_key(ASSIGNMENTS) {
-            take(&mut state, ASSIGNMENTS, &[self.setting.images])?.to_vec1::<u32>()?
+            take(&mut state, ASSIGNMENTS, &[self.facts.images])?.to_vec1::<u32>()?
         } else {
             Vec::new()
         };

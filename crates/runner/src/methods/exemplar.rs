@@ -12,37 +12,63 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
 use super::state::{nothing_left, take};
-use super::{Method, Setting, StateError, Step, shuffled};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
 use crate::checkpoint::NamedTensors;
+use crate::settings::{Refusal, temperature};
 
 const WEIGHT: &str = "instances.weight";
 
+crate::settings! {
+    /// Settings of Exemplar.
+    pub struct ExemplarSettings {
+        /// Temperature of the softmax, at least 0.01. 1 leaves the logits as they are.
+        temperature: f64 = 1.0,
+        /// Whether the weights of the instances are scaled to length 1.
+        normalize_weight: bool = false,
+    }
+}
+
+impl MethodSettings for ExemplarSettings {
+    const NAME: &'static str = "exemplar";
+    const LABEL: &'static str = "Exemplar";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        temperature("temperature", self.temperature)
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        // Weights, gradients and momentum.
+        vec![MethodMemory::of_all_images(sizes, 3)]
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let loss = Exemplar { temperature: self.temperature, normalize_weight: self.normalize_weight };
+        Ok(Box::new(ExemplarMethod::new(facts, loss)?))
+    }
+}
+
 /// The instance classifier.
 #[derive(Debug)]
-pub(super) struct ExemplarMethod {
-    setting: Setting,
+struct ExemplarMethod {
+    facts: RunFacts,
     loss: Exemplar,
     weight: Var,
 }
 
 impl ExemplarMethod {
-    pub(super) fn new(setting: Setting, loss: Exemplar) -> Result<Self> {
-        let bound = 1.0 / (setting.dim as f64).sqrt();
-        let mut weight = vec![0.0_f32; setting.images * setting.dim];
-        weight.par_chunks_mut(setting.dim).enumerate().for_each(|(row, values)| {
-            let mut stream = Stream::new(setting.seed, Purpose::ClassifierHead, 0, row as u64);
+    fn new(facts: RunFacts, loss: Exemplar) -> Result<Self> {
+        let bound = 1.0 / (facts.dim as f64).sqrt();
+        let mut weight = vec![0.0_f32; facts.images * facts.dim];
+        weight.par_chunks_mut(facts.dim).enumerate().for_each(|(row, values)| {
+            let mut stream = Stream::new(facts.seed, Purpose::ClassifierHead, 0, row as u64);
             values.fill_with(|| stream.between(-bound, bound) as f32);
         });
-        let weight = Var::from_vec(weight, (setting.images, setting.dim), &setting.device.open()?)?;
-        Ok(Self { setting, loss, weight })
+        let weight = Var::from_vec(weight, (facts.images, facts.dim), &facts.device.open()?)?;
+        Ok(Self { facts, loss, weight })
     }
 }
 
 impl Method for ExemplarMethod {
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        Ok(shuffled(&self.setting, epoch))
-    }
-
     fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding, self.weight.as_tensor(), step.index)
     }
@@ -56,7 +82,7 @@ impl Method for ExemplarMethod {
     }
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
-        let weight = take(&mut state, WEIGHT, &[self.setting.images, self.setting.dim])?;
+        let weight = take(&mut state, WEIGHT, &[self.facts.images, self.facts.dim])?;
         self.weight.set(&weight.to_device(self.weight.device())?)?;
         nothing_left(&state)
     }

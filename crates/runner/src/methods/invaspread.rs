@@ -7,15 +7,16 @@
 use std::collections::HashMap;
 
 use candle_core::{Device, Result, Tensor};
-use invaspread_losses::InvaSpread;
+use invaspread_losses::{InvaSpread, Negatives};
 use invaspread_metrics::{MetricError, Rows, l2_normalize_rows, top_k_on};
 use invaspread_models::Output;
 use invaspread_random::{Purpose, Stream};
 use serde::{Deserialize, Serialize};
 
 use super::state::{nothing_left, take};
-use super::{Features, Layer, Method, Setting, StateError, Step, shuffled};
+use super::{Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
 use crate::checkpoint::NamedTensors;
+use crate::settings::{Kind, Refusal, SettingType, temperature};
 
 const SECOND_IMAGES: &str = "second_images";
 
@@ -30,10 +31,71 @@ pub enum Positives {
     NearestNeighbor,
 }
 
+impl SettingType for Positives {
+    fn kind() -> Kind {
+        Kind::Word
+    }
+}
+
+impl SettingType for Negatives {
+    fn kind() -> Kind {
+        Kind::Word
+    }
+}
+
+crate::settings! {
+    /// Settings of InvaSpread. Whether gradients flow through the key side is `protocol.key_side`, as paper and code disagree on it.
+    pub struct InvaSpreadSettings {
+        /// Temperature of the softmax, at least 0.01.
+        temperature: f64 = 0.1,
+        /// Weight m of the negatives (`--batch-m` of the released code), at least 1.
+        negative_weight: f64 = 1.0,
+        /// Which negatives count: all, hardest_half or easiest_half (Table 8).
+        negatives: Negatives = Negatives::All,
+        /// What the second view of an image is of: itself, or nearest_neighbor (the image or its nearest neighbor, half and half, the
+        /// paper's recipe for CUB-200).
+        positives: Positives = Positives::Itself,
+    }
+}
+
+impl MethodSettings for InvaSpreadSettings {
+    const NAME: &'static str = "invaspread";
+    const LABEL: &'static str = "InvaSpread";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        temperature("temperature", self.temperature)?;
+        let weight = self.negative_weight;
+        let is_good = weight >= 1.0 && weight.is_finite();
+        Refusal::unless(is_good, "negative_weight", weight, "a number of at least 1")
+    }
+
+    fn views(&self) -> usize {
+        2
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        vec![MethodMemory::of_similarities(sizes)]
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let loss = InvaSpread {
+            temperature: self.temperature,
+            negative_weight: self.negative_weight,
+            key_side: facts.key_side,
+            negatives: self.negatives,
+        };
+        Ok(Box::new(InvaSpreadMethod::new(facts, loss, self.positives)))
+    }
+
+    fn small() -> Vec<Self> {
+        vec![Self::default(), Self { positives: Positives::NearestNeighbor, ..Self::default() }]
+    }
+}
+
 /// The paper's method.
 #[derive(Debug)]
-pub(super) struct InvaSpreadMethod {
-    setting: Setting,
+struct InvaSpreadMethod {
+    facts: RunFacts,
     loss: InvaSpread,
     positives: Positives,
     /// The image of each image's second view; empty where that is always itself, or before the first epoch.
@@ -41,17 +103,17 @@ pub(super) struct InvaSpreadMethod {
 }
 
 impl InvaSpreadMethod {
-    pub(super) fn new(setting: Setting, loss: InvaSpread, positives: Positives) -> Self {
-        Self { setting, loss, positives, second_images: Vec::new() }
+    fn new(facts: RunFacts, loss: InvaSpread, positives: Positives) -> Self {
+        Self { facts, loss, positives, second_images: Vec::new() }
     }
 
     fn choose(&self, epoch: u64, features: Features) -> std::result::Result<Vec<u32>, MetricError> {
         let Features { mut values, dim } = features;
         l2_normalize_rows(&mut values, dim);
         let rows = Rows::new(&values, dim);
-        let nearest = top_k_on(self.setting.device, rows, rows, 1, true)?;
+        let nearest = top_k_on(self.facts.device, rows, rows, 1, true)?;
         let choose = |image: u32| {
-            let mut stream = Stream::new(self.setting.seed, Purpose::Positive, epoch, image.into());
+            let mut stream = Stream::new(self.facts.seed, Purpose::Positive, epoch, image.into());
             // A lone image has no neighbour.
             let (nearest, _) = nearest.of(image as usize);
             if stream.below(2) == 0 { image } else { nearest.first().copied().unwrap_or(image) }
@@ -61,20 +123,12 @@ impl InvaSpreadMethod {
 }
 
 impl Method for InvaSpreadMethod {
-    fn views(&self) -> usize {
-        2
-    }
-
     fn begin_epoch(&mut self, epoch: u64, features: &mut dyn FnMut(Layer) -> Result<Features>) -> Result<()> {
         if self.positives == Positives::NearestNeighbor {
             let features = features(Layer::Pooled)?;
             self.second_images = self.choose(epoch, features).map_err(candle_core::Error::wrap)?;
         }
         Ok(())
-    }
-
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        Ok(shuffled(&self.setting, epoch))
     }
 
     fn second_images(&self) -> Option<&[u32]> {
@@ -93,7 +147,7 @@ impl Method for InvaSpreadMethod {
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         if self.positives == Positives::NearestNeighbor && state.contains_key(SECOND_IMAGES) {
-            self.second_images = take(&mut state, SECOND_IMAGES, &[self.setting.images])?.to_vec1::<u32>()?;
+            self.second_images = take(&mut state, SECOND_IMAGES, &[self.facts.images])?.to_vec1::<u32>()?;
         }
         nothing_left(&state)
     }
@@ -104,14 +158,21 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{InvaSpreadMethod, Positives};
-    use crate::methods::{Features, Layer, Method, Setting};
-    use invaspread_losses::InvaSpread;
+    use crate::methods::{Features, Layer, Method, RunFacts};
+    use invaspread_losses::{InvaSpread, KeySide};
     use invaspread_tensor::DeviceKind;
 
     #[test]
     fn second_images_are_the_image_or_its_nearest_half_and_half() {
-        let setting = Setting { images: 400, dim: 8, seed: 3, weight_decay: 0.0, device: DeviceKind::Cpu };
-        let new = || InvaSpreadMethod::new(setting, InvaSpread::default(), Positives::NearestNeighbor);
+        let facts = RunFacts {
+            images: 400,
+            dim: 8,
+            seed: 3,
+            weight_decay: 0.0,
+            device: DeviceKind::Cpu,
+            key_side: KeySide::Detached,
+        };
+        let new = || InvaSpreadMethod::new(facts, InvaSpread::default(), Positives::NearestNeighbor);
         // Pairs in directions of their own, of any length: 0 with 1, 2 with 3, ...
         let mut features = |layer: Layer| {
             assert_eq!(layer, Layer::Pooled);

@@ -1,23 +1,27 @@
-//! What each objective of the paper's Table 1 needs from the training loop, one file a method.
+//! The objectives, one file a method: its settings, its entry in the registry, what it needs from the training loop, its state.
 //!
-//! The loop owns the network, the batches and the optimiser; a method says how many views it wants of each image, in which order
-//! it wants the images, what the loss of a batch is, and what it remembers. All it remembers is tensors by name,
-//! so that a checkpoint taken after any step is exact.
+//! The loop owns the network, the batches and the optimiser. A method's settings ([`MethodSettings`]) say how many views it wants of each
+//! image; the method itself ([`Method`]) says in which order it wants the images, what the loss of a batch is, and what it remembers. All
+//! it remembers is tensors by name, so that a checkpoint taken after any step is exact. `registry.rs` lists the methods; nothing else in
+//! the program names one.
 
-mod deepcluster;
-mod exemplar;
-mod invaspread;
-mod nce;
-mod npsoftmax;
-mod random;
+mod chosen;
+mod registry;
 mod state;
-mod triplet;
+
+/// Declares the module of each built-in method.
+macro_rules! modules {
+    ($($module:ident::$settings:ident),* $(,)?) => {
+        $(pub mod $module;)*
+    };
+}
+registry::built_in!(modules);
 
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
-use invaspread_losses::{Exemplar, InvaSpread, Nce, NpSoftmax, Triplet};
+use invaspread_losses::KeySide;
 use invaspread_models::Output;
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
@@ -25,12 +29,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::NamedTensors;
 
-pub use invaspread::Positives;
+pub(crate) use chosen::NAME;
+pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
+pub use registry::{Entry, Registry};
 pub use state::StateError;
 
 /// What a method is told about the run it is part of.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
+pub struct RunFacts {
     /// Training images, n.
     pub images: usize,
     /// Embedding length, D.
@@ -41,6 +47,9 @@ pub struct Setting {
     pub weight_decay: f64,
     /// Where the network is, and with it what a method remembers.
     pub device: DeviceKind,
+    /// Whether gradients flow through the second factor of inner products among a batch's own embeddings: a reading of the paper that the
+    /// protocol chooses.
+    pub key_side: KeySide,
 }
 
 /// Where training stands: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
@@ -78,16 +87,6 @@ pub struct Features {
 
 /// An objective, with its memory.
 pub trait Method: Send {
-    /// Views of each image in a batch: 1 or 2. With 2, row i and row i + B of the output are views of one image.
-    fn views(&self) -> usize {
-        1
-    }
-
-    /// Whether there is anything to train. If not, the run is one evaluation.
-    fn trains(&self) -> bool {
-        true
-    }
-
     /// Called before the first step of each epoch, but not when an epoch is resumed midway (the state then holds its outcome).
     ///
     /// # Errors
@@ -100,11 +99,14 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// The images in the order in which epoch `epoch` visits them; whole batches are taken from the front.
+    /// Returns the images in the order in which epoch `epoch` visits them; whole batches are taken from the front. `None` stands for a
+    /// uniformly random order of all images, another one each epoch.
     ///
     /// # Errors
     /// If the method's memory does not allow one.
-    fn order(&self, epoch: u64) -> Result<Vec<u32>>;
+    fn order(&self, _epoch: u64) -> Result<Option<Vec<u32>>> {
+        Ok(None)
+    }
 
     /// The image that each image's second view is of in the epoch begun last; `None` where that is the image itself.
     fn second_images(&self) -> Option<&[u32]> {
@@ -153,76 +155,12 @@ pub trait Method: Send {
     }
 }
 
-/// A method with its settings.
-#[derive(Debug, Clone, PartialEq)]
-pub enum MethodRecipe {
-    /// No training.
-    Random,
-    /// The paper's own.
-    InvaSpread {
-        /// The loss.
-        loss: InvaSpread,
-        /// What second views are of.
-        positives: Positives,
-    },
-    /// Instance classes with learned weights.
-    Exemplar(Exemplar),
-    /// Instance classes with remembered weights.
-    NpSoftmax {
-        /// The loss.
-        loss: NpSoftmax,
-        /// Share of the old entry in the memory's new one.
-        momentum: f64,
-    },
-    /// Instances told from noise.
-    Nce {
-        /// The loss.
-        loss: Nce,
-        /// Share of the old entry in the memory's new one.
-        momentum: f64,
-    },
-    /// Two views nearer than another image.
-    Triplet(Triplet),
-    /// Clusters as classes.
-    DeepCluster {
-        /// K.
-        clusters: usize,
-        /// Iterations of k-means.
-        iterations: usize,
-    },
-}
-
-impl MethodRecipe {
-    /// InvaSpread whose two views are of the same image.
-    pub fn invaspread(loss: InvaSpread) -> Self {
-        Self::InvaSpread { loss, positives: Positives::Itself }
-    }
-
-    /// The method in its initial state.
-    ///
-    /// # Errors
-    /// If candle fails to make its tensors, or the setting is too small for it (more clusters than images).
-    pub fn build(&self, setting: Setting) -> Result<Box<dyn Method>> {
-        Ok(match *self {
-            Self::Random => Box::new(random::Random),
-            Self::InvaSpread { loss, positives } => {
-                Box::new(invaspread::InvaSpreadMethod::new(setting, loss, positives))
-            }
-            Self::Exemplar(loss) => Box::new(exemplar::ExemplarMethod::new(setting, loss)?),
-            Self::NpSoftmax { loss, momentum } => {
-                Box::new(npsoftmax::NpSoftmaxMethod::new(setting, loss, momentum)?)
-            }
-            Self::Nce { loss, momentum } => Box::new(nce::NceMethod::new(setting, loss, momentum)?),
-            Self::Triplet(loss) => Box::new(triplet::TripletMethod { setting, loss }),
-            Self::DeepCluster { clusters, iterations } => {
-                let settings = deepcluster::DeepClusterSettings { clusters, iterations };
-                Box::new(deepcluster::DeepClusterMethod::new(setting, settings)?)
-            }
-        })
-    }
-}
-
-/// A uniformly random order of all images, another one each epoch.
-fn shuffled(setting: &Setting, epoch: u64) -> Vec<u32> {
-    Stream::new(setting.seed, Purpose::Shuffle, epoch, 0).permutation(setting.images)
+/// Returns the images in the order in which epoch `epoch` visits them: the method's own order, or else a uniformly random one of all
+/// `images` images, another one each epoch.
+///
+/// # Errors
+/// If the method's memory does not allow one.
+pub(crate) fn visiting_order(method: &dyn Method, seed: u64, images: usize, epoch: u64) -> Result<Vec<u32>> {
+    let shuffled = || Stream::new(seed, Purpose::Shuffle, epoch, 0).permutation(images);
+    Ok(method.order(epoch)?.unwrap_or_else(shuffled))
 }

@@ -9,16 +9,55 @@ use invaspread_losses::{MemoryBank, Nce, draw_noise};
 use invaspread_models::Output;
 
 use super::state::{nothing_left, take};
-use super::{Method, Setting, StateError, Step, shuffled};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
 use crate::checkpoint::NamedTensors;
+use crate::settings::{Refusal, at_least_one, share, temperature};
 
 const MEMORY: &str = "memory";
 const NORMALIZER: &str = "normalizer";
 
+crate::settings! {
+    /// Settings of NCE.
+    pub struct NceSettings {
+        /// Temperature of the softmax, at least 0.01.
+        temperature: f64 = 0.1,
+        /// Noise instances drawn for each image, at least 1.
+        noise: usize = 4096,
+        /// Share of the old entry in the memory's new one, from 0 to below 1.
+        memory_momentum: f64 = 0.5,
+    }
+}
+
+impl MethodSettings for NceSettings {
+    const NAME: &'static str = "nce";
+    const LABEL: &'static str = "NCE";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        temperature("temperature", self.temperature)?;
+        at_least_one("noise", self.noise)?;
+        share("memory_momentum", self.memory_momentum)
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        let keys = ["method.noise", "optim.batch_size"];
+        let noise = MethodMemory::new("noise of a batch", &keys, &[sizes.batch, self.noise as u128]);
+        vec![MethodMemory::of_all_images(sizes, 1), noise]
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let loss = Nce { temperature: self.temperature, negatives: self.noise };
+        Ok(Box::new(NceMethod::new(facts, loss, self.memory_momentum)?))
+    }
+
+    fn small() -> Vec<Self> {
+        vec![Self { noise: 32, ..Self::default() }]
+    }
+}
+
 /// Noise-contrastive estimation against the memory.
 #[derive(Debug)]
-pub(super) struct NceMethod {
-    setting: Setting,
+struct NceMethod {
+    facts: RunFacts,
     loss: Nce,
     momentum: f64,
     bank: MemoryBank,
@@ -26,20 +65,16 @@ pub(super) struct NceMethod {
 }
 
 impl NceMethod {
-    pub(super) fn new(setting: Setting, loss: Nce, momentum: f64) -> Result<Self> {
-        let bank = MemoryBank::new(setting.images, setting.dim, setting.seed)?;
-        let bank = bank.to_device(&setting.device.open()?)?;
-        Ok(Self { setting, loss, momentum, bank, normalizer: None })
+    fn new(facts: RunFacts, loss: Nce, momentum: f64) -> Result<Self> {
+        let bank = MemoryBank::new(facts.images, facts.dim, facts.seed)?;
+        let bank = bank.to_device(&facts.device.open()?)?;
+        Ok(Self { facts, loss, momentum, bank, normalizer: None })
     }
 }
 
 impl Method for NceMethod {
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        Ok(shuffled(&self.setting, epoch))
-    }
-
     fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
-        let Setting { seed, images, .. } = self.setting;
+        let RunFacts { seed, images, .. } = self.facts;
         let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.negatives, images)?;
         self.loss.loss(&output.embedding, &self.bank, step.index, &noise, &mut self.normalizer)
     }
@@ -63,8 +98,8 @@ impl Method for NceMethod {
     }
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
-        let memory = take(&mut state, MEMORY, &[self.setting.images, self.setting.dim])?;
-        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.setting.device.open()?)?;
+        let memory = take(&mut state, MEMORY, &[self.facts.images, self.facts.dim])?;
+        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.facts.device.open()?)?;
         // Before the first step there is no normaliser yet.
         self.normalizer = if state.contains_key(NORMALIZER) {
             Some(take(&mut state, NORMALIZER, &[])?.to_scalar::<f64>()?)

@@ -9,33 +9,59 @@ use invaspread_losses::{MemoryBank, NpSoftmax};
 use invaspread_models::Output;
 
 use super::state::{nothing_left, take};
-use super::{Method, Setting, StateError, Step, shuffled};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
 use crate::checkpoint::NamedTensors;
+use crate::settings::{Refusal, share, temperature};
 
 const MEMORY: &str = "memory";
 
+crate::settings! {
+    /// Settings of NPSoftmax.
+    pub struct NpSoftmaxSettings {
+        /// Temperature of the softmax, at least 0.01.
+        temperature: f64 = 0.1,
+        /// Share of the old entry in the memory's new one, from 0 to below 1.
+        memory_momentum: f64 = 0.5,
+    }
+}
+
+impl MethodSettings for NpSoftmaxSettings {
+    const NAME: &'static str = "npsoftmax";
+    const LABEL: &'static str = "NPSoftmax";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        temperature("temperature", self.temperature)?;
+        share("memory_momentum", self.memory_momentum)
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        vec![MethodMemory::of_all_images(sizes, 1)]
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let loss = NpSoftmax { temperature: self.temperature };
+        Ok(Box::new(NpSoftmaxMethod::new(facts, loss, self.memory_momentum)?))
+    }
+}
+
 /// A softmax over all of the memory.
 #[derive(Debug)]
-pub(super) struct NpSoftmaxMethod {
-    setting: Setting,
+struct NpSoftmaxMethod {
+    facts: RunFacts,
     loss: NpSoftmax,
     momentum: f64,
     bank: MemoryBank,
 }
 
 impl NpSoftmaxMethod {
-    pub(super) fn new(setting: Setting, loss: NpSoftmax, momentum: f64) -> Result<Self> {
-        let bank = MemoryBank::new(setting.images, setting.dim, setting.seed)?;
-        let bank = bank.to_device(&setting.device.open()?)?;
-        Ok(Self { setting, loss, momentum, bank })
+    fn new(facts: RunFacts, loss: NpSoftmax, momentum: f64) -> Result<Self> {
+        let bank = MemoryBank::new(facts.images, facts.dim, facts.seed)?;
+        let bank = bank.to_device(&facts.device.open()?)?;
+        Ok(Self { facts, loss, momentum, bank })
     }
 }
 
 impl Method for NpSoftmaxMethod {
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        Ok(shuffled(&self.setting, epoch))
-    }
-
     fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding, &self.bank, step.index)
     }
@@ -55,8 +81,8 @@ impl Method for NpSoftmaxMethod {
     }
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
-        let memory = take(&mut state, MEMORY, &[self.setting.images, self.setting.dim])?;
-        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.setting.device.open()?)?;
+        let memory = take(&mut state, MEMORY, &[self.facts.images, self.facts.dim])?;
+        self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.facts.device.open()?)?;
         nothing_left(&state)
     }
 }

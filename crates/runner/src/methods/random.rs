@@ -3,19 +3,33 @@
 use candle_core::{Result, Tensor, bail};
 use invaspread_models::Output;
 
-use super::{Method, Step};
+use super::{Method, MethodSettings, RunFacts, Step};
 
-/// No objective at all.
-#[derive(Debug)]
-pub(super) struct Random;
+crate::settings! {
+    /// Settings of the random network: it has none.
+    pub struct RandomSettings {}
+}
 
-impl Method for Random {
+impl MethodSettings for RandomSettings {
+    const NAME: &'static str = "random";
+    const LABEL: &'static str = "RandomCNN";
+
     fn trains(&self) -> bool {
         false
     }
 
-    fn order(&self, _epoch: u64) -> Result<Vec<u32>> {
-        Ok(Vec::new())
+    fn build(&self, _facts: RunFacts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(Random))
+    }
+}
+
+/// No objective at all.
+#[derive(Debug)]
+struct Random;
+
+impl Method for Random {
+    fn order(&self, _epoch: u64) -> Result<Option<Vec<u32>>> {
+        Ok(Some(Vec::new()))
     }
 
     fn loss(&mut self, _output: &Output, _step: &Step<'_>) -> Result<Tensor> {

@@ -1,34 +1,57 @@
-//! Triplet: view 1 is the anchor, view 2 the positive, another image of the batch the negative, drawn at random or the nearest
-//! ("Triplet" and "Triplet (Hard)" of Table 1). No memory.
+//! Triplet: view 1 is the anchor, view 2 the positive, another image of the batch the negative, drawn at random ("Triplet" of Table 1).
+//! No memory.
 
 use candle_core::{Result, Tensor};
 use invaspread_losses::{Mining, Triplet, draw_negatives};
 use invaspread_models::Output;
 
-use super::{Method, Setting, Step, shuffled};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, Step};
+use crate::settings::{Refusal, above_zero};
 
-/// The triplet loss, of either mining.
-#[derive(Debug)]
-pub(super) struct TripletMethod {
-    pub(super) setting: Setting,
-    pub(super) loss: Triplet,
+crate::settings! {
+    /// Settings of triplets with a random negative.
+    pub struct TripletSettings {
+        /// Distance by which the negative has to be farther from the anchor than the positive is, above 0.
+        margin: f64 = 0.5,
+    }
 }
 
-impl Method for TripletMethod {
+impl MethodSettings for TripletSettings {
+    const NAME: &'static str = "triplet";
+    const LABEL: &'static str = "Triplet";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        above_zero("margin", self.margin)
+    }
+
     fn views(&self) -> usize {
         2
     }
 
-    fn order(&self, epoch: u64) -> Result<Vec<u32>> {
-        Ok(shuffled(&self.setting, epoch))
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        vec![MethodMemory::of_similarities(sizes)]
     }
 
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let loss = Triplet { margin: self.margin, mining: Mining::Random };
+        Ok(Box::new(TripletMethod { seed: facts.seed, loss }))
+    }
+}
+
+/// The triplet loss, of either mining.
+#[derive(Debug)]
+pub(super) struct TripletMethod {
+    pub(super) seed: u64,
+    pub(super) loss: Triplet,
+}
+
+impl Method for TripletMethod {
     fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
         let batch = step.index.len();
         let anchor = output.embedding.narrow(0, 0, batch)?;
         let positive = output.embedding.narrow(0, batch, batch)?;
         let drawn = match self.loss.mining {
-            Mining::Random => Some(draw_negatives(self.setting.seed, step.epoch, step.step, batch)?),
+            Mining::Random => Some(draw_negatives(self.seed, step.epoch, step.step, batch)?),
             Mining::Hardest => None,
         };
         self.loss.loss(&anchor, &positive, drawn.as_deref())

@@ -5,14 +5,13 @@
 use std::path::Path;
 
 use invaspread_data::{DataConfig, SyntheticConfig};
-use invaspread_losses::{InvaSpread, Nce};
 use invaspread_runner::engine::{End, Observer, Recipe, RunFinished, RunStarted, StepTaken, Stop};
 use invaspread_runner::launch::{Labels, Planned, run_all};
-use invaspread_runner::methods::MethodRecipe;
+use invaspread_runner::methods::ChosenMethod;
 
-use crate::stripes::{self, SIDE, small};
+use crate::stripes::{self, SIDE, invaspread, random, small};
 
-pub(crate) fn planned(row: &str, method: MethodRecipe) -> Planned {
+pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
     let mut recipe = Recipe { epochs: 2, ..stripes::recipe(method) };
     recipe.network = small(8).into();
     let synthetic = SyntheticConfig { train: 40, test: 20, image_size: SIDE };
@@ -38,15 +37,11 @@ pub(crate) fn planned(row: &str, method: MethodRecipe) -> Planned {
 }
 
 pub(crate) fn nce() -> Planned {
-    planned("nce", MethodRecipe::Nce { loss: Nce { negatives: 16, ..Nce::default() }, momentum: 0.5 })
+    planned("nce", stripes::nce(16))
 }
 
 pub(crate) fn queue() -> Vec<Planned> {
-    vec![
-        planned("random", MethodRecipe::Random),
-        nce(),
-        planned("invaspread", MethodRecipe::invaspread(InvaSpread::default())),
-    ]
+    vec![planned("random", random()), nce(), planned("invaspread", invaspread())]
 }
 
 /// Counts steps, endings and notes; raises the flag after some steps.

@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use invaspread_augment::{AugmentConfig, Image, ImageSource, SourceError, SourceImage};
-use invaspread_losses::{Exemplar, InvaSpread, Mining, Nce, NpSoftmax, Triplet};
+use invaspread_losses::KeySide;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Images, Labelled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
-use invaspread_runner::methods::{Layer, MethodRecipe, Positives};
+use invaspread_runner::methods::invaspread::InvaSpreadSettings;
+use invaspread_runner::methods::nce::NceSettings;
+use invaspread_runner::methods::random::RandomSettings;
+use invaspread_runner::methods::{ChosenMethod, Layer, Registry};
 use invaspread_tensor::DeviceKind;
 
 pub(crate) const SIDE: usize = 16;
@@ -70,11 +73,12 @@ pub(crate) fn small(width: usize) -> ResNetConfig {
     ResNetConfig { width, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() }
 }
 
-pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
+pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
     Recipe {
         seed: 3,
         device: DeviceKind::Cpu,
         method,
+        key_side: KeySide::Detached,
         network: small(8).into(),
         weights: None,
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
@@ -93,22 +97,24 @@ pub(crate) fn recipe(method: MethodRecipe) -> Recipe {
     }
 }
 
-pub(crate) fn methods() -> Vec<(&'static str, MethodRecipe)> {
-    vec![
-        ("random", MethodRecipe::Random),
-        ("deepcluster_4", MethodRecipe::DeepCluster { clusters: 4, iterations: 20 }),
-        ("deepcluster_20", MethodRecipe::DeepCluster { clusters: 20, iterations: 20 }),
-        ("exemplar", MethodRecipe::Exemplar(Exemplar::default())),
-        ("npsoftmax", MethodRecipe::NpSoftmax { loss: NpSoftmax::default(), momentum: 0.5 }),
-        ("nce", MethodRecipe::Nce { loss: Nce { negatives: 32, ..Nce::default() }, momentum: 0.5 }),
-        ("triplet", MethodRecipe::Triplet(Triplet::default())),
-        ("triplet_hard", MethodRecipe::Triplet(Triplet { mining: Mining::Hardest, ..Triplet::default() })),
-        ("invaspread", MethodRecipe::invaspread(InvaSpread::default())),
-        (
-            "invaspread_neighbors",
-            MethodRecipe::InvaSpread { loss: InvaSpread::default(), positives: Positives::NearestNeighbor },
-        ),
-    ]
+/// Every method of the registry, in each of its forms for few images: what to call it, and the method.
+pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
+    let named =
+        |(place, method): (usize, &ChosenMethod)| (format!("{}_{place}", method.name()), method.clone());
+    let all = Registry::installed().entries().iter();
+    all.flat_map(|entry| entry.small().iter().enumerate().map(named)).collect()
+}
+
+pub(crate) fn random() -> ChosenMethod {
+    ChosenMethod::new(RandomSettings::default())
+}
+
+pub(crate) fn invaspread() -> ChosenMethod {
+    ChosenMethod::new(InvaSpreadSettings::default())
+}
+
+pub(crate) fn nce(noise: usize) -> ChosenMethod {
+    ChosenMethod::new(NceSettings { noise, ..NceSettings::default() })
 }
 
 pub(crate) fn place(folder: &Path) -> RunPlace {

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use invaspread_tensor::DeviceKind;
 
 use super::{error, overrides};
-use crate::config::schema::{Kind, schema};
+use crate::config::schema::Schema;
 use crate::config::sweep::{Asked, Planner};
 use crate::config::{ConfigError, Suite, available, plan_runs};
 use crate::launch::{Labels, Planned};
 use crate::memory::Memory;
+use crate::methods::Registry;
+use crate::settings::Kind;
 
 /// As much memory as anything takes.
 #[allow(clippy::unnecessary_wraps, reason = "the form of `Room`")]
@@ -92,14 +94,14 @@ fn runs_of_a_sweep_are_told_apart_and_planned_once() {
         let sweep = plan_runs(&overrides(arguments), true, &plenty).unwrap();
         (sweep.planned.iter().map(Planned::title).collect::<Vec<_>>(), sweep.repeated)
     };
-    let (told, repeated) = titles(&["method=nce,invaspread", "loss.temperature=0.1,0.2"]);
+    let (told, repeated) = titles(&["method=nce,invaspread", "method.temperature=0.1,0.2"]);
     assert_eq!(
         told,
         [
-            "nce loss.temperature=0.1 (seed 0)",
-            "nce loss.temperature=0.2 (seed 0)",
-            "invaspread loss.temperature=0.1 (seed 0)",
-            "invaspread loss.temperature=0.2 (seed 0)"
+            "nce method.temperature=0.1 (seed 0)",
+            "nce method.temperature=0.2 (seed 0)",
+            "invaspread method.temperature=0.1 (seed 0)",
+            "invaspread method.temperature=0.2 (seed 0)"
         ]
     );
     assert!(repeated.is_empty());
@@ -138,7 +140,7 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
         (&["model.width=100000"][..], "model.width"),
         (&["model.width=1e12"], "model.width"),
         (&["model.embedding=1e9"], "model.embedding"),
-        (&["method=nce", "loss.noise=1e12"], "loss.noise"),
+        (&["method=nce", "method.noise=1e12"], "method.noise"),
         (&["method=deepcluster", "method.clusters=1e9"], "method.clusters"),
         (&["optim.batch_size=1e9"], "optim.batch_size"),
         (&["data.synthetic.train=1e12"], "data.synthetic.train"),
@@ -152,7 +154,7 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
         (&["optim.epochs=1e18"][..], "optim.epochs"),
         (&["optim.epochs=9e15"], "optim.epochs"),
         (&["eval.retrieval.kmeans_restarts=1e18"], "eval.retrieval.kmeans_restarts"),
-        (&["method.kmeans_iterations=1e18"], "method.kmeans_iterations"),
+        (&["method=deepcluster", "method.kmeans_iterations=1e18"], "method.kmeans_iterations"),
     ] {
         let told = error(arguments);
         assert!(told.contains(key) && told.contains("9007199254740992"), "{told}");
@@ -182,17 +184,22 @@ fn no_number_of_any_key_panics() {
         "1e308",
     ];
     let room = |_| Some(Memory { bytes: 16 << 30, of: "this machine" });
-    for (key, kind) in schema().keys() {
-        let list = match kind {
-            Kind::Whole | Kind::Number => false,
-            Kind::List(of) if matches!(**of, Kind::Whole | Kind::Number) => true,
-            _ => continue,
-        };
-        for number in numbers {
-            let value = if list { format!("[{number}]") } else { number.to_owned() };
-            let methods = ["invaspread", "nce", "deepcluster"];
-            let own = key.starts_with("loss") || key.starts_with("method") || key.starts_with("model");
-            for method in if own { &methods[..] } else { &methods[..1] } {
+    let mut schemas = Registry::installed().entries().iter().map(|entry| (entry.name(), Schema::of(entry)));
+    let first = schemas.next().unwrap();
+    let own = |key: &str| key.starts_with("method") || key.starts_with("model");
+    let of_others = schemas.map(|(name, schema)| {
+        (name, schema.keys().into_iter().filter(|(key, _)| own(key)).collect::<Vec<_>>())
+    });
+    let all = std::iter::once((first.0, first.1.keys())).chain(of_others);
+    for (method, keys) in all {
+        for (key, kind) in keys {
+            let list = match kind {
+                Kind::Whole | Kind::Number => false,
+                Kind::List(of) if matches!(*of, Kind::Whole | Kind::Number) => true,
+                _ => continue,
+            };
+            for number in numbers {
+                let value = if list { format!("[{number}]") } else { number.to_owned() };
                 let typed = overrides(&[&format!("method={method}"), &format!("{key}={value}")]);
                 if let Err(error) = plan_runs(&typed, false, &room) {
                     let section = key.split('.').next().unwrap();

@@ -6,19 +6,24 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{config, error, overrides};
-use crate::config::schema::{Kind, OUTSIDE_IDENTITY, PATHS, leaves, schema};
-use crate::config::{GroupFile, MethodName, Origin, Override, resolve, resolve_over};
+use crate::config::schema::{OUTSIDE_IDENTITY, PATHS, Schema, leaves};
+use crate::config::{GroupFile, Origin, Override, resolve, resolve_over};
+use crate::methods::Registry;
+use crate::settings::Kind;
 
 #[test]
 fn the_lists_of_keys_are_what_the_types_say() {
     // A path is what the config's own types say is one when it is given something else.
-    for (key, kind) in schema().keys().filter(|(_, kind)| matches!(kind, Kind::Word | Kind::Path)) {
-        let file = GroupFile { origin: "a file".into(), text: format!("{key} = 1") };
+    let schema = Schema::of(Registry::installed().entry("invaspread").unwrap());
+    let keys = schema.keys();
+    for (key, kind) in keys.iter().filter(|(_, kind)| matches!(kind, Kind::Word | Kind::Path)) {
+        let text = format!("format = 2\n{key} = 1");
+        let file = GroupFile { origin: "a file".into(), text };
         let told = resolve_over(Some(file), &[]).unwrap_err().to_string();
         assert_eq!(told.contains("expected a path"), *kind == Kind::Path, "{told}");
     }
-    assert!(PATHS.iter().all(|key| schema().kind(key) == Some(&Kind::Path)));
-    let optional: Vec<&str> = schema().optional().collect();
+    assert!(PATHS.iter().all(|key| schema.kind(key) == Some(&Kind::Path)));
+    let optional = schema.optional();
     assert_eq!(
         optional,
         [
@@ -37,24 +42,23 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "eval.layer",
             "eval.linear",
             "eval.retrieval",
-            "method.positives",
             "model.architecture",
             "model.pretrained",
             "model.stem",
             "model.weights",
         ]
     );
-    assert!(schema().keys().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
+    assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
 
     // What is hashed holds every key but those outside, the seed and the groups' labels.
     let mut every = config(&["dataset=cifar10"]).with_every_key();
     every.model.weights = Some(PathBuf::from("blake3:0"));
     let hashed: toml::Table = every.identity_of(Some("blake3:0".into())).unwrap().parse().unwrap();
     let hashed: BTreeSet<String> = leaves(&hashed).into_iter().collect();
-    let left_out: BTreeSet<&str> = schema()
-        .keys()
-        .filter(|(key, kind)| **kind != Kind::Table && !hashed.contains(*key))
-        .map(|(key, _)| key)
+    let left_out: BTreeSet<&str> = keys
+        .iter()
+        .filter(|(key, kind)| *kind != Kind::Table && !hashed.contains(key))
+        .map(|(key, _)| key.as_str())
         .collect();
     assert_eq!(left_out, OUTSIDE_IDENTITY.into_iter().chain(["seed"]).collect());
 }
@@ -120,8 +124,8 @@ fn a_runs_own_config_is_whole() {
     // What is asked for wins over it.
     let found = resolve_over(Some(file), &overrides(&["dataset=stl10", "profile=quick"])).unwrap().config;
     assert_eq!(
-        (found.data.name.as_str(), found.data.subset, found.method.name),
-        ("stl10", Some(10_000), MethodName::Nce)
+        (found.data.name.as_str(), found.data.subset, found.method.name()),
+        ("stl10", Some(10_000), "nce")
     );
 }
 
@@ -166,17 +170,16 @@ fn numbers_and_switches_are_read_as_people_write_them() {
         "augment.without=[flip,grayscale]",
         "augment.none=Yes",
         "model.winograd=off",
-        "loss.margin=1.",
-        "loss.temperature=+0.1",
+        "method.negative_weight=1.",
+        "method.temperature=+0.1",
         "protocol.milestones=[.5,1]",
         "seed=9223372036854775807",
     ]);
     assert_eq!((one.optim.lr, one.optim.epochs, one.data.subset), (0.01, 200, Some(1000)));
     assert_eq!(one.augment.without, ["flip", "grayscale"]);
-    assert_eq!(
-        (one.augment.none, one.model.winograd, one.loss.margin, one.loss.temperature),
-        (true, false, 1.0, 0.1)
-    );
+    let method = one.method.settings();
+    assert_eq!((one.augment.none, one.model.winograd), (true, false));
+    assert_eq!(["negative_weight", "temperature"].map(|key| method[key].as_float()), [Some(1.0), Some(0.1)]);
     assert_eq!((one.protocol.milestones, one.seed), ([0.5, 1.0], i64::MAX as u64));
     let told = error(&["seed=9223372036854775808"]);
     assert!(told.contains("a whole number from 0 to 9223372036854775807"), "{told}");

@@ -1,0 +1,81 @@
+//! Configs of the first format, which did not say a format: `[method]` held the name and the keys of some methods, `[loss]` those of the
+//! others, all of them whatever the method was.
+//!
+//! Stored runs of that format are still read, by what is here alone. What people type is not translated: they are told where a key went.
+
+use super::identity::FORMAT_KEY;
+use super::schema::METHOD;
+use super::without_manifest;
+use crate::methods::{NAME, Registry};
+
+/// The section that is gone.
+const LOSS: &str = "loss";
+
+/// The keys of the section that is gone. Each is called the same in `[method]`, where the chosen method has it.
+const KEYS: [&str; 7] =
+    ["temperature", "negative_weight", "negatives", "normalize_weight", "margin", "noise", "memory_momentum"];
+
+/// Whether a run's own config is of the first format.
+pub(crate) fn is_first(config: &toml::Table) -> bool {
+    !config.contains_key(FORMAT_KEY)
+}
+
+/// A run's own config of the first format as one of the second, but for the word that says so: the chosen method has its own settings
+/// alone, and all of them.
+pub(super) fn to_second(mut config: toml::Table) -> toml::Table {
+    let loss = config.remove(LOSS);
+    let Some(toml::Value::Table(method)) = config.get_mut(METHOD) else { return config };
+    if let Some(toml::Value::Table(loss)) = loss {
+        method.extend(loss);
+    }
+    if let Some(entry) = method.get(NAME).and_then(|name| Registry::installed().entry(name.as_str()?)) {
+        method.retain(|key, _| key == NAME || entry.key(key).is_some());
+        // What was left out, or came later, was as the defaults have it.
+        for (key, value) in entry.default_method().settings() {
+            method.entry(key).or_insert(value);
+        }
+    }
+    config
+}
+
+/// Whether a stored config of the first format has the settings of one of the second, whichever images they are of.
+pub(crate) fn is_same(first: &str, second: &str) -> bool {
+    let parse = |text: &str| without_manifest(text).parse::<toml::Table>().ok();
+    let (Some(first), Some(mut second)) = (parse(first), parse(second)) else { return false };
+    second.remove(FORMAT_KEY);
+    is_first(&first) && to_second(first) == second
+}
+
+/// Whether `key` is of the section that is gone.
+pub(super) fn is_gone(key: &str) -> bool {
+    key.split('.').next() == Some(LOSS)
+}
+
+/// What to say of a key of the section that is gone, where the chosen method is `method`; `None` of any other key.
+pub(super) fn where_it_went(key: &str, method: &str) -> Option<String> {
+    let rest = key.strip_prefix(LOSS)?;
+    let Some(name) = rest.strip_prefix('.') else {
+        return rest.is_empty().then(|| {
+            "the section [loss] is gone; its keys are the chosen method's own, in [method]".to_owned()
+        });
+    };
+    let methods = Registry::installed().entries();
+    let of_chosen = methods.iter().find(|entry| entry.name() == method)?;
+    if !KEYS.contains(&name) {
+        let known: Vec<String> =
+            of_chosen.keys().iter().map(|key| format!("{METHOD}.{}", key.name)).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Some(format!(
+            "the section [loss] is gone; a method's keys are in [method], and those of {method} are: {known}"
+        ));
+    }
+    if of_chosen.key(name).is_some() {
+        return Some(format!("this key is now {METHOD}.{name}"));
+    }
+    let owners: Vec<&str> =
+        methods.iter().filter(|entry| entry.key(name).is_some()).map(crate::methods::Entry::name).collect();
+    Some(format!(
+        "this key is now {METHOD}.{name} of {}; the chosen method {method} has no such key",
+        owners.join(", ")
+    ))
+}

@@ -1,0 +1,70 @@
+//! Settings that hold only where a certain method is chosen: `methods.NAME.KEY`, as an argument or in the tables `[methods.NAME]` of a file.
+//!
+//! A profile or a suite is for runs of several methods, which have different keys. What it says in `[methods.nce]` is `[method]` where nce is
+//! chosen, and nothing elsewhere.
+
+use super::ConfigError;
+use super::groups::nearest;
+use super::schema::METHOD;
+use crate::methods::{Entry, Registry};
+
+/// The section of such settings.
+pub(super) const METHODS: &str = "methods";
+
+/// The method of `methods.NAME.KEY`, and the key as it is called where that method is chosen, `method.KEY`.
+pub(super) fn scoped(key: &str) -> Option<(&str, String)> {
+    let (name, key) = key.strip_prefix(METHODS)?.strip_prefix('.')?.split_once('.')?;
+    Some((name, format!("{METHOD}.{key}")))
+}
+
+/// The key as it is called where its method is chosen.
+pub(super) fn of_chosen_method(key: &str) -> String {
+    scoped(key).map_or_else(|| key.to_owned(), |(_, key)| key)
+}
+
+/// The method called `name` by the key `key`.
+///
+/// # Errors
+/// If there is none: names those that there are.
+pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entry, ConfigError> {
+    Registry::installed().entry(name).ok_or_else(|| {
+        let known = || Registry::installed().entries().iter().map(Entry::name);
+        let meant = nearest(name, known()).map(|name| format!("; did you mean `{name}`?"));
+        ConfigError::Value {
+            key: key.to_owned(),
+            origin: origin.to_owned(),
+            found: format!("{name:?}"),
+            expected: format!(
+                "a method, one of {}{}",
+                known().collect::<Vec<_>>().join(", "),
+                meant.unwrap_or_default()
+            ),
+        }
+    })
+}
+
+/// Takes the settings of single methods out of a file's table: each method with its settings.
+///
+/// # Errors
+/// If there is no such method, or its settings are no table.
+pub(super) fn take(
+    table: &mut toml::Table,
+    origin: &str,
+) -> Result<Vec<(&'static Entry, toml::Table)>, ConfigError> {
+    let tables = |key: String, value: toml::Value| match value {
+        toml::Value::Table(table) => Ok(table),
+        other => Err(ConfigError::Value {
+            key,
+            origin: origin.to_owned(),
+            found: other.to_string(),
+            expected: "a table for each method, as [methods.NAME]".to_owned(),
+        }),
+    };
+    let Some(methods) = table.remove(METHODS) else { return Ok(Vec::new()) };
+    let methods = tables(METHODS.to_owned(), methods)?;
+    let each = methods.into_iter().map(|(name, settings)| {
+        let key = format!("{METHODS}.{name}");
+        Ok((entry(&name, &key, origin)?, tables(key, settings)?))
+    });
+    each.collect()
+}

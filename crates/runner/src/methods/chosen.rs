@@ -1,0 +1,256 @@
+//! What the program knows of a method before it is built: its name, its settings, how many views it takes, what memory it needs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::Result;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Method, Registry, RunFacts};
+use crate::settings::{Key, Refusal, Settings, read};
+
+/// The key that names the method; all others are the method's own.
+pub(crate) const NAME: &str = "name";
+
+/// A method's settings, and all that the program has to know of the method: the entry of the registry.
+pub trait MethodSettings: Settings {
+    /// What `method.name` says: letters, digits, `_` and `-`.
+    const NAME: &'static str;
+
+    /// What tables and figures call it.
+    const LABEL: &'static str;
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// Names the key, what was found and what was expected.
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Returns the number of views of each image in a batch: 1 or 2. With 2, row i and row i + B of the output are views of one image.
+    fn views(&self) -> usize {
+        1
+    }
+
+    /// Returns whether there is anything to train. If not, the run is one evaluation.
+    fn trains(&self) -> bool {
+        true
+    }
+
+    /// Returns what the method holds in memory at one time beside the network, at least.
+    fn memory(&self, _sizes: &Sizes) -> Vec<MethodMemory> {
+        Vec::new()
+    }
+
+    /// Builds the method in its initial state.
+    ///
+    /// # Errors
+    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
+
+    /// Returns settings that a run on a few dozen images allows. The tests that go over all methods take each of them, so let there be one
+    /// for each kind of state that the method can have; `invaspread doctor` takes the first.
+    fn small() -> Vec<Self> {
+        vec![Self::default()]
+    }
+}
+
+/// Sizes of a run, as far as a method's memory depends on them.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Rows of a batch: its images times the views of each.
+    pub rows: u128,
+    /// Images of a batch.
+    pub batch: u128,
+    /// Training images, at least so many.
+    pub images: u128,
+    /// Length of an embedding.
+    pub dim: u128,
+}
+
+/// Memory that a method needs for one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodMemory {
+    /// What for: "noise of a batch".
+    pub what: &'static str,
+    /// The keys that make it large, in full: `method.noise`, `optim.batch_size`.
+    pub keys: Vec<&'static str>,
+    /// Numbers in f32.
+    pub numbers: u128,
+}
+
+impl MethodMemory {
+    /// Returns the memory of as many numbers in f32 as the product of `factors`; more than can be counted counts as the most that can.
+    pub fn new(what: &'static str, keys: &[&'static str], factors: &[u128]) -> Self {
+        let numbers = factors.iter().fold(1, |numbers: u128, factor| numbers.saturating_mul(*factor));
+        Self { what, keys: keys.to_vec(), numbers }
+    }
+
+    /// Returns the memory of `copies` vectors for each training image.
+    pub fn of_all_images(sizes: &Sizes, copies: u128) -> Self {
+        let keys = ["model.embedding", "data.synthetic.train"];
+        Self::new("a memory of all training images", &keys, &[copies, sizes.images, sizes.dim])
+    }
+
+    /// Returns the memory of a batch's images compared with all of its rows.
+    pub fn of_similarities(sizes: &Sizes) -> Self {
+        let factors = [sizes.batch, sizes.rows.max(sizes.batch)];
+        Self::new("similarities within a batch", &["optim.batch_size"], &factors)
+    }
+}
+
+/// A method with its settings: cloned at no cost, compared by name and settings.
+#[derive(Clone)]
+pub struct ChosenMethod(Arc<dyn Chosen>);
+
+/// [`MethodSettings`] without its type.
+trait Chosen: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn label(&self) -> &'static str;
+    fn keys(&self) -> Vec<Key>;
+    fn table(&self) -> toml::Table;
+    fn check(&self) -> std::result::Result<(), Refusal>;
+    fn views(&self) -> usize;
+    fn trains(&self) -> bool;
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory>;
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
+}
+
+impl<S: MethodSettings> Chosen for S {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn label(&self) -> &'static str {
+        S::LABEL
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        S::keys()
+    }
+
+    fn table(&self) -> toml::Table {
+        toml::Table::try_from(self).expect("settings can be written as TOML")
+    }
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        MethodSettings::check(self)
+    }
+
+    fn views(&self) -> usize {
+        MethodSettings::views(self)
+    }
+
+    fn trains(&self) -> bool {
+        MethodSettings::trains(self)
+    }
+
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        MethodSettings::memory(self, sizes)
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        MethodSettings::build(self, facts)
+    }
+}
+
+impl ChosenMethod {
+    /// Returns the method that `settings` are of.
+    pub fn new(settings: impl MethodSettings) -> Self {
+        Self(Arc::new(settings))
+    }
+
+    /// Reads the method's settings from the values of all its keys.
+    pub(super) fn read<S: MethodSettings>(table: &toml::Table) -> std::result::Result<Self, Refusal> {
+        read::<S>(table).map(Self::new)
+    }
+
+    /// Returns its name, as `method.name` says it.
+    pub fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Returns what tables and figures call it.
+    pub fn label(&self) -> &'static str {
+        self.0.label()
+    }
+
+    /// Returns the values of its keys that are set.
+    pub fn settings(&self) -> toml::Table {
+        self.0.table()
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// Names the key, what was found and what was expected.
+    pub fn check(&self) -> std::result::Result<(), Refusal> {
+        self.0.check()
+    }
+
+    /// Returns the number of views of each image in a batch.
+    pub fn views(&self) -> usize {
+        self.0.views()
+    }
+
+    /// Returns whether there is anything to train.
+    pub fn trains(&self) -> bool {
+        self.0.trains()
+    }
+
+    /// Returns what it holds in memory at one time beside the network, at least.
+    pub fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        self.0.memory(sizes)
+    }
+
+    /// Builds the method in its initial state.
+    ///
+    /// # Errors
+    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    pub fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        self.0.build(facts)
+    }
+}
+
+impl PartialEq for ChosenMethod {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.settings() == other.settings()
+    }
+}
+
+impl fmt::Debug for ChosenMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name(), self.settings().to_string().trim_end().replace('\n', ", "))
+    }
+}
+
+impl Serialize for ChosenMethod {
+    /// As a table: the name, then the keys that are set, in the order of the settings' fields. Not as [`toml::Table`], whose order depends
+    /// on how the toml crate was built: a run's name is the hash of what is written.
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let settings = self.settings();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(NAME, self.name())?;
+        for key in self.0.keys() {
+            if let Some(value) = settings.get(key.name) {
+                map.serialize_entry(key.name, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for ChosenMethod {
+    /// From a table of its name and all its keys, of a method that the installed registry has.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
+        let name = name.as_str().unwrap_or_default();
+        let entry = Registry::installed().entry(name);
+        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
+        entry.read(&table).map_err(Error::custom)
+    }
+}

@@ -1,0 +1,178 @@
+//! The methods that there are: one line a method.
+
+use std::sync::OnceLock;
+
+use super::MethodSettings;
+use super::chosen::ChosenMethod;
+use crate::settings::{Key, Refusal, Settings};
+
+/// Hands `$then` the module and the settings of every built-in method, in the order in which they are listed. The parent module declares
+/// the modules by this list, and [`Registry::built_in`] enters the settings.
+macro_rules! built_in {
+    ($then:ident) => {
+        $then! {
+            random::RandomSettings,
+            deepcluster::DeepClusterSettings,
+            exemplar::ExemplarSettings,
+            npsoftmax::NpSoftmaxSettings,
+            nce::NceSettings,
+            triplet::TripletSettings,
+            triplet_hard::TripletHardSettings,
+            invaspread::InvaSpreadSettings,
+        }
+    };
+}
+pub(super) use built_in;
+
+macro_rules! registry {
+    ($($module:ident::$settings:ident),* $(,)?) => {
+        Registry::default()$(.with::<super::$module::$settings>())*
+    };
+}
+
+/// A method by its name, with its keys.
+#[derive(Debug)]
+pub struct Entry {
+    name: &'static str,
+    keys: Vec<Key>,
+    default: ChosenMethod,
+    small: Vec<ChosenMethod>,
+    read: fn(&toml::Table) -> Result<ChosenMethod, Refusal>,
+}
+
+impl Entry {
+    fn of<S: MethodSettings>() -> Self {
+        let small = S::small().into_iter().map(ChosenMethod::new).collect();
+        let default = ChosenMethod::new(S::default());
+        Self { name: S::NAME, keys: <S as Settings>::keys(), default, small, read: ChosenMethod::read::<S> }
+    }
+
+    /// Returns its name, as `method.name` says it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns its keys, in the order in which they were declared.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Returns its key of the given name.
+    pub fn key(&self, name: &str) -> Option<&Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// Returns the method with the default of every key.
+    pub fn default_method(&self) -> &ChosenMethod {
+        &self.default
+    }
+
+    /// Returns the method as a few dozen images allow it, once for each kind of state that it can have.
+    pub fn small(&self) -> &[ChosenMethod] {
+        &self.small
+    }
+
+    /// Returns the method with these settings.
+    ///
+    /// # Errors
+    /// If a required key is missing, a value is of another type, or there is a key that it does not have.
+    pub fn read(&self, settings: &toml::Table) -> Result<ChosenMethod, Refusal> {
+        (self.read)(settings)
+    }
+}
+
+/// The methods that the program knows.
+///
+/// The program reads the one that was installed. It is kept for the whole process and not handed down, since a config is read in many
+/// places, a suite's rows and stored runs among them, that would each have to be given it; and since a process in which two parts know
+/// different methods would give one run two names.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: Vec<Entry>,
+}
+
+static INSTALLED: OnceLock<Registry> = OnceLock::new();
+
+impl Registry {
+    /// Returns the methods of this crate.
+    pub fn built_in() -> Self {
+        built_in!(registry)
+    }
+
+    /// Adds a method.
+    ///
+    /// # Panics
+    /// If there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or if one of its keys is called `name`.
+    #[must_use]
+    pub fn with<S: MethodSettings>(mut self) -> Self {
+        let entry = Entry::of::<S>();
+        let name = entry.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        assert!(!name.is_empty() && name.chars().all(plain), "{name:?} cannot be typed as a method's name");
+        assert!(self.entry(name).is_none(), "there are two methods called {name}");
+        assert!(
+            entry.key(super::chosen::NAME).is_none(),
+            "{name} has a key called `name`, which names the method"
+        );
+        self.entries.push(entry);
+        self
+    }
+
+    /// Makes this the registry of the process. To be called before anything reads a config.
+    ///
+    /// # Errors
+    /// Returns the registry if another one has been installed or read already.
+    pub fn install(self) -> Result<(), Self> {
+        INSTALLED.set(self)
+    }
+
+    /// Returns the registry of the process: that of [`Registry::built_in`] if none was installed before the first call.
+    pub fn installed() -> &'static Self {
+        INSTALLED.get_or_init(Self::built_in)
+    }
+
+    /// Returns the methods in the order in which they were added.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Returns the method of that name.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Registry;
+    use crate::methods::Sizes;
+
+    #[test]
+    fn every_entry_can_be_used() {
+        for entry in Registry::built_in().entries() {
+            let name = entry.name();
+            assert!(!entry.default_method().label().is_empty(), "{name}");
+            for key in entry.keys() {
+                assert!(
+                    key.meaning.ends_with('.') && key.meaning.len() > 10,
+                    "{name}.{}: {}",
+                    key.name,
+                    key.meaning
+                );
+                let set = entry.default_method().settings().contains_key(key.name);
+                assert!(
+                    set || key.optional,
+                    "{name}.{} has neither a default nor may it be left out",
+                    key.name
+                );
+            }
+            assert!(!entry.small().is_empty(), "{name}");
+            for method in [entry.default_method()].into_iter().chain(entry.small()) {
+                assert_eq!(method.check(), Ok(()), "{method:?}");
+                assert_eq!(entry.read(&method.settings()).as_ref(), Ok(method));
+                let sizes = Sizes { rows: 16, batch: 8, images: 45, dim: 16 };
+                assert!(method.memory(&sizes).iter().all(|need| need.numbers > 0), "{method:?}");
+            }
+        }
+    }
+}

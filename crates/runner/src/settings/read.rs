@@ -1,0 +1,71 @@
+//! From a table of values to a struct of settings, and what is wrong with those that do not fit.
+
+use figment::error::Kind as Fault;
+use figment::value::Value;
+use serde::de::DeserializeOwned;
+
+/// A value that a key does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: found {found}, expected {expected}")]
+pub struct Refusal {
+    /// The key, without the name of its section.
+    pub key: String,
+    /// What was found.
+    pub found: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+impl Refusal {
+    /// Returns an error that says so unless `is_good`.
+    ///
+    /// # Errors
+    /// Unless `is_good`.
+    pub fn unless(is_good: bool, key: &str, found: impl ToString, expected: &str) -> Result<(), Self> {
+        if is_good {
+            return Ok(());
+        }
+        Err(Self { key: key.to_owned(), found: found.to_string(), expected: expected.to_owned() })
+    }
+}
+
+/// Reads settings from the values of their keys.
+///
+/// # Errors
+/// If a value is missing, of another type, or unknown.
+pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusal> {
+    let read = Value::serialize(table).and_then(|value| value.deserialize::<S>());
+    read.map_err(|error| {
+        let (found, expected) = found_and_expected(&error.kind);
+        Refusal { key: error.path.join("."), found, expected }
+    })
+}
+
+/// Returns what figment found and what it expected, in words for people who write no Rust.
+pub(crate) fn found_and_expected(fault: &Fault) -> (String, String) {
+    match fault {
+        Fault::InvalidType(found, expected) | Fault::InvalidValue(found, expected) => {
+            (found.to_string(), type_in_words(expected).to_owned())
+        }
+        Fault::InvalidLength(found, expected) => (format!("{found} values"), expected.clone()),
+        Fault::UnknownVariant(found, expected) => {
+            (format!("`{found}`"), format!("one of {}", expected.join(", ")))
+        }
+        Fault::MissingField(field) => ("nothing".into(), format!("a value for `{field}`")),
+        Fault::UnknownField(field, expected) => {
+            (format!("the key `{field}`"), format!("one of {}", expected.join(", ")))
+        }
+        other => (other.to_string(), "another value".into()),
+    }
+}
+
+/// serde's names of types, for people who write no Rust.
+fn type_in_words(expected: &str) -> &str {
+    match expected {
+        "u64" | "usize" => "a whole number, 0 or more",
+        "f64" | "f32" => "a number",
+        "a boolean" | "bool" => "true or false",
+        "path string" => "a path",
+        other => other,
+    }
+}
