@@ -36,7 +36,8 @@ pub struct Estimate {
     pub evaluation: Duration,
     /// The number of evaluations, including the one before training.
     pub evaluations: u64,
-    /// Whether the run also measures something that was not timed: clusters for NMI and AMI, or a linear classifier.
+    /// Whether the run also measures something that was not timed: clusters for NMI and AMI, or a linear
+    /// classifier.
     pub more_is_measured: bool,
 }
 
@@ -49,7 +50,8 @@ impl Estimate {
         self.left(0, 0)
     }
 
-    /// Returns the time that is left after `epochs` whole epochs and `steps` steps of the next. Evaluations count as evenly spread.
+    /// Returns the time that is left after `epochs` whole epochs and `steps` steps of the next. Evaluations
+    /// count as evenly spread.
     pub fn left(&self, epochs: u64, steps: u64) -> Duration {
         let epochs_left = self.epochs.saturating_sub(epochs) as f64;
         let steps_left = (epochs_left * self.steps as f64 - steps as f64).max(0.0);
@@ -61,10 +63,12 @@ impl Estimate {
     }
 }
 
-/// Times the run of `recipe` on a copy of its network: at most four steps, one batch of embeddings and one batch of queries.
+/// Times the run of `recipe` on a copy of its network: at most four steps, one batch of embeddings and one
+/// batch of queries.
 ///
 /// # Errors
-/// Returns the errors of [`super::train`], except those about files; also an error if the run has too many steps to count.
+/// Returns the errors of [`super::train`], except those about files; also an error if the run has too many
+/// steps to count.
 pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
     images.check()?;
     let steps = (images.train.len() / recipe.batch_size.max(1)) as u64;
@@ -154,8 +158,8 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     })
 }
 
-/// Returns the seconds to search the neighbors of one test image. Other metrics take little time beside it, except the clustering of
-/// retrieval sets, which happens once, at the end.
+/// Returns the seconds to search the neighbors of one test image. Other metrics take little time beside it,
+/// except the clustering of retrieval sets, which happens once, at the end.
 fn search_seconds(recipe: &Recipe, images: &Images) -> Result<f64, EngineError> {
     let dim = recipe.network.embedding();
     let test = images.test.labels.len();

@@ -1,4 +1,5 @@
-//! Evaluating a file of weights without training: a checkpoint of this program, or weights of another program under PyTorch's names.
+//! Evaluating a file of weights without training: a checkpoint of this program, or weights of another program
+//! under PyTorch's names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,8 +59,8 @@ pub fn open_weights(path: &Path) -> Result<WeightsFile, WeightError> {
     Ok(file)
 }
 
-/// Measures the network of `recipe` with the weights of a file, which [`open_weights`] read. If pooled features are measured, the file does
-/// not need to hold the embedding layer.
+/// Measures the network of `recipe` with the weights of a file, which [`open_weights`] read. If pooled
+/// features are measured, the file does not need to hold the embedding layer.
 ///
 /// # Errors
 /// Returns an error if the file does not fit the network, or an image cannot be read.

@@ -1,4 +1,5 @@
-//! The batches of an epoch: made by the loader's threads, or on a GPU from images that are stored there as bytes. Both use the same draws.
+//! The batches of an epoch: made by the loader's threads, or on a GPU from images that are stored there as
+//! bytes. Both use the same draws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +29,9 @@ pub(crate) struct ImageFeed {
 }
 
 impl ImageFeed {
-    /// Makes a feed for `network`. If the network is on a GPU, the images are copied there, provided that they fit, have one size, are not
-    /// squashed first, and their views are small enough for a thread block. Otherwise the loader makes views on the CPU.
+    /// Makes a feed for `network`. If the network is on a GPU, the images are copied there, provided that
+    /// they fit, have one size, are not squashed first, and their views are small enough for a thread block.
+    /// Otherwise the loader makes views on the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be read.
@@ -71,7 +73,8 @@ impl ImageFeed {
     /// Returns the batches of an epoch, in order.
     ///
     /// # Errors
-    /// Returns an error if a batch names an image that does not exist, or the loader's threads cannot be started.
+    /// Returns an error if a batch names an image that does not exist, or the loader's threads cannot be
+    /// started.
     pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<EpochFeed, EngineError> {
         #[cfg(feature = "cuda")]
         if let Some((store, sides, dtype)) = &self.store {
@@ -108,7 +111,8 @@ impl ImageFeed {
     }
 }
 
-/// Copies all images of `source` to `device`; returns them with their width and height, or `None` if they cannot be stored there.
+/// Copies all images of `source` to `device`; returns them with their width and height, or `None` if they
+/// cannot be stored there.
 #[cfg(feature = "cuda")]
 fn store(
     source: &Arc<dyn ImageSource>,
@@ -195,7 +199,8 @@ impl EpochFeed {
 }
 
 impl ReadyBatch {
-    /// Returns the views (v, S, S, C) on the device and in the precision of `network`, and the number of the image of each row of the batch.
+    /// Returns the views (v, S, S, C) on the device and in the precision of `network`, and the number of the
+    /// image of each row of the batch.
     ///
     /// # Errors
     /// Returns an error if the device fails.

@@ -14,8 +14,8 @@ pub struct Images {
     pub name: String,
     /// The images to train on.
     pub train: Arc<dyn ImageSource>,
-    /// The images that vote in kNN: the training images, or those of them that have labels. `None` if the test classes are not trained on;
-    /// each test image is then searched among the others.
+    /// The images that vote in kNN: the training images, or those of them that have labels. `None` if the
+    /// test classes are not trained on; each test image is then searched among the others.
     pub gallery: Option<Labelled>,
     /// The test images.
     pub test: Labelled,

@@ -1,6 +1,7 @@
 //! The part of a checkpoint that is not tensors: the position of training and the measurements so far.
 //!
-//! Floating-point numbers are stored as bits: conversion to decimals may change the last digit, and a resumed run must not differ in it.
+//! Floating-point numbers are stored as bits: conversion to decimals may change the last digit, and a resumed
+//! run must not differ in it.
 
 use serde::{Deserialize, Serialize};
 

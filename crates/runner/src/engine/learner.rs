@@ -81,8 +81,9 @@ impl Learner {
         Ok(Self { network, method, optimizer, device: device.clone() })
     }
 
-    /// Takes one step on the batch `x` (views * B, S, S, C), which is on the network's device, at learning rate `lr`. Returns the loss. If the
-    /// loss is known and not finite, only the running statistics of batch norm have changed.
+    /// Takes one step on the batch `x` (views * B, S, S, C), which is on the network's device, at learning
+    /// rate `lr`. Returns the loss. If the loss is known and not finite, only the running statistics of batch
+    /// norm have changed.
     ///
     /// # Errors
     /// Returns an error if candle fails or the sizes do not fit.
@@ -90,7 +91,8 @@ impl Learner {
         if self.device.is_cuda() {
             return self.take_step(x, step, lr);
         }
-        // Runs on a worker of the pool: from outside, each of the step's many small parallel loops would wake the workers and wait.
+        // Runs on a worker of the pool: from outside, each of the step's many small parallel loops would wake
+        // the workers and wait.
         rayon::scope(|_| self.take_step(x, step, lr))
     }
 

@@ -1,4 +1,5 @@
-//! Metrics of a network's embeddings: kNN where the test classes were trained on, retrieval where they were not.
+//! Metrics of a network's embeddings: kNN where the test classes were trained on, retrieval where they were
+//! not.
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
@@ -58,13 +59,13 @@ pub struct Classed<'a> {
     pub labels: &'a [u32],
 }
 
-/// Measures embeddings as `recipe` asks for after a last epoch: with a `gallery`, kNN and retrieval among its rows; without one, retrieval
-/// among the test rows and clustering of them. MAP@R and R-precision are left out where they are undefined, because no image has another of
-/// its class to find.
+/// Measures embeddings as `recipe` asks for after a last epoch: with a `gallery`, kNN and retrieval among its
+/// rows; without one, retrieval among the test rows and clustering of them. MAP@R and R-precision are left
+/// out where they are undefined, because no image has another of its class to find.
 ///
 /// # Errors
-/// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have another length, or a label is not
-/// below `classes`.
+/// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have
+/// another length, or a label is not below `classes`.
 ///
 /// # Panics
 /// Panics if the numbers of labels and rows differ.
@@ -200,8 +201,9 @@ impl Images {
         Ok(measured)
     }
 
-    /// Measures the similarities of Figures 5 and 6: within and between the groups of each grouping. The classes are the first grouping; the
-    /// groupings of classes that the data set defines follow. Returns none if there is no gallery.
+    /// Measures the similarities of Figures 5 and 6: within and between the groups of each grouping. The
+    /// classes are the first grouping; the groupings of classes that the data set defines follow. Returns
+    /// none if there is no gallery.
     ///
     /// # Errors
     /// Returns an error if an embedding is not finite.

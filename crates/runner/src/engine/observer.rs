@@ -1,4 +1,5 @@
-//! The events that a run reports. The engine prints nothing; a progress bar, a log or a test implements [`Observer`].
+//! The events that a run reports. The engine prints nothing; a progress bar, a log or a test implements
+//! [`Observer`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,12 +82,14 @@ pub enum End {
     },
     /// The run had been finished before; nothing was done.
     AlreadyDone,
-    /// The run had been finished before, but some files were missing or damaged. They were made again without training.
+    /// The run had been finished before, but some files were missing or damaged. They were made again without
+    /// training.
     Repaired {
         /// The paths of these files in the run's folder.
         files: Vec<String>,
     },
-    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done yet.
+    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done
+    /// yet.
     Stopped {
         /// The number of whole epochs trained.
         epoch: u64,

@@ -57,7 +57,8 @@ pub fn read_state(files: &CheckpointFiles) -> Result<KeptState, CheckpointError>
     })
 }
 
-/// Writes the weights of run `run` after `epoch` whole epochs and `step` steps of the next, in the form that training writes.
+/// Writes the weights of run `run` after `epoch` whole epochs and `step` steps of the next, in the form that
+/// training writes.
 ///
 /// # Errors
 /// Returns an error if the file system refuses.

@@ -18,9 +18,9 @@ impl Stop {
 
     /// Returns the flag that Ctrl-C, SIGTERM and SIGHUP raise. Every call returns the same flag.
     ///
-    /// A second Ctrl-C or SIGTERM ends the process at once, which loses only the steps since the last checkpoint. A second SIGHUP does not,
-    /// because a closing terminal sends several. A signal that was ignored when the process started stays ignored, as `nohup` and shells with
-    /// background jobs expect.
+    /// A second Ctrl-C or SIGTERM ends the process at once, which loses only the steps since the last
+    /// checkpoint. A second SIGHUP does not, because a closing terminal sends several. A signal that was
+    /// ignored when the process started stays ignored, as `nohup` and shells with background jobs expect.
     ///
     /// # Errors
     /// Returns an error if the system refuses to handle a signal.

@@ -1,7 +1,8 @@
 //! One run from its last checkpoint to its end: each epoch has steps, an evaluation and a checkpoint.
 //!
-//! The order of an epoch's writes makes a kill harmless at any point (see `checkpoint`): the best weights, then the state (the commit), then
-//! the files derived from the state, which are the last weights and the metrics table.
+//! The order of an epoch's writes makes a kill harmless at any point (see `checkpoint`): the best weights,
+//! then the state (the commit), then the files derived from the state, which are the last weights and the
+//! metrics table.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ pub struct RunPlace {
 pub enum Outcome {
     /// All epochs are trained.
     Trained(Box<Trained>),
-    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done yet.
+    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done
+    /// yet.
     Stopped {
         /// The number of whole epochs trained.
         epoch: u64,
@@ -87,12 +89,12 @@ pub struct Best {
     pub headline: f64,
 }
 
-/// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there are new measurements, and after
-/// the checkpoint holds them, `measured` is called with all rows so far.
+/// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
+/// are new measurements, and after the checkpoint holds them, `measured` is called with all rows so far.
 ///
 /// # Errors
-/// Returns an error if the run cannot be set up or resumed, the loss is not finite, or a file cannot be read or written. An earlier
-/// checkpoint is then still whole.
+/// Returns an error if the run cannot be set up or resumed, the loss is not finite, or a file cannot be read
+/// or written. An earlier checkpoint is then still whole.
 pub fn train(
     recipe: &Recipe,
     place: &RunPlace,
@@ -199,8 +201,8 @@ impl<'a> Training<'a> {
         self.recipe.epochs_trained()
     }
 
-    /// Trains to the end and returns the last embeddings with their metrics. If `stop` is raised, writes a checkpoint at once and returns
-    /// `None`. After each epoch, `measured` is called with all rows so far.
+    /// Trains to the end and returns the last embeddings with their metrics. If `stop` is raised, writes a
+    /// checkpoint at once and returns `None`. After each epoch, `measured` is called with all rows so far.
     fn run(
         &mut self,
         observer: &mut dyn Observer,
@@ -462,7 +464,8 @@ impl<'a> Training<'a> {
     /// Writes the state, then the weights derived from it.
     ///
     /// # Errors
-    /// Returns an error and writes nothing if the state is not finite (after a NaN gradient, for instance): no run could resume from it.
+    /// Returns an error and writes nothing if the state is not finite (after a NaN gradient, for instance):
+    /// no run could resume from it.
     fn commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
         let copied = || EngineError::tensor("copy the run's state");
@@ -492,10 +495,12 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Returns network, method and optimizer at the start of a run, and what was loaded from the weights that the run starts from.
+/// Returns network, method and optimizer at the start of a run, and what was loaded from the weights that the
+/// run starts from.
 ///
 /// # Errors
-/// Returns an error if the network or the method cannot be built, or if there are fewer images than one batch needs.
+/// Returns an error if the network or the method cannot be built, or if there are fewer images than one batch
+/// needs.
 pub(super) fn learner(
     recipe: &Recipe,
     images: &Images,
@@ -536,7 +541,8 @@ impl Prepared {
     }
 }
 
-/// Loads the checkpoint of the run at `place` into `learner` and returns its journal, or a new journal if there is no checkpoint.
+/// Loads the checkpoint of the run at `place` into `learner` and returns its journal, or a new journal if
+/// there is no checkpoint.
 fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineError> {
     let path = place.checkpoints.state();
     if !path.exists() {
