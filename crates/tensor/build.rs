@@ -1,7 +1,8 @@
-//! With feature `cuda`: compiles every file of `kernels/` into one fatbin of machine code for the cards of the last four generations
-//! and PTX for what comes later, and writes `modules.rs`, which embeds them.
+//! With feature `cuda`: compiles every file of `kernels/` into one fatbin and writes `modules.rs`, which
+//! embeds the fatbins. Each holds machine code for the cards of the last four generations and PTX for later
+//! ones.
 //!
-//! nvcc is `$CUDA_HOME/bin/nvcc`, or the one on the path.
+//! The compiler is `$CUDA_HOME/bin/nvcc`, or the `nvcc` on the path.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -12,10 +12,9 @@
 use candle_core::{Result, Tensor};
 use invaspread_random::{Purpose, Stream};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{check_index, is_double, matrix, scalar_of_one, tensor, with_elements};
+use crate::check::{check_index, matrix};
 use crate::float::Float;
+use crate::op::{Matrix, Objective, apply};
 use crate::softmax::cross_entropy;
 
 const NAME: &str = "deepcluster";
@@ -27,24 +26,28 @@ const NAME: &str = "deepcluster";
 pub fn cluster_cross_entropy(logits: &Tensor, clusters: &[u32]) -> Result<Tensor> {
     let (rows, columns) = matrix(NAME, "logits", logits)?;
     check_index(NAME, "cluster", clusters, rows, columns)?;
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        use invaspread_tensor::cuda::losses::{Settled, indices, softmax};
-        let Settled { value, gradient } = softmax(logits, &indices(clusters, &[rows], logits)?)?;
-        return scalar_on_device(NAME, [logits], value, [gradient]);
-    }
-    let (value, gradient) = if is_double(NAME, &[logits])? {
-        settle::<f64>(logits, clusters, rows, columns)?
-    } else {
-        settle::<f32>(logits, clusters, rows, columns)?
-    };
-    scalar_of_one(NAME, logits, value, gradient)
+    apply(&Clusters(clusters), [logits])
 }
 
-fn settle<T: Float>(logits: &Tensor, clusters: &[u32], rows: usize, columns: usize) -> Result<(f64, Tensor)> {
-    let mut scores = with_elements(logits, |z: &[T]| Ok(z.to_vec()))?;
-    let value = cross_entropy(&mut scores, columns, clusters, |_| T::ONE);
-    Ok((value, tensor(scores, rows, columns)?))
+/// The cluster of each row.
+struct Clusters<'a>(&'a [u32]);
+
+impl Objective<1> for Clusters<'_> {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [logits]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
+        let mut scores = logits.values.to_vec();
+        let value = cross_entropy(&mut scores, logits.columns, self.0, |_| T::ONE);
+        Ok((value, [scores]))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [logits]: [&Tensor; 1]) -> Result<(Tensor, [Tensor; 1])> {
+        use invaspread_tensor::cuda::losses::{Settled, indices, softmax};
+        let Settled { value, gradient } = softmax(logits, &indices(self.0, &[self.0.len()], logits)?)?;
+        Ok((value, [gradient]))
+    }
 }
 
 /// The images of one epoch, in order: as many as there are `assignments`, each non-empty cluster equally often.

@@ -16,12 +16,9 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{
-    check_index, check_temperature, is_double, matrix, scalar_of_two, tensor, with_elements,
-};
+use crate::check::{check_index, check_temperature, matrix};
 use crate::float::{Float, add_scaled, dot};
+use crate::op::{Matrix, Objective, apply};
 use crate::softmax::cross_entropy;
 
 const NAME: &str = "exemplar";
@@ -55,57 +52,56 @@ impl Exemplar {
         }
         check_index(NAME, "image index", index, rows, images)?;
         check_temperature(NAME, self.temperature)?;
-        #[cfg(feature = "cuda")]
-        if features.device().is_cuda() {
-            use invaspread_tensor::cuda::losses::{exemplar, indices};
-            let index = indices(index, &[rows], features)?;
-            let (settled, to_weight) =
-                exemplar(features, weight, &index, self.temperature, self.normalize_weight)?;
-            return scalar_on_device(NAME, [features, weight], settled.value, [settled.gradient, to_weight]);
-        }
-        let sizes = [rows, images, dim];
-        let (value, gradients) = if is_double(NAME, &[features, weight])? {
-            self.compute::<f64>(features, weight, index, sizes)?
+        apply(&Batch { loss: self, index }, [features, weight])
+    }
+}
+
+/// A batch: which image each row of the features shows.
+struct Batch<'a> {
+    loss: &'a Exemplar,
+    index: &'a [u32],
+}
+
+impl Objective<2> for Batch<'_> {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [features, weight]: [Matrix<'_, T>; 2]) -> Result<(f64, [Vec<T>; 2])> {
+        let Self { loss: Exemplar { temperature, normalize_weight }, index } = *self;
+        let (rows, dim, f) = (features.rows, features.columns, features.values);
+        let (images, w) = (weight.rows, weight.values);
+        let mut scores = vec![T::ZERO; rows * images];
+        gemm::nt(rows, images, dim, f, w, &mut scores);
+        let inverse = T::from_f64(1.0 / temperature);
+        let lengths = if *normalize_weight { inverse_lengths(w, dim) } else { Vec::new() };
+        let value = if *normalize_weight {
+            cross_entropy(&mut scores, images, index, |k| inverse * lengths[k])
         } else {
-            self.compute::<f32>(features, weight, index, sizes)?
+            cross_entropy(&mut scores, images, index, |_| inverse)
         };
-        scalar_of_two(NAME, [features, weight], value, gradients)
+        let mut to_features = vec![T::ZERO; rows * dim];
+        gemm::nn(rows, dim, images, &scores, w, &mut to_features);
+        let mut to_weight = vec![T::ZERO; images * dim];
+        gemm::tn(images, dim, rows, &scores, f, &mut to_weight);
+        if *normalize_weight {
+            // A unit vector only turns: what points along it is taken out, h − (h · ŵ) ŵ.
+            to_weight.par_chunks_mut(dim).zip(w.par_chunks(dim)).zip(&lengths).for_each(
+                |((h, w), &inverse_length)| {
+                    let along = dot(h, w) * inverse_length * inverse_length;
+                    add_scaled(h, -along, w);
+                },
+            );
+        }
+        Ok((value, [to_features, to_weight]))
     }
 
-    fn compute<T: Float>(
-        &self,
-        features: &Tensor,
-        weight: &Tensor,
-        index: &[u32],
-        [rows, images, dim]: [usize; 3],
-    ) -> Result<(f64, [Tensor; 2])> {
-        with_elements(features, |f: &[T]| {
-            with_elements(weight, |w: &[T]| {
-                let mut scores = vec![T::ZERO; rows * images];
-                gemm::nt(rows, images, dim, f, w, &mut scores);
-                let inverse = T::from_f64(1.0 / self.temperature);
-                let lengths = if self.normalize_weight { inverse_lengths(w, dim) } else { Vec::new() };
-                let value = if self.normalize_weight {
-                    cross_entropy(&mut scores, images, index, |k| inverse * lengths[k])
-                } else {
-                    cross_entropy(&mut scores, images, index, |_| inverse)
-                };
-                let mut to_features = vec![T::ZERO; rows * dim];
-                gemm::nn(rows, dim, images, &scores, w, &mut to_features);
-                let mut to_weight = vec![T::ZERO; images * dim];
-                gemm::tn(images, dim, rows, &scores, f, &mut to_weight);
-                if self.normalize_weight {
-                    // A unit vector only turns: what points along it is taken out, h − (h · ŵ) ŵ.
-                    to_weight.par_chunks_mut(dim).zip(w.par_chunks(dim)).zip(&lengths).for_each(
-                        |((h, w), &inverse_length)| {
-                            let along = dot(h, w) * inverse_length * inverse_length;
-                            add_scaled(h, -along, w);
-                        },
-                    );
-                }
-                Ok((value, [tensor(to_features, rows, dim)?, tensor(to_weight, images, dim)?]))
-            })
-        })
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [features, weight]: [&Tensor; 2]) -> Result<(Tensor, [Tensor; 2])> {
+        use invaspread_tensor::cuda::losses::{exemplar, indices};
+        let index = indices(self.index, &[self.index.len()], features)?;
+        let Exemplar { temperature, normalize_weight } = *self.loss;
+        let (settled, to_weight) = exemplar(features, weight, &index, temperature, normalize_weight)?;
+        Ok((settled.value, [settled.gradient, to_weight]))
     }
 }
 

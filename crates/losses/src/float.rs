@@ -1,4 +1,4 @@
-//! What a loss asks of its number type: f32 for training, f64 for checking gradients.
+//! What a loss needs of its number type: f32 for training, f64 for checking gradients.
 
 use std::borrow::Cow;
 use std::ops::Neg;
@@ -6,13 +6,13 @@ use std::ops::Neg;
 use candle_core::WithDType;
 use invaspread_tensor::gemm::Element;
 
-/// A floating type that candle stores and `gemm` multiplies, with the functions the losses need.
-pub(crate) trait Float: Element + WithDType + Neg<Output = Self> {
-    /// e to the power of this.
+/// A floating type that candle stores and `gemm` multiplies, with the functions that losses need: f32 or f64.
+pub trait Float: Element + WithDType + Neg<Output = Self> {
+    /// Returns e to the power of this.
     fn exp(self) -> Self;
-    /// ln(1 + this), without losing a small `this`.
+    /// Returns ln(1 + this), without losing a small `this`.
     fn ln_1p(self) -> Self;
-    /// A memory bank's f32 entries as this type; borrowed where they already are.
+    /// Returns a memory bank's f32 entries in this type; borrowed where they already are.
     fn widen(entries: &[f32]) -> Cow<'_, [Self]>;
 }
 

@@ -27,10 +27,9 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements};
+use crate::check::{check_temperature, two_views};
 use crate::float::Float;
+use crate::op::{Matrix, Objective, apply};
 
 const NAME: &str = "invaspread";
 
@@ -89,54 +88,12 @@ impl InvaSpread {
     /// # Errors
     /// If `features` is not such a matrix in F32 or F64 (F32 on CUDA), or a setting is out of its range.
     pub fn loss(&self, features: &Tensor) -> Result<Tensor> {
-        let (rows, dim) = matrix(NAME, "features", features)?;
-        if rows % 2 != 0 {
-            bail!(
-                "{NAME}: features have {rows} rows; an even number is needed, view 1 of all images above view 2"
-            )
-        }
+        two_views(NAME, features)?;
         check_temperature(NAME, self.temperature)?;
         if !(self.negative_weight >= 1.0 && self.negative_weight.is_finite()) {
             bail!("{NAME}: negative_weight must be a number of at least 1, it is {}", self.negative_weight)
         }
-        #[cfg(feature = "cuda")]
-        if features.device().is_cuda() {
-            use invaspread_tensor::cuda::losses::{Kept, Settled, invaspread};
-            let kept = match self.negatives {
-                Negatives::All => Kept::All,
-                Negatives::HardestHalf => Kept::HardestHalf,
-                Negatives::EasiestHalf => Kept::EasiestHalf,
-            };
-            let both_sides = self.key_side == KeySide::BothSides;
-            let Settled { value, gradient } =
-                invaspread(features, self.temperature, self.negative_weight, kept, both_sides)?;
-            return scalar_on_device(NAME, [features], value, [gradient]);
-        }
-        let (value, gradient) = if is_double(NAME, &[features])? {
-            self.compute::<f64>(features, rows, dim)?
-        } else {
-            self.compute::<f32>(features, rows, dim)?
-        };
-        scalar_of_one(NAME, features, value, gradient)
-    }
-
-    fn compute<T: Float>(&self, features: &Tensor, rows: usize, dim: usize) -> Result<(f64, Tensor)> {
-        with_elements(features, |x: &[T]| {
-            let mut scores = vec![T::ZERO; rows * rows];
-            gemm::nt(rows, rows, dim, x, x, &mut scores);
-            let losses: Vec<f64> =
-                scores.par_chunks_mut(rows).enumerate().map(|(own, row)| self.settle_row(row, own)).collect();
-            let mut gradient = vec![T::ZERO; rows * dim];
-            gemm::nn(rows, dim, rows, &scores, x, &mut gradient);
-            if self.key_side == KeySide::BothSides {
-                let mut through_keys = vec![T::ZERO; rows * dim];
-                gemm::tn(rows, dim, rows, &scores, x, &mut through_keys);
-                for (g, k) in gradient.iter_mut().zip(through_keys) {
-                    *g += k;
-                }
-            }
-            Ok((losses.iter().sum(), tensor(gradient, rows, dim)?))
-        })
+        apply(self, [features])
     }
 
     /// Replaces a row of inner products by the gradient with respect to them and returns the row's part of the loss.
@@ -265,6 +222,43 @@ impl InvaSpread {
                 row[k] = T::from_f64(f64::NEG_INFINITY);
             }
         }
+    }
+}
+
+impl Objective<1> for InvaSpread {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
+        let Matrix { values: x, rows, columns: dim } = features;
+        let mut scores = vec![T::ZERO; rows * rows];
+        gemm::nt(rows, rows, dim, x, x, &mut scores);
+        let losses: Vec<f64> =
+            scores.par_chunks_mut(rows).enumerate().map(|(own, row)| self.settle_row(row, own)).collect();
+        let mut gradient = vec![T::ZERO; rows * dim];
+        gemm::nn(rows, dim, rows, &scores, x, &mut gradient);
+        if self.key_side == KeySide::BothSides {
+            let mut through_keys = vec![T::ZERO; rows * dim];
+            gemm::tn(rows, dim, rows, &scores, x, &mut through_keys);
+            for (g, k) in gradient.iter_mut().zip(through_keys) {
+                *g += k;
+            }
+        }
+        Ok((losses.iter().sum(), [gradient]))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [features]: [&Tensor; 1]) -> Result<(Tensor, [Tensor; 1])> {
+        use invaspread_tensor::cuda::losses::{Kept, Settled, invaspread};
+        let kept = match self.negatives {
+            Negatives::All => Kept::All,
+            Negatives::HardestHalf => Kept::HardestHalf,
+            Negatives::EasiestHalf => Kept::EasiestHalf,
+        };
+        let both_sides = self.key_side == KeySide::BothSides;
+        let Settled { value, gradient } =
+            invaspread(features, self.temperature, self.negative_weight, kept, both_sides)?;
+        Ok((value, [gradient]))
     }
 }
 

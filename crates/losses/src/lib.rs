@@ -1,4 +1,4 @@
-//! The objectives of the paper's Table 1, one file each: functions of embeddings and, for some, of a memory bank.
+//! The objectives of the paper's Table 1 and NT-Xent, one file each: functions of embeddings and, for some, of a memory bank.
 //!
 //! Every loss takes candle tensors (f32 or f64, on the CPU) and returns a scalar tensor that `backward` goes through. Value and
 //! gradient are computed together in one pass over slices; candle only carries them. Nothing here reads
@@ -9,14 +9,16 @@
 //! that neither `log p` near p = 1 nor `log(1 - p)` loses its digits, and no temperature down to 0.01 overflows in f32.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod check;
 mod deepcluster;
-mod differentiable;
 mod exemplar;
 mod float;
 mod invaspread;
 mod memory_bank;
 mod nce;
 mod npsoftmax;
+mod ntxent;
+pub mod op;
 #[cfg(feature = "cuda")]
 mod self_check;
 mod softmax;
@@ -30,6 +32,7 @@ pub use invaspread::{InvaSpread, KeySide, Negatives};
 pub use memory_bank::MemoryBank;
 pub use nce::{Nce, draw_noise};
 pub use npsoftmax::NpSoftmax;
+pub use ntxent::NtXent;
 #[cfg(feature = "cuda")]
 pub use self_check::self_check_on;
 pub use triplet::{Mining, Triplet, draw_negatives};

@@ -13,8 +13,9 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use invaspread_random::{Purpose, Stream};
+use invaspread_tensor::with_f32;
 
-use crate::differentiable::{check_index, matrix, with_elements};
+use crate::check::{check_index, matrix};
 
 const NAME: &str = "memory bank";
 
@@ -58,7 +59,7 @@ impl MemoryBank {
     /// If the tensor is not a matrix of numbers, or has no rows or no columns.
     pub fn from_tensor(state: &Tensor) -> Result<Self> {
         let (images, dim) = matrix(NAME, "state", state)?;
-        let entries = with_elements(&state.to_dtype(DType::F32)?, |x: &[f32]| Ok(x.to_vec()))?;
+        let entries = with_f32(&state.to_dtype(DType::F32)?.contiguous()?, <[f32]>::to_vec)?;
         Ok(Self { entries: Entries::Host(entries), images, dim })
     }
 
@@ -168,7 +169,7 @@ impl MemoryBank {
                 return update_memory(entries, &indices(index, &[rows], features)?, features, momentum);
             }
         };
-        with_elements(&features.detach().to_dtype(DType::F32)?, |features: &[f32]| {
+        with_f32(&features.detach().to_dtype(DType::F32)?.contiguous()?, |features| {
             let (kept, taken) = (momentum as f32, (1.0 - momentum) as f32);
             for (feature, &image) in features.chunks(dim).zip(index) {
                 let image = image as usize;
@@ -184,7 +185,6 @@ impl MemoryBank {
                     *v = moved(*v, f) / length;
                 }
             }
-            Ok(())
         })
     }
 }

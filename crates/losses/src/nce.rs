@@ -14,18 +14,17 @@
 //!
 //! Deviation: none in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
 
+use std::cell::Cell;
+
 use candle_core::{Result, Tensor, bail};
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{
-    check_index, check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements,
-};
+use crate::check::{check_index, check_temperature, matrix};
 use crate::float::{Float, add_scaled, dot};
 use crate::memory_bank::MemoryBank;
+use crate::op::{Matrix, Objective, apply};
 
 const NAME: &str = "nce";
 
@@ -81,102 +80,103 @@ impl Nce {
             )
         }
         check_index(NAME, "noise image", noise, noise.len(), bank.len())?;
-        #[cfg(feature = "cuda")]
-        if features.device().is_cuda() {
-            use invaspread_tensor::cuda::losses::{NceInput, Settled, indices};
-            let input = NceInput {
-                features,
-                bank: bank.on_device()?,
-                index: &indices(index, &[rows], features)?,
-                noise: &indices(noise, &[rows, self.negatives], features)?,
-                temperature: self.temperature,
-            };
-            let z = match *normalizer {
-                Some(z) => z,
-                None => input.normalizer()?,
-            };
-            *normalizer = Some(check_normalizer(z)?);
-            let Settled { value, gradient } = input.settle(z)?;
-            return scalar_on_device(NAME, [features], value, [gradient]);
-        }
-        let double = is_double(NAME, &[features])?;
-        let z = match *normalizer {
-            Some(z) => z,
-            None if double => self.normalizer::<f64>(features, bank, index, noise)?,
-            None => self.normalizer::<f32>(features, bank, index, noise)?,
-        };
-        *normalizer = Some(check_normalizer(z)?);
-        let (value, gradient) = if double {
-            self.compute::<f64>(features, bank, index, noise, z)?
-        } else {
-            self.compute::<f32>(features, bank, index, noise, z)?
-        };
-        scalar_of_one(NAME, features, value, gradient)
+        let batch = Batch { loss: self, bank, index, noise, normalizer: Cell::new(*normalizer) };
+        let loss = apply(&batch, [features])?;
+        *normalizer = batch.normalizer.get();
+        Ok(loss)
     }
+}
 
-    /// Z = n times the mean of exp(f · v / τ) over the own and the noise entries.
-    fn normalizer<T: Float>(
-        &self,
-        features: &Tensor,
-        bank: &MemoryBank,
-        index: &[u32],
-        noise: &[u32],
-    ) -> Result<f64> {
-        with_elements(features, |f: &[T]| {
-            let sums: Vec<f64> = f
+/// What a batch's features are compared with.
+struct Batch<'a> {
+    loss: &'a Nce,
+    bank: &'a MemoryBank,
+    index: &'a [u32],
+    noise: &'a [u32],
+    /// Z, once it is known.
+    normalizer: Cell<Option<f64>>,
+}
+
+impl Batch<'_> {
+    /// Returns Z, which this batch sets where none has: n times the mean of exp(f · v / τ) over the own and the noise entries.
+    fn normalizer<T: Float>(&self, features: Matrix<'_, T>) -> Result<f64> {
+        let Self { loss, bank, index, noise, .. } = *self;
+        let z = self.normalizer.get().unwrap_or_else(|| {
+            let sums: Vec<f64> = features
+                .values
                 .par_chunks(bank.dim())
                 .zip(index)
-                .zip(noise.par_chunks(self.negatives))
+                .zip(noise.par_chunks(loss.negatives))
                 .map(|((f, y), noise)| {
                     let exp = |&j: &u32| {
-                        (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / self.temperature).exp()
+                        (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / loss.temperature).exp()
                     };
                     std::iter::once(y).chain(noise).map(exp).sum()
                 })
                 .collect();
             let entries = index.len() + noise.len();
-            Ok(sums.iter().sum::<f64>() / entries as f64 * bank.len() as f64)
-        })
+            sums.iter().sum::<f64>() / entries as f64 * bank.len() as f64
+        });
+        self.normalizer.set(Some(check_normalizer(z)?));
+        Ok(z)
+    }
+}
+
+impl Objective<1> for Batch<'_> {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
+        let z = self.normalizer(features)?;
+        let Self { loss, bank, index, noise, .. } = *self;
+        let (rows, dim) = (index.len(), bank.dim());
+        let (log_z, inverse) = (z.ln(), 1.0 / loss.temperature);
+        let c = loss.negatives as f64 / bank.len() as f64;
+        let outer = inverse / rows as f64;
+        let mut gradient = vec![T::ZERO; rows * dim];
+        // An entry is read once: its score, what that costs, and its share of the gradient while it is still in cache.
+        let losses: Vec<f64> = gradient
+            .par_chunks_mut(dim)
+            .zip(features.values.par_chunks(dim))
+            .zip(index)
+            .zip(noise.par_chunks(loss.negatives))
+            .map(|(((g, f), &y), noise)| {
+                let own = T::widen(bank.entry(y as usize));
+                let log_p = dot(f, &own).to_f64() * inverse - log_z;
+                let p = log_p.exp();
+                // log h⁺ = log P − log(P + c + ε); its slope along log P is (c + ε) / (P + c + ε).
+                let mut loss = (p + c + EPSILON).ln() - log_p;
+                add_scaled(g, T::from_f64(-(c + EPSILON) / (p + c + EPSILON) * outer), &own);
+                for &j in noise {
+                    let entry = T::widen(bank.entry(j as usize));
+                    let p = (dot(f, &entry).to_f64() * inverse - log_z).exp();
+                    loss += ((p + EPSILON) / c).ln_1p();
+                    add_scaled(g, T::from_f64(p / (p + c + EPSILON) * outer), &entry);
+                }
+                loss
+            })
+            .collect();
+        Ok((losses.iter().sum::<f64>() / rows as f64, [gradient]))
     }
 
-    fn compute<T: Float>(
-        &self,
-        features: &Tensor,
-        bank: &MemoryBank,
-        index: &[u32],
-        noise: &[u32],
-        z: f64,
-    ) -> Result<(f64, Tensor)> {
-        let (rows, dim) = (index.len(), bank.dim());
-        let (log_z, inverse) = (z.ln(), 1.0 / self.temperature);
-        let c = self.negatives as f64 / bank.len() as f64;
-        let outer = inverse / rows as f64;
-        with_elements(features, |f: &[T]| {
-            let mut gradient = vec![T::ZERO; rows * dim];
-            // An entry is read once: its score, what that costs, and its share of the gradient while it is still in cache.
-            let losses: Vec<f64> = gradient
-                .par_chunks_mut(dim)
-                .zip(f.par_chunks(dim))
-                .zip(index)
-                .zip(noise.par_chunks(self.negatives))
-                .map(|(((g, f), &y), noise)| {
-                    let own = T::widen(bank.entry(y as usize));
-                    let log_p = dot(f, &own).to_f64() * inverse - log_z;
-                    let p = log_p.exp();
-                    // log h⁺ = log P − log(P + c + ε); its slope along log P is (c + ε) / (P + c + ε).
-                    let mut loss = (p + c + EPSILON).ln() - log_p;
-                    add_scaled(g, T::from_f64(-(c + EPSILON) / (p + c + EPSILON) * outer), &own);
-                    for &j in noise {
-                        let entry = T::widen(bank.entry(j as usize));
-                        let p = (dot(f, &entry).to_f64() * inverse - log_z).exp();
-                        loss += ((p + EPSILON) / c).ln_1p();
-                        add_scaled(g, T::from_f64(p / (p + c + EPSILON) * outer), &entry);
-                    }
-                    loss
-                })
-                .collect();
-            Ok((losses.iter().sum::<f64>() / rows as f64, tensor(gradient, rows, dim)?))
-        })
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [features]: [&Tensor; 1]) -> Result<(Tensor, [Tensor; 1])> {
+        use invaspread_tensor::cuda::losses::{NceInput, Settled, indices};
+        let rows = self.index.len();
+        let input = NceInput {
+            features,
+            bank: self.bank.on_device()?,
+            index: &indices(self.index, &[rows], features)?,
+            noise: &indices(self.noise, &[rows, self.loss.negatives], features)?,
+            temperature: self.loss.temperature,
+        };
+        let z = match self.normalizer.get() {
+            Some(z) => z,
+            None => input.normalizer()?,
+        };
+        self.normalizer.set(Some(check_normalizer(z)?));
+        let Settled { value, gradient } = input.settle(z)?;
+        Ok((value, [gradient]))
     }
 }
 

@@ -17,13 +17,10 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{
-    check_index, check_temperature, is_double, matrix, scalar_of_one, tensor, with_elements,
-};
+use crate::check::{check_index, check_temperature, matrix};
 use crate::float::Float;
 use crate::memory_bank::MemoryBank;
+use crate::op::{Matrix, Objective, apply};
 use crate::softmax::{maximum, settle, shifted_exp};
 
 const NAME: &str = "npsoftmax";
@@ -57,75 +54,78 @@ impl NpSoftmax {
         }
         check_index(NAME, "image index", index, rows, bank.len())?;
         check_temperature(NAME, self.temperature)?;
-        #[cfg(feature = "cuda")]
-        if features.device().is_cuda() {
-            use invaspread_tensor::cuda::losses::{Settled, indices, npsoftmax};
-            let index = indices(index, &[rows], features)?;
-            let Settled { value, gradient } =
-                npsoftmax(features, bank.on_device()?, &index, self.temperature)?;
-            return scalar_on_device(NAME, [features], value, [gradient]);
+        apply(&Batch { loss: self, bank, index, block: BLOCK }, [features])
+    }
+}
+
+/// What a batch's features are compared with.
+struct Batch<'a> {
+    loss: &'a NpSoftmax,
+    bank: &'a MemoryBank,
+    index: &'a [u32],
+    /// Bank entries that are taken together.
+    block: usize,
+}
+
+impl Objective<1> for Batch<'_> {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
+        let Self { loss, bank, index, block } = *self;
+        let (rows, dim, f) = (index.len(), bank.dim(), features.values);
+        let inverse = T::from_f64(1.0 / loss.temperature);
+        let minus_infinity = T::from_f64(f64::NEG_INFINITY);
+        let nothing = Running { own: 0.0, top: minus_infinity, sum: 0.0, rescale: T::ZERO };
+        let mut running = vec![nothing; rows];
+        let mut gradient = vec![T::ZERO; rows * dim];
+        let mut scores = vec![T::ZERO; rows * block.min(bank.len())];
+        let mut part = vec![T::ZERO; rows * dim];
+        for start in (0..bank.len()).step_by(block) {
+            let end = (start + block).min(bank.len());
+            let columns = end - start;
+            let entries = T::widen(bank.block(start..end));
+            let scores = &mut scores[..rows * columns];
+            gemm::nt(rows, columns, dim, f, &entries, scores);
+            scores.par_chunks_mut(columns).zip(&mut running).zip(index).for_each(|((row, state), &y)| {
+                for z in row.iter_mut() {
+                    *z *= inverse;
+                }
+                let own = (y as usize).checked_sub(start).filter(|&own| own < columns);
+                if let Some(own) = own {
+                    state.own = row[own].to_f64();
+                    row[own] = minus_infinity;
+                }
+                state.take_in(row, own);
+            });
+            gemm::nn(rows, dim, columns, scores, &entries, &mut part);
+            for ((g, p), state) in gradient.chunks_mut(dim).zip(part.chunks(dim)).zip(&running) {
+                for (g, &p) in g.iter_mut().zip(p) {
+                    *g = *g * state.rescale + p;
+                }
+            }
         }
-        let (value, gradient) = if is_double(NAME, &[features])? {
-            self.compute::<f64>(features, bank, index, BLOCK)?
-        } else {
-            self.compute::<f32>(features, bank, index, BLOCK)?
-        };
-        scalar_of_one(NAME, features, value, gradient)
+        let mut total = 0.0;
+        for ((g, state), &y) in gradient.chunks_mut(dim).zip(&running).zip(index) {
+            let settled = settle(state.own, state.top.to_f64(), state.sum);
+            total += settled.loss;
+            let away = settled.others / (loss.temperature * rows as f64);
+            let mean = T::from_f64(if state.sum > 0.0 { away / state.sum } else { 0.0 * state.sum });
+            let away = T::from_f64(away);
+            for (g, &v) in g.iter_mut().zip(T::widen(bank.entry(y as usize)).iter()) {
+                *g = *g * mean - away * v;
+            }
+        }
+        Ok((total / rows as f64, [gradient]))
     }
 
-    fn compute<T: Float>(
-        self,
-        features: &Tensor,
-        bank: &MemoryBank,
-        index: &[u32],
-        block: usize,
-    ) -> Result<(f64, Tensor)> {
-        let (rows, dim) = (index.len(), bank.dim());
-        let inverse = T::from_f64(1.0 / self.temperature);
-        with_elements(features, |f: &[T]| {
-            let minus_infinity = T::from_f64(f64::NEG_INFINITY);
-            let nothing = Running { own: 0.0, top: minus_infinity, sum: 0.0, rescale: T::ZERO };
-            let mut running = vec![nothing; rows];
-            let mut gradient = vec![T::ZERO; rows * dim];
-            let mut scores = vec![T::ZERO; rows * block.min(bank.len())];
-            let mut part = vec![T::ZERO; rows * dim];
-            for start in (0..bank.len()).step_by(block) {
-                let end = (start + block).min(bank.len());
-                let columns = end - start;
-                let entries = T::widen(bank.block(start..end));
-                let scores = &mut scores[..rows * columns];
-                gemm::nt(rows, columns, dim, f, &entries, scores);
-                scores.par_chunks_mut(columns).zip(&mut running).zip(index).for_each(|((row, state), &y)| {
-                    for z in row.iter_mut() {
-                        *z *= inverse;
-                    }
-                    let own = (y as usize).checked_sub(start).filter(|&own| own < columns);
-                    if let Some(own) = own {
-                        state.own = row[own].to_f64();
-                        row[own] = minus_infinity;
-                    }
-                    state.take_in(row, own);
-                });
-                gemm::nn(rows, dim, columns, scores, &entries, &mut part);
-                for ((g, p), state) in gradient.chunks_mut(dim).zip(part.chunks(dim)).zip(&running) {
-                    for (g, &p) in g.iter_mut().zip(p) {
-                        *g = *g * state.rescale + p;
-                    }
-                }
-            }
-            let mut total = 0.0;
-            for ((g, state), &y) in gradient.chunks_mut(dim).zip(&running).zip(index) {
-                let settled = settle(state.own, state.top.to_f64(), state.sum);
-                total += settled.loss;
-                let away = settled.others / (self.temperature * rows as f64);
-                let mean = T::from_f64(if state.sum > 0.0 { away / state.sum } else { 0.0 * state.sum });
-                let away = T::from_f64(away);
-                for (g, &v) in g.iter_mut().zip(T::widen(bank.entry(y as usize)).iter()) {
-                    *g = *g * mean - away * v;
-                }
-            }
-            Ok((total / rows as f64, tensor(gradient, rows, dim)?))
-        })
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [features]: [&Tensor; 1]) -> Result<(Tensor, [Tensor; 1])> {
+        use invaspread_tensor::cuda::losses::{Settled, indices, npsoftmax};
+        let index = indices(self.index, &[self.index.len()], features)?;
+        let Settled { value, gradient } =
+            npsoftmax(features, self.bank.on_device()?, &index, self.loss.temperature)?;
+        Ok((value, [gradient]))
     }
 }
 
@@ -160,11 +160,13 @@ impl<T: Float> Running<T> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::NpSoftmax;
+    use super::{Batch, NpSoftmax};
+    use crate::float::Float;
     use crate::memory_bank::MemoryBank;
+    use crate::op::{Matrix, Objective};
     use crate::testing::{
         assert_close, bits, central_differences, gradient_of, in_pools, matrix_f32, matrix_f64, random_index,
-        unit_rows, values,
+        unit_rows,
     };
     use candle_core::{DType, Device, Tensor};
     use proptest::prelude::*;
@@ -179,6 +181,20 @@ mod tests {
             total -= (score(y as usize).exp() / sum).ln();
         }
         total / index.len() as f64
+    }
+
+    /// Value and gradient in `T`, the bank taken in blocks of so many entries.
+    fn evaluate<T: Float>(
+        loss: &NpSoftmax,
+        f: &[f64],
+        bank: &MemoryBank,
+        index: &[u32],
+        block: usize,
+    ) -> (f64, Vec<f64>) {
+        let values: Vec<T> = f.iter().map(|&x| T::from_f64(x)).collect();
+        let features = Matrix { values: &values, rows: index.len(), columns: bank.dim() };
+        let (value, [gradient]) = Batch { loss, bank, index, block }.evaluate([features]).unwrap();
+        (value, gradient.into_iter().map(T::to_f64).collect())
     }
 
     proptest! {
@@ -198,12 +214,12 @@ mod tests {
             let differences = central_differences(&f, 1e-5, |f| plain(temperature, f, &bank, &index));
             assert_close(&gradient, &differences, 1e-6, 1e-6);
             // Any width of block gives the same, and f32 follows.
-            let (value, in_blocks) = loss.compute::<f64>(&matrix_f64(&f, dim), &bank, &index, block).unwrap();
+            let (value, in_blocks) = evaluate::<f64>(&loss, &f, &bank, &index, block);
             prop_assert!((value - want).abs() <= 1e-10 * want.max(1.0));
-            assert_close(&values(&in_blocks), &gradient, 1e-10, 1e-12);
-            let (value, in_single) = loss.compute::<f32>(&matrix_f32(&f, dim), &bank, &index, block).unwrap();
+            assert_close(&in_blocks, &gradient, 1e-10, 1e-12);
+            let (value, in_single) = evaluate::<f32>(&loss, &f, &bank, &index, block);
             prop_assert!((value - want).abs() <= 2e-5 * want.max(0.1));
-            assert_close(&values(&in_single), &gradient, 1e-4, 1e-5);
+            assert_close(&in_single, &gradient, 1e-4, 1e-5);
         }
     }
 
@@ -226,10 +242,10 @@ mod tests {
             let bank = MemoryBank::from_tensor(&matrix_f32(&rows, 2)).unwrap();
             let f = [1.0, 0.0];
             for block in [1, 2, 3] {
-                let (single, gradient) = loss.compute::<f32>(&matrix_f32(&f, 2), &bank, &[0], block).unwrap();
-                let (double, want) = loss.compute::<f64>(&matrix_f64(&f, 2), &bank, &[0], block).unwrap();
+                let (single, gradient) = evaluate::<f32>(&loss, &f, &bank, &[0], block);
+                let (double, want) = evaluate::<f64>(&loss, &f, &bank, &[0], block);
                 assert!(single.is_finite() && (single - double).abs() <= 1e-5 * double);
-                assert_close(&values(&gradient), &values(&want), 1e-5, 1e-30);
+                assert_close(&gradient, &want, 1e-5, 1e-30);
             }
         }
     }

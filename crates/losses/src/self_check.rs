@@ -5,7 +5,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::self_check::Check;
 
 use crate::{
-    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, Triplet,
+    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
     cluster_cross_entropy, draw_negatives, draw_noise,
 };
 
@@ -37,6 +37,8 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
         ("InvaSpread, weight 2", vec![views], inva(KeySide::Detached, Negatives::All, 2.0, 0.05)),
         ("InvaSpread, hardest half", vec![views], inva(KeySide::Detached, Negatives::HardestHalf, 1.0, 0.1)),
         ("InvaSpread, easiest half", vec![views], inva(KeySide::Detached, Negatives::EasiestHalf, 1.0, 0.1)),
+        // Without a kernel: on the host, from and to the device.
+        ("NT-Xent, on the host", vec![views], Box::new(|x, _| NtXent::default().loss(&x[0]))),
         (
             "NPSoftmax",
             vec![[images, dim]],

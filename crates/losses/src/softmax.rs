@@ -25,25 +25,32 @@ pub(crate) fn cross_entropy<T: Float>(
     let losses: Vec<f64> = scores
         .par_chunks_mut(columns)
         .zip(labels)
-        .map(|(row, &label)| {
-            for (k, z) in row.iter_mut().enumerate() {
-                *z *= scale(k);
-            }
-            let label = label as usize;
-            let own = row[label].to_f64();
-            row[label] = T::from_f64(f64::NEG_INFINITY);
-            let top = maximum(row);
-            let sum = shifted_exp(row, top, Some(label));
-            let Settled { loss, others } = settle(own, top.to_f64(), sum);
-            let each = T::from_f64(if sum > 0.0 { others / sum * share } else { 0.0 * sum });
-            for (k, z) in row.iter_mut().enumerate() {
-                *z *= each * scale(k);
-            }
-            row[label] = T::from_f64(-others * share) * scale(label);
-            loss
-        })
+        .map(|(row, &label)| cross_entropy_of_row(row, label as usize, share, &scale))
         .collect();
     losses.iter().sum::<f64>() * share
+}
+
+/// Returns the loss of one row of scores, which become the gradient as [`cross_entropy`] says, with `share` in it but not in the loss.
+pub(crate) fn cross_entropy_of_row<T: Float>(
+    row: &mut [T],
+    label: usize,
+    share: f64,
+    scale: impl Fn(usize) -> T,
+) -> f64 {
+    for (k, z) in row.iter_mut().enumerate() {
+        *z *= scale(k);
+    }
+    let own = row[label].to_f64();
+    row[label] = T::from_f64(f64::NEG_INFINITY);
+    let top = maximum(row);
+    let sum = shifted_exp(row, top, Some(label));
+    let Settled { loss, others } = settle(own, top.to_f64(), sum);
+    let each = T::from_f64(if sum > 0.0 { others / sum * share } else { 0.0 * sum });
+    for (k, z) in row.iter_mut().enumerate() {
+        *z *= each * scale(k);
+    }
+    row[label] = T::from_f64(-others * share) * scale(label);
+    loss
 }
 
 /// A row's loss and the probability that is not its label's.

@@ -17,10 +17,9 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cuda")]
-use crate::differentiable::scalar_on_device;
-use crate::differentiable::{check_index, is_double, matrix, scalar_of_two, tensor, with_elements};
+use crate::check::{check_index, matrix};
 use crate::float::{Float, add_scaled};
+use crate::op::{Matrix, Objective, apply};
 
 const NAME: &str = "triplet";
 
@@ -59,7 +58,7 @@ impl Triplet {
     /// # Errors
     /// If shapes do not fit, there is one image only, or negatives are missing, unasked for, out of range or the row's own.
     pub fn loss(&self, anchor: &Tensor, positive: &Tensor, negatives: Option<&[u32]>) -> Result<Tensor> {
-        let (rows, dim) = matrix(NAME, "anchor", anchor)?;
+        let (rows, _) = matrix(NAME, "anchor", anchor)?;
         if positive.dims() != anchor.dims() {
             bail!("{NAME}: anchor is {:?} and positive {:?}; they must agree", anchor.dims(), positive.dims())
         }
@@ -82,73 +81,67 @@ impl Triplet {
                 bail!("{NAME}: hardest mining finds its negatives itself; give none")
             }
         }
-        #[cfg(feature = "cuda")]
-        if anchor.device().is_cuda() {
-            use invaspread_tensor::cuda::losses::{indices, triplet};
-            let negatives = negatives.map(|drawn| indices(drawn, &[rows], anchor)).transpose()?;
-            let (settled, to_positive) = triplet(anchor, positive, negatives.as_ref(), self.margin)?;
-            return scalar_on_device(
-                NAME,
-                [anchor, positive],
-                settled.value,
-                [settled.gradient, to_positive],
-            );
+        apply(&Batch { loss: self, negatives }, [anchor, positive])
+    }
+}
+
+/// A batch: the rows that are its negatives, where they were drawn.
+struct Batch<'a> {
+    loss: &'a Triplet,
+    negatives: Option<&'a [u32]>,
+}
+
+impl Objective<2> for Batch<'_> {
+    const NAME: &'static str = NAME;
+    const HAS_CUDA_KERNEL: bool = true;
+
+    fn evaluate<T: Float>(&self, [anchor, positive]: [Matrix<'_, T>; 2]) -> Result<(f64, [Vec<T>; 2])> {
+        let Self { loss, negatives } = *self;
+        let (rows, dim) = (anchor.rows, anchor.columns);
+        let (a, b) = (anchor.values, positive.values);
+        let view = |j: usize| &b[j * dim..(j + 1) * dim];
+        let chosen: Vec<Chosen> = a
+            .par_chunks(dim)
+            .enumerate()
+            .map(|(i, a)| {
+                let (negative, away) = match negatives {
+                    Some(drawn) => (drawn[i] as usize, distance(a, view(drawn[i] as usize))),
+                    None => nearest(a, view, (0..rows).filter(|&j| j != i)),
+                };
+                let near = distance(a, view(i));
+                Chosen { negative, near, away, violation: near - away + loss.margin }
+            })
+            .collect();
+        let mut total = 0.0;
+        let (mut to_anchor, mut to_positive) = (vec![T::ZERO; rows * dim], vec![T::ZERO; rows * dim]);
+        for (i, c) in chosen.iter().enumerate() {
+            // Written so that a violation that is not a number stays one.
+            if c.violation <= 0.0 {
+                continue;
+            }
+            total += c.violation;
+            for (j, distance, sign) in [(i, c.near, 1.0), (c.negative, c.away, -1.0)] {
+                if distance > 0.0 {
+                    let factor = T::from_f64(sign / (distance * rows as f64));
+                    let (x, y) = (&a[i * dim..(i + 1) * dim], view(j));
+                    let to_x = &mut to_anchor[i * dim..(i + 1) * dim];
+                    add_scaled(to_x, factor, x);
+                    add_scaled(to_x, -factor, y);
+                    let to_y = &mut to_positive[j * dim..(j + 1) * dim];
+                    add_scaled(to_y, factor, y);
+                    add_scaled(to_y, -factor, x);
+                }
+            }
         }
-        let (value, gradients) = if is_double(NAME, &[anchor, positive])? {
-            self.compute::<f64>(anchor, positive, negatives, rows, dim)?
-        } else {
-            self.compute::<f32>(anchor, positive, negatives, rows, dim)?
-        };
-        scalar_of_two(NAME, [anchor, positive], value, gradients)
+        Ok((total / rows as f64, [to_anchor, to_positive]))
     }
 
-    fn compute<T: Float>(
-        &self,
-        anchor: &Tensor,
-        positive: &Tensor,
-        negatives: Option<&[u32]>,
-        rows: usize,
-        dim: usize,
-    ) -> Result<(f64, [Tensor; 2])> {
-        with_elements(anchor, |a: &[T]| {
-            with_elements(positive, |b: &[T]| {
-                let view = |j: usize| &b[j * dim..(j + 1) * dim];
-                let chosen: Vec<Chosen> = a
-                    .par_chunks(dim)
-                    .enumerate()
-                    .map(|(i, a)| {
-                        let (negative, away) = match negatives {
-                            Some(drawn) => (drawn[i] as usize, distance(a, view(drawn[i] as usize))),
-                            None => nearest(a, view, (0..rows).filter(|&j| j != i)),
-                        };
-                        let near = distance(a, view(i));
-                        Chosen { negative, near, away, violation: near - away + self.margin }
-                    })
-                    .collect();
-                let mut total = 0.0;
-                let (mut to_anchor, mut to_positive) = (vec![T::ZERO; rows * dim], vec![T::ZERO; rows * dim]);
-                for (i, c) in chosen.iter().enumerate() {
-                    // Written so that a violation that is not a number stays one.
-                    if c.violation <= 0.0 {
-                        continue;
-                    }
-                    total += c.violation;
-                    for (j, distance, sign) in [(i, c.near, 1.0), (c.negative, c.away, -1.0)] {
-                        if distance > 0.0 {
-                            let factor = T::from_f64(sign / (distance * rows as f64));
-                            let (x, y) = (&a[i * dim..(i + 1) * dim], view(j));
-                            let to_x = &mut to_anchor[i * dim..(i + 1) * dim];
-                            add_scaled(to_x, factor, x);
-                            add_scaled(to_x, -factor, y);
-                            let to_y = &mut to_positive[j * dim..(j + 1) * dim];
-                            add_scaled(to_y, factor, y);
-                            add_scaled(to_y, -factor, x);
-                        }
-                    }
-                }
-                Ok((total / rows as f64, [tensor(to_anchor, rows, dim)?, tensor(to_positive, rows, dim)?]))
-            })
-        })
+    #[cfg(feature = "cuda")]
+    fn evaluate_on_device(&self, [anchor, positive]: [&Tensor; 2]) -> Result<(Tensor, [Tensor; 2])> {
+        use invaspread_tensor::cuda::losses::{indices, triplet};
+        let negatives = self.negatives.map(|drawn| indices(drawn, &[drawn.len()], anchor)).transpose()?;
+        let (settled, to_positive) = triplet(anchor, positive, negatives.as_ref(), self.loss.margin)?;
+        Ok((settled.value, [settled.gradient, to_positive]))
     }
 }
 

@@ -8,7 +8,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
-use invaspread_losses::{InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, Triplet};
+use invaspread_losses::{InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Triplet};
+
+/// The workspace's own goldens.
+const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
+
+fn folder() -> PathBuf {
+    std::env::var_os("INVASPREAD_GOLDENS").map_or_else(|| PathBuf::from(OWN), PathBuf::from)
+}
 
 struct Goldens {
     tensors: HashMap<String, Tensor>,
@@ -17,10 +24,7 @@ struct Goldens {
 
 impl Goldens {
     fn read() -> Self {
-        let folder = std::env::var_os("INVASPREAD_GOLDENS").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens")),
-            PathBuf::from,
-        );
+        let folder = folder();
         let file = folder.join("losses.safetensors");
         let tensors = candle_core::safetensors::load(&file, &Device::Cpu)
             .unwrap_or_else(|e| panic!("failed to read {}: {e}", file.display()));
@@ -155,4 +159,24 @@ fn golden_triplet_hard() {
         });
     }
     assert!(found > 0, "no case of triplet_hard");
+}
+
+/// PyTorch's own cross-entropy and autograd, in a file of their own that folders made before it lack.
+#[test]
+fn golden_ntxent() {
+    let mut file = folder().join("ntxent.safetensors");
+    if !file.exists() {
+        file = PathBuf::from(OWN).join("ntxent.safetensors");
+    }
+    let tensors = candle_core::safetensors::load(&file, &Device::Cpu)
+        .unwrap_or_else(|e| panic!("failed to read {}: {e}", file.display()));
+    let mut found = 0;
+    for case in tensors.keys().filter_map(|key| key.strip_suffix(".features")) {
+        found += 1;
+        let [features, temperature, loss, grad] =
+            ["features", "temperature", "loss", "grad"].map(|what| &tensors[&format!("{case}.{what}")]);
+        let objective = NtXent { temperature: temperature.to_scalar().unwrap() };
+        check_loss(case, features, loss, grad, |x| objective.loss(x).unwrap());
+    }
+    assert!(found > 0, "no case of ntxent in {}", file.display());
 }

@@ -1,4 +1,4 @@
-//! Convolution, batch norm and a stage of a network, alone.
+//! Times convolution, batch norm and one stage of a network, each alone.
 
 use candle_core::{DType, Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

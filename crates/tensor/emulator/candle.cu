@@ -1,5 +1,6 @@
-// Stand-ins for the kernels of candle's own that this project's code runs into: filling, copying, casting, adding, multiplying, summing.
-// `info` holds the sizes of the axes and then the strides of each input; null says that all are contiguous.
+// Stand-ins for those of candle's own kernels that this project uses: filling, copying, casting, adding,
+// multiplying, summing. `info` holds the sizes of the axes and then the strides of each input; null means
+// that all inputs are contiguous.
 #include "device.cuh"
 
 static size_t place(size_t i, size_t axes, const size_t *sizes, const size_t *strides) {

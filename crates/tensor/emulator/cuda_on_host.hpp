@@ -1,6 +1,7 @@
-// CUDA's device language on the processor. A block's threads are fibers of one thread of the machine, switched at barriers and at a
-// warp's exchanges; blocks run one after the other. A thread that runs ahead to its barrier before others have begun shows up a barrier
-// that is missing, all the more as the order in which threads run changes from block to block.
+// CUDA's device language on the CPU. The threads of a block are fibers of one thread of the machine, which
+// switch at barriers and at the exchanges of a warp; blocks run one after the other. A thread runs ahead to
+// its next barrier before others have begun, so a missing barrier shows, all the more as the order of the
+// threads changes from block to block.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -22,7 +23,8 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__
-// One block runs at a time, so a static variable is what a block shares. The section lets it be poisoned before each block.
+// One block runs at a time, so a static variable serves as the block's shared memory. It has its own section
+// so that it can be poisoned before each block.
 #define __shared__ __attribute__((section("emulated_shared"))) static
 
 struct uint3 { unsigned x, y, z; };
@@ -58,9 +60,10 @@ namespace emulated {
 extern uint3 thread_index, block_index;
 extern dim3 block_size, grid_size;
 extern unsigned char *dynamic_shared;
-// Lets the others run until all threads that have not ended are at a barrier.
+// Runs the other threads until all that have not ended are at a barrier.
 void barrier();
-// Exchanges a value with the other lanes of the warp; all[lane] is what each gave, present says who did.
+// Exchanges a value with the other lanes of the warp: all[lane] is the value of each, and present says which
+// lanes took part.
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present);
 void add_kernel(const char *name, int arguments, std::function<void(void **)> run);
 
@@ -136,7 +139,7 @@ inline unsigned __activemask() { return ~0u; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
-// Fibers switch at barriers alone: whatever happens between two of them is atomic.
+// Fibers switch at barriers alone, so all that happens between two barriers is atomic.
 template <typename T> T atomicAdd(T *p, T x) { return std::exchange(*p, T(*p + x)); }
 template <typename T> T atomicMax(T *p, T x) { return std::exchange(*p, std::max(*p, x)); }
 template <typename T> T atomicMin(T *p, T x) { return std::exchange(*p, std::min(*p, x)); }
@@ -152,7 +155,7 @@ inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline int __float2int_rn(float x) { return int(rintf(x)); }
 inline int __double2int_rn(double x) { return int(rint(x)); }
-// The build turns contraction into fused operations off, so plain arithmetic rounds after each step.
+// The build turns off contraction into fused operations, so plain arithmetic rounds after each step.
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

@@ -1,6 +1,7 @@
-// The driver, libcuda.so.1, on the processor: what cudarc and candle call of it. Memory is the machine's, poisoned with NaN when it is given
-// out and guarded on both sides; kernels are functions that are compiled in, found by name; every launch is checked and, if
-// INVASPREAD_EMULATOR_LOG names a file, written down there. Streams and events order nothing: everything happens at once.
+// The driver, libcuda.so.1, on the CPU: the calls that cudarc and candle make. Memory is the machine's; it is
+// filled with NaN when it is allocated, and guarded on both sides. Kernels are compiled-in functions that are
+// found by name. Every launch is checked and, if INVASPREAD_EMULATOR_LOG names a file, logged there. Streams
+// and events order nothing: every call completes at once.
 #include "cuda_on_host.hpp"
 #include <mutex>
 #if !defined(__x86_64__)
@@ -33,8 +34,8 @@ void add_kernel(const char *name, int arguments, std::function<void(void **)> ru
 enum State { READY, AT_BARRIER, IN_WARP, ENDED };
 
 #if defined(__x86_64__)
-// Leaves this stack for another: the registers that a call keeps, and the stack pointer. (The C library's own switch asks the kernel for the
-// signal mask each time, ten times the cost.)
+// Leaves this stack for another: saves the registers that a call keeps, and the stack pointer. (The C
+// library's own switch asks the kernel for the signal mask each time, at ten times the cost.)
 extern "C" void emulated_switch(void **from, void *to);
 asm(R"(
 .text
@@ -62,7 +63,8 @@ emulated_switch:
 struct Context {
     void *stack_pointer;
     void prepare(char *stack, size_t size, void (*entry)()) {
-        // As `emulated_switch` leaves a stack: six registers, then where to go on. A function begins eight bytes off the alignment.
+        // The state in which `emulated_switch` leaves a stack: six registers, then the return address. A
+        // function begins eight bytes off the alignment.
         void **top = reinterpret_cast<void **>((reinterpret_cast<uint64_t>(stack) + size) / 16 * 16);
         top[-2] = reinterpret_cast<void *>(entry);
         for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
@@ -89,14 +91,14 @@ struct Fiber {
     std::vector<char> stack;
     State state = ENDED;
     uint3 index;
-    // What it gives to its warp's exchange and to whom, and what it gets.
+    // The value that the thread gives to its warp's exchange, the lanes that take part, and what it receives.
     uint64_t given;
     unsigned mask;
     uint64_t all[32];
     unsigned present;
 };
 
-// A thread's stack. Kernels hold little there; what they hold in registers on a GPU is here too.
+// The size of a thread's stack. Kernels keep little on it, but it also holds what a GPU keeps in registers.
 static const size_t STACK = 128 << 10;
 static std::vector<Fiber> fibers;
 static Context scheduler;
@@ -163,7 +165,7 @@ static void run_block(unsigned threads) {
             thread_index = f.index;
             scheduler.go(f.context);
         }
-        // Warps whose lanes have all come to their exchange.
+        // Wake the warps whose lanes have all reached their exchange.
         bool woke = false;
         for (unsigned first = 0; first < threads; first += 32) {
             unsigned last = std::min(first + 32, threads), waiting = 0, alive = 0, mask = 0;
@@ -172,7 +174,8 @@ static void run_block(unsigned threads) {
                 if (fibers[i].state == IN_WARP) waiting |= 1u << (i - first), mask |= fibers[i].mask;
             }
             if (!waiting) continue;
-            // Lanes of a mask that have not come: still on their way (READY is impossible here), at a barrier or ended.
+            // Lanes of a mask that are missing: still running (READY is impossible here), at a barrier, or
+            // ended.
             unsigned wanted = mask & (last - first == 32 ? ~0u : (1u << (last - first)) - 1);
             unsigned missing = wanted & alive & ~waiting;
             if (missing) {
@@ -283,7 +286,8 @@ static int allocate(u64 *p, size_t n) {
     if (n == 0) return INVALID;
     unsigned char *raw = (unsigned char *)aligned_alloc(256, (n + 2 * 256 + 255) / 256 * 256);
     memset(raw, 0xa5, 256);
-    // Of very large ones the beginning: cuDNN is offered a gigabyte of scratch memory that is never touched here.
+    // Of very large allocations only the beginning is filled: cuDNN gets a gigabyte of scratch memory that is
+    // never touched here.
     memset(raw + 256, 0xff, std::min(n, size_t(16) << 20));
     memset(raw + 256 + n, 0xa5, GUARD);
     *p = (u64)(raw + 256);

@@ -1,6 +1,6 @@
-// cuBLAS, cuRAND and cuDNN on the processor: the calls that cudarc, candle and this crate make of them, by loops that read like their
-// definitions. One library under four names. cuDNN's search offers an algorithm that is not deterministic and one that wants too much memory
-// first: taking either is an error.
+// cuBLAS, cuRAND and cuDNN on the CPU: the calls that cudarc, candle and this crate make, as loops that read
+// like their definitions. It is one library under four names. cuDNN's search first offers an algorithm that
+// is not deterministic, and one that needs too much memory; it is an error to take either.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -78,19 +78,19 @@ API cudnnCreateConvolutionDescriptor(Conv **d) { *d = new Conv(); return 0; }
 API cudnnDestroyConvolutionDescriptor(Conv *d) { delete d; return 0; }
 API cudnnSetTensor4dDescriptor(Tensor *d, int format, int type, int n, int c, int h, int w) { *d = {type, n, c, h, w, format}; return 0; }
 API cudnnSetFilter4dDescriptor(Tensor *d, int type, int format, int k, int c, int h, int w) { *d = {type, k, c, h, w, format}; return 0; }
-// Cross-correlation with sums in f32 alone.
+// Accepts only cross-correlation with sums in f32.
 API cudnnSetConvolution2dDescriptor(Conv *d, int ph, int pw, int sh, int sw, int, int, int mode, int type) {
     *d = {ph, pw, sh, sw, 0};
     return mode == 1 && type == 0 ? 0 : 3000;
 }
 API cudnnSetConvolutionMathType(Conv *d, int m) { d->math = m; return 0; }
-// Only NHWC.
+// Supports only NHWC.
 static size_t index(const Tensor &t, int n, int c, int y, int x) { return (((size_t)n * t.h + y) * t.w + x) * t.c + c; }
 static int kind(const Tensor &t) { return t.type == 0 ? 0 : t.type == 1 ? 1 : 14; }
 struct Perf { int algo, status; float time; size_t memory; int determinism, math, reserved[3]; };
 static const size_t WORK = 1000;
 static int found(int asked, int *count, Perf *p, const Conv *c) {
-    // The fastest is not deterministic and the second too hungry: the third is to be taken.
+    // The fastest is not deterministic and the second needs too much memory: the third must be taken.
     Perf all[3] = {{0, 0, 1, 10, 0, c->math, {}}, {1, 0, 2, size_t(1) << 40, 1, c->math, {}}, {1, 0, 3, WORK, 1, c->math, {}}};
     *count = asked < 3 ? asked : 3;
     memcpy(p, all, *count * sizeof(Perf));
@@ -148,7 +148,7 @@ API cudnnConvolutionBackwardFilter(void *, const float *, const Tensor *xd, cons
     write(gw, *wd, s);
     return 0;
 }
-// The search writes over its output, as the real one does.
+// The search overwrites its output, as the real one does.
 static int search(const Conv *c, const Tensor *to, void *output, int asked, int *returned, Perf *results) {
     write(output, *to, std::vector<float>(count(*to), 7));
     return found(asked, returned, results, c);

@@ -1,11 +1,12 @@
-// Views of images that lie on the device as bytes: crop and resize, colour changes, grey, mirror, normalise, with the bytes that crate
-// `augment` makes on the CPU (it says whose arithmetic that is). The numbers drawn for each view come with the launch, 16 words a view.
+// Makes views of images that lie on the device as bytes: crop and resize, color changes, grayscale, mirror,
+// normalization. The bytes are those that crate `augment` makes on the CPU (it says whose arithmetic that
+// is). The random numbers of each view come with the launch, 16 words for each view.
 //
-// A block takes a view. Wherever the CPU rounds after each step the same is asked for here by name, or the compiler would fuse a product
-// and a sum and a byte would come out another.
+// A block makes one view. Wherever the CPU rounds after each step, this code requests the same rounding by
+// name. Otherwise the compiler would fuse a product and a sum, and a byte would differ.
 #include "device.cuh"
 
-// As `ViewPlan` of crate `augment` lays them out.
+// The layout of `ViewPlan` in crate `augment`.
 enum Word { PADDED, LEFT, TOP, WIDTH, HEIGHT, TO_WIDTH, TO_HEIGHT, MIDDLE_LEFT, MIDDLE_TOP, DOWN_FIRST, CHANGES, FACTORS, FLAGS = 15, WORDS };
 enum Change { NONE, BRIGHTNESS, CONTRAST, SATURATION, HUE };
 enum Flag { GRAYSCALE = 1, FLIP = 2 };
@@ -15,7 +16,7 @@ static constexpr int PRECISION_BITS = 22, HALF = 1 << (PRECISION_BITS - 1);
 struct ViewSettings {
     // Sizes of the stored images and of a view.
     int width, height, size;
-    // Channels of a view's pixel: three, and zeros.
+    // Channels of a view's pixel: three, then zeros.
     int channels;
     // Whether blue comes first.
     int bgr;
@@ -25,7 +26,8 @@ struct ViewSettings {
     int intermediate;
 };
 
-// The fixed-point weights of output position `to`: the first source position, and how many.
+// Computes the fixed-point weights of output position `to`; returns the first source position and the number
+// of weights.
 __device__ int2 weights_of(int to, int from_length, int to_length, int *weights) {
     double scale = (double)from_length / to_length, stretch = fmax(scale, 1.0);
     double center = __dmul_rn(to + 0.5, scale);
@@ -42,8 +44,9 @@ __device__ int2 weights_of(int to, int from_length, int to_length, int *weights)
 
 __device__ __forceinline__ unsigned char fixed_to_byte(int sum) { return (unsigned char)min(max(sum >> PRECISION_BITS, 0), 255); }
 
-// One pass of a resize: along the rows (`across`) or down the columns, from (rows, columns, 3) with a row every `stride` bytes. Only the
-// lines from `begin` on, `lines` of them, of the resized axis are made; the other axis is kept whole.
+// One pass of a resize: along the rows (`across`) or down the columns, from (rows, columns, 3) with a row
+// every `stride` bytes. Of the resized axis only `lines` lines from `begin` on are made; the other axis is
+// kept whole.
 __device__ void pass(const unsigned char *from, size_t stride, int rows, int columns, bool across, int to_length, int begin, int lines,
                      unsigned char *to, int *weights, int2 *bounds, int taps) {
     int from_length = across ? columns : rows;
@@ -63,7 +66,7 @@ __device__ void pass(const unsigned char *from, size_t stride, int rows, int col
     __syncthreads();
 }
 
-// A part of an image, byte by byte.
+// Copies a part of an image, byte by byte.
 __device__ void copy_part(const unsigned char *from, size_t stride, int rows, int columns, unsigned char *to) {
     for (int i = threadIdx.x; i < rows * columns * 3; i += blockDim.x) to[i] = from[i / (columns * 3) * stride + i % (columns * 3)];
     __syncthreads();
@@ -76,7 +79,7 @@ __device__ __forceinline__ unsigned char blend(int degenerate, int x, float fact
     return (unsigned char)fminf(fmaxf(mixed, 0.0f), 255.0f);
 }
 
-// Through 8-bit HSV in Pillow's mix of precisions, as `color.rs` writes it.
+// Turns the hue through 8-bit HSV in Pillow's mix of precisions, as in `color.rs`.
 __device__ void turn_hue(unsigned char *p, int shift) {
     int r = p[0], g = p[1], b = p[2], most = max(max(r, g), b), least = min(min(r, g), b);
     int hue = 0, saturation = 0;
@@ -103,13 +106,14 @@ __device__ void turn_hue(unsigned char *p, int shift) {
     int shades[4];
     for (int i = 0; i < 3; ++i) shades[i] = (int)fmin(fmax(round(__dmul_rn((double)most, keeps[i])), 0.0), 255.0);
     shades[3] = most;
-    // Which of p, q, t and v each channel takes in each sector, two bits a channel.
+    // Which of p, q, t and v each channel takes in each sector, two bits for each channel.
     const int taken[6] = {3 | 2 << 2 | 0 << 4, 1 | 3 << 2 | 0 << 4, 0 | 3 << 2 | 2 << 4, 0 | 1 << 2 | 3 << 4, 2 | 0 << 2 | 3 << 4, 3 | 0 << 2 | 1 << 4};
     int which = taken[(int)sector % 6];
     for (int channel = 0; channel < 3; ++channel) p[channel] = (unsigned char)shades[which >> (2 * channel) & 3];
 }
 
-// Shared memory: the view's bytes, then weights and bounds of one pass; the intermediate image too if `scratch` is null.
+// Shared memory: the view's bytes, then weights and bounds of one pass, then the intermediate image if
+// `scratch` is null.
 template <typename T>
 __device__ void view(const unsigned char *images, const unsigned *index, const unsigned *plans, const float *normalized,
                      unsigned char *scratch, T *views, ViewSettings settings) {
@@ -132,7 +136,7 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
             bytes[i] = inside ? image[y * stride + x * 3 + i % 3] : 0;
         }
     } else {
-        // Both passes make only the middle that is kept. One that changes no length is a copy.
+        // Both passes make only the middle that is kept. A pass that changes no length is a copy.
         const unsigned char *window = image + top * stride + left * 3;
         int to_width = (int)plan[TO_WIDTH], to_height = (int)plan[TO_HEIGHT], x = (int)plan[MIDDLE_LEFT], y = (int)plan[MIDDLE_TOP];
         bool across = to_width != width, down = to_height != height;
@@ -154,7 +158,8 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
         float factor = __uint_as_float(plan[FACTORS + i]);
         int mean = 0;
         if (change == CONTRAST) {
-            // A thread's own greys are counted first; sums of whole numbers come out the same in any order.
+            // Each thread first sums the gray values of its own pixels; sums of whole numbers are the same in
+            // any order.
             if (threadIdx.x == 0) total = 0;
             __syncthreads();
             unsigned mine = 0;
@@ -173,7 +178,7 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
                 for (int channel = 0; channel < 3; ++channel) pixel[channel] = blend(degenerate, pixel[channel], factor);
             }
         }
-        // The next count must not begin before the last was read.
+        // The next sum must not begin before the last one is read.
         __syncthreads();
     }
     T *out = views + (size_t)blockIdx.x * pixels * settings.channels;

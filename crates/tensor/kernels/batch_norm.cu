@@ -1,13 +1,16 @@
-// Batch norm with the addition and the ReLU that follow it, forward and backward, each in two passes over the data.
+// Batch norm with the addition and the ReLU that follow it, forward and backward, each in two passes over the
+// data.
 //
-// Data is (chunks, rows, channels): a chunk's rows share their statistics. A thread keeps to its V neighbouring channels and walks
-// down its slice's rows, so the channel's numbers stay in registers and a warp reads whole lines. Sums are of f32 within a slice,
-// taken about the chunk's first row (so a large mean costs no digits), and of f64 over slices; their order depends on the shape
-// alone. Blocks are (lanes, 256 / lanes) with lanes = the channel groups, at most 32; grids (channel groups / lanes, slices, chunks).
+// Data is (chunks, rows, channels): the rows of a chunk share their statistics. A thread keeps to V adjacent
+// channels and walks down the rows of its slice, so the channel's numbers stay in registers and a warp reads
+// whole lines. Sums are in f32 within a slice, taken relative to the chunk's first row (so a large mean costs
+// no digits), and in f64 over slices; their order depends on the shape alone. Blocks are (lanes, 256 /
+// lanes), where lanes is the number of channel groups, at most 32; grids are (channel groups / lanes, slices,
+// chunks).
 #include "device.cuh"
 
-// What follows the sum, and what the gradient is gated by: nothing, the sign recomputed from x, or the sign of y (with a residual). A gate
-// is shut at most zero; a NaN's is open, as in PyTorch.
+// What gates the gradient: nothing (no ReLU), the sign recomputed from x, or the sign of y (with a residual).
+// A gate is shut where the value is at most zero; the gate of a NaN is open, as in PyTorch.
 enum Gate { OPEN = 0, FROM_X = 1, FROM_Y = 2 };
 
 template <typename T, int V> struct Group {
@@ -33,7 +36,7 @@ template <typename T, int V> struct Group {
     }
 };
 
-// Where a thread stands: its first channel, and the rows of its chunk that its slice covers.
+// The position of a thread: its first channel, and the rows of its chunk that its slice covers.
 struct Place {
     bool active;
     int channel;
@@ -53,7 +56,8 @@ template <int V> __device__ Place place(int rows, int channels) {
     return place;
 }
 
-// Adds up the two sums of each channel over the block's rows of threads and leaves them at partial[chunk][slice][2][channels].
+// Adds the two sums of each channel over the block's rows of threads and stores them at
+// partial[chunk][slice][2][channels].
 template <int V> __device__ void store_sums(const Place &at, const float *first, const float *second, float *partial, int channels) {
     DYNAMIC_SHARED(float, sums);
     int lanes = blockDim.x * V;
@@ -92,7 +96,8 @@ __device__ void statistics(const T *x, float *partial, int rows, int channels) {
     store_sums<V>(at, sum, square, partial, channels);
 }
 
-// The two totals of a channel over all slices, to every thread of row 0. Blocks are (32, 32): a column of threads for each channel.
+// Computes the two totals of a channel over all slices, for every thread of row 0. Blocks are (32, 32): a
+// column of threads for each channel.
 __device__ void total_sums(const float *partial, int chunk, int slices, int channels, double totals[2]) {
     __shared__ double shared[2][32][33];
     int channel = blockIdx.x * 32 + threadIdx.x;
@@ -112,8 +117,8 @@ __device__ void total_sums(const float *partial, int chunk, int slices, int chan
     __syncthreads();
 }
 
-// saved[chunk][2][channels]: mean and 1 / sqrt(variance + eps). The first chunk's statistics go into the running ones, if given.
-// Grid: (channels / 32, 1, chunks).
+// Writes saved[chunk][2][channels]: mean and 1 / sqrt(variance + eps). Moves the running statistics, if
+// given, by those of the first chunk. Grid: (channels / 32, 1, chunks).
 template <typename T>
 __device__ void finish_statistics(const T *x, const float *partial, float *saved, float *running_mean, float *running_variance,
                                   int rows, int channels, int slices, float eps, float share) {
@@ -127,7 +132,8 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
     // Not fmax, which would turn a NaN into zero.
     if (variance < 0.0) variance = 0.0;
     if (totals[0] - totals[0] != 0.0 || totals[1] - totals[1] != 0.0) {
-        // Squares left f32, or a value is not finite: once more as the equations read. A variance of infinity would make all of it `beta`.
+        // Squares overflowed f32, or a value is not finite: compute again by the plain equations. A variance
+        // of infinity would make every output `beta`.
         mean = variance = 0.0;
         for (int row = 0; row < rows; ++row) mean += to_float(values[(size_t)row * channels]) / (double)rows;
         for (int row = 0; row < rows; ++row) {
@@ -144,7 +150,8 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
     }
 }
 
-// (x - mean) scale + beta, as forward and backward both compute it: the gate must fall the same way in both.
+// (x - mean) scale + beta. The forward and the backward pass both compute it this way, so that the gate is
+// the same in both.
 __device__ __forceinline__ float normalized(float x, float mean, float scale, float beta) { return fmaf(x - mean, scale, beta); }
 
 template <typename T, int V>
@@ -167,7 +174,7 @@ __device__ void apply(const T *x, const T *residual, const float *saved, const f
         for (int k = 0; k < V; ++k) {
             float out = normalized(v.value[k], mean[k], scale[k], shift[k]);
             if (residual) out += r.value[k];
-            // Written so that a NaN stays one.
+            // Written so that a NaN stays a NaN.
             v.value[k] = relu && out < 0.0f ? 0.0f : out;
         }
         v.store(y + offset);
@@ -204,8 +211,8 @@ __device__ void gradient_sums(const T *x, const T *y, const T *gy, const float *
     store_sums<V>(at, sum, along, partial, channels);
 }
 
-// means[chunk][2][channels]: the means of the gated gradient and of its product with the normalised input; and the gradients of gamma
-// and beta, over all chunks. Grid: (channels / 32).
+// Writes means[chunk][2][channels], the means of the gated gradient and of its product with the normalized
+// input, and the gradients of gamma and beta over all chunks. Grid: (channels / 32).
 extern "C" __global__ void batch_norm_finish_gradients(const float *partial, float *means, float *grad_gamma, float *grad_beta,
                                                        int chunks, int rows, int channels, int slices) {
     int channel = blockIdx.x * 32 + threadIdx.x;
@@ -255,7 +262,7 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
     }
 }
 
-// saved[1][2][channels] from running statistics, for evaluation.
+// Writes saved[1][2][channels] from running statistics, for evaluation.
 extern "C" __global__ void batch_norm_from_running(const float *mean, const float *variance, float *saved, int channels, float eps) {
     int channel = blockIdx.x * blockDim.x + threadIdx.x;
     if (channel >= channels) return;
@@ -263,7 +270,8 @@ extern "C" __global__ void batch_norm_from_running(const float *mean, const floa
     saved[channels + channel] = (float)(1.0 / sqrt((double)variance[channel] + eps));
 }
 
-// The channels are taken in packs of sixteen bytes if they come in such (suffix _packed), one at a time otherwise.
+// Channels are taken in packs of sixteen bytes if they fill such packs (suffix _packed), one at a time
+// otherwise.
 #define BATCH_NORM_KERNELS(SUFFIX, T, V)                                                                                           \
     extern "C" __global__ void batch_norm_statistics_##SUFFIX(const T *x, float *partial, int rows, int channels) {                \
         statistics<T, V>(x, partial, rows, channels);                                                                              \

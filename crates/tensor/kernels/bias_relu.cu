@@ -1,5 +1,6 @@
-// Bias and ReLU on (rows, channels): y = max(x + b, 0), a NaN passing through. The gradient goes everywhere but where y <= 0 (so it goes to a
-// NaN too, as in PyTorch); what it sums to over the rows, the bias's gradient, is added up in pieces of consecutive rows, each in a fixed order.
+// Bias and ReLU on (rows, channels): y = max(x + b, 0); a NaN passes through. The gradient is zero where y <=
+// 0 and passes elsewhere (so it also passes at a NaN, as in PyTorch). Its sum over the rows is the bias's
+// gradient; it is taken over pieces of consecutive rows, each in a fixed order.
 #include "device.cuh"
 
 template <typename T>

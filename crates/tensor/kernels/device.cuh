@@ -1,11 +1,12 @@
-// What every kernel file starts from: CUDA's own headers under nvcc, their stand-in for the processor (../emulator) under a plain C++ compiler,
-// and the few things that most kernels need: numbers in either precision, and sums over a block in a fixed order.
+// Every kernel file includes this: CUDA's own headers under nvcc, their stand-in for the CPU (../emulator)
+// under a plain C++ compiler, and the few things that most kernels need: numbers in either precision, and
+// sums over a block in a fixed order.
 #pragma once
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #define HOST_KERNEL(name)
-// The shared memory that a launch asks for.
+// The shared memory that a launch requests.
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #else
 #include "cuda_on_host.hpp"
@@ -48,7 +49,8 @@ __device__ __forceinline__ double warp_sum(double x) {
     return x;
 }
 
-// The sum over all threads of a block of whole warps (at most 32 of them), to every thread. `shared` holds 32 floats.
+// Returns, to every thread, the sum over all threads of a block of whole warps (at most 32 of them). `shared`
+// holds 32 floats.
 __device__ __forceinline__ float block_sum(float x, float *shared) {
     x = warp_sum(x);
     __syncthreads();

@@ -1,16 +1,18 @@
-// Lloyd's step: each point to its nearest centroid, each centroid to the mean of its points. The same as `metrics::kmeans` computes, with the
-// products taken by cuBLAS.
+// One Lloyd's step: assigns each point to its nearest centroid, and moves each centroid to the mean of its
+// points. It computes what `metrics::kmeans` computes, with the products taken by cuBLAS.
 //
-// The nearest of the centroids c to x has the largest x . c - |c|^2 / 2, the first of equals. Products of f32 are off by a known bound; where the
-// two largest are within twice of it, the distances themselves are taken in f64 and compared. No sum of floats is raced for: a cluster's points
-// are put next to one another in order of index, by a counting sort, and added up in that order in f64, so a mean has the same bits as on
-// the CPU. The sort goes by chunks of points: a point's place in its cluster is the cluster's first, plus its points in the chunks before,
-// plus those before it in its own chunk, which each thread counts. The counters take a number for each chunk and cluster, a thousandth
-// of all scores.
+// The nearest of the centroids c to x has the largest x . c - |c|^2 / 2; among equals the first one. Products
+// of f32 have a known error bound. Where the two largest values differ by less than twice that bound, the
+// distances themselves are computed and compared in f64. No floating-point sum depends on the order of
+// threads: a counting sort puts the points of a cluster next to one another in order of index, and they are
+// added in that order in f64, so a mean has the same bits as on the CPU. The sort works on chunks of points.
+// A point's place in its cluster is the start of the cluster, plus the cluster's points in earlier chunks,
+// plus those before it in its own chunk, which each thread counts. There is one counter for each chunk and
+// cluster; together they take a thousandth of the memory of all scores.
 #include "device.cuh"
 
 static constexpr unsigned LANES = 0xffffffffu;
-// Threads of a kernel that is one block, and points of a chunk, one a thread.
+// Threads of a kernel that runs as one block, and points of a chunk, one for each thread.
 static constexpr int WIDE = 1024;
 // Numbers that a thread reads before it uses the first.
 static constexpr int AHEAD = 8;
@@ -20,7 +22,7 @@ __device__ __forceinline__ double warp_total(double x) {
     return x;
 }
 
-// The sum over a block of WIDE threads, in a fixed order, to every thread.
+// Returns the sum over a block of WIDE threads, in a fixed order, to every thread.
 __device__ double wide_total(double x, double *shared) {
     x = warp_total(x);
     __syncthreads();
@@ -31,7 +33,7 @@ __device__ double wide_total(double x, double *shared) {
     return total;
 }
 
-// The largest over a block of WIDE threads, to every thread.
+// Returns the largest value over a block of WIDE threads, to every thread.
 __device__ unsigned long long wide_largest(unsigned long long x, unsigned long long *shared) {
     for (int distance = 16; distance > 0; distance /= 2) {
         unsigned long long other = __shfl_xor_sync(LANES, x, distance);
@@ -46,7 +48,7 @@ __device__ unsigned long long wide_largest(unsigned long long x, unsigned long l
 }
 
 extern "C" {
-// halves[cluster] = |c|^2 / 2. A warp a centroid.
+// halves[cluster] = |c|^2 / 2. One warp for each centroid.
 __global__ void kmeans_half_squares(const float *centroids, float *halves, int clusters, int dim) {
     int cluster = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (cluster >= clusters) return;
@@ -57,10 +59,10 @@ __global__ void kmeans_half_squares(const float *centroids, float *halves, int c
     if (threadIdx.x % 32 == 0) halves[cluster] = (float)(square / 2.0);
 }
 
-// longest: the largest of the halves. A block of WIDE.
+// longest: the largest of the halves. One block of WIDE threads.
 __global__ void kmeans_longest(const float *halves, float *longest, int clusters) {
     __shared__ unsigned long long shared[32];
-    // Numbers above zero are in the order of their bits.
+    // The bits of positive floats have the same order as the floats.
     unsigned long long largest = 0;
     for (int cluster = threadIdx.x; cluster < clusters; cluster += WIDE) {
         unsigned long long bits = __float_as_uint(halves[cluster]);
@@ -70,9 +72,11 @@ __global__ void kmeans_longest(const float *halves, float *longest, int clusters
     if (threadIdx.x == 0) *longest = __uint_as_float((unsigned)largest);
 }
 
-// The nearest of `clusters` centroids from `first_cluster` on, whose products with the points are `products` (points, clusters), against
-// the nearest of those before: `best` and `assignments` (points), and in `second` (points) what comes after the best, equals among them. They need
-// no values where there were none. A warp a point. A NaN is never the largest; where there is nothing else it is cluster 0.
+// Finds the nearest of `clusters` centroids from `first_cluster` on, given their products with the points,
+// `products` (points, clusters), and compares it with the nearest of those before: `best` and `assignments`
+// (points). `second` (points) holds the runner-up, equal values included. The three need no values before the
+// first call. One warp for each point. A NaN is never the largest; where every value is NaN, the point goes
+// to cluster 0.
 __global__ void kmeans_assign(const float *products, const float *halves, float *best, float *second, unsigned *assignments, int points,
                               int clusters, int first_cluster) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
@@ -120,8 +124,9 @@ __global__ void kmeans_assign(const float *products, const float *halves, float 
     }
 }
 
-// Assigns the points again whose best two are nearer than products of f32 can tell: by their distances in f64, to the first of equals.
-// A product is off by at most `rounding` times the lengths of its rows. A warp a point.
+// Assigns those points again whose best two values differ by less than products of f32 can tell: by their
+// distances in f64, to the first of equals. The error of a product is at most `rounding` times the lengths of
+// its two rows. One warp for each point.
 __global__ void kmeans_settle(const float *x, const float *centroids, const float *best, const float *second, const float *longest,
                               unsigned *assignments, double rounding, int points, int clusters, int dim) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
@@ -131,7 +136,7 @@ __global__ void kmeans_settle(const float *x, const float *centroids, const floa
     for (int i = lane; i < dim; i += 32) square += (double)row[i] * row[i];
     square = warp_total(square);
     double half = *longest, size = sqrt(square) * sqrt(2.0 * half) + half;
-    // Twice what each is off by, with what may be lost below the range of f32.
+    // Twice the error bound of each, with the error of values below the range of f32.
     double margin = 2.0 * (rounding * size + (dim + 1) * 1.1754943508222875e-38);
     if (size == 0.0 || (double)best[point] - (double)second[point] > margin) return;
     double least = INFINITY;
@@ -152,7 +157,8 @@ __global__ void kmeans_settle(const float *x, const float *centroids, const floa
     if (lane == 0) assignments[point] = nearest;
 }
 
-// shift: the sum of the squared differences of two sets of centroids, of `count` numbers each. A block of WIDE.
+// shift: the sum of the squared differences of two sets of centroids, of `count` numbers each. One block of
+// WIDE threads.
 __global__ void kmeans_shift(const float *before, const float *after, double *shift, int count) {
     __shared__ double shared[32];
     double sum = 0.0;
@@ -164,8 +170,8 @@ __global__ void kmeans_shift(const float *before, const float *after, double *sh
     if (threadIdx.x == 0) *shift = sum;
 }
 
-// distances[point] = |x - c|^2 to its centroid, from the difference itself: the expanded square cancels where points lie on their
-// centroids. A warp a point.
+// distances[point] = |x - c|^2 to its centroid, from the difference itself: the expanded square cancels where
+// points lie on their centroids. One warp for each point.
 __global__ void kmeans_distances(const float *x, const float *centroids, const unsigned *assignments, double *distances, int points,
                                  int dim) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
@@ -180,7 +186,8 @@ __global__ void kmeans_distances(const float *x, const float *centroids, const u
     if (threadIdx.x % 32 == 0) distances[point] = square;
 }
 
-// totals: the sum of the distances, and how many points are not where they were. A block of WIDE.
+// totals: the sum of the distances, and the number of points that changed their cluster. One block of WIDE
+// threads.
 __global__ void kmeans_totals(const double *distances, const unsigned *assignments, const unsigned *before, double *totals, int points) {
     __shared__ double shared[32];
     double sum = 0.0, moved = 0.0;
@@ -196,8 +203,8 @@ __global__ void kmeans_totals(const double *distances, const unsigned *assignmen
     }
 }
 
-// places[point]: how many of its chunk's points before it are in its cluster. counters (chunks, clusters), zero before: the chunk's points
-// in each. A block of WIDE a chunk.
+// places[point]: how many earlier points of its chunk are in its cluster. counters (chunks, clusters), zero
+// before: the number of the chunk's points in each cluster. One block of WIDE threads for each chunk.
 __global__ void kmeans_rank(const unsigned *assignments, unsigned *places, unsigned *counters, int points, int clusters) {
     __shared__ unsigned chunk[WIDE];
     int point = blockIdx.x * WIDE + threadIdx.x;
@@ -211,8 +218,8 @@ __global__ void kmeans_rank(const unsigned *assignments, unsigned *places, unsig
     atomicAdd(&counters[(size_t)blockIdx.x * clusters + cluster], 1u);
 }
 
-// Turns each counter into the number of the cluster's points in the chunks before, and says where each cluster starts and how many points it
-// has. A block of WIDE.
+// Turns each counter into the number of the cluster's points in earlier chunks, and writes the start and the
+// size of each cluster. One block of WIDE threads.
 __global__ void kmeans_offsets(unsigned *counters, unsigned *starts, unsigned *sizes, int chunks, int clusters) {
     __shared__ unsigned sums[WIDE];
     unsigned total = 0;
@@ -246,7 +253,7 @@ __global__ void kmeans_offsets(unsigned *counters, unsigned *starts, unsigned *s
     }
 }
 
-// members: the points, by cluster and within it by index. Blocks of WIDE, a chunk each.
+// members: the points, by cluster and within it by index. One block of WIDE threads for each chunk.
 __global__ void kmeans_place(const unsigned *assignments, const unsigned *places, const unsigned *counters, const unsigned *starts,
                              unsigned *members, int points, int clusters) {
     int point = blockIdx.x * WIDE + threadIdx.x;
@@ -255,7 +262,8 @@ __global__ void kmeans_place(const unsigned *assignments, const unsigned *places
     members[starts[cluster] + counters[(size_t)blockIdx.x * clusters + cluster] + places[point]] = point;
 }
 
-// Each centroid to the mean of its points; one without any stays. Grid (clusters, dim / threads).
+// Moves each centroid to the mean of its points; a centroid without points stays. Grid (clusters, dim /
+// threads).
 __global__ void kmeans_means(const float *x, const unsigned *members, const unsigned *starts, const unsigned *sizes, float *centroids,
                              int dim) {
     unsigned cluster = blockIdx.x, size = sizes[cluster], i = 0;
@@ -272,13 +280,15 @@ __global__ void kmeans_means(const float *x, const unsigned *members, const unsi
     centroids[(size_t)cluster * dim + column] = (float)(sum / size);
 }
 
-// Gives each empty cluster, in order, half of the one that is largest then, the first of equals: both centroids are the largest one's, pushed
-// apart by 1/1024. Leaves in `sizes` what each is then taken to have. A block of WIDE.
+// Gives each empty cluster, in order, half of the cluster that is largest at that time, the first of equals:
+// both centroids become the largest cluster's, pushed apart by 1/1024. `sizes` then counts half of its points
+// to each. One block of WIDE threads.
 __global__ void kmeans_split(float *centroids, unsigned *sizes, int clusters, int dim) {
     __shared__ unsigned long long shared[32];
     const float apart = 1.0f / 1024.0f;
     for (int next = 0;;) {
-        // By size, and the lower number among equals; the lowest number among the empty. Zero where there is none.
+        // The largest by size, and among equals the lower number; the lowest number among the empty. Zero
+        // where there is none.
         unsigned long long largest = 0, empty = 0;
         for (int cluster = threadIdx.x; cluster < clusters; cluster += WIDE) {
             unsigned size = sizes[cluster], low = ~(unsigned)cluster;

@@ -1,11 +1,13 @@
-// What stands between our layouts and cuDNN's: weights (K, K, C_in, C_out) in f32 against (C_out, K, K, C_in) in the precision of
-// the convolution, channels padded with zeros to what tensor cores take, casts, and the sum of two gradients.
+// Converts between our layouts and cuDNN's: weights (K, K, C_in, C_out) in f32 to (C_out, K, K, C_in) in the
+// precision of the convolution, and channels padded with zeros to the number that tensor cores need. Also
+// casts, and the sum of two gradients.
 #include "device.cuh"
 
 static constexpr int TILE = 32;
 
-// `to`[column][row] = `from`[row][column] for a weight of `kernel` pixels x `channels` rows and `columns` columns; a pixel's rows are
-// padded to `padded`. Grid: (columns / 32, kernel * padded / 32), blocks of 32 x 8.
+// `to`[column][row] = `from`[row][column] for a weight of `kernel` pixels x `channels` rows and `columns`
+// columns; the rows of a pixel are padded to `padded`. Grid: (columns / 32, kernel * padded / 32), blocks of
+// 32 x 8.
 template <typename T>
 __device__ void pack_weight(const float *from, T *to, int kernel, int channels, int padded, int columns) {
     __shared__ float tile[TILE][TILE + 1];
@@ -23,7 +25,7 @@ __device__ void pack_weight(const float *from, T *to, int kernel, int channels, 
     }
 }
 
-// The way back, for gradients: what the padding received is dropped.
+// The inverse, for gradients: the gradient of the padding is dropped.
 template <typename T>
 __device__ void unpack_weight(const T *from, float *to, int kernel, int channels, int padded, int columns) {
     __shared__ float tile[TILE][TILE + 1];
@@ -41,7 +43,8 @@ __device__ void unpack_weight(const T *from, float *to, int kernel, int channels
     }
 }
 
-// `to` (pixels x padded) = `from` (pixels x channels), in another precision and with zeros behind; fewer channels drop the rest.
+// `to` (pixels x padded) = `from` (pixels x channels), in another precision, padded with zeros; if `padded`
+// is smaller, the last channels are dropped.
 template <typename From, typename To>
 __device__ void cast_channels(const From *from, To *to, long long pixels, int channels, int padded) {
     long long stride = (long long)gridDim.x * blockDim.x;

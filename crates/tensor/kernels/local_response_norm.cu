@@ -1,14 +1,15 @@
-// Local response normalisation across channels, forward and backward, on rows of channels; the equations stand in the op's Rust file.
-// A block takes one row: its values (and for the gradient the terms they add) are shared among the threads that hold its channels.
+// Local response normalization across channels, forward and backward, on rows of channels; the op's Rust file
+// gives the equations. A block takes one row. The threads that hold its channels share the row's values and,
+// for the gradient, the terms that are summed.
 #include "device.cuh"
 
 struct Normalization {
-    // Whether the window is that of PyTorch's CrossMapLRN2d.
+    // `cross_map`: whether the window is that of PyTorch's CrossMapLRN2d.
     int rows, channels, size, cross_map;
     float alpha, beta, k;
 };
 
-// s = k + alpha / n * (the squares of the window of channel c), from a row in shared memory.
+// s = k + alpha / n * (sum of the squares in the window of channel c), from a row in shared memory.
 __device__ __forceinline__ float scale_of(const float *row, int c, const Normalization &norm) {
     int begin = max(c - norm.size / 2, 0), end = min(c + (norm.size - 1) / 2 + 1, norm.channels);
     float squares = norm.cross_map && begin > 0 ? row[0] * row[0] : 0.0f;
@@ -38,7 +39,8 @@ template <typename T> __device__ void backward(const T *x, const T *gy, T *gx, N
     __syncthreads();
     float factor = 2.0f * norm.alpha * norm.beta / norm.size;
     for (int c = threadIdx.x; c < norm.channels; c += blockDim.x) {
-        // The windows that hold c are those of the channels from c - (n - 1) / 2 to c + n / 2; CrossMapLRN2d takes those around c - 1.
+        // The windows that contain c are those of the channels from c - (n - 1) / 2 to c + n / 2;
+        // CrossMapLRN2d takes those around c - 1.
         int about = c - norm.cross_map;
         int begin = max(about - (norm.size - 1) / 2, 0), end = min(about + norm.size / 2 + 1, norm.channels);
         float sum = 0.0f;

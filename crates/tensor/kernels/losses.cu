@@ -1,9 +1,10 @@
-// The losses' rows: from scores (products of features, taken by cuBLAS) to each row's part of the loss and, in the scores' place, the
-// gradient with respect to them. A block a row, sums in a fixed order, what must not lose digits in f64. The equations, and why a row's
-// largest score is kept apart, stand in crate `losses`, which computes the same on the CPU.
+// The rows of the losses: from scores (products of features, taken by cuBLAS) to each row's part of the loss
+// and, in the scores' place, the gradient with respect to the scores. One block for each row; sums in a fixed
+// order; what must not lose digits in f64. Crate `losses`, which computes the same on the CPU, gives the
+// equations and says why a row's largest score is kept apart.
 #include "device.cuh"
 
-// As block_sum, in f64.
+// block_sum in f64.
 __device__ __forceinline__ double block_sum(double x, double *shared) {
     x = warp_sum(x);
     __syncthreads();
@@ -14,7 +15,7 @@ __device__ __forceinline__ double block_sum(double x, double *shared) {
     return total;
 }
 
-// The larger score wins, the lower place on a tie; a NaN never wins here and shows in the sums.
+// The larger score wins, and the lower place on a tie. A NaN never wins here; it shows in the sums.
 struct Best {
     float score;
     int place;
@@ -40,12 +41,13 @@ static constexpr float NOTHING = -INFINITY;
 
 struct InvaSpreadSettings {
     double temperature, negative_weight;
-    // 0 all negatives, 1 the hardest half, 2 the easiest half.
+    // 0: all negatives; 1: the hardest half; 2: the easiest half.
     int negatives;
 };
 
-// Leaves the `keep` best negatives of a row (the most similar for sign 1, the least for -1; ties to the lower place) and sets the others
-// to minus infinity. A score's rank is counted: rows are short (a batch), and each thread ranks a few.
+// Keeps the `keep` best negatives of a row (the most similar for sign 1, the least similar for -1; ties go to
+// the lower place) and sets the others to minus infinity. Each score's rank is counted: rows are short (a
+// batch), and each thread ranks a few scores.
 __device__ void leave_out(float *row, int views, int own, int positive, int keep, float sign, unsigned char *drop) {
     for (int k = threadIdx.x; k < views; k += blockDim.x) {
         int rank = 0;
@@ -65,7 +67,7 @@ __device__ void leave_out(float *row, int views, int own, int positive, int keep
     __syncthreads();
 }
 
-// scores: (views, views) inner products. Shared memory: a byte for each view.
+// scores: (views, views) inner products. Shared memory: one byte for each view.
 extern "C" __global__ void invaspread_rows(float *scores, float *losses, int views, InvaSpreadSettings settings) {
     DYNAMIC_SHARED(unsigned char, drop);
     __shared__ Best best[32];
@@ -98,7 +100,7 @@ extern "C" __global__ void invaspread_rows(float *scores, float *losses, int vie
     float second = block_best(mine, best).score;
     __syncthreads();
     if (second == NOTHING) {
-        // One image alone, which costs nothing, or features that are not numbers.
+        // Either there is one image alone, whose loss is zero, or some features are not finite.
         for (int k = threadIdx.x; k < views; k += blockDim.x) row[k] = 0.0f;
         if (threadIdx.x == 0) losses[own] = views == 2 ? 0.0f * positive_score : NAN;
         return;
@@ -158,8 +160,9 @@ extern "C" __global__ void invaspread_rows(float *scores, float *losses, int vie
     if (threadIdx.x == 0) losses[own] = (float)(-(log_p + weighted) * share);
 }
 
-// Softmax cross-entropy of rows of scores with the column labels[row], the score used being scores[k] * scale * column_scale[k]; the
-// gradient is with respect to the scores given and holds those factors and the mean's 1 / rows. column_scale may be null.
+// Softmax cross-entropy of rows of scores with the column labels[row]. The score that is used is scores[k] *
+// scale * column_scale[k]; the gradient is with respect to scores[k] and includes those factors and the
+// mean's 1 / rows. column_scale may be null.
 extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *labels, const float *column_scale, float *losses,
                                               int columns, float scale, float share) {
     __shared__ Best best[32];
@@ -178,14 +181,15 @@ extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *lab
     for (int k = threadIdx.x; k < columns; k += blockDim.x)
         if (k != label) {
             float z = row[k] * (column_scale ? scale * column_scale[k] : scale);
-            // Minus infinity comes of features or weights that are not finite: it must not pass for a class that is merely unlikely.
+            // Minus infinity results from features or weights that are not finite: it must not pass for a
+            // class that is merely unlikely.
             sum += z == NOTHING ? NAN : expf(z - about);
         }
     sum = block_sum(sum, sums);
     double own = (double)(row[label] * (column_scale ? scale * column_scale[label] : scale)), loss = 0.0, others = 0.0;
     __syncthreads();
-    // The same settling as on the CPU: what is not the label's, and never 1 - p. With no other column the loss is 0, and NaN where the
-    // label's score is not finite.
+    // The same formula as on the CPU: the probability of the other columns is summed, never computed as 1 -
+    // p. With no other column the loss is 0, and NaN where the label's score is not finite.
     if (sum == 0.0 || own - own != 0.0) {
         loss = others = own - own;
     } else {
@@ -203,7 +207,8 @@ extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *lab
     if (threadIdx.x == 0) losses[blockIdx.x] = (float)(loss * share);
 }
 
-// sums[row] = the sum of exp(f . v / temperature) over the row's own entry and its noise, from which NCE takes its normaliser.
+// sums[row] = the sum of exp(f . v / temperature) over the row's own entry and its noise. NCE computes its
+// normalizer from these.
 extern "C" __global__ void nce_sums(const float *features, const float *bank, const unsigned *index, const unsigned *noise, double *sums_out,
                                     int dim, int negatives, double inverse) {
     DYNAMIC_SHARED(float, feature);
@@ -223,8 +228,9 @@ extern "C" __global__ void nce_sums(const float *features, const float *bank, co
     if (threadIdx.x == 0) sums_out[row] = total;
 }
 
-// Each row's part of the NCE loss and its gradient with respect to the features. A warp takes an entry at a time; the warps' parts of
-// the gradient are added in their order. Shared memory: dim floats, and dim for each warp.
+// Each row's part of the NCE loss and its gradient with respect to the features. Each warp takes one entry at
+// a time; the warps' parts of the gradient are added in their order. Shared memory: dim floats, and dim more
+// for each warp.
 extern "C" __global__ void nce_rows(const float *features, const float *bank, const unsigned *index, const unsigned *noise,
                                     double log_z, float *losses, float *gradient, int dim, int negatives, double inverse, double c,
                                     double share) {
@@ -242,7 +248,8 @@ extern "C" __global__ void nce_rows(const float *features, const float *bank, co
         float product = 0.0f;
         for (int i = lane; i < dim; i += 32) product = fmaf(feature[i], entry[i], product);
         double log_p = (double)warp_sum(product) * inverse - log_z, p = exp(log_p), all = p + c + epsilon;
-        // d/ds of -log(P / (P + c + eps)) is -(c + eps) / (P + c + eps); of -log(c / (P + c + eps)) it is P / (P + c + eps).
+        // d/ds of -log(P / (P + c + eps)) is -(c + eps) / (P + c + eps); of -log(c / (P + c + eps)) it is P /
+        // (P + c + eps).
         double slope = (j == 0 ? -(c + epsilon) / all : p / all) * inverse * share;
         if (lane == 0) loss += j == 0 ? log(all) - log_p : log1p((p + epsilon) / c);
         for (int i = lane; i < dim; i += 32) part[warp * dim + i] = fmaf((float)slope, entry[i], part[warp * dim + i]);
@@ -256,7 +263,8 @@ extern "C" __global__ void nce_rows(const float *features, const float *bank, co
     if (threadIdx.x == 0) losses[row] = (float)(loss * share);
 }
 
-// gradient[row] -= (gradient . weight) / |weight|^2 weight: what points along a weight that is divided by its length. A warp a row.
+// gradient[row] -= (gradient . weight) / |weight|^2 weight: removes the part along a weight that is divided
+// by its length. One warp for each row.
 extern "C" __global__ void across_weight(float *gradient, const float *weight, const float *inverse_lengths, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
@@ -268,8 +276,9 @@ extern "C" __global__ void across_weight(float *gradient, const float *weight, c
     for (int i = lane; i < dim; i += 32) g[i] = fmaf(-along, w[i], g[i]);
 }
 
-// Triplet: a row's distances, which negative it takes (given, or the nearest second view of another image), its loss, and the scales by
-// which unit differences enter the gradients: near[row] and away[row] hold share / distance if the margin is violated, else 0.
+// Triplet: a row's distances, its negative (given, or the nearest second view of another image), its loss,
+// and the scales of the unit differences in the gradients: near[row] and away[row] hold share / distance if
+// the margin is violated, else 0.
 extern "C" __global__ void triplet_choose(const float *anchors, const float *positives, const unsigned *given, unsigned *negatives,
                                           float *near, float *away, float *losses, int rows, int dim, float margin, float share) {
     __shared__ Best best[32];
@@ -288,7 +297,7 @@ extern "C" __global__ void triplet_choose(const float *anchors, const float *pos
         if (j == row) {
             to_own = distance;
         } else {
-            // A distance that is not a number wins over all others, and makes the loss infinite.
+            // A NaN distance wins over all others and makes the loss infinite.
             Best here = {distance != distance ? INFINITY : -distance, j};
             if (before(here, mine)) mine = here;
         }
@@ -308,7 +317,8 @@ extern "C" __global__ void triplet_choose(const float *anchors, const float *pos
     }
 }
 
-// The gradients of both sides. A block a row and a thread a column; what other rows' negatives add is taken in their order.
+// The gradients of both sides. One block for each row and one thread for each column; the terms of other
+// rows' negatives are added in order.
 extern "C" __global__ void triplet_gradients(const float *anchors, const float *positives, const unsigned *negatives, const float *near,
                                              const float *away, float *to_anchor, float *to_positive, int rows, int dim) {
     int row = blockIdx.x;
@@ -324,8 +334,8 @@ extern "C" __global__ void triplet_gradients(const float *anchors, const float *
     }
 }
 
-// Moves the memory's entries of `index` towards the features. A warp an image of the batch; where an image comes more than once, the
-// warp of its first place makes all its moves, in order.
+// Moves the memory's entries of `index` towards the features. One warp for each image of the batch; where an
+// image occurs more than once, the warp of its first place makes all its moves, in order.
 extern "C" __global__ void memory_bank_update(float *bank, const unsigned *index, const float *features, int rows, int dim, float kept,
                                               float taken) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;

@@ -1,14 +1,16 @@
-// Maximum and average pooling, (N, H, W, C) to (N, H', W', C), with exact gradients: the first of equal values in row-major order gets a
-// maximum's gradient (the last NaN, where there is one, as in PyTorch), and an average is divided by the pixels of its window inside the padded input. One thread an output (forward) or
-// an input (backward: the windows over it are gathered, so no two threads write one value). The average may change the precision:
-// what leaves the network's last map is f32.
+// Maximum and average pooling, (N, H, W, C) to (N, H', W', C), with exact gradients. The gradient of a
+// maximum goes to the first of equal values in row-major order (to the last NaN, where there is one, as in
+// PyTorch). An average is divided by the number of its window's pixels inside the padded input. One thread
+// computes one output (forward) or one input gradient (backward: it gathers from the windows over the input,
+// so no two threads write one value). The average may change the precision: the output of the network's last
+// map is f32.
 #include "device.cuh"
 
 struct Window {
     int h, w, c, out_h, out_w, kernel, stride, padding;
 };
 
-// The pixels of window `o` inside an axis of length `len`, and how many it has inside the padded axis.
+// The pixels of window `o` inside an axis of length `len`, and their number inside the padded axis.
 struct Span {
     int begin, end, padded;
 };
@@ -47,7 +49,7 @@ template <typename T> __device__ __forceinline__ size_t first_of(const T *x, con
         for (int column = columns.begin; column < columns.end; ++column) {
             size_t at = (((size_t)image.n * window.h + y) * window.w + column) * window.c + image.c;
             float value = to_float(x[at]);
-            // A NaN wins and stays; the last of several.
+            // A NaN wins and stays; of several, the last one.
             if (!found || value > top || value != value) best = at, top = value, found = true;
         }
     return best;

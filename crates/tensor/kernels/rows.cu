@@ -1,8 +1,10 @@
-// Small matrices of f32, row by row: division by a row's length with its gradient, a bias added to every row, the sum of the rows, and
-// the reciprocal of each row's length. Squares are added up in f64, where no row of finite numbers is too long or too short for them.
+// Operations on small matrices of f32, row by row: division by a row's length with its gradient, the addition
+// of a bias to every row, the sum of the rows, and the reciprocal of each row's length. Squares are summed in
+// f64, which neither overflows nor underflows for rows of finite f32 numbers.
 #include "device.cuh"
 
-// One over a row's length, zero for a row of zeros, NaN for a row with a NaN. A warp a row.
+// Returns the reciprocal of a row's length: zero for a row of zeros, NaN for a row with a NaN. One warp for
+// each row.
 __device__ __forceinline__ double inverse_length(const float *row, int dim) {
     double square = 0.0;
     for (int i = threadIdx.x % 32; i < dim; i += 32) square += (double)row[i] * row[i];
@@ -11,7 +13,7 @@ __device__ __forceinline__ double inverse_length(const float *row, int dim) {
 }
 
 extern "C" {
-// Blocks of whole warps, as many as there are rows in all.
+// Blocks of whole warps, with one warp for each row.
 __global__ void l2_normalize(const float *x, float *y, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
@@ -41,7 +43,7 @@ __global__ void add_bias(float *y, const float *bias, int rows, int columns) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
 }
 
-// sums[column], added up from the first row to the last. A thread a column.
+// sums[column], added from the first row to the last. One thread for each column.
 __global__ void sum_rows(const float *x, float *sums, int rows, int columns) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) return;

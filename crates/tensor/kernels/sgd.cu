@@ -1,7 +1,8 @@
-// One step of stochastic gradient descent over all parameters in one launch: v = momentum v + (g + decay p), p = p - rate v.
+// One step of stochastic gradient descent over all parameters in one launch: v = momentum v + (g + decay p),
+// p = p - rate v.
 //
-// The table of parameters travels with the launch, by value, so a step copies nothing to the device. A block takes BLOCK values of one
-// parameter; `first` says which block of the grid is a parameter's first.
+// The table of parameters travels with the launch, by value, so a step copies nothing to the device. A block
+// takes BLOCK values of one parameter; `first` says which block of the grid is a parameter's first.
 #include "device.cuh"
 
 static constexpr int SLOTS = 100, BLOCK = 4096;

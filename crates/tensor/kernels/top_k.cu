@@ -1,22 +1,25 @@
-// The k largest scores of each row, in the order of `metrics::top_k`: by score downwards, then by index upwards.
+// The k largest scores of each row, in the order of `metrics::top_k`: by descending score, then by ascending
+// index.
 //
-// A row is what one query scores against a block of the gallery; the blocks come in order of index, and what is best so far is carried
-// from each to the next. A block of threads takes a row and reads it once. A score enters a buffer in shared memory, as a key that
-// orders by score and index at once, only if it is above the floor, the k-th best so far: what comes later has a larger index and loses
-// a tie. When the buffer is nearly full, a radix select cuts it back to the k best, which raises the floor. It takes the keys' digits from
-// the top (11, 11 and 10 bits of the score, then as many of the index), counts the keys that share all digits before, and ends with the
-// first digit after which exactly k are left; so the index is looked at only where scores tie. Threads race for places in the buffer,
-// but which keys stay does not depend on their places, and the k that are left are sorted.
+// A row holds the scores of one query against a block of the gallery. The blocks come in order of index, and
+// the best so far are carried from each to the next. One block of threads takes a row and reads it once. A
+// score enters a buffer in shared memory, as a key that orders by score and index at once, only if it is
+// above the floor, the k-th best so far: a later score has a larger index and loses a tie. When the buffer is
+// nearly full, a radix select cuts it back to the k best, which raises the floor. It takes the digits of the
+// keys from the top (11, 11 and 10 bits of the score, then the same bits of the index), counts the keys that
+// share all earlier digits, and ends at the first digit after which exactly k keys are left; so it reads the
+// index only where scores tie. Threads race for places in the buffer, but which keys stay does not depend on
+// their places, and the k remaining keys are sorted.
 //
-// NaN and minus infinity are above no floor and never chosen. A place that nothing was left for holds the key 0.
+// NaN and minus infinity are above no floor and never chosen. A place that stays empty holds the key 0.
 #include "device.cuh"
 
 using Key = unsigned long long;
 
 static constexpr unsigned LANES = 0xffffffffu;
 static constexpr int THREADS = 256;
-// Scores that a thread has in flight, those that a block takes together, and the keys that there is room for: the best k, and twice
-// as many as come between two looks at how full it is, so that cuts are few.
+// Scores that a thread has in flight, scores that a block takes together, and keys that there is room for:
+// the best k, and twice as many as can arrive between two checks of the count, so that cuts are rare.
 static constexpr int EACH = 4, TILE = THREADS * EACH, CAPACITY = 3 * TILE;
 static constexpr int LARGEST_K = 1024, BINS = 2048;
 static_assert(LARGEST_K + TILE <= CAPACITY, "after a cut there is room for a tile");
@@ -26,9 +29,10 @@ struct Buffer {
     Key keys[CAPACITY];
     unsigned histogram[BINS];
     int warp_counts[THREADS / 32];
-    // Keys held.
+    // Number of keys held.
     int count;
-    // What `find_digit` found: the digit of the key that is sought, how many keys have it, and which of those, by size, it is.
+    // Results of `find_digit`: the digit of the key that is sought, how many keys have this digit, and the
+    // rank of the sought key among those.
     int digit, with_digit, wanted;
 };
 
@@ -44,7 +48,7 @@ __device__ __forceinline__ float score_of(Key key) {
     return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
 }
 
-// The sum of `x` over this lane and those before it.
+// Returns the sum of `x` over this lane and those before it.
 __device__ __forceinline__ int sum_up_to_lane(int x) {
     int lane = threadIdx.x % 32;
     for (int distance = 1; distance < 32; distance *= 2) {
@@ -54,7 +58,7 @@ __device__ __forceinline__ int sum_up_to_lane(int x) {
     return x;
 }
 
-// Adds what is not zero of each thread's keys to the buffer. All threads of a warp call it together.
+// Adds each thread's nonzero keys to the buffer. All threads of a warp call it together.
 __device__ __forceinline__ void append(const Key (&mine)[EACH], Buffer &buffer) {
     int found = 0;
     for (int i = 0; i < EACH; ++i) found += mine[i] != 0;
@@ -86,8 +90,8 @@ __device__ void find_digit(Buffer &buffer, int wanted) {
     __syncthreads();
 }
 
-// Keeps the k largest of more than k keys, in no order, and gives the new floor: the k-th score or, where fewer bits than all told it
-// from the next, something between the two.
+// Keeps the k largest of more than k keys, in no order, and returns the new floor: the k-th score or, if
+// fewer bits separated it from the next score, a value between the two.
 __device__ float cut(Buffer &buffer, int k) {
     int count = buffer.count, wanted = k, shift = 64;
     Key least = 0;
@@ -107,7 +111,7 @@ __device__ float cut(Buffer &buffer, int k) {
         if (buffer.with_digit == wanted) break;
     }
     if (threadIdx.x == 0) buffer.count = 0;
-    // What stays moves to places that have been read already.
+    // The keys that stay move to places that have been read already.
     for (int start = 0; start < count; start += TILE) {
         Key mine[EACH];
         for (int i = 0; i < EACH; ++i) {
@@ -122,7 +126,7 @@ __device__ float cut(Buffer &buffer, int k) {
     return score_of(least);
 }
 
-// Sorts the first `size` keys, a power of two, largest first: a bitonic network.
+// Sorts the first `size` keys, a power of two, largest first, with a bitonic network.
 __device__ void sort_keys(Key *keys, int size) {
     for (int run = 2; run <= size; run *= 2)
         for (int distance = run / 2; distance > 0; distance /= 2) {
@@ -145,15 +149,15 @@ __device__ __forceinline__ void load_tile(const float *row, int columns, int til
     }
 }
 
-// best: (rows, k) keys, largest first. scores: (rows, columns), those of the gallery's rows from `first_column` on, the block's rows being
-// the queries from `first_query` on. With `carry` the keys found there take part. With `exclude_self` the query of number i leaves out
-// the gallery's row i. k is 1 to LARGEST_K. A block of THREADS a row.
+// best: (rows, k) keys, largest first. scores: (rows, columns), for the gallery's rows from `first_column` on
+// and the queries from `first_query` on. With `carry`, the keys in `best` take part. With `exclude_self`,
+// query i leaves out the gallery's row i. k is 1 to LARGEST_K. One block of THREADS threads for each row.
 extern "C" __global__ void top_k_merge(const float *scores, Key *best, int columns, int k, int first_query, int first_column, int carry,
                                        int exclude_self) {
     __shared__ Buffer buffer;
     const float *row = scores + (size_t)blockIdx.x * columns;
     Key *kept = best + (size_t)blockIdx.x * k;
-    // Its own column, or one that is not there.
+    // The query's own column, or a column that does not exist.
     unsigned itself = exclude_self ? (unsigned)first_query + blockIdx.x - (unsigned)first_column : (unsigned)columns;
     float floor = -INFINITY;
     if (threadIdx.x == 0) buffer.count = 0;
@@ -194,7 +198,8 @@ extern "C" __global__ void top_k_merge(const float *scores, Key *best, int colum
     for (int i = threadIdx.x; i < k; i += THREADS) kept[i] = buffer.keys[i];
 }
 
-// The keys taken apart. The key 0 becomes the largest index and NaN. Threads stride over `count` keys.
+// Splits the keys into indices and similarities. The key 0 becomes the largest index and NaN. Threads stride
+// over `count` keys.
 extern "C" __global__ void top_k_write(const Key *best, unsigned *indices, float *similarities, long long count) {
     long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {

@@ -1,17 +1,21 @@
-//! A bias for every channel, then ReLU: `y = max(x + b, 0)`, what follows a convolution in networks without batch norm.
+//! A bias for every channel, then ReLU: `y = max(x + b, 0)`. It follows each convolution in networks without
+//! batch norm.
 //!
-//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = 0` where `y <= 0`, `gy` elsewhere; `gb` the sum of gx over all but the channels,
-//! taken in f64. Neither needs `x`, so a tape keeps `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
+//! Shapes: `x`, `y` (..., C), `b` (C). Gradients: `gx = 0` where `y <= 0`, and `gx = gy` elsewhere; `gb` is
+//! the sum of `gx` over all axes but the channels, taken in f64. Neither gradient needs `x`, so a tape keeps
+//! `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
 
-use crate::batch_norm::Value;
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::{Scalar, for_scalar, slice, with};
 use crate::team;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{
+    CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
+};
 
-/// `max(x + bias, 0)` in f32 or f64, differentiable in both; on CUDA `x` is f32 or bf16 and the bias f32.
+/// Returns `max(x + bias, 0)`. On the CPU both are f32 or both f64; on CUDA `x` is f32 or bf16 and the bias
+/// is f32. Differentiable in both inputs.
 ///
 /// # Errors
-/// If the bias is not one value for each channel of `x`, or the data type is none of these.
+/// If the bias does not hold one value for each channel of `x`, or the data type is not one of these.
 pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let op = BiasRelu::new(x, bias)?;
     let (x, bias) = (x.contiguous()?, bias.contiguous()?);
@@ -21,7 +25,7 @@ pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let backward = move |_: [&Tensor; 2], y: &Tensor, gy: &Tensor| {
             op.gradients(y, gy).map(|(gx, gb)| [Some(gx), Some(gb)])
         };
-        return crate::cuda::differentiable("bias_relu", [&x, &bias], y, backward);
+        return crate::differentiable("bias_relu", [&x, &bias], y, backward);
     }
     x.apply_op2(&bias, op)
 }
@@ -43,7 +47,7 @@ impl BiasRelu {
         Ok(Self { channels })
     }
 
-    fn forward<T: Value>(&self, x: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Scalar>(&self, x: &[T], bias: &[T]) -> Vec<T> {
         let mut y = vec![T::write(0.0); x.len()];
         team::for_each_chunk(&mut y, ROWS * self.channels, |task, y| {
             let x = &x[task * ROWS * self.channels..][..y.len()];
@@ -57,8 +61,8 @@ impl BiasRelu {
         y
     }
 
-    /// Gradients of the input and the bias.
-    fn backward<T: Value>(&self, y: &[T], gy: &[T]) -> [Vec<T>; 2] {
+    /// Returns the gradients of the input and the bias.
+    fn backward<T: Scalar>(&self, y: &[T], gy: &[T]) -> [Vec<T>; 2] {
         let block = ROWS * self.channels;
         let mut gx = vec![T::write(0.0); gy.len()];
         team::for_each_chunk(&mut gx, block, |task, gx| {
@@ -81,7 +85,7 @@ impl BiasRelu {
         [gx, gb]
     }
 
-    /// The op on contiguous tensors, outside of candle's graph.
+    /// Runs the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -90,21 +94,18 @@ impl BiasRelu {
         x.detach().apply_op2_no_bwd(bias, self)
     }
 
-    /// Gradients of the input and the bias, given the output and its gradient.
+    /// Returns the gradients of the input and the bias, given the output and its gradient.
     pub(crate) fn gradients(&self, y: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
         let gy = gy.contiguous()?;
         #[cfg(feature = "cuda")]
         if y.device().is_cuda() {
             return crate::cuda::bias_relu_gradients(y, &gy);
         }
-        macro_rules! run {
-            ($with:ident) => {{
-                let [gx, gb] = $with(y, |y| $with(&gy, |gy| self.backward(y, gy)))??;
-                let device = y.device();
-                Ok((Tensor::from_vec(gx, y.shape(), device)?, Tensor::from_vec(gb, self.channels, device)?))
-            }};
-        }
-        if y.dtype() == DType::F32 { run!(with_f32) } else { run!(with_f64) }
+        for_scalar!(y.dtype(), "bias_relu", T => {
+            let [gx, gb] = with::<T, _>(y, |y| with::<T, _>(&gy, |gy| self.backward(y, gy)))??;
+            let device = y.device();
+            Ok((Tensor::from_vec(gx, y.shape(), device)?, Tensor::from_vec(gb, self.channels, device)?))
+        })
     }
 }
 
@@ -120,10 +121,9 @@ impl CustomOp2 for BiasRelu {
         bias: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(bias, lb)?)),
-            _ => CpuStorage::F64(self.forward(slice_f64(x, lx)?, slice_f64(bias, lb)?)),
-        };
+        let y = for_scalar!(x.dtype(), "bias_relu", T => {
+            WithDType::to_cpu_storage_owned(self.forward::<T>(slice(x, lx)?, slice(bias, lb)?))
+        });
         Ok((y, lx.shape().clone()))
     }
 

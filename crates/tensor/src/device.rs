@@ -1,4 +1,4 @@
-//! Which device a program computes on, and in which precision.
+//! The device and the precision that a program computes with.
 
 #[cfg(feature = "cuda")]
 use candle_core::DType;
@@ -15,7 +15,7 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// The GPU if this program can use one here, the CPU and the reason otherwise.
+    /// Returns the GPU if this program can use one here; otherwise the CPU and the reason.
     pub fn best() -> (Self, Option<String>) {
         match Self::Cuda.why_not() {
             None => (Self::Cuda, None),
@@ -23,7 +23,7 @@ impl DeviceKind {
         }
     }
 
-    /// Why this program cannot use the device here; `None` if it can.
+    /// Returns why this program cannot use the device here, or `None` if it can.
     pub fn why_not(self) -> Option<String> {
         match self {
             Self::Cpu => None,
@@ -36,7 +36,7 @@ impl DeviceKind {
         }
     }
 
-    /// Its name in configs and records.
+    /// Returns the name that configs and records use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -44,10 +44,10 @@ impl DeviceKind {
         }
     }
 
-    /// The device, opened once for the whole program.
+    /// Opens the device, once for the whole program.
     ///
     /// # Errors
-    /// If it cannot be used: what is missing and what to do.
+    /// If the device cannot be used. The message says what is missing and what to do.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -68,7 +68,8 @@ impl DeviceKind {
     }
 }
 
-/// `precision=f32|tf32|bf16`: what convolutions multiply in. Sums, parameters, statistics and losses are f32 in each.
+/// The precision of the products in convolutions: `precision=f32|tf32|bf16`. Sums, parameters, statistics and
+/// losses are f32 in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// Full f32.
@@ -80,10 +81,10 @@ pub enum Precision {
     Bf16,
 }
 
-/// A batch of images as a network's first layer takes it: contiguous, and in the precision asked for.
+/// Returns a batch of images as a network's first layer takes it: contiguous, and in the given precision.
 ///
 /// # Errors
-/// If the precision is not one of the device's.
+/// If the device does not support the precision.
 pub fn activations(x: &Tensor, precision: Precision) -> Result<Tensor> {
     match (precision, x.device()) {
         (Precision::F32, _) => x.contiguous(),

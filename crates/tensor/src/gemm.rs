@@ -1,19 +1,20 @@
-//! Matrix products on row-major slices, f32 or f64, by the `gemm` crate, rows of the result in blocks on all threads.
+//! Matrix products on row-major slices, f32 or f64, by the `gemm` crate. All threads share the work in blocks
+//! of rows of the result.
 //!
-//! The names say which operand is transposed, as BLAS does: `nn` is A B, `nt` is A Bᵀ, `tn` is Aᵀ B. Every element is one sum
-//! over k in a fixed order, so the thread count does not change it.
+//! The names say which operand is transposed, as in BLAS: `nn` is A B, `nt` is A Bᵀ, `tn` is Aᵀ B. Every
+//! element is one sum over k in a fixed order, so the thread count does not change it.
 
 use crate::team;
 use gemm::Parallelism;
 
-/// Rows of the result that are computed together.
+/// Rows of the result that one task computes.
 const ROWS: usize = 128;
 
-/// A type that a product can be taken in.
+/// An element type of matrix products.
 pub trait Element: Copy + Send + Sync + 'static {
-    /// Additive identity.
+    /// The additive identity.
     const ZERO: Self;
-    /// Multiplicative identity.
+    /// The multiplicative identity.
     const ONE: Self;
 }
 
@@ -27,34 +28,34 @@ impl Element for f64 {
     const ONE: Self = 1.0;
 }
 
-/// `out (m x n) = a (m x k) · b (k x n)`.
+/// Computes `out (m x n) = a (m x k) · b (k x n)`.
 ///
 /// # Panics
-/// If a slice's length is not what its shape says.
+/// If the length of a slice does not match its shape.
 pub fn nn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
     assert_eq!((a.len(), b.len(), out.len()), (m * k, k * n, m * n), "gemm nn {m} x {n} x {k}");
     product([m, n, k], (a, [k, 1]), (b, [n, 1]), out);
 }
 
-/// `out (m x n) = a (m x k) · b (n x k)ᵀ`.
+/// Computes `out (m x n) = a (m x k) · b (n x k)ᵀ`.
 ///
 /// # Panics
-/// If a slice's length is not what its shape says.
+/// If the length of a slice does not match its shape.
 pub fn nt<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
     assert_eq!((a.len(), b.len(), out.len()), (m * k, n * k, m * n), "gemm nt {m} x {n} x {k}");
     product([m, n, k], (a, [k, 1]), (b, [1, k]), out);
 }
 
-/// `out (m x n) = a (k x m)ᵀ · b (k x n)`.
+/// Computes `out (m x n) = a (k x m)ᵀ · b (k x n)`.
 ///
 /// # Panics
-/// If a slice's length is not what its shape says.
+/// If the length of a slice does not match its shape.
 pub fn tn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
     assert_eq!((a.len(), b.len(), out.len()), (k * m, k * n, m * n), "gemm tn {m} x {n} x {k}");
     product([m, n, k], (a, [1, m]), (b, [n, 1]), out);
 }
 
-/// The product of two strided operands; strides are `[row, column]` in elements.
+/// Computes the product of two strided operands; strides are `[row, column]` in elements.
 fn product<T: Element>([m, n, k]: [usize; 3], a: (&[T], [usize; 2]), b: (&[T], [usize; 2]), out: &mut [T]) {
     if m == 0 || n == 0 {
         return;
@@ -64,13 +65,13 @@ fn product<T: Element>([m, n, k]: [usize; 3], a: (&[T], [usize; 2]), b: (&[T], [
         return;
     }
     let stride = |s: usize| s as isize;
-    // Blocks of a size that depends on nothing: the crate chooses the order of its sums by the block's shape.
+    // The block size is a constant: the `gemm` crate chooses the order of its sums by the block's shape.
     team::for_each_chunk(out, ROWS * n, |block, out| {
         let rows = out.len() / n;
         let first = &a.0[block * ROWS * a.1[0]..];
-        // SAFETY: the callers checked that the slices hold m x k, k x n and m x n elements under these strides; `first` starts at the
-        // block's first row, of which `rows` are left; `out` is borrowed mutably and so overlaps neither operand, and `read_dst` is
-        // false, so it is only written.
+        // SAFETY: the callers checked that the slices hold m x k, k x n and m x n elements under these
+        // strides; `first` starts at the block's first row, of which `rows` are left; `out` is borrowed
+        // mutably and so overlaps neither operand, and `read_dst` is false, so it is only written.
         #[expect(unsafe_code, reason = "the gemm crate's entry point takes raw pointers")]
         unsafe {
             gemm::gemm(

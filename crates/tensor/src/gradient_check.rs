@@ -1,11 +1,12 @@
-//! Gradients against central finite differences, in f64: the test that every differentiable op passes.
+//! Compares gradients with central finite differences, in f64. Every differentiable op passes this test.
 
 use candle_core::{DType, Result, Tensor, Var, bail};
 
-/// Largest difference between a gradient and finite differences, relative to the largest gradient of that input.
+/// Returns the largest difference between a gradient and finite differences, relative to the largest gradient
+/// of that input.
 ///
-/// `f` maps the inputs to a tensor of any shape; its values are summed with fixed weights that differ from each other, so that no error
-/// cancels. Inputs must be f64 and are checked entry by entry: keep them small.
+/// `f` maps the inputs to a tensor of any shape. Its values are summed with fixed weights that all differ, so
+/// that errors cannot cancel. Inputs must be f64. Every entry is checked, so keep them small.
 ///
 /// # Errors
 /// If `f` fails or an input is not f64.

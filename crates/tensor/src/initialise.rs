@@ -1,15 +1,18 @@
-//! Initial weights, seeded: as PyTorch 0.4 drew them when the official code ran, and as it does today.
+//! Seeded initial weights: as PyTorch 0.4 drew them when the official code ran, and as PyTorch draws them
+//! today.
 //!
-//! Convolution and linear weights, and linear biases, are uniform in ±1/√fan_in in both. What changed (PyTorch 1.2) is batch norm's
-//! gain: uniform in [0, 1) then, 1 now. Its shift is 0 in both. candle's CPU random numbers cannot be seeded; these are.
+//! Convolution weights, linear weights and linear biases are uniform in ±1/√fan_in in both. The gain of batch
+//! norm changed in PyTorch 1.2: it was uniform in [0, 1) before and is 1 since. Its shift is 0 in both.
+//! candle's random numbers on the CPU cannot be seeded; these are.
 //!
-//! Networks that set their weights themselves do it as He et al. proposed ("Delving Deep into Rectifiers", section 2.2), by the fan-out:
-//! normal, of variance 2 over the connections that leave an input.
+//! Networks that set their own weights follow He et al. ("Delving Deep into Rectifiers", section 2.2) in the
+//! fan-out form: normal, with variance 2 / fan_out, where fan_out is the number of connections that leave an
+//! input.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use invaspread_random::{Purpose, Stream};
 
-/// Which release's defaults initial weights follow.
+/// The PyTorch release whose default initialization is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Defaults {
     /// Batch-norm gain uniform in [0, 1): the release that the official code names.
@@ -19,7 +22,7 @@ pub enum Defaults {
     Current,
 }
 
-/// Draws the parameters of one network, each from its own stream.
+/// Draws the parameters of one network, each from its own random stream.
 #[derive(Debug, Clone)]
 pub struct Initialiser {
     seed: u64,
@@ -29,12 +32,12 @@ pub struct Initialiser {
 }
 
 impl Initialiser {
-    /// An initialiser whose `n`-th parameter is the same for the same `seed`.
+    /// Makes an initializer. The same `seed` gives the same `n`-th parameter.
     pub fn new(seed: u64, defaults: Defaults, dtype: DType) -> Self {
         Self { seed, defaults, dtype, drawn: 0 }
     }
 
-    /// A weight or bias uniform in ±1/√`fan_in`.
+    /// Draws a weight or a bias, uniform in ±1/√`fan_in`.
     ///
     /// # Errors
     /// If the data type is not a float.
@@ -43,7 +46,7 @@ impl Initialiser {
         self.draw(shape.into(), |stream| stream.between(-bound, bound))
     }
 
-    /// A weight that is normal with mean 0 and variance 2 / `fan_out`.
+    /// Draws a weight, normal with mean 0 and variance 2 / `fan_out`.
     ///
     /// # Errors
     /// If the data type is not a float.
@@ -52,7 +55,7 @@ impl Initialiser {
         self.draw(shape.into(), |stream| deviation * stream.normal())
     }
 
-    /// A batch-norm gain of `channels`.
+    /// Draws the gain of a batch norm over `channels` channels.
     ///
     /// # Errors
     /// If the data type is not a float.
@@ -64,10 +67,10 @@ impl Initialiser {
         })
     }
 
-    /// Zeros.
+    /// Returns a parameter of zeros.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If the memory cannot be allocated.
     pub fn zeros(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
         Tensor::zeros(shape.into(), self.dtype, &Device::Cpu)
     }

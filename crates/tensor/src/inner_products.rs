@@ -1,10 +1,13 @@
-//! Inner products of rows with packed rows, and the search for large ones: what nearest neighbours and k-means are made of.
+//! Inner products of rows with packed rows, and the search for large ones: the basis of nearest neighbors and
+//! k-means.
 //!
-//! `p_ij = q_i · g_j` for a block of queries q and a range of the gallery g. The gallery is packed once into panels of 16 rows, `[dim][16]`,
-//! so that a register tile reads one contiguous panel. Every product is one sum over the dimension in order, whatever the blocks and
-//! the threads: the same pair of rows gives the same bits wherever it is computed.
+//! `p_ij = q_i · g_j` for a block of queries q and a range of the gallery g. The gallery is packed once into
+//! panels of 16 rows, `[dim][16]`, so that a register tile reads one contiguous panel. Every product is one
+//! sum over the dimension, in order, whatever the blocks and the threads: the same pair of rows gives the
+//! same bits wherever it is computed.
 //!
-//! What f32 cannot tell apart is decided by [`exact_product`] and [`exact_squared_distance`], in f64. [`rounding`] bounds what f32 is off by.
+//! Where f32 cannot decide between two products, [`exact_product`] and [`exact_squared_distance`] decide in
+//! f64. [`rounding`] bounds the error of f32.
 
 #![expect(unsafe_code, reason = "the register tiles walk raw pointers over buffers sized here")]
 
@@ -14,7 +17,7 @@ use crate::simd::{Kernel, Vector, dispatch};
 use crate::team;
 use std::ops::Range;
 
-/// Rows in panels, ready to be multiplied with.
+/// Rows packed into panels, ready for products.
 #[derive(Debug)]
 pub struct PackedRows {
     panels: Aligned,
@@ -23,10 +26,10 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
-    /// Rows per panel: ranges of rows start and end on a multiple of it, or end at the last row.
+    /// Rows of a panel. A range of rows starts on a multiple of it, and ends on one or at the last row.
     pub const PANEL: usize = PANEL;
 
-    /// Packs `rows` rows of `dim` values; `fill(row, to)` writes one.
+    /// Packs `rows` rows of `dim` values; `fill(row, to)` writes one row.
     ///
     /// # Panics
     /// If `dim` is zero.
@@ -50,27 +53,29 @@ impl PackedRows {
         Self { panels, rows, dim }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Number of products that [`PackedRows::products`] writes for each query: `range` rounded up to whole panels.
+    /// Returns the number of products that [`PackedRows::products`] writes for each query: the length of
+    /// `range`, rounded up to whole panels.
     pub fn width(range: &Range<usize>) -> usize {
         range.len().next_multiple_of(PANEL)
     }
 
-    /// `out[i][j] = queries[i] · row[range.start + j]`, with [`PackedRows::width`] products a row; those past the last row are 0
-    /// (NaN if the query is not finite).
-    /// On the calling thread alone.
+    /// Computes `out[i][j] = queries[i] · row[range.start + j]`, with [`PackedRows::width`] products in each
+    /// row of `out`. Products past the last row are 0 (NaN if the query is not finite). Runs on the calling
+    /// thread alone.
     ///
     /// # Panics
-    /// If `range` does not start on a panel or leaves the rows, or `queries` and `out` are not of these shapes.
+    /// If `range` does not start on a panel or exceeds the rows, or `queries` and `out` do not have these
+    /// shapes.
     pub fn products(&self, queries: &[f32], range: Range<usize>, out: &mut [f32]) {
         let (width, count) = (Self::width(&range), queries.len() / self.dim);
         assert!(
@@ -102,25 +107,27 @@ struct Products<'a> {
 impl Kernel for Products<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // SAFETY: `products` made one pointer to `depth` values and one to `count` panels of output for each row.
+        // SAFETY: `products` made one pointer to `depth` values and one to `count` panels of output for each
+        // row.
         unsafe {
             indirect_product::<V>(self.rows, self.count, self.left, self.panels.as_ptr(), self.out.as_ptr());
         }
     }
 }
 
-/// How far a sum of `terms` products of f32, taken in any order, fused or not, may be from the exact one, over the product of the lengths:
-/// `n u / (1 - n u)`, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with room for three roundings more
-/// of each product's factors. Infinite where n u leaves no bound.
+/// Bounds the error of a sum of `terms` products of f32, relative to the product of the two rows' lengths:
+/// `n u / (1 - n u)` with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+/// The sum may be taken in any order, fused or not. The bound leaves room for three more roundings of each
+/// product's factors. It is infinite where `n u` is too large for a bound.
 pub fn rounding(terms: usize) -> f64 {
     let share = (terms + 3) as f64 * f64::from(f32::EPSILON) / 2.0;
     if share < 0.5 { share / (1.0 - share) } else { f64::INFINITY }
 }
 
-/// Lanes of a sum in f64, on every instruction set, so that all come to the same bits.
+/// Lanes of a sum in f64. The number is the same on every instruction set, so that all give the same bits.
 const LANES: usize = 16;
 
-/// `a · b` in f64, where the products of f32 are exact: the same bits on every instruction set.
+/// Returns `a · b` in f64, where products of two f32 are exact: the same bits on every instruction set.
 ///
 /// # Panics
 /// If the two differ in length.
@@ -128,7 +135,7 @@ pub fn exact_product(a: &[f32], b: &[f32]) -> f64 {
     sum_in_lanes(a, b, |a, b| a * b)
 }
 
-/// `|a - b|²` from the differences, in f64: the same bits on every instruction set.
+/// Returns `|a - b|²`, computed from the differences in f64: the same bits on every instruction set.
 ///
 /// # Panics
 /// If the two differ in length.
@@ -136,7 +143,7 @@ pub fn exact_squared_distance(a: &[f32], b: &[f32]) -> f64 {
     sum_in_lanes(a, b, |a, b| (a - b) * (a - b))
 }
 
-/// `Σ term(a_i, b_i)`: place i goes to lane i mod [`LANES`], then the lanes are added in order.
+/// Returns `Σ term(a_i, b_i)`: term i goes to lane i mod [`LANES`], then the lanes are added in order.
 fn sum_in_lanes(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
     assert_eq!(a.len(), b.len(), "one row against another");
     let mut sums = [0.0; LANES];
@@ -154,7 +161,7 @@ struct SumInLanes<'a, T> {
 impl<T: Fn(f64, f64) -> f64> Kernel for SumInLanes<'_, T> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // Plain code: the compiler turns it into whatever vectors the instruction set has, and fuses nothing.
+        // Plain code: the compiler turns it into the vectors of the instruction set and fuses nothing.
         let ((a, a_rest), (b, b_rest)) = (self.a.as_chunks::<LANES>(), self.b.as_chunks::<LANES>());
         let mut sums = [0.0; LANES];
         for (a, b) in a.iter().zip(b) {
@@ -172,8 +179,9 @@ impl<T: Fn(f64, f64) -> f64> Kernel for SumInLanes<'_, T> {
 /// Values that [`group_above`] compares together.
 pub const GROUP: usize = 32;
 
-/// Start of the first group of [`GROUP`] values, from the group at `from` on, in which one is greater than `floor`; the length of
-/// `values` if there is none. The last group may be shorter. A NaN is greater than nothing, and hides nothing that is beside it.
+/// Finds the first group of [`GROUP`] values, from the group at `from` on, in which a value is greater than
+/// `floor`. Returns the start of that group, or the length of `values` if there is none. The last group may
+/// be shorter. A NaN is not greater than anything, and does not hide the values beside it.
 pub fn group_above(values: &[f32], from: usize, floor: f32) -> usize {
     let mut found = values.len();
     dispatch(GroupAbove { values, from, floor, found: &mut found });
@@ -197,7 +205,7 @@ impl Kernel for GroupAbove<'_> {
             // SAFETY: a whole group starts at `at`.
             let largest = unsafe {
                 let first = self.values.as_ptr().add(at);
-                // The new values come first, so that a NaN among them is passed over.
+                // The new values come first, so that `max` passes over a NaN among them.
                 let mut largest = V::load(first).max(floor);
                 let mut lane = V::LANES;
                 while lane < GROUP {

@@ -3,10 +3,9 @@
 //! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it is an error in the
 //! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN. Where the row holds a NaN, all of it are NaN.
 
-use crate::batch_norm::Value;
 use crate::one::{One, apply_one};
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use crate::storage::Scalar;
+use candle_core::{Result, Shape, Tensor};
 
 /// Divides each row of `x` (N, D) by its Euclidean length; f32 or f64, differentiable.
 ///
@@ -22,7 +21,7 @@ pub(crate) struct L2Normalize {
 }
 
 /// One over a row's length, or zero for a row of zeros.
-fn inverse_length<T: Value>(row: &[T]) -> f64 {
+fn inverse_length<T: Scalar>(row: &[T]) -> f64 {
     let square: f64 = row.iter().map(|x| x.read().powi(2)).sum();
     // A NaN is not zero: all of its row become NaN.
     if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
@@ -33,8 +32,18 @@ impl L2Normalize {
     pub(crate) fn new(x: &Tensor) -> Result<Self> {
         Ok(Self { dim: x.dims2()?.1 })
     }
+}
 
-    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+impl One for L2Normalize {
+    fn name(&self) -> &'static str {
+        "l2_normalize"
+    }
+
+    fn shape(&self, x: &Shape) -> Shape {
+        x.clone()
+    }
+
+    fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T> {
         x.chunks_exact(self.dim)
             .flat_map(|row| {
                 let scale = inverse_length(row);
@@ -43,7 +52,7 @@ impl L2Normalize {
             .collect()
     }
 
-    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+    fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T> {
         x.chunks_exact(self.dim)
             .zip(gy.chunks_exact(self.dim))
             .flat_map(|(x, gy)| {
@@ -54,41 +63,14 @@ impl L2Normalize {
             })
             .collect()
     }
-}
 
-impl One for L2Normalize {
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor> {
         crate::cuda::l2_normalize(x)
     }
-}
 
-impl CustomOp1 for L2Normalize {
-    fn name(&self) -> &'static str {
-        "l2_normalize"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
-            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
-        };
-        Ok((y, layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
-        let gy = gy.contiguous()?;
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return crate::cuda::l2_normalize_gradient(x, &gy).map(Some);
-        }
-        let gx = if x.dtype() == DType::F32 {
-            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        } else {
-            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        };
-        Ok(Some(gx))
+    #[cfg(feature = "cuda")]
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        crate::cuda::l2_normalize_gradient(x, gy)
     }
 }

@@ -1,9 +1,11 @@
-//! What candle lacks or does slowly, as candle custom ops: convolution, batch norm, bias with ReLU, local response norm, pooling,
-//! linear layers and L2 normalisation with exact gradients, a tape that runs networks made of them, SGD with momentum, seeded
-//! initialisers, and the products that losses and metrics use.
+//! The operations that candle lacks or runs slowly, as candle custom ops: convolution, batch norm, bias with
+//! ReLU, local response norm, pooling, linear layers and L2 normalization with exact gradients. The crate
+//! also holds a tape that runs networks made of these ops, SGD with momentum, seeded initializers, and the
+//! matrix products that losses and metrics use.
 //!
-//! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, by kernels for the widest
-//! vectors of the machine, and f64, by plain code for gradient checks. `unsafe` code lives in this crate alone.
+//! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
+//! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks. `unsafe` code
+//! lives in this crate alone.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod batch_norm;
@@ -20,6 +22,7 @@ pub mod gemm;
 pub mod gradient_check;
 pub mod initialise;
 pub mod inner_products;
+mod known;
 mod l2_normalize;
 mod linear;
 mod local_response_norm;
@@ -39,6 +42,7 @@ pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm,
 pub use bias_relu::bias_relu;
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use device::{DeviceKind, Precision, activations};
+pub use known::differentiable;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use local_response_norm::{LocalResponseNormConfig, LocalResponseWindow, local_response_norm};
@@ -47,7 +51,7 @@ pub use peak::peak_gflops;
 pub use pool::{PoolConfig, avg_pool2d, max_pool2d};
 pub use sgd::{Sgd, SgdConfig};
 pub use simd::{InstructionSet, instruction_set};
-pub use storage::{with_f32, with_f64};
+pub use storage::with_f32;
 pub use tape::{Tape, Value};
 pub use team::with_team;
 pub use threads::{Started, start_threads};

@@ -3,8 +3,10 @@
 //! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of gy's rows.
 
 use crate::gemm::{self, Element};
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use crate::storage::{Scalar, for_scalar, slice, with};
+use candle_core::{
+    CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
+};
 
 /// `x Wᵀ + b` in f32 or f64, differentiable in all three.
 ///
@@ -19,7 +21,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let backward = move |[x, weight, _]: [&Tensor; 3], _: &Tensor, gy: &Tensor| {
             op.gradients(x, weight, gy).map(|(gx, gw, gb)| [Some(gx), Some(gw), Some(gb)])
         };
-        return crate::cuda::differentiable("linear", [&x, &weight, &bias], y, backward);
+        return crate::differentiable("linear", [&x, &weight, &bias], y, backward);
     }
     x.apply_op3(&weight, &bias, op)
 }
@@ -41,7 +43,7 @@ impl Linear {
         Ok(Self { rows, inputs, outputs })
     }
 
-    fn forward<T: Element + std::ops::AddAssign>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Element + Scalar>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let mut y = vec![T::ZERO; self.rows * self.outputs];
         gemm::nt(self.rows, self.outputs, self.inputs, x, weight, &mut y);
         for row in y.chunks_exact_mut(self.outputs) {
@@ -52,7 +54,7 @@ impl Linear {
         y
     }
 
-    fn backward<T: Element + std::ops::AddAssign>(&self, x: &[T], weight: &[T], gy: &[T]) -> [Vec<T>; 3] {
+    fn backward<T: Element + Scalar>(&self, x: &[T], weight: &[T], gy: &[T]) -> [Vec<T>; 3] {
         let Self { rows, inputs, outputs } = *self;
         let (mut gx, mut gw) = (vec![T::ZERO; rows * inputs], vec![T::ZERO; outputs * inputs]);
         gemm::nn(rows, inputs, outputs, gy, weight, &mut gx);
@@ -91,19 +93,17 @@ impl Linear {
             let gx = product(&gy, weight, Product::Plain, false)?;
             return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, sum_rows(&gy)?));
         }
-        macro_rules! run {
-            ($with:ident) => {{
-                let [gx, gw, gb] =
-                    $with(x, |x| $with(weight, |w| $with(&gy, |gy| self.backward(x, w, gy))))???;
-                let device = x.device();
-                Ok((
-                    Tensor::from_vec(gx, x.shape(), device)?,
-                    Tensor::from_vec(gw, weight.shape(), device)?,
-                    Tensor::from_vec(gb, self.outputs, device)?,
-                ))
-            }};
-        }
-        if x.dtype() == DType::F32 { run!(with_f32) } else { run!(with_f64) }
+        for_scalar!(x.dtype(), "linear", T => {
+            let [gx, gw, gb] = with::<T, _>(x, |x| {
+                with::<T, _>(weight, |w| with::<T, _>(&gy, |gy| self.backward(x, w, gy)))
+            })???;
+            let device = x.device();
+            Ok((
+                Tensor::from_vec(gx, x.shape(), device)?,
+                Tensor::from_vec(gw, weight.shape(), device)?,
+                Tensor::from_vec(gb, self.outputs, device)?,
+            ))
+        })
     }
 }
 
@@ -121,12 +121,9 @@ impl CustomOp3 for Linear {
         b: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => {
-                CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(w, lw)?, slice_f32(b, lb)?))
-            }
-            _ => CpuStorage::F64(self.forward(slice_f64(x, lx)?, slice_f64(w, lw)?, slice_f64(b, lb)?)),
-        };
+        let y = for_scalar!(x.dtype(), "linear", T => {
+            WithDType::to_cpu_storage_owned(self.forward::<T>(slice(x, lx)?, slice(w, lw)?, slice(b, lb)?))
+        });
         Ok((y, (self.rows, self.outputs).into()))
     }
 

@@ -8,11 +8,10 @@
 //! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the same, but its version in
 //! Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off by one in two places (as of 2.15): [`LocalResponseWindow`].
 
-use crate::batch_norm::Value;
 use crate::one::{One, apply_one};
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::Scalar;
 use crate::team;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// Which channels are around a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +93,7 @@ impl LocalResponseNorm {
     }
 
     /// `s` of each channel of a row.
-    fn scales<T: Value>(&self, x: &[T], scales: &mut [f64]) {
+    fn scales<T: Scalar>(&self, x: &[T], scales: &mut [f64]) {
         let LocalResponseNormConfig { size, alpha, k, .. } = self.config;
         for (c, scale) in scales.iter_mut().enumerate() {
             let window = self.window(c);
@@ -113,8 +112,18 @@ impl LocalResponseNorm {
         }
         scale.powf(-self.config.beta)
     }
+}
 
-    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+impl One for LocalResponseNorm {
+    fn name(&self) -> &'static str {
+        "local_response_norm"
+    }
+
+    fn shape(&self, x: &Shape) -> Shape {
+        x.clone()
+    }
+
+    fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::write(0.0); x.len()];
         team::for_each_chunk(&mut y, ROWS * self.channels, |task, y| {
             let x = &x[task * ROWS * self.channels..][..y.len()];
@@ -129,7 +138,7 @@ impl LocalResponseNorm {
         y
     }
 
-    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+    fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T> {
         let LocalResponseNormConfig { size, alpha, beta, .. } = self.config;
         let factor = 2.0 * alpha * beta / size as f64;
         let mut gx = vec![T::write(0.0); x.len()];
@@ -154,41 +163,14 @@ impl LocalResponseNorm {
         });
         gx
     }
-}
 
-impl One for LocalResponseNorm {
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor> {
         crate::cuda::local_response(x, self.config)
     }
-}
 
-impl CustomOp1 for LocalResponseNorm {
-    fn name(&self) -> &'static str {
-        "local_response_norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
-            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
-        };
-        Ok((y, layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
-        let gy = gy.contiguous()?;
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return crate::cuda::local_response_gradient(x, &gy, self.config).map(Some);
-        }
-        let gx = if x.dtype() == DType::F32 {
-            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        } else {
-            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        };
-        Ok(Some(gx))
+    #[cfg(feature = "cuda")]
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        crate::cuda::local_response_gradient(x, gy, self.config)
     }
 }

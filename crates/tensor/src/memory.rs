@@ -1,25 +1,25 @@
-//! Buffers that are written before they are read, and settings of the process that make them cheap.
+//! Buffers that are written before they are read, and process settings that make allocation cheap.
 
 #![expect(unsafe_code, reason = "skipping the zeroing of large buffers, and one call into the C library")]
 
-/// `len` values of unspecified content; every one must be written before it is read.
+/// Returns `len` values of unspecified content; every one must be written before it is read.
 ///
-/// Zeroing costs a pass over memory for each activation of each step.
+/// Zeroing would cost one pass over memory for each activation of each step.
 #[expect(
     clippy::uninit_vec,
     reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
 )]
 pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
-    // SAFETY: the capacity is there; for the content see above.
+    // SAFETY: the capacity was reserved; for the content see above.
     unsafe {
         values.set_len(len);
     }
     values
 }
 
-/// [`uninitialised`] values that start on a cache line: a vector load from elsewhere would touch two lines, and the innermost loops of
-/// convolutions do little but load.
+/// [`uninitialised`] values that start on a cache line. A vector load that crosses a line touches two lines,
+/// and the innermost loops of convolutions do little but load.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned {
     values: Vec<f32>,
@@ -31,7 +31,7 @@ impl Aligned {
     pub(crate) fn uninitialised(len: usize) -> Self {
         const LINE: usize = 64;
         let values = uninitialised(len + LINE / size_of::<f32>());
-        // What `align_offset` may refuse to compute costs speed, not sense.
+        // `align_offset` may fail to compute an offset; that costs speed and is still correct.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { values, start, len }
     }
@@ -51,22 +51,27 @@ impl std::ops::DerefMut for Aligned {
     }
 }
 
-/// Settings of the whole process that a training step profits from. Call once, first thing in `main`.
+/// Makes the settings of the whole process that training profits from. Call this once, first thing in `main`.
 ///
-/// The C library keeps freed memory instead of returning it to the system: a step frees and asks for the same large buffers again and
-/// again, and handing them back each time costs page faults. There is one arena: a thread's own would be handed back whole as soon
-/// as it is empty. (Linux with glibc; nothing elsewhere.)
+/// The C library keeps freed memory instead of returning it to the system: each step frees and allocates the
+/// same large buffers, and returning them each time costs page faults. There is one arena: the arena of a
+/// single thread would be returned whole as soon as it is empty. (This holds on Linux with glibc; elsewhere
+/// nothing is set.)
 ///
-/// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise: they wait for work in a busy loop and so take the
-/// cores from the kernels' threads, and what candle itself computes in a step (adding up gradients) is bound by memory, not by cores. Nor does polars, whose tables are small, start a thread a core, unless `POLARS_MAX_THREADS` says otherwise.
+/// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise. They wait for work in a busy
+/// loop and so take cores from the kernels' threads, and the work that candle itself does in a step (adding
+/// gradients) is bound by memory, not by cores. polars, whose tables are small, starts no thread for each
+/// core either, unless `POLARS_MAX_THREADS` says otherwise.
 ///
-/// Errors of the libraries carry no backtraces: candle would print one in the middle of a message. Panics do, as `RUST_BACKTRACE` says.
+/// Errors of the libraries carry no backtraces: candle would print one in the middle of a message. Panics
+/// carry them if `RUST_BACKTRACE` says so.
 ///
-/// A file that would grow beyond the limit of the process (`ulimit -f`) makes the write fail, as a full disk does, instead of ending the
-/// process: SIGXFSZ is ignored. SIGPIPE already is, by Rust: a reader that closes its pipe makes the write fail too.
+/// When a file would grow beyond the limit of the process (`ulimit -f`), the write fails, as it does on a
+/// full disk, instead of ending the process: SIGXFSZ is ignored. Rust ignores SIGPIPE already: when a reader
+/// closes its pipe, the write fails too.
 pub fn prepare_process() {
     #[cfg(unix)]
-    // SAFETY: ignores a signal, before any thread is started.
+    // SAFETY: this ignores a signal, before any thread is started.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
@@ -79,7 +84,7 @@ pub fn prepare_process() {
         }
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets allocator parameters and takes plain integers.
+    // SAFETY: `mallopt` only sets parameters of the allocator and takes plain integers.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);

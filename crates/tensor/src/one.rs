@@ -1,13 +1,29 @@
-//! Ops of one input and no parameters: how the same op runs on either device, inside candle's graph and on the tape.
+//! Ops of one input and no parameters: how the same op runs in f32 and in f64, on either device, inside candle's graph and on the tape.
 
-use candle_core::{CustomOp1, Result, Tensor};
+use crate::storage::{Scalar, for_scalar, slice, with};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, backend::BackendStorage};
 
-/// Such an op. On the CPU it is candle's custom op that runs; on CUDA the result is computed first and candle handed it, because its
-/// custom ops see storages, where our kernels' callers see tensors.
-pub(crate) trait One: CustomOp1 + Clone + Send + Sync + 'static {
-    /// The op on a contiguous CUDA tensor.
+/// Such an op, for inputs of the shape that it was made for.
+pub(crate) trait One: Clone + Send + Sync + 'static {
+    /// What errors and candle call it.
+    fn name(&self) -> &'static str;
+
+    /// The shape of the result of an input of shape `x`.
+    fn shape(&self, x: &Shape) -> Shape;
+
+    /// The result of an input's values.
+    fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T>;
+
+    /// The gradient of the input, given the input and the gradient of the result.
+    fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T>;
+
+    /// The result of a contiguous CUDA tensor.
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// The gradient of the input on CUDA, as [`One::backward`].
+    #[cfg(feature = "cuda")]
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor>;
 
     /// The op on a contiguous tensor, outside of candle's graph.
     fn run(&self, x: &Tensor) -> Result<Tensor> {
@@ -15,7 +31,20 @@ pub(crate) trait One: CustomOp1 + Clone + Send + Sync + 'static {
         if x.device().is_cuda() {
             return self.on_device(x);
         }
-        x.detach().apply_op1_no_bwd(self)
+        x.detach().apply_op1_no_bwd(&OneOp(self.clone()))
+    }
+
+    /// The gradient of the contiguous input `x`, on its device.
+    fn gradient(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.gradient_on_device(x, &gy);
+        }
+        for_scalar!(x.dtype(), self.name(), T => {
+            let gx = with::<T, _>(x, |x| with::<T, _>(&gy, |gy| self.backward(x, gy)))??;
+            Tensor::from_vec(gx, x.shape(), x.device())
+        })
     }
 }
 
@@ -25,8 +54,29 @@ pub(crate) fn apply_one(x: &Tensor, op: impl One) -> Result<Tensor> {
     if x.device().is_cuda() {
         let y = op.on_device(x)?;
         let name = op.name();
-        let backward = move |[x]: [&Tensor; 1], y: &Tensor, gy: &Tensor| op.bwd(x, y, gy).map(|gx| [gx]);
-        return crate::cuda::differentiable(name, [x], y, backward);
+        let backward = move |[x]: [&Tensor; 1], _: &Tensor, gy: &Tensor| Ok([Some(op.gradient(x, gy)?)]);
+        return crate::differentiable(name, [x], y, backward);
     }
-    x.apply_op1(op)
+    x.apply_op1(OneOp(op))
+}
+
+/// The op as candle's on the CPU. (On CUDA the result is computed first and candle handed it, because its custom ops see storages, where
+/// our kernels' callers see tensors.)
+pub(crate) struct OneOp<O>(pub(crate) O);
+
+impl<O: One> CustomOp1 for OneOp<O> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = for_scalar!(x.dtype(), self.0.name(), T => {
+            candle_core::WithDType::to_cpu_storage_owned(self.0.forward(slice::<T>(x, layout)?))
+        });
+        Ok((y, self.0.shape(layout.shape())))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        self.0.gradient(x, gy).map(Some)
+    }
 }

@@ -1,4 +1,4 @@
-//! What the machine's vector units can do at most: the yardstick that kernels are measured against.
+//! The peak arithmetic rate of the machine's vector units: the yardstick for kernels.
 
 use crate::simd::{Kernel, Vector, dispatch};
 use rayon::prelude::*;
@@ -12,7 +12,8 @@ const ROUNDS: usize = 8_000_000;
 
 struct MultiplyAdds<'a> {
     rounds: usize,
-    /// Set to the vector's lanes, and to a value that depends on every sum, so that none is optimised away.
+    /// Receives the vector's number of lanes, and a value that depends on every sum, so that the compiler
+    /// removes none.
     out: &'a mut (usize, f32),
 }
 
@@ -31,8 +32,9 @@ impl Kernel for MultiplyAdds<'_> {
     }
 }
 
-/// Billions of floating-point operations a second (an addition and a multiplication are two) of fused multiply-adds on registers,
-/// on all of rayon's threads at once, in f32: the best of five short measurements.
+/// Measures the peak rate in billions of floating-point operations per second: fused multiply-adds on
+/// registers in f32, on all of rayon's threads at once. An addition and a multiplication are two operations.
+/// Returns the best of five short measurements.
 pub fn peak_gflops() -> f64 {
     let threads = rayon::current_num_threads();
     let once = || {
@@ -53,7 +55,8 @@ pub fn peak_gflops() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    /// No machine that runs this does less than a tenth of a billion operations a second or more than 100,000.
+    /// No machine that runs this does less than a tenth of a billion operations per second or more than
+    /// 100,000 billion.
     #[test]
     fn the_peak_is_a_possible_one() {
         let peak = super::peak_gflops();

@@ -8,11 +8,12 @@
 //! gets the gradient, as in PyTorch. Average: divided by the pixels of the window inside the
 //! padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it does not.
 
-use crate::batch_norm::Value;
 use crate::one::{One, apply_one};
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::Scalar;
 use crate::team;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::DType;
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// Window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,7 @@ impl Pool {
     }
 
     /// Which of `pixels` holds the maximum of channel `c`; the last NaN, if there is one.
-    fn largest<T: Value>(x: &[T], pixels: &[usize], c: usize) -> usize {
+    fn largest<T: Scalar>(x: &[T], pixels: &[usize], c: usize) -> usize {
         let mut best = pixels[0] + c;
         for &pixel in &pixels[1..] {
             let value = x[pixel + c].read();
@@ -158,8 +159,21 @@ impl Pool {
     fn image_lens(&self) -> (usize, usize) {
         (self.h * self.w * self.c, self.out_h * self.out_w * self.c)
     }
+}
 
-    fn forward<T: Value>(&self, x: &[T]) -> Vec<T> {
+impl One for Pool {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Maximum => "max_pool2d",
+            Kind::Average => "avg_pool2d",
+        }
+    }
+
+    fn shape(&self, _: &Shape) -> Shape {
+        (self.n, self.out_h, self.out_w, self.c).into()
+    }
+
+    fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T> {
         let (in_len, out_len) = self.image_lens();
         let mut y = vec![T::write(0.0); self.n * out_len];
         team::for_each_chunk(&mut y, out_len, |image, y| {
@@ -187,7 +201,7 @@ impl Pool {
         y
     }
 
-    fn backward<T: Value>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+    fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T> {
         let (in_len, out_len) = self.image_lens();
         let mut gx = vec![T::write(0.0); x.len()];
         let add = |to: &mut T, amount: f64| *to = T::write(to.read() + amount);
@@ -210,9 +224,7 @@ impl Pool {
         });
         gx
     }
-}
 
-impl One for Pool {
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor> {
         let window = self.window_on_device();
@@ -221,42 +233,13 @@ impl One for Pool {
             Kind::Average => crate::cuda::average(x, window, DType::F32),
         }
     }
-}
 
-impl CustomOp1 for Pool {
-    fn name(&self) -> &'static str {
+    #[cfg(feature = "cuda")]
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        let window = self.window_on_device();
         match self.kind {
-            Kind::Maximum => "max_pool2d",
-            Kind::Average => "avg_pool2d",
+            Kind::Maximum => crate::cuda::maximum_gradient(x, gy, window),
+            Kind::Average => crate::cuda::average_gradient(x, gy, window),
         }
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, layout)?)),
-            _ => CpuStorage::F64(self.forward(slice_f64(x, layout)?)),
-        };
-        Ok((y, (self.n, self.out_h, self.out_w, self.c).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
-        let gy = gy.contiguous()?;
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let window = self.window_on_device();
-            return match self.kind {
-                Kind::Maximum => crate::cuda::maximum_gradient(x, &gy, window),
-                Kind::Average => crate::cuda::average_gradient(x, &gy, window),
-            }
-            .map(Some);
-        }
-        let gx = if x.dtype() == DType::F32 {
-            let gx = with_f32(x, |x| with_f32(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        } else {
-            let gx = with_f64(x, |x| with_f64(&gy, |gy| self.backward(x, gy)))??;
-            Tensor::from_vec(gx, x.shape(), x.device())?
-        };
-        Ok(Some(gx))
     }
 }

@@ -1,4 +1,5 @@
-//! Every op in f32, as this machine runs it, against its plain version in f64: what `invaspread doctor` prints.
+//! Compares every op in f32, as this machine runs it, with its plain version in f64. `invaspread doctor`
+//! prints the result.
 
 use crate::{
     Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, avg_pool2d, batch_norm,
@@ -7,19 +8,20 @@ use crate::{
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 
-/// One op's error on this machine.
+/// The error of one op on this machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Check {
     /// The op and the path it took.
     pub op: &'static str,
-    /// Norm of the difference of output and gradients, relative to theirs.
+    /// Norm of the difference between the f32 and f64 results, relative to the norm of the f64 result: the
+    /// largest over the output and the gradients. For the NaN check: the number of ops that swallow a NaN.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
 }
 
 impl Check {
-    /// Whether the error is within the tolerance; a NaN is not.
+    /// Returns whether the error is within the tolerance; a NaN is not.
     pub fn is_good(&self) -> bool {
         self.error <= self.tolerance
     }
@@ -28,7 +30,7 @@ impl Check {
 /// Runs every op of the CPU forward and backward on small inputs.
 ///
 /// # Errors
-/// If an op fails outright.
+/// If an op itself fails.
 pub fn self_check() -> Result<Vec<Check>> {
     ops()
         .into_iter()
@@ -40,7 +42,7 @@ pub fn self_check() -> Result<Vec<Check>> {
         .collect()
 }
 
-/// How many of the ops that take a maximum or a length swallow a NaN; none may.
+/// Counts the ops with a maximum or a length that swallow a NaN; none may.
 fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     let map = [f32::NAN, -1.0, 2.0, f32::NAN];
     let x = Tensor::new(&map, &Device::Cpu)?.repeat(4)?.to_dtype(dtype)?.to_device(device)?;
@@ -69,11 +71,11 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     Ok(Check { op: "NaN through maximum and ReLU", error: swallowed as f64, tolerance: 0.0 })
 }
 
-/// Runs every op forward and backward on `device`, which is CUDA, in `precision`, against the plain f64 version on the CPU with the same
-/// (in bf16: rounded) inputs.
+/// Runs every op forward and backward on `device`, which must be CUDA, in `precision`, and compares it with
+/// the plain f64 version on the CPU. Both take the same inputs (rounded to bf16 if that is the precision).
 ///
 /// # Errors
-/// If an op fails outright.
+/// If an op itself fails.
 #[cfg(feature = "cuda")]
 pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec<Check>> {
     use crate::Precision;
@@ -86,7 +88,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
     ops_with(tf32)
         .into_iter()
         .enumerate()
-        // What works on the embedding is f32 in every precision.
+        // Ops on the embedding run in f32 in every precision.
         .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalisation"].contains(op))
         .map(|(i, (op, shapes, _, f))| {
             let inputs = inputs(i as u64, shapes)?;
@@ -127,7 +129,7 @@ fn ops() -> [Case; 12] {
     ops_with(false)
 }
 
-/// The ops; `tf32` as in [`Conv2dConfig`].
+/// Lists the ops; for `tf32` see [`Conv2dConfig`].
 fn ops_with(tf32: bool) -> [Case; 12] {
     let conv = move |kernel: usize, stride, algorithm| {
         let padding = kernel / 2;
@@ -193,14 +195,15 @@ fn ops_with(tf32: bool) -> [Case; 12] {
 
 type Op = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 
-/// Largest relative error of the output and of every gradient, f32 against f64 on the same values.
+/// Returns the largest relative error of the output and of every gradient: f32 against f64 on the same
+/// values.
 fn error(index: u64, shapes: &[&[usize]], f: &Op) -> Result<f64> {
     let single = inputs(index, shapes)?;
     let double = single.iter().map(|x| x.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
     Ok(largest(&run(&single, DType::F32, f)?, &run(&double, DType::F32, f)?))
 }
 
-/// Normal values in f32 on the CPU.
+/// Draws normal values in f32 on the CPU.
 fn inputs(index: u64, shapes: &[&[usize]]) -> Result<Vec<Tensor>> {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, index);
     shapes
@@ -212,15 +215,16 @@ fn inputs(index: u64, shapes: &[&[usize]]) -> Result<Vec<Tensor>> {
         .collect()
 }
 
-/// The op's output and the gradients of its inputs for one gradient of the output, rounded to `upstream`.
+/// Returns the op's output and the gradients of its inputs, for one gradient of the output that is rounded to
+/// `upstream`.
 fn run(inputs: &[Tensor], upstream: DType, f: &Op) -> Result<Vec<Vec<f64>>> {
     let variables: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
     let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&tensors)?;
-    // Sums of many values need more digits than bf16 has.
+    // A sum of many values needs more digits than bf16 has.
     let wider = if y.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
-    // The gradient that goes back is of the map's type: the same numbers on every side.
+    // The gradient of the output has the type of the map: the same numbers on every side.
     let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(upstream)?;
     let weights = weights.to_dtype(wider)?.to_device(y.device())?;
     let gradients = (y.to_dtype(wider)? * weights)?.sum_all()?.backward()?;
@@ -232,7 +236,7 @@ fn run(inputs: &[Tensor], upstream: DType, f: &Op) -> Result<Vec<Vec<f64>>> {
     Ok(results)
 }
 
-/// The largest of the differences' norms, each relative to what is wanted.
+/// Returns the largest norm of a difference, each relative to the norm of the expected values.
 fn largest(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
     let relative = |got: &[f64], want: &[f64]| {
         let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();

@@ -3,7 +3,7 @@
 //! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`, `p = p - lr v`, with `v = 0` at first.
 //! Weight decay applies to every parameter, batch norm and biases included, as the official code has it. (`candle_nn::SGD` has neither.)
 
-use crate::storage::{slice_f32, slice_f64};
+use crate::storage::slice;
 use crate::team::{self, with_team};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
@@ -182,8 +182,8 @@ impl InplaceOp2 for Step<'_> {
             }};
         }
         match (parameter, &mut **velocity) {
-            (CpuStorage::F32(p), Velocity::F32(v)) => update!(f32, p, slice_f32(gradient, lg)?, v),
-            (CpuStorage::F64(p), Velocity::F64(v)) => update!(f64, p, slice_f64(gradient, lg)?, v),
+            (CpuStorage::F32(p), Velocity::F32(v)) => update!(f32, p, slice::<f32>(gradient, lg)?, v),
+            (CpuStorage::F64(p), Velocity::F64(v)) => update!(f64, p, slice::<f64>(gradient, lg)?, v),
             _ => bail!("sgd: a parameter changed its data type"),
         }
         Ok(())

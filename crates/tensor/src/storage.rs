@@ -1,6 +1,53 @@
-//! The values of a tensor on the CPU as a slice.
+//! The values of a tensor on the CPU as a slice, in whichever of the two number types it has.
+//!
+//! An op is written once over [`Scalar`]; [`for_scalar!`] is the one place where a tensor's data type picks f32 or f64.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
+
+/// A number type that ops compute in: f32 for training, f64 for checking gradients. What is not a kernel reads it into f64.
+pub(crate) trait Scalar: WithDType {
+    /// The number in f64, exactly.
+    fn read(self) -> f64;
+    /// The nearest number of this type.
+    fn write(x: f64) -> Self;
+}
+
+impl Scalar for f32 {
+    fn read(self) -> f64 {
+        f64::from(self)
+    }
+    fn write(x: f64) -> Self {
+        x as f32
+    }
+}
+
+impl Scalar for f64 {
+    fn read(self) -> f64 {
+        self
+    }
+    fn write(x: f64) -> Self {
+        x
+    }
+}
+
+/// Evaluates an expression in which a type name stands for f32 or f64, as a data type says: `for_scalar!(x.dtype(), "pool", T => f::<T>(x))`.
+/// Any other data type returns an error that begins with the op's name.
+macro_rules! for_scalar {
+    ($dtype:expr, $op:expr, $scalar:ident => $body:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $scalar = f32;
+                $body
+            }
+            candle_core::DType::F64 => {
+                type $scalar = f64;
+                $body
+            }
+            other => candle_core::bail!("{}: expected f32 or f64 values, found {other:?}", $op),
+        }
+    };
+}
+pub(crate) use for_scalar;
 
 fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
@@ -13,22 +60,21 @@ fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     }
 }
 
-/// The f32 values of a contiguous CPU storage.
-pub(crate) fn slice_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match storage {
-        CpuStorage::F32(values) => Ok(&values[range(layout)?]),
-        other => bail!("expected f32 values, found {:?}", candle_core::backend::BackendStorage::dtype(other)),
+/// The values of a contiguous CPU storage.
+pub(crate) fn slice<'a, T: Scalar>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let found = candle_core::backend::BackendStorage::dtype(storage);
+    if found != T::DTYPE {
+        bail!("expected {:?} values, found {found:?}", T::DTYPE)
     }
+    Ok(&T::cpu_storage_as_slice(storage)?[range(layout)?])
 }
 
-/// The f64 values of a contiguous CPU storage.
-pub(crate) fn slice_f64<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f64]> {
-    match storage {
-        CpuStorage::F64(values) => Ok(&values[range(layout)?]),
-        other => bail!(
-            "expected f32 or f64 values, found {:?}",
-            candle_core::backend::BackendStorage::dtype(other)
-        ),
+/// Calls `f` with the values of a contiguous tensor on the CPU.
+pub(crate) fn with<T: Scalar, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
+        _ => bail!("expected a tensor on the CPU"),
     }
 }
 
@@ -37,21 +83,5 @@ pub(crate) fn slice_f64<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<
 /// # Errors
 /// If the tensor is not contiguous, not f32, or not on the CPU.
 pub fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(slice_f32(storage, layout)?)),
-        _ => bail!("expected a tensor on the CPU"),
-    }
-}
-
-/// Calls `f` with the f64 values of a contiguous tensor on the CPU.
-///
-/// # Errors
-/// If the tensor is not contiguous, not f64, or not on the CPU.
-pub fn with_f64<R>(tensor: &Tensor, f: impl FnOnce(&[f64]) -> R) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(slice_f64(storage, layout)?)),
-        _ => bail!("expected a tensor on the CPU"),
-    }
+    with(tensor, f)
 }

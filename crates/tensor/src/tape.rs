@@ -1,12 +1,13 @@
-//! A record of a network's forward pass, and the way back through it.
+//! A record of a network's forward pass, and the backward pass through it.
 //!
-//! candle differentiates any expression, and pays for that: each gradient starts as a tensor of zeros that the first
-//! contribution is added to in a new tensor, and every activation lives until the whole graph is dropped. A tape knows its few
-//! ops. It hands a gradient on as it is, adds in place where two meet, and lets go of each activation as soon as
-//! nothing behind it is needed. The ops are the candle ops of this crate, with the same kernels, and give the same gradients.
+//! candle differentiates any expression, at a cost: each gradient starts as a tensor of zeros, the first
+//! contribution is added to it in a new tensor, and every activation lives until the whole graph is dropped.
+//! A tape knows a few ops only. It passes a gradient on without a copy, adds in place where two meet, and
+//! frees each activation as soon as no later gradient needs it. Its ops are the candle ops of this crate,
+//! with the same kernels and the same gradients.
 //!
-//! A network runs on the tape; what comes out of it enters a loss made of candle's ops as variables ([`Tape::leaf`]); the loss's
-//! gradients there are sent back by [`Tape::backward`].
+//! A network runs on the tape. Its outputs become variables ([`Tape::leaf`]) of a loss made of candle's ops,
+//! and [`Tape::backward`] sends the loss's gradients at these variables back through the network.
 
 use crate::batch_norm::{Normalized, normalize};
 use crate::bias_relu::BiasRelu;
@@ -14,38 +15,38 @@ use crate::conv2d::{Conv2d, convolution};
 use crate::l2_normalize::L2Normalize;
 use crate::linear::Linear;
 use crate::local_response_norm::LocalResponseNorm;
-use crate::one::One;
+use crate::one::{One, OneOp};
 use crate::pool::Pool;
-use crate::storage::{slice_f32, slice_f64};
+use crate::storage::slice;
 use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
-/// A tensor on its way through a tape.
+/// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
 pub struct Value {
     tensor: Tensor,
-    /// Its place among the tape's values; `None` if no gradient goes back to it.
+    /// Index among the tape's values; `None` if no gradient goes back to it.
     id: Option<usize>,
 }
 
 impl Value {
-    /// A tensor that no gradient goes back to.
+    /// Wraps a tensor that no gradient goes back to.
     pub fn constant(tensor: &Tensor) -> Self {
         Self { tensor: tensor.detach(), id: None }
     }
 
-    /// The tensor itself, outside of any of candle's graphs.
+    /// Returns the tensor itself, outside of any of candle's graphs.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
 }
 
-/// Ops in the order in which they ran, with what their gradients need.
+/// The ops in the order in which they ran, with what their gradients need.
 #[derive(Debug, Default)]
 pub struct Tape {
-    /// Whether nothing is written down.
+    /// Whether nothing is recorded.
     idle: bool,
     steps: Vec<Step>,
     values: usize,
@@ -71,7 +72,7 @@ enum Op {
         residual: Option<Value>,
         y: Tensor,
     },
-    /// Where `x` came from is enough: its values are not needed.
+    /// The gradient needs the origin of `x`, not its values.
     BiasRelu {
         op: BiasRelu,
         x: Option<usize>,
@@ -83,7 +84,7 @@ enum Op {
         x: Value,
         parameters: [Var; 2],
     },
-    /// Where each part came from, and its channels.
+    /// The origin of each part, and its channels.
     Concatenate {
         parts: Vec<(Option<usize>, usize)>,
     },
@@ -108,7 +109,8 @@ impl std::fmt::Debug for Op {
 }
 
 impl Tape {
-    /// A tape that writes nothing down, for evaluation: ops run, no activation outlives its last use, and nothing goes back.
+    /// Makes a tape that records nothing, for evaluation: ops run, no activation outlives its last use, and
+    /// no gradient goes back.
     pub fn idle() -> Self {
         Self { idle: true, ..Self::default() }
     }
@@ -123,20 +125,20 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
-    /// As [`crate::conv2d`].
+    /// Runs [`crate::conv2d`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::conv2d`].
     pub fn conv2d(&mut self, x: &Value, weight: &Var, config: Conv2dConfig) -> Result<Value> {
         let op = convolution(&x.tensor, weight, config)?;
         let y = op.apply(&x.tensor, &weight.as_detached_tensor())?;
         Ok(self.push(Op::Conv2d { op, x: x.clone(), weight: weight.clone() }, y))
     }
 
-    /// As [`crate::batch_norm`]; moves the running statistics towards the batch's.
+    /// Runs [`crate::batch_norm`] and moves the running statistics towards the batch's.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::batch_norm`].
     pub fn batch_norm(
         &mut self,
         x: &Value,
@@ -151,30 +153,31 @@ impl Tape {
         Ok(self.push(op, y))
     }
 
-    /// As [`crate::bias_relu`].
+    /// Runs [`crate::bias_relu`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::bias_relu`].
     pub fn bias_relu(&mut self, x: &Value, bias: &Var) -> Result<Value> {
         let op = BiasRelu::new(&x.tensor, bias)?;
         let y = op.run(&x.tensor, &bias.as_detached_tensor())?;
         Ok(self.push(Op::BiasRelu { op, x: x.id, bias: bias.clone(), y: y.clone() }, y))
     }
 
-    /// As [`crate::linear`].
+    /// Runs [`crate::linear`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::linear`].
     pub fn linear(&mut self, x: &Value, weight: &Var, bias: &Var) -> Result<Value> {
         let op = Linear::new(&x.tensor, weight, bias)?;
         let y = op.run(&x.tensor, &weight.as_detached_tensor(), &bias.as_detached_tensor())?;
         Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
     }
 
-    /// Maps (N, H, W, C_i), one behind the other along the channels: (N, H, W, C) with C the sum of the C_i.
+    /// Joins maps (N, H, W, C_i) along the channels, in order: returns (N, H, W, C) with C the sum of the
+    /// C_i.
     ///
     /// # Errors
-    /// If there are none, or they differ in more than their channels.
+    /// If there are no maps, or they differ in more than their channels.
     pub fn concatenate(&mut self, parts: &[Value]) -> Result<Value> {
         let tensors: Vec<&Tensor> = parts.iter().map(Value::tensor).collect();
         let y = Tensor::cat(&tensors, D::Minus1)?;
@@ -182,56 +185,56 @@ impl Tape {
         Ok(self.push(Op::Concatenate { parts }, y))
     }
 
-    /// As [`crate::max_pool2d`].
+    /// Runs [`crate::max_pool2d`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::max_pool2d`].
     pub fn max_pool2d(&mut self, x: &Value, config: PoolConfig) -> Result<Value> {
         self.one(x, Pool::maximum(&x.tensor, config)?)
     }
 
-    /// As [`crate::local_response_norm`].
+    /// Runs [`crate::local_response_norm`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::local_response_norm`].
     pub fn local_response_norm(&mut self, x: &Value, config: LocalResponseNormConfig) -> Result<Value> {
         self.one(x, LocalResponseNorm::new(&x.tensor, config)?)
     }
 
-    /// As [`crate::avg_pool2d`].
+    /// Runs [`crate::avg_pool2d`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::avg_pool2d`].
     pub fn avg_pool2d(&mut self, x: &Value, config: PoolConfig) -> Result<Value> {
         self.one(x, Pool::average(&x.tensor, config)?)
     }
 
-    /// As [`crate::l2_normalize`].
+    /// Runs [`crate::l2_normalize`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`crate::l2_normalize`].
     pub fn l2_normalize(&mut self, x: &Value) -> Result<Value> {
         self.one(x, L2Normalize::new(&x.tensor)?)
     }
 
-    /// The first axis stays, the others become one.
+    /// Keeps the first axis and joins the others into one.
     ///
     /// # Errors
     /// If the tensor has no axis.
     pub fn flatten(&mut self, x: &Value) -> Result<Value> {
-        // A gradient is the same values in the same order: candle reshapes it where shapes are compared.
+        // The gradient holds the same values in the same order; candle reshapes it where shapes are compared.
         Ok(Value { tensor: x.tensor.flatten_from(1)?, id: x.id })
     }
 
     fn one(&mut self, x: &Value, op: impl One) -> Result<Value> {
         let y = op.run(&x.tensor)?;
-        Ok(self.push(Op::One { op: Box::new(op), x: x.clone(), y: y.clone() }, y))
+        Ok(self.push(Op::One { op: Box::new(OneOp(op)), x: x.clone(), y: y.clone() }, y))
     }
 
-    /// The value as a variable for a loss; its gradient goes back through the tape.
+    /// Returns the value as a variable for a loss, whose gradient then goes back through the tape.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If the memory cannot be allocated.
     pub fn leaf(&mut self, value: &Value) -> Result<Tensor> {
         let variable = Var::from_tensor(&value.tensor)?;
         let tensor = variable.as_tensor().clone();
@@ -241,15 +244,16 @@ impl Tape {
         Ok(tensor)
     }
 
-    /// Sends the gradients of the leaves back and adds those of all parameters to `gradients`; the leaves' own are taken out.
+    /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
+    /// gradients of all parameters.
     ///
     /// # Errors
-    /// If a gradient's shape is not its value's.
+    /// If the shape of a gradient differs from that of its value.
     ///
     /// # Panics
-    /// If a parameter was used by two ops: each op's gradient would have to be added up, which no network here needs.
+    /// If two ops used one parameter: their gradients would have to be added, which no network here needs.
     pub fn backward(self, gradients: &mut GradStore) -> Result<()> {
-        // The team's workers would wait in vain for work that the GPU does.
+        // On a GPU the team's workers would wait for work that never comes.
         if self.leaves.iter().any(|(leaf, _)| leaf.device().is_cuda()) {
             return self.go_back(gradients);
         }
@@ -260,7 +264,7 @@ impl Tape {
         let mut of: Vec<Option<Tensor>> = vec![None; self.values];
         for (leaf, id) in &self.leaves {
             if let Some(gradient) = gradients.remove(leaf) {
-                // A copy: the loss may hold the same tensor, and what follows adds in place.
+                // A copy: the loss may hold the same tensor, and later additions happen in place.
                 add(&mut of[*id], gradient.copy()?)?;
             }
         }
@@ -322,7 +326,7 @@ impl Tape {
     }
 }
 
-/// Adds a gradient to what has arrived before it.
+/// Adds a gradient to the sum of those that arrived before it.
 fn add(to: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
     match to {
         None => *to = Some(gradient),
@@ -368,11 +372,11 @@ impl InplaceOp2 for AddInto {
         }
         match to {
             CpuStorage::F32(to) => {
-                let from = slice_f32(from, lf)?;
+                let from = slice::<f32>(from, lf)?;
                 run!(to, from);
             }
             CpuStorage::F64(to) => {
-                let from = slice_f64(from, lf)?;
+                let from = slice::<f64>(from, lf)?;
                 run!(to, from);
             }
             _ => bail!("gradients must be f32 or f64"),

@@ -1,11 +1,13 @@
-//! Parallel loops that begin within a microsecond.
+//! Parallel loops that start within a microsecond.
 //!
-//! A training step is some hundred short loops, one after the other. Started through rayon, each wakes the other workers and lets them
-//! fall asleep again, which on two cores costs a small network a fifth of its step. A team borrows rayon's workers for as long
-//! as a whole forward or backward pass takes: they stand by in a busy loop, yielding to other threads, and take indices
-//! of whatever loop the leader opens. Without a team (a loss, a metric, a test) the same loops run through rayon.
+//! A training step is some hundred short loops, one after the other. If rayon starts each of them, it wakes
+//! the other workers and lets them fall asleep again, which on two cores costs a small network a fifth of its
+//! step. A team borrows rayon's workers for a whole forward or backward pass: they wait in a busy loop, yield
+//! to other threads, and take indices of each loop that the leader opens. Without a team (in a loss, a
+//! metric, a test) the same loops run through rayon.
 //!
-//! Which thread takes which index is chance; nothing computed may depend on it, and no loop's result is a sum over threads.
+//! The assignment of indices to threads is random; no computed value may depend on it, and no loop's result
+//! is a sum over threads.
 
 #![expect(unsafe_code, reason = "a loop's body is lent to other threads until the loop ends")]
 
@@ -20,17 +22,17 @@ use std::time::{Duration, Instant};
 thread_local! {
     /// The team that this thread leads.
     static LEADS: Cell<Option<*const Team>> = const { Cell::new(None) };
-    /// Whether this thread is in the body of a team's loop: loops inside it run on the thread itself.
+    /// Whether this thread is in the body of a team's loop. Loops inside it run on the thread itself.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` with all of rayon's workers standing by for its loops. Inside a team it simply runs.
+/// Runs `work` with all of rayon's workers waiting for its loops. Inside a team it simply runs `work`.
 pub fn with_team<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if LEADS.get().is_some() || INSIDE.get() {
         return work();
     }
     rayon::scope(|scope| {
-        // Shared, as a member may come only after the work is done.
+        // Shared, since a member may join after the work is done.
         let team = Arc::new(Team::default());
         for _ in 1..rayon::current_num_threads() {
             let team = Arc::clone(&team);
@@ -54,17 +56,18 @@ pub(crate) fn for_each(count: usize, body: impl Fn(usize) + Sync) {
     }
 }
 
-/// Calls `body` with the number and the values of each piece of `len` values; the last may be shorter.
+/// Calls `body` with the number and the values of each chunk of `len` values; the last chunk may be shorter.
 pub(crate) fn for_each_chunk<T: Send>(values: &mut [T], len: usize, body: impl Fn(usize, &mut [T]) + Sync) {
     let (total, start) = (values.len(), Shared(values.as_mut_ptr()));
     for_each(total.div_ceil(len), |i| {
         let first = i * len;
-        // SAFETY: the pieces do not overlap, each index is taken once, and `values` is borrowed until the loop ends.
+        // SAFETY: the chunks do not overlap, each index is taken once, and `values` is borrowed until the
+        // loop ends.
         body(i, unsafe { std::slice::from_raw_parts_mut(start.at(first), len.min(total - first)) });
     });
 }
 
-/// The same for two slices of one length at once.
+/// Does the same for two slices of equal length at once.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -83,14 +86,14 @@ pub(crate) fn for_each_chunk_pair<T: Send>(
     });
 }
 
-/// What `body` makes of each index below `count`, in order.
+/// Returns the results of `body` for each index below `count`, in order.
 pub(crate) fn map<T: Send + Default>(count: usize, body: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let mut results: Vec<T> = (0..count).map(|_| T::default()).collect();
     for_each_chunk(&mut results, 1, |i, result| result[0] = body(i));
     results
 }
 
-/// A pointer into values that tasks share, each using a part of its own.
+/// A pointer into values that tasks share; each task uses its own part.
 struct Shared<T>(*mut T);
 
 // SAFETY: the only user hands out parts that do not overlap.
@@ -100,15 +103,15 @@ impl<T> Shared<T> {
     /// # Safety
     /// `offset` must lie within the values.
     unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller guarantees it.
         unsafe { self.0.add(offset) }
     }
 }
 
-/// A loop's body and its length, lent by the leader while the loop is open or has members in it.
+/// A loop's body and its length. The leader lends them while the loop is open or has members in it.
 #[derive(Clone, Copy)]
 struct Loop {
-    /// Calls the body, of whatever type, with an index.
+    /// Calls the body, whose type is erased, with an index.
     call: unsafe fn(*const (), usize),
     body: *const (),
     count: usize,
@@ -117,11 +120,12 @@ struct Loop {
 /// # Safety
 /// `body` must point to an `F`.
 unsafe fn call<F: Fn(usize)>(body: *const (), index: usize) {
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller guarantees it.
     unsafe { (*body.cast::<F>())(index) }
 }
 
-/// `state`: whether a loop is open (bit 0), members in it (bits 1 to 15), and the loop's number above.
+/// Layout of `state`: bit 0 says whether a loop is open, bits 1 to 15 count the members in it, and the bits
+/// above hold the loop's number.
 const OPEN: u64 = 1;
 const MEMBER: u64 = 1 << 1;
 const NUMBER: u64 = 1 << 16;
@@ -132,18 +136,20 @@ struct Team {
     state: AtomicU64,
     next: AtomicUsize,
     dismissed: AtomicBool,
-    /// Written by the leader while no loop is open and no member is in one.
+    /// The leader writes this while no loop is open and no member is in one.
     current: Cell<Option<Loop>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `current` is written only when `state` shows neither an open loop nor a member, and read only by members that `state` counts;
-// the atomic operations on `state` order the two. Everything else is atomic or locked.
+// SAFETY: `current` is written only when `state` shows neither an open loop nor a member, and read only by
+// members that `state` counts; the atomic operations on `state` order the two. Everything else is atomic or
+// locked.
 unsafe impl Sync for Team {}
-// SAFETY: as above; the pointer in `current` is followed only while its loop has members, for whom the leader waits.
+// SAFETY: as above; the pointer in `current` is followed only while its loop has members, and the leader
+// waits for those.
 unsafe impl Send for Team {}
 
-/// Makes this thread the leader until it is dropped.
+/// Makes this thread the leader until the value is dropped.
 struct Leading<'a>(&'a Team);
 
 impl<'a> Leading<'a> {
@@ -161,12 +167,12 @@ impl Drop for Leading<'_> {
 }
 
 impl Team {
-    /// Runs one loop to its end: on the leader, and on every member that comes while it is open.
+    /// Runs one loop to its end: on the leader, and on every member that joins while it is open.
     fn run<F: Fn(usize) + Sync>(&self, count: usize, body: &F) {
         let job = Loop { call: call::<F>, body: std::ptr::from_ref(body).cast(), count };
         self.current.set(Some(job));
         self.next.store(0, Ordering::Relaxed);
-        // One number on, open, no members.
+        // The next number, open, with no members.
         let number = self.state.load(Ordering::Relaxed) / NUMBER + 1;
         self.state.store((number * NUMBER) | OPEN, Ordering::Release);
         self.take_part(job);
@@ -181,7 +187,8 @@ impl Team {
         }
     }
 
-    /// Takes indices until there are none left. A panic is kept for the leader, and the other indices are passed over.
+    /// Takes indices until none are left. A panic is kept for the leader, and the remaining indices are
+    /// skipped.
     fn take_part(&self, Loop { call, body, count }: Loop) {
         INSIDE.set(true);
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -190,7 +197,8 @@ impl Team {
                 if index >= count {
                     break;
                 }
-                // SAFETY: the leader does not leave `run`, to which it lent the body, before the loop is closed and empty.
+                // SAFETY: the leader lent the body to `run` and does not leave `run` before the loop is
+                // closed and empty.
                 unsafe { call(body, index) };
             }
         }));
@@ -201,9 +209,10 @@ impl Team {
         }
     }
 
-    /// A member's life: into every loop that opens, until the team is dismissed or nothing has opened for [`PATIENCE`].
+    /// Joins every loop that opens, until the team is dismissed or no loop has opened for [`PATIENCE`].
     fn stand_by(&self) {
-        // A leader that waits for rayon inside its work may be handed this task: it cannot wait for itself.
+        // Rayon may give this task to a leader that waits for rayon inside its work: it cannot wait for
+        // itself.
         if LEADS.get().is_some() {
             return;
         }
@@ -233,11 +242,12 @@ impl Team {
     }
 }
 
-/// Longest that a member waits for a loop. Rayon may hand this task to a worker in the middle of a job that the leader waits for, and
-/// then no loop would ever open; loops of a pass follow each other within a millisecond or two.
+/// The longest time that a member waits for a loop. Rayon may give this task to a worker in the middle of a
+/// job that the leader waits for; then no loop would ever open. The loops of a pass follow each other within
+/// a millisecond or two.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Waits a moment: busily at first, then (and it says so) letting other threads have the core.
+/// Waits a moment. The wait is busy at first; then it yields the core to other threads and returns true.
 fn pause(spins: &mut u32) -> bool {
     *spins += 1;
     if *spins < 2000 {
@@ -258,7 +268,7 @@ mod tests {
         pool.install(work)
     }
 
-    /// Every index once, with and without a team, on any number of threads, loop after loop.
+    /// Every index is taken once, with and without a team, on any number of threads, loop after loop.
     #[test]
     fn every_index_is_taken_once() {
         for threads in [1, 2, 5] {

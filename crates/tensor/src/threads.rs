@@ -1,5 +1,5 @@
-//! The threads that everything is computed on, started before anything needs them: rayon would start them at the first loop, and panic if the
-//! system refuses one.
+//! Starts the threads that compute before anything needs them. Rayon would start them at the first loop, and
+//! would panic if the system refuses one.
 
 use rayon::{ThreadBuilder, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::io;
@@ -7,21 +7,23 @@ use std::num::NonZero;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// Threads that a run needs beside those that compute: one that listens for signals, one that prepares batches, one that makes views.
+/// Threads that a run needs beside those that compute: one listens for signals, one prepares batches, one
+/// makes views.
 const BESIDE: usize = 3;
 
-/// What [`start_threads`] could start.
+/// The threads that [`start_threads`] could start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started {
-    /// Threads that compute; the caller's own is the only one if this is 0.
+    /// Number of threads that compute; 0 means that the caller's own thread computes alone.
     pub threads: usize,
-    /// How many were wanted.
+    /// Number of threads that were wanted.
     pub wanted: usize,
 }
 
-/// Starts the threads that rayon's loops run on: `wanted` of them, or as many as `RAYON_NUM_THREADS` says, or one a core. Where the system
-/// gives fewer (a limit on processes, too little address space), those that it gives compute, less some that are left to others; where it
-/// gives none, the calling thread computes alone. Call once, from the main thread.
+/// Starts the threads that rayon's loops run on: `wanted` of them, or the number in `RAYON_NUM_THREADS`, or
+/// one for each core. Where the system allows fewer (a limit on processes, too little address space), those
+/// that it allows compute, less some that are left for other purposes. Where it allows none, the calling
+/// thread computes alone. Call this once, from the main thread.
 ///
 /// # Errors
 /// If rayon's threads were started before.
@@ -44,7 +46,7 @@ pub fn start_threads(wanted: Option<usize>) -> Result<Started, ThreadPoolBuildEr
     Ok(Started { threads, wanted })
 }
 
-/// What rayon itself would start.
+/// Returns the number of threads that rayon itself would start.
 fn usual() -> usize {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     asked
@@ -52,15 +54,16 @@ fn usual() -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
-/// A thread's life: it waits for what rayon wants of it, and ends if that is nothing.
+/// The body of a thread: waits for the work that rayon gives it, and ends if rayon gives none.
 fn sit(seat: &Receiver<ThreadBuilder>) {
     if let Ok(work) = seat.recv() {
         work.run();
     }
 }
 
-/// Threads that wait for work, `wanted` of them if `spawn` can start those and [`BESIDE`] more, else as many as leave that many. They are
-/// there before rayon asks, since rayon cannot be asked a second time.
+/// Starts threads that wait for work: `wanted` of them if `spawn` can start those and [`BESIDE`] more, else
+/// as many as leave room for [`BESIDE`]. They exist before rayon asks, since rayon cannot be asked a second
+/// time.
 fn seats<T: Send + 'static>(
     wanted: usize,
     mut spawn: impl FnMut(Receiver<T>) -> io::Result<JoinHandle<()>>,
@@ -78,9 +81,9 @@ fn seats<T: Send + 'static>(
         }
     }
     seats.truncate(seats.len().saturating_sub(BESIDE));
-    // Those without a seat end; once they are gone, others can be started in their place.
+    // Threads without a seat end; once they are gone, others can start in their place.
     for thread in threads.drain(seats.len()..) {
-        // What ends by an empty channel has no result to look at.
+        // A thread that ends because its channel is empty has no result.
         let _ = thread.join();
     }
     seats
@@ -95,7 +98,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender};
     use std::thread::JoinHandle;
 
-    /// Starts threads that add what they are sent to a total, up to a limit.
+    /// Starts threads that add the numbers sent to them to a total, up to a limit of threads.
     fn limited(limit: usize) -> impl FnMut(Receiver<Sender<()>>) -> io::Result<JoinHandle<()>> {
         let mut started = 0;
         move |seat| {

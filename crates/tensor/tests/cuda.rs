@@ -1,4 +1,5 @@
-//! Every op on the GPU against its CPU version, on random shapes. Skipped where there is no device.
+//! Compares every op on the GPU with its CPU version, on random shapes. The tests are skipped where there is
+//! no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -35,7 +36,8 @@ fn relative(got: &[f64], want: &[f64]) -> f64 {
     (difference / size.max(1e-30)).sqrt()
 }
 
-/// Output and gradients of `f` on the device, with the inputs at `maps` in `dtype`, against f64 on the CPU: the largest relative error.
+/// Returns the largest relative error of the output and the gradients of `f` on the device, with the inputs
+/// at `maps` in `dtype`, against f64 on the CPU.
 fn error(
     device: &Device,
     inputs: &[Tensor],
@@ -49,7 +51,7 @@ fn error(
         let y = f(&tensors).unwrap();
         let wider = if y.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let weights: Vec<f64> = (0..y.elem_count()).map(|i| (1.0 + i as f64 * 0.37).sin()).collect();
-        // The gradient that comes back is of the map's type: the same numbers on both sides.
+        // The gradient of the output has the type of the map: the same numbers on both sides.
         let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
         let weights = weights.to_dtype(wider).unwrap().to_device(y.device()).unwrap();
         let loss = (y.to_dtype(wider).unwrap() * weights).unwrap().sum_all().unwrap();
@@ -117,7 +119,8 @@ proptest! {
         if with_residual {
             inputs.push(random(&mut stream, &[chunks * images, side, side, channels]));
         }
-        // With few values a channel's variance may be so small that its inverse magnifies rounding: eps keeps it in bounds.
+        // With few values the variance of a channel may be so small that its inverse magnifies rounding: eps
+        // limits this.
         let config = BatchNormConfig { relu, chunk: images, eps: 0.1 };
         for (dtype, tolerance) in BOTH {
             let error = error(&device, &inputs, &[0, 3], dtype, |t| {
@@ -172,7 +175,8 @@ proptest! {
         let inputs = [random(&mut stream, &[m, k]), random(&mut stream, &[n, k]), random(&mut stream, &[n])];
         let layer = error(&device, &inputs, &[], DType::F32, |t| linear(&t[0], &t[1], &t[2]));
         prop_assert!(layer < 1e-4, "linear: {layer}");
-        // The gradient is what is left of the output's beside the row; of few columns that may be rounding alone.
+        // The gradient is the part of the output's gradient that is orthogonal to the row; with few columns
+        // that may be rounding error alone.
         let wide = [random(&mut stream, &[m, k + 7])];
         let unit = error(&device, &wide, &[], DType::F32, |t| l2_normalize(&t[0]));
         prop_assert!(unit < 1e-5, "L2: {unit}");
@@ -185,7 +189,8 @@ proptest! {
     }
 }
 
-/// Three steps of a small network on the tape: parameters, momentum and running statistics stay with the CPU's.
+/// After three steps of a small network on the tape, parameters, momentum and running statistics agree with
+/// the CPU's.
 #[test]
 fn training_steps_agree() {
     let Some(device) = device_or_skip() else { return };
@@ -231,7 +236,8 @@ fn training_steps_agree() {
     }
 }
 
-/// Branches that leave a map and meet along the channels: the gradients are the CPU's, also where three come back to one map.
+/// Branches leave a map and are concatenated again along the channels: the gradients agree with the CPU's,
+/// also where three gradients return to one map.
 #[test]
 fn branches_agree() {
     let Some(device) = device_or_skip() else { return };
@@ -290,7 +296,7 @@ fn numbers_reach_the_host_in_their_places() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// As on the CPU: NaN, infinities and signed zeros go through every op as through its equation.
+    /// As on the CPU, NaN, infinities and signed zeros go through every op as through its equation.
     #[test]
     fn what_is_not_finite_goes_through_every_op(
         seed: u64, n in 1usize..3, side in 3usize..7, channels in prop::sample::select(vec![3usize, 8, 32]), kernel in 1usize..4,
@@ -317,7 +323,8 @@ proptest! {
     }
 }
 
-/// In bf16 too, and in evaluation: `relu(NaN)` is NaN, and minus infinity stays what it is where no ReLU follows.
+/// The same in bf16 and in evaluation mode: `relu(NaN)` is NaN, and minus infinity stays minus infinity where
+/// no ReLU follows.
 #[test]
 fn a_relu_and_a_maximum_hand_nan_on() {
     let Some(device) = device_or_skip() else { return };
@@ -346,7 +353,7 @@ fn a_relu_and_a_maximum_hand_nan_on() {
     }
 }
 
-/// Rows so long or so short that f32 does not hold the square of their length keep their direction; so do channels of huge values.
+/// Rows whose squared length overflows or underflows f32 keep their direction; so do channels of huge values.
 #[test]
 fn squares_that_leave_f32_cost_nothing() {
     let Some(device) = device_or_skip() else { return };

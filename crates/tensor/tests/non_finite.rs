@@ -1,5 +1,6 @@
-//! NaN, infinities and signed zeros go through every op as IEEE arithmetic takes them through its equation: forward and backward, in f32
-//! on every instruction set of this machine and in f64. A NaN that an op swallows lets a broken network pass for a sound one.
+//! NaN, infinities and signed zeros go through every op as IEEE arithmetic takes them through its equation:
+//! forward and backward, in f32 on every instruction set of this machine and in f64. An op that swallows a
+//! NaN would let a broken network pass for a sound one.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -30,7 +31,8 @@ fn vector(values: &[f32]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
 }
 
-/// These tests again with each smaller set of instructions that this machine has: the choice is made once a process.
+/// Runs these tests again with each smaller instruction set that this machine has: a process chooses its set
+/// once.
 #[test]
 fn the_same_on_every_instruction_set() {
     const SET: &str = "INVASPREAD_SIMD";
@@ -83,7 +85,7 @@ proptest! {
         check_both(&op, stream, in_gradient);
     }
 
-    /// By given statistics, with and without ReLU and residual.
+    /// Normalizes by given statistics, with and without ReLU and residual.
     #[test]
     fn batch_normalisation_in_evaluation(
         seed: u64, rows in 1usize..20, channels in prop::sample::select(vec![3usize, 16, 48]), relu: bool, with_residual: bool,
@@ -176,7 +178,8 @@ proptest! {
         }
     }
 
-    /// Products with packed rows, and the search among products: a NaN is found by no floor, and hides nothing beside it.
+    /// Products with packed rows, and the search among products: a NaN is above no floor, and does not hide
+    /// the values beside it.
     #[test]
     fn inner_products(seed: u64, rows in 1usize..60, queries in 1usize..20, dim in 1usize..30, floor in -1.0f32..3.0) {
         let mut stream = stream(seed);
@@ -201,7 +204,7 @@ proptest! {
         prop_assert_eq!(group_above(&out, 0, floor), first);
     }
 
-    /// Two steps, so that the velocity takes part too.
+    /// Takes two steps, so that the velocity takes part too.
     #[test]
     fn gradient_descent(seed: u64, len in 1usize..200, in_parameter: bool, in_gradient: bool) {
         let mut stream = stream(seed);
@@ -227,8 +230,9 @@ proptest! {
     }
 }
 
-/// What PyTorch says: `relu(NaN)` is NaN and `relu(-inf)` 0, `max_pool2d` hands NaN on, and so does a ReLU that is fused with batch norm, with
-/// and without a residual; without a ReLU minus infinity stays what it is.
+/// Checks PyTorch's rules: `relu(NaN)` is NaN and `relu(-inf)` is 0; `max_pool2d` passes NaN on, and so does
+/// a ReLU that is fused with batch norm, with and without a residual; without a ReLU minus infinity stays
+/// minus infinity.
 #[test]
 fn a_relu_and_a_maximum_hand_nan_on() {
     let special = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, -1.0, 2.0];
@@ -259,7 +263,8 @@ fn a_relu_and_a_maximum_hand_nan_on() {
     assert!(wide(&y)[0].is_nan());
 }
 
-/// A value of 1e30 has a square that f32 does not hold, and is no reason to lose the channel: the output is that of the equations.
+/// The square of 1e30 overflows f32, which is no reason to lose the channel: the output is that of the
+/// equations.
 #[test]
 fn batch_norm_of_huge_values_is_right() {
     let values: Vec<f32> = (0..8 * 16).map(|i| 1e30 * ((i % 7) as f32 - 3.0)).collect();
@@ -275,8 +280,8 @@ fn batch_norm_of_huge_values_is_right() {
     compare("batch norm", &run(DType::F32), &want, 1e-5, |_| Rule::Same);
 }
 
-/// A NaN in a batch is in the running statistics of its channel afterwards, in the mean and the variance, and in no other channel's; an
-/// embedding that a NaN went into is NaN throughout.
+/// A NaN in a batch enters the running mean and variance of its channel, and of no other channel. An
+/// embedding with a NaN becomes NaN throughout.
 #[test]
 fn a_nan_goes_through_a_network_on_the_tape() {
     for channels in [3usize, 16] {
@@ -307,7 +312,7 @@ fn a_nan_goes_through_a_network_on_the_tape() {
     }
 }
 
-/// Every number of a row with a NaN is NaN: its length is.
+/// Every value of a row with a NaN becomes NaN, because its length is NaN.
 #[test]
 fn a_row_with_a_nan_has_no_direction() {
     let rows = Tensor::new(&[[1.0f32, f32::NAN, 2.0], [3.0, 0.0, 4.0]], &Device::Cpu).unwrap();

@@ -1,4 +1,5 @@
-//! Every op against loops that read like its equation, on random shapes, and against finite differences in f64.
+//! Compares every op with loops that read like its equation, on random shapes, and with finite differences in
+//! f64.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -25,14 +26,14 @@ fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Euclidean norm of the difference, relative to that of `want`.
+/// Returns the Euclidean norm of the difference, relative to the norm of `want`.
 fn error(got: &Tensor, want: &[f64]) -> f64 {
     let difference: f64 = values(got).iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
     let size: f64 = want.iter().map(|w| w * w).sum();
     (difference / size.max(1e-30)).sqrt()
 }
 
-/// Output and both gradients of a convolution by its definition.
+/// Output and both gradients of a convolution, computed by its definition.
 struct PlainConv {
     y: Vec<f64>,
     gx: Vec<f64>,
@@ -67,7 +68,8 @@ fn plain_conv(x: &Tensor, w: &Tensor, gy: impl Fn(usize) -> f64, stride: usize, 
     plain
 }
 
-/// Largest relative error of output and gradients of the f32 convolution against the plain one.
+/// Returns the largest relative error of the output and the gradients of the f32 convolution against the
+/// plain one.
 fn conv_error(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> f64 {
     let (vx, vw) = (Var::from_tensor(&single(x)).unwrap(), Var::from_tensor(&single(w)).unwrap());
     let y = conv2d(&vx, &vw, config).unwrap();
@@ -89,7 +91,7 @@ fn conv_error(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Direct and unrolled paths: any kernel, stride, padding, channels and size.
+    /// The direct and the unrolled path: any kernel, stride, padding, channels and size.
     #[test]
     fn convolution_is_its_definition(
         seed: u64, n in 1usize..4, h in 1usize..11, w in 1usize..11,
@@ -103,7 +105,7 @@ proptest! {
         prop_assert!(error < 1e-5, "{error:e}");
     }
 
-    /// Winograd, with maps that its tiles do not divide.
+    /// Winograd, with maps whose sides are not multiples of its tiles.
     #[test]
     fn winograd_is_a_convolution(
         seed: u64, n in 1usize..5, h in 1usize..14, w in 1usize..14,
@@ -115,13 +117,15 @@ proptest! {
         prop_assert!(error < 1e-4, "{error:e}");
     }
 
-    /// Fused batch norm in f32 against the plain one in f64, forward and backward, with and without residual, ReLU and chunks.
+    /// Fused batch norm in f32 against the plain one in f64, forward and backward, with and without residual,
+    /// ReLU and chunks.
     #[test]
     fn batch_norm_is_its_equation(
         seed: u64, chunks in 1usize..4, images in 1usize..5, side in 1usize..8,
         channels in prop::sample::select(vec![3usize, 16, 32, 64]), relu: bool, with_residual: bool, mean in -20.0f64..20.0,
     ) {
-        // With two or three rows nearly all of the gradient is projected out, and what is left is rounding.
+        // With two or three rows the projection removes nearly all of the gradient, and the rest is rounding
+        // error.
         prop_assume!(images * side * side > 3);
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let shape = [chunks * images, side, side, channels];
@@ -133,7 +137,8 @@ proptest! {
         // Both start from the same f32 values.
         let double = |t: &Tensor| single(t).to_dtype(DType::F64).unwrap();
         if relu {
-            // A value within rounding of zero falls on either side of the ReLU, and its whole gradient with it.
+            // A value within rounding of zero may fall on either side of the ReLU, and its whole gradient
+            // with it.
             let open = BatchNormConfig { relu: false, ..config };
             let residual = with_residual.then(|| double(&residual));
             let (y, _) = batch_norm(&double(&x), &double(&gamma), &double(&beta), residual.as_ref(), open).unwrap();
@@ -161,7 +166,7 @@ proptest! {
         }
     }
 
-    /// Pooling against windows written out.
+    /// Pooling against explicit loops over the windows.
     #[test]
     fn pooling_is_its_definition(
         seed: u64, h in 1usize..12, w in 1usize..12, kernel in 1usize..5, stride in 1usize..4, padding in 0usize..3, ceil_mode: bool,
@@ -256,8 +261,8 @@ proptest! {
         }
     }
 
-    /// A small network on the tape and the same of candle's graph: the same gradients, where values meet
-    /// (a residual), parameters end, and a value is the output of two losses.
+    /// A small network gives the same gradients on the tape as in candle's graph, where values meet (a
+    /// residual), where parameters end, and where a value enters two losses.
     #[test]
     fn the_tape_goes_back_as_candles_graph_does(
         seed: u64, images in 2usize..5, side in 4usize..9, channels in prop::sample::select(vec![3usize, 16]), relu: bool,
@@ -302,7 +307,8 @@ proptest! {
     }
 }
 
-/// PyTorch 2.15's values and gradients (of the values weighted by 1 to 8) of `CrossMapLRN2d(5, 0.5, 0.6, 2.0)`, in f64, its errors included.
+/// Values and gradients (of the values weighted by 1 to 8) of PyTorch 2.15's
+/// `CrossMapLRN2d(5, 0.5, 0.6, 2.0)`, in f64, including the known errors of that class.
 #[test]
 #[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
 fn local_response_norm_is_pytorchs_cross_map() {
@@ -340,8 +346,9 @@ fn local_response_norm_is_pytorchs_cross_map() {
     assert!(even.unwrap_err().to_string().contains("odd number"));
 }
 
-/// Branches that leave one map and meet again along the channels, as Inception's modules have them, in f64: the tape's gradients
-/// are those of candle's graph, where one value goes into several ops and one of the branches is the map itself.
+/// Branches leave one map and meet again along the channels, as in Inception's modules, in f64: the tape's
+/// gradients are those of candle's graph, where one value enters several ops and one of the branches is the
+/// map itself.
 #[test]
 fn branches_meet_on_the_tape_as_in_candles_graph() {
     let mut s = stream();
@@ -447,7 +454,8 @@ fn stream() -> Stream {
     Stream::new(5, Purpose::Bootstrap, 0, 0)
 }
 
-/// More tiles than are transformed at once, so that the weights' gradient is summed in several rounds.
+/// There are more tiles than are transformed at once, so the gradient of the weights is summed in several
+/// rounds.
 #[test]
 fn winograd_in_several_rounds() {
     let mut s = stream();
@@ -460,7 +468,8 @@ fn winograd_in_several_rounds() {
     assert!(error < 1e-4, "{error:e}");
 }
 
-/// So many channels that the transformed kernel is never held whole, an odd number of panels, and more tiles than fit one round.
+/// There are so many channels that the transformed kernel is never held whole, an odd number of panels, and
+/// more tiles than fit into one round.
 #[test]
 fn winograd_of_many_channels() {
     let mut s = stream();
@@ -472,7 +481,8 @@ fn winograd_of_many_channels() {
             assert!(error < 1e-4, "{error:e}");
             continue;
         }
-        // Too large for the plain version: against the direct path, which is checked on its own.
+        // The shape is too large for the plain version, so it is compared with the direct path, which has its
+        // own tests.
         let run = |algorithm| -> Vec<Vec<f64>> {
             let (x, w) = (Var::from_tensor(&single(&x)).unwrap(), Var::from_tensor(&single(&w)).unwrap());
             let y = conv2d(&x, &w, config(algorithm)).unwrap();
@@ -542,8 +552,8 @@ fn gradient_of_pooling_and_normalisation() {
     assert!(error < 1e-8, "{error:e}");
 }
 
-/// What candle's own gets wrong: one strict maximum in a 2x2 window takes the whole gradient, and the average of a 7x7 window in a
-/// 12x12 map hands out exactly 1.
+/// Two gradients that candle's own pooling gets wrong: a strict maximum in a 2x2 window takes the whole
+/// gradient, and the average of a 7x7 window in a 12x12 map distributes exactly 1.
 #[test]
 fn pooling_gradients_that_candle_gets_wrong() {
     let x = Var::from_tensor(&Tensor::new(&[[[[1.0f32], [2.0]], [[3.0], [9.0]]]], &Device::Cpu).unwrap())
@@ -556,7 +566,7 @@ fn pooling_gradients_that_candle_gets_wrong() {
     assert!((total - 1.0).abs() < 1e-6, "{total}");
 }
 
-/// The same bits on one thread and on three.
+/// The results have the same bits on one thread and on three.
 #[test]
 fn thread_count_changes_nothing() {
     let run = |threads: usize| {

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use invaspread_losses::{
-    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, Triplet,
+    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
     cluster_cross_entropy, draw_negatives, draw_noise,
 };
 use invaspread_random::{Purpose, Stream};
@@ -61,6 +61,11 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
         inva("InvaSpread, both sides", KeySide::BothSides, Negatives::All),
         inva("InvaSpread, hardest half", KeySide::Detached, Negatives::HardestHalf),
         inva("InvaSpread, easiest half", KeySide::Detached, Negatives::EasiestHalf),
+        Objective {
+            name: "NT-Xent",
+            shapes: vec![[2 * images, dim]],
+            loss: Box::new(|x, _| NtXent::default().loss(&x[0])),
+        },
         exemplar("Exemplar", false),
         exemplar("Exemplar, unit weights", true),
         triplet("triplet", Mining::Random),

@@ -1,10 +1,11 @@
 //! Batch norm (+ residual) (+ ReLU) in two passes over the data forward and two backward.
 //!
-//! Rows are cut into blocks of a size that depends on the channel count alone. Each block is summed in f32 and the blocks are
-//! added up in f64 in their order, so the sums are the same on any number of threads. The variance is that of the values less the
-//! first row, which keeps a large mean from swallowing it.
+//! Rows are cut into blocks of a size that depends on the channel count alone. Each block is summed in f32,
+//! and the blocks' sums are added in f64 in their order, so the sums are the same on any number of threads.
+//! The variance is computed from the values minus the first row, so that a large mean costs it no digits.
 //!
-//! A NaN or an infinity in a channel makes the whole channel NaN, as the equations do; the ReLU and its gradient keep NaN.
+//! A NaN or an infinity in a channel makes the whole channel NaN, as in the equations; the ReLU and its
+//! gradient keep NaN.
 
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
 
@@ -12,7 +13,7 @@ use super::{Affine, Ran, Statistics, plain};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
 
-/// Channel counts that the kernels take.
+/// Returns whether the kernels take this number of channels.
 pub(crate) fn fits(channels: usize) -> bool {
     channels.is_multiple_of(16)
 }
@@ -24,7 +25,7 @@ fn block_len(channels: usize) -> usize {
 /// Two sums for each channel, over one block.
 type Sums = (Vec<f32>, Vec<f32>);
 
-/// Adds up the blocks' sums in their order.
+/// Adds the blocks' sums in their order.
 fn add_up(blocks: Vec<Sums>, channels: usize) -> (Vec<f64>, Vec<f64>) {
     let mut total = (vec![0.0; channels], vec![0.0; channels]);
     for (first, second) in blocks {
@@ -64,8 +65,9 @@ impl Kernel for Moments<'_> {
     }
 }
 
-/// Mean and biased variance of each channel of `x` (rows, channels). Where squares leave f32, or a value is not finite, the statistics
-/// are taken as the equations read: a variance of infinity would make every output `beta`.
+/// Returns the mean and the biased variance of each channel of `x` (rows, channels). Where squares overflow
+/// f32, or a value is not finite, the plain equations compute the statistics: a variance of infinity would
+/// make every output `beta`.
 pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
     let origin = &x[..channels];
     let block = block_len(channels);
@@ -98,7 +100,8 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
-        // Without a ReLU the floor is what every value keeps above. It comes first, or `max` would return it for a NaN.
+        // Without a ReLU the floor is minus infinity, which keeps every value. The floor comes first, or
+        // `max` would return it for a NaN.
         let floor = V::splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
         for c in (0..channels).step_by(V::LANES) {
             // SAFETY: as in `Moments`; x, residual and y have equal lengths.
@@ -108,7 +111,7 @@ impl Kernel for Apply<'_> {
                     V::load(self.scale.as_ptr().add(c)),
                     V::load(self.shift.as_ptr().add(c)),
                 );
-                // The mean goes first: folded into the shift, a large one would cost digits.
+                // The mean is subtracted first: folded into the shift, a large mean would cost digits.
                 for at in (c..self.x.len()).step_by(channels) {
                     let mut value = V::load(self.x.as_ptr().add(at)).sub(mean).mul_add(scale, shift);
                     if let Some(residual) = self.residual {
@@ -121,7 +124,7 @@ impl Kernel for Apply<'_> {
     }
 }
 
-/// `y = relu?(scale (x - mean) + shift (+ residual))`.
+/// Computes `y = relu?(scale (x - mean) + shift (+ residual))`.
 pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
     let channels = affine.scale.len();
     let block = block_len(channels);
@@ -141,19 +144,19 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
     });
 }
 
-/// Which gradients pass the ReLU.
+/// Says which gradients pass the ReLU.
 #[derive(Clone, Copy)]
 enum Gate<'a> {
-    /// All: there is none.
+    /// All gradients pass: there is no ReLU.
     Open,
-    /// All but those of outputs that are at most zero.
+    /// All pass but those of outputs that are at most zero.
     Output(&'a [f32]),
-    /// The same where no residual was added: the output is computed again from the input, by the very instructions of the forward
-    /// pass, which is less to read.
+    /// The same without a residual: the output is recomputed from the input, by the same instructions as in
+    /// the forward pass. This reads less memory.
     Input { scale: &'a [f32], shift: &'a [f32] },
 }
 
-/// What flows back into a block: input, the output's gradient, and what gates it.
+/// The values of a block in the backward pass: the input, the output's gradient, and what gates it.
 #[derive(Clone, Copy)]
 struct Flow<'a> {
     x: &'a [f32],
@@ -162,7 +165,8 @@ struct Flow<'a> {
     mean: &'a [f32],
 }
 
-/// What is done with each vector that flows back. A trait, not a closure: it must be inlined to be compiled with wide instructions.
+/// The work on each vector of the backward pass. This is a trait, not a closure: it must be inlined to be
+/// compiled with wide instructions.
 trait Visit<V: Vector> {
     /// # Safety
     /// `at + LANES` must lie inside the block.
@@ -170,15 +174,16 @@ trait Visit<V: Vector> {
 }
 
 impl Flow<'_> {
-    /// Visits the vector at channel `c` of each row: its offset, the gated gradient, and the input less its mean.
+    /// Visits the vector at channel `c` of each row, with its offset, the gated gradient, and the input minus
+    /// its mean.
     ///
     /// # Safety
-    /// `c + LANES` must not exceed the channels, and all slices must hold whole rows of equal number.
+    /// `c + LANES` must not exceed the channels, and all slices must hold the same number of whole rows.
     #[inline(always)]
     unsafe fn for_each_row<V: Vector>(&self, c: usize, visitor: &mut impl Visit<V>) {
         let channels = self.mean.len();
         let offsets = (c..self.x.len()).step_by(channels);
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let (x, gy) = (self.x.as_ptr(), self.gy.as_ptr());
             let mean = V::load(self.mean.as_ptr().add(c));
@@ -207,7 +212,7 @@ impl Flow<'_> {
     }
 }
 
-/// Sums of the gradients, and of the gradients times the centred inputs.
+/// Sums of the gradients, and of the gradients times the centered inputs.
 struct TwoSums<V> {
     plain: V,
     weighted: V,
@@ -241,7 +246,7 @@ impl Kernel for GradientSums<'_> {
     }
 }
 
-/// Writes the input's gradient, and the residual's where there is one.
+/// Writes the input's gradient, and the residual's if there is one.
 struct WriteBack<V> {
     of_gradient: V,
     of_input: V,
@@ -253,7 +258,7 @@ struct WriteBack<V> {
 impl<V: Vector> Visit<V> for WriteBack<V> {
     #[inline(always)]
     unsafe fn visit(&mut self, at: usize, gradient: V, centred: V) {
-        // SAFETY: both pointers are to blocks as long as the one that is visited.
+        // SAFETY: both pointers are to blocks as long as the visited one.
         unsafe {
             if let Some(to) = self.residual_gradient {
                 gradient.store(to.add(at));
@@ -294,7 +299,7 @@ impl Kernel for ApplyGradient<'_> {
     }
 }
 
-/// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
+/// Returns the gradients of gamma and beta; fills `gx` and, if there is a residual, its gradient.
 pub(crate) fn backward(
     (x, y, gy): (&[f32], &[f32], &[f32]),
     ran: &Ran<'_>,
@@ -324,7 +329,8 @@ pub(crate) fn backward(
     });
     let (grad_beta, weighted) = add_up(blocks, channels);
 
-    // gx = gamma rstd (g - mean(g) - (x - mean) rstd² mean(g (x - mean))), rearranged as a sum of three products.
+    // gx = gamma rstd (g - mean(g) - (x - mean) rstd² mean(g (x - mean))), rearranged as a sum of three
+    // products.
     let rstd: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
     let grad_gamma = weighted.iter().zip(&rstd).map(|(w, r)| w * r).collect();
     let mut of_gradient = vec![0.0; channels];

@@ -1,21 +1,21 @@
-//! Batch normalisation, fused with the addition and the ReLU that follow it in a residual network.
+//! Batch normalization, fused with the addition and the ReLU that follow it in a residual network.
 //!
-//! `y = relu?(gamma (x - mean) / sqrt(variance + eps) + beta (+ residual))`, with mean and biased variance over all but the last axis.
-//! Shapes: `x`, `residual` and `y` (N, H, W, C) or (N, C); `gamma`, `beta` (C). In f32 with C a multiple of 16 by fused kernels,
-//! otherwise as the equations read.
+//! `y = relu?(gamma (x - mean) / sqrt(variance + eps) + beta (+ residual))`, with mean and biased variance
+//! over all axes but the last. Shapes: `x`, `residual` and `y` (N, H, W, C) or (N, C); `gamma`, `beta` (C).
+//! Fused kernels take f32 with C a multiple of 16; plain code takes the rest.
 //!
-//! `chunk` takes the statistics over that many images at a time, in order: what a batch split over several GPUs sees. The official
-//! code ran on four by default, so 64 of its 256 views shared their statistics, and the first GPU's went into the running ones.
+//! With `chunk`, the statistics are taken over that many images at a time, in order, as when a batch is split
+//! over several GPUs. The official code ran on four GPUs by default, so 64 of its 256 views shared their
+//! statistics, and the running statistics followed the first GPU's.
 
 mod fused;
 mod plain;
 mod running;
 
-pub(crate) use plain::Value;
 pub use running::RunningStatistics;
 
 use crate::memory::uninitialised;
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,14 +28,14 @@ pub struct Statistics {
     pub variance: Vec<f64>,
 }
 
-/// What follows the normalisation, and over how much it is taken.
+/// The settings of a batch norm: what follows the normalization, and how many images share their statistics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchNormConfig {
-    /// Added to the variance.
+    /// The number that is added to the variance.
     pub eps: f64,
     /// Whether a ReLU follows.
     pub relu: bool,
-    /// Images whose statistics are taken together; 0 for the whole batch.
+    /// Images that share their statistics; 0 for the whole batch.
     pub chunk: usize,
 }
 
@@ -45,10 +45,11 @@ impl Default for BatchNormConfig {
     }
 }
 
-/// Training mode: normalises by the batch's own statistics; returns the output and the statistics of the first chunk.
+/// Normalizes by the batch's own statistics (training mode). Returns the output and the statistics of the
+/// first chunk.
 ///
 /// # Errors
-/// If shapes or data types do not go together, or a chunk does not divide the batch.
+/// If the shapes or the data types do not match, or the chunk size does not divide the batch.
 pub fn batch_norm(
     x: &Tensor,
     gamma: &Tensor,
@@ -74,7 +75,7 @@ pub fn batch_norm(
     Ok((y, ran.first_statistics().clone()))
 }
 
-/// [`batch_norm`] on CUDA, for candle's graph.
+/// Runs [`batch_norm`] on CUDA, as part of candle's graph.
 #[cfg(feature = "cuda")]
 fn on_device(
     x: &Tensor,
@@ -83,7 +84,8 @@ fn on_device(
     config: BatchNormConfig,
     chunk_len: usize,
 ) -> Result<(Tensor, Statistics)> {
-    use crate::cuda::{differentiable, normalize, normalize_gradients};
+    use crate::cuda::{normalize, normalize_gradients};
+    use crate::differentiable;
     let (x, residual) = (x.contiguous()?, residual.map(Tensor::contiguous).transpose()?);
     let (saved, y) = normalize(&x, [gamma, beta], residual.as_ref(), config, chunk_len, None)?;
     let statistics = saved.first_statistics()?;
@@ -92,7 +94,7 @@ fn on_device(
             let back = normalize_gradients(&saved, [x, y, &gy.contiguous()?], [gamma, beta], false)?;
             Ok([Some(back.x), Some(back.gamma), Some(back.beta)])
         })?,
-        // candle's ops take three inputs at most: the parameters go in as one.
+        // candle's ops take three inputs at most, so the two parameters go in as one.
         Some(residual) => {
             let parameters = Tensor::stack(&[gamma, beta], 0)?;
             let name = "batch_norm_residual";
@@ -107,7 +109,7 @@ fn on_device(
     Ok((y, statistics))
 }
 
-/// A batch norm that has run, on either device, with what its gradients need.
+/// A batch norm after its forward pass, on either device, with what its gradients need.
 pub(crate) enum Normalized {
     Host(BatchNorm),
     #[cfg(feature = "cuda")]
@@ -115,7 +117,7 @@ pub(crate) enum Normalized {
 }
 
 impl Normalized {
-    /// As [`BatchNorm::gradients`].
+    /// Computes the gradients; see [`BatchNorm::gradients`].
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "the host keeps what it needs of the parameters")
@@ -137,7 +139,8 @@ impl Normalized {
     }
 }
 
-/// Training mode for the tape: the output, what its gradients need, and the running statistics moved.
+/// Runs training mode for the tape: returns the output and what its gradients need, and moves the running
+/// statistics.
 pub(crate) fn normalize(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
@@ -168,27 +171,29 @@ fn on_host(
 ) -> Result<(BatchNorm, Tensor)> {
     let (gamma, beta) = (values(gamma)?, values(beta)?);
     macro_rules! run {
-        ($with:ident, $forward:path) => {{
+        ($scalar:ty, $forward:path) => {{
             let forward =
                 |x: &[_], residual: Option<&[_]>| $forward(config, chunk_len, gamma, beta, x, residual);
             let (op, y) = match residual {
-                Some(residual) => $with(x, |x| $with(residual, |r| forward(x, Some(r))))??,
-                None => $with(x, |x| forward(x, None))?,
+                Some(residual) => {
+                    with::<$scalar, _>(x, |x| with::<$scalar, _>(residual, |r| forward(x, Some(r))))??
+                }
+                None => with::<$scalar, _>(x, |x| forward(x, None))?,
             };
             Ok((op, Tensor::from_vec(y, x.shape(), x.device())?))
         }};
     }
     if x.dtype() == DType::F32 {
-        run!(with_f32, BatchNorm::forward_f32)
+        run!(f32, BatchNorm::forward_f32)
     } else {
-        run!(with_f64, BatchNorm::forward_f64)
+        run!(f64, BatchNorm::forward_f64)
     }
 }
 
-/// Evaluation mode: normalises by given statistics. Not differentiable.
+/// Normalizes by the given statistics (evaluation mode). Not differentiable.
 ///
 /// # Errors
-/// If shapes or data types do not go together.
+/// If the shapes or the data types do not match.
 pub fn batch_norm_with(
     x: &Tensor,
     gamma: &Tensor,
@@ -223,7 +228,7 @@ fn check(x: &Tensor, gamma: &Tensor, beta: &Tensor, residual: Option<&Tensor>) -
     Ok(channels)
 }
 
-/// Values of the images that share their statistics.
+/// Checks the arguments of training mode and returns the number of values of each chunk of images.
 fn check_training(
     x: &Tensor,
     gamma: &Tensor,
@@ -244,7 +249,7 @@ fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// `scale (x - mean) + shift`, channel by channel.
+/// `scale (x - mean) + shift` for each channel.
 struct Affine {
     mean: Vec<f64>,
     scale: Vec<f64>,
@@ -257,7 +262,7 @@ impl Affine {
         Self { mean: statistics.mean.clone(), scale, shift: beta.to_vec() }
     }
 
-    /// Mean, scale and shift in the precision of the fused kernels.
+    /// Returns mean, scale and shift in the precision of the fused kernels.
     fn narrow(&self) -> [Vec<f32>; 3] {
         [&self.mean, &self.scale, &self.shift].map(|values| values.iter().map(|v| *v as f32).collect())
     }
@@ -271,7 +276,7 @@ fn apply_f32(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y
     }
 }
 
-/// A batch norm that has run: what its gradients need besides the tensors.
+/// A batch norm after its forward pass: what its gradients need besides the tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchNorm {
     config: BatchNormConfig,
@@ -279,11 +284,11 @@ pub(crate) struct BatchNorm {
     gamma: Vec<f64>,
     beta: Vec<f64>,
     with_residual: bool,
-    /// Of each chunk.
+    /// The statistics of each chunk.
     statistics: Vec<Statistics>,
 }
 
-/// How one chunk was normalised.
+/// The normalization of one chunk.
 #[derive(Clone, Copy)]
 pub(crate) struct Ran<'a> {
     gamma: &'a [f64],
@@ -299,7 +304,7 @@ pub(crate) struct Gradients {
     pub(crate) x: Tensor,
     pub(crate) gamma: Tensor,
     pub(crate) beta: Tensor,
-    /// If it was asked for.
+    /// The residual's gradient, if the caller wants it.
     pub(crate) residual: Option<Tensor>,
 }
 
@@ -353,7 +358,8 @@ impl BatchNorm {
         (Self { config, chunk_len, gamma, beta, with_residual: residual.is_some(), statistics: all }, y)
     }
 
-    /// The gradients, given input, output and the output's gradient; with that of the residual if there was one and it is wanted.
+    /// Returns the gradients, given the input, the output and the output's gradient; that of the residual
+    /// too, if there is a residual and `residual` asks for it.
     pub(crate) fn gradients(&self, x: &Tensor, y: &Tensor, gy: &Tensor, residual: bool) -> Result<Gradients> {
         let gy = gy.contiguous()?;
         let channels = self.gamma.len();
@@ -364,12 +370,12 @@ impl BatchNorm {
         };
         let len = x.elem_count();
         macro_rules! run {
-            ($with:ident, $buffer:expr, $backward:expr) => {{
+            ($scalar:ty, $buffer:expr, $backward:expr) => {{
                 let mut gx = $buffer;
                 let mut gr = if residual { Some($buffer) } else { None };
-                $with(x, |x| {
-                    $with(y, |y| {
-                        $with(&gy, |gy| {
+                with::<$scalar, _>(x, |x| {
+                    with::<$scalar, _>(y, |y| {
+                        with::<$scalar, _>(&gy, |gy| {
                             for (i, statistics) in self.statistics.iter().enumerate() {
                                 let range = i * self.chunk_len..(i + 1) * self.chunk_len;
                                 let flow = (&x[range.clone()], &y[range.clone()], &gy[range.clone()]);
@@ -392,19 +398,20 @@ impl BatchNorm {
             }};
         }
         let (gx, gr) = match x.dtype() {
-            DType::F32 if fused::fits(channels) => run!(with_f32, uninitialised(len), fused::backward),
-            DType::F32 => run!(with_f32, uninitialised(len), plain::backward),
-            _ => run!(with_f64, vec![0.0f64; len], plain::backward),
+            DType::F32 if fused::fits(channels) => run!(f32, uninitialised(len), fused::backward),
+            DType::F32 => run!(f32, uninitialised(len), plain::backward),
+            _ => run!(f64, vec![0.0f64; len], plain::backward),
         };
         let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
         Ok(Gradients { x: gx, gamma: parameter(grad_gamma)?, beta: parameter(grad_beta)?, residual: gr })
     }
 }
 
-/// What the forward pass of the candle op leaves for the backward pass.
+/// What the forward pass of the candle op leaves for its backward pass.
 type Saved = Arc<Mutex<Option<BatchNorm>>>;
 
-/// The candle op: input, stacked gamma and beta, and perhaps a residual.
+/// The candle op in training mode. Its inputs are the input, gamma and beta stacked, and optionally a
+/// residual.
 struct Differentiable {
     config: BatchNormConfig,
     chunk_len: usize,
@@ -426,16 +433,16 @@ impl Differentiable {
         };
         let (op, y) = match x {
             CpuStorage::F32(_) => {
-                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
-                let (gamma, beta) = split(slice_f32(p, lp)?.iter().map(|p| f64::from(*p)).collect());
-                let x = slice_f32(x, lx)?;
+                let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
+                let (gamma, beta) = split(slice::<f32>(p, lp)?.iter().map(|p| f64::from(*p)).collect());
+                let x = slice::<f32>(x, lx)?;
                 let (op, y) = BatchNorm::forward_f32(self.config, self.chunk_len, gamma, beta, x, residual);
                 (op, CpuStorage::F32(y))
             }
             _ => {
-                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
-                let (gamma, beta) = split(slice_f64(p, lp)?.to_vec());
-                let x = slice_f64(x, lx)?;
+                let residual = r.map(|(r, l)| slice::<f64>(r, l)).transpose()?;
+                let (gamma, beta) = split(slice::<f64>(p, lp)?.to_vec());
+                let x = slice::<f64>(x, lx)?;
                 let (op, y) = BatchNorm::forward_f64(self.config, self.chunk_len, gamma, beta, x, residual);
                 (op, CpuStorage::F64(y))
             }
@@ -444,7 +451,7 @@ impl Differentiable {
         Ok((y, lx.shape().clone()))
     }
 
-    /// Gradients of the input, the stacked parameters and the residual.
+    /// Returns the gradients of the input, the stacked parameters and the residual.
     fn backward(
         &self,
         x: &Tensor,
@@ -516,7 +523,7 @@ impl CustomOp3 for Differentiable {
     }
 }
 
-/// Evaluation mode, with a residual.
+/// The candle op in evaluation mode, with a residual.
 struct Evaluation {
     affine: Affine,
     relu: bool,
@@ -531,16 +538,16 @@ impl Evaluation {
     ) -> Result<(CpuStorage, Shape)> {
         let y = match x {
             CpuStorage::F32(_) => {
-                let x = slice_f32(x, lx)?;
+                let x = slice::<f32>(x, lx)?;
                 let mut y = uninitialised(x.len());
-                let residual = r.map(|(r, l)| slice_f32(r, l)).transpose()?;
+                let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
                 apply_f32(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F32(y)
             }
             _ => {
-                let x = slice_f64(x, lx)?;
+                let x = slice::<f64>(x, lx)?;
                 let mut y = vec![0.0; x.len()];
-                let residual = r.map(|(r, l)| slice_f64(r, l)).transpose()?;
+                let residual = r.map(|(r, l)| slice::<f64>(r, l)).transpose()?;
                 plain::apply(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F64(y)
             }
@@ -565,7 +572,7 @@ impl CustomOp2 for Evaluation {
     }
 }
 
-/// Evaluation mode without a residual.
+/// The candle op in evaluation mode, without a residual.
 struct EvaluationAlone(Evaluation);
 
 impl candle_core::CustomOp1 for EvaluationAlone {

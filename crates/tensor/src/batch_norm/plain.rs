@@ -1,33 +1,11 @@
-//! Batch norm as its equations read, in f64 inside: the reference for the fused kernels, and the path for f64 and odd channel counts.
+//! Batch norm written as its equations, computed in f64: the reference for the fused kernels, and the path
+//! for f64 and for channel counts that are not multiples of 16.
 
 use super::{Affine, Ran, Statistics};
+use crate::storage::Scalar;
 
-/// A value that is computed with in f64.
-pub(crate) trait Value: Copy + Send + Sync {
-    fn read(self) -> f64;
-    fn write(x: f64) -> Self;
-}
-
-impl Value for f32 {
-    fn read(self) -> f64 {
-        f64::from(self)
-    }
-    fn write(x: f64) -> Self {
-        x as f32
-    }
-}
-
-impl Value for f64 {
-    fn read(self) -> f64 {
-        self
-    }
-    fn write(x: f64) -> Self {
-        x
-    }
-}
-
-/// Mean and biased variance of each channel of `x` (rows, channels).
-pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
+/// Returns the mean and the biased variance of each channel of `x` (rows, channels).
+pub(crate) fn statistics<T: Scalar>(x: &[T], channels: usize) -> Statistics {
     let rows = (x.len() / channels) as f64;
     let mut mean = vec![0.0; channels];
     let mut variance = vec![0.0; channels];
@@ -44,8 +22,8 @@ pub(crate) fn statistics<T: Value>(x: &[T], channels: usize) -> Statistics {
     Statistics { mean, variance }
 }
 
-/// `y = relu?(scale (x - mean) + shift (+ residual))`.
-pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
+/// Computes `y = relu?(scale (x - mean) + shift (+ residual))`.
+pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine, relu: bool, y: &mut [T]) {
     let channels = affine.scale.len();
     for (i, y) in y.iter_mut().enumerate() {
         let c = i % channels;
@@ -56,8 +34,8 @@ pub(crate) fn apply<T: Value>(x: &[T], residual: Option<&[T]>, affine: &Affine, 
     }
 }
 
-/// Gradients of gamma and beta; fills `gx` and, where there is a residual, its gradient.
-pub(crate) fn backward<T: Value>(
+/// Returns the gradients of gamma and beta; fills `gx` and, if there is a residual, its gradient.
+pub(crate) fn backward<T: Scalar>(
     (x, y, gy): (&[T], &[T], &[T]),
     ran: &Ran<'_>,
     gx: &mut [T],

@@ -1,12 +1,14 @@
-//! Running mean and variance: what evaluation normalises by, moved a little towards each training batch's own.
+//! Running mean and variance. Evaluation normalizes by them; each training batch moves them a little towards
+//! its own statistics.
 
 use super::{BatchNormConfig, Statistics, batch_norm_with};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// Share of a batch's statistics that goes into the running ones (PyTorch's `momentum`).
+/// Weight of a batch's statistics in each update of the running ones (PyTorch's `momentum`).
 pub(crate) const SHARE: f64 = 0.1;
 
-/// Running statistics of one batch norm, where its parameters are: on the host, or on the device, which then moves them itself.
+/// The running statistics of one batch norm. They live where its parameters are: on the host, or on the
+/// device, whose kernels then update them.
 #[derive(Debug)]
 pub struct RunningStatistics {
     numbers: Numbers,
@@ -23,10 +25,11 @@ enum Numbers {
 }
 
 impl RunningStatistics {
-    /// Mean 0 and variance 1 of `channels`, with the data type of the parameters.
+    /// Makes running statistics with mean 0 and variance 1 for `channels` channels, in the data type of the
+    /// parameters.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If the memory cannot be allocated.
     pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
         let numbers = match device {
             #[cfg(feature = "cuda")]
@@ -42,15 +45,15 @@ impl RunningStatistics {
         Ok(Self { numbers, dtype, batches: 0 })
     }
 
-    /// Batches that have gone into them.
+    /// Returns the number of batches that updated the statistics.
     pub fn batches(&self) -> i64 {
         self.batches
     }
 
-    /// Mean and variance, (C) each, on the CPU, in the data type of the parameters.
+    /// Returns the mean and the variance, (C) each, on the CPU, in the data type of the parameters.
     ///
     /// # Errors
-    /// If they cannot be brought from the device.
+    /// If they cannot be copied from the device.
     pub fn tensors(&self) -> Result<[Tensor; 2]> {
         let [mean, variance] = match &self.numbers {
             Numbers::Host(statistics) => [&statistics.mean, &statistics.variance]
@@ -61,7 +64,7 @@ impl RunningStatistics {
         Ok([mean?.to_dtype(self.dtype)?, variance?.to_dtype(self.dtype)?])
     }
 
-    /// Takes up mean and variance of (C) values each.
+    /// Replaces the mean and the variance by tensors of (C) values each, and the number of batches.
     ///
     /// # Errors
     /// If they are not float tensors of the right length.
@@ -97,10 +100,10 @@ impl RunningStatistics {
         Ok(())
     }
 
-    /// Evaluation mode of the batch norm: as [`batch_norm_with`].
+    /// Runs the batch norm in evaluation mode, by [`batch_norm_with`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`batch_norm_with`].
     pub fn normalize(
         &self,
         x: &Tensor,
@@ -118,12 +121,14 @@ impl RunningStatistics {
         }
     }
 
-    /// Counts a batch of `rows` values a channel, and moves the numbers of the host towards it; the running variance is the unbiased one.
+    /// Counts a batch of `rows` values for each channel. On the host, moves the statistics towards the
+    /// batch's; the running variance is the unbiased one.
     pub(crate) fn track(&mut self, batch: Option<&Statistics>, rows: usize) {
         self.batches += 1;
         let (Some(batch), Numbers::Host(statistics)) = (batch, &mut self.numbers) else { return };
         let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
-        // Kept in the precision that a checkpoint stores, or a resumed run would differ from one that never stopped.
+        // Stored in the precision that a checkpoint stores; otherwise a resumed run would differ from one
+        // that never stopped.
         let single = self.dtype == DType::F32;
         let round = |x: f64| if single { f64::from(x as f32) } else { x };
         for (old, new) in statistics.mean.iter_mut().zip(&batch.mean) {
@@ -134,7 +139,7 @@ impl RunningStatistics {
         }
     }
 
-    /// Mean and variance on the device, for the kernel that moves them.
+    /// Returns the mean and the variance on the device, for the kernel that moves them.
     #[cfg(feature = "cuda")]
     pub(crate) fn on_device(&self) -> Result<[&Tensor; 2]> {
         match &self.numbers {

@@ -1,8 +1,9 @@
-//! Direct convolution: products over pointers to rows, so that no patch is ever unrolled.
+//! Direct convolution: matrix products that read rows through pointers, so that no patch is copied.
 //!
-//! The output (or, for the input gradient, the input) is cut into blocks of [`BLOCK`] pixels. For each block and kernel tap a table
-//! holds where the row of channels lies; taps that fall into the padding point at a row of zeros. The input gradient of a strided
-//! convolution runs once for each parity of the input pixel, with only the taps that reach it.
+//! The output (for the input gradient: the input) is cut into blocks of [`BLOCK`] pixels. For each block and
+//! kernel tap a table holds the address of each row of channels; taps in the padding point at a row of zeros.
+//! The input gradient of a strided convolution runs once for each parity of the input pixel, with only the
+//! taps that reach it.
 
 #![expect(
     unsafe_code,
@@ -18,20 +19,21 @@ use crate::team;
 
 /// Output pixels of one task: eight tiles of 12 rows.
 const BLOCK: usize = 96;
-/// Rows that the weight gradient sums at once; 256 rows of two 16-channel panels stay in the first-level cache.
+/// Rows that the weight gradient sums at once; 256 rows of two 16-channel panels stay in the first-level
+/// cache.
 const SUM_ROWS: usize = 256;
 
-/// Whether the direct forward pass takes this shape.
+/// Returns whether the direct forward pass takes this shape.
 pub(crate) fn forward_fits(g: &Geometry) -> bool {
     g.co.is_multiple_of(PANEL)
 }
 
-/// Whether the direct input gradient takes this shape.
+/// Returns whether the direct input gradient takes this shape.
 pub(crate) fn input_gradient_fits(g: &Geometry) -> bool {
     g.ci.is_multiple_of(PANEL)
 }
 
-/// Whether the direct weight gradient takes this shape.
+/// Returns whether the direct weight gradient takes this shape.
 pub(crate) fn weight_gradient_fits(g: &Geometry) -> bool {
     g.co.is_multiple_of(PANEL) && (g.ci.is_multiple_of(PANEL) || g.ci < PANEL)
 }
@@ -47,12 +49,13 @@ struct IndirectBlock<'a> {
 impl Kernel for IndirectBlock<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // SAFETY: `products` built the tables for exactly these rows, and the panels hold taps * depth rows each.
+        // SAFETY: `products` built the tables for exactly these rows, and the panels hold taps * depth rows
+        // each.
         unsafe { indirect_product::<V>(self.rows, self.panels, self.left, self.right.as_ptr(), self.out) }
     }
 }
 
-/// Where the rows of one block's product lie.
+/// The addresses of the rows of one block's product.
 struct Rows<'a> {
     input: &'a [f32],
     zeros: &'a [f32],
@@ -62,7 +65,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Tap `tap` of row `i` reads the channels at `offset`, or zeros.
+    /// Sets what tap `tap` of row `i` reads: the channels at `offset`, or zeros for `None`.
     fn read(&mut self, i: usize, tap: usize, offset: Option<usize>) {
         self.pointers[tap * BLOCK + i] = match offset {
             Some(offset) => self.input[offset..offset + self.zeros.len()].as_ptr(),
@@ -70,15 +73,15 @@ impl Rows<'_> {
         };
     }
 
-    /// Row `i` is written to `offset`.
+    /// Sets where row `i` is written: at `offset`.
     fn write(&mut self, i: usize, offset: usize) {
         // SAFETY: each pixel has its own row of the output.
         self.targets[i] = unsafe { self.out.at(offset) };
     }
 }
 
-/// For each of `rows` pixels, the sum over `taps` of the input's channels times the panels. `place(first, count, rows)` says where
-/// the pixels from `first` on read and write.
+/// Computes for each of `rows` pixels the sum over `taps` of the input's channels times the panels.
+/// `place(first, count, rows)` sets where the `count` pixels from `first` on read and write.
 fn products(
     (rows, taps): (usize, usize),
     (input, depth): (&[f32], usize),
@@ -103,7 +106,7 @@ fn products(
     });
 }
 
-/// `y = conv(x, w)`.
+/// Computes `y = conv(x, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     let depth = g.taps() * g.ci;
     let mut panels = Aligned::uninitialised(g.weight_len());
@@ -124,7 +127,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     });
 }
 
-/// `gx`, the gradient of the input.
+/// Computes `gx`, the gradient of the input.
 pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     let (oh, ow, stride) = (g.out_h(), g.out_w(), g.stride);
     let out = SharedMut::new(gx);
@@ -147,8 +150,8 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
                     }
                 }
             });
-            // The input pixels of this parity, as a smaller map; tap (ky, kx) of its pixel (y, x) reads the output gradient at
-            // (y + shift_y, x + shift_x).
+            // The input pixels of this parity form a smaller map. Tap (ky, kx) of its pixel (y, x) reads the
+            // output gradient at (y + shift_y, x + shift_x).
             let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
             let shift = |parity: usize, kernel: usize| {
                 ((parity + g.padding) as isize - kernel as isize) / stride as isize
@@ -183,7 +186,7 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
 struct OuterBlock<'a> {
     rows: usize,
     panels: usize,
-    /// Pointers to the rows' first channel of the panel.
+    /// Pointers to the first channel of the panel in each row.
     left: &'a [*const f32],
     right: (&'a [f32], usize),
     out: (*mut f32, usize),
@@ -200,7 +203,8 @@ impl Kernel for OuterBlock<'_> {
                 // SAFETY: each pointer was made from a slice with 16 channels after it.
                 unsafe { std::ptr::copy_nonoverlapping(*from, gathered.as_mut_ptr().add(i * PANEL), PANEL) };
             }
-            // SAFETY: `right` holds `panels` panels of at least `rows` rows; `out` is this task's own 16 rows of the gradient.
+            // SAFETY: `right` holds `panels` panels of at least `rows` rows; `out` is this task's own 16 rows
+            // of the gradient.
             unsafe {
                 outer_product::<V>(
                     count,
@@ -216,13 +220,14 @@ impl Kernel for OuterBlock<'_> {
     }
 }
 
-/// Rows of pixels whose inputs and output gradients stay in the second-level cache together.
+/// Returns the number of pixel rows whose inputs and output gradients fit into the second-level cache
+/// together.
 fn rows_at_once(g: &Geometry) -> usize {
     let floats = (2 << 20) / size_of::<f32>();
     (floats / (g.co + g.ci * g.stride * g.stride) / SUM_ROWS * SUM_ROWS).clamp(SUM_ROWS, 1 << 16)
 }
 
-/// `gw`, the gradient of the weights.
+/// Computes `gw`, the gradient of the weights.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     if g.ci < PANEL {
         return weight_gradient_of_few_channels(g, x, gy, gw);
@@ -269,7 +274,8 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     }
 }
 
-/// With fewer than 16 input channels (a network's stem) the patches are unrolled and padded to panels; they are few.
+/// Computes the weight gradient for fewer than 16 input channels (a network's first layer): copies the
+/// patches, which are small here, and pads them to panels.
 fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     let depth = g.taps() * g.ci;
     let padded = depth.next_multiple_of(PANEL);

@@ -1,6 +1,7 @@
-//! The sizes of one convolution and which input pixel each kernel tap reads.
+//! The sizes of one convolution, and the input pixel that each kernel tap reads.
 
-/// Sizes of a convolution: batch `n`, map `h x w`, channels `ci` to `co`, kernel `kh x kw`, one stride and padding for both axes.
+/// The sizes of a convolution: batch `n`, map `h x w`, channels `ci` to `co`, kernel `kh x kw`, one stride
+/// and one padding for both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) n: usize,
@@ -15,42 +16,43 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Height of the output map.
+    /// Returns the height of the output map.
     pub(crate) fn out_h(&self) -> usize {
         (self.h + 2 * self.padding - self.kh) / self.stride + 1
     }
 
-    /// Width of the output map.
+    /// Returns the width of the output map.
     pub(crate) fn out_w(&self) -> usize {
         (self.w + 2 * self.padding - self.kw) / self.stride + 1
     }
 
-    /// Output pixels of the whole batch.
+    /// Returns the number of output pixels of the whole batch.
     pub(crate) fn out_rows(&self) -> usize {
         self.n * self.out_h() * self.out_w()
     }
 
-    /// Kernel positions.
+    /// Returns the number of kernel positions.
     pub(crate) fn taps(&self) -> usize {
         self.kh * self.kw
     }
 
-    /// Number of input values.
+    /// Returns the number of input values.
     pub(crate) fn input_len(&self) -> usize {
         self.n * self.h * self.w * self.ci
     }
 
-    /// Number of output values.
+    /// Returns the number of output values.
     pub(crate) fn output_len(&self) -> usize {
         self.out_rows() * self.co
     }
 
-    /// Number of weights.
+    /// Returns the number of weights.
     pub(crate) fn weight_len(&self) -> usize {
         self.taps() * self.ci * self.co
     }
 
-    /// The windows of the output pixels from `first` (counted over the batch) on, without a division for each.
+    /// Iterates over the windows of the output pixels from `first` (counted over the batch) on, without a
+    /// division for each.
     pub(crate) fn windows(&self, first: usize) -> impl Iterator<Item = Window> {
         let (height, width, stride) = (self.out_h(), self.out_w(), self.stride);
         let (rows, image_len) = (self.n, self.h * self.w);
@@ -73,7 +75,8 @@ impl Geometry {
         })
     }
 
-    /// Offset of the input pixel that `window` reads through the kernel's row `ky` and column `kx`, or `None` in the padding.
+    /// Returns the offset of the input pixel that `window` reads through the kernel's row `ky` and column
+    /// `kx`, or `None` in the padding.
     pub(crate) fn source(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
         // A negative coordinate wraps to a huge one, so one comparison checks both ends.
         let (y, x) =
@@ -81,13 +84,14 @@ impl Geometry {
         (y < self.h && x < self.w).then(|| (window.image + y * self.w + x) * self.ci)
     }
 
-    /// Row and column of each tap, in the order of the weights.
+    /// Lists the row and the column of each tap, in the order of the weights.
     pub(crate) fn tap_positions(&self) -> Vec<(usize, usize)> {
         (0..self.kh).flat_map(|ky| (0..self.kw).map(move |kx| (ky, kx))).collect()
     }
 }
 
-/// What one output pixel reads: the first pixel of its image, and its window's corner, which may lie in the padding.
+/// The window of one output pixel: the first pixel of its image, and the window's corner, which may lie in
+/// the padding.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     image: usize,

@@ -1,7 +1,8 @@
 //! Convolution as a matrix product over unrolled patches: any shape, f32 or f64.
 //!
-//! The slow and general path. It is the f64 reference of the whole-network checks and takes the shapes that the direct kernels
-//! leave out (channel counts that are no multiple of 16). Images are unrolled a few at a time, so memory stays small.
+//! This is the slow and general path. It is the f64 reference for the checks of whole networks, and it takes
+//! the shapes that the direct kernels do not (channel counts that are not multiples of 16). Images are
+//! unrolled a few at a time, so memory stays small.
 
 use super::geometry::Geometry;
 use crate::gemm::{self, Element};
@@ -17,7 +18,8 @@ fn images_at_once(g: &Geometry) -> usize {
 /// Patches of one task of [`unroll`].
 const TASK: usize = 256;
 
-/// The patches of the output pixels from `first_row` on, one row of `width` values each (`taps * ci`, then zeros), zero in the padding.
+/// Writes the patches of the output pixels from `first_row` on, one row of `width` values each: `taps * ci`
+/// values, then zeros. Values in the padding are zero.
 pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, columns: &mut [T], width: usize) {
     let taps = g.tap_positions();
     team::for_each_chunk(columns, TASK * width, |task, columns| {
@@ -34,7 +36,7 @@ pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, column
     });
 }
 
-/// `y = conv(x, w)`.
+/// Computes `y = conv(x, w)`.
 pub(crate) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
     let (depth, map) = (g.taps() * g.ci, g.out_h() * g.out_w());
     let rows = images_at_once(g) * map;
@@ -46,7 +48,7 @@ pub(crate) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
     }
 }
 
-/// `gx`, the gradient of the input.
+/// Computes `gx`, the gradient of the input.
 pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(
     g: &Geometry,
     w: &[T],
@@ -81,7 +83,7 @@ pub(crate) fn input_gradient<T: Element + std::ops::AddAssign>(
     }
 }
 
-/// `gw`, the gradient of the weights.
+/// Computes `gw`, the gradient of the weights.
 pub(crate) fn weight_gradient<T: Element + std::ops::AddAssign>(
     g: &Geometry,
     x: &[T],

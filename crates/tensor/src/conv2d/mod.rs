@@ -1,12 +1,15 @@
-//! Two-dimensional convolution with gradients, as a candle op: `y[n,i,j,o] = sum x[n, i s + a - p, j s + b - p, c] w[a,b,c,o]`.
+//! Two-dimensional convolution with gradients, as a candle op:
+//! `y[n,i,j,o] = sum x[n, i s + a - p, j s + b - p, c] w[a,b,c,o]`.
 //!
-//! Shapes: `x` (N, H, W, C_in), `w` (K_h, K_w, C_in, C_out), `y` (N, H', W', C_out) with `H' = (H + 2p - K_h) / s + 1`. Channels come
-//! last, and weights are stored the same way round, so that the innermost loop runs over output channels; PyTorch's layouts are
-//! (N, C, H, W) and (C_out, C_in, K_h, K_w), and `models` converts where weights are read and written.
+//! Shapes: `x` (N, H, W, C_in), `w` (K_h, K_w, C_in, C_out), `y` (N, H', W', C_out) with
+//! `H' = (H + 2p - K_h) / s + 1`. Channels come last in activations and in weights, so that the innermost
+//! loop runs over output channels. PyTorch's layouts are (N, C, H, W) and (C_out, C_in, K_h, K_w); `models`
+//! converts where weights are read and written.
 //!
-//! Which path a shape takes, in f32:
-//! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16 on both sides;
-//! 2. direct, if the channels that are written come in multiples of 16;
+//! The algorithm for a shape, in f32:
+//! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16 on
+//!    both sides;
+//! 2. direct, if the number of written channels is a multiple of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
 //!
 //! On CUDA, in f32 or bf16: cuDNN (`cuda::conv2d`).
@@ -18,31 +21,31 @@ mod tiles;
 mod winograd;
 
 use crate::memory::uninitialised;
-use crate::storage::{slice_f32, slice_f64, with_f32, with_f64};
+use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use geometry::Geometry;
 pub(crate) use tiles::{Indirect, PANEL, indirect_product};
 
-/// Which algorithms a convolution may use.
+/// The algorithms that a convolution may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithm {
-    /// The fastest for the shape, Winograd included.
+    /// The fastest algorithm for the shape, including Winograd.
     #[default]
     Fastest,
-    /// No Winograd: rounding as small as that of a plain sum.
+    /// No Winograd: the rounding error is as small as that of a plain sum.
     Direct,
 }
 
 /// Stride, padding and algorithm of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dConfig {
-    /// Step between output pixels, both axes.
+    /// Step between output pixels, for both axes.
     pub stride: usize,
-    /// Zeros around the map, all four sides.
+    /// Number of zeros around the map, for all four sides.
     pub padding: usize,
-    /// Which algorithms may be used on the CPU.
+    /// The algorithms that may be used on the CPU.
     pub algorithm: Algorithm,
-    /// Whether products of f32 may be taken in TF32, on CUDA.
+    /// Whether products of f32 may be computed in TF32, on CUDA.
     pub tf32: bool,
 }
 
@@ -52,11 +55,11 @@ impl Default for Conv2dConfig {
     }
 }
 
-/// The convolution of `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out), f32 or f64 on the CPU, differentiable in both; on CUDA `x` is f32
-/// or bf16 and `w` f32.
+/// Convolves `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out). On the CPU both are f32 or both f64; on
+/// CUDA `x` is f32 or bf16 and `w` is f32. Differentiable in both inputs.
 ///
 /// # Errors
-/// If the shapes do not go together, or the data type is none of these.
+/// If the shapes do not match, or the data type is not one of these.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     let op = convolution(x, w, config)?;
     let (x, w) = (x.contiguous()?, w.contiguous()?);
@@ -66,16 +69,16 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
         let backward = move |[x, w]: [&Tensor; 2], _: &Tensor, gy: &Tensor| {
             op.gradients(x, w, gy, [x.track_op(), w.track_op()]).map(|(gx, gw)| [gx, gw])
         };
-        return crate::cuda::differentiable("conv2d", [&x, &w], y, backward);
+        return crate::differentiable("conv2d", [&x, &w], y, backward);
     }
     x.apply_op2(&w, op)
 }
 
-/// The op that convolves tensors of these shapes.
+/// Returns the op that convolves tensors of these shapes.
 pub(crate) fn convolution(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Conv2d> {
     let (n, h, width, ci) = x.dims4()?;
     let (kh, kw, w_ci, co) = w.dims4()?;
-    // In bf16 the first layer's input may come padded to what tensor cores take.
+    // In bf16 the first layer's input may arrive padded to the multiple of channels that tensor cores need.
     let padded = x.device().is_cuda() && ci == w_ci.next_multiple_of(8);
     if ci != w_ci && !padded {
         bail!("conv2d: the input {:?} has {ci} channels, the weight {:?} takes {w_ci}", x.shape(), w.shape())
@@ -143,7 +146,7 @@ impl Conv2d {
         gw
     }
 
-    /// The convolution of contiguous tensors.
+    /// Convolves contiguous tensors.
     pub(crate) fn apply(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -152,7 +155,7 @@ impl Conv2d {
         x.apply_op2(w, self.clone())
     }
 
-    /// Gradients of the input and the weight, each if needed.
+    /// Returns the gradients of the input and the weight, each if needed.
     pub(crate) fn gradients(
         &self,
         x: &Tensor,
@@ -169,12 +172,12 @@ impl Conv2d {
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
         if x.dtype() == DType::F32 {
             let gx = if need_gx {
-                Some(with_f32(w, |w| with_f32(&gy, |gy| self.input_gradient(w, gy)))??)
+                Some(with::<f32, _>(w, |w| with::<f32, _>(&gy, |gy| self.input_gradient(w, gy)))??)
             } else {
                 None
             };
             let gw = if need_gw {
-                Some(with_f32(x, |x| with_f32(&gy, |gy| self.weight_gradient(x, gy)))??)
+                Some(with::<f32, _>(x, |x| with::<f32, _>(&gy, |gy| self.weight_gradient(x, gy)))??)
             } else {
                 None
             };
@@ -182,12 +185,12 @@ impl Conv2d {
         }
         let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
         let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
-        with_f64(&gy, |gy| {
+        with::<f64, _>(&gy, |gy| {
             if need_gx {
-                with_f64(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
+                with::<f64, _>(w, |w| im2col::input_gradient(g, w, gy, &mut gx))?;
             }
             if need_gw {
-                with_f64(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
+                with::<f64, _>(x, |x| im2col::weight_gradient(g, x, gy, &mut gw))?;
             }
             Ok::<(), candle_core::Error>(())
         })??;
@@ -211,10 +214,10 @@ impl CustomOp2 for Conv2d {
         let g = &self.geometry;
         let shape = Shape::from((g.n, g.out_h(), g.out_w(), g.co));
         let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice_f32(x, lx)?, slice_f32(w, lw)?)),
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice::<f32>(x, lx)?, slice::<f32>(w, lw)?)),
             _ => {
                 let mut y = vec![0.0f64; g.output_len()];
-                im2col::forward(g, slice_f64(x, lx)?, slice_f64(w, lw)?, &mut y);
+                im2col::forward(g, slice::<f64>(x, lx)?, slice::<f64>(w, lw)?, &mut y);
                 CpuStorage::F64(y)
             }
         };

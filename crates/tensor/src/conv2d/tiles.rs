@@ -1,8 +1,8 @@
 //! Register tiles: the innermost loops of every convolution path.
 //!
-//! Channels lie in panels of 16, so that a tile of `MR` rows by `NV` vectors reads one contiguous panel of the right operand and
-//! broadcasts single values of the left one. `MR` and `NV` are chosen so that the sums fill the registers: 12 x 2 with 32
-//! registers of 16 lanes, 6 x 2 with 16 registers of 8.
+//! Channels lie in panels of 16, so that a tile of `MR` rows by `NV` vectors reads one contiguous panel of
+//! the right operand and broadcasts single values of the left one. `MR` and `NV` are chosen so that the sums
+//! fill the registers: 12 x 2 with 32 registers of 16 lanes, 6 x 2 with 16 registers of 8.
 
 #![expect(
     unsafe_code,
@@ -14,7 +14,7 @@ use crate::simd::Vector;
 /// Channels of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Where vector `v` of a group of panels starts.
+/// Returns the offset at which vector `v` of a group of panels starts.
 #[inline(always)]
 const fn lane_offset<V: Vector>(v: usize, panel_stride: usize) -> usize {
     v * V::LANES / PANEL * panel_stride + v * V::LANES % PANEL
@@ -46,12 +46,12 @@ pub(crate) struct Indirect {
     pub(crate) depth: usize,
 }
 
-/// `out[row][panel] = sum over taps and depth of left * panel`, for `rows` rows and `panels` panels of
-/// `[taps * depth][16]` values.
+/// Computes `out[row][panel] = sum over taps and depth of left * panel`, for `rows` rows and `panels` panels
+/// of `[taps * depth][16]` values.
 ///
 /// # Safety
-/// Every pointer of `left` must be readable for `depth` values, `right` for `panels * taps * depth * 16`, and each of the `rows`
-/// pointers at `out` writable for `panels * 16`.
+/// Every pointer of `left` must be readable for `depth` values, `right` for `panels * taps * depth * 16`, and
+/// each of the `rows` pointers at `out` must be writable for `panels * 16`.
 #[inline(always)]
 pub(crate) unsafe fn indirect_product<V: Vector>(
     rows: usize,
@@ -63,7 +63,7 @@ pub(crate) unsafe fn indirect_product<V: Vector>(
     let panel_stride = left.taps * left.depth * PANEL;
     let mut j = 0;
     while j < panels {
-        // SAFETY: rows and panels stay below the counts that the caller vouches for.
+        // SAFETY: rows and panels stay below the counts that the caller guarantees.
         let panel = unsafe { right.add(j * panel_stride) };
         if V::LANES == PANEL && j + 1 == panels {
             for_row_tiles!(V, 1, rows, |i| indirect_tile(
@@ -124,8 +124,9 @@ unsafe fn indirect_tile<V: Vector, const MR: usize, const NV: usize>(
     }
 }
 
-/// `out = left * right` where all three lie in panels of 16 columns: `left[depth / 16][left_rows][16]`,
-/// `right[panels][depth][16]`, `out[panels][left_rows][16]`; only the first `rows` rows are computed.
+/// Computes `out = left * right`, where all three lie in panels of 16 columns:
+/// `left[depth / 16][left_rows][16]`, `right[panels][depth][16]`, `out[panels][left_rows][16]`. Only the
+/// first `rows` rows are computed.
 ///
 /// # Safety
 /// The buffers must hold that many values.
@@ -142,7 +143,7 @@ pub(crate) unsafe fn panel_product<V: Vector>(
     let (right_stride, out_stride) = (depth * PANEL, left_rows * PANEL);
     let mut j = 0;
     while j < panels {
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller guarantees it.
         let (right, out) = unsafe { (right.add(j * right_stride), out.add(j * out_stride)) };
         if V::LANES == PANEL && j + 1 == panels {
             for_row_tiles!(V, 1, rows, |i| panel_tile(
@@ -205,10 +206,11 @@ unsafe fn panel_tile<V: Vector, const MR: usize, const NV: usize>(
     }
 }
 
-/// `out = leftᵀ * right`, or `out += leftᵀ * right`, for 16 columns of `left` and `panels` panels of `right`, over `rows` rows.
+/// Computes `out = leftᵀ * right`, or `out += leftᵀ * right`, for 16 columns of `left` and `panels` panels of
+/// `right`, over `rows` rows.
 ///
-/// `left[rows][16]`; panel `j` of `right` at `right + j * right_stride`, `[rows][16]`; `out` row `r`, panel `j` at
-/// `out + r * row_stride + j * panel_stride`.
+/// `left` is `[rows][16]`; panel `j` of `right` starts at `right + j * right_stride` and is `[rows][16]`; row
+/// `r`, panel `j` of `out` starts at `out + r * row_stride + j * panel_stride`.
 ///
 /// # Safety
 /// The buffers must hold that many values.
@@ -238,7 +240,7 @@ pub(crate) unsafe fn outer_product<V: Vector>(
     }
     let mut j = 0;
     while j < panels {
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller guarantees it.
         let (right, out) = unsafe { (right.add(j * right_stride), out.add(j * panel_stride)) };
         if V::LANES == PANEL {
             if j + 1 == panels {

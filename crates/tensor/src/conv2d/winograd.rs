@@ -1,17 +1,20 @@
 //! Winograd's F(4x4, 3x3): a 3x3 convolution of stride 1 with 36 instead of 144 products per 4x4 output tile.
 //!
-//! Equation (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016): with the input tile d (6x6), the kernel g (3x3)
-//! and the matrices B (6x6), G (6x3), A (6x4) of that paper, one output tile is `Y = Aᵀ [ (G g Gᵀ) * (Bᵀ d B) ] A`, with `*` taken
-//! element by element and summed over input channels: 36 matrix products of tiles by channels. The input gradient is the same
-//! convolution with the kernel turned by 180 degrees and its channels swapped; the weight gradient is
+//! Equation (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016): with the input
+//! tile d (6x6), the kernel g (3x3) and the matrices B (6x6), G (6x3), A (6x4) of that paper, one output tile
+//! is `Y = Aᵀ [ (G g Gᵀ) * (Bᵀ d B) ] A`, where `*` is the product element by element, summed over input
+//! channels. That is 36 matrix products of tiles by channels. The input gradient is the same convolution with
+//! the kernel turned by 180 degrees and its channels swapped; the weight gradient is
 //! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`.
 //!
-//! Maps whose sides are no multiple of 4 have tiles that stick out: outside pixels read as zero and are not written. Rounding error
-//! is several times that of a direct convolution (the matrices hold entries from 1/24 to 8), which is why it can be turned off.
+//! Where the sides of a map are not multiples of 4, tiles extend beyond it: pixels outside read as zero and
+//! are not written. The rounding error is several times that of a direct convolution (the matrices hold
+//! entries from 1/24 to 8), so Winograd can be turned off.
 //!
-//! A NaN or an infinity in a tile makes NaN or an infinity of every output that the equation makes one of, and may make NaN of the tile's
-//! other outputs (for the weights' gradient: of all nine weights of its two channels). It never becomes a number, and it stays in its
-//! image and its channels, which the next batch norm or average would spoil in any case.
+//! Where the equation gives NaN or an infinity, this algorithm gives NaN or an infinity too, never a finite
+//! number. It may also make the other outputs of the same tile NaN (for the weight gradient: all nine weights
+//! of the same two channels). NaN stays within its image and its channels, which the next batch norm or
+//! average would make NaN in any case.
 
 #![expect(
     unsafe_code,
@@ -28,19 +31,21 @@ use std::ops::Range;
 
 /// Elements of a transformed tile.
 const POINTS: usize = 36;
-/// Output pixels on a tile's side.
+/// Output pixels on the side of a tile.
 const SIDE: usize = 4;
 
-/// Distance between two of the 36 planes of `values` values. One cache line more than they need: channel counts are powers of two,
-/// and at their own distance all 36 values of a tile would compete for one set of the first-level cache.
+/// Returns the distance between two of the 36 planes of `values` values. It is one cache line more than they
+/// need: channel counts are powers of two, and at a distance of `values` all 36 values of a tile would
+/// compete for one set of the first-level cache.
 const fn plane(values: usize) -> usize {
     values + PANEL
 }
 
-/// Tiles transformed and multiplied together: so many that their 36 planes stay in half of a second-level cache of 1 MiB, but enough
-/// that the transformed kernel is not read too often, and an even share for each thread.
+/// Returns the number of tiles that are transformed and multiplied together. Their 36 planes fit into half of
+/// a second-level cache of 1 MiB; there are enough of them that the transformed kernel is not read too often;
+/// and each thread gets an equal share.
 fn tiles_at_once(tiles: usize, ci: usize, co: usize, threads: usize) -> usize {
-    // A kernel of more channels comes from beyond the second-level cache each time.
+    // A kernel of more channels is read from beyond the second-level cache each time.
     let least = if ci + co > 256 { 48 } else { 24 };
     let fitting = (1 << 19) / (POINTS * (ci + co) * size_of::<f32>());
     let blocks = tiles.div_ceil(fitting.max(least)).next_multiple_of(threads);
@@ -48,10 +53,10 @@ fn tiles_at_once(tiles: usize, ci: usize, co: usize, threads: usize) -> usize {
     tiles.div_ceil(blocks).next_multiple_of(4)
 }
 
-/// Tiles that one task transforms where they are not used at once.
+/// Tiles that one task transforms when they are not used at once.
 const TASK: usize = 16;
 
-/// Whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
+/// Returns whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
 pub(crate) fn fits(g: &Geometry) -> bool {
     (g.kh, g.kw, g.stride, g.padding) == (3, 3, 1, 1)
         && g.ci.is_multiple_of(PANEL)
@@ -72,7 +77,7 @@ impl Map {
         self.n * self.h.div_ceil(SIDE) * self.w.div_ceil(SIDE)
     }
 
-    /// Image, and first row and column of tile `t`.
+    /// Returns the image of tile `t`, and the first row and column.
     #[inline(always)]
     fn corner(&self, t: usize) -> (usize, usize, usize) {
         let (down, across) = (self.h.div_ceil(SIDE), self.w.div_ceil(SIDE));
@@ -80,7 +85,7 @@ impl Map {
     }
 }
 
-/// `Bᵀ d`.
+/// Computes `Bᵀ d`.
 #[inline(always)]
 fn input_points<V: Vector>(d: [V; 6]) -> [V; 6] {
     let (four, five) = (V::splat(4.0), V::splat(-5.0));
@@ -99,7 +104,7 @@ fn input_points<V: Vector>(d: [V; 6]) -> [V; 6] {
     ]
 }
 
-/// `Aᵀ m`.
+/// Computes `Aᵀ m`.
 #[inline(always)]
 fn output_pixels<V: Vector>(m: [V; 6]) -> [V; 4] {
     let (a, b, c, d) = (m[1].add(m[2]), m[1].sub(m[2]), m[3].add(m[4]), m[3].sub(m[4]));
@@ -111,7 +116,7 @@ fn output_pixels<V: Vector>(m: [V; 6]) -> [V; 4] {
     ]
 }
 
-/// `A y`.
+/// Computes `A y`.
 #[inline(always)]
 fn gradient_points<V: Vector>(y: [V; 4]) -> [V; 6] {
     let (a, b) = (y[0].add(y[2]), y[1].add(y[3]));
@@ -119,7 +124,7 @@ fn gradient_points<V: Vector>(y: [V; 4]) -> [V; 6] {
     [y[0], a.add(b), a.sub(b), c.add(d), c.sub(d), y[3]]
 }
 
-/// `G g`.
+/// Computes `G g`.
 #[inline(always)]
 fn kernel_points<V: Vector>(g: [V; 3]) -> [V; 6] {
     let a = V::splat(-1.0 / 6.0).mul(g[0].add(g[2]));
@@ -129,7 +134,7 @@ fn kernel_points<V: Vector>(g: [V; 3]) -> [V; 6] {
     [V::splat(0.25).mul(g[0]), a.sub(b), a.add(b), c.add(d), c.sub(d), g[2]]
 }
 
-/// `Gᵀ u`.
+/// Computes `Gᵀ u`.
 #[inline(always)]
 fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
     let (p, q, r, s) = (u[1].add(u[2]), u[2].sub(u[1]), u[3].add(u[4]), u[3].sub(u[4]));
@@ -146,12 +151,13 @@ fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
 struct Pixels<'a> {
     values: &'a [f32],
     map: Map,
-    /// As many zeros as the map has channels: what lies outside reads these.
+    /// One zero for each channel of the map: what pixels outside the map read.
     zeros: &'a [f32],
 }
 
 impl Pixels<'_> {
-    /// Where the pixels of the `SIDE` x `SIDE` window at row `y0` and column `x0` of an image lie; either may be -1.
+    /// Returns the addresses of the pixels of the `SIDE` x `SIDE` window at row `y0` and column `x0` of an
+    /// image; either may be -1.
     #[inline(always)]
     fn window<const SIDE: usize>(&self, image: usize, y0: usize, x0: usize) -> [[*const f32; SIDE]; SIDE] {
         let Map { h, w, c, .. } = self.map;
@@ -173,7 +179,8 @@ impl Pixels<'_> {
     }
 }
 
-/// Transformed input tiles `first..first + count` into 36 planes `[c / 16][capacity][16]`, at tile position `at` onwards.
+/// Transforms the input tiles `first..first + count` into 36 planes `[c / 16][capacity][16]`, from tile
+/// position `at` on.
 ///
 /// # Safety
 /// `points` must hold `36 * plane(c * capacity)` values.
@@ -194,7 +201,8 @@ unsafe fn transform_input<V: Vector>(
         for c in (0..x.map.c).step_by(V::LANES) {
             let mut e = [[V::zero(); 6]; 6];
             for b in 0..6 {
-                // SAFETY: each pixel, and the zeros, have `map.c` channels, and c + LANES does not exceed them.
+                // SAFETY: each pixel, and the zeros, have `map.c` channels, and c + LANES does not exceed
+                // them.
                 let column = input_points(std::array::from_fn(|a| unsafe { V::load(window[a][b].add(c)) }));
                 for a in 0..6 {
                     e[a][b] = column[a];
@@ -211,10 +219,10 @@ unsafe fn transform_input<V: Vector>(
     }
 }
 
-/// Transformed output-gradient tiles, laid out as [`transform_input`] does.
+/// Transforms tiles of the output gradient into the layout of [`transform_input`].
 ///
 /// # Safety
-/// As [`transform_input`].
+/// As for [`transform_input`].
 #[inline(always)]
 unsafe fn transform_output_gradient<V: Vector>(
     gy: Pixels<'_>,
@@ -249,10 +257,11 @@ unsafe fn transform_output_gradient<V: Vector>(
     }
 }
 
-/// Output tiles from their 36 sums, for some of the channels.
+/// Computes output tiles from their 36 sums, for some of the channels.
 ///
 /// # Safety
-/// `sums` must hold 36 planes of `channels * capacity` values; no other task may write these channels of these tiles of `y`.
+/// `sums` must hold 36 planes of `channels * capacity` values; no other task may write these channels of
+/// these tiles of `y`.
 #[inline(always)]
 unsafe fn transform_output<V: Vector>(
     sums: *const f32,
@@ -287,12 +296,12 @@ unsafe fn transform_output<V: Vector>(
     }
 }
 
-/// How the kernel is read when it is transformed.
+/// The way the kernel is read when it is transformed.
 #[derive(Clone, Copy, PartialEq)]
 enum Turn {
-    /// As it is, input channels to output channels.
+    /// Unchanged: input channels to output channels.
     Forward,
-    /// Turned by 180 degrees, output channels to input channels: the input gradient's kernel.
+    /// Turned by 180 degrees, output channels to input channels: the kernel of the input gradient.
     Backward,
 }
 
@@ -306,17 +315,18 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Channels that are summed over.
+    /// Returns the number of channels that are summed over.
     fn inputs(&self) -> usize {
         if self.turn == Turn::Forward { self.ci } else { self.co }
     }
 
-    /// Channels that come out.
+    /// Returns the number of channels of the result.
     fn outputs(&self) -> usize {
         if self.turn == Turn::Forward { self.co } else { self.ci }
     }
 
-    /// Transforms the 16 outputs of panel `number` into `[inputs][16]`, the first at `out` and each of the 36 `plane` further.
+    /// Transforms the 16 outputs of panel `number` into `[inputs][16]`, the first plane at `out` and each of
+    /// the 36 planes `plane` further.
     fn transform_panel(&self, number: usize, out: SharedMut, plane: usize) {
         let (inputs, Self { values, ci, co, .. }) = (self.inputs(), *self);
         if self.turn == Turn::Forward {
@@ -335,7 +345,7 @@ impl Weights<'_> {
         dispatch(Panel { taps: &taps, distance: PANEL, inputs, out, plane });
     }
 
-    /// The transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
+    /// Returns the transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
     fn transform(&self) -> Aligned {
         let plane = plane(self.ci * self.co);
         let mut points = Aligned::uninitialised(POINTS * plane);
@@ -353,7 +363,7 @@ impl Weights<'_> {
 }
 
 struct Panel<'a> {
-    /// Of tap t and input i, the 16 outputs at `(t * inputs + i) * distance`.
+    /// The 16 outputs of tap t and input i are at `(t * inputs + i) * distance`.
     taps: &'a [f32],
     distance: usize,
     inputs: usize,
@@ -390,13 +400,14 @@ impl Kernel for Panel<'_> {
 }
 
 thread_local! {
-    /// Transformed tiles of the block that a thread works on, kept from block to block.
+    /// Transformed tiles of the block that a thread works on. The buffer is kept from block to block.
     static SCRATCH: RefCell<Aligned> = RefCell::default();
 }
 
 fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     SCRATCH.with(|scratch| {
-        // Taken out while in use: a task that waits on rayon may run another task on this thread.
+        // The buffer is taken out while in use: a task that waits for rayon may run another task on this
+        // thread.
         let mut values = std::mem::take(&mut *scratch.borrow_mut());
         if values.len() < len {
             values = Aligned::uninitialised(len);
@@ -445,11 +456,12 @@ impl Kernel for Block<'_> {
 
 /// Output channels of one task of the wide path: two panels.
 const SLAB: usize = 2 * PANEL;
-/// Most tiles that the wide path holds transformed at once.
+/// The most tiles that the wide path holds transformed at once.
 const WIDE_TILES: usize = 256;
 
-/// Whether all 36 transformed planes of the kernel are too much for the caches (from about 200 channels on both sides on). Then a
-/// task takes two panels of the output, transforms their weights and uses them up on all tiles at once.
+/// Returns whether all 36 transformed planes of the kernel exceed the caches (from about 200 channels on both
+/// sides on). If so, a task takes two panels of the output, transforms their weights, and applies them to all
+/// tiles at once.
 fn wide(ci: usize, co: usize) -> bool {
     POINTS * ci * co * size_of::<f32>() > 6 << 20
 }
@@ -479,7 +491,7 @@ struct Slab<'a> {
     inputs: usize,
     output: Map,
     channels: Range<usize>,
-    /// First tile, their number, and for how many there is room.
+    /// The first tile, the number of tiles, and the number of tiles that there is room for.
     tiles: (usize, usize, usize),
     sums: &'a mut [f32],
     y: SharedMut,
@@ -563,13 +575,13 @@ fn maps(g: &Geometry) -> (Map, Map) {
     (map(g.ci), map(g.co))
 }
 
-/// `y = conv(x, w)`.
+/// Computes `y = conv(x, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     let (input, output) = maps(g);
     convolve(input, output, x, Weights { values: w, ci: g.ci, co: g.co, turn: Turn::Forward }, y);
 }
 
-/// `gx`, the gradient of the input.
+/// Computes `gx`, the gradient of the input.
 pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     let (input, output) = maps(g);
     convolve(output, input, gy, Weights { values: w, ci: g.ci, co: g.co, turn: Turn::Backward }, gx);
@@ -614,7 +626,7 @@ struct SumTiles<'a> {
     points: &'a [f32],
     gradient_points: &'a [f32],
     sums: *mut f32,
-    /// Whether to add to what earlier tiles summed up to.
+    /// Whether to add to the sums of earlier tiles.
     add: bool,
 }
 
@@ -622,7 +634,8 @@ impl Kernel for SumTiles<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         for group in 0..self.ci / PANEL {
-            // SAFETY: the planes hold `capacity` tiles of ci and co channels; `sums` is this point's `[co / 16][ci][16]`.
+            // SAFETY: the planes hold `capacity` tiles of ci and co channels; `sums` is this point's
+            // `[co / 16][ci][16]`.
             unsafe {
                 outer_product::<V>(
                     self.tiles,
@@ -640,15 +653,15 @@ impl Kernel for SumTiles<'_> {
 struct KernelGradient<'a> {
     /// 36 planes of `[panels][ci][16]`.
     sums: &'a [f32],
-    /// Which of the panels.
+    /// Number of the panel.
     panel: usize,
     plane: usize,
     ci: usize,
     co: usize,
-    /// First of the 16 output channels.
+    /// The first of the 16 output channels.
     channel: usize,
     gw: SharedMut,
-    /// Whether to add to what is there.
+    /// Whether to add to the values already there.
     add: bool,
 }
 
@@ -683,14 +696,15 @@ impl Kernel for KernelGradient<'_> {
     }
 }
 
-/// `gw`, the gradient of the weights.
+/// Computes `gw`, the gradient of the weights.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     let (input, output) = maps(g);
     let tiles = input.tiles();
     let zeros = vec![0.0; g.ci.max(g.co)];
     let (x, gy) =
         (Pixels { values: x, map: input, zeros: &zeros }, Pixels { values: gy, map: output, zeros: &zeros });
-    // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone, and so the sums do.
+    // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone,
+    // so the sums do too.
     let wide = wide(g.ci, g.co);
     let fitting = (4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co));
     let capacity = if wide { WIDE_TILES } else { fitting.max(64) }.min(tiles);

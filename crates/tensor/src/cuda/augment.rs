@@ -1,4 +1,5 @@
-//! Views of images that lie on the device as bytes, made there (see `kernels/augment.cu`).
+//! Makes augmented views on the device, from images that are stored there as bytes (see
+//! `kernels/augment.cu`).
 
 use super::device_of;
 use super::kernel::{Argument, launch_with};
@@ -8,9 +9,9 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Words of a view's plan.
 pub const PLAN_WORDS: usize = 16;
-/// Threads of a block, which makes a view.
+/// Threads of a block; a block makes one view.
 const THREADS: u32 = 256;
-/// Shared memory that every card gives a block without being asked specially.
+/// Shared memory that every card gives a block without a special request.
 const SHARED_BYTES: usize = 48 << 10;
 
 /// Images of one size on the device, and what their views have in common.
@@ -18,7 +19,7 @@ const SHARED_BYTES: usize = 48 << 10;
 pub struct ImageStore {
     /// (n, H, W, 3) bytes.
     images: Tensor,
-    /// (3, 256): what each byte becomes.
+    /// (3, 256): the value that each byte becomes.
     normalized: Tensor,
     size: usize,
     bgr: bool,
@@ -42,11 +43,11 @@ struct Settings {
 unsafe impl DeviceRepr for Settings {}
 
 impl ImageStore {
-    /// Takes `bytes` (n, `height`, `width`, 3) to the device, for views of `size` x `size` pixels whose bytes become `normalized` (3, 256),
-    /// blue first if `bgr`.
+    /// Copies `bytes` (n, `height`, `width`, 3) to the device, for views of `size` x `size` pixels. Each byte
+    /// of a view becomes its value in `normalized` (3, 256). The channels are blue first if `bgr`.
     ///
     /// # Errors
-    /// If the lengths do not agree or the device cannot hold them.
+    /// If the lengths do not agree, or the device has too little memory.
     pub fn new(
         device: &Device,
         bytes: &[u8],
@@ -78,23 +79,23 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// How many images there are.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.images.dims()[0]
     }
 
-    /// Always false: a store has at least one image.
+    /// Returns false: a store has at least one image.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Shared memory of a block, without the intermediate image.
+    /// Returns the bytes of shared memory of a block, without the intermediate image.
     fn shared_bytes(&self) -> usize {
         (self.size * self.size * 3).next_multiple_of(16) + self.size * 8 + self.size * self.taps * 4
     }
 
-    /// Views (v, S, S, C) of the images `index` (v, u32), made by `plans` (v, 16, u32), both on the device: three channels in f32, eight in
-    /// bf16, of which the last five are zeros.
+    /// Makes views (v, S, S, C) of the images `index` (v, u32) by `plans` (v, 16, u32), both on the device:
+    /// three channels in f32, eight in bf16, the last five of which are zeros.
     ///
     /// # Errors
     /// If the shapes do not agree, or the type is neither f32 nor bf16.
@@ -107,7 +108,7 @@ impl ImageStore {
         let (_, height, width, _) = self.images.dims4()?;
         let channels: usize = if dtype == DType::BF16 { 8 } else { 3 };
         let out = uninitialised((views, self.size, self.size, channels), dtype, device)?;
-        // Between the passes an image is as wide or as high as the view already.
+        // Between the two passes an image already has the width or the height of the view.
         let intermediate = (width.max(height) * self.size * 3).next_multiple_of(16);
         let shared = self.shared_bytes();
         let (scratch, shared) = if shared + intermediate <= SHARED_BYTES {
@@ -138,10 +139,10 @@ impl ImageStore {
         Ok(out)
     }
 
-    /// Numbers and plans of views on the device: (v) and (v, 16).
+    /// Copies the image numbers and the plans of views to the device: (v) and (v, 16).
     ///
     /// # Errors
-    /// If a number is not below that of the images, or there are not 16 words a view.
+    /// If a number is not below the number of images, or a view does not have 16 words.
     pub fn upload(&self, index: &[u32], plans: &[u32]) -> Result<[Tensor; 2]> {
         if let Some(found) = index.iter().find(|&&image| image as usize >= self.len()) {
             bail!("cuda: there is no image {found}, there are {}", self.len())

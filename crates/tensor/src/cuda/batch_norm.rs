@@ -1,4 +1,5 @@
-//! Batch norm on the device: two passes over the data each way, with two small kernels between them (see `kernels/batch_norm.cu`).
+//! Batch norm on the device: two passes over the data in each direction, with two small kernels between them
+//! (see `kernels/batch_norm.cu`).
 
 use super::device_of;
 use super::kernel::{Argument, launch};
@@ -7,7 +8,8 @@ use crate::batch_norm::Gradients;
 use crate::{BatchNormConfig, Statistics};
 use candle_core::{DType, Result, Tensor};
 
-/// What a batch norm that has run leaves for its gradients: of each chunk mean and 1 / sqrt(variance + eps), (chunks, 2, C).
+/// What a batch norm keeps for its gradients: the mean and 1 / sqrt(variance + eps) of each chunk, (chunks,
+/// 2, C).
 #[derive(Debug, Clone)]
 pub(crate) struct Saved {
     numbers: Tensor,
@@ -17,7 +19,7 @@ pub(crate) struct Saved {
     with_residual: bool,
 }
 
-/// Sizes of a launch over (chunks, rows, channels).
+/// The sizes of a launch over (chunks, rows, channels).
 struct Grid {
     suffix: String,
     blocks: [u32; 3],
@@ -30,7 +32,7 @@ struct Grid {
 const THREADS: usize = 256;
 /// Blocks of a launch: two for each multiprocessor of the largest card.
 const BLOCKS: usize = 264;
-/// Rows that a thread walks at least, so that its channel's numbers are loaded for something.
+/// The fewest rows that a thread walks, so that loading its channel's numbers pays.
 const ROWS: usize = 4;
 
 fn grid(dtype: DType, chunks: usize, rows: usize, channels: usize) -> Result<Grid> {
@@ -59,8 +61,8 @@ fn int(value: usize) -> Argument {
     Argument::Int(value as i32)
 }
 
-/// Training mode: the output, what its gradients need, and, if running mean and variance (C each) are given, those moved by `share`
-/// towards the first chunk's.
+/// Runs training mode: returns the output and what its gradients need. If running mean and variance (C each)
+/// are given, moves them by `share` towards those of the first chunk.
 pub(crate) fn normalize(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
@@ -101,7 +103,7 @@ pub(crate) fn normalize(
     Ok((saved, y))
 }
 
-/// Evaluation mode: normalises by running mean and variance.
+/// Runs evaluation mode: normalizes by the running mean and variance.
 pub(crate) fn normalize_by(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
@@ -129,13 +131,13 @@ pub(crate) fn normalize_by(
     )
 }
 
-/// Blocks of 32 channels.
+/// Returns the number of blocks of 32 channels.
 fn across(channels: usize) -> u32 {
     (channels as u32).div_ceil(32)
 }
 
 impl Saved {
-    /// Mean and biased variance of the first chunk. Waits for the device.
+    /// Returns the mean and the biased variance of the first chunk. Waits for the device.
     pub(crate) fn first_statistics(&self) -> Result<Statistics> {
         let numbers = self.numbers.get(0)?.to_vec2::<f32>()?;
         let mean = numbers[0].iter().map(|mean| f64::from(*mean)).collect();
@@ -173,7 +175,8 @@ impl Saved {
     }
 }
 
-/// The gradients, given input, output and the output's gradient; with that of the residual if it is wanted.
+/// Returns the gradients, given the input, the output and the output's gradient; that of the residual too, if
+/// it is wanted.
 pub(crate) fn normalize_gradients(
     saved: &Saved,
     [x, y, gy]: [&Tensor; 3],
@@ -184,7 +187,7 @@ pub(crate) fn normalize_gradients(
     let channels = gamma.elem_count();
     let Saved { numbers, chunks, rows, config, with_residual } = saved;
     let g = grid(x.dtype(), *chunks, *rows, channels)?;
-    // As `Gate` in the kernels.
+    // The values of `Gate` in the kernels.
     let gate = Argument::Int(if config.relu { 1 + i32::from(*with_residual) } else { 0 });
     let flow =
         [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?, Argument::address(numbers)?];

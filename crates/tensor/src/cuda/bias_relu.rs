@@ -6,7 +6,7 @@ use super::memory::{check_type, spread, uninitialised};
 use super::rows::sum_rows;
 use candle_core::{D, DType, Result, Tensor};
 
-/// `max(x + bias, 0)` for `x` (..., C) and `bias` (C).
+/// Returns `max(x + bias, 0)` for `x` (..., C) and `bias` (C).
 pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let y = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
     let count = x.elem_count();
@@ -23,11 +23,11 @@ pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Channels and rows of a block's threads, as in the kernel, and the most pieces that rows are summed in.
+/// Channels and rows of a block's threads, as in the kernel, and the most pieces in which rows are summed.
 const BLOCK: [u32; 2] = [32, 8];
 const PIECES: usize = 256;
 
-/// Gradients of the input and the bias, given the output and its gradient.
+/// Returns the gradients of the input and the bias, given the output and its gradient.
 pub(crate) fn bias_relu_gradients(y: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
     let device = device_of(y)?;
     let channels = y.dim(D::Minus1)?;

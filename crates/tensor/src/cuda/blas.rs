@@ -5,7 +5,7 @@ use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-/// Which of the two factors is taken transposed.
+/// Which of the two factors is transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
     /// A (m, k) times B (k, n).
@@ -16,10 +16,10 @@ pub enum Product {
     FirstTransposed,
 }
 
-/// The product of two matrices, (m, n), summed in f32; with `tf32`, of factors rounded to TF32.
+/// Returns the product (m, n) of two matrices, summed in f32. With `tf32`, the factors are rounded to TF32.
 ///
 /// # Errors
-/// If they are not matrices of f32 on one device that go together, or cuBLAS fails.
+/// If they are not f32 matrices of matching sizes on one device, or cuBLAS fails.
 pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tensor> {
     let ((a_rows, a_columns), (b_rows, b_columns)) = (a.dims2()?, b.dims2()?);
     let ((m, k), (b_k, n)) = match kind {
@@ -37,7 +37,8 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
     }
     let c = Output::new(device, DType::F32, m * n)?;
     let (plain, transposed) = (sys::cublasOperation_t::CUBLAS_OP_N, sys::cublasOperation_t::CUBLAS_OP_T);
-    // cuBLAS stores columns one after the other: it sees each matrix transposed, and is asked for the transpose of the product.
+    // cuBLAS stores matrices by column. It therefore sees each matrix transposed, and computes the transpose
+    // of the product.
     let (first, first_step) = if kind == Product::SecondTransposed { (transposed, k) } else { (plain, n) };
     let (second, second_step) = if kind == Product::FirstTransposed { (transposed, m) } else { (plain, k) };
     let compute = if tf32 {
@@ -46,12 +47,13 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
         sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
     };
     let factors = [(b.address, first, first_step), (a.address, second, second_step)];
-    // cuBLAS's sizes: those of the transposed product.
+    // The sizes for cuBLAS are those of the transposed product.
     call(device, factors, c.address, [n, m, k], sys::cudaDataType::CUDA_R_32F, compute)?;
     Ok(c.into_tensor((m, n)))
 }
 
-/// `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or TF32: for measuring.
+/// Computes `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or TF32: for
+/// measuring.
 pub(super) fn multiply(device: &CudaDevice, [a, b, c]: [Input; 3], side: usize, tf32: bool) -> Result<()> {
     let (dtype, compute) = match a.dtype {
         DType::BF16 => (sys::cudaDataType::CUDA_R_16BF, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),
@@ -62,7 +64,7 @@ pub(super) fn multiply(device: &CudaDevice, [a, b, c]: [Input; 3], side: usize, 
     call(device, [(b.address, plain, side), (a.address, plain, side)], c.address, [side; 3], dtype, compute)
 }
 
-/// cuBLAS's product of column-major matrices: (rows, inner) times (inner, columns).
+/// Runs cuBLAS's product of column-major matrices: (rows, inner) times (inner, columns).
 fn call(
     device: &CudaDevice,
     [(a, a_operation, a_step), (b, b_operation, b_step)]: [(u64, sys::cublasOperation_t, usize); 2],
@@ -78,7 +80,7 @@ fn call(
     let (one, zero) = (1.0f32, 0.0f32);
     let blas = device.cublas_handle();
     device.cuda_stream().context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
-    // SAFETY: the callers' matrices are as large as the sizes they give, and the stream runs in order.
+    // SAFETY: the callers' matrices have the sizes that they state, and the stream runs in order.
     unsafe {
         result::gemm_ex(
             *blas.handle(),

@@ -1,11 +1,13 @@
-//! Convolutions by cuDNN: activations (N, H, W, C) in bf16 or f32, sums in f32, the algorithm measured once for each shape.
+//! Convolutions by cuDNN: activations (N, H, W, C) in bf16 or f32, sums in f32. The algorithm is chosen by
+//! measurement, once for each shape.
 //!
-//! Weights stay (K, K, C_in, C_out) in f32, as on the CPU, so that checkpoints, optimiser and weight files know one layout; a kernel of
-//! ours turns them into cuDNN's (C_out, K, K, C_in) in the activations' precision, and their gradients back. Together that moves a
-//! hundredth of what the activations move. In bf16 input channels are padded to a multiple of eight, without which tensor cores stand still;
-//! that concerns a network's first layer alone.
+//! Weights stay (K, K, C_in, C_out) in f32, as on the CPU, so that checkpoints, optimizer and weight files
+//! know one layout. A kernel of ours converts them to cuDNN's (C_out, K, K, C_in) in the activations'
+//! precision, and their gradients back. Both conversions together move a hundredth of the bytes that the
+//! activations move. In bf16, input channels are padded to a multiple of eight, without which tensor cores
+//! cannot be used; only the first layer of a network needs this.
 //!
-//! Only algorithms that cuDNN calls deterministic are taken.
+//! Only algorithms that cuDNN calls deterministic are used.
 
 use super::kernel::{Argument, launch};
 use super::memory::{Input, cast_channels, check_type, uninitialised};
@@ -19,13 +21,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{c_int, c_void};
 
-/// Bytes of scratch memory that an algorithm may ask for.
+/// The most bytes of scratch memory that an algorithm may use.
 const LARGEST_WORKSPACE: usize = 1 << 30;
 
-/// Algorithms that are asked for at most; more than any direction has.
+/// The most algorithms that cuDNN is asked for; more than any direction has.
 const ALGORITHMS: usize = 10;
 
-/// What decides on descriptors and algorithms.
+/// The key of descriptors and algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     geometry: Geometry,
@@ -34,7 +36,7 @@ struct Key {
     tf32: bool,
 }
 
-/// cuDNN's descriptions of one convolution, and the algorithms found for it so far.
+/// cuDNN's descriptors of one convolution, and the algorithms found for it so far.
 struct Plan {
     x: sys::cudnnTensorDescriptor_t,
     w: sys::cudnnFilterDescriptor_t,
@@ -45,7 +47,7 @@ struct Plan {
     weight: Option<(sys::cudnnConvolutionBwdFilterAlgo_t, Settings)>,
 }
 
-/// What goes with an algorithm.
+/// What a call needs besides the algorithm.
 #[derive(Clone, Copy)]
 struct Settings {
     workspace: usize,
@@ -57,7 +59,7 @@ struct Library {
     handle: sys::cudnnHandle_t,
     device: CudaDevice,
     plans: HashMap<Key, Plan>,
-    /// Shared by all convolutions: they run one after the other.
+    /// All convolutions share it: they run one after the other.
     workspace: Option<CudaSlice<u8>>,
 }
 
@@ -65,7 +67,7 @@ thread_local! {
     static LIBRARY: RefCell<Option<Library>> = const { RefCell::new(None) };
 }
 
-/// The convolution of `x` with `w`, (N, H', W', C_out), in the type of `x` .
+/// Convolves `x` with `w`: returns (N, H', W', C_out) in the type of `x`.
 pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Result<Tensor> {
     let device = device_of(x)?;
     let x = padded_input(g, x)?;
@@ -77,7 +79,7 @@ pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Resul
     Ok(y)
 }
 
-/// Gradients of the input (in its type) and of the weight (in f32), each if needed.
+/// Returns the gradients of the input (in its type) and of the weight (in f32), each if needed.
 pub(crate) fn gradients(
     g: &Geometry,
     x: &Tensor,
@@ -111,7 +113,7 @@ pub(crate) fn gradients(
     Ok((gx, gw))
 }
 
-/// The input with as many channels as the hardware wants.
+/// Returns the input with as many channels as the hardware needs.
 fn padded_input(g: &Geometry, x: &Tensor) -> Result<Tensor> {
     check_type("conv2d", x.dtype())?;
     let channels = if x.dtype() == DType::BF16 { g.ci.next_multiple_of(8) } else { g.ci };
@@ -132,7 +134,7 @@ fn pack_arguments(
     Ok((grid, [Argument::address(from)?, Argument::address(to)?, sizes[0], sizes[1], sizes[2], sizes[3]]))
 }
 
-/// The weight as cuDNN wants it.
+/// Converts the weight to cuDNN's layout and precision.
 fn pack(g: &Geometry, w: &Tensor, key: Key) -> Result<Tensor> {
     let device = device_of(w)?;
     let packed = uninitialised((g.co, g.kh, g.kw, key.channels), key.dtype, device)?;
@@ -142,7 +144,7 @@ fn pack(g: &Geometry, w: &Tensor, key: Key) -> Result<Tensor> {
     Ok(packed)
 }
 
-/// A weight's gradient as we want it.
+/// Converts a weight's gradient from cuDNN's layout and precision to ours.
 fn unpack(g: &Geometry, packed: &Tensor, key: Key) -> Result<Tensor> {
     let device = device_of(packed)?;
     let gw = uninitialised((g.kh, g.kw, g.ci, g.co), DType::F32, device)?;
@@ -166,19 +168,20 @@ fn with_library<R>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Resul
 const ONE: f32 = 1.0;
 const ZERO: f32 = 0.0;
 
-/// A factor of cuDNN's, f32 for both of our types.
+/// Returns a pointer to a scaling factor of cuDNN, which is f32 for both of our types.
 fn scalar(value: &f32) -> *const c_void {
     (&raw const *value).cast()
 }
 
-/// Asks cuDNN to measure the algorithms of one direction and keeps the fastest that is deterministic and small enough.
+/// Lets cuDNN measure the algorithms of one direction and keeps the fastest that is deterministic and needs
+/// little enough memory.
 macro_rules! find {
     ($library:expr, $what:literal, $performance:ty, $find:path, $($argument:expr),*) => {{
         let mut found = 0;
-        // SAFETY: plain numbers, for which zero is a value.
+        // SAFETY: plain numbers, for which zero is a valid value.
         let mut results: [$performance; ALGORITHMS] = unsafe { std::mem::zeroed() };
         let workspace = $library.workspace(LARGEST_WORKSPACE)?;
-        // SAFETY: descriptors and buffers belong together, and the workspace is as large as said.
+        // SAFETY: descriptors and buffers belong together, and the workspace has the stated size.
         unsafe {
             $find($library.handle, $($argument),*, ALGORITHMS as c_int, &raw mut found, results.as_mut_ptr(),
                 workspace as *mut c_void, LARGEST_WORKSPACE)
@@ -207,11 +210,11 @@ impl Library {
         Ok(Self { handle, device: device.clone(), plans: HashMap::new(), workspace: None })
     }
 
-    /// The address of at least `bytes` of scratch memory.
+    /// Returns the address of at least `bytes` of scratch memory.
     fn workspace(&mut self, bytes: usize) -> Result<u64> {
         if self.workspace.as_ref().is_none_or(|have| have.len() < bytes) {
             self.workspace = None;
-            // SAFETY: cuDNN writes before it reads.
+            // SAFETY: cuDNN writes this memory before it reads it.
             self.workspace = Some(unsafe { self.device.alloc::<u8>(bytes.max(256))? });
         }
         let slice = self.workspace.as_ref().expect("it was made right above");
@@ -229,7 +232,7 @@ impl Library {
         }
     }
 
-    /// After a search: the gigabyte it was given goes back.
+    /// Frees the gigabyte that a search was given.
     fn give_back(&mut self) {
         self.workspace = None;
     }
@@ -379,7 +382,7 @@ impl Library {
 impl Drop for Library {
     fn drop(&mut self) {
         self.plans.clear();
-        // SAFETY: made by `new`, and nothing uses it any more.
+        // SAFETY: `new` made it, and nothing uses it any more.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
@@ -392,7 +395,7 @@ impl Plan {
         } else {
             sys::cudnnDataType_t::CUDNN_DATA_FLOAT
         };
-        // f32 proper; for TF32 cuDNN's default is what allows it.
+        // Full f32 must be requested; cuDNN's default allows TF32.
         let math = match key.dtype {
             DType::BF16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
             _ if key.tf32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
@@ -434,7 +437,7 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and nothing uses them any more.
+        // SAFETY: `new` made them, and nothing uses them any more.
         unsafe {
             let _ = result::destroy_tensor_descriptor(self.x);
             let _ = result::destroy_filter_descriptor(self.w);

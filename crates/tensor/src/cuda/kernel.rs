@@ -1,4 +1,4 @@
-//! Our kernels: finding them in the embedded modules, and launching them.
+//! Finds our kernels in the embedded modules, and launches them.
 
 use super::failed;
 use super::memory::Input;
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
-/// What a kernel is given.
+/// An argument of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Argument {
-    /// Where values lie on the device; 0 for none.
+    /// The address of values on the device; 0 for none.
     Address(u64),
     /// An `int`.
     Int(i32),
@@ -28,13 +28,13 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
-    /// Where a contiguous tensor's values lie.
+    /// Returns the address of a contiguous tensor's values.
     pub(crate) fn address(tensor: &Tensor) -> Result<Self> {
         Ok(Self::Address(Input::of(tensor)?.address))
     }
 }
 
-/// Modules and functions that were loaded, by device.
+/// The loaded modules and functions of each device.
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<(usize, &'static str), Arc<CudaModule>>,
@@ -43,7 +43,7 @@ struct Loaded {
 
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
-/// The kernel `name` of `kernels/<module>.cu`, loaded once.
+/// Returns the kernel `name` of `kernels/<module>.cu`, loaded once.
 fn function(device: &CudaDevice, module: &str, name: &str) -> Result<CudaFunction> {
     let stream = device.cuda_stream();
     let context = stream.context();
@@ -85,7 +85,7 @@ pub(crate) fn launch(
     launch_with::<u32>(device, module, name, grid, block, shared_bytes, arguments, None)
 }
 
-/// As [`launch`], with a struct passed by value as the last argument.
+/// Does the same as [`launch`], with a struct passed by value as the last argument.
 #[allow(clippy::too_many_arguments, reason = "a launch has that many parts")]
 pub(crate) fn launch_with<S: DeviceRepr>(
     device: &CudaDevice,
@@ -120,7 +120,8 @@ pub(crate) fn launch_with<S: DeviceRepr>(
         block_dim: block.into(),
         shared_mem_bytes: u32::try_from(shared_bytes).map_err(candle_core::Error::wrap)?,
     };
-    // SAFETY: each caller passes what its kernel's signature says; the emulated device checks counts, and every address, in the tests.
+    // SAFETY: each caller passes what its kernel's signature says; in the tests, the emulated device checks
+    // the number of arguments, and every address.
     unsafe { builder.launch(config) }.map_err(|e| failed(format_args!("launch {name}"), e))?;
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Lloyd's iterations on the device: what `metrics::kmeans` computes from a start, up to the rounding of products.
+//! Lloyd's iterations on the device. They compute what `metrics::kmeans` computes from a start, up to the
+//! rounding of products.
 //!
-//! Points and centroids stay on the device; an iteration brings two numbers back, the sum of squared distances and how many points moved,
-//! and the centroids' shift where it ends by that.
-//! How means come to the same bits as on the CPU is said in `kernels/kmeans.cu`.
+//! Points and centroids stay on the device. An iteration copies two numbers back, the sum of squared
+//! distances and the number of points that moved, and also the centroids' shift if that decides when to stop.
+//! `kernels/kmeans.cu` says how means get the same bits as on the CPU.
 
 use super::blas::{Product, product};
 use super::device_of;
@@ -12,33 +13,35 @@ use super::top_k::{at_once, parts};
 use crate::inner_products::rounding;
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-/// Points of a chunk of the counting sort, and threads of the kernels that are one block: `WIDE` of the kernels.
+/// Points of a chunk of the counting sort, and threads of the kernels that run as one block: `WIDE` of the
+/// kernels.
 const WIDE: usize = 1024;
-/// Threads of the blocks that take a warp for each row, and rows that such a block takes.
+/// Threads of the blocks that use one warp for each row.
 const THREADS: usize = 256;
 const ROWS: usize = THREADS / 32;
 /// Columns of a mean that a block takes.
 const COLUMNS: usize = 128;
 
-/// What Lloyd's iterations came to; the parts fit together.
+/// The result of Lloyd's iterations; its parts belong to the same iteration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Descent {
-    /// (n) the nearest centroid of each point.
+    /// (n): the nearest centroid of each point.
     pub assignments: Vec<u32>,
-    /// (k, d)
+    /// (k, d): the centroids.
     pub centroids: Vec<f32>,
-    /// Sum of squared distances of the points to their centroids.
+    /// Sum of the squared distances of the points to their centroids.
     pub inertia: f64,
-    /// Iterations that were done.
+    /// Number of iterations done.
     pub iterations: usize,
 }
 
-/// Lloyd's iterations on `points` (n, d), on the device, from the centroids `start` (k, d): at most `iterations`, fewer once nothing moves or,
-/// with `still`, once the squared shifts of all centroids come to no more than that. A cluster left empty takes half of the largest.
+/// Runs Lloyd's iterations on `points` (n, d), on the device, from the centroids `start` (k, d). Stops after
+/// `iterations`, or earlier: once nothing moves or, with `still`, once the sum of the squared shifts of all
+/// centroids is at most that. An empty cluster takes half of the largest.
 ///
 /// # Errors
-/// If the points are not a matrix of f32 on the device, `start` is not of its width, there are fewer points than centroids or no centroid,
-/// or the device fails.
+/// If the points are not a matrix of f32 on the device, `start` does not have their width, there is no
+/// centroid, there are fewer points than centroids, or the device fails.
 pub fn descend(points: &Tensor, start: &[f32], iterations: usize, still: Option<f64>) -> Result<Descent> {
     let (count, dim) = points.dims2()?;
     let clusters = start.len() / dim.max(1);
@@ -48,7 +51,7 @@ pub fn descend(points: &Tensor, start: &[f32], iterations: usize, still: Option<
     descend_in_blocks(points, start, iterations, still, at_once(count, clusters))
 }
 
-/// As [`descend`], with products of so many points and centroids at once.
+/// Does the same as [`descend`], with products of that many points and centroids at once.
 fn descend_in_blocks(
     points: &Tensor,
     start: &[f32],
@@ -88,7 +91,7 @@ fn descend_in_blocks(
     })
 }
 
-/// Points, centroids, and room for what the kernels pass to one another.
+/// Points, centroids, and the buffers that the kernels share.
 struct Clustering {
     points: Tensor,
     centroids: Tensor,
@@ -97,17 +100,18 @@ struct Clustering {
     dim: usize,
     /// Points and centroids of a block of products.
     at_once: (usize, usize),
-    /// Half of each centroid's square.
+    /// Half of each centroid's squared length.
     halves: Tensor,
-    /// Each point's largest product less such a half, so far.
+    /// For each point: the largest product minus half the centroid's squared length, so far.
     best: Tensor,
-    /// What comes after it.
+    /// For each point: the second largest such value.
     second: Tensor,
-    /// The largest of the halves.
+    /// The largest of `halves`.
     longest: Tensor,
     distances: Tensor,
     totals: Tensor,
-    /// Where each point comes in its cluster within its chunk; the points in order of cluster; each cluster's first and number there.
+    /// The place of each point in its cluster within its chunk. Beside it: the points in order of cluster,
+    /// and each cluster's start and size.
     places: Tensor,
     members: Tensor,
     starts: Tensor,
@@ -143,7 +147,7 @@ impl Clustering {
         device_of(&self.points).expect("it was asked for when this was made")
     }
 
-    /// Queues a kernel, given tensors and then numbers.
+    /// Queues a kernel; its arguments are tensors, then numbers.
     fn run(
         &self,
         name: &str,
@@ -183,7 +187,7 @@ impl Clustering {
         self.run("kmeans_distances", by_warps(count), THREADS, &tensors, &[count, dim])
     }
 
-    /// Compares in f64 what products of f32 cannot tell apart.
+    /// Compares in f64 what products of f32 cannot decide.
     fn settle(&self, assignments: &Tensor) -> Result<()> {
         let Self {
             count, clusters, dim, ref points, ref centroids, ref best, ref second, ref longest, ..
@@ -198,7 +202,8 @@ impl Clustering {
         launch(self.device(), "kmeans", "kmeans_settle", grid, [THREADS as u32, 1, 1], 0, &arguments)
     }
 
-    /// The sum of squared differences between the centroids `before` and those of now. Waits for the device.
+    /// Returns the sum of squared differences between the centroids `before` and the current ones. Waits for
+    /// the device.
     fn shift_from(&self, before: &Tensor) -> Result<f64> {
         let shift = uninitialised(1, DType::F64, self.device())?;
         let tensors = [before, &self.centroids, &shift];
@@ -206,7 +211,8 @@ impl Clustering {
         Ok(shift.to_vec1::<f64>()?[0])
     }
 
-    /// The sum of squared distances after [`Self::assign`] wrote `assignments`, and how many of them differ from `before`. Waits for the device.
+    /// Returns the sum of squared distances after [`Self::assign`] wrote `assignments`, and how many of them
+    /// differ from `before`. Waits for the device.
     fn totals(&self, assignments: &Tensor, before: &Tensor) -> Result<(f64, f64)> {
         let tensors = [&self.distances, assignments, before, &self.totals];
         self.run("kmeans_totals", [1, 1], WIDE, &tensors, &[self.count])?;
@@ -214,7 +220,8 @@ impl Clustering {
         Ok((totals[0], totals[1]))
     }
 
-    /// Moves each centroid to the mean of its points, and those without any to half of the largest cluster.
+    /// Moves each centroid to the mean of its points, and each centroid without points to half of the largest
+    /// cluster.
     fn update(&self, assignments: &Tensor) -> Result<()> {
         let Self { count, clusters, dim, ref places, ref members, ref starts, ref sizes, .. } = *self;
         let chunks = count.div_ceil(WIDE);
@@ -243,7 +250,7 @@ mod tests {
     use candle_core::Tensor;
     use invaspread_random::{Purpose, Stream};
 
-    /// Points about `centers` places at least 10 apart, by turns; 101 is a prime, so places differ.
+    /// Draws points around `centers` places at least 10 apart, in turn; 101 is a prime, so the places differ.
     fn clumps(count: usize, dim: usize, centers: usize) -> Vec<f32> {
         let mut stream = Stream::new(3, Purpose::KMeans, 0, 0);
         let place = |center: usize, column: usize| 10.0 * (center * (7 + column) % 101) as f32;
@@ -280,7 +287,7 @@ mod tests {
     #[test]
     fn an_empty_cluster_takes_half_of_the_largest() {
         let Some(device) = device_or_skip() else { return };
-        // Both centroids are the first point: all points go to the lower.
+        // Both centroids are the first point: all points go to the one with the lower number.
         let points = Tensor::from_slice(&[-2.0f32, -1.0, 1.0, 2.0, 3.0, 3.0], (6, 1), &device).unwrap();
         let found = descend(&points, &[-2.0, -2.0], 1, None).unwrap();
         let apart = 1.0 / 1024.0;
@@ -297,11 +304,13 @@ mod tests {
     fn the_shift_ends_it_and_what_f32_cannot_tell_apart_is_told_apart() {
         let Some(device) = device_or_skip() else { return };
         let line = Tensor::from_slice(&[-3.0f32, -1.0, 1.5, 3.0], (4, 1), &device).unwrap();
-        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 joins 3, and they move by 7/6 and
+        // 3/4; then nothing moves.
         let iterations = [None, Some(1.0), Some(4.0), Some(4.1)]
             .map(|still| descend(&line, &[-1.0, 5.0], 100, still).unwrap().iterations);
         assert_eq!(iterations, [2, 2, 2, 1]);
-        // Two groups 2e5 apart with two places each, 1 apart: their products are 1e10, which f32 holds to 1e3.
+        // Two groups 2e5 apart, each with two places 1 apart: their products are 1e10, which f32 resolves to
+        // 1e3.
         let far = [1e5f32, 1e5 + 0.25, 1e5 + 1.0, 1e5 + 1.25, -1e5, -1e5 - 0.25, -1e5 - 1.0, -1e5 - 1.25];
         let start = [1e5f32, 1e5 + 1.0, -1e5, -1e5 - 1.0];
         let points = Tensor::from_slice(&far, (8, 1), &device).unwrap();

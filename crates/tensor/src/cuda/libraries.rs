@@ -1,8 +1,9 @@
-//! Finding NVIDIA's libraries and opening the device.
+//! Finds NVIDIA's libraries and opens the device.
 //!
-//! The driver comes with the system. cuBLAS, cuDNN and cuRAND are looked for where the dynamic loader looks, and in the folders that
-//! `INVASPREAD_CUDA_LIBRARIES` names (colon-separated), such as those of PyTorch's wheels; their subfolders `*/lib` count too. A library
-//! opened from there by its full path is then found by its name by everything after.
+//! The driver comes with the system. cuBLAS, cuDNN and cuRAND are searched where the dynamic loader searches,
+//! and in the folders that `INVASPREAD_CUDA_LIBRARIES` names (colon-separated), such as those of PyTorch's
+//! wheels; their subfolders `*/lib` count too. Once a library is opened from there by its full path,
+//! everything later finds it by its name.
 
 use super::failed;
 use candle_core::cuda_backend::cudarc::{self, cublas, cudnn, curand, driver};
@@ -12,25 +13,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Folders to look for libraries in, before those of the system.
+/// Names the folders to search before those of the system.
 const FOLDERS: &str = "INVASPREAD_CUDA_LIBRARIES";
 
-/// In the order in which they need one another.
+/// The libraries, in the order in which they need one another.
 const NAMES: [&str; 5] =
     ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9", "libnvrtc.so.13"];
 
-/// What is known of a device.
+/// Facts about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// Its name.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
-    /// Multiprocessors.
+    /// Number of multiprocessors.
     pub multiprocessors: i32,
     /// Bytes of memory.
     pub memory: usize,
-    /// Bytes of it that are free.
+    /// Bytes of memory that are free.
     pub free: usize,
     /// The driver's CUDA version, as 13000 for 13.0.
     pub driver: i32,
@@ -38,10 +39,11 @@ pub struct Facts {
     pub cudnn: usize,
 }
 
-/// Device number `ordinal`, with memory kept in its pool and no bookkeeping of events (one stream needs none).
+/// Opens device number `ordinal`. Its pool keeps freed memory, and events are not tracked (one stream needs
+/// none).
 ///
 /// # Errors
-/// If there is no driver, no such device, or a library is missing: in words that say which and what to do.
+/// If there is no driver, no such device, or a library is missing. The message says which, and what to do.
 pub fn device(ordinal: usize) -> Result<Device> {
     if let Some(why) = why_not() {
         bail!("{why}")
@@ -58,7 +60,7 @@ pub fn device(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// What is known of a device that [`device`] gave.
+/// Returns the facts about a device that [`device`] opened.
 ///
 /// # Errors
 /// If it is the CPU, or the driver does not answer.
@@ -82,7 +84,8 @@ pub fn facts(device: &Device) -> Result<Facts> {
     })
 }
 
-/// Why no device can be used here, in words; `None` if one can. Opens the libraries, once; later calls repeat the first answer.
+/// Returns the reason why no device can be used here, or `None` if one can. Opens the libraries once; later
+/// calls repeat the first answer.
 pub fn why_not() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     ANSWER
@@ -93,9 +96,10 @@ pub fn why_not() -> Option<String> {
         .clone()
 }
 
-/// What cannot be found, in words. The presence of a library has to be asked for: using one that is not there would panic.
+/// Returns what cannot be found, in words. The presence of a library must be checked first: the use of a
+/// missing one would panic.
 fn missing() -> Option<String> {
-    // SAFETY: opening a library runs its initialisers; these are NVIDIA's.
+    // SAFETY: opening a library runs its initializers; these are NVIDIA's.
     unsafe {
         if !driver::sys::is_culib_present() {
             return Some("cuda: no driver (libcuda.so.1) on this machine".to_owned());
@@ -114,7 +118,7 @@ fn missing() -> Option<String> {
                 missing.join(" nor ")
             ));
         }
-        // SAFETY: the library is there.
+        // SAFETY: the library is present.
         if driver::sys::cuInit(0) != driver::sys::CUresult::CUDA_SUCCESS {
             return Some("cuda: the driver finds no device it can use".to_owned());
         }
@@ -122,7 +126,7 @@ fn missing() -> Option<String> {
     None
 }
 
-/// Opens what lies in the folders that the environment names.
+/// Opens the libraries in the folders that the environment names.
 fn preload() {
     let Some(folders) = std::env::var_os(FOLDERS) else { return };
     let folders: Vec<PathBuf> =
@@ -134,7 +138,7 @@ fn preload() {
     }
 }
 
-/// A folder, and the `lib` folders of what it holds.
+/// Lists a folder, and the `lib` folders of its subfolders.
 fn with_subfolders(folder: &Path) -> Vec<PathBuf> {
     let mut all = vec![folder.to_owned(), folder.join("lib")];
     if let Ok(entries) = std::fs::read_dir(folder) {
@@ -143,7 +147,7 @@ fn with_subfolders(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Opens a library and leaves it open. One that cannot be opened is reported missing later, by name.
+/// Opens a library and leaves it open. A library that cannot be opened is reported missing later, by name.
 fn open_for_all(path: &OsStr) {
     if let Ok(path) = CString::new(path.as_bytes()) {
         // SAFETY: as above; the handle is never closed.
@@ -151,7 +155,7 @@ fn open_for_all(path: &OsStr) {
     }
 }
 
-/// The driver's pool gives memory back at every synchronisation unless told to keep it.
+/// Tells the driver's pool to keep freed memory; by default it returns the memory at every synchronization.
 fn keep_memory(device: &candle_core::CudaDevice) -> Result<()> {
     let stream = device.cuda_stream();
     let threshold = driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

@@ -1,7 +1,8 @@
-//! The losses' kernels: value and gradient of each on the device, from features to the gradient with respect to them. The objectives
-//! themselves, with their equations, are those of crate `losses`, which calls these where its tensors are on the device.
+//! The kernels of the losses. Each computes a loss on the device, and its gradient with respect to the
+//! features. Crate `losses` defines the objectives, with their equations, and calls these kernels when its
+//! tensors are on the device.
 //!
-//! Values are f32 scalars on the device: reading one is for whoever wants to wait.
+//! Values are f32 scalars on the device. Reading one waits for the device.
 
 use super::blas::{Product, product};
 use super::device_of;
@@ -11,7 +12,7 @@ use super::rows::inverse_lengths;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Threads of a block that takes a row.
+/// Threads of a block; a block takes one row.
 const THREADS: u32 = 256;
 
 /// A loss and its gradient with respect to the features.
@@ -19,11 +20,11 @@ const THREADS: u32 = 256;
 pub struct Settled {
     /// The loss, a scalar of f32 on the device.
     pub value: Tensor,
-    /// Like the features.
+    /// The gradient, of the features' shape.
     pub gradient: Tensor,
 }
 
-/// Which of a row's negatives count, for [`invaspread`].
+/// Which negatives of a row count, for [`invaspread`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Kept {
@@ -60,7 +61,7 @@ fn int(value: usize) -> Argument {
     Argument::Int(value as i32)
 }
 
-/// A block for each row.
+/// Runs a kernel with one block for each row.
 fn by_rows(
     like: &Tensor,
     name: &str,
@@ -71,7 +72,7 @@ fn by_rows(
     launch(device_of(like)?, "losses", name, [rows as u32, 1, 1], [THREADS, 1, 1], shared_bytes, arguments)
 }
 
-/// The sum of the rows' parts, a scalar.
+/// Returns the sum of the rows' parts, a scalar.
 fn total(losses: &Tensor) -> Result<Tensor> {
     let value = uninitialised((), DType::F32, device_of(losses)?)?;
     let arguments = [Argument::address(losses)?, Argument::address(&value)?, int(losses.elem_count())];
@@ -79,7 +80,7 @@ fn total(losses: &Tensor) -> Result<Tensor> {
     Ok(value)
 }
 
-/// InvaSpread of unit rows (2B, D).
+/// Computes InvaSpread on unit rows (2B, D).
 ///
 /// # Errors
 /// If the features are not such a matrix of f32 on the device.
@@ -107,7 +108,8 @@ pub fn invaspread(
     Ok(Settled { value: total(&losses)?, gradient })
 }
 
-/// Softmax cross-entropy of `scores` (B, K), which become their own gradient; the score used is `score * scale * column_scale`.
+/// Computes softmax cross-entropy of `scores` (B, K), and replaces them by their gradient. The score that is
+/// used is `score * scale * column_scale`.
 fn cross_entropy(
     scores: &Tensor,
     labels: &Tensor,
@@ -129,10 +131,10 @@ fn cross_entropy(
     total(&losses)
 }
 
-/// Softmax cross-entropy of logits (B, K) with a column for each row (u32 on the device).
+/// Computes softmax cross-entropy of logits (B, K), with one target column for each row (u32 on the device).
 ///
 /// # Errors
-/// If shapes or types do not go together.
+/// If shapes or types do not match.
 pub fn softmax(logits: &Tensor, labels: &Tensor) -> Result<Settled> {
     let (logits, ..) = features_of(logits)?;
     let gradient = logits.copy()?;
@@ -140,10 +142,10 @@ pub fn softmax(logits: &Tensor, labels: &Tensor) -> Result<Settled> {
     Ok(Settled { value, gradient })
 }
 
-/// NPSoftmax of features (B, D) against a memory (n, D), both on the device.
+/// Computes NPSoftmax of features (B, D) against a memory (n, D), both on the device.
 ///
 /// # Errors
-/// If shapes or types do not go together.
+/// If shapes or types do not match.
 pub fn npsoftmax(features: &Tensor, bank: &Tensor, index: &Tensor, temperature: f64) -> Result<Settled> {
     let (features, ..) = features_of(features)?;
     let scores = product(&features, bank, Product::SecondTransposed, false)?;
@@ -151,10 +153,10 @@ pub fn npsoftmax(features: &Tensor, bank: &Tensor, index: &Tensor, temperature: 
     Ok(Settled { value, gradient: product(&scores, bank, Product::Plain, false)? })
 }
 
-/// Exemplar of features (B, D) against weights (n, D): the loss, and the gradients of both.
+/// Computes Exemplar of features (B, D) against weights (n, D): the loss, and the gradients of both.
 ///
 /// # Errors
-/// If shapes or types do not go together.
+/// If shapes or types do not match.
 pub fn exemplar(
     features: &Tensor,
     weight: &Tensor,
@@ -179,7 +181,8 @@ pub fn exemplar(
     Ok((Settled { value, gradient }, to_weight))
 }
 
-/// Takes from each row of a gradient what lies along its weight: a weight that is divided by its length does not feel that part.
+/// Removes from each row of a gradient its part along the weight. A weight that is divided by its length has
+/// no gradient along itself.
 fn across_weight(gradient: &Tensor, weight: &Tensor, lengths: &Tensor) -> Result<()> {
     let (rows, dim) = weight.dims2()?;
     let arguments = [
@@ -193,18 +196,18 @@ fn across_weight(gradient: &Tensor, weight: &Tensor, lengths: &Tensor) -> Result
     launch(device_of(weight)?, "losses", "across_weight", grid, [THREADS, 1, 1], 0, &arguments)
 }
 
-/// What NCE is given on the device: features (B, D), memory (n, D), images (B) and noise (B, m) as u32.
+/// The inputs of NCE on the device: features (B, D), memory (n, D), images (B) and noise (B, m) as u32.
 #[derive(Debug, Clone, Copy)]
 pub struct NceInput<'a> {
     /// Unit rows.
     pub features: &'a Tensor,
     /// The memory.
     pub bank: &'a Tensor,
-    /// Which image each row shows.
+    /// The image of each row.
     pub index: &'a Tensor,
-    /// The images each row is told from.
+    /// The noise images of each row.
     pub noise: &'a Tensor,
-    /// τ.
+    /// The temperature τ.
     pub temperature: f64,
 }
 
@@ -227,10 +230,11 @@ impl NceInput<'_> {
         [features, self.bank, self.index, self.noise].into_iter().map(Argument::address).collect()
     }
 
-    /// The normaliser: n times the mean of exp(f · v / τ) over the rows' own and noise entries. Waits for the device.
+    /// Returns the normalizer: n times the mean of exp(f · v / τ) over the rows' own entries and their noise
+    /// entries. Waits for the device.
     ///
     /// # Errors
-    /// If shapes or types do not go together.
+    /// If shapes or types do not match.
     pub fn normalizer(&self) -> Result<f64> {
         let (features, rows, dim, negatives) = self.sizes()?;
         let sums = uninitialised(rows, DType::F64, device_of(&features)?)?;
@@ -246,10 +250,10 @@ impl NceInput<'_> {
         Ok(sum / (rows * (negatives + 1)) as f64 * self.bank.dim(0)? as f64)
     }
 
-    /// The loss with the normaliser `z`, and its gradient.
+    /// Computes the loss with the normalizer `z`, and its gradient.
     ///
     /// # Errors
-    /// If shapes or types do not go together.
+    /// If shapes or types do not match.
     pub fn settle(&self, z: f64) -> Result<Settled> {
         let (features, rows, dim, negatives) = self.sizes()?;
         let device = device_of(&features)?;
@@ -272,11 +276,12 @@ impl NceInput<'_> {
     }
 }
 
-/// Triplet of two views (B, D) each, with given negatives (u32 on the device) or each row's nearest other second view: the loss, the
-/// gradient of the first views (in the result) and that of the second.
+/// Computes Triplet of two views (B, D) each, with the given negatives (u32 on the device) or with each row's
+/// nearest second view of another image. Returns the loss and the gradient of the first views (together), and
+/// the gradient of the second views.
 ///
 /// # Errors
-/// If shapes or types do not go together.
+/// If shapes or types do not match.
 pub fn triplet(
     anchor: &Tensor,
     positive: &Tensor,
@@ -323,7 +328,7 @@ pub fn triplet(
 /// Moves the memory's entries of `index` (u32 on the device) towards the features, in place.
 ///
 /// # Errors
-/// If shapes or types do not go together.
+/// If shapes or types do not match.
 pub fn update_memory(bank: &Tensor, index: &Tensor, features: &Tensor, momentum: f64) -> Result<()> {
     let (features, rows, dim) = features_of(features)?;
     let arguments = [
@@ -339,10 +344,10 @@ pub fn update_memory(bank: &Tensor, index: &Tensor, features: &Tensor, momentum:
     launch(device_of(bank)?, "losses", "memory_bank_update", grid, [THREADS, 1, 1], 0, &arguments)
 }
 
-/// Numbers of the host as u32 on the device of `like`, (rows) or (rows, columns).
+/// Copies numbers of the host as u32 to the device of `like`, shaped (rows) or (rows, columns).
 ///
 /// # Errors
-/// If there are not so many, or memory cannot be had.
+/// If their number does not match the shape, or the memory cannot be allocated.
 pub fn indices(values: &[u32], shape: &[usize], like: &Tensor) -> Result<Tensor> {
     tensor(values, shape, device_of(like)?)
 }

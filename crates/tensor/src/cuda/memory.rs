@@ -1,4 +1,4 @@
-//! Values on the device: where they are, room for new ones, and the copies between the two sides.
+//! Values on the device: their addresses, memory for new ones, and the copies between host and device.
 
 use super::kernel::{Argument, launch};
 use super::{device_of, failed};
@@ -9,8 +9,8 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 
-/// Contiguous values on the device that an op reads. The tensor they belong to must outlive the op's launch, no longer: memory is given
-/// back in the order of the stream.
+/// Contiguous values on the device that an op reads. The tensor that owns them must live until the op is
+/// launched, no longer: memory is freed in the order of the stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input {
     pub(crate) address: u64,
@@ -52,7 +52,7 @@ fn base<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(
 ) -> Result<u64> {
     let slice = storage.as_cuda_slice::<T>()?;
     let stream = slice.stream();
-    // No events are recorded on this device (see `libraries`), so letting the guard go at once loses nothing.
+    // No events are recorded on this device (see `libraries`), so the guard may be dropped at once.
     let (address, _guard) = slice.device_ptr(stream);
     Ok(address)
 }
@@ -64,9 +64,10 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Room for `len` values; what is in it is not defined.
+    /// Allocates `len` values; their content is not defined.
     pub(crate) fn new(device: &CudaDevice, dtype: DType, len: usize) -> Result<Self> {
-        // SAFETY: whoever asks for it writes every value before anything reads one; on the emulated device fresh memory is NaN.
+        // SAFETY: the caller writes every value before anything reads one; on the emulated device fresh
+        // memory is NaN.
         let storage = unsafe {
             match dtype {
                 DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(len)?, device.clone()),
@@ -85,13 +86,13 @@ impl Output {
     }
 }
 
-/// A tensor whose values are not defined yet, for kernels that fill it.
+/// Makes a tensor whose values are not defined yet, for kernels that fill it.
 pub(crate) fn uninitialised(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
     Ok(Output::new(device, dtype, shape.elem_count())?.into_tensor(shape))
 }
 
-/// Values of the host, on the device.
+/// Copies values of the host to the device.
 pub(crate) fn tensor<T: candle_core::WithDType>(
     values: &[T],
     shape: impl Into<Shape>,
@@ -100,7 +101,7 @@ pub(crate) fn tensor<T: candle_core::WithDType>(
     Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
 }
 
-/// The suffix of a kernel's name for this type of activations.
+/// Checks the type of activations and returns its suffix in the names of kernels.
 pub(crate) fn check_type(op: &str, dtype: DType) -> Result<&'static str> {
     match dtype {
         DType::F32 => Ok("f32"),
@@ -109,17 +110,18 @@ pub(crate) fn check_type(op: &str, dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// Threads of a block of a kernel that takes one value a thread, and the most blocks: enough to fill the largest card twice over.
+/// Threads of a block of a kernel that takes one value for each thread, and the most blocks: enough to fill
+/// the largest card twice.
 const THREADS: u32 = 256;
 const BLOCKS: u64 = 132 * 16;
 
-/// Blocks and threads for a kernel whose threads stride over `count` values.
+/// Returns the blocks and threads for a kernel whose threads stride over `count` values.
 pub(crate) fn spread(count: usize) -> ([u32; 3], [u32; 3]) {
     let blocks = (count as u64).div_ceil(u64::from(THREADS)).clamp(1, BLOCKS) as u32;
     ([blocks, 1, 1], [THREADS, 1, 1])
 }
 
-/// `from` with its last axis in `dtype` and padded with zeros to `padded` channels, or cut to so many.
+/// Converts `from` to `dtype`, with its last axis padded with zeros, or cut, to `padded` channels.
 pub(crate) fn cast_channels(from: &Tensor, dtype: DType, padded: usize) -> Result<Tensor> {
     let device = device_of(from)?;
     let from = from.contiguous()?;
@@ -141,7 +143,7 @@ pub(crate) fn cast_channels(from: &Tensor, dtype: DType, padded: usize) -> Resul
     Ok(to)
 }
 
-/// `to += from`, for tensors of one shape and type, both contiguous.
+/// Computes `to += from`, for tensors of one shape and type, both contiguous.
 pub(crate) fn add_into(to: Input, from: Input, len: usize, device: &CudaDevice) -> Result<()> {
     if to.dtype != from.dtype {
         bail!("cuda: gradients of {:?} and {:?} meet in one place", to.dtype, from.dtype)
@@ -153,23 +155,24 @@ pub(crate) fn add_into(to: Input, from: Input, len: usize, device: &CudaDevice) 
     launch(device, "layout", &name, grid, block, 0, &arguments)
 }
 
-/// Numbers that the device writes into the host's memory as it gets to them, one a step, without anybody waiting.
+/// Numbers that the device writes into the host's memory as it computes them, one for each step, while nobody
+/// waits.
 ///
-/// A place that nothing was written to yet reads as `None`.
+/// A place without a number yet reads as `None`.
 #[derive(Debug)]
 pub struct HostLog {
     values: PinnedHostSlice<u32>,
     device: CudaDevice,
 }
 
-/// A NaN that no kernel produces: what stands in a place before its number.
+/// A NaN that no kernel produces: the content of a place before its number arrives.
 const UNWRITTEN: u32 = 0x7fff_dead;
 
 impl HostLog {
-    /// Room for `capacity` numbers on the host of `device`.
+    /// Allocates room for `capacity` numbers on the host of `device`.
     ///
     /// # Errors
-    /// If the device is the CPU, or page-locked memory cannot be had.
+    /// If the device is the CPU, or page-locked memory cannot be allocated.
     pub fn new(device: &Device, capacity: usize) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let stream = device.cuda_stream();
@@ -180,7 +183,7 @@ impl HostLog {
         Ok(Self { values, device })
     }
 
-    /// Has the device write `value`, a scalar of f32 on it, to place `at`, once it has computed it.
+    /// Makes the device write `value`, a scalar of f32 on it, to place `at`, once it has computed it.
     ///
     /// # Errors
     /// If there is no such place, the tensor is not such a scalar, or the driver refuses the copy.
@@ -197,13 +200,14 @@ impl HostLog {
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
         let to = self.values.as_mut_ptr().map_err(|e| failed("reach page-locked memory", e))?;
-        // SAFETY: the place is inside the page-locked memory, which outlives the copy (see `Drop`), and four bytes long as the value is.
+        // SAFETY: the place is inside the page-locked memory, which outlives the copy (see `Drop`), and four
+        // bytes long as the value is.
         unsafe { sys::cuMemcpyDtoHAsync_v2(to.add(at).cast(), input.address, 4, stream.cu_stream()) }
             .result()
             .map_err(|e| failed("copy a number to the host", e))
     }
 
-    /// The number at place `at`, if the device has got to it.
+    /// Returns the number at place `at`, if the device has written it.
     ///
     /// # Panics
     /// If there is no such place.
@@ -215,7 +219,7 @@ impl HostLog {
         (bits != UNWRITTEN).then(|| f32::from_bits(bits))
     }
 
-    /// Waits until the device has written all that it was asked to.
+    /// Waits until the device has written all requested numbers.
     ///
     /// # Errors
     /// If something that was launched has failed.
@@ -223,7 +227,7 @@ impl HostLog {
         self.device.cuda_stream().synchronize().map_err(|e| failed("wait for the device", e))
     }
 
-    /// Forgets all numbers. Nothing that was asked for may still be under way.
+    /// Forgets all numbers. No requested copy may still be under way.
     ///
     /// # Errors
     /// If waiting for the device fails.
@@ -236,7 +240,7 @@ impl HostLog {
 
 impl Drop for HostLog {
     fn drop(&mut self) {
-        // The device may still be about to write here. An error shows again at the next call to it.
+        // The device may still be about to write here. An error shows again at the next call of the driver.
         let _ = self.wait();
     }
 }

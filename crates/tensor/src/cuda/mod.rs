@@ -1,16 +1,17 @@
-//! The CUDA side of the ops: the device, its memory, and how our kernels and NVIDIA's libraries are called.
+//! The CUDA side of the ops: the device, its memory, and the calls of our kernels and of NVIDIA's libraries.
 //!
-//! Nothing here is linked against CUDA: every library is opened when a device is asked for, so that one binary runs on machines with and
-//! without a GPU. All work goes to one stream, in order, and nothing waits for it but what brings values back to the host.
+//! Nothing here is linked against CUDA. Every library is opened when a device is opened, so that one binary
+//! runs on machines with and without a GPU. All work goes to one stream, in order, and only copies to the
+//! host wait for it.
 //!
-//! A value on the device is a [`candle_core::Tensor`]; kernels take its address ([`Input`]) and write into fresh memory ([`Output`]).
+//! A value on the device is a [`candle_core::Tensor`]; kernels read from its address ([`Input`]) and write
+//! into fresh memory ([`Output`]).
 
 pub mod augment;
 mod batch_norm;
 mod bias_relu;
 mod blas;
 mod conv2d;
-mod graph;
 mod kernel;
 pub mod kmeans;
 mod libraries;
@@ -27,7 +28,6 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
-pub(crate) use graph::differentiable;
 pub use libraries::{Facts, device, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
@@ -40,12 +40,12 @@ pub(crate) use sgd::step as sgd_step;
 
 use candle_core::{CudaDevice, Error, Result, Tensor};
 
-/// The device that a tensor lives on.
+/// Returns the device that a tensor lives on.
 pub(crate) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
     tensor.device().as_cuda_device()
 }
 
-/// An error of the driver or of one of NVIDIA's libraries, with what was being done.
+/// Makes an error of the driver or of one of NVIDIA's libraries; `what` says what was being done.
 pub(crate) fn failed(what: impl std::fmt::Display, error: impl std::fmt::Debug) -> Error {
     Error::Msg(format!("cuda: {what}: {error:?}"))
 }

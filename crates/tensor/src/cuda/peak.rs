@@ -1,4 +1,4 @@
-//! What the device can do, measured: products a second by cuBLAS on large matrices; and how much of its memory was in use at most.
+//! Measures the device's peak rate, by products of large matrices in cuBLAS, and its peak use of memory.
 
 use super::blas::multiply;
 use super::memory::{Input, cast_channels, uninitialised};
@@ -10,11 +10,12 @@ use std::time::Instant;
 
 /// Side of the matrices: large enough for every card's fastest kernel.
 const SIDE: usize = 8192;
-/// Products in one timing, and timings.
+/// Products in one timing, and number of timings.
 const PRODUCTS: usize = 5;
 const TIMINGS: usize = 5;
 
-/// Billions of floating-point operations a second in `precision`: the best of five timings of a large matrix product.
+/// Measures billions of floating-point operations per second in `precision`: the best of five timings of a
+/// large matrix product.
 ///
 /// # Errors
 /// If the device is the CPU, or fails.
@@ -42,7 +43,7 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
 }
 
-/// Bytes that values took up at most, since the program began, of the device's memory pool.
+/// Returns the most bytes of the device's memory pool that values have used since the program began.
 ///
 /// # Errors
 /// If the device is the CPU, or the driver does not answer.

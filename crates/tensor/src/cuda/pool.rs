@@ -40,7 +40,8 @@ struct Normalization {
 // SAFETY: four ints and three floats in C's layout, as the kernels declare them.
 unsafe impl DeviceRepr for Normalization {}
 
-/// One thread for each value of `to`; the addresses of `from` and `to`, their number, and the window.
+/// Runs a kernel with one thread for each value of `to`; its arguments are the addresses of `from` and `to`,
+/// the number of values, and the window.
 fn pool(name: &str, from: &[&Tensor], to: Tensor, window: Window) -> Result<Tensor> {
     let count = to.elem_count();
     let mut arguments = from.iter().map(|tensor| Argument::address(tensor)).collect::<Result<Vec<_>>>()?;
@@ -56,19 +57,19 @@ impl Window {
     }
 }
 
-/// The maximum over each window.
+/// Returns the maximum over each window.
 pub(crate) fn maximum(x: &Tensor, window: Window) -> Result<Tensor> {
     let y = uninitialised(window.output(x)?.as_slice(), x.dtype(), device_of(x)?)?;
     pool(&format!("max_pool_{}", check_type("max_pool2d", x.dtype())?), &[x], y, window)
 }
 
-/// The gradient of [`maximum`].
+/// Returns the gradient of [`maximum`].
 pub(crate) fn maximum_gradient(x: &Tensor, gy: &Tensor, window: Window) -> Result<Tensor> {
     let gx = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
     pool(&format!("max_pool_gradient_{}", check_type("max_pool2d", x.dtype())?), &[x, gy], gx, window)
 }
 
-/// The mean over each window, in the type `to`.
+/// Returns the mean over each window, in the type `to`.
 pub(crate) fn average(x: &Tensor, window: Window, to: DType) -> Result<Tensor> {
     let y = uninitialised(window.output(x)?.as_slice(), to, device_of(x)?)?;
     let name =
@@ -76,7 +77,7 @@ pub(crate) fn average(x: &Tensor, window: Window, to: DType) -> Result<Tensor> {
     pool(&name, &[x], y, window)
 }
 
-/// The gradient of [`average`] for an input like `x`.
+/// Returns the gradient of [`average`] for an input like `x`.
 pub(crate) fn average_gradient(x: &Tensor, gy: &Tensor, window: Window) -> Result<Tensor> {
     let gx = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
     let from = check_type("avg_pool2d", gy.dtype())?;
@@ -126,12 +127,12 @@ fn across_channels(
     Ok(to)
 }
 
-/// Local response norm.
+/// Runs local response norm.
 pub(crate) fn local_response(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {
     across_channels("local_response_norm", x, None, config, 1)
 }
 
-/// Its gradient.
+/// Returns the gradient of [`local_response`].
 pub(crate) fn local_response_gradient(
     x: &Tensor,
     gy: &Tensor,

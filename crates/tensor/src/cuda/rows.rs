@@ -1,14 +1,14 @@
-//! Row-wise kernels on small f32 matrices of the device.
+//! Row-wise kernels on small f32 matrices on the device.
 
 use super::device_of;
 use super::kernel::{Argument, launch};
 use super::memory::{spread, uninitialised};
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Threads of a block of warps, one a row.
+/// Threads of a block of warps; each warp takes one row.
 const THREADS: u32 = 256;
 
-/// A warp for each row of the matrices given, and the matrix's two sizes.
+/// Runs a kernel with one warp for each row; its arguments are the tensors and the two sizes.
 fn by_rows(name: &str, tensors: &[&Tensor], rows: usize, dim: usize) -> Result<()> {
     let mut arguments = tensors.iter().map(|tensor| Argument::address(tensor)).collect::<Result<Vec<_>>>()?;
     arguments.extend([Argument::Int(rows as i32), Argument::Int(dim as i32)]);
@@ -23,7 +23,7 @@ fn like(x: &Tensor) -> Result<Tensor> {
     uninitialised(x.shape(), DType::F32, device_of(x)?)
 }
 
-/// Each row of `x` (N, D) divided by its length.
+/// Divides each row of `x` (N, D) by its length.
 pub(crate) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     let (rows, dim) = x.dims2()?;
     let y = like(x)?;
@@ -31,7 +31,7 @@ pub(crate) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Its gradient.
+/// Returns the gradient of [`l2_normalize`].
 pub(crate) fn l2_normalize_gradient(x: &Tensor, gy: &Tensor) -> Result<Tensor> {
     let (rows, dim) = x.dims2()?;
     let gx = like(x)?;
@@ -39,7 +39,7 @@ pub(crate) fn l2_normalize_gradient(x: &Tensor, gy: &Tensor) -> Result<Tensor> {
     Ok(gx)
 }
 
-/// One over the length of each row of `x` (N, D): (N).
+/// Returns the reciprocal of the length of each row of `x` (N, D): (N).
 pub(crate) fn inverse_lengths(x: &Tensor) -> Result<Tensor> {
     let (rows, dim) = x.dims2()?;
     let lengths = uninitialised(rows, DType::F32, device_of(x)?)?;
@@ -60,7 +60,7 @@ pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     launch(device_of(y)?, "rows", "add_bias", grid, block, 0, &arguments)
 }
 
-/// The sum of the rows of `x` (N, E): (E).
+/// Returns the sum of the rows of `x` (N, E): (E).
 pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
     let sums = uninitialised(columns, DType::F32, device_of(x)?)?;

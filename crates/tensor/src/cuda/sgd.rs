@@ -1,4 +1,4 @@
-//! One optimiser step over all parameters, a hundred of them in a launch.
+//! One optimizer step over all parameters, a hundred of them in each launch.
 
 use super::device_of;
 use super::kernel::launch_with;
@@ -6,7 +6,7 @@ use super::memory::Input;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
 
-/// As in `kernels/sgd.cu`.
+/// The same number as in `kernels/sgd.cu`.
 const SLOTS: usize = 100;
 const BLOCK: u32 = 4096;
 
@@ -28,7 +28,7 @@ struct Table {
 // SAFETY: addresses and numbers in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for Table {}
 
-/// `v = momentum v + (g + decay p)`, `p = p - rate v` for each (p, g, v), all f32 and contiguous.
+/// Computes `v = momentum v + (g + decay p)`, `p = p - rate v` for each (p, g, v), all f32 and contiguous.
 pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay, rate]: [f64; 3]) -> Result<()> {
     for parameters in parameters.chunks(SLOTS) {
         let mut table = Table {

@@ -1,15 +1,15 @@
-//! The device of tests that need a GPU.
+//! The device for tests that need a GPU.
 
 use crate::DeviceKind;
 use candle_core::Device;
 
-/// Set where there must be a device, so that no test is skipped unseen.
+/// This variable is set where there must be a device, so that no test is skipped unnoticed.
 const EXPECTED: &str = "INVASPREAD_EXPECT_CUDA";
 
-/// The device, or `None` after a line that says why the test is skipped.
+/// Returns the device, or prints why the test is skipped and returns `None`.
 ///
 /// # Panics
-/// If there is none though `INVASPREAD_EXPECT_CUDA` promises one, or if it cannot be opened.
+/// If there is no device although `INVASPREAD_EXPECT_CUDA` is set, or if it cannot be opened.
 pub fn device_or_skip() -> Option<Device> {
     if let Some(why) = DeviceKind::Cuda.why_not() {
         assert!(std::env::var_os(EXPECTED).is_none(), "{EXPECTED} promises a device: {why}");

@@ -1,7 +1,9 @@
-//! The exact nearest neighbours of every query by inner product, on the device: the same lists as `metrics::top_k` makes of the same scores.
+//! Finds the exact nearest neighbors of every query by inner product, on the device: the same lists as
+//! `metrics::top_k` makes of the same scores.
 //!
-//! cuBLAS takes the scores of a block of queries against a block of the gallery, in full f32; `kernels/top_k.cu` reads them once and keeps
-//! each query's k best, which pass from block to block of the gallery. About 512 MiB of scores are held at most.
+//! cuBLAS computes the scores of a block of queries against a block of the gallery, in full f32.
+//! `kernels/top_k.cu` reads them once and keeps each query's k best, which pass from block to block of the
+//! gallery. About 512 MiB of scores are held at most.
 
 use super::blas::{Product, product};
 use super::device_of;
@@ -12,22 +14,25 @@ use std::ops::Range;
 
 /// Scores held at once: 512 MiB of f32.
 const SCORES: usize = 1 << 27;
-/// The most columns of a block where rows abound: with more it would hold too few rows to keep the device busy.
+/// The most columns of a block when there are many rows: with more columns a block would hold too few rows to
+/// keep the device busy.
 const COLUMNS: usize = 1 << 15;
-/// The most neighbours of a query: `LARGEST_K` of the kernel.
+/// The most neighbors of a query: `LARGEST_K` of the kernel.
 pub const LARGEST_K: usize = 1024;
-/// Threads of the kernel's block, which takes a query.
+/// Threads of the kernel's block; a block takes one query.
 const THREADS: u32 = 256;
 
-/// The `k` rows of `gallery` (m, d) with the largest inner products with each row of `queries` (n, d), nearest first, equal ones in order
-/// of index, and those products: (n, k) each. `k` is cut to the number of candidates, as in `metrics::top_k`; with `exclude_self` query
-/// i leaves out gallery row i.
+/// Returns the `k` rows of `gallery` (m, d) with the largest inner products with each row of `queries` (n,
+/// d), and those products: (n, k) each. The nearest comes first; equal ones are in order of index. `k` is
+/// reduced to the number of candidates, as in `metrics::top_k`. With `exclude_self`, query i leaves out
+/// gallery row i.
 ///
-/// Products that are NaN or minus infinity are nobody's neighbours: places that too few others are left for hold `u32::MAX` and NaN.
+/// A row whose product is NaN or minus infinity is no neighbor. Places that remain empty for this reason hold
+/// `u32::MAX` and NaN.
 ///
 /// # Errors
-/// If the sides are not matrices of f32 on the device that go together, more than [`LARGEST_K`] neighbours are left to be found, or the
-/// device fails.
+/// If the two are not f32 matrices of matching sizes on the device, more than [`LARGEST_K`] neighbors remain
+/// to be found, or the device fails.
 pub fn top_k(
     queries: &Tensor,
     gallery: &Tensor,
@@ -48,7 +53,7 @@ pub fn top_k(
     search(queries, gallery, k, exclude_self, at_once(rows, columns))
 }
 
-/// As [`top_k`], with k within bounds and blocks of so many queries and gallery rows.
+/// Does the same as [`top_k`], for a valid k and blocks of the given numbers of queries and gallery rows.
 fn search(
     queries: &Tensor,
     gallery: &Tensor,
@@ -64,7 +69,7 @@ fn search(
     for numbers in parts(rows, rows_at_once) {
         let block = queries.narrow(0, numbers.start, numbers.len())?;
         let count = numbers.len() * k;
-        // A key is two words.
+        // A key takes two words.
         let best = uninitialised((count, 2), DType::U32, device)?;
         for range in parts(columns, columns_at_once) {
             let part = gallery.narrow(0, range.start, range.len())?;
@@ -88,13 +93,14 @@ fn search(
     Ok((indices.to_vec1()?, similarities.to_vec1()?))
 }
 
-/// How many rows and columns of so many make up a block of scores.
+/// Returns how many of the rows and of the columns form one block of scores.
 pub(super) fn at_once(rows: usize, columns: usize) -> (usize, usize) {
     let columns = columns.min(COLUMNS.max(SCORES / rows));
     (rows.min(SCORES / columns), columns)
 }
 
-/// The numbers below `total` in ranges that are equal, but for the last, and about `most` long at most.
+/// Cuts the numbers below `total` into ranges of about `most` numbers at most. All but the last are equally
+/// long.
 pub(super) fn parts(total: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     // Whole lines of memory for all rows of a block of scores.
     let each = total.div_ceil(total.div_ceil(most)).next_multiple_of(32);
@@ -114,7 +120,7 @@ mod tests {
     use candle_core::Tensor;
     use invaspread_random::{Purpose, Stream};
 
-    /// Small integers: products are exact in any order, and ties abound.
+    /// Draws small integers: products are exact in any order, and ties are frequent.
     fn integers(stream: &mut Stream, count: usize, range: usize) -> Vec<f32> {
         (0..count).map(|_| stream.below(2 * range + 1) as f32 - range as f32).collect()
     }

@@ -1,12 +1,12 @@
-//! Vectors of f32 behind one small trait, and the choice of instruction set at run time.
+//! Vectors of f32 behind one small trait, and the choice of the instruction set at run time.
 //!
-//! A kernel is written once, generic over [`Vector`], and compiled three times: for AVX-512, for AVX2 with FMA, and for whatever
-//! the target's baseline is (SSE2, NEON). [`dispatch`] enters the widest that this processor has, so no `target-cpu=native`
-//! build is needed. Everything a kernel calls must be `#[inline(always)]`: a function that is not inlined is compiled without
-//! the wide instructions.
+//! A kernel is written once, generic over [`Vector`], and compiled three times: for AVX-512, for AVX2 with
+//! FMA, and for the target's baseline (SSE2, NEON). [`dispatch`] runs the widest that this processor has, so
+//! no build with `target-cpu=native` is needed. Everything a kernel calls must be `#[inline(always)]`: a
+//! function that is not inlined is compiled without the wide instructions.
 //!
-//! A kernel gives the same bits on any number of threads, since no sum is split by thread; between instruction sets the last
-//! bits differ (fused multiply-add, blocking).
+//! A kernel gives the same bits on any number of threads, since no sum is split by thread. Between
+//! instruction sets the last bits differ (fused multiply-add, blocking).
 
 #![expect(
     unsafe_code,
@@ -19,15 +19,15 @@ mod x86;
 
 use std::sync::OnceLock;
 
-/// A few f32 lanes that are added, multiplied and compared at once.
+/// A vector of f32 lanes that are added, multiplied and compared at once.
 pub(crate) trait Vector: Copy {
     /// Number of lanes: 8 or 16.
     const LANES: usize;
-    /// All lanes zero.
+    /// Returns a vector of zeros.
     fn zero() -> Self;
-    /// All lanes `x`.
+    /// Returns a vector whose lanes are all `x`.
     fn splat(x: f32) -> Self;
-    /// The lanes at `p`.
+    /// Reads the lanes at `p`.
     ///
     /// # Safety
     /// `p` must be valid for reading `LANES` values.
@@ -37,24 +37,24 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `p` must be valid for writing `LANES` values.
     unsafe fn store(self, p: *mut f32);
-    /// Lane-wise `self + b`.
+    /// Returns `self + b` for each lane.
     fn add(self, b: Self) -> Self;
-    /// Lane-wise `self - b`.
+    /// Returns `self - b` for each lane.
     fn sub(self, b: Self) -> Self;
-    /// Lane-wise `self * b`.
+    /// Returns `self * b` for each lane.
     fn mul(self, b: Self) -> Self;
-    /// Lane-wise `self * b + c`, fused where the machine can.
+    /// Returns `self * b + c` for each lane, fused where the machine can.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// Lane-wise `if self > b { self } else { b }`: the larger of the two, and `b` where either is a NaN. So `floor.max(x)` keeps
-    /// the NaNs of `x`, and `x.max(largest)` passes over them. It is one instruction on every machine; the order of its operands
-    /// matters.
+    /// Returns `if self > b { self } else { b }` for each lane: the larger of the two, and `b` where either
+    /// is a NaN. So `floor.max(x)` keeps the NaNs of `x`, and `x.max(largest)` skips them. It is one
+    /// instruction on every machine; the order of its operands matters.
     fn max(self, b: Self) -> Self;
-    /// The sum of all lanes.
+    /// Returns the sum of all lanes.
     fn sum(self) -> f32;
-    /// Whether a lane is greater than that of `floor`.
+    /// Returns whether any lane is greater than the same lane of `floor`.
     fn any_above(self, floor: Self) -> bool;
-    /// The gradient `self` through a ReLU whose result is `output`: zero where that is at most zero, else as it is. A NaN was passed
-    /// on by the ReLU, so its gradient goes back, as in PyTorch.
+    /// Passes the gradient `self` through a ReLU whose result is `output`: zero where the output is at most
+    /// zero, else unchanged. The ReLU passes a NaN on, so a NaN's gradient goes back too, as in PyTorch.
     fn through_relu(self, output: Self) -> Self;
 }
 
@@ -75,10 +75,10 @@ pub enum InstructionSet {
     Baseline,
 }
 
-/// The instruction set that kernels run with on this machine.
+/// Returns the instruction set that kernels run with on this machine.
 ///
-/// The environment variable `INVASPREAD_SIMD` (`avx512`, `avx2`, `baseline`) lowers it, for tests and for comparing machines;
-/// a set that the processor lacks is never chosen.
+/// The environment variable `INVASPREAD_SIMD` (`avx512`, `avx2`, `baseline`) lowers it, for tests and for
+/// comparing machines; a set that the processor lacks is never chosen.
 pub fn instruction_set() -> InstructionSet {
     static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
@@ -110,7 +110,7 @@ fn detect() -> InstructionSet {
 /// Runs `kernel` with the widest vectors that this machine has.
 pub(crate) fn dispatch(kernel: impl Kernel) {
     match instruction_set() {
-        // SAFETY: `instruction_set` returns these only after the processor was asked for the feature.
+        // SAFETY: `instruction_set` returns these only if the processor reports the feature.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => unsafe { x86::run_avx512(kernel) },
         // SAFETY: as above.
@@ -120,7 +120,7 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
     }
 }
 
-/// A pointer that parallel tasks share, each writing a part of its own.
+/// A pointer that parallel tasks share; each writes its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut(*mut f32);
 
@@ -130,24 +130,24 @@ unsafe impl Send for SharedMut {}
 unsafe impl Sync for SharedMut {}
 
 impl SharedMut {
-    /// Shares the memory of `slice`; the borrow must outlive all tasks, which rayon's scoped loops ensure.
+    /// Shares the memory of `slice`. The borrow must outlive all tasks, which rayon's scoped loops ensure.
     pub(crate) fn new(slice: &mut [f32]) -> Self {
         Self(slice.as_mut_ptr())
     }
 
-    /// Shares what lies behind an address that [`SharedMut::at`] gave.
+    /// Shares the memory behind an address that [`SharedMut::at`] returned.
     #[inline(always)]
     pub(crate) fn from(address: *mut f32) -> Self {
         Self(address)
     }
 
-    /// The address `offset` elements on.
+    /// Returns the address of element `offset`.
     ///
     /// # Safety
     /// `offset` must lie within the slice, and no other task may use the part that the caller writes.
     #[inline(always)]
     pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: the caller keeps within the slice.
+        // SAFETY: the caller stays within the slice.
         unsafe { self.0.add(offset) }
     }
 }

@@ -1,8 +1,9 @@
-//! NaN, infinities and zeros of either sign thrown at ops, and what IEEE arithmetic makes of their equations.
+//! Runs ops on NaN, infinities and zeros of either sign, and compares them with their equations under IEEE
+//! arithmetic.
 //!
-//! An op is run on values that are sprinkled with these, in its inputs, its parameters and the gradient that comes in, and compared value
-//! by value with loops in f64 that read like its equation. What must agree is a [`Rule`]; the strictest holds wherever an op does not
-//! say otherwise.
+//! These special values are scattered over the inputs, the parameters and the output gradient of an op. Each
+//! result is compared with loops in f64 that read like the op's equation. A [`Rule`] says what must agree;
+//! the strictest holds unless an op says otherwise.
 
 #![allow(
     dead_code,
@@ -15,7 +16,7 @@ pub(crate) mod ops;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::Stream;
 
-/// A tensor's shape and its values, each of which f32 holds.
+/// A tensor's shape and its values; f32 holds each value exactly.
 #[derive(Debug, Clone)]
 pub(crate) struct Values {
     pub(crate) shape: Vec<usize>,
@@ -23,7 +24,8 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// Normal values; about one in `rarity` of the first `sprinkled` is NaN, an infinity or a zero of either sign.
+    /// Draws normal values; about one in `rarity` of the first `sprinkled` is NaN, an infinity or a zero of
+    /// either sign.
     pub(crate) fn draw(stream: &mut Stream, shape: &[usize], sprinkled: usize, rarity: usize) -> Self {
         const SPECIAL: [f64; 5] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
         let values = (0..shape.iter().product())
@@ -35,7 +37,7 @@ impl Values {
         Self { shape: shape.to_vec(), values }
     }
 
-    /// The same with every value sprinkled, or none.
+    /// Does the same, with special values among all values or among none.
     pub(crate) fn sprinkled(stream: &mut Stream, shape: &[usize], yes: bool, rarity: usize) -> Self {
         Self::draw(stream, shape, if yes { usize::MAX } else { 0 }, rarity)
     }
@@ -49,12 +51,15 @@ impl Values {
 /// How a value must agree with that of the equation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// NaN where that is NaN, the same infinity where it is one, else the same number up to rounding.
+    /// NaN where the equation gives NaN, the same infinity where it gives one, else the same number up to
+    /// rounding.
     Same,
-    /// As [`Rule::Same`], but NaN and the infinities may stand for each other: where the equation is computed in another order.
+    /// Same as [`Rule::Same`], but NaN and the infinities may stand for each other: for equations that the op
+    /// computes in another order.
     AsFinite,
-    /// NaN or an infinity wherever the equation gives either. Elsewhere the same number, or NaN: where products with the zeros of the padding
-    /// are summed with the others (zero times infinity is NaN), and where Winograd's transforms spread a value over its tile.
+    /// NaN or an infinity wherever the equation gives either. Elsewhere the same number, or NaN: the op may
+    /// sum products with the zeros of the padding (zero times infinity is NaN), and Winograd's transforms
+    /// spread a value over its tile.
     Spreads,
 }
 
@@ -81,7 +86,8 @@ impl Rule {
     }
 }
 
-/// Panics unless each value agrees with the one wanted, by the rule for its place; numbers up to `tolerance` of one more than the largest.
+/// Panics unless each value agrees with the expected one, by the rule for its place. Finite numbers may
+/// differ by `tolerance` times one more than the largest of them.
 pub(crate) fn compare(what: &str, got: &[f64], want: &[f64], tolerance: f64, rule: impl Fn(usize) -> Rule) {
     assert_eq!(got.len(), want.len(), "{what}");
     let largest = want.iter().filter(|w| w.is_finite()).fold(0.0f64, |m, w| m.max(w.abs()));
@@ -99,14 +105,14 @@ pub(crate) trait Op {
     fn name(&self) -> String;
     fn inputs(&self) -> &[Values];
     fn apply(&self, inputs: &[Tensor]) -> Result<Tensor>;
-    /// The output, then the gradient of each input, given that of the output. `y` is the op's own output, which says on which side of a
-    /// ReLU a value fell.
+    /// Returns the output, then the gradient of each input, given the output's gradient. `y` is the op's own
+    /// output, which says on which side of a ReLU a value fell.
     fn equation(&self, gy: &[f64], y: &[f64]) -> Vec<Vec<f64>>;
-    /// The rule for value `at` of result `which`; `spreads` where the device may take a Winograd convolution.
+    /// Returns the rule for value `at` of result `which`; `spreads` says that the device may use Winograd.
     fn rule(&self, _which: usize, _at: usize, _gy: &[f64], _spreads: bool) -> Rule {
         Rule::Same
     }
-    /// The error allowed in f32.
+    /// Returns the error allowed in f32.
     fn tolerance(&self) -> f64 {
         1e-5
     }
@@ -116,7 +122,8 @@ pub(crate) fn wide(x: &Tensor) -> Vec<f64> {
     x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Runs `op` forward and backward on `device` in `dtype`, with a gradient that is sprinkled or not, and compares both with its equation.
+/// Runs `op` forward and backward on `device` in `dtype` and compares both with its equation. The output
+/// gradient holds special values if `in_gradient`.
 pub(crate) fn check(op: &dyn Op, device: &Device, dtype: DType, (stream, in_gradient): (&mut Stream, bool)) {
     let variables: Vec<Var> =
         op.inputs().iter().map(|x| Var::from_tensor(&x.tensor(dtype, device)).unwrap()).collect();

@@ -12,17 +12,18 @@ fn any_not_finite(values: impl IntoIterator<Item = f64>) -> bool {
     values.into_iter().any(|v| !v.is_finite())
 }
 
-/// `gy` through a ReLU whose result is `y`: as PyTorch, whose gradient is zero where y <= 0.
+/// Passes `gy` through a ReLU whose result is `y`. As in PyTorch, the gradient is zero where y <= 0.
 fn through_relu(y: f64, gy: f64) -> f64 {
     if y <= 0.0 { 0.0 } else { gy }
 }
 
-/// `max(x, 0)` that keeps a NaN.
+/// Returns `max(x, 0)`, but keeps a NaN.
 fn relu(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// A convolution. Specials are in the first image of the input alone, so that what they may not touch is known.
+/// A convolution. Only the first image of the input holds special values, so it is known which results they
+/// must not reach.
 pub(crate) struct Convolution {
     inputs: [Values; 2],
     config: Conv2dConfig,
@@ -53,7 +54,7 @@ impl Convolution {
         [h, w].map(|side| (side + 2 * self.config.padding - kernel) / self.config.stride + 1)
     }
 
-    /// Whether f32 takes Winograd's path.
+    /// Returns whether f32 takes Winograd's path.
     fn is_winograd(&self) -> bool {
         let [.., ci, co, kernel] = self.sizes();
         let Conv2dConfig { stride, padding, algorithm, .. } = self.config;
@@ -104,9 +105,9 @@ impl Op for Convolution {
         vec![y, gx, gw]
     }
 
-    /// Products with the padding's zeros are taken, so what is not finite in a weight (for the weights' gradient: in the gradient that
-    /// came in) may reach every pixel of its channel. Winograd spreads what is not finite over its tile: within an image and, for the
-    /// weights' gradient, within a channel.
+    /// Products with the zeros of the padding are computed, so a non-finite value in a weight (for the weight
+    /// gradient: in the output gradient) may reach every pixel of its channel. Winograd spreads a non-finite
+    /// value over its tile: within an image and, for the weight gradient, within a channel.
     fn rule(&self, which: usize, at: usize, gy: &[f64], spreads: bool) -> Rule {
         let [_, h, w, ci, co, _] = self.sizes();
         let [oh, ow] = self.output();
@@ -201,7 +202,7 @@ impl Op for BatchNorm {
         all
     }
 
-    /// The gradients are rearranged sums of products.
+    /// The op computes the gradients as rearranged sums of products.
     fn rule(&self, which: usize, _: usize, _: &[f64], _: bool) -> Rule {
         if which == 4 { Rule::Same } else { Rule::AsFinite }
     }
@@ -273,7 +274,7 @@ impl Op for Pooling {
         if self.maximum { max_pool2d(&t[0], self.config) } else { avg_pool2d(&t[0], self.config) }
     }
 
-    /// The maximum as PyTorch takes it: a value wins if it is greater than what was best before, or NaN.
+    /// The maximum as in PyTorch: a value wins if it is greater than the best before it, or NaN.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, channels] = self.input[0].shape[..] else { unreachable!("a map has four axes") };
         let PoolConfig { kernel, stride, padding, .. } = self.config;
@@ -314,7 +315,7 @@ impl Op for Pooling {
     }
 }
 
-/// Local response norm over centred windows.
+/// Local response norm over centered windows.
 pub(crate) struct LocalResponse {
     input: [Values; 1],
     config: LocalResponseNormConfig,
@@ -429,8 +430,8 @@ impl Op for UnitRows {
         l2_normalize(&t[0])
     }
 
-    /// One over the length of a row of zeros counts as zero: the row stays as it is, and its gradient is zero, or all NaN where one of the
-    /// gradient that comes in is NaN or an infinity, as in every row.
+    /// The reciprocal of the length of a row of zeros counts as zero: the row stays as it is. Its gradient is
+    /// zero, or all NaN where a value of the output gradient is NaN or an infinity, as in every row.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let dim = self.0[0].shape[1];
         let (mut y, mut gx) = (Vec::new(), Vec::new());
@@ -449,7 +450,7 @@ impl Op for UnitRows {
         if which == 0 { Rule::Same } else { Rule::AsFinite }
     }
 
-    /// Short rows magnify their gradients: so much of the largest value.
+    /// Short rows magnify the rounding error of their gradients.
     fn tolerance(&self) -> f64 {
         1e-4
     }
