@@ -167,7 +167,10 @@ mod tests {
         let (run, _) = Suite::open("table1").unwrap().plan(&typed).unwrap().remove(0);
         let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/runs");
         let told = told_apart(&run, &committed).unwrap();
-        assert!(told.contains("run 0ac4613a25a9-s0") && told.contains("finished, and stays in reports"), "{told}");
+        assert!(
+            told.contains("run 0ac4613a25a9-s0") && told.contains("finished, and stays in reports"),
+            "{told}"
+        );
 
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("table1/0ac4613a25a9-s0");
