@@ -1,4 +1,4 @@
-//! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
+//! A section's main metric as a chart: for each row the measured mean (± one standard deviation) and the paper's value.
 
 use crate::aggregate::Line;
 use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, text_width};
@@ -11,15 +11,15 @@ use crate::section::Section;
 use plotters::style::RGBColor;
 
 const FIGURE: &str = "the table's chart";
-/// Size of the rows' names, and what is left free on either side of them.
+/// The font size of the rows' names, and the free space on both sides of a name.
 const NAME: f64 = 12.5;
 const BESIDE_NAME: f64 = 12.0;
 const TOP: f64 = 62.0;
 const PLOT_WIDTH: f64 = 440.0;
 const ROW: f64 = 30.0;
-/// Right edges of the columns of numbers, from the plot's left edge on.
+/// The right edges of the columns of numbers, from the left edge of the plot.
 const COLUMNS: [f64; 3] = [554.0, 626.0, 708.0];
-/// What is left free at the right.
+/// The free space at the right.
 const RIGHT: f64 = 14.0;
 
 /// Draws a section's main metric; `None` if no row has a value.
@@ -57,7 +57,7 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
 }
 
 struct Scale {
-    /// The plot's left edge: the longest name has room before it.
+    /// The left edge of the plot; the longest name fits before it.
     left: f64,
     low: f64,
     high: f64,
@@ -81,7 +81,7 @@ impl Scale {
         }
     }
 
-    /// The right edge of a column of numbers.
+    /// Returns the right edge of a column of numbers.
     fn column(&self, number: usize) -> f64 {
         self.left + COLUMNS[number]
     }
@@ -120,7 +120,7 @@ fn legend(pen: &mut Pen<'_>, scale: &Scale, lines: &[&Line]) {
     }
 }
 
-/// Above the numbers; the paper's have no place where it printed none.
+/// Draws the heads of the columns of numbers. The paper's columns exist only if the paper prints a value.
 fn heads(pen: &mut Pen<'_>, scale: &Scale, beside_paper: bool, reduced: bool) {
     let face = Face::new(11.5, Anchor::End).color(MUTED);
     let names = if beside_paper { &["measured", "paper", "difference"][..] } else { &["measured"] };

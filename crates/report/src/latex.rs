@@ -1,4 +1,4 @@
-//! `table.tex`: the table for a paper, in booktabs style, one `tabular` a setting.
+//! `table.tex`: the table for a paper in booktabs style, one `tabular` for each section.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::names::{metric_label, row_label};
 use crate::quote::one_line;
 use crate::section::Section;
 
-/// The LaTeX source; needs `\usepackage{booktabs}`.
+/// Returns the LaTeX source; it needs `\usepackage{booktabs}`.
 pub(crate) fn tables(sections: &[Section<'_>]) -> String {
     let mut text =
         String::from("% Made by `invaspread report` from run records; needs \\usepackage{booktabs}.\n");

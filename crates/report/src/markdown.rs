@@ -1,4 +1,4 @@
-//! `report.md`: what was run, what came out, how it stands to the paper, and which runs each number comes from.
+//! `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -139,8 +139,8 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
-/// Every metric beside the others, last epochs alone: how the paper prints Tables 2 to 6. The paper's rows stand below ours in italics, those that
-/// it quotes from others too.
+/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows follow the measured ones in italics,
+/// including the rows that the paper quotes from other publications.
 fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     line(text, "**Last epoch, all metrics** (%)\n");
     let heads: Vec<String> =
@@ -379,7 +379,7 @@ fn left_out(text: &mut String, folders: &[String]) {
     text.push('\n');
 }
 
-/// The commands that make the runs and the report again.
+/// Writes the commands that make the runs and the report again.
 fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &'a Section<'a>>) {
     line(text, "## To regenerate\n");
     line(text, "```sh");
@@ -391,7 +391,7 @@ fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
             shell(suite),
-            // What was changed of the profile is among the arguments.
+            // Changes to the profile are among the arguments.
             shell(setting.profile.split(" with ").next().unwrap_or_default()),
             shell(&setting.device),
             arguments(runs)
@@ -410,7 +410,7 @@ fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &
     );
 }
 
-/// What all of the runs were asked for beside their suite, for a shell.
+/// Returns the arguments that all runs share, quoted for a shell.
 fn arguments(runs: &[&Run]) -> String {
     let Some((first, others)) = runs.split_first() else { return String::new() };
     let shared = first.record.arguments.iter();
@@ -418,12 +418,12 @@ fn arguments(runs: &[&Run]) -> String {
     shared.fold(String::new(), |command, argument| command + " " + &shell(argument))
 }
 
-/// A row as a cell or a word of the page.
+/// Returns a row's label, quoted for Markdown.
 fn row_label(key: &str) -> String {
     markdown(&crate::names::row_label(key))
 }
 
-/// A metric as the head of a column.
+/// Returns a metric's label, quoted for Markdown.
 fn metric_label(metric: &str) -> String {
     markdown(&crate::names::metric_label(metric))
 }

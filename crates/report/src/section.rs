@@ -26,9 +26,16 @@ pub struct Section<'a> {
     pub runs: Vec<&'a Run>,
 }
 
+impl Table {
+    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are those that the table was made of.
+    pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
+        (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
+    }
+}
+
 impl<'a> Section<'a> {
     /// Gathers the section of the setting at place `setting` of `table`, which was made of `runs`.
-    pub(crate) fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
+    fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
         let suite = &table.suite;
         let from = table.lines.partition_point(|line| line.setting < setting);
         let to = table.lines.partition_point(|line| line.setting <= setting);

@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::aggregate::{Line, aggregate, newest_configurations, settings_fullest_first};
 use crate::error::ReportError;
 use crate::records::Run;
-use crate::section::Section;
 use crate::setting::Setting;
 use crate::suite::Suite;
 
@@ -61,11 +60,6 @@ impl Table {
             (line.setting, suite.row_place(&line.row), suite.metric_place(&line.metric))
         });
         Ok(Self { suite, settings, lines, left_out })
-    }
-
-    /// Returns one section a setting, in the order of [`Self::settings`]. `runs` are those that the table was made of.
-    pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
-        (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table for a terminal, shown at the end of a suite.
+//! The table for a terminal, printed at the end of a suite.
 
 use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
