@@ -80,7 +80,12 @@ impl Method for AlignUniform {
 }
 
 /// The loss of two views, each B x D of unit rows, beside a queue of K x D: a scalar.
-fn align_uniform(x: &Tensor, y: &Tensor, queue: Option<&Tensor>, settings: &AlignUniformSettings) -> Result<Tensor> {
+fn align_uniform(
+    x: &Tensor,
+    y: &Tensor,
+    queue: Option<&Tensor>,
+    settings: &AlignUniformSettings,
+) -> Result<Tensor> {
     let batch = x.dim(0)?;
     let align = (x - y)?.sqr()?.sum(D::Minus1)?.mean_all()?;
     // ‖x_i − z_j‖² = 2 − 2 x_i · z_j of unit rows; a row is none of its own neighbors.

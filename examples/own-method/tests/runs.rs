@@ -58,7 +58,8 @@ fn a_killed_run_ends_as_one_left_alone_and_stands_in_the_report() {
     // Some epochs are through and others are not.
     let is_half_done = || {
         let run = run_of_the_method(killed.path())?;
-        let status: serde_json::Value = serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()?;
+        let status: serde_json::Value =
+            serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()?;
         (status["epoch"].as_u64()? >= 2).then_some(())
     };
     while is_half_done().is_none() {
@@ -73,22 +74,33 @@ fn a_killed_run_ends_as_one_left_alone_and_stands_in_the_report() {
 
     let unbroken = run_of_the_method(alone.path()).unwrap();
     assert_eq!(run.file_name(), unbroken.file_name(), "one config, one name");
-    for file in ["checkpoints/last.safetensors", "checkpoints/best.safetensors", "embeddings/test.safetensors"] {
+    for file in
+        ["checkpoints/last.safetensors", "checkpoints/best.safetensors", "embeddings/test.safetensors"]
+    {
         assert!(fs::read(run.join(file)).unwrap() == fs::read(unbroken.join(file)).unwrap(), "{file}");
     }
     let report = |folder: &Path, file: &str| fs::read_to_string(folder.join("report").join(file)).unwrap();
     assert_eq!(report(alone.path(), "table.csv"), report(killed.path(), "table.csv"));
-    assert!(report(killed.path(), "report.md").contains("| Align + uniform |"), "{}", report(killed.path(), "report.md"));
+    assert!(
+        report(killed.path(), "report.md").contains("| Align + uniform |"),
+        "{}",
+        report(killed.path(), "report.md")
+    );
     assert!(report(killed.path(), "curves.svg").contains("Align + uniform"));
 }
 
 #[test]
 fn its_keys_are_known() {
     let shown = output(&["config", "show", "method=align_uniform", "method.queue=8"], 0);
-    assert!(shown.contains("queue = 8\n") && shown.contains("# Weight λ of the uniformity, above 0."), "{shown}");
+    assert!(
+        shown.contains("queue = 8\n") && shown.contains("# Weight λ of the uniformity, above 0."),
+        "{shown}"
+    );
     let told = output(&["train", "method=align_uniform", "method.temperature=0.1"], 2);
     assert!(told.contains("method.sharpness") && told.contains("it is a key of"), "{told}");
     let told = output(&["train", "method=align_uniform", "method.sharpness=0"], 2);
     assert!(told.contains("`method.sharpness`") && told.contains("a number above 0"), "{told}");
-    assert!(output(&["config", "methods"], 0).contains("align_uniform: Align + uniform, 2 views of an image"));
+    assert!(
+        output(&["config", "methods"], 0).contains("align_uniform: Align + uniform, 2 views of an image")
+    );
 }
