@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# An hour on a GPU machine, spent in the order of what matters: is it right, is it fast, then the paper's tables for as long as time is left.
+# Uses an hour on a GPU machine in order of importance: checks that the results are right, then measures the
+# speed, then runs the paper's tables for the rest of the time.
 #
 #   cuda/session.sh [MINUTES] [--data FOLDER] [--state FOLDER] [--binary FILE] [--python PYTHON]
 #
-# MINUTES   when to stop; 55 if not given. Runs are stopped at their last checkpoint and go on from there the next time
+# MINUTES   when to stop; 55 if not given. Stopped runs resume from their checkpoint in the next session
 # --data    holds cifar-10-batches-bin or the archive; $INVASPREAD_DATA if not given
-# --state   where runs, reports and logs are kept from session to session; gpu-session if not given
-# --binary  from `just build-cuda`; found under target/ if not given
-# --python  has torch, to be timed beside ours, and often the CUDA libraries too; python3 if not given
+# --state   keeps runs, reports and logs from session to session; gpu-session if not given
+# --binary  the program from `just build-cuda`; found under target/ if not given
+# --python  an interpreter with torch, which is timed beside ours; it often has the CUDA libraries too;
+#           python3 if not given
 set -euo pipefail
 cd "$(dirname "$0")/.."
 minutes=55 data=${INVASPREAD_DATA:-} state=gpu-session python=python3
@@ -40,7 +42,7 @@ if ! "$binary" doctor | tee "$state/doctor.txt"; then
 fi
 grep -q "^gpu:" "$state/doctor.txt" || { say "no GPU here"; exit 1; }
 
-# What takes time and stands for itself must not take the whole session: a third of it.
+# The benches must not take the whole session: they get a third of it.
 if [ ! -s "$state/GPU.md" ]; then
     say "benches beside PyTorch"
     timeout --kill-after=30 $((minutes * 20)) "$python" benches/compare.py --device cuda --ours "$binary" --python "$python" \
@@ -53,7 +55,7 @@ reproduce() {
     seconds=$(($(left) - 60))
     [ "$seconds" -gt 60 ] || { say "no time left for $1 ${*:2}"; return 0; }
     say "reproduce $*"
-    # An interrupt stops a run at its next step, with a checkpoint of it.
+    # An interrupt stops a run at its next step and saves a checkpoint of that step.
     timeout --signal=INT --kill-after=50 "$seconds" "$binary" reproduce "$@" --profile paper --data-root "$data" --runs "$state/runs" \
         --out "$state/results/$1" device=cuda precision=bf16 2>&1 | tee -a "$state/$1.log" || say "$1 stopped; it goes on next time"
 }

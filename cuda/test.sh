@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests of the CUDA side: kernels, launches and training on a GPU. Without one they run on an emulated device, whose libraries stand in
-# for the driver, cuBLAS, cuDNN and cuRAND and run our kernels on the processor (crates/tensor/emulator).
+# Runs the tests of the CUDA side: kernels, launches and training on a GPU. Without a GPU they run on an emulated
+# device, whose libraries stand in for the driver, cuBLAS, cuDNN and cuRAND and run our kernels on the CPU
+# (crates/tensor/emulator).
 #
 #   cuda/test.sh [arguments of cargo test]
 set -euo pipefail
@@ -14,7 +15,7 @@ else
     export LD_LIBRARY_PATH="$emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     unset INVASPREAD_CUDA_LIBRARIES
 fi
-# A test that finds no device passes without having tested anything; here that is an error.
+# By default a test that finds no device is skipped and passes; here that is an error.
 export INVASPREAD_EXPECT_CUDA=1
 exec ./cuda/cargo.sh test -p invaspread-tensor -p invaspread-losses -p invaspread-metrics -p invaspread-models -p invaspread-runner \
     --features invaspread-runner/cuda "$@"

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Assembles what a CUDA build needs from public Python wheels (about 280 MB), on a machine with no GPU and no CUDA.
+# Assembles what a CUDA build needs from public Python wheels (about 280 MB), on a machine without a GPU and
+# without CUDA.
 #
 #   cuda/toolkit.sh [FOLDER]        FOLDER defaults to target/cuda; running it again does nothing
 #
-# FOLDER/toolkit then is a CUDA_HOME: nvcc 13.0 with its headers, the runtime as a static archive, and empty libraries in place of those
-# that the program opens while it runs. nvcc stays at 13.0: PTX of a newer one is refused by drivers of series 580.
+# FOLDER/toolkit is then a CUDA_HOME. It holds nvcc 13.0 with its headers, the runtime as a static archive, and
+# empty libraries in place of those that the program opens while it runs. nvcc stays at 13.0: drivers of series
+# 580 refuse the PTX of a newer one.
 #
-# candle's quantised-matrix and mixture-of-experts kernels, which nothing here calls, take twelve of its thirteen minutes of compiling: the
-# nvcc in front of the real one puts functions that abort in their place.
+# candle's kernels for quantized matrices and mixtures of experts, which nothing here calls, take twelve of its
+# thirteen minutes of compile time. A wrapper around nvcc replaces them by functions that abort.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:-target/cuda}")
@@ -39,7 +41,7 @@ ln -s "$real/nvvm" "$half/nvvm"
 for file in "$real"/bin/*; do
     [ "${file##*/}" = nvcc ] || ln -s "$file" "$half/bin/"
 done
-# candle asks the linker for the CUDA runtime; the static one leaves nothing to be found later.
+# candle links the CUDA runtime; with the static one no library has to be found at run time.
 ln -s "$real/lib/libcudart_static.a" "$half/lib64/libcudart.a"
 for library in cuda nvrtc curand cublas cublasLt cudnn; do
     echo 'static int nothing;' | gcc -shared -fPIC -x c - -o "$half/lib64/lib$library.so"

@@ -1,11 +1,13 @@
-//! Runs a target's inputs as an ordinary test: included by the crates whose parsers have targets.
+//! Runs the inputs of a fuzz target as an ordinary test. The crates whose parsers have targets include this
+//! file.
 
 use std::path::Path;
 
-/// Hands each file of `corpus/<target>` to `parse`, and each of `artifacts/<target>`, where libFuzzer leaves what failed.
+/// Calls `parse` with each file of `corpus/<target>`, and with each of `artifacts/<target>`, where libFuzzer
+/// leaves the inputs that failed.
 ///
 /// # Panics
-/// If there is no corpus, or if `parse` does.
+/// If there is no corpus, or if `parse` panics.
 pub(crate) fn replay(target: &str, parse: impl Fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
     let inputs = |folder: &str| -> Vec<_> {

@@ -1,22 +1,25 @@
-//! The inputs that fuzzing starts from, held to what makes them: included by the crates whose tests can write what their parsers read.
+//! Compares the inputs that fuzzing starts from with what makes them. The crates whose tests can write what
+//! their parsers read include this file.
 
 use std::path::Path;
 
-/// Set, the seeds are written and not compared.
+/// If this variable is set, the seeds are written instead of compared.
 const WRITE_SEEDS: &str = "INVASPREAD_WRITE_SEEDS";
 
-/// Holds `corpus/<target>/<name>`, an input that fuzzing starts from, to what the tests' own writers make of it.
+/// Checks that `corpus/<target>/<name>`, an input that fuzzing starts from, is what the tests' own writers
+/// make.
 ///
 /// # Panics
-/// If the file is not there, cannot be written, or holds other bytes.
+/// If the file does not exist, cannot be written, or holds other bytes.
 pub(crate) fn seed(target: &str, name: &str, bytes: &[u8]) {
     packed_seed(target, name, bytes, <[u8]>::to_vec);
 }
 
-/// As [`seed`], of what a packer made: `unpack` must give the same of both, for how tightly packers pack differs between machines.
+/// Does the same as [`seed`] for a compressed file: only the results of `unpack` must be equal, because the
+/// compression of a packer differs between machines.
 ///
 /// # Panics
-/// As [`seed`].
+/// For the same reasons as [`seed`].
 pub(crate) fn packed_seed(target: &str, name: &str, bytes: &[u8], unpack: impl Fn(&[u8]) -> Vec<u8>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target).join(name);
     if std::env::var_os(WRITE_SEEDS).is_some() {

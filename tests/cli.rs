@@ -1,5 +1,6 @@
-//! The program from outside: what it says, on which stream, and with which exit code. 2 is for requests that make no sense, 1 for those
-//! that failed. Every test runs in an empty folder of its own, so that only what is built into the binary is found.
+//! Tests of the program from outside: what it prints, on which stream, and with which exit code. The code is
+//! 2 for invalid arguments and settings and 1 for a failure. Every test runs in an empty folder of its own,
+//! so that the program finds only what is built into the binary.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -134,7 +135,7 @@ fn a_truncated_archive_is_named_with_its_length() {
     refused(folder.path(), &arguments, 1, &["cifar-10-binary.tar.gz", "data fetch cifar10"]);
 }
 
-/// A file where a folder has to be stops even a user who may write anywhere.
+/// A file where a folder must be stops even a user who may write anywhere.
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let folder = empty();
@@ -188,7 +189,7 @@ fn completions_are_of_this_program() {
     }
 }
 
-/// Settings as people type them: each ends as it should, and at once.
+/// Settings in the forms that people type: each ends as it should, and at once.
 #[test]
 fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     let folder = empty();
@@ -252,7 +253,7 @@ fn records_and_progress_say_what_ran() {
     assert!(!said.err.contains("invaspread"), "{}", said.err);
 }
 
-/// A run, the same again, and its checkpoint measured: the three agree.
+/// A run, the same run again, and the evaluation of its checkpoint agree.
 #[test]
 fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     let folder = empty();
@@ -290,7 +291,7 @@ fn a_suite_can_be_trained_by_name() {
     assert!(said.err.contains("9 runs") && said.err.contains("triplet_hard"), "{}", said.err);
 }
 
-/// Of many runs a line for each seed would say the same thing over and over.
+/// A dry run of many seeds prints each row once: a line for each seed would repeat the same text.
 #[test]
 fn a_dry_run_of_many_seeds_has_a_line_for_all_of_them() {
     let folder = empty();
@@ -306,7 +307,7 @@ fn a_dry_run_of_many_seeds_has_a_line_for_all_of_them() {
     assert!(said.err.lines().count() < 20, "{}", said.err);
 }
 
-/// Each workload, as small as it can be: figures come out as JSON, with their units in their names.
+/// Runs each workload, as small as possible: figures are printed as JSON, with their units in their names.
 #[test]
 fn bench_measures_each_workload() {
     let folder = empty();
@@ -337,7 +338,7 @@ fn bench_measures_each_workload() {
     refused(folder.path(), &["bench", "train", "--width", "0"], 2, &["--width", "0"]);
     refused(folder.path(), &["bench", "augment", "--size", "8193"], 2, &["--size", "8193", "8192"]);
 
-    // As many clusters as points settle at once, and only iterations that were done are counted.
+    // With as many clusters as points the iterations stop at once, and only those that were done are counted.
     let few = ["bench", "kmeans", "--points", "4", "--clusters", "4", "--iterations", "9", "--json"];
     let report: serde_json::Value = serde_json::from_str(&done(folder.path(), &few)).unwrap();
     assert_eq!(report["iterations_done"], 1);
@@ -345,7 +346,7 @@ fn bench_measures_each_workload() {
     refused(folder.path(), &["bench", "train", "--depth", "19"], 2, &["--depth", "19", "18, 34 or 50"]);
 }
 
-/// Kernels for narrower vectors than this machine's are right too.
+/// Kernels for narrower vectors than this machine's also give correct results.
 #[test]
 fn every_instruction_set_passes_the_doctor() {
     let folder = empty();
@@ -374,7 +375,7 @@ fn weights_of_hdf5_are_inspected_and_must_be_of_the_network() {
     fs::copy(file, folder.path().join("googlenet.h5")).unwrap();
     let said = done(folder.path(), &["weights", "inspect", "googlenet.h5"]);
     assert!(said.contains("conv1.7x7_s2.weight") && said.contains("2 entries, 10 numbers"), "{said}");
-    // The network is given its weights here: none need be named for it to begin with.
+    // This command gives the network its weights, so the config need not name any.
     let import = ["weights", "import", "googlenet.h5", "out.safetensors", "model=inception_v1"];
     refused(
         folder.path(),

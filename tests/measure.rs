@@ -1,5 +1,5 @@
-//! `invaspread measure` from outside: embeddings of any origin give the numbers of the definitions, with what to know before believing them, or
-//! the reason why not.
+//! Tests of `invaspread measure` from outside: for embeddings from any program it prints the values that the
+//! definitions give, with the warnings that a reader needs, or the reason why it cannot.
 
 #![allow(
     missing_docs,
@@ -16,14 +16,15 @@ use std::path::Path;
 use program::{Said, done, empty, invaspread, refused};
 use serde_json::Value;
 
-/// A file of numpy's, version 1.
+/// Writes a file in numpy's format, version 1.
 fn npy(path: &Path, descr: &str, shape: &str, numbers: &[u8]) {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let length = (header.len() as u16).to_le_bytes();
     fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()).unwrap();
 }
 
-/// Three classes of two rows each, all but one row nearest to its own: in the order of labels 40, -1, 7.
+/// Three classes of two rows each; all rows but one are nearest to a row of their own class. In the order of
+/// labels: 40, -1, 7.
 #[test]
 fn embeddings_from_elsewhere_are_measured() {
     let folder = empty();
@@ -38,13 +39,14 @@ fn embeddings_from_elsewhere_are_measured() {
     let said = done(folder.path(), &["measure", "rows.npy", "--labels", "labels.npy", "--json"]);
     let result: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&result["rows"], &result["dim"], &result["classes"]), (&6.into(), &2.into(), &3.into()));
-    // Rows 0 to 3 find their own; row 4 finds row 5 (a cosine of -0.05, the largest), row 5 finds row 2.
+    // Rows 0 to 3 find their own class; row 4 finds row 5 (a cosine of -0.05, the largest), row 5 finds row
+    // 2.
     let metric = |name: &str| result["metrics"][name].as_f64().unwrap();
     assert!((metric("recall_at_1") - 500.0 / 6.0).abs() < 1e-9, "{said}");
     assert!((metric("map_at_r") - 500.0 / 6.0).abs() < 1e-9, "{said}");
     assert!(metric("nmi_arithmetic") > 50.0, "{said}");
 
-    // One key of a section leaves the others as they are.
+    // One key of a section leaves the others unchanged.
     let settings = ["eval.retrieval.clustering=never", "eval.retrieval.recall_at=[1,5]"];
     let said =
         done(folder.path(), &[&["measure", "rows.npy", "--labels", "labels.npy"][..], &settings].concat());
@@ -82,7 +84,8 @@ fn embeddings_from_elsewhere_are_measured() {
     refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
 }
 
-/// Rows and labels of the test above, and three that vote, in the files that its commands name.
+/// Writes the rows and labels of the test above, and three rows that vote, to the files that its commands
+/// name.
 fn example(folder: &Path) {
     let rows: [[f32; 2]; 6] = [[2.0, 0.0], [9.0, 1.0], [0.0, 1.0], [0.1, 3.0], [-1.0, -0.1], [-0.2, 4.0]];
     put(folder, "rows.npy", &rows);
@@ -108,7 +111,7 @@ const AMONG_VOTERS: [&str; 8] = [
     "classes.txt",
 ];
 
-/// The result as JSON, which ends well.
+/// Runs a command that must succeed and returns its result as JSON.
 fn json(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&done(folder, &[arguments, &["--json"]].concat())).unwrap()
 }
@@ -117,7 +120,8 @@ fn metric(result: &Value, name: &str) -> f64 {
     result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
 }
 
-/// A file of numpy's own: three rows times 1e-50, labels of words, and other arrays beside.
+/// Returns the path of a file made by numpy: three rows times 1e-50, labels as words, and other arrays beside
+/// them.
 fn people() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/numpy/seed_people.npz");
     file.to_str().unwrap().to_owned()
@@ -129,7 +133,7 @@ fn queries_are_looked_up_in_a_gallery() {
     let at = folder.path();
     example(at);
     let result = json(at, &[&AMONG_VOTERS[..], &["eval.k=1", "eval.retrieval.recall_at=[1,2,50]"]].concat());
-    // Each query has one image of its class there; row 5 alone finds it second.
+    // Each query has one image of its class in the gallery; only row 5 finds it second.
     for (name, value) in [
         ("knn_top1", 500.0 / 6.0),
         ("recall_at_1", 500.0 / 6.0),
@@ -149,7 +153,7 @@ fn queries_are_looked_up_in_a_gallery() {
     assert_eq!(result["arrays"]["gallery"]["labels"]["type"], "text");
     assert_eq!(result["settings"]["eval.k"]["origin"], "argument eval.k=1");
     assert!(result["notes"].to_string().contains("R@50 looks at all there are to be found, 3"), "{result}");
-    // All three vote where more are asked for.
+    // All three vote if `eval.k` is three or more.
     let all = json(at, &[&AMONG_VOTERS[..], &["eval.k=3"]].concat());
     let more = json(at, &AMONG_VOTERS);
     assert_eq!((&more["metrics"], &more["k_used"]), (&all["metrics"], &3.into()));
@@ -174,7 +178,7 @@ fn classes_that_the_gallery_lacks_are_counted_and_said() {
     assert_eq!((metric(&result, "knn_top1"), metric(&result, "recall_at_1")), (0.0, 0.0));
     assert_eq!(result["without_match"], 6);
     assert!(result["notes"].to_string().contains("6 of 6 queries have no image of their class"), "{result}");
-    // What has no value is no zero.
+    // A metric without a value is absent, not zero.
     assert!(result["metrics"].get("map_at_r").is_none(), "{result}");
     fs::write(at.join("classes.txt"), "a\nb\nc\n").unwrap();
     refused(at, &AMONG_VOTERS, 1, &["numbers", "words", "save both as one or the other"]);
@@ -266,13 +270,13 @@ fn limits_have_the_value_of_the_definitions() {
         assert!((metric(&one, name) - 100.0).abs() < 1e-9, "{name}: {one}");
     }
     assert!(one["notes"].to_string().contains("all rows are of one class"), "{one}");
-    // Every row its own class: as many clusters as rows, and nothing to be found.
+    // Every row is its own class: there are as many clusters as rows, and no neighbor to find.
     let own = measure("1\n2\n3\n4\n");
     assert_eq!(metric(&own, "recall_at_8"), 0.0);
     assert!((metric(&own, "nmi_arithmetic") - 100.0).abs() < 1e-9, "{own}");
     assert!(own["metrics"].get("map_at_r").is_none(), "{own}");
     assert!(own["notes"].to_string().contains("4 of 4 rows are alone in their class"), "{own}");
-    // Equal rows: the first row is nearest to all others, the second to it.
+    // All rows are equal: the first row is nearest to all others, the second to the first.
     put(at, "r.npy", &[[3.0, 4.0]; 4]);
     let equal = measure("1\n2\n1\n2\n");
     assert_eq!(metric(&equal, "recall_at_1"), 25.0);
@@ -289,12 +293,12 @@ fn limits_have_the_value_of_the_definitions() {
     put(at, "r.npy", &[[1.0, 0.0]]);
     fs::write(at.join("l.txt"), "1\n").unwrap();
     refused(at, &["measure", "r.npy", "--labels", "l.txt"], 1, &["r.npy", "one row", "--gallery"]);
-    // One query and one image to find are enough with a gallery.
+    // With a gallery, one query and one image to find are enough.
     let one = ["measure", "r.npy", "--labels", "l.txt", "--gallery", "r.npy", "--gallery-labels", "l.txt"];
     assert_eq!(metric(&json(at, &one), "map_at_r"), 100.0);
 }
 
-/// By inner product the longest row is everybody's neighbour; by angle it is not.
+/// By inner product the longest row is the neighbor of every other row; by angle it is not.
 #[test]
 fn rows_as_they_are_rank_by_inner_product() {
     let folder = empty();

@@ -1,6 +1,7 @@
-//! What the program does when it cannot print, and what reaches a terminal when names hold characters that a terminal obeys. A full disk or
-//! a file that grew too large behind standard output is an error of every command that prints; a reader that is gone ends it quietly; standard
-//! error is for people, and a run never ends because nobody reads it.
+//! Tests of the program when it cannot print, and of names with control characters. When standard output is
+//! on a full disk or exceeds a size limit, every command that prints ends with an error. When the reader is
+//! gone, the command ends quietly. Standard error is for people, and a run never ends because nobody reads
+//! it.
 
 #![cfg(target_os = "linux")] // /dev/full, limits of processes
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -14,8 +15,8 @@ use std::process::{Command, Stdio};
 use invaspread_data::sample::cifar10::write_cifar10;
 use tempfile::TempDir;
 
-/// Forges an error on a line of its own, turns the terminal red, clears it by a C1 control, goes back to the line's start, and turns the
-/// direction of writing.
+/// A name that forges an error on a line of its own, turns the terminal red, clears it with a C1 control,
+/// returns to the start of the line, and reverses the direction of writing.
 const HOSTILE: &str = "x\nerror: forged\x1b[31m\u{9b}2J\rover\u{202e}txt";
 
 /// [`HOSTILE`] as it may be shown.
@@ -29,7 +30,8 @@ fn program() -> PathBuf {
     assert_cmd::cargo::cargo_bin!("invaspread").to_path_buf()
 }
 
-/// The program in `folder`, with nothing of the caller's that decides what a test sees.
+/// Returns the program in `folder`, without those of the caller's settings that could change the results of a
+/// test.
 fn invaspread(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
@@ -45,12 +47,13 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A pipe whose reader is gone.
+/// Returns a pipe without a reader.
 fn unread() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
-/// Exit code, standard output and standard error; nothing panics, and no byte of either is one that a terminal obeys.
+/// Returns exit code, standard output and standard error; fails on a panic and on any control character in
+/// either stream.
 fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -64,14 +67,14 @@ fn said(command: &mut Command) -> (Option<i32>, String, String) {
     (output.status.code(), out, err)
 }
 
-/// An array of numpy's, version 1.
+/// Returns an array in numpy's format, version 1.
 fn npy(descr: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let length = (header.len() as u16).to_le_bytes();
     [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()
 }
 
-/// Embeddings `rows.npy` of ten rows, of which measuring has nothing to note, and `labels.npy`.
+/// Writes `rows.npy`, embeddings of ten rows for which `measure` prints no note, and `labels.npy`.
 fn embeddings(folder: &Path) {
     let rows: Vec<u8> = (0..20_u8).flat_map(|n| f32::from(n * 5 % 7).to_le_bytes()).collect();
     fs::write(folder.join("rows.npy"), npy("<f4", "(10, 2)", &rows)).unwrap();
@@ -79,7 +82,7 @@ fn embeddings(folder: &Path) {
     fs::write(folder.join("labels.npy"), npy("<i8", "(10,)", &labels)).unwrap();
 }
 
-/// A safetensors file with one tensor of four numbers.
+/// Writes a safetensors file with one tensor of four numbers.
 fn weights(path: &Path, tensor: &str) {
     let head =
         serde_json::json!({ tensor: { "dtype": "F32", "shape": [4], "data_offsets": [0, 16] } }).to_string();
@@ -87,7 +90,7 @@ fn weights(path: &Path, tensor: &str) {
     fs::write(path, [&length[..], head.as_bytes(), &[0; 16]].concat()).unwrap();
 }
 
-/// A run that takes a second or two.
+/// The arguments of a run that takes a second or two.
 const TRAIN: [&str; 10] = [
     "train",
     "method=nce",
@@ -101,7 +104,7 @@ const TRAIN: [&str; 10] = [
     "r",
 ];
 
-/// Every command that prints on standard output, as small as it can be.
+/// Returns every command that prints on standard output, as small as possible.
 fn printing(folder: &Path) -> Vec<Vec<&'static str>> {
     embeddings(folder);
     weights(&folder.join("one.safetensors"), "conv1.weight");
@@ -147,12 +150,12 @@ fn a_reader_that_is_gone_ends_every_command_quietly() {
     let folder = empty();
     for arguments in printing(folder.path()) {
         let (code, _, err) = said(invaspread(folder.path(), &arguments).stdout(unread()));
-        // What a shell reports of a program that SIGPIPE ended.
+        // The code that a shell reports for a program that SIGPIPE ended.
         assert_eq!((code, err.as_str()), (Some(141), ""), "{arguments:?}");
     }
 }
 
-/// The standard library's own writer takes a descriptor that is not for writing as success.
+/// The standard library's own writer ignores that a descriptor is not open for writing.
 #[test]
 fn a_descriptor_that_is_not_for_writing_is_an_error() {
     let folder = empty();
@@ -162,7 +165,7 @@ fn a_descriptor_that_is_not_for_writing_is_an_error() {
     assert!(err.contains("failed to write to standard output: Bad file descriptor"), "{err}");
 }
 
-/// Runs `script` of a shell, in which `$0` is the program.
+/// Runs a shell script, in which `$0` is the program.
 fn shell(folder: &Path, script: &str) -> (Option<i32>, String, String) {
     said(
         Command::new("sh")
@@ -173,7 +176,8 @@ fn shell(folder: &Path, script: &str) -> (Option<i32>, String, String) {
     )
 }
 
-/// Descriptors that are closed are no one's: what is opened later must not receive what is printed.
+/// A closed descriptor may be given to the next file that is opened; that file must not receive the printed
+/// text.
 #[test]
 fn closed_descriptors_swallow_what_is_printed() {
     let folder = empty();
@@ -189,7 +193,7 @@ fn closed_descriptors_swallow_what_is_printed() {
     assert_eq!(code, Some(1));
 }
 
-/// Where SIGXFSZ is not ignored it ends the process; ignored, the write fails.
+/// If SIGXFSZ were not ignored it would end the process; since it is, the write fails.
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_that_says_what_to_do() {
     let folder = empty();
@@ -201,20 +205,21 @@ fn a_limit_on_the_size_of_files_is_an_error_that_says_what_to_do() {
     let (code, _, err) = shell(folder.path(), &format!("ulimit -f 8; \"$0\" {train}"));
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("File too large") && err.contains("ulimit -f"), "{err}");
-    // With the limit gone the same command finishes, and no half-written file is in its way.
+    // Without the limit the same command finishes; no half-written file prevents it.
     let (code, out, err) = shell(folder.path(), &format!("\"$0\" {train}"));
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("after the last epoch"), "{out}");
 }
 
-/// Progress is dropped, the run ends as ever, and its record is the one that it leaves where somebody reads along.
+/// Nobody reads the progress, so it is dropped; the run ends as usual, with the same record as when somebody
+/// reads it.
 #[test]
 fn a_run_goes_on_when_nobody_reads_standard_error() {
     let record = |stderr: Option<Stdio>| {
         let folder = empty();
         let arguments = [&TRAIN[..], &["--json"]].concat();
         let mut command = invaspread(folder.path(), &arguments);
-        // Spawned, since `output` would take the place of the pipe.
+        // The child is spawned, because `output` would replace the pipe.
         let child =
             command.stdout(Stdio::piped()).stderr(stderr.unwrap_or_else(Stdio::null)).spawn().unwrap();
         let output = child.wait_with_output().unwrap();
@@ -228,7 +233,7 @@ fn a_run_goes_on_when_nobody_reads_standard_error() {
     assert_eq!(record(Some(full())), read);
 }
 
-/// `train` trains, and says that its records could not be printed.
+/// `train` trains, and then reports that its records could not be printed.
 #[test]
 fn records_that_cannot_be_printed_are_an_error_and_the_run_is_done() {
     let folder = empty();
@@ -242,7 +247,7 @@ fn records_that_cannot_be_printed_are_an_error_and_the_run_is_done() {
     assert!(serde_json::from_str::<serde_json::Value>(&out).unwrap()[0]["id"].is_string());
 }
 
-/// A command that cannot even complain still says by its exit code how it went.
+/// A command that cannot print even an error still reports its outcome by its exit code.
 #[test]
 fn errors_that_cannot_be_printed_keep_their_exit_code() {
     let folder = empty();
@@ -257,7 +262,7 @@ fn errors_that_cannot_be_printed_keep_their_exit_code() {
     }
 }
 
-/// Every place that a name can come from: where it is shown, it is shown as text.
+/// Every place that a name can come from: wherever it is shown, it is shown as text.
 #[test]
 fn names_from_elsewhere_cannot_command_the_terminal() {
     let folder = empty();
@@ -265,7 +270,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     embeddings(path);
     let at = |name: &str| path.join(name);
 
-    // The name of a tensor, in results; as JSON it is the same name.
+    // The name of a tensor in results; as JSON it is unchanged.
     weights(&at("named.safetensors"), HOSTILE);
     let (code, out, err) = said(&mut invaspread(path, &["weights", "inspect", "named.safetensors"]));
     assert_eq!(code, Some(0), "{err}");
@@ -274,7 +279,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     let entries: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(entries[0]["name"], HOSTILE);
 
-    // In errors: a file's name, a key and a value of a config, an argument.
+    // In errors: the name of a file, a key and a value of a config, an argument.
     let file = format!("{HOSTILE}.npz");
     let (code, _, err) = said(&mut invaspread(path, &["measure", &file]));
     assert_eq!(code, Some(1), "{err}");
@@ -304,7 +309,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert_eq!(code, Some(2));
     assert!(err.contains(SHOWN), "{err}");
 
-    // In progress and results of a run: its folder.
+    // In the progress and the results of a run: its folder.
     let runs = format!("runs.root=\"r{}\"", "\\u001b[31m\\u202e");
     let (code, out, err) =
         said(&mut invaspread(path, &["train", "method=random", "--profile", "smoke", &runs]));
@@ -313,7 +318,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert!(out.contains("r\\u001b[31m\\u202e/train/"), "{out}");
     assert!(err.contains("r\\u001b[31m\\u202e"), "{err}");
 
-    // An image, in an error.
+    // In an error: an image.
     for class in ["a", "b"] {
         fs::create_dir_all(at("pictures").join(class)).unwrap();
         for number in 0..5 {
@@ -356,7 +361,7 @@ fn names_of_data_and_suites_cannot_command_the_terminal() {
     assert!(err.lines().any(|line| line == SHOWN), "{err}");
 }
 
-/// What a TOML file takes back is printed as TOML.
+/// A printed config is valid TOML: parsed again, it holds the same name.
 #[test]
 fn a_config_with_such_names_is_still_that_config() {
     let folder = empty();
@@ -367,7 +372,8 @@ fn a_config_with_such_names_is_still_that_config() {
     assert_eq!(table["data"]["root"].as_str(), Some("a\x1b[31m\u{202e}"));
 }
 
-/// A value that no file of this program's could have is told as text, without Rust's or a library's own forms.
+/// A value that no file of this program could hold is described in words, without the syntax of Rust or of a
+/// library.
 #[test]
 fn no_message_shows_the_inside_of_a_library() {
     let folder = empty();
@@ -396,7 +402,7 @@ fn no_message_shows_the_inside_of_a_library() {
         assert!(matches!(calm.0, Some(1 | 2)), "{arguments:?}: {calm:?}");
         for (name, value) in [("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "1")] {
             let traced = said(invaspread(path, arguments).env(name, value));
-            // Times that are estimated or taken differ; what went wrong does not.
+            // Times differ, measured or estimated; errors do not.
             let error = |err: &str| {
                 err.lines().filter(|l| l.starts_with("error:")).map(str::to_owned).collect::<Vec<_>>()
             };
@@ -410,7 +416,7 @@ fn no_message_shows_the_inside_of_a_library() {
     }
 }
 
-/// With stacks that no machine has room for, the system gives no thread, as it does at a limit on processes.
+/// With stacks larger than any machine's memory the system starts no thread, as at a limit on processes.
 #[test]
 fn without_threads_the_first_one_computes_or_an_error_says_why() {
     let folder = empty();
@@ -437,7 +443,7 @@ fn without_threads_the_first_one_computes_or_an_error_says_why() {
     assert!(err.contains("failed to start a thread"), "{err}");
 }
 
-/// What is odd about where the program runs is no reason for it to fail, or is told.
+/// In an unusual environment the program does not fail, or else it says what is wrong.
 #[test]
 fn odd_surroundings_are_borne() {
     let folder = empty();

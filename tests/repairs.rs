@@ -1,4 +1,4 @@
-//! Runs whose files were lost, and signals, as a user meets them.
+//! Runs whose files were lost, and signals, from a user's point of view.
 
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -89,7 +89,7 @@ fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce()
     assert!(fs::read(runs[0].join("metrics.parquet")).unwrap() == whole);
     done(&report());
 
-    // A run that is not finished is left out, and said to be.
+    // A run that is not finished is left out, and the program says so.
     let status = fs::read_to_string(runs[2].join("status.json")).unwrap();
     fs::write(runs[2].join("status.json"), status.replace("done", "interrupted")).unwrap();
     fs::remove_file(runs[2].join("files.json")).unwrap();
@@ -99,22 +99,22 @@ fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce()
     assert!(err.contains("no finished run of"), "{err}");
 }
 
-/// Longer than anything here takes, on a machine that has other work.
+/// Longer than any step here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// A small run of more epochs than anybody waits for. It is killed where a test fails.
+/// A small run of more epochs than any test waits for. It is killed when a test fails.
 struct LongRun(Child);
 
 impl Drop for LongRun {
     fn drop(&mut self) {
-        // One that has ended cannot be killed.
+        // A process that has ended cannot be killed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl LongRun {
-    /// Begins it in `folder` as `shell` does with what follows, and waits for its first epoch.
+    /// Starts the run in `folder`, by a shell that first executes `shell`, and waits for its first epoch.
     fn new(folder: &Path, shell: &str) -> Self {
         let arguments = "train method=nce profile=smoke optim.epochs=100000 optim.batch_size=16 model.width=4 model.embedding=8 \
                          data.synthetic.train=32 data.synthetic.test=16 data.subset=32 data.test_subset=16";
@@ -139,7 +139,7 @@ impl LongRun {
         assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
     }
 
-    /// It has ended as a run that was asked to stop, from which the same command goes on.
+    /// Checks that the run has ended as a run that was asked to stop, and that the same command resumes it.
     #[track_caller]
     fn was_stopped(mut self, folder: &Path) {
         assert_eq!(self.0.wait().unwrap().code(), Some(130));
@@ -156,7 +156,7 @@ fn status(folder: &Path) -> Option<serde_json::Value> {
 #[test]
 fn a_closed_terminal_stops_a_run_so_that_it_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
-    // Where the tests themselves are begun with `nohup`, a shell cannot undo that.
+    // If the tests themselves were started with `nohup`, a shell cannot undo that.
     let run = LongRun::new(folder.path(), "exec env --default-signal=HUP");
     run.signal("-HUP");
     run.signal("-HUP");
@@ -166,7 +166,7 @@ fn a_closed_terminal_stops_a_run_so_that_it_can_be_resumed() {
 #[test]
 fn what_is_begun_to_outlive_its_terminal_does() {
     let folder = tempfile::tempdir().unwrap();
-    // What `nohup` does.
+    // This is what `nohup` does.
     let mut run = LongRun::new(folder.path(), "trap '' HUP; exec");
     run.signal("-HUP");
     let epoch = |folder: &Path| status(folder).unwrap()["epoch"].as_u64().unwrap();

@@ -1,4 +1,5 @@
-//! The committed tables are what the committed run records say, to the byte: no number in `results/` was typed.
+//! Checks that the committed tables are made from the committed run records, to the byte: no number in
+//! `results/` was typed.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +33,7 @@ fn committed_results_come_from_committed_records() {
             .current_dir(folder.path())
             .args(["report", suite, "--json", "--runs"])
             .arg(results.join("runs"));
-        // Drawn from images and embeddings, which are not committed.
+        // These are drawn from images and embeddings, which are not committed.
         let neighbours = results.join(suite).join("neighbours.png");
         if neighbours.is_file() {
             fs::create_dir_all(&out).unwrap();
@@ -43,7 +44,8 @@ fn committed_results_come_from_committed_records() {
         let table: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(table["suite"], suite);
         let made = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        // A PNG's bytes are its packer's; the same drawing is held to the byte as SVG, the same numbers as text.
+        // The bytes of a PNG depend on its compressor. The same drawing is compared to the byte as SVG, and
+        // the same numbers as text.
         let compared: Vec<String> = made
             .filter(|name| [".md", ".csv", ".tex", ".svg"].iter().any(|end| name.ends_with(end)))
             .collect();

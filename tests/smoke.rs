@@ -1,5 +1,5 @@
-//! The main job in small: all nine rows of Table 1 on generated images, and the report they make. That it fits into 90 seconds on two
-//! idle cores is for a person to see; a shared machine must not fail for being busy.
+//! The main task in small: all nine rows of Table 1 on generated images, and their report. Whether it fits
+//! into 90 seconds on two idle cores is for a person to check; a busy machine must not make the test fail.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -62,7 +62,7 @@ fn nine_rows_become_a_table() {
         assert!(!read(picture).is_empty(), "{picture}");
     }
 
-    // Asked for again, nothing is trained and the report is the same to the byte.
+    // Given again, the command trains nothing, and the report is the same to the byte.
     let report = read("report.md");
     reproduce();
     assert_eq!(String::from_utf8(read("table.csv")).unwrap(), table);

@@ -1,5 +1,5 @@
-//! Whole suites on miniature sets in the exact form that the published ones have on disk: from the files to the report. Their numbers mean
-//! nothing; that every step of the way is gone is what is tested.
+//! Whole suites on miniature sets in the exact formats of the published ones: from the files to the report.
+//! Their numbers mean nothing; the tests check that every step runs.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use invaspread_data::sample::cifar10::write_cifar10;
 use invaspread_data::sample::pictures::{birds, cars_devkit, cars_union, products};
 use invaspread_data::sample::stl10::MiniatureStl10;
 
-/// Runs `reproduce SUITE` in `folder`, whose `data` holds the set, and gives `table.csv` and `report.md`.
+/// Runs `reproduce SUITE` in `folder`, whose `data` holds the set, and returns `table.csv` and `report.md`.
 fn reproduce(folder: &Path, suite: &str, settings: &[&str]) -> [String; 2] {
     let mut command = Command::cargo_bin("invaspread").unwrap();
     let output = command
@@ -26,12 +26,13 @@ fn reproduce(folder: &Path, suite: &str, settings: &[&str]) -> [String; 2] {
     ["table.csv", "report.md"].map(|name| fs::read_to_string(folder.join("results").join(name)).unwrap())
 }
 
-/// Forty classes on each side of the border, three pictures each: more images than DeepCluster has clusters.
+/// Returns forty classes on each side of the border; each gets three pictures: more images than DeepCluster
+/// has clusters.
 fn classes(border: u32) -> Vec<u32> {
     (1..=40).chain(border + 1..=border + 40).collect()
 }
 
-/// Each row has every metric, in percent.
+/// Checks that each row has every metric, in percent.
 #[track_caller]
 fn assert_measured(table: &str, rows: &[&str], metrics: &[&str]) {
     for row in rows {
@@ -42,7 +43,7 @@ fn assert_measured(table: &str, rows: &[&str], metrics: &[&str]) {
                 .find(|line| line[0] == *row && line[1] == *metric)
                 .unwrap_or_else(|| panic!("no {metric} of {row} in {table}"));
             let mean: f64 = line[3].parse().unwrap();
-            // AMI is about 0 by chance, and may lie a little below.
+            // AMI is about 0 by chance, and may be slightly negative.
             assert!((-10.0..=100.0).contains(&mean), "{row} {metric}: {mean}");
         }
     }
@@ -76,7 +77,8 @@ fn unseen_birds() {
     report_all(folder.path(), &["cub200-2010", "pooling"]);
 }
 
-/// Writes the page of all suites; the reports behind it are those of `suites`, and all that it shows or leads to is there.
+/// Writes the page of all suites and checks that it lists the reports of `suites` and that every file it
+/// shows or links to exists.
 #[track_caller]
 fn report_all(folder: &Path, suites: &[&str]) {
     let pages = folder.join("pages");
@@ -94,7 +96,8 @@ fn report_all(folder: &Path, suites: &[&str]) {
 #[test]
 fn unseen_cars() {
     let folder = tempfile::tempdir().unwrap();
-    // The first picture of each class is the training half's: three times over.
+    // Only the first picture of each class is an official training image, so each class is written three
+    // times.
     cars_devkit(&folder.path().join("data/cars196-half"), &classes(98).repeat(3));
     let [table, _] = reproduce(folder.path(), "cars196-half", &SMALL);
     assert_measured(&table, &["random", "exemplar", "nce", "deepcluster_100", "invaspread"], &RETRIEVAL);
@@ -110,7 +113,8 @@ fn stl10() {
     assert!(report.contains("quoted by the paper"), "{report}");
 }
 
-/// Inception-v1 costs seconds a batch in a test's build: few images, and from scratch, as nobody's weights are at hand.
+/// Inception-v1 takes seconds for each batch in a debug build: few images, and training from scratch, since
+/// no weights are available.
 const INCEPTION: [&str; 5] = [
     "model.pretrained=false",
     "optim.batch_size=4",
@@ -203,7 +207,7 @@ fn cifar10_and_the_runs_that_its_suites_share() {
     for grouping in ["animals_artifacts", "big_small_animals"] {
         assert_picture(folder.path(), &format!("similarity-{grouping}.png"));
     }
-    // DeepCluster's thousand clusters need as many images: other runs than those above.
+    // DeepCluster's thousand clusters need as many images, so these runs differ from those above.
     let rows = ["deepcluster_1000", "exemplar", "nce", "invaspread"];
     reproduce_with("data.subset=1024", "figure3", &rows, 21);
 }

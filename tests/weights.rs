@@ -1,5 +1,5 @@
-//! Files of weights as people bring them, from outside: which run and config they are measured with, what is damaged or no number, PyTorch's
-//! forms under any name, and what may be written where.
+//! Tests of weight files as people bring them, from outside: the run and the config that they are evaluated
+//! with, damage and NaN, PyTorch's formats under any name, and which files may be overwritten.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -49,7 +49,8 @@ fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/weights_pickle").join(name)
 }
 
-/// A file of a small network's weights, as another program writes it, of those entries that are `wanted`.
+/// Writes a file of a small network's weights as another program would write it, with those entries that are
+/// `wanted`.
 fn stranger(path: &Path, wanted: impl Fn(&str) -> bool) {
     let network = Network::new(ResNetConfig { width: 8, embedding: 16, ..Default::default() }, 5).unwrap();
     let mut state = network.state_dict().unwrap();
@@ -57,7 +58,7 @@ fn stranger(path: &Path, wanted: impl Fn(&str) -> bool) {
     write_weights(path, &state).unwrap();
 }
 
-/// Sets a value of an entry of a safetensors file.
+/// Sets one value of an entry in a safetensors file.
 fn set(path: &Path, entry: &str, index: usize, value: f32) {
     let mut bytes = fs::read(path).unwrap();
     let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
@@ -67,7 +68,7 @@ fn set(path: &Path, entry: &str, index: usize, value: f32) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A run on other data than the defaults', by another seed: its folder.
+/// Trains a run with other data and another seed than the defaults, and returns its folder.
 fn run(folder: &Path) -> PathBuf {
     let settings = ["train", "method=random", "seed=3", "data.test_subset=30", "--runs", "r"];
     let records = json(folder, &[&settings[..], &ON_SYNTHETIC, &SMALL].concat());
@@ -93,14 +94,14 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     measured(&run.join("checkpoints"), "last.safetensors");
     measured(&run.join("checkpoints"), "last.state.safetensors");
     measured(&run, "checkpoints/last.safetensors");
-    // A copy elsewhere knows its run by name, and so does what is exported of it.
+    // A copy elsewhere knows the name of its run, and so does a file exported from it.
     fs::copy(&last, folder.path().join("copy")).unwrap();
     let export = ["weights", "export", "copy", "plain.safetensors", "--runs", "r"];
     assert!(done(folder.path(), &export).contains("config.toml"), "the config is told");
     for file in ["copy", "plain.safetensors"] {
         let found = json(folder.path(), &["evaluate", file, "--runs", "r"]);
         assert_eq!(found["metrics"], whole["metrics"], "{file}");
-        // Where the run is not found nothing is assumed.
+        // If the run is not found, no config is assumed.
         refused(
             folder.path(),
             &["evaluate", file],
@@ -111,7 +112,7 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     let asked = [&["evaluate", "plain.safetensors", "--json"], &ON_SYNTHETIC[..], &SMALL].concat();
     let found: Value = serde_json::from_str(&done(folder.path(), &asked)).unwrap();
     assert_eq!((&found["config"], &found["arguments"][0]), (&Value::Null, &"profile=smoke".into()));
-    // What is asked for wins over the run's config.
+    // The arguments override the run's config.
     let other = ["evaluate", last.to_str().unwrap(), "dataset=cifar10", "--data-root", "nowhere"];
     refused(folder.path(), &other, 1, &["data set"]);
     let said = done(folder.path(), &["evaluate", last.to_str().unwrap(), "eval.k=100000"]);
@@ -129,7 +130,7 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
         std::os::unix::fs::symlink(&last, folder.path().join("link.pth")).unwrap();
         measured(folder.path(), "link.pth");
     }
-    // The config of another run is none.
+    // A config that belongs to another run is refused.
     fs::create_dir_all(folder.path().join("x/checkpoints")).unwrap();
     fs::copy(&last, folder.path().join("x/checkpoints/last.safetensors")).unwrap();
     fs::write(folder.path().join("x/config.toml"), "device = \"cpu\"\n").unwrap();
@@ -180,12 +181,13 @@ fn what_is_no_number_is_loaded_nowhere() {
     with(&["weights", "export", "w.safetensors", "out.safetensors"]);
     with(&[&["train", "model.weights=w.safetensors"], &ON_SYNTHETIC[..]].concat());
     assert!(!folder.path().join("out.safetensors").exists());
-    // Whoever looks is told as well.
+    // `inspect` reports it too.
     let said = done(folder.path(), &["weights", "inspect", "w.safetensors"]);
     assert!(said.contains("NaN at [3], one of 16 values"), "{said}");
 }
 
-/// What the released code saves, NAME_best.t, as PyTorch 1.0 wrote it: values by the formula in samples.py.
+/// The file that the released code saves, NAME_best.t, as PyTorch 1.0 wrote it: values by the formula in
+/// samples.py.
 #[test]
 fn files_of_the_released_code_load_as_they_are() {
     let folder = empty();
@@ -263,7 +265,7 @@ fn nothing_is_overwritten_that_the_command_did_not_write() {
     assert_eq!(fs::read(at("b.safetensors")).unwrap(), before);
     assert_eq!(fs::read(at("notes.safetensors")).unwrap(), b"my notes");
 
-    // Embeddings: not over the weights, a run's own embeddings or anything else.
+    // Embeddings must not overwrite the weights, a run's own embeddings or anything else.
     fs::create_dir(at("e")).unwrap();
     fs::copy(at("a.safetensors"), at("e/test.safetensors")).unwrap();
     let save = |weights: &str, into: &str| {

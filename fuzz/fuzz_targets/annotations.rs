@@ -1,4 +1,5 @@
-//! The lists of CUB-200-2011 and of Stanford Online Products, and names of Cars196's class folders.
+//! Fuzzes the lists of CUB-200-2011 and of Stanford Online Products, and the names of Cars196's class
+//! folders.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! CIFAR-10's binary version: six batches of records, in a folder or in a `.tar.gz`.
+//! Fuzzes CIFAR-10's binary version: six batches of records, in a folder or in a `.tar.gz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A batch of CIFAR-10's python version: a pickle that is read and never run.
+//! Fuzzes a batch of CIFAR-10's Python version: a pickle that is read and never executed.
 
 #![no_main]
 

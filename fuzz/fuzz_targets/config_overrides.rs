@@ -1,4 +1,4 @@
-//! `key.sub=value` arguments, their TOML values and their lists.
+//! Fuzzes `key.sub=value` arguments, their TOML values and their lists.
 
 #![no_main]
 

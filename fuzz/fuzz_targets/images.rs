@@ -1,4 +1,4 @@
-//! Image files of every format that is read.
+//! Fuzzes image files of every supported format.
 
 #![no_main]
 

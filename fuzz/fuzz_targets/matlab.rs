@@ -1,4 +1,4 @@
-//! MAT-files of version 5, and the list of cars in one.
+//! Fuzzes MAT-files of version 5, and the list of cars in one.
 
 #![no_main]
 

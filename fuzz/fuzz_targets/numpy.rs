@@ -1,4 +1,4 @@
-//! Arrays in numpy's files.
+//! Fuzzes arrays in numpy's file formats.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The packed images that a retrieval set is read from.
+//! Fuzzes the packed images of a retrieval set.
 
 #![no_main]
 

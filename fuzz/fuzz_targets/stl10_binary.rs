@@ -1,4 +1,4 @@
-//! STL-10's files of labels and of images.
+//! Fuzzes STL-10's files of labels and of images.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Weights in a caffemodel file.
+//! Fuzzes weights in a caffemodel file.
 
 #![no_main]
 

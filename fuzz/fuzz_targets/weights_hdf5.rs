@@ -1,4 +1,4 @@
-//! Weights in an HDF5 file.
+//! Fuzzes weights in an HDF5 file.
 
 #![no_main]
 

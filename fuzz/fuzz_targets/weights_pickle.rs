@@ -1,4 +1,4 @@
-//! Weights saved by `torch.save`: pickles in a ZIP archive.
+//! Fuzzes weights saved by `torch.save`: pickles in a ZIP archive.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Weights in a safetensors file.
+//! Fuzzes weights in a safetensors file.
 
 #![no_main]
 

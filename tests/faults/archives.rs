@@ -1,5 +1,5 @@
-//! Hostile archives under the names that CIFAR-10's have: nothing is written outside the folder, nothing hangs, nothing panics, and the error
-//! names the archive.
+//! Hostile archives under the names of CIFAR-10's archives: nothing is written outside the folder, nothing
+//! hangs, nothing panics, and the error names the archive.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn archive(members: &[Member<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, kind, target, bytes) in members {
         let mut header = Header::new_gnu();
-        // Raw bytes: the builder itself refuses names that lead outside.
+        // Raw bytes, because the builder itself refuses names that lead outside.
         let raw = header.as_mut_bytes();
         raw[..name.len().min(100)].copy_from_slice(&name[..name.len().min(100)]);
         raw[157..157 + target.len().min(100)].copy_from_slice(&target[..target.len().min(100)]);
@@ -30,7 +30,8 @@ fn archive(members: &[Member<'_>]) -> Vec<u8> {
     builder.into_inner().unwrap().finish().unwrap()
 }
 
-/// Archives and what is wrong with each, for the form whose folder is `top`; `outside` must stay empty.
+/// Returns archives, each with a description of its defect, for the form whose folder is `top`; `outside`
+/// must stay empty.
 fn hostile(top: &str, member: &str, outside: &Path) -> Vec<(String, Vec<u8>)> {
     let inside = format!("{top}/{member}");
     let absolute = outside.join("planted");

@@ -1,5 +1,5 @@
-//! Damaged files: never used silently. A damaged state ends the run with its name; damaged weights and embeddings are refused wherever
-//! they are read.
+//! Damaged files are never used silently. A damaged state ends the run with an error that names it; damaged
+//! weights and embeddings are refused by every command that reads them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::inject::{self, Effect};
 use crate::program::{Outcome, SMALL, folder, invaspread, run, said, spread, succeeds, times, train};
 
-/// Ways to damage a file, by number.
+/// Returns the damaged bytes and a description of the damage; `way` chooses the kind of damage.
 fn damage(bytes: &[u8], way: usize) -> (String, Vec<u8>) {
     let at = (spread(way) * bytes.len() as f64) as usize;
     let mut damaged = bytes.to_vec();
@@ -39,7 +39,7 @@ fn a_damaged_state_is_named_and_never_resumed_from() {
     let root = whole.path().join("runs");
     succeeds(train(&root, "nce"));
     let expected = Outcome::of(&root);
-    // Stopped half-way: at a rename late in the run, so that a checkpoint is there.
+    // The run is stopped half-way, at a late rename, so that a checkpoint exists.
     let half = folder();
     let root = half.path().join("runs");
     let mut command = train(&root, "nce");
@@ -121,7 +121,7 @@ fn damaged_weights_and_embeddings_are_refused_wherever_they_are_read() {
     eprintln!("{tried} flipped bits in weights and embeddings: all refused");
 }
 
-/// The files below `folder` and what they hold.
+/// Returns the files below `folder` with their contents.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -135,7 +135,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Puts `folder` back to what [`snapshot`] saw.
+/// Restores `folder` to the state that [`snapshot`] recorded.
 fn restore(files: &[(PathBuf, Vec<u8>)], folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

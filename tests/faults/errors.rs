@@ -1,4 +1,5 @@
-//! Full disks and failing calls: an error with exit code 1, nothing corrupt, and an equal result once the fault is gone.
+//! Full disks and failing calls: the run ends with an error and exit code 1, nothing is corrupt, and once the
+//! fault is gone the result is equal.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::process::Command;
 use crate::inject::{self, Effect};
 use crate::program::{Outcome, folder, said, spread, succeeds, times, train};
 
-/// Error numbers of Linux.
+/// Linux error numbers.
 const EIO: i32 = 5;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
@@ -14,7 +15,7 @@ const EDQUOT: i32 = 122;
 
 const METHOD: &str = "nce";
 
-/// The outcome of an undisturbed run, the calls it makes and the bytes it leaves.
+/// The outcome of an undisturbed run, the number of calls it makes and of bytes it leaves.
 struct Reference {
     outcome: Outcome,
     counts: std::collections::HashMap<String, u64>,
@@ -41,7 +42,8 @@ fn length(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Lets `disturb` change the command; whether it failed. Either way the run must then end as `expected`.
+/// Runs the command that `disturb` has changed and returns whether it failed. Either way the run must then
+/// end as `expected`.
 fn survives(expected: &Outcome, what: &str, disturb: impl FnOnce(&mut Command, &Path)) -> bool {
     let broken = folder();
     let root = broken.path().join("runs");
@@ -72,7 +74,7 @@ fn survives(expected: &Outcome, what: &str, disturb: impl FnOnce(&mut Command, &
 fn a_full_disk_ends_a_run_that_then_resumes() {
     let Some(library) = inject::library() else { return };
     let Reference { outcome, bytes, .. } = reference(library);
-    // Checkpoints are written several times: twice what is left at the end is written in all.
+    // Checkpoints are written several times, so the bytes written are twice those left at the end.
     let sizes = times(4, 42);
     let mut failed = 0;
     for i in 0..sizes {

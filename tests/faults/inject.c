@@ -1,11 +1,12 @@
-/* Makes the file system fail, or the process die, at a chosen call. Loaded with LD_PRELOAD into the program under test.
+/* Makes the file system fail, or kills the process, at a chosen call. LD_PRELOAD loads it into the program under
+ * test.
  *
  * FAULT_FOLDER  only files below this folder count (an absolute path)
  * FAULT_CALL    open | create | write | fsync | rename: the call that is counted
  * FAULT_AT      the call, counted from 1, at which the fault happens
  * FAULT_ERROR   the error number that the call then returns; 0 kills the process instead
  * FAULT_LASTS   if set, every later call fails as well
- * FAULT_ROOM    bytes that may be written in all; beyond them a write is cut short, then fails with ENOSPC
+ * FAULT_ROOM    total bytes that may be written; a write beyond them is cut short, and later ones fail with ENOSPC
  * FAULT_COUNTS  a file that receives "call number" lines when the process ends
  */
 #define _GNU_SOURCE
@@ -67,7 +68,7 @@ static int counts_file(int file) {
     return counts_path(path);
 }
 
-/* Counts a call; whether it is to fail, with errno set. */
+/* Counts a call; returns whether it must fail, with errno set. */
 static int fails(enum call call) {
     long n = atomic_fetch_add(&counts[call], 1) + 1;
     if ((int)call != chosen || (lasts ? n < at : n != at)) return 0;
@@ -111,7 +112,8 @@ int openat64(int at_folder, const char *path, int flags, ...) {
     return open_fails(path, flags) ? -1 : REAL(openat64)(at_folder, path, flags, mode);
 }
 
-/* How many of `length` bytes may be written: all, fewer where the room ends, -1 with errno set where nothing may. */
+/* Returns how many of `length` bytes may be written: all, fewer where the room ends, or -1 with errno set where none
+ * may. */
 static ssize_t allowed(int file, size_t length) {
     if (!counts_file(file)) return (ssize_t)length;
     if (fails(WRITE)) return -1;

@@ -1,4 +1,4 @@
-//! The library that makes calls fail, built once, and the fault that a process is to meet.
+//! Builds the library that makes calls fail, once, and sets the fault that a process meets.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use std::sync::OnceLock;
 /// What happens at the chosen call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Effect {
-    /// The process dies (SIGKILL).
+    /// The process is killed (SIGKILL).
     Kill,
     /// The call fails with this error number.
     Fail(i32),
-    /// It and every later one fail with this error number.
+    /// The call and every later one fail with this error number.
     FailOn(i32),
 }
 
 /// The calls that can be chosen.
 pub(crate) const CALLS: [&str; 5] = ["open", "create", "write", "fsync", "rename"];
 
-/// Lets `command` meet `effect` at the `at`-th `call` (from 1) that concerns a file below `folder`.
+/// Makes `command` meet `effect` at the `at`-th `call` (counted from 1) on a file below `folder`.
 pub(crate) fn fault(
     command: &mut Command,
     library: &Path,
@@ -40,17 +40,17 @@ pub(crate) fn fault(
     }
 }
 
-/// Lets `command` write no more than `bytes` below `folder`, as on a full disk.
+/// Limits `command` to `bytes` bytes of writes below `folder`, as on a full disk.
 pub(crate) fn room(command: &mut Command, library: &Path, folder: &Path, bytes: u64) {
     command.env("LD_PRELOAD", library).env("FAULT_FOLDER", folder).env("FAULT_ROOM", bytes.to_string());
 }
 
-/// Lets `command` count its calls below `folder` into `file`.
+/// Makes `command` count its calls below `folder` and write the counts to `file`.
 pub(crate) fn count(command: &mut Command, library: &Path, folder: &Path, file: &Path) {
     command.env("LD_PRELOAD", library).env("FAULT_FOLDER", folder).env("FAULT_COUNTS", file);
 }
 
-/// Reads what [`count`] has written.
+/// Reads the counts that [`count`] requested.
 pub(crate) fn counted(file: &Path) -> HashMap<String, u64> {
     let text = std::fs::read_to_string(file).unwrap();
     let line = |line: &str| {
@@ -60,7 +60,7 @@ pub(crate) fn counted(file: &Path) -> HashMap<String, u64> {
     text.lines().map(line).collect()
 }
 
-/// Returns the library, or `None` after saying why there is none.
+/// Returns the library, or prints why there is none and returns `None`.
 pub(crate) fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match LIBRARY.get_or_init(build) {

@@ -1,4 +1,5 @@
-//! SIGKILL at any moment, and at any rename, flush, write or creation of a file: the same command ends with the same bytes.
+//! SIGKILL at any moment, and at any rename, flush, write or creation of a file: the same command ends with
+//! the same bytes.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use invaspread_runner::methods::ChosenMethod;
 use crate::inject::{self, Effect};
 use crate::program::{Outcome, folder, methods, run, spread, succeeds, times, train};
 
-/// Kills that one folder sees before the run may end.
+/// The number of kills of a run before it may end.
 const KILLS_A_RUN: usize = 3;
 
 #[test]
@@ -41,7 +42,8 @@ fn a_killed_run_ends_as_one_that_was_left_alone() {
                     child
                 } else {
                     let call = inject::CALLS[i % inject::CALLS.len()];
-                    // A run that goes on makes fewer calls than one from the start, so a later kill comes earlier.
+                    // A resumed run makes fewer calls than a run from the start, so a later kill comes
+                    // earlier.
                     let at = 1 + (spread(i) * counts[call] as f64) as u64 / (kill as u64 + 1);
                     what.push(format!("a kill at {call} {at}"));
                     inject::fault(&mut command, library, &root, call, at, Effect::Kill);
@@ -60,6 +62,6 @@ fn a_killed_run_ends_as_one_that_was_left_alone() {
         }
     }
     eprintln!("{killed} kills in {runs} runs of {} methods: 0 bytes differ", methods.len());
-    // The first of each run comes at a call that is certain to be made; the others may come too late.
+    // The first kill of each run is at a call that the run certainly makes; the others may come too late.
     assert!(killed >= runs, "{killed} kills in {runs} runs");
 }

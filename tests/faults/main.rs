@@ -1,9 +1,11 @@
-//! What a run survives: kills, full disks, failing calls, damaged files, hostile archives, several processes at once. Whatever happens,
-//! the same command given again ends with the results of a run that nothing happened to, or with an error that says why not.
+//! What a run survives: kills, full disks, failing calls, damaged files, hostile archives, several processes
+//! at once. In every case the same command, given again, ends with the results of an undisturbed run, or with
+//! an error that says why not.
 //!
-//! `cargo test` runs a short form. `just faults` (`INVASPREAD_FAULTS=long`) runs the long one; README.md beside this file holds its figures.
-//! The faults are made by a library that is loaded into the program (`inject.c`), so no file system has to be mounted; that needs Linux and a
-//! C compiler. Elsewhere those tests are skipped, and say so.
+//! `cargo test` runs a short form. `just faults` (`INVASPREAD_FAULTS=long`) runs the long one; README.md
+//! beside this file gives its figures. A library that is loaded into the program makes the faults
+//! (`inject.c`), so no file system has to be mounted; this needs Linux and a C compiler. Elsewhere those
+//! tests are skipped and print why.
 
 #![allow(
     missing_docs,

@@ -1,4 +1,5 @@
-//! Several processes that are given the same suite: each run is trained once, each process ends well, and the report is there.
+//! Several processes that are given the same suite: each run is trained once, each process ends with exit
+//! code 0, and the report exists.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,7 +19,7 @@ fn suite() -> String {
     )
 }
 
-/// How often `event` stands in the log of each run below `root`.
+/// Returns how often `event` occurs in the log of each run below `root`.
 fn logged(root: &Path, event: &str) -> Vec<usize> {
     let word = format!("\"event\":\"{event}\"");
     let runs = std::fs::read_dir(root.join("together")).unwrap().map(|entry| entry.unwrap().path());

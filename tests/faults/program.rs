@@ -1,4 +1,5 @@
-//! The program under test: one small run of each method, what it leaves, and how two such results are compared.
+//! The program under test: one small run of each method, the files it leaves, and the comparison of two such
+//! results.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,27 +14,28 @@ pub(crate) fn methods() -> Vec<&'static ChosenMethod> {
     all.map(|entry| &entry.small()[0]).filter(|method| method.trains()).collect()
 }
 
-/// Whether the long campaign was asked for.
+/// Returns whether the long campaign is requested.
 pub(crate) fn long() -> bool {
     std::env::var("INVASPREAD_FAULTS").is_ok_and(|length| length == "long")
 }
 
-/// `short` in `cargo test`, `long` in the campaign.
+/// Returns `short` in `cargo test` and `long_form` in the long campaign.
 pub(crate) fn times(short: usize, long_form: usize) -> usize {
     if long() { long_form } else { short }
 }
 
-/// Returns the `i`-th of a sequence that fills 0 to 1 evenly, however many are taken (the golden ratio's multiples).
+/// Returns the `i`-th term of a sequence that fills 0 to 1 evenly, however many terms are taken (multiples of
+/// the golden ratio).
 pub(crate) fn spread(i: usize) -> f64 {
     (i as f64 * 0.618_033_988_749_895 + 0.37).fract()
 }
 
-/// Returns an empty folder.
+/// Makes an empty folder.
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Returns the program, ready for arguments, in `folder` and away from the caller's settings.
+/// Returns the program, ready for arguments, in `folder` and without the caller's settings.
 pub(crate) fn invaspread(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_invaspread"));
     command.current_dir(folder).env_remove("INVASPREAD_DATA").env_remove("INVASPREAD_LOG");
@@ -41,7 +43,7 @@ pub(crate) fn invaspread(folder: &Path) -> Command {
     command
 }
 
-/// The settings of a run that takes a second and checkpoints several times.
+/// The settings of a run that takes a second and writes several checkpoints.
 pub(crate) const SMALL: [&str; 10] = [
     "dataset=synthetic",
     "profile=smoke",
@@ -64,7 +66,8 @@ pub(crate) fn train(root: &Path, name: &str) -> Command {
     command
 }
 
-/// What the program said on either stream; fails where it panicked or showed a dependency's backtrace.
+/// Returns what the program printed on either stream; fails if it panicked or printed a dependency's
+/// backtrace.
 pub(crate) fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -81,8 +84,8 @@ pub(crate) fn succeeds(mut command: Command) -> String {
     said
 }
 
-/// What must be equal of two runs: every byte of weights and embeddings, distributions of similarity, and each measured value. Times
-/// differ.
+/// The parts of two runs that must be equal: every byte of weights and embeddings, distributions of
+/// similarity, and each measured value. Times may differ.
 #[derive(PartialEq)]
 pub(crate) struct Outcome {
     files: Vec<(&'static str, Vec<u8>)>,
@@ -126,7 +129,7 @@ impl Outcome {
         Self { files: names.iter().map(read).collect(), metrics, record }
     }
 
-    /// Fails unless `other` is equal, naming the first file that differs.
+    /// Fails unless `other` is equal, and names the first file that differs.
     pub(crate) fn must_equal(&self, other: &Self, after: &str) {
         for ((name, ours), (_, theirs)) in self.files.iter().zip(&other.files) {
             assert!(ours == theirs, "{name} differs after {after}");

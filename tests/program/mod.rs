@@ -1,11 +1,11 @@
-//! The program as its tests run it: from outside, in a folder, with nothing of the caller's environment.
+//! Runs the program for the tests: from outside, in a folder, without the caller's environment.
 
 use std::path::Path;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
 
-/// What one call said and how it ended.
+/// The output and the exit code of one call.
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -18,7 +18,7 @@ pub(crate) fn empty() -> TempDir {
 
 pub(crate) fn invaspread(folder: &Path, arguments: &[&str]) -> Said {
     let mut command = Command::cargo_bin("invaspread").unwrap();
-    // The caller's data and log settings must not decide what a test sees.
+    // The caller's data and log settings must not change the results of a test.
     command.env_remove("INVASPREAD_DATA").env_remove("INVASPREAD_LOG").env("RUST_BACKTRACE", "0");
     let output = command.current_dir(folder).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -28,7 +28,8 @@ pub(crate) fn invaspread(folder: &Path, arguments: &[&str]) -> Said {
     said
 }
 
-/// The call is refused with `code`, says all of `words` in exactly one `error:`, and prints no result.
+/// Checks that the call is refused with `code`, prints all of `words` in exactly one `error:`, and prints no
+/// result.
 pub(crate) fn refused(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
     let said = invaspread(folder, arguments);
     assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);

@@ -1,4 +1,4 @@
-//! Writing a file so that at every moment either the old one or the new one is there, whole.
+//! Atomic writing: at every moment either the old file or the new file is there, whole.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,50 +9,53 @@ use std::time::Duration;
 
 use super::host::{has_ended, host_name};
 
-/// Begins the names of files that are not whole yet; host, process and number follow, then the name that the file will have.
+/// The prefix of temporary files. Host, process, a number and the final name follow it.
 const TEMPORARY: &str = ".unfinished-";
-/// After this long without a write, the writer of an unfinished file is taken for dead where nobody can tell.
+/// A temporary file that is older than this belongs to no living writer, where the system cannot tell whether
+/// its writer lives.
 const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
 /// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames.
 ///
 /// # Errors
-/// What the file system said; the temporary file is then gone and whatever was at `path` is as it was. [`remedy`](crate::remedy) says what to do.
+/// Returns the error of the file system. The temporary file is then removed, and the file at `path` is
+/// unchanged. [`remedy`](crate::remedy) says what to do.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// [`write_atomically`] of what `fill` writes.
+/// Does the same as [`write_atomically`] with the bytes that `fill` writes.
 pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let (temporary, mut file) = create_temporary(path)?;
     let written = fill(&mut file).and_then(|()| file.sync_all());
     drop(file); // Windows does not rename open files
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
-        // The first error is the one to report; one in tidying up after it says nothing new.
+        // The first error is reported; a second one while cleaning up says nothing new.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
     flush_folder(path)
 }
 
-/// Removes what writers that were killed left in `folder`; files of writers that may be at work stay. Only whoever holds the folder's lock
-/// may call this.
+/// Removes temporary files of killed writers from `folder`. Files of writers that may still be running stay.
+/// The caller must hold the folder's lock.
 pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     let host = host_in_name();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
-        let of_the_dead = match writer(rest) {
-            // This process holds the lock and is not writing: it had the same number in an earlier life.
+        let is_abandoned = match writer(rest) {
+            // This process holds the lock and is not writing, so an earlier process with the same number
+            // wrote this.
             Some((on, pid)) if on == host && pid == std::process::id() => true,
             Some((on, pid)) if on == host => has_ended(pid).unwrap_or_else(|| is_old(&entry)),
-            // Of a host that does not see this lock, perhaps.
+            // That host may not see this lock.
             Some(_) => is_old(&entry),
-            // Earlier versions did not name the host.
+            // Earlier versions of the program did not name the host.
             None => true,
         };
-        if of_the_dead {
+        if is_abandoned {
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -62,7 +65,8 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns host and process of an unfinished file's name without its beginning; `None` if it does not name both.
+/// Parses host and process from the name of a temporary file without its prefix; `None` if it does not name
+/// both.
 fn writer(name: &str) -> Option<(&str, u32)> {
     let mut parts = name.splitn(4, '-');
     let (host, pid, count) = (parts.next()?, parts.next()?, parts.next()?);
@@ -76,7 +80,7 @@ fn is_old(entry: &fs::DirEntry) -> bool {
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_WRITE))
 }
 
-/// Creates a file beside `path` under a name that nobody else uses: of this host, this process and this moment.
+/// Creates a temporary file beside `path` under a name that no other writer uses.
 fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
@@ -89,7 +93,7 @@ fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
         temporary.push(name);
         let temporary = path.with_file_name(temporary);
         match File::options().write(true).create_new(true).open(&temporary) {
-            // An earlier process of the same number left it.
+            // An earlier process with the same number left it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return Ok((temporary, opened?)),
         }
@@ -101,7 +105,7 @@ fn host_in_name() -> String {
     host_name().replace('-', "_")
 }
 
-/// Makes the rename itself last through a power cut.
+/// Flushes the folder, so that the rename survives a power failure.
 #[cfg(unix)]
 fn flush_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -177,7 +181,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn an_unwritable_folder_is_told_as_such() {
-        // Nobody, root included, makes files in /proc; which error says so differs, but never a panic and never silence.
+        // Nobody can create files in /proc, not even root. The error differs between systems.
         assert!(write_atomically(std::path::Path::new("/proc/status.json"), b"x").is_err());
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
             assert!(remedy(&kind.into()).starts_with("the folder cannot be written to"), "{kind}");

@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now.
+/// Returns the current time as RFC 3339 text.
 pub fn now_rfc3339() -> String {
     rfc3339(SystemTime::now())
 }
 
-/// `time` as text; a clock set before 1970 counts as 1970.
+/// Returns `time` as RFC 3339 text. A time before 1970 becomes 1970-01-01.
 pub fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -16,7 +16,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Returns the year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level
+/// Date Algorithms").
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     // Years begin in March, so that the leap day is a year's last; eras of 400 years begin at 0000-03-01.
     let shifted = days + 719_468;

@@ -1,4 +1,4 @@
-//! What can go wrong with a run's files. Each error names the file, what was found, what was expected and what to do.
+//! Errors about a run's files. Each names the file, what was found, what was expected and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::remedy::{remedy, remedy_of_reading};
 use super::{FORMAT, Owner};
 
-/// A run's file could not be written, read or believed.
+/// Why a run's file could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -24,14 +24,14 @@ pub enum RecordError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file does not hold what it should hold.
     #[error("failed to read {}: found {found}, expected {expected}; {remedy}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is in it.
+        /// What the file holds.
         found: String,
-        /// What should be.
+        /// What it should hold.
         expected: &'static str,
         /// What to do.
         remedy: &'static str,
@@ -60,10 +60,10 @@ pub enum RecordError {
         /// The other process, if it wrote down who it is.
         owner: Option<Box<Owner>>,
     },
-    /// The folder's config is not the one it was made for.
+    /// The folder holds another config than the one that its name belongs to.
     #[error(
-        "failed to take up the run in {}: its config changed under it, line {line} of {} is `{found}`, expected `{expected}`; \
-         put that line back, or move the folder away to start the run anew",
+        "failed to resume the run in {}: its config was changed, line {line} of {} is `{found}`, expected `{expected}`; \
+         put that line back, or move the folder away to start the run again",
         folder.display(),
         config.display()
     )]
@@ -72,17 +72,18 @@ pub enum RecordError {
         folder: PathBuf,
         /// The stored config.
         config: PathBuf,
-        /// First line that differs, from 1.
+        /// The first line that differs, counted from 1.
         line: usize,
-        /// The line stored.
+        /// The line in the stored config.
         found: String,
-        /// The line of the config asked for.
+        /// The line in the config of the run.
         expected: String,
     },
 }
 
 impl RecordError {
-    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read") `path` into an `Io`.
+    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read")
+    /// `path` into an `Io`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }

@@ -1,9 +1,10 @@
 //! `TensorBoard` event files: `tb/events.out.tfevents.<seconds>.<host>.<process>.<number>`.
 //!
-//! A file is a row of records, each `length u64 | crc of length u32 | data | crc of data u32`, little-endian, the CRC being
-//! CRC-32C rotated and shifted ("masked"). The data is an `Event` protobuf: 1 `wall_time` double, 2 `step` int64, 3 `file_version`
-//! string, 5 `summary` { 1 `value` { 1 `tag` string, 2 `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run
-//! begins a new file with a session start, upon which `TensorBoard` drops the points after that step of earlier files.
+//! A file is a sequence of records, each `length u64 | crc of length u32 | data | crc of data u32`,
+//! little-endian, the CRC being CRC-32C rotated and shifted ("masked"). The data is an `Event` protobuf: 1
+//! `wall_time` double, 2 `step` int64, 3 `file_version` string, 5 `summary` { 1 `value` { 1 `tag` string, 2
+//! `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run starts a new file with a
+//! session start, after which `TensorBoard` drops the points of earlier files behind that step.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::host::host_name;
 use super::{MetricRow, RecordError};
 
-/// An event file that grows.
+/// Writes an event file, event by event.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
@@ -22,7 +23,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Begins a new event file in `folder`. A resumed run gives the last `step` it keeps.
+    /// Starts a new event file in `folder`. A resumed run gives the last step that it keeps.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -46,7 +47,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -67,7 +68,7 @@ impl EventWriter {
         self.write(&event)
     }
 
-    /// Adds all of `rows` and hands them to the system.
+    /// Adds all of `rows` and flushes them to the system.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -78,7 +79,8 @@ impl EventWriter {
         self.flush()
     }
 
-    /// Hands what was added to the system, for a `TensorBoard` that is watching: once an epoch is enough.
+    /// Flushes the added events to the system, so that a running `TensorBoard` sees them. Once an epoch is
+    /// enough.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -99,7 +101,7 @@ fn file_name() -> String {
     format!("events.out.tfevents.{seconds:010}.{host}.{}.{count}", std::process::id())
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
@@ -122,7 +124,7 @@ const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED32: u64 = 5;
 
-/// An event of now at `step`, to be filled.
+/// Returns an event at `step` with the current time; the caller appends its content.
 fn event(step: i64) -> Vec<u8> {
     let mut event = Vec::new();
     put_key(&mut event, 1, FIXED64);
@@ -157,7 +159,7 @@ mod tests {
     use super::{EventWriter, masked_crc};
     use std::fs;
 
-    /// CRC-32C bit by bit, from its polynomial.
+    /// Computes CRC-32C bit by bit, from its polynomial.
     fn plain_crc(data: &[u8]) -> u32 {
         !data.iter().fold(!0u32, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
@@ -199,7 +201,7 @@ mod tests {
         value
     }
 
-    /// The fields of a message: number, and its bytes (a varint as its eight).
+    /// Splits a message into fields: the number and the bytes of each (of a varint, eight bytes).
     fn fields(mut message: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut fields = Vec::new();
         while !message.is_empty() {

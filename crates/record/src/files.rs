@@ -1,8 +1,8 @@
-//! `files.json`: what a finished run consists of, by which damage and loss are noticed later.
+//! `files.json`: length, time and digest of each file of a finished run, by which later damage is detected.
 //!
-//! It is written last of all. Small files are read whole at every look. A large one is read only where its time differs from the one noted,
-//! so that looking at a run with gigabytes of checkpoints takes milliseconds; its size is always compared. (What reads a checkpoint or
-//! embeddings checks the digest that those carry themselves.)
+//! It is written last. Small files are read at every check. Of a large file the length is always compared,
+//! but it is read only when its time has changed, so that checking gigabytes of checkpoints takes
+//! milliseconds. (Checkpoints and embeddings carry a digest of their own, which their readers compare.)
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,42 +19,42 @@ use super::{Layout, RecordError};
 /// Files up to this length are always read.
 const SMALL: u64 = 1 << 20;
 
-/// files.json.
+/// The content of `files.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileList {
-    /// By path in the run's folder, with `/`.
+    /// Each file by its path in the run's folder, with `/`.
     files: BTreeMap<String, Noted>,
-    /// BLAKE3 of `files` as JSON, by which damage to the list itself is noticed.
+    /// BLAKE3 of `files` as JSON, by which damage to the list itself is detected.
     #[serde(default)]
     blake3: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
-    /// Length.
+    /// The length.
     bytes: u64,
-    /// When it was last written, in nanoseconds since 1970.
+    /// The time of the last write, in nanoseconds since 1970.
     modified: u64,
-    /// BLAKE3 of all of it.
+    /// BLAKE3 of the content.
     blake3: String,
 }
 
-/// A file of a run that is not as it was.
+/// A file of a finished run that is missing or damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Its path in the run's folder, with `/`.
+    /// The path in the run's folder, with `/`.
     pub file: String,
-    /// What is wrong with it; `None` if it is gone.
+    /// What is wrong with the file; `None` if it is missing.
     pub damage: Option<String>,
 }
 
 impl Fault {
-    /// A file that is gone.
+    /// Returns the fault of a missing file.
     pub fn missing(file: impl Into<String>) -> Self {
         Self { file: file.into(), damage: None }
     }
 
-    /// A file that is there and not as it should be.
+    /// Returns the fault of a damaged file.
     pub fn damaged(file: impl Into<String>, damage: impl Into<String>) -> Self {
         Self { file: file.into(), damage: Some(damage.into()) }
     }
@@ -70,7 +70,7 @@ impl fmt::Display for Fault {
 }
 
 impl FileList {
-    /// Notes the files of `names` (paths in the run's folder, with `/`) as they are now.
+    /// Makes a list of the files `names` (paths in the run's folder, with `/`) as they are now.
     ///
     /// # Errors
     /// `Io` naming the file that cannot be read.
@@ -82,10 +82,10 @@ impl FileList {
         Ok(list)
     }
 
-    /// Notes the file `name` as it is now, in place of what was noted of it.
+    /// Adds the file `name` as it is now, or updates its entry.
     ///
     /// # Errors
-    /// `Io` naming the file if it cannot be read.
+    /// `Io` naming the file that cannot be read.
     pub fn note(&mut self, layout: &Layout, name: &str) -> Result<(), RecordError> {
         let path = layout.folder().join(name);
         let noted = || {
@@ -96,17 +96,17 @@ impl FileList {
         Ok(())
     }
 
-    /// Forgets the file `name`.
+    /// Removes the file `name` from the list.
     pub fn forget(&mut self, name: &str) {
         self.files.remove(name);
     }
 
-    /// Returns whether `bytes` are what was noted of the file `name`.
+    /// Returns whether `bytes` are the listed content of the file `name`.
     pub fn is(&self, name: &str, bytes: &[u8]) -> bool {
         self.files.get(name).is_some_and(|noted| noted.blake3 == blake3::hash(bytes).to_hex().as_str())
     }
 
-    /// Writes the list to its place in `layout`.
+    /// Writes the list of the run in `layout`.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -127,7 +127,7 @@ impl FileList {
     pub fn read(layout: &Layout) -> Result<Option<Self>, RecordError> {
         const EXPECTED: &str = "the list of a finished run's files";
         const REMEDY: &str =
-            "delete the file and ask for the run again: its files are then looked at one by one";
+            "delete the file and ask for the run again: its files are then checked one by one";
         let path = layout.files();
         match read_json::<Self>(&path, EXPECTED, REMEDY) {
             Ok(mut list) => {
@@ -143,10 +143,11 @@ impl FileList {
         }
     }
 
-    /// Returns which of the `wanted` files are not as noted, in order of name, and which large ones have another time and the same bytes.
+    /// Compares the `wanted` files with the list. Returns the faults, ordered by name, and the large files
+    /// that have a new time but the same bytes.
     ///
     /// # Errors
-    /// `Io` naming the file if the system does not let it be looked at.
+    /// `Io` naming the file that the system does not allow to be read.
     pub fn compare(
         &self,
         layout: &Layout,
@@ -168,7 +169,7 @@ impl FileList {
 
 enum Compared {
     Whole,
-    /// A large file of another time and the same bytes.
+    /// A large file with a new time but the same bytes.
     Touched,
     Missing,
     Damaged(String),
@@ -195,7 +196,10 @@ impl Noted {
     }
 }
 
-/// Returns the length of a regular file and when it was written, in nanoseconds since 1970; anything else is `InvalidData`.
+/// Returns the length of a regular file and the time of its last write, in nanoseconds since 1970.
+///
+/// # Errors
+/// `InvalidData` if it is no regular file; otherwise the system's error.
 fn size_and_time(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {

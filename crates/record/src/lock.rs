@@ -1,11 +1,13 @@
 //! The lock on a run's folder: one process works in it at a time.
 //!
-//! The lock is the system's own on an open file, so it is gone when the process ends, however it ends. The file says who holds it. A process
-//! that lets go empties the file; what a killed one wrote stays, and locks nothing.
+//! The lock is the system's lock on an open file, so it ends with the process, however the process ends. The
+//! file names the process that holds the lock. A process that releases the lock empties the file; a killed
+//! process leaves its name there, which locks nothing.
 //!
-//! Some mounts have no locks, and some keep each host's locks to themselves. The first kind is noticed: the system refuses, or lets the same
-//! file be locked twice. Of the second kind, what is left in the file of another host is the only trace. Both are told, not forbidden:
-//! most people run one process.
+//! Some file systems have no locks, and some do not share locks between hosts. The first kind is detected:
+//! the system refuses, or allows the same file to be locked twice. On the second kind the only sign is the
+//! name of another host in the file. Both cases are a warning and no error, because most people run one
+//! process.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -15,7 +17,7 @@ use super::RecordError;
 use super::host::host_name;
 use super::owner::Owner;
 
-/// A lock that was taken; the run is free again when it is dropped.
+/// A lock that this process holds. Dropping it releases the run.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
@@ -27,18 +29,18 @@ pub(crate) struct Lock {
 pub enum LockWarning {
     /// The file system has no locks.
     #[error(
-        "{} lies on a file system that does not lock files: a second process that is started there would train the same runs \
-         without noticing this one. Run one process at a time there, or keep the runs on another file system",
+        "{} lies on a file system that does not lock files: a second process would train the same runs without \
+         noticing this one. Run one process at a time there, or keep the runs on another file system",
         folder.display()
     )]
     NoLocks {
         /// The run's folder.
         folder: PathBuf,
     },
-    /// A process of another host did not let go of the run.
+    /// A process of another host did not release the run.
     #[error(
-        "{} was being worked on by {owner}, which did not let go of it: either that process was killed, or the two hosts do not see \
-         each other's locks. If it still runs, stop one of the two",
+        "{owner} worked on {} and did not release it: either that process was killed, or the two hosts do not see each \
+         other's locks. If it still runs, stop one of the two",
         folder.display()
     )]
     LeftByAnotherHost {
@@ -50,7 +52,8 @@ pub enum LockWarning {
 }
 
 impl Lock {
-    /// Takes the lock on the file at `path`, which is made if it is not there. `try_lock` is what the system does, [`File::try_lock`].
+    /// Locks the file at `path` and creates it if it does not exist. `try_lock` is [`File::try_lock`], except
+    /// in tests.
     ///
     /// # Errors
     /// `Busy` if another process holds it; `Io` naming the path.
@@ -98,19 +101,19 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The text is for messages; where it cannot be removed, the next owner says that it was left.
+        // The text is only for messages. If it cannot be removed, the next owner reports it.
         let _ = self.file.set_len(0);
     }
 }
 
-/// Returns who wrote the file, if anyone did who can be made out.
+/// Returns the process that the file names, if it names one.
 fn written_owner(file: &mut File) -> Option<Owner> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
-/// Returns whether the system says by `error` that the file system has no locks.
+/// Returns whether `error` means that the file system has no locks.
 fn has_no_locks(error: &io::Error) -> bool {
     #[cfg(unix)]
     let none_left = error.raw_os_error() == Some(libc::ENOLCK);
@@ -152,7 +155,7 @@ mod tests {
         assert_eq!(Lock::take(&path, File::try_lock).unwrap().warning(), None);
     }
 
-    /// What a mount without locks answers: a refusal of one of several kinds, or yes to everybody.
+    /// A file system without locks refuses with one of several errors, or grants every lock.
     #[test]
     fn a_file_system_without_locks_is_told() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
-//! metrics.parquet: everything a run measured, one number a row.
+//! `metrics.parquet`: every measurement of a run, one number a row.
 //!
-//! Columns: `epoch` i64 (1-based; 0 is before training), `step` i64 (optimiser steps so far), `split` utf8 ("train", "test"),
-//! `name` utf8, `value` f64, `seconds` f64 since the run began. Snappy-compressed, read by anything that reads Parquet.
+//! Columns: `epoch` i64 (1-based; 0 is before training), `step` i64 (optimizer steps so far), `split` utf8
+//! ("train", "test"), `name` utf8, `value` f64, `seconds` f64 since the run began. Snappy-compressed, read by
+//! anything that reads Parquet.
 //!
-//! The footer's metadata holds a CRC-32C of the whole file, which is checked before the file is parsed: a damaged one would
-//! otherwise give wrong numbers, or have the `parquet` crate panic.
+//! The metadata in the footer holds a CRC-32C of the whole file. It is compared before the file is parsed: a
+//! damaged file could otherwise give wrong numbers or make the `parquet` crate panic.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -34,47 +35,47 @@ const SCHEMA: &str = "message metrics {
     required double seconds;
 }";
 
-/// One number measured.
+/// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricRow {
-    /// The epoch it belongs to, from 1; 0 is before training.
+    /// The epoch, from 1; 0 is before training.
     pub epoch: i64,
-    /// Optimiser steps taken until then.
+    /// The number of optimizer steps taken before.
     pub step: i64,
     /// "train" or "test".
     pub split: String,
-    /// `loss`, `lr`, `knn_top1`, ...
+    /// The name of the metric: `loss`, `lr`, `knn_top1`, ...
     pub name: String,
-    /// The number.
+    /// The value.
     pub value: f64,
-    /// Time since the run began, over all sittings, in seconds.
+    /// The time since the run began, over all sittings, seconds.
     pub seconds: f64,
 }
 
-/// A metric's last and best values.
+/// The last and the best value of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MetricSummary {
-    /// At the last epoch.
+    /// The value after the last epoch.
     pub last: f64,
-    /// The highest.
+    /// The highest value.
     pub best: f64,
-    /// Where the highest was first reached.
+    /// The epoch that first reached the highest value, from 1; 0 is before training.
     pub best_epoch: i64,
 }
 
-/// The rows, in the order they were measured.
+/// The measurements of a run, in the order in which they were taken.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricsTable {
     rows: Vec<MetricRow>,
 }
 
 impl MetricsTable {
-    /// A table of `rows`.
+    /// Makes a table of `rows`.
     pub fn new(rows: Vec<MetricRow>) -> Self {
         Self { rows }
     }
 
-    /// The rows.
+    /// Returns the rows.
     pub fn rows(&self) -> &[MetricRow] {
         &self.rows
     }
@@ -84,18 +85,19 @@ impl MetricsTable {
         self.rows.push(row);
     }
 
-    /// Forgets what was measured after `epoch`: what a resumed run measures again.
+    /// Removes the rows after `epoch`, which a resumed run measures again.
     pub fn truncate_after(&mut self, epoch: i64) {
         self.rows.retain(|row| row.epoch <= epoch);
     }
 
-    /// `(epoch, value)` of one metric, in order.
+    /// Returns `(epoch, value)` of each row of one metric, in the order of the table.
     pub fn series(&self, split: &str, name: &str) -> Vec<(i64, f64)> {
         let wanted = |row: &&MetricRow| row.split == split && row.name == name;
         self.rows.iter().filter(wanted).map(|row| (row.epoch, row.value)).collect()
     }
 
-    /// Last and highest value of one metric, the first of equals; `None` if it was never measured.
+    /// Returns the last and the highest value of one metric; of equal values the first counts. `None` if it
+    /// was never measured.
     pub fn summary(&self, split: &str, name: &str) -> Option<MetricSummary> {
         let series = self.series(split, name);
         let &(first_epoch, first) = series.first()?;
@@ -138,7 +140,7 @@ impl MetricsTable {
             path: path.to_path_buf(),
             found: format!("{} bytes that cannot be used ({error})", bytes.len()),
             expected: "a Parquet table of epoch, step, split, name, value and seconds",
-            remedy: "delete the file and ask for the run again: the table is written anew from the checkpoint",
+            remedy: "delete the file and ask for the run again: the table is written again from the checkpoint",
         })
     }
 
@@ -169,11 +171,12 @@ impl MetricsTable {
     }
 }
 
-/// Stands before the eight hexadecimal digits of the checksum, and what they are while it is taken.
+/// The text before the eight hexadecimal digits of the checksum, and the digits while the checksum is
+/// computed.
 const CHECKSUM: &str = "crc32c=";
 const NO_CHECKSUM: &str = "00000000";
 
-/// Where the digits are. In the footer the key comes after everything that a row's text could be in.
+/// Returns the position of the digits. In the footer, the key comes after all text of the rows.
 fn checksum_position(bytes: &[u8]) -> Option<usize> {
     let key = bytes.windows(CHECKSUM.len()).rposition(|window| window == CHECKSUM.as_bytes())?;
     let at = key + CHECKSUM.len();
@@ -233,7 +236,7 @@ fn decode(file: File) -> ParquetResult<Vec<MetricRow>> {
     Ok(rows)
 }
 
-/// All values of a required column, exactly as many as the group has rows.
+/// Reads all values of a required column: exactly as many as the group has rows.
 fn read_column<T: DataType>(group: &dyn RowGroupReader, column: usize) -> ParquetResult<Vec<T::T>> {
     let expected = usize::try_from(group.metadata().num_rows())?;
     let reader: ColumnReader = group.get_column_reader(column)?;

@@ -1,4 +1,4 @@
-//! Who works on a run: what a lock file says of the process that holds it.
+//! The process that works on a run, as its lock file names it.
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ use super::{VERSION, now_rfc3339};
 pub struct Owner {
     /// The host's name.
     pub host: String,
-    /// The process's number there.
+    /// The process's number on that host.
     pub pid: u32,
-    /// When it took the run, RFC 3339.
+    /// When the process locked the run, RFC 3339.
     pub since: String,
-    /// Program and version.
+    /// The program's name and version.
     pub version: String,
 }
 
 impl Owner {
-    /// Describes this process, from now.
+    /// Returns this process, with the current time.
     pub(crate) fn this_process() -> Self {
         Self { host: host_name(), pid: std::process::id(), since: now_rfc3339(), version: VERSION.to_owned() }
     }

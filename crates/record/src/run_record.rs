@@ -1,4 +1,5 @@
-//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and `similarity.json`.
+//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and
+//! `similarity.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +24,9 @@ pub struct RunRecord {
     pub suite: String,
     /// The row of the suite's table that this run measures.
     pub row: String,
+    /// What tables call the row; `None` where the row's key alone says it, and in records written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The method that the network was trained with.
     pub method: String,
     /// The data set.
@@ -119,7 +123,8 @@ impl RunRecord {
     /// Reads the record of the run in `layout`.
     ///
     /// # Errors
-    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another run.
+    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another
+    /// run.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         const EXPECTED: &str = "the record of the run that the folder is named after";
         const REMEDY: &str =
@@ -156,7 +161,8 @@ impl RunRecord {
     }
 }
 
-/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a record are left out.
+/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a
+/// record are left out.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -169,8 +175,8 @@ impl RunRecord {
 /// ```
 ///
 /// # Errors
-/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is missing without notice would be
-/// a false table.
+/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is
+/// missing without notice would be a false table.
 pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     let mut records = Vec::new();
     for group in folders(root)? {
@@ -214,6 +220,7 @@ mod tests {
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),
+            label: None,
             arguments: Vec::new(),
             also: Vec::new(),
             main_metric: "knn_top1".into(),

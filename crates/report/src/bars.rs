@@ -1,25 +1,27 @@
-//! The table as a picture: for each row the measured mean (± one standard deviation) beside the paper's value.
+//! A section's main metric as a chart: for each row the measured mean (± one standard deviation) and the
+//! paper's value.
 
 use crate::aggregate::Line;
 use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, text_width};
 use crate::caption;
 use crate::error::ReportError;
 use crate::figure::Figure;
-use crate::names::{metric_label, row_label};
+use crate::names::metric_label;
 use crate::palette::Palette;
+use crate::rows::is_ours;
 use crate::section::Section;
 use plotters::style::RGBColor;
 
 const FIGURE: &str = "the table's chart";
-/// Size of the rows' names, and what is left free on either side of them.
+/// The font size of the rows' names, and the free space on both sides of a name.
 const NAME: f64 = 12.5;
 const BESIDE_NAME: f64 = 12.0;
 const TOP: f64 = 62.0;
 const PLOT_WIDTH: f64 = 440.0;
 const ROW: f64 = 30.0;
-/// Right edges of the columns of numbers, from the plot's left edge on.
+/// The right edges of the columns of numbers, from the left edge of the plot.
 const COLUMNS: [f64; 3] = [554.0, 626.0, 708.0];
-/// What is left free at the right.
+/// The free space at the right.
 const RIGHT: f64 = 14.0;
 
 /// Draws a section's main metric; `None` if no row has a value.
@@ -33,7 +35,8 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
         return Ok(None);
     }
     let palette = Palette::of(&section.rows);
-    let scale = Scale::around(&lines);
+    let names: Vec<String> = lines.iter().map(|line| section.row_label(&line.row)).collect();
+    let scale = Scale::around(&lines, &names);
     let bottom = TOP + lines.len() as f64 * ROW;
     let beside_paper = lines.iter().any(|line| line.paper.is_some());
     let width = scale.column(if beside_paper { 2 } else { 0 }) + RIGHT;
@@ -44,8 +47,10 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
         scale.paint(pen, bottom, &metric_label(metric));
         legend(pen, &scale, &lines);
         heads(pen, &scale, beside_paper, section.setting.reduced);
-        for (place, line) in lines.iter().enumerate() {
+        for (place, (line, name)) in lines.iter().zip(&names).enumerate() {
             let y = TOP + (place as f64 + 0.5) * ROW;
+            let face = Face::new(NAME, Anchor::End).bold(is_ours(&line.row));
+            pen.text((scale.left - BESIDE_NAME, y), name, face);
             paint_row(pen, &scale, y, line, palette.color(&line.row), beside_paper);
         }
         for (number, text) in caption.iter().enumerate() {
@@ -57,14 +62,14 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
 }
 
 struct Scale {
-    /// The plot's left edge: the longest name has room before it.
+    /// The left edge of the plot; the longest name fits before it.
     left: f64,
     low: f64,
     high: f64,
 }
 
 impl Scale {
-    fn around(lines: &[&Line]) -> Self {
+    fn around(lines: &[&Line], names: &[String]) -> Self {
         let values = || {
             lines.iter().flat_map(|line| {
                 let (mean, std) = (line.mean.unwrap_or_default(), line.std.unwrap_or_default());
@@ -73,7 +78,7 @@ impl Scale {
         };
         let low = values().fold(f64::INFINITY, f64::min);
         let high = values().fold(f64::NEG_INFINITY, f64::max);
-        let names = lines.iter().map(|line| text_width(&row_label(&line.row), NAME));
+        let names = names.iter().map(|name| text_width(name, NAME));
         Self {
             left: names.fold(0.0, f64::max) + 2.0 * BESIDE_NAME,
             low: ((low - 1.0) / 10.0).floor().max(0.0) * 10.0,
@@ -81,7 +86,7 @@ impl Scale {
         }
     }
 
-    /// The right edge of a column of numbers.
+    /// Returns the right edge of a column of numbers.
     fn column(&self, number: usize) -> f64 {
         self.left + COLUMNS[number]
     }
@@ -120,7 +125,7 @@ fn legend(pen: &mut Pen<'_>, scale: &Scale, lines: &[&Line]) {
     }
 }
 
-/// Above the numbers; the paper's have no place where it printed none.
+/// Draws the heads of the columns of numbers. The paper's columns exist only if the paper prints a value.
 fn heads(pen: &mut Pen<'_>, scale: &Scale, beside_paper: bool, reduced: bool) {
     let face = Face::new(11.5, Anchor::End).color(MUTED);
     let names = if beside_paper { &["measured", "paper", "difference"][..] } else { &["measured"] };
@@ -133,8 +138,7 @@ fn heads(pen: &mut Pen<'_>, scale: &Scale, beside_paper: bool, reduced: bool) {
 }
 
 fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor, beside_paper: bool) {
-    let bold = line.row == "invaspread";
-    pen.text((scale.left - BESIDE_NAME, y), &row_label(&line.row), Face::new(NAME, Anchor::End).bold(bold));
+    let bold = is_ours(&line.row);
     let mean = line.mean.unwrap_or_default();
     if let Some(paper) = line.paper {
         pen.line(&[(scale.x(mean), y), (scale.x(paper), y)], AXIS, 0.8);

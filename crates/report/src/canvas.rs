@@ -1,9 +1,9 @@
-//! What every figure is drawn with: a pen in fractional pixels over plotters' SVG backend, one typeface,
-//! and the way from SVG to PNG.
+//! The drawing tools of every figure: a pen with fractional pixels over plotters' SVG backend, one typeface,
+//! and the rasteriser from SVG to PNG.
 //!
-//! plotters places everything on whole pixels; drawing at [`UNITS`] units a pixel and scaling the view box down keeps
-//! curves smooth. Text is set in DejaVu Sans, embedded here for the PNG; an SVG names it and falls back to what the
-//! viewer has. No system font is ever consulted, so a PNG is the same everywhere.
+//! plotters rounds positions to whole pixels, so figures are drawn with [`UNITS`] units a pixel and scaled
+//! down by the view box. Text is set in DejaVu Sans, which is embedded here for the PNG; an SVG only names
+//! it. No font of the system is used, so a PNG is the same everywhere.
 
 use plotters::prelude::{DrawingBackend, IntoFont, RGBAColor, RGBColor, SVGBackend, ShapeStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -17,7 +17,7 @@ const UNITS: f64 = 10.0;
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 const REGULAR: &[u8] = include_bytes!("../assets/fonts/DejaVuSans.ttf");
 const BOLD: &[u8] = include_bytes!("../assets/fonts/DejaVuSans-Bold.ttf");
-/// PNG pixels for each pixel of the SVG.
+/// The pixels of the PNG for each pixel of the SVG.
 const PNG_SCALE: f32 = 2.0;
 
 pub(crate) const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -25,7 +25,7 @@ pub(crate) const MUTED: RGBColor = RGBColor(0x66, 0x66, 0x66);
 pub(crate) const GRID: RGBColor = RGBColor(0xE4, 0xE4, 0xE4);
 pub(crate) const AXIS: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
-/// Where a text's given point lies in it, horizontally; vertically it is always the middle.
+/// The horizontal position of a text relative to its given point. Vertically, the point is always the middle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Anchor {
     Start,
@@ -33,15 +33,15 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Face {
-    /// Pixels.
+    /// The font size, pixels.
     pub(crate) size: f64,
     pub(crate) color: RGBColor,
     pub(crate) anchor: Anchor,
     pub(crate) bold: bool,
-    /// Reads upwards, for a vertical axis.
+    /// Whether the text runs upwards, for a vertical axis.
     pub(crate) upwards: bool,
 }
 
@@ -63,13 +63,13 @@ impl Face {
     }
 }
 
-/// A drawing in progress; all coordinates are pixels from the top left.
+/// A drawing in progress. All coordinates are pixels from the top left.
 pub(crate) struct Pen<'a> {
     backend: SVGBackend<'a>,
     failure: Option<String>,
 }
 
-/// Draws a figure of this size on white and gives its SVG text.
+/// Draws a figure of this size on white and returns its SVG text.
 pub(crate) fn draw(
     figure: &'static str,
     title: &str,
@@ -89,7 +89,7 @@ pub(crate) fn draw(
     if let Some(reason) = failure {
         return Err(ReportError::Draw { figure, reason });
     }
-    // The picture is `UNITS` times finer than it is shown; the title is what a screen reader says.
+    // The view box is `UNITS` times the displayed size; screen readers read the title.
     let fine = format!("width=\"{wide}\" height=\"{high}\"");
     let shown = format!("width=\"{width}\" height=\"{height}\" role=\"img\"");
     let svg = svg.replacen(&fine, &shown, 1);
@@ -110,7 +110,7 @@ impl Pen<'_> {
         self.note(result);
     }
 
-    /// Round dots along a path, evenly spaced by its length.
+    /// Draws round dots along a path, at equal distances.
     pub(crate) fn dotted(&mut self, points: &[(f64, f64)], color: RGBColor, width: f64) {
         let spacing = width * 2.4;
         let mut until_next = 0.0;
@@ -137,7 +137,7 @@ impl Pen<'_> {
         self.note(result);
     }
 
-    /// A diamond with a white inside.
+    /// Draws a diamond with a white inside.
     pub(crate) fn hollow_diamond(&mut self, (x, y): (f64, f64), radius: f64, color: RGBColor, width: f64) {
         let corners = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)];
         let result =
@@ -177,7 +177,7 @@ fn stroke(color: RGBAColor, width: f64) -> ShapeStyle {
     ShapeStyle { color, filled: false, stroke_width: (width * UNITS).round().max(1.0) as u32 }
 }
 
-/// Renders SVG text at twice its size, opaque.
+/// Renders SVG text at twice its size, on white.
 pub(crate) fn rasterise(figure: &'static str, svg: &str) -> Result<image::RgbImage, ReportError> {
     let failed = |reason: String| ReportError::Draw { figure, reason };
     let mut options = usvg::Options { font_family: "DejaVu Sans".to_owned(), ..usvg::Options::default() };
@@ -188,10 +188,10 @@ pub(crate) fn rasterise(figure: &'static str, svg: &str) -> Result<image::RgbIma
     let (width, height) =
         ((size.width() * PNG_SCALE).round() as u32, (size.height() * PNG_SCALE).round() as u32);
     let mut pixmap = tiny_skia::Pixmap::new(width, height)
-        .ok_or_else(|| failed(format!("{width} x {height} pixels is no size")))?;
+        .ok_or_else(|| failed(format!("{width} x {height} pixels is not a valid size")))?;
     pixmap.fill(tiny_skia::Color::WHITE);
     resvg::render(&tree, tiny_skia::Transform::from_scale(PNG_SCALE, PNG_SCALE), &mut pixmap.as_mut());
-    // The ground is opaque, so premultiplied colours are the colours.
+    // The background is opaque, so premultiplied colors equal the colors.
     let pixels = pixmap.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
     image::RgbImage::from_raw(width, height, pixels)
         .ok_or_else(|| failed("the raster lost pixels".to_owned()))
@@ -206,18 +206,19 @@ pub(crate) fn png(figure: &'static str, picture: &image::RgbImage) -> Result<Vec
     Ok(bytes)
 }
 
-/// About the width of a text in pixels: DejaVu Sans averages a little under 0.6 of its size a letter.
+/// Estimates the width of a text in pixels: a letter of DejaVu Sans is on average a little under 0.6 of the
+/// font size wide.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.59
 }
 
-/// Moves positions as little as possible (least squares) so that neighbours in order keep `gap` and all stay within
-/// `low..=high`; answers in the order given. Too many to fit are spread evenly.
+/// Moves positions as little as possible (least squares) so that neighbors keep the distance `gap` and all
+/// stay within `low..=high`. Returns them in the given order. If they do not fit, they are spread evenly.
 pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|&a, &b| wanted[a].total_cmp(&wanted[b]).then(a.cmp(&b)));
     let gap = gap.min((high - low) / (wanted.len().max(2) - 1) as f64);
-    // Pool neighbours that collide; a pool of m starts at the mean of what its members want their start to be.
+    // Neighbors that collide form a pool. A pool starts at the mean of the starts that its members want.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for &index in &order {
         let mut pool = (wanted[index], 1);
@@ -246,7 +247,7 @@ pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
     placed
 }
 
-/// A round step (1, 2 or 5 times a power of ten) that divides `range` into at most `most` parts.
+/// Returns a round step (1, 2 or 5 times a power of ten) that divides `range` into at most `most` parts.
 pub(crate) fn round_step(range: f64, most: f64) -> f64 {
     let rough = (range / most).max(1e-9);
     let power = 10_f64.powf(rough.log10().floor());

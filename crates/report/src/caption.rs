@@ -1,24 +1,24 @@
-//! The sentence under a figure or above a table that says what was run; nothing measured is shown without it.
+//! The captions of figures and tables, which say what was run. No measurement is shown without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::{dataset_label, row_label, thousands};
+use crate::names::{dataset_label, thousands};
 use crate::records::Run;
 use crate::setting::Setting;
 
-/// The dataset by the name people use, and what is known of this copy.
+/// Returns the usual name of the data set and the state of the copy: "CIFAR-10 (verified)".
 pub(crate) fn data(setting: &Setting) -> String {
     format!("{} ({})", dataset_label(&setting.dataset), setting.data_state)
 }
 
-/// "profile quick (reduced) on cpu".
+/// Returns the setting as text: "profile quick (reduced) on cpu".
 pub(crate) fn setting(setting: &Setting) -> String {
     let reduced = if setting.reduced { " (reduced)" } else { "" };
     format!("profile {}{reduced} on {}", setting.profile, setting.device)
 }
 
-/// "10 epochs of 10,000 images, batch 64, ResNet-18 of width 16": the recipe most trained rows share, and which rows
-/// differ from it.
+/// Returns the recipe that most trained rows share ("10 epochs of 10,000 images, batch 64, ResNet-18 of width
+/// 16, protocol code"), and one text for each other recipe with its rows.
 pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
     let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let trained: Vec<&&Run> = runs.iter().filter(|run| run.is_trained()).collect();
@@ -43,7 +43,11 @@ pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
         .iter()
         .filter(|(text, _)| **text != shared)
         .map(|(text, rows)| {
-            let rows: Vec<String> = rows.iter().map(|row| row_label(row)).collect();
+            let label = |row: &&str| match runs.iter().find(|run| run.record.row == **row) {
+                Some(run) => run.row_label(),
+                None => (*row).to_owned(),
+            };
+            let rows: Vec<String> = rows.iter().map(label).collect();
             format!("{}: {text}", rows.join(", "))
         })
         .collect();
@@ -54,14 +58,14 @@ fn network(model: &str) -> String {
     model.strip_prefix("resnet").map_or_else(|| model.to_owned(), |depth| format!("ResNet-{depth}"))
 }
 
-/// "seed 0" or "seeds 0, 1, 2".
+/// Returns the seeds of the runs: "seed 0" or "seeds 0, 1, 2".
 pub(crate) fn seeds(runs: &[&Run]) -> String {
     let seeds: BTreeSet<u64> = runs.iter().map(|run| run.record.seed).collect();
     let list = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     format!("seed{} {list}", if seeds.len() == 1 { "" } else { "s" })
 }
 
-/// Breaks a text into lines of at most `letters`, at spaces.
+/// Breaks a text at spaces into lines of at most `letters` letters.
 pub(crate) fn wrap(text: &str, letters: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {

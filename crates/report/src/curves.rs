@@ -1,8 +1,8 @@
-//! Learning curves: the suite's main metric on the test images after each epoch, every method in one figure.
+//! Learning curves: a section's main metric on the test images after each epoch, all rows in one figure.
 //!
-//! Solid: measured, the mean over seeds, with a band of one standard deviation when there are several; epoch 0 is the
-//! untrained network. Dotted, same colour: the paper's Figure 3 over the same epochs. The labels stand at the ends of
-//! the curves, moved apart where they would touch.
+//! Solid lines are measured: the mean over seeds, with a band of one standard deviation if there are several
+//! seeds; epoch 0 is the untrained network. Dotted lines of the same color are the paper's Figure 3 over the
+//! same epochs. The labels stand at the ends of the curves and are moved apart where they would overlap.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use crate::names::{metric_label, recorded_metric, row_label};
 use crate::palette::Palette;
 use crate::paper;
 use crate::records::Run;
+use crate::rows::is_ours;
 use crate::section::Section;
 use plotters::style::RGBColor;
 
@@ -24,14 +25,15 @@ const TOP: f64 = 44.0;
 const PLOT: (f64, f64) = (545.0, 400.0);
 const LABEL: f64 = 12.0;
 
-/// A row's curve over its seeds.
+/// The mean curve of a row over its seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeanCurve {
     /// The row.
     pub row: String,
-    /// Seeds averaged.
+    /// The number of seeds.
     pub n: usize,
-    /// (epoch, mean, standard deviation with n - 1; zero for one seed), percent, at every epoch that all seeds have.
+    /// (epoch, mean, standard deviation) at every epoch that all seeds have, percent. The deviation divides
+    /// by n - 1; for one seed it is 0.
     pub points: Vec<(u64, f64, f64)>,
 }
 
@@ -80,7 +82,7 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
     let svg = draw(FIGURE, &title, (WIDTH, height), |pen| {
         axes.paint(pen, &metric);
         legend(pen, &series);
-        // The paper below, the measurement above it.
+        // The measured curves are drawn over the paper's.
         for series in series.iter().filter(|series| series.from_paper) {
             pen.dotted(&axes.path(series), palette.color(&series.row), 2.0);
         }
@@ -99,8 +101,9 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
 /// One line of the figure.
 struct Series {
     row: String,
+    name: String,
     from_paper: bool,
-    /// An untrained network: its value stands for every epoch.
+    /// Whether the network is untrained; its value holds for every epoch.
     level: bool,
     points: Vec<(u64, f64, f64)>,
 }
@@ -112,7 +115,7 @@ impl Series {
 
     fn label(&self) -> String {
         let paper = if self.from_paper { ", paper" } else { "" };
-        format!("{}{paper}", row_label(&self.row))
+        format!("{}{paper}", self.name)
     }
 }
 
@@ -125,16 +128,18 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Ve
         if let (true, Some(&(_, mean, std))) = (level, points.last()) {
             points = vec![(0, mean, std), (last_epoch, mean, std)];
         }
-        series.push(Series { row: curve.row.clone(), from_paper: false, level, points });
+        let name = section.row_label(&curve.row);
+        series.push(Series { row: curve.row.clone(), name, from_paper: false, level, points });
     }
-    // The paper's curves are of kNN on CIFAR-10: beside anything else they would mislead.
+    // The paper's curves are kNN accuracies on CIFAR-10; beside anything else they would mislead.
     if section.main_metric == "knn" && section.setting.dataset == "cifar10" {
         for printed in
             paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
         {
             let epochs = (1_u64..).zip(&printed.accuracy).take_while(|(epoch, _)| *epoch <= last_epoch);
             let points = epochs.map(|(epoch, &accuracy)| (epoch, accuracy, 0.0)).collect();
-            series.push(Series { row: printed.row.to_owned(), from_paper: true, level: false, points });
+            let name = row_label(printed.row);
+            series.push(Series { row: printed.row.to_owned(), name, from_paper: true, level: false, points });
         }
     }
     series
@@ -169,12 +174,12 @@ fn caption_text(section: &Section<'_>, series: &[Series], last_epoch: u64) -> St
     sentences.join(" ")
 }
 
-/// Where data lies on the page.
+/// The axes: the positions of data on the page.
 struct Axes {
     last_epoch: u64,
     low: f64,
     high: f64,
-    /// From one line of the grid to the next; both ends are on one.
+    /// The distance between grid lines; `low` and `high` lie on grid lines.
     step: f64,
 }
 
@@ -220,7 +225,7 @@ impl Axes {
     }
 }
 
-/// What solid, dotted and shaded mean, above the data.
+/// Draws the legend above the data: what solid, dotted and shaded mean.
 fn legend(pen: &mut Pen<'_>, series: &[Series]) {
     let y = TOP - 24.0;
     let mut x = LEFT;
@@ -251,9 +256,9 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBCol
         pen.band(&outline, color);
     }
     let path = axes.path(series);
-    let main = series.row == "invaspread";
+    let main = is_ours(&series.row);
     pen.line(&path, color, if main { 2.6 } else { 1.5 });
-    // Few epochs: show where they are.
+    // With few epochs, each is marked by a dot.
     if axes.last_epoch <= 25 && !series.level {
         for point in path {
             pen.dot(point, if main { 3.2 } else { 2.4 }, color);
@@ -261,7 +266,8 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBCol
     }
 }
 
-/// A label for each line at its end: a leader to where the label found room, a sample of the line, name and value.
+/// Draws a label at the end of each line: a leader to the label's place, a sample of the line, its name and
+/// its last value.
 fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palette) {
     let right = LEFT + PLOT.0;
     let wanted: Vec<f64> = series.iter().map(|series| axes.place(0.0, series.end()).1).collect();
@@ -275,7 +281,7 @@ fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palet
         } else {
             pen.line(&[(right + 23.0, to), (right + 43.0, to)], color, 2.4);
         }
-        let face = Face::new(LABEL, Anchor::Start).bold(series.row == "invaspread" && !series.from_paper);
+        let face = Face::new(LABEL, Anchor::Start).bold(is_ours(&series.row) && !series.from_paper);
         pen.text(
             (right + 50.0, to),
             &series.label(),

@@ -1,4 +1,4 @@
-//! What can go wrong between a run record and a report. Every message names the file and what to do about it.
+//! Why a report could not be made. Every message names the file and what to do about it.
 
 use std::path::PathBuf;
 
@@ -8,31 +8,31 @@ use invaspread_record::RecordError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The folder that should hold a suite's runs is not there.
+    /// The folder of the suite's runs does not exist.
     #[error(
         "no runs of suite `{suite}` found: `{}` is not a folder; run `invaspread reproduce {suite}` first, or point `runs.root` at the folder that holds its runs",
         path.display()
     )]
     NoSuite {
-        /// The suite asked for.
+        /// The suite.
         suite: String,
-        /// The folder looked for.
+        /// The folder that was expected.
         path: PathBuf,
     },
-    /// The suite has a folder, but no run in it is done.
+    /// The suite has a folder, but no run in it is finished.
     #[error(
         "no finished run of suite `{suite}` to report ({unfinished} unfinished); finish them with `invaspread reproduce {suite}`"
     )]
     NoRuns {
-        /// The suite asked for.
+        /// The suite.
         suite: String,
-        /// How many runs were begun but are not done.
+        /// The number of runs that were started and not finished.
         unfinished: usize,
     },
     /// A file could not be read or written.
     #[error("failed to {action} `{}`", path.display())]
     File {
-        /// What was being done: "read", "write".
+        /// The failed action: "read" or "write".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum ReportError {
         #[source]
         source: polars::error::PolarsError,
     },
-    /// The system gave no thread, and tables are made on one.
+    /// The system gave no thread, and polars needs threads.
     #[error(
         "failed to start a thread: {source}; raise the limit on processes (`ulimit -u`, a container's pids limit) or on memory"
     )]
@@ -74,27 +74,27 @@ pub enum ReportError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A picture's pixels do not fit its stated size.
+    /// A picture has not as many bytes as its size needs.
     #[error("picture {what} has {found} bytes; {width} x {height} RGB pixels take {expected}")]
     Pixels {
-        /// Which picture: "query 3", "query 3, neighbour 1".
+        /// The picture: "query 3" or "query 3, neighbour 1".
         what: String,
-        /// Bytes given.
+        /// The number of bytes given.
         found: usize,
-        /// Its stated width, pixels.
+        /// The stated width, pixels.
         width: usize,
-        /// Its stated height, pixels.
+        /// The stated height, pixels.
         height: usize,
-        /// width * height * 3.
+        /// The number of bytes that the size needs, width * height * 3.
         expected: usize,
     },
-    /// A gallery without a single query was asked for.
+    /// A gallery without a query was requested.
     #[error("a gallery needs at least one query; none was given")]
     EmptyGallery,
     /// Drawing or rasterising a figure failed.
     #[error("failed to draw {figure}: {reason}")]
     Draw {
-        /// Which figure.
+        /// The figure.
         figure: &'static str,
         /// The drawing library's reason.
         reason: String,

@@ -1,5 +1,5 @@
-//! Invented runs for the tests of this crate. No number here was ever measured: the processor and the compiler are called
-//! "invented", and the runs are dated 2001.
+//! Invented runs for the tests of this crate. No number here was ever measured: the processor and the
+//! compiler are called "invented", and the runs are dated 2001.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use invaspread_record::{
 
 use crate::records::{Point, Run};
 
-/// (row, kNN before training, kNN after, how fast it rises)
+/// (row, kNN before training, kNN after, epochs in which it rises)
 const ROWS: [(&str, f64, f64, f64); 9] = [
     ("random", 26.1, 26.1, 1.0),
     ("deepcluster_10", 26.1, 31.2, 3.0),
@@ -26,12 +26,12 @@ const ROWS: [(&str, f64, f64, f64); 9] = [
     ("invaspread", 26.1, 50.3, 2.5),
 ];
 
-/// One run of each row of Table 1 for each seed, 10 epochs of 10,000 images.
+/// Returns one run of each row of Table 1 for each seed, 10 epochs of 10,000 images.
 pub(crate) fn quick_runs(seeds: &[u64]) -> Vec<Run> {
     seeds.iter().flat_map(|&seed| ROWS.map(|row| run(row, seed, 10, "quick"))).collect()
 }
 
-/// The same at the paper's 200 epochs, reaching about what the paper reports.
+/// Returns one run of each row at the paper's 200 epochs, with accuracies near the paper's.
 pub(crate) fn full_runs(seeds: &[u64]) -> Vec<Run> {
     let ends = [30.4, 45.9, 66.2, 75.2, 79.0, 79.8, 60.1, 79.2, 83.1];
     let runs = |seed| {
@@ -77,6 +77,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         width: if full { 64 } else { 16 },
         model: "resnet18".into(),
         protocol: "code".into(),
+        label: None,
         arguments: Vec::new(),
         also: Vec::new(),
         main_metric: "knn_top1".into(),
@@ -100,7 +101,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
     Run { record, curves, separations: Vec::new(), folder: format!("table1/{id}") }
 }
 
-/// The same runs with distributions of similarity: two bells that lie the further apart the better the run's kNN.
+/// Adds distributions of similarity to runs: two bells, the further apart the better the run's kNN.
 pub(crate) fn with_separations(mut runs: Vec<Run>) -> Vec<Run> {
     for run in &mut runs {
         let knn = run.record.metrics["knn_top1"].last / 100.0;
@@ -117,7 +118,7 @@ pub(crate) fn with_separations(mut runs: Vec<Run>) -> Vec<Run> {
     runs
 }
 
-/// Runs of a retrieval suite at two epochs, three rows.
+/// Returns runs of a retrieval suite: three rows, two epochs.
 pub(crate) fn retrieval_runs() -> Vec<Run> {
     let rows = [("random", 20.0), ("nce", 24.0), ("invaspread", 31.0)];
     rows.into_iter()
@@ -158,7 +159,7 @@ fn summary(points: &[Point]) -> MetricSummary {
     MetricSummary { last: last.value, best: best.value, best_epoch: best.epoch as i64 }
 }
 
-/// Writes runs as a runner does (record.json and metrics.parquet) and gives them back.
+/// Writes the records and measurements of runs and returns the runs.
 pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     for run in runs {
         let layout = Layout::of(root.join(&run.folder));
@@ -185,7 +186,8 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     runs.to_vec()
 }
 
-/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure there.
+/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure
+/// there.
 #[test]
 #[ignore = "writes pictures for a person to look at"]
 fn look() {

@@ -1,9 +1,9 @@
-//! Retrieved neighbours as a picture: one row a query, the query at the left, then what each network finds nearest, framed
-//! green where the class is the query's and red where it is not.
+//! Retrieved neighbors as a picture. Each row is a query: its image at the left, then the nearest images that
+//! each network finds, framed green if they have the query's class and red otherwise.
 //!
-//! Takes plain pixels and labels, so that a demo and the paper's Figure 4 can be drawn from any dataset. Small images
-//! are enlarged by whole factors without smoothing, so that what the network saw is what is shown; large ones are
-//! reduced with a Lanczos filter.
+//! The picture is drawn from pixels and labels and needs no run record, so that a demo and the paper's Figure
+//! 4 can be drawn from any data set. Small images are enlarged by whole factors without smoothing, so that
+//! they show what the network saw; large ones are reduced with a Lanczos filter.
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -12,67 +12,68 @@ use plotters::prelude::RGBColor;
 use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterise, text_width};
 use crate::error::ReportError;
 
-/// What the picture is called in a report's folder.
+/// The file name of the picture in a report's folder.
 pub const FILE: &str = "neighbours.png";
 
 const FIGURE: &str = "the gallery of neighbours";
-/// Green is Okabe and Ito's, red a shade darker, and the mark (✓ or ✗) says the same again to eyes that confuse the two.
+/// Okabe and Ito's green and a darker red. The marks ✓ and ✗ repeat their meaning for readers who cannot tell
+/// the two colors apart.
 const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);
 const WRONG: RGBColor = RGBColor(0xC4, 0x1E, 0x1E);
-/// All lengths are SVG pixels; the picture has twice as many.
+/// The side of an image. All lengths are SVG pixels; the PNG has twice as many.
 const IMAGE: f64 = 96.0;
 const FRAME: f64 = 3.0;
-/// A picture with its frame.
+/// The side of an image with its frame.
 const FRAMED: f64 = IMAGE + 2.0 * FRAME;
 const GAP: f64 = 8.0;
 const MARGIN: f64 = 16.0;
 const QUERY_GAP: f64 = 22.0;
 const TEXT: f64 = 10.5;
-/// Height of a line of text under a picture.
+/// The height of a line of text under an image.
 const LINE: f64 = 13.0;
 
-/// One picture and its class.
+/// One image and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels across.
+    /// The width, pixels.
     pub width: usize,
-    /// Pixels down.
+    /// The height, pixels.
     pub height: usize,
-    /// RGB, height x width x 3, row by row.
+    /// The RGB bytes, (height, width, 3), row by row.
     pub pixels: Vec<u8>,
-    /// Index into [`Gallery::classes`].
+    /// The class, an index into [`Gallery::classes`].
     pub label: u32,
 }
 
-/// What was found and its cosine similarity, nearest first.
+/// Retrieved images with their cosine similarities, nearest first.
 pub type Neighbors = Vec<(Picture, f32)>;
 
-/// A query and what was retrieved for it.
+/// A query and the images retrieved for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
-    /// What was asked.
+    /// The query's image.
     pub picture: Picture,
-    /// What each network found, in the order of [`Gallery::networks`].
+    /// The images that each network retrieved, in the order of [`Gallery::networks`].
     pub found: Vec<Neighbors>,
 }
 
-/// What to draw.
+/// The content of a gallery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gallery {
-    /// One line above the pictures, such as "InvaSpread, epoch 10, synthetic images".
+    /// The line above the images, such as "InvaSpread, epoch 10, synthetic images".
     pub title: String,
-    /// What stands above each network's neighbours, such as "epoch 2".
+    /// The heading above each network's neighbors, such as "epoch 2".
     pub networks: Vec<String>,
-    /// Class names by label; a label without a name is shown as its number.
+    /// The name of each class; a label without a name is shown as its number.
     pub classes: Vec<String>,
-    /// One row each.
+    /// The queries, one row each.
     pub queries: Vec<Query>,
 }
 
-/// Draws a gallery as PNG.
+/// Draws a gallery and returns it as PNG.
 ///
 /// # Errors
-/// There is no query, or a picture's pixels do not fit its size.
+/// Returns an error if there is no query, or an image has not as many bytes as its size needs.
 pub fn draw_gallery(gallery: &Gallery) -> Result<Vec<u8>, ReportError> {
     png(FIGURE, &picture(gallery)?)
 }
@@ -83,7 +84,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
     }
     let top = MARGIN + 44.0;
     let row_height = FRAMED + 2.0 * LINE + GAP;
-    // Each network has as many places as the longest list of neighbours.
+    // Each network gets as many places as the longest list of neighbors has.
     let most = gallery.queries.iter().flat_map(|query| &query.found).map(Vec::len).max().unwrap_or(0);
     let networks = if most == 0 { 0 } else { gallery.networks.len() };
     let group_width = most as f64 * (FRAMED + GAP) - GAP;
@@ -151,7 +152,7 @@ impl Gallery {
     }
 }
 
-/// Class names must not run into each other under neighbouring pictures.
+/// Shortens a class name so that it does not overlap the name under the next image.
 fn shortened(name: &str) -> String {
     let mut name = name.replace('_', " ");
     if text_width(&name, TEXT) > FRAMED + GAP {
@@ -164,7 +165,7 @@ fn shortened(name: &str) -> String {
     name
 }
 
-/// A picture as a square of `2 * IMAGE` pixels, its shape kept, white around it where it is not square.
+/// Scales an image to fit a square of `2 * IMAGE` pixels; the rest of the square is white.
 fn fitted(picture: &Picture, what: String) -> Result<RgbImage, ReportError> {
     let side = (IMAGE * 2.0) as u32;
     let (width, height) = (picture.width, picture.height);
@@ -178,7 +179,7 @@ fn fitted(picture: &Picture, what: String) -> Result<RgbImage, ReportError> {
     };
     let longer = source.width().max(source.height());
     let (scaled_width, scaled_height, filter) = if longer <= side / 2 {
-        // Whole factors keep every pixel the same size.
+        // Whole factors keep all pixels the same size.
         let factor = side / longer;
         (source.width() * factor, source.height() * factor, FilterType::Nearest)
     } else {

@@ -1,4 +1,4 @@
-//! `index.md`: every table and figure of the paper on one page, each number of ours with the paper's beside it.
+//! `index.md`: every table and figure of the paper on one page, each measured number beside the paper's.
 
 use std::path::Path;
 
@@ -13,23 +13,23 @@ use crate::suite::Suite;
 use crate::table::Table;
 use invaspread_record::write_atomically;
 
-/// What there is of a suite.
+/// A suite on the page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The suite; one without a table or figure in the paper comes last.
+    /// The suite. Suites that reproduce no table or figure of the paper come last.
     pub suite: Suite,
-    /// Its finished runs; none if it was not run.
+    /// The suite's finished runs; empty if it was not run.
     pub runs: Vec<Run>,
-    /// Its report's folder, relative to the page.
+    /// The folder of the suite's report, relative to the page.
     pub folder: String,
-    /// Pictures in that folder, by file name.
+    /// The file names of the pictures in that folder.
     pub pictures: Vec<String>,
 }
 
-/// Writes `index.md` into `folder`.
+/// Writes `index.md` into `folder` and returns its path.
 ///
 /// # Errors
-/// polars fails, or the file cannot be written.
+/// Returns an error if polars fails or the file cannot be written.
 pub fn write_index(entries: &[Entry], folder: &Path) -> Result<std::path::PathBuf, ReportError> {
     let path = folder.join("index.md");
     let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
@@ -93,7 +93,7 @@ fn section(
     Ok(())
 }
 
-/// Rows of ours in the table's order, then those that only the paper has.
+/// Writes the measured rows, then the rows that only the paper has.
 fn section_table(text: &mut String, section: &Section<'_>, printed: Option<&PaperTable>) {
     let metrics = match printed {
         Some(printed) => {
@@ -119,7 +119,7 @@ fn section_table(text: &mut String, section: &Section<'_>, printed: Option<&Pape
                 format!("{mean}{std}{paper}")
             })
             .collect();
-        put(text, &format!("| {} | {} |\n", markdown(&row_label(row)), cells.join(" | ")));
+        put(text, &format!("| {} | {} |\n", markdown(&section.row_label(row)), cells.join(" | ")));
     }
     for row in printed.filter(|_| section.is_in_paper()).map_or(&[][..], |printed| &printed.rows[..]) {
         if !section.rows.contains(&row.key.as_str()) {

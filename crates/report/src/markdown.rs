@@ -1,4 +1,4 @@
-//! `report.md`: what was run, what came out, how it stands to the paper, and which runs each number comes from.
+//! `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -139,8 +139,8 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
-/// Every metric beside the others, last epochs alone: how the paper prints Tables 2 to 6. The paper's rows stand below ours in italics, those that
-/// it quotes from others too.
+/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows
+/// follow the measured ones in italics, including the rows that the paper quotes from other publications.
 fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     line(text, "**Last epoch, all metrics** (%)\n");
     let heads: Vec<String> =
@@ -150,7 +150,7 @@ fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
     for row in &section.rows {
         let measured = cells(&|metric| section.line(row, metric).map_or("–".to_owned(), mean_and_std));
-        line(text, &format!("| {} | {} |", row_label(row), measured.join(" | ")));
+        line(text, &format!("| {} | {} |", own_label(section, row), measured.join(" | ")));
     }
     let printed = section.suite.printed().filter(|_| section.is_in_paper());
     for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
@@ -170,7 +170,8 @@ fn results(text: &mut String, section: &Section<'_>) {
     if metrics.len() > 2 {
         side_by_side(text, section, &metrics);
     }
-    // A metric has a table of its own where the paper's values stand beside it, or where there are few metrics.
+    // A metric has a table of its own where the paper's values stand beside it, or where there are few
+    // metrics.
     let in_detail =
         |metric: &&str| metrics.len() <= 2 || *metric == section.main_metric || section.is_printed(metric);
     for metric in metrics.iter().copied().filter(in_detail) {
@@ -185,7 +186,7 @@ fn results(text: &mut String, section: &Section<'_>) {
         line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
         for measured in section.lines_of(metric) {
             let mut cells = vec![
-                row_label(&measured.row),
+                own_label(section, &measured.row),
                 measured.n.to_string(),
                 mean_and_std(measured),
                 number(measured.best_mean),
@@ -240,7 +241,7 @@ fn learning_speed(text: &mut String, section: &Section<'_>, pictures: &Pictures)
     line(text, &format!("| {} |", heads.join(" | ")));
     line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
     for row in &section.rows {
-        let mut cells = vec![row_label(row)];
+        let mut cells = vec![own_label(section, row)];
         for metric in &thresholds {
             let Some(measured) = section.line(row, metric) else { continue };
             cells.push(measured.mean.map_or("not reached".to_owned(), |mean| match measured.std {
@@ -347,7 +348,7 @@ fn records(text: &mut String, section: &Section<'_>) {
             text,
             &format!(
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
-                row_label(&record.row),
+                own_label(section, &record.row),
                 record.seed,
                 number(summary.map(|summary| summary.last)),
                 summary.map_or("–".to_owned(), |summary| format!(
@@ -379,7 +380,7 @@ fn left_out(text: &mut String, folders: &[String]) {
     text.push('\n');
 }
 
-/// The commands that make the runs and the report again.
+/// Writes the commands that make the runs and the report again.
 fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &'a Section<'a>>) {
     line(text, "## To regenerate\n");
     line(text, "```sh");
@@ -391,7 +392,7 @@ fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
             shell(suite),
-            // What was changed of the profile is among the arguments.
+            // Changes to the profile are among the arguments.
             shell(setting.profile.split(" with ").next().unwrap_or_default()),
             shell(&setting.device),
             arguments(runs)
@@ -410,7 +411,7 @@ fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &
     );
 }
 
-/// What all of the runs were asked for beside their suite, for a shell.
+/// Returns the arguments that all runs share, quoted for a shell.
 fn arguments(runs: &[&Run]) -> String {
     let Some((first, others)) = runs.split_first() else { return String::new() };
     let shared = first.record.arguments.iter();
@@ -418,12 +419,17 @@ fn arguments(runs: &[&Run]) -> String {
     shared.fold(String::new(), |command, argument| command + " " + &shell(argument))
 }
 
-/// A row as a cell or a word of the page.
+/// Returns a row's label, quoted for Markdown.
 fn row_label(key: &str) -> String {
     markdown(&crate::names::row_label(key))
 }
 
-/// A metric as the head of a column.
+/// Returns a row that was measured as a cell or a word of the page.
+fn own_label(section: &Section<'_>, row: &str) -> String {
+    markdown(&section.row_label(row))
+}
+
+/// Returns a metric's label, quoted for Markdown.
 fn metric_label(metric: &str) -> String {
     markdown(&crate::names::metric_label(metric))
 }

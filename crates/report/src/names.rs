@@ -1,45 +1,21 @@
-//! How keys are written for readers: rows, metrics, devices.
+//! The labels of rows, data sets, metrics and suites, and the order of metrics.
 
 use std::borrow::Cow;
 
-/// A row of the paper's tables by its key, as the paper calls it.
+use crate::rows;
+
+/// Returns what to call a row of which only the key is known: the name that the paper gives it, or else the key in words.
 pub fn row_label(key: &str) -> String {
-    let known = match key {
-        "random" => "RandomCNN",
-        "deepcluster" => "DeepCluster",
-        "deepcluster_10" => "DeepCluster (10)",
-        "deepcluster_1000" => "DeepCluster (1000)",
-        "deepcluster_100_5k" => "DeepCluster (100), 5k images",
-        "kmeansnet_105k" => "k-MeansNet, 105k images",
-        "hmp_105k" => "HMP, 105k images",
-        "stack_105k" => "Satck, 105k images",
-        "exemplar_105k" => "Exemplar, 105k images",
-        "exemplar" => "Exemplar",
-        "npsoftmax" => "NPSoftmax",
-        "npsoftmax_5k" => "NPSoftmax, 5k images",
-        "nce" => "NCE",
-        "nce_5k" => "NCE, 5k images",
-        "triplet" => "Triplet",
-        "triplet_hard" => "Triplet (hard)",
-        "invaspread" => "InvaSpread",
-        "invaspread_5k" => "InvaSpread, 5k images",
-        "invaspread_105k" => "InvaSpread, 105k images",
-        "initial" => "Initial network",
-        "mom" => "MOM",
-        other => {
-            return if let Some(clusters) = other.strip_prefix("deepcluster_") {
-                format!("DeepCluster ({})", clusters.replace('_', ", "))
-            } else if let Some(method) = other.strip_suffix("_supervised") {
-                format!("{} (supervised)", sentence(method).replace(" plus", "+"))
-            } else {
-                sentence(other)
-            };
-        }
-    };
-    known.to_owned()
+    if let Some(label) = rows::known(key).and_then(|known| known.label.clone()) {
+        return label;
+    }
+    match key.strip_suffix("_supervised") {
+        Some(method) => format!("{} (supervised)", sentence(method).replace(" plus", "+")),
+        None => sentence(key),
+    }
 }
 
-/// A data set by the name people use.
+/// Returns the usual name of a data set.
 pub fn dataset_label(dataset: &str) -> &str {
     match dataset {
         "cifar10" => "CIFAR-10",
@@ -53,7 +29,7 @@ pub fn dataset_label(dataset: &str) -> &str {
     }
 }
 
-/// What a metric is called at the head of a column.
+/// Returns the label of a metric as the head of a column.
 pub(crate) fn metric_label(metric: &str) -> String {
     match metric {
         "knn" => "kNN top-1 (%)".to_owned(),
@@ -94,7 +70,7 @@ pub(crate) fn is_speed(metric: &str) -> bool {
 /// What the names of speeds begin with; the threshold in percent follows.
 const EPOCHS_TO: &str = "epochs_to_";
 
-/// The order in which metrics stand that the paper's table of the suite does not print.
+/// Returns the sort key of a metric that the paper's table of the suite does not print.
 pub(crate) fn usual_place(metric: &str) -> (usize, u32) {
     const USUAL: [&str; 10] = [
         "linear",
@@ -116,11 +92,11 @@ pub(crate) fn usual_place(metric: &str) -> (usize, u32) {
     (place.unwrap_or(USUAL.len()), number("r").or(number(EPOCHS_TO)).unwrap_or(0))
 }
 
-/// The name under which the paper's tables list a metric that a run records.
+/// Returns the name that the paper's tables use for a recorded metric.
 pub(crate) fn paper_metric(recorded: &str) -> Cow<'_, str> {
     match recorded {
         "knn_top1" => "knn".into(),
-        // The paper's code took scikit-learn's default, which was the geometric mean then.
+        // The paper's code used scikit-learn's default, which was the geometric mean at that time.
         "nmi_geometric" => "nmi".into(),
         "linear_svm_top1" => "linear".into(),
         other => match other.strip_prefix("recall_at_") {
@@ -130,7 +106,7 @@ pub(crate) fn paper_metric(recorded: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name under which a run records a metric of the paper's tables.
+/// Returns the name under which a run records a metric of the paper's tables.
 pub(crate) fn recorded_metric(paper: &str) -> Cow<'_, str> {
     match paper {
         "knn" => "knn_top1".into(),
@@ -143,7 +119,7 @@ pub(crate) fn recorded_metric(paper: &str) -> Cow<'_, str> {
     }
 }
 
-/// `table1` as "Table 1", `figure3` as "Figure 3", any other suite as it is.
+/// Returns the label of a suite: "Table 1" for `table1`, "Figure 3" for `figure3`, otherwise the name itself.
 pub(crate) fn suite_label(suite: &str) -> String {
     for (prefix, label) in [("table", "Table"), ("figure", "Figure")] {
         if let Some(number) = suite.strip_prefix(prefix)
@@ -155,7 +131,7 @@ pub(crate) fn suite_label(suite: &str) -> String {
     suite.to_owned()
 }
 
-/// 10000 as "10,000".
+/// Returns a count with separators: "10,000".
 pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -168,7 +144,7 @@ pub(crate) fn thousands(count: u64) -> String {
     text
 }
 
-/// Seconds as "48 s", "12 min", "3 h 05 min".
+/// Returns a time in words: "48 s", "12 min", "3 h 05 min".
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round().max(0.0) as u64;
     match whole {

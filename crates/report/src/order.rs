@@ -1,16 +1,17 @@
-//! Does the order of the methods hold? Compares every pair of rows with the paper's order and says which differences
-//! the size of the test set alone could explain.
+//! Compares the order of the rows with the paper's, pair by pair, and marks the differences that the size of
+//! the test set can explain.
 
 use crate::section::Section;
 
-/// A pair of rows that the paper ranks one way and the measurement the other.
+/// A pair of rows that the paper and the measurement rank differently.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inversion {
-    /// Ranked higher by the paper, lower as measured.
+    /// The row that the paper ranks higher and the measurement lower.
     pub(crate) paper_higher: Side,
-    /// Ranked lower by the paper, higher as measured.
+    /// The row that the paper ranks lower and the measurement higher.
     pub(crate) paper_lower: Side,
-    /// Half-width of a 95% interval of the measured difference, points; none when the test set's size is unknown.
+    /// The half-width of a 95% interval of the measured difference, in points; `None` if the size of the test
+    /// set is unknown.
     pub(crate) margin: Option<f64>,
 }
 
@@ -23,27 +24,27 @@ pub(crate) struct Side {
 }
 
 impl Inversion {
-    /// Measured difference, points, positive.
+    /// Returns the measured difference in points, which is positive.
     pub(crate) fn gap(&self) -> f64 {
         self.paper_lower.measured - self.paper_higher.measured
     }
 
-    /// The difference is no larger than chance explains.
+    /// Returns whether chance can explain the difference.
     pub(crate) fn within_noise(&self) -> bool {
         self.margin.is_some_and(|margin| self.gap() <= margin)
     }
 }
 
-/// The pairs that both the paper and the measurement rank, and the inverted ones among them.
+/// The number of pairs that both the paper and the measurement rank, and the inverted pairs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Order {
     pub(crate) pairs: usize,
     pub(crate) inversions: Vec<Inversion>,
 }
 
-/// Compares the order of a setting's rows under its main metric with the paper's. The margin is binomial over
-/// `test_images` for both rows (as if drawn apart; they share their images, so it errs on the wide side) plus the
-/// error of each mean over seeds.
+/// Compares the order of a section's rows under its main metric with the paper's. The margin adds the
+/// binomial variance over `test_images` of both rows and the variance of each mean over seeds. The rows are
+/// treated as independent; since they share their images, the margin is rather too wide.
 pub(crate) fn compare(section: &Section<'_>, test_images: Option<u64>) -> Order {
     let rows: Vec<(Side, f64)> = section
         .lines_of(section.main_metric)

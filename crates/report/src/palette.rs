@@ -1,11 +1,13 @@
-//! The colours of a table's rows: Okabe and Ito's palette, told apart under every common colour blindness; its yellow, too faint for a
-//! line on white, gives way to Tol's wine.
+//! The colors of a table's rows: Okabe and Ito's palette, which stays distinct under all common forms of
+//! color blindness. Its yellow is too faint for a line on white and is replaced by Tol's wine.
 
 use std::collections::BTreeMap;
 
 use plotters::style::RGBColor;
+use serde::Deserialize;
 
 use crate::canvas::INK;
+use crate::rows;
 
 const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
@@ -17,14 +19,29 @@ const WINE: RGBColor = RGBColor(0x88, 0x22, 0x55);
 const PINK: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
 const VERMILION: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
 
-/// What rows without a colour of their own are given, in this order.
+/// A color of the palette by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Color {
+    Grey,
+    Black,
+    Orange,
+    Green,
+    Sky,
+    Blue,
+    Wine,
+    Pink,
+    Vermilion,
+}
+
+/// The colors for rows without a fixed color, in this order.
 const SPARE: [RGBColor; 8] = [BLUE, GREEN, SKY, WINE, PINK, ORANGE, BLACK, GREY];
 
-/// Colours of rows, each its own as long as there are some left.
+/// The colors of rows. Rows differ in color until the palette is used up.
 pub(crate) struct Palette(BTreeMap<String, RGBColor>);
 
 impl Palette {
-    /// Of all the rows of a table, so that its figures agree.
+    /// Assigns colors to all rows of a table, so that its figures agree.
     pub(crate) fn of(rows: &[&str]) -> Self {
         let taken: Vec<RGBColor> = rows.iter().filter_map(|row| own(row)).collect();
         let mut spare = SPARE.iter().filter(|color| !taken.contains(color)).chain(SPARE.iter().cycle());
@@ -37,20 +54,19 @@ impl Palette {
     }
 }
 
-/// The colour that a row has in every table.
+/// Returns the color that a row has in every table, if it has a fixed one.
 fn own(row: &str) -> Option<RGBColor> {
-    match row {
-        "random" | "initial" => Some(GREY),
-        "deepcluster_10" => Some(BLACK),
-        "deepcluster_1000" | "deepcluster" => Some(ORANGE),
-        "exemplar" => Some(GREEN),
-        "npsoftmax" => Some(SKY),
-        "nce" | "direct" => Some(BLUE),
-        "triplet" => Some(WINE),
-        "triplet_hard" => Some(PINK),
-        "invaspread" | "full" | "winograd" => Some(VERMILION),
-        _ => None,
-    }
+    Some(match rows::known(row)?.color? {
+        Color::Grey => GREY,
+        Color::Black => BLACK,
+        Color::Orange => ORANGE,
+        Color::Green => GREEN,
+        Color::Sky => SKY,
+        Color::Blue => BLUE,
+        Color::Wine => WINE,
+        Color::Pink => PINK,
+        Color::Vermilion => VERMILION,
+    })
 }
 
 #[cfg(test)]

@@ -1,24 +1,26 @@
-//! The paper's own numbers: every table it prints and the four curves of its Figure 3, embedded in the binary.
+//! The paper's own numbers: all its tables and the four curves of its Figure 3, embedded in the binary.
 //!
-//! Ye, Zhang, Yuen, Chang, "Unsupervised Embedding Learning via Invariant and Spreading Instance Feature", CVPR 2019.
-//! The tables are the printed values; the curves were read off the vector paths of the PDF, one point an epoch. These
-//! numbers appear in reports only under the paper's name, never as something measured here.
+//! Ye, Zhang, Yuen, Chang, "Unsupervised Embedding Learning via Invariant and Spreading Instance Feature",
+//! CVPR 2019. The tables hold the printed values. The curves were read from the vector paths of the PDF, one
+//! point an epoch. Reports show these numbers only as the paper's, never as measurements.
 
 use std::sync::LazyLock;
+
+use crate::rows;
 
 const TABLES: &str = include_str!("../assets/paper_tables.toml");
 const CURVES: &str = include_str!("../assets/fig3_curves.csv");
 
-/// One printed table (or the numbers a figure's text gives), rows in the paper's order.
+/// One printed table, or the numbers in the text about a figure; rows in the paper's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PaperTable {
-    /// Its key: `table1` to `table8`, `figure3` to `figure6`.
+    /// The key: `table1` to `table8`, `figure3` to `figure6`.
     pub key: String,
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// The metrics of its columns, such as `knn`, `r1`, `nmi`.
+    /// The metrics of the columns, such as `knn`, `r1`, `nmi`.
     pub metrics: Vec<String>,
-    /// Its rows; empty for figures that print no number.
+    /// The rows; empty for figures without numbers.
     pub rows: Vec<PaperRow>,
 }
 
@@ -27,14 +29,15 @@ pub struct PaperTable {
 pub struct PaperRow {
     /// The row's key, such as `invaspread` or `triplet_hard`.
     pub key: String,
-    /// Metric and value, percent except `epochs_to_60` (epochs). A dash in the paper is left out.
+    /// Each metric and its value: percent, except `epochs_to_60` (epochs). A metric that the paper prints as
+    /// a dash is left out.
     pub values: Vec<(String, f64)>,
-    /// The paper took these numbers from other publications.
+    /// Whether the paper quotes these numbers from another publication.
     pub quoted: bool,
 }
 
 impl PaperTable {
-    /// The value printed for `row` under `metric`.
+    /// Returns the printed value of `row` under `metric`.
     pub fn value(&self, row: &str, metric: &str) -> Option<f64> {
         let row = self.rows.iter().find(|candidate| candidate.key == row)?;
         row.values.iter().find(|(name, _)| name == metric).map(|&(_, value)| value)
@@ -50,24 +53,24 @@ pub struct PaperCurve {
     pub accuracy: Vec<f64>,
 }
 
-/// Every table, in the paper's order.
+/// Returns all tables, in the paper's order.
 pub fn tables() -> &'static [PaperTable] {
     static PARSED: LazyLock<Vec<PaperTable>> = LazyLock::new(|| parse_tables(TABLES));
     &PARSED
 }
 
-/// The table of this key.
+/// Returns the table with this key.
 pub fn table(key: &str) -> Option<&'static PaperTable> {
     tables().iter().find(|table| table.key == key)
 }
 
-/// Where a suite's numbers stand in the paper. Figure 3 is drawn from the very runs of Table 1, so both suites answer
-/// with Table 1; its epochs-to-60% are found by [`value`].
+/// Returns the paper's table that a suite reproduces. Figure 3 is drawn from the runs of Table 1, so both
+/// suites have Table 1; the epochs to 60% of Figure 3 are found by [`value`].
 pub fn table_of_suite(suite: &str) -> Option<&'static PaperTable> {
     table(if suite == "figure3" { "table1" } else { suite })
 }
 
-/// The paper's value for a row and metric of a suite, Figure 3's epochs-to-60% included.
+/// Returns the paper's value for a row and metric of a suite, including the epochs to 60% of Figure 3.
 pub fn value(suite: &str, row: &str, metric: &str) -> Option<f64> {
     let printed = table_of_suite(suite)?;
     printed.value(row, metric).or_else(|| match printed.key.as_str() {
@@ -76,25 +79,25 @@ pub fn value(suite: &str, row: &str, metric: &str) -> Option<f64> {
     })
 }
 
-/// The four curves of Figure 3.
+/// Returns the four curves of Figure 3.
 pub fn curves() -> &'static [PaperCurve] {
     static PARSED: LazyLock<Vec<PaperCurve>> = LazyLock::new(|| parse_curves(CURVES));
     &PARSED
 }
 
-/// The curve of Figure 3 for a row of Table 1.
+/// Returns the curve of Figure 3 for a row of Table 1.
 pub fn curve(row: &str) -> Option<&'static PaperCurve> {
     curves().iter().find(|curve| curve.row == row)
 }
 
-/// The first epoch at which the printed curve of Figure 3 is at or above `threshold` percent. For 60% this is later
-/// than what the paper's text says, which [`value`] gives.
+/// Returns the first epoch at which the printed curve of Figure 3 is at or above `threshold` percent. For 60%
+/// the paper's text gives an earlier epoch, which [`value`] returns.
 pub fn curve_epochs_to(row: &str, threshold: f64) -> Option<usize> {
     curve(row)?.accuracy.iter().position(|&accuracy| accuracy >= threshold).map(|index| index + 1)
 }
 
 fn parse_tables(text: &str) -> Vec<PaperTable> {
-    // The file is part of this crate: a mistake in it is ours, and the tests below read all of it.
+    // The file is part of this crate, so a mistake in it is a bug; the tests below read all of it.
     let document: toml::Table = toml::from_str(text).expect("assets/paper_tables.toml is TOML");
     document
         .into_iter()
@@ -144,13 +147,8 @@ fn parse_curves(text: &str) -> Vec<PaperCurve> {
     let mut curves: Vec<PaperCurve> = header[1..]
         .iter()
         .map(|&column| PaperCurve {
-            row: match column {
-                "ours" => "invaspread",
-                "nce" => "nce",
-                "exemplar" => "exemplar",
-                "deepcluster" => "deepcluster_1000",
-                other => panic!("assets/fig3_curves.csv: unknown column `{other}`"),
-            },
+            row: rows::of_curve(column)
+                .unwrap_or_else(|| panic!("assets/fig3_curves.csv: unknown column `{column}`")),
             accuracy: Vec::new(),
         })
         .collect();

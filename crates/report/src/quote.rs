@@ -1,9 +1,9 @@
-//! Names that users chose (of suites, rows, profiles, data sets, folders) in the languages that reports are written in, where some of their
-//! characters would be more than text.
+//! Quoting of names that users chose (suites, rows, profiles, data sets, folders) for Markdown, links and
+//! shells, where some characters have a meaning.
 
 use std::fmt::Write as _;
 
-/// `text` without characters that break a line, command a terminal, or cannot stand in XML: a space takes the place of each.
+/// Replaces by a space each character that breaks a line, controls a terminal, or is not allowed in XML.
 pub(crate) fn one_line(text: &str) -> String {
     let breaks = |letter: char| {
         letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
@@ -11,7 +11,7 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|letter| if breaks(letter) { ' ' } else { letter }).collect()
 }
 
-/// `text` within a line or a table's cell of Markdown: no markup, no HTML, no link, no new cell.
+/// Quotes `text` for a line or a table cell of Markdown, so that it is no markup, HTML, link or new cell.
 pub(crate) fn markdown(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for letter in one_line(text).chars() {
@@ -24,12 +24,12 @@ pub(crate) fn markdown(text: &str) -> String {
     quoted
 }
 
-/// `text` as code within a table's cell of Markdown. Nothing can be escaped there but the bar, which ends a cell.
+/// Quotes `text` as code in a table cell of Markdown. Only the bar, which ends a cell, can be escaped there.
 pub(crate) fn code(text: &str) -> String {
     format!("`{}`", one_line(text).replace('`', "'").replace('|', "\\|"))
 }
 
-/// The path of a file beside the page as the target of a link of Markdown.
+/// Quotes the path of a file beside the page as the target of a Markdown link.
 pub(crate) fn link(path: &str) -> String {
     let mut quoted = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -43,7 +43,7 @@ pub(crate) fn link(path: &str) -> String {
     quoted
 }
 
-/// `argument` as one word for a shell, on one line.
+/// Quotes `argument` as one word for a shell, on one line.
 pub(crate) fn shell(argument: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "=._-/:,+@".contains(letter);
     if !argument.is_empty() && argument.chars().all(plain) {
@@ -52,7 +52,7 @@ pub(crate) fn shell(argument: &str) -> String {
     if !argument.contains(char::is_control) {
         return format!("'{}'", argument.replace('\'', r"'\''"));
     }
-    // bash and zsh alike read escapes here.
+    // bash and zsh both read escapes in this form.
     let mut quoted = String::from("$'");
     for letter in argument.chars() {
         match letter {

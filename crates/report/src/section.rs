@@ -1,7 +1,7 @@
 //! One setting of a suite's table: everything that a form of output shows, gathered once.
 
 use crate::aggregate::Line;
-use crate::names::is_speed;
+use crate::names::{is_speed, row_label};
 use crate::records::Run;
 use crate::setting::Setting;
 use crate::suite::Suite;
@@ -26,9 +26,17 @@ pub struct Section<'a> {
     pub runs: Vec<&'a Run>,
 }
 
+impl Table {
+    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are those that the
+    /// table was made of.
+    pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
+        (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
+    }
+}
+
 impl<'a> Section<'a> {
     /// Gathers the section of the setting at place `setting` of `table`, which was made of `runs`.
-    pub(crate) fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
+    fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
         let suite = &table.suite;
         let from = table.lines.partition_point(|line| line.setting < setting);
         let to = table.lines.partition_point(|line| line.setting <= setting);
@@ -48,6 +56,12 @@ impl<'a> Section<'a> {
         of_setting.sort_by_cached_key(|run| (suite.row_place(&run.record.row), run.record.seed));
         let main_metric = main_metric(suite, &metrics);
         Self { suite, setting, rows, metrics, main_metric, lines, runs: of_setting }
+    }
+
+    /// Returns what to call a row: what its runs' records say, or else what is known of the row.
+    pub fn row_label(&self, row: &str) -> String {
+        let run = self.runs.iter().find(|run| run.record.row == row);
+        run.map_or_else(|| row_label(row), |run| run.row_label())
     }
 
     /// Returns the number of a row under a metric.

@@ -1,8 +1,10 @@
-//! How similar a test image is to its nearest neighbours of the same group and of others: the paper's Figures 5 and 6, one panel a row.
+//! The similarity of test images to their nearest neighbors of the same group and of other groups: the
+//! paper's Figures 5 and 6, one panel a row.
 //!
-//! Two histograms a panel, each summing to 1, drawn over each other: where both lie, the network does not tell the two kinds apart. The
-//! number beside them is that shared area. All panels have one axis of similarities, and each its own height: an untrained network's
-//! similarities fill a bin or two, and would flatten what the others have. Runs of one row and several seeds are added up.
+//! A panel shows two overlapping histograms, each with sum 1. Where they overlap, the network does not
+//! separate the two kinds; the number beside them is the overlapping area. All panels share the axis of
+//! similarities, but each has its own height: the similarities of an untrained network fill one or two bins,
+//! and a shared height would flatten all other panels. Histograms of several seeds are added up.
 
 use plotters::prelude::RGBColor;
 
@@ -10,9 +12,10 @@ use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, text_width}
 use crate::caption;
 use crate::error::ReportError;
 use crate::figure::Figure;
-use crate::names::{grouping_label, row_label};
+use crate::names::grouping_label;
 use crate::paper;
 use crate::records::Run;
+use crate::rows::is_ours;
 use crate::section::Section;
 use invaspread_record::{GroupSimilarity, Histogram};
 
@@ -27,9 +30,10 @@ const GAP: (f64, f64) = (52.0, 66.0);
 /// One row's two histograms over all of its seeds, as shares.
 struct Panel {
     row: String,
-    /// Bins from -1 to 1: same, other.
+    label: String,
+    /// The share in each bin from -1 to 1, for the same group and for others.
     shares: [Vec<f64>; 2],
-    /// Mean and standard deviation of each.
+    /// The mean and the standard deviation of each.
     moments: [(f64, f64); 2],
     overlap: f64,
 }
@@ -55,7 +59,7 @@ pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, R
         caption::seeds(runs),
     );
     let caption = caption::wrap(&text, (width / 5.5) as usize);
-    // The last line of panels needs less below it than the others, which have the next one's names there.
+    // Below the last line of panels no names follow, so it needs less space.
     let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1) - 16.0;
     let size = (width, bottom + caption.len() as f64 * 15.0 + 4.0);
     let title = format!("Similarity to neighbours, {}", grouping_label(grouping));
@@ -79,7 +83,7 @@ fn group_word(grouping: &str) -> &str {
     if grouping == "class" { "class" } else { "group" }
 }
 
-/// The overlap read off the paper's figure, where it draws this row.
+/// Returns the overlap read from the paper's figure, if the figure shows this row.
 fn printed(grouping: &str, row: &str) -> Option<f64> {
     let metric = format!("overlap_{grouping}");
     ["figure5", "figure6"]
@@ -88,10 +92,10 @@ fn printed(grouping: &str, row: &str) -> Option<f64> {
         .map(|percent| percent / 100.0)
 }
 
-/// From the first bin with anything in it to the last, in similarity, with a bin to spare.
+/// Returns the range of similarities from the first to the last visible bin, with a margin of one bin.
 fn extent(panels: &[Panel]) -> Option<(f64, f64)> {
     let bins = panels.first()?.shares[0].len();
-    // A thousandth of a histogram in a bin is what the eye can still see.
+    // A bin with less than a thousandth of its histogram is invisible.
     let seen = |bin: &usize| panels.iter().any(|panel| panel.shares.iter().any(|share| share[*bin] > 1e-3));
     let first = (0..bins).find(seen)?;
     let last = (0..bins).rev().find(seen)?;
@@ -126,6 +130,7 @@ impl Panel {
         let overlap = shares[0].iter().zip(&shares[1]).map(|(a, b)| a.min(*b)).sum();
         Some(Self {
             row: row.to_owned(),
+            label: runs.iter().find(|run| run.record.row == row)?.row_label(),
             shares,
             moments: [moments(|s| &s.same), moments(|s| &s.other)],
             overlap,
@@ -161,8 +166,8 @@ impl Panel {
             pen.line(&outline, color, 1.4);
         }
         pen.line(&[(x, bottom), (x + PANEL.0, bottom)], AXIS, 0.8);
-        let bold = self.row == "invaspread";
-        pen.text((x, y - 12.0), &row_label(&self.row), Face::new(12.5, Anchor::Start).bold(bold));
+        let bold = is_ours(&self.row);
+        pen.text((x, y - 12.0), &self.label, Face::new(12.5, Anchor::Start).bold(bold));
         let beside = paper.map_or(String::new(), |paper| format!(" (paper {paper:.2})"));
         let [(same, _), (other, _)] = self.moments;
         let text =

@@ -40,16 +40,13 @@ impl Suite {
         self.printed().map_or(&[], |table| &table.metrics)
     }
 
-    /// Returns the sort key of a row: the paper's order, then the suite's own, then that of Table 1. An untrained network comes first.
+    /// Returns the sort key of a row: the paper's order, then the suite's own, then that of Table 1. An
+    /// untrained network comes first.
     pub(crate) fn row_place(&self, row: &str) -> (usize, String) {
         let place_in =
             |printed: Option<&PaperTable>| printed?.rows.iter().position(|printed| printed.key == row);
         let own = || self.rows.iter().position(|own| own == row);
-        let otherwise = || match (row, place_in(paper::table_of_suite("table1"))) {
-            ("random", _) => 0,
-            (_, Some(place)) => 100 + place,
-            _ => usize::MAX,
-        };
+        let otherwise = || place_in(paper::table_of_suite("table1")).map_or(usize::MAX, |place| 100 + place);
         (place_in(self.printed()).or_else(own).unwrap_or_else(otherwise), row.to_owned())
     }
 

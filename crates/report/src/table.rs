@@ -1,15 +1,15 @@
 //! The results of a suite: means and deviations over seeds beside the paper's numbers.
 //!
-//! Averages are taken over seeds and nothing else. Runs are grouped by row, metric and setting (profile, device, data set, state of the
-//! data, reduced or not). Within a group only one configuration counts, the one finished last; the folders of older ones are listed as left
-//! out. Values are rounded to four decimals once, so that every output shows the same number.
+//! Averages are taken over seeds and nothing else. Runs are grouped by row, metric and setting (profile,
+//! device, data set, state of the data, reduced or not). Within a group only one configuration counts, the
+//! one finished last; the folders of older ones are listed as left out. Values are rounded to four decimals
+//! once, so that every output shows the same number.
 
 use serde::Serialize;
 
 use crate::aggregate::{Line, aggregate, newest_configurations, settings_fullest_first};
 use crate::error::ReportError;
 use crate::records::Run;
-use crate::section::Section;
 use crate::setting::Setting;
 use crate::suite::Suite;
 
@@ -62,11 +62,6 @@ impl Table {
         });
         Ok(Self { suite, settings, lines, left_out })
     }
-
-    /// Returns one section a setting, in the order of [`Self::settings`]. `runs` are those that the table was made of.
-    pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
-        (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
-    }
 }
 
 #[cfg(test)]
@@ -74,6 +69,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::records::Point;
+    use crate::section::Section;
     use crate::{fake, paper};
 
     #[test]

@@ -1,4 +1,5 @@
-//! Writes a suite's report. Each file is written to a temporary name, flushed and renamed, so that a reader never sees half a file.
+//! Writes a suite's report. Each file is written to a temporary name, flushed and renamed, so that a reader
+//! never sees half a file.
 
 use std::path::{Path, PathBuf};
 
@@ -20,26 +21,28 @@ use crate::suite::Suite;
 use crate::table::Table;
 use crate::terminal::terminal_table;
 
-/// What was written, and the table for the terminal.
+/// A written report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// `report.md`.
     pub report: PathBuf,
-    /// Every file, `report.md` first.
+    /// All files, `report.md` first.
     pub files: Vec<PathBuf>,
     /// The aggregated numbers.
     pub table: Table,
-    /// [`terminal_table`] of the same runs.
+    /// The [`terminal_table`] of the same runs.
     pub terminal: String,
 }
 
-/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex`, and the figures `curves.{svg,png}`, `<suite>.{svg,png}` and
-/// `similarity-<grouping>.{svg,png}` of each of `groupings` into `folder`, which is made if it is not there. With several settings
-/// (profiles, devices, data sets) the fullest has those names and the others have theirs appended. The same runs give the same bytes. The
-/// picture of retrieved neighbours, which is drawn from images and not from records, is shown if the suite has one and it is in `folder`.
+/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex` and the figures `curves.{svg,png}`,
+/// `<suite>.{svg,png}` and, for each of `groupings`, `similarity-<grouping>.{svg,png}` into `folder`, which
+/// is created if it does not exist. With several settings (profiles, devices, data sets), the figures of the
+/// fullest have these names, and those of the others have a suffix. The same runs give the same bytes. The
+/// picture of retrieved neighbors is drawn elsewhere, from images; the report shows it if the suite has one
+/// and it is in `folder`.
 ///
 /// # Errors
-/// There is no run, a figure cannot be drawn, or a file cannot be written.
+/// Returns an error if there is no run, a figure cannot be drawn, or a file cannot be written.
 pub fn write_report(
     suite: impl Into<Suite>,
     runs: &[Run],
@@ -93,7 +96,7 @@ pub fn write_report(
 fn suffix(setting: &Setting) -> String {
     let text = format!("-{}-{}-{}-{}", setting.profile, setting.device, setting.dataset, setting.data_state);
     let reduced = if setting.reduced { "" } else { "-full" };
-    // Names come from configuration: keep what every file system and Markdown link takes.
+    // Names come from configuration: keep only characters that every file system and Markdown link allows.
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
     text.chars().map(safe).chain(reduced.chars()).collect()
 }

@@ -1,4 +1,4 @@
-//! How much memory there is, and an error that says what would be needed, before anything is begun.
+//! How much memory there is, and a check before any work begins that the memory suffices.
 
 use invaspread_tensor::DeviceKind;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
@@ -6,15 +6,15 @@ use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 /// Memory that work may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    /// How much, in bytes.
+    /// The amount, in bytes.
     pub bytes: u64,
-    /// Whose it is, for messages: "this machine", "the GPU".
+    /// Whose memory it is, for messages: "this machine", "the GPU".
     pub of: &'static str,
 }
 
 impl Memory {
-    /// All memory of a device: the machine's or, where that is less, what this process's control group allows; a GPU's own. `None` where
-    /// the system does not say.
+    /// Returns all memory of a device. For the CPU it is the machine's or, if that is less, the limit of this
+    /// process's control group. `None` where the system does not say.
     pub fn of(device: DeviceKind) -> Option<Self> {
         match device {
             DeviceKind::Cpu => Self::of_host(),
@@ -26,19 +26,7 @@ impl Memory {
         let mut system = System::new();
         system.refresh_memory();
         let machine = Some(system.total_memory()).filter(|&bytes| bytes > 0)?;
-        let process = sysinfo::get_current_pid().ok().and_then(|id| {
-            system.refresh_processes_specifics(
-                ProcessesToUpdate::Some(&[id]),
-                false,
-                ProcessRefreshKind::nothing(),
-            );
-            system.process(id)?.cgroup_limits()
-        });
-        // Of a container, the root of the control groups that it sees is its own.
-        let limits =
-            [process, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
-        let limit = limits.filter(|&bytes| bytes > 0).min().filter(|&bytes| bytes < machine);
-        Some(match limit {
+        Some(match group_limit(&mut system).filter(|&bytes| bytes < machine) {
             Some(bytes) => Self { bytes, of: "the control group of this process" },
             None => Self { bytes: machine, of: "this machine" },
         })
@@ -57,24 +45,50 @@ impl Memory {
     }
 }
 
-/// Memory that one part of some work takes at least.
+/// Returns the bytes of memory that this process can still take: what the system has available or, if that is
+/// less, the limit of the control group; `None` where the system gives neither.
+pub fn free() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let available = Some(system.available_memory()).filter(|&bytes| bytes > 0);
+    // The limit counts, and not what is left of it: the use of a group includes cached files, which the
+    // system drops when it has to.
+    available.into_iter().chain(group_limit(&mut system)).min()
+}
+
+/// Returns the memory limit of this process's control group, in bytes; `None` if there is none.
+fn group_limit(system: &mut System) -> Option<u64> {
+    let process = sysinfo::get_current_pid().ok().and_then(|id| {
+        system.refresh_processes_specifics(
+            ProcessesToUpdate::Some(&[id]),
+            false,
+            ProcessRefreshKind::nothing(),
+        );
+        system.process(id)?.cgroup_limits()
+    });
+    // In a container, the root of the visible control groups is the container's own group.
+    let limits = [process, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
+    limits.filter(|&bytes| bytes > 0).min()
+}
+
+/// The memory that one part of some work takes at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// What it holds, and which settings make it so large.
+    /// What the memory holds, and which settings make it large.
     pub what: String,
-    /// How much, in bytes; saturating.
+    /// The amount, in bytes; saturating.
     pub bytes: u128,
 }
 
-/// More memory would be needed than there is.
+/// The work needs more memory than there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooLittleMemory {
-    /// Everything that is needed at one time, the largest first.
+    /// Everything that is needed at the same time, the largest first.
     needs: Vec<Need>,
     memory: Memory,
 }
 
-/// Parts of less than this share of the whole are not told.
+/// The error leaves out parts that are less than the whole divided by this.
 const TOLD: u128 = 20;
 
 impl std::fmt::Display for TooLittleMemory {
@@ -95,10 +109,10 @@ impl std::fmt::Display for TooLittleMemory {
 
 impl std::error::Error for TooLittleMemory {}
 
-/// Checks that all of `needs` fit into `memory` at one time.
+/// Checks that all of `needs` fit into `memory` at the same time.
 ///
 /// # Errors
-/// If they do not.
+/// Returns an error that names the largest needs if they do not fit.
 pub fn check(mut needs: Vec<Need>, memory: Memory) -> Result<(), TooLittleMemory> {
     if total(&needs) <= memory.bytes.into() {
         return Ok(());
@@ -111,7 +125,7 @@ fn total(needs: &[Need]) -> u128 {
     needs.iter().fold(0, |sum: u128, need| sum.saturating_add(need.bytes))
 }
 
-/// "512 bytes", "23.1 GiB".
+/// Returns an amount with its unit: "512 bytes", "23.1 GiB".
 fn in_words(bytes: u128) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -130,13 +144,15 @@ fn in_words(bytes: u128) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::{Memory, Need, check, in_words};
+    use super::{Memory, Need, check, free, in_words};
     use invaspread_tensor::DeviceKind;
 
     #[test]
     fn this_machine_has_memory() {
         let memory = Memory::of(DeviceKind::Cpu).unwrap();
         assert!(memory.bytes > 1 << 26, "{memory:?}");
+        let free = free().unwrap();
+        assert!(free > 1 << 20 && free <= memory.bytes, "{free} of {memory:?}");
     }
 
     #[test]

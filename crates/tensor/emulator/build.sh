@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the emulated device: every kernel of ../kernels and the libraries that stand in for NVIDIA's, into a folder.
+# Builds the emulated device, into a folder: every kernel of ../kernels, and the libraries that stand in for
+# NVIDIA's.
 #
 #   build.sh FOLDER        then run programs with LD_LIBRARY_PATH=FOLDER
 set -euo pipefail
@@ -14,7 +15,7 @@ for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$her
     name=${source##*/}
     object=$folder/objects/${name%.*}.o
     objects+=("$object")
-    # Only what has changed since the last time.
+    # Compile only what has changed since the last build.
     if [ ! "$object" -nt "$source" ] || [ ! "$object" -nt "$here/cuda_on_host.hpp" ] || [ ! "$object" -nt "$here/../kernels/device.cuh" ]; then
         g++ "${flags[@]}" -x c++ -c "$source" -o "$object" &
         running+=($!)

@@ -115,9 +115,9 @@ impl Kernel for Products<'_> {
     }
 }
 
-/// Bounds the error of a sum of `terms` products of f32, relative to the product of the two rows' lengths: `n
-/// u / (1 - n u)` with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). The
-/// sum may be taken in any order, fused or not. The bound leaves room for three more roundings of each
+/// Bounds the error of a sum of `terms` products of f32, relative to the product of the two rows' lengths:
+/// `n u / (1 - n u)` with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+/// The sum may be taken in any order, fused or not. The bound leaves room for three more roundings of each
 /// product's factors. It is infinite where `n u` is too large for a bound.
 pub fn rounding(terms: usize) -> f64 {
     let share = (terms + 3) as f64 * f64::from(f32::EPSILON) / 2.0;

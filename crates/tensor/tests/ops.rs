@@ -307,8 +307,8 @@ proptest! {
     }
 }
 
-/// Values and gradients (of the values weighted by 1 to 8) of PyTorch 2.15's `CrossMapLRN2d(5, 0.5, 0.6,
-/// 2.0)`, in f64, including the known errors of that class.
+/// Values and gradients (of the values weighted by 1 to 8) of PyTorch 2.15's
+/// `CrossMapLRN2d(5, 0.5, 0.6, 2.0)`, in f64, including the known errors of that class.
 #[test]
 #[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
 fn local_response_norm_is_pytorchs_cross_map() {

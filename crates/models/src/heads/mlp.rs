@@ -10,8 +10,8 @@
 
 use crate::batch_norm::BatchNorm;
 use crate::initial::Source;
+use crate::layout::take_up;
 use crate::output::Mode;
-use crate::state::take_up;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::{BatchNormConfig, Tape, Value, with_team};
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! An array as a file holds it: the type of its elements, its shape, and its bytes as they are. Numbers and words are taken out of it one by
-//! one, so that nothing is widened or copied before somebody asks for it.
+//! An array as a file holds it: the type of its elements, its shape and its bytes. Numbers and words are
+//! decoded one by one when they are needed, so that nothing is converted or copied in advance.
 
 use std::fmt;
 
@@ -22,9 +22,9 @@ pub(crate) enum Kind {
     Text,
     /// Text of a fixed length, in bytes (numpy's `S`).
     Bytes,
-    /// Python objects, which are pickled.
+    /// Pickled Python objects.
     Objects,
-    /// Anything else, under the name that the file gives it.
+    /// Any other type, under the name that the file gives it.
     Other(String),
 }
 
@@ -32,23 +32,23 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ElementType {
     pub(crate) kind: Kind,
-    /// Bytes of one element. 0 of what is never read, [`Kind::Objects`] and [`Kind::Other`].
+    /// The bytes of one element; 0 for [`Kind::Objects`] and [`Kind::Other`], which are never read.
     pub(crate) size: usize,
     pub(crate) big_endian: bool,
 }
 
 impl ElementType {
-    /// Returns the type of `size` bytes of which the lowest comes first.
+    /// Returns the little-endian type of `size` bytes.
     pub(crate) fn little_endian(kind: Kind, size: usize) -> Self {
         Self { kind, size, big_endian: false }
     }
 
-    /// Whether the elements are numbers.
+    /// Returns whether the elements are numbers.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self.kind, Kind::Float | Kind::BrainFloat | Kind::Signed | Kind::Unsigned | Kind::Bool)
     }
 
-    /// Whether the elements are words.
+    /// Returns whether the elements are words.
     pub(crate) fn is_text(&self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Bytes)
     }
@@ -88,17 +88,17 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// What a file says of an array before its elements.
+/// The description of an array that comes before its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) element: ElementType,
-    /// Whether the first axis varies fastest (Fortran's order), not the last.
+    /// Whether the first axis varies fastest (Fortran's order) instead of the last.
     pub(crate) columns_first: bool,
     pub(crate) shape: Vec<usize>,
 }
 
 impl Header {
-    /// Returns the number of bytes of all elements, or none if no memory holds as many.
+    /// Returns the number of bytes of all elements; `None` if it overflows.
     pub(crate) fn bytes(&self) -> Option<usize> {
         self.shape.iter().try_fold(self.element.size, |all, &length| all.checked_mul(length))
     }
@@ -127,7 +127,7 @@ impl Array {
     /// Returns the element at `row` and `column` of a table of `rows` and `columns` as a float of 64 bits.
     ///
     /// # Panics
-    /// If the elements are no numbers.
+    /// Panics if the elements are not numbers.
     pub(crate) fn number(&self, row: usize, column: usize, rows: usize, columns: usize) -> f64 {
         let place = if self.header.columns_first { column * rows + row } else { row * columns + column };
         let (bits, size) = (self.bits(place), self.header.element.size);
@@ -139,11 +139,11 @@ impl Array {
             (Kind::Signed, _) => signed(bits, size) as f64,
             (Kind::Unsigned, _) => bits as f64,
             (Kind::Bool, _) => f64::from(u8::from(bits != 0)),
-            (other, _) => unreachable!("{other:?} is no number"),
+            (other, _) => unreachable!("{other:?} is not a number"),
         }
     }
 
-    /// Returns element `place` of a list as a whole number, or none if it is a float.
+    /// Returns element `place` of a list as a whole number; `None` if it is a float.
     pub(crate) fn whole(&self, place: usize) -> Option<i128> {
         let bits = self.bits(place);
         match self.header.element.kind {
@@ -154,7 +154,8 @@ impl Array {
         }
     }
 
-    /// Returns element `place` of a list as a word, without the zeros that fill it up; or none if its bytes are no text.
+    /// Returns element `place` of a list as a word, without the zeros that pad it; `None` if its bytes are
+    /// not text.
     pub(crate) fn word(&self, place: usize) -> Option<String> {
         let ElementType { kind, size, big_endian } = &self.header.element;
         let bytes = &self.bytes[place * size..(place + 1) * size];
@@ -177,7 +178,7 @@ impl Array {
         Some(word)
     }
 
-    /// The bytes of a number as the lower bits of a word.
+    /// Returns the bytes of a number as the lower bits of a word.
     fn bits(&self, place: usize) -> u64 {
         let ElementType { size, big_endian, .. } = self.header.element;
         let mut wide = [0; 8];
@@ -189,7 +190,7 @@ impl Array {
     }
 }
 
-/// Spreads the sign of a number of `size` bytes over all 64 bits.
+/// Extends the sign of a number of `size` bytes to 64 bits.
 fn signed(bits: u64, size: usize) -> i64 {
     let unused = 64 - 8 * size as u32;
     ((bits << unused) as i64) >> unused

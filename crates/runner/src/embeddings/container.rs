@@ -1,9 +1,10 @@
-//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and safetensors. The bytes decide
-//! which one a file is, not its name.
+//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and
+//! safetensors. The bytes decide which one a file is, not its name.
 //!
-//! Arrays are listed by their headers and read one by one, so that nothing which nobody asks for is in the way. No length in a file is
-//! trusted: an array is read as far as its header says it goes, its bytes are counted, and those of an archive must have their checksum. An
-//! archive may shrink its arrays as far as it can; what counts is how many bytes come out.
+//! Arrays are listed by their headers and read one by one, so that arrays nobody asks for cost nothing. No
+//! length in a file is trusted: an array is read up to the length in its header, its bytes are counted, and
+//! the checksums of an archive are compared. Limits apply to the unpacked size, however small the packed
+//! array is.
 
 use std::io::{Read, Seek};
 
@@ -22,11 +23,11 @@ const MEMBER: &str = ".npy";
 pub(crate) enum Container<F> {
     /// One array without a name.
     Npy {
-        /// Stands behind the header.
+        /// The file, positioned after the header.
         file: F,
-        /// The array's.
+        /// The array's header.
         header: Header,
-        /// The number of bytes behind the header.
+        /// The number of bytes after the header.
         rest: u64,
     },
     /// Arrays by their names.
@@ -36,11 +37,11 @@ pub(crate) enum Container<F> {
 }
 
 impl<F: Read + Seek> Container<F> {
-    /// Looks at the first bytes of `file`, which has `length` bytes, and opens it as what they say. Of a file that is held whole, `most` bytes
-    /// are.
+    /// Opens `file`, which has `length` bytes, in the format that its first bytes show. A safetensors file is
+    /// held in memory whole and may have at most `most` bytes.
     ///
     /// # Errors
-    /// Says what was found: none of the three, or a damaged one.
+    /// Returns what was found instead: a file of another format, or a damaged one.
     pub(crate) fn open(mut file: F, length: u64, most: u64) -> Result<Self, String> {
         let mut start = Vec::new();
         file.by_ref().take(16).read_to_end(&mut start).map_err(|error| error.to_string())?;
@@ -63,7 +64,7 @@ impl<F: Read + Seek> Container<F> {
         Err(something_else(&start))
     }
 
-    /// Returns the names of the arrays in alphabetical order; none where there is one array without a name.
+    /// Returns the names of the arrays in alphabetical order; none if the only array has no name.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = match self {
             Self::Npy { .. } => Vec::new(),
@@ -82,7 +83,7 @@ impl<F: Read + Seek> Container<F> {
     /// Reads the header of the array `name`.
     ///
     /// # Errors
-    /// Says what was found in its place.
+    /// Returns what was found instead.
     pub(crate) fn header(&mut self, name: &str) -> Result<Header, String> {
         match self {
             Self::Npy { header, .. } => Ok(header.clone()),
@@ -97,10 +98,10 @@ impl<F: Read + Seek> Container<F> {
         }
     }
 
-    /// Reads the array `name`, or the only one where it has no name. Holds at most `most` bytes of it.
+    /// Reads the array `name`, or the only array if it has no name. It may have at most `most` bytes.
     ///
     /// # Errors
-    /// Says what was found in its place.
+    /// Returns what was found instead.
     pub(crate) fn array(&mut self, name: &str, most: u64) -> Result<Array, String> {
         match self {
             Self::Npy { file, header, rest } => elements(file, header.clone(), *rest, most),
@@ -121,13 +122,13 @@ impl<F: Read + Seek> Container<F> {
     }
 }
 
-/// Whether a file of `length` bytes that begins with `start` has the length and the beginning of safetensors' header.
+/// Returns whether a file of `length` bytes that begins with `start` begins with a header of safetensors.
 fn is_safetensors(start: &[u8], length: u64) -> bool {
     let Some((header, rest)) = start.split_first_chunk::<8>() else { return false };
     u64::from_le_bytes(*header) <= length.saturating_sub(8) && rest.first() == Some(&b'{')
 }
 
-/// Names what other files are that people have embeddings in.
+/// Names the format of a file that is none of the three, if it is a usual one.
 fn something_else(start: &[u8]) -> String {
     let known: [(&[u8], &str); 4] = [
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -169,7 +170,8 @@ fn no_array(name: &str) -> String {
 fn elements(file: &mut impl Read, header: Header, rest: u64, most: u64) -> Result<Array, String> {
     check_header(&header, rest, most)?;
     let mut bytes = Vec::new();
-    // One more than there should be: to see whether there is, and because an archive looks at a checksum where its member ends.
+    // Reading one byte more than expected shows whether there are more, and makes an archive compare the
+    // checksum at its member's end.
     let read = file.take(rest + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("an array whose bytes are damaged ({error})"))?;
     if bytes.len() as u64 != rest {
@@ -178,7 +180,7 @@ fn elements(file: &mut impl Read, header: Header, rest: u64, most: u64) -> Resul
     Ok(Array { header, bytes })
 }
 
-/// Compares what a header announces with the bytes that follow, and with those that may be held.
+/// Checks the length that a header gives against the bytes that follow and against the memory limit.
 fn check_header(header: &Header, rest: u64, most: u64) -> Result<(), String> {
     match &header.element.kind {
         Kind::Objects => {

@@ -1,14 +1,14 @@
-//! What can be wrong with a file of embeddings.
+//! Why embeddings could not be read.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What an array is for.
+/// The role of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The rows.
     Embeddings,
-    /// Their classes.
+    /// The classes of the rows.
     Labels,
 }
 
@@ -32,17 +32,17 @@ pub enum EmbeddingsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file holds something else than is needed.
+    /// The file holds something other than what is needed.
     #[error("failed to read {}: found {found}, expected {expected}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is there.
+        /// What the file holds.
         found: String,
-        /// What should be.
+        /// What it should hold.
         expected: String,
     },
-    /// The file has no array of the names that are looked for.
+    /// The file has no array of the expected names.
     #[error(
         "failed to read {}: found no array {}for the {role}; it has {}",
         path.display(), named(name.as_deref()), listed(there)
@@ -50,30 +50,30 @@ pub enum EmbeddingsError {
     Missing {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The role of the array.
         role: Role,
-        /// The name that was asked for; none if the usual names were looked for.
+        /// The name that was asked for; `None` if the usual names were tried.
         name: Option<String>,
-        /// Each array that is there: its name, type and shape.
+        /// The name, type and shape of each array in the file.
         there: Vec<String>,
     },
-    /// Several arrays of the file may be the one.
+    /// Several arrays of the file have usual names.
     #[error("failed to read {}: found {} where one array for the {role} is expected", path.display(), names.join(" and "))]
     Ambiguous {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The role of the array.
         role: Role,
-        /// The arrays' names.
+        /// The name, type and shape of each of them.
         names: Vec<String>,
     },
-    /// The file holds one array, which are the embeddings.
-    #[error("failed to read {}: found one array and no file of labels, expected one more file, of the labels", path.display())]
+    /// The file holds only the embeddings, and no file of labels was given.
+    #[error("failed to read {}: found one array and no file of labels, expected a second file with the labels", path.display())]
     NoLabels {
         /// The file.
         path: PathBuf,
     },
-    /// There are not as many labels as rows.
+    /// The numbers of labels and rows differ.
     #[error(
         "found {labels} labels of {rows} embeddings, expected one label a row: {} has the shape {label_shape}, {} the shape {shape}",
         label_path.display(), path.display()
@@ -81,15 +81,15 @@ pub enum EmbeddingsError {
     Counts {
         /// The file of embeddings.
         path: PathBuf,
-        /// Their number.
+        /// The number of embeddings.
         rows: usize,
-        /// Their shape.
+        /// The shape of the embeddings.
         shape: String,
         /// The file of labels.
         label_path: PathBuf,
-        /// Their number.
+        /// The number of labels.
         labels: usize,
-        /// Their shape.
+        /// The shape of the labels.
         label_shape: String,
     },
 }
@@ -98,7 +98,7 @@ fn named(name: Option<&str>) -> String {
     name.map(|name| format!("{name:?} ")).unwrap_or_default()
 }
 
-/// Arrays that are listed of a file that has many.
+/// The most arrays that an error lists.
 const MOST_LISTED: usize = 20;
 
 fn listed(there: &[String]) -> String {

@@ -2,24 +2,24 @@
 
 use std::io::Read;
 
-use super::Problem;
 use super::array::{Array, Shape};
+use super::problem::Problem;
 use super::rows::in_words;
 
-/// The largest float that is taken for a whole number.
+/// The largest float that counts as a whole number.
 const LARGEST_FLOAT: f64 = 1e30;
 
-/// The classes of rows as a file has them.
+/// The labels of rows, as a file holds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Labels {
-    /// Whole numbers, in any numbering; those below 0 are classes like any other.
+    /// Whole numbers in any numbering. Negative numbers are classes too.
     Numbers(Vec<i128>),
     /// Names.
     Words(Vec<String>),
 }
 
 impl Labels {
-    /// Returns how many there are.
+    /// Returns the number of labels.
     pub fn len(&self) -> usize {
         match self {
             Self::Numbers(numbers) => numbers.len(),
@@ -27,12 +27,12 @@ impl Labels {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there is no label.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns how many are below 0.
+    /// Returns the number of labels below 0.
     pub fn below_zero(&self) -> usize {
         match self {
             Self::Numbers(numbers) => numbers.iter().filter(|&&number| number < 0).count(),
@@ -40,10 +40,11 @@ impl Labels {
         }
     }
 
-    /// Takes them from a list of whole numbers, booleans, floats without fractions, or words. One axis may be longer than 1.
+    /// Reads labels from an array of whole numbers, booleans, floats without fractions, or words. Only one
+    /// axis may be longer than 1.
     ///
     /// # Errors
-    /// Says what was found: another shape or type, or the label that is no whole number.
+    /// Returns a problem that names the other shape or type, or the label that is not a whole number.
     pub(super) fn from_array(array: &Array) -> Result<Self, Problem> {
         let shape = &array.header.shape;
         if shape.iter().filter(|&&length| length > 1).count() > 1 {
@@ -72,10 +73,11 @@ impl Labels {
         Ok(Self::Numbers((0..count).map(number).collect::<Result<_, _>>()?))
     }
 
-    /// Takes them from a text with one label a line: numbers if all lines are numbers, as `numpy.savetxt` writes them too, otherwise words.
+    /// Reads labels from text with one label a line: numbers if every line is a number (also in the form of
+    /// `numpy.savetxt`), else words. Returns `None` if the file is not text.
     ///
     /// # Errors
-    /// Says what was found: an empty line, or the number that is not whole. None is no error: the file is no text.
+    /// Returns a problem that names the empty line, or the number that is not whole.
     pub(super) fn from_text(mut file: impl Read) -> Result<Option<Self>, Problem> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| Problem::new(error.to_string(), LINES))?;
@@ -112,10 +114,11 @@ fn whole(value: f64, row: usize) -> Result<i128, Problem> {
     Err(Problem::new(format!("the label {} of row {row}, counted from 0", in_words(value)), WHOLE))
 }
 
-/// The classes of one or two sets of rows, numbered from 0 in the order of the labels: the same label is the same class in both.
+/// The classes of one or two sets of rows, numbered from 0 in the order of the labels. The same label is the
+/// same class in both sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// The class of each row that is measured.
+    /// The class of each test row.
     pub test: Vec<u32>,
     /// The class of each row of the gallery.
     pub gallery: Option<Vec<u32>>,
@@ -123,27 +126,28 @@ pub struct Classes {
     pub labels: Labels,
 }
 
-/// Why labels could not be numbered.
+/// Why labels could not be numbered as classes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassesError {
-    /// They would never be equal.
+    /// One file has numbers and the other words, which are never equal.
     #[error(
         "the labels of one file are numbers and those of the other are words: save both as one or the other"
     )]
     Unlike,
-    /// More than are counted.
+    /// There are more classes than 32 bits count.
     #[error("found {found} classes, expected at most {}", u32::MAX)]
     TooMany {
-        /// How many.
+        /// The number of classes.
         found: usize,
     },
 }
 
 impl Classes {
-    /// Numbers the classes.
+    /// Numbers the classes of one or two sets of labels.
     ///
     /// # Errors
-    /// Numbers in one and words in the other; more classes than 32 bits count.
+    /// `Unlike` if one set has numbers and the other words; `TooMany` if there are more classes than 32 bits
+    /// count.
     pub fn number(test: &Labels, gallery: Option<&Labels>) -> Result<Self, ClassesError> {
         match (test, gallery) {
             (Labels::Numbers(test), None) => numbered(test, None, Labels::Numbers),
@@ -163,7 +167,8 @@ impl Classes {
         self.labels.len()
     }
 
-    /// Returns how many rows cannot be right, as no other row is of their class: none of the gallery or, without one, none of the others.
+    /// Returns the number of test rows that no search can classify correctly: no row of the gallery, or
+    /// without a gallery no other test row, is of their class.
     pub fn without_match(&self) -> usize {
         let (among, needed) = self.gallery.as_ref().map_or((&self.test, 2), |gallery| (gallery, 1));
         let mut rows_of = vec![0_usize; self.count()];

@@ -1,8 +1,9 @@
 //! The header of numpy's `.npy` files.
 //!
-//! A `.npy` file is `\x93NUMPY`, two bytes of version, the header's length (two bytes; four from version 2 on), the header and the
-//! elements. The header is a Python dict of three: `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`. Source: numpy's
-//! `lib/format`. It is parsed by hand, because the crates for it bring a parser generator with C to build for these three keys.
+//! A `.npy` file is `\x93NUMPY`, two bytes of version, the header's length (two bytes; four from version 2
+//! on), the header and the elements. The header is a Python dict of three:
+//! `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`. Source: numpy's `lib/format`. It is parsed
+//! by hand, because the crates for it bring a parser generator with C to build for these three keys.
 
 use std::io::Read;
 
@@ -10,17 +11,18 @@ use super::array::{ElementType, Header, Kind};
 
 /// The first bytes of a `.npy` file.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
-/// More axes than numpy allows an array.
+/// The most axes that an array may have, as in numpy.
 const MOST_AXES: usize = 64;
-/// Bytes of the longest header that is read. numpy itself stops at 10,000.
+/// The longest header that is read, in bytes. numpy stops at 10,000.
 const LONGEST_HEADER: usize = 1 << 20;
-/// Characters of the longest word that is read: longer ones are no names of classes.
+/// The longest word that is read, in characters. Longer words are not names of classes.
 const LONGEST_WORD: usize = 1 << 16;
 
-/// Reads the header at the start of a `.npy` file. Returns it with the number of bytes it takes; the elements follow.
+/// Reads the header at the start of a `.npy` file. Returns the header and its length in bytes; the elements
+/// follow it.
 ///
 /// # Errors
-/// Says what was found in place of a header.
+/// Returns what was found instead of a header.
 pub(crate) fn read_header(file: &mut impl Read) -> Result<(Header, u64), String> {
     let start = up_to(file, MAGIC.len())?;
     if start != MAGIC {
@@ -42,7 +44,7 @@ pub(crate) fn read_header(file: &mut impl Read) -> Result<(Header, u64), String>
     Ok((parse(text)?, (start.len() + version.len() + wide + length) as u64))
 }
 
-/// The next `count` bytes, or what is left of the file.
+/// Reads the next `count` bytes, or fewer if the file ends before.
 fn up_to(file: &mut impl Read, count: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(count as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -104,7 +106,8 @@ fn parse(text: &str) -> Result<Header, String> {
     Ok(Header { element, columns_first, shape })
 }
 
-/// Returns the type that numpy writes as a byte order, a letter and a size. What is no number and no text stays under its name.
+/// Parses the type that numpy writes as a byte order, a letter and a size. A type that is neither a number
+/// nor text keeps its name.
 fn element_type(name: &str) -> ElementType {
     let (order, rest) = name.split_at_checked(1).unwrap_or(("", name));
     let (letter, size) = rest.split_at_checked(1).unwrap_or(("", rest));
@@ -124,13 +127,13 @@ fn element_type(name: &str) -> ElementType {
     ElementType { kind, size, big_endian }
 }
 
-/// A string in either of Python's quotes, and what follows it. numpy's have no quote within.
+/// Splits off a string in either of Python's quotes. The strings that numpy writes contain no quote.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     ['\'', '"'].iter().find_map(|&quote| text.strip_prefix(quote)?.split_once(quote))
 }
 
-/// A list in square brackets, which may hold others, and what follows it. Brackets within names of fields are not understood: the header
-/// is then an odd one.
+/// Splits off a list in square brackets, which may hold other lists. Brackets in the names of fields are not
+/// supported: such a header is an error.
 fn bracketed(text: &str) -> Option<(&str, &str)> {
     if !text.starts_with('[') {
         return None;
@@ -149,7 +152,7 @@ fn bracketed(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// The numbers of a tuple; Python 2 wrote some with an L behind.
+/// Parses the numbers of a tuple. Python 2 wrote some of them with the suffix L.
 fn lengths(list: &str) -> Option<Vec<usize>> {
     let list = list.trim();
     let list = list.strip_suffix(',').unwrap_or(list);

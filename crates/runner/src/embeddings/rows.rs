@@ -1,37 +1,39 @@
-//! Rows of embeddings in single precision, which is what they are searched in. Whatever is computed of a row before is computed in double
-//! precision: a row of numbers far below or above what single precision holds has a direction like any other.
+//! Rows of embeddings in single precision, in which the search works. Scaling happens before, in double
+//! precision: a row whose numbers are too small or too large for single precision still has a direction.
 
-use super::Problem;
 use super::array::{Array, Shape};
+use super::problem::Problem;
 use crate::methods::Features;
 
-/// What is done to rows before they are measured.
+/// How rows are scaled before they are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scaling {
-    /// Each row is divided by its length; a row of zeros stays one. Inner products are then cosines.
+    /// Each row is divided by its length, so that inner products are cosines. A row of zeros stays a row of
+    /// zeros.
     UnitLength,
-    /// Rows stay as they are.
+    /// Rows are not changed.
     Unscaled,
 }
 
-/// What was seen of the rows on the way.
+/// Facts about the rows that were read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowFacts {
-    /// Rows of zeros, which have no direction.
+    /// The number of rows of zeros, which have no direction.
     pub zero_rows: usize,
-    /// The first of them.
+    /// The first row of zeros.
     pub first_zero_row: Option<usize>,
-    /// How far rows lie from their mean, as the root of a mean square, in units of their length likewise: 0 where all are equal, 1 where they
-    /// point everywhere.
+    /// The root mean square distance of the rows from their mean, divided by the root mean square of their
+    /// lengths: 0 if all rows are equal, 1 if they point in all directions.
     pub spread: f64,
-    /// Whether the file holds more digits than are searched.
+    /// Whether the file holds more digits than single precision keeps.
     pub narrowed: bool,
 }
 
-/// Returns the rows of a table of numbers, (n, D) or with further axes of length 1, in single precision.
+/// Returns the rows of an array (n, D), or with further axes of length 1, in single precision.
 ///
 /// # Errors
-/// Says what was found: another shape, other elements than numbers, numbers that are not finite, numbers that single precision does not hold.
+/// Returns a problem that names the other shape, the elements that are not numbers, the number that is not
+/// finite, or the number that single precision does not hold.
 pub(super) fn rows(array: &Array, scaling: Scaling) -> Result<(Features, RowFacts), Problem> {
     let shape = &array.header.shape;
     let (rows, dim) = match shape[..] {
@@ -89,7 +91,7 @@ fn read_row(array: &Array, index: usize, rows: usize, row: &mut [f64]) {
     }
 }
 
-/// Names the first number that is not finite, and says how many rows hold such.
+/// Checks that all numbers are finite. The problem names the first that is not, and how many rows hold one.
 fn check_finite(array: &Array, rows: usize, row: &mut [f64]) -> Result<(), Problem> {
     let (mut first, mut bad) = (None, 0);
     for index in 0..rows {
@@ -107,7 +109,7 @@ fn check_finite(array: &Array, rows: usize, row: &mut [f64]) -> Result<(), Probl
     Err(Problem::new(found, "finite numbers: the network has diverged, or the file is damaged"))
 }
 
-/// Names a number that is not finite.
+/// Returns a number as text; infinities and NaN as words.
 pub(super) fn in_words(value: f64) -> String {
     match value {
         f64::INFINITY => "infinity".to_owned(),
@@ -117,7 +119,7 @@ pub(super) fn in_words(value: f64) -> String {
     }
 }
 
-/// Whether single precision holds a row that is not scaled.
+/// Checks that single precision holds a row that is not scaled.
 fn check_range(index: usize, row: &[f64]) -> Result<(), Problem> {
     let column = (0..row.len()).max_by(|&a, &b| row[a].abs().total_cmp(&row[b].abs())).unwrap_or(0);
     let largest = row[column];
@@ -137,13 +139,14 @@ fn check_range(index: usize, row: &[f64]) -> Result<(), Problem> {
     ))
 }
 
-/// Divides a row by its length. Returns false, and leaves it, if it is all zeros.
+/// Divides a row by its length. Returns false and changes nothing if the row is all zeros.
 fn scale_to_unit_length(row: &mut [f64]) -> bool {
     let largest = row.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     if largest == 0.0 {
         return false;
     }
-    // A power of two leaves the digits alone, and no square then leaves the range. Taken in two parts, as one alone may leave it.
+    // A power of two changes no digit, and after it no square overflows. It is applied in two parts because
+    // one factor may overflow.
     let exponent = -largest.log2().floor() as i32;
     let (first, second) = (2.0_f64.powi(exponent / 2), 2.0_f64.powi(exponent - exponent / 2));
     let mut squares = 0.0;
@@ -159,7 +162,8 @@ fn scale_to_unit_length(row: &mut [f64]) -> bool {
     true
 }
 
-/// Sums from which the spread of rows follows. Taken about the first row, so that rows that are nearly equal cancel nothing.
+/// Sums that give the spread of the rows. They are taken about the first row, so that nearly equal rows lose
+/// no digits by cancellation.
 #[derive(Default)]
 struct Spread {
     rows: f64,

@@ -1,4 +1,5 @@
-//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
+//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where
+//! they came from.
 
 use std::path::PathBuf;
 
@@ -47,7 +48,8 @@ pub struct Recipe {
     pub linear: When,
     /// Where test classes were never trained on: what is measured.
     pub retrieval: RetrievalRecipe,
-    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery, after the last epoch.
+    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
+    /// after the last epoch.
     pub retrieval_beside_knn: bool,
 }
 

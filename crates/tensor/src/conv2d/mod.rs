@@ -1,10 +1,10 @@
-//! Two-dimensional convolution with gradients, as a candle op: `y[n,i,j,o] = sum x[n, i s + a - p, j s + b -
-//! p, c] w[a,b,c,o]`.
+//! Two-dimensional convolution with gradients, as a candle op:
+//! `y[n,i,j,o] = sum x[n, i s + a - p, j s + b - p, c] w[a,b,c,o]`.
 //!
-//! Shapes: `x` (N, H, W, C_in), `w` (K_h, K_w, C_in, C_out), `y` (N, H', W', C_out) with `H' = (H + 2p - K_h)
-//! / s + 1`. Channels come last in activations and in weights, so that the innermost loop runs over output
-//! channels. PyTorch's layouts are (N, C, H, W) and (C_out, C_in, K_h, K_w); `models` converts where weights
-//! are read and written.
+//! Shapes: `x` (N, H, W, C_in), `w` (K_h, K_w, C_in, C_out), `y` (N, H', W', C_out) with
+//! `H' = (H + 2p - K_h) / s + 1`. Channels come last in activations and in weights, so that the innermost
+//! loop runs over output channels. PyTorch's layouts are (N, C, H, W) and (C_out, C_in, K_h, K_w); `models`
+//! converts where weights are read and written.
 //!
 //! The algorithm for a shape, in f32:
 //! 1. Winograd, if allowed, for 3x3 kernels of stride 1 and padding 1 with channels in multiples of 16 on

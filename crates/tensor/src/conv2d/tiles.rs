@@ -124,9 +124,9 @@ unsafe fn indirect_tile<V: Vector, const MR: usize, const NV: usize>(
     }
 }
 
-/// Computes `out = left * right`, where all three lie in panels of 16 columns: `left[depth /
-/// 16][left_rows][16]`, `right[panels][depth][16]`, `out[panels][left_rows][16]`. Only the first `rows` rows
-/// are computed.
+/// Computes `out = left * right`, where all three lie in panels of 16 columns:
+/// `left[depth / 16][left_rows][16]`, `right[panels][depth][16]`, `out[panels][left_rows][16]`. Only the
+/// first `rows` rows are computed.
 ///
 /// # Safety
 /// The buffers must hold that many values.

@@ -4,8 +4,8 @@
 //! tile d (6x6), the kernel g (3x3) and the matrices B (6x6), G (6x3), A (6x4) of that paper, one output tile
 //! is `Y = Aᵀ [ (G g Gᵀ) * (Bᵀ d B) ] A`, where `*` is the product element by element, summed over input
 //! channels. That is 36 matrix products of tiles by channels. The input gradient is the same convolution with
-//! the kernel turned by 180 degrees and its channels swapped; the weight gradient is `Gᵀ [ sum over tiles (Bᵀ
-//! d B) * (A dY Aᵀ) ] G`.
+//! the kernel turned by 180 degrees and its channels swapped; the weight gradient is
+//! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`.
 //!
 //! Where the sides of a map are not multiples of 4, tiles extend beyond it: pixels outside read as zero and
 //! are not written. The rounding error is several times that of a direct convolution (the matrices hold
@@ -634,8 +634,8 @@ impl Kernel for SumTiles<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         for group in 0..self.ci / PANEL {
-            // SAFETY: the planes hold `capacity` tiles of ci and co channels; `sums` is this point's `[co /
-            // 16][ci][16]`.
+            // SAFETY: the planes hold `capacity` tiles of ci and co channels; `sums` is this point's
+            // `[co / 16][ci][16]`.
             unsafe {
                 outer_product::<V>(
                     self.tiles,

@@ -1,0 +1,116 @@
+//! What a file of weights holds.
+
+use super::WeightsFile;
+use super::error::NotFinite;
+use super::error::WeightError;
+use super::finite::not_finite;
+use candle_core::DType;
+use std::path::Path;
+
+/// One tensor of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Where in the file its state dict lies; empty if it is the file's own.
+    pub place: String,
+    /// Its name there; of a Caffe model, its layer's with `.weight` or `.bias` behind.
+    pub name: String,
+    /// Type of its values.
+    pub dtype: DType,
+    /// As it lies in the file: a convolution's is (C_out, C_in, K, K).
+    pub shape: Vec<usize>,
+    /// How many values it has.
+    pub parameters: usize,
+    /// Which of them are NaN or infinite: nothing loads such an entry.
+    pub not_finite: Option<NotFinite>,
+}
+
+/// The tensors of a file of weights, state dict by state dict, each sorted by name, numbers in names by their value. All of them are read, so
+/// that a file that can be inspected can be imported. Also `place.name: kind` of each that is of a kind that is not read.
+///
+/// # Errors
+/// As [`WeightsFile::open`].
+pub fn inspect(path: &Path) -> Result<(Vec<Entry>, Vec<String>), WeightError> {
+    let (mut entries, mut not_read) = (Vec::new(), Vec::new());
+    for state_dict in WeightsFile::open(path)?.state_dicts {
+        let place = state_dict.place;
+        let mut of_this = Vec::new();
+        for (name, tensor) in state_dict.tensors {
+            of_this.push(Entry {
+                place: place.clone(),
+                name,
+                dtype: tensor.dtype(),
+                shape: tensor.dims().to_vec(),
+                parameters: tensor.elem_count(),
+                not_finite: not_finite(&tensor)?,
+            });
+        }
+        of_this.sort_by_cached_key(|entry| order(&entry.name));
+        entries.extend(of_this);
+        let dot = if place.is_empty() { "" } else { "." };
+        not_read.extend(state_dict.not_read.iter().map(|(name, kind)| format!("{place}{dot}{name}: {kind}")));
+    }
+    Ok((entries, not_read))
+}
+
+/// A name cut where numbers begin and end, numbers filled up with zeros: `layer2` comes before `layer10`.
+fn order(name: &str) -> Vec<String> {
+    let pieces = name.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+    pieces
+        .map(|piece| {
+            let piece = String::from_utf8_lossy(piece);
+            if piece.starts_with(|c: char| c.is_ascii_digit()) {
+                format!("{piece:0>20}")
+            } else {
+                piece.into_owned()
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::{Entry, inspect};
+    use crate::weights::caffe::tests::old_layer;
+    use crate::{WeightError, write_weights};
+    use candle_core::{DType, Device, Tensor};
+
+    #[test]
+    fn every_tensor_is_listed_in_the_order_of_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+        let tensors = [
+            ("layer10.weight".to_owned(), zeros(&[2, 3, 1, 1], DType::F32)),
+            ("layer2.weight".to_owned(), zeros(&[4], DType::F16)),
+            ("layer2.count".to_owned(), zeros(&[], DType::I64)),
+        ];
+        write_weights(&path, &tensors).unwrap();
+        let entry = |name: &str, dtype, shape: &[usize], parameters| Entry {
+            place: String::new(),
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+            parameters,
+            not_finite: None,
+        };
+        assert_eq!(
+            inspect(&path).unwrap().0,
+            [
+                entry("layer2.count", DType::I64, &[], 1),
+                entry("layer2.weight", DType::F16, &[4], 4),
+                entry("layer10.weight", DType::F32, &[2, 3, 1, 1], 6),
+            ]
+        );
+
+        let path = folder.path().join("a.caffemodel");
+        std::fs::write(&path, old_layer("conv1/7x7_s2", &[([2, 1, 1, 1], &[1.0, 2.0])])).unwrap();
+        assert_eq!(inspect(&path).unwrap().0, [entry("conv1/7x7_s2.weight", DType::F32, &[2, 1, 1, 1], 2)]);
+        std::fs::write(&path, b"no weights").unwrap();
+        let error = inspect(&path).unwrap_err();
+        assert!(
+            matches!(error, WeightError::Damaged { .. }) && error.to_string().contains("a.caffemodel"),
+            "{error}"
+        );
+    }
+}

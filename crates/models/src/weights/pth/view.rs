@@ -1,0 +1,69 @@
+//! A tensor as a view of a storage, and its elements in their order.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::weights::format::element_count;
+
+/// A tensor, as a view of a storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    /// Elements from one to the next along each axis; as many as there are axes.
+    pub(super) strides: Vec<usize>,
+    /// The first element.
+    pub(super) offset: usize,
+    /// The storage's key.
+    pub(super) storage: String,
+}
+
+impl View {
+    /// The tensor, out of the bytes of its storage, which are in little-endian order.
+    ///
+    /// # Errors
+    /// What is wrong with the view, in words that follow "the tensor ... with".
+    pub(super) fn tensor(&self, storage: &[u8]) -> Result<Tensor, String> {
+        let bytes = self.bytes(storage)?;
+        Tensor::from_raw_buffer(&bytes, self.dtype, &self.shape, &Device::Cpu)
+            .map_err(|error| format!("bytes that fail to decode ({error})"))
+    }
+
+    /// The tensor's bytes, row by row, out of those of its storage.
+    fn bytes(&self, storage: &[u8]) -> Result<Vec<u8>, String> {
+        let size = self.dtype.size_in_bytes();
+        let held = storage.len() / size;
+        let shape = || format!("the shape {:?} in a storage of {held}", self.shape);
+        let elements = element_count(&self.shape).filter(|&elements| elements <= held).ok_or_else(shape)?;
+        if elements == 0 {
+            return Ok(Vec::new());
+        }
+        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |last, (side, stride)| {
+            (side - 1).checked_mul(*stride).and_then(|step| last.checked_add(step))
+        });
+        if last.is_none_or(|last| last >= held) {
+            return Err(format!(
+                "{} from element {} on and strides {:?}",
+                shape(),
+                self.offset,
+                self.strides
+            ));
+        }
+        let mut bytes = Vec::with_capacity(elements * size);
+        let mut index = vec![0; self.shape.len()];
+        let mut at = self.offset;
+        for _ in 0..elements {
+            bytes.extend_from_slice(&storage[at * size..][..size]);
+            // The last index turns fastest; one that is through goes back to zero and turns the one before it.
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                at += self.strides[axis];
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                at -= index[axis] * self.strides[axis];
+                index[axis] = 0;
+            }
+        }
+        Ok(bytes)
+    }
+}

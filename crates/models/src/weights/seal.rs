@@ -1,0 +1,144 @@
+//! The digest that this program's safetensors files carry, so that a damaged file is an error and never a silently different network.
+//!
+//! safetensors has no checksum of its own. A file that this program writes has one metadata entry, `invaspread`: JSON with the number of
+//! the format, what the writer says of the file (`content`, itself JSON), and a BLAKE3 digest of both that text and every tensor.
+
+use std::collections::HashMap;
+
+use ::safetensors::SafeTensors;
+use ::safetensors::tensor::{SafeTensorError, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+
+/// The metadata entry that holds the seal, as JSON.
+const KEY: &str = "invaspread";
+/// Raised when a later version could not read what this one writes.
+const FORMAT: u32 = 1;
+
+/// What a sealed file says of itself.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seal {
+    format: u32,
+    /// JSON as text, so that it is digested as the bytes it was written as.
+    content: String,
+    digest: String,
+}
+
+/// Makes a safetensors file of `tensors`, in the order of their names, with a seal over them and `content`. Equal contents give equal
+/// bytes: a second metadata entry would be written in the random order of a hash map.
+///
+/// # Errors
+/// If the library refuses, as it does past the largest header.
+pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -> Result<Vec<u8>, String> {
+    tensors.sort_by_key(|&(name, _)| name);
+    let digest = digest(&content, tensors.iter().map(|(name, view)| (*name, view)));
+    let seal = Seal { format: FORMAT, content, digest };
+    let seal = serde_json::to_string(&seal).map_err(|error| error.to_string())?;
+    serialize(tensors, Some(HashMap::from([(KEY.to_owned(), seal)])))
+        .map_err(|error: SafeTensorError| error.to_string())
+}
+
+/// Compares a safetensors file with the seal it carries, and returns the seal's content; `None` if there is no seal, as in every file that
+/// another program wrote.
+///
+/// # Errors
+/// What was found instead, in words that follow "found".
+pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
+    let told =
+        |error: SafeTensorError| format!("{} bytes that are no safetensors file ({error})", bytes.len());
+    let file = SafeTensors::deserialize(bytes).map_err(told)?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(told)?;
+    let Some(entries) = metadata.metadata() else { return Ok(None) };
+    let text = match entries.get(KEY) {
+        Some(text) => text,
+        // Damage may have struck the key itself.
+        None if entries.values().any(|text| serde_json::from_str::<Seal>(text).is_ok()) => {
+            return Err(format!("a seal of this program under another name than {KEY:?}"));
+        }
+        None => return Ok(None),
+    };
+    let seal: Seal =
+        serde_json::from_str(text).map_err(|error| format!("a seal that cannot be read ({error})"))?;
+    if seal.format != FORMAT {
+        return Err(format!(
+            "the format {} of this program's files, where this version reads {FORMAT}",
+            seal.format
+        ));
+    }
+    let mut views = file.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    let found = digest(&seal.content, views.iter().map(|(name, view)| (name.as_str(), view)));
+    if found == seal.digest {
+        Ok(Some(seal.content))
+    } else {
+        Err(format!(
+            "contents with the BLAKE3 digest {found}, not {} as its seal says (a program that changed tensors must not keep the metadata \
+             entry {KEY:?})",
+            seal.digest
+        ))
+    }
+}
+
+/// Digest of `content` and of names, types, shapes and bytes in the order given. Every part is preceded by its length.
+fn digest<'a>(content: &str, tensors: impl Iterator<Item = (&'a str, &'a TensorView<'a>)>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(content.as_bytes());
+    for (name, view) in tensors {
+        part(name.as_bytes());
+        part(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
+        part(view.data());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{check_seal, write_sealed};
+    use ::safetensors::tensor::{Dtype, TensorView, serialize};
+    use std::collections::HashMap;
+
+    fn view(bytes: &[u8]) -> TensorView<'_> {
+        TensorView::new(Dtype::U8, vec![bytes.len()], bytes).unwrap()
+    }
+
+    #[test]
+    fn a_seal_holds_until_any_bit_is_another() {
+        let (weight, bias) = ([1, 2, 3, 4, 5, 6, 7], [0; 9]);
+        let tensors = || vec![("b.weight", view(&weight)), ("a.bias", view(&bias))];
+        let content = r#"{"run":"0123-s1"}"#;
+        let sealed = write_sealed(tensors(), content.to_owned()).unwrap();
+        assert_eq!(check_seal(&sealed).unwrap().as_deref(), Some(content));
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut damaged = sealed.clone();
+                damaged[at] ^= 1 << bit;
+                check_seal(&damaged).unwrap_err();
+            }
+            check_seal(&sealed[..at]).unwrap_err();
+        }
+        let mut other = tensors();
+        other.reverse();
+        assert_eq!(write_sealed(other, content.to_owned()).unwrap(), sealed);
+    }
+
+    #[test]
+    fn files_of_other_programs_have_no_seal() {
+        let bytes = [1, 2, 3];
+        for metadata in [None, Some(HashMap::from([("format".to_owned(), "pt".to_owned())]))] {
+            let file = serialize(vec![("weight", view(&bytes))], metadata).unwrap();
+            assert_eq!(check_seal(&file), Ok(None));
+        }
+        let newer = r#"{"format":2,"content":"","digest":""}"#.to_owned();
+        let newer = serialize(
+            vec![("weight", view(&bytes))],
+            Some(HashMap::from([("invaspread".to_owned(), newer)])),
+        );
+        assert!(check_seal(&newer.unwrap()).unwrap_err().contains("the format 2"));
+    }
+}
