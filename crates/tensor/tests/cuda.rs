@@ -14,9 +14,9 @@ use invaspread_tensor::cuda::testing::device_or_skip;
 use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
-    BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision,
-    RunningStatistics, Sgd, SgdConfig, Tape, Value, avg_pool2d, batch_norm, bias_relu, conv2d, gemm,
-    l2_normalize, linear, local_response_norm, max_pool2d,
+    BatchNormConfig, Conv2dConfig, LarsConfig, LocalResponseNormConfig, LocalResponseWindow, Optimizer,
+    OptimizerConfig, PoolConfig, Precision, RunningStatistics, SgdConfig, Tape, Value, avg_pool2d,
+    batch_norm, bias_relu, conv2d, gemm, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -190,10 +190,19 @@ proptest! {
 }
 
 /// After three steps of a small network on the tape, parameters, momentum and running statistics agree with
-/// the CPU's.
+/// the CPU's, with either optimizer.
 #[test]
 fn training_steps_agree() {
     let Some(device) = device_or_skip() else { return };
+    let (momentum, weight_decay) = (0.9, 1e-3);
+    steps_agree(&device, OptimizerConfig::Sgd(SgdConfig { momentum, weight_decay }));
+    steps_agree(
+        &device,
+        OptimizerConfig::Lars(LarsConfig { momentum, weight_decay, trust_coefficient: 0.02 }),
+    );
+}
+
+fn steps_agree(device: &Device, optimizer: OptimizerConfig) {
     let run = |device: &Device| {
         let mut stream = Stream::new(4, Purpose::Synthetic, 4, 0);
         let var = |x: Tensor| Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
@@ -206,7 +215,7 @@ fn training_steps_agree() {
         let target = random(&mut stream, &[6, 5]).to_device(device).unwrap();
         let parameters = [&weight, &gamma, &beta, &inner, &gamma2, &beta2, &head, &bias];
         let named = parameters.iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
-        let mut sgd = Sgd::new(named, SgdConfig { momentum: 0.9, weight_decay: 1e-3 }).unwrap();
+        let mut optimizer = Optimizer::new(named, optimizer).unwrap();
         let mut running = [(); 2].map(|()| RunningStatistics::new(16, DType::F32, device).unwrap());
         let conv = Conv2dConfig { padding: 1, ..Default::default() };
         let norm = BatchNormConfig { relu: true, chunk: 3, ..Default::default() };
@@ -223,14 +232,14 @@ fn training_steps_agree() {
             let leaf = tape.leaf(&y).unwrap();
             let mut gradients = (leaf * &target).unwrap().sum_all().unwrap().backward().unwrap();
             tape.backward(&mut gradients).unwrap();
-            sgd.step(&gradients, 0.1).unwrap();
+            optimizer.step(&gradients, 0.1).unwrap();
         }
         let mut results: Vec<Vec<f64>> = parameters.iter().map(|p| values(p)).collect();
-        results.extend(sgd.state().unwrap().iter().map(|(_, v)| values(v)));
+        results.extend(optimizer.state().unwrap().iter().map(|(_, v)| values(v)));
         results.extend(running.iter().flat_map(|r| r.tensors().unwrap()).map(|t| values(&t)));
         results
     };
-    for (i, (got, want)) in run(&device).iter().zip(run(&Device::Cpu)).enumerate() {
+    for (i, (got, want)) in run(device).iter().zip(run(&Device::Cpu)).enumerate() {
         let error = relative(got, &want);
         assert!(error < 1e-3, "result {i}: {error}");
     }

@@ -8,6 +8,7 @@ use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use invaspread_runner::machine;
+use invaspread_runner::methods::{Entry, Registry};
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::self_check::{Check, self_check};
 use serde_json::{Value, json};
@@ -30,6 +31,9 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
     }];
     let gpu = if why_not.is_none() { gpu(&mut all)? } else { Value::Null };
     let data = invaspread_data::list(None);
+    let methods = Registry::installed().entries().iter();
+    let on_the_host: Vec<&str> =
+        methods.filter(|entry| !entry.default_method().has_cuda_loss()).map(Entry::name).collect();
     if arguments.json {
         print_json(&json!({
             "environment": environment,
@@ -37,6 +41,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             "gpu": gpu,
             "no_gpu_because": why_not,
             "instruction_set": instructions,
+            "methods_with_their_loss_on_the_host": on_the_host,
             "checks": all.iter().flat_map(|checked| checked.checks.iter().map(|c| json!({
                 "device": checked.device.name(), "precision": checked.precision,
                 "op": c.op, "error": c.error, "tolerance": c.tolerance, "good": c.is_good(),
@@ -55,6 +60,12 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
                 });
                 print_line!("gpu: {}", facts.collect::<Vec<_>>().join(", "));
             }
+        }
+        if !on_the_host.is_empty() {
+            print_line!(
+                "with device=cuda the loss of {} is computed on the host: it has no CUDA kernel",
+                on_the_host.join(", ")
+            );
         }
         match &data {
             Ok(listed) => {

@@ -15,7 +15,9 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{Sgd, SgdConfig};
 
 use super::state::{nothing_left, take};
-use super::{Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step, TakenStep};
+use super::{
+    Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step, TakenStep,
+};
 use crate::checkpoint::NamedTensors;
 use crate::settings::Refusal;
 
