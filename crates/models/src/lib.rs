@@ -1,26 +1,32 @@
-//! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, and the paper's head.
+//! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, and the paper's head;
+//! projectors and predictors behind them, and copies that follow a network.
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes weights under PyTorch's
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod batch_norm;
 mod conv_relu;
 #[cfg(test)]
 mod corpus;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod head;
+mod heads;
 mod inception;
 mod initial;
 mod layer;
 mod layout;
+mod momentum;
 mod network;
 mod output;
 mod resnet;
 mod size;
 mod weights;
 
+pub use heads::{LastNorm, Mlp, MlpConfig};
 pub use inception::{Inception, InceptionConfig};
+pub use momentum::{Module, Momentum};
 pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};

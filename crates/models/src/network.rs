@@ -26,6 +26,14 @@ impl NetworkConfig {
         }
     }
 
+    /// Length of the pooled features before the embedding layer.
+    pub fn pooled(&self) -> usize {
+        match self {
+            Self::ResNet(config) => (config.width << 3) * if config.depth == 50 { 4 } else { 1 },
+            Self::Inception(_) => 1024,
+        }
+    }
+
     /// Channels of the first stage.
     pub fn width(&self) -> usize {
         match self {

@@ -6,9 +6,9 @@ use crate::engine::{EngineError, Learner};
 use crate::methods::{RunFacts, Step};
 use candle_core::Tensor;
 use invaspread_losses::KeySide;
-use invaspread_models::ResNetConfig;
+use invaspread_models::{Network, NetworkConfig, ResNetConfig};
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::{Algorithm, SgdConfig};
+use invaspread_tensor::{Algorithm, OptimizerConfig, SgdConfig};
 use serde::Serialize;
 
 /// The sizes of the step.
@@ -50,6 +50,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     let facts = RunFacts {
         images,
         dim: network.embedding,
+        pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 0,
         weight_decay,
         device: bench.compute.device,
@@ -57,8 +58,8 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     };
     let device = bench.compute.device.open().map_err(failed)?;
     let method = built_in_method().build(facts).map_err(failed)?;
-    Learner::new(&device, network.into(), SgdConfig { momentum: 0.9, weight_decay }, method, 0)
-        .map_err(failed)
+    let optimizer = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay });
+    Learner::new(Network::on(&device, network, 0).map_err(failed)?, optimizer, method).map_err(failed)
 }
 
 /// Times the step.

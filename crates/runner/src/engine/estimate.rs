@@ -136,7 +136,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
             let (views, index) = batch.views(&learner.network)?;
             let step = Step { epoch: 1, step: times.len() as u64, index: &index };
             // On a GPU the step is done when its loss is known.
-            learner.step(&views, &step, recipe.schedule.at(1))?.number()
+            learner.step(&views, &step, recipe.schedule.at(1, step.step, steps))?.number()
         };
         timed().map_err(EngineError::tensor("time a step"))?;
         times.push(from.elapsed());

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use invaspread_models::{Mode, Network, NetworkConfig};
-use invaspread_tensor::{Sgd, SgdConfig};
+use invaspread_models::Network;
+use invaspread_tensor::{Optimizer, OptimizerConfig};
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
-use crate::methods::{Method, Step};
+use crate::methods::{Method, Step, TakenStep};
 
 pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
@@ -34,7 +34,7 @@ fn known(loss: &Tensor) -> Result<Loss> {
 pub(crate) struct Learner {
     pub(crate) network: Network,
     pub(crate) method: Box<dyn Method>,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     device: Device,
 }
 
@@ -63,22 +63,21 @@ impl Loss {
 }
 
 impl Learner {
-    /// Returns a learner at the start of a run.
+    /// Returns a learner at the start of a run, with the network as it begins.
     ///
     /// # Errors
-    /// Returns an error if the network cannot be built.
+    /// Returns an error if the method cannot take up the network.
     pub(crate) fn new(
-        device: &Device,
-        network: NetworkConfig,
-        optimizer: SgdConfig,
-        method: Box<dyn Method>,
-        seed: u64,
+        network: Network,
+        optimizer: OptimizerConfig,
+        mut method: Box<dyn Method>,
     ) -> Result<Self> {
-        let network = Network::on(device, network, seed)?;
+        method.set_up(&network)?;
+        let device = network.device().clone();
         let mut parameters = network.parameters();
         parameters.extend(method.parameters());
-        let optimizer = Sgd::new(parameters, optimizer)?;
-        Ok(Self { network, method, optimizer, device: device.clone() })
+        let optimizer = Optimizer::new(parameters, optimizer)?;
+        Ok(Self { network, method, optimizer, device })
     }
 
     /// Takes one step on the batch `x` (views * B, S, S, C), which is on the network's device, at learning
@@ -97,8 +96,8 @@ impl Learner {
     }
 
     fn take_step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
-        let mut output = self.network.forward(x, Mode::Train)?;
-        let loss = self.method.loss(&output, step)?;
+        let mut output = self.method.forward(&self.network, x)?;
+        let loss = self.method.loss(&mut output, step)?;
         #[cfg(feature = "cuda")]
         let value = if self.device.is_cuda() { Loss::OnDevice(loss.detach()) } else { known(&loss)? };
         #[cfg(not(feature = "cuda"))]
@@ -113,7 +112,8 @@ impl Learner {
         output.pooled = output.pooled.detach();
         output.projection = output.projection.detach();
         output.embedding = output.embedding.detach();
-        self.method.after_step(&output, &gradients, lr, step)?;
+        let Self { network, method, .. } = self;
+        method.after_step(&TakenStep { step: *step, network, output: &output, gradients: &gradients, lr })?;
         Ok(value)
     }
 

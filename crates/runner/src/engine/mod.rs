@@ -29,7 +29,7 @@ pub use images::{Images, Labelled};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
-pub use recipe::{Recipe, Schedule};
+pub use recipe::{Fall, Recipe, Schedule};
 pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use retrieval_recipe::{RetrievalRecipe, When};
 pub use stop::Stop;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
-use invaspread_models::{HeadNeeded, LoadReport, load};
-use invaspread_tensor::SgdConfig;
+use invaspread_models::{HeadNeeded, LoadReport, Network, load};
+use invaspread_tensor::DeviceKind;
 
 use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
@@ -108,6 +108,13 @@ pub fn train(
         let choice = training.began_with.as_ref().and_then(LoadReport::choice);
         let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
         observer.note(&format!("{}: begins with the weights of {}{choice}", place.title, path.display()));
+    }
+    if recipe.device == DeviceKind::Cuda && !recipe.method.has_cuda_loss() {
+        observer.note(&format!(
+            "{}: the loss of {} has no CUDA kernel: it is computed on the host, from features copied there in each step",
+            place.title,
+            recipe.method.name()
+        ));
     }
     observer.run_started(&RunStarted {
         id: place.id.clone(),
@@ -282,7 +289,6 @@ impl<'a> Training<'a> {
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
         }
         self.losses.begin(self.journal.step).map_err(failed())?;
-        let lr = self.recipe.schedule.at(epoch);
         let size = self.recipe.batch_size;
         let images = self.data.images.train.len();
         let order = visiting_order(&*self.learner.method, self.recipe.seed, images, epoch)
@@ -306,6 +312,7 @@ impl<'a> Training<'a> {
             let Some(batch) = feed.next()? else { break };
             let (views, index) = batch.views(&self.learner.network).map_err(failed())?;
             let step = Step { epoch, step: self.journal.step, index: &index };
+            let lr = self.recipe.schedule.at(epoch, step.step, self.batches);
             let loss = self.learner.step(&views, &step, lr).map_err(failed())?;
             let known = self.losses.push(loss).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
@@ -384,7 +391,7 @@ impl<'a> Training<'a> {
         let (loss, seconds) = (f64::from(loss) / steps as f64, f64::from(seconds));
         let images = steps as f64 * self.recipe.batch_size as f64;
         self.row("train", "loss", loss);
-        self.row("train", "lr", self.recipe.schedule.at(epoch));
+        self.row("train", "lr", self.recipe.schedule.at(epoch, 0, self.batches));
         self.row("train", "images_per_second", images / seconds);
         self.row("train", "wait_seconds", wait.into());
         loss
@@ -490,7 +497,7 @@ impl<'a> Training<'a> {
         if epoch == 0 {
             return EngineError::NotFiniteUntrained { what, found };
         }
-        let lr = self.recipe.schedule.at(epoch);
+        let lr = self.recipe.schedule.at(epoch, step.saturating_sub(1), self.batches);
         EngineError::NotFinite { what, found, epoch, step, lr, checkpoint: self.place.checkpoints.state() }
     }
 }
@@ -509,8 +516,9 @@ pub(super) fn learner(
     let facts = RunFacts {
         images,
         dim: recipe.network.embedding(),
+        pooled: recipe.network.pooled(),
         seed: recipe.seed,
-        weight_decay: recipe.weight_decay,
+        weight_decay: recipe.weight_decay(),
         device: recipe.device,
         key_side: recipe.key_side,
     };
@@ -520,13 +528,14 @@ pub(super) fn learner(
     if recipe.method.trains() && images < recipe.batch_size {
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
-    let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-    let learner = Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
+    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let began_with = match &recipe.weights {
-        Some(path) => Some(load(&open_weights(path)?, &learner.network, HeadNeeded::No)?),
+        Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
         None => None,
     };
+    let learner = Learner::new(network, recipe.optimizer, method)
+        .map_err(|source| EngineError::SetUp { what: "method", source })?;
     Ok((learner, began_with))
 }
 
