@@ -32,7 +32,7 @@
 //! struct Pull(f64);
 //!
 //! impl Method for Pull {
-//!     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> candle::Result<candle::Tensor> {
+//!     fn loss(&mut self, output: &Output, step: &Step<'_>) -> candle::Result<candle::Tensor> {
 //!         let batch = step.index.len();
 //!         let [x, y] = [0, batch].map(|first| output.embedding.narrow(0, first, batch));
 //!         (x? - y?)?.sqr()?.mean_all()? * self.0
@@ -74,12 +74,13 @@ use std::process::ExitCode;
 
 pub use candle_core as candle;
 pub use invaspread_losses as losses;
+pub use invaspread_models as models;
 pub use invaspread_models::Output;
 pub use invaspread_random as random;
 pub use invaspread_runner::checkpoint::NamedTensors;
 pub use invaspread_runner::methods::{
     Features, Layer, Method, MethodMemory, MethodSettings, Registry, RunFacts, Sizes, StateError, Step,
-    TakenStep, nothing_left, take,
+    TakenStep, load_module, module_state, nothing_left, take,
 };
 pub use invaspread_runner::settings;
 pub use invaspread_tensor::DeviceKind;

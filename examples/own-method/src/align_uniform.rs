@@ -60,7 +60,7 @@ impl Method for AlignUniform {
     }
 
     fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
-        let fresh = taken.output.embedding.to_device(&Device::Cpu)?;
+        let fresh = taken.output.embedding.detach().to_device(&Device::Cpu)?;
         let all = self.queue.as_ref().map_or(Ok(fresh.clone()), |queue| Tensor::cat(&[queue, &fresh], 0))?;
         let kept = self.settings.queue.min(all.dim(0)?);
         let first = all.dim(0)? - kept;

@@ -89,7 +89,7 @@ impl Config {
     /// Learning rates: the milestones are parts of the run, so that a reduced run keeps the schedule's shape.
     fn schedule(&self) -> Schedule {
         let epochs = self.optim.epochs;
-        let warmup = self.optim.warmup_epochs.unwrap_or_default();
+        let warmup = self.optim.warmup.unwrap_or_default() * epochs as f64;
         let [first, second] = self.protocol.milestones.map(|part| (part * epochs as f64).round() as u64);
         let factors = match self.protocol.schedule {
             ScheduleName::Code => vec![(first, 0.1), (second, 0.05), (epochs, 0.01)],

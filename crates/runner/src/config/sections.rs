@@ -187,9 +187,9 @@ pub struct OptimSection {
     /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001 unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_coefficient: Option<f64>,
-    /// Epochs over which the learning rate rises linearly from step to step; none unless set.
+    /// Part of the run over which the learning rate rises linearly from step to step; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warmup_epochs: Option<u64>,
+    pub warmup: Option<f64>,
 }
 
 /// The optimisers.
@@ -365,11 +365,10 @@ impl Config {
             let found = "a value, where optim.optimizer is sgd".to_owned();
             return wrong("optim.trust_coefficient", found, "optim.optimizer=lars beside it, or null");
         }
-        if let Some(warmup) = self.optim.warmup_epochs
-            && warmup > self.optim.epochs
+        if let Some(warmup) = self.optim.warmup
+            && !(0.0..1.0).contains(&warmup)
         {
-            let expected = format!("at most optim.epochs, {}", self.optim.epochs);
-            return wrong("optim.warmup_epochs", warmup.to_string(), &expected);
+            return wrong("optim.warmup", warmup.to_string(), "a part of the run, from 0 to below 1");
         }
         let [first, second] = self.protocol.milestones;
         if !(0.0 < first && first <= second && second <= 1.0) {
@@ -417,7 +416,7 @@ impl Config {
         self.model.stem = Some(StemName::default());
         self.optim.optimizer = Some(OptimizerName::default());
         self.optim.trust_coefficient = Some(0.0);
-        self.optim.warmup_epochs = Some(0);
+        self.optim.warmup = Some(0.0);
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());

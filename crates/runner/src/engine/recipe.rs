@@ -58,8 +58,9 @@ pub struct Recipe {
 pub struct Schedule {
     /// The rate without warm-up and factors.
     pub base: f64,
-    /// Epochs over which the rate rises linearly from step to step: step n of N has (n + 1) / N of it, so that the first step moves.
-    pub warmup: u64,
+    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0, has (n + 1) / N of it, so that
+    /// the first step moves.
+    pub warmup: f64,
     /// What it falls by.
     pub fall: Fall,
 }
@@ -81,13 +82,13 @@ pub enum Fall {
 impl Schedule {
     /// Returns a schedule without warm-up that changes from epoch to epoch.
     pub fn by_factors(base: f64, factors: Vec<(u64, f64)>) -> Self {
-        Self { base, warmup: 0, fall: Fall::Factors(factors) }
+        Self { base, warmup: 0.0, fall: Fall::Factors(factors) }
     }
 
     /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has `steps`.
     pub fn at(&self, epoch: u64, step: u64, steps: u64) -> f64 {
         let done = (epoch.saturating_sub(1) * steps + step) as f64;
-        let warmup = (self.warmup * steps) as f64;
+        let warmup = (self.warmup * steps as f64).round();
         if done < warmup {
             return self.base * (done + 1.0) / warmup;
         }
@@ -97,8 +98,8 @@ impl Schedule {
                 self.base * passed.map_or(1.0, |&(_, factor)| factor)
             }
             Fall::Cosine { epochs } => {
-                let left = (epochs.saturating_sub(self.warmup) * steps) as f64;
-                let part = ((done - warmup) / left).clamp(0.0, 1.0);
+                let left = ((epochs * steps) as f64 - warmup).max(1.0);
+                let part = ((done - warmup) / left).min(1.0);
                 0.5 * self.base * (1.0 + (std::f64::consts::PI * part).cos())
             }
         }
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_cosine_falls_from_step_to_step_after_a_linear_rise() {
-        let schedule = Schedule { base: 2.0, warmup: 2, fall: Fall::Cosine { epochs: 6 } };
+        let schedule = Schedule { base: 2.0, warmup: 2.0, fall: Fall::Cosine { epochs: 6 } };
         let at = |epoch, step| schedule.at(epoch, step, 10);
         let near = |found: f64, want: f64| assert!((found - want).abs() < 1e-12, "{found} {want}");
         // The rise: 1/20, 2/20, ..., 20/20 of the base.
@@ -178,8 +179,8 @@ mod tests {
             (3..=6).flat_map(|epoch| (0..10).map(move |step| (epoch, step))).map(|(e, s)| at(e, s)).collect();
         assert!(all.windows(2).all(|pair| pair[1] < pair[0]) && all.iter().all(|rate| *rate > 0.0));
         // No epochs left to fall over, and a warm-up before factors.
-        near(Schedule { warmup: 6, ..schedule.clone() }.at(6, 9, 10), 2.0);
-        let factors = Schedule { warmup: 1, ..Schedule::by_factors(1.0, vec![(2, 0.1)]) };
+        near(Schedule { warmup: 6.0, ..schedule.clone() }.at(6, 9, 10), 2.0);
+        let factors = Schedule { warmup: 1.0, ..Schedule::by_factors(1.0, vec![(2, 0.1)]) };
         near(factors.at(1, 4, 10), 0.5);
         near(factors.at(2, 4, 10), 1.0);
         near(factors.at(3, 4, 10), 0.1);

@@ -46,6 +46,9 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "model.pretrained",
             "model.stem",
             "model.weights",
+            "optim.optimizer",
+            "optim.trust_coefficient",
+            "optim.warmup",
         ]
     );
     assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
