@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::pipeline::{Pipeline, Scratch};
+use crate::plan::view_stream;
 use crate::source::{ImageSource, SourceError};
 
 /// What a loader is to prepare, and how.
@@ -31,9 +31,10 @@ use crate::source::{ImageSource, SourceError};
 pub struct LoaderConfig {
     /// The image numbers of each batch, in order. Batches may differ in length; an empty one is skipped.
     pub batches: Vec<Vec<u32>>,
-    /// Views of each image: 1 or 2.
+    /// Views of each image, at least 1.
     pub views: usize,
-    /// The image that the second view of each image is of, by number; `None` for the image itself. It draws as the image's own would.
+    /// The image that all views of each image but the first are of, by number; `None` for the image itself. They draw as the image's own
+    /// would.
     pub second_images: Option<Arc<[u32]>>,
     /// The run's seed.
     pub seed: u64,
@@ -67,7 +68,7 @@ impl LoaderConfig {
 /// A batch ready for the network.
 #[derive(Debug)]
 pub struct Batch {
-    /// (views * B) x S x S x 3: the first view of all B images, then the second of all.
+    /// (views * B) x S x S x 3: the first view of all B images, then the second of all, and so on.
     pub images: Vec<f32>,
     /// The B images' numbers.
     pub index: Vec<u32>,
@@ -154,17 +155,13 @@ impl BatchLoader {
     /// If no thread can be started.
     ///
     /// # Panics
-    /// If `views` is neither 1 nor 2.
+    /// If `views` is zero.
     pub fn new(
         source: Arc<dyn ImageSource>,
         pipeline: Arc<Pipeline>,
         config: LoaderConfig,
     ) -> Result<Self, LoaderError> {
-        assert!(
-            (1..=2).contains(&config.views),
-            "{} views of an image were asked for, not 1 or 2",
-            config.views
-        );
+        assert!(config.views > 0, "no views of an image were asked for");
         let threads = config.threads.unwrap_or_else(|| {
             std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(LoaderConfig::MOST_THREADS))
@@ -278,33 +275,37 @@ impl Worker {
     ) -> Result<Batch, LoaderError> {
         let view_len = self.pipeline.view_len();
         images.resize(self.views * index.len() * view_len, 0.0);
-        let (first, second) = images.split_at_mut(index.len() * view_len);
-        let make = |(image, views): (&u32, [Option<&mut [f32]>; 2])| self.make_views(*image, views);
+        // Of each image its views, which lie a batch apart.
+        let mut of_image: Vec<Vec<&mut [f32]>> =
+            index.iter().map(|_| Vec::with_capacity(self.views)).collect();
+        for (place, view) in images.chunks_exact_mut(view_len).enumerate() {
+            of_image[place % index.len()].push(view);
+        }
         self.pool.install(|| {
-            let first = first.par_chunks_exact_mut(view_len);
-            if self.views == 2 {
-                let second = second.par_chunks_exact_mut(view_len);
-                index.par_iter().zip(first.zip(second).map(|(a, b)| [Some(a), Some(b)])).try_for_each(make)
-            } else {
-                index.par_iter().zip(first.map(|a| [Some(a), None])).try_for_each(make)
-            }
+            index.par_iter().zip(of_image).try_for_each(|(image, views)| self.make_views(*image, views))
         })?;
         Ok(Batch { images, index, views: self.views, used: used.clone() })
     }
 
-    fn make_views(&self, index: u32, views: [Option<&mut [f32]>; 2]) -> Result<(), LoaderError> {
+    fn make_views(&self, index: u32, mut views: Vec<&mut [f32]>) -> Result<(), LoaderError> {
         let second = self.second_images.as_ref().and_then(|second| second.get(index as usize));
         let second = second.copied().unwrap_or(index);
-        let [first_view, second_view] = views;
         if second == index {
-            return self.make_views_of(index, index, [first_view, second_view]);
+            return self.make_views_of(index, index, 0, views);
         }
-        self.make_views_of(index, index, [first_view, None])?;
-        self.make_views_of(second, index, [None, second_view])
+        let others = views.split_off(1);
+        self.make_views_of(index, index, 0, views)?;
+        self.make_views_of(second, index, 1, others)
     }
 
-    /// Views of image `of` with the draws of image `index`.
-    fn make_views_of(&self, of: u32, index: u32, views: [Option<&mut [f32]>; 2]) -> Result<(), LoaderError> {
+    /// Views of image `of` with the draws of image `index`, numbered from `first`.
+    fn make_views_of(
+        &self,
+        of: u32,
+        index: u32,
+        first: usize,
+        views: Vec<&mut [f32]>,
+    ) -> Result<(), LoaderError> {
         if self.stop.load(Ordering::Relaxed) {
             // Nobody will look at this batch.
             return Ok(());
@@ -323,9 +324,7 @@ impl Worker {
         // A scratch carries nothing over, so one that a panic left half-used is as good as any.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
         for (view, out) in views.into_iter().enumerate() {
-            let Some(out) = out else { continue };
-            let mut stream =
-                Stream::new(self.seed, Purpose::Augment, self.epoch, 2 * u64::from(index) + view as u64);
+            let mut stream = view_stream(self.seed, self.epoch, index, first + view);
             self.pipeline.apply(image, &mut stream, &mut scratch, out);
         }
         Ok(())
@@ -338,6 +337,7 @@ mod tests {
     use super::*;
     use crate::image::{Image, ImageRef};
     use crate::{AugmentConfig, SourceImage};
+    use invaspread_random::{Purpose, Stream};
 
     /// Some images, one of which may be broken; counts how many were asked for.
     struct Images {
@@ -419,10 +419,17 @@ mod tests {
         let (images, pipeline) = (Images::new(53), pipeline());
         let view_len = pipeline.view_len();
         let mut expected = vec![0.0; view_len];
-        for (index, bits) in bits(config(2, 2)) {
+        let two = bits(config(2, 2));
+        let five = bits(LoaderConfig { views: 5, ..config(3, 2) });
+        for ((_, two), (_, five)) in two.iter().zip(&five) {
+            assert_eq!(*two, five[..two.len()], "more views leave the first two as they are");
+        }
+        for (index, bits) in five {
             for (at, &image) in index.iter().enumerate() {
-                for view in 0..2 {
-                    let mut stream = Stream::new(3, Purpose::Augment, 4, 2 * u64::from(image) + view as u64);
+                for view in 0..5 {
+                    let further = [0, 0, 1 << 33, 1 << 33, 1 << 34][view];
+                    let number = further + 2 * u64::from(image) + view as u64 % 2;
+                    let mut stream = Stream::new(3, Purpose::Augment, 4, number);
                     let pixels = images.stored[image as usize].as_ref();
                     pipeline.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
                     let start = (view * index.len() + at) * view_len;

@@ -96,7 +96,7 @@ impl Pipeline {
     }
 
     /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch first the first views of its
-    /// images, then the second. The numbers are those that the loader draws in `epoch` with `seed`.
+    /// images, then the second, and so on. The numbers are those that the loader draws in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
@@ -105,10 +105,8 @@ impl Pipeline {
         seed: u64,
         epoch: u64,
     ) -> Vec<ViewPlan> {
-        let plan = |image: u32, view: usize| {
-            let mut stream = Stream::new(seed, Purpose::Augment, epoch, 2 * u64::from(image) + view as u64);
-            self.plan(width, height, &mut stream)
-        };
+        let plan =
+            |image: u32, view: usize| self.plan(width, height, &mut view_stream(seed, epoch, image, view));
         batches
             .par_iter()
             .flat_map_iter(|batch| {
@@ -116,4 +114,10 @@ impl Pipeline {
             })
             .collect()
     }
+}
+
+/// The draws of a view of an image, numbered from 0: the first two of an image lie side by side, further pairs apart from all images'.
+pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
+    let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
+    Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))
 }

@@ -19,6 +19,7 @@ mod nce;
 mod npsoftmax;
 mod ntxent;
 pub mod op;
+mod queue;
 #[cfg(feature = "cuda")]
 mod self_check;
 mod softmax;
@@ -33,6 +34,7 @@ pub use memory_bank::MemoryBank;
 pub use nce::{Nce, draw_noise};
 pub use npsoftmax::NpSoftmax;
 pub use ntxent::NtXent;
+pub use queue::Queue;
 #[cfg(feature = "cuda")]
 pub use self_check::self_check_on;
 pub use triplet::{Mining, Triplet, draw_negatives};

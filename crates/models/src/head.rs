@@ -1,7 +1,7 @@
 //! The paper's embedding head: average pool, linear layer with bias, division by the length.
 
 use crate::initial::Source;
-use crate::output::Output;
+use crate::output::{Mode, Output};
 use candle_core::{Device, Result, Var, bail};
 use invaspread_tensor::{PoolConfig, Tape, Value};
 
@@ -29,7 +29,7 @@ impl Head {
     }
 
     /// Of the map (N, H, W, C), one value a channel must be left after pooling. In training the outputs are leaves of the tape.
-    pub(crate) fn forward(&self, mut tape: Tape, map: &Value, train: bool) -> Result<Output> {
+    pub(crate) fn forward(&self, mut tape: Tape, map: &Value, mode: Mode) -> Result<Output> {
         let (_, h, w, _) = map.tensor().dims4()?;
         let side = if self.pool == 0 { h.max(w) } else { self.pool };
         let left = [h, w].map(|len| PoolConfig::square(side).out_len(len));
@@ -45,15 +45,15 @@ impl Head {
         let pooled = tape.flatten(&pooled)?;
         let projection = tape.linear(&pooled, &self.weight, &self.bias)?;
         let embedding = tape.l2_normalize(&projection)?;
-        if !train {
+        if mode != Mode::Train {
             let [pooled, projection, embedding] = [pooled, projection, embedding].map(|v| v.tensor().clone());
-            return Ok(Output { pooled, projection, embedding, tape: None });
+            return Ok(Output { pooled, projection, embedding, tapes: Vec::new() });
         }
         Ok(Output {
             pooled: tape.leaf(&pooled)?,
             projection: tape.leaf(&projection)?,
             embedding: tape.leaf(&embedding)?,
-            tape: Some(tape),
+            tapes: vec![tape],
         })
     }
 

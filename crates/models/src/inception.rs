@@ -187,8 +187,8 @@ impl Inception {
         self.head.device()
     }
 
-    /// Embeds a batch of images (N, H, W, 3), which are on the network's device, as the top of this file says. There being no batch norm,
-    /// the modes differ in whether gradients can be had.
+    /// Embeds a batch of images (N, H, W, 3), which are on the network's device, as the top of this file says. Without batch norm
+    /// the modes differ only in whether gradients are recorded.
     ///
     /// # Errors
     /// If the shape does not fit: images must be square, of 47 pixels or more.
@@ -198,10 +198,8 @@ impl Inception {
     }
 
     fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
-        let train = mode == Mode::Train;
         let InceptionConfig { algorithm, precision, window, .. } = self.config;
-        let tape = if train { Tape::default() } else { Tape::idle() };
-        let mut run = Run { tape, algorithm, precision };
+        let mut run = Run { tape: mode.tape(), algorithm, precision };
         let norm = LocalResponseNormConfig { window, ..Default::default() };
         let [first, reduce, second] = &self.stem;
         let x = Value::constant(&activations(x, precision)?);
@@ -217,7 +215,7 @@ impl Inception {
                 x = module.forward(&mut run, &x)?;
             }
         }
-        self.head.forward(run.tape, &x, train)
+        self.head.forward(run.tape, &x, mode)
     }
 
     /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.

@@ -29,6 +29,12 @@ impl<'a> Source<'a> {
         Self { initialiser: Initialiser::new(seed, defaults, dtype), start, device }
     }
 
+    /// A source for a head of its own, by its number: its draws are no network's and no other head's.
+    pub(crate) fn of_head(seed: u64, head: u64, dtype: DType, device: &'a Device) -> Self {
+        let start = Start::Defaults(Defaults::Current);
+        Self { initialiser: Initialiser::of_head(seed, head, Defaults::Current, dtype), start, device }
+    }
+
     pub(crate) fn device(&self) -> &'a Device {
         self.device
     }
@@ -53,6 +59,11 @@ impl<'a> Source<'a> {
     pub(crate) fn zeros(&mut self, len: usize) -> Result<Var> {
         let zeros = self.initialiser.zeros(len)?;
         self.variable(&zeros)
+    }
+
+    pub(crate) fn ones(&mut self, len: usize) -> Result<Var> {
+        let ones = (self.initialiser.zeros(len)? + 1.0)?;
+        self.variable(&ones)
     }
 
     /// A linear weight, or any bias.

@@ -236,12 +236,12 @@ impl ResNet {
 
     fn pass(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         let pass = Pass {
-            train: mode == Mode::Train,
+            mode,
             batch_norm_chunk: self.config.batch_norm_chunk,
             algorithm: self.config.algorithm,
             precision: self.config.precision,
         };
-        let mut tape = if pass.train { Tape::default() } else { Tape::idle() };
+        let mut tape = mode.tape();
         let images = Value::constant(&activations(x, self.config.precision)?);
         let mut x = self.stem.forward(&mut tape, &images, None, true, pass)?;
         if self.config.stem == Stem::Imagenet {
@@ -250,7 +250,7 @@ impl ResNet {
         for block in &self.blocks {
             x = block.forward(&mut tape, &x, pass)?;
         }
-        self.head.forward(tape, &x, pass.train)
+        self.head.forward(tape, &x, mode)
     }
 
     /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
@@ -298,7 +298,7 @@ impl ResNet {
             for (name, parameter) in layer.parameters() {
                 entries.push((name, to_pytorch_layout(&parameter)?));
             }
-            entries.extend(layer.buffers()?);
+            entries.extend(layer.norm().buffers()?);
         }
         for (name, parameter) in self.head.parameters() {
             entries.push((name, to_pytorch_layout(&parameter)?));
@@ -309,7 +309,7 @@ impl ResNet {
     /// Sets those running statistics and counts that were found.
     pub(crate) fn load_buffers(&self, found: &HashMap<String, Tensor>) -> Result<()> {
         for layer in self.layers() {
-            layer.load_buffers(|name| found.get(name).cloned())?;
+            layer.norm().load_buffers(|name| found.get(name).cloned())?;
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ pub enum Purpose {
     Initialise = 0,
     /// The order of the training images within an epoch.
     Shuffle = 1,
-    /// Augmentation parameters; index is `2 * image + view`.
+    /// Augmentation parameters; index is `2 * image + view` for the first two views of an
+    /// image, and `(view / 2) * 2^33` more for further pairs.
     Augment = 2,
     /// Which images a stratified subset keeps; index is the class.
     Subset = 3,
@@ -38,6 +39,10 @@ pub enum Purpose {
     Positive = 13,
     /// The order in which a linear SVM visits its points; epoch is the sweep, index the class.
     LinearSvm = 14,
+    /// Initial weights of a projector or a predictor; epoch is the head's number, index the parameter's.
+    Head = 15,
+    /// Initial entries of a queue of embeddings; index is the row.
+    Queue = 16,
 }
 
 /// An endless sequence of draws; equal keys give equal sequences.

@@ -1,4 +1,5 @@
-//! Prints the result of one finished run: `cargo run -p invaspread-record --example read_run runs/table1/0123abcd-s0`.
+//! Prints the result of one finished run:
+//! `cargo run -p invaspread-record --example read_run runs/table1/0123abcd-s0`.
 
 use invaspread_record::{Layout, MetricsTable, RecordError, RunRecord};
 

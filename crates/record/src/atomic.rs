@@ -11,14 +11,15 @@ use super::host::{has_ended, host_name};
 
 /// The prefix of temporary files. Host, process, a number and the final name follow it.
 const TEMPORARY: &str = ".unfinished-";
-/// A temporary file that is older than this belongs to no living writer, where the system cannot tell whether its writer lives.
+/// A temporary file that is older than this belongs to no living writer, where the system cannot tell whether
+/// its writer lives.
 const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
 /// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames.
 ///
 /// # Errors
-/// Returns the error of the file system. The temporary file is then removed, and the file at `path` is unchanged. [`remedy`](crate::remedy)
-/// says what to do.
+/// Returns the error of the file system. The temporary file is then removed, and the file at `path` is
+/// unchanged. [`remedy`](crate::remedy) says what to do.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
@@ -36,8 +37,8 @@ pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result
     flush_folder(path)
 }
 
-/// Removes temporary files of killed writers from `folder`. Files of writers that may still be running stay. The caller must hold the folder's
-/// lock.
+/// Removes temporary files of killed writers from `folder`. Files of writers that may still be running stay.
+/// The caller must hold the folder's lock.
 pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     let host = host_in_name();
     for entry in fs::read_dir(folder)? {
@@ -45,7 +46,8 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
         let is_abandoned = match writer(rest) {
-            // This process holds the lock and is not writing, so an earlier process with the same number wrote this.
+            // This process holds the lock and is not writing, so an earlier process with the same number
+            // wrote this.
             Some((on, pid)) if on == host && pid == std::process::id() => true,
             Some((on, pid)) if on == host => has_ended(pid).unwrap_or_else(|| is_old(&entry)),
             // That host may not see this lock.
@@ -63,7 +65,8 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Parses host and process from the name of a temporary file without its prefix; `None` if it does not name both.
+/// Parses host and process from the name of a temporary file without its prefix; `None` if it does not name
+/// both.
 fn writer(name: &str) -> Option<(&str, u32)> {
     let mut parts = name.splitn(4, '-');
     let (host, pid, count) = (parts.next()?, parts.next()?, parts.next()?);

@@ -16,7 +16,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Returns the year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Returns the year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level
+/// Date Algorithms").
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     // Years begin in March, so that the leap day is a year's last; eras of 400 years begin at 0000-03-01.
     let shifted = days + 719_468;

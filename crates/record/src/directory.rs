@@ -39,8 +39,8 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Creates or reopens the run's folder, locks it and compares its config with `config`.
     ///
-    /// `config` is the text whose hash is part of the folder's name. Settings that are no part of a run's identity (`runs.root`) must not be
-    /// in it: they may change between two sittings.
+    /// `config` is the text whose hash is part of the folder's name. Settings that are no part of a run's
+    /// identity (`runs.root`) must not be in it: they may change between two sittings.
     ///
     /// # Errors
     /// Returns the errors of [`Self::lock`] and [`Self::check_config`].

@@ -82,7 +82,8 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read") `path` into an `Io`.
+    /// Returns a function for `map_err`: it turns the system's refusal to `action` (a verb, such as "read")
+    /// `path` into an `Io`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }

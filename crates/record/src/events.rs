@@ -1,9 +1,10 @@
 //! `TensorBoard` event files: `tb/events.out.tfevents.<seconds>.<host>.<process>.<number>`.
 //!
-//! A file is a sequence of records, each `length u64 | crc of length u32 | data | crc of data u32`, little-endian, the CRC being
-//! CRC-32C rotated and shifted ("masked"). The data is an `Event` protobuf: 1 `wall_time` double, 2 `step` int64, 3 `file_version`
-//! string, 5 `summary` { 1 `value` { 1 `tag` string, 2 `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run
-//! starts a new file with a session start, after which `TensorBoard` drops the points of earlier files behind that step.
+//! A file is a sequence of records, each `length u64 | crc of length u32 | data | crc of data u32`,
+//! little-endian, the CRC being CRC-32C rotated and shifted ("masked"). The data is an `Event` protobuf: 1
+//! `wall_time` double, 2 `step` int64, 3 `file_version` string, 5 `summary` { 1 `value` { 1 `tag` string, 2
+//! `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run starts a new file with a
+//! session start, after which `TensorBoard` drops the points of earlier files behind that step.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -78,7 +79,8 @@ impl EventWriter {
         self.flush()
     }
 
-    /// Flushes the added events to the system, so that a running `TensorBoard` sees them. Once an epoch is enough.
+    /// Flushes the added events to the system, so that a running `TensorBoard` sees them. Once an epoch is
+    /// enough.
     ///
     /// # Errors
     /// `Io` naming the path.

@@ -1,8 +1,8 @@
 //! `files.json`: length, time and digest of each file of a finished run, by which later damage is detected.
 //!
-//! It is written last. Small files are read at every check. Of a large file the length is always compared, but it is read only when its
-//! time has changed, so that checking gigabytes of checkpoints takes milliseconds. (Checkpoints and embeddings carry a digest of their own,
-//! which their readers compare.)
+//! It is written last. Small files are read at every check. Of a large file the length is always compared,
+//! but it is read only when its time has changed, so that checking gigabytes of checkpoints takes
+//! milliseconds. (Checkpoints and embeddings carry a digest of their own, which their readers compare.)
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -143,8 +143,8 @@ impl FileList {
         }
     }
 
-    /// Compares the `wanted` files with the list. Returns the faults, ordered by name, and the large files that have a new time but the same
-    /// bytes.
+    /// Compares the `wanted` files with the list. Returns the faults, ordered by name, and the large files
+    /// that have a new time but the same bytes.
     ///
     /// # Errors
     /// `Io` naming the file that the system does not allow to be read.

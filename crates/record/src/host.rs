@@ -1,6 +1,7 @@
 //! This host: its name, and whether one of its processes still runs.
 
-/// Returns this machine's name, reduced to letters, digits, dots and hyphens; "localhost" where the system does not give one.
+/// Returns this machine's name, reduced to letters, digits, dots and hyphens; "localhost" where the system
+/// does not give one.
 pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()

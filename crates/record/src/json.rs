@@ -22,7 +22,8 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Reco
     write().map_err(RecordError::io("write", path))
 }
 
-/// Reads the JSON file at `path`. The error for a file of another form says what was `expected` and its `remedy`.
+/// Reads the JSON file at `path`. The error for a file of another form says what was `expected` and its
+/// `remedy`.
 ///
 /// # Errors
 /// `Io` or `Damaged`, naming the path.

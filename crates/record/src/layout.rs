@@ -19,7 +19,8 @@ pub struct Layout {
     folder: PathBuf,
 }
 
-/// Returns the name of the folder between `runs.root` and the run: the suite's name, or "train" for a single run.
+/// Returns the name of the folder between `runs.root` and the run: the suite's name, or "train" for a single
+/// run.
 pub fn group_name(suite: Option<&str>) -> &str {
     suite.unwrap_or("train")
 }
@@ -35,7 +36,8 @@ impl Layout {
         Self { folder: folder.into() }
     }
 
-    /// Returns the layout of each run of `suite` under `root` (`runs.root`), ordered by name; none if the suite has no folder there.
+    /// Returns the layout of each run of `suite` under `root` (`runs.root`), ordered by name; none if the
+    /// suite has no folder there.
     ///
     /// # Errors
     /// `Io` naming the path.
@@ -97,7 +99,8 @@ impl Layout {
         self.file(names::FILES)
     }
 
-    /// Returns the path of the list of the run's images. It exists where the name of the data set does not determine them.
+    /// Returns the path of the list of the run's images. It exists where the name of the data set does not
+    /// determine them.
     pub fn images(&self) -> PathBuf {
         self.file(names::IMAGES)
     }
@@ -122,7 +125,8 @@ impl Layout {
         self.file(names::EMBEDDINGS)
     }
 
-    /// Checks that the folder holds only regular files and folders. Reading a pipe would wait forever, and a device may have no end.
+    /// Checks that the folder holds only regular files and folders. Reading a pipe would wait forever, and a
+    /// device may have no end.
     ///
     /// # Errors
     /// `Io` naming the path of the pipe, socket or device.

@@ -1,7 +1,7 @@
 //! The folder that a training run leaves on disk, in one place for those who write it and those who read it.
 //!
-//! A run's folder is `<runs.root>/<suite or "train">/<config hash>-s<seed>/`. [`Layout`] gives the path of each file in it, and one
-//! type stands for the content of each file:
+//! A run's folder is `<runs.root>/<suite or "train">/<config hash>-s<seed>/`. [`Layout`] gives the path of
+//! each file in it, and one type stands for the content of each file:
 //!
 //! | file | type | content |
 //! |---|---|---|
@@ -16,7 +16,8 @@
 //! | `tb/` | [`EventWriter`] | `TensorBoard` events |
 //! | `checkpoints/`, `embeddings/` | | safetensors files, which crate `invaspread-runner` reads and writes |
 //!
-//! A program that trains holds a [`RunDirectory`]: the folder, locked for this process. A program that reports needs no lock:
+//! A program that trains holds a [`RunDirectory`]: the folder, locked for this process. A program that
+//! reports needs no lock:
 //!
 //! ```
 //! use invaspread_record::{Layout, MetricRow, MetricSummary, MetricsTable};
@@ -42,8 +43,8 @@
 //! # }
 //! ```
 //!
-//! Every file is written whole to a temporary name, flushed and renamed, except the two that grow during a run (`log.jsonl` and the
-//! event files). Their readers skip a line that a killed process left incomplete.
+//! Every file is written whole to a temporary name, flushed and renamed, except the two that grow during a
+//! run (`log.jsonl` and the event files). Their readers skip a line that a killed process left incomplete.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod names;

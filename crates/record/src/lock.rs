@@ -1,11 +1,13 @@
 //! The lock on a run's folder: one process works in it at a time.
 //!
-//! The lock is the system's lock on an open file, so it ends with the process, however the process ends. The file names the process that
-//! holds the lock. A process that releases the lock empties the file; a killed process leaves its name there, which locks nothing.
+//! The lock is the system's lock on an open file, so it ends with the process, however the process ends. The
+//! file names the process that holds the lock. A process that releases the lock empties the file; a killed
+//! process leaves its name there, which locks nothing.
 //!
-//! Some file systems have no locks, and some do not share locks between hosts. The first kind is detected: the system refuses, or allows
-//! the same file to be locked twice. On the second kind the only sign is the name of another host in the file. Both cases are a warning and
-//! no error, because most people run one process.
+//! Some file systems have no locks, and some do not share locks between hosts. The first kind is detected:
+//! the system refuses, or allows the same file to be locked twice. On the second kind the only sign is the
+//! name of another host in the file. Both cases are a warning and no error, because most people run one
+//! process.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -50,7 +52,8 @@ pub enum LockWarning {
 }
 
 impl Lock {
-    /// Locks the file at `path` and creates it if it does not exist. `try_lock` is [`File::try_lock`], except in tests.
+    /// Locks the file at `path` and creates it if it does not exist. `try_lock` is [`File::try_lock`], except
+    /// in tests.
     ///
     /// # Errors
     /// `Busy` if another process holds it; `Io` naming the path.

@@ -26,7 +26,8 @@ pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<
         line.push(b'\n');
         let mut file = File::options().read(true).append(true).create(true).open(path)?;
         if file.seek(SeekFrom::End(0))? > 0 {
-            // A killed process may have left its last line incomplete: end that line, so that no other is lost.
+            // A killed process may have left its last line incomplete: end that line, so that no other is
+            // lost.
             let mut last = [0];
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
@@ -39,8 +40,9 @@ pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<
     append().map_err(RecordError::io("write", path))
 }
 
-/// Returns the value under `key` in the data of the last line of one of `events`, or the whole data if `key` is empty. Returns `None` if
-/// there is no such line or its value has another type. Lines that cannot be parsed are skipped.
+/// Returns the value under `key` in the data of the last line of one of `events`, or the whole data if `key`
+/// is empty. Returns `None` if there is no such line or its value has another type. Lines that cannot be
+/// parsed are skipped.
 pub(crate) fn last<T: DeserializeOwned>(path: &Path, events: &[&str], key: &str) -> Option<T> {
     #[derive(Deserialize)]
     struct Stored {

@@ -1,10 +1,11 @@
 //! `metrics.parquet`: every measurement of a run, one number a row.
 //!
-//! Columns: `epoch` i64 (1-based; 0 is before training), `step` i64 (optimizer steps so far), `split` utf8 ("train", "test"),
-//! `name` utf8, `value` f64, `seconds` f64 since the run began. Snappy-compressed, read by anything that reads Parquet.
+//! Columns: `epoch` i64 (1-based; 0 is before training), `step` i64 (optimizer steps so far), `split` utf8
+//! ("train", "test"), `name` utf8, `value` f64, `seconds` f64 since the run began. Snappy-compressed, read by
+//! anything that reads Parquet.
 //!
-//! The metadata in the footer holds a CRC-32C of the whole file. It is compared before the file is parsed: a damaged file could otherwise
-//! give wrong numbers or make the `parquet` crate panic.
+//! The metadata in the footer holds a CRC-32C of the whole file. It is compared before the file is parsed: a
+//! damaged file could otherwise give wrong numbers or make the `parquet` crate panic.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -95,7 +96,8 @@ impl MetricsTable {
         self.rows.iter().filter(wanted).map(|row| (row.epoch, row.value)).collect()
     }
 
-    /// Returns the last and the highest value of one metric; of equal values the first counts. `None` if it was never measured.
+    /// Returns the last and the highest value of one metric; of equal values the first counts. `None` if it
+    /// was never measured.
     pub fn summary(&self, split: &str, name: &str) -> Option<MetricSummary> {
         let series = self.series(split, name);
         let &(first_epoch, first) = series.first()?;
@@ -169,7 +171,8 @@ impl MetricsTable {
     }
 }
 
-/// The text before the eight hexadecimal digits of the checksum, and the digits while the checksum is computed.
+/// The text before the eight hexadecimal digits of the checksum, and the digits while the checksum is
+/// computed.
 const CHECKSUM: &str = "crc32c=";
 const NO_CHECKSUM: &str = "00000000";
 

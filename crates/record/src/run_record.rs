@@ -1,4 +1,5 @@
-//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and `similarity.json`.
+//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and
+//! `similarity.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -122,7 +123,8 @@ impl RunRecord {
     /// Reads the record of the run in `layout`.
     ///
     /// # Errors
-    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another run.
+    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another
+    /// run.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         const EXPECTED: &str = "the record of the run that the folder is named after";
         const REMEDY: &str =
@@ -159,7 +161,8 @@ impl RunRecord {
     }
 }
 
-/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a record are left out.
+/// Reads the records of all finished runs under `root` (`runs.root`), ordered by folder. Runs without a
+/// record are left out.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -172,8 +175,8 @@ impl RunRecord {
 /// ```
 ///
 /// # Errors
-/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is missing without notice would be
-/// a false table.
+/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is
+/// missing without notice would be a false table.
 pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     let mut records = Vec::new();
     for group in folders(root)? {

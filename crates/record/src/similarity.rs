@@ -1,5 +1,5 @@
-//! `similarity.json` of a finished run: histograms of the similarity of test images to their nearest neighbors of the same group and of
-//! other groups. Figures 5 and 6 are drawn from them.
+//! `similarity.json` of a finished run: histograms of the similarity of test images to their nearest
+//! neighbors of the same group and of other groups. Figures 5 and 6 are drawn from them.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,9 +5,9 @@ pub const VERSION: &str = concat!("invaspread ", env!("CARGO_PKG_VERSION"));
 
 /// The version of the formats that this crate reads and writes. A record states the version of its folder.
 ///
-/// New fields do not change it: readers ignore keys that they do not know, and every field added later has a default. It grows when a
-/// file's meaning changes; older readers then refuse the folder with [`RecordError::NewerFormat`](crate::RecordError::NewerFormat)
-/// instead of misreading it.
+/// New fields do not change it: readers ignore keys that they do not know, and every field added later has a
+/// default. It grows when a file's meaning changes; older readers then refuse the folder with
+/// [`RecordError::NewerFormat`](crate::RecordError::NewerFormat) instead of misreading it.
 pub const FORMAT: u32 = 1;
 
 /// Returns the format of records written before records stated one.

@@ -1,4 +1,5 @@
-//! From runs to numbers: means and deviations over seeds by polars, one number for each setting, row and metric.
+//! From runs to numbers: means and deviations over seeds by polars, one number for each setting, row and
+//! metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,8 @@ pub struct Line {
     pub metric: String,
     /// The number of runs (seeds) behind the number.
     pub n: usize,
-    /// The mean after the last epoch. For `epochs_to_*`, the mean epoch; `None` unless every run reached the threshold.
+    /// The mean after the last epoch. For `epochs_to_*`, the mean epoch; `None` unless every run reached the
+    /// threshold.
     pub mean: Option<f64>,
     /// The standard deviation over seeds (n - 1); `None` for one seed.
     pub std: Option<f64>,
@@ -35,7 +37,8 @@ pub struct Line {
     pub difference: Option<f64>,
 }
 
-/// Splits runs into those of the newest configuration of their row and setting, and the sorted folders of the others.
+/// Splits runs into those of the newest configuration of their row and setting, and the sorted folders of the
+/// others.
 pub(crate) fn newest_configurations(runs: &[Run]) -> (Vec<&Run>, Vec<String>) {
     let group = |run: &Run| (Setting::of(&run.record), run.record.row.clone());
     let mut newest = BTreeMap::new();
@@ -113,7 +116,8 @@ fn line(suite: &Suite, settings: &[Setting], group: &DataFrame) -> PolarsResult<
     let text = |name: &str| -> PolarsResult<String> {
         Ok(group.column(name)?.str()?.get(0).unwrap_or_default().to_owned())
     };
-    // A mean over only the seeds that reached a threshold would be too good: one missing value empties the mean.
+    // A mean over only the seeds that reached a threshold would be too good: one missing value empties the
+    // mean.
     let complete = |name: &str| -> PolarsResult<Option<&Float64Chunked>> {
         let column = group.column(name)?.f64()?;
         Ok((column.null_count() == 0).then_some(column))

@@ -1,4 +1,5 @@
-//! A section's main metric as a chart: for each row the measured mean (± one standard deviation) and the paper's value.
+//! A section's main metric as a chart: for each row the measured mean (± one standard deviation) and the
+//! paper's value.
 
 use crate::aggregate::Line;
 use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, text_width};

@@ -1,8 +1,9 @@
-//! The drawing tools of every figure: a pen with fractional pixels over plotters' SVG backend, one typeface, and the rasteriser from SVG to
-//! PNG.
+//! The drawing tools of every figure: a pen with fractional pixels over plotters' SVG backend, one typeface,
+//! and the rasteriser from SVG to PNG.
 //!
-//! plotters rounds positions to whole pixels, so figures are drawn with [`UNITS`] units a pixel and scaled down by the view box. Text is set
-//! in DejaVu Sans, which is embedded here for the PNG; an SVG only names it. No font of the system is used, so a PNG is the same everywhere.
+//! plotters rounds positions to whole pixels, so figures are drawn with [`UNITS`] units a pixel and scaled
+//! down by the view box. Text is set in DejaVu Sans, which is embedded here for the PNG; an SVG only names
+//! it. No font of the system is used, so a PNG is the same everywhere.
 
 use plotters::prelude::{DrawingBackend, IntoFont, RGBAColor, RGBColor, SVGBackend, ShapeStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -205,13 +206,14 @@ pub(crate) fn png(figure: &'static str, picture: &image::RgbImage) -> Result<Vec
     Ok(bytes)
 }
 
-/// Estimates the width of a text in pixels: a letter of DejaVu Sans is on average a little under 0.6 of the font size wide.
+/// Estimates the width of a text in pixels: a letter of DejaVu Sans is on average a little under 0.6 of the
+/// font size wide.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.59
 }
 
-/// Moves positions as little as possible (least squares) so that neighbors keep the distance `gap` and all stay within `low..=high`. Returns
-/// them in the given order. If they do not fit, they are spread evenly.
+/// Moves positions as little as possible (least squares) so that neighbors keep the distance `gap` and all
+/// stay within `low..=high`. Returns them in the given order. If they do not fit, they are spread evenly.
 pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|&a, &b| wanted[a].total_cmp(&wanted[b]).then(a.cmp(&b)));

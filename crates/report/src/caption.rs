@@ -17,8 +17,8 @@ pub(crate) fn setting(setting: &Setting) -> String {
     format!("profile {}{reduced} on {}", setting.profile, setting.device)
 }
 
-/// Returns the recipe that most trained rows share ("10 epochs of 10,000 images, batch 64, ResNet-18 of width 16, protocol code"), and one
-/// text for each other recipe with its rows.
+/// Returns the recipe that most trained rows share ("10 epochs of 10,000 images, batch 64, ResNet-18 of width
+/// 16, protocol code"), and one text for each other recipe with its rows.
 pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
     let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let trained: Vec<&&Run> = runs.iter().filter(|run| run.is_trained()).collect();

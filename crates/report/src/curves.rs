@@ -1,8 +1,8 @@
 //! Learning curves: a section's main metric on the test images after each epoch, all rows in one figure.
 //!
-//! Solid lines are measured: the mean over seeds, with a band of one standard deviation if there are several seeds; epoch 0 is the untrained
-//! network. Dotted lines of the same color are the paper's Figure 3 over the same epochs. The labels stand at the ends of the curves and are
-//! moved apart where they would overlap.
+//! Solid lines are measured: the mean over seeds, with a band of one standard deviation if there are several
+//! seeds; epoch 0 is the untrained network. Dotted lines of the same color are the paper's Figure 3 over the
+//! same epochs. The labels stand at the ends of the curves and are moved apart where they would overlap.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,8 @@ pub struct MeanCurve {
     pub row: String,
     /// The number of seeds.
     pub n: usize,
-    /// (epoch, mean, standard deviation) at every epoch that all seeds have, percent. The deviation divides by n - 1; for one seed it is 0.
+    /// (epoch, mean, standard deviation) at every epoch that all seeds have, percent. The deviation divides
+    /// by n - 1; for one seed it is 0.
     pub points: Vec<(u64, f64, f64)>,
 }
 
@@ -265,7 +266,8 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBCol
     }
 }
 
-/// Draws a label at the end of each line: a leader to the label's place, a sample of the line, its name and its last value.
+/// Draws a label at the end of each line: a leader to the label's place, a sample of the line, its name and
+/// its last value.
 fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palette) {
     let right = LEFT + PLOT.0;
     let wanted: Vec<f64> = series.iter().map(|series| axes.place(0.0, series.end()).1).collect();

@@ -1,5 +1,5 @@
-//! Invented runs for the tests of this crate. No number here was ever measured: the processor and the compiler are called
-//! "invented", and the runs are dated 2001.
+//! Invented runs for the tests of this crate. No number here was ever measured: the processor and the
+//! compiler are called "invented", and the runs are dated 2001.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -186,7 +186,8 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     runs.to_vec()
 }
 
-/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure there.
+/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure
+/// there.
 #[test]
 #[ignore = "writes pictures for a person to look at"]
 fn look() {

@@ -1,9 +1,9 @@
-//! Retrieved neighbors as a picture. Each row is a query: its image at the left, then the nearest images that each network finds, framed
-//! green if they have the query's class and red otherwise.
+//! Retrieved neighbors as a picture. Each row is a query: its image at the left, then the nearest images that
+//! each network finds, framed green if they have the query's class and red otherwise.
 //!
-//! The picture is drawn from pixels and labels and needs no run record, so that a demo and the paper's Figure 4 can be drawn from any data
-//! set. Small images are enlarged by whole factors without smoothing, so that they show what the network saw; large ones are reduced with a
-//! Lanczos filter.
+//! The picture is drawn from pixels and labels and needs no run record, so that a demo and the paper's Figure
+//! 4 can be drawn from any data set. Small images are enlarged by whole factors without smoothing, so that
+//! they show what the network saw; large ones are reduced with a Lanczos filter.
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -16,7 +16,8 @@ use crate::error::ReportError;
 pub const FILE: &str = "neighbours.png";
 
 const FIGURE: &str = "the gallery of neighbours";
-/// Okabe and Ito's green and a darker red. The marks ✓ and ✗ repeat their meaning for readers who cannot tell the two colors apart.
+/// Okabe and Ito's green and a darker red. The marks ✓ and ✗ repeat their meaning for readers who cannot tell
+/// the two colors apart.
 const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);
 const WRONG: RGBColor = RGBColor(0xC4, 0x1E, 0x1E);
 /// The side of an image. All lengths are SVG pixels; the PNG has twice as many.

@@ -1,12 +1,14 @@
 //! Tables, figures and galleries, made from run records alone.
 //!
-//! The way through this crate: [`records::load`] reads finished runs; [`Table`] turns them into means and deviations beside the numbers of
-//! the [`paper`]; [`Table::sections`] gathers one [`Section`] for each setting (profile, device, data set), which every form of output
-//! takes: [`curves`], [`bars`] and [`separation`] draw it, [`terminal_table`] prints it. [`write_report`] writes all of them into one folder,
-//! and [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbors from pixels and needs no run record.
+//! The way through this crate: [`records::load`] reads finished runs; [`Table`] turns them into means and
+//! deviations beside the numbers of the [`paper`]; [`Table::sections`] gathers one [`Section`] for each
+//! setting (profile, device, data set), which every form of output takes: [`curves`], [`bars`] and
+//! [`separation`] draw it, [`terminal_table`] prints it. [`write_report`] writes all of them into one folder,
+//! and [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbors from pixels and needs no
+//! run record.
 //!
-//! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are always labelled as the paper's;
-//! and the same records give the same bytes, on any machine, at any time.
+//! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are
+//! always labelled as the paper's; and the same records give the same bytes, on any machine, at any time.
 
 pub mod bars;
 pub mod curves;

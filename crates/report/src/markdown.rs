@@ -139,8 +139,8 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
-/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows follow the measured ones in italics,
-/// including the rows that the paper quotes from other publications.
+/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows
+/// follow the measured ones in italics, including the rows that the paper quotes from other publications.
 fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     line(text, "**Last epoch, all metrics** (%)\n");
     let heads: Vec<String> =
@@ -170,7 +170,8 @@ fn results(text: &mut String, section: &Section<'_>) {
     if metrics.len() > 2 {
         side_by_side(text, section, &metrics);
     }
-    // A metric has a table of its own where the paper's values stand beside it, or where there are few metrics.
+    // A metric has a table of its own where the paper's values stand beside it, or where there are few
+    // metrics.
     let in_detail =
         |metric: &&str| metrics.len() <= 2 || *metric == section.main_metric || section.is_printed(metric);
     for metric in metrics.iter().copied().filter(in_detail) {

@@ -1,4 +1,5 @@
-//! Compares the order of the rows with the paper's, pair by pair, and marks the differences that the size of the test set can explain.
+//! Compares the order of the rows with the paper's, pair by pair, and marks the differences that the size of
+//! the test set can explain.
 
 use crate::section::Section;
 
@@ -9,7 +10,8 @@ pub(crate) struct Inversion {
     pub(crate) paper_higher: Side,
     /// The row that the paper ranks lower and the measurement higher.
     pub(crate) paper_lower: Side,
-    /// The half-width of a 95% interval of the measured difference, in points; `None` if the size of the test set is unknown.
+    /// The half-width of a 95% interval of the measured difference, in points; `None` if the size of the test
+    /// set is unknown.
     pub(crate) margin: Option<f64>,
 }
 
@@ -40,9 +42,9 @@ pub(crate) struct Order {
     pub(crate) inversions: Vec<Inversion>,
 }
 
-/// Compares the order of a section's rows under its main metric with the paper's. The margin adds the binomial variance over `test_images`
-/// of both rows and the variance of each mean over seeds. The rows are treated as independent; since they share their images, the margin is
-/// rather too wide.
+/// Compares the order of a section's rows under its main metric with the paper's. The margin adds the
+/// binomial variance over `test_images` of both rows and the variance of each mean over seeds. The rows are
+/// treated as independent; since they share their images, the margin is rather too wide.
 pub(crate) fn compare(section: &Section<'_>, test_images: Option<u64>) -> Order {
     let rows: Vec<(Side, f64)> = section
         .lines_of(section.main_metric)

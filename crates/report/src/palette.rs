@@ -1,5 +1,5 @@
-//! The colors of a table's rows: Okabe and Ito's palette, which stays distinct under all common forms of color blindness. Its yellow is too
-//! faint for a line on white and is replaced by Tol's wine.
+//! The colors of a table's rows: Okabe and Ito's palette, which stays distinct under all common forms of
+//! color blindness. Its yellow is too faint for a line on white and is replaced by Tol's wine.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The paper's own numbers: all its tables and the four curves of its Figure 3, embedded in the binary.
 //!
-//! Ye, Zhang, Yuen, Chang, "Unsupervised Embedding Learning via Invariant and Spreading Instance Feature", CVPR 2019.
-//! The tables hold the printed values. The curves were read from the vector paths of the PDF, one point an epoch. Reports show these numbers
-//! only as the paper's, never as measurements.
+//! Ye, Zhang, Yuen, Chang, "Unsupervised Embedding Learning via Invariant and Spreading Instance Feature",
+//! CVPR 2019. The tables hold the printed values. The curves were read from the vector paths of the PDF, one
+//! point an epoch. Reports show these numbers only as the paper's, never as measurements.
 
 use std::sync::LazyLock;
 
@@ -29,7 +29,8 @@ pub struct PaperTable {
 pub struct PaperRow {
     /// The row's key, such as `invaspread` or `triplet_hard`.
     pub key: String,
-    /// Each metric and its value: percent, except `epochs_to_60` (epochs). A metric that the paper prints as a dash is left out.
+    /// Each metric and its value: percent, except `epochs_to_60` (epochs). A metric that the paper prints as
+    /// a dash is left out.
     pub values: Vec<(String, f64)>,
     /// Whether the paper quotes these numbers from another publication.
     pub quoted: bool,
@@ -63,8 +64,8 @@ pub fn table(key: &str) -> Option<&'static PaperTable> {
     tables().iter().find(|table| table.key == key)
 }
 
-/// Returns the paper's table that a suite reproduces. Figure 3 is drawn from the runs of Table 1, so both suites have Table 1; the epochs to
-/// 60% of Figure 3 are found by [`value`].
+/// Returns the paper's table that a suite reproduces. Figure 3 is drawn from the runs of Table 1, so both
+/// suites have Table 1; the epochs to 60% of Figure 3 are found by [`value`].
 pub fn table_of_suite(suite: &str) -> Option<&'static PaperTable> {
     table(if suite == "figure3" { "table1" } else { suite })
 }
@@ -89,8 +90,8 @@ pub fn curve(row: &str) -> Option<&'static PaperCurve> {
     curves().iter().find(|curve| curve.row == row)
 }
 
-/// Returns the first epoch at which the printed curve of Figure 3 is at or above `threshold` percent. For 60% the paper's text gives an
-/// earlier epoch, which [`value`] returns.
+/// Returns the first epoch at which the printed curve of Figure 3 is at or above `threshold` percent. For 60%
+/// the paper's text gives an earlier epoch, which [`value`] returns.
 pub fn curve_epochs_to(row: &str, threshold: f64) -> Option<usize> {
     curve(row)?.accuracy.iter().position(|&accuracy| accuracy >= threshold).map(|index| index + 1)
 }

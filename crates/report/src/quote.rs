@@ -1,5 +1,5 @@
-//! Quoting of names that users chose (suites, rows, profiles, data sets, folders) for Markdown, links and shells, where some characters have
-//! a meaning.
+//! Quoting of names that users chose (suites, rows, profiles, data sets, folders) for Markdown, links and
+//! shells, where some characters have a meaning.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! Reads what finished runs left behind, through crate `invaspread-record`: the record, the measurements of every epoch and the
-//! similarities. Nothing of the engine that wrote them is needed here.
+//! Reads what finished runs left behind, through crate `invaspread-record`: the record, the measurements of
+//! every epoch and the similarities. Nothing of the engine that wrote them is needed here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Returns the run as a row of a suite with these `rows`, under its own name or a name in `also`; `None` if it is no row of that suite.
+    /// Returns the run as a row of a suite with these `rows`, under its own name or a name in `also`; `None`
+    /// if it is no row of that suite.
     pub fn as_row_of(mut self, rows: &[&str]) -> Option<Self> {
         let names = std::iter::once(&self.record.row).chain(&self.record.also);
         let name = names.into_iter().find(|name| rows.contains(&name.as_str()))?.clone();
@@ -71,8 +72,8 @@ pub struct Loaded {
     pub unfinished: Vec<PathBuf>,
 }
 
-/// Reads every finished run of `suite` below `runs_root`. A run is finished when it has a record and its status, if it has one, is
-/// `done`.
+/// Reads every finished run of `suite` below `runs_root`. A run is finished when it has a record and its
+/// status, if it has one, is `done`.
 ///
 /// # Errors
 /// Returns an error if the suite has no folder, no run in it is finished, or a file cannot be read or parsed.
@@ -115,7 +116,8 @@ fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportErro
     Ok(Some(Run { record, curves, separations, folder }))
 }
 
-/// Returns the values on the test images by metric. Where a run resumed within an epoch wrote a value twice, the later one counts.
+/// Returns the values on the test images by metric. Where a run resumed within an epoch wrote a value twice,
+/// the later one counts.
 fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String, Vec<Point>>, ReportError> {
     let mut by_epoch: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
     for row in table.rows().iter().filter(|row| row.split == "test") {
@@ -132,8 +134,9 @@ fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String,
     Ok(by_epoch.into_iter().map(|(name, epochs)| (name, points(epochs))).collect())
 }
 
-/// Checks that the system gives this process threads: polars works on threads of its own and panics where it gets none. A second thread is
-/// started beside the first, because the system may count a thread that has just ended a moment longer.
+/// Checks that the system gives this process threads: polars works on threads of its own and panics where it
+/// gets none. A second thread is started beside the first, because the system may count a thread that has
+/// just ended a moment longer.
 fn check_threads() -> std::io::Result<()> {
     let (held, release) = channel::<()>();
     let wait = move || {

@@ -27,7 +27,8 @@ pub struct Section<'a> {
 }
 
 impl Table {
-    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are those that the table was made of.
+    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are those that the
+    /// table was made of.
     pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
         (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
     }

@@ -1,9 +1,10 @@
-//! The similarity of test images to their nearest neighbors of the same group and of other groups: the paper's Figures 5 and 6, one panel a
-//! row.
+//! The similarity of test images to their nearest neighbors of the same group and of other groups: the
+//! paper's Figures 5 and 6, one panel a row.
 //!
-//! A panel shows two overlapping histograms, each with sum 1. Where they overlap, the network does not separate the two kinds; the number
-//! beside them is the overlapping area. All panels share the axis of similarities, but each has its own height: the similarities of an
-//! untrained network fill one or two bins, and a shared height would flatten all other panels. Histograms of several seeds are added up.
+//! A panel shows two overlapping histograms, each with sum 1. Where they overlap, the network does not
+//! separate the two kinds; the number beside them is the overlapping area. All panels share the axis of
+//! similarities, but each has its own height: the similarities of an untrained network fill one or two bins,
+//! and a shared height would flatten all other panels. Histograms of several seeds are added up.
 
 use plotters::prelude::RGBColor;
 

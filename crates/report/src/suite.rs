@@ -41,7 +41,8 @@ impl Suite {
         self.printed().map_or(&[], |table| &table.metrics)
     }
 
-    /// Returns the sort key of a row: the paper's order, then the suite's own, then that of Table 1. An untrained network comes first.
+    /// Returns the sort key of a row: the paper's order, then the suite's own, then that of Table 1. An
+    /// untrained network comes first.
     pub(crate) fn row_place(&self, row: &str) -> (usize, String) {
         let place_in =
             |printed: Option<&PaperTable>| printed?.rows.iter().position(|printed| printed.key == row);

@@ -1,8 +1,9 @@
 //! The results of a suite: means and deviations over seeds beside the paper's numbers.
 //!
-//! Averages are taken over seeds and nothing else. Runs are grouped by row, metric and setting (profile, device, data set, state of the
-//! data, reduced or not). Within a group only one configuration counts, the one finished last; the folders of older ones are listed as left
-//! out. Values are rounded to four decimals once, so that every output shows the same number.
+//! Averages are taken over seeds and nothing else. Runs are grouped by row, metric and setting (profile,
+//! device, data set, state of the data, reduced or not). Within a group only one configuration counts, the
+//! one finished last; the folders of older ones are listed as left out. Values are rounded to four decimals
+//! once, so that every output shows the same number.
 
 use serde::Serialize;
 

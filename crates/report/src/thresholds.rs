@@ -7,8 +7,9 @@ use crate::records::Run;
 /// The accuracy, in percent, that the paper's text uses.
 const OF_PAPER: u32 = 60;
 
-/// Returns the accuracies (percent) whose first epoch is reported: the paper's 60 and, when fewer than two trained rows reached 60, the
-/// highest multiple of five that two rows reached, so that reduced runs still compare their speeds.
+/// Returns the accuracies (percent) whose first epoch is reported: the paper's 60 and, when fewer than two
+/// trained rows reached 60, the highest multiple of five that two rows reached, so that reduced runs still
+/// compare their speeds.
 pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
     let mut best_of_row: BTreeMap<&str, f64> = BTreeMap::new();
     if runs.iter().all(|run| !run.curves.contains_key("knn_top1")) {

@@ -1,4 +1,5 @@
-//! Writes a suite's report. Each file is written to a temporary name, flushed and renamed, so that a reader never sees half a file.
+//! Writes a suite's report. Each file is written to a temporary name, flushed and renamed, so that a reader
+//! never sees half a file.
 
 use std::path::{Path, PathBuf};
 
@@ -33,10 +34,12 @@ pub struct Written {
     pub terminal: String,
 }
 
-/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex` and the figures `curves.{svg,png}`, `<suite>.{svg,png}` and, for each of
-/// `groupings`, `similarity-<grouping>.{svg,png}` into `folder`, which is created if it does not exist. With several settings (profiles,
-/// devices, data sets), the figures of the fullest have these names, and those of the others have a suffix. The same runs give the same
-/// bytes. The picture of retrieved neighbors is drawn elsewhere, from images; the report shows it if the suite has one and it is in `folder`.
+/// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex` and the figures `curves.{svg,png}`,
+/// `<suite>.{svg,png}` and, for each of `groupings`, `similarity-<grouping>.{svg,png}` into `folder`, which
+/// is created if it does not exist. With several settings (profiles, devices, data sets), the figures of the
+/// fullest have these names, and those of the others have a suffix. The same runs give the same bytes. The
+/// picture of retrieved neighbors is drawn elsewhere, from images; the report shows it if the suite has one
+/// and it is in `folder`.
 ///
 /// # Errors
 /// Returns an error if there is no run, a figure cannot be drawn, or a file cannot be written.

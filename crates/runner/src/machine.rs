@@ -1,5 +1,5 @@
-//! The program and the machine that this process runs on, as a run's record states them. What a system does not give is left empty
-//! ("unknown" or null): no run fails for it.
+//! The program and the machine that this process runs on, as a run's record states them. What a system does
+//! not give is left empty ("unknown" or null): no run fails for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,14 @@ pub fn environment(device: &str) -> Environment {
     }
 }
 
-/// Returns the largest resident memory of this process so far, in bytes; `None` where the system does not give it.
+/// Returns the largest resident memory of this process so far, in bytes; `None` where the system does not
+/// give it.
 pub fn peak_memory_bytes() -> Option<u64> {
     high_water_mark(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or before its first commit.
+/// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or
+/// before its first commit.
 fn git_revision(folder: &Path) -> Option<String> {
     let dot_git = folder.ancestors().map(|f| f.join(".git")).find(|f| f.exists())?;
     // A linked worktree or submodule has a file that says where its folder is.

@@ -13,8 +13,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Returns all memory of a device. For the CPU it is the machine's or, if that is less, the limit of this process's control group.
-    /// `None` where the system does not say.
+    /// Returns all memory of a device. For the CPU it is the machine's or, if that is less, the limit of this
+    /// process's control group. `None` where the system does not say.
     pub fn of(device: DeviceKind) -> Option<Self> {
         match device {
             DeviceKind::Cpu => Self::of_host(),
@@ -45,13 +45,14 @@ impl Memory {
     }
 }
 
-/// Returns the bytes of memory that this process can still take: what the system has available or, if that is less, the limit of the control
-/// group; `None` where the system gives neither.
+/// Returns the bytes of memory that this process can still take: what the system has available or, if that is
+/// less, the limit of the control group; `None` where the system gives neither.
 pub fn free() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
     let available = Some(system.available_memory()).filter(|&bytes| bytes > 0);
-    // The limit counts, and not what is left of it: the use of a group includes cached files, which the system drops when it has to.
+    // The limit counts, and not what is left of it: the use of a group includes cached files, which the
+    // system drops when it has to.
     available.into_iter().chain(group_limit(&mut system)).min()
 }
 

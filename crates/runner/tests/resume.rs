@@ -148,8 +148,7 @@ fn no_thread_count_changes_a_byte() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe =
-        Recipe { schedule: Schedule { base: 0.03, factors: vec![(1, 1e30)] }, ..recipe(invaspread()) };
+    let recipe = Recipe { schedule: Schedule::by_factors(0.03, vec![(1, 1e30)]), ..recipe(invaspread()) };
     let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("of epoch 2") && message.contains("optim.lr"), "{message}");
@@ -233,7 +232,7 @@ fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
 #[test]
 fn a_state_that_is_not_finite_is_never_written() {
     let method = || invaspread();
-    let broken = Recipe { schedule: Schedule { base: 1e39, factors: Vec::new() }, ..recipe(method()) };
+    let broken = Recipe { schedule: Schedule::by_factors(1e39, Vec::new()), ..recipe(method()) };
     let folder = tempfile::tempdir().unwrap();
     let files = place(folder.path()).checkpoints;
     assert!(matches!(

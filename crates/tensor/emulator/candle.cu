@@ -67,7 +67,10 @@ template <> bf16 narrow<bf16>(double x) { return __float2bfloat16((float)x); }
             out[o] = narrow<T>(sum);                                                                                                \
         });                                                                                                                         \
     }                                                                                                                               \
-    HOST_KERNEL(affine_##S) HOST_KERNEL(fast_sum_##S) HOST_KERNEL(fast_sum_small_##S)
+    extern "C" __global__ void usqrt_##S(size_t n, size_t axes, const size_t *info, const T *in, T *out) {                          \
+        each(n, [&](size_t i) { out[i] = narrow<T>(sqrt(wide(in[place(i, axes, info, info + axes)]))); });                          \
+    }                                                                                                                               \
+    HOST_KERNEL(affine_##S) HOST_KERNEL(fast_sum_##S) HOST_KERNEL(fast_sum_small_##S) HOST_KERNEL(usqrt_##S)
 ARITHMETIC(float, f32)
 ARITHMETIC(double, f64)
 ARITHMETIC(bf16, bf16)

@@ -26,6 +26,8 @@ pub enum Defaults {
 #[derive(Debug, Clone)]
 pub struct Initialiser {
     seed: u64,
+    /// What the draws are for, and the head's number.
+    stream: (Purpose, u64),
     defaults: Defaults,
     dtype: DType,
     drawn: u64,
@@ -34,7 +36,12 @@ pub struct Initialiser {
 impl Initialiser {
     /// Makes an initializer. The same `seed` gives the same `n`-th parameter.
     pub fn new(seed: u64, defaults: Defaults, dtype: DType) -> Self {
-        Self { seed, defaults, dtype, drawn: 0 }
+        Self { seed, stream: (Purpose::Initialise, 0), defaults, dtype, drawn: 0 }
+    }
+
+    /// An initialiser of the head number `head` of a run (0, 1, ...), with other draws than the network's and any other head's.
+    pub fn of_head(seed: u64, head: u64, defaults: Defaults, dtype: DType) -> Self {
+        Self { stream: (Purpose::Head, head), ..Self::new(seed, defaults, dtype) }
     }
 
     /// Draws a weight or a bias, uniform in ±1/√`fan_in`.
@@ -76,7 +83,8 @@ impl Initialiser {
     }
 
     fn draw(&mut self, shape: Shape, mut value: impl FnMut(&mut Stream) -> f64) -> Result<Tensor> {
-        let mut stream = Stream::new(self.seed, Purpose::Initialise, 0, self.drawn);
+        let (purpose, head) = self.stream;
+        let mut stream = Stream::new(self.seed, purpose, head, self.drawn);
         self.drawn += 1;
         let values: Vec<f64> = (0..shape.elem_count()).map(|_| value(&mut stream)).collect();
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)

@@ -1,6 +1,6 @@
 //! The operations that candle lacks or runs slowly, as candle custom ops: convolution, batch norm, bias with
 //! ReLU, local response norm, pooling, linear layers and L2 normalization with exact gradients. The crate
-//! also holds a tape that runs networks made of these ops, SGD with momentum, seeded initializers, and the
+//! also holds a tape that runs networks made of these ops, SGD with momentum and LARS, seeded initializers, and the
 //! matrix products that losses and metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
@@ -24,10 +24,12 @@ pub mod initialise;
 pub mod inner_products;
 mod known;
 mod l2_normalize;
+mod lars;
 mod linear;
 mod local_response_norm;
 mod memory;
 mod one;
+mod optimizer;
 mod peak;
 mod pool;
 pub mod self_check;
@@ -44,9 +46,11 @@ pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use device::{DeviceKind, Precision, activations};
 pub use known::differentiable;
 pub use l2_normalize::l2_normalize;
+pub use lars::{Lars, LarsConfig};
 pub use linear::linear;
 pub use local_response_norm::{LocalResponseNormConfig, LocalResponseWindow, local_response_norm};
 pub use memory::prepare_process;
+pub use optimizer::{Optimizer, OptimizerConfig};
 pub use peak::peak_gflops;
 pub use pool::{PoolConfig, avg_pool2d, max_pool2d};
 pub use sgd::{Sgd, SgdConfig};

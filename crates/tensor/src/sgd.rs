@@ -38,6 +38,9 @@ enum Velocity {
     OnDevice(Tensor),
 }
 
+/// The gradient of a parameter, given its name; `None` leaves it as it is.
+pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
+
 impl Sgd {
     /// An optimiser of `parameters`, f32 or f64, at rest.
     ///
@@ -66,17 +69,23 @@ impl Sgd {
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
-        if self.slots.iter().any(|slot| slot.parameter.device().is_cuda()) {
-            return self.update(gradients, learning_rate);
-        }
-        with_team(|| self.update(gradients, learning_rate))
+        self.step_along(&|_, parameter| Ok(gradients.get(parameter).cloned()), learning_rate)
     }
 
-    fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+    /// As [`Sgd::step`], along the gradient that `gradient` returns of a parameter, given its name too.
+    pub(crate) fn step_along(&mut self, gradient: &GradientOf<'_>, learning_rate: f64) -> Result<()> {
+        // The team's workers would wait in vain for work that the GPU does.
+        if self.slots.iter().any(|slot| slot.parameter.device().is_cuda()) {
+            return self.update(gradient, learning_rate);
+        }
+        with_team(|| self.update(gradient, learning_rate))
+    }
+
+    fn update(&mut self, gradient: &GradientOf<'_>, learning_rate: f64) -> Result<()> {
         #[cfg(feature = "cuda")]
         let mut on_device = Vec::new();
         for slot in &mut self.slots {
-            let Some(gradient) = gradients.get(&slot.parameter) else { continue };
+            let Some(gradient) = gradient(&slot.name, &slot.parameter)? else { continue };
             if gradient.shape() != slot.parameter.shape() {
                 bail!(
                     "sgd: {} is {:?}, its gradient {:?}",

@@ -51,6 +51,8 @@ pub struct Tape {
     steps: Vec<Step>,
     values: usize,
     leaves: Vec<(Var, usize)>,
+    /// Tensors from outside that a gradient goes back to.
+    inputs: Vec<(Tensor, usize)>,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,18 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
+    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`] adds to the gradients under
+    /// that tensor: so a pass may go on from where another ended.
+    pub fn input(&mut self, tensor: &Tensor) -> Value {
+        if self.idle {
+            return Value::constant(tensor);
+        }
+        let id = self.values;
+        self.values += 1;
+        self.inputs.push((tensor.clone(), id));
+        Value { tensor: tensor.detach(), id: Some(id) }
+    }
+
     /// Runs [`crate::conv2d`].
     ///
     /// # Errors
@@ -171,6 +185,15 @@ impl Tape {
         let op = Linear::new(&x.tensor, weight, bias)?;
         let y = op.run(&x.tensor, &weight.as_detached_tensor(), &bias.as_detached_tensor())?;
         Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
+    }
+
+    /// Returns `x Wᵀ`: a linear layer whose bias would be taken out again, as by the batch norm behind it.
+    ///
+    /// # Errors
+    /// If the shapes do not go together.
+    pub fn linear_without_bias(&mut self, x: &Value, weight: &Var) -> Result<Value> {
+        let zeros = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+        self.linear(x, weight, &Var::from_tensor(&zeros)?)
     }
 
     /// Joins maps (N, H, W, C_i) along the channels, in order: returns (N, H, W, C) with C the sum of the
@@ -245,13 +268,11 @@ impl Tape {
     }
 
     /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
-    /// gradients of all parameters.
+    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this tape or
+    /// on one gone back through before, are added up.
     ///
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
-    ///
-    /// # Panics
-    /// If two ops used one parameter: their gradients would have to be added, which no network here needs.
     pub fn backward(self, gradients: &mut GradStore) -> Result<()> {
         // On a GPU the team's workers would wait for work that never comes.
         if self.leaves.iter().any(|(leaf, _)| leaf.device().is_cuda()) {
@@ -274,17 +295,14 @@ impl Tape {
                 (Some(id), Some(gradient)) => add(&mut of[id], gradient),
                 _ => Ok(()),
             };
-            let mut parameter = |variable: &Var, gradient: Tensor| {
-                let before = gradients.insert(variable, gradient);
-                assert!(before.is_none(), "a parameter of shape {:?} was used twice", variable.shape());
-            };
+            let mut parameter = |variable: &Var, gradient: Tensor| sum_into(gradients, variable, gradient);
             match op {
                 Op::Conv2d { op, x, weight } => {
                     let w = weight.as_detached_tensor();
                     let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true])?;
                     hand_back(x.id, gx)?;
                     if let Some(gw) = gw {
-                        parameter(&weight, gw);
+                        parameter(&weight, gw)?;
                     }
                 }
                 Op::BatchNorm { op, x, parameters: [gamma, beta], residual, y } => {
@@ -294,19 +312,19 @@ impl Tape {
                     if let Some(residual) = &residual {
                         hand_back(residual.id, back.residual)?;
                     }
-                    parameter(&gamma, back.gamma);
-                    parameter(&beta, back.beta);
+                    parameter(&gamma, back.gamma)?;
+                    parameter(&beta, back.beta)?;
                 }
                 Op::BiasRelu { op, x, bias, y } => {
                     let (gx, gb) = op.gradients(&y, &gy)?;
                     hand_back(x, Some(gx))?;
-                    parameter(&bias, gb);
+                    parameter(&bias, gb)?;
                 }
                 Op::Linear { op, x, parameters: [weight, bias] } => {
                     let (gx, gw, gb) = op.gradients(&x.tensor, &weight.as_detached_tensor(), &gy)?;
                     hand_back(x.id, Some(gx))?;
-                    parameter(&weight, gw);
-                    parameter(&bias, gb);
+                    parameter(&weight, gw)?;
+                    parameter(&bias, gb)?;
                 }
                 Op::Concatenate { parts } => {
                     let mut first = 0;
@@ -322,8 +340,23 @@ impl Tape {
                 }
             }
         }
+        for (tensor, id) in &self.inputs {
+            if let Some(gradient) = of[*id].take() {
+                sum_into(gradients, tensor, gradient.reshape(tensor.shape())?)?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a loss holds.
+fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
+    let sum = match gradients.remove(of) {
+        Some(before) => (before + gradient)?,
+        None => gradient,
+    };
+    gradients.insert(of, sum);
+    Ok(())
 }
 
 /// Adds a gradient to the sum of those that arrived before it.

@@ -11,10 +11,9 @@
 
 use std::collections::HashMap;
 
-use invaspread::candle::backprop::GradStore;
 use invaspread::candle::{D, Device, Result, Tensor};
 use invaspread::settings::{Refusal, above_zero};
-use invaspread::{Method, MethodSettings, NamedTensors, Output, RunFacts, StateError, Step};
+use invaspread::{Method, MethodSettings, NamedTensors, Output, RunFacts, StateError, Step, TakenStep};
 
 invaspread::settings! {
     /// Settings of the method.
@@ -53,15 +52,15 @@ struct AlignUniform {
 }
 
 impl Method for AlignUniform {
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let batch = step.index.len();
         let [x, y] = [0, batch].map(|first| output.embedding.narrow(0, first, batch));
         let queue = self.queue.as_ref().map(|queue| queue.to_device(output.embedding.device()));
         align_uniform(&x?, &y?, queue.transpose()?.as_ref(), &self.settings)
     }
 
-    fn after_step(&mut self, output: &Output, _: &GradStore, _lr: f64, _step: &Step<'_>) -> Result<()> {
-        let fresh = output.embedding.detach().to_device(&Device::Cpu)?;
+    fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
+        let fresh = taken.output.embedding.to_device(&Device::Cpu)?;
         let all = self.queue.as_ref().map_or(Ok(fresh.clone()), |queue| Tensor::cat(&[queue, &fresh], 0))?;
         let kept = self.settings.queue.min(all.dim(0)?);
         let first = all.dim(0)? - kept;

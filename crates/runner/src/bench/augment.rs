@@ -1,4 +1,5 @@
-//! The paper's four transforms and the normalisation, from u8 images to a batch in the network's layout: on one thread, or on the GPU.
+//! The paper's four transforms and the normalization, from u8 images to a batch in the network's layout, on
+//! one thread or on the GPU.
 
 #[cfg(feature = "cuda")]
 use super::failed;
@@ -13,27 +14,27 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
-/// Sizes of the images.
+/// The sizes of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct AugmentBench {
-    /// Views made in one repetition.
+    /// The number of views made in one repetition.
     pub images: usize,
-    /// Side of an image and of a view, in pixels.
+    /// The side of an image and of a view, pixels.
     pub size: usize,
-    /// Times that are measured, after one that is not.
+    /// The number of timed repetitions, after one that warms up.
     pub repeats: usize,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
 
-/// Views of a batch that is written over and over.
+/// The number of views in a batch; the same batch is written again and again.
 const BATCH: usize = 128;
 
 /// Times the making of views.
 ///
 /// # Errors
-/// If the size is none that a view can have.
+/// Returns an error if a view cannot have this size.
 pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let AugmentBench { images, size, repeats, compute } = bench;
     #[cfg(feature = "cuda")]
@@ -66,7 +67,8 @@ pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
         .report("augment", &bench))
 }
 
-/// The same with the images, and the numbers drawn, on the GPU already: what a training step waits for.
+/// Times the making of views on the GPU, where the images and the draws are already: the part that a training
+/// step waits for.
 #[cfg(feature = "cuda")]
 fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     use invaspread_tensor::Precision;
@@ -97,7 +99,7 @@ fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
             last = Some(store.views(&index, &plans, dtype)?);
             done += batch.len();
         }
-        // Nothing waits for the device but the reading of a number.
+        // Only reading a number waits for the device.
         last.map(|views| views.flatten_all()?.get(0)?.to_dtype(DType::F32)?.to_scalar::<f32>())
             .transpose()
             .map(drop)

@@ -9,20 +9,20 @@ use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Sizes of the epoch.
+/// The sizes of the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct EpochBench {
-    /// Images, of which whole batches are taken.
+    /// The number of images, of which whole batches are used.
     pub images: usize,
-    /// Images of a batch.
+    /// The number of images in a batch.
     pub batch: usize,
-    /// Channels of the first stage.
+    /// The channels of the first stage.
     pub width: usize,
-    /// Layers: 18, 34 or 50.
+    /// The number of layers: 18, 34 or 50.
     pub depth: usize,
-    /// Epochs that are timed, after one that is not.
+    /// The number of timed epochs, after one that warms up.
     pub repeats: usize,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
@@ -30,7 +30,7 @@ pub struct EpochBench {
 /// Times the epoch.
 ///
 /// # Errors
-/// If the network cannot be built or a step fails.
+/// Returns an error if the network cannot be built or a step fails.
 pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let EpochBench { images, batch, width, depth, repeats, compute } = bench;
     let mut learner =
@@ -38,7 +38,7 @@ pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     let images_feed = ImageFeed::new(source, pipeline, &learner.network)?;
-    // What the engine's loader takes by itself, unless the pool was made smaller.
+    // The engine's loader takes as many by default, unless the pool is smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
     let mut waited = 0.0;

@@ -1,4 +1,4 @@
-//! Embedding a split: loader, test transform and network in evaluation mode.
+//! Embedding of a split: loader, test transform and network in evaluation mode.
 
 use super::noise::Noise;
 use super::train::{SIDE, learner};
@@ -9,29 +9,29 @@ use invaspread_augment::{AugmentConfig, ImageSource, Pipeline};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Sizes of the split.
+/// The sizes of the split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct EvaluateBench {
-    /// Images embedded.
+    /// The number of images.
     pub images: usize,
-    /// Channels of the first stage.
+    /// The channels of the first stage.
     pub width: usize,
-    /// Layers: 18, 34 or 50.
+    /// The number of layers: 18, 34 or 50.
     pub depth: usize,
-    /// Times that are measured, after a short one that is not.
+    /// The number of timed repetitions, after a short one that warms up.
     pub repeats: usize,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
 
-/// Images embedded before the clock starts.
+/// The number of images embedded to warm up.
 const WARMUP: usize = 1000;
 
 /// Times the embedding of all images.
 ///
 /// # Errors
-/// If the network cannot be built or fails.
+/// Returns an error if the network cannot be built or fails.
 pub fn evaluate(bench: EvaluateBench) -> Result<BenchReport, EngineError> {
     let EvaluateBench { images, width, depth, repeats, compute } = bench;
     let network =

@@ -6,28 +6,29 @@ use crate::engine::EngineError;
 use invaspread_metrics::{KMeans, Rows, Seeding};
 use serde::Serialize;
 
-/// Sizes of the clustering.
+/// The sizes of the clustering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KMeansBench {
-    /// Points.
+    /// The number of points.
     pub points: usize,
-    /// Values of a point.
+    /// The number of values of a point.
     pub dim: usize,
-    /// Clusters.
+    /// The number of clusters.
     pub clusters: usize,
-    /// Most iterations, at least one; the points are assigned once before the first.
+    /// The most iterations, at least 1. The points are assigned once before the first iteration.
     pub iterations: usize,
-    /// Times that are measured. None is left out as a warm-up: a run is long enough.
+    /// The number of timed repetitions. None of them only warms up, because each is long enough.
     pub repeats: usize,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
 
-/// Times the clustering. `seconds_per_iteration` counts the iterations that were done (`iterations_done`): few points may settle early.
+/// Times the clustering. `seconds_per_iteration` divides by the iterations that were done
+/// (`iterations_done`): few points may converge early.
 ///
 /// # Errors
-/// If there are fewer points than clusters.
+/// Returns an error if there are fewer points than clusters.
 pub fn kmeans(bench: KMeansBench) -> Result<BenchReport, EngineError> {
     let KMeansBench { points, dim, clusters, iterations, repeats, compute } = bench;
     let values = unit_rows(points, dim, 2);

@@ -1,4 +1,4 @@
-//! The exact nearest neighbours of a test set in a training set.
+//! The exact nearest neighbors of a test set in a training set.
 
 use super::{BenchReport, Compute, Figures, Times};
 use crate::engine::EngineError;
@@ -6,25 +6,25 @@ use invaspread_metrics::{Rows, top_k_on};
 use invaspread_random::{Purpose, Stream};
 use serde::Serialize;
 
-/// Sizes of the two sets.
+/// The sizes of the two sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KnnBench {
-    /// Rows searched.
+    /// The number of rows that are searched.
     pub train: usize,
-    /// Rows that search.
+    /// The number of queries.
     pub test: usize,
-    /// Values of a row.
+    /// The number of values of a row.
     pub dim: usize,
-    /// Neighbours of each.
+    /// The number of neighbors of each query.
     pub k: usize,
-    /// Times that are measured, after one that is not.
+    /// The number of timed repetitions, after one that warms up.
     pub repeats: usize,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
 
-/// `count` random rows of length one.
+/// Returns `count` random rows of length 1.
 pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, number);
     let mut values: Vec<f32> = (0..count * dim).map(|_| stream.normal() as f32).collect();
@@ -40,7 +40,7 @@ pub(super) fn unit_rows(count: usize, dim: usize, number: u64) -> Vec<f32> {
 /// Times the search.
 ///
 /// # Errors
-/// None that these numbers can cause.
+/// Returns the errors of the search. Random rows cause none.
 pub fn knn(bench: KnnBench) -> Result<BenchReport, EngineError> {
     let KnnBench { train, test, dim, k, repeats, compute } = bench;
     let (gallery, queries) = (unit_rows(train, dim, 0), unit_rows(test, dim, 1));

@@ -1,14 +1,15 @@
-//! How fast this build is on this machine, one file a workload: what `invaspread bench` runs and `benches/compare.py` sets beside PyTorch.
+//! The workloads of `invaspread bench`, one file each, which `benches/compare.py` sets beside PyTorch.
 //!
-//! The workloads are the project's own paths (the engine's step, its embedding loop, its loader, the search of the metrics) on
-//! generated numbers, so nothing has to be downloaded. Times are wall-clock; each is taken several times after a warm-up and the
-//! median is what counts.
+//! The workloads run the project's own code (the engine's step, its embedding loop, its loader, the search of
+//! the metrics) on generated numbers, so nothing has to be downloaded. Times are wall-clock; each is measured
+//! several times after a warm-up, and the median counts.
 //!
-//! `gflops` counts the additions and multiplications of the plain computation (two for each product of a convolution, none saved
-//! by Winograd, nothing for norms, transforms and selection), in billions a second. `share_of_peak` sets that beside what the
-//! vector units do on registers alone ([`invaspread_tensor::peak_gflops`]); Winograd can take it above what a direct sum reaches.
-//! The peak is measured in the moment after the work: on a machine that others are using just then it comes out too
-//! low and the share too high, so `benches/compare.py` takes the best peak of all its runs.
+//! `gflops` counts the additions and multiplications of the plain computation, in billions a second: two for
+//! each product of a convolution, none saved by Winograd, none for norms, transforms and selection.
+//! `share_of_peak` divides by what the vector units reach on registers alone
+//! ([`invaspread_tensor::peak_gflops`]); Winograd can exceed the share that a direct sum reaches. The peak is
+//! measured right after the work. If other programs use the machine at that moment, the peak is too low and
+//! the share too high, so `benches/compare.py` takes the best peak of all its runs.
 
 mod augment;
 mod epoch;
@@ -32,13 +33,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// Where a workload runs.
+/// The device and the precision of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Compute {
     /// The device.
     #[serde(serialize_with = "device_name")]
     pub device: DeviceKind,
-    /// What convolutions multiply in.
+    /// The precision in which convolutions multiply.
     #[serde(serialize_with = "precision_name")]
     pub precision: Precision,
 }
@@ -107,30 +108,30 @@ fn precision_name<S: Serializer>(precision: &Precision, serializer: S) -> Result
     })
 }
 
-/// What was measured, and on what.
+/// The results of a workload, with the machine that they were measured on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchReport {
     /// The workload.
     pub what: &'static str,
-    /// Its sizes.
+    /// The workload's sizes.
     #[serde(flatten)]
     pub settings: Map<String, Value>,
-    /// What came out: times, rates, memory, each with its unit in its name.
+    /// The results: times, rates and memory, each with its unit in its name.
     #[serde(flatten)]
     pub figures: Map<String, Value>,
     /// The program's name and version.
     pub version: String,
     /// The processor's model name.
     pub cpu: String,
-    /// Threads of the pool.
+    /// The number of threads in the pool.
     pub threads: usize,
-    /// The vector instructions the kernels of the CPU run with.
+    /// The vector instructions that the CPU's kernels use.
     pub instruction_set: String,
-    /// The GPU it ran on, if it did.
+    /// The GPU, if the workload ran on one.
     pub gpu: Option<String>,
 }
 
-/// Wall-clock seconds of each repetition.
+/// The wall-clock seconds of each repetition, in rising order.
 struct Times(Vec<f64>);
 
 impl Times {
@@ -178,21 +179,21 @@ impl Figures {
         self
     }
 
-    /// Median, least and most seconds, scaled by `unit` and named `name`, `name_min`, `name_max`.
+    /// Adds the median, the least and the most seconds, times `unit`, as `name`, `name_min` and `name_max`.
     fn times(self, name: &str, times: &Times, unit: f64) -> Self {
         self.with(name, times.median() * unit)
             .with(&format!("{name}_min"), times.least() * unit)
             .with(&format!("{name}_max"), times.most() * unit)
     }
 
-    /// Rate and share of the machine's (or device's) peak of `operations` in `seconds`.
+    /// Adds the rate of `operations` in `seconds`, and its share of the peak of the machine (or the GPU).
     fn arithmetic(self, operations: f64, seconds: f64, compute: Compute) -> Result<Self, EngineError> {
-        // The peak is measured after the work, or its threads would still be warm and its memory counted.
+        // The peak is measured after the work: before, it would warm up the threads and add to the memory.
         let (rate, peak) = (operations / seconds / 1e9, compute.peak_gflops()?);
         Ok(self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak))
     }
 
-    /// The most memory the process has held so far: on a GPU, of the device's; otherwise, of the machine's.
+    /// Adds the most memory that the process has held so far, on the GPU or else on the machine.
     fn memory(self, compute: Compute) -> Result<Self, EngineError> {
         let mib = compute.peak_memory()?.map(|bytes| bytes as f64 / f64::from(1 << 20));
         Ok(self.with("peak_mib", mib))
@@ -218,7 +219,7 @@ impl Figures {
     }
 }
 
-/// The GPU's name.
+/// Returns the name of the GPU.
 #[cfg(feature = "cuda")]
 fn gpu_name() -> Option<String> {
     let device = DeviceKind::Cuda.open().ok()?;
@@ -230,7 +231,7 @@ fn gpu_name() -> Option<String> {
     None
 }
 
-/// A workload that could not be run.
+/// Returns the error of a workload that failed.
 fn failed(source: candle_core::Error) -> EngineError {
     EngineError::tensor("run the benchmark")(source)
 }

@@ -3,7 +3,7 @@
 use invaspread_augment::{ImageRef, ImageSource, SourceError, SourceImage};
 use invaspread_random::{Purpose, Stream};
 
-/// `len` images of `side` x `side` pixels; past [`Noise::DISTINCT`] they repeat.
+/// `len` images of `side` x `side` pixels. After [`Noise::DISTINCT`] images they repeat.
 pub(super) struct Noise {
     side: usize,
     len: usize,
@@ -11,7 +11,7 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    /// More than a cache holds, at 32 x 32.
+    /// At 32 x 32 pixels, these images are larger than a processor's cache.
     const DISTINCT: usize = 2048;
 
     pub(super) fn new(len: usize, side: usize) -> Self {

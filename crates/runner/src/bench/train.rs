@@ -1,4 +1,4 @@
-//! One training step: forward, InvaSpread's loss, backward, SGD, on views that are ready.
+//! One training step on prepared views: forward pass, InvaSpread's loss, backward pass, SGD.
 
 use super::{BenchReport, Compute, Figures, Times, failed};
 use crate::config::built_in_method;
@@ -6,35 +6,35 @@ use crate::engine::{EngineError, Learner};
 use crate::methods::{RunFacts, Step};
 use candle_core::Tensor;
 use invaspread_losses::KeySide;
-use invaspread_models::ResNetConfig;
+use invaspread_models::{Network, NetworkConfig, ResNetConfig};
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::{Algorithm, SgdConfig};
+use invaspread_tensor::{Algorithm, OptimizerConfig, SgdConfig};
 use serde::Serialize;
 
-/// Sizes of the step.
+/// The sizes of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TrainBench {
-    /// Images; twice as many views pass through the network.
+    /// The number of images; twice as many views pass through the network.
     pub batch: usize,
-    /// Channels of the first stage.
+    /// The channels of the first stage.
     pub width: usize,
-    /// Layers: 18, 34 or 50.
+    /// The number of layers: 18, 34 or 50.
     pub depth: usize,
-    /// Steps that are timed.
+    /// The number of timed steps.
     pub steps: usize,
-    /// Steps before that.
+    /// The number of steps before them.
     pub warmup: usize,
-    /// Whether 3x3 convolutions may go by Winograd on the CPU.
+    /// Whether 3x3 convolutions may use Winograd on the CPU.
     pub winograd: bool,
-    /// Where.
+    /// The device and the precision.
     #[serde(flatten)]
     pub compute: Compute,
 }
 
-/// Times that the steps are timed on a GPU.
+/// How often all steps are timed on a GPU.
 const GPU_REPEATS: usize = 5;
 
-/// Side of the images.
+/// The side of the images.
 pub(super) const SIDE: usize = 32;
 
 /// The paper's network of this size, its method and its optimiser, for `images` images.
@@ -50,6 +50,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     let facts = RunFacts {
         images,
         dim: network.embedding,
+        pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 0,
         weight_decay,
         device: bench.compute.device,
@@ -57,14 +58,14 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     };
     let device = bench.compute.device.open().map_err(failed)?;
     let method = built_in_method().build(facts).map_err(failed)?;
-    Learner::new(&device, network.into(), SgdConfig { momentum: 0.9, weight_decay }, method, 0)
-        .map_err(failed)
+    let optimizer = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay });
+    Learner::new(Network::on(&device, network, 0).map_err(failed)?, optimizer, method).map_err(failed)
 }
 
 /// Times the step.
 ///
 /// # Errors
-/// If the network cannot be built or a step fails.
+/// Returns an error if the network cannot be built or a step fails.
 pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     let views = 2 * bench.batch;
     let mut learner = learner(bench, bench.batch)?;
@@ -82,7 +83,7 @@ pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     let times = if device.is_cpu() {
         Times::of(bench.warmup, bench.steps, || take().map(drop))?
     } else {
-        // Nobody waits for a step of a GPU, so steps are timed in one go, up to the moment that the last one's loss is known.
+        // Nothing waits for a step on a GPU, so all steps are timed together, until the last loss is known.
         for _ in 0..bench.warmup {
             take()?.number().map_err(failed)?;
         }
@@ -95,8 +96,9 @@ pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
         let Times(seconds) = Times::of(1, GPU_REPEATS, &mut steps)?;
         Times(seconds.into_iter().map(|seconds| seconds / bench.steps as f64).collect())
     };
-    // Forward, gradient of the input and gradient of the weights cost one forward pass each. The stem's input gradient is counted
-    // though nobody needs it: 0.1 % of a step at width 64, 0.4 % at width 16.
+    // The forward pass, the gradient of the input and the gradient of the weights cost one forward pass each.
+    // The count includes the input gradient of the stem, which is not computed: 0.1 % of a step at width 64,
+    // 0.4 % at width 16.
     let operations = 3.0 * 2.0 * learner.network.multiply_adds(SIDE) as f64 * views as f64;
     Ok(Figures::default()
         .times("ms_per_step", &times, 1e3)

@@ -1,14 +1,17 @@
 //! From a config to a run that the launcher can start.
 
 use super::identity::hash_of;
-use super::sections::{Architecture, StemName};
+use super::sections::{Architecture, OptimSection, OptimizerName, StemName};
 use super::{Config, ConfigError, Initial, ScheduleName};
-use crate::engine::{Recipe, Schedule, When};
+use crate::engine::{Fall, Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use invaspread_data::DataConfig;
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
-use invaspread_tensor::Algorithm;
 use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::{Algorithm, LarsConfig, OptimizerConfig, SgdConfig};
+
+/// The trust coefficient of LARS unless one is set.
+const DEFAULT_TRUST: f64 = 1e-3;
 
 impl Config {
     /// The run that this config describes, of `suite` or of its own, under the names that `labels` give it.
@@ -41,8 +44,7 @@ impl Config {
             epochs: self.optim.epochs,
             batch_size: self.optim.batch_size,
             schedule: self.schedule(),
-            momentum: self.optim.momentum,
-            weight_decay: self.optim.weight_decay,
+            optimizer: self.optimizer(),
             evaluate_every: self.eval.every,
             layer: self.eval.layer.unwrap_or_default(),
             neighbors: self.eval.k,
@@ -87,13 +89,29 @@ impl Config {
     /// Learning rates: the milestones are parts of the run, so that a reduced run keeps the schedule's shape.
     fn schedule(&self) -> Schedule {
         let epochs = self.optim.epochs;
+        let warmup = self.optim.warmup_epochs.unwrap_or_default();
         let [first, second] = self.protocol.milestones.map(|part| (part * epochs as f64).round() as u64);
         let factors = match self.protocol.schedule {
             ScheduleName::Code => vec![(first, 0.1), (second, 0.05), (epochs, 0.01)],
             ScheduleName::Code201904 => vec![(first, 0.1)],
             ScheduleName::Paper => vec![(first, 0.1), (second, 0.01)],
             ScheduleName::Constant => Vec::new(),
+            ScheduleName::Cosine => {
+                return Schedule { base: self.optim.lr, warmup, fall: Fall::Cosine { epochs } };
+            }
         };
-        Schedule { base: self.optim.lr, factors }
+        Schedule { warmup, ..Schedule::by_factors(self.optim.lr, factors) }
+    }
+
+    fn optimizer(&self) -> OptimizerConfig {
+        let OptimSection { momentum, weight_decay, .. } = self.optim;
+        match self.optim.optimizer.unwrap_or_default() {
+            OptimizerName::Sgd => OptimizerConfig::Sgd(SgdConfig { momentum, weight_decay }),
+            OptimizerName::Lars => OptimizerConfig::Lars(LarsConfig {
+                momentum,
+                weight_decay,
+                trust_coefficient: self.optim.trust_coefficient.unwrap_or(DEFAULT_TRUST),
+            }),
+        }
     }
 }

@@ -181,6 +181,26 @@ pub struct OptimSection {
     pub epochs: u64,
     /// Images in a batch; methods with two views see twice as many rows.
     pub batch_size: usize,
+    /// Which optimiser; SGD with momentum unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerName>,
+    /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_coefficient: Option<f64>,
+    /// Epochs over which the learning rate rises linearly from step to step; none unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<u64>,
+}
+
+/// The optimisers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// SGD with momentum; weight decay on all parameters.
+    #[default]
+    Sgd,
+    /// LARS; biases and batch norms neither adapted nor decayed.
+    Lars,
 }
 
 /// Whose learning-rate schedule.
@@ -198,6 +218,9 @@ pub enum ScheduleName {
     /// No change.
     #[serde(rename = "constant")]
     Constant,
+    /// Half a cosine from step to step, from the learning rate after the warm-up to 0 at the end.
+    #[serde(rename = "cosine")]
+    Cosine,
 }
 
 /// Whose defaults initial weights follow.
@@ -333,6 +356,21 @@ impl Config {
         if !(0.0..=1.0).contains(&self.optim.weight_decay) {
             return wrong("optim.weight_decay", self.optim.weight_decay.to_string(), "a number from 0 to 1");
         }
+        if let Some(trust) = self.optim.trust_coefficient
+            && !(trust.is_finite() && trust > 0.0)
+        {
+            return wrong("optim.trust_coefficient", trust.to_string(), "a number above 0");
+        }
+        if self.optim.trust_coefficient.is_some() && self.optim.optimizer != Some(OptimizerName::Lars) {
+            let found = "a value, where optim.optimizer is sgd".to_owned();
+            return wrong("optim.trust_coefficient", found, "optim.optimizer=lars beside it, or null");
+        }
+        if let Some(warmup) = self.optim.warmup_epochs
+            && warmup > self.optim.epochs
+        {
+            let expected = format!("at most optim.epochs, {}", self.optim.epochs);
+            return wrong("optim.warmup_epochs", warmup.to_string(), &expected);
+        }
         let [first, second] = self.protocol.milestones;
         if !(0.0 < first && first <= second && second <= 1.0) {
             return wrong(
@@ -377,6 +415,9 @@ impl Config {
         self.model.pretrained = Some(false);
         self.model.weights = Some(PathBuf::new());
         self.model.stem = Some(StemName::default());
+        self.optim.optimizer = Some(OptimizerName::default());
+        self.optim.trust_coefficient = Some(0.0);
+        self.optim.warmup_epochs = Some(0);
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());

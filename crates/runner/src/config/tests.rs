@@ -81,7 +81,7 @@ fn errors_name_key_origin_found_and_expected() {
         &["model.width=1.5"],
         &["optim.lr=fast"],
         &["augment.none=maybe"],
-        &["protocol.schedule=cosine"],
+        &["protocol.schedule=linear"],
         &["method.temperature=0.001"],
         &["method=ncee"],
         &["dataset=../../etc/passwd"],
@@ -209,7 +209,7 @@ fn the_schedules_keep_their_shape_in_a_short_run() {
         let settings =
             [format!("protocol.schedule={schedule}"), format!("optim.epochs={epochs}"), "optim.lr=1".into()];
         let recipe = config(&settings.each_ref().map(String::as_str)).recipe();
-        (1..=recipe.epochs).map(|epoch| recipe.schedule.at(epoch)).collect()
+        (1..=recipe.epochs).map(|epoch| recipe.schedule.at(epoch, 0, 1)).collect()
     };
     let want = |second: f64| [vec![1.0; 6], vec![0.1; 2], vec![second; 2]].concat();
     let near =

@@ -1,5 +1,5 @@
-//! An array as a file holds it: the type of its elements, its shape and its bytes. Numbers and words are decoded one by one when they are
-//! needed, so that nothing is converted or copied in advance.
+//! An array as a file holds it: the type of its elements, its shape and its bytes. Numbers and words are
+//! decoded one by one when they are needed, so that nothing is converted or copied in advance.
 
 use std::fmt;
 
@@ -154,7 +154,8 @@ impl Array {
         }
     }
 
-    /// Returns element `place` of a list as a word, without the zeros that pad it; `None` if its bytes are not text.
+    /// Returns element `place` of a list as a word, without the zeros that pad it; `None` if its bytes are
+    /// not text.
     pub(crate) fn word(&self, place: usize) -> Option<String> {
         let ElementType { kind, size, big_endian } = &self.header.element;
         let bytes = &self.bytes[place * size..(place + 1) * size];

@@ -1,9 +1,10 @@
-//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and safetensors. The bytes decide
-//! which one a file is, not its name.
+//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and
+//! safetensors. The bytes decide which one a file is, not its name.
 //!
-//! Arrays are listed by their headers and read one by one, so that arrays nobody asks for cost nothing. No length in a file is trusted: an
-//! array is read up to the length in its header, its bytes are counted, and the checksums of an archive are compared. Limits apply to the
-//! unpacked size, however small the packed array is.
+//! Arrays are listed by their headers and read one by one, so that arrays nobody asks for cost nothing. No
+//! length in a file is trusted: an array is read up to the length in its header, its bytes are counted, and
+//! the checksums of an archive are compared. Limits apply to the unpacked size, however small the packed
+//! array is.
 
 use std::io::{Read, Seek};
 
@@ -36,8 +37,8 @@ pub(crate) enum Container<F> {
 }
 
 impl<F: Read + Seek> Container<F> {
-    /// Opens `file`, which has `length` bytes, in the format that its first bytes show. A safetensors file is held in memory whole and may
-    /// have at most `most` bytes.
+    /// Opens `file`, which has `length` bytes, in the format that its first bytes show. A safetensors file is
+    /// held in memory whole and may have at most `most` bytes.
     ///
     /// # Errors
     /// Returns what was found instead: a file of another format, or a damaged one.
@@ -169,7 +170,8 @@ fn no_array(name: &str) -> String {
 fn elements(file: &mut impl Read, header: Header, rest: u64, most: u64) -> Result<Array, String> {
     check_header(&header, rest, most)?;
     let mut bytes = Vec::new();
-    // Reading one byte more than expected shows whether there are more, and makes an archive compare the checksum at its member's end.
+    // Reading one byte more than expected shows whether there are more, and makes an archive compare the
+    // checksum at its member's end.
     let read = file.take(rest + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("an array whose bytes are damaged ({error})"))?;
     if bytes.len() as u64 != rest {

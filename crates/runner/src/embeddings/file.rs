@@ -55,7 +55,8 @@ impl<'a> ArrayFile<'a> {
         matches!(self.container, Container::Npy { .. })
     }
 
-    /// Returns the name of the array for `role`: `asked`, or else one of the usual names; `None` if the only array has no name.
+    /// Returns the name of the array for `role`: `asked`, or else one of the usual names; `None` if the only
+    /// array has no name.
     pub(super) fn find(
         &mut self,
         role: Role,

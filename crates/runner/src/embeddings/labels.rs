@@ -40,7 +40,8 @@ impl Labels {
         }
     }
 
-    /// Reads labels from an array of whole numbers, booleans, floats without fractions, or words. Only one axis may be longer than 1.
+    /// Reads labels from an array of whole numbers, booleans, floats without fractions, or words. Only one
+    /// axis may be longer than 1.
     ///
     /// # Errors
     /// Returns a problem that names the other shape or type, or the label that is not a whole number.
@@ -72,8 +73,8 @@ impl Labels {
         Ok(Self::Numbers((0..count).map(number).collect::<Result<_, _>>()?))
     }
 
-    /// Reads labels from text with one label a line: numbers if every line is a number (also in the form of `numpy.savetxt`), else words.
-    /// Returns `None` if the file is not text.
+    /// Reads labels from text with one label a line: numbers if every line is a number (also in the form of
+    /// `numpy.savetxt`), else words. Returns `None` if the file is not text.
     ///
     /// # Errors
     /// Returns a problem that names the empty line, or the number that is not whole.
@@ -113,7 +114,8 @@ fn whole(value: f64, row: usize) -> Result<i128, Problem> {
     Err(Problem::new(format!("the label {} of row {row}, counted from 0", in_words(value)), WHOLE))
 }
 
-/// The classes of one or two sets of rows, numbered from 0 in the order of the labels. The same label is the same class in both sets.
+/// The classes of one or two sets of rows, numbered from 0 in the order of the labels. The same label is the
+/// same class in both sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
     /// The class of each test row.
@@ -144,7 +146,8 @@ impl Classes {
     /// Numbers the classes of one or two sets of labels.
     ///
     /// # Errors
-    /// `Unlike` if one set has numbers and the other words; `TooMany` if there are more classes than 32 bits count.
+    /// `Unlike` if one set has numbers and the other words; `TooMany` if there are more classes than 32 bits
+    /// count.
     pub fn number(test: &Labels, gallery: Option<&Labels>) -> Result<Self, ClassesError> {
         match (test, gallery) {
             (Labels::Numbers(test), None) => numbered(test, None, Labels::Numbers),
@@ -164,8 +167,8 @@ impl Classes {
         self.labels.len()
     }
 
-    /// Returns the number of test rows that no search can classify correctly: no row of the gallery, or without a gallery no other test row,
-    /// is of their class.
+    /// Returns the number of test rows that no search can classify correctly: no row of the gallery, or
+    /// without a gallery no other test row, is of their class.
     pub fn without_match(&self) -> usize {
         let (among, needed) = self.gallery.as_ref().map_or((&self.test, 2), |gallery| (gallery, 1));
         let mut rows_of = vec![0_usize; self.count()];

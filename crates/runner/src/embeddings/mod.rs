@@ -1,8 +1,9 @@
 //! Files of embeddings and labels: those that a run leaves for each split, and those that people bring.
 //!
-//! A run writes safetensors with `embeddings` (n, D; f32) and `labels` (n; u32), in the order of the split. [`read`] accepts any safetensors,
-//! numpy's archives (`numpy.savez(FILE, embeddings=..., labels=...)`) and numpy's plain files, with the labels in the same file or in another.
-//! The bytes of a file decide its format, not its name. Only the arrays that are needed are read; others in the file may hold anything.
+//! A run writes safetensors with `embeddings` (n, D; f32) and `labels` (n; u32), in the order of the split.
+//! [`read`] accepts any safetensors, numpy's archives (`numpy.savez(FILE, embeddings=..., labels=...)`) and
+//! numpy's plain files, with the labels in the same file or in another. The bytes of a file decide its
+//! format, not its name. Only the arrays that are needed are read; others in the file may hold anything.
 
 mod array;
 mod container;
@@ -129,7 +130,8 @@ fn read_labels(path: &Path, name: Option<&str>, most: u64) -> Result<(Labels, Ar
         Ok(mut file) => file.labels(name),
         Err(error @ EmbeddingsError::Read { .. }) => Err(error),
         Err(error) => {
-            // The file holds no arrays, so it may be text. If it is neither, `error` says what its first bytes are.
+            // The file holds no arrays, so it may be text. If it is neither, `error` says what its first
+            // bytes are.
             let (file, length) = open(path)?;
             if length > most {
                 return Err(error);

@@ -1,8 +1,9 @@
 //! The header of numpy's `.npy` files.
 //!
-//! A `.npy` file is `\x93NUMPY`, two bytes of version, the header's length (two bytes; four from version 2 on), the header and the
-//! elements. The header is a Python dict of three: `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`. Source: numpy's
-//! `lib/format`. It is parsed by hand, because the crates for it bring a parser generator with C to build for these three keys.
+//! A `.npy` file is `\x93NUMPY`, two bytes of version, the header's length (two bytes; four from version 2
+//! on), the header and the elements. The header is a Python dict of three:
+//! `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`. Source: numpy's `lib/format`. It is parsed
+//! by hand, because the crates for it bring a parser generator with C to build for these three keys.
 
 use std::io::Read;
 
@@ -17,7 +18,8 @@ const LONGEST_HEADER: usize = 1 << 20;
 /// The longest word that is read, in characters. Longer words are not names of classes.
 const LONGEST_WORD: usize = 1 << 16;
 
-/// Reads the header at the start of a `.npy` file. Returns the header and its length in bytes; the elements follow it.
+/// Reads the header at the start of a `.npy` file. Returns the header and its length in bytes; the elements
+/// follow it.
 ///
 /// # Errors
 /// Returns what was found instead of a header.
@@ -104,7 +106,8 @@ fn parse(text: &str) -> Result<Header, String> {
     Ok(Header { element, columns_first, shape })
 }
 
-/// Parses the type that numpy writes as a byte order, a letter and a size. A type that is neither a number nor text keeps its name.
+/// Parses the type that numpy writes as a byte order, a letter and a size. A type that is neither a number
+/// nor text keeps its name.
 fn element_type(name: &str) -> ElementType {
     let (order, rest) = name.split_at_checked(1).unwrap_or(("", name));
     let (letter, size) = rest.split_at_checked(1).unwrap_or(("", rest));
@@ -129,8 +132,8 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     ['\'', '"'].iter().find_map(|&quote| text.strip_prefix(quote)?.split_once(quote))
 }
 
-/// Splits off a list in square brackets, which may hold other lists. Brackets in the names of fields are not supported: such a header
-/// is an error.
+/// Splits off a list in square brackets, which may hold other lists. Brackets in the names of fields are not
+/// supported: such a header is an error.
 fn bracketed(text: &str) -> Option<(&str, &str)> {
     if !text.starts_with('[') {
         return None;

@@ -1,5 +1,5 @@
-//! Rows of embeddings in single precision, in which the search works. Scaling happens before, in double precision: a row whose numbers are
-//! too small or too large for single precision still has a direction.
+//! Rows of embeddings in single precision, in which the search works. Scaling happens before, in double
+//! precision: a row whose numbers are too small or too large for single precision still has a direction.
 
 use super::array::{Array, Shape};
 use super::problem::Problem;
@@ -8,7 +8,8 @@ use crate::methods::Features;
 /// How rows are scaled before they are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scaling {
-    /// Each row is divided by its length, so that inner products are cosines. A row of zeros stays a row of zeros.
+    /// Each row is divided by its length, so that inner products are cosines. A row of zeros stays a row of
+    /// zeros.
     UnitLength,
     /// Rows are not changed.
     Unscaled,
@@ -21,8 +22,8 @@ pub struct RowFacts {
     pub zero_rows: usize,
     /// The first row of zeros.
     pub first_zero_row: Option<usize>,
-    /// The root mean square distance of the rows from their mean, divided by the root mean square of their lengths: 0 if all rows are equal, 1
-    /// if they point in all directions.
+    /// The root mean square distance of the rows from their mean, divided by the root mean square of their
+    /// lengths: 0 if all rows are equal, 1 if they point in all directions.
     pub spread: f64,
     /// Whether the file holds more digits than single precision keeps.
     pub narrowed: bool,
@@ -31,8 +32,8 @@ pub struct RowFacts {
 /// Returns the rows of an array (n, D), or with further axes of length 1, in single precision.
 ///
 /// # Errors
-/// Returns a problem that names the other shape, the elements that are not numbers, the number that is not finite, or the number that single
-/// precision does not hold.
+/// Returns a problem that names the other shape, the elements that are not numbers, the number that is not
+/// finite, or the number that single precision does not hold.
 pub(super) fn rows(array: &Array, scaling: Scaling) -> Result<(Features, RowFacts), Problem> {
     let shape = &array.header.shape;
     let (rows, dim) = match shape[..] {
@@ -144,7 +145,8 @@ fn scale_to_unit_length(row: &mut [f64]) -> bool {
     if largest == 0.0 {
         return false;
     }
-    // A power of two changes no digit, and after it no square overflows. It is applied in two parts because one factor may overflow.
+    // A power of two changes no digit, and after it no square overflows. It is applied in two parts because
+    // one factor may overflow.
     let exponent = -largest.log2().floor() as i32;
     let (first, second) = (2.0_f64.powi(exponent / 2), 2.0_f64.powi(exponent - exponent / 2));
     let mut squares = 0.0;
@@ -160,7 +162,8 @@ fn scale_to_unit_length(row: &mut [f64]) -> bool {
     true
 }
 
-/// Sums that give the spread of the rows. They are taken about the first row, so that nearly equal rows lose no digits by cancellation.
+/// Sums that give the spread of the rows. They are taken about the first row, so that nearly equal rows lose
+/// no digits by cancellation.
 #[derive(Default)]
 struct Spread {
     rows: f64,

@@ -11,7 +11,7 @@ use crate::checkpoint::CheckpointError;
 /// Why a run could not go on, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The loss, the embeddings or what a checkpoint holds are no longer numbers.
+    /// The loss, an embedding or a tensor of the state is not finite.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
          is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or, of a method that has one, a higher method.temperature, as a new run",
@@ -22,19 +22,19 @@ pub enum EngineError {
         what: String,
         /// `NaN` or `inf`.
         found: f64,
-        /// From 1.
+        /// The epoch, from 1.
         epoch: u64,
-        /// Within the epoch, from 1.
+        /// The step within the epoch, from 1.
         step: u64,
-        /// Learning rate of the step.
+        /// The learning rate of the step.
         lr: f64,
         /// The checkpoint's file.
         checkpoint: PathBuf,
     },
-    /// The network before training gives embeddings that are no numbers.
+    /// An embedding or a tensor of the state is not finite before training.
     #[error(
-        "{what} is {found} before any training, expected a finite number; what the network begins with (its initial weights, \
-         model.weights) or the images lead to it: begin with other weights"
+        "{what} is {found} before any training, expected a finite number; the initial weights (model.weights, if it is set) or \
+         the images cause it: start from other weights"
     )]
     NotFiniteUntrained {
         /// "an embedding", or a tensor of the run's state.
@@ -42,29 +42,29 @@ pub enum EngineError {
         /// `NaN` or `inf`.
         found: f64,
     },
-    /// Not one whole batch.
+    /// There are fewer images than one batch needs.
     #[error(
         "optim.batch_size is {batch_size} but there are only {images} training images, expected at least one whole batch; lower \
          optim.batch_size or raise data.subset"
     )]
     TooFewImages {
-        /// Training images.
+        /// The number of training images.
         images: usize,
-        /// Images in a batch.
+        /// The number of images in a batch.
         batch_size: usize,
     },
-    /// A run that nobody will see the end of.
+    /// The run has more steps than can be counted.
     #[error(
         "{epochs} epochs of {steps} steps each are more steps than can be counted, expected at most 9007199254740992 (2^53) in all; \
          lower optim.epochs"
     )]
     TooManySteps {
-        /// Epochs.
+        /// The number of epochs.
         epochs: u64,
-        /// Steps of an epoch.
+        /// The number of steps of an epoch.
         steps: u64,
     },
-    /// Nothing to classify.
+    /// A split has no images.
     #[error(
         "the {split} split of {dataset} is empty, expected at least one image; raise data.subset or data.test_subset"
     )]
@@ -74,21 +74,21 @@ pub enum EngineError {
         /// The data set's name.
         dataset: String,
     },
-    /// The config asks for something that cannot be built.
+    /// The network, the method or the device cannot be set up.
     #[error("failed to set up the {what}: {source}")]
     SetUp {
-        /// "network" or "method".
+        /// "network", "method" or "device".
         what: &'static str,
         /// What candle or the method said.
         source: candle_core::Error,
     },
-    /// The weights to begin with cannot be taken up.
+    /// The weights to start from cannot be loaded.
     #[error("model.weights: {0}")]
     Weights(Box<WeightError>),
     /// A tensor operation failed.
     #[error("failed to {doing}: {source}")]
     Tensor {
-        /// What was being done.
+        /// The failed action.
         doing: &'static str,
         /// What candle said.
         source: candle_core::Error,
@@ -99,7 +99,7 @@ pub enum EngineError {
     /// The augmentation is not possible.
     #[error(transparent)]
     Augment(#[from] AugmentError),
-    /// The embeddings could not be scored.
+    /// The embeddings could not be measured.
     #[error("failed to measure the embeddings: {0}")]
     Metric(#[from] MetricError),
     /// A checkpoint could not be written or read.
@@ -117,7 +117,7 @@ impl From<WeightError> for EngineError {
 }
 
 impl EngineError {
-    /// For `map_err`: a tensor operation failed while `doing`.
+    /// Returns a function for `map_err`: a tensor operation failed while `doing` (a verb and its object).
     pub(crate) fn tensor(doing: &'static str) -> impl FnOnce(candle_core::Error) -> Self {
         move |source| Self::Tensor { doing, source }
     }

@@ -1,4 +1,4 @@
-//! How long a run will take here, from a few real steps on a scratch copy of it.
+//! An estimate of the time that a run takes on this machine, from a few real steps on a copy of its network.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,42 +14,44 @@ use super::training::learner;
 use super::{EngineError, ImageFeed, Images, Recipe, When};
 use crate::methods::{Features, Layer, Step, visiting_order};
 
-/// Steps that are timed at most, after one that warms up.
+/// The most steps that are timed, after one step that warms up.
 const STEPS: usize = 3;
-/// No further step is begun after this long.
+/// After this time no further step is started.
 const ENOUGH: Duration = Duration::from_secs(3);
-/// Images whose embedding is timed, and queries whose neighbours are.
+/// The number of images whose embedding is timed, and of queries whose search is timed.
 const SAMPLE: usize = 250;
 
-/// How long the parts of a run take, and how many of each it has.
+/// The time that each part of a run takes, and the number of such parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// One training step.
+    /// The time of one training step.
     pub step: Duration,
-    /// Steps of an epoch.
+    /// The steps of an epoch.
     pub steps: u64,
-    /// What comes before the steps of an epoch (clustering, for the method that has it).
+    /// The time before the first step of an epoch (clustering, for methods that cluster).
     pub preparation: Duration,
-    /// Epochs.
+    /// The epochs.
     pub epochs: u64,
-    /// Embedding both splits and scoring them.
+    /// The time of one evaluation: embedding both splits and searching.
     pub evaluation: Duration,
-    /// Evaluations, the one before training included.
+    /// The number of evaluations, including the one before training.
     pub evaluations: u64,
-    /// Whether something is measured that was not timed: clusters for NMI and AMI, or a linear classifier.
+    /// Whether the run also measures something that was not timed: clusters for NMI and AMI, or a linear
+    /// classifier.
     pub more_is_measured: bool,
 }
 
-/// Steps of a run are counted in f64 too, where numbers up to here are whole.
+/// The most steps of a run: f64 represents all whole numbers up to here.
 const MOST_STEPS: u64 = 1 << 53;
 
 impl Estimate {
-    /// The whole run.
+    /// Returns the time of the whole run.
     pub fn total(&self) -> Duration {
         self.left(0, 0)
     }
 
-    /// What is left of it after whole `epochs` and `steps` of the next; evaluations are taken to be spread evenly.
+    /// Returns the time that is left after `epochs` whole epochs and `steps` steps of the next. Evaluations
+    /// count as evenly spread.
     pub fn left(&self, epochs: u64, steps: u64) -> Duration {
         let epochs_left = self.epochs.saturating_sub(epochs) as f64;
         let steps_left = (epochs_left * self.steps as f64 - steps as f64).max(0.0);
@@ -61,10 +63,12 @@ impl Estimate {
     }
 }
 
-/// Times the run that `recipe` describes on a scratch copy: at most four steps, one batch of embeddings, one batch of queries.
+/// Times the run of `recipe` on a copy of its network: at most four steps, one batch of embeddings and one
+/// batch of queries.
 ///
 /// # Errors
-/// As [`super::train`], short of files; or if its steps are more than can be counted.
+/// Returns the errors of [`super::train`], except those about files; also an error if the run has too many
+/// steps to count.
 pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
     images.check()?;
     let steps = (images.train.len() / recipe.batch_size.max(1)) as u64;
@@ -131,8 +135,8 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         let timed = || -> candle_core::Result<f64> {
             let (views, index) = batch.views(&learner.network)?;
             let step = Step { epoch: 1, step: times.len() as u64, index: &index };
-            // A GPU has taken the step once its loss is known.
-            learner.step(&views, &step, recipe.schedule.at(1))?.number()
+            // On a GPU the step is done when its loss is known.
+            learner.step(&views, &step, recipe.schedule.at(1, step.step, steps))?.number()
         };
         timed().map_err(EngineError::tensor("time a step"))?;
         times.push(from.elapsed());
@@ -141,7 +145,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
             break;
         }
     }
-    // The first step warms up caches and threads; it counts only where there is no other.
+    // The first step warms up caches and threads. It counts only if there is no other.
     let timed = if times.len() > 1 { &times[1..] } else { &times[..] };
     Ok(Estimate {
         step: timed.iter().sum::<Duration>() / timed.len() as u32,
@@ -154,8 +158,8 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     })
 }
 
-/// Seconds to look up one test image's neighbours. What else is measured takes a small part of it, but for the clustering of retrieval
-/// sets, which comes once, at the end.
+/// Returns the seconds to search the neighbors of one test image. Other metrics take little time beside it,
+/// except the clustering of retrieval sets, which happens once, at the end.
 fn search_seconds(recipe: &Recipe, images: &Images) -> Result<f64, EngineError> {
     let dim = recipe.network.embedding();
     let test = images.test.labels.len();
@@ -170,7 +174,7 @@ fn search_seconds(recipe: &Recipe, images: &Images) -> Result<f64, EngineError> 
     Ok(from.elapsed().as_secs_f64() / queries as f64)
 }
 
-/// Unit-free rows to time the scoring and clustering of.
+/// Returns random rows to time searching and clustering with.
 fn made_up(rows: usize, dim: usize) -> Features {
     let mut values = vec![0.0_f32; rows * dim];
     values.par_chunks_mut(dim).enumerate().for_each(|(row, values)| {

@@ -1,4 +1,5 @@
-//! Scoring a file of weights without training: this program's checkpoints, or anyone's under PyTorch's names.
+//! Evaluating a file of weights without training: a checkpoint of this program, or weights of another program
+//! under PyTorch's names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,24 +13,24 @@ use super::{Embeddings, EngineError, Images, Measured, Recipe};
 use crate::checkpoint::take_prefixed;
 use crate::methods::Layer;
 
-/// What a file of weights is worth.
+/// The evaluation of a file of weights.
 #[derive(Debug, Clone)]
 pub struct Evaluated {
-    /// Every metric.
+    /// All metrics.
     pub measured: Measured,
-    /// Embeddings of what was measured.
+    /// The embeddings that were measured.
     pub embeddings: Embeddings,
-    /// Which of the file's entries the network took up.
+    /// Which entries of the file were loaded into the network.
     pub loaded: LoadReport,
 }
 
-/// A file of weights that cannot be scored.
+/// Why a file of weights could not be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// The weights are of another network, or hold what is no number.
+    /// The weights belong to another network or are not finite.
     #[error(transparent)]
     Weights(Box<WeightError>),
-    /// Anything after that.
+    /// The evaluation failed.
     #[error(transparent)]
     Engine(Box<EngineError>),
 }
@@ -40,13 +41,13 @@ impl From<EngineError> for EvaluateError {
     }
 }
 
-/// Reads a file of weights; of the state that a run resumes from, the network's entries alone.
+/// Reads a file of weights. From the state that a run resumes from, it takes only the network's entries.
 ///
 /// # Errors
-/// As [`WeightsFile::open`].
+/// Returns the errors of [`WeightsFile::open`].
 pub fn open_weights(path: &Path) -> Result<WeightsFile, WeightError> {
     let mut file = WeightsFile::open(path)?;
-    // Nobody else seals a file, so that a stranger's tensors called alike stay.
+    // Only this program seals files, so tensors of other programs with the same prefix are left alone.
     if file.content.is_some() {
         for state_dict in &mut file.state_dicts {
             let of_state = take_prefixed(&mut state_dict.tensors, WEIGHTS);
@@ -58,11 +59,11 @@ pub fn open_weights(path: &Path) -> Result<WeightsFile, WeightError> {
     Ok(file)
 }
 
-/// Measures the network of `recipe` with the weights of a file ([`open_weights`]). Where pooled features are measured, the file need not
-/// have the embedding layer.
+/// Measures the network of `recipe` with the weights of a file, which [`open_weights`] read. If pooled
+/// features are measured, the file does not need to hold the embedding layer.
 ///
 /// # Errors
-/// If the file does not fit the network, or an image cannot be read.
+/// Returns an error if the file does not fit the network, or an image cannot be read.
 pub fn evaluate(recipe: &Recipe, images: &Images, weights: &WeightsFile) -> Result<Evaluated, EvaluateError> {
     images.check()?;
     let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;

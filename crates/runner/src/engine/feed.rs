@@ -1,4 +1,5 @@
-//! Where an epoch's batches come from: the loader's threads, or on a GPU the images that lie there as bytes, with the same draws.
+//! The batches of an epoch: made by the loader's threads, or on a GPU from images that are stored there as
+//! bytes. Both use the same draws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +16,11 @@ use invaspread_tensor::cuda::augment::{ImageStore, PLAN_WORDS};
 
 use super::EngineError;
 
-/// The most bytes of images that are kept on a GPU.
+/// The most bytes of images that are stored on a GPU.
 #[cfg(feature = "cuda")]
 const MOST_BYTES: usize = 8 << 30;
 
-/// Images, and what is done to them.
+/// Images and the pipeline that makes views of them.
 pub(crate) struct ImageFeed {
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
@@ -28,11 +29,12 @@ pub(crate) struct ImageFeed {
 }
 
 impl ImageFeed {
-    /// Takes the images to the network's device if it is a GPU and they fit there: all of one size, not squashed first, their views
-    /// small enough for a block. Otherwise the loader makes views on the CPU.
+    /// Makes a feed for `network`. If the network is on a GPU, the images are copied there, provided that
+    /// they fit, have one size, are not squashed first, and their views are small enough for a thread block.
+    /// Otherwise the loader makes views on the CPU.
     ///
     /// # Errors
-    /// If an image cannot be read.
+    /// Returns an error if an image cannot be read.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(clippy::unnecessary_wraps, unused_variables, reason = "CUDA's memory can fail")
@@ -63,15 +65,16 @@ impl ImageFeed {
         })
     }
 
-    /// How many images there are.
+    /// Returns the number of images.
     pub(crate) fn len(&self) -> usize {
         self.source.len()
     }
 
-    /// The batches of an epoch, in order.
+    /// Returns the batches of an epoch, in order.
     ///
     /// # Errors
-    /// If a batch names an image that is not there, or the loader's threads cannot be started.
+    /// Returns an error if a batch names an image that does not exist, or the loader's threads cannot be
+    /// started.
     pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<EpochFeed, EngineError> {
         #[cfg(feature = "cuda")]
         if let Some((store, sides, dtype)) = &self.store {
@@ -108,7 +111,8 @@ impl ImageFeed {
     }
 }
 
-/// All images of `source` on `device`, with their width and height; `None` if they are not for it.
+/// Copies all images of `source` to `device`; returns them with their width and height, or `None` if they
+/// cannot be stored there.
 #[cfg(feature = "cuda")]
 fn store(
     source: &Arc<dyn ImageSource>,
@@ -130,30 +134,30 @@ fn store(
         bytes.extend_from_slice(image.pixels);
     }
     let Some(sides) = sides else { return Ok(None) };
-    // What a block cannot hold, or the device has no room for, is made on the CPU.
+    // Views that a thread block cannot hold, or images for which the device has no memory, stay on the CPU.
     let store = ImageStore::new(device, &bytes, sides, settings.size, &settings.normalized, settings.bgr);
     Ok(store.ok().map(|store| (store, sides)))
 }
 
-/// Batches, one after the other.
+/// The batches of one epoch, one after the other.
 pub(crate) enum EpochFeed {
-    /// Made by threads of the host.
+    /// Batches made by threads of the host.
     Host(BatchLoader),
-    /// Made by the device when their turn comes.
+    /// Batches that the device makes when they are needed.
     #[cfg(feature = "cuda")]
     OnDevice {
         store: ImageStore,
         dtype: DType,
         views: usize,
-        /// Numbers and plans of all views of the epoch.
+        /// The image number and the plan of each view of the epoch.
         uploaded: Option<[Tensor; 2]>,
         batches: std::vec::IntoIter<Vec<u32>>,
-        /// Views that were made.
+        /// The number of views made so far.
         done: usize,
     },
 }
 
-/// One batch on its way to a step.
+/// One batch, ready for a step.
 pub(crate) enum ReadyBatch {
     Host(invaspread_augment::Batch),
     #[cfg(feature = "cuda")]
@@ -161,10 +165,10 @@ pub(crate) enum ReadyBatch {
 }
 
 impl EpochFeed {
-    /// The next batch.
+    /// Returns the next batch; `None` after the last.
     ///
     /// # Errors
-    /// If an image cannot be read, or the device fails.
+    /// Returns an error if an image cannot be read or the device fails.
     pub(crate) fn next(&mut self) -> std::result::Result<Option<ReadyBatch>, EngineError> {
         match self {
             Self::Host(loader) => Ok(loader.next().transpose()?.map(ReadyBatch::Host)),
@@ -184,7 +188,7 @@ impl EpochFeed {
         }
     }
 
-    /// How long batches were waited for.
+    /// Returns the time spent waiting for batches.
     pub(crate) fn waited(&self) -> Duration {
         match self {
             Self::Host(loader) => loader.waited(),
@@ -195,10 +199,11 @@ impl EpochFeed {
 }
 
 impl ReadyBatch {
-    /// The views (v, S, S, C) where `network` is and in its numbers, and the images they are of.
+    /// Returns the views (v, S, S, C) on the device and in the precision of `network`, and the number of the
+    /// image of each row of the batch.
     ///
     /// # Errors
-    /// If the device fails.
+    /// Returns an error if the device fails.
     pub(crate) fn views(self, network: &Network) -> Result<(Tensor, Vec<u32>)> {
         match self {
             Self::Host(batch) => {

@@ -1,4 +1,4 @@
-//! A data set as the engine wants it: images to load, labels to score with.
+//! A data set in the form that the engine needs: images to load and labels for evaluation.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use super::EngineError;
 /// A data set, ready to train on. Clones share the images.
 #[derive(Clone)]
 pub struct Images {
-    /// Its name, for messages.
+    /// The name, for messages.
     pub name: String,
-    /// Images to train on.
+    /// The images to train on.
     pub train: Arc<dyn ImageSource>,
-    /// Images that vote in kNN: the training images, or those of them that have labels. `None` where the test classes were never trained on:
-    /// each test image is then asked among the others.
+    /// The images that vote in kNN: the training images, or those of them that have labels. `None` if the
+    /// test classes are not trained on; each test image is then searched among the others.
     pub gallery: Option<Labelled>,
-    /// Images to classify, or to ask among themselves.
+    /// The test images.
     pub test: Labelled,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
-    /// Groups of classes whose separation is measured beside that of the classes.
+    /// Groupings of the classes whose separation is measured beside that of the classes.
     pub groupings: Arc<[Grouping]>,
 }
 
-/// Images and their classes, which scoring alone looks at.
+/// Images and their classes, which only evaluation uses.
 #[derive(Clone)]
 pub struct Labelled {
     /// The images.
     pub images: Arc<dyn ImageSource>,
-    /// The class of each.
+    /// The class of each image.
     pub labels: Arc<[u32]>,
 }
 
@@ -47,7 +47,7 @@ impl Images {
         Ok(())
     }
 
-    /// Images that are embedded in a measurement.
+    /// Returns the number of images that an evaluation embeds.
     pub(crate) fn measured(&self) -> usize {
         self.gallery.as_ref().map_or(0, |gallery| gallery.images.len()) + self.test.images.len()
     }

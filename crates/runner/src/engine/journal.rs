@@ -1,12 +1,13 @@
-//! What a checkpoint says besides its tensors: where training stands and what has been measured so far.
+//! The part of a checkpoint that is not tensors: the position of training and the measurements so far.
 //!
-//! Floating-point numbers are stored as their bits: a decimal detour may move the last digit, and a resumed run must not differ in it.
+//! Floating-point numbers are stored as bits: conversion to decimals may change the last digit, and a resumed
+//! run must not differ in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{MetricRow, now_rfc3339};
 
-/// A number as its bits.
+/// A number, stored as its bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Exact(u64);
@@ -23,26 +24,26 @@ impl From<Exact> for f64 {
     }
 }
 
-/// Position, sums over the epoch under way, and all rows of the metrics table.
+/// The position of training, sums over the current epoch, and all rows of the metrics table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
-    /// `<config hash>-s<seed>`: what the checkpoint belongs to.
+    /// The run that the checkpoint belongs to, `<config hash>-s<seed>`.
     pub(crate) run: String,
-    /// When it was begun, RFC 3339.
+    /// When the run was started, RFC 3339.
     pub(crate) began: String,
-    /// Whole epochs trained.
+    /// The number of whole epochs trained.
     pub(crate) epoch: u64,
-    /// Steps trained of the epoch after those.
+    /// The number of steps trained in the next epoch.
     pub(crate) step: u64,
-    /// Whether the network before training has been evaluated.
+    /// Whether the untrained network has been evaluated.
     pub(crate) started: bool,
-    /// Of the epoch under way.
+    /// Sums over the current epoch.
     pub(crate) partial: Partial,
-    /// Time spent on the run by all processes, in seconds.
+    /// The time spent on the run by all processes, seconds.
     pub(crate) seconds: Exact,
-    /// Time spent on training steps alone, in seconds, and images trained on in it.
+    /// The time spent on training steps, seconds.
     pub(crate) training_seconds: Exact,
-    /// See above.
+    /// The number of images trained on in that time.
     pub(crate) training_images: u64,
     /// The best evaluation so far.
     pub(crate) best: Option<Evaluation>,
@@ -52,20 +53,20 @@ pub(crate) struct Journal {
 /// Sums over the steps of an epoch.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Partial {
-    /// Sum of the losses.
+    /// The sum of the losses.
     pub(crate) loss: Exact,
-    /// Seconds in all.
+    /// The time of the steps, seconds.
     pub(crate) seconds: Exact,
-    /// Seconds of them spent waiting for batches.
+    /// The part of that time spent waiting for batches, seconds.
     pub(crate) wait: Exact,
 }
 
-/// What an epoch was worth, in percent: the first metric of its measurement.
+/// The first metric of an epoch's evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Evaluation {
-    /// 0 is before training.
+    /// The epoch; 0 is before training.
     pub(crate) epoch: u64,
-    /// kNN top 1, or the first R@K.
+    /// kNN top 1 or the first R@K, percent.
     pub(crate) headline: Exact,
 }
 
@@ -73,23 +74,23 @@ pub(crate) struct Evaluation {
 struct StoredRow(i64, i64, String, String, Exact, Exact);
 
 impl Journal {
-    /// The journal of a run that has not begun.
+    /// Returns the journal of a run that has not started.
     pub(crate) fn new(run: String) -> Self {
         Self { run, began: now_rfc3339(), ..Self::default() }
     }
 
-    /// Images (not views) trained on per second of training steps; `None` if there were none.
+    /// Returns the images (not views) trained on per second of training steps; `None` if there were no steps.
     pub(crate) fn images_per_second(&self) -> Option<f64> {
         (self.training_images > 0).then(|| self.training_images as f64 / f64::from(self.training_seconds))
     }
 
-    /// Adds a row.
+    /// Adds a row of the metrics table.
     pub(crate) fn push(&mut self, row: &MetricRow) {
         let MetricRow { epoch, step, split, name, value, seconds } = row.clone();
         self.rows.push(StoredRow(epoch, step, split, name, value.into(), seconds.into()));
     }
 
-    /// All rows so far, in order.
+    /// Returns all rows so far, in order.
     pub(crate) fn rows(&self) -> Vec<MetricRow> {
         self.rows
             .iter()

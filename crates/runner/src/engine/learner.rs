@@ -1,22 +1,22 @@
-//! The network, its optimiser and the method, and what one step does to the three.
+//! The network, its optimizer and the method, and one training step of the three.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use invaspread_models::{Mode, Network, NetworkConfig};
-use invaspread_tensor::{Sgd, SgdConfig};
+use invaspread_models::Network;
+use invaspread_tensor::{Optimizer, OptimizerConfig};
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
-use crate::methods::{Method, Step};
+use crate::methods::{Method, Step, TakenStep};
 
 pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
 const METHOD: &str = "method/";
 
-/// The first of the tensors that holds a value that is not finite: its name and that value.
+/// Returns the first tensor that holds a value that is not finite, by name, with that value.
 ///
 /// # Errors
-/// If candle fails.
+/// Returns the errors of candle.
 pub(super) fn not_finite(tensors: &NamedTensors) -> Result<Option<(String, f64)>> {
     for (name, tensor) in tensors {
         if let Some(found) = invaspread_models::not_finite(tensor)? {
@@ -34,24 +34,24 @@ fn known(loss: &Tensor) -> Result<Loss> {
 pub(crate) struct Learner {
     pub(crate) network: Network,
     pub(crate) method: Box<dyn Method>,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     device: Device,
 }
 
-/// A step's loss.
+/// The loss of a step.
 pub(crate) enum Loss {
-    /// The number.
+    /// The value of the loss.
     Known(f64),
-    /// A scalar of f32 that the device is still to compute; whoever reads it waits.
+    /// An f32 scalar that the device may not have computed yet. Reading it waits.
     #[cfg(feature = "cuda")]
     OnDevice(Tensor),
 }
 
 impl Loss {
-    /// The number, if need be after a wait.
+    /// Returns the value of the loss and waits for it if necessary.
     ///
     /// # Errors
-    /// If it cannot be brought from the device.
+    /// Returns an error if it cannot be copied from the device.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
     pub(crate) fn number(&self) -> Result<f64> {
         match self {
@@ -63,40 +63,41 @@ impl Loss {
 }
 
 impl Learner {
-    /// A learner at the start of a run.
+    /// Returns a learner at the start of a run, with the network as it begins.
     ///
     /// # Errors
-    /// If the network cannot be built as asked.
+    /// Returns an error if the method cannot take up the network.
     pub(crate) fn new(
-        device: &Device,
-        network: NetworkConfig,
-        optimizer: SgdConfig,
-        method: Box<dyn Method>,
-        seed: u64,
+        network: Network,
+        optimizer: OptimizerConfig,
+        mut method: Box<dyn Method>,
     ) -> Result<Self> {
-        let network = Network::on(device, network, seed)?;
+        method.set_up(&network)?;
+        let device = network.device().clone();
         let mut parameters = network.parameters();
         parameters.extend(method.parameters());
-        let optimizer = Sgd::new(parameters, optimizer)?;
-        Ok(Self { network, method, optimizer, device: device.clone() })
+        let optimizer = Optimizer::new(parameters, optimizer)?;
+        Ok(Self { network, method, optimizer, device })
     }
 
-    /// One step on the batch `x` (views * B, S, S, C), which is where the network is, at learning rate `lr`. Returns the loss; if that is
-    /// known and not a finite number, nothing has been changed but batch norm's running statistics.
+    /// Takes one step on the batch `x` (views * B, S, S, C), which is on the network's device, at learning
+    /// rate `lr`. Returns the loss. If the loss is known and not finite, only the running statistics of batch
+    /// norm have changed.
     ///
     /// # Errors
-    /// If candle fails or the sizes do not fit.
+    /// Returns an error if candle fails or the sizes do not fit.
     pub(crate) fn step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
         if self.device.is_cuda() {
             return self.take_step(x, step, lr);
         }
-        // On a worker of the pool: from outside, each of the step's many small parallel loops would wake the workers and wait.
+        // Runs on a worker of the pool: from outside, each of the step's many small parallel loops would wake
+        // the workers and wait.
         rayon::scope(|_| self.take_step(x, step, lr))
     }
 
     fn take_step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
-        let mut output = self.network.forward(x, Mode::Train)?;
-        let loss = self.method.loss(&output, step)?;
+        let mut output = self.method.forward(&self.network, x)?;
+        let loss = self.method.loss(&mut output, step)?;
         #[cfg(feature = "cuda")]
         let value = if self.device.is_cuda() { Loss::OnDevice(loss.detach()) } else { known(&loss)? };
         #[cfg(not(feature = "cuda"))]
@@ -111,22 +112,23 @@ impl Learner {
         output.pooled = output.pooled.detach();
         output.projection = output.projection.detach();
         output.embedding = output.embedding.detach();
-        self.method.after_step(&output, &gradients, lr, step)?;
+        let Self { network, method, .. } = self;
+        method.after_step(&TakenStep { step: *step, network, output: &output, gradients: &gradients, lr })?;
         Ok(value)
     }
 
-    /// The network's weights under PyTorch's names and layouts.
+    /// Returns the network's weights under PyTorch's names and layouts.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns the errors of candle.
     pub(crate) fn weights(&self) -> Result<NamedTensors> {
         self.network.state_dict()
     }
 
-    /// All tensors that a checkpoint needs.
+    /// Returns all tensors that a checkpoint needs.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns the errors of candle.
     pub(crate) fn tensors(&self) -> Result<NamedTensors> {
         let mut all: NamedTensors = prefixed(WEIGHTS, self.weights()?).collect();
         all.extend(prefixed(MOMENTUM, self.optimizer.state()?));
@@ -134,10 +136,10 @@ impl Learner {
         Ok(all)
     }
 
-    /// Takes back what [`Learner::tensors`] gave.
+    /// Restores the tensors that [`Learner::tensors`] returned.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// Returns a text that says what does not fit.
     pub(crate) fn load(&mut self, mut tensors: HashMap<String, Tensor>) -> std::result::Result<(), String> {
         let weights = take_prefixed(&mut tensors, WEIGHTS);
         let report = self.network.load_state_dict(&weights).map_err(|e| e.to_string())?;

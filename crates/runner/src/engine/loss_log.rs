@@ -1,5 +1,5 @@
-//! The losses of an epoch's steps in the order of the steps. On the CPU a loss is known at once. A GPU delivers it a few steps later, and
-//! nothing waits for it before the epoch ends.
+//! The losses of an epoch's steps in the order of the steps. On the CPU a loss is known at once. A GPU
+//! delivers it a few steps later, and nothing waits for it before the epoch ends.
 
 use candle_core::{Device, Result};
 #[cfg(feature = "cuda")]

@@ -1,4 +1,5 @@
-//! What a network's embeddings are worth: kNN where the classes are known ones, retrieval where they were never seen.
+//! Metrics of a network's embeddings: kNN where the test classes were trained on, retrieval where they were
+//! not.
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
@@ -10,63 +11,64 @@ use super::{Images, Recipe, RetrievalRecipe};
 use crate::methods::Features;
 use crate::record::{GroupSimilarity, Histogram, MetricRow};
 
-/// Embeddings of what is measured.
+/// The embeddings that an evaluation measures.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// Row i is image i of the gallery; `None` where the test images are asked among themselves.
+    /// Row i is image i of the gallery; `None` where each test image is searched among the other test images.
     pub gallery: Option<Features>,
     /// Row i is test image i.
     pub test: Features,
 }
 
 impl Embeddings {
-    /// The first value that is not a finite number.
+    /// Returns the first value that is not a finite number, if there is one.
     pub(super) fn not_finite(&self) -> Option<f32> {
         let gallery = self.gallery.iter().flat_map(|features| &features.values);
         gallery.chain(&self.test.values).copied().find(|value| !value.is_finite())
     }
 }
 
-/// Metrics by name, in percent. The first is what the best epoch is chosen by.
+/// Metrics by name, in percent. The best epoch is chosen by the first metric.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured(pub Vec<(String, f64)>);
 
 impl Measured {
-    /// What `rows` hold of the measurement after epoch `epoch`, in the order it was taken.
+    /// Returns the metrics in `rows` after epoch `epoch`, in the order in which they were measured.
     pub(super) fn of_epoch(rows: &[MetricRow], epoch: u64) -> Self {
         let of_epoch = |row: &&MetricRow| row.epoch == epoch as i64 && row.split == "test";
         Self(rows.iter().filter(of_epoch).map(|row| (row.name.clone(), row.value)).collect())
     }
 
-    /// Name and value of the first.
+    /// Returns the name and the value of the first metric.
     pub fn headline(&self) -> Option<(&str, f64)> {
         self.0.first().map(|(name, value)| (name.as_str(), *value))
     }
 
-    /// The value of `name`.
+    /// Returns the value of the metric `name`.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(found, _)| found == name).map(|&(_, value)| value)
     }
 }
 
-/// Embeddings and their classes, each below a number of them.
+/// Embeddings and the class of each row.
 #[derive(Debug, Clone, Copy)]
 pub struct Classed<'a> {
-    /// n rows.
+    /// The n rows.
     pub features: &'a Features,
-    /// n classes.
+    /// The n classes, each below the number of classes.
     pub labels: &'a [u32],
 }
 
-/// Measures embeddings as `recipe` says, with what is taken after a last epoch: kNN and retrieval among the `gallery` or, without one,
-/// retrieval and clustering of the test images themselves. MAP@R and R-precision are left out where they have no value: no image has one of its
-/// class among those it is asked among.
+/// Measures embeddings as `recipe` asks for after a last epoch: with a `gallery`, kNN and retrieval among its
+/// rows; without one, retrieval among the test rows and clustering of them. MAP@R and R-precision are left
+/// out where they are undefined, because no image has another of its class to find.
 ///
 /// # Errors
-/// If an embedding is not finite, there are too few, the gallery's are of another length, or a label is not below `classes`.
+/// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have
+/// another length, or a label is not below `classes`.
 ///
 /// # Panics
-/// If there are other numbers of labels than of rows.
+/// Panics if the numbers of labels and rows differ.
 pub fn measure(
     recipe: &Recipe,
     test: Classed<'_>,
@@ -87,7 +89,7 @@ pub fn measure(
     Ok(measured)
 }
 
-/// Whether any test image has one of its class among those it is asked among.
+/// Returns whether any test image has an image of its class among those that it is searched in.
 fn has_match(test: &[u32], gallery: Option<&[u32]>, classes: usize) -> bool {
     let mut rows_of = vec![0_usize; classes];
     for &class in gallery.unwrap_or(test) {
@@ -178,10 +180,10 @@ fn rows(features: &Features) -> Rows<'_> {
 }
 
 impl Images {
-    /// All metrics of `embeddings`, which are of epoch `epoch`, the run's last or not.
+    /// Measures `embeddings` after epoch `epoch`, which is the run's `last` epoch or not.
     ///
     /// # Errors
-    /// If an embedding is not finite, or a label is out of range.
+    /// Returns an error if an embedding is not finite or a label is out of range.
     pub(crate) fn measure(
         &self,
         recipe: &Recipe,
@@ -199,11 +201,12 @@ impl Images {
         Ok(measured)
     }
 
-    /// How far each grouping's members lie from the others (Figures 5 and 6): the classes themselves, then the data set's own groupings of
-    /// them. None where the test images are asked among themselves.
+    /// Measures the similarities of Figures 5 and 6: within and between the groups of each grouping. The
+    /// classes are the first grouping; the groupings of classes that the data set defines follow. Returns
+    /// none if there is no gallery.
     ///
     /// # Errors
-    /// If an embedding is not finite.
+    /// Returns an error if an embedding is not finite.
     pub(crate) fn similarities(
         &self,
         recipe: &Recipe,

@@ -1,7 +1,7 @@
 //! The training engine: from a recipe and images to trained weights, measurements and checkpoints.
 //!
-//! It knows nothing of config files, suites or what a record looks like (see `launch`), prints nothing (see [`Observer`]), and at
-//! any moment may be killed: the checkpoint on disk then resumes to the same weights, bit for bit.
+//! It knows nothing of config files, suites or records (see `launch`) and prints nothing (see [`Observer`]).
+//! It may be killed at any moment: the checkpoint on disk then resumes to the same weights, bit for bit.
 
 mod embed;
 mod error;
@@ -29,7 +29,7 @@ pub use images::{Images, Labelled};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
-pub use recipe::{Recipe, Schedule};
+pub use recipe::{Fall, Recipe, Schedule};
 pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use retrieval_recipe::{RetrievalRecipe, When};
 pub use stop::Stop;

@@ -1,4 +1,5 @@
-//! What a run tells whoever watches it. The engine prints nothing; a progress bar, a log or a test is an [`Observer`].
+//! The events that a run reports. The engine prints nothing; a progress bar, a log or a test implements
+//! [`Observer`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +11,15 @@ use super::Measured;
 pub struct RunStarted {
     /// `<hash>-s<seed>`.
     pub id: String,
-    /// What to call it: the suite's row, or the method.
+    /// The run's title in messages: the suite's row, or the method.
     pub title: String,
     /// The run's folder.
     pub folder: PathBuf,
-    /// Epochs it trains in all.
+    /// The number of epochs that the run trains.
     pub epochs: u64,
-    /// Steps of an epoch.
+    /// The number of steps of an epoch.
     pub steps: u64,
-    /// Epochs and steps already done when it was resumed; zeros for a new run.
+    /// The epochs and steps that were done when the run was resumed; zeros for a new run.
     pub resumed_at: (u64, u64),
 }
 
@@ -27,15 +28,15 @@ pub struct RunStarted {
 pub struct StepTaken {
     /// The epoch, from 1.
     pub epoch: u64,
-    /// Steps of this epoch taken so far.
+    /// The number of steps of this epoch taken so far.
     pub step: u64,
-    /// The batch's loss.
+    /// The loss of the batch.
     pub loss: f64,
-    /// Mean loss of the epoch so far.
+    /// The mean loss of the epoch so far.
     pub mean_loss: f64,
-    /// Images (not views) per second since this process took up the run.
+    /// Images (not views) per second in this process.
     pub images_per_second: f64,
-    /// Time until the run's end, evaluations included; `None` until a step has been timed.
+    /// The estimated time until the run ends, including evaluations; `None` until a step has been timed.
     pub left: Option<Duration>,
 }
 
@@ -44,77 +45,79 @@ pub struct StepTaken {
 pub struct EpochFinished {
     /// The epoch; 0 is the network before training.
     pub epoch: u64,
-    /// Epochs in all.
+    /// The number of epochs that the run trains.
     pub epochs: u64,
-    /// Mean loss; `None` before training.
+    /// The mean loss; `None` before training.
     pub loss: Option<f64>,
-    /// What was measured, if this epoch was.
+    /// The metrics; `None` if this epoch was not evaluated.
     pub measured: Option<Measured>,
-    /// The best first metric so far and its epoch.
+    /// The best value of the first metric so far, and its epoch.
     pub best: Option<(f64, u64)>,
-    /// What the epoch took.
+    /// The time that the epoch took.
     pub took: Duration,
 }
 
-/// A run is done, or was stopped.
+/// A run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunFinished {
     /// `<hash>-s<seed>`.
     pub id: String,
-    /// What to call it.
+    /// The run's title in messages.
     pub title: String,
     /// The run's folder.
     pub folder: PathBuf,
-    /// How it ended.
+    /// How the run ended.
     pub end: End,
-    /// Time spent on it by this process.
+    /// The time that this process spent on the run.
     pub took: Duration,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
-    /// All epochs trained, record written.
+    /// All epochs are trained and the record is written.
     Done {
-        /// What the last epoch was worth.
+        /// The metrics after the last epoch.
         measured: Measured,
     },
-    /// It had been finished before; nothing was done.
+    /// The run had been finished before; nothing was done.
     AlreadyDone,
-    /// It had been finished before, and some of its files were missing or damaged; they were made again without training.
+    /// The run had been finished before, but some files were missing or damaged. They were made again without
+    /// training.
     Repaired {
-        /// Their paths in the run's folder.
+        /// The paths of these files in the run's folder.
         files: Vec<String>,
     },
-    /// Asked to stop; a checkpoint of this position is on disk, unless nothing has been done yet.
+    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done
+    /// yet.
     Stopped {
-        /// Whole epochs trained.
+        /// The number of whole epochs trained.
         epoch: u64,
-        /// Steps of the next one.
+        /// The number of steps trained in the next epoch.
         step: u64,
     },
-    /// It could not go on.
+    /// The run failed.
     Failed {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         message: String,
     },
 }
 
-/// Whoever watches. Every method does nothing unless written.
+/// Receives the events of runs. By default, every method does nothing.
 pub trait Observer {
     /// A run is about to train.
     fn run_started(&mut self, _event: &RunStarted) {}
     /// A step was taken.
     fn step(&mut self, _event: &StepTaken) {}
-    /// An epoch is over.
+    /// An epoch was trained and evaluated.
     fn epoch_finished(&mut self, _event: &EpochFinished) {}
-    /// A run is over.
+    /// A run ended.
     fn run_finished(&mut self, _event: &RunFinished) {}
-    /// Something worth a line: what is being prepared, what was found, what was done about it.
+    /// A note for the user: what is being prepared, what was found, what was done about it.
     fn note(&mut self, _text: &str) {}
 }
 
-/// Watches nothing.
+/// Ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

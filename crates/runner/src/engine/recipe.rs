@@ -1,11 +1,12 @@
-//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where they came from.
+//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where
+//! they came from.
 
 use std::path::PathBuf;
 
 use invaspread_augment::AugmentConfig;
 use invaspread_losses::KeySide;
 use invaspread_models::NetworkConfig;
-use invaspread_tensor::DeviceKind;
+use invaspread_tensor::{DeviceKind, LarsConfig, OptimizerConfig, SgdConfig};
 
 use super::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer};
@@ -33,10 +34,8 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rates.
     pub schedule: Schedule,
-    /// Momentum of SGD.
-    pub momentum: f64,
-    /// Weight decay of SGD.
-    pub weight_decay: f64,
+    /// The optimiser, of network and heads alike.
+    pub optimizer: OptimizerConfig,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
     /// The output that is measured, as unit rows.
@@ -49,28 +48,73 @@ pub struct Recipe {
     pub linear: When,
     /// Where test classes were never trained on: what is measured.
     pub retrieval: RetrievalRecipe,
-    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery, after the last epoch.
+    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
+    /// after the last epoch.
     pub retrieval_beside_knn: bool,
 }
 
-/// A learning rate and the factors it is multiplied by from given epochs on.
+/// A learning rate from step to step: a warm-up, then what it falls by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
-    /// The rate of the first epoch.
+    /// The rate without warm-up and factors.
     pub base: f64,
-    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`.
-    pub factors: Vec<(u64, f64)>,
+    /// Epochs over which the rate rises linearly from step to step: step n of N has (n + 1) / N of it, so that the first step moves.
+    pub warmup: u64,
+    /// What it falls by.
+    pub fall: Fall,
+}
+
+/// What a learning rate falls by.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Fall {
+    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all steps of an epoch.
+    Factors(Vec<(u64, f64)>),
+    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs: `base (1 + cos(π t)) / 2`, where t is
+    /// the part of those epochs' steps that is done (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    Cosine {
+        /// Epochs of the run.
+        epochs: u64,
+    },
 }
 
 impl Schedule {
-    /// The learning rate of epoch `epoch`, from 1.
-    pub fn at(&self, epoch: u64) -> f64 {
-        let passed = self.factors.iter().rev().find(|(from, _)| epoch > *from);
-        self.base * passed.map_or(1.0, |&(_, factor)| factor)
+    /// Returns a schedule without warm-up that changes from epoch to epoch.
+    pub fn by_factors(base: f64, factors: Vec<(u64, f64)>) -> Self {
+        Self { base, warmup: 0, fall: Fall::Factors(factors) }
+    }
+
+    /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has `steps`.
+    pub fn at(&self, epoch: u64, step: u64, steps: u64) -> f64 {
+        let done = (epoch.saturating_sub(1) * steps + step) as f64;
+        let warmup = (self.warmup * steps) as f64;
+        if done < warmup {
+            return self.base * (done + 1.0) / warmup;
+        }
+        match &self.fall {
+            Fall::Factors(factors) => {
+                let passed = factors.iter().rev().find(|(from, _)| epoch > *from);
+                self.base * passed.map_or(1.0, |&(_, factor)| factor)
+            }
+            Fall::Cosine { epochs } => {
+                let left = (epochs.saturating_sub(self.warmup) * steps) as f64;
+                let part = ((done - warmup) / left).clamp(0.0, 1.0);
+                0.5 * self.base * (1.0 + (std::f64::consts::PI * part).cos())
+            }
+        }
     }
 }
 
 impl Recipe {
+    /// Weight decay of the optimiser.
+    pub fn weight_decay(&self) -> f64 {
+        match self.optimizer {
+            OptimizerConfig::Sgd(SgdConfig { weight_decay, .. })
+            | OptimizerConfig::Lars(LarsConfig { weight_decay, .. }) => weight_decay,
+            _ => 0.0,
+        }
+    }
+
     /// Epochs that its method trains: none where the network stays as drawn.
     pub fn epochs_trained(&self) -> u64 {
         if self.method.trains() { self.epochs } else { 0 }
@@ -90,7 +134,7 @@ impl Recipe {
 
 #[cfg(test)]
 mod tests {
-    use super::Schedule;
+    use super::{Fall, Schedule};
     use crate::config::resolve;
 
     #[test]
@@ -110,10 +154,34 @@ mod tests {
     #[test]
     fn rates_change_after_the_named_number_of_epochs() {
         // The official code counts epochs from 0: 119 is the last at the full rate, our 120.
-        let schedule = Schedule { base: 0.03, factors: vec![(120, 0.1), (160, 0.05), (200, 0.01)] };
-        let rates = [1, 120, 121, 160, 161, 200, 201].map(|epoch| schedule.at(epoch) / 0.03);
+        let schedule = Schedule::by_factors(0.03, vec![(120, 0.1), (160, 0.05), (200, 0.01)]);
+        let rates = [1, 120, 121, 160, 161, 200, 201].map(|epoch| schedule.at(epoch, epoch % 7, 7) / 0.03);
         for (rate, want) in rates.into_iter().zip([1.0, 1.0, 0.1, 0.1, 0.05, 0.05, 0.01]) {
             assert!((rate - want).abs() < 1e-12, "{rates:?}");
         }
+    }
+
+    #[test]
+    fn a_cosine_falls_from_step_to_step_after_a_linear_rise() {
+        let schedule = Schedule { base: 2.0, warmup: 2, fall: Fall::Cosine { epochs: 6 } };
+        let at = |epoch, step| schedule.at(epoch, step, 10);
+        let near = |found: f64, want: f64| assert!((found - want).abs() < 1e-12, "{found} {want}");
+        // The rise: 1/20, 2/20, ..., 20/20 of the base.
+        near(at(1, 0), 0.1);
+        near(at(1, 9), 1.0);
+        near(at(2, 9), 2.0);
+        // The fall: the base, half of it in the middle of the 40 steps left, nearly nothing in the last.
+        near(at(3, 0), 2.0);
+        near(at(5, 0), 1.0);
+        near(at(6, 9), 1.0 + (std::f64::consts::PI * 39.0 / 40.0).cos());
+        let all: Vec<f64> =
+            (3..=6).flat_map(|epoch| (0..10).map(move |step| (epoch, step))).map(|(e, s)| at(e, s)).collect();
+        assert!(all.windows(2).all(|pair| pair[1] < pair[0]) && all.iter().all(|rate| *rate > 0.0));
+        // No epochs left to fall over, and a warm-up before factors.
+        near(Schedule { warmup: 6, ..schedule.clone() }.at(6, 9, 10), 2.0);
+        let factors = Schedule { warmup: 1, ..Schedule::by_factors(1.0, vec![(2, 0.1)]) };
+        near(factors.at(1, 4, 10), 0.5);
+        near(factors.at(2, 4, 10), 1.0);
+        near(factors.at(3, 4, 10), 0.1);
     }
 }

@@ -1,4 +1,4 @@
-//! What a finished run's checkpoint still holds, for whoever has to make the run's other files again. Nothing is trained here.
+//! Reading a finished run's checkpoint, to make the run's other files again without training.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,22 +15,22 @@ use super::{Embeddings, EngineError, Images, Recipe};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles, NamedTensors, take_prefixed};
 use crate::record::MetricRow;
 
-/// What the state of a run says, besides what training needs to go on.
+/// The content of a run's state, without what only training needs.
 #[derive(Debug)]
 pub struct KeptState {
     /// `<config hash>-s<seed>`.
     pub run: String,
-    /// When the run was begun, RFC 3339.
+    /// When the run was started, RFC 3339.
     pub began: String,
-    /// Whole epochs trained.
+    /// The number of whole epochs trained.
     pub epoch: u64,
-    /// Steps trained of the epoch after those.
+    /// The number of steps trained in the next epoch.
     pub step: u64,
-    /// Epoch of the best evaluation; `None` before the first.
+    /// The epoch of the best evaluation; `None` before the first evaluation.
     pub best_epoch: Option<u64>,
     /// All measurements.
     pub rows: Vec<MetricRow>,
-    /// Time spent on the run until this state was written, in seconds.
+    /// The time spent on the run until this state was written, seconds.
     pub seconds: f64,
     /// Images (not views) trained on per second of training steps; `None` if there were none.
     pub images_per_second: Option<f64>,
@@ -38,10 +38,10 @@ pub struct KeptState {
     pub weights: HashMap<String, Tensor>,
 }
 
-/// Reads the state among `files`.
+/// Reads the state of a run from its checkpoints.
 ///
 /// # Errors
-/// If it cannot be read or is damaged.
+/// Returns an error if the file cannot be read or is damaged.
 pub fn read_state(files: &CheckpointFiles) -> Result<KeptState, CheckpointError> {
     let (mut tensors, journal): (_, Journal) = checkpoint::read(&files.state())?;
     Ok(KeptState {
@@ -57,10 +57,11 @@ pub fn read_state(files: &CheckpointFiles) -> Result<KeptState, CheckpointError>
     })
 }
 
-/// Writes the weights of a run as training does: of whole epochs `epoch`, and `step` steps of the next.
+/// Writes the weights of run `run` after `epoch` whole epochs and `step` steps of the next, in the form that
+/// training writes.
 ///
 /// # Errors
-/// If the file system refuses.
+/// Returns an error if the file system refuses.
 pub fn write_weights(
     path: &Path,
     weights: &NamedTensors,
@@ -71,11 +72,11 @@ pub fn write_weights(
     checkpoint::write(path, weights, &serde_json::json!({ "run": run, "epoch": epoch, "step": step }))
 }
 
-/// Embeds what `recipe` measures of `images` by the network with `weights`.
+/// Embeds the images that `recipe` measures with the network of `recipe` and these `weights`.
 ///
 /// # Errors
-/// If the weights are not the network's, or an image cannot be read.
-#[allow(clippy::implicit_hasher, reason = "as checkpoints are read and networks take them up")]
+/// Returns an error if the weights belong to another network, or an image cannot be read.
+#[allow(clippy::implicit_hasher, reason = "the type that reading a checkpoint returns")]
 pub fn embed_by(
     recipe: &Recipe,
     images: &Images,

@@ -21,8 +21,8 @@ impl Default for RetrievalRecipe {
 }
 
 impl RetrievalRecipe {
-    /// Returns the settings that suit a set of `classes` classes. Above 1000 classes these are the K of Stanford Online Products and a
-    /// single start of k-means, because each start takes minutes.
+    /// Returns the settings that suit a set of `classes` classes. Above 1000 classes these are the K of
+    /// Stanford Online Products and a single start of k-means, because each start takes minutes.
     pub fn for_classes(classes: usize) -> Self {
         if classes > 1000 {
             Self { recall_at: vec![1, 10, 100, 1000], kmeans_restarts: 1, ..Self::default() }

@@ -1,4 +1,4 @@
-//! Asking a run to stop: a flag that the engine looks at before each step, and the signals that raise it.
+//! Stopping a run: a flag that the engine checks before each step, and the signals that raise it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::flag;
 
-/// Raised once, never lowered; clones share it.
+/// A flag that is raised once and never lowered. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// A flag that nothing has raised.
+    /// Returns a flag that is not raised.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the process's one flag that Ctrl-C, SIGTERM and SIGHUP raise, however often it is asked for.
+    /// Returns the flag that Ctrl-C, SIGTERM and SIGHUP raise. Every call returns the same flag.
     ///
-    /// A second Ctrl-C or SIGTERM ends the process at once, which loses no more than the steps since the last checkpoint. A second SIGHUP
-    /// does not: a terminal that closes sends several. A signal that was ignored when the process began stays ignored, as `nohup` and
-    /// shells that start something in the background want it.
+    /// A second Ctrl-C or SIGTERM ends the process at once, which loses only the steps since the last
+    /// checkpoint. A second SIGHUP does not, because a closing terminal sends several. A signal that was
+    /// ignored when the process started stays ignored, as `nohup` and shells with background jobs expect.
     ///
     /// # Errors
-    /// If the system refuses to have a signal handled.
+    /// Returns an error if the system refuses to handle a signal.
     pub fn on_signals() -> io::Result<Self> {
         static STOP: Mutex<Option<Stop>> = Mutex::new(None);
         let mut known = STOP.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl Stop {
             }
             if ends_at_once {
                 let seen = Arc::new(AtomicBool::new(false));
-                // In this order: the first signal finds it lowered.
+                // The order matters: the first signal must find `seen` lowered.
                 flag::register_conditional_shutdown(signal, ENDED_BY_REQUEST, Arc::clone(&seen))?;
                 flag::register(signal, seen)?;
             }
@@ -47,25 +47,25 @@ impl Stop {
         Ok(known.insert(stop).clone())
     }
 
-    /// Asks for a stop.
+    /// Raises the flag.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a stop was asked for.
+    /// Returns whether the flag is raised.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What a shell reports of a process that an interrupt ended.
+/// The exit code that shells report for a process ended by an interrupt.
 const ENDED_BY_REQUEST: i32 = 130;
 
 /// A signal that asks for a stop.
 #[derive(Clone, Copy)]
 struct Handled {
     signal: i32,
-    /// Whether the second of its kind ends the process.
+    /// Whether the second such signal ends the process.
     ends_at_once: bool,
 }
 
@@ -85,7 +85,7 @@ const HANDLED: [Handled; 2] = {
     [Handled { signal: SIGINT, ends_at_once: true }, Handled { signal: SIGTERM, ends_at_once: true }]
 };
 
-/// Returns the signals that this process ignores, signal n as bit n - 1; none where the system does not say.
+/// Returns the signals that this process ignores, signal n as bit n - 1; 0 where the system does not say.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,7 +1,8 @@
-//! One run from wherever it stands to its end: epochs of steps, evaluation after each, a checkpoint after each.
+//! One run from its last checkpoint to its end: each epoch has steps, an evaluation and a checkpoint.
 //!
-//! The order of the writes of an epoch is what makes a kill harmless at any point (see `checkpoint`): the best weights, then the
-//! state (the commit), then what is derived from it: the last weights and the metrics table.
+//! The order of an epoch's writes makes a kill harmless at any point (see `checkpoint`): the best weights,
+//! then the state (the commit), then the files derived from the state, which are the last weights and the
+//! metrics table.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
-use invaspread_models::{HeadNeeded, LoadReport, load};
-use invaspread_tensor::SgdConfig;
+use invaspread_models::{HeadNeeded, LoadReport, Network, load};
+use invaspread_tensor::DeviceKind;
 
 use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
@@ -27,19 +28,19 @@ use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
 use crate::methods::{RunFacts, Step, visiting_order};
 use crate::record::MetricRow;
 
-/// In an epoch longer than this, a checkpoint is also taken on the way.
+/// In an epoch that takes longer than this, checkpoints are also written between steps.
 const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
 
-/// Where a run lives.
+/// The identity and the folder of a run.
 #[derive(Debug, Clone)]
 pub struct RunPlace {
     /// `<hash>-s<seed>`.
     pub id: String,
-    /// What to call it in messages: the suite's row, or the method.
+    /// The run's title in messages: the suite's row, or the method.
     pub title: String,
-    /// Its folder, which exists.
+    /// The run's folder, which exists.
     pub folder: PathBuf,
-    /// Where its checkpoints are.
+    /// The paths of the run's checkpoints.
     pub checkpoints: CheckpointFiles,
 }
 
@@ -48,51 +49,52 @@ pub struct RunPlace {
 pub enum Outcome {
     /// All epochs are trained.
     Trained(Box<Trained>),
-    /// It was asked to stop; a checkpoint of this position is on disk, unless nothing has been done yet.
+    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done
+    /// yet.
     Stopped {
-        /// Whole epochs trained.
+        /// The number of whole epochs trained.
         epoch: u64,
-        /// Steps of the next one.
+        /// The number of steps trained in the next epoch.
         step: u64,
     },
 }
 
-/// What a fully trained run has to show.
+/// The results of a fully trained run.
 #[derive(Debug)]
 pub struct Trained {
-    /// Embeddings of what is measured by the last epoch's network.
+    /// The embeddings after the last epoch.
     pub embeddings: Embeddings,
     /// All measurements.
     pub rows: Vec<MetricRow>,
-    /// Epochs trained.
+    /// The number of epochs trained.
     pub epoch: u64,
-    /// What the last of them is worth.
+    /// The metrics after the last epoch.
     pub last: Measured,
-    /// The best epoch by the first metric, the first of equals.
+    /// The best epoch by the first metric; of equal epochs the first.
     pub best: Best,
-    /// When the run was begun, RFC 3339.
+    /// When the run was started, RFC 3339.
     pub began: String,
-    /// Time spent on the run by all processes, in seconds.
+    /// The time spent on the run by all processes, seconds.
     pub seconds: f64,
     /// Images (not views) trained on per second of training steps; `None` if there were none.
     pub images_per_second: Option<f64>,
 }
 
-/// An epoch and the first metric of its measurement, in percent.
+/// An epoch and the first metric of its evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Best {
-    /// 0 is before training.
+    /// The epoch; 0 is before training.
     pub epoch: u64,
-    /// kNN top 1, or the first R@K.
+    /// kNN top 1 or the first R@K, percent.
     pub headline: f64,
 }
 
-/// Trains the run at `place` from wherever its checkpoint stands to the end, or until `stop` is raised. `measured` is called with
-/// all rows so far whenever there are new ones, after they are safe in the checkpoint.
+/// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
+/// are new measurements, and after the checkpoint holds them, `measured` is called with all rows so far.
 ///
 /// # Errors
-/// If the run cannot be set up or resumed, the loss stops being a number, or a file cannot be read or written. The last
-/// checkpoint, if one was written before, is then still whole.
+/// Returns an error if the run cannot be set up or resumed, the loss is not finite, or a file cannot be read
+/// or written. An earlier checkpoint is then still whole.
 pub fn train(
     recipe: &Recipe,
     place: &RunPlace,
@@ -106,6 +108,13 @@ pub fn train(
         let choice = training.began_with.as_ref().and_then(LoadReport::choice);
         let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
         observer.note(&format!("{}: begins with the weights of {}{choice}", place.title, path.display()));
+    }
+    if recipe.device == DeviceKind::Cuda && !recipe.method.has_cuda_loss() {
+        observer.note(&format!(
+            "{}: the loss of {} has no CUDA kernel: it is computed on the host, from features copied there in each step",
+            place.title,
+            recipe.method.name()
+        ));
     }
     observer.run_started(&RunStarted {
         id: place.id.clone(),
@@ -121,7 +130,7 @@ pub fn train(
     }
 }
 
-/// A run under way.
+/// A running run.
 struct Training<'a> {
     recipe: &'a Recipe,
     place: &'a RunPlace,
@@ -129,27 +138,27 @@ struct Training<'a> {
     train_feed: ImageFeed,
     evaluation_feeds: EvaluationFeeds,
     learner: Learner,
-    /// What was loaded of the file of weights that the run begins with.
+    /// What was loaded from the file of weights that the run starts from.
     began_with: Option<LoadReport>,
     losses: LossLog,
     journal: Journal,
     batches: u64,
     begun: Instant,
-    /// Seconds spent before this process took over.
+    /// The time spent on the run by earlier processes, seconds.
     seconds_before: f64,
-    /// When a checkpoint was last written.
+    /// When the last checkpoint was written.
     committed: Instant,
     pace: Pace,
 }
 
-/// The images and what is done to them.
+/// The images and the pipelines that make views of them.
 struct Prepared {
     images: Images,
     augmented: Arc<Pipeline>,
     plain: Arc<Pipeline>,
 }
 
-/// How fast it goes, for the time left.
+/// The speed of this process, from which the time left is estimated.
 #[derive(Debug, Default)]
 struct Pace {
     steps: u64,
@@ -157,14 +166,14 @@ struct Pace {
     evaluation_seconds: Option<f64>,
 }
 
-/// Why the steps of an epoch ended.
+/// How the steps of an epoch ended.
 enum Stepped {
     Through,
     Stopped,
 }
 
 impl<'a> Training<'a> {
-    /// Sets up network, method and optimiser, and takes up the run's checkpoint if there is one.
+    /// Sets up network, method and optimizer, and loads the run's checkpoint if there is one.
     fn new(recipe: &'a Recipe, place: &'a RunPlace, images: &Images) -> Result<Self, EngineError> {
         let data = Prepared::new(recipe, images)?;
         let (mut learner, began_with) = learner(recipe, images)?;
@@ -194,20 +203,20 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Epochs to train in all.
+    /// Returns the number of epochs to train.
     fn epochs(&self) -> u64 {
         self.recipe.epochs_trained()
     }
 
-    /// Trains to the end, or until `stop` is raised: then `None`, with a checkpoint of the very step. `measured` is called with all
-    /// rows so far after each epoch.
+    /// Trains to the end and returns the last embeddings with their metrics. If `stop` is raised, writes a
+    /// checkpoint at once and returns `None`. After each epoch, `measured` is called with all rows so far.
     fn run(
         &mut self,
         observer: &mut dyn Observer,
         stop: &Stop,
         measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
     ) -> Result<Option<(Embeddings, Measured)>, EngineError> {
-        // What a kill may have left undone after the commit.
+        // A kill may have come between the commit and these writes.
         if self.journal.started {
             self.write_weights(&self.place.checkpoints.last())?;
             measured(&self.journal.rows())?;
@@ -238,14 +247,14 @@ impl<'a> Training<'a> {
             self.finish_epoch(observer, epoch, Some(loss), found, from.elapsed(), measured)?;
         }
         if evaluated.is_none() {
-            // The epochs were through before, and so was the measurement of the last.
+            // All epochs were trained and measured before.
             evaluated =
                 Some((self.embeddings()?, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)));
         }
         Ok(evaluated)
     }
 
-    /// What there is to show at the end.
+    /// Returns the results of the run.
     fn finish(self, embeddings: Embeddings, last: Measured) -> Trained {
         let Journal { best, epoch, .. } = self.journal;
         let Evaluation { epoch: best_epoch, headline } = best.expect("a run ends with an evaluation");
@@ -261,7 +270,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// The steps of an epoch, from where it stands.
+    /// Takes the remaining steps of an epoch.
     fn steps_of(
         &mut self,
         epoch: u64,
@@ -272,7 +281,7 @@ impl<'a> Training<'a> {
         if self.journal.step == 0 {
             let Self { learner: Learner { network, method, .. }, data, .. } = self;
             let mut features = |layer| {
-                // Held for the moment: most methods never ask.
+                // The feed is made on demand, because most methods do not need features.
                 ImageFeed::new(Arc::clone(&data.images.train), Arc::clone(&data.plain), network)
                     .and_then(|feed| embed(network, &feed, layer))
                     .map_err(|e| candle_core::Error::wrap(e.to_string()))
@@ -280,7 +289,6 @@ impl<'a> Training<'a> {
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
         }
         self.losses.begin(self.journal.step).map_err(failed())?;
-        let lr = self.recipe.schedule.at(epoch);
         let size = self.recipe.batch_size;
         let images = self.data.images.train.len();
         let order = visiting_order(&*self.learner.method, self.recipe.seed, images, epoch)
@@ -304,6 +312,7 @@ impl<'a> Training<'a> {
             let Some(batch) = feed.next()? else { break };
             let (views, index) = batch.views(&self.learner.network).map_err(failed())?;
             let step = Step { epoch, step: self.journal.step, index: &index };
+            let lr = self.recipe.schedule.at(epoch, step.step, self.batches);
             let loss = self.learner.step(&views, &step, lr).map_err(failed())?;
             let known = self.losses.push(loss).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
@@ -326,7 +335,7 @@ impl<'a> Training<'a> {
         Ok(Stepped::Through)
     }
 
-    /// Counts time that training took.
+    /// Adds time that training steps took.
     fn spent(&mut self, seconds: f64) {
         let Journal { partial, training_seconds, .. } = &mut self.journal;
         partial.seconds = (f64::from(partial.seconds) + seconds).into();
@@ -334,7 +343,10 @@ impl<'a> Training<'a> {
         self.pace.step_seconds += seconds;
     }
 
-    /// Adds up losses that have become known.
+    /// Adds losses that became known to the sum of the epoch.
+    ///
+    /// # Errors
+    /// Returns an error if a loss is not finite.
     fn record_losses(&mut self, epoch: u64, losses: &[f64]) -> Result<(), EngineError> {
         for &loss in losses {
             if !loss.is_finite() {
@@ -346,7 +358,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Waits for the steps that are under way.
+    /// Waits for the losses of all steps and records them.
     fn drain_losses(&mut self, epoch: u64) -> Result<(), EngineError> {
         let from = Instant::now();
         let losses = self.losses.drain().map_err(EngineError::tensor("take a training step"))?;
@@ -371,7 +383,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Adds the training rows of an epoch whose steps are all taken; returns its mean loss.
+    /// Adds the training rows of a completed epoch and returns its mean loss.
     fn close_epoch(&mut self, epoch: u64) -> f64 {
         let Partial { loss, seconds, wait } = std::mem::take(&mut self.journal.partial);
         let steps = std::mem::take(&mut self.journal.step);
@@ -379,13 +391,13 @@ impl<'a> Training<'a> {
         let (loss, seconds) = (f64::from(loss) / steps as f64, f64::from(seconds));
         let images = steps as f64 * self.recipe.batch_size as f64;
         self.row("train", "loss", loss);
-        self.row("train", "lr", self.recipe.schedule.at(epoch));
+        self.row("train", "lr", self.recipe.schedule.at(epoch, 0, self.batches));
         self.row("train", "images_per_second", images / seconds);
         self.row("train", "wait_seconds", wait.into());
         loss
     }
 
-    /// Measures the network as it is, if that is due at `epoch`.
+    /// Evaluates the network if `epoch` is due for an evaluation.
     fn evaluate(&mut self, epoch: u64) -> Result<Option<(Embeddings, Measured)>, EngineError> {
         if !self.recipe.evaluates(epoch) {
             return Ok(None);
@@ -401,7 +413,7 @@ impl<'a> Training<'a> {
         for (name, value) in &measured.0 {
             self.row("test", name, *value);
         }
-        // Where there is training, the best is the best of it: the untrained network is no epoch of the method.
+        // The untrained network counts as the best epoch only where nothing is trained.
         let counts = epoch > 0 || self.epochs() == 0;
         let (_, headline) = measured.headline().expect("a measurement has a first metric");
         if counts && self.journal.best.is_none_or(|best| headline > f64::from(best.headline)) {
@@ -426,7 +438,7 @@ impl<'a> Training<'a> {
         self.journal.push(&row);
     }
 
-    /// Time spent on the run so far by all processes.
+    /// Returns the time spent on the run so far by all processes, seconds.
     fn seconds(&self) -> f64 {
         self.seconds_before + self.begun.elapsed().as_secs_f64()
     }
@@ -456,8 +468,11 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Writes the state, then the weights that follow from it. A state that is not finite, as a gradient of NaN makes it, is not
-    /// written: no run could go on from it.
+    /// Writes the state, then the weights derived from it.
+    ///
+    /// # Errors
+    /// Returns an error and writes nothing if the state is not finite (after a NaN gradient, for instance):
+    /// no run could resume from it.
     fn commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
         let copied = || EngineError::tensor("copy the run's state");
@@ -482,15 +497,17 @@ impl<'a> Training<'a> {
         if epoch == 0 {
             return EngineError::NotFiniteUntrained { what, found };
         }
-        let lr = self.recipe.schedule.at(epoch);
+        let lr = self.recipe.schedule.at(epoch, step.saturating_sub(1), self.batches);
         EngineError::NotFinite { what, found, epoch, step, lr, checkpoint: self.place.checkpoints.state() }
     }
 }
 
-/// Network, method and optimiser at the start of a run, and what was loaded of the weights that it begins with.
+/// Returns network, method and optimizer at the start of a run, and what was loaded from the weights that the
+/// run starts from.
 ///
 /// # Errors
-/// If the network or the method cannot be built as asked, or there is no whole batch.
+/// Returns an error if the network or the method cannot be built, or if there are fewer images than one batch
+/// needs.
 pub(super) fn learner(
     recipe: &Recipe,
     images: &Images,
@@ -499,8 +516,9 @@ pub(super) fn learner(
     let facts = RunFacts {
         images,
         dim: recipe.network.embedding(),
+        pooled: recipe.network.pooled(),
         seed: recipe.seed,
-        weight_decay: recipe.weight_decay,
+        weight_decay: recipe.weight_decay(),
         device: recipe.device,
         key_side: recipe.key_side,
     };
@@ -510,13 +528,14 @@ pub(super) fn learner(
     if recipe.method.trains() && images < recipe.batch_size {
         return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
     }
-    let optimizer = SgdConfig { momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-    let learner = Learner::new(&device, recipe.network.clone(), optimizer, method, recipe.seed)
+    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let began_with = match &recipe.weights {
-        Some(path) => Some(load(&open_weights(path)?, &learner.network, HeadNeeded::No)?),
+        Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
         None => None,
     };
+    let learner = Learner::new(network, recipe.optimizer, method)
+        .map_err(|source| EngineError::SetUp { what: "method", source })?;
     Ok((learner, began_with))
 }
 
@@ -531,7 +550,8 @@ impl Prepared {
     }
 }
 
-/// The journal of the checkpoint in `place`, its tensors loaded into `learner`; a new journal if there is no checkpoint.
+/// Loads the checkpoint of the run at `place` into `learner` and returns its journal, or a new journal if
+/// there is no checkpoint.
 fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineError> {
     let path = place.checkpoints.state();
     if !path.exists() {

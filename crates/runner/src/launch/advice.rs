@@ -1,10 +1,10 @@
-//! What to tell whoever finds that runs take too long: settings that would make these runs shorter, and no others.
+//! Advice for runs that take too long: the settings that make these runs shorter.
 
 use invaspread_models::NetworkConfig;
 
 use super::Planned;
 
-/// A sentence that names them.
+/// Returns a sentence that names the settings that make these runs shorter.
 pub fn how_to_shorten(planned: &[Planned]) -> String {
     let mut ways = Vec::new();
     if planned.iter().any(|run| !run.labels.reduced) {

@@ -1,4 +1,4 @@
-//! A data set as the engine's images, shared and not copied.
+//! A data set in the form that the engine needs. The images are shared, not copied.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use invaspread_data::{Dataset, Evaluation, Split};
 
 use crate::engine::{Images, Labelled};
 
-/// The images of `dataset`.
+/// Returns the images of `dataset`.
 pub fn images(dataset: &Arc<Dataset>) -> Images {
     let split = |pick| Arc::new(Part { dataset: Arc::clone(dataset), pick });
     let labelled = |pick: fn(&Dataset) -> &Split| Labelled {

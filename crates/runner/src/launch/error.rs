@@ -9,37 +9,37 @@ use crate::record::{Fault, RecordError};
 /// Why one run of a queue did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// Its images could not be had.
+    /// The images cannot be opened.
     #[error(transparent)]
     Data(#[from] invaspread_data::DataError),
-    /// Its images could not be had, but a run of the same settings is there.
+    /// The images cannot be opened, but there is a run of the same settings.
     #[error("{source}; {other}")]
     OtherRun {
-        /// Why they could not be had.
+        /// Why they cannot be opened.
         source: invaspread_data::DataError,
-        /// Which run is there and where.
+        /// Which run it is and where.
         other: String,
     },
-    /// Its images are not those that it was planned on.
+    /// The images are not those that the run was planned on.
     #[error(
         "the images of run {id} have changed since it was planned{changes}; ask for the run again: on other images it is another run"
     )]
     ImagesChanged {
         /// The run.
         id: String,
-        /// What has changed, if that is known, after a colon.
+        /// A colon and what has changed, or nothing if that is not known.
         changes: String,
     },
-    /// Its training failed.
+    /// Training failed.
     #[error(transparent)]
     Engine(Box<EngineError>),
-    /// Its folder, status, measurements or record could not be read or written.
+    /// The folder, status, measurements or record cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Its embeddings could not be written.
+    /// A checkpoint or the embeddings cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// It was finished, and results of it are gone that cannot be made again without training.
+    /// The run was finished, but some results are lost and cannot be made again without training.
     #[error(
         "results of the finished run in {folder} are gone: {results}. They cannot be made again without training: {why}{others}. Put \
          intact copies back, or move the folder away to train the run from the start",
@@ -50,11 +50,11 @@ pub enum LaunchError {
     Lost {
         /// The run's folder.
         folder: PathBuf,
-        /// What is wrong with its results.
+        /// The faults of its results.
         results: Vec<Fault>,
-        /// What else is wrong.
+        /// The faults of other files.
         others: Vec<Fault>,
-        /// Why they cannot be made again.
+        /// Why the results cannot be made again.
         why: String,
     },
 }

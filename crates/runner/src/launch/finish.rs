@@ -1,4 +1,4 @@
-//! What a finished run leaves: embeddings, then the record, then the word "done", then the list of its files.
+//! Finishing a run: writes the embeddings, then the record, then the status "done", then the list of files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,11 @@ use crate::record::{
     RunRecord, SimilarityRecord, State, group_name, names, now_rfc3339,
 };
 
-/// Writes all that and returns the record. A kill on the way leaves the run to be finished again, to the same files.
+/// Writes the files of a finished run and returns its record. After a kill in between, the run is finished
+/// again, with the same files.
+///
+/// # Errors
+/// Returns an error if a file cannot be written or an embedding is not finite.
 pub(super) fn finish(
     run: &Planned,
     root: &Path,
@@ -45,7 +49,10 @@ pub(super) fn finish(
     Ok(record)
 }
 
-/// Writes those files of embeddings whose paths in the run's folder are `wanted`.
+/// Writes the files of embeddings whose paths in the run's folder are `wanted`.
+///
+/// # Errors
+/// Returns an error if a file cannot be written.
 pub(super) fn write_embeddings(
     run: &str,
     layout: &Layout,
@@ -65,7 +72,10 @@ pub(super) fn write_embeddings(
     Ok(())
 }
 
-/// Writes the histograms of similarity, if the data set has any; whether it has.
+/// Writes the histograms of similarity if the data set has any; returns whether it has.
+///
+/// # Errors
+/// Returns an error if the file cannot be written or an embedding is not finite.
 pub(super) fn write_similarity(
     run: &Planned,
     layout: &Layout,
@@ -80,8 +90,11 @@ pub(super) fn write_similarity(
     Ok(has_any)
 }
 
-/// The files that a finished run is held to, as far as they are there: all but the log, the lock and the list itself. Of the event files
-/// it is the last one, which shows everything.
+/// Returns the files that a finished run must keep, as far as they exist: all except the log, the lock and
+/// the list itself. Of the event files only the last one counts, because it holds everything.
+///
+/// # Errors
+/// Returns an error if the folder of event files cannot be listed.
 pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> {
     let fixed = [
         names::CONFIG,
@@ -118,25 +131,25 @@ pub(super) fn listed_files(layout: &Layout) -> Result<Vec<String>, LaunchError> 
     Ok(files)
 }
 
-/// What a record says beside the plan, the data set and the machine.
+/// The parts of a record that do not come from the plan, the data set and the machine.
 pub(super) struct Facts {
-    /// Epochs trained.
+    /// The number of epochs trained.
     pub(super) epoch: u64,
     /// All measurements.
     pub(super) rows: Vec<MetricRow>,
-    /// Time spent on the run, in seconds.
+    /// The time spent on the run, seconds.
     pub(super) seconds: f64,
     /// Images trained on per second.
     pub(super) images_per_second: Option<f64>,
-    /// When the run was begun, RFC 3339.
+    /// When the run was started, RFC 3339.
     pub(super) began: String,
-    /// When it ended, RFC 3339.
+    /// When the run ended, RFC 3339.
     pub(super) finished: String,
-    /// The most memory held.
+    /// The largest resident memory, bytes.
     pub(super) peak_memory_bytes: Option<u64>,
 }
 
-/// The record of a finished run.
+/// Returns the record of a finished run.
 pub(super) fn record(
     run: &Planned,
     root: &Path,
@@ -187,7 +200,8 @@ pub(super) fn record(
     }
 }
 
-/// Last and best of each test metric. Where there was training, the untrained network is no epoch of it and cannot be the best.
+/// Returns the last and the best value of each test metric. If the run trained, the untrained network does
+/// not count for the best.
 fn summaries(rows: &[MetricRow]) -> BTreeMap<String, MetricSummary> {
     let trained = rows.iter().any(|row| row.epoch > 0);
     let counted: Vec<MetricRow> = rows.iter().filter(|row| row.epoch > 0 || !trained).cloned().collect();

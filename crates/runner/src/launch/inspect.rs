@@ -1,7 +1,8 @@
-//! Whether a finished run is still whole.
+//! Checks whether a finished run is still whole.
 //!
-//! What is finished has a list of its files (see [`FileList`]), which is written last of all. Runs of earlier versions, records that were
-//! copied without the rest, and a run whose process was killed just before it wrote the list have none: their files are looked at one by one.
+//! A finished run has a list of its files (see [`FileList`]), which is written last. Runs of earlier
+//! versions, records that were copied without the other files, and runs whose process was killed just before
+//! it wrote the list have none. Their files are checked one by one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,39 +14,40 @@ use crate::record::{
     Status, names,
 };
 
-/// How closely the files of a run without a list are looked at.
+/// How closely the files of a run without a list are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// Small files are read, large ones have to be there.
+    /// Small files are read; large files must exist.
     Glance,
-    /// All are read.
+    /// All files are read.
     Whole,
 }
 
-/// A finished run, and what is wrong with it.
+/// A finished run and its faults.
 #[derive(Debug)]
 pub(super) struct Finished {
-    /// The list of its files, if it has one that can be read.
+    /// The list of its files, if there is one that can be read.
     pub(super) list: Option<FileList>,
-    /// Files that are not as they were.
+    /// The files that are missing or damaged.
     pub(super) faults: Vec<Fault>,
-    /// Large files that were written anew or copied, to the same bytes: the list is to note their times.
+    /// Large files with a new time but the same bytes. The list must be updated with their times.
     pub(super) touched: Vec<String>,
-    /// Whether the folder holds a record and measurements alone, as those do that are published without the rest.
+    /// Whether the folder holds only a record and measurements, like runs that are published without their
+    /// other files.
     pub(super) is_record_alone: bool,
 }
 
 impl Finished {
-    /// Whether nothing is to be done about it.
+    /// Returns whether nothing has to be done about the run.
     pub(super) fn is_settled(&self) -> bool {
         self.faults.is_empty() && self.touched.is_empty() && (self.list.is_some() || self.is_record_alone)
     }
 }
 
-/// Looks at the run in `layout`; `None` if it is not finished.
+/// Checks the run in `layout`; `None` if it is not finished.
 ///
 /// # Errors
-/// If the system does not let a file be looked at.
+/// Returns an error if the system does not allow a file to be read.
 pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, LaunchError> {
     layout.refuse_special_files()?;
     let list = match FileList::read(layout) {
@@ -60,7 +62,7 @@ pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, La
     let status = match Status::read(layout) {
         Ok(None) if list.is_none() => return Ok(None),
         Ok(None) => Some(Fault::missing(names::STATUS)),
-        // A list is written to finished runs alone.
+        // Only finished runs have a list.
         Ok(Some(status)) if status.state != State::Done && list.is_none() => return Ok(None),
         Ok(Some(status)) if status.state != State::Done => {
             Some(Fault::damaged(names::STATUS, "it says that the run is not done"))
@@ -77,11 +79,11 @@ pub(super) fn look(layout: &Layout, depth: Depth) -> Result<Option<Finished>, La
     Ok(Some(Finished { list: None, faults, touched: Vec::new(), is_record_alone }))
 }
 
-/// Returns the finished runs of `suite` under `root` (`runs.root`) whose record, measurements or similarities are missing or damaged, in order
-/// of folder, and what is wrong with each. Large files are not looked at.
+/// Returns the finished runs of `suite` under `root` (`runs.root`) whose record, measurements or similarities
+/// are missing or damaged, ordered by folder, with the faults of each. Large files are not checked.
 ///
 /// # Errors
-/// If the system does not let a file be looked at.
+/// Returns an error if the system does not allow a file to be read.
 pub fn damaged_results(root: &Path, suite: &str) -> Result<Vec<(PathBuf, Vec<Fault>)>, LaunchError> {
     let is_reported = |name: &str| [names::RECORD, names::METRICS, names::SIMILARITY].contains(&name);
     let mut damaged = Vec::new();
@@ -101,7 +103,7 @@ pub fn damaged_results(root: &Path, suite: &str) -> Result<Vec<(PathBuf, Vec<Fau
     Ok(damaged)
 }
 
-/// Looks at the files of a run without a list; returns whether only the record and the measurements are there.
+/// Checks the files of a run without a list; returns whether it has only the record and the measurements.
 fn look_one_by_one(layout: &Layout, depth: Depth, faults: &mut Vec<Fault>) -> Result<bool, LaunchError> {
     let record = RunRecord::read(layout);
     let table = MetricsTable::read(&layout.metrics());
@@ -115,7 +117,7 @@ fn look_one_by_one(layout: &Layout, depth: Depth, faults: &mut Vec<Fault>) -> Re
     faults.extend(fault(names::RECORD, record)?);
     faults.extend(fault(names::METRICS, table)?);
     let similarity = fault(names::SIMILARITY, SimilarityRecord::read(layout))?;
-    // Sets without neighbours to vote have none, and earlier versions wrote none.
+    // Data sets without a gallery have no similarities, and earlier versions of the program wrote none.
     faults.extend(similarity.filter(|fault| fault.damage.is_some()));
 
     let large = [
@@ -146,7 +148,7 @@ fn look_one_by_one(layout: &Layout, depth: Depth, faults: &mut Vec<Fault>) -> Re
     Ok(false)
 }
 
-/// Returns what is wrong with the file `name`, which `read` is the reading of.
+/// Returns the fault of the file `name` that the result of reading it shows, if any.
 fn fault<T>(name: &str, read: Result<T, RecordError>) -> Result<Option<Fault>, RecordError> {
     match read {
         Ok(_) => Ok(None),

@@ -1,6 +1,7 @@
-//! Runs of a queue, one after another: what is finished is skipped, what is half done is resumed, what fails does not keep the
-//! others from running. Each leaves its folder with config, environment, measurements, checkpoints, embeddings and record. Of what is
-//! finished, files that are missing or damaged are made again. What another process works on is waited for at the end.
+//! A queue of runs, worked through one after another. Finished runs are skipped, half-done runs are resumed,
+//! and a failed run does not stop the others. Each run leaves its folder with config, environment,
+//! measurements, checkpoints, embeddings and record. Missing or damaged files of finished runs are made
+//! again. Runs that another process works on are waited for at the end.
 
 mod advice;
 mod dataset;

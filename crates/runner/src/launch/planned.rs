@@ -1,4 +1,4 @@
-//! A run that is to be: what to do, on what, and what to call it.
+//! A planned run: its recipe, its data and its names.
 
 use std::path::Path;
 
@@ -9,24 +9,24 @@ use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
 use crate::record::{Fault, Layout, RecordError, Status};
 
-/// A run that is to be.
+/// A planned run.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The suite it belongs to; `None` for a run of its own.
+    /// The suite that the run belongs to; `None` for a single run.
     pub suite: Option<String>,
-    /// What training does.
+    /// The recipe of its training.
     pub recipe: Recipe,
-    /// What it trains on.
+    /// The data that it trains on.
     pub data: DataConfig,
     /// Text of the resolved config, without what is no part of the run's identity.
     pub config: String,
     /// Hash of that text.
     pub hash: String,
-    /// What its record says of it.
+    /// The names in its record.
     pub labels: Labels,
 }
 
-/// Names for the record; nothing is computed from them.
+/// The names in a run's record. Nothing is computed from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// The table's row.
@@ -45,7 +45,8 @@ pub struct Labels {
     pub model: String,
     /// The protocol.
     pub protocol: String,
-    /// What was asked for beside the suite, as typed; seed, profile, device and folders are said elsewhere or are this machine's.
+    /// What was asked for beside the suite, as typed; seed, profile, device and folders are said elsewhere or
+    /// are this machine's.
     pub arguments: Vec<String>,
     /// Those of the arguments in which the runs of a sweep differ, beside seed and method.
     pub varied: Vec<String>,
@@ -53,21 +54,21 @@ pub struct Labels {
     pub reduced: bool,
 }
 
-/// How far a planned run is already.
+/// How far a planned run has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// No such run yet: it is new, or its config has changed since.
+    /// There is no such run yet.
     New,
-    /// It was begun, and this many epochs are through.
+    /// The run was started.
     Begun {
-        /// Whole epochs.
+        /// The number of whole epochs trained.
         epoch: u64,
     },
-    /// It is finished.
+    /// The run is finished.
     Done,
-    /// It is finished, and some of its files are missing or damaged.
+    /// The run is finished, but some of its files are missing or damaged.
     Incomplete {
-        /// Which, and what is wrong with them.
+        /// The missing and damaged files.
         faults: Vec<Fault>,
     },
 }
@@ -78,7 +79,7 @@ impl Planned {
         format!("{}-s{}", self.hash, self.recipe.seed)
     }
 
-    /// Returns what to call it on one line.
+    /// Returns a title of one line.
     pub fn title(&self) -> String {
         format!("{} (seed {})", self.title_of_all_seeds(), self.recipe.seed)
     }
@@ -89,15 +90,16 @@ impl Planned {
         named.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
-    /// Where its files are under `root` (`runs.root`).
+    /// Returns the layout of the run under `root` (`runs.root`).
     pub fn layout(&self, root: &Path) -> Layout {
         Layout::new(root, self.suite.as_deref(), &self.id())
     }
 
-    /// Returns how far it is already. A status that cannot be made out counts as one of no epochs: the checkpoint knows better.
+    /// Returns how far the run has come. A damaged status counts as no epochs; the checkpoint knows the true
+    /// number.
     ///
     /// # Errors
-    /// If the system does not let its files be looked at.
+    /// Returns an error if the system does not allow the run's files to be read.
     pub fn standing(&self, root: &Path) -> Result<Standing, LaunchError> {
         let layout = self.layout(root);
         if let Some(Finished { faults, .. }) = look(&layout, Depth::Glance)? {

@@ -1,4 +1,4 @@
-//! Working through planned runs.
+//! The queue: works through planned runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::record::{
     State, Status, names,
 };
 
-/// How one planned run ended.
+/// The outcome of one planned run.
 #[derive(Debug)]
 pub struct RunReport {
     /// `<hash>-s<seed>`.
@@ -30,27 +30,27 @@ pub struct RunReport {
     pub row: String,
     /// The run's folder.
     pub folder: PathBuf,
-    /// How it ended.
+    /// How the run ended.
     pub end: End,
-    /// The record, if it is finished.
+    /// The record, if the run is finished.
     pub record: Option<RunRecord>,
 }
 
-/// How long a planned run will still take.
+/// The time that a planned run still takes.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Its place in the plan.
+    /// The run's place in the plan.
     pub index: usize,
-    /// What its parts take.
+    /// The time of its parts.
     pub estimate: Estimate,
-    /// Time until it is done.
+    /// The time until it is done.
     pub left: Duration,
 }
 
-/// Works through `planned` under `root` (`runs.root`), in order, then waits for runs that other processes work on: they are finished when
-/// those processes have finished them, and taken over when those end otherwise; a run that failed there is tried once here, from where it
-/// stood. Stops early only when `stop` is raised; the reports then
-/// leave out what was not come to.
+/// Works through `planned` under `root` (`runs.root`) in order, then waits for the runs that other processes
+/// work on. If another process ends without finishing its run, this one resumes it; a run that failed there
+/// is tried here once. Stops early only when `stop` is raised; runs that were not reached then have no
+/// report.
 pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, stop: &Stop) -> Vec<RunReport> {
     let mut queue = Queue { root, datasets: DatasetCache::default(), observer, stop, warned: Vec::new() };
     let mut reports: Vec<Option<RunReport>> = planned.iter().map(|_| None).collect();
@@ -75,17 +75,17 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
     reports.into_iter().flatten().collect()
 }
 
-/// Times what is not done of `planned`, each distinct recipe once (seeds cost the same).
+/// Times the unfinished runs of `planned`, each distinct recipe once (all seeds take the same time).
 ///
 /// # Errors
-/// If a run's images cannot be had, or it cannot be set up.
+/// Returns an error if the images of a run cannot be opened, or the run cannot be set up.
 pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, LaunchError> {
     let mut datasets = DatasetCache::default();
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
     for (index, run) in planned.iter().enumerate() {
         let done = match run.standing(root) {
-            // One that cannot be looked at fails when its turn comes.
+            // A run whose files cannot be read fails when its turn comes.
             Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => continue,
             Ok(Standing::Begun { epoch }) => epoch,
             Ok(Standing::New) => 0,
@@ -104,23 +104,23 @@ pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, L
     Ok(workloads)
 }
 
-/// What came of trying a run.
+/// The outcome of trying a run.
 enum Attempt {
-    /// It is over.
+    /// The run ended.
     Ended(Box<RunReport>),
-    /// Another process works on it: this one, if it wrote down who it is.
+    /// Another process works on the run; its name, if the lock file gives it.
     Busy(Option<Owner>),
 }
 
 type Ended = (End, Option<RunRecord>);
 
-/// What runs of a queue share.
+/// The state that the runs of a queue share.
 struct Queue<'a> {
     root: &'a Path,
     datasets: DatasetCache,
     observer: &'a mut dyn Observer,
     stop: &'a Stop,
-    /// What was said of locks already, each kind once.
+    /// The kinds of lock warnings that were given; each is given once.
     warned: Vec<std::mem::Discriminant<LockWarning>>,
 }
 
@@ -165,7 +165,7 @@ impl Queue<'_> {
         }
         let directory = match RunDirectory::lock(layout.clone()) {
             Ok(directory) => directory,
-            // Where nothing can be written, a finished run whose results are whole is as good as elsewhere.
+            // In a folder without write permission, a finished run with whole results is accepted.
             Err(error) => {
                 let is_io = matches!(error, RecordError::Io { .. });
                 let whole =
@@ -186,7 +186,8 @@ impl Queue<'_> {
             self.warned.push(std::mem::discriminant(warning));
             self.observer.note(&warning.to_string());
         }
-        // Now that nobody else can change it: another process may have finished it since the look above.
+        // Under the lock nobody else changes the run; another process may have finished it since the check
+        // above.
         if let Some(repaired) = repair(run, self.root, &directory, &mut self.datasets)? {
             self.note_lost(run, &repaired.lost);
             let record = with_row(&directory, &run.labels.row)?;
@@ -198,7 +199,7 @@ impl Queue<'_> {
         self.train(run, &directory)
     }
 
-    /// Trains a run that is not finished, and notes in its status how that ended.
+    /// Trains a run that is not finished, and writes into its status how that ended.
     fn train(&mut self, run: &Planned, directory: &RunDirectory) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
         let done_before = self.epochs_before(run, directory)?;
@@ -215,7 +216,7 @@ impl Queue<'_> {
             Ok((End::Stopped { epoch, .. }, _)) => *epoch,
             _ => Status::read(layout).ok().flatten().map_or(done_before, |status| status.epoch),
         };
-        // The run's own error says more than one in noting it down.
+        // The run's own error is more important than an error in writing the status.
         let noted = directory
             .set_status(state, epoch, Some(&message))
             .and_then(|()| directory.log("run_ended", &json!({ "state": state, "message": message })));
@@ -225,14 +226,15 @@ impl Queue<'_> {
         }
     }
 
-    /// The whole epochs that the status of an unfinished run speaks of. Says so where the status or the checkpoint is gone.
+    /// Returns the number of whole epochs in the status of an unfinished run. Notes if the status or the
+    /// checkpoint is missing.
     fn epochs_before(&mut self, run: &Planned, directory: &RunDirectory) -> Result<u64, LaunchError> {
         let layout = directory.layout();
         let epoch = match Status::read(layout) {
             Ok(status) => status.map_or(0, |status| status.epoch),
             Err(error @ RecordError::Damaged { .. }) => {
                 self.observer.note(&format!(
-                    "{}: {} is damaged and is written anew; the run goes on from its checkpoint",
+                    "{}: {} is damaged and is written again; the run resumes from its checkpoint",
                     run.title(),
                     layout.status().display()
                 ));
@@ -244,7 +246,7 @@ impl Queue<'_> {
         let state = CheckpointFiles::of(layout.folder()).state();
         if epoch > 0 && !state.exists() {
             self.observer.note(&format!(
-                "{}: {epoch} epochs were trained before, but {} is gone: the run begins from the start",
+                "{}: {epoch} epochs were trained before, but {} is missing: the run starts from the beginning",
                 run.title(),
                 state.display()
             ));
@@ -287,8 +289,8 @@ impl Queue<'_> {
             folder: layout.folder().to_path_buf(),
             checkpoints: CheckpointFiles::of(layout.folder()),
         };
-        // Asks TensorBoard to drop what earlier processes showed: they may have been killed before they could show all of it, and
-        // the first call below has every row.
+        // Tells TensorBoard to drop what earlier processes wrote: they may have been killed before they wrote
+        // everything, and the first call below writes every row.
         let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
         let mut shown = 0;
         let (observer, stop) = (&mut *self.observer, self.stop);
@@ -329,7 +331,7 @@ impl Queue<'_> {
     }
 }
 
-/// The record of a finished run, which from now on is also of `row`.
+/// Reads the record of a finished run and adds `row` to the rows that it measures.
 fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
     let mut record = RunRecord::read(layout)?;
@@ -346,7 +348,10 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
     Ok(record)
 }
 
-/// The images of `run`, or why they cannot be had and which runs of the same settings are there.
+/// Opens the data set of `run`.
+///
+/// # Errors
+/// Returns why it cannot be opened, and which runs of the same settings there are.
 fn opened(datasets: &mut DatasetCache, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
     datasets.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
 }

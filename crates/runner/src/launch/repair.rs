@@ -1,14 +1,15 @@
-//! Making missing and damaged files of a finished run again, from its checkpoint, its log and its other files. Nothing is trained.
+//! Repair of a finished run: missing and damaged files are made again from the checkpoint, the log and the
+//! other files, without training.
 //!
-//! | file | comes from |
+//! | file | is made from |
 //! |---|---|
-//! | config.toml | the config asked for, which the folder is named after |
+//! | config.toml | the planned config, which the folder is named after |
 //! | metrics.parquet | the state, which holds all measurements |
 //! | last.safetensors | the state |
-//! | best.safetensors | the same weights, where the last epoch is the best |
+//! | best.safetensors | the same weights, if the last epoch is the best |
 //! | embeddings | the weights of the state, or of last.safetensors, and the data set |
 //! | similarity.json | the embeddings and the data set |
-//! | record.json | the log; if its line is gone, the state and the data set |
+//! | record.json | the log, or else the state and the data set |
 //! | env.json | the log |
 //! | status.json | the record |
 //! | event files | metrics.parquet |
@@ -33,18 +34,19 @@ use crate::record::{
     Status, names, now_rfc3339,
 };
 
-/// What came of a repair.
+/// The outcome of a repair.
 pub(super) struct Repaired {
-    /// Files that were made again.
+    /// The files that were made again.
     pub(super) files: Vec<String>,
-    /// Files that are gone for good; none of them is a result of the run.
+    /// The files that cannot be made again; none of them is a result of the run.
     pub(super) lost: Vec<Fault>,
 }
 
-/// Makes whole what can be made whole of the finished run in `directory`; `None` if the run is not finished.
+/// Repairs the finished run in `directory` as far as possible; `None` if the run is not finished.
 ///
 /// # Errors
-/// `Lost` if a result of the run cannot be made again; otherwise if a file or the data set cannot be read or written.
+/// `Lost` if a result of the run cannot be made again; other errors if a file or the data set cannot be read
+/// or written.
 pub(super) fn repair(
     run: &Planned,
     root: &Path,
@@ -63,20 +65,20 @@ struct Work<'a> {
     directory: &'a RunDirectory,
     datasets: &'a mut DatasetCache,
     found: Finished,
-    /// Read at most once; why it cannot be used, if it cannot.
+    /// The state, read at most once, or the reason why it cannot be used.
     state: Option<Result<KeptState, String>>,
     embeddings: Option<Embeddings>,
-    /// Made again so far.
+    /// The files made again so far.
     files: Vec<String>,
 }
 
-/// Makes one file again, if it can be; says whether it did.
+/// Makes one file again if possible; returns whether it did.
 type Maker<W> = fn(&mut W) -> Result<bool, LaunchError>;
 
 impl Work<'_> {
     fn all(&mut self) -> Result<Repaired, LaunchError> {
         self.config()?;
-        // In the order in which one is made from another.
+        // In an order in which each file is made only from files before it.
         let making: [(&str, Maker<Self>); 8] = [
             (names::METRICS, Self::metrics),
             (names::ENVIRONMENT, Self::environment),
@@ -116,7 +118,8 @@ impl Work<'_> {
         self.found.faults.iter().any(|fault| fault.file == name)
     }
 
-    /// Whether the file `name`, just written, is what the list says; without a list there is nothing to compare it with.
+    /// Returns whether the file `name`, written just now, has the listed content. Without a list, it counts
+    /// as right.
     fn is_as_listed(&self, name: &str) -> Result<bool, LaunchError> {
         let Some(list) = &self.found.list else { return Ok(true) };
         let path = self.directory.layout().folder().join(name);
@@ -134,7 +137,7 @@ impl Work<'_> {
         Ok(self.directory.check_config(config)?)
     }
 
-    /// The state, if it is whole and of the run's end.
+    /// Returns the state if it is whole and from the end of the run.
     fn state(&mut self) -> Result<Option<&KeptState>, LaunchError> {
         if self.state.is_none() {
             let faulty = self.found.faults.iter().find(|fault| fault.file == names::LAST_STATE);
@@ -148,7 +151,7 @@ impl Work<'_> {
                     } else {
                         let KeptState { run, epoch, step, .. } = state;
                         Err(format!(
-                            "{} is of run {run} after epoch {epoch}, step {step}, expected run {id} after epoch {epochs}",
+                            "{} belongs to run {run} after epoch {epoch}, step {step}, expected run {id} after epoch {epochs}",
                             names::LAST_STATE
                         ))
                     }
@@ -166,7 +169,7 @@ impl Work<'_> {
         }
     }
 
-    /// The weights of the last epoch: from the state, or from the file that holds them alone.
+    /// Returns the weights of the last epoch, from the state or from the file of weights.
     fn weights(&mut self) -> Result<Option<HashMap<String, Tensor>>, LaunchError> {
         if let Some(state) = self.state()? {
             return Ok(Some(state.weights.clone()));
@@ -219,7 +222,7 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Embeds everything again, unless that was done already; whether it could be.
+    /// Computes the embeddings unless that was done before; returns whether it was possible.
     fn embed(&mut self) -> Result<bool, LaunchError> {
         if self.embeddings.is_none() {
             let Some(weights) = self.weights()? else { return Ok(false) };
@@ -251,7 +254,7 @@ impl Work<'_> {
 
     fn similarity(&mut self) -> Result<bool, LaunchError> {
         if self.embeddings.is_none() {
-            // Those on disk are whole: damaged ones were made again just now, or cannot be.
+            // The files on disk are whole unless they are lost: damaged ones were made again before.
             let is_lost = |name| self.is_faulty(name) && !self.files.iter().any(|file| file == name);
             if is_lost(names::TEST_EMBEDDINGS) || is_lost(names::GALLERY_EMBEDDINGS) {
                 return Ok(false);
@@ -288,7 +291,7 @@ impl Work<'_> {
             images_per_second: state.images_per_second,
             began: state.began.clone(),
             finished: status.map_or_else(now_rfc3339, |status| status.updated),
-            // This process's is not the run's.
+            // The memory of this process is not that of the run.
             peak_memory_bytes: None,
         };
         record(self.run, self.root, self.directory.layout(), &dataset, &environment, facts)
@@ -306,7 +309,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Writes a new event file in place of one that is not whole.
+    /// Replaces damaged event files by a new one.
     fn events(&mut self) -> Result<(), LaunchError> {
         let layout = self.directory.layout();
         let faulty: Vec<String> = self
@@ -338,7 +341,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Brings the list of files up to date: what was made again is noted, what is lost stays as it was noted.
+    /// Updates the list of files for those made again. The entries of lost files stay.
     fn list(&mut self, is_lost: bool) -> Result<(), LaunchError> {
         let layout = self.directory.layout();
         if let Some(list) = &mut self.found.list {
@@ -375,12 +378,12 @@ impl Work<'_> {
     }
 }
 
-/// The tensors in a form that can be written.
+/// Returns the tensors in the form that checkpoints are written from.
 fn named(tensors: &HashMap<String, Tensor>) -> checkpoint::NamedTensors {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }
 
-/// The rows of a file of embeddings, as the run wrote it.
+/// Reads the rows of a file of embeddings that the run wrote.
 fn features(path: &Path) -> Result<Features, LaunchError> {
     let (tensors, _): (_, serde_json::Value) = checkpoint::read(path)?;
     let read = || {

@@ -1,7 +1,9 @@
-//! Which images a run is of: listed in its folder, compared before it goes on, and told apart from those of runs of the same settings.
+//! The images of a run: they are listed in its folder, compared when it resumes, and compared with those of
+//! runs of the same settings.
 //!
-//! A run's identity holds the hash of its set's manifest where the set's name does not say what it holds. So a run on changed images is
-//! another run. Whoever asks for it is told that one on other images is there, and what has changed since.
+//! If the name of a data set does not determine its images, the hash of its manifest is part of a run's
+//! identity. A run on changed images is therefore a new run. The user is then told of the run on the other
+//! images, and what has changed since.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +14,10 @@ use super::{LaunchError, Planned};
 use crate::config::{NO_SET, is_same_in_first_format, manifest_in, without_manifest};
 use crate::record::{Layout, RecordError, State, Status, write_atomically};
 
-/// Lists the images in the folder of `run`, whose data set is open by now.
+/// Writes the list of the images into the folder of `run`, whose data set is open.
 ///
 /// # Errors
-/// If they are no longer those that the run was planned on, or the list cannot be written.
+/// Returns an error if the images are not those that the run was planned on, or the list cannot be written.
 pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchError> {
     let Some(planned) = run.data.manifest.as_deref() else { return Ok(()) };
     let path = layout.images();
@@ -35,8 +37,8 @@ pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchErro
     Ok(())
 }
 
-/// What to say before a new run begins where one of the same settings is there, on other images or from before the format of configs changed:
-/// which, and what has changed since.
+/// Returns a note before a new run begins, if there is a run of the same settings on other images or with a
+/// config of the first format: which run it is and what has changed since.
 pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
     let Some(Other { id, folder, done }) = others(run, root).into_iter().next() else {
         return of_first_format(run, root);
@@ -59,7 +61,8 @@ pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
     ))
 }
 
-/// The same where a run of the same settings was stored in the first format of configs, under the name that it had in it.
+/// The same where a run of the same settings was stored in the first format of configs, under the name that
+/// it had in it.
 fn of_first_format(run: &Planned, root: &Path) -> Option<String> {
     let is_same = |config: &str| is_same_in_first_format(config, &run.config);
     let Other { id, folder, done } = siblings(run, root, is_same).into_iter().next()?;
@@ -75,7 +78,8 @@ fn of_first_format(run: &Planned, root: &Path) -> Option<String> {
     ))
 }
 
-/// `error`, met when the images of `run` were opened, with the runs of the same settings that are there.
+/// Adds to `error`, which occurred when the images of `run` were opened, a run of the same settings, if there
+/// is one.
 pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> LaunchError {
     let others = others(run, root);
     let other = others.iter().find(|other| other.done).or(others.first());
@@ -91,7 +95,10 @@ pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> Lau
     }
 }
 
-/// An error if the images of `run` could not be looked through when it was planned.
+/// Checks that the images of `run` could be read when it was planned.
+///
+/// # Errors
+/// Returns the error that reading them gives now.
 pub(super) fn check_planned(run: &Planned, root: &Path) -> Result<(), LaunchError> {
     if run.data.manifest.as_deref() != Some(NO_SET) {
         return Ok(());
@@ -109,22 +116,25 @@ pub(super) fn check_planned(run: &Planned, root: &Path) -> Result<(), LaunchErro
 struct Other {
     id: String,
     folder: PathBuf,
-    /// Whether it is finished.
+    /// Whether the run is finished.
     done: bool,
 }
 
-/// The runs beside that of `run` whose config differs from its own in the images alone, the latest first. What cannot be read is none.
+/// Returns the runs whose config differs from that of `run` only in the images, the latest first. Runs that
+/// cannot be read are skipped.
 fn others(run: &Planned, root: &Path) -> Vec<Other> {
     let settings = without_manifest(&run.config);
-    // Configs without a manifest are of published sets or of older versions: they tell nothing of the images.
+    // A config without a manifest is of a published set or of an older version, and says nothing of the
+    // images.
     let mut others =
         siblings(run, root, |config| manifest_in(config).is_some() && without_manifest(config) == settings);
-    // One that ended before its images were open is of none.
+    // A run that ended before its images were opened has no images.
     others.retain(|other| other.done || Layout::of(&other.folder).images().is_file());
     others
 }
 
-/// The runs beside that of `run`, of the same seed, whose config is as asked for, the latest first. What cannot be read is none.
+/// Returns the runs beside that of `run` with the same seed and a config that passes the test, the latest
+/// first. Runs that cannot be read are skipped.
 fn siblings(run: &Planned, root: &Path, is_asked_for: impl Fn(&str) -> bool) -> Vec<Other> {
     let own = run.layout(root).folder().to_owned();
     let ending = format!("-s{}", run.recipe.seed);
@@ -147,7 +157,7 @@ fn siblings(run: &Planned, root: &Path, is_asked_for: impl Fn(&str) -> bool) -> 
     found.into_iter().map(|(_, other)| other).collect()
 }
 
-/// The list at `path`, if there is a whole one.
+/// Reads the list at `path`; `None` if there is no list or it is damaged.
 fn listed(path: &Path) -> Option<Manifest> {
     Manifest::from_text(&fs::read_to_string(path).ok()?)
 }

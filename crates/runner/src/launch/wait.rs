@@ -5,21 +5,22 @@ use std::time::{Duration, Instant};
 use crate::engine::{Observer, Stop};
 use crate::record::Owner;
 
-/// Between two looks at the runs of others.
+/// The time between two checks of the runs of other processes.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at whether a stop was asked for.
+/// The time between two checks of the stop flag.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Says for whom this process waits, once each time that changes.
+/// Notes which processes this one waits for, whenever that changes.
 #[derive(Default)]
 pub(super) struct Waiting {
     said: String,
 }
 
 impl Waiting {
-    /// Waits a little for runs that `owners` hold, one owner a run; ends at once when `stop` is raised.
+    /// Waits a short time for runs that `owners` hold, one owner a run. Returns at once when `stop` is
+    /// raised.
     pub(super) fn pause(&mut self, owners: Vec<Option<Owner>>, observer: &mut dyn Observer, stop: &Stop) {
-        // Without an owner, only a stop has kept a run from being tried.
+        // If there is no owner, a stop kept the remaining runs from being tried.
         let text = line(owners);
         if !text.is_empty() && text != self.said {
             observer.note(&text);
@@ -32,7 +33,7 @@ impl Waiting {
     }
 }
 
-/// "waiting for 2 runs of other processes (process 12 on host a, ...)".
+/// Returns a note such as "waiting for 2 runs of other processes (process 12 on host a, ...)".
 fn line(owners: Vec<Option<Owner>>) -> String {
     let runs = owners.len();
     let mut named: Vec<String> = owners

@@ -29,9 +29,15 @@ pub trait MethodSettings: Settings {
         Ok(())
     }
 
-    /// Returns the number of views of each image in a batch: 1 or 2. With 2, row i and row i + B of the output are views of one image.
+    /// Returns the number of views of each image in a batch, at least 1. Rows i, i + B, i + 2 B, ... of the output are views of one image.
     fn views(&self) -> usize {
         1
+    }
+
+    /// Returns whether the loss runs on a GPU, by kernels of its own or as candle's ops. If not, it runs on the host, from features copied
+    /// there in each step: see [`invaspread_losses::op`].
+    fn has_cuda_loss(&self) -> bool {
+        true
     }
 
     /// Returns whether there is anything to train. If not, the run is one evaluation.
@@ -113,6 +119,7 @@ trait Chosen: Send + Sync {
     fn table(&self) -> toml::Table;
     fn check(&self) -> std::result::Result<(), Refusal>;
     fn views(&self) -> usize;
+    fn has_cuda_loss(&self) -> bool;
     fn trains(&self) -> bool;
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory>;
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
@@ -141,6 +148,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn views(&self) -> usize {
         MethodSettings::views(self)
+    }
+
+    fn has_cuda_loss(&self) -> bool {
+        MethodSettings::has_cuda_loss(self)
     }
 
     fn trains(&self) -> bool {
@@ -193,6 +204,11 @@ impl ChosenMethod {
     /// Returns the number of views of each image in a batch.
     pub fn views(&self) -> usize {
         self.0.views()
+    }
+
+    /// Returns whether the loss runs on a GPU; if not, on the host.
+    pub fn has_cuda_loss(&self) -> bool {
+        self.0.has_cuda_loss()
     }
 
     /// Returns whether there is anything to train.

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var, bail};
 use invaspread_losses::{balanced_order, cluster_cross_entropy};
 use invaspread_metrics::{KMeans, MetricError, Rows, Seeding, Whitening, l2_normalize_rows};
@@ -16,7 +15,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{Sgd, SgdConfig};
 
 use super::state::{nothing_left, take};
-use super::{Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
+use super::{Features, Layer, Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step, TakenStep};
 use crate::checkpoint::NamedTensors;
 use crate::settings::Refusal;
 
@@ -136,20 +135,14 @@ impl Method for DeepClusterMethod {
         balanced_order(&self.assignments, self.settings.clusters, self.facts.seed, epoch).map(Some)
     }
 
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let logits = output.projection.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?;
         let labels: Vec<u32> = step.index.iter().map(|&i| self.assignments[i as usize]).collect();
         cluster_cross_entropy(&logits, &labels)
     }
 
-    fn after_step(
-        &mut self,
-        _output: &Output,
-        gradients: &GradStore,
-        lr: f64,
-        _step: &Step<'_>,
-    ) -> Result<()> {
-        self.optimizer.step(gradients, lr)
+    fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
+        self.optimizer.step(taken.gradients, taken.lr)
     }
 
     fn state(&self) -> Result<NamedTensors> {

@@ -69,7 +69,7 @@ impl ExemplarMethod {
 }
 
 impl Method for ExemplarMethod {
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding, self.weight.as_tensor(), step.index)
     }
 

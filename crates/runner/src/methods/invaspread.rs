@@ -135,7 +135,7 @@ impl Method for InvaSpreadMethod {
         (!self.second_images.is_empty()).then_some(&self.second_images)
     }
 
-    fn loss(&mut self, output: &Output, _step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding)
     }
 
@@ -167,6 +167,7 @@ mod tests {
         let facts = RunFacts {
             images: 400,
             dim: 8,
+            pooled: 64,
             seed: 3,
             weight_decay: 0.0,
             device: DeviceKind::Cpu,

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use invaspread_losses::KeySide;
-use invaspread_models::Output;
+use invaspread_models::{Mode, Network, Output};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ use crate::checkpoint::NamedTensors;
 pub(crate) use chosen::NAME;
 pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
 pub use registry::{Entry, Registry};
-pub use state::{StateError, nothing_left, take};
+pub use state::{StateError, load_module, module_state, nothing_left, take};
 
 /// What a method is told about the run it is part of.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,8 @@ pub struct RunFacts {
     pub images: usize,
     /// Embedding length, D.
     pub dim: usize,
+    /// Length of the pooled features before the embedding's linear layer.
+    pub pooled: usize,
     /// The run's seed.
     pub seed: u64,
     /// The optimiser's weight decay.
@@ -61,6 +63,22 @@ pub struct Step<'a> {
     pub step: u64,
     /// The images of the batch, in order.
     pub index: &'a [u32],
+}
+
+/// A step that the optimiser has taken.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct TakenStep<'a> {
+    /// Where training stands.
+    pub step: Step<'a>,
+    /// The network after the step.
+    pub network: &'a Network,
+    /// Its outputs before the step, free of any graph.
+    pub output: &'a Output,
+    /// The gradients that the step went along.
+    pub gradients: &'a GradStore,
+    /// The learning rate of the step.
+    pub lr: f64,
 }
 
 /// Which output of the network.
@@ -87,6 +105,15 @@ pub struct Features {
 
 /// An objective, with its memory.
 pub trait Method: Send {
+    /// Called once, before anything else, with the network as the run begins with it: drawn, or with the weights it was given. For copies
+    /// of it, such as a momentum encoder. A resumed run loads its state afterwards.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn set_up(&mut self, _network: &Network) -> Result<()> {
+        Ok(())
+    }
+
     /// Called before the first step of each epoch, but not when an epoch is resumed midway (the state then holds its outcome).
     ///
     /// # Errors
@@ -113,28 +140,32 @@ pub trait Method: Send {
         None
     }
 
-    /// The loss of a batch, a scalar that gradients flow back from.
+    /// Runs the network on a batch's views (views * B, S, S, 3), the first of all images above the second of all, and so on. Unless a
+    /// method says otherwise, in one pass with gradients. A method may leave views out of it, run other networks of its own on them
+    /// without gradients ([`Mode::TrainWithoutGradient`]), or run it more than once ([`Output::join`]).
+    ///
+    /// # Errors
+    /// If candle fails or the views do not fit the network.
+    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
+        network.forward(views, Mode::Train)
+    }
+
+    /// Returns the loss of a batch, a scalar that gradients flow back from. Heads go on from the outputs with [`Output::through`].
     ///
     /// # Errors
     /// If candle fails, or the outputs do not fit the method's memory.
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor>;
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// What the run's optimiser trains besides the network's own parameters.
+    /// What the run's optimiser trains besides the network's own parameters; asked for after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
     }
 
-    /// Called once the optimiser has taken its step, with the outputs and gradients of that step.
+    /// Called once the optimiser has taken its step.
     ///
     /// # Errors
     /// If candle fails.
-    fn after_step(
-        &mut self,
-        _output: &Output,
-        _gradients: &GradStore,
-        _lr: f64,
-        _step: &Step<'_>,
-    ) -> Result<()> {
+    fn after_step(&mut self, _taken: &TakenStep<'_>) -> Result<()> {
         Ok(())
     }
 

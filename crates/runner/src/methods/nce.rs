@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor};
 use invaspread_losses::{MemoryBank, Nce, draw_noise};
 use invaspread_models::Output;
 
 use super::state::{nothing_left, take};
-use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step, TakenStep};
 use crate::checkpoint::NamedTensors;
 use crate::settings::{Refusal, at_least_one, share, temperature};
 
@@ -73,20 +72,14 @@ impl NceMethod {
 }
 
 impl Method for NceMethod {
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let RunFacts { seed, images, .. } = self.facts;
         let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.negatives, images)?;
         self.loss.loss(&output.embedding, &self.bank, step.index, &noise, &mut self.normalizer)
     }
 
-    fn after_step(
-        &mut self,
-        output: &Output,
-        _gradients: &GradStore,
-        _lr: f64,
-        step: &Step<'_>,
-    ) -> Result<()> {
-        self.bank.update(step.index, &output.embedding, self.momentum)
+    fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
+        self.bank.update(taken.step.index, &taken.output.embedding, self.momentum)
     }
 
     fn state(&self) -> Result<NamedTensors> {

@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor};
 use invaspread_losses::{MemoryBank, NpSoftmax};
 use invaspread_models::Output;
 
 use super::state::{nothing_left, take};
-use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step};
+use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes, StateError, Step, TakenStep};
 use crate::checkpoint::NamedTensors;
 use crate::settings::{Refusal, share, temperature};
 
@@ -62,18 +61,12 @@ impl NpSoftmaxMethod {
 }
 
 impl Method for NpSoftmaxMethod {
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         self.loss.loss(&output.embedding, &self.bank, step.index)
     }
 
-    fn after_step(
-        &mut self,
-        output: &Output,
-        _gradients: &GradStore,
-        _lr: f64,
-        step: &Step<'_>,
-    ) -> Result<()> {
-        self.bank.update(step.index, &output.embedding, self.momentum)
+    fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
+        self.bank.update(taken.step.index, &taken.output.embedding, self.momentum)
     }
 
     fn state(&self) -> Result<NamedTensors> {

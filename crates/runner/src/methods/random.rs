@@ -32,7 +32,7 @@ impl Method for Random {
         Ok(Some(Vec::new()))
     }
 
-    fn loss(&mut self, _output: &Output, _step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, _output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
         bail!("a random network has no loss")
     }
 }

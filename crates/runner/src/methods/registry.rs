@@ -18,6 +18,7 @@ macro_rules! built_in {
             nce::NceSettings,
             triplet::TripletSettings,
             triplet_hard::TripletHardSettings,
+            ntxent::NtXentSettings,
             invaspread::InvaSpreadSettings,
         }
     };

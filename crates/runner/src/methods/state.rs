@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
+use invaspread_models::Module;
+
+use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
 
 /// A checkpoint whose method state is not what this method keeps.
 #[derive(Debug, thiserror::Error)]
@@ -69,4 +72,24 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     let mut names: Vec<String> = state.keys().cloned().collect();
     names.sort_unstable();
     Err(StateError::Unknown { names })
+}
+
+/// Returns the weights and running statistics of a head, or of a copy of the network, under names that begin with `prefix`.
+///
+/// # Errors
+/// If candle fails.
+pub fn module_state(prefix: &str, module: &impl Module) -> candle_core::Result<NamedTensors> {
+    Ok(prefixed(prefix, module.state_dict()?).collect())
+}
+
+/// Takes out of `state` what [`module_state`] gave under the same `prefix`, and loads it.
+///
+/// # Errors
+/// Says which tensor is missing, unknown or of another shape.
+pub fn load_module(
+    prefix: &str,
+    module: &impl Module,
+    state: &mut HashMap<String, Tensor>,
+) -> Result<(), StateError> {
+    Ok(module.load_state_dict(&take_prefixed(state, prefix))?)
 }

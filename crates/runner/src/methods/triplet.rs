@@ -46,7 +46,7 @@ pub(super) struct TripletMethod {
 }
 
 impl Method for TripletMethod {
-    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+    fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let batch = step.index.len();
         let anchor = output.embedding.narrow(0, 0, batch)?;
         let positive = output.embedding.narrow(0, batch, batch)?;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod momentum_contrast;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +17,8 @@ use invaspread_runner::methods::invaspread::InvaSpreadSettings;
 use invaspread_runner::methods::nce::NceSettings;
 use invaspread_runner::methods::random::RandomSettings;
 use invaspread_runner::methods::{ChosenMethod, Layer, Registry};
-use invaspread_tensor::DeviceKind;
+use invaspread_tensor::{DeviceKind, OptimizerConfig, SgdConfig};
+use momentum_contrast::MomentumContrastSettings;
 
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
@@ -84,9 +87,8 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
         augment: AugmentConfig { size: SIDE, ..AugmentConfig::default() },
         epochs: 3,
         batch_size: 8,
-        schedule: Schedule { base: 0.03, factors: vec![(2, 0.1)] },
-        momentum: 0.9,
-        weight_decay: 5e-4,
+        schedule: Schedule::by_factors(0.03, vec![(2, 0.1)]),
+        optimizer: OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay: 5e-4 }),
         evaluate_every: 1,
         layer: Layer::Embedding,
         neighbors: 10,
@@ -101,8 +103,15 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
 pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     let named =
         |(place, method): (usize, &ChosenMethod)| (format!("{}_{place}", method.name()), method.clone());
-    let all = Registry::installed().entries().iter();
+    let all = registry().entries().iter();
     all.flat_map(|entry| entry.small().iter().enumerate().map(named)).collect()
+}
+
+/// The built-in methods and the one of the tests.
+pub(crate) fn registry() -> &'static Registry {
+    // Whoever comes second finds it installed already.
+    let _ = Registry::built_in().with::<MomentumContrastSettings>().install();
+    Registry::installed()
 }
 
 pub(crate) fn random() -> ChosenMethod {

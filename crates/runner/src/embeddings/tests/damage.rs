@@ -55,7 +55,8 @@ fn archives_may_shrink_as_far_as_they_do_and_bytes_are_what_is_limited() {
     assert_eq!(error, "bytes that numpy.save did not write");
 }
 
-/// Any changed byte of an array in an archive is noticed, packed or not, by the archive's own checksum if by nothing else.
+/// Any changed byte of an array in an archive is noticed, packed or not, by the archive's own checksum if by
+/// nothing else.
 #[test]
 fn damage_in_an_archive_is_noticed() {
     let values: Vec<f32> = (0..64_u32).map(|i| (i as f32).sin()).collect();

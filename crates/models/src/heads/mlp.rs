@@ -1,0 +1,236 @@
+//! A multilayer perceptron with batch norm: the projector of `SimCLR`, MoCo v2, BYOL, `SimSiam`, `SwAV`, Barlow Twins and `VICReg`, and the
+//! predictor of BYOL and `SimSiam`.
+//!
+//! Features (N, `input`) -> `layers` - 1 times [linear to `hidden`, batch norm, ReLU] -> linear to `output` -> batch norm, perhaps. A linear
+//! layer has a bias where no batch norm follows, which would take it out again. Without batch norm altogether the hidden layers are linear
+//! with bias and ReLU.
+//!
+//! Names are those of a PyTorch `Sequential` of these layers after a prefix: `projector.0.weight`, `projector.1.weight`,
+//! `projector.1.running_mean`, ..., with the ReLU's number left out. First weights are PyTorch's defaults, from streams of the head's own.
+
+use crate::batch_norm::BatchNorm;
+use crate::initial::Source;
+use crate::layout::take_up;
+use crate::output::Mode;
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use invaspread_tensor::{BatchNormConfig, Tape, Value, with_team};
+use std::collections::HashMap;
+
+/// What follows the last linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LastNorm {
+    /// Nothing.
+    #[default]
+    None,
+    /// A batch norm with gain and shift.
+    Affine,
+    /// A batch norm without gain and shift.
+    Plain,
+}
+
+/// What an MLP is built from.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MlpConfig {
+    /// Length of a row that goes in.
+    pub input: usize,
+    /// Length of a hidden row.
+    pub hidden: usize,
+    /// Length of a row that comes out.
+    pub output: usize,
+    /// Linear layers, at least 1; with 1 there is nothing hidden.
+    pub layers: usize,
+    /// Whether batch norm follows the hidden linear layers.
+    pub batch_norm: bool,
+    /// What follows the last linear layer.
+    pub last: LastNorm,
+    /// f32, or f64 for checks, which is for the CPU alone.
+    pub dtype: DType,
+}
+
+impl MlpConfig {
+    /// Returns two layers with batch norm between and nothing after them.
+    pub fn new(input: usize, hidden: usize, output: usize) -> Self {
+        let (layers, batch_norm, last) = (2, true, LastNorm::None);
+        Self { input, hidden, output, layers, batch_norm, last, dtype: DType::F32 }
+    }
+}
+
+/// A multilayer perceptron with its weights.
+pub struct Mlp {
+    /// What all names begin with.
+    prefix: String,
+    config: MlpConfig,
+    layers: Vec<Layer>,
+    device: Device,
+}
+
+/// A linear layer and what follows it.
+struct Layer {
+    /// PyTorch's name of the linear layer.
+    name: String,
+    /// (to, from)
+    weight: Var,
+    bias: Option<Var>,
+    norm: Option<BatchNorm>,
+    relu: bool,
+}
+
+impl Mlp {
+    /// Returns the head number `head` (0, 1, ...) of a run on the CPU, its names beginning with `prefix`, its first weights drawn from
+    /// `seed` and that number.
+    ///
+    /// # Errors
+    /// If a size is zero.
+    pub fn new(prefix: &str, config: &MlpConfig, seed: u64, head: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, prefix, config, seed, head)
+    }
+
+    /// Returns the same head on `device`.
+    ///
+    /// # Errors
+    /// Those of [`Mlp::new`], or if the device cannot hold it.
+    pub fn on(device: &Device, prefix: &str, config: &MlpConfig, seed: u64, head: u64) -> Result<Self> {
+        let &MlpConfig { input, hidden, output, layers: count, batch_norm, last, dtype } = config;
+        if [input, hidden, output, count].contains(&0) {
+            bail!(
+                "{prefix}: input {input}, hidden {hidden}, output {output} and layers {count} must each be at least 1"
+            )
+        }
+        let mut source = Source::of_head(seed, head, dtype, device);
+        let mut layers = Vec::new();
+        let (mut from, mut number) = (input, 0);
+        for place in 0..count {
+            let is_last = place + 1 == count;
+            let to = if is_last { output } else { hidden };
+            let kind = match (is_last, batch_norm) {
+                (true, _) => last,
+                (false, true) => LastNorm::Affine,
+                (false, false) => LastNorm::None,
+            };
+            let name = format!("{prefix}.{number}");
+            let weight = source.uniform_fan_in((to, from), from)?;
+            let bias = match kind {
+                LastNorm::None => Some(source.uniform_fan_in(to, from)?),
+                LastNorm::Affine | LastNorm::Plain => None,
+            };
+            let norm_name = format!("{prefix}.{}", number + 1);
+            let norm = match kind {
+                LastNorm::None => None,
+                LastNorm::Affine => Some(BatchNorm::new(&norm_name, to, &mut source)?),
+                LastNorm::Plain => Some(BatchNorm::without_affine(&norm_name, to, &mut source)?),
+            };
+            number += 1 + usize::from(norm.is_some()) + usize::from(!is_last);
+            layers.push(Layer { name, weight, bias, norm, relu: !is_last });
+            from = to;
+        }
+        Ok(Self { prefix: prefix.to_owned(), config: config.clone(), layers, device: device.clone() })
+    }
+
+    /// Returns a head of the same names and sizes on the same device, whose weights are of no account.
+    pub(crate) fn another(&self) -> Result<Self> {
+        Self::on(&self.device, &self.prefix, &self.config, 0, 0)
+    }
+
+    /// What the head was built from.
+    pub fn config(&self) -> &MlpConfig {
+        &self.config
+    }
+
+    /// Where the head is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs on `tape`: rows (N, `input`) to rows (N, `output`).
+    ///
+    /// # Errors
+    /// If the shape or the data type does not fit.
+    pub fn forward(&self, tape: &mut Tape, x: &Value, mode: Mode) -> Result<Value> {
+        let mut x = x.clone();
+        for layer in &self.layers {
+            x = match (&layer.bias, layer.relu) {
+                (Some(bias), true) => {
+                    let y = tape.linear_without_bias(&x, &layer.weight)?;
+                    tape.bias_relu(&y, bias)?
+                }
+                (Some(bias), false) => tape.linear(&x, &layer.weight, bias)?,
+                (None, _) => tape.linear_without_bias(&x, &layer.weight)?,
+            };
+            if let Some(norm) = &layer.norm {
+                let config = BatchNormConfig { relu: layer.relu, ..Default::default() };
+                x = norm.forward(tape, &x, None, config, mode)?;
+            }
+        }
+        Ok(x)
+    }
+
+    /// Runs without gradients on rows (N, `input`), on whose device the head is.
+    ///
+    /// # Errors
+    /// Those of [`Mlp::forward`], or if the mode is [`Mode::Train`], which needs a tape: see [`crate::Output::through`].
+    pub fn run(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if mode == Mode::Train {
+            bail!("a head that is trained runs on a tape: see Output::through")
+        }
+        let run = || Ok(self.forward(&mut Tape::idle(), &Value::constant(x), mode)?.tensor().clone());
+        // The team's workers would wait in vain for work that the GPU does.
+        if x.device().is_cpu() { with_team(run) } else { run() }
+    }
+
+    /// The trained parameters under PyTorch's names, in the order of its state dict.
+    pub fn parameters(&self) -> Vec<(String, Var)> {
+        self.layers.iter().flat_map(Layer::parameters).collect()
+    }
+
+    /// Parameters and running statistics under PyTorch's names, in its order.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut entries = Vec::new();
+        for layer in &self.layers {
+            for (name, parameter) in layer.parameters() {
+                entries.push((name, parameter.to_device(&Device::Cpu)?.copy()?));
+            }
+            if let Some(norm) = &layer.norm {
+                entries.extend(norm.buffers()?);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Takes up what [`Mlp::state_dict`] gave, all of it or nothing.
+    ///
+    /// # Errors
+    /// Names the first entry that is missing, has another shape or is none of the head's.
+    pub fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
+        let own = self.state_dict()?;
+        if let Some(other) = state.keys().find(|name| !own.iter().any(|(own, _)| own == *name)) {
+            bail!("{other} is no entry of this head")
+        }
+        for (name, like) in own {
+            match state.get(&name) {
+                None => bail!("{name} is missing"),
+                Some(found) if found.dims() != like.dims() => {
+                    bail!("{name}: found {:?}, expected {:?}", found.dims(), like.dims())
+                }
+                Some(_) => {}
+            }
+        }
+        take_up(&self.parameters(), state)?;
+        for norm in self.layers.iter().filter_map(|layer| layer.norm.as_ref()) {
+            norm.load_buffers(|name| state.get(name).cloned())?;
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn parameters(&self) -> Vec<(String, Var)> {
+        let mut parameters = vec![(format!("{}.weight", self.name), self.weight.clone())];
+        parameters.extend(self.bias.iter().map(|bias| (format!("{}.bias", self.name), bias.clone())));
+        parameters.extend(self.norm.iter().flat_map(BatchNorm::parameters));
+        parameters
+    }
+}

@@ -1,0 +1,117 @@
+//! A copy of a network or a head that follows it: the momentum encoder of MoCo and BYOL.
+//!
+//! ```text
+//! θ_k ← m θ_k + (1 − m) θ_q
+//! ```
+//!
+//! He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section 3.2, equation 2.
+//! Parameters follow; batch norm's running statistics do not: the copy has its own, moved by its own passes
+//! ([`Mode::TrainWithoutGradient`](crate::Mode::TrainWithoutGradient)), as in the authors' code. No gradient reaches it.
+
+use crate::{Mlp, Network};
+use candle_core::{Result, Tensor, Var, bail};
+use std::collections::HashMap;
+
+/// Something with named parameters and a state that a copy can follow: a network or a head.
+pub trait Module: Sized {
+    /// Returns the trained parameters by name.
+    fn parameters(&self) -> Vec<(String, Var)>;
+
+    /// Returns parameters and running statistics by name.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>>;
+
+    /// Takes up what [`Module::state_dict`] gave.
+    ///
+    /// # Errors
+    /// Says which entry is missing or of another shape.
+    fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()>;
+
+    /// Returns one of the same sizes on the same device, whose weights are of no account.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    fn another(&self) -> Result<Self>;
+}
+
+impl Module for Network {
+    fn parameters(&self) -> Vec<(String, Var)> {
+        Self::parameters(self)
+    }
+
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        Self::state_dict(self)
+    }
+
+    fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
+        let report = Self::load_state_dict(self, state).map_err(candle_core::Error::wrap)?;
+        if let [other, ..] = &report.left_over[..] {
+            bail!("{other} is no entry of the network")
+        }
+        Ok(())
+    }
+
+    fn another(&self) -> Result<Self> {
+        Self::on(self.device(), self.config(), 0)
+    }
+}
+
+impl Module for Mlp {
+    fn parameters(&self) -> Vec<(String, Var)> {
+        Self::parameters(self)
+    }
+
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        Self::state_dict(self)
+    }
+
+    fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
+        Self::load_state_dict(self, state)
+    }
+
+    fn another(&self) -> Result<Self> {
+        Self::another(self)
+    }
+}
+
+/// A copy of a module that follows it.
+pub struct Momentum<M> {
+    copy: M,
+}
+
+impl<M: Module> Momentum<M> {
+    /// Returns a copy of `module` as it is, running statistics included.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn of(module: &M) -> Result<Self> {
+        let copy = module.another()?;
+        copy.load_state_dict(&module.state_dict()?.into_iter().collect())?;
+        Ok(Self { copy })
+    }
+
+    /// The copy, to run and to save.
+    pub fn module(&self) -> &M {
+        &self.copy
+    }
+
+    /// Moves the copy's parameters towards those of `module`: `momentum`, from 0 to 1, is the share that stays.
+    ///
+    /// # Errors
+    /// If the momentum is out of its range, or `module` is of other sizes.
+    pub fn follow(&self, module: &M, momentum: f64) -> Result<()> {
+        if !(0.0..=1.0).contains(&momentum) {
+            bail!("momentum must lie between 0 and 1, it is {momentum}")
+        }
+        for ((name, mine), (theirs_name, theirs)) in self.copy.parameters().iter().zip(module.parameters()) {
+            if *name != theirs_name || mine.shape() != theirs.shape() {
+                bail!("{name} of {:?} cannot follow {theirs_name} of {:?}", mine.shape(), theirs.shape())
+            }
+            let kept = mine.as_detached_tensor().affine(momentum, 0.0)?;
+            mine.set(&(kept + theirs.as_detached_tensor().affine(1.0 - momentum, 0.0)?)?)?;
+        }
+        Ok(())
+    }
+}

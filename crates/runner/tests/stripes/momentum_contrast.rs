@@ -1,0 +1,162 @@
+//! A method for tests that has all that a method can have: a projector, a predictor, a momentum encoder with a projector of its own, a
+//! second forward pass without gradients, a queue, and perhaps three views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
+
+use std::collections::HashMap;
+
+use candle_core::{D, Result, Tensor, Var};
+use invaspread_losses::{Queue, cluster_cross_entropy};
+use invaspread_models::{Mlp, MlpConfig, Mode, Momentum, Network, Output};
+use invaspread_runner::checkpoint::NamedTensors;
+use invaspread_runner::methods::{
+    Method, MethodSettings, RunFacts, StateError, Step, TakenStep, load_module, module_state,
+};
+use invaspread_tensor::l2_normalize;
+
+invaspread_runner::settings! {
+    /// Settings of the method of the tests.
+    pub(crate) struct MomentumContrastSettings {
+        /// Share of the copy's weights that stays in each step.
+        momentum: f64 = 0.9,
+        /// Rows of the queue.
+        queue: usize = 20,
+        /// Views of each image, 2 or 3: the second goes through the copy.
+        views: usize = 2,
+    }
+}
+
+const TEMPERATURE: f64 = 0.2;
+const DIM: usize = 8;
+
+impl MethodSettings for MomentumContrastSettings {
+    const NAME: &'static str = "momentum_contrast";
+    const LABEL: &'static str = "Momentum contrast (test)";
+
+    fn views(&self) -> usize {
+        self.views
+    }
+
+    fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
+        let device = facts.device.open()?;
+        let projector = MlpConfig::new(facts.pooled, 16, DIM);
+        let projector = Mlp::on(&device, "projector", &projector, facts.seed, 0)?;
+        Ok(Box::new(MomentumContrast {
+            settings: self.clone(),
+            predictor: Mlp::on(&device, "predictor", &MlpConfig::new(DIM, 16, DIM), facts.seed, 1)?,
+            key_projector: Momentum::of(&projector)?,
+            projector,
+            encoder: None,
+            queue: Queue::new(self.queue, DIM, facts.seed, &device)?,
+            keys: None,
+            others: None,
+        }))
+    }
+
+    fn small() -> Vec<Self> {
+        vec![Self::default(), Self { views: 3, queue: 11, ..Self::default() }]
+    }
+}
+
+struct MomentumContrast {
+    settings: MomentumContrastSettings,
+    projector: Mlp,
+    predictor: Mlp,
+    /// Of the network, once it is known.
+    encoder: Option<Momentum<Network>>,
+    key_projector: Momentum<Mlp>,
+    queue: Queue,
+    /// Of the batch under way.
+    keys: Option<Tensor>,
+    /// Of its third views, pooled.
+    others: Option<Tensor>,
+}
+
+impl MomentumContrast {
+    fn encoder(&self) -> &Momentum<Network> {
+        self.encoder.as_ref().expect("set_up came first")
+    }
+
+    fn keys(&self) -> &Tensor {
+        self.keys.as_ref().expect("forward came first")
+    }
+}
+
+impl Method for MomentumContrast {
+    fn set_up(&mut self, network: &Network) -> Result<()> {
+        self.encoder = Some(Momentum::of(network)?);
+        Ok(())
+    }
+
+    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
+        let mode = Mode::TrainWithoutGradient;
+        let batch = views.dim(0)? / self.settings.views;
+        let view = |number: usize| views.narrow(0, number * batch, batch)?.contiguous();
+        let keys = self.encoder().module().forward(&view(1)?, mode)?;
+        self.keys = Some(l2_normalize(&self.key_projector.module().run(&keys.pooled, mode)?)?);
+        let mut output = network.forward(&view(0)?, Mode::Train)?;
+        if self.settings.views == 3 {
+            // A pass of its own through the same weights: gradients add up.
+            let mut other = network.forward(&view(2)?, Mode::Train)?;
+            output.join(&mut other);
+            self.others = Some(other.pooled);
+        }
+        Ok(output)
+    }
+
+    fn loss(&mut self, output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
+        let mut queries = Vec::new();
+        for pooled in std::iter::once(output.pooled.clone()).chain(self.others.take()) {
+            queries.push(output.through(&pooled, |tape, x| {
+                let projected = self.projector.forward(tape, x, Mode::Train)?;
+                let predicted = self.predictor.forward(tape, &projected, Mode::Train)?;
+                tape.l2_normalize(&predicted)
+            })?);
+        }
+        let keys = vec![self.keys(); queries.len()];
+        let queries = Tensor::cat(&queries, 0)?;
+        let positives = (&queries * Tensor::cat(&keys, 0)?)?.sum_keepdim(D::Minus1)?;
+        let negatives = queries.matmul(&self.queue.rows()?.t()?)?;
+        let logits = (Tensor::cat(&[&positives, &negatives], 1)? / TEMPERATURE)?;
+        cluster_cross_entropy(&logits, &vec![0; logits.dim(0)?])
+    }
+
+    fn parameters(&self) -> Vec<(String, Var)> {
+        let mut parameters = self.projector.parameters();
+        parameters.extend(self.predictor.parameters());
+        parameters
+    }
+
+    fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {
+        self.encoder().follow(taken.network, self.settings.momentum)?;
+        self.key_projector.follow(&self.projector, self.settings.momentum)?;
+        if let Some(keys) = self.keys.take() {
+            self.queue.push(&keys)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<NamedTensors> {
+        let mut state = module_state("trained/", &self.projector)?;
+        state.extend(module_state("trained_predictor/", &self.predictor)?);
+        state.extend(module_state("encoder/", self.encoder().module())?);
+        state.extend(module_state("key/", self.key_projector.module())?);
+        let [rows, oldest] = self.queue.state()?;
+        state.extend([("queue.rows".to_owned(), rows), ("queue.oldest".to_owned(), oldest)]);
+        Ok(state)
+    }
+
+    fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
+        load_module("trained/", &self.projector, &mut state)?;
+        load_module("trained_predictor/", &self.predictor, &mut state)?;
+        load_module("encoder/", self.encoder().module(), &mut state)?;
+        load_module("key/", self.key_projector.module(), &mut state)?;
+        let mut take = |name: &str| {
+            state
+                .remove(name)
+                .ok_or_else(|| StateError::Missing { name: name.to_owned(), expected: Vec::new() })
+        };
+        let (rows, oldest) = (take("queue.rows")?, take("queue.oldest")?);
+        self.queue.load_state([&rows, &oldest])?;
+        let names: Vec<String> = state.into_keys().collect();
+        if names.is_empty() { Ok(()) } else { Err(StateError::Unknown { names }) }
+    }
+}

@@ -1,0 +1,69 @@
+//! The optimisers, for a program that is told which by its config.
+
+use crate::{Lars, LarsConfig, Sgd, SgdConfig};
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+
+/// Which optimiser, with its settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum OptimizerConfig {
+    /// SGD with momentum.
+    Sgd(SgdConfig),
+    /// LARS.
+    Lars(LarsConfig),
+}
+
+/// An optimiser of named parameters.
+pub enum Optimizer {
+    /// SGD with momentum.
+    Sgd(Sgd),
+    /// LARS.
+    Lars(Lars),
+}
+
+impl Optimizer {
+    /// Returns an optimiser of `parameters`, f32 or f64, at rest.
+    ///
+    /// # Errors
+    /// If a parameter has another data type.
+    pub fn new(parameters: Vec<(String, Var)>, config: OptimizerConfig) -> Result<Self> {
+        Ok(match config {
+            OptimizerConfig::Sgd(config) => Self::Sgd(Sgd::new(parameters, config)?),
+            OptimizerConfig::Lars(config) => Self::Lars(Lars::new(parameters, config)?),
+        })
+    }
+
+    /// Takes one step at `learning_rate` along `gradients`; parameters without a gradient stay.
+    ///
+    /// # Errors
+    /// If a gradient's shape or type is not its parameter's.
+    pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+        match self {
+            Self::Sgd(sgd) => sgd.step(gradients, learning_rate),
+            Self::Lars(lars) => lars.step(gradients, learning_rate),
+        }
+    }
+
+    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        match self {
+            Self::Sgd(sgd) => sgd.state(),
+            Self::Lars(lars) => lars.state(),
+        }
+    }
+
+    /// Takes up the running steps that [`Optimizer::state`] gave.
+    ///
+    /// # Errors
+    /// If one is missing, or its shape or type is not its parameter's.
+    pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
+        match self {
+            Self::Sgd(sgd) => sgd.load_state(find),
+            Self::Lars(lars) => lars.load_state(find),
+        }
+    }
+}
