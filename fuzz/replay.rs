@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// Hands each file of `corpus/<target>` to `parse`, and each of `artifacts/<target>`, where libFuzzer leaves what failed.
+/// Hands each file of `corpus/<target>` to `parse`, and each of `artifacts/<target>`, where libFuzzer leaves
+/// what failed.
 ///
 /// # Panics
 /// If there is no corpus, or if `parse` does.

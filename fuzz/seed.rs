@@ -1,11 +1,13 @@
-//! The inputs that fuzzing starts from, held to what makes them: included by the crates whose tests can write what their parsers read.
+//! The inputs that fuzzing starts from, held to what makes them: included by the crates whose tests can write
+//! what their parsers read.
 
 use std::path::Path;
 
 /// Set, the seeds are written and not compared.
 const WRITE_SEEDS: &str = "INVASPREAD_WRITE_SEEDS";
 
-/// Holds `corpus/<target>/<name>`, an input that fuzzing starts from, to what the tests' own writers make of it.
+/// Holds `corpus/<target>/<name>`, an input that fuzzing starts from, to what the tests' own writers make of
+/// it.
 ///
 /// # Panics
 /// If the file is not there, cannot be written, or holds other bytes.
@@ -13,7 +15,8 @@ pub(crate) fn seed(target: &str, name: &str, bytes: &[u8]) {
     packed_seed(target, name, bytes, <[u8]>::to_vec);
 }
 
-/// As [`seed`], of what a packer made: `unpack` must give the same of both, for how tightly packers pack differs between machines.
+/// As [`seed`], of what a packer made: `unpack` must give the same of both, for how tightly packers pack
+/// differs between machines.
 ///
 /// # Panics
 /// As [`seed`].
