@@ -69,6 +69,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::records::Point;
+    use crate::section::Section;
     use crate::{fake, paper};
 
     #[test]
