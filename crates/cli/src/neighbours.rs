@@ -53,7 +53,7 @@ pub(crate) fn draw_neighbours(
         ),
         networks: shown
             .iter()
-            .map(|run| match row_label(&run.labels.row) {
+            .map(|run| match run.labels.label.clone().unwrap_or_else(|| row_label(&run.labels.row)) {
                 epoch if run.labels.row.starts_with("epoch_") => epoch,
                 network => format!("{network}, {} epochs", run.recipe.epochs_trained()),
             })

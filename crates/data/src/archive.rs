@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path};
 
 use flate2::read::GzDecoder;
+use invaspread_files::open_regular;
 use tar::{Archive, EntryType};
 
 use crate::error::{DataError, REFETCH, reading};
@@ -33,7 +34,7 @@ pub(crate) type Take<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> Result<(), DataEr
 /// If the archive cannot be read, ends too soon, lacks a required member, or holds a link, an absolute path, a path with `..`,
 /// a member twice, or one that is too long.
 pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Result<(), DataError> {
-    let file = fs_err::File::open(path).map_err(reading)?;
+    let file = open_regular(path).map_err(reading)?;
     let held = file.metadata().map_err(reading)?.len();
     let broken = |error: &io::Error| {
         if error.kind() == io::ErrorKind::UnexpectedEof && held != contents.published {

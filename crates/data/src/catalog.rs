@@ -1,17 +1,25 @@
-//! The data sets by name: opening one, verifying one, listing what a folder holds.
+//! The data sets by name: opening one, fetching one, verifying one, listing what a folder holds. The only place that names them all.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cifar10;
+use crate::cifar10::Cifar10;
 use crate::config::{DataConfig, SyntheticConfig};
 use crate::dataset::{DataState, Dataset};
+use crate::download::Progress;
 use crate::error::DataError;
+use crate::fetch::{Fetched, Source};
+use crate::form::Form;
 use crate::location::Location;
-use crate::manifest::{SetCopy, manifest};
-use crate::retrieval::{self, SETS, Set};
-use crate::{folder, stl10, synthetic};
+use crate::manifest::{self, Manifest, SetCopy};
+use crate::published::{Content, PublishedSet};
+use crate::retrieval::Set;
+use crate::stl10::Stl10;
+use crate::{folder, synthetic};
 
 /// The names that [`open`] knows.
 pub const NAMES: [&str; 9] = [
@@ -26,70 +34,138 @@ pub const NAMES: [&str; 9] = [
     "synthetic",
 ];
 
+/// The names that [`fetch`] can get.
+pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", "products"];
+
+/// The published sets, in the order of [`NAMES`].
+const PUBLISHED: [&dyn PublishedSet; 7] =
+    [&Cifar10, &Stl10, &Set::Cub2011, &Set::Cub2010, &Set::Cars, &Set::CarsHalf, &Set::Products];
+
+/// A set that a name stands for.
+enum Named {
+    Published(&'static dyn PublishedSet),
+    Folder,
+    Synthetic,
+}
+
+fn named(name: &str) -> Result<Named, DataError> {
+    match name {
+        "folder" => Ok(Named::Folder),
+        "synthetic" => Ok(Named::Synthetic),
+        other => match PUBLISHED.into_iter().find(|set| set.name() == other) {
+            Some(set) => Ok(Named::Published(set)),
+            None => Err(DataError::UnknownName { found: other.to_owned(), known: &NAMES }),
+        },
+    }
+}
+
 /// Opens the configured data set, subsets taken.
+///
+/// ```
+/// use invaspread_data::{DataConfig, SyntheticConfig};
+///
+/// let synthetic = SyntheticConfig { train: 30, test: 10, image_size: 16 };
+/// let config = DataConfig { subset: Some(20), synthetic, ..DataConfig::default() };
+/// let dataset = invaspread_data::open(&config)?;
+/// assert_eq!((dataset.train.len(), dataset.test.len()), (20, 10));
+/// // A subset holds as many images of each class as of any other.
+/// assert_eq!(dataset.train.labels.iter().filter(|&&label| label == 7).count(), 2);
+/// # Ok::<(), invaspread_data::DataError>(())
+/// ```
 ///
 /// # Errors
 /// If the name is unknown, the data set is not there or damaged, or a number of the config is out of range.
 pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
-    let mut dataset = open_as_it_is(config)?;
+    let mut dataset = match named(&config.name)? {
+        Named::Published(set) => set.open(config),
+        Named::Folder => folder::open(config),
+        Named::Synthetic => synthetic::open(config),
+    }?;
     if let Some(expected) = &config.manifest {
         let found = manifest(config)?.map(|manifest| manifest.hash());
         if found.as_ref() != Some(expected) {
             let found = found.unwrap_or_else(|| "no manifest, as a published copy has none".to_owned());
             dataset.notes.push(format!(
-                "the images are not those that data.manifest tells of: found {found}, expected {expected}"
+                "the images are not those that data.manifest describes: found {found}, expected {expected}"
             ));
         }
     }
     Ok(dataset)
 }
 
-fn open_as_it_is(config: &DataConfig) -> Result<Dataset, DataError> {
-    match config.name.as_str() {
-        "cifar10" => cifar10::open(config),
-        "folder" => folder::open(config),
-        "stl10" => stl10::open(config),
-        "synthetic" => synthetic::open(config),
-        other => match Set::named(other) {
-            Some(set) => retrieval::open(set, config),
-            None => Err(DataError::UnknownName { found: other.to_owned() }),
-        },
+/// Lists the files of the configured set, where its name does not say what they hold; `None` if it is published and not there.
+fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+    match named(&config.name)? {
+        Named::Published(set) => set.copy(config),
+        Named::Folder => folder::copy(config).map(Some),
+        Named::Synthetic => Ok(None),
     }
 }
 
-/// The files of the configured set, where their contents are not known by its name; `None` if it is published and not there.
-pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
-    match config.name.as_str() {
-        "synthetic" => Ok(None),
-        "folder" => folder::copy(config).map(Some),
-        "cifar10" => cifar10::copy(config),
-        "stl10" => stl10::copy(config),
-        other => match Set::named(other) {
-            Some(set) => retrieval::copy(set, config),
-            None => Err(DataError::UnknownName { found: other.to_owned() }),
-        },
+/// Returns the manifest of the configured set as it is now: `None` for generated images, for a published set whose checksums agree, and
+/// for a published set that is not there.
+///
+/// # Errors
+/// If a `folder` is not there, cannot be looked through or is not laid out as one; if the name is unknown.
+pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
+    let Some(copy) = copy(config)? else { return Ok(None) };
+    Ok(manifest::of_set(&copy))
+}
+
+/// How long an answer of [`recent_hash`] is kept.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// Returns the hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a sweep ask one after another.
+///
+/// # Errors
+/// Those of [`manifest`].
+pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
+    type Known = HashMap<String, (Instant, Option<String>)>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    // What makes the files differ; nothing else of the config does.
+    let key = format!(
+        "{} {:?} {:?} {:?} {:?} {:?}",
+        config.name,
+        config.root,
+        config.folder.path,
+        config.partial,
+        config.stl10,
+        std::env::var_os(crate::ENVIRONMENT)
+    );
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((found, hash)) = known.get(&key)
+        && found.elapsed() < KEPT
+    {
+        return Ok(hash.clone());
     }
+    let hash = manifest(config)?.map(|manifest| manifest.hash());
+    known.insert(key, (Instant::now(), hash.clone()));
+    Ok(hash)
 }
 
-/// The form of a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Form {
-    /// Of CIFAR-10.
-    Cifar10(cifar10::Form),
-    /// Of STL-10.
-    Stl10(stl10::Form),
-    /// Of a set whose test classes are not seen in training.
-    Retrieval(retrieval::Form),
-}
-
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cifar10(form) => form.fmt(f),
-            Self::Stl10(form) => form.fmt(f),
-            Self::Retrieval(form) => form.fmt(f),
+/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and calls `progress` as it goes on.
+///
+/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the published one; an
+/// interrupted download resumes. The data set appears under its name only when every file of it is written.
+///
+/// # Errors
+/// If the data set is not one to download, the folder cannot be written, the server does not give the file, or the file is not
+/// the published one.
+pub fn fetch(
+    name: &str,
+    root: Option<&Path>,
+    source: &Source,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fetched, DataError> {
+    let not_fetchable =
+        |advice| Err(DataError::NotFetchable { name: name.to_owned(), known: &FETCHABLE, advice });
+    match named(name)? {
+        Named::Published(set) if set.is_fetchable() => {
+            set.fetch(&Location::find(root)?.path, source, progress)
         }
+        Named::Published(set) => not_fetchable(set.how_to_get()),
+        Named::Folder => not_fetchable("set data.folder.path to your own images"),
+        Named::Synthetic => not_fetchable("synthetic is drawn on the fly and needs no files"),
     }
 }
 
@@ -106,28 +182,6 @@ pub struct VerifyReport {
     pub problem: Option<String>,
 }
 
-/// A copy that can be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Content {
-    /// Its form.
-    pub form: Form,
-    /// The folder or archive.
-    pub path: PathBuf,
-    /// Training images of each class.
-    pub train: Vec<usize>,
-    /// Test images of each class.
-    pub test: Vec<usize>,
-    /// Images without labels.
-    pub unlabeled: usize,
-    /// What the classes are called.
-    pub classes: Vec<String>,
-    /// How its checksums compare.
-    pub state: DataState,
-    /// What of it is passed over, in sentences to show.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
 impl VerifyReport {
     /// Whether there is a copy and it is the published one.
     pub fn is_good(&self) -> bool {
@@ -136,90 +190,25 @@ impl VerifyReport {
 }
 
 /// Reads all of the data set `name` in `root` (or where [`Location::find`] says) and compares its checksums. A missing or damaged
-/// copy is no error of this function but the report's `problem`.
+/// copy is no error of this function; the report's `problem` names it.
 ///
 /// # Errors
 /// If the name is unknown or has no files to verify, or there is no folder to look in.
 pub fn verify(name: &str, root: Option<&Path>) -> Result<VerifyReport, DataError> {
-    let check: &dyn Fn(&Location) -> Result<Content, DataError> = match (name, Set::named(name)) {
-        ("cifar10", _) => &verify_cifar10,
-        ("stl10", _) => &verify_stl10,
-        (_, Some(set)) => &move |location| verify_retrieval(set, location),
-        ("folder" | "synthetic", _) => {
-            let files: Vec<&str> =
-                NAMES.into_iter().filter(|name| !["folder", "synthetic"].contains(name)).collect();
-            let expected = format!("a published data set: one of {}", files.join(", "));
-            return Err(DataError::Value { key: "name", found: format!("\"{name}\""), expected });
-        }
-        (other, None) => return Err(DataError::UnknownName { found: other.to_owned() }),
+    let Named::Published(set) = named(name)? else {
+        let expected =
+            format!("a published data set: one of {}", PUBLISHED.map(PublishedSet::name).join(", "));
+        return Err(DataError::Value { key: "name", found: format!("\"{name}\""), expected });
     };
     let location = Location::find(root)?;
-    let (content, problem) = match check(&location) {
+    let (content, problem) = match set.verify(&location) {
         Ok(content) => (Some(content), None),
         Err(error) => (None, Some(error.to_string())),
     };
     Ok(VerifyReport { name: name.to_owned(), location, content, problem })
 }
 
-fn verify_cifar10(location: &Location) -> Result<Content, DataError> {
-    let found = cifar10::find(&location.path).ok_or_else(|| cifar10::missing(location.clone()))?;
-    let batches = cifar10::read(&found, &cifar10::OFFICIAL)?;
-    let classes = cifar10::CLASSES;
-    Ok(Content {
-        form: Form::Cifar10(found.form),
-        path: found.path,
-        train: counts(classes.len(), cifar10::labels(&batches[..5])),
-        test: counts(classes.len(), cifar10::labels(&batches[5..])),
-        unlabeled: 0,
-        classes: classes.map(str::to_owned).to_vec(),
-        notes: Vec::new(),
-        state: cifar10::state(&batches, &cifar10::OFFICIAL),
-    })
-}
-
-fn verify_stl10(location: &Location) -> Result<Content, DataError> {
-    let folder = stl10::find(&location.path).ok_or_else(|| stl10::missing(location.clone()))?;
-    let contents = stl10::read(&folder, true, true, &stl10::OFFICIAL)?;
-    let classes = stl10::CLASSES;
-    Ok(Content {
-        form: Form::Stl10(stl10::Form::BinaryFiles),
-        state: contents.state(&folder, &stl10::OFFICIAL)?,
-        path: folder,
-        train: counts(classes.len(), contents.train),
-        test: counts(classes.len(), contents.test),
-        unlabeled: contents.unlabeled,
-        notes: Vec::new(),
-        classes: classes.map(str::to_owned).to_vec(),
-    })
-}
-
-fn verify_retrieval(set: Set, location: &Location) -> Result<Content, DataError> {
-    let found = set.find(&location.path).ok_or_else(|| set.missing(location.clone()))?;
-    let (listing, state) = retrieval::inspect(set, &found)?;
-    let count =
-        |items: &[retrieval::Item]| counts(listing.classes.len(), items.iter().map(|item| item.class));
-    Ok(Content {
-        form: Form::Retrieval(found.form),
-        path: found.folder,
-        train: count(&listing.train),
-        test: count(&listing.test),
-        unlabeled: 0,
-        notes: listing.passed_over.note().into_iter().collect(),
-        classes: listing.classes,
-        state,
-    })
-}
-
-/// How many images each class has.
-fn counts(classes: usize, labels: impl IntoIterator<Item = u32>) -> Vec<usize> {
-    let mut counts = vec![0; classes];
-    for label in labels {
-        counts[label as usize] += 1;
-    }
-    counts
-}
-
-/// A data set as [`list`] sees it: by its names, nothing read.
+/// A data set as [`list`] sees it: by names alone, nothing is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// The data set.
@@ -234,56 +223,34 @@ pub struct Listed {
     pub note: String,
 }
 
-/// Which data sets there are, and which of them are in `root` (or where [`Location::find`] says).
+/// Lists the data sets, and which of them are in `root` (or where [`Location::find`] says).
 ///
 /// # Errors
 /// If there is no folder to look in.
 pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
     let location = Location::find(root)?;
-    let SyntheticConfig { train, test, image_size } = SyntheticConfig::default();
-    let published = |name: &str, found: Option<(Form, PathBuf)>, what: &str, how: &str| Listed {
-        name: name.to_owned(),
-        present: found.is_some(),
-        note: match &found {
-            Some(_) => format!("{what}; `invaspread data verify {name}` checks it"),
-            None => format!("not in {location}; {how}"),
-        },
-        form: found.as_ref().map(|(form, _)| *form),
-        path: found.map(|(_, path)| path),
-    };
-    let drawn = |name: &str, present, note: String| Listed {
-        name: name.to_owned(),
-        present,
-        form: None,
-        path: None,
-        note,
-    };
-    let mut all = vec![
-        published(
-            "cifar10",
-            cifar10::find(&location.path).map(|found| (Form::Cifar10(found.form), found.path)),
-            "60,000 images of 10 classes, 32 x 32",
-            "`invaspread data fetch cifar10` gets it (170 MB)",
-        ),
-        published(
-            "stl10",
-            stl10::find(&location.path).map(|path| (Form::Stl10(stl10::Form::BinaryFiles), path)),
-            "13,000 images of 10 classes and 100,000 without, 96 x 96",
-            "`invaspread data fetch stl10` gets it (2.6 GB)",
-        ),
-    ];
-    for set in SETS {
-        let found = set.find(&location.path).map(|found| (Form::Retrieval(found.form), found.folder));
-        all.push(published(set.name(), found, set.description(), set.how_to_get()));
+    let mut all: Vec<Listed> = Vec::new();
+    for set in PUBLISHED {
+        let (name, found) = (set.name(), set.locate(&location.path));
+        all.push(Listed {
+            name: name.to_owned(),
+            present: found.is_some(),
+            note: match &found {
+                Some(_) => format!("{}; `invaspread data verify {name}` checks it", set.description()),
+                None => format!("not in {location}; {}", set.how_to_get()),
+            },
+            form: found.as_ref().map(|(form, _)| *form),
+            path: found.map(|(_, path)| path),
+        });
     }
-    all.push(drawn(
-        "folder",
-        false,
-        "your own images, a folder for each class: set data.folder.path".to_owned(),
-    ));
+    let without_files =
+        |name: &str, present, note| Listed { name: name.to_owned(), present, form: None, path: None, note };
+    let note = "your own images, a folder for each class: set data.folder.path".to_owned();
+    all.push(without_files("folder", false, note));
+    let SyntheticConfig { train, test, image_size } = SyntheticConfig::default();
     let note =
         format!("drawn on the fly: {train} and {test} images of 10 classes, {image_size} x {image_size}");
-    all.push(drawn("synthetic", true, note));
+    all.push(without_files("synthetic", true, note));
     Ok(all)
 }
 
@@ -302,6 +269,14 @@ mod tests {
         );
         assert!(matches!(verify("cifar", None), Err(DataError::UnknownName { .. })));
         assert!(verify("synthetic", None).unwrap_err().to_string().contains("\"synthetic\""));
+    }
+
+    #[test]
+    fn what_can_be_fetched_is_named() {
+        let fetchable = PUBLISHED.into_iter().filter(|set| set.is_fetchable()).map(PublishedSet::name);
+        assert_eq!(fetchable.collect::<Vec<_>>(), FETCHABLE);
+        let message = fetch("cub200-2010", None, &Source::Official, &mut |_| {}).unwrap_err().to_string();
+        assert!(message.contains("cub200-2010") && message.contains(&FETCHABLE.join(", ")), "{message}");
     }
 
     #[test]

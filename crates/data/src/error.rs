@@ -3,17 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::location::{ENVIRONMENT, Location};
+use crate::location::{Location, NoFolder};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// No data set has that name.
-    #[error("data.name: no data set is called \"{found}\"; the known names are {}", crate::NAMES.join(", "))]
+    #[error("data.name: no data set is called \"{found}\"; the known names are {}", known.join(", "))]
     UnknownName {
         /// The name asked for.
         found: String,
+        /// The names that there are.
+        known: &'static [&'static str],
     },
     /// A config value out of range.
     #[error("data.{key}: found {found}, expected {expected}")]
@@ -26,10 +28,8 @@ pub enum DataError {
         expected: String,
     },
     /// No folder to look in.
-    #[error(
-        "this platform names no cache folder; set data.root or {ENVIRONMENT} to the folder that holds data sets"
-    )]
-    NoFolder,
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
     /// A data set is not in the folder.
     #[error("{name} was not found in {location}; looked for {}. {advice}", looked_for.join(", "))]
     Missing {
@@ -123,10 +123,12 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A data set that cannot be downloaded.
-    #[error("data fetch: found \"{name}\", which cannot be downloaded, expected one of {}; {advice}", crate::FETCHABLE.join(", "))]
+    #[error("data fetch: found \"{name}\", which cannot be downloaded, expected one of {}; {advice}", known.join(", "))]
     NotFetchable {
         /// The data set.
         name: String,
+        /// Those that can be downloaded.
+        known: &'static [&'static str],
         /// How to use it.
         advice: &'static str,
     },

@@ -21,6 +21,7 @@ mod download;
 mod error;
 mod fetch;
 pub mod folder;
+mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod grouping;
@@ -29,7 +30,9 @@ mod location;
 mod manifest;
 mod matlab;
 mod pack;
+mod package;
 mod part;
+mod published;
 mod records;
 pub mod retrieval;
 pub mod stl10;
@@ -42,12 +45,14 @@ mod walk;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
 
-pub use catalog::{Content, Form, Listed, NAMES, VerifyReport, list, open, verify};
+pub use catalog::{FETCHABLE, Listed, NAMES, VerifyReport, fetch, list, manifest, open, recent_hash, verify};
 pub use config::{DataConfig, FolderConfig, ResizeFilter, RetrievalConfig, Stl10Config, SyntheticConfig};
 pub use dataset::{DataState, Dataset, Evaluation, Split, UNLABELED};
 pub use download::{Phase, Progress};
 pub use error::DataError;
-pub use fetch::{FETCHABLE, Fetched, Source, fetch};
+pub use fetch::{Fetched, Source};
+pub use form::{Cifar10Form, Form, RetrievalForm, Stl10Form};
 pub use grouping::Grouping;
-pub use location::{ENVIRONMENT, Location, Origin};
-pub use manifest::{Changes, Manifest, manifest, recent_hash};
+pub use location::{ENVIRONMENT, Location, NoFolder, Origin};
+pub use manifest::{Changes, Manifest};
+pub use published::Content;

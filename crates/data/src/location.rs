@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::DataError;
-
 /// The environment variable that names the folder where no config does.
 pub const ENVIRONMENT: &str = "INVASPREAD_DATA";
+
+/// No folder was given, and the platform has no cache folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this platform names no cache folder; set data.root or {ENVIRONMENT} to the folder that holds data sets"
+)]
+pub struct NoFolder;
 
 /// A folder and who chose it; errors show both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +43,7 @@ impl Location {
     ///
     /// # Errors
     /// If none is given and the platform has no cache folder (no home folder).
-    pub fn find(root: Option<&Path>) -> Result<Self, DataError> {
+    pub fn find(root: Option<&Path>) -> Result<Self, NoFolder> {
         Self::choose(root, env::var_os(ENVIRONMENT), dirs::cache_dir())
     }
 
@@ -46,14 +51,14 @@ impl Location {
         root: Option<&Path>,
         environment: Option<OsString>,
         cache: Option<PathBuf>,
-    ) -> Result<Self, DataError> {
+    ) -> Result<Self, NoFolder> {
         if let Some(root) = root {
             return Ok(Self { path: root.to_owned(), origin: Origin::Config });
         }
         if let Some(path) = environment.filter(|path| !path.is_empty()) {
             return Ok(Self { path: path.into(), origin: Origin::Environment });
         }
-        let path = cache.ok_or(DataError::NoFolder)?.join("invaspread");
+        let path = cache.ok_or(NoFolder)?.join("invaspread");
         Ok(Self { path, origin: Origin::Cache })
     }
 }

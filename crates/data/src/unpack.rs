@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use invaspread_files::open_regular;
 use tar::{Archive, EntryType};
 use zip::ZipArchive;
 
@@ -29,7 +30,7 @@ const EXPANSION: u64 = 20;
 
 /// Writes the wanted members of the `.tar.gz` at `path`; `each` hears of the bytes written so far.
 pub(crate) fn tar_gz(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-    let file = fs_err::File::open(path).map_err(reading)?;
+    let file = open_regular(path).map_err(reading)?;
     let most = most(&file)?;
     let broken = |error: io::Error| wanted.broken(path, &error.to_string(), "a whole .tar.gz archive");
     let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)).take(most));
@@ -52,7 +53,7 @@ pub(crate) fn tar_gz(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)
 
 /// Writes the wanted members of the `.zip` at `path`; `each` hears of the bytes written so far.
 pub(crate) fn zip(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-    let file = fs_err::File::open(path).map_err(reading)?;
+    let file = open_regular(path).map_err(reading)?;
     let most = most(&file)?;
     let broken =
         |error: zip::result::ZipError| wanted.broken(path, &error.to_string(), "a whole .zip archive");

@@ -1,14 +1,8 @@
 //! PyTorch's layouts, in which weights are on disk, and the ones in memory. A convolution is (C_out, C_in, K, K) there and
 //! (K, K, C_in, C_out) here.
 
-use candle_core::{Device, Result, Tensor};
-
-/// How many elements a tensor of this shape has, if candle can count them: it multiplies the lengths of axes from the last on, and does not
-/// look whether the first is 0.
-pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |all, &length| all.checked_mul(length.max(1)))?;
-    Some(shape.iter().product())
-}
+use candle_core::{Device, Result, Tensor, Var};
+use std::collections::HashMap;
 
 /// A parameter or gradient as PyTorch lays it out.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
@@ -17,22 +11,17 @@ pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// A parameter of PyTorch's as it lies in memory here.
-pub(crate) fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
+fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
     if tensor.rank() == 4 { tensor.permute((2, 3, 1, 0))?.contiguous() } else { Ok(tensor.clone()) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::element_count;
-
-    #[test]
-    fn an_axis_of_none_does_not_hide_the_others() {
-        const HUGE: usize = 1 << 40;
-        assert_eq!(element_count(&[2, 3]), Some(6));
-        assert_eq!(element_count(&[]), Some(1));
-        assert_eq!(element_count(&[0, HUGE]), Some(0));
-        for shape in [[0, HUGE, HUGE], [HUGE, 0, HUGE], [HUGE, HUGE, 0], [HUGE, HUGE, 1]] {
-            assert_eq!(element_count(&shape), None, "{shape:?}");
+/// Sets those of `parameters` that were found, in their type and on their device.
+pub(crate) fn take_up(parameters: &[(String, Var)], found: &HashMap<String, Tensor>) -> Result<()> {
+    for (name, parameter) in parameters {
+        if let Some(tensor) = found.get(name) {
+            let tensor = to_our_layout(tensor)?.to_dtype(parameter.dtype())?;
+            parameter.set(&tensor.to_device(parameter.device())?)?;
         }
     }
+    Ok(())
 }

@@ -4,43 +4,28 @@
 //! names and in PyTorch's layouts, so that a file moves between the two without a script.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
-mod caffe;
 mod conv_relu;
 #[cfg(test)]
 mod corpus;
-mod error;
-mod file;
-mod finite;
-mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod hdf5;
 mod head;
 mod inception;
 mod initial;
-mod inspect;
 mod layer;
 mod layout;
-mod load;
 mod network;
 mod output;
-mod pth;
 mod resnet;
-mod safetensors_file;
-mod seal;
 mod size;
-mod state;
+mod weights;
 
-pub use error::{BadValue, Mismatch, WeightError};
-pub use file::{StateDict, WeightsFile, read_weights};
-pub use finite::{NotFinite, not_finite};
-pub use form::Form;
 pub use inception::{Inception, InceptionConfig};
-pub use inspect::{Entry, inspect};
-pub use load::{HeadNeeded, LoadReport, import, load};
 pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
-pub use safetensors_file::write_weights;
-pub use seal::{check_seal, write_sealed};
 pub use size::NetworkSize;
+pub use weights::{
+    BadValue, Entry, HeadNeeded, LoadReport, Mismatch, NotFinite, StateDict, WeightError, WeightsFile,
+    WeightsFormat, check_seal, import, inspect, load, not_finite, write_sealed, write_weights,
+};

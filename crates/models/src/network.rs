@@ -1,12 +1,9 @@
 //! Any of the networks, for a program that is told which by its config.
 
-use crate::error::WeightError;
-use crate::file::StateDict;
 use crate::inception::{self, Inception, InceptionConfig};
-use crate::load::{HeadNeeded, LoadReport, load_from};
+use crate::layout::take_up;
 use crate::output::{Mode, Output};
 use crate::resnet::{ResNet, ResNetConfig, Stem};
-use crate::state::take_up;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::Precision;
 use std::collections::HashMap;
@@ -173,22 +170,6 @@ impl Network {
             Self::ResNet(network) => network.state_dict(),
             Self::Inception(network) => network.state_dict(),
         }
-    }
-
-    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a prefix that is common to all names is dropped, and
-    /// Inception's may be without `base_model.` or under Caffe's names.
-    ///
-    /// Counts of batches may be missing; everything else must be there, of the right shape and finite. Entries of other names are left
-    /// over and listed.
-    ///
-    /// # Errors
-    /// Names every missing and every misshapen entry, or the first that holds NaN, an infinity or a variance below zero.
-    pub fn load_state_dict(
-        &self,
-        weights: &HashMap<String, Tensor>,
-    ) -> std::result::Result<LoadReport, WeightError> {
-        let state_dict = StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
-        load_from(&[state_dict], self, HeadNeeded::Yes)
     }
 
     /// What an entry of the state dict may be called in a file.

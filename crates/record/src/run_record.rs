@@ -24,6 +24,9 @@ pub struct RunRecord {
     pub suite: String,
     /// The row of the suite's table that this run measures.
     pub row: String,
+    /// What tables call the row; `None` where the row's key alone says it, and in records written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The method that the network was trained with.
     pub method: String,
     /// The data set.
@@ -217,6 +220,7 @@ mod tests {
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),
+            label: None,
             arguments: Vec::new(),
             also: Vec::new(),
             main_metric: "knn_top1".into(),

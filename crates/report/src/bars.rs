@@ -6,8 +6,9 @@ use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step,
 use crate::caption;
 use crate::error::ReportError;
 use crate::figure::Figure;
-use crate::names::{metric_label, row_label};
+use crate::names::metric_label;
 use crate::palette::Palette;
+use crate::rows::is_ours;
 use crate::section::Section;
 use plotters::style::RGBColor;
 
@@ -34,7 +35,8 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
         return Ok(None);
     }
     let palette = Palette::of(&section.rows);
-    let scale = Scale::around(&lines);
+    let names: Vec<String> = lines.iter().map(|line| section.row_label(&line.row)).collect();
+    let scale = Scale::around(&lines, &names);
     let bottom = TOP + lines.len() as f64 * ROW;
     let beside_paper = lines.iter().any(|line| line.paper.is_some());
     let width = scale.column(if beside_paper { 2 } else { 0 }) + RIGHT;
@@ -45,8 +47,10 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
         scale.paint(pen, bottom, &metric_label(metric));
         legend(pen, &scale, &lines);
         heads(pen, &scale, beside_paper, section.setting.reduced);
-        for (place, line) in lines.iter().enumerate() {
+        for (place, (line, name)) in lines.iter().zip(&names).enumerate() {
             let y = TOP + (place as f64 + 0.5) * ROW;
+            let face = Face::new(NAME, Anchor::End).bold(is_ours(&line.row));
+            pen.text((scale.left - BESIDE_NAME, y), name, face);
             paint_row(pen, &scale, y, line, palette.color(&line.row), beside_paper);
         }
         for (number, text) in caption.iter().enumerate() {
@@ -65,7 +69,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn around(lines: &[&Line]) -> Self {
+    fn around(lines: &[&Line], names: &[String]) -> Self {
         let values = || {
             lines.iter().flat_map(|line| {
                 let (mean, std) = (line.mean.unwrap_or_default(), line.std.unwrap_or_default());
@@ -74,7 +78,7 @@ impl Scale {
         };
         let low = values().fold(f64::INFINITY, f64::min);
         let high = values().fold(f64::NEG_INFINITY, f64::max);
-        let names = lines.iter().map(|line| text_width(&row_label(&line.row), NAME));
+        let names = names.iter().map(|name| text_width(name, NAME));
         Self {
             left: names.fold(0.0, f64::max) + 2.0 * BESIDE_NAME,
             low: ((low - 1.0) / 10.0).floor().max(0.0) * 10.0,
@@ -134,8 +138,7 @@ fn heads(pen: &mut Pen<'_>, scale: &Scale, beside_paper: bool, reduced: bool) {
 }
 
 fn paint_row(pen: &mut Pen<'_>, scale: &Scale, y: f64, line: &Line, color: RGBColor, beside_paper: bool) {
-    let bold = line.row == "invaspread";
-    pen.text((scale.left - BESIDE_NAME, y), &row_label(&line.row), Face::new(NAME, Anchor::End).bold(bold));
+    let bold = is_ours(&line.row);
     let mean = line.mean.unwrap_or_default();
     if let Some(paper) = line.paper {
         pen.line(&[(scale.x(mean), y), (scale.x(paper), y)], AXIS, 0.8);

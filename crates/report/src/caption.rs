@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::{dataset_label, row_label, thousands};
+use crate::names::{dataset_label, thousands};
 use crate::records::Run;
 use crate::setting::Setting;
 
@@ -43,7 +43,11 @@ pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
         .iter()
         .filter(|(text, _)| **text != shared)
         .map(|(text, rows)| {
-            let rows: Vec<String> = rows.iter().map(|row| row_label(row)).collect();
+            let label = |row: &&str| match runs.iter().find(|run| run.record.row == **row) {
+                Some(run) => run.row_label(),
+                None => (*row).to_owned(),
+            };
+            let rows: Vec<String> = rows.iter().map(label).collect();
             format!("{}: {text}", rows.join(", "))
         })
         .collect();

@@ -14,6 +14,7 @@ use crate::names::{metric_label, recorded_metric, row_label};
 use crate::palette::Palette;
 use crate::paper;
 use crate::records::Run;
+use crate::rows::is_ours;
 use crate::section::Section;
 use plotters::style::RGBColor;
 
@@ -100,6 +101,7 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
 /// One line of the figure.
 struct Series {
     row: String,
+    name: String,
     from_paper: bool,
     /// Whether the network is untrained; its value holds for every epoch.
     level: bool,
@@ -113,7 +115,7 @@ impl Series {
 
     fn label(&self) -> String {
         let paper = if self.from_paper { ", paper" } else { "" };
-        format!("{}{paper}", row_label(&self.row))
+        format!("{}{paper}", self.name)
     }
 }
 
@@ -126,7 +128,8 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Ve
         if let (true, Some(&(_, mean, std))) = (level, points.last()) {
             points = vec![(0, mean, std), (last_epoch, mean, std)];
         }
-        series.push(Series { row: curve.row.clone(), from_paper: false, level, points });
+        let name = section.row_label(&curve.row);
+        series.push(Series { row: curve.row.clone(), name, from_paper: false, level, points });
     }
     // The paper's curves are kNN accuracies on CIFAR-10; beside anything else they would mislead.
     if section.main_metric == "knn" && section.setting.dataset == "cifar10" {
@@ -135,7 +138,8 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Ve
         {
             let epochs = (1_u64..).zip(&printed.accuracy).take_while(|(epoch, _)| *epoch <= last_epoch);
             let points = epochs.map(|(epoch, &accuracy)| (epoch, accuracy, 0.0)).collect();
-            series.push(Series { row: printed.row.to_owned(), from_paper: true, level: false, points });
+            let name = row_label(printed.row);
+            series.push(Series { row: printed.row.to_owned(), name, from_paper: true, level: false, points });
         }
     }
     series
@@ -252,7 +256,7 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBCol
         pen.band(&outline, color);
     }
     let path = axes.path(series);
-    let main = series.row == "invaspread";
+    let main = is_ours(&series.row);
     pen.line(&path, color, if main { 2.6 } else { 1.5 });
     // With few epochs, each is marked by a dot.
     if axes.last_epoch <= 25 && !series.level {
@@ -277,7 +281,7 @@ fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palet
         } else {
             pen.line(&[(right + 23.0, to), (right + 43.0, to)], color, 2.4);
         }
-        let face = Face::new(LABEL, Anchor::Start).bold(series.row == "invaspread" && !series.from_paper);
+        let face = Face::new(LABEL, Anchor::Start).bold(is_ours(&series.row) && !series.from_paper);
         pen.text(
             (right + 50.0, to),
             &series.label(),

@@ -77,6 +77,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         width: if full { 64 } else { 16 },
         model: "resnet18".into(),
         protocol: "code".into(),
+        label: None,
         arguments: Vec::new(),
         also: Vec::new(),
         main_metric: "knn_top1".into(),

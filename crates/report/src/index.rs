@@ -119,7 +119,7 @@ fn section_table(text: &mut String, section: &Section<'_>, printed: Option<&Pape
                 format!("{mean}{std}{paper}")
             })
             .collect();
-        put(text, &format!("| {} | {} |\n", markdown(&row_label(row)), cells.join(" | ")));
+        put(text, &format!("| {} | {} |\n", markdown(&section.row_label(row)), cells.join(" | ")));
     }
     for row in printed.filter(|_| section.is_in_paper()).map_or(&[][..], |printed| &printed.rows[..]) {
         if !section.rows.contains(&row.key.as_str()) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::aggregate::Line;
 use crate::caption;
-use crate::names::{metric_label, row_label};
+use crate::names::metric_label;
 use crate::quote::one_line;
 use crate::section::Section;
 
@@ -65,7 +65,7 @@ fn tabular(text: &mut String, section: &Section<'_>) {
         let lines: Vec<Option<&Line>> = shown.iter().map(|metric| section.line(row, metric)).collect();
         let seeds = lines.iter().flatten().map(|line| line.n).max().unwrap_or(0);
         let cells: Vec<String> = lines.iter().map(|line| cells(*line, beside_paper)).collect();
-        put(&format!("    {} & {seeds} & {} \\\\", escaped(&row_label(row)), cells.join(" & ")));
+        put(&format!("    {} & {seeds} & {} \\\\", escaped(&section.row_label(row)), cells.join(" & ")));
     }
     put("    \\bottomrule\n  \\end{tabular}\n\\end{table}");
 }

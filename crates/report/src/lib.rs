@@ -30,6 +30,7 @@ mod names;
 mod order;
 mod palette;
 mod quote;
+mod rows;
 mod section;
 mod setting;
 mod suite;

@@ -150,7 +150,7 @@ fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
     let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
     for row in &section.rows {
         let measured = cells(&|metric| section.line(row, metric).map_or("–".to_owned(), mean_and_std));
-        line(text, &format!("| {} | {} |", row_label(row), measured.join(" | ")));
+        line(text, &format!("| {} | {} |", own_label(section, row), measured.join(" | ")));
     }
     let printed = section.suite.printed().filter(|_| section.is_in_paper());
     for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
@@ -186,7 +186,7 @@ fn results(text: &mut String, section: &Section<'_>) {
         line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
         for measured in section.lines_of(metric) {
             let mut cells = vec![
-                row_label(&measured.row),
+                own_label(section, &measured.row),
                 measured.n.to_string(),
                 mean_and_std(measured),
                 number(measured.best_mean),
@@ -241,7 +241,7 @@ fn learning_speed(text: &mut String, section: &Section<'_>, pictures: &Pictures)
     line(text, &format!("| {} |", heads.join(" | ")));
     line(text, &format!("|---|{}", "---:|".repeat(heads.len() - 1)));
     for row in &section.rows {
-        let mut cells = vec![row_label(row)];
+        let mut cells = vec![own_label(section, row)];
         for metric in &thresholds {
             let Some(measured) = section.line(row, metric) else { continue };
             cells.push(measured.mean.map_or("not reached".to_owned(), |mean| match measured.std {
@@ -348,7 +348,7 @@ fn records(text: &mut String, section: &Section<'_>) {
             text,
             &format!(
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
-                row_label(&record.row),
+                own_label(section, &record.row),
                 record.seed,
                 number(summary.map(|summary| summary.last)),
                 summary.map_or("–".to_owned(), |summary| format!(
@@ -422,6 +422,11 @@ fn arguments(runs: &[&Run]) -> String {
 /// Returns a row's label, quoted for Markdown.
 fn row_label(key: &str) -> String {
     markdown(&crate::names::row_label(key))
+}
+
+/// Returns a row that was measured as a cell or a word of the page.
+fn own_label(section: &Section<'_>, row: &str) -> String {
+    markdown(&section.row_label(row))
 }
 
 /// Returns a metric's label, quoted for Markdown.

@@ -2,41 +2,17 @@
 
 use std::borrow::Cow;
 
-/// Returns the name that the paper gives to a row, by the row's key.
+use crate::rows;
+
+/// Returns what to call a row of which only the key is known: the name that the paper gives it, or else the key in words.
 pub fn row_label(key: &str) -> String {
-    let known = match key {
-        "random" => "RandomCNN",
-        "deepcluster" => "DeepCluster",
-        "deepcluster_10" => "DeepCluster (10)",
-        "deepcluster_1000" => "DeepCluster (1000)",
-        "deepcluster_100_5k" => "DeepCluster (100), 5k images",
-        "kmeansnet_105k" => "k-MeansNet, 105k images",
-        "hmp_105k" => "HMP, 105k images",
-        "stack_105k" => "Satck, 105k images",
-        "exemplar_105k" => "Exemplar, 105k images",
-        "exemplar" => "Exemplar",
-        "npsoftmax" => "NPSoftmax",
-        "npsoftmax_5k" => "NPSoftmax, 5k images",
-        "nce" => "NCE",
-        "nce_5k" => "NCE, 5k images",
-        "triplet" => "Triplet",
-        "triplet_hard" => "Triplet (hard)",
-        "invaspread" => "InvaSpread",
-        "invaspread_5k" => "InvaSpread, 5k images",
-        "invaspread_105k" => "InvaSpread, 105k images",
-        "initial" => "Initial network",
-        "mom" => "MOM",
-        other => {
-            return if let Some(clusters) = other.strip_prefix("deepcluster_") {
-                format!("DeepCluster ({})", clusters.replace('_', ", "))
-            } else if let Some(method) = other.strip_suffix("_supervised") {
-                format!("{} (supervised)", sentence(method).replace(" plus", "+"))
-            } else {
-                sentence(other)
-            };
-        }
-    };
-    known.to_owned()
+    if let Some(label) = rows::known(key).and_then(|known| known.label.clone()) {
+        return label;
+    }
+    match key.strip_suffix("_supervised") {
+        Some(method) => format!("{} (supervised)", sentence(method).replace(" plus", "+")),
+        None => sentence(key),
+    }
 }
 
 /// Returns the usual name of a data set.

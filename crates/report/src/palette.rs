@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use plotters::style::RGBColor;
+use serde::Deserialize;
 
 use crate::canvas::INK;
+use crate::rows;
 
 const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
@@ -16,6 +18,21 @@ const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xB2);
 const WINE: RGBColor = RGBColor(0x88, 0x22, 0x55);
 const PINK: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
 const VERMILION: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+
+/// A color of the palette by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Color {
+    Grey,
+    Black,
+    Orange,
+    Green,
+    Sky,
+    Blue,
+    Wine,
+    Pink,
+    Vermilion,
+}
 
 /// The colors for rows without a fixed color, in this order.
 const SPARE: [RGBColor; 8] = [BLUE, GREEN, SKY, WINE, PINK, ORANGE, BLACK, GREY];
@@ -39,18 +56,17 @@ impl Palette {
 
 /// Returns the color that a row has in every table, if it has a fixed one.
 fn own(row: &str) -> Option<RGBColor> {
-    match row {
-        "random" | "initial" => Some(GREY),
-        "deepcluster_10" => Some(BLACK),
-        "deepcluster_1000" | "deepcluster" => Some(ORANGE),
-        "exemplar" => Some(GREEN),
-        "npsoftmax" => Some(SKY),
-        "nce" | "direct" => Some(BLUE),
-        "triplet" => Some(WINE),
-        "triplet_hard" => Some(PINK),
-        "invaspread" | "full" | "winograd" => Some(VERMILION),
-        _ => None,
-    }
+    Some(match rows::known(row)?.color? {
+        Color::Grey => GREY,
+        Color::Black => BLACK,
+        Color::Orange => ORANGE,
+        Color::Green => GREEN,
+        Color::Sky => SKY,
+        Color::Blue => BLUE,
+        Color::Wine => WINE,
+        Color::Pink => PINK,
+        Color::Vermilion => VERMILION,
+    })
 }
 
 #[cfg(test)]

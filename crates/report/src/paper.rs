@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use crate::rows;
+
 const TABLES: &str = include_str!("../assets/paper_tables.toml");
 const CURVES: &str = include_str!("../assets/fig3_curves.csv");
 
@@ -145,13 +147,8 @@ fn parse_curves(text: &str) -> Vec<PaperCurve> {
     let mut curves: Vec<PaperCurve> = header[1..]
         .iter()
         .map(|&column| PaperCurve {
-            row: match column {
-                "ours" => "invaspread",
-                "nce" => "nce",
-                "exemplar" => "exemplar",
-                "deepcluster" => "deepcluster_1000",
-                other => panic!("assets/fig3_curves.csv: unknown column `{other}`"),
-            },
+            row: rows::of_curve(column)
+                .unwrap_or_else(|| panic!("assets/fig3_curves.csv: unknown column `{column}`")),
             accuracy: Vec::new(),
         })
         .collect();

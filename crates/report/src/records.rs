@@ -9,6 +9,7 @@ use std::thread::Builder;
 use invaspread_record::{GroupSimilarity, Layout, MetricsTable, RunRecord, SimilarityRecord, State, Status};
 
 use crate::error::ReportError;
+use crate::names::row_label;
 
 /// One measurement on the test images.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,8 +39,17 @@ impl Run {
     pub fn as_row_of(mut self, rows: &[&str]) -> Option<Self> {
         let names = std::iter::once(&self.record.row).chain(&self.record.also);
         let name = names.into_iter().find(|name| rows.contains(&name.as_str()))?.clone();
-        self.record.row = name;
+        if self.record.row != name {
+            // The label is of the row that the run was made for.
+            self.record.label = None;
+            self.record.row = name;
+        }
         Some(self)
+    }
+
+    /// Returns what to call the run's row: what its record says, or else what is known of the row.
+    pub fn row_label(&self) -> String {
+        self.record.label.clone().unwrap_or_else(|| row_label(&self.record.row))
     }
 
     /// Returns the first epoch at which `metric` is at or above `threshold`; `None` if it never is.
@@ -49,7 +59,7 @@ impl Run {
 
     /// Returns whether the network was trained. A network left as initialised has no speed of learning.
     pub(crate) fn is_trained(&self) -> bool {
-        self.record.method != "random" && self.record.epochs > 0
+        self.record.epochs > 0
     }
 }
 

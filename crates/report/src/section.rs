@@ -1,7 +1,7 @@
 //! One setting of a suite's table: everything that a form of output shows, gathered once.
 
 use crate::aggregate::Line;
-use crate::names::is_speed;
+use crate::names::{is_speed, row_label};
 use crate::records::Run;
 use crate::setting::Setting;
 use crate::suite::Suite;
@@ -56,6 +56,12 @@ impl<'a> Section<'a> {
         of_setting.sort_by_cached_key(|run| (suite.row_place(&run.record.row), run.record.seed));
         let main_metric = main_metric(suite, &metrics);
         Self { suite, setting, rows, metrics, main_metric, lines, runs: of_setting }
+    }
+
+    /// Returns what to call a row: what its runs' records say, or else what is known of the row.
+    pub fn row_label(&self, row: &str) -> String {
+        let run = self.runs.iter().find(|run| run.record.row == row);
+        run.map_or_else(|| row_label(row), |run| run.row_label())
     }
 
     /// Returns the number of a row under a metric.

@@ -12,9 +12,10 @@ use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, text_width}
 use crate::caption;
 use crate::error::ReportError;
 use crate::figure::Figure;
-use crate::names::{grouping_label, row_label};
+use crate::names::grouping_label;
 use crate::paper;
 use crate::records::Run;
+use crate::rows::is_ours;
 use crate::section::Section;
 use invaspread_record::{GroupSimilarity, Histogram};
 
@@ -29,6 +30,7 @@ const GAP: (f64, f64) = (52.0, 66.0);
 /// One row's two histograms over all of its seeds, as shares.
 struct Panel {
     row: String,
+    label: String,
     /// The share in each bin from -1 to 1, for the same group and for others.
     shares: [Vec<f64>; 2],
     /// The mean and the standard deviation of each.
@@ -128,6 +130,7 @@ impl Panel {
         let overlap = shares[0].iter().zip(&shares[1]).map(|(a, b)| a.min(*b)).sum();
         Some(Self {
             row: row.to_owned(),
+            label: runs.iter().find(|run| run.record.row == row)?.row_label(),
             shares,
             moments: [moments(|s| &s.same), moments(|s| &s.other)],
             overlap,
@@ -163,8 +166,8 @@ impl Panel {
             pen.line(&outline, color, 1.4);
         }
         pen.line(&[(x, bottom), (x + PANEL.0, bottom)], AXIS, 0.8);
-        let bold = self.row == "invaspread";
-        pen.text((x, y - 12.0), &row_label(&self.row), Face::new(12.5, Anchor::Start).bold(bold));
+        let bold = is_ours(&self.row);
+        pen.text((x, y - 12.0), &self.label, Face::new(12.5, Anchor::Start).bold(bold));
         let beside = paper.map_or(String::new(), |paper| format!(" (paper {paper:.2})"));
         let [(same, _), (other, _)] = self.moments;
         let text =

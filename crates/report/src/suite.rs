@@ -46,11 +46,7 @@ impl Suite {
         let place_in =
             |printed: Option<&PaperTable>| printed?.rows.iter().position(|printed| printed.key == row);
         let own = || self.rows.iter().position(|own| own == row);
-        let otherwise = || match (row, place_in(paper::table_of_suite("table1"))) {
-            ("random", _) => 0,
-            (_, Some(place)) => 100 + place,
-            _ => usize::MAX,
-        };
+        let otherwise = || place_in(paper::table_of_suite("table1")).map_or(usize::MAX, |place| 100 + place);
         (place_in(self.printed()).or_else(own).unwrap_or_else(otherwise), row.to_owned())
     }
 

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
 use crate::caption;
-use crate::names::{metric_label, row_label};
+use crate::names::metric_label;
 use crate::quote::one_line;
 use crate::section::Section;
 
@@ -36,7 +36,8 @@ fn grid(section: &Section<'_>) -> String {
             (mean, _) => number(mean),
         };
         let row = line.row.as_str();
-        let mut cells = vec![one_line(&row_label(row)), line.n.to_string(), last, number(line.best_mean)];
+        let mut cells =
+            vec![one_line(&section.row_label(row)), line.n.to_string(), last, number(line.best_mean)];
         if in_paper {
             cells.push(number(line.paper));
             cells.push(line.difference.map_or("–".to_owned(), |difference| format!("{difference:+.1}")));

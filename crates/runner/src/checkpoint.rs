@@ -307,7 +307,7 @@ mod tests {
             let message = error.to_string();
             prop_assert!(message.contains("last.state.safetensors") && message.contains("elete"), "{message}");
             // Who reads the file as weights or embeddings is told as well.
-            let error = invaspread_models::read_weights(&path).unwrap_err().to_string();
+            let error = invaspread_models::WeightsFile::open(&path).unwrap_err().to_string();
             prop_assert!(error.contains("last.state.safetensors") && error.contains("damaged"), "{error}");
         }
     }

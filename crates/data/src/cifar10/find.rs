@@ -2,41 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::BATCHES;
 use super::official::BINARY_FOLDER;
 use super::parquet;
 use crate::error::DataError;
+use crate::form::Cifar10Form as Form;
 use crate::location::Location;
-
-/// A form that CIFAR-10 is passed around in. Where there are several, the first wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// `cifar-10-batches-bin/`.
-    BinaryFolder,
-    /// `cifar-10-binary.tar.gz`.
-    BinaryArchive,
-    /// `cifar-10-batches-py/`.
-    PythonFolder,
-    /// `cifar-10-python.tar.gz`.
-    PythonArchive,
-    /// The Hugging Face hub's `plain_text/` folder of Parquet files.
-    Parquet,
-}
-
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::BinaryFolder => "binary batches",
-            Self::BinaryArchive => "binary archive",
-            Self::PythonFolder => "Python batches",
-            Self::PythonArchive => "Python archive",
-            Self::Parquet => "Parquet files",
-        })
-    }
-}
 
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,22 +14,25 @@ mod parquet;
 mod pickle;
 mod python;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::config::DataConfig;
 use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::digest;
+use crate::download::{Patience, Progress};
 use crate::error::{DataError, REFETCH};
+use crate::fetch::{Fetched, Source, fetch_archive};
+use crate::form::{Cifar10Form, Form};
 use crate::location::Location;
 use crate::manifest::SetCopy;
-use crate::{config::DataConfig, subset};
+use crate::package::ArchiveSpec;
+use crate::published::{Content, PublishedSet, counts};
+use crate::subset;
 
-pub use find::Form;
 pub(crate) use find::{Found, find, missing};
-#[cfg(feature = "hub")]
-pub(crate) use hub::download as download_from_hub;
-#[cfg(any(test, feature = "hub", feature = "sample"))]
+#[cfg(any(test, feature = "sample"))]
 pub(crate) use official::BINARY_FOLDER;
 pub(crate) use official::{ARCHIVE, Layout, OFFICIAL};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -61,15 +64,88 @@ pub(crate) struct Batch {
     pub records: Vec<u8>,
 }
 
+/// The set as the catalog knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cifar10;
+
+impl PublishedSet for Cifar10 {
+    fn name(&self) -> &'static str {
+        "cifar10"
+    }
+
+    fn description(&self) -> &'static str {
+        "60,000 images of 10 classes, 32 x 32"
+    }
+
+    fn how_to_get(&self) -> &'static str {
+        "`invaspread data fetch cifar10` gets it (170 MB)"
+    }
+
+    fn is_fetchable(&self) -> bool {
+        true
+    }
+
+    fn locate(&self, root: &Path) -> Option<(Form, PathBuf)> {
+        find(root).map(|found| (Form::Cifar10(found.form), found.path))
+    }
+
+    fn open(&self, config: &DataConfig) -> Result<Dataset, DataError> {
+        open(config)
+    }
+
+    fn copy<'a>(&self, config: &'a DataConfig) -> Result<Option<SetCopy<'a>>, DataError> {
+        copy(config)
+    }
+
+    fn verify(&self, location: &Location) -> Result<Content, DataError> {
+        let found = find(&location.path).ok_or_else(|| missing(location.clone()))?;
+        let batches = read(&found, &OFFICIAL)?;
+        Ok(Content {
+            form: Form::Cifar10(found.form),
+            path: found.path,
+            train: counts(CLASSES.len(), labels(&batches[..5])),
+            test: counts(CLASSES.len(), labels(&batches[5..])),
+            unlabeled: 0,
+            classes: CLASSES.map(str::to_owned).to_vec(),
+            notes: Vec::new(),
+            state: state(&batches, &OFFICIAL),
+        })
+    }
+
+    fn fetch(
+        &self,
+        root: &Path,
+        source: &Source,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Fetched, DataError> {
+        if let Some(found) = find(root)
+            && found.form == Cifar10Form::BinaryFolder
+            && let Ok(batches) = read(&found, &OFFICIAL)
+            && state(&batches, &OFFICIAL) == DataState::Verified
+        {
+            return Ok(Fetched { path: found.path, downloaded: false, set_aside: None });
+        }
+        let spec = match source {
+            Source::Official => ARCHIVE.clone(),
+            Source::Mirror(base_url) => ArchiveSpec { base_url: base_url.clone(), ..ARCHIVE.clone() },
+            #[cfg(feature = "hub")]
+            Source::Hub => return hub::fetch(root, progress),
+            #[cfg(not(feature = "hub"))]
+            Source::Hub => return Err(DataError::HubFeature),
+        };
+        fetch_archive(&spec, root, Patience::default(), progress)
+    }
+}
+
 /// Opens the copy in the configured folder.
-pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let found = find(&location.path).ok_or_else(|| missing(location))?;
     open_found(&found, config, &OFFICIAL)
 }
 
 /// The files of the copy in the configured folder, if there is one.
-pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let Some(found) = find(&location.path) else { return Ok(None) };
     let (folder, files, part) = found.files();
@@ -112,11 +188,11 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
 pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     found.check()?;
     let batches = match found.form {
-        Form::BinaryFolder => binary::read_folder(&found.path, layout),
-        Form::BinaryArchive => binary::read_archive(&found.path, layout),
-        Form::PythonFolder => python::read_folder(&found.path, layout),
-        Form::PythonArchive => python::read_archive(&found.path, layout),
-        Form::Parquet => parquet::read(&found.path, layout),
+        Cifar10Form::BinaryFolder => binary::read_folder(&found.path, layout),
+        Cifar10Form::BinaryArchive => binary::read_archive(&found.path, layout),
+        Cifar10Form::PythonFolder => python::read_folder(&found.path, layout),
+        Cifar10Form::PythonArchive => python::read_archive(&found.path, layout),
+        Cifar10Form::Parquet => parquet::read(&found.path, layout),
     }?;
     for batch in &batches {
         let (found, expected) = (batch.records.len() as u64, layout.batch_bytes());

@@ -1,6 +1,6 @@
 //! Lengths, checksums and address of the official files.
 
-use crate::fetch::ArchiveSpec;
+use crate::package::ArchiveSpec;
 
 /// How many records a batch has and what its bytes hash to.
 #[derive(Debug, Clone)]

@@ -22,13 +22,13 @@ type Write = fn(&Miniature, &Path);
 #[test]
 fn every_form_gives_the_same_verified_images() {
     let mini = Miniature::new(20);
-    let forms: [(Form, Write); 6] = [
-        (Form::BinaryFolder, Miniature::binary_folder),
-        (Form::BinaryArchive, Miniature::binary_archive),
-        (Form::PythonFolder, Miniature::python_folder),
-        (Form::PythonArchive, Miniature::python_archive),
-        (Form::Parquet, |mini, root| mini.parquet_folder(root, false)),
-        (Form::Parquet, |mini, root| mini.parquet_folder(root, true)),
+    let forms: [(Cifar10Form, Write); 6] = [
+        (Cifar10Form::BinaryFolder, Miniature::binary_folder),
+        (Cifar10Form::BinaryArchive, Miniature::binary_archive),
+        (Cifar10Form::PythonFolder, Miniature::python_folder),
+        (Cifar10Form::PythonArchive, Miniature::python_archive),
+        (Cifar10Form::Parquet, |mini, root| mini.parquet_folder(root, false)),
+        (Cifar10Form::Parquet, |mini, root| mini.parquet_folder(root, true)),
     ];
     for (form, write) in forms {
         let root = tempfile::tempdir().unwrap();
@@ -64,11 +64,11 @@ fn the_root_may_be_the_copy_itself_or_hold_it_under_cifar10() {
     mini.python_folder(&nested);
     mini.binary_archive(&nested);
     mini.parquet_folder(&nested, true);
-    assert_eq!(find(root.path()).unwrap().form, Form::BinaryArchive);
+    assert_eq!(find(root.path()).unwrap().form, Cifar10Form::BinaryArchive);
     for (inner, form) in [
-        ("cifar-10-binary.tar.gz", Form::BinaryArchive),
-        ("cifar-10-batches-py", Form::PythonFolder),
-        ("plain_text", Form::Parquet),
+        ("cifar-10-binary.tar.gz", Cifar10Form::BinaryArchive),
+        ("cifar-10-batches-py", Cifar10Form::PythonFolder),
+        ("plain_text", Cifar10Form::Parquet),
     ] {
         assert_eq!(find(&nested.join(inner)), Some(Found { form, path: nested.join(inner) }));
     }

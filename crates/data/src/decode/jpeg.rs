@@ -1,9 +1,9 @@
 //! JPEG, refused where part of it is missing.
 //!
-//! The decoder fills what a cut file lacks with grey and says nothing. So the file's markers are walked first: each segment must lie within
-//! the file, and the last marker must be the end of the image. Pillow too refuses a file that ends before that marker, except for some
-//! grey ones that lack nothing else; here every one without it is refused. Then the decoder runs in its strict mode, in which a code that is
-//! none is an error. What cannot be told is a file whose scan was cut and closed again with a new end marker.
+//! The decoder fills what a cut file lacks with grey and reports nothing. So the markers of the file are walked first: each segment must
+//! lie within the file, and the last marker must be the end of the image. Pillow refuses a file without that marker too, except for some
+//! grey ones that lack nothing else; here each of them is refused. Then the decoder runs in its strict mode, in which an unknown Huffman
+//! code is an error. A file whose scan was cut and closed again with a new end marker cannot be recognised.
 
 use invaspread_augment::Image;
 use zune_jpeg::JpegDecoder;
@@ -76,11 +76,18 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
             _ => {
                 scans += usize::from(marker == SCAN);
                 let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
-                after + usize::from(u16::from_be_bytes([high, low]))
+                let (length, held) = (usize::from(u16::from_be_bytes([high, low])), bytes.len() - after);
+                if length > held {
+                    // The file may end in an end marker all the same: whoever cut it may have closed it again.
+                    return Err(broken(&format!(
+                        "a JPEG cut within its segment at byte {after}, which claims {length} bytes where {held} are left"
+                    )));
+                }
+                after + length
             }
         };
     }
-    Err(broken(&format!("a JPEG cut after {} bytes: its end marker is missing", bytes.len())))
+    Err(broken(&format!("a JPEG cut after {} bytes: no end marker follows its last segment", bytes.len())))
 }
 
 /// The first marker from byte `at` on that is neither a restart nor part of a scan's data, and where it ends.

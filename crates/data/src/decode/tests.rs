@@ -95,10 +95,33 @@ fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
     }
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
     let message = decode(&bytes[..bytes.len() * 3 / 4]).unwrap_err();
-    assert!(
-        message.contains("a JPEG cut after") && message.contains("its end marker is missing"),
-        "{message}"
-    );
+    assert!(message.contains("a JPEG cut after") && message.contains("no end marker follows"), "{message}");
+}
+
+#[test]
+fn a_jpeg_cut_in_its_head_and_closed_again_is_not_said_to_end_without_a_marker() {
+    let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
+    let scan = bytes.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+    // Within a segment, two bytes or more from its end, so that the new marker does not fill it up.
+    let mut segments = vec![];
+    let mut at = 2;
+    while at < scan {
+        let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+        segments.push((at + 2, length));
+        at += 2 + length;
+    }
+    assert!(segments.len() > 3);
+    for (start, length) in segments {
+        for held in [start + 2, start + length / 2, start + length - 3] {
+            let closed = [&bytes[..held], &[0xFF, 0xD9]].concat();
+            let message = decode(&closed).unwrap_err();
+            let told = format!(
+                "cut within its segment at byte {start}, which claims {length} bytes where {} are left",
+                held + 2 - start
+            );
+            assert!(message.contains(&told), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -5,19 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Contents};
-use crate::cifar10;
-use crate::dataset::DataState;
 use crate::digest;
 use crate::download::{Patience, Phase, Progress, Remote, download};
 use crate::error::{DataError, REFETCH, writing};
-use crate::location::Location;
-use crate::retrieval::{self, Set};
-use crate::stl10;
+use crate::package::{ArchiveSpec, Package, Packing, Piece};
 use crate::unpack::{self, Wanted};
 use crate::unpacking::Unpacking;
-
-/// The names that [`fetch`] can get.
-pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", "products"];
 
 /// Where to fetch from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,128 +33,6 @@ pub struct Fetched {
     pub downloaded: bool,
     /// A folder of the same name that was no good copy and was renamed to this.
     pub set_aside: Option<PathBuf>,
-}
-
-/// An archive as published, and what it unpacks to.
-#[derive(Debug, Clone)]
-pub(crate) struct ArchiveSpec {
-    /// Its address without the file name.
-    pub base_url: String,
-    /// Its file name.
-    pub file: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Its checksum.
-    pub sha256: String,
-    /// The folder it holds.
-    pub folder: String,
-    /// The files in it with their lengths in bytes.
-    pub required: Vec<(String, u64)>,
-    /// Files it may hold besides.
-    pub optional: Vec<String>,
-}
-
-/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and says how far it is.
-///
-/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the right one; an
-/// interrupted download resumes. The data set appears under its name only when every file of it is written.
-///
-/// # Errors
-/// If the data set is not one to download, the folder cannot be written, the server does not give the file, or the file is not
-/// the published one.
-pub fn fetch(
-    name: &str,
-    root: Option<&Path>,
-    source: &Source,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Fetched, DataError> {
-    let not_fetchable = |advice| Err(DataError::NotFetchable { name: name.to_owned(), advice });
-    match (name, Set::named(name)) {
-        ("cifar10", _) => fetch_cifar10(&Location::find(root)?.path, source, progress),
-        ("stl10", _) => {
-            let root = Location::find(root)?.path;
-            if let Some(path) = stl10::verified(&root)? {
-                return Ok(Fetched { path, downloaded: false, set_aside: None });
-            }
-            fetch_package(&stl10::package(), source, &root, Patience::default(), progress, &mut |_| Ok(()))
-        }
-        ("synthetic", _) => not_fetchable("synthetic is drawn on the fly and needs no files"),
-        ("folder", _) => not_fetchable("set data.folder.path to your own images"),
-        (_, Some(set)) => {
-            let Some(package) = set.package() else { return not_fetchable(set.how_to_get()) };
-            let root = Location::find(root)?.path;
-            if let Some(path) = retrieval::verified(set, &root) {
-                return Ok(Fetched { path, downloaded: false, set_aside: None });
-            }
-            let archives =
-                package.pieces.iter().map(|piece| format!("{} (SHA-256 {})", piece.file, piece.sha256));
-            let archives = archives.collect::<Vec<_>>().join(", ");
-            let mut mark = |folder: &Path| retrieval::write_marker(set, folder, &archives);
-            fetch_package(&package, source, &root, Patience::default(), progress, &mut mark)
-        }
-        (other, None) => Err(DataError::UnknownName { found: other.to_owned() }),
-    }
-}
-
-fn fetch_cifar10(
-    root: &Path,
-    source: &Source,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Fetched, DataError> {
-    if let Some(found) = cifar10::find(root)
-        && found.form == cifar10::Form::BinaryFolder
-        && let Ok(batches) = cifar10::read(&found, &cifar10::OFFICIAL)
-        && cifar10::state(&batches, &cifar10::OFFICIAL) == DataState::Verified
-    {
-        return Ok(Fetched { path: found.path, downloaded: false, set_aside: None });
-    }
-    let spec = match source {
-        Source::Official => cifar10::ARCHIVE.clone(),
-        Source::Mirror(base_url) => ArchiveSpec { base_url: base_url.clone(), ..cifar10::ARCHIVE.clone() },
-        Source::Hub => return from_hub(root, progress),
-    };
-    fetch_archive(&spec, root, Patience::default(), progress)
-}
-
-/// A data set of many files: what is downloaded, and the folder it is unpacked to.
-#[derive(Debug, Clone)]
-pub(crate) struct Package {
-    /// The data set.
-    pub name: &'static str,
-    /// The folder it has afterwards.
-    pub folder: &'static str,
-    /// The downloads.
-    pub pieces: Vec<Piece>,
-    /// What to do with a damaged one.
-    pub advice: &'static str,
-}
-
-/// One download.
-#[derive(Debug, Clone)]
-pub(crate) struct Piece {
-    /// Its address without the file name; `None` if its publisher's server is gone.
-    pub base_url: Option<String>,
-    /// Its file name.
-    pub file: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Its checksum.
-    pub sha256: String,
-    /// What it is.
-    pub packing: Packing,
-    /// Where its content goes, below the package's folder.
-    pub into: &'static str,
-}
-
-/// How files come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Packing {
-    /// Those below `top` that `keep` takes, in a `.tar.gz`.
-    TarGz { top: &'static str, keep: fn(&str) -> bool },
-    /// The same in a `.zip`.
-    Zip { top: &'static str, keep: fn(&str) -> bool },
-    /// As they are.
-    Plain,
 }
 
 /// Fetches and unpacks `package`; `last` is called with the unpacked folder before that gets its name.
@@ -263,27 +134,6 @@ fn is_own(
     Ok(good)
 }
 
-#[cfg(feature = "hub")]
-fn from_hub(root: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Fetched, DataError> {
-    fs_err::create_dir_all(root).map_err(writing)?;
-    let batches = cifar10::download_from_hub()?;
-    let files: Vec<(String, u64)> = cifar10::ARCHIVE.required.clone();
-    let set_aside = install(root, cifar10::BINARY_FOLDER, |folder| {
-        for (done, ((name, bytes), batch)) in files.iter().zip(&batches).enumerate() {
-            write_file(&folder.join(name), &batch.records)?;
-            let (bytes, total) = (bytes * (done as u64 + 1), bytes * files.len() as u64);
-            progress(Progress { phase: Phase::Unpack, file: name.clone(), bytes, total });
-        }
-        Ok(())
-    })?;
-    Ok(Fetched { path: root.join(cifar10::BINARY_FOLDER), downloaded: true, set_aside })
-}
-
-#[cfg(not(feature = "hub"))]
-fn from_hub(_root: &Path, _progress: &mut dyn FnMut(Progress)) -> Result<Fetched, DataError> {
-    Err(DataError::HubFeature)
-}
-
 /// Fetches and unpacks the archive that `spec` describes.
 pub(crate) fn fetch_archive(
     spec: &ArchiveSpec,
@@ -341,7 +191,7 @@ fn unpack(
 
 /// Lets `fill` write into a new folder beside `root/name`, then gives it that name. What stood there before is renamed, and its
 /// new path returned.
-fn install(
+pub(crate) fn install(
     root: &Path,
     name: &str,
     fill: impl FnOnce(&Path) -> Result<(), DataError>,
@@ -366,7 +216,8 @@ fn install(
     Ok(set_aside)
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+/// Writes a new file and waits until it is on disk.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     use std::io::Write;
     let mut file = fs_err::File::create(path).map_err(writing)?;
     file.write_all(bytes).map_err(writing)?;

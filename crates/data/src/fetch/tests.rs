@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::catalog::fetch;
+use crate::dataset::DataState;
+use crate::retrieval::{Set, write_marker};
 use crate::sample::{Answer, Member, Server, tar_gz, zip};
 
 const QUICK: Patience = Patience {
@@ -323,7 +326,7 @@ fn a_fetched_set_is_known_to_be_the_published_one() {
     let server = Server::start(archive, vec![Answer::Whole]);
     let target = tempfile::tempdir().unwrap();
     let mirror = Source::Mirror(server.url());
-    let mut mark = |folder: &Path| retrieval::write_marker(set, folder, "the archive");
+    let mut mark = |folder: &Path| write_marker(set, folder, "the archive");
     let fetched = fetch_package(&package, &mirror, target.path(), QUICK, &mut |_| (), &mut mark).unwrap();
     assert!(fetched.downloaded && server.stop()[0].contains("/stanford_online_products.zip"));
     // Its numbers of images are not the published ones, which alone keeps it from being called verified.

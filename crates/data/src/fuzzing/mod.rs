@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::cifar10::{self, BATCHES, Layout};
+use crate::form::Cifar10Form;
 use crate::records::{Arrangement, RecordFile};
 use crate::retrieval::{self, Set};
 use crate::{decode, matlab, pack, stl10};
@@ -39,7 +40,7 @@ fn write(path: &Path, bytes: &[u8]) {
 pub fn cifar10_binary(bytes: &[u8]) {
     const GZIP: &[u8] = b"\x1f\x8b";
     let layout = one_image_a_batch();
-    let (name, form) = ("cifar-10-binary.tar.gz", cifar10::Form::BinaryArchive);
+    let (name, form) = ("cifar-10-binary.tar.gz", Cifar10Form::BinaryArchive);
     let archive = if bytes.starts_with(GZIP) {
         Some(bytes.to_vec())
     } else {
@@ -56,7 +57,7 @@ pub fn cifar10_binary(bytes: &[u8]) {
         let files: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(batches).collect();
         let folder = folder_of(&files);
         let path = folder.path().to_owned();
-        (folder, cifar10::Found { form: cifar10::Form::BinaryFolder, path })
+        (folder, cifar10::Found { form: Cifar10Form::BinaryFolder, path })
     };
     if let Ok(batches) = cifar10::read(&found, &layout) {
         assert_eq!(cifar10::labels(&batches).len(), BATCHES.len(), "a label for each image");

@@ -8,16 +8,12 @@
 mod changes;
 mod note;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
-use crate::config::DataConfig;
 use crate::decode;
-use crate::error::DataError;
 use note::{Entry, Note, Stamp};
 
 pub use changes::Changes;
@@ -101,45 +97,9 @@ pub(crate) struct SetCopy<'a> {
     pub(crate) is_published: Box<dyn Fn() -> bool + 'a>,
 }
 
-/// The manifest of the configured set as it is now: `None` for generated images, for a published set whose checksums agree, and for a
-/// published one that is not there.
-///
-/// # Errors
-/// If a `folder` is not there, cannot be looked through or is not laid out as one; if the name is unknown.
-pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
-    let Some(copy) = crate::catalog::copy(config)? else { return Ok(None) };
-    Ok(of_copy(&copy, dirs::cache_dir().map(|cache| cache.join("invaspread/manifests")).as_deref()))
-}
-
-/// How long an answer of [`recent_hash`] stands.
-const STANDS: Duration = Duration::from_secs(2);
-
-/// The hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a sweep ask one after another.
-///
-/// # Errors
-/// As [`manifest`].
-pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
-    type Known = HashMap<String, (Instant, Option<String>)>;
-    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
-    // What makes the files differ; nothing else of the config does.
-    let key = format!(
-        "{} {:?} {:?} {:?} {:?} {:?}",
-        config.name,
-        config.root,
-        config.folder.path,
-        config.partial,
-        config.stl10,
-        std::env::var_os(crate::ENVIRONMENT)
-    );
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((found, hash)) = known.get(&key)
-        && found.elapsed() < STANDS
-    {
-        return Ok(hash.clone());
-    }
-    let hash = manifest(config)?.map(|manifest| manifest.hash());
-    known.insert(key, (Instant::now(), hash.clone()));
-    Ok(hash)
+/// The manifest of `copy`, unless it is the published set; its note may lie in the platform's cache folder.
+pub(crate) fn of_set(copy: &SetCopy<'_>) -> Option<Manifest> {
+    of_copy(copy, dirs::cache_dir().map(|cache| cache.join("invaspread/manifests")).as_deref())
 }
 
 /// The manifest of `copy`, unless it is the published set; `cache` is where the note goes that may not lie beside the set.

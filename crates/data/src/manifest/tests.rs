@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::FolderConfig;
+use crate::catalog::{manifest, recent_hash};
+use crate::config::{DataConfig, FolderConfig};
 use crate::sample::Miniature;
 use crate::sample::pictures::birds;
 
@@ -154,14 +155,13 @@ fn the_note_goes_to_the_cache_where_it_may_not_lie_beside_the_set() {
     // Nothing can be renamed onto a folder that holds something.
     set.put(".invaspread-manifest/in the way", "");
     let config = set.config();
-    let found = of_copy(&crate::catalog::copy(&config).unwrap().unwrap(), Some(&cache)).unwrap();
+    let found = of_copy(&crate::folder::copy(&config).unwrap(), Some(&cache)).unwrap();
     let names: Vec<PathBuf> = fs_err::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
     let [note] = &names[..] else { panic!("{names:?}") };
     assert_eq!(Note::read(note).unwrap().entries.len(), 3);
     assert_eq!(found, Set::new().manifest());
     // With no place at all it is found anew.
-    let nowhere =
-        of_copy(&crate::catalog::copy(&config).unwrap().unwrap(), Some(&set.path("a/1.png/no"))).unwrap();
+    let nowhere = of_copy(&crate::folder::copy(&config).unwrap(), Some(&set.path("a/1.png/no"))).unwrap();
     assert_eq!(nowhere, found);
 }
 

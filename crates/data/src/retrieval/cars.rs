@@ -6,11 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Form, Found, Item, Listing, Set, each_once, plain};
+use super::{Found, Item, Listing, Set, each_once, plain};
 use crate::error::DataError;
-use crate::fetch::{Package, Packing, Piece};
+use crate::form::RetrievalForm as Form;
 use crate::lists::read_list;
 use crate::matlab::{self, Structs, Value};
+use crate::package::{Package, Packing, Piece};
 use crate::walk::{self, PassedOver, subfolders};
 
 /// Names of the classes in their official order (`cars_meta.mat`), which is no alphabet's.

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::{Form, Found, Item, Listing, Set, bad_line, each_once, plain};
+use super::{Found, Item, Listing, Set, bad_line, each_once, plain};
 use crate::error::DataError;
-use crate::fetch::{Package, Packing, Piece};
+use crate::form::RetrievalForm as Form;
 use crate::lists::read_text;
+use crate::package::{Package, Packing, Piece};
 use crate::walk::PassedOver;
 
 /// The folder that the archive unpacks to.

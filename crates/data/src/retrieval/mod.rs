@@ -12,22 +12,25 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::{DataConfig, RetrievalConfig};
 use crate::dataset::{DataState, Dataset, Evaluation, Place, Split};
 use crate::digest;
+use crate::download::{Patience, Progress};
 use crate::error::DataError;
-use crate::fetch::Package;
+use crate::fetch::{Fetched, Source, fetch_package};
+use crate::form::{self, RetrievalForm as Form};
 use crate::location::Location;
 use crate::manifest::SetCopy;
 use crate::pack::{self, Pack, Sources};
+use crate::package::Package;
+use crate::published::{Content, PublishedSet, counts};
 use crate::records::RecordFile;
 use crate::subset;
 use crate::walk::PassedOver;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cars::class_called;
+#[cfg(test)]
 pub(crate) use marker::write as write_marker;
 
 /// One of the sets.
@@ -40,39 +43,8 @@ pub(crate) enum Set {
     Products,
 }
 
-/// All of them.
-pub(crate) const SETS: [Set; 5] = [Set::Cub2011, Set::Cub2010, Set::Cars, Set::CarsHalf, Set::Products];
-
 /// The folder below a set's own where the packed images go if `data.cache` names none.
 const CACHE: &str = "invaspread-cache";
-
-/// The form that a retrieval set is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// `images.txt` and `image_class_labels.txt`.
-    BirdLists,
-    /// `cars_annos.mat`.
-    CarsUnion,
-    /// `devkit/` with a list for each of the official splits.
-    CarsDevkit,
-    /// One folder for each class.
-    ClassFolders,
-    /// `Ebay_train.txt` and `Ebay_test.txt`.
-    EbayLists,
-}
-
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::BirdLists => "images.txt and image_class_labels.txt",
-            Self::CarsUnion => "cars_annos.mat",
-            Self::CarsDevkit => "devkit lists",
-            Self::ClassFolders => "class folders",
-            Self::EbayLists => "Ebay_train.txt and Ebay_test.txt",
-        })
-    }
-}
 
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,11 +80,6 @@ pub(crate) struct Item {
 }
 
 impl Set {
-    /// The set called `name`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        SETS.into_iter().find(|set| set.name() == name)
-    }
-
     /// One of [`NAMES`](crate::NAMES).
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -270,6 +237,69 @@ impl Set {
             return Ok(DataState::Unverified { reason });
         }
         marker::state(folder, listing, content)
+    }
+}
+
+impl PublishedSet for Set {
+    fn name(&self) -> &'static str {
+        Self::name(*self)
+    }
+
+    fn description(&self) -> &'static str {
+        Self::description(*self)
+    }
+
+    fn how_to_get(&self) -> &'static str {
+        Self::how_to_get(*self)
+    }
+
+    fn is_fetchable(&self) -> bool {
+        self.package().is_some()
+    }
+
+    fn locate(&self, root: &Path) -> Option<(form::Form, PathBuf)> {
+        self.find(root).map(|found| (form::Form::Retrieval(found.form), found.folder))
+    }
+
+    fn open(&self, config: &DataConfig) -> Result<Dataset, DataError> {
+        open(*self, config)
+    }
+
+    fn copy<'a>(&self, config: &'a DataConfig) -> Result<Option<SetCopy<'a>>, DataError> {
+        copy(*self, config)
+    }
+
+    fn verify(&self, location: &Location) -> Result<Content, DataError> {
+        let found = self.find(&location.path).ok_or_else(|| self.missing(location.clone()))?;
+        let (listing, state) = inspect(*self, &found)?;
+        let count = |items: &[Item]| counts(listing.classes.len(), items.iter().map(|item| item.class));
+        Ok(Content {
+            form: form::Form::Retrieval(found.form),
+            path: found.folder,
+            train: count(&listing.train),
+            test: count(&listing.test),
+            unlabeled: 0,
+            notes: listing.passed_over.note().into_iter().collect(),
+            classes: listing.classes,
+            state,
+        })
+    }
+
+    fn fetch(
+        &self,
+        root: &Path,
+        source: &Source,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Fetched, DataError> {
+        let package = self.package().expect("the catalog fetches what is fetchable");
+        if let Some(path) = verified(*self, root) {
+            return Ok(Fetched { path, downloaded: false, set_aside: None });
+        }
+        let archives =
+            package.pieces.iter().map(|piece| format!("{} (SHA-256 {})", piece.file, piece.sha256));
+        let archives = archives.collect::<Vec<_>>().join(", ");
+        let mut mark = |folder: &Path| marker::write(*self, folder, &archives);
+        fetch_package(&package, source, root, Patience::default(), progress, &mut mark)
     }
 }
 

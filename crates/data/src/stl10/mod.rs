@@ -11,16 +11,19 @@ use std::sync::{Arc, LazyLock};
 
 use invaspread_files::open_regular;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::config::DataConfig;
 use crate::dataset::{DataState, Dataset, Evaluation, Place, Split, UNLABELED};
 use crate::digest;
+use crate::download::{Patience, Progress};
 use crate::error::{DataError, reading};
-use crate::fetch::{Package, Packing, Piece};
+use crate::fetch::{Fetched, Source, fetch_package};
+use crate::form::{Form, Stl10Form};
 use crate::lists::read_list;
 use crate::location::Location;
 use crate::manifest::SetCopy;
+use crate::package::{Package, Packing, Piece};
+use crate::published::{self, PublishedSet, counts};
 use crate::records::{Arrangement, RecordFile};
 use crate::subset;
 
@@ -46,20 +49,6 @@ pub(crate) const REFETCH: &str =
 
 /// What to do with a copy of another size.
 const SIZE_ADVICE: &str = "remove it and run `invaspread data fetch stl10`, or set data.partial=true to use it as it is, unverified";
-
-/// The form that STL-10 is read in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// `stl10_binary/`.
-    BinaryFiles,
-}
-
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("binary files")
-    }
-}
 
 /// A part of the data set, by the beginning of its files' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +108,69 @@ pub(crate) static OFFICIAL: LazyLock<Layout> = LazyLock::new(|| Layout {
     .map(|(name, md5)| (name, md5.to_owned())),
 });
 
+/// The set as the catalog knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stl10;
+
+impl PublishedSet for Stl10 {
+    fn name(&self) -> &'static str {
+        "stl10"
+    }
+
+    fn description(&self) -> &'static str {
+        "13,000 images of 10 classes and 100,000 without, 96 x 96"
+    }
+
+    fn how_to_get(&self) -> &'static str {
+        "`invaspread data fetch stl10` gets it (2.6 GB)"
+    }
+
+    fn is_fetchable(&self) -> bool {
+        true
+    }
+
+    fn locate(&self, root: &Path) -> Option<(Form, PathBuf)> {
+        find(root).map(|path| (Form::Stl10(Stl10Form::BinaryFiles), path))
+    }
+
+    fn open(&self, config: &DataConfig) -> Result<Dataset, DataError> {
+        open(config)
+    }
+
+    fn copy<'a>(&self, config: &'a DataConfig) -> Result<Option<SetCopy<'a>>, DataError> {
+        copy(config)
+    }
+
+    fn verify(&self, location: &Location) -> Result<published::Content, DataError> {
+        let folder = find(&location.path).ok_or_else(|| missing(location.clone()))?;
+        let contents = read(&folder, true, true, &OFFICIAL)?;
+        Ok(published::Content {
+            form: Form::Stl10(Stl10Form::BinaryFiles),
+            state: contents.state(&folder, &OFFICIAL)?,
+            path: folder,
+            train: counts(CLASSES.len(), contents.train),
+            test: counts(CLASSES.len(), contents.test),
+            unlabeled: contents.unlabeled,
+            notes: Vec::new(),
+            classes: CLASSES.map(str::to_owned).to_vec(),
+        })
+    }
+
+    fn fetch(
+        &self,
+        root: &Path,
+        source: &Source,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Fetched, DataError> {
+        if let Some(path) = verified(root)? {
+            return Ok(Fetched { path, downloaded: false, set_aside: None });
+        }
+        fetch_package(&package(), source, root, Patience::default(), progress, &mut |_| Ok(()))
+    }
+}
+
 /// The archive as published.
-pub(crate) fn package() -> Package {
+fn package() -> Package {
     fn keep(name: &str) -> bool {
         let described = ["class_names.txt", "fold_indices.txt"].contains(&name);
         described || OFFICIAL.md5.iter().any(|(known, _)| *known == name)
@@ -141,7 +191,7 @@ pub(crate) fn package() -> Package {
 }
 
 /// The folder of a copy in `root` that is whole and the published one.
-pub(crate) fn verified(root: &Path) -> Result<Option<PathBuf>, DataError> {
+fn verified(root: &Path) -> Result<Option<PathBuf>, DataError> {
     let Some(folder) = find(root) else { return Ok(None) };
     let Ok(contents) = read(&folder, true, false, &OFFICIAL) else { return Ok(None) };
     Ok((contents.state(&folder, &OFFICIAL)? == DataState::Verified).then_some(folder))
@@ -172,14 +222,14 @@ pub(crate) fn missing(location: Location) -> DataError {
 }
 
 /// Opens the copy in the configured folder.
-pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
+fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let folder = find(&location.path).ok_or_else(|| missing(location))?;
     open_found(&folder, config, &OFFICIAL)
 }
 
 /// The files that the configuration uses of the copy in the configured folder, if there is one.
-pub(crate) fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
+fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let Some(folder) = find(&location.path) else { return Ok(None) };
     let unlabeled = config.stl10.as_ref().is_some_and(|stl10| stl10.unlabeled);

@@ -9,8 +9,8 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::safetensors_file::read_safetensors;
-use crate::{caffe, hdf5, pth};
+use crate::weights::safetensors::read_safetensors;
+use crate::weights::{caffe, hdf5, pth};
 
 /// A file of `torch.save` in either form or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64
 /// bytes.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::caffe::tests::{layer, old_layer};
-use crate::pth::tests::{Saved, state_dict, under};
+use crate::weights::caffe::tests::{layer, old_layer};
+use crate::weights::pth::tests::{Saved, state_dict, under};
 use crate::write_weights;
 
 mod replay;

@@ -39,6 +39,22 @@ fn keys_of(group: &str) -> BTreeSet<String> {
     built_in(group).flat_map(|text| leaves(&table(text))).map(|key| of_chosen_method(&key)).collect()
 }
 
+/// One run that is asked for.
+pub(super) struct Asked<'a> {
+    /// The suite under whose name it is kept.
+    pub(super) suite: Option<&'a str>,
+    /// The suite's row.
+    pub(super) row: Option<&'a str>,
+    /// What tables call the row, where the suite says it.
+    pub(super) label: Option<&'a str>,
+    /// The suite's and the row's own settings.
+    pub(super) own: &'a [Override],
+    /// What was typed beside them.
+    pub(super) typed: &'a [Override],
+    /// That of it in which the runs of the sweep differ.
+    pub(super) varied: &'a [String],
+}
+
 /// What the choices of groups come to without the single keys that somebody typed: what the groups' names promise.
 pub(super) struct Promised(toml::Table);
 
@@ -73,18 +89,12 @@ impl Promised {
 }
 
 impl Config {
-    /// The names of what this config runs: as row `row` of a suite, or as a run of its own. `typed` is what was asked for beside the suite,
-    /// and `varied` that part of it in which the runs of a sweep differ.
+    /// Returns the names of what this config runs, as it was asked for.
     ///
     /// # Errors
     /// If the config cannot be written as TOML.
-    pub(super) fn labels(
-        &self,
-        promised: &Promised,
-        row: Option<&str>,
-        typed: &[Override],
-        varied: &[String],
-    ) -> Result<Labels, ConfigError> {
+    pub(super) fn labels(&self, promised: &Promised, asked: &Asked<'_>) -> Result<Labels, ConfigError> {
+        let Asked { row, label, typed, varied, .. } = *asked;
         let values = self.table()?;
         let method = self.method.name().to_owned();
         let name = format!("{METHOD}.{NAME}");
@@ -111,8 +121,10 @@ impl Config {
                 more => format!("{group} with {} and {} more", named.join(", "), more - MOST_NAMED),
             }
         };
+        let of_method = (row == method).then(|| self.method.label());
         Ok(Labels {
             row,
+            label: label.or(of_method).map(str::to_owned),
             method,
             dataset: self.dataset_label(promised),
             profile: with(&self.groups.profile, &PROFILE),

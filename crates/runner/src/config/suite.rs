@@ -1,9 +1,10 @@
 //! A suite: the runs behind a table or figure of the paper, from one TOML file.
 
 use super::groups::{Files, available, choose};
+use super::labels::Asked;
 use super::overrides::Combinations;
 use super::scoped::of_chosen_method;
-use super::sweep::{Asked, Gathering, Planner, Room, Sweep, varied};
+use super::sweep::{Gathering, Planner, Room, Sweep, varied};
 use super::{Config, ConfigError, Override};
 use crate::launch::Planned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct GalleryFigure {
 pub struct Row {
     /// Its key in the paper's tables.
     pub key: String,
+    /// What tables call it, if not what the paper calls the key or the method of that name calls itself.
+    #[serde(default)]
+    pub label: Option<String>,
     /// Arguments that make it, as they would be typed.
     pub overrides: Vec<String>,
 }
@@ -134,7 +138,8 @@ impl Suite {
                     own.push(Override::parse(&format!("seed={seed}"))?);
                 }
                 let suite = Some(self.runs_name());
-                let asked = Asked { suite, row: Some(&row.key), own: &own, typed, varied };
+                let label = row.label.as_deref();
+                let asked = Asked { suite, row: Some(&row.key), label, own: &own, typed, varied };
                 let (run, config) = planner.plan(&asked)?;
                 take(run, config);
             }

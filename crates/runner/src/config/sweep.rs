@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use invaspread_tensor::DeviceKind;
 
-use super::labels::Promised;
+use super::labels::{Asked, Promised};
 use super::layers::Layers;
 use super::overrides::Combinations;
 use super::schema::Schema;
@@ -39,7 +39,7 @@ pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Resu
     let mut gathering = Gathering::default();
     for typed in &combinations.runs {
         let varied = varied(typed, &combinations.varied);
-        let asked = Asked { suite: None, row: None, own: &[], typed, varied: &varied };
+        let asked = Asked { suite: None, row: None, label: None, own: &[], typed, varied: &varied };
         let (run, config) = planner.plan(&asked)?;
         gathering.take(run, config);
     }
@@ -50,20 +50,6 @@ pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Resu
 pub(super) fn varied(typed: &[Override], keys: &[String]) -> Vec<String> {
     let told = |one: &&Override| keys.contains(&one.key) && one.key != "seed" && one.key != "method";
     typed.iter().filter(told).map(Override::argument).collect()
-}
-
-/// One run that is asked for.
-pub(super) struct Asked<'a> {
-    /// The suite under whose name it is kept.
-    pub(super) suite: Option<&'a str>,
-    /// The suite's row.
-    pub(super) row: Option<&'a str>,
-    /// The suite's and the row's own settings.
-    pub(super) own: &'a [Override],
-    /// What was typed beside them.
-    pub(super) typed: &'a [Override],
-    /// That of it in which the runs of the sweep differ.
-    pub(super) varied: &'a [String],
 }
 
 /// Plans runs; of settings that differ in the seed alone it resolves the first.
@@ -110,7 +96,7 @@ impl<'a> Planner<'a> {
             config.fits(room)?;
         }
         let promised = Promised::new(&config, asked.own)?;
-        let labels = config.labels(&promised, asked.row, asked.typed, asked.varied)?;
+        let labels = config.labels(&promised, asked)?;
         Ok((config.plan(asked.suite, labels)?, config))
     }
 }

@@ -166,6 +166,7 @@ pub(super) fn record(
         id: run.id(),
         suite: group_name(run.suite.as_deref()).to_owned(),
         row: labels.row.clone(),
+        label: labels.label.clone(),
         method: labels.method.clone(),
         dataset: labels.dataset.clone(),
         data_state: dataset.state.to_string(),

@@ -31,6 +31,8 @@ pub struct Planned {
 pub struct Labels {
     /// The table's row.
     pub row: String,
+    /// What tables call the row, where its key is the method's name or a suite says it.
+    pub label: Option<String>,
     /// The method.
     pub method: String,
     /// The data set.

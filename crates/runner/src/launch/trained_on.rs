@@ -161,3 +161,36 @@ fn siblings(run: &Planned, root: &Path, is_asked_for: impl Fn(&str) -> bool) -> 
 fn listed(path: &Path) -> Option<Manifest> {
     Manifest::from_text(&fs::read_to_string(path).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::told_apart;
+    use crate::config::{Override, Suite};
+    use std::fs;
+    use std::path::Path;
+
+    /// A committed run of the first format, asked for again.
+    #[test]
+    fn a_run_of_the_first_format_is_told_of_and_not_resumed() {
+        let typed = ["profile=quick", "device=cpu"].map(|text| Override::parse(text).unwrap());
+        let (run, _) = Suite::open("table1").unwrap().plan(&typed).unwrap().remove(0);
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/runs");
+        let told = told_apart(&run, &committed).unwrap();
+        assert!(
+            told.contains("run 0ac4613a25a9-s0") && told.contains("finished, and stays in reports"),
+            "{told}"
+        );
+
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("table1/0ac4613a25a9-s0");
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(committed.join("table1/0ac4613a25a9-s0/config.toml"), folder.join("config.toml")).unwrap();
+        let status = fs::read_to_string(committed.join("table1/0ac4613a25a9-s0/status.json")).unwrap();
+        fs::write(folder.join("status.json"), status.replace("\"done\"", "\"interrupted\"")).unwrap();
+        let told = told_apart(&run, root.path()).unwrap();
+        assert!(told.contains("half done, and is not resumed under another name"), "{told}");
+        let other = Suite::open("table1").unwrap().plan(&typed).unwrap().remove(3).0;
+        assert_eq!(told_apart(&other, root.path()), None);
+    }
+}

@@ -32,7 +32,7 @@ use crate::checkpoint::NamedTensors;
 pub(crate) use chosen::NAME;
 pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
 pub use registry::{Entry, Registry};
-pub use state::StateError;
+pub use state::{StateError, nothing_left, take};
 
 /// What a method is told about the run it is part of.
 #[derive(Debug, Clone, Copy)]

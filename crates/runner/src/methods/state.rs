@@ -37,7 +37,10 @@ pub enum StateError {
 }
 
 /// Takes the tensor `name` of shape `expected` out of `state`.
-pub(super) fn take(
+///
+/// # Errors
+/// If it is missing or has another shape.
+pub fn take(
     state: &mut HashMap<String, Tensor>,
     name: &str,
     expected: &[usize],
@@ -55,8 +58,11 @@ pub(super) fn take(
     Ok(tensor)
 }
 
-/// An error if anything was not taken.
-pub(super) fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
+/// Returns an error if anything was not taken.
+///
+/// # Errors
+/// If anything was not taken: its names.
+pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     if state.is_empty() {
         return Ok(());
     }

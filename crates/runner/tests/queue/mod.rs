@@ -23,6 +23,7 @@ pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
         hash: format!("hash{row}"),
         labels: Labels {
             row: row.to_owned(),
+            label: None,
             method: row.to_owned(),
             dataset: "synthetic".to_owned(),
             profile: "smoke".to_owned(),

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use invaspread_tensor::DeviceKind;
 
 use super::{error, overrides};
+use crate::config::labels::Asked;
 use crate::config::schema::Schema;
-use crate::config::sweep::{Asked, Planner};
+use crate::config::sweep::Planner;
 use crate::config::{ConfigError, Suite, available, plan_runs};
 use crate::launch::{Labels, Planned};
 use crate::memory::Memory;
@@ -55,6 +56,8 @@ fn a_record_says_what_ran() {
     for method in available("method") {
         let told = labels(&[&format!("method={method}")]);
         assert_eq!((&told.row, &told.method), (&method, &method));
+        let entry = Registry::installed().entry(&method).unwrap();
+        assert_eq!(told.label.as_deref(), Some(entry.default_method().label()));
     }
     for dataset in available("dataset") {
         assert_eq!(labels(&[&format!("dataset={dataset}")]).dataset, dataset);
@@ -127,7 +130,7 @@ fn seeds_are_resolved_once() {
     let mut ids = BTreeSet::new();
     for seed in 0..20_000 {
         let typed = overrides(&["method=nce", &format!("seed={seed}")]);
-        let asked = Asked { suite: None, row: None, own: &[], typed: &typed, varied: &[] };
+        let asked = Asked { suite: None, row: None, label: None, own: &[], typed: &typed, varied: &[] };
         ids.insert(planner.plan(&asked).unwrap().0.id());
     }
     assert_eq!((planner.resolved(), ids.len()), (1, 20_000));

@@ -9,7 +9,7 @@
 
 mod protobuf;
 
-use crate::layout::element_count;
+use crate::weights::format::element_count;
 use candle_core::{Device, Tensor};
 use protobuf::{Fields, Value, varint};
 

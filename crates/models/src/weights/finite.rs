@@ -1,42 +1,10 @@
 //! Values that a network must not have: NaN and infinities above all, which some operations hand on and others swallow.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::error::{BadValue, WeightError};
-
-/// The values of a tensor that are no finite numbers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NotFinite {
-    /// How many there are.
-    pub count: usize,
-    /// Of so many.
-    pub elements: usize,
-    /// Where the first is.
-    pub index: Vec<usize>,
-    /// NaN, or an infinity.
-    pub value: f64,
-}
-
-impl fmt::Display for NotFinite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, elements, index, value } = self;
-        let value = match *value {
-            f64::INFINITY => "an infinity",
-            f64::NEG_INFINITY => "a negative infinity",
-            _ => "NaN",
-        };
-        match count {
-            1 => write!(f, "{value} at {index:?}, one of {elements} values"),
-            _ => write!(
-                f,
-                "{count} values of {elements} that are no finite numbers, the first, {value}, at {index:?}"
-            ),
-        }
-    }
-}
+use super::error::{BadValue, NotFinite, WeightError};
 
 /// What in a tensor is no finite number; `None` if all are, as whole numbers always are.
 ///

@@ -1,9 +1,8 @@
 //! Foreign weights against a network's state dict: what fits, what lacks, what has another shape, what is left over.
 
-use crate::file::StateDict;
-use crate::layout::to_our_layout;
+use super::state_dict::StateDict;
 use crate::network::Network;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Where in a file a network's entries may be: a state dict, and what its names have before the network's.
@@ -146,15 +145,4 @@ impl Fit {
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.misshapen.is_empty()
     }
-}
-
-/// Sets those of `parameters` that were found, in their type and on their device.
-pub(crate) fn take_up(parameters: &[(String, Var)], found: &HashMap<String, Tensor>) -> Result<()> {
-    for (name, parameter) in parameters {
-        if let Some(tensor) = found.get(name) {
-            let tensor = to_our_layout(tensor)?.to_dtype(parameter.dtype())?;
-            parameter.set(&tensor.to_device(parameter.device())?)?;
-        }
-    }
-    Ok(())
 }

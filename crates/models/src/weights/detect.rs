@@ -1,34 +1,10 @@
 //! What a file of weights is, told by how it begins. Names say little: the same bytes are called `.pth`, `.pth.tar`, `.t`, `.ckpt`, `.bin`
 //! or nothing at all.
 
-use std::fmt;
 use std::path::Path;
 
-use crate::{caffe, pth};
-
-/// The kinds of files that weights are read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// safetensors.
-    Safetensors,
-    /// What `torch.save` writes.
-    Torch,
-    /// A Caffe model.
-    Caffe,
-    /// HDF5.
-    Hdf5,
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Safetensors => "safetensors",
-            Self::Torch => "what torch.save writes",
-            Self::Caffe => "a Caffe model",
-            Self::Hdf5 => "HDF5",
-        })
-    }
-}
+use super::format::WeightsFormat;
+use super::{caffe, pth};
 
 const ZIP: &[u8] = b"PK";
 const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -40,7 +16,7 @@ const TAR: (usize, &[u8]) = (257, b"ustar");
 ///
 /// # Errors
 /// What was found instead, in words that follow "found".
-pub(crate) fn form(bytes: &[u8], path: &Path) -> Result<Form, String> {
+pub(super) fn detect(bytes: &[u8], path: &Path) -> Result<WeightsFormat, String> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     if bytes.is_empty() {
         return Err("an empty file".to_owned());
@@ -48,26 +24,26 @@ pub(crate) fn form(bytes: &[u8], path: &Path) -> Result<Form, String> {
     // An HDF5 file may begin with something else of 512, 1024, 2048 ... bytes.
     let places = std::iter::once(0).chain(std::iter::successors(Some(512_usize), |at| at.checked_mul(2)));
     if places.take_while(|&at| at < bytes.len()).any(|at| bytes[at..].starts_with(HDF5)) {
-        return Ok(Form::Hdf5);
+        return Ok(WeightsFormat::Hdf5);
     }
     if bytes.starts_with(ZIP) || pth::is_old_form(bytes) {
-        return Ok(Form::Torch);
+        return Ok(WeightsFormat::Torch);
     }
     let header = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
     if header.is_some_and(|length| length <= bytes.len() as u64 - 8) && bytes.get(8) == Some(&b'{') {
-        return Ok(Form::Safetensors);
+        return Ok(WeightsFormat::Safetensors);
     }
     if let Some(found) = another(bytes) {
         return Err(found.to_owned());
     }
     if caffe::read(bytes).is_ok() {
-        return Ok(Form::Caffe);
+        return Ok(WeightsFormat::Caffe);
     }
     match &ending[..] {
-        "safetensors" => Ok(Form::Safetensors),
-        "pth" | "pt" => Ok(Form::Torch),
-        "h5" | "hdf5" => Ok(Form::Hdf5),
-        "caffemodel" => Ok(Form::Caffe),
+        "safetensors" => Ok(WeightsFormat::Safetensors),
+        "pth" | "pt" => Ok(WeightsFormat::Torch),
+        "h5" | "hdf5" => Ok(WeightsFormat::Hdf5),
+        "caffemodel" => Ok(WeightsFormat::Caffe),
         _ => {
             let shown = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
             Err(format!("{} bytes that begin with {shown}", bytes.len()))

@@ -16,7 +16,7 @@ use hdf5_reader::error::Error;
 use hdf5_reader::group::Group;
 use hdf5_reader::{Dataset, Datatype, Hdf5File, OpenOptions};
 
-use crate::layout::element_count;
+use crate::weights::format::element_count;
 
 /// How many times the file's length its tensors may take in all. Trained weights hardly shrink; what is packed harder holds none.
 const MOST_UNPACKED: usize = 64;

@@ -18,7 +18,7 @@ use std::io::Cursor;
 use candle_core::Tensor;
 use invaspread_pickle::Pickle;
 
-use crate::file::StateDict;
+use crate::weights::StateDict;
 use archive::Archive;
 use old_form::{OldStorages, take_apart};
 

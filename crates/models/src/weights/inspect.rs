@@ -1,8 +1,9 @@
 //! What a file of weights holds.
 
-use crate::error::WeightError;
-use crate::file::WeightsFile;
-use crate::finite::{NotFinite, not_finite};
+use super::WeightsFile;
+use super::error::NotFinite;
+use super::error::WeightError;
+use super::finite::not_finite;
 use candle_core::DType;
 use std::path::Path;
 
@@ -70,7 +71,7 @@ fn order(name: &str) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::{Entry, inspect};
-    use crate::caffe::tests::old_layer;
+    use crate::weights::caffe::tests::old_layer;
     use crate::{WeightError, write_weights};
     use candle_core::{DType, Device, Tensor};
 

@@ -109,7 +109,7 @@ fn a_file_cut_anywhere_is_an_error_or_holds_less() {
 /// The released code's `googlenet.h5` in the shape that hickle gave it, all of its 57 layers.
 #[test]
 fn the_paths_of_hickle_are_names_that_inception_knows() {
-    use crate::load::{HeadNeeded, load_from};
+    use crate::weights::load::{HeadNeeded, load_from};
     use crate::{InceptionConfig, Network, StateDict};
     let network = Network::new(InceptionConfig { embedding: 4, ..Default::default() }, 0).unwrap();
     let tensors: HashMap<String, Tensor> = network

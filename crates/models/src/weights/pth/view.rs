@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::layout::element_count;
+use crate::weights::format::element_count;
 
 /// A tensor, as a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::super::read;
 use crate::corpus::corpus;
-use crate::file::StateDict;
+use crate::weights::StateDict;
 
 const OLD: &str = "torch1.12_entries";
 const NEW: &str = "torch1.12_entries.pth.tar";

@@ -13,12 +13,14 @@
 //! A network must see images normalised as those that its weights were trained on: torchvision's ResNets in red, green, blue with ImageNet's
 //! mean and standard deviation, BVLC's GoogLeNet as [`Inception`](crate::Inception) says.
 
-use crate::error::{Mismatch, WeightError};
-use crate::file::{StateDict, WeightsFile};
-use crate::finite::check;
+use super::WeightsFile;
+use super::error::{Mismatch, WeightError};
+use super::finite::check;
+use super::fit::{Candidate, Fit};
+use super::state_dict::StateDict;
 use crate::network::Network;
-use crate::state::{Candidate, Fit};
 use candle_core::Tensor;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Whether weights must hold the embedding layer.
@@ -87,6 +89,21 @@ pub fn load(file: &WeightsFile, network: &Network, head: HeadNeeded) -> Result<L
 /// As [`WeightsFile::open`] and [`load`].
 pub fn import(path: &Path, network: &Network) -> Result<LoadReport, WeightError> {
     load(&WeightsFile::open(path)?, network, HeadNeeded::No)
+}
+
+impl Network {
+    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a prefix that is common to all names is dropped, and
+    /// Inception's may be without `base_model.` or under Caffe's names.
+    ///
+    /// Counts of batches may be missing; everything else must be there, of the right shape and finite. Entries of other names are left
+    /// over and listed.
+    ///
+    /// # Errors
+    /// Names every missing and every misshapen entry, or the first that holds NaN, an infinity or a variance below zero.
+    pub fn load_state_dict(&self, weights: &HashMap<String, Tensor>) -> Result<LoadReport, WeightError> {
+        let state_dict = StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
+        load_from(&[state_dict], self, HeadNeeded::Yes)
+    }
 }
 
 /// As [`load`], of state dicts.
@@ -183,7 +200,7 @@ const TORCHVISION: &str = "inception3a.branch1.bn.weight";
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::import;
-    use crate::caffe::tests::{bytes, layer, old_layer};
+    use crate::weights::caffe::tests::{bytes, layer, old_layer};
     use crate::{InceptionConfig, Network, ResNetConfig, WeightError, write_weights};
     use candle_core::{DType, Device, Tensor};
     use std::path::Path;

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use ::safetensors::Dtype;
 use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{Device, Tensor};
-use safetensors::Dtype;
 
-use crate::error::WeightError;
-use crate::file::StateDict;
-use crate::layout::element_count;
-use crate::seal::check_seal;
+use super::error::WeightError;
+use super::seal::check_seal;
+use crate::weights::StateDict;
+use crate::weights::format::element_count;
 
 /// The types of numbers that a network here may have.
 const READ: [Dtype; 9] = [

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use safetensors::SafeTensors;
-use safetensors::tensor::{SafeTensorError, TensorView, serialize};
+use ::safetensors::SafeTensors;
+use ::safetensors::tensor::{SafeTensorError, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
 /// The metadata entry that holds the seal, as JSON.
@@ -100,7 +100,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{check_seal, write_sealed};
-    use safetensors::tensor::{Dtype, TensorView, serialize};
+    use ::safetensors::tensor::{Dtype, TensorView, serialize};
     use std::collections::HashMap;
 
     fn view(bytes: &[u8]) -> TensorView<'_> {

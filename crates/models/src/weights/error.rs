@@ -3,11 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::finite::NotFinite;
-use crate::form::Form;
+use super::format::WeightsFormat;
 
 /// Why weights could not be read, written or taken up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WeightError {
     /// The file cannot be opened.
     #[error("failed to open {path}: {source}; give the path of a file of weights")]
@@ -15,6 +15,12 @@ pub enum WeightError {
         /// The file.
         path: PathBuf,
         /// The system's word.
+        source: std::io::Error,
+    },
+    /// A folder, a pipe, a socket or a device lies at the path.
+    #[error("failed to open a file of weights: {source}")]
+    NotAFile {
+        /// Names the path and what lies there.
         source: std::io::Error,
     },
     /// The file is not of a kind that weights are read from.
@@ -29,13 +35,13 @@ pub enum WeightError {
     },
     /// The file's content contradicts itself.
     #[error(
-        "failed to read {path}: found {found}; the file is damaged or of another kind (expected {form}): fetch or save it again"
+        "failed to read {path}: found {found}; the file is damaged or of another kind (expected {format}): fetch or save it again"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What such a file holds.
-        form: Form,
+        format: WeightsFormat,
         /// What went wrong.
         found: String,
     },
@@ -92,6 +98,7 @@ pub enum WeightError {
 
 /// What is wrong with an entry's values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BadValue {
     /// NaN or an infinity.
     #[error("{0}")]
@@ -114,6 +121,37 @@ pub enum BadValue {
         /// Where it is.
         index: Vec<usize>,
     },
+}
+
+/// The values of a tensor that are no finite numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotFinite {
+    /// How many there are.
+    pub count: usize,
+    /// Of so many.
+    pub elements: usize,
+    /// Where the first is.
+    pub index: Vec<usize>,
+    /// NaN, or an infinity.
+    pub value: f64,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, elements, index, value } = self;
+        let value = match *value {
+            f64::INFINITY => "an infinity",
+            f64::NEG_INFINITY => "a negative infinity",
+            _ => "NaN",
+        };
+        match count {
+            1 => write!(f, "{value} at {index:?}, one of {elements} values"),
+            _ => write!(
+                f,
+                "{count} values of {elements} that are no finite numbers, the first, {value}, at {index:?}"
+            ),
+        }
+    }
 }
 
 /// How weights differ from what a network needs.

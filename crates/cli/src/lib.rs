@@ -1,0 +1,202 @@
+//! The `invaspread` program as a library: arguments in, results out. Everything that computes lives in the libraries below.
+//!
+//! A crate of somebody else's makes the program anew with a method of its own, which then has what the built-in ones have: the config and its
+//! errors, checkpoints that resume exactly, suites, reports, `doctor`.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use invaspread::{Method, MethodSettings, Output, Registry, RunFacts, Step, candle};
+//!
+//! invaspread::settings! {
+//!     /// Settings of a method that pulls the two views of an image together, and nothing else.
+//!     pub struct PullSettings {
+//!         /// Factor of the loss, above 0.
+//!         strength: f64 = 1.0,
+//!     }
+//! }
+//!
+//! impl MethodSettings for PullSettings {
+//!     const NAME: &'static str = "pull";
+//!     const LABEL: &'static str = "Pull";
+//!
+//!     fn views(&self) -> usize {
+//!         2
+//!     }
+//!
+//!     fn build(&self, _facts: RunFacts) -> candle::Result<Box<dyn Method>> {
+//!         Ok(Box::new(Pull(self.strength)))
+//!     }
+//! }
+//!
+//! struct Pull(f64);
+//!
+//! impl Method for Pull {
+//!     fn loss(&mut self, output: &Output, step: &Step<'_>) -> candle::Result<candle::Tensor> {
+//!         let batch = step.index.len();
+//!         let [x, y] = [0, batch].map(|first| output.embedding.narrow(0, first, batch));
+//!         (x? - y?)?.sqr()?.mean_all()? * self.0
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     invaspread::run(Registry::built_in().with::<PullSettings>())
+//! }
+//! ```
+//!
+//! `examples/own-method` in the repository is a whole such package, with a state that is resumed and a test.
+
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what is printed goes through `output`, which neither panics nor lets foreign characters command the terminal"
+)]
+
+mod arguments;
+mod bench_memory;
+mod commands;
+mod failure;
+mod log;
+mod metric_names;
+mod neighbours;
+mod output;
+mod panics;
+mod progress;
+
+use anyhow::Context;
+use arguments::{Arguments, Command};
+use clap::Parser;
+use clap::error::ErrorKind;
+use failure::Failure;
+use invaspread_tensor::Started;
+use output::{has_colours, note, visible};
+use std::process::ExitCode;
+
+pub use candle_core as candle;
+pub use invaspread_losses as losses;
+pub use invaspread_models::Output;
+pub use invaspread_random as random;
+pub use invaspread_runner::checkpoint::NamedTensors;
+pub use invaspread_runner::methods::{
+    Features, Layer, Method, MethodMemory, MethodSettings, Registry, RunFacts, Sizes, StateError, Step,
+    nothing_left, take,
+};
+pub use invaspread_runner::settings;
+pub use invaspread_tensor::DeviceKind;
+
+/// Does what the command line asks for, with the methods of `registry`, and returns the exit code: 0 if it was done, 2 for a request that
+/// makes no sense, 1 for one that failed.
+///
+/// # Panics
+/// If it is called twice in a process: a run's name must mean one method.
+pub fn run(registry: Registry) -> ExitCode {
+    panics::report_as_bugs();
+    assert!(registry.install().is_ok(), "invaspread::run is called once, before anything reads a config");
+    invaspread_tensor::prepare_process();
+    let ended = match Arguments::try_parse() {
+        Ok(arguments) => {
+            log::start();
+            obey(arguments.command)
+        }
+        Err(answer) => match answered(answer) {
+            Ok(()) => Ok(()),
+            Err(code) => return code,
+        },
+    };
+    // What was printed before a failure is still worth writing; of two failures the first says why.
+    let printed = output::finish();
+    match ended.and(printed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Unread) => failure.exit_code(),
+        Err(failure) => {
+            note!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Prints what clap has to say in place of arguments: help and the version, or what is wrong with the command line and the exit code for
+/// that.
+fn answered(answer: clap::Error) -> Result<(), ExitCode> {
+    if answer.kind() == ErrorKind::InvalidUtf8 {
+        // clap says neither which nor what.
+        #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
+        let found: Vec<String> = std::env::args_os()
+            .filter(|given| given.to_str().is_none())
+            .map(|given| format!("{given:?}"))
+            .collect();
+        note!(
+            "error: found {}, expected UTF-8: only file and folder names that stand alone may hold other bytes",
+            found.join(", ")
+        );
+        return Err(ExitCode::from(2));
+    }
+    let answer = with_visible_arguments(answer);
+    let styled = answer.render();
+    if answer.use_stderr() {
+        if has_colours(&std::io::stderr()) {
+            output::note_raw(&styled.ansi().to_string());
+        } else {
+            output::note_raw(&styled.to_string());
+        }
+        return Err(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)));
+    }
+    if has_colours(&std::io::stdout()) {
+        output::print_raw(&styled.ansi().to_string());
+    } else {
+        output::print_raw(&styled.to_string());
+    }
+    Ok(())
+}
+
+/// The same answer with escapes in what it quotes of the command line: a script may have put anything there.
+fn with_visible_arguments(answer: clap::Error) -> clap::Error {
+    let arguments = std::env::args_os().map(|argument| visible(&argument.to_string_lossy()).into_owned());
+    match Arguments::try_parse_from(arguments) {
+        Err(same) if same.kind() == answer.kind() => same,
+        _ => answer,
+    }
+}
+
+/// Starts the threads of a command that computes, and says so if they are fewer than they should be.
+fn start_threads(command: &Command) -> Result<(), Failure> {
+    let wanted = match command {
+        Command::Config(_) | Command::Completions(_) => return Ok(()),
+        Command::Bench(arguments) => arguments.threads,
+        _ => None,
+    };
+    let Started { threads, wanted } =
+        invaspread_tensor::start_threads(wanted).context("failed to start the threads")?;
+    if threads < wanted {
+        let go_on = match threads {
+            0 => "everything is computed on the first".to_owned(),
+            threads => format!("{threads} compute"),
+        };
+        note!(
+            "the system did not give the {wanted} threads that should compute; {go_on}. Raise the limit on processes (`ulimit -u`, a \
+             container's pids limit)"
+        );
+    }
+    Ok(())
+}
+
+fn obey(command: Command) -> Result<(), Failure> {
+    start_threads(&command)?;
+    match command {
+        Command::Demo(arguments) => commands::demo(&arguments),
+        Command::Train(arguments) => commands::train(&arguments),
+        Command::Reproduce(arguments) => commands::reproduce(&arguments),
+        Command::Report(arguments) => commands::report(&arguments),
+        Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Measure(arguments) => commands::measure(&arguments),
+        Command::Weights(command) => commands::weights(&command),
+        Command::Data(command) => commands::data(&command),
+        Command::Config(command) => commands::config(&command),
+        Command::Doctor(arguments) => commands::doctor(&arguments),
+        Command::Bench(arguments) => commands::bench(&arguments),
+        Command::Completions(arguments) => {
+            commands::completions(&arguments);
+            Ok(())
+        }
+    }
+}

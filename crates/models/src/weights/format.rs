@@ -1,0 +1,51 @@
+//! The formats that weights are read from, and what is common to them.
+
+use std::fmt;
+
+/// The kinds of files that weights are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WeightsFormat {
+    /// safetensors.
+    Safetensors,
+    /// What `torch.save` writes.
+    Torch,
+    /// A Caffe model.
+    Caffe,
+    /// HDF5.
+    Hdf5,
+}
+
+impl fmt::Display for WeightsFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::Torch => "what torch.save writes",
+            Self::Caffe => "a Caffe model",
+            Self::Hdf5 => "HDF5",
+        })
+    }
+}
+
+/// How many elements a tensor of this shape has, if candle can count them: it multiplies the lengths of axes from the last on, and does not
+/// look whether the first is 0.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |all, &length| all.checked_mul(length.max(1)))?;
+    Some(shape.iter().product())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::element_count;
+
+    #[test]
+    fn an_axis_of_none_does_not_hide_the_others() {
+        const HUGE: usize = 1 << 40;
+        assert_eq!(element_count(&[2, 3]), Some(6));
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[0, HUGE]), Some(0));
+        for shape in [[0, HUGE, HUGE], [HUGE, 0, HUGE], [HUGE, HUGE, 0], [HUGE, HUGE, 1]] {
+            assert_eq!(element_count(&shape), None, "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Files of weights: which form a file has, told by its content alone, the state dicts in it, and loading them into a network.
+
+pub(crate) mod caffe;
+mod detect;
+mod error;
+mod finite;
+mod fit;
+mod format;
+pub(crate) mod hdf5;
+mod inspect;
+mod load;
+pub(crate) mod pth;
+pub(crate) mod safetensors;
+mod seal;
+mod state_dict;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use invaspread_files::open_regular;
+
+use detect::detect;
+use safetensors::read_safetensors;
+
+pub use error::{BadValue, Mismatch, NotFinite, WeightError};
+pub use finite::not_finite;
+pub use format::WeightsFormat;
+pub use inspect::{Entry, inspect};
+pub use load::{HeadNeeded, LoadReport, import, load};
+pub use safetensors::write_weights;
+pub use seal::{check_seal, write_sealed};
+pub use state_dict::StateDict;
+
+/// A file of weights, read whole.
+#[derive(Debug, Clone)]
+pub struct WeightsFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: WeightsFormat,
+    /// What this program wrote of it under its seal ([`crate::check_seal`]), as JSON; `None` in files of other programs.
+    pub content: Option<String>,
+    /// Its state dicts, at least one, in the order of the file. Only a file of PyTorch's has several.
+    pub state_dicts: Vec<StateDict>,
+}
+
+impl WeightsFile {
+    /// Reads a file of safetensors, of PyTorch's `torch.save` (its forms before and after version 1.6), a Caffe model or HDF5, whatever it is
+    /// called.
+    ///
+    /// PyTorch's may hold a state dict, anything that holds some, or a whole module. A Caffe model's layer `conv1/7x7_s2` becomes
+    /// `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; of a name given twice the last counts, as with Caffe. An HDF5 file's tensors are
+    /// called by the paths to them, without what the Python package hickle wraps around a dict.
+    ///
+    /// # Errors
+    /// If the file is missing, no regular file, damaged, or of another kind.
+    pub fn open(path: &Path) -> Result<Self, WeightError> {
+        let bytes = whole(path)?;
+        let damaged = |format, found| WeightError::Damaged { path: path.into(), format, found };
+        let format =
+            detect(&bytes, path).map_err(|found| WeightError::OtherKind { path: path.into(), found })?;
+        let own = |tensors: HashMap<String, Tensor>| {
+            vec![StateDict { place: String::new(), tensors, not_read: Vec::new() }]
+        };
+        let read = match format {
+            WeightsFormat::Safetensors => {
+                read_safetensors(&bytes).map(|(state_dict, content)| (vec![state_dict], content))
+            }
+            WeightsFormat::Torch => pth::read(&bytes).map(|state_dicts| (state_dicts, None)),
+            WeightsFormat::Caffe => {
+                caffe::read(&bytes).map(|tensors| (own(tensors.into_iter().collect()), None))
+            }
+            WeightsFormat::Hdf5 => {
+                hdf5::read(bytes).map(|tensors| (own(tensors.into_iter().collect()), None))
+            }
+        };
+        let (state_dicts, content) = read.map_err(|found| damaged(format, found))?;
+        Ok(Self { path: path.into(), format, content, state_dicts })
+    }
+
+    /// The same file with nothing but what lies at `place`: a state dict's place, or what the names of its entries begin with.
+    ///
+    /// # Errors
+    /// If there is nothing: names the places that there are.
+    pub fn within(mut self, place: &str) -> Result<Self, WeightError> {
+        if self.state_dicts.iter().any(|state_dict| state_dict.place == place) {
+            self.state_dicts.retain(|state_dict| state_dict.place == place);
+            return Ok(self);
+        }
+        let prefix = format!("{}.", place.trim_end_matches('.'));
+        let places = self.state_dicts.iter().map(StateDict::to_string).collect();
+        for state_dict in &mut self.state_dicts {
+            state_dict.tensors.retain(|name, _| name.starts_with(&prefix));
+            state_dict.not_read.retain(|(name, _)| name.starts_with(&prefix));
+        }
+        self.state_dicts.retain(|state_dict| !state_dict.tensors.is_empty());
+        if self.state_dicts.is_empty() {
+            return Err(WeightError::Place { path: self.path, asked: place.to_owned(), places });
+        }
+        Ok(self)
+    }
+}
+
+/// Reads all bytes of a regular file.
+fn whole(path: &Path) -> Result<Vec<u8>, WeightError> {
+    let open = |source| WeightError::Open { path: path.into(), source };
+    let mut file = open_regular(path).map_err(|source| match source.kind() {
+        // The error names what lies there: a folder, a pipe, a device.
+        ErrorKind::InvalidInput => WeightError::NotAFile { source },
+        _ => open(source),
+    })?;
+    let length = file.metadata().map_err(open)?.len();
+    let length = usize::try_from(length).map_err(|_| open(ErrorKind::OutOfMemory.into()))?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| open(ErrorKind::OutOfMemory.into()))?;
+    file.read_to_end(&mut bytes).map_err(open)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Alignment and uniformity (Wang and Isola, ICML 2020, section 4), with a queue of embeddings as in its experiments on MoCo.
+//!
+//! ```text
+//! x, y in R^{B x D} unit rows, two views of B images;  q in R^{K x D} the last K embeddings, without gradient
+//! align   = (1/B) Σ_i ‖x_i − y_i‖²
+//! uniform = log mean_{i,j} exp(−t ‖x_i − z_j‖²)      over the other rows z_j of x and all rows of q
+//! loss    = align + λ uniform
+//! ```
+//!
+//! Deviation: the sources take the uniformity of x and of y and average the two; here it is that of x.
+
+use std::collections::HashMap;
+
+use invaspread::candle::backprop::GradStore;
+use invaspread::candle::{D, Device, Result, Tensor};
+use invaspread::settings::{Refusal, above_zero};
+use invaspread::{Method, MethodSettings, NamedTensors, Output, RunFacts, StateError, Step};
+
+invaspread::settings! {
+    /// Settings of the method.
+    pub struct AlignUniformSettings {
+        /// Weight λ of the uniformity, above 0.
+        uniformity: f64 = 1.0,
+        /// Sharpness t of the uniformity's kernel, above 0.
+        sharpness: f64 = 2.0,
+        /// Embeddings of the last batches that uniformity is taken over too; 0 for none.
+        queue: usize = 256,
+    }
+}
+
+impl MethodSettings for AlignUniformSettings {
+    const NAME: &'static str = "align_uniform";
+    const LABEL: &'static str = "Align + uniform";
+
+    fn check(&self) -> std::result::Result<(), Refusal> {
+        above_zero("uniformity", self.uniformity)?;
+        above_zero("sharpness", self.sharpness)
+    }
+
+    fn views(&self) -> usize {
+        2
+    }
+
+    fn build(&self, _facts: RunFacts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(AlignUniform { settings: self.clone(), queue: None }))
+    }
+}
+
+/// The method: its state is the queue, empty before the first step.
+struct AlignUniform {
+    settings: AlignUniformSettings,
+    queue: Option<Tensor>,
+}
+
+impl Method for AlignUniform {
+    fn loss(&mut self, output: &Output, step: &Step<'_>) -> Result<Tensor> {
+        let batch = step.index.len();
+        let [x, y] = [0, batch].map(|first| output.embedding.narrow(0, first, batch));
+        let queue = self.queue.as_ref().map(|queue| queue.to_device(output.embedding.device()));
+        align_uniform(&x?, &y?, queue.transpose()?.as_ref(), &self.settings)
+    }
+
+    fn after_step(&mut self, output: &Output, _: &GradStore, _lr: f64, _step: &Step<'_>) -> Result<()> {
+        let fresh = output.embedding.detach().to_device(&Device::Cpu)?;
+        let all = self.queue.as_ref().map_or(Ok(fresh.clone()), |queue| Tensor::cat(&[queue, &fresh], 0))?;
+        let kept = self.settings.queue.min(all.dim(0)?);
+        let first = all.dim(0)? - kept;
+        self.queue = if kept == 0 { None } else { Some(all.narrow(0, first, kept)?.contiguous()?) };
+        Ok(())
+    }
+
+    fn state(&self) -> Result<NamedTensors> {
+        Ok(self.queue.iter().map(|queue| ("queue".to_owned(), queue.clone())).collect())
+    }
+
+    fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
+        self.queue = state.remove("queue");
+        invaspread::nothing_left(&state)
+    }
+}
+
+/// The loss of two views, each B x D of unit rows, beside a queue of K x D: a scalar.
+fn align_uniform(
+    x: &Tensor,
+    y: &Tensor,
+    queue: Option<&Tensor>,
+    settings: &AlignUniformSettings,
+) -> Result<Tensor> {
+    let batch = x.dim(0)?;
+    let align = (x - y)?.sqr()?.sum(D::Minus1)?.mean_all()?;
+    // ‖x_i − z_j‖² = 2 − 2 x_i · z_j of unit rows; a row is none of its own neighbors.
+    let kernel = |z: &Tensor| ((x.matmul(&z.t()?)? - 1.0)? * (2.0 * settings.sharpness))?.exp();
+    let others = (1.0 - Tensor::eye(batch, x.dtype(), x.device())?)?;
+    let within = (kernel(x)? * others)?.sum_all()?;
+    let beside = queue.map(|queue| kernel(queue)?.sum_all()).transpose()?;
+    let pairs = batch * (batch - 1 + queue.map_or(Ok(0), |queue| queue.dim(0))?);
+    let uniform = (beside.map_or(Ok(within.clone()), |beside| within + beside)? / pairs as f64)?.log()?;
+    align + (uniform * settings.uniformity)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AlignUniformSettings, align_uniform};
+    use invaspread::candle::{Device, Tensor};
+
+    /// Two images at a right angle, each seen twice alike: nothing to align, and pairs at a squared distance of 2.
+    #[test]
+    fn two_pairs_have_a_closed_form() {
+        let rows = Tensor::new(&[[1.0_f64, 0.0], [0.0, 1.0]], &Device::Cpu).unwrap();
+        let settings = AlignUniformSettings { sharpness: 3.0, uniformity: 0.5, queue: 0 };
+        let loss = |queue: Option<&Tensor>| {
+            align_uniform(&rows, &rows, queue, &settings).unwrap().to_scalar::<f64>().unwrap()
+        };
+        assert!((loss(None) - 0.5 * -6.0).abs() < 1e-12);
+        // With a queue of one image, each row has one neighbor at 0 or 2 beside the other row at 2.
+        let queue = rows.narrow(0, 0, 1).unwrap();
+        let mean = (1.0 + 3.0 * (-6.0_f64).exp()) / 4.0;
+        assert!((loss(Some(&queue)) - 0.5 * mean.ln()).abs() < 1e-12);
+    }
+}
