@@ -198,7 +198,7 @@ fn files_of_the_released_code_load_as_they_are() {
         assert_eq!((&found["state_dict"], &found["left_over"]), (&"net".into(), &serde_json::json!([])));
         let out = format!("{name}.safetensors");
         let said = done(folder.path(), &[&["weights", "import", name, &out], &settings[..]].concat());
-        assert!(said.contains("the state dict is the file's `net`"), "{said}");
+        assert!(said.contains("the state dict is `net` in the file"), "{said}");
         let file = WeightsFile::open(&folder.path().join(out)).unwrap();
         let tensor = &file.state_dicts[0].tensors["conv1.weight"];
         let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();

@@ -1,4 +1,5 @@
-//! Lists the built-in config files and embeds them, and embeds the compiler's version, which run records name.
+//! Lists the built-in config files and embeds them, and embeds the compiler's version, which run records
+//! name.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ fn main() {
     fs::write(out.join("built_in.rs"), built_in()).expect("OUT_DIR can be written");
 }
 
-/// Returns the Rust source of `BUILT_IN`: path below `experiments/` and text of every TOML file there, in alphabetical order.
+/// Returns the Rust source of `BUILT_IN`: path below `experiments/` and text of every TOML file there, in
+/// alphabetical order.
 fn built_in() -> String {
     let root = Path::new(EXPERIMENTS);
     assert!(

@@ -1,4 +1,5 @@
-//! Two views of a picture, and more: writes a PNG with one picture a row, the whole picture first and random views of it after.
+//! Two views of a picture, and more: writes a PNG with one picture a row, the whole picture first and random
+//! views of it after.
 //!
 //!     cargo run -p invaspread-augment --example contact_sheet -- OUT.png [PICTURE ...]
 //!

@@ -1,23 +1,31 @@
-//! Colour changes as torchvision makes them on Pillow images, byte for byte.
+//! Changes of colour that give the same bytes as torchvision on Pillow images.
 //!
-//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32: `d + factor (x - d)`, cut to
-//! 0..255 and towards zero, where `d` is black, the mean grey, or the pixel's own grey. Hue goes through 8-bit HSV and adds
-//! to the hue byte, which wraps. Sources: Pillow's ImageEnhance.py, Blend.c and Convert.c; torchvision's
-//! `_functional_pil.py`. These are the plain versions; `planar` holds the fast ones, which are tested against them.
+//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32:
+//! `d + factor (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean grey, or
+//! the grey of the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources:
+//! Pillow's ImageEnhance.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the plain
+//! versions; `planar` holds the fast ones, which are tested against them.
 
 use crate::image::{Image, ImageRef};
 
-/// Grey as Pillow's `convert("L")`: ITU-R 601-2 weights in 16-bit fixed point.
+/// Returns the grey of a pixel as Pillow's `convert("L")` does: ITU-R 601-2 weights in 16-bit fixed point.
 pub fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b) + 0x8000) >> 16) as u8
 }
 
-/// Every pixel times `factor`.
+/// Multiplies every pixel by `factor`.
+///
+/// ```
+/// use invaspread_augment::{Image, brightness};
+///
+/// let image = Image::new(1, 1, vec![10, 100, 200]);
+/// assert_eq!(brightness(image.as_ref(), 1.5).pixels, [15, 150, 255]);
+/// ```
 pub fn brightness(image: ImageRef<'_>, factor: f64) -> Image {
     per_pixel(image, |pixel| pixel.map(|x| blend(0, x, factor)))
 }
 
-/// Blends with the image's mean grey.
+/// Blends every pixel with the mean grey of the image.
 pub fn contrast(image: ImageRef<'_>, factor: f64) -> Image {
     let total: u64 = pixels(image).map(|pixel| u64::from(luma(pixel))).sum();
     let mean = mean_grey(total, image.width * image.height);
@@ -38,17 +46,17 @@ pub fn hue(image: ImageRef<'_>, factor: f64) -> Image {
     })
 }
 
-/// All three channels the pixel's grey.
+/// Replaces each channel by the grey of its pixel.
 pub fn grayscale(image: ImageRef<'_>) -> Image {
     per_pixel(image, |pixel| [luma(pixel); 3])
 }
 
-/// What is added to the hue byte: `factor * 255` cut towards zero, negative values wrapping.
+/// Returns what is added to the hue byte: `factor * 255` rounded towards zero; negative values wrap around.
 pub(crate) fn hue_shift(factor: f64) -> u8 {
     (factor * 255.0) as i32 as u8
 }
 
-/// The mean of `count` grey values, a half rounded up.
+/// Returns the mean of `count` grey values; halves are rounded up.
 pub(crate) fn mean_grey(total: u64, count: usize) -> u8 {
     (total as f64 / count.max(1) as f64 + 0.5) as u8
 }
@@ -66,7 +74,7 @@ fn blend(degenerate: u8, x: u8, factor: f64) -> u8 {
     (degenerate + factor as f32 * (x - degenerate)).clamp(0.0, 255.0) as u8
 }
 
-/// 8-bit HSV in Pillow's own mix of f32 and f64, whose roundings decide some bytes.
+/// Converts to 8-bit HSV in Pillow's mix of f32 and f64, whose rounding decides some bytes.
 pub(crate) fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     let (most, least) = (r.max(g).max(b), r.min(g).min(b));
     if most == least {
@@ -86,7 +94,7 @@ pub(crate) fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     [(f64::from(turn) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, most]
 }
 
-/// Back from 8-bit HSV, again in Pillow's mix of precisions.
+/// Converts back from 8-bit HSV, again in Pillow's mix of precisions.
 pub(crate) fn hsv_to_rgb([h, s, v]: [u8; 3]) -> [u8; 3] {
     if s == 0 {
         return [v; 3];

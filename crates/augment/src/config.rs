@@ -1,41 +1,45 @@
-//! What the pipeline does to an image, as the `augment` group of a config file says it.
+//! The settings of the transforms.
 
 use serde::{Deserialize, Serialize};
 
 use crate::draw::ParameterDraw;
 
-/// The transforms of training and evaluation. The default is the recipe of the paper's released code for CIFAR-10.
+/// The transforms of training and evaluation. The default is the recipe of the paper's released code for
+/// CIFAR-10.
 ///
-/// Training: `squash`, then the resized crop or `crop`, colour jitter, grayscale, flip, normalise. Evaluation: `squash`, then
-/// the shorter side made `size` if the image's size differs (not with `crop`), the middle `size` x `size`, normalise.
+/// Training: `squash`, then the resized crop or `crop`, colour jitter, grayscale, flip, normalise.
+/// Evaluation: `squash`, then the shorter side made `size` if the image's size differs (not with `crop`), the
+/// middle `size` x `size`, normalise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Width and height of what comes out, in pixels.
+    /// Width and height of a view, in pixels.
     pub size: usize,
-    /// Whose way of drawing the random parameters.
+    /// Which release of torchvision the random parameters are drawn like.
     pub parameters: ParameterDraw,
-    /// No augmentation at all ("No DA" in Table 7): training views are made as in evaluation.
+    /// Whether to leave out all augmentation ("No DA" in Table 7): training views are then made as in
+    /// evaluation.
     pub none: bool,
     /// Transforms to leave out: any of [`TRANSFORMS`].
     pub without: Vec<String>,
-    /// First make the image this wide and high by a Lanczos resize, its aspect ratio not kept (CUB-200 and the like: 256).
+    /// Width and height that an image is first resized to, by a Lanczos filter and without keeping its aspect
+    /// ratio (256 for CUB-200 and the like).
     pub squash: Option<usize>,
-    /// A random part of the image, resized bilinearly. Not used where `crop` is set.
+    /// The random part of the image that is resized to the view, bilinearly. Not used if `crop` is set.
     pub resized_crop: ResizedCrop,
     /// A random window of `size` x `size` instead of the resized crop.
     pub crop: Option<RandomCrop>,
     /// Random brightness, contrast, saturation and hue, in random order.
     pub color_jitter: ColorJitter,
-    /// Sometimes grey.
+    /// How often a view is made grey.
     pub grayscale: RandomGrayscale,
-    /// Sometimes mirrored.
+    /// How often a view is mirrored.
     pub flip: RandomFlip,
-    /// From bytes to what the network sees.
+    /// How bytes become the numbers that the network gets.
     pub normalize: Normalize,
 }
 
-/// The names that `without` knows.
+/// The names that [`AugmentConfig::without`] accepts.
 pub const TRANSFORMS: [&str; 5] = ["resized_crop", "crop", "color_jitter", "grayscale", "flip"];
 
 impl Default for AugmentConfig {
@@ -60,9 +64,9 @@ impl Default for AugmentConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResizedCrop {
-    /// Least and greatest part of the image's area.
+    /// Smallest and largest share of the area of the image.
     pub scale: [f64; 2],
-    /// Least and greatest width over height.
+    /// Smallest and largest ratio of width to height.
     pub ratio: [f64; 2],
 }
 
@@ -76,23 +80,23 @@ impl Default for ResizedCrop {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomCrop {
-    /// Black pixels added on every side beforehand.
+    /// Black pixels that are first added on every side.
     pub padding: usize,
 }
 
-/// Strengths of the colour jitter; zero leaves a change out.
+/// Strengths of the colour jitter; a strength of zero leaves a change out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColorJitter {
-    /// Factor uniform in `1 ± brightness`, not below zero.
+    /// The factor is uniform in `1 ± brightness`, and at least zero.
     pub brightness: f64,
-    /// Factor uniform in `1 ± contrast`, not below zero.
+    /// The factor is uniform in `1 ± contrast`, and at least zero.
     pub contrast: f64,
-    /// Factor uniform in `1 ± saturation`, not below zero.
+    /// The factor is uniform in `1 ± saturation`, and at least zero.
     pub saturation: f64,
-    /// Part of a circle uniform in `± hue`; at most 0.5.
+    /// The shift is uniform in `± hue`, in parts of the colour circle; at most 0.5.
     pub hue: f64,
-    /// How often the jitter is applied at all.
+    /// The probability that the jitter is applied, from 0 to 1.
     pub probability: f64,
 }
 
@@ -106,7 +110,7 @@ impl Default for ColorJitter {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomGrayscale {
-    /// Between 0 and 1.
+    /// The probability, from 0 to 1.
     pub probability: f64,
 }
 
@@ -120,7 +124,7 @@ impl Default for RandomGrayscale {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomFlip {
-    /// Between 0 and 1.
+    /// The probability, from 0 to 1.
     pub probability: f64,
 }
 
@@ -134,13 +138,13 @@ impl Default for RandomFlip {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalize {
-    /// Taken from R, G, B.
+    /// Subtracted from R, G, B.
     pub mean: [f32; 3],
-    /// Then divides R, G, B.
+    /// Divides R, G, B after that.
     pub std: [f32; 3],
-    /// What a white pixel is before the mean is taken away: 1, or 255 for networks that came from Caffe.
+    /// The value of a white pixel before the mean is subtracted: 1, or 255 for networks from Caffe.
     pub scale: f32,
-    /// Order of the channels that come out.
+    /// The order of the channels of a view.
     pub channels: ChannelOrder,
 }
 
@@ -155,40 +159,41 @@ impl Default for Normalize {
     }
 }
 
-/// Order of the channels that a network takes.
+/// The order of the channels that a network expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
-    /// Red first, as everyone.
+    /// Red first, as usual.
     #[default]
     Rgb,
-    /// Blue first, as Caffe.
+    /// Blue first, as in Caffe.
     Bgr,
 }
 
-/// An augmentation that cannot be made, by its key.
+/// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AugmentError {
     /// `without` names a transform that does not exist.
     #[error("augment.without: no transform is called \"{found}\"; the known names are {}", TRANSFORMS.join(", "))]
     UnknownTransform {
-        /// The name given.
+        /// The name found.
         found: String,
     },
-    /// A number outside of its range.
+    /// A value outside its range.
     #[error("augment.{key}: found {found}, expected {expected}")]
     OutOfRange {
-        /// The key within the group.
+        /// The name of the setting.
         key: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// What values are allowed.
         expected: &'static str,
     },
 }
 
 impl AugmentConfig {
-    /// Whether `name` (one of [`TRANSFORMS`]) takes part in training.
+    /// Returns whether `name` (one of [`TRANSFORMS`]) is applied in training.
     pub fn uses(&self, name: &str) -> bool {
         !self.none && !self.without.iter().any(|left_out| left_out == name)
     }
@@ -196,7 +201,7 @@ impl AugmentConfig {
     /// Checks every value.
     ///
     /// # Errors
-    /// The first key whose value is unknown or out of range.
+    /// Returns the first setting whose value is unknown or out of range.
     pub fn check(&self) -> Result<(), AugmentError> {
         if let Some(found) = self.without.iter().find(|name| !TRANSFORMS.contains(&name.as_str())) {
             return Err(AugmentError::UnknownTransform { found: found.clone() });
@@ -219,13 +224,13 @@ impl AugmentConfig {
             "resized_crop.scale",
             0.0 < scale[0] && scale[0] <= scale[1] && scale[1] <= 1.0,
             &scale,
-            "two parts of the area, the lesser first, above 0 and at most 1",
+            "two parts of the area, the smaller first, above 0 and at most 1",
         )?;
         range(
             "resized_crop.ratio",
             0.0 < ratio[0] && ratio[0] <= ratio[1] && ratio[1].is_finite(),
             &ratio,
-            "two ratios of width to height, the lesser first, above 0",
+            "two ratios of width to height, the smaller first, above 0",
         )?;
         let strengths = [
             ("color_jitter.brightness", self.color_jitter.brightness),

@@ -1,9 +1,11 @@
-//! The random parameters of one view, drawn as torchvision 0.2 drew them (what the paper ran on) or as it does today.
+//! The random parameters of a view, drawn as in torchvision 0.2, which the paper used, or as in torchvision
+//! today.
 //!
-//! The distributions differ in the resized crop alone. torchvision 0.2: aspect ratio uniform in its range, width and height
-//! exchanged half of the time, and after ten misses the largest centred square. Today: log-uniform ratio, no exchange, and
-//! after ten misses the largest centred window whose ratio is in the range. The jitter's factors and its order are uniform in
-//! both; today the order is drawn before the factors.
+//! The distributions differ in the resized crop alone. torchvision 0.2: the aspect ratio is uniform in its
+//! range, width and height are exchanged half of the time, and after ten windows that do not fit the largest
+//! centred square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows that
+//! do not fit the largest centred window is taken whose ratio is in the range. The factors of the jitter and
+//! the order of its changes are uniform in both; today the order is drawn before the factors.
 
 use invaspread_random::Stream;
 use serde::{Deserialize, Serialize};
@@ -11,19 +13,20 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ColorJitter, ResizedCrop};
 use crate::geometry::Window;
 
-/// Whose way of drawing parameters.
+/// Which release of torchvision the random parameters are drawn like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ParameterDraw {
-    /// As torchvision 0.2, with which the paper's results were made.
+    /// torchvision 0.2, with which the results of the paper were made.
     #[default]
     #[serde(rename = "torchvision-0.2")]
     Torchvision02,
-    /// As torchvision since 0.8.
+    /// torchvision since 0.8.
     #[serde(rename = "current")]
     Current,
 }
 
-/// One of the jitter's four changes with its drawn factor (hue: part of a circle).
+/// One of the four changes of the colour jitter with its factor (for hue, a part of the colour circle).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Adjust {
     /// See [`crate::brightness`].
@@ -38,7 +41,7 @@ pub enum Adjust {
 
 const TRIES: usize = 10;
 
-/// The window of a random resized crop in an image of `width` x `height`.
+/// Draws the window of a random resized crop in an image of `width` x `height`.
 pub fn resized_crop_window(
     config: &ResizedCrop,
     draw: ParameterDraw,
@@ -77,7 +80,7 @@ pub fn resized_crop_window(
             }
         }
     };
-    // A ratio range that leaves out 1 could round beyond the image or to nothing.
+    // If the range of ratios does not contain 1, rounding could exceed the image or give 0.
     let (w, h) = (w.clamp(1, width), h.clamp(1, height));
     Window { top: (height - h) / 2, left: (width - w) / 2, height: h, width: w }
 }
@@ -86,7 +89,8 @@ fn round(area: f64) -> usize {
     area.sqrt().round_ties_even() as usize
 }
 
-/// The jitter's changes in the order they are made, with `None` for those whose strength is zero.
+/// Draws the changes of the jitter, in the order in which they are applied, with `None` for those whose
+/// strength is zero.
 pub fn jitter(config: &ColorJitter, draw: ParameterDraw, stream: &mut Stream) -> [Option<Adjust>; 4] {
     let mut order = [0, 1, 2, 3];
     if draw == ParameterDraw::Current {
@@ -126,7 +130,8 @@ mod tests {
         }
     }
 
-    /// The mean area and the mean log ratio of the two ways, from large images where no draw misses. The spreads differ by 0.001.
+    /// The mean area and the mean log ratio of the two ways, from large images where no draw misses. The
+    /// spreads differ by 0.001.
     #[test]
     fn windows_have_the_moments_of_their_distribution() {
         let n = 400_000;

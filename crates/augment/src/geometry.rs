@@ -1,4 +1,5 @@
-//! Transforms that move pixels and change none: crop, pad, mirror. And the resized crop, which is a crop and a resize.
+//! Transforms that move pixels and change none: crop, pad, mirror; and the resized crop, which is a crop and
+//! a resize.
 
 use crate::image::{Image, ImageRef};
 use crate::resize::{Filter, resize};
@@ -10,16 +11,24 @@ pub struct Window {
     pub top: usize,
     /// First column.
     pub left: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
 }
 
-/// The part of `image` under `window`.
+/// Returns the part of `image` in `window`.
+///
+/// ```
+/// use invaspread_augment::{Image, Window, crop};
+///
+/// let image = Image::new(2, 1, vec![1, 2, 3, 4, 5, 6]);
+/// let right = crop(image.as_ref(), Window { top: 0, left: 1, height: 1, width: 1 });
+/// assert_eq!(right, Image::new(1, 1, vec![4, 5, 6]));
+/// ```
 ///
 /// # Panics
-/// If the window reaches beyond the image.
+/// If the window exceeds the image.
 pub fn crop(image: ImageRef<'_>, window: Window) -> Image {
     let Window { top, left, height, width } = window;
     assert!(
@@ -36,15 +45,15 @@ pub fn crop(image: ImageRef<'_>, window: Window) -> Image {
     Image::new(width, height, pixels)
 }
 
-/// Crops, then resizes the crop to `size` x `size` bilinearly: what torchvision's `RandomResizedCrop` does with its draw.
+/// Crops, then resizes the crop to `size` x `size` bilinearly, as torchvision's `RandomResizedCrop` does.
 ///
 /// # Panics
-/// If the window is empty or reaches beyond the image.
+/// If the window is empty or exceeds the image.
 pub fn resized_crop(image: ImageRef<'_>, window: Window, size: usize) -> Image {
     resize(crop(image, window).as_ref(), size, size, Filter::Bilinear)
 }
 
-/// Black borders of the given widths around `image`.
+/// Adds black borders of the given widths to `image`.
 pub fn pad(image: ImageRef<'_>, left: usize, top: usize, right: usize, bottom: usize) -> Image {
     let mut out = Image::black(image.width + left + right, image.height + top + bottom);
     for y in 0..image.height {
@@ -55,7 +64,8 @@ pub fn pad(image: ImageRef<'_>, left: usize, top: usize, right: usize, bottom: u
     out
 }
 
-/// The middle `size` x `size` pixels, with black borders where the image is smaller than that (as torchvision).
+/// Returns the middle `size` x `size` pixels, with black borders where the image is smaller, as torchvision
+/// does.
 pub fn center_crop(image: ImageRef<'_>, size: usize) -> Image {
     let missing = |have: usize| size.saturating_sub(have);
     let (wide, high) = (missing(image.width), missing(image.height));
@@ -66,24 +76,24 @@ pub fn center_crop(image: ImageRef<'_>, size: usize) -> Image {
     crop(padded.as_ref(), centered(padded.width, padded.height, size))
 }
 
-/// `padding` black pixels on each side (and as many more as the image needs to reach `size`, shared as
-/// [`center_crop`] does), then the `size` x `size` pixels from `top`, `left` of the padded image.
+/// Adds `padding` black pixels on each side, and more where the image is still smaller than `size`, half of
+/// them on either side. Returns the `size` x `size` pixels from `top`, `left` of the padded image.
 ///
 /// # Panics
-/// If that reaches beyond the padded image.
+/// If these exceed the padded image.
 pub fn random_crop(image: ImageRef<'_>, size: usize, padding: usize, top: usize, left: usize) -> Image {
     let (wide, high) = (crop_padding(image.width, size, padding), crop_padding(image.height, size, padding));
     let padded = pad(image, wide.0, high.0, wide.1, high.1);
     crop(padded.as_ref(), Window { top, left, height: size, width: size })
 }
 
-/// The borders before and after that a random crop of `size` puts around `length` pixels.
+/// Returns the borders before and after `length` pixels that a random crop of `size` adds.
 pub(crate) fn crop_padding(length: usize, size: usize, padding: usize) -> (usize, usize) {
     let missing = size.saturating_sub(length + 2 * padding);
     (padding + missing / 2, padding + missing.div_ceil(2))
 }
 
-/// Left and right exchanged.
+/// Exchanges left and right.
 pub fn hflip(image: ImageRef<'_>) -> Image {
     let mut out = image.to_image();
     for (y, row) in out.pixels.chunks_exact_mut((image.width * 3).max(1)).enumerate() {
@@ -94,13 +104,14 @@ pub fn hflip(image: ImageRef<'_>) -> Image {
     out
 }
 
-/// Where the middle `size` x `size` pixels begin. Python rounds a half to even, hence so does this.
+/// Returns the window of the middle `size` x `size` pixels. Halves are rounded to even, as in Python.
 pub(crate) fn centered(width: usize, height: usize, size: usize) -> Window {
     let start = |have: usize| ((have - size) as f64 / 2.0).round_ties_even() as usize;
     Window { top: start(height), left: start(width), height: size, width: size }
 }
 
-/// Width and height once the shorter side has been made `size`, the aspect ratio kept (the longer side cut to an integer).
+/// Returns width and height after a resize of the shorter side to `size` that keeps the aspect ratio (the
+/// longer side is rounded down).
 pub(crate) fn shorter_side_to(size: usize, width: usize, height: usize) -> (usize, usize) {
     if width <= height { (size, size * height / width) } else { (size * width / height, size) }
 }

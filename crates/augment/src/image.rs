@@ -1,18 +1,25 @@
-//! Images as the transforms see them: 8-bit RGB, rows of interleaved pixels, owned or borrowed.
+//! Images: 8-bit RGB, rows of interleaved pixels, owned or borrowed.
 
-/// An owned image: `pixels` holds `height * width * 3` bytes, row-major, R, G, B interleaved (H x W x 3).
+/// An owned image (H x W x 3): row after row, with R, G and B of each pixel side by side.
+///
+/// ```
+/// use invaspread_augment::Image;
+///
+/// let image = Image::new(2, 1, vec![255, 0, 0, 0, 0, 255]);
+/// assert_eq!(image.as_ref().pixel(1, 0), [0, 0, 255]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Image {
     /// Pixels in a row.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
     /// `height * width * 3` bytes.
     pub pixels: Vec<u8>,
 }
 
 impl Image {
-    /// An image of the given pixels.
+    /// Makes an image of the given pixels.
     ///
     /// # Panics
     /// If `pixels` is not `height * width * 3` long.
@@ -21,30 +28,30 @@ impl Image {
         Self { width, height, pixels }
     }
 
-    /// A black image.
+    /// Makes a black image.
     pub fn black(width: usize, height: usize) -> Self {
         Self { width, height, pixels: vec![0; width * height * 3] }
     }
 
-    /// A borrowed view of it.
+    /// Borrows the image.
     pub fn as_ref(&self) -> ImageRef<'_> {
         ImageRef { width: self.width, height: self.height, pixels: &self.pixels }
     }
 }
 
-/// A borrowed image, laid out as [`Image`].
+/// A borrowed image with the layout of [`Image`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRef<'a> {
     /// Pixels in a row.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
     /// `height * width * 3` bytes.
     pub pixels: &'a [u8],
 }
 
 impl<'a> ImageRef<'a> {
-    /// An image of the given pixels.
+    /// Makes an image of the given pixels.
     ///
     /// # Panics
     /// If `pixels` is not `height * width * 3` long.
@@ -53,12 +60,12 @@ impl<'a> ImageRef<'a> {
         Self { width, height, pixels }
     }
 
-    /// A copy that owns its pixels.
+    /// Copies the image.
     pub fn to_image(self) -> Image {
         Image { width: self.width, height: self.height, pixels: self.pixels.to_vec() }
     }
 
-    /// The three channels of the pixel at column `x`, row `y`.
+    /// Returns the three channels of the pixel at column `x`, row `y`.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (y * self.width + x) * 3;
         [self.pixels[at], self.pixels[at + 1], self.pixels[at + 2]]

@@ -1,17 +1,17 @@
 //! Batches of views, prepared ahead of the training step on threads of the loader's own.
 //!
-//! One thread walks through the epoch's batches; the views of each are made in parallel on a small rayon pool that belongs to
-//! the loader, never on the global pool: the step works there, and a view waiting behind its kernels (or its kernels behind a
-//! view) would make each wait for the other.
+//! One thread goes through the batches of an epoch. The views of a batch are made in parallel on a small
+//! rayon pool that belongs to the loader, not on the global pool. The training step uses the global pool, and
+//! the two would wait for each other there.
 //!
-//! How many threads the pool has hardly matters at 32 x 32. Measured three times on two cores that others used too, with a
-//! 30 ms step on both and 128 views a batch: the step waited 0.2 to 0.8% of the time with two threads and 1.3 to 2.4% with
-//! one, while the whole took 1 to 7% longer with two, within the noise. The default is one per core, as large images or
-//! images to be decoded need them; `threads` sets it.
+//! At 32 x 32 pixels the number of threads hardly matters. Measured three times on two busy cores, with steps
+//! of 30 ms on both and 128 views in a batch: the step waited 0.2 to 0.8% of the time with two threads and
+//! 1.3 to 2.4% with one; the whole took 1 to 7% longer with two, within the noise. The default is one thread
+//! for each core, since large images and images to be decoded need them.
 //!
-//! At most `ahead` finished batches wait in a channel, and the buffers of used ones come back through [`Batch::recycle`].
-//! View `v` of image `i` at epoch `e` draws from the stream `(seed, Augment, e, 2 i + v)`, so
-//! neither threads nor order nor `ahead` can change it.
+//! At most `ahead` finished batches wait in a channel, and the buffers of used ones come back through
+//! [`Batch::recycle`]. View `v` of image `i` in epoch `e` draws from the stream
+//! `(seed, Augment, e, 2 i + v)`, so that neither threads nor the order of images nor `ahead` change it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -26,36 +26,38 @@ use crate::pipeline::{Pipeline, Scratch};
 use crate::plan::view_stream;
 use crate::source::{ImageSource, SourceError};
 
-/// What a loader is to prepare, and how.
+/// Which batches a loader prepares, and how.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// The image numbers of each batch, in order. Batches may differ in length; an empty one is skipped.
+    /// The numbers of the images of each batch, in order. Batches may differ in length; empty ones are
+    /// skipped.
     pub batches: Vec<Vec<u32>>,
     /// Views of each image, at least 1.
     pub views: usize,
-    /// The image that all views of each image but the first are of, by number; `None` for the image itself. They draw as the image's own
-    /// would.
+    /// For each image the number of the image that all of its views but the first show; `None` for the image
+    /// itself. The random draws are those of the first image either way.
     pub second_images: Option<Arc<[u32]>>,
-    /// The run's seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// The epoch, for the views' streams.
+    /// The epoch, for the streams of the views.
     pub epoch: u64,
-    /// Finished batches that may wait; at least 1.
+    /// The number of finished batches that may wait; at least 1.
     pub ahead: usize,
-    /// Threads that make views; `None` for as many as the machine has cores, at most [`LoaderConfig::MOST_THREADS`].
+    /// The number of threads that make views; `None` for one for each core, at most
+    /// [`LoaderConfig::MOST_THREADS`].
     pub threads: Option<usize>,
 }
 
 impl LoaderConfig {
-    /// Beyond this many threads the views of small images outrun any step.
+    /// With this many threads the views of small images are ready before any step needs them.
     pub const MOST_THREADS: usize = 8;
 
-    /// `batches` with one view each, seed and epoch 0, two batches ahead.
+    /// Takes `batches` with one view of each image, seed and epoch 0, two batches ahead.
     pub fn new(batches: Vec<Vec<u32>>) -> Self {
         Self { batches, views: 1, second_images: None, seed: 0, epoch: 0, ahead: 2, threads: None }
     }
 
-    /// Images `0..n` in order, `batch` at a time: what evaluation goes through.
+    /// Takes the images `0..n` in order, `batch` at a time, as evaluation does.
     ///
     /// # Panics
     /// If `batch` is zero.
@@ -68,9 +70,9 @@ impl LoaderConfig {
 /// A batch ready for the network.
 #[derive(Debug)]
 pub struct Batch {
-    /// (views * B) x S x S x 3: the first view of all B images, then the second of all, and so on.
+    /// The views (views * B, S, S, 3): the first view of all B images, then the second view of all, and so on.
     pub images: Vec<f32>,
-    /// The B images' numbers.
+    /// The numbers of the B images.
     pub index: Vec<u32>,
     /// Views of each image.
     pub views: usize,
@@ -78,28 +80,29 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Gives the buffer of `images` back to the loader for a later batch.
+    /// Returns the buffer of `images` to the loader, for a later batch.
     pub fn recycle(self) {
-        // A loader that has finished needs no buffer any more.
+        // A loader that has finished needs no more buffers.
         let _ = self.used.send(self.images);
     }
 }
 
-/// A batch that could not be prepared. No batch follows it.
+/// Why a batch could not be prepared. No batch follows it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoaderError {
     /// The source could not give an image.
     #[error("failed to load image {index}: {source}")]
     Image {
         /// Number of the image in its source.
         index: u32,
-        /// What the source says.
+        /// The error of the source.
         source: SourceError,
     },
     /// A batch names an image that does not exist.
     #[error("a batch names image {index}, but there are {len} images, numbered from 0")]
     NoSuchImage {
-        /// The number named.
+        /// The number found.
         index: u32,
         /// Images in the source.
         len: usize,
@@ -114,14 +117,14 @@ pub enum LoaderError {
         /// Its height.
         height: usize,
     },
-    /// The system gave no threads.
+    /// The system refused to start a thread.
     #[error(
         "failed to start the loader's threads: {0}; raise the limit on processes (`ulimit -u`, a container's pids limit) or on memory"
     )]
     Threads(#[source] SourceError),
 }
 
-/// The threads that make views: `threads` of them, or half as many, and so on, if the system refuses.
+/// Starts the threads that make views: `threads` of them or, if the system refuses, half as many, and so on.
 fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
     let mut threads = threads.max(1);
     loop {
@@ -137,10 +140,38 @@ fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
     }
 }
 
-/// An iterator over the prepared batches of one epoch. Dropping it stops its threads.
+/// An iterator over the prepared batches of an epoch. Dropping it stops its threads.
+///
+/// ```
+/// use invaspread_augment::{
+///     AugmentConfig, BatchLoader, Image, ImageSource, LoaderConfig, LoaderError, Pipeline, SourceError, SourceImage,
+/// };
+/// use std::sync::Arc;
+///
+/// /// Ten images, each of one grey.
+/// struct Greys;
+///
+/// impl ImageSource for Greys {
+///     fn len(&self) -> usize {
+///         10
+///     }
+///
+///     fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
+///         Ok(Image::new(8, 8, vec![index as u8; 8 * 8 * 3]).into())
+///     }
+/// }
+///
+/// let pipeline = Pipeline::train(&AugmentConfig { size: 8, ..AugmentConfig::default() }).expect("the defaults are valid");
+/// let config = LoaderConfig { views: 2, ..LoaderConfig::new(vec![vec![4, 7, 1], vec![0, 9, 5]]) };
+/// let loader = BatchLoader::new(Arc::new(Greys), Arc::new(pipeline), config)?;
+/// let batches = loader.collect::<Result<Vec<_>, LoaderError>>()?;
+/// assert_eq!(batches[1].index, [0, 9, 5]);
+/// assert_eq!(batches[1].images.len(), 2 * 3 * 8 * 8 * 3);
+/// # Ok::<(), LoaderError>(())
+/// ```
 #[derive(Debug)]
 pub struct BatchLoader {
-    /// `None` once the last batch or an error has been given out, or while dropping.
+    /// `None` after the last batch or an error, or while dropping.
     batches: Option<Receiver<Result<Batch, LoaderError>>>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -149,7 +180,7 @@ pub struct BatchLoader {
 }
 
 impl BatchLoader {
-    /// Begins to prepare the batches of `config`.
+    /// Starts to prepare the batches of `config`.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -167,7 +198,7 @@ impl BatchLoader {
                 .map_or(1, |cores| cores.get().min(LoaderConfig::MOST_THREADS))
         });
         let (ready, batches) = sync_channel(config.ahead.max(1));
-        // Begun first, so that where threads are few there is one left for it.
+        // Started first, so that a thread is left for it where the system allows few.
         let (hand_over, work) = sync_channel::<Worker>(1);
         let numbers = config.batches;
         let remaining = numbers.iter().filter(|batch| !batch.is_empty()).count();
@@ -192,17 +223,17 @@ impl BatchLoader {
             epoch: config.epoch,
             stop: Arc::clone(&stop),
         };
-        // The thread waits for this and nothing else, so it takes it.
+        // The thread is waiting for this, so sending cannot fail.
         let _ = hand_over.send(worker);
         Ok(Self { batches: Some(batches), thread: Some(thread), stop, waited: Duration::ZERO, remaining })
     }
 
-    /// How long the consumer has waited for batches so far.
+    /// Returns how long the consumer has waited for batches so far.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Ends the thread, and passes its panic on if it had one.
+    /// Ends the thread, and resumes its panic if it had one.
     fn join(&mut self) {
         self.batches = None;
         self.stop.store(true, Ordering::Relaxed);
@@ -240,10 +271,10 @@ impl Drop for BatchLoader {
     }
 }
 
-/// What the loader's thread owns.
+/// The state of the loader's thread.
 struct Worker {
     pool: ThreadPool,
-    /// One for each thread of the pool, so no lock is ever waited for.
+    /// One for each thread of the pool, so that no thread waits for a lock.
     scratches: Vec<Mutex<Scratch>>,
     source: Arc<dyn ImageSource>,
     pipeline: Arc<Pipeline>,
@@ -298,7 +329,7 @@ impl Worker {
         self.make_views_of(second, index, 1, others)
     }
 
-    /// Views of image `of` with the draws of image `index`, numbered from `first`.
+    /// Makes views of image `of` with the draws of image `index`, numbered from `first`.
     fn make_views_of(
         &self,
         of: u32,
@@ -307,7 +338,7 @@ impl Worker {
         views: Vec<&mut [f32]>,
     ) -> Result<(), LoaderError> {
         if self.stop.load(Ordering::Relaxed) {
-            // Nobody will look at this batch.
+            // Nobody will use this batch.
             return Ok(());
         }
         let len = self.source.len();
@@ -321,7 +352,8 @@ impl Worker {
             return Err(LoaderError::Empty { index: of, width: image.width, height: image.height });
         }
         let thread = rayon::current_thread_index().expect("views are made on the loader's pool");
-        // A scratch carries nothing over, so one that a panic left half-used is as good as any.
+        // The content of a scratch has no influence on a view, so one that a panic left half-used is still
+        // good.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
         for (view, out) in views.into_iter().enumerate() {
             let mut stream = view_stream(self.seed, self.epoch, index, first + view);

@@ -1,5 +1,5 @@
-//! From an image to one view of it, as the network takes it: drawn parameters, then the fast transforms, no allocation once
-//! the buffers have grown.
+//! Makes views of an image, ready for the network: draws the parameters, then runs the fast transforms.
+//! Nothing is allocated once the buffers have grown.
 
 use invaspread_random::Stream;
 use pulp::Arch;
@@ -12,12 +12,25 @@ use crate::planar::{Planes, Resizer};
 use crate::resize::Filter;
 
 /// The transforms of training or of evaluation, ready to run.
+///
+/// ```
+/// use invaspread_augment::{AugmentConfig, Image, Pipeline, Scratch};
+/// use invaspread_random::{Purpose, Stream};
+///
+/// let pipeline = Pipeline::evaluate(&AugmentConfig { size: 8, ..AugmentConfig::default() })?;
+/// let mut view = vec![0.0; pipeline.view_len()];
+/// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
+/// pipeline.apply(Image::black(10, 12).as_ref(), &mut stream, &mut Scratch::default(), &mut view);
+/// // Black, normalised: minus the mean, divided by the standard deviation.
+/// assert_eq!(view[..3], [-0.4914 / 0.2023, -0.4822 / 0.1994, -0.4465 / 0.2010]);
+/// # Ok::<(), invaspread_augment::AugmentError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub(crate) config: AugmentConfig,
     mode: Mode,
     arch: Arch,
-    /// What each byte becomes, by channel R, G, B.
+    /// The number that each byte becomes, for the channels R, G, B.
     pub(crate) normalized: Box<[[f32; 256]; 3]>,
 }
 
@@ -27,12 +40,12 @@ enum Mode {
     Evaluate,
 }
 
-/// Buffers that a thread reuses from view to view. They carry nothing over: any scratch gives the same view.
+/// Buffers that a thread reuses from view to view. Their content has no influence on a view.
 #[derive(Debug, Default)]
 pub struct Scratch {
     resizer: Resizer,
     planes: Planes,
-    /// An image before its middle is taken, and its interleaved pixels where two resizes follow each other.
+    /// An image before its middle is cut out, and interleaved pixels between two resizes.
     before: Planes,
     squashed: Vec<u8>,
 }
@@ -46,30 +59,30 @@ pub(crate) struct ViewParameters {
     pub(crate) flip: bool,
 }
 
-/// How the view's pixels come out of the image's.
+/// How the pixels of the view are taken from the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Placing {
     /// A window resized to the view.
     ResizedCrop(Window),
-    /// A window of the image with black borders; `before` are the borders at the left and the top.
+    /// A window of the image with black borders added; `before` are the borders at the left and at the top.
     Padded { window: Window, before: (usize, usize) },
-    /// The image resized to this width and height, then its middle.
+    /// The middle of the image after a resize to this width and height.
     ShorterSide(usize, usize),
 }
 
 impl Pipeline {
-    /// The random views of training.
+    /// Makes the pipeline of training, which draws random views.
     ///
     /// # Errors
-    /// The first key of `config` that is unknown or out of range.
+    /// Returns the first setting of `config` that is unknown or out of range.
     pub fn train(config: &AugmentConfig) -> Result<Self, AugmentError> {
         Self::new(config, if config.none { Mode::Evaluate } else { Mode::Train })
     }
 
-    /// The one view of evaluation; it draws nothing.
+    /// Makes the pipeline of evaluation, which draws nothing: every view of an image is the same.
     ///
     /// # Errors
-    /// The first key of `config` that is unknown or out of range.
+    /// Returns the first setting of `config` that is unknown or out of range.
     pub fn evaluate(config: &AugmentConfig) -> Result<Self, AugmentError> {
         Self::new(config, Mode::Evaluate)
     }
@@ -87,17 +100,18 @@ impl Pipeline {
         Ok(Self { config: config.clone(), mode, arch: Arch::new(), normalized })
     }
 
-    /// Width and height of a view, in pixels.
+    /// Returns the width and height of a view, in pixels.
     pub fn size(&self) -> usize {
         self.config.size
     }
 
-    /// Length of a view in numbers: `size * size * 3`.
+    /// Returns how many numbers a view has: `size * size * 3`.
     pub fn view_len(&self) -> usize {
         self.config.size * self.config.size * 3
     }
 
-    /// Makes one view of `image`, with the numbers of `stream`, into `out` (size x size x 3, row-major, normalised).
+    /// Makes a view of `image` with the numbers of `stream` and writes it to `out` (size x size x 3, row
+    /// after row, normalised).
     ///
     /// # Panics
     /// If `out` is not [`Self::view_len`] long or the image has no pixels.
@@ -110,7 +124,7 @@ impl Pipeline {
             self.size(),
             self.view_len()
         );
-        // Out of the scratch for a moment, as it is borrowed beside the other buffers.
+        // Taken out of the scratch, since the other buffers are borrowed at the same time.
         let mut squashed = std::mem::take(&mut scratch.squashed);
         let image = match self.config.squash {
             Some(side) if (image.width, image.height) != (side, side) => {
@@ -124,7 +138,8 @@ impl Pipeline {
         scratch.squashed = squashed;
     }
 
-    /// Draws the parameters of one view of a (squashed) image of `width` x `height`, in the order torchvision does.
+    /// Draws the parameters of a view of a (squashed) image of `width` x `height`, in the order of
+    /// torchvision.
     pub(crate) fn draw(&self, width: usize, height: usize, stream: &mut Stream) -> ViewParameters {
         let (config, size) = (&self.config, self.config.size);
         let random = |name: &str| self.mode == Mode::Train && config.uses(name);
@@ -213,7 +228,7 @@ impl Pipeline {
     }
 }
 
-/// `chance`, but a certain transform draws nothing, as torchvision's draws nothing for it.
+/// Returns true with this probability. Like torchvision, it draws nothing if the probability is 1.
 fn happens(probability: f64, stream: &mut Stream) -> bool {
     probability >= 1.0 || stream.chance(probability)
 }

@@ -1,5 +1,6 @@
-//! A view as words: everything that was drawn for it, for a device that holds the images and carries it out itself
-//! (`kernels/augment.cu` of crate `tensor`), with the streams and the bytes of the CPU's loader.
+//! Everything that was drawn for a view, as words, for a GPU that holds the images and makes the views itself
+//! (`kernels/augment.cu` of crate `tensor`). It uses the streams of the CPU's loader and gives the same
+//! bytes.
 
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
@@ -11,34 +12,35 @@ use crate::geometry::centered;
 use crate::pipeline::{Pipeline, Placing, ViewParameters};
 use crate::resize::down_first;
 
-/// What one view is made by, in the order that the kernel reads.
+/// The parameters of a view, in the order in which the kernel reads them.
 ///
-/// | word | what |
+/// | word | content |
 /// |---|---|
 /// | 0 | 1: a window with black borders; 0: a resized window |
-/// | 1 to 4 | the window's left, top (signed, from the image's corner), width, height |
-/// | 5, 6 | width and height it is resized to |
-/// | 7, 8 | left and top of the part of that which is kept |
-/// | 9 | 1: the pass down comes first |
+/// | 1 to 4 | left and top of the window (signed, from the corner of the image), its width and height |
+/// | 5, 6 | width and height that it is resized to |
+/// | 7, 8 | left and top of the part of the result that is kept |
+/// | 9 | 1: the vertical pass of the resize comes first |
 /// | 10 | the four changes of colour in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
-/// | 11 to 14 | their factors, as f32 bits; of hue, what is added to the byte |
+/// | 11 to 14 | their factors, as bits of an f32; for hue, what is added to the byte |
 /// | 15 | 1: grey, 2: mirrored, added up |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewPlan(pub [u32; 16]);
 
-/// What all views of a pipeline have in common.
+/// What all views of a pipeline share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewSettings {
     /// Width and height of a view, in pixels.
     pub size: usize,
-    /// What each byte becomes, by channel R, G, B: 3 x 256 numbers.
+    /// The number that each byte becomes, for the channels R, G, B: 3 x 256 numbers.
     pub normalized: Vec<f32>,
     /// Whether blue comes first.
     pub bgr: bool,
 }
 
 impl Pipeline {
-    /// What a device needs to know besides plans; `None` if the pipeline squashes images first, which is for the CPU.
+    /// Returns what a GPU needs besides the plans; `None` if the pipeline first squashes images, which only
+    /// the CPU does.
     pub fn view_settings(&self) -> Option<ViewSettings> {
         self.config.squash.is_none().then(|| ViewSettings {
             size: self.size(),
@@ -47,7 +49,7 @@ impl Pipeline {
         })
     }
 
-    /// The plan of one view of an image of `width` x `height`, with the numbers of `stream`: those that [`Pipeline::apply`] draws.
+    /// Draws the plan of a view of an image of `width` x `height` from `stream`, as [`Pipeline::apply`] does.
     pub fn plan(&self, width: usize, height: usize, stream: &mut Stream) -> ViewPlan {
         let ViewParameters { placing, jitter, grayscale, flip } = self.draw(width, height, stream);
         let size = self.size();

@@ -1,12 +1,13 @@
-//! The same bytes as `resize` and `color`, several times faster: three planes held in reused buffers, and loops without
-//! branches that the compiler turns into vector code.
+//! Gives the same bytes as `resize` and `color`, several times faster: three planes in reused buffers, and
+//! loops without branches that the compiler turns into vector code.
 //!
-//! - Resizing goes across in strips of 16 rows, each turned so that a weight multiplies 48 neighbouring bytes at once.
-//! - `byte_below` and `nearest_byte` replace float-to-integer conversions, which have no vector form of Rust's saturating kind.
-//! - Hue: whenever Pillow's f64 and f32 roundings matter they are repeated, elsewhere exact small integers in f32 replace them.
-//!   A test goes through all 2^24 colours both ways.
+//! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48 neighboring bytes at once.
+//! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector form.
+//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32, which are exact, replace it.
+//!   A test compares all 2^24 colours.
 //!
-//! Everything is `inline(always)`: `Pipeline` compiles it once per instruction set through `pulp`'s dispatch.
+//! Everything is `inline(always)`: `Pipeline` compiles it once for each instruction set, through `pulp`'s
+//! dispatch.
 #![allow(
     clippy::inline_always,
     reason = "the functions must be compiled inside the dispatched one, with its instruction set"
@@ -18,13 +19,13 @@ use crate::geometry::Window;
 use crate::image::ImageRef;
 use crate::resize::{Coefficients, Filter, HALF, PRECISION_BITS, down_first};
 
-/// Rows that the pass across takes at once.
+/// The number of rows that the horizontal pass takes at once.
 const ROWS: usize = 16;
-/// Bytes of one column of a strip: each channel's rows.
+/// Bytes of one column of a strip: the rows of each channel.
 const COLUMN: usize = 3 * ROWS;
-/// Pixels whose hue is turned at once.
+/// The number of pixels whose hue is turned at once.
 const LANES: usize = 32;
-/// Tables are kept for sources up to this length; longer ones are computed anew each time.
+/// The longest source whose table is kept; tables of longer ones are computed each time.
 const KEPT: usize = 512;
 
 /// An RGB image as three planes of `width * height` bytes.
@@ -57,8 +58,8 @@ impl Planes {
         [r, g, b]
     }
 
-    /// Copies `window` of `image`; what lies outside of the image, `before` its first row and column or beyond its last, is
-    /// black. `window` is in coordinates of the padded image.
+    /// Copies `window` of the padded image. `before` is the padding before the first column and row of
+    /// `image`; what lies outside of the image is black.
     #[inline(always)]
     pub(crate) fn copy_padded(&mut self, image: ImageRef<'_>, window: Window, before: (usize, usize)) {
         self.reshape(window.width, window.height);
@@ -183,13 +184,13 @@ fn blend(degenerate: f32, x: f32, factor: f32) -> u8 {
 /// Adding 2^23 leaves an f32 of 0..256 no fraction bits: the low byte of its pattern is the nearest integer.
 const INTEGERS: f32 = 8_388_608.0;
 
-/// The nearest integer to `x` in `0.0..=255.0`; the callers' values are never halfway.
+/// Returns the integer nearest to `x` in `0.0..=255.0`; callers never pass a value halfway between two.
 #[inline(always)]
 fn nearest_byte(x: f32) -> u8 {
     (x + INTEGERS).to_bits() as u8
 }
 
-/// `x` in `0.0..=255.0` without its fraction.
+/// Returns `x` in `0.0..=255.0` without its fraction.
 #[inline(always)]
 fn byte_below(x: f32) -> u8 {
     let shifted = x + INTEGERS;
@@ -197,8 +198,8 @@ fn byte_below(x: f32) -> u8 {
     shifted.to_bits().wrapping_sub(u32::from(above)) as u8
 }
 
-/// The integer part of the exact product `255 x` for `x` in `0.0..=1.0`, though f32 cannot hold that product: `256 x - n - x`
-/// has its sign right.
+/// Returns the integer part of the exact product `255 x` for `x` in `0.0..=1.0`. f32 cannot hold that
+/// product, but the sign of `256 x - n - x` is right.
 #[inline(always)]
 fn byte_of_unit(x: f32) -> u32 {
     let shifted = x * 255.0 + INTEGERS;
@@ -207,19 +208,21 @@ fn byte_of_unit(x: f32) -> u32 {
     (shifted.to_bits() & 0x1ff).wrapping_sub(u32::from(above))
 }
 
-/// Turns the hue of a block of pixels, R, G and B apart. One loop per stage: as one loop the compiler leaves it scalar.
+/// Turns the hue of a block of pixels, given as separate R, G and B. Each stage is a loop of its own: one
+/// loop for all would stay scalar.
 #[inline(always)]
 #[allow(clippy::float_cmp, reason = "the quotient of equal numbers is exactly one")]
 #[allow(clippy::needless_range_loop, reason = "a stage reads and writes several arrays in step")]
 fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
-    // To HSV: which channels are taken from the greatest, and from which of 0, 2, 4 sixths of the circle.
+    // To HSV: which channels are subtracted from the greatest, starting at which of 0, 2, 4 sixths of the
+    // circle.
     let (mut most, mut range) = ([0.0f32; LANES], [0.0f32; LANES]);
     let (mut plus, mut minus, mut base) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     for i in 0..LANES {
         let (red, green, blue) = (r[i], g[i], b[i]);
         let greatest = red.max(green).max(blue);
         most[i] = f32::from(greatest);
-        // Without a range there is no saturation, so whatever hue comes out of a divisor of one changes nothing.
+        // Without a range there is no saturation, so the hue computed with a divisor of one has no effect.
         range[i] = f32::from(greatest - red.min(green).min(blue));
         let (is_red, is_green) = (red == greatest, green == greatest);
         let add = if is_green { red } else { green };
@@ -230,8 +233,8 @@ fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
         minus[i] = f32::from(greatest - subtract);
         base[i] = f32::from(if is_red { 0 } else { 4 - 2 * u8::from(is_green) });
     }
-    // Pillow takes 2 + plus - minus and 4 + plus - minus in f64 and rounds once; as plus or minus is exactly 0 or 1, adding
-    // that one first makes f32 round once too.
+    // Pillow takes 2 + plus - minus and 4 + plus - minus in f64 and rounds once; as plus or minus is exactly
+    // 0 or 1, adding that one first makes f32 round once too.
     let mut sixths = [0.0f32; LANES];
     for i in 0..LANES {
         let divisor = range[i].max(1.0);
@@ -251,9 +254,10 @@ fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
         hue[i] = (byte_of_unit(turns[i]) as i32 + i32::from(shift)) & 0xff;
     }
 
-    // Back, without Pillow's six cases: turned by its own offset, each channel is at full value for a third of the circle,
-    // at its least for another, and falls or rises between. In steps of 1/510 of the circle everything is an integer, each
-    // channel one over 255 * 85, which is never halfway between two bytes.
+    // Back, without Pillow's six cases: at its own offset, each channel has its largest value for a third of
+    // the circle, its smallest for another third, and falls or rises in between. In steps of 1/510 of the
+    // circle everything is an integer, each channel one over 255 * 85, which is never halfway between two
+    // bytes.
     for (channel, offset) in [(r, 425), (g, 255), (b, 85)] {
         for i in 0..LANES {
             let place = offset + 2 * hue[i];
@@ -274,15 +278,15 @@ pub(crate) struct Resizer {
     passing: [Coefficients; 2],
     /// One strip, column by column.
     strip: Vec<u8>,
-    /// What the pass across made: for each row, each channel's positions.
+    /// The result of the horizontal pass: for each row, the positions of each channel.
     rows: Vec<u8>,
     sums: Vec<i32>,
-    /// The window after the pass down, where that comes first; interleaved.
+    /// The window after the vertical pass, where that comes first; interleaved.
     shortened: Vec<u8>,
 }
 
 impl Resizer {
-    /// `window` of `image` made `width` x `height`, as [`crate::resize()`] of [`crate::crop()`].
+    /// Resizes `window` of `image` to `width` x `height`, as [`crate::resize()`] of [`crate::crop()`] does.
     #[inline(always)]
     pub(crate) fn resize(
         &mut self,
@@ -304,7 +308,7 @@ impl Resizer {
         }
     }
 
-    /// The pass down alone, on interleaved pixels.
+    /// Does the vertical pass on interleaved pixels.
     #[inline(always)]
     fn shorten(
         &mut self,
@@ -426,7 +430,8 @@ impl Resizer {
         }
     }
 
-    /// Makes sure of the table from `from` to `to` positions and says where it is; `None` if nothing is to be resized.
+    /// Prepares the table from `from` to `to` positions and returns where it is; `None` if the size does not
+    /// change.
     fn table(&mut self, pass: usize, from: usize, to: usize, filter: Filter) -> Option<TableAt> {
         if from == to {
             return None;
@@ -454,7 +459,7 @@ enum TableAt {
 impl TableAt {
     fn pick<'a>(self, kept: &'a [Option<Coefficients>], passing: &'a [Coefficients; 2]) -> &'a Coefficients {
         match self {
-            Self::Kept(from) => kept[from].as_ref().expect("the table was just made sure of"),
+            Self::Kept(from) => kept[from].as_ref().expect("the table was just prepared"),
             Self::Passing(pass) => &passing[pass],
         }
     }
@@ -492,7 +497,8 @@ mod tests {
         let ramp: [u8; 256] = std::array::from_fn(|b| b as u8);
         for r in 0..=255u8 {
             for g in 0..=255u8 {
-                // All shifts would be 2^32 colours; each shade's hue and saturation are met under other shifts too.
+                // All shifts would be 2^32 colours; each shade's hue and saturation are met under other
+                // shifts too.
                 let shift = r.wrapping_mul(31) ^ g.wrapping_mul(17);
                 for blues in ramp.chunks_exact(LANES) {
                     let mut block = [[r; LANES], [g; LANES], blues.try_into().expect("a whole block")];

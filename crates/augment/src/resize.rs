@@ -1,30 +1,32 @@
-//! Resizing as Pillow's `Image.resize` does it on 8-bit images, byte for byte.
+//! Resizing of 8-bit images that gives the same bytes as Pillow's `Image.resize`.
 //!
-//! Two passes, across and down, each a weighted sum of the source pixels under the filter. When the image shrinks, the
-//! filter is stretched by the same factor, so every source pixel counts (this is what plain bilinear interpolation leaves
-//! out). Weights are computed in f64 and rounded to 22-bit fixed point; each pass rounds its sums to u8. A pass that would
-//! not change the size is left out. Source: Pillow, libImaging/Resample.c.
+//! There are two passes, horizontal and vertical, each a weighted sum of the source pixels under the filter.
+//! When the image shrinks, the filter is stretched by the same factor, so that every source pixel counts
+//! (plain bilinear interpolation would skip some). Weights are computed in f64 and rounded to 22-bit fixed
+//! point; each pass rounds its sums to u8. A pass that would not change the size is left out. Source: Pillow,
+//! libImaging/Resample.c.
 //!
-//! Which pass comes first shows in the rounding between them. Up to Pillow 12 it is always the one across; since 13 it is the
-//! one down where the image loses many more rows than columns. This follows 13. A part of an image resized to the size
-//! of the whole, as with CIFAR-10, loses no rows, so there the two agree.
+//! The order of the passes shows in the rounding between them. Up to Pillow 12 the horizontal pass is always
+//! first; since Pillow 13 the vertical pass is first where the image loses many more rows than columns. This
+//! code follows Pillow 13. Where a part of an image is resized to the size of the whole, as for CIFAR-10, no
+//! rows are lost, so both orders agree.
 
 use std::f64::consts::PI;
 
 use crate::image::{Image, ImageRef};
 
-/// Fixed-point bits of a weight: 32, less 8 for the pixel and 2 for sums beyond one.
+/// Fixed-point bits of a weight: 32, minus 8 for the pixel and 2 for sums above one.
 pub(crate) const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Half a unit, so that the shift after the sum rounds.
 pub(crate) const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// The shape of the weights.
+/// A filter to resize with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filter {
-    /// A triangle of half-width one.
+    /// A triangle with a half-width of one.
     Bilinear,
-    /// `sinc(x) sinc(x / 3)` of half-width three (Pillow's old name for it is ANTIALIAS).
+    /// `sinc(x) sinc(x / 3)` with a half-width of three (Pillow once called it ANTIALIAS).
     Lanczos,
 }
 
@@ -46,7 +48,14 @@ impl Filter {
     }
 }
 
-/// `image` made `width` x `height`, aspect ratio not kept.
+/// Resizes `image` to `width` x `height` without keeping the aspect ratio.
+///
+/// ```
+/// use invaspread_augment::{Filter, Image, resize};
+///
+/// let image = Image::new(2, 1, vec![0, 0, 0, 100, 100, 100]);
+/// assert_eq!(resize(image.as_ref(), 1, 1, Filter::Bilinear), Image::new(1, 1, vec![50, 50, 50]));
+/// ```
 ///
 /// # Panics
 /// If either image has no pixels.
@@ -58,7 +67,7 @@ pub fn resize(image: ImageRef<'_>, width: usize, height: usize, filter: Filter) 
     down(across(image, width, filter).as_ref(), height, filter)
 }
 
-/// Whether the pass down comes first, `from` and `to` being width and height.
+/// Returns whether the vertical pass comes first; `from` and `to` are width and height.
 pub(crate) fn down_first(from: (usize, usize), to: (usize, usize)) -> bool {
     from.1.saturating_sub(to.1) > 2 * from.0.saturating_sub(to.0)
 }
@@ -108,7 +117,7 @@ fn weighted(weights: &[i32], source: impl Iterator<Item = u8>) -> u8 {
 pub(crate) struct Coefficients {
     /// First source position and number of weights of each output position.
     bounds: Vec<(u32, u32)>,
-    /// `taps` weights for each output position, those beyond its number unused.
+    /// `taps` weights for each output position; those beyond its own number are unused.
     weights: Vec<i32>,
     taps: usize,
     /// Weights of one output position before they are normalised.
@@ -116,14 +125,14 @@ pub(crate) struct Coefficients {
 }
 
 impl Coefficients {
-    /// The weights that take `from` positions to `to`.
+    /// Computes the weights from `from` positions to `to`.
     pub(crate) fn new(from: usize, to: usize, filter: Filter) -> Self {
         let mut table = Self::default();
         table.fill(from, to, filter);
         table
     }
 
-    /// Computes the weights in place of those held, keeping the buffers.
+    /// Computes the weights anew, in the same buffers.
     ///
     /// # Panics
     /// If `from` or `to` is zero.
@@ -138,7 +147,7 @@ impl Coefficients {
         self.weights.resize(self.taps * to, 0);
         for (position, weights) in self.weights.chunks_exact_mut(self.taps).enumerate() {
             let center = (position as f64 + 0.5) * scale;
-            // Pillow's rounding: towards zero after adding a half, then cut to the image.
+            // Pillow adds a half, rounds towards zero, then clamps to the image.
             let first = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
             self.bounds.push((first as u32, (end - first) as u32));
@@ -154,7 +163,7 @@ impl Coefficients {
         }
     }
 
-    /// The first source position that output `position` looks at, and the weights from there on.
+    /// Returns the first source position of output `position`, and the weights from there on.
     #[inline]
     pub(crate) fn of(&self, position: usize) -> (usize, &[i32]) {
         let (first, count) = self.bounds[position];
@@ -191,7 +200,8 @@ mod tests {
         }
     }
 
-    /// Pillow 13.0.0's bytes for both orders of the passes: 2 x 5 to 3 x 2 goes down first, 2 x 4 to 1 x 2 across.
+    /// Pillow 13.0.0's bytes for both orders of the passes: 2 x 5 to 3 x 2 goes down first, 2 x 4 to 1 x 2
+    /// across.
     #[test]
     fn the_pass_down_comes_first_where_many_rows_go() {
         let grey = |width, values: &[u8]| {
@@ -205,7 +215,8 @@ mod tests {
 
     #[test]
     fn halving_bilinearly_looks_at_four_neighbours() {
-        // Stretched triangle at a pixel pair's middle: weights 1/8, 3/8, 3/8, 1/8, cut and normalised at the border.
+        // Stretched triangle at a pixel pair's middle: weights 1/8, 3/8, 3/8, 1/8, cut and normalised at the
+        // border.
         let gray = |values: &[u8]| Image::new(values.len(), 1, values.iter().flat_map(|&v| [v; 3]).collect());
         let out = resize(gray(&[0, 0, 80, 160, 0, 0]).as_ref(), 3, 1, Filter::Bilinear);
         assert_eq!(out, gray(&[11, 90, 23]));

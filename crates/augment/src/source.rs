@@ -1,12 +1,12 @@
-//! Where the loader gets its images: whatever can hand out image `index`, borrowed when it is in memory, owned when it
-//! had to be decoded or drawn.
+//! Sources of images: images in memory are borrowed, images that must be decoded or drawn are made for the
+//! call.
 
 use crate::image::{Image, ImageRef};
 
-/// What went wrong when a source was asked for an image (a file that cannot be decoded, say).
+/// The error of a source that cannot give an image, for example because a file cannot be decoded.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An image out of a source: borrowed from its storage (no copy) or made for this call.
+/// An image from a source: borrowed from its storage (no copy) or made for this call.
 #[derive(Debug, Clone)]
 pub enum SourceImage<'a> {
     /// Part of the source's own storage.
@@ -16,7 +16,7 @@ pub enum SourceImage<'a> {
 }
 
 impl SourceImage<'_> {
-    /// The image, whoever owns it.
+    /// Borrows the image, whoever owns it.
     pub fn as_ref(&self) -> ImageRef<'_> {
         match self {
             Self::Borrowed(image) => *image,
@@ -37,18 +37,40 @@ impl From<Image> for SourceImage<'_> {
     }
 }
 
-/// A numbered set of RGB images. `image` is called from several threads at once and must give the same pixels each time.
+/// A numbered set of RGB images. `image` is called from several threads at once and must give the same pixels
+/// each time.
+///
+/// ```
+/// use invaspread_augment::{Image, ImageSource, SourceError, SourceImage};
+///
+/// /// Squares of one grey each.
+/// struct Greys;
+///
+/// impl ImageSource for Greys {
+///     fn len(&self) -> usize {
+///         256
+///     }
+///
+///     fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
+///         Ok(Image::new(8, 8, vec![u8::try_from(index)?; 8 * 8 * 3]).into())
+///     }
+/// }
+///
+/// assert_eq!(Greys.image(7)?.as_ref().pixel(0, 0), [7; 3]);
+/// assert!(Greys.image(256).is_err());
+/// # Ok::<(), SourceError>(())
+/// ```
 pub trait ImageSource: Send + Sync {
-    /// How many images there are; `image` accepts `0..len()`.
+    /// Returns the number of images; `image` accepts `0..len()`.
     fn len(&self) -> usize;
 
-    /// Image `index`.
+    /// Returns image `index`.
     ///
     /// # Errors
-    /// If the image cannot be read; the error should name the file and say what was expected.
+    /// If the image cannot be read. The error should name the file and say what was expected.
     fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError>;
 
-    /// Whether there is no image at all.
+    /// Returns whether there is no image.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

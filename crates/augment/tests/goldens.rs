@@ -1,5 +1,5 @@
-//! Every transform against torchvision on Pillow, to the byte: the folder that `INVASPREAD_GOLDENS` names, else the
-//! workspace's `tests/goldens`, each case found there.
+//! Every transform against torchvision on Pillow, to the byte: the folder that `INVASPREAD_GOLDENS` names,
+//! else the workspace's `tests/goldens`, each case found there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its goldens has failed")]
 
 use std::collections::BTreeSet;

@@ -9,7 +9,7 @@ use invaspread_runner::config::GalleryFigure;
 use invaspread_runner::embeddings::{self, Source};
 use invaspread_runner::launch::Planned;
 use invaspread_runner::methods::Features;
-use invaspread_runner::record::write_atomically;
+use invaspread_runner::record::{names, write_atomically};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -84,12 +84,14 @@ fn neighbors(
     asked: &[usize],
     count: usize,
 ) -> anyhow::Result<Vec<Neighbors>> {
-    let folder = run.layout(root).embeddings();
-    let embedded = |split: &str| embeddings::read(&Source::of(&folder.join(format!("{split}.safetensors"))));
-    let Features { values: test, dim } = embedded("test")?.features;
+    let layout = run.layout(root);
+    let embedded = |name| embeddings::read(&Source::of(&layout.file(name)));
+    let Features { values: test, dim } = embedded(names::TEST_EMBEDDINGS)?.features;
     let rows: Vec<f32> = asked.iter().flat_map(|i| test[i * dim..(i + 1) * dim].iter().copied()).collect();
     let (gallery, split, itself) = match dataset.evaluation {
-        Evaluation::Neighbors => (embedded("train")?.features.values, dataset.gallery(), false),
+        Evaluation::Neighbors => {
+            (embedded(names::GALLERY_EMBEDDINGS)?.features.values, dataset.gallery(), false)
+        }
         Evaluation::Retrieval => (test, &dataset.test, true),
     };
     let found = top_k(Rows::new(&rows, dim), Rows::new(&gallery, dim), count + usize::from(itself), false)?;

@@ -1,4 +1,5 @@
-//! `.tar.gz` archives read with suspicion: only the named members, only plain files, nothing outside one folder.
+//! Reads `.tar.gz` archives that are not trusted: only the named members, only plain files, nothing outside
+//! one folder.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use tar::{Archive, EntryType};
 
 use crate::error::{DataError, REFETCH, reading};
 
-/// What an archive must hold.
+/// What an archive must contain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contents<'a> {
     /// The one folder at its top.
@@ -19,20 +20,20 @@ pub(crate) struct Contents<'a> {
     pub required: &'a [&'a str],
     /// See `required`. Other plain files are passed over.
     pub optional: &'a [&'a str],
-    /// No member is longer than this, in bytes.
+    /// The largest length of a member, in bytes.
     pub longest: u64,
-    /// The published length of the archive, in bytes; told where the archive ends too soon.
+    /// The published length of the archive in bytes, for the error of an archive that ends too soon.
     pub published: u64,
 }
 
-/// Takes a member's name and bytes.
+/// Takes the name and the bytes of a member.
 pub(crate) type Take<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> Result<(), DataError>;
 
 /// Reads the named members of the archive at `path` and hands each to `take`, in the archive's order.
 ///
 /// # Errors
-/// If the archive cannot be read, ends too soon, lacks a required member, or holds a link, an absolute path, a path with `..`,
-/// a member twice, or one that is too long.
+/// If the archive cannot be read, ends too soon, lacks a required member, or holds a link, an absolute path,
+/// a path with `..`, a member twice, or one that is too long.
 pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Result<(), DataError> {
     let file = open_regular(path).map_err(reading)?;
     let held = file.metadata().map_err(reading)?.len();
@@ -51,7 +52,7 @@ pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Resul
             "a whole .tar.gz archive",
         )
     };
-    // No honest archive unpacks to much more than its members, headers and padding: what goes beyond is a bomb.
+    // An honest archive unpacks to its members, headers and padding; one that unpacks to more is a bomb.
     let members = (contents.required.len() + contents.optional.len() + 1) as u64;
     let most = contents.longest * members + (1 << 20);
     let mut archive = Archive::new(GzDecoder::new(io::BufReader::new(file)).take(most));
@@ -91,7 +92,8 @@ pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Resul
     ))
 }
 
-/// The file name of a member that is a plain file directly in `folder`; `None` for a folder or a header.
+/// Returns the file name of a member that is a plain file directly in `folder`; `None` for a folder or a
+/// header.
 fn plain_name(
     archive: &Path,
     entry: &tar::Entry<'_, impl Read>,

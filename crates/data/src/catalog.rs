@@ -1,4 +1,5 @@
-//! The data sets by name: opening one, fetching one, verifying one, listing what a folder holds. The only place that names them all.
+//! The data sets by name: opening one, fetching one, verifying one, listing what a folder holds. The only
+//! place that names them all.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,8 @@ pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     Ok(dataset)
 }
 
-/// Lists the files of the configured set, where its name does not say what they hold; `None` if it is published and not there.
+/// Lists the files of the configured set, where its name does not say what they hold; `None` if it is
+/// published and not there.
 fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     match named(&config.name)? {
         Named::Published(set) => set.copy(config),
@@ -102,8 +104,8 @@ fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     }
 }
 
-/// Returns the manifest of the configured set as it is now: `None` for generated images, for a published set whose checksums agree, and
-/// for a published set that is not there.
+/// Returns the manifest of the configured set as it is now: `None` for generated images, for a published set
+/// whose checksums agree, and for a published set that is not there.
 ///
 /// # Errors
 /// If a `folder` is not there, cannot be looked through or is not laid out as one; if the name is unknown.
@@ -115,7 +117,8 @@ pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
 /// How long an answer of [`recent_hash`] is kept.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Returns the hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a sweep ask one after another.
+/// Returns the hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a
+/// sweep ask one after another.
 ///
 /// # Errors
 /// Those of [`manifest`].
@@ -143,14 +146,16 @@ pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
     Ok(hash)
 }
 
-/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and calls `progress` as it goes on.
+/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and calls `progress` as it
+/// goes on.
 ///
-/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the published one; an
-/// interrupted download resumes. The data set appears under its name only when every file of it is written.
+/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the
+/// published one; an interrupted download resumes. The data set appears under its name only when every file
+/// of it is written.
 ///
 /// # Errors
-/// If the data set is not one to download, the folder cannot be written, the server does not give the file, or the file is not
-/// the published one.
+/// If the data set is not one to download, the folder cannot be written, the server does not give the file,
+/// or the file is not the published one.
 pub fn fetch(
     name: &str,
     root: Option<&Path>,
@@ -189,8 +194,8 @@ impl VerifyReport {
     }
 }
 
-/// Reads all of the data set `name` in `root` (or where [`Location::find`] says) and compares its checksums. A missing or damaged
-/// copy is no error of this function; the report's `problem` names it.
+/// Reads all of the data set `name` in `root` (or where [`Location::find`] says) and compares its checksums.
+/// A missing or damaged copy is no error of this function; the report's `problem` names it.
 ///
 /// # Errors
 /// If the name is unknown or has no files to verify, or there is no folder to look in.

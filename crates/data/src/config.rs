@@ -1,11 +1,11 @@
-//! Which data set, from where, and how much of it: the `data` group of a config file.
+//! The settings of a data set: which set, in which folder, and how much of it.
 
 use std::path::PathBuf;
 
 use invaspread_augment::Filter;
 use serde::{Deserialize, Serialize};
 
-/// The `data` group. The default is all of `synthetic`.
+/// The settings of a data set. The default is all of `synthetic`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
@@ -13,23 +13,26 @@ pub struct DataConfig {
     pub name: String,
     /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
     pub root: Option<PathBuf>,
-    /// Keep this many training images, stratified by class from `seed`; all of them if not given, or if there are fewer, since a
-    /// profile's number is meant for large sets.
+    /// The number of training images to keep, stratified by class and drawn from `seed`; all of them if not
+    /// given, or if there are fewer.
     pub subset: Option<usize>,
-    /// Keep this many test images; see [`subset::test`](crate::subset::test) for which. All where there are fewer.
+    /// The number of test images to keep, see [`subset::test`](crate::subset::test); all of them if there are
+    /// fewer.
     pub test_subset: Option<usize>,
-    /// Seed of subsets, of a folder's split into train and test, and of generated images.
+    /// Seed of subsets, of the division of a folder into train and test, and of generated images.
     pub seed: u64,
-    /// Folder of the packed images that sets of image files are read from; `invaspread-cache` in the set's own folder if not
-    /// given.
+    /// Folder of the packed images that sets of image files are read from; by default `invaspread-cache` in
+    /// the folder of the set.
     pub cache: Option<PathBuf>,
-    /// Leave out image files that cannot be read or decoded, and count them, instead of stopping at the first. For sets of image
-    /// files, a `folder` among them, which has a key of its own besides.
+    /// Whether to leave out and count image files that cannot be read or decoded, instead of stopping at the
+    /// first. For sets of image files and for `folder`, which has a key of its own too.
     pub skip_broken: Option<bool>,
-    /// Use a copy of a published set that has another number of images, as unverified, instead of stopping.
+    /// Whether to use a copy of a published set with another number of images, as unverified, instead of
+    /// stopping.
     pub partial: Option<bool>,
-    /// The hash of the set's [`Manifest`](crate::Manifest): the images that a run is of. A run's own config has it where nothing else
-    /// says what the set holds; opening the set with other images then says so in [`Dataset::notes`](crate::Dataset::notes).
+    /// The hash of the [`Manifest`](crate::Manifest) of the images that a run uses. The config of a run holds
+    /// it where the name of the set does not say what it holds. If other images are opened,
+    /// [`Dataset::notes`](crate::Dataset::notes) says so.
     pub manifest: Option<String>,
     /// For `stl10` alone.
     pub stl10: Option<Stl10Config>,
@@ -61,19 +64,20 @@ impl Default for DataConfig {
     }
 }
 
-/// What STL-10 is trained on.
+/// The settings of STL-10.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stl10Config {
-    /// Train on the 100,000 images without labels too. The labelled ones alone vote in kNN either way.
+    /// Whether to train on the 100,000 images without labels too. Only labelled images vote in kNN either
+    /// way.
     pub unlabeled: bool,
 }
 
-/// How the images of a retrieval set are brought to one size.
+/// How the images of a retrieval set are resized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrievalConfig {
-    /// Width and height that every image is resized to, in pixels, its aspect ratio not kept.
+    /// Width and height that every image is resized to, in pixels, without keeping its aspect ratio.
     pub image_size: usize,
     /// The filter of that resize.
     pub filter: ResizeFilter,
@@ -85,18 +89,18 @@ impl Default for RetrievalConfig {
     }
 }
 
-/// A filter to resize with, as Pillow has it.
+/// A filter of Pillow to resize with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResizeFilter {
     /// A triangle.
     Bilinear,
-    /// A windowed sinc: what the released code's preprocessing uses (`Image.ANTIALIAS`).
+    /// A windowed sinc, as in the preprocessing of the released code (`Image.ANTIALIAS`).
     Lanczos,
 }
 
 impl ResizeFilter {
-    /// As the resize takes it.
+    /// Returns the filter of the resize.
     pub(crate) fn filter(self) -> Filter {
         match self {
             Self::Bilinear => Filter::Bilinear,
@@ -104,7 +108,7 @@ impl ResizeFilter {
         }
     }
 
-    /// The word in configs and file names.
+    /// Returns its name in configs and file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bilinear => "bilinear",
@@ -119,11 +123,11 @@ impl ResizeFilter {
 pub struct FolderConfig {
     /// The folder: `train/<class>/` and `test/<class>/`, or `<class>/` to be split here.
     pub path: Option<PathBuf>,
-    /// Width and height that every image is resized to, in pixels, its aspect ratio not kept.
+    /// Width and height that every image is resized to, in pixels, without keeping its aspect ratio.
     pub image_size: usize,
-    /// Leave out files that cannot be read or decoded, and count them, instead of stopping at the first.
+    /// Whether to leave out and count files that cannot be read or decoded, instead of stopping at the first.
     pub skip_broken: bool,
-    /// Part of each class that becomes the test split where the folder has no `train` and `test`.
+    /// The share of each class that becomes the test split if the folder has no `train` and `test`.
     pub test_fraction: f64,
 }
 
@@ -133,13 +137,13 @@ impl Default for FolderConfig {
     }
 }
 
-/// How many generated images, and how large.
+/// The number and the size of generated images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {
-    /// Training images, classes in equal parts.
+    /// The number of training images; each class has an equal share.
     pub train: usize,
-    /// Test images, classes in equal parts.
+    /// The number of test images; each class has an equal share.
     pub test: usize,
     /// Width and height in pixels.
     pub image_size: usize,

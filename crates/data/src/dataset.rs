@@ -1,4 +1,5 @@
-//! A data set: splits of u8 images of one size, in memory or in files, and whether they are what they claim to be.
+//! A data set: splits of u8 images of one size, in memory or in files, and whether they are the published
+//! ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::records::RecordFile;
 
-/// Images and labels to train on and to test with.
+/// A training split and a test split.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Its name, one of [`NAMES`](crate::NAMES).
     pub name: String,
-    /// What each label means.
+    /// The name of each class.
     pub classes: Vec<String>,
     /// Width and height of every image, in pixels.
     pub image_size: usize,
-    /// How the test images are judged.
+    /// How the test images are evaluated.
     pub evaluation: Evaluation,
-    /// The training images. Where the evaluation is [`Evaluation::Retrieval`], their labels are for reports alone.
+    /// The training images. Where the evaluation is [`Evaluation::Retrieval`], their labels are for reports
+    /// alone.
     pub train: Split,
-    /// The labelled images that vote in kNN, where they are not the training images; see [`Dataset::gallery`].
+    /// The labelled images that vote in kNN, if they are not the training images; see [`Dataset::gallery`].
     pub labelled: Option<Split>,
     /// The test images.
     pub test: Split,
@@ -30,29 +32,30 @@ pub struct Dataset {
     pub state: DataState,
     /// Files left out because they could not be decoded (`skip_broken`, `folder.skip_broken`).
     pub skipped: usize,
-    /// What else was passed over, or taken in place of what was asked for, in sentences to show.
+    /// Sentences to show: what else was passed over, or differs from what the configuration names.
     pub notes: Vec<String>,
 }
 
 impl Dataset {
-    /// The labelled images that a test image's neighbours are looked for among: all of `train` unless some of it has no labels
-    /// (STL-10).
+    /// Returns the labelled images in which the neighbors of a test image are searched: all of `train`,
+    /// unless some of it has no labels (STL-10).
     pub fn gallery(&self) -> &Split {
         self.labelled.as_ref().unwrap_or(&self.train)
     }
 }
 
-/// How test images are judged.
+/// How test images are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evaluation {
-    /// Both splits have the same classes: a test image gets the class that its neighbours in the gallery vote for.
+    /// Both splits have the same classes. A test image gets the class that its neighbors in the gallery vote
+    /// for.
     Neighbors,
-    /// No class is in both splits: each test image is a query among the other test images.
+    /// No class is in both splits. Each test image is a query among the other test images.
     Retrieval,
 }
 
-/// The label of an image that has none; only in `train` where [`Dataset::labelled`] is given.
+/// The label of an image without one; only in `train`, and only if [`Dataset::labelled`] is given.
 pub const UNLABELED: u32 = u32::MAX;
 
 /// Images of one size with a label each.
@@ -61,7 +64,7 @@ pub struct Split {
     pixels: Pixels,
     /// The class of each image, below `classes.len()`, or [`UNLABELED`].
     pub labels: Vec<u32>,
-    /// Where each image stood in the whole split, ascending: equal to its own number if nothing was left out.
+    /// The number of each image in the complete split, ascending: 0, 1, 2, ... if nothing was left out.
     pub original: Vec<u32>,
     /// Width and height in pixels.
     pub image_size: usize,
@@ -72,7 +75,7 @@ pub struct Split {
 enum Pixels {
     /// N x S x S x 3 bytes: rows of interleaved RGB.
     Memory(Vec<u8>),
-    /// In files: for each image, which of them and which record.
+    /// In files: for each image the file and the record.
     Files(Vec<Arc<RecordFile>>, Vec<Place>),
 }
 
@@ -86,7 +89,14 @@ pub(crate) struct Place {
 }
 
 impl Split {
-    /// A split of the given images: N x S x S x 3 bytes, rows of interleaved RGB.
+    /// Makes a split of the given images (N, S, S, 3): rows of interleaved RGB.
+    ///
+    /// ```
+    /// use invaspread_data::Split;
+    ///
+    /// let split = Split::new(vec![7; 2 * 4 * 4 * 3], vec![0, 1], vec![0, 1], 4);
+    /// assert_eq!((split.len(), split.pixels(1).pixel(3, 3)), (2, [7; 3]));
+    /// ```
     ///
     /// # Panics
     /// If the lengths do not agree.
@@ -101,7 +111,7 @@ impl Split {
         Self { pixels: Pixels::Memory(images), labels, original, image_size }
     }
 
-    /// A split whose images stay in `files` until they are asked for.
+    /// Makes a split whose images are read from `files` when they are needed.
     pub(crate) fn stored(
         files: Vec<Arc<RecordFile>>,
         places: Vec<Place>,
@@ -113,17 +123,17 @@ impl Split {
         Self { pixels: Pixels::Files(files, places), labels, original, image_size }
     }
 
-    /// How many images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The bytes of all images, if they are in memory.
+    /// Returns the bytes of all images, if they are in memory.
     pub fn bytes(&self) -> Option<&[u8]> {
         match &self.pixels {
             Pixels::Memory(bytes) => Some(bytes),
@@ -131,7 +141,7 @@ impl Split {
         }
     }
 
-    /// A copy of image `index`.
+    /// Returns a copy of image `index`.
     ///
     /// # Errors
     /// If the file that holds it cannot be read or is damaged.
@@ -148,7 +158,7 @@ impl Split {
         }
     }
 
-    /// Image `index` of a split in memory, not copied; [`Split::load`] works for every split.
+    /// Borrows image `index` of a split in memory; [`Split::load`] works for every split.
     ///
     /// # Panics
     /// If there is no such image, or the images are in files.
@@ -175,20 +185,21 @@ impl ImageSource for Split {
 /// Whether a data set is the published one, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
+#[non_exhaustive]
 pub enum DataState {
     /// Every published checksum agrees.
     Verified,
-    /// Used as it is, with a warning.
+    /// It differs from the published one, or cannot be compared; it is used with a warning.
     Unverified {
-        /// What does not agree, or why nothing could be compared.
+        /// What differs, or why nothing could be compared.
         reason: String,
     },
-    /// Drawn here; there is nothing to compare with.
+    /// It is generated; there is nothing to compare with.
     Generated,
 }
 
 impl fmt::Display for DataState {
-    /// The word that records and tables carry.
+    /// Writes the word for records and tables.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Verified => "verified",

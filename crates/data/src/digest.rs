@@ -1,4 +1,4 @@
-//! SHA-256 in lowercase hexadecimal, of bytes and of files; MD5 where that is all that was published.
+//! SHA-256 of bytes and of files, in lowercase hexadecimal; MD5 where nothing else was published.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -10,17 +10,18 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, reading};
 
-/// The checksum of `bytes`.
+/// Returns the SHA-256 of `bytes`.
 pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The checksum and length of the file at `path`; `each` hears how many bytes have been read so far.
+/// Returns the SHA-256 and the length of the file at `path`. Calls `each` with the number of bytes read so
+/// far.
 pub(crate) fn of_file(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String, u64), DataError> {
     hashed::<Sha256>(path, each)
 }
 
-/// The MD5 of the file at `path`: it tells a damaged copy from a whole one, not an honest one from a forged one.
+/// Returns the MD5 of the file at `path`, which shows damage but no forgery.
 pub(crate) fn md5_of_file(path: &Path) -> Result<String, DataError> {
     Ok(hashed::<Md5>(path, &mut |_| ())?.0)
 }

@@ -1,12 +1,13 @@
-//! One file over HTTP: resumed where it broke, checked before it gets its name.
+//! Downloads a file over HTTP: an interrupted download resumes, and the file is checked before it gets its
+//! name.
 //!
-//! Bytes go to `<file>.part`, locked against a second fetch. A break or a new start asks for the rest (`Range`), on condition
-//! that the file is still the same one (`If-Range` with the entity tag kept in `<file>.part.etag`); a server that sends the
-//! whole file instead starts it over. Only a file of the right length and SHA-256 is kept; a resumed one that turns out wrong is
-//! fetched once more from its start.
+//! Bytes go to `<file>.part`, which is locked against a second fetch. After an interruption the rest is
+//! requested (`Range`), on condition that the file is still the same (`If-Range` with the entity tag stored
+//! in `<file>.part.etag`). If the server sends the whole file instead, the download starts over. Only a file
+//! of the right length and SHA-256 is kept; a resumed one that is wrong is fetched once more from the start.
 //!
-//! No server can keep a fetch going for ever. Bytes that arrive more slowly than [`Patience::slowest`] end the try, and a try counts as
-//! progress only by bytes beyond the most that were ever held.
+//! No server can keep a fetch busy forever. A try ends when bytes arrive more slowly than
+//! [`Patience::slowest`], and only bytes beyond the most ever held count as progress.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,27 +20,27 @@ use crate::digest;
 use crate::error::DataError;
 use crate::part::Part;
 
-/// How far a fetch is; the caller works out rates and remaining time.
+/// The progress of a fetch; the caller computes rates and remaining time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done.
+    /// The current step.
     pub phase: Phase,
-    /// The file it is done to.
+    /// The file of the step.
     pub file: String,
-    /// Bytes done, those of an earlier, broken download included.
+    /// The number of bytes done, including those of an earlier, interrupted download.
     pub bytes: u64,
-    /// Bytes in all.
+    /// The number of bytes in all.
     pub total: u64,
 }
 
 /// A step of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Bytes arrive.
+    /// Bytes are downloaded.
     Download,
     /// The checksum is computed.
     Check,
-    /// Files are written out.
+    /// Files are unpacked.
     Unpack,
 }
 
@@ -54,18 +55,18 @@ pub(crate) struct Remote {
     pub sha256: String,
 }
 
-/// How patiently to download.
+/// When to give up a download.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Tries in a row without progress before giving up.
+    /// The number of tries in a row without progress before giving up.
     pub tries: u32,
-    /// Bytes beyond the most ever held that are progress.
+    /// The number of bytes beyond the most ever held that count as progress.
     pub progress: u64,
-    /// Wait after the first failed try; each later one waits as much longer.
+    /// The wait after the first failed try; each later wait is longer by as much.
     pub pause: Duration,
-    /// Longest silence of a server, and the time over which its rate is taken.
+    /// The longest silence of a server, and the time over which its rate is measured.
     pub silence: Duration,
-    /// The lowest rate of arrival that is waited for, in bytes a second.
+    /// The lowest rate that is accepted, in bytes per second.
     pub slowest: u64,
 }
 
@@ -81,7 +82,8 @@ impl Default for Patience {
     }
 }
 
-/// Downloads `remote` and returns the path of its checked bytes, `<path>.part`; the caller removes it when it is done with it.
+/// Downloads `remote` and returns the path of its checked bytes, `<path>.part`. The caller removes it after
+/// use.
 pub(crate) fn download(
     remote: &Remote,
     path: &Path,
@@ -136,22 +138,22 @@ struct Transfer<'a> {
     part: Part,
     patience: Patience,
     agent: Agent,
-    /// Whether what is held came in more than one piece, which might not belong together.
+    /// Whether the bytes held came in several pieces, which may not belong together.
     resumed: bool,
 }
 
-/// How one request ended.
+/// The end of a request.
 enum Step {
-    /// Everything is there.
+    /// All bytes have arrived.
     Whole,
-    /// It broke after some bytes or none: ask for the rest.
+    /// The connection broke: request the rest.
     Broken(String),
 }
 
 impl Transfer<'_> {
-    /// Requests until every byte is there.
+    /// Sends requests until all bytes have arrived.
     fn run(&mut self, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-        // A server that breaks off earlier each time brings bytes, but none that were not held before.
+        // A server that breaks off earlier each time sends bytes, but none beyond those already held.
         let (mut fruitless, mut most) = (0, self.part.length()?);
         loop {
             let mut held = self.part.length()?;
@@ -224,7 +226,7 @@ impl Transfer<'_> {
         }
         self.resumed = start > 0;
         self.part.seek(start)?;
-        // One byte beyond the published length is enough to know that it is another file.
+        // One byte beyond the published length shows that it is another file.
         let mut body = response.body_mut().as_reader().take(self.remote.bytes + 1 - start);
         let (mut buffer, mut bytes) = (vec![0; 1 << 16], start);
         let (mut since, mut before) = (Instant::now(), start);
@@ -255,7 +257,7 @@ impl Transfer<'_> {
         if start == 0
             && response.headers().get("content-length").is_some_and(|length| length == &bytes.to_string())
         {
-            // The server's whole file is shorter than the published one: the checksum will say so.
+            // The file of the server is shorter than the published one; comparing the checksum will show it.
             return Ok(Step::Whole);
         }
         Ok(Step::Broken(format!("a connection that closed after {bytes} of {} bytes", self.remote.bytes)))
@@ -271,7 +273,7 @@ impl Transfer<'_> {
     }
 }
 
-/// What to do about a server that answers and does not give the file.
+/// Returns advice for a server that refuses the file.
 fn refusal(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 | 403 | 407 | 451 => {
@@ -283,7 +285,7 @@ fn refusal(status: StatusCode) -> &'static str {
     }
 }
 
-/// Whether a `206` goes on at `held`: `Content-Range: bytes <first>-<last>/<all>`.
+/// Returns whether a `206` continues at `held`: `Content-Range: bytes <first>-<last>/<all>`.
 fn starts_at(headers: &HeaderMap, held: u64) -> bool {
     let range = headers.get("content-range").and_then(|range| range.to_str().ok());
     let first = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());

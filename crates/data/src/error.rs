@@ -1,4 +1,4 @@
-//! What goes wrong with data: each error names the file or key, what was found, what was expected and what to do.
+//! Errors about data. Each names the file or key, what was found, what was expected and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,25 +24,25 @@ pub enum DataError {
         key: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// What values are allowed.
         expected: String,
     },
-    /// No folder to look in.
+    /// There is no folder to search.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
-    /// A data set is not in the folder.
+    /// The data set is not in the folder.
     #[error("{name} was not found in {location}; looked for {}. {advice}", looked_for.join(", "))]
     Missing {
         /// The data set.
         name: &'static str,
         /// Where it was looked for.
         location: Location,
-        /// Every form it could have had there.
+        /// The files and folders that were searched for.
         looked_for: Vec<String>,
         /// How to get it.
         advice: String,
     },
-    /// The operating system refused.
+    /// An operation on a file failed.
     #[error("{source}; {advice}")]
     Io {
         /// What happened, naming the path.
@@ -62,7 +62,7 @@ pub enum DataError {
         /// What to do.
         advice: &'static str,
     },
-    /// A label that no class has.
+    /// A label beyond the number of classes.
     #[error(
         "{}: image {record} has label {found}, expected 0 to {}; the file is damaged or not CIFAR-10: {REFETCH}",
         path.display(), classes - 1
@@ -77,14 +77,14 @@ pub enum DataError {
         /// How many classes there are.
         classes: usize,
     },
-    /// A file that cannot be understood.
+    /// A file whose content is wrong.
     #[error("{}: found {found}, expected {expected}; {advice}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is there.
+        /// What the file holds.
         found: String,
-        /// What should be.
+        /// What it should hold.
         expected: String,
         /// What to do.
         advice: &'static str,
@@ -116,8 +116,8 @@ pub enum DataError {
         /// What to do.
         advice: String,
     },
-    /// Another process is at the same download.
-    #[error("{}: found it locked by another fetch, expected to be the only one; wait for that one to end", path.display())]
+    /// Another process is downloading the same file.
+    #[error("{}: found it locked by another fetch, expected no other fetch; wait until that one ends", path.display())]
     Busy {
         /// The unfinished download.
         path: PathBuf,
@@ -134,8 +134,8 @@ pub enum DataError {
     },
     /// A data set whose publisher's server is gone.
     #[error(
-        "data fetch: the server that published {name} is gone; name another with --mirror URL, or put {files} into {}, which are \
-         checked and unpacked then",
+        "data fetch: the server that published {name} is gone; name another with --mirror URL, or put {files} into {} to have them \
+         checked and unpacked",
         folder.display()
     )]
     NoServer {
@@ -143,7 +143,7 @@ pub enum DataError {
         name: &'static str,
         /// The files that it was published as.
         files: String,
-        /// Where they are looked for.
+        /// The folder to put them into.
         folder: PathBuf,
     },
     /// Built without the `hub` feature.
@@ -152,7 +152,7 @@ pub enum DataError {
          `cargo build --release --features hub`, or leave the hub out to fetch the official archive"
     )]
     HubFeature,
-    /// The Hugging Face hub did not give the files.
+    /// The Hugging Face hub refused the files.
     #[error(
         "{dataset} on the Hugging Face hub: {found}; check the network, or leave the hub out to fetch the official archive"
     )]
@@ -168,12 +168,12 @@ pub enum DataError {
 pub(crate) const REFETCH: &str =
     "remove it and run `invaspread data fetch cifar10`, or point data.root at a good copy";
 
-/// The error of a failed read; `source` names the path (`fs_err`).
+/// Returns the error of a failed read; `source` names the path (`fs_err`).
 pub(crate) fn reading(source: io::Error) -> DataError {
     DataError::Io { source, advice: "check that it exists and that you may read it" }
 }
 
-/// The error of a failed write; `source` names the path (`fs_err`).
+/// Returns the error of a failed write; `source` names the path (`fs_err`).
 pub(crate) fn writing(source: io::Error) -> DataError {
     DataError::Io {
         source,
@@ -183,7 +183,7 @@ pub(crate) fn writing(source: io::Error) -> DataError {
 }
 
 impl DataError {
-    /// `path` holds `found` where `expected` should be.
+    /// Returns the error of a file at `path` that holds `found` instead of `expected`.
     pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),

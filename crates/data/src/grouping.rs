@@ -1,21 +1,22 @@
-//! Groups of classes: the attributes by which Figure 6 of the paper sorts CIFAR-10.
+//! Groups of classes: the attributes that Figure 6 of the paper groups CIFAR-10 by.
 
 use crate::Dataset;
 
-/// A sorting of a data set's classes into groups.
+/// A division of the classes of a data set into groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grouping {
     /// Its name, such as `animals_artifacts`.
     pub name: String,
-    /// What each group is called.
+    /// The names of the groups.
     pub groups: Vec<String>,
-    /// The group of each class; `None` for a class that takes no part.
+    /// The group of each class; `None` for a class without a group.
     pub of_class: Vec<Option<u32>>,
 }
 
 impl Dataset {
-    /// The groupings known for its classes, by their names: animals against artifacts, and big against small animals, of CIFAR-10 and
-    /// STL-10. The paper takes them from Huang et al. (CVPR 2016) without printing which class is which; the second is our reading.
+    /// Returns the groupings known for its classes, by the names of the classes: animals and artifacts, and
+    /// big and small animals, for CIFAR-10 and STL-10. The paper takes them from Huang et al. (CVPR 2016) and
+    /// does not print the group of each class; the second grouping is our reading.
     pub fn groupings(&self) -> Vec<Grouping> {
         let known = [
             (

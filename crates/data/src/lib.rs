@@ -1,13 +1,16 @@
-//! Data sets as two splits of u8 images with labels: found, downloaded, verified, decoded, subset.
+//! Image data sets: locates, downloads, verifies, decodes and subsets them, and gives two splits of u8 images
+//! with labels.
 //!
-//! [`open`] gives a [`Dataset`] for a [`DataConfig`]; [`fetch`], [`verify`] and [`list`] are what `invaspread data` prints.
-//! One name, one module: [`cifar10`] (every form it is passed around in), [`stl10`], the sets of [`retrieval`] (CUB-200, Cars196,
-//! Stanford Online Products), [`folder`] (one folder a class), [`synthetic`] (drawn, no file). Images stay u8, rows of interleaved
-//! RGB, and are normalised only when a batch is made; sets too large for memory are read from their files as they are needed.
+//! [`open`] gives a [`Dataset`] for a [`DataConfig`]; [`fetch`], [`verify`] and [`list`] do the work of
+//! `invaspread data`. Each set has its module: [`cifar10`] (in all its forms), [`stl10`], the sets of
+//! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder a class), [`synthetic`]
+//! (drawn, no file). Images stay u8, rows of interleaved RGB, and are normalised only when a batch is made;
+//! sets too large for memory are read from their files as they are needed.
 //!
-//! What the crate does not do: augment, pick a device, or guess. A damaged file is an error that names it; a copy whose
-//! checksum is not the official one is used, with a warning, and says so in [`DataState`]. What such a copy holds is told by its
-//! [`Manifest`]. What is passed over, left out or taken in place of what was asked for is said in [`Dataset::notes`].
+//! The crate does not augment, pick a device, or guess. A damaged file is an error that names it. A copy
+//! whose checksum is not the official one is used, with a warning, and [`DataState`] says so; its
+//! [`Manifest`] lists what it holds. [`Dataset::notes`] says what was passed over, left out or taken in place
+//! of what the configuration names.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod archive;

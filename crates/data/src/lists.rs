@@ -1,4 +1,4 @@
-//! Reading the lists that say which images a set has.
+//! Reads the lists of the images of a set.
 
 use std::path::Path;
 
@@ -6,15 +6,15 @@ use invaspread_files::read_regular;
 
 use crate::error::{DataError, reading};
 
-/// Bytes that a list of images may have.
+/// The largest length of a list of images, in bytes.
 const LONGEST_LIST: u64 = 256 << 20;
 
-/// The bytes of a list at `path`, which must be a regular file and no longer than any list.
+/// Reads the list at `path`, which must be a regular file of a plausible length.
 pub(crate) fn read_list(path: &Path) -> Result<Vec<u8>, DataError> {
     read_regular(path, LONGEST_LIST).map_err(reading)
 }
 
-/// As [`read_list`], as text.
+/// Reads the list at `path` as text; same errors as [`read_list`], and one for text that is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     String::from_utf8(read_list(path)?).map_err(|error| {
         let found = format!("bytes that are not UTF-8 from byte {} on", error.utf8_error().valid_up_to());

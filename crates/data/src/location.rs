@@ -1,4 +1,4 @@
-//! Where data sets lie: the folder asked for, `INVASPREAD_DATA`, or the platform's cache folder, and which of these it was.
+//! The folder of the data sets: the given one, that of `INVASPREAD_DATA`, or the platform's cache folder.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The environment variable that names the folder where no config does.
+/// The environment variable that names the folder if the configuration does not.
 pub const ENVIRONMENT: &str = "INVASPREAD_DATA";
 
 /// No folder was given, and the platform has no cache folder.
@@ -29,17 +29,19 @@ pub struct Location {
 /// Who chose a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Origin {
     /// The config or the command line.
     Config,
     /// The environment variable [`ENVIRONMENT`].
     Environment,
-    /// Nobody: the platform's cache folder.
+    /// No one: the platform's cache folder.
     Cache,
 }
 
 impl Location {
-    /// The folder that data sets are looked for in and fetched into: `root` if given, else the environment's, else the cache's.
+    /// Returns the folder that data sets are searched in and fetched into: `root` if given, otherwise that of
+    /// the environment variable, otherwise the cache folder.
     ///
     /// # Errors
     /// If none is given and the platform has no cache folder (no home folder).

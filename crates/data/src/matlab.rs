@@ -1,13 +1,14 @@
-//! A reader for MATLAB's MAT-files of version 5, as far as lists of annotations need it: arrays of structs, cells, text and
-//! numbers, of either byte order, compressed or not.
+//! Reads MATLAB's MAT-files of version 5, as far as lists of annotations need it: arrays of structs, cells,
+//! text and numbers, of either byte order, compressed or not.
 //!
-//! A file is a header of 128 bytes and then elements, each a type, a length and its bytes. A matrix is an element made of elements;
-//! a struct array is a matrix whose elements are matrices, one for each field of each struct. Lengths are compared with what is
-//! there before anything is reserved, nesting ends at [`DEEPEST`], and compressed elements may not unpack to more than
-//! [`LONGEST`], so a hostile file ends in an error. Source: "MAT-File Format", The MathWorks, chapter 1.
+//! A file is a header of 128 bytes followed by elements, each a type, a length and bytes. A matrix is an
+//! element made of elements; a struct array is a matrix whose elements are matrices, one for each field of
+//! each struct. A length is compared with the bytes that are left before memory is reserved, nesting ends at
+//! [`DEEPEST`], and compressed elements may not unpack to more than [`LONGEST`], so that a hostile file ends
+//! in an error. Source: "MAT-File Format", The MathWorks, chapter 1.
 //!
-//! Of the crates for these files `matrw` alone reads struct arrays; as of its 0.1.4 a damaged compressed element makes it panic, and a
-//! file that was cut short reads as a shorter one.
+//! Among the crates for these files only `matrw` reads struct arrays. In its version 0.1.4 a damaged
+//! compressed element makes it panic, and a file that was cut short is read as a shorter one.
 
 use std::io::Read;
 
@@ -16,14 +17,15 @@ use flate2::read::ZlibDecoder;
 /// Bytes of the header.
 const HEADER: usize = 128;
 
-/// Matrices within matrices; annotations have three levels.
+/// The deepest nesting of matrices; annotations have three levels.
 const DEEPEST: usize = 16;
 
-/// Bytes that all compressed elements of a file together may unpack to. The list of 8,144 cars unpacks to under 4 MB.
+/// The number of bytes that all compressed elements of a file may unpack to. The list of 8,144 cars unpacks
+/// to under 4 MB.
 const LONGEST: u64 = 32 << 20;
 
-/// Fields of a struct; annotations have six. A name may be one byte long and takes fifty in memory, whether or not there is a struct
-/// that has the field.
+/// The largest number of fields of a struct; annotations have six. A name of one byte in the file takes fifty
+/// in memory, even if no struct has the field.
 const MOST_FIELDS: usize = 1000;
 
 /// The class of an object of user-made classes, which has another layout.
@@ -34,11 +36,11 @@ const OPAQUE: u32 = 17;
 pub(crate) struct Variable {
     /// Its name.
     pub name: String,
-    /// What it holds.
+    /// Its value.
     pub value: Value,
 }
 
-/// What a matrix holds, columns first.
+/// The content of a matrix, column by column.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     /// Numbers of any type, as f64; logical values are 0 and 1.
@@ -49,43 +51,43 @@ pub(crate) enum Value {
     Cells(Vec<Value>),
     /// A matrix of structs.
     Structs(Structs),
-    /// Something that no annotation is made of: its class.
+    /// Something that annotations do not contain: its class.
     Other(u32),
 }
 
 /// Structs that all have the same fields.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Structs {
-    /// The fields' names.
+    /// The names of the fields.
     pub fields: Vec<String>,
     /// The fields of the first struct, then those of the second, and so on.
     values: Vec<Value>,
 }
 
 impl Structs {
-    /// How many structs.
+    /// The number of structs.
     pub(crate) fn len(&self) -> usize {
         self.values.len() / self.fields.len().max(1)
     }
 
-    /// The number of the field `name`.
+    /// Returns the number of the field `name`.
     pub(crate) fn field(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field == name)
     }
 
-    /// Field `field` of struct `index`.
+    /// Returns field `field` of struct `index`.
     pub(crate) fn get(&self, index: usize, field: usize) -> &Value {
         &self.values[index * self.fields.len() + field]
     }
 }
 
 impl Value {
-    /// The characters, if it is text.
+    /// Returns the characters, if it is text.
     pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The number, if it is a single whole one.
+    /// Returns the number, if it is a single integer.
     pub(crate) fn whole(&self) -> Option<i64> {
         match self {
             Self::Numbers(numbers) => match numbers[..] {
@@ -100,7 +102,7 @@ impl Value {
 /// Reads all variables of a file.
 ///
 /// # Errors
-/// What is wrong with it and where, in words that follow "found".
+/// Says what is wrong with the file and where, in words that follow "found".
 pub(crate) fn read(file: &[u8]) -> Result<Vec<Variable>, String> {
     let Some((header, body)) = file.split_at_checked(HEADER) else {
         return Err(format!("{} bytes, less than a MAT-file's header of {HEADER}", file.len()));
@@ -160,7 +162,7 @@ impl Order {
         if self == Self::Little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }
     }
 
-    /// `bytes` as a little-endian machine would have written them.
+    /// Returns `bytes` as a little-endian machine would have written them.
     fn little<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
         if self == Self::Big {
             bytes.reverse();
@@ -206,7 +208,7 @@ struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    /// The next element; `None` at the end.
+    /// Returns the next element; `None` at the end.
     fn next(&mut self) -> Result<Option<Element<'a>>, String> {
         if self.bytes.is_empty() {
             return Ok(None);
@@ -229,7 +231,8 @@ impl<'a> Elements<'a> {
         let (bytes, rest) = after
             .split_at_checked(length)
             .ok_or_else(|| format!("an element of {length} bytes of which {} are there", after.len()))?;
-        // Padded to whole words of eight bytes, except where it is compressed. The last padding of a file may be missing.
+        // An element is padded to whole words of eight bytes, except if compressed. The last padding of a
+        // file may be missing.
         let padding = if kind == Kind::COMPRESSED { 0 } else { length.wrapping_neg() % 8 };
         self.bytes = rest.get(padding..).unwrap_or_default();
         Ok(Some(Element { kind, bytes, order: self.order }))
@@ -240,9 +243,9 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// The variable of a matrix; `None` if it is an empty one.
+/// Reads the variable of a matrix; `None` if it is empty.
 fn variable(matrix: &Element<'_>, depth: usize) -> Result<Option<Variable>, String> {
-    // An empty matrix in a cell or a field may be written as nothing at all.
+    // An empty matrix in a cell or a field may have no bytes at all.
     if matrix.bytes.is_empty() {
         return Ok(None);
     }
@@ -263,7 +266,7 @@ fn variable(matrix: &Element<'_>, depth: usize) -> Result<Option<Variable>, Stri
     })?;
     let name = String::from_utf8_lossy(parts.expect("a name")?.bytes).into_owned();
     let matrices = |parts: &mut Elements<'_>, count: usize| {
-        // Each takes at least its tag.
+        // Each takes at least the bytes of its tag.
         if count > parts.bytes.len() / 8 {
             return Err(format!("{count} matrices in {} bytes", parts.bytes.len()));
         }
@@ -315,7 +318,7 @@ fn until_zero(name: &[u8]) -> String {
 }
 
 impl Element<'_> {
-    /// Its numbers, whatever type they are stored as.
+    /// Reads numbers of any type as f64.
     fn numbers(&self) -> Result<Vec<f64>, String> {
         fn each<const N: usize>(
             element: &Element<'_>,
@@ -341,7 +344,7 @@ impl Element<'_> {
         }
     }
 
-    /// Its characters.
+    /// Reads characters.
     fn text(&self) -> Result<String, String> {
         match self.kind {
             Kind::INT8 | Kind::UINT8 | Kind::UTF8 => Ok(String::from_utf8_lossy(self.bytes).into_owned()),

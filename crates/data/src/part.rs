@@ -1,8 +1,8 @@
-//! An unfinished download on the disk: its bytes (`<file>.part`), the entity tag of the file that they belong to (`<file>.part.etag`), and
-//! the lock that keeps a second fetch away.
+//! An unfinished download on disk: its bytes (`<file>.part`), the entity tag of the file that they belong to
+//! (`<file>.part.etag`), and the lock that keeps a second fetch away.
 //!
-//! The folder may be one that others can write to. A link, a pipe or a device under one of the two names is refused: following it would
-//! overwrite a file that has nothing to do with the download.
+//! Others may be able to write to the folder. A link, a pipe or a device under one of the two names is
+//! refused, as writing to it could overwrite a file that has nothing to do with the download.
 
 use std::fs::{Metadata, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, reading, writing};
 
-/// No honest entity tag is longer, in bytes.
+/// The largest length of an entity tag, in bytes.
 const LONGEST_TAG: u64 = 1024;
 
 /// An unfinished download.
@@ -21,10 +21,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Opens what there is of the file that will be called `path`, or begins it, and locks it.
+    /// Opens or begins the unfinished download of the file that will be called `path`, and locks it.
     ///
     /// # Errors
-    /// If another process holds it, it is not a plain file, or it cannot be written.
+    /// If another process has locked it, it is not a plain file, or it cannot be written.
     pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
         let (path, tag) = (suffixed(path, ".part"), suffixed(path, ".part.etag"));
         for name in [&path, &tag] {
@@ -37,14 +37,14 @@ impl Part {
         #[cfg(unix)]
         {
             use fs_err::os::unix::fs::OpenOptionsExt;
-            // A link planted after the look above is not followed either.
+            // A link that was planted after the check above is not followed either.
             options.custom_flags(libc::O_NOFOLLOW);
         }
         let file = options.open(&path).map_err(writing)?;
         match file.file().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataError::Busy { path }),
-            // A file system without locks: go on, the checksum guards what comes out.
+            // The file system has no locks. The checksum still guards the result.
             Err(TryLockError::Error(error)) => tracing::debug!(%error, "no lock on the download"),
         }
         Ok(Self { file, path, tag })
@@ -55,12 +55,13 @@ impl Part {
         &self.path
     }
 
-    /// Returns how many bytes are held.
+    /// Returns the number of bytes held.
     pub(crate) fn length(&self) -> Result<u64, DataError> {
         Ok(self.file.metadata().map_err(reading)?.len())
     }
 
-    /// Returns the tag, if one is kept that a server can have sent: text in quotes, all of it visible (RFC 9110, section 8.8.3).
+    /// Returns the stored tag, if a server can have sent it: visible characters in quotes (RFC 9110, section
+    /// 8.8.3).
     pub(crate) fn tag(&self) -> Option<String> {
         let file = std::fs::File::open(&self.tag).ok()?;
         let mut tag = String::new();
@@ -68,17 +69,17 @@ impl Part {
         is_strong(&tag).then_some(tag)
     }
 
-    /// Keeps the tag of the file whose bytes follow.
+    /// Stores the tag of the file whose bytes follow.
     ///
-    /// A weak tag promises no equal bytes, so it may not guard a range and is not kept.
+    /// A weak tag does not promise equal bytes and so may not guard a range; it is not stored.
     pub(crate) fn keep_tag(&self, tag: Option<&str>) -> Result<(), DataError> {
         let Some(tag) = tag.filter(|tag| is_strong(tag)) else { return Ok(()) };
-        // A new file, so that a link planted under the name is not written through.
+        // Written as a new file, so that a link planted under the name is not followed.
         let file = fs_err::OpenOptions::new().write(true).create_new(true).open(&self.tag);
         file.map_err(writing)?.write_all(tag.as_bytes()).map_err(writing)
     }
 
-    /// Goes to byte `start`, where the next [`Part::write`] begins.
+    /// Seeks to byte `start`, where the next [`Part::write`] begins.
     pub(crate) fn seek(&mut self, start: u64) -> Result<(), DataError> {
         self.file.seek(SeekFrom::Start(start)).map(drop).map_err(writing)
     }
@@ -88,19 +89,19 @@ impl Part {
         self.file.write_all(bytes).map_err(writing)
     }
 
-    /// Returns once all bytes are on the disk.
+    /// Waits until all bytes are on disk.
     pub(crate) fn flush(&self) -> Result<(), DataError> {
         self.file.sync_all().map_err(writing)
     }
 
-    /// Drops all bytes and the tag.
+    /// Discards all bytes and the tag.
     pub(crate) fn clear(&mut self) -> Result<(), DataError> {
         self.file.set_len(0).map_err(writing)?;
         self.forget_tag();
         Ok(())
     }
 
-    /// Removes the tag: the bytes are whole.
+    /// Removes the tag, since the bytes are complete.
     pub(crate) fn forget_tag(&self) {
         let _ = fs_err::remove_file(&self.tag);
     }
@@ -124,7 +125,8 @@ fn is_strong(tag: &str) -> bool {
         && inner.is_some_and(|inner| inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'))
 }
 
-/// An error unless `found`, which was not read through a link, is a plain file under this name alone.
+/// Returns an error unless `found`, which was read without following links, is a plain file with this single
+/// name.
 fn refuse_unless_plain(path: &Path, found: &Metadata) -> Result<(), DataError> {
     let refuse = |what: &str| {
         let message = format!(

@@ -1,4 +1,5 @@
-//! What a published set can do: be located, fetched, verified, opened and described. Each set implements it; the catalog knows them by name.
+//! What a published set can do: be located, fetched, verified, opened and described. Each set implements it;
+//! the catalog knows them by name.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
-//! A file of images of one size, each read from its own place when it is asked for: for sets larger than memory.
+//! A file of images of one size, each read when it is needed: for sets larger than memory.
 //!
-//! Reads name their position, so any number of threads share one open file and no state. What was read lately stays in the
-//! operating system's cache; nothing is kept here.
+//! Each read names its position, so any number of threads share one open file without shared state. The
+//! operating system caches what was read lately; nothing is kept here.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use invaspread_files::open_regular;
 
 use crate::error::{DataError, reading};
 
-/// How the bytes of one image lie in its record.
+/// The order of the bytes of an image in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrangement {
     /// Rows of interleaved RGB: the packed images of this crate.
@@ -31,15 +31,15 @@ pub(crate) struct RecordFile {
     /// Width and height of every image.
     side: usize,
     arrangement: Arrangement,
-    /// CRC-32 of each record, if they are known.
+    /// The CRC-32 of each record, if known.
     checks: Vec<u32>,
-    /// The file that each record was made of, if there is one.
+    /// The file that each record was made from, if any.
     sources: Vec<PathBuf>,
-    /// What to do where it turns out damaged.
+    /// What to do if the file is damaged.
     advice: &'static str,
 }
 
-/// Two are equal if they are the same file: its content is not looked at.
+/// Two are equal if they are the same file; contents are not compared.
 impl PartialEq for RecordFile {
     fn eq(&self, other: &Self) -> bool {
         (&self.path, self.start, self.side, self.arrangement, &self.checks)
@@ -62,7 +62,7 @@ impl RecordFile {
         Ok(Self::of(file, start, side, arrangement, advice))
     }
 
-    /// A file that is open already.
+    /// Takes a file that is already open.
     pub(crate) fn of(
         file: fs_err::File,
         start: u64,
@@ -74,17 +74,17 @@ impl RecordFile {
         Self { path, file, start, side, arrangement, checks: Vec::new(), sources: Vec::new(), advice }
     }
 
-    /// The same file, each record compared with its CRC-32 when it is read.
+    /// Compares each record with its CRC-32 when it is read.
     pub(crate) fn checked(self, checks: Vec<u32>) -> Self {
         Self { checks, ..self }
     }
 
-    /// The same file, errors saying which file each record was made of.
+    /// Names in errors the file that a record was made from.
     pub(crate) fn made_of(self, sources: Vec<PathBuf>) -> Self {
         Self { sources, ..self }
     }
 
-    /// What to call record `number`.
+    /// Returns the name of record `number` for errors.
     fn called(&self, number: u32) -> String {
         match self.sources.get(number as usize) {
             Some(source) => format!("image {number} ({})", source.display()),
@@ -92,7 +92,7 @@ impl RecordFile {
         }
     }
 
-    /// The image of record `number`.
+    /// Reads the image of record `number`.
     pub(crate) fn image(&self, number: u32) -> Result<Image, DataError> {
         let bytes = self.side * self.side * 3;
         let mut record = vec![0; bytes];
@@ -126,7 +126,7 @@ impl RecordFile {
     }
 }
 
-/// Rows of interleaved RGB from three planes of columns.
+/// Turns three planes of columns into rows of interleaved RGB.
 fn interleave(planes: &[u8], side: usize) -> Vec<u8> {
     let mut pixels = vec![0; planes.len()];
     for (channel, plane) in planes.chunks_exact(side * side).enumerate() {

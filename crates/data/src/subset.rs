@@ -1,17 +1,28 @@
-//! Fewer images: training images stratified by class from the seed, test images the first ones.
+//! Subsets: training images drawn from the seed, stratified by class; test images from the beginning.
 
 use invaspread_random::{Purpose, Stream};
 
 use crate::config::DataConfig;
 use crate::error::DataError;
 
-/// `keep` of the images with `labels` (below `classes`), as ascending indices, every class in its share.
+/// Chooses `keep` of the images with `labels` (below `classes`), each class in its share, and returns
+/// ascending indices.
 ///
-/// Shares are by largest remainder, ties to the lower class. Within a class, images come in a random order that depends on
-/// `seed` and the class alone, so where classes are of equal size a larger subset holds every smaller one of the same seed.
+/// Shares are rounded by largest remainder, ties to the lower class. Within a class, images come in a random
+/// order that depends on `seed` and the class alone. So where classes have equal sizes, a larger subset
+/// contains every smaller one of the same seed.
+///
+/// ```
+/// use invaspread_data::subset::stratified;
+///
+/// let labels = [0, 1, 0, 1, 0, 1, 0, 1];
+/// let kept = stratified(&labels, 2, 4, 0, "subset")?;
+/// assert_eq!(kept.iter().filter(|&&index| labels[index as usize] == 0).count(), 2);
+/// # Ok::<(), invaspread_data::DataError>(())
+/// ```
 ///
 /// # Errors
-/// If `keep` is none or more than there are.
+/// If `keep` is 0 or more than there are.
 pub fn stratified(
     labels: &[u32],
     classes: usize,
@@ -37,21 +48,21 @@ pub fn stratified(
     Ok(kept)
 }
 
-/// The first `keep` of `found` test images, as the reference runs take them; all if `keep` is not given.
+/// Returns the indices of the first `keep` of `found` test images, or of all if `keep` is not given.
 ///
-/// CIFAR-10 and `synthetic` come in mixed order, so the first images hold every class. Others list class after class, or may;
-/// there the test subset is [`stratified`] too.
+/// CIFAR-10 and `synthetic` come in mixed order, so their first images hold every class. Other sets may list
+/// class after class; their test subset is [`stratified`] too.
 ///
 /// # Errors
-/// If `keep` is none or more than there are.
+/// If `keep` is 0 or more than there are.
 pub fn test(keep: Option<usize>, found: usize) -> Result<Vec<u32>, DataError> {
     let keep = keep.unwrap_or(found);
     check(keep, found, "test_subset")?;
     Ok((0..keep as u32).collect())
 }
 
-/// Every class cut in two: ascending indices to train on, ascending indices to test with, `fraction` of each class but at least
-/// one image on either side where it has two.
+/// Divides every class: returns ascending indices to train on, and ascending indices to test with. The test
+/// indices are `fraction` of each class, with at least one image on either side if the class has two.
 pub(crate) fn cut(labels: &[u32], classes: usize, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (class, mut own) in by_class(labels, classes).into_iter().enumerate() {
@@ -74,22 +85,22 @@ fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
     members
 }
 
-/// `keep` of `found` images, or all of them where there are fewer: a profile's subset is meant for large sets, and not every set has
-/// that many. [`notes`] says so.
+/// Returns `keep`, or `None` for all images where there are fewer than `keep`: a profile's subset is meant
+/// for large sets. [`notes`] then says so.
 pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
     keep.map(|keep| keep.min(found))
 }
 
-/// What to say where the subsets of `config` are larger than the `train` and `test` images there are.
+/// Returns sentences for subsets of `config` that are larger than the numbers of `train` and `test` images.
 pub(crate) fn notes(config: &DataConfig, train: usize, test: usize) -> Vec<String> {
     let asked = [(config.subset, train, "training"), (config.test_subset, test, "test")];
     asked.into_iter().filter_map(|(keep, found, what)| note(keep, found, what)).collect()
 }
 
-/// What to say where fewer than `keep` of the `found` images (`what`: training or test) are there.
+/// Returns a sentence if there are fewer than `keep` images (`what`: training or test).
 pub(crate) fn note(keep: Option<usize>, found: usize, what: &str) -> Option<String> {
     let keep = keep.filter(|keep| *keep > found)?;
-    Some(format!("all {found} {what} images are taken: {keep} were asked for, and there are no more"))
+    Some(format!("all {found} {what} images are taken, as there are fewer than the {keep} asked for"))
 }
 
 fn check(keep: usize, found: usize, key: &'static str) -> Result<(), DataError> {

@@ -1,7 +1,7 @@
-//! Archives of many files, `.tar.gz` and `.zip`, written out one by one as they are read: for sets larger than memory.
+//! Unpacks archives of many files, `.tar.gz` and `.zip`, one file at a time: for sets larger than memory.
 //!
-//! As suspicious as [`archive`](crate::archive): only plain files of the wanted names are written, all below one folder, and no
-//! more bytes than an honest archive of that length could hold.
+//! Archives are not trusted, as in [`archive`](crate::archive): only plain files with the wanted names are
+//! written, all below one folder, and no more bytes than an honest archive of that length can hold.
 
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -25,10 +25,12 @@ pub(crate) struct Wanted<'a> {
     pub advice: &'static str,
 }
 
-/// No photograph and no list of names shrinks by more than this when it is packed; what does is a bomb.
+/// Photographs and lists of names shrink by less than this factor when they are packed; an archive that
+/// unpacks to more is a bomb.
 const EXPANSION: u64 = 20;
 
-/// Writes the wanted members of the `.tar.gz` at `path`; `each` hears of the bytes written so far.
+/// Writes the wanted members of the `.tar.gz` at `path`. Calls `each` with the number of bytes written so
+/// far.
 pub(crate) fn tar_gz(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
     let file = open_regular(path).map_err(reading)?;
     let most = most(&file)?;
@@ -51,7 +53,7 @@ pub(crate) fn tar_gz(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)
     Ok(())
 }
 
-/// Writes the wanted members of the `.zip` at `path`; `each` hears of the bytes written so far.
+/// Writes the wanted members of the `.zip` at `path`. Calls `each` with the number of bytes written so far.
 pub(crate) fn zip(path: &Path, wanted: &Wanted<'_>, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
     let file = open_regular(path).map_err(reading)?;
     let most = most(&file)?;
@@ -93,18 +95,19 @@ impl Wanted<'_> {
     }
 }
 
-/// Files on their way out of one archive.
+/// The files written from an archive.
 struct Output<'a> {
     wanted: &'a Wanted<'a>,
     /// The archive.
     path: &'a Path,
-    /// Bytes that may be written in all.
+    /// The number of bytes that may be written in all.
     most: u64,
     written: u64,
 }
 
 impl Output<'_> {
-    /// The path below `top` of a member that is wanted; an error if its path leads elsewhere or it is no plain file.
+    /// Returns the path below `top` of a wanted member; an error if the path leads elsewhere or the member is
+    /// no plain file.
     fn accept(&self, member: &Path, plain: bool) -> Result<Option<String>, DataError> {
         let refuse = |why: &str| {
             let expected =
@@ -174,7 +177,7 @@ impl Output<'_> {
             file.write_all(&buffer[..read]).map_err(writing)?;
             left -= read as u64;
         }
-        // The end of a zip member is where its checksum is compared.
+        // The checksum of a zip member is compared at its end.
         match member.read(&mut buffer[..1]) {
             Ok(0) => {}
             Ok(_) => {

@@ -1,7 +1,8 @@
 //! The hidden folder that a data set is unpacked into until it is whole.
 //!
-//! It is removed when the fetch ends, well or badly. A fetch that is killed cannot do that, so each fetch begins by removing what killed
-//! ones have left: up to gigabytes. A folder in use is told by the lock on a file in it.
+//! It is removed when the fetch ends, with success or not. A killed fetch cannot do that, so each fetch first
+//! removes what killed ones have left, which may be gigabytes. The lock on a file in a folder shows that the
+//! folder is in use.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,20 +10,22 @@ use std::time::Duration;
 
 use crate::error::{DataError, writing};
 
-/// The file whose lock says that the folder is in use.
+/// The file whose lock shows that the folder is in use.
 const LOCK: &str = "lock";
 
-/// A folder without its lock file may be one that another process has just made; after this long, it is not.
+/// A folder without a lock file may have been made by another process a moment ago; after this time it was
+/// left behind.
 const JUST_MADE: Duration = Duration::from_hours(1);
 
-/// A folder that is being unpacked into; dropping it removes it.
+/// A folder to unpack into; dropping it removes the folder.
 pub(crate) struct Unpacking {
     folder: tempfile::TempDir,
     _lock: fs_err::File,
 }
 
 impl Unpacking {
-    /// Makes a new folder in `root` for the data set folder `name`, and removes what killed fetches of it have left there.
+    /// Makes a new folder in `root` for the data set folder `name`, and removes what killed fetches of it
+    /// have left there.
     pub(crate) fn begin(root: &Path, name: &str) -> Result<Self, DataError> {
         let prefix = format!(".{name}-unpacking-");
         for left in abandoned(root, &prefix) {
@@ -40,18 +43,19 @@ impl Unpacking {
         Ok(Self { folder, _lock: lock })
     }
 
-    /// Returns the folder's path.
+    /// Returns the path of the folder.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// The folders in `root` whose names begin with `prefix` and that no process is writing to. What cannot be looked at is left alone.
+/// Returns the folders in `root` whose names begin with `prefix` and that no process is writing to. What
+/// cannot be checked is left alone.
 fn abandoned(root: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        // A link is not followed: `file_type` is of the entry itself.
+        // `file_type` describes the entry itself, so a link is not followed.
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter(|entry| match std::fs::File::open(entry.path().join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),

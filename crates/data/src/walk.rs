@@ -1,5 +1,5 @@
-//! Which files below a folder are images: those whose names end as images do, in the order in which torchvision's `ImageFolder` takes
-//! them, and what is passed over.
+//! Finds the images below a folder, by the endings of names and in the order of torchvision's `ImageFolder`,
+//! and counts what is passed over.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::decode::ENDINGS;
 use crate::error::{DataError, reading};
 
-/// The images in `folder` and in the folders within it, by path below it: folder after folder by its path, in each by name. Links to
-/// folders are followed. What is passed over is counted in `passed_over`, its paths below `name`.
+/// Returns the images in `folder` and the folders within it, as paths below it: sorted by the path of the
+/// folder, then by name. Links to folders are followed. What is passed over is counted in `passed_over`, with
+/// paths that begin with `name`.
 pub(crate) fn images(
     folder: &Path,
     name: &Path,
@@ -27,8 +28,8 @@ pub(crate) fn images(
     Ok(found.into_iter().map(|(folder, name)| folder.join(name)).collect())
 }
 
-/// The names of the folders in `path`, sorted; hidden ones are passed over, and files are counted in `passed_over`, their paths below
-/// `name`.
+/// Returns the sorted names of the folders in `path`. Hidden ones are passed over, and files are counted in
+/// `passed_over`, with paths that begin with `name`.
 pub(crate) fn subfolders(
     path: &Path,
     name: &Path,
@@ -52,9 +53,9 @@ pub(crate) fn subfolders(
 }
 
 struct Walk<'a> {
-    /// The folder asked for.
+    /// The folder to search.
     top: &'a Path,
-    /// What it is called in what is said of it.
+    /// The name of the folder in messages.
     name: &'a Path,
     /// Folder and name of each image, below `top`.
     found: Vec<(PathBuf, OsString)>,
@@ -62,7 +63,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Looks through the folder `below`; `above` are the true paths of the folders that led to it, and its own.
+    /// Searches the folder `below`; `above` are the canonical paths of that folder and the folders that led
+    /// to it.
     fn enter(&mut self, below: &Path, above: &mut Vec<PathBuf>) -> Result<(), DataError> {
         for entry in fs_err::read_dir(self.top.join(below)).map_err(reading)? {
             let entry = entry.map_err(reading)?;
@@ -96,30 +98,30 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a file or folder is one that people do not see or that a system leaves everywhere.
+/// Returns whether a file or folder is hidden, or is one that systems leave everywhere.
 fn is_hidden(name: &OsStr) -> bool {
     let left = ["thumbs.db", "desktop.ini"];
     name.as_encoded_bytes().starts_with(b".") || left.iter().any(|left| name.eq_ignore_ascii_case(left))
 }
 
-/// Whether a file's name ends as an image's does, in any case.
+/// Returns whether a name has the ending of an image, in upper or lower case.
 fn is_image(name: &OsStr) -> bool {
     ending(name).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// What follows the last dot of a name, in lowercase.
+/// Returns what follows the last dot of a name, in lowercase.
 fn ending(name: &OsStr) -> Option<String> {
     Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
 
-/// Files that are no images by their names, and links that lead back.
+/// Files whose names are not those of images, and links that lead back to a folder above.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PassedOver {
-    /// How many of each ending; "" for those without one.
+    /// The number of files with each ending; "" stands for no ending.
     endings: BTreeMap<String, usize>,
     /// The first of them by path.
     example: Option<PathBuf>,
-    /// Links to a folder that they lie in.
+    /// The number of links to a folder that contains them.
     circles: Vec<PathBuf>,
 }
 
@@ -132,7 +134,7 @@ impl PassedOver {
         }
     }
 
-    /// Counts what `other` has too.
+    /// Adds the counts of `other`.
     pub(crate) fn join(&mut self, other: Self) {
         for (ending, count) in other.endings {
             *self.endings.entry(ending).or_default() += count;
@@ -144,13 +146,13 @@ impl PassedOver {
         };
     }
 
-    /// What is to be said of them, if there are any.
+    /// Returns a sentence about them, if there are any.
     pub(crate) fn note(&self) -> Option<String> {
         (*self != Self::default()).then(|| self.to_string())
     }
 }
 
-/// Endings named; what is left is "others".
+/// The number of endings that are named; the rest are "others".
 const MOST_ENDINGS: usize = 5;
 
 impl fmt::Display for PassedOver {

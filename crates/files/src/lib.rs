@@ -1,7 +1,7 @@
-//! Opening files that others put there: regular ones alone.
+//! Opens files that other programs put there: regular files alone.
 //!
-//! Whatever has the name that was asked for need not be a file. Opening a named pipe waits for a writer, for ever; a link to `/dev/zero`
-//! never ends. So everything that is read by name is opened here.
+//! A path that a user gives need not name a file. Opening a named pipe waits for a writer forever, and
+//! reading a link to `/dev/zero` never ends. So everything that is read by name is opened here.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 use std::fs::Metadata;
@@ -11,23 +11,24 @@ use std::path::Path;
 /// Opens the regular file at `path`, following links.
 ///
 /// # Errors
-/// What the system says, or kind `InvalidInput` where the path is a folder, a pipe, a socket or a device; either names the path.
+/// Returns the error of the system, or one of kind `InvalidInput` for a folder, a pipe, a socket or a device.
+/// Each names the path.
 pub fn open_regular(path: &Path) -> io::Result<fs_err::File> {
-    // Looked at before it is opened: to open a pipe is to wait for it, to open a device may set it going.
-    // Where it cannot be looked at, opening it gives the plainer error.
+    // Checked before it is opened: opening a pipe waits, and opening a device may start it.
+    // If this fails, opening the file gives the plainer error.
     if let Ok(metadata) = std::fs::metadata(path) {
         check(path, &metadata)?;
     }
     let file = fs_err::File::open(path)?;
-    // What is open is what counts, if somebody changed the name meanwhile.
+    // Checked again, as the path may name something else by now.
     check(path, &file.metadata()?)?;
     Ok(file)
 }
 
-/// Reads the regular file at `path`, which may have `longest` bytes.
+/// Reads the regular file at `path`, which may have at most `longest` bytes.
 ///
 /// # Errors
-/// As [`open_regular`], and kind `FileTooLarge` where it has more.
+/// Returns the errors of [`open_regular`], and one of kind `FileTooLarge` for a longer file.
 pub fn read_regular(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     let too_long = |length: u64| {
@@ -39,7 +40,7 @@ pub fn read_regular(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
         return Err(too_long(length));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    // A file may grow while it is read.
+    // The file may grow while it is read.
     file.take(longest.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > longest {
         return Err(too_long(bytes.len() as u64));
@@ -55,7 +56,7 @@ fn check(path: &Path, metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// What something that is no regular file is, in words that follow "is".
+/// Says what something other than a regular file is, in words that follow "is".
 fn kind(metadata: &Metadata) -> &'static str {
     if metadata.is_dir() {
         return "a folder";

@@ -1,9 +1,10 @@
-//! Two views of a picture, up to the loss: draws pictures, makes two views of each, embeds them by one linear layer, and takes gradient steps on
-//! the loss until views of one picture find each other.
+//! Two views of a picture, up to the loss: draws pictures, makes two views of each, embeds them by one linear
+//! layer, and takes gradient steps on the loss until views of one picture find each other.
 //!
 //!     cargo run -p invaspread-losses --example two_views
 //!
-//! Prints the loss and how many views are nearest to the other view of their picture. A test runs the same steps.
+//! Prints the loss and how many views are nearest to the other view of their picture. A test runs the same
+//! steps.
 
 use candle_core::{Device, Result, Tensor, Var};
 use invaspread_augment::{AugmentConfig, Image, Pipeline, Scratch};

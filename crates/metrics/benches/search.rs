@@ -1,4 +1,5 @@
-//! Nearest neighbours and k-means at the paper's sizes: CIFAR-10's test set against its training set, and Stanford Online Products.
+//! Nearest neighbours and k-means at the paper's sizes: CIFAR-10's test set against its training set, and
+//! Stanford Online Products.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use invaspread_metrics::{KMeans, Rows, Seeding, top_k};

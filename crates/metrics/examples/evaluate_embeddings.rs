@@ -3,10 +3,13 @@
 //!     cargo run --release -p invaspread-metrics --example evaluate_embeddings                              # generated rows
 //!     cargo run --release -p invaspread-metrics --example evaluate_embeddings -- EMBEDDINGS.npy LABELS.npy
 //!
-//! EMBEDDINGS.npy holds f32 of shape (n, d), LABELS.npy n labels of i64; `numpy.save` writes both. For other types and forms use
-//! `invaspread measure`. kNN takes every second row as a query among the others; R@K and the clusters take all rows.
+//! EMBEDDINGS.npy holds f32 of shape (n, d), LABELS.npy n labels of i64; `numpy.save` writes both. For other
+//! types and forms use `invaspread measure`. kNN takes every second row as a query among the others; R@K and
+//! the clusters take all rows.
 
-use invaspread_metrics::{Agreement, KMeans, Retrieval, Rows, Seeding, WeightedKnn, l2_normalize_rows};
+use invaspread_metrics::{
+    Agreement, KMeans, RetrievalMetrics, Rows, Seeding, WeightedKnn, l2_normalize_rows,
+};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
 use std::error::Error;
@@ -99,7 +102,7 @@ fn evaluate(embeddings: &mut Embeddings) -> Result<Vec<(String, f64)>, Box<dyn E
     let found = knn.evaluate(queries, &query_labels, gallery, &gallery_labels, classes)?;
     let mut table = vec![("kNN top 1".to_owned(), found.top1), ("kNN top 5".to_owned(), found.top5)];
 
-    let retrieval = Retrieval { recall_at: vec![1, 2, 4, 8], device: DeviceKind::Cpu };
+    let retrieval = RetrievalMetrics { recall_at: vec![1, 2, 4, 8], device: DeviceKind::Cpu };
     let scores = retrieval.evaluate(rows, labels)?;
     table.extend(scores.recall_at.iter().map(|(k, value)| (format!("R@{k}"), *value)));
     table.push(("MAP@R".to_owned(), scores.map_at_r));

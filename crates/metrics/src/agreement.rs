@@ -2,47 +2,67 @@
 //!
 //! With n_ij points of class i in cluster j, a_i = Σ_j n_ij, b_j = Σ_i n_ij and n points in all:
 //!
-//! `MI = Σ_ij (n_ij/n) ln(n n_ij / (a_i b_j))`, `H(a) = -Σ_i (a_i/n) ln(a_i/n)`, `NMI = MI / m(H(a), H(b))` with the arithmetic or geometric
-//! mean m, `AMI = (MI - E[MI]) / ((H(a) + H(b))/2 - E[MI])`, where E[MI] is taken over all clusterings of the same sizes (Vinh, Epps and
-//! Bailey, JMLR 2010).
+//! `MI = Σ_ij (n_ij/n) ln(n n_ij / (a_i b_j))`, `H(a) = -Σ_i (a_i/n) ln(a_i/n)`, `NMI = MI / m(H(a), H(b))`
+//! with the arithmetic or geometric mean m, `AMI = (MI - E[MI]) / ((H(a) + H(b))/2 - E[MI])`, where E[MI] is
+//! taken over all clusterings of the same sizes (Vinh, Epps and Bailey, JMLR 2010).
 //!
-//! Those differences cancel near the limits (every point a class of its own, nearly equal partitions), so what is summed is the disagreement
-//! `D = (H(a) + H(b))/2 - MI = Σ_ij (n_ij/n) ln(a_i b_j / n_ij²) / 2`, of which no term is negative and which is exactly 0 for equal
-//! partitions: `MI = (H(a) + H(b))/2 - D` and `AMI = 1 - D / E[D]`.
+//! These differences lose their digits near the limits (every point a class of its own, nearly equal
+//! partitions). So the code sums the disagreement
+//! `D = (H(a) + H(b))/2 - MI = Σ_ij (n_ij/n) ln(a_i b_j / n_ij²) / 2`, which has no negative term and is
+//! exactly 0 for equal partitions: `MI = (H(a) + H(b))/2 - D` and `AMI = 1 - D / E[D]`.
 //!
-//! Shapes: classes (n), clusters (n). The NMI column of the paper's Tables 3 to 6: its code calls scikit-learn, which took the geometric
-//! mean until version 0.22 and the arithmetic one since; both are given. Equal partitions have the value 1, whatever their sizes. Where all
-//! clusterings of the given sizes share as much (one cluster alone, every point apart), any other partition has an AMI of 0. E[D] is summed
-//! once for each pair of distinct sizes, not of clusters: on 11,316 classes of a few sizes that is the difference between seconds and hours.
+//! Shapes: classes (n), clusters (n). Tables 3 to 6 of the paper have a column NMI. Their code calls
+//! scikit-learn, which took the geometric mean before version 0.22 and takes the arithmetic mean since; both
+//! are computed. Equal partitions have the value 1, whatever their sizes. Where all clusterings of the given
+//! sizes have the same MI (one single cluster, every point apart), any other partition has an AMI of 0. E[D]
+//! is summed once for each pair of distinct sizes, not of clusters: for 11,316 classes of a few sizes that
+//! takes seconds instead of hours.
 
 use crate::MetricError;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// How well a clustering agrees with the classes, each from 0 (no better than chance, for the last) to 1.
+/// How well a clustering agrees with the classes: each value is 1 for equal partitions.
+///
+/// ```
+/// use invaspread_metrics::Agreement;
+///
+/// // The names of clusters do not matter.
+/// let same = Agreement::between(&[0, 0, 1, 1], &[5, 5, 2, 2])?;
+/// assert_eq!((same.nmi_arithmetic, same.ami), (1.0, 1.0));
+/// // Clusters that say nothing about the classes.
+/// let unrelated = Agreement::between(&[0, 0, 1, 1], &[0, 1, 0, 1])?;
+/// assert!(unrelated.nmi_arithmetic.abs() < 1e-12 && unrelated.ami < 0.0);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
-    /// NMI over the arithmetic mean of the entropies: scikit-learn's of today.
+    /// NMI with the arithmetic mean of the entropies, as in scikit-learn since 0.22; at least 0.
     pub nmi_arithmetic: f64,
-    /// NMI over their geometric mean: scikit-learn's before 0.22, and so the paper's most likely.
+    /// NMI with the geometric mean, as in scikit-learn before 0.22 and so most likely in the paper; at least 0.
     pub nmi_geometric: f64,
-    /// Mutual information above chance's; may be a little below 0.
+    /// AMI: 0 on average for a random clustering, so that single ones may be below 0.
     pub ami: f64,
 }
 
 impl Agreement {
-    /// Of `classes` (n) and `clusters` (n).
+    /// Compares `clusters` (n) with `classes` (n).
     ///
     /// # Errors
     /// If there is no point.
     ///
     /// # Panics
-    /// If the two differ in length.
+    /// If the two slices differ in length.
     pub fn between(classes: &[u32], clusters: &[u32]) -> Result<Self, MetricError> {
         assert_eq!(classes.len(), clusters.len(), "one cluster per point");
         let points = classes.len();
         if points == 0 {
-            return Err(MetricError::TooFewRows { what: "points", found: 0, needed: 1, fewer: "filters" });
+            return Err(MetricError::TooFewRows {
+                what: "points",
+                found: 0,
+                needed: 1,
+                advice: "use more images",
+            });
         }
         let n = points as f64;
         let (a, b) = (sizes(classes), sizes(clusters));
@@ -50,11 +70,11 @@ impl Agreement {
         for pair in classes.iter().copied().zip(clusters.iter().copied()) {
             *joint.entry(pair).or_default() += 1;
         }
-        // As many pairs as there are classes and clusters: each class is one cluster.
+        // There are as many pairs as classes and as clusters: each class is one cluster.
         if joint.len() == a.len() && joint.len() == b.len() {
             return Ok(Self { nmi_arithmetic: 1.0, nmi_geometric: 1.0, ami: 1.0 });
         }
-        // One class or one cluster alone tells nothing of the other.
+        // A single class or a single cluster says nothing about the other partition.
         if a.len() == 1 || b.len() == 1 {
             return Ok(Self { nmi_arithmetic: 0.0, nmi_geometric: 0.0, ami: 0.0 });
         }
@@ -77,7 +97,8 @@ impl Agreement {
     }
 }
 
-/// `ln(a b / k²) / 2` for k ≤ a and k ≤ b: exactly 0 where all are equal, and without cancellation where they nearly are.
+/// Returns `ln(a b / k²) / 2` for k ≤ a and k ≤ b: exactly 0 where all are equal, and with all digits where
+/// they nearly are.
 fn half_log_excess(a: u32, b: u32, k: u32) -> f64 {
     let (a, b, k) = (u64::from(a), u64::from(b), u64::from(k));
     0.5 * ((a * b - k * k) as f64 / (k * k) as f64).ln_1p()
@@ -92,7 +113,7 @@ fn sizes(labels: &[u32]) -> HashMap<u32, u32> {
 }
 
 fn entropy(sizes: &HashMap<u32, u32>, n: f64) -> f64 {
-    // In order of size: a sum over a hash map's order would differ from run to run in its last digit.
+    // Summed in the order of sizes: in the order of a hash map the last digit would differ from run to run.
     distinct(sizes)
         .into_iter()
         .map(|(size, times)| {
@@ -103,7 +124,7 @@ fn entropy(sizes: &HashMap<u32, u32>, n: f64) -> f64 {
         .max(0.0)
 }
 
-/// The sizes there are, each with how many have it.
+/// Counts how many classes (or clusters) have each size.
 fn distinct(sizes: &HashMap<u32, u32>) -> BTreeMap<u32, u32> {
     let mut times = BTreeMap::new();
     for &size in sizes.values() {
@@ -112,7 +133,7 @@ fn distinct(sizes: &HashMap<u32, u32>) -> BTreeMap<u32, u32> {
     times
 }
 
-/// E[D]: n_ij is hypergeometric in a_i, b_j and n.
+/// Returns E[D]; n_ij follows the hypergeometric distribution of a_i, b_j and n.
 fn expected_disagreement(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: usize) -> f64 {
     let (a, b): (Vec<_>, Vec<_>) = (distinct(a).into_iter().collect(), distinct(b).into_iter().collect());
     let of_size: Vec<f64> = a
@@ -126,13 +147,14 @@ fn expected_disagreement(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: u
     of_size.iter().sum()
 }
 
-/// Weights below this share of the largest add nothing that f64 holds.
+/// Weights below this share of the largest are lost in the rounding of the sum.
 const NEGLIGIBLE: f64 = 1e-30;
 
-/// `E[(k/n) ln(a b / k²) / 2]` over the points k that a class of `a` and a cluster of `b` of n `points` share.
+/// Returns `E[(k/n) ln(a b / k²) / 2]`, where k is the number of points that a class of `a` and a cluster of
+/// `b` of n `points` share.
 ///
-/// The probabilities go from the most likely k up and down by their ratios and are divided by their sum: logarithms of factorials
-/// would lose as many digits as n has.
+/// The probabilities are computed from the most likely k upwards and downwards by their ratios, and divided
+/// by their sum. Logarithms of factorials would lose as many digits as n has.
 fn expected_of_pair(a: u32, b: u32, points: usize) -> f64 {
     let (class, cluster, n) = (f64::from(a), f64::from(b), points as f64);
     let least = (u64::from(a) + u64::from(b)).saturating_sub(points as u64) as u32;
@@ -278,8 +300,8 @@ mod tests {
 
     #[test]
     fn nearly_every_point_apart_keeps_its_digits() {
-        // One pair on either side, not the same one. D = (4 ln 2 / n) / 2. The sizes of D's mean: the pairs coincide in one of n(n-1)/2
-        // arrangements, and D is zero there.
+        // One pair on either side, not the same one. D = (4 ln 2 / n) / 2. The sizes of D's mean: the pairs
+        // coincide in one of n(n-1)/2 arrangements, and D is zero there.
         for n in counts().filter(|&n| n > 4) {
             let classes: Vec<u32> = (0..n).map(|i| i.max(1)).collect();
             let clusters: Vec<u32> = (0..n).map(|i| if i == 3 { 2 } else { i }).collect();

@@ -1,4 +1,5 @@
-//! The golden of NMI and AMI at their limits: what scikit-learn makes of partitions that are given by formula.
+//! The golden of NMI and AMI at their limits: what scikit-learn makes of partitions that are given by
+//! formula.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::Agreement;
@@ -57,7 +58,8 @@ fn golden_agreement_at_the_limits() {
         let got = Agreement::between(&partition(classes, n), &partition(clusters, n)).unwrap();
         for (place, value) in [(3, got.nmi_arithmetic), (4, got.nmi_geometric), (5, got.ami)] {
             let want = case[place].as_f64().unwrap();
-            // Where nearly every point is apart in both, scikit-learn divides rounding by what is 1 / n² small.
+            // Where nearly every point is apart in both, scikit-learn divides rounding by what is 1 / n²
+            // small.
             let apart = |kind: &str| kind.starts_with("apart") || kind.ends_with("_pair");
             let off =
                 if place == 5 && apart(classes) && apart(clusters) { 1e-12 * f64::from(n * n) } else { 1e-9 };

@@ -1,12 +1,13 @@
-//! What can be wrong with the embeddings and labels a metric is given.
+//! Errors about embeddings, labels and settings.
 
 /// Why a metric could not be computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricError {
     /// A row holds NaN or an infinity: training has diverged, or the file the rows came from is damaged.
     #[error(
-        "row {row} of the {what} holds {value}, expected finite numbers: the network that made it has diverged (lower \
-         optim.lr) or its file is damaged"
+        "row {row} of the {what} holds {value}, expected finite numbers: the network that made it has diverged (train it with a \
+         lower learning rate) or its file is damaged"
     )]
     NotFinite {
         /// Which input: "queries", "gallery", "points".
@@ -18,32 +19,33 @@ pub enum MetricError {
     },
     /// Inner products of finite rows left the range of f32.
     #[error(
-        "the similarities of query {row} leave the range of f32: the rows are far too long, L2-normalise them first"
+        "the similarities of query {row} are too large for f32: the rows are far too long, so scale them to length 1 first"
     )]
     Overflow {
         /// Zero-based query.
         row: usize,
     },
-    /// The device that was to compute it failed.
+    /// The device failed.
     #[error("the device failed: {reason}")]
     Device {
-        /// What it said.
+        /// The error of the device.
         reason: String,
     },
-    /// Rows have another dimension than the ones that were fitted to, or that they are looked up among.
+    /// Rows differ in dimension from the rows that a classifier was fitted to, or from the gallery.
     #[error(
-        "the {what} hold {found} numbers each, expected {expected} as the rows they are compared with: take both from one layer"
+        "the {what} hold {found} numbers each, expected {expected} as in the rows they are compared with: take both from the same \
+         layer"
     )]
     Dimension {
         /// Which input.
         what: &'static str,
         /// Numbers per row.
         found: usize,
-        /// Numbers per row of the others.
+        /// Numbers per row of the rows they are compared with.
         expected: usize,
     },
     /// There are more or fewer labels than rows.
-    #[error("found {labels} labels for {rows} rows in the {what}, expected one label a row")]
+    #[error("found {labels} labels for {rows} rows in the {what}, expected one label for each row")]
     LabelCount {
         /// Which input.
         what: &'static str,
@@ -52,9 +54,9 @@ pub enum MetricError {
         /// Labels found.
         labels: usize,
     },
-    /// A classifier was to be trained on one class.
+    /// All training rows of a classifier are of one class.
     #[error(
-        "all {rows} training rows have label {label}, expected at least two classes: use more images or check the labels"
+        "all {rows} training rows have the label {label}, expected at least two classes: use more images or check the labels"
     )]
     OneClass {
         /// The label.
@@ -72,21 +74,21 @@ pub enum MetricError {
     },
     /// An iteration did not reach its tolerance.
     #[error(
-        "the {what} stopped {found:e} from its solution after {iterations} iterations, expected {tolerance:e}: scale the rows \
-         (L2-normalise or standardise them), raise max_iterations or lower C"
+        "the {what} stopped at a distance of {found:e} from its solution after {iterations} iterations, expected at most \
+         {tolerance:e}: scale the rows (to length 1, or to a variance of 1), allow more iterations or lower C"
     )]
     NotConverged {
         /// What was fitted.
         what: &'static str,
-        /// The criterion's last value, in the unit of the tolerance.
+        /// The distance reached, in the unit of the tolerance.
         found: f64,
-        /// What it had to come down to.
+        /// The largest distance allowed.
         tolerance: f64,
         /// Iterations that were done.
         iterations: usize,
     },
     /// A label is not one of the classes.
-    #[error("label {label} of row {row} of the {what} is out of range, expected 0 to {}: check the labels' file", classes - 1)]
+    #[error("row {row} of the {what} has the label {label}, expected 0 to {}: check the file of labels", classes - 1)]
     LabelOutOfRange {
         /// Which input: "queries" or "gallery".
         what: &'static str,
@@ -98,7 +100,7 @@ pub enum MetricError {
         classes: usize,
     },
     /// There are fewer rows than the metric needs.
-    #[error("found {found} rows in the {what}, expected at least {needed}: use more images or fewer {fewer}")]
+    #[error("found {found} rows in the {what}, expected at least {needed}: {advice}")]
     TooFewRows {
         /// Which input.
         what: &'static str,
@@ -106,7 +108,7 @@ pub enum MetricError {
         found: usize,
         /// Rows needed.
         needed: usize,
-        /// What could be made smaller instead.
-        fewer: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
 }

@@ -1,13 +1,17 @@
-//! The order of neighbours where f32 is not enough: what is within its rounding is asked again in f64.
+//! The order of neighbours where f32 is not precise enough: similarities within its rounding errors are
+//! computed again in f64.
 //!
-//! A similarity taken in f32 is off by at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the term of a common offset, see below). So
-//! the k nearest are among those whose f32 similarity is no further than 2 E below the k-th largest, and two that are further than 2 E apart
-//! are in their true order. What is nearer is ordered by its product in f64, in which products of f32 are exact, equal ones by index.
-//! Rows of length 1 are so only up to their rounding to f32, which in a narrow cone is more than what tells them apart. Where all of the
-//! gallery's are, its similarities are those of the rows' directions: `q · g / |g|`, in f64.
+//! A similarity computed in f32 has an error of at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the
+//! term of a common offset, see `write_row`). So the k nearest are among the rows whose f32 similarity is at
+//! most 2 E below the k-th largest, and two similarities that are more than 2 E apart are in their true
+//! order. Nearer ones are ordered by their inner product in f64, which holds each product of two f32 exactly,
+//! and by index where those are equal. A row of length 1 has that length only up to the rounding of its
+//! numbers to f32, and in a narrow cone that rounding is larger than the differences between rows. So where
+//! all rows of a gallery have length 1 up to rounding, similarities are those of the directions:
+//! `q · g / |g|`, in f64.
 //!
-//! Where more than a buffer holds are that near, as in a gallery of a few far-off narrow groups, the query's whole row is taken in
-//! f64.
+//! Where more rows are that near than a buffer holds, as in a gallery of a few distant narrow groups, all
+//! similarities of the query are computed in f64.
 
 use crate::Rows;
 use crate::rows::less_offset;
@@ -15,18 +19,19 @@ use invaspread_tensor::inner_products::{exact_product, rounding};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// What f32 may lose of a product below its range, for each term: graphics processors and some settings take such numbers as zero.
+/// The error that f32 may make in each product below its normal range, which GPUs and some settings of CPUs
+/// replace by zero.
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
 
-/// How a gallery's products are taken, and how far off they may be.
+/// How products with a gallery are computed, and how large their errors can be.
 #[derive(Debug)]
 pub(crate) struct Scale {
     dim: usize,
-    /// Whether the gallery's rows are of length 1, as far as f32 can hold that.
+    /// Whether all rows of the gallery have length 1, up to the rounding of f32.
     unit: bool,
-    /// (d) what is taken off both sides; none where it would help little.
+    /// (d) what is subtracted from both sides; `None` where that would not help.
     offset: Option<Vec<f32>>,
-    /// The length of the gallery's longest row, less the offset.
+    /// The length of the longest row of the gallery after the offset is subtracted.
     longest: f64,
     /// The largest term of the offset.
     largest_term: f64,
@@ -54,7 +59,7 @@ impl Scale {
         scale
     }
 
-    /// The similarity of two rows (d) in f64.
+    /// Returns the similarity of two rows (d) in f64.
     pub(crate) fn exact(&self, query: &[f32], row: &[f32]) -> f64 {
         let product = exact_product(query, row);
         if !self.unit {
@@ -68,16 +73,17 @@ impl Scale {
         self.offset.is_some()
     }
 
-    /// Numbers of a row as it is multiplied: d, or one more with an offset.
+    /// Returns the length of a row as it is multiplied: d, or d + 1 with an offset.
     pub(crate) fn width(&self) -> usize {
         self.dim + usize::from(self.has_offset())
     }
 
-    /// Writes `row` (d) of the gallery as it is multiplied.
+    /// Writes a gallery `row` (d) as it is multiplied.
     pub(crate) fn write_row(&self, row: &[f32], to: &mut [f32]) {
         let Some(offset) = &self.offset else { return to.copy_from_slice(row) };
         let length = if self.unit { exact_product(row, row).sqrt() } else { 1.0 };
-        // From the differences in f64: their rounding to f32 would be larger than what is left of their sum in a narrow cone.
+        // Computed from the differences in f64: in a narrow cone the rounding of the differences to f32 would
+        // exceed their sum.
         let mut term = 0.0;
         for ((to, &value), &offset) in to.iter_mut().zip(row).zip(offset) {
             let less = f64::from(value) / length - f64::from(offset);
@@ -87,7 +93,7 @@ impl Scale {
         to[self.dim] = term as f32;
     }
 
-    /// (n, width) `queries` (n, d) as they are multiplied.
+    /// Returns `queries` (n, d) as they are multiplied: (n, width).
     pub(crate) fn queries<'a>(&self, queries: Rows<'a>) -> Cow<'a, [f32]> {
         match &self.offset {
             None => Cow::Borrowed(queries.values),
@@ -99,20 +105,20 @@ impl Scale {
         }
     }
 
-    /// 2 E for the query `row` (d): similarities further apart than this are in their true order. Infinite where products may leave the range
-    /// of f32.
+    /// Returns 2 E for the query `row` (d): similarities further apart than this are in their true order.
+    /// Infinite where products may be too large for f32.
     pub(crate) fn margin(&self, row: &[f32]) -> f64 {
         let square: f64 = match &self.offset {
             None => exact_product(row, row),
             Some(offset) => less_offset(row, offset).map(|v| f64::from(v).powi(2)).sum(),
         };
         let size = square.sqrt() * self.longest + self.largest_term;
-        twice_off(self.width() + 2, size) // a length of 1 is off by two roundings more
+        twice_off(self.width() + 2, size) // a length of 1 adds the error of two more roundings
     }
 }
 
-/// Twice what a sum of `terms` products in f32 may be off by, with `size` the product of the two rows' lengths. Infinite where the sum may
-/// leave the range of f32.
+/// Returns twice the largest error of a sum of `terms` products in f32, where `size` is the product of the
+/// lengths of the two rows. Infinite where the sum may be too large for f32.
 pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
     match size {
         // Zeros are exact.
@@ -122,40 +128,42 @@ pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
     }
 }
 
-/// Whether a row's length is 1, as near as rounding to f32 leaves it.
+/// Returns whether the length of a row is 1 up to the rounding of f32.
 fn is_unit(row: &[f32]) -> bool {
     (exact_product(row, row) - 1.0).abs() <= 2.0 * f64::from(f32::EPSILON)
 }
 
-/// The largest f32 that is below everything within `margin` of `similarity`; the similarity itself for a margin of zero.
+/// Returns the largest f32 below all numbers within `margin` of `similarity`; the similarity itself for a
+/// margin of zero.
 pub(crate) fn lowered(similarity: f32, margin: f64) -> f32 {
     if margin == 0.0 { similarity } else { ((f64::from(similarity) - margin) as f32).next_down() }
 }
 
-/// A query that asks for its nearest.
+/// A query and the gallery that it is looked up in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// (d)
     pub(crate) query: &'a [f32],
     pub(crate) gallery: Rows<'a>,
-    /// The gallery's.
+    /// The scale of the gallery.
     pub(crate) scale: &'a Scale,
     pub(crate) k: usize,
-    /// The gallery's row that is left out.
+    /// The gallery row to leave out.
     pub(crate) itself: Option<usize>,
 }
 
 impl Asked<'_> {
-    /// To the gallery's row of number `row`, in f64.
+    /// Returns the similarity to gallery row `row`, in f64.
     fn similarity(&self, row: u32) -> f64 {
         self.scale.exact(self.query, self.gallery.row(row as usize))
     }
 }
 
-/// Writes the k nearest, nearest first, to `indices` and `similarities` (k). `keys` are those of f32, largest first: all within `margin` of the
-/// k-th at least, or none if they were too many. Less an offset every similarity is taken in f64, else those that decide an order.
+/// Writes the k nearest rows to `indices` and `similarities` (k), nearest first. `keys` are the candidates by
+/// their f32 similarities, largest first: at least all within `margin` of the k-th, or `None` if they were
+/// too many. With an offset every similarity is computed in f64, otherwise those that decide an order.
 ///
-/// `None` if NaN or infinite similarities left fewer than k.
+/// Returns `None` if NaN or infinite similarities leave fewer than k.
 pub(crate) fn settle(
     asked: &Asked,
     keys: Option<&[u64]>,
@@ -186,7 +194,7 @@ pub(crate) fn settle(
         let mut exact: Vec<(f64, u32)> =
             group.iter().map(|&key| (asked.similarity(index_of(key)), index_of(key))).collect();
         exact.sort_unstable_by(nearer);
-        // The places come second: a neighbour left over must not use one up.
+        // `zip` asks the places second, so that a neighbour left over takes none of them.
         for ((product, row), (index, similarity)) in exact.into_iter().zip(places.by_ref()) {
             (*index, *similarity) = (row, product as f32);
         }
@@ -194,12 +202,12 @@ pub(crate) fn settle(
     similarities.iter().all(|s| s.is_finite()).then_some(())
 }
 
-/// By product downwards, then by index upwards.
+/// Orders by falling product, then by rising index.
 fn nearer(a: &(f64, u32), b: &(f64, u32)) -> Ordering {
-    (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)) // -0.0 + 0.0 is 0.0: the two zeros tie
+    (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)) // -0.0 + 0.0 is 0.0: both zeros are equal
 }
 
-/// The k nearest by products in f64 alone, nearest first.
+/// Returns the k nearest by products in f64, nearest first.
 fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
     let &Asked { gallery, k, itself, .. } = asked;
     let capacity = 2 * k + 64;
@@ -212,7 +220,7 @@ fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
             if kept.len() == capacity {
                 kept.select_nth_unstable_by(k - 1, nearer);
                 kept.truncate(k);
-                floor = kept[k - 1].0; // what comes later loses a tie
+                floor = kept[k - 1].0; // of equal products the earlier index wins
             }
         }
     }
@@ -221,20 +229,20 @@ fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
     kept
 }
 
-/// One integer that orders by similarity, then by falling index.
+/// Returns one integer that orders by similarity, then by falling index.
 pub(crate) fn key(similarity: f32, index: u32) -> u64 {
-    let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: the two zeros tie
+    let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: both zeros are equal
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     u64::from(ordered) << 32 | u64::from(u32::MAX - index)
 }
 
-/// The similarity in a [`key`].
+/// Returns the similarity in a [`key`].
 pub(crate) fn similarity_of(key: u64) -> f32 {
     let ordered = (key >> 32) as u32;
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
-/// The index in a [`key`].
+/// Returns the index in a [`key`].
 fn index_of(key: u64) -> u32 {
     u32::MAX - key as u32
 }

@@ -1,7 +1,8 @@
-//! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and `values.json`.
+//! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and
+//! `values.json`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use crate::{Agreement, KMeans, Retrieval, Rows, Seeding, WeightedKnn};
+use crate::{Agreement, KMeans, RetrievalMetrics, Rows, Seeding, WeightedKnn};
 use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -113,8 +114,9 @@ fn golden_retrieval() {
         .collect();
     assert!(!wanted.is_empty(), "no recall in {}", folder().display());
     let recall_at = wanted.iter().map(|(k, _)| *k).collect();
-    let got =
-        Retrieval { recall_at, device: DeviceKind::Cpu }.evaluate(Rows::new(&test, dim), &labels).unwrap();
+    let got = RetrievalMetrics { recall_at, device: DeviceKind::Cpu }
+        .evaluate(Rows::new(&test, dim), &labels)
+        .unwrap();
     let close = |what: &str, value: f64, want: f64| {
         assert!((value - want).abs() < 1e-3, "{what}: {value}, expected {want}");
     };

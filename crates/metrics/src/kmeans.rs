@@ -1,17 +1,18 @@
 //! k-means by Lloyd's iterations.
 //!
-//! minimise `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c, by turns: `a(i) = argmin_j |c_j|² - 2 x_i · c_j`, then
-//! `c_j` = mean of its points.
+//! Minimises `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c in turns: first
+//! `a(i) = argmin_j |c_j|² - 2 x_i · c_j`, then `c_j` = the mean of its points.
 //!
-//! Shapes: points (n, d), centroids (k, d), assignments (n). Used by DeepCluster (paper section 4.1; 20 iterations of faiss
-//! from random points) and for NMI (scikit-learn: k-means++, best of 10 starts). Products are taken in blocks with the argmin
-//! fused onto each; a cluster left empty takes half of the largest one by splitting its centroid, as faiss does. Where this
-//! deviates from faiss: the cluster split is the largest, not one drawn by size, and no more than the given points are used
-//! for training (faiss samples 256 per cluster).
+//! Shapes: points (n, d), centroids (k, d), assignments (n). Used by DeepCluster (paper section 4.1; 20
+//! iterations of faiss from random points) and for NMI (scikit-learn: k-means++, best of 10 starts). Products
+//! are taken in blocks, and the argmin of each block is taken at once. An empty cluster gets half of the
+//! largest one, whose centroid is split, as in faiss. Where this deviates from faiss: the largest cluster is
+//! split, not one drawn by size, and all points are used (faiss samples 256 for each cluster).
 //!
-//! Clusters do not depend on where the origin lies, but f32 products do: points that lie in a narrow cone or far from the origin are
-//! clustered less their mean (a copy of them is held meanwhile). Where the nearest two centroids of a point are closer than the
-//! rounding of its products, the distances themselves decide, in f64.
+//! Clusters do not depend on where the origin lies, but the rounding of f32 products does. So the mean is
+//! subtracted from points that lie in a narrow cone or far from the origin (which holds a copy of them).
+//! Where the nearest two centroids of a point are closer than the rounding of its products, their distances
+//! are compared in f64.
 
 use crate::kmeans_start::{plus_plus_start, random_start};
 use crate::nearest_centroid::assign;
@@ -22,47 +23,70 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::inner_products::exact_squared_distance;
 use rayon::prelude::*;
 
-/// How a start is made.
+/// How the first centroids are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seeding {
     /// k distinct points drawn at random, as faiss does.
     Random,
-    /// Greedy k-means++ (Arthur and Vassilvitskii 2007): of 2 + ln k points drawn by squared distance the best, as scikit-learn.
+    /// Greedy k-means++ (Arthur and Vassilvitskii 2007) as in scikit-learn: the best of 2 + ln k points,
+    /// drawn by their squared distance from the centroids so far.
     PlusPlus,
 }
 
 /// The settings of a clustering.
+///
+/// ```
+/// use invaspread_metrics::{KMeans, Rows, Seeding};
+/// use invaspread_tensor::DeviceKind;
+///
+/// let kmeans = KMeans {
+///     clusters: 2,
+///     iterations: 100,
+///     tolerance: 0.0,
+///     restarts: 5,
+///     seeding: Seeding::PlusPlus,
+///     seed: 0,
+///     epoch: 0,
+///     device: DeviceKind::Cpu,
+/// };
+/// let found = kmeans.fit(Rows::new(&[0.0, 1.0, 9.0, 10.0, 11.0], 1))?;
+/// assert_eq!(found.assignments[0], found.assignments[1]);
+/// assert_ne!(found.assignments[0], found.assignments[2]);
+/// assert!((found.inertia - 2.5).abs() < 1e-6);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KMeans {
-    /// k.
+    /// The number of clusters, k.
     pub clusters: usize,
-    /// Most iterations per start.
+    /// The largest number of iterations for each start.
     pub iterations: usize,
-    /// A start ends when an iteration moves the centroids by no more than this: the sum of their squared shifts over the mean variance of
-    /// the points' columns, as scikit-learn's `tol`; 0 goes on until no point changes its cluster.
+    /// A start ends when an iteration moves the centroids by no more than this: the sum of their squared
+    /// shifts, divided by the mean variance of the columns, as `tol` in scikit-learn. With 0 it ends when no
+    /// point changes its cluster.
     pub tolerance: f64,
-    /// Starts; the one of lowest inertia is kept, the first of equals.
+    /// The number of starts. The result with the lowest inertia is kept, the first of equals.
     pub restarts: usize,
-    /// How a start is made.
+    /// How the first centroids are chosen.
     pub seeding: Seeding,
     /// Seed of the run.
     pub seed: u64,
-    /// Epoch of the run, so that each epoch's clustering starts from points of its own.
+    /// Epoch of the run; each epoch draws its own starts.
     pub epoch: u64,
-    /// Where iterations run; starts are made on the CPU.
+    /// The device of the iterations; starts are made on the CPU.
     pub device: DeviceKind,
 }
 
-/// A clustering found.
+/// The result of a clustering.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clustering {
-    /// (n) the nearest centroid of each point. A cluster may be empty where points coincide.
+    /// (n) the index of the nearest centroid of each point. A cluster may be empty where points coincide.
     pub assignments: Vec<u32>,
-    /// (k, d)
+    /// (k, d) the centroids.
     pub centroids: Vec<f32>,
     /// Sum of squared distances of the points to their centroids.
     pub inertia: f64,
-    /// Iterations that were done: fewer than allowed where nothing moved any more.
+    /// The number of iterations done.
     pub iterations: usize,
 }
 
@@ -82,7 +106,7 @@ impl KMeans {
                 what: "points",
                 found: points.len(),
                 needed: self.clusters,
-                fewer: "clusters",
+                advice: "use more images or fewer clusters",
             });
         }
         let frame = Frame::of(points);
@@ -108,8 +132,8 @@ impl KMeans {
         Ok(best)
     }
 
-    /// Lloyd's iterations from `centroids` (k, d), to the end once their squared shifts come to no more than `still`. What is returned
-    /// always fits together.
+    /// Runs Lloyd's iterations from `centroids` (k, d) until the sum of their squared shifts is at most
+    /// `still`. The assignments returned are those of the centroids returned.
     #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
     fn descend(
         &self,
@@ -141,10 +165,10 @@ impl KMeans {
     }
 }
 
-/// Squared lengths of the longest row within which f32 holds products and differences of all rows.
+/// The squared length of the longest row for which f32 can hold products and differences of all rows.
 const WITHIN: std::ops::Range<f64> = 1e-20..1e20;
 
-/// Where points are clustered in place of where they lie, because f32 would lose their digits there: less their mean, and at a scale.
+/// A shift and a scale for points that f32 products would otherwise lose the digits of.
 struct Frame {
     /// (d)
     offset: Vec<f32>,
@@ -153,7 +177,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// None where points can be clustered where they lie.
+    /// Returns `None` where points can be clustered as they are.
     fn of(points: Rows) -> Option<Self> {
         let offset = points.common_offset();
         let longest = points.longest_square();
@@ -203,9 +227,10 @@ fn mean_variance(points: Rows) -> f64 {
     squares / points.values.len() as f64
 }
 
-/// Moves each centroid to the mean of its points and returns the clusters' sizes; an empty one stays where it was.
+/// Moves each centroid to the mean of its points and returns the sizes of the clusters. The centroid of an
+/// empty cluster stays.
 ///
-/// A cluster's points are added in order of index in f64, so threads do not change the sums.
+/// The points of a cluster are added in f64 in the order of their indices, so threads do not change the sums.
 fn update(points: Rows, assignments: &[u32], centroids: &mut [f32]) -> Vec<usize> {
     let clusters = centroids.len() / points.dim;
     let mut sizes = vec![0; clusters];
@@ -241,7 +266,7 @@ fn update(points: Rows, assignments: &[u32], centroids: &mut [f32]) -> Vec<usize
     sizes
 }
 
-/// Gives each empty cluster half of the largest one: both centroids are the largest one's, pushed apart by 1/1024.
+/// Gives each empty cluster half of the largest one: both get its centroid, moved apart by 1/1024.
 fn split_largest_into_empty(centroids: &mut [f32], dim: usize, mut sizes: Vec<usize>) {
     const APART: f32 = 1.0 / 1024.0;
     for empty in 0..sizes.len() {
@@ -307,7 +332,8 @@ mod tests {
         (assignments.collect(), inertia)
     }
 
-    /// Lloyd's iterations as a textbook has them, in f64, from the given start; an empty cluster stays where it was.
+    /// Lloyd's iterations as a textbook has them, in f64, from the given start; an empty cluster stays where
+    /// it was.
     fn plain_lloyd(points: Rows, mut centroids: Vec<f32>) -> f64 {
         let mut inertia = f64::INFINITY;
         loop {
@@ -348,7 +374,8 @@ mod tests {
         let points = Rows::new(&values, 1);
         let kmeans = KMeans { clusters: 2, ..SETTINGS };
         let descend = |still| kmeans.descend(points, vec![-1.0, 5.0], still).unwrap();
-        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6 and 3/4; then nothing moves.
+        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6
+        // and 3/4; then nothing moves.
         let iterations = [None, Some(1.0), Some(4.0), Some(4.1)].map(|still| descend(still).iterations);
         assert_eq!(iterations, [2, 2, 2, 1]);
         assert!((super::mean_variance(points) - 5.296_875).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! Starts of k-means: points drawn at random, or by how far they lie from those drawn before.
+//! The first centroids of k-means: points drawn at random, or by their distance from those drawn before.
 
 use crate::Rows;
 use invaspread_random::Stream;
@@ -6,16 +6,18 @@ use invaspread_tensor::gemm;
 use invaspread_tensor::inner_products::{exact_product, exact_squared_distance, rounding};
 use rayon::prelude::*;
 
-/// How many times what it may be off by a squared distance must be to be taken as it is: the starts are drawn in proportion to it.
+/// A squared distance is kept if it is at least this many times its possible error: starts are drawn in
+/// proportion to it.
 const DIGITS: f64 = 100.0;
 
-/// k distinct points drawn at random.
+/// Draws k distinct points at random.
 pub(crate) fn random_start(points: Rows, clusters: usize, stream: &mut Stream) -> Vec<f32> {
     let order = stream.permutation(points.len());
     order[..clusters].iter().flat_map(|&i| points.row(i as usize).iter().copied()).collect()
 }
 
-/// Greedy k-means++: of 2 + ln k points drawn by squared distance the one that leaves least, the first of equals.
+/// Draws centroids by greedy k-means++: of 2 + ln k points drawn by squared distance, the one that leaves the
+/// smallest sum of squared distances, the first of equals.
 pub(crate) fn plus_plus_start(points: Rows, clusters: usize, stream: &mut Stream) -> Vec<f32> {
     let trials = 2 + (clusters as f64).ln() as usize;
     let squares: Vec<f32> =
@@ -42,10 +44,10 @@ pub(crate) fn plus_plus_start(points: Rows, clusters: usize, stream: &mut Stream
     centroids
 }
 
-/// (len of `to`, n) squared distances of every point to the points `to`.
+/// Returns the squared distances of every point to the points `to`: (length of `to`, n).
 ///
-/// `|x - t|² = |x|² + |t|² - 2 x · t` cancels in f32 where the two are near; what is not well above its rounding is taken from the
-/// difference itself.
+/// `|x - t|² = |x|² + |t|² - 2 x · t` loses its digits in f32 where the two are near. A distance that is not
+/// well above its possible error is computed from the differences instead.
 fn distances_to(points: Rows, squares: &[f32], to: &[usize]) -> Vec<f32> {
     let targets: Vec<f32> = to.iter().flat_map(|&i| points.row(i).iter().copied()).collect();
     let mut out = vec![0.0; to.len() * points.len()];
@@ -63,7 +65,7 @@ fn distances_to(points: Rows, squares: &[f32], to: &[usize]) -> Vec<f32> {
     out
 }
 
-/// `count` indices, each drawn in proportion to its weight; uniformly if all weights are zero.
+/// Draws `count` indices in proportion to their weights, or uniformly if all weights are zero.
 fn draw_by_weight(weights: &[f32], count: usize, stream: &mut Stream) -> Vec<usize> {
     let mut total = 0.0;
     let sums: Vec<f64> = weights

@@ -1,11 +1,13 @@
-//! The weighted nearest-neighbour classifier that every figure of Tables 1, 2, 7 and 8 is measured by.
+//! The weighted nearest-neighbour classifier, which gives the accuracies of Tables 1, 2, 7 and 8.
 //!
-//! `score_c(q) = Σ_{j in N_k(q), y_j = c} exp(s_qj / σ)`, prediction = argmax over c; s is the inner product of unit rows.
+//! `score_c(q) = Σ_{j in N_k(q), y_j = c} exp(s_qj / σ)`, prediction = argmax over c; s is the inner product
+//! of unit rows.
 //!
-//! Shapes: queries (n, d), gallery (m, d), labels (n) and (m). Paper section 4.1 and the code's `utils.kNN`: k = 200 and
-//! σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the query's best similarity, which changes no order and
-//! cannot overflow at small σ; equal scores go to the lower class, where the code leaves them to `torch.sort`. Where the rounding of f32
-//! similarities could change the order of two classes, the query's votes are counted again with similarities in f64.
+//! Shapes: queries (n, d), gallery (m, d), labels (n) and (m). Paper section 4.1 and the code's `utils.kNN`:
+//! k = 200 and σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the best similarity of the
+//! query, which changes no order and cannot overflow for small σ; of classes with equal scores the lower one
+//! is predicted, where the code leaves the choice to `torch.sort`. Where the rounding of f32 similarities
+//! could change the order of two classes, the votes of the query are counted again with similarities in f64.
 
 use crate::exact_order::{Scale, twice_off};
 use crate::{MetricError, Rows, top_k_on};
@@ -13,14 +15,24 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 
-/// The classifier's settings.
+/// The settings of the classifier.
+///
+/// ```
+/// use invaspread_metrics::{Rows, WeightedKnn};
+///
+/// let gallery = [1.0, 0.0, 0.8, 0.6, 0.0, 1.0];
+/// let knn = WeightedKnn { k: 2, ..WeightedKnn::default() };
+/// let found = knn.evaluate(Rows::new(&[0.6, 0.8], 2), &[1], Rows::new(&gallery, 2), &[0, 1, 1], 2)?;
+/// assert_eq!((found.predictions, found.top1), (vec![1], 100.0));
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightedKnn {
-    /// Neighbours that vote; cut to the gallery's size.
+    /// The number of neighbours that vote, at most all of the gallery.
     pub k: usize,
     /// σ of the weights, above zero.
     pub temperature: f64,
-    /// Where neighbours are looked for.
+    /// The device that searches for neighbours.
     pub device: DeviceKind,
 }
 
@@ -31,25 +43,26 @@ impl Default for WeightedKnn {
     }
 }
 
-/// How well the gallery's labels predict the queries'.
+/// How well the labels of the gallery predict those of the queries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnResult {
-    /// Percent of queries whose class has the highest score.
+    /// The percentage of queries whose class has the highest score.
     pub top1: f64,
-    /// Percent of queries whose class is among the five highest.
+    /// The percentage of queries whose class has one of the five highest scores.
     pub top5: f64,
     /// (n) the class with the highest score.
     pub predictions: Vec<u32>,
 }
 
 impl WeightedKnn {
-    /// Classifies `queries` (n, d) by their neighbours in `gallery` (m, d) and compares with `query_labels` (n).
+    /// Classifies `queries` (n, d) by their neighbours in `gallery` (m, d) and compares the result with
+    /// `query_labels` (n).
     ///
     /// # Errors
-    /// Rows that are not finite, labels that are not below `classes`, an empty side.
+    /// Rows that are not finite; labels of `classes` or more; no queries or no gallery.
     ///
     /// # Panics
-    /// If labels and rows differ in number, or k or the temperature is not above zero.
+    /// If there are not as many labels as rows, or k or the temperature is not above zero.
     pub fn evaluate(
         &self,
         queries: Rows,
@@ -80,7 +93,7 @@ impl WeightedKnn {
                     scores
                 };
                 let mut scores = votes(&|place| f64::from(similarities[place]));
-                // Both similarities of a vote's exponent may be off.
+                // The exponent of a vote is a difference of two similarities, and each has an error.
                 let off = twice_off(queries.dim + 3, exact_product(query, query).sqrt() * longest);
                 if too_near(&scores, (off / self.temperature).exp_m1()) {
                     scores = votes(&|place| scale.exact(query, gallery.row(indices[place] as usize)));
@@ -105,14 +118,15 @@ impl WeightedKnn {
     }
 }
 
-/// Whether two classes with votes are so near that they may change places when each score is off by the share `off` of itself.
+/// Returns whether the order of two classes with votes could change if each score had an error of `off` times
+/// itself.
 fn too_near(scores: &[f64], off: f64) -> bool {
     let mut voted: Vec<f64> = scores.iter().copied().filter(|&score| score > 0.0).collect();
     voted.sort_unstable_by(f64::total_cmp);
     voted.windows(2).any(|pair| pair[1] - pair[0] <= off * (pair[0] + pair[1]))
 }
 
-/// How many classes come before `class`.
+/// Counts the classes that come before `class`.
 fn rank(scores: &[f64], class: usize) -> usize {
     let before = |(other, &score): (usize, &f64)| {
         score > scores[class] || (score.total_cmp(&scores[class]).is_eq() && other < class)
@@ -123,7 +137,7 @@ fn rank(scores: &[f64], class: usize) -> usize {
 fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) -> Result<(), MetricError> {
     assert_eq!(rows.len(), labels.len(), "one label per row of the {what}");
     if rows.is_empty() {
-        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, advice: "use more images" });
     }
     match labels.iter().position(|&label| label as usize >= classes) {
         None => Ok(()),

@@ -1,8 +1,12 @@
-//! What a set of embeddings is worth: the exact top-k engine, weighted kNN, R@K and its kin, k-means and its agreement with classes,
-//! distributions of similarity, linear classification, PCA whitening.
+//! Measures what a set of embeddings is worth: the exact top-k engine, weighted kNN, R@K, MAP@R and
+//! R-precision, k-means and its agreement with classes, distributions of similarity, linear classifiers, PCA
+//! whitening.
 //!
-//! Functions of slices alone: no files, no data sets, no devices, no tensors. Similarities are inner products taken block by
-//! block by matrix products; nothing n x n is ever held. Every result is the same whatever the number of threads.
+//! All functions take slices; none reads a file or knows a data set. The similarity of two rows is their
+//! inner product. Products are taken block by block, and nothing of n x n is ever held. The number of threads
+//! changes no result. Everything runs on the CPU, and with the feature `cuda` nearest neighbours
+//! ([`top_k_on`]) and k-means can run on an NVIDIA GPU too, where the caller passes `DeviceKind::Cuda`.
+//! Neighbours are the same there; centroids may differ in their last digits.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod agreement;
@@ -31,7 +35,7 @@ pub use linear_classifier::LinearClassifier;
 pub use linear_svm::LinearSvm;
 pub use logistic_regression::LogisticRegression;
 pub use on_device::top_k_on;
-pub use retrieval::{Retrieval, Retrieved};
+pub use retrieval::{RetrievalMetrics, RetrievalScores};
 pub use rows::{Rows, l2_normalize_rows};
 pub use similarity::{Separation, Similarities, SimilarityDistribution};
 pub use top_k::{Neighbors, top_k};

@@ -1,9 +1,9 @@
-//! A linear classifier: what the linear probes fit, and how it is asked.
+//! A linear classifier: what the linear SVM and the logistic regression fit.
 //!
 //! `f_c(x) = w_c · x + b_c`, prediction = argmax over c.
 //!
-//! Shapes: x (n, d), w (k, d), b (k), for the k classes that the training labels name. Scores are in f64; equal ones go to the
-//! lower class.
+//! Shapes: x (n, d), w (k, d), b (k), for the k distinct training labels. Scores are in f64; of classes with
+//! equal scores the lower one is predicted.
 
 use crate::{MetricError, Rows};
 use invaspread_tensor::gemm;
@@ -22,7 +22,7 @@ pub struct LinearClassifier {
 }
 
 impl LinearClassifier {
-    /// From `planes` (k, d + 1), each the weights of a class and then its intercept.
+    /// Makes a classifier of `planes` (k, d + 1): for each class its weights, then its intercept.
     pub(crate) fn from_planes(classes: Vec<u32>, dim: usize, planes: &[f64]) -> Self {
         assert_eq!(planes.len(), classes.len() * (dim + 1), "one plane per class");
         let (mut weights, mut intercepts) = (Vec::with_capacity(classes.len() * dim), Vec::new());
@@ -33,25 +33,25 @@ impl LinearClassifier {
         Self { classes, dim, weights, intercepts }
     }
 
-    /// (k) the labels that were trained on, rising.
+    /// Returns the labels of the training rows (k), in rising order.
     pub fn classes(&self) -> &[u32] {
         &self.classes
     }
 
-    /// (k, d), in the order of [`LinearClassifier::classes`].
+    /// Returns the weights (k, d), in the order of [`LinearClassifier::classes`].
     pub fn weights(&self) -> &[f64] {
         &self.weights
     }
 
-    /// (k), in the order of [`LinearClassifier::classes`].
+    /// Returns the intercepts (k), in the order of [`LinearClassifier::classes`].
     pub fn intercepts(&self) -> &[f64] {
         &self.intercepts
     }
 
-    /// (n, k) the scores of `rows` (n, d).
+    /// Returns the scores (n, k) of `rows` (n, d).
     ///
     /// # Errors
-    /// `NotFinite` rows; rows of another dimension than was fitted.
+    /// `NotFinite` rows; rows whose dimension is not that of the training rows.
     pub fn scores(&self, rows: Rows) -> Result<Vec<f64>, MetricError> {
         if rows.dim != self.dim {
             return Err(MetricError::Dimension { what: "rows", found: rows.dim, expected: self.dim });
@@ -71,7 +71,7 @@ impl LinearClassifier {
         Ok(scores)
     }
 
-    /// (n) the class of the highest score of each of `rows` (n, d).
+    /// Returns for each of `rows` (n, d) the class with the highest score.
     ///
     /// # Errors
     /// Those of [`LinearClassifier::scores`].
@@ -88,10 +88,10 @@ impl LinearClassifier {
         Ok(self.scores(rows)?.chunks(self.classes.len()).map(first_largest).collect())
     }
 
-    /// Percent of `rows` (n, d) whose prediction is the label in `labels` (n).
+    /// Returns the percentage of `rows` (n, d) whose predicted class is the label in `labels` (n).
     ///
     /// # Errors
-    /// Those of [`LinearClassifier::scores`]; no rows; another number of labels than rows.
+    /// Those of [`LinearClassifier::scores`]; no rows; not as many labels as rows.
     pub fn accuracy(&self, rows: Rows, labels: &[u32]) -> Result<f64, MetricError> {
         check_counts("rows", rows, labels)?;
         let right = self.predict(rows)?.iter().zip(labels).filter(|(got, want)| got == want).count();
@@ -99,22 +99,22 @@ impl LinearClassifier {
     }
 }
 
-/// A training set that was checked: what every probe begins with.
+/// A training set whose rows and labels have been checked.
 #[derive(Debug)]
 pub(crate) struct TrainingSet<'a> {
     /// (n, d)
     pub(crate) rows: Rows<'a>,
-    /// (k) the labels found, rising; at least two.
+    /// (k) the distinct labels in rising order; at least two.
     pub(crate) classes: Vec<u32>,
     /// (n) for each row the index of its class.
     pub(crate) targets: Vec<usize>,
 }
 
 impl<'a> TrainingSet<'a> {
-    /// `rows` (n, d) with `labels` (n).
+    /// Checks `rows` (n, d) and `labels` (n).
     ///
     /// # Errors
-    /// No rows, as many labels as rows not given, `NotFinite` rows, labels of one class alone.
+    /// No rows, not as many labels as rows, `NotFinite` rows, labels of one single class.
     pub(crate) fn new(rows: Rows<'a>, labels: &[u32]) -> Result<Self, MetricError> {
         check_counts("training rows", rows, labels)?;
         rows.check_finite("training rows")?;
@@ -129,7 +129,7 @@ impl<'a> TrainingSet<'a> {
     }
 }
 
-/// An error unless `value` is a finite number above zero.
+/// Returns an error unless `value` is a finite number above zero.
 pub(crate) fn check_above_zero(name: &'static str, value: f64) -> Result<(), MetricError> {
     if value > 0.0 && value.is_finite() { Ok(()) } else { Err(MetricError::NotAboveZero { name, value }) }
 }
@@ -139,7 +139,7 @@ fn check_counts(what: &'static str, rows: Rows, labels: &[u32]) -> Result<(), Me
         return Err(MetricError::LabelCount { what, rows: rows.len(), labels: labels.len() });
     }
     if rows.is_empty() {
-        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+        return Err(MetricError::TooFewRows { what, found: 0, needed: 1, advice: "use more images" });
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ mod tests {
         let set = TrainingSet::new(rows, &[7, 2, 7]).unwrap();
         assert_eq!((set.classes, set.targets), (vec![2, 7], vec![1, 0, 1]));
         let error = TrainingSet::new(rows, &[4, 4, 4]).unwrap_err().to_string();
-        assert!(error.contains("all 3 training rows have label 4"), "{error}");
+        assert!(error.contains("all 3 training rows have the label 4"), "{error}");
         let error = TrainingSet::new(rows, &[4, 4]).unwrap_err();
         assert_eq!(error, MetricError::LabelCount { what: "training rows", rows: 3, labels: 2 });
         let error = TrainingSet::new(Rows::new(&[], 1), &[]).unwrap_err();

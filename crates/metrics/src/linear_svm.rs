@@ -1,17 +1,20 @@
 //! The linear support vector machine that the paper's STL-10 table classifies features with.
 //!
-//! For each class, with y = 1 for its rows and -1 for the rest, minimise `P(w) = ½ |w|² + C Σ_i max(0, 1 - y_i w · x_i)²`.
+//! For each class, with y = 1 for its rows and -1 for the rest, it minimises
+//! `P(w) = ½ |w|² + C Σ_i max(0, 1 - y_i w · x_i)²`.
 //!
-//! Shapes: x (n, d), to each of which a 1 is appended, so that w (d + 1) ends in the intercept and that is penalised too;
-//! labels (n). Source: paper section 4.2, the column "Linear", which names neither C nor the loss; this is the problem
-//! that scikit-learn's `LinearSVC` solves with its defaults (squared hinge, C = 1, one class against the rest).
+//! Shapes: x (n, d), each with a 1 appended, so that the last entry of w (d + 1) is the intercept, which is
+//! penalised too; labels (n). Source: paper section 4.2, the column "Linear", which names neither C nor the
+//! loss. This is the problem that scikit-learn's `LinearSVC` solves with its defaults (squared hinge, C = 1,
+//! one class against the rest).
 //!
-//! A few sweeps of dual coordinate descent (Hsieh et al. 2008) find most support vectors cheaply. They end slowly where
-//! features are long or correlated, so Newton's method on P goes on from there (Keerthi and DeCoste 2005): between changes of
-//! support vectors P is quadratic, so that it ends exactly, after a few steps. The sweep's order is drawn, and the
-//! result does not depend on it. Where this deviates from scikit-learn: the tolerance bounds the distance from the solution.
-//! With `h_i = max(0, 1 - y_i w · x_i)`, `∇P = w - 2 C Σ h_i y_i x_i`, and as P is strongly convex, `|w - w*| ≤ |∇P|`; the
-//! duality gap at `α_i = 2 C h_i` is `½ |∇P|²`.
+//! A few sweeps of dual coordinate descent (Hsieh et al. 2008) find most support vectors at low cost. They
+//! converge slowly where features are long or correlated, so Newton's method on P continues from there
+//! (Keerthi and DeCoste 2005): P is quadratic as long as the support vectors stay the same, so a few steps
+//! reach the exact solution. The order of a sweep is random, and the result does not depend on it. Where this
+//! deviates from scikit-learn: the tolerance bounds the distance from the solution. With
+//! `h_i = max(0, 1 - y_i w · x_i)`, `∇P = w - 2 C Σ h_i y_i x_i`, and as P is strongly convex,
+//! `|w - w*| ≤ |∇P|`; the duality gap at `α_i = 2 C h_i` is `½ |∇P|²`.
 
 use crate::linear_classifier::{LinearClassifier, TrainingSet, check_above_zero};
 use crate::{MetricError, Rows};
@@ -20,21 +23,30 @@ use invaspread_tensor::gemm;
 use nalgebra::{Cholesky, DMatrix, DVector};
 use rayon::prelude::*;
 
-/// The machine's settings.
+/// The settings of the SVM.
+///
+/// ```
+/// use invaspread_metrics::{LinearSvm, Rows};
+///
+/// let train = [-2.0, -1.0, 1.0, 2.0];
+/// let classifier = LinearSvm::default().fit(Rows::new(&train, 1), &[4, 4, 9, 9])?;
+/// assert_eq!(classifier.predict(Rows::new(&[-0.5, 3.0], 1))?, [4, 9]);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearSvm {
     /// C, the weight of the training rows against the length of w; above zero.
     pub c: f64,
     /// How far the score of any training row may be from the solution's; above zero.
     pub tolerance: f64,
-    /// Most sweeps and steps together, per class.
+    /// The largest number of sweeps and Newton steps together, for each class.
     pub max_iterations: usize,
-    /// Seed of the order of the sweeps, which changes the result by no more than the tolerance.
+    /// Seed of the order of rows in a sweep. It changes the result by no more than the tolerance.
     pub seed: u64,
 }
 
 impl Default for LinearSvm {
-    /// C = 1, to within 1e-6 of the solution's scores, in at most 1000 iterations.
+    /// Returns C = 1, a tolerance of 1e-6 and at most 1000 iterations.
     fn default() -> Self {
         Self { c: 1.0, tolerance: 1e-6, max_iterations: 1000, seed: 0 }
     }
@@ -44,8 +56,8 @@ impl LinearSvm {
     /// Trains each class of `labels` (n) against the rest of `train` (n, d).
     ///
     /// # Errors
-    /// C or the tolerance not above zero; no rows; another number of labels than rows; `NotFinite` rows; fewer than two
-    /// classes; `NotConverged` within the iterations allowed.
+    /// C or the tolerance not above zero; no rows; not as many labels as rows; `NotFinite` rows; fewer than
+    /// two classes; `NotConverged` if the iterations do not suffice.
     pub fn fit(&self, train: Rows, labels: &[u32]) -> Result<LinearClassifier, MetricError> {
         check_above_zero("C", self.c)?;
         check_above_zero("the tolerance", self.tolerance)?;
@@ -65,33 +77,34 @@ impl LinearSvm {
     }
 }
 
-/// Sweeps before the first step. Of 0, 3, 10 and 30, three took the least time on 50,000 x 128 and on 5,000 x 512.
+/// Sweeps before the first Newton step. Of 0, 3, 10 and 30, three took the least time for 50,000 x 128 and
+/// for 5,000 x 512.
 const SWEEPS: usize = 3;
 
-/// Sweeps between looks at the gradient, where rows are too wide for steps.
+/// Sweeps between checks of the gradient, where rows are too wide for Newton steps.
 const SWEEPS_PER_LOOK: usize = 10;
 
-/// Widest rows for which a Hessian is held.
+/// The widest rows for which a Hessian is held.
 const WIDEST: usize = 4096;
 
-/// Rows whose squares are added to the Hessian at a time.
+/// Rows whose outer products are added to the Hessian at a time.
 const BLOCK: usize = 512;
 
-/// One class's problem.
+/// The problem of one class.
 struct OneAgainstRest<'a> {
     settings: LinearSvm,
     class: usize,
     rows: Rows<'a>,
     /// (n) y.
     signs: Vec<f64>,
-    /// (n) squared lengths of the rows with their 1.
+    /// (n) squared lengths of the rows with the 1 appended.
     squares: &'a [f64],
     /// The largest length.
     longest: f64,
 }
 
 impl OneAgainstRest<'_> {
-    /// (d + 1) the minimiser of P.
+    /// Returns the minimiser of P (d + 1).
     fn solve(&self) -> Result<Vec<f64>, MetricError> {
         let steps = self.rows.dim <= WIDEST;
         let mut w = vec![0.0; self.rows.dim + 1];
@@ -143,7 +156,7 @@ impl OneAgainstRest<'_> {
         }
     }
 
-    /// P's shape at `w`.
+    /// Computes scores and gradient of P at `w`.
     fn at(&self, w: &[f64]) -> Point {
         let scores = (0..self.rows.len()).map(|i| score(self.rows.row(i), w)).collect();
         self.with_scores(w, scores)
@@ -163,7 +176,8 @@ impl OneAgainstRest<'_> {
         Point { scores, gradient, total }
     }
 
-    /// A Newton step along which P is minimised; false if the Hessian was too badly scaled to be factored.
+    /// Takes a Newton step with a line search. Returns false if the Hessian is too badly scaled to be
+    /// factored.
     fn step(&self, hessian: &mut Hessian, w: &mut [f64], point: &mut Point) -> bool {
         hessian.follow(self, &point.scores);
         let Some(factor) = Cholesky::new(hessian.matrix.clone()) else { return false };
@@ -177,7 +191,7 @@ impl OneAgainstRest<'_> {
         true
     }
 
-    /// t that minimises `P(w + t p)` closely, for the `scores` of w and the `slopes` of p.
+    /// Returns the t that nearly minimises `P(w + t p)`, for the `scores` of w and the `slopes` of p.
     fn search(&self, w: &[f64], direction: &[f64], scores: &[f64], slopes: &[f64]) -> f64 {
         let (along, square) = (dot(w, direction), dot(direction, direction));
         let derivatives = |t: f64| {
@@ -213,7 +227,7 @@ impl OneAgainstRest<'_> {
     }
 }
 
-/// P's shape at some w.
+/// Scores and gradient of P at some w.
 struct Point {
     /// (n) w · x_i.
     scores: Vec<f64>,
@@ -228,14 +242,16 @@ impl Point {
         dot(&self.gradient, &self.gradient).sqrt()
     }
 
-    /// Whether every score is within the tolerance of the solution's, or the gradient within its own rounding.
+    /// Returns whether every score is within the tolerance of its value at the solution, or the gradient is
+    /// no larger than its rounding.
     fn converged(&self, problem: &OneAgainstRest) -> bool {
         let rounding = f64::EPSILON * self.total * problem.longest;
         self.gradient_length() <= (problem.settings.tolerance / problem.longest).max(rounding)
     }
 }
 
-/// `I + 2 C Σ x_i x_iᵀ` over the support vectors, kept from step to step: only rows that became or ceased to be one are added.
+/// `I + 2 C Σ x_i x_iᵀ` over the support vectors. It is kept from step to step; a row is added or subtracted
+/// when it becomes or ceases to be a support vector.
 struct Hessian {
     /// (d + 1, d + 1)
     matrix: DMatrix<f64>,
@@ -249,7 +265,7 @@ impl Hessian {
         Self { matrix: DMatrix::identity(size, size), support: vec![false; problem.rows.len()] }
     }
 
-    /// Takes as support vectors the rows with a margin below 1 at these `scores`.
+    /// Makes the rows with a margin below 1 at these `scores` the support vectors.
     fn follow(&mut self, problem: &OneAgainstRest, scores: &[f64]) {
         let mut changed = Vec::new();
         for (i, score) in scores.iter().enumerate() {
@@ -275,10 +291,10 @@ impl Hessian {
     }
 }
 
-/// Partial sums of a product of rows, which the compiler keeps in vectors.
+/// The number of partial sums of an inner product, which the compiler keeps in vector registers.
 const LANES: usize = 8;
 
-/// `w · (x, 1)`.
+/// Returns `w · (x, 1)`.
 fn score(x: &[f32], w: &[f64]) -> f64 {
     let (bodies, bias) = (&w[..x.len()], w[x.len()]);
     let mut sums = [0.0; LANES];
@@ -292,7 +308,7 @@ fn score(x: &[f32], w: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest + bias
 }
 
-/// `w += factor (x, 1)`.
+/// Adds `factor (x, 1)` to w.
 fn add_row(w: &mut [f64], factor: f64, x: &[f32]) {
     w.iter_mut().zip(x).for_each(|(w, &x)| *w += factor * f64::from(x));
     w[x.len()] += factor;
@@ -377,7 +393,8 @@ mod tests {
 
     #[test]
     fn two_points_have_a_closed_form() {
-        // Points a and -a: the intercept is 0 and w minimises ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C a²).
+        // Points a and -a: the intercept is 0 and w minimises ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C
+        // a²).
         for (a, c) in [(2.0f32, 1.0), (0.1, 1.0), (0.5, 30.0), (3.0, 1e-3)] {
             let svm = LinearSvm { c, tolerance: 1e-12, ..LinearSvm::default() };
             let got = svm.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
@@ -441,7 +458,7 @@ mod tests {
         assert_eq!(error, MetricError::NotAboveZero { name: "the tolerance", value: 0.0 });
         let askew = Rows::new(&[1.0, -0.3], 1);
         let error = LinearSvm { max_iterations: 1, ..LinearSvm::default() }.fit(askew, &[0, 1]).unwrap_err();
-        assert!(error.to_string().contains("after 1 iterations, expected 1e-6"), "{error}");
+        assert!(error.to_string().contains("after 1 iterations, expected at most 1e-6"), "{error}");
         let error = LinearSvm::default().fit(rows, &[3, 3]).unwrap_err();
         assert_eq!(error, MetricError::OneClass { label: 3, rows: 2 });
     }

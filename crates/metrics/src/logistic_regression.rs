@@ -1,13 +1,15 @@
 //! Multinomial logistic regression as a linear probe.
 //!
-//! minimise `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
+//! Minimises `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
 //!
-//! Shapes: x (n, d), labels (n), w (k, d), b (k), not penalised. The paper has no such row: it is the linear evaluation
-//! that later work reports, beside the SVM of its STL-10 table, as scikit-learn's `LogisticRegression` defines it. With two
-//! classes that fits the difference `w = w_1 - w_0` alone with penalty `½ |w|²`; as the best softmax has `w_1 = -w_0`, of penalty
-//! `¼ |w|²`, the same difference comes of C/2. Where this deviates: sums are in f64, and the solution is found by Newton's method (`crate::newton`),
-//! which ends in a few steps however weak the penalty is; what is tolerated is a distance from the solution. A bound on the gradient
-//! alone, as L-BFGS ends by, leaves weights of 1/penalty times that undecided: at C = 100 that changes predictions.
+//! Shapes: x (n, d), labels (n), w (k, d), b (k), which is not penalised. The paper has no such row. It is
+//! the linear evaluation that later work reports, as scikit-learn's `LogisticRegression` defines it. For two
+//! classes scikit-learn fits the difference `w = w_1 - w_0` alone, with the penalty `½ |w|²`. The best
+//! softmax has `w_1 = -w_0`, with the penalty `¼ |w|²`, so C/2 gives the same difference here. Where this
+//! deviates: sums are in f64, and Newton's method (`crate::newton`) finds the solution in a few steps however
+//! weak the penalty is; the tolerance is a distance from the solution. L-BFGS stops by the gradient alone,
+//! and a gradient of g leaves an error of g divided by the penalty in the weights: at C = 100 that changes
+//! predictions.
 
 use crate::linear_classifier::{LinearClassifier, TrainingSet, check_above_zero};
 use crate::newton::{Newton, Problem};
@@ -16,20 +18,30 @@ use invaspread_tensor::gemm;
 use nalgebra::{Cholesky, DMatrix, DMatrixViewMut, Dyn};
 use rayon::prelude::*;
 
-/// The regression's settings.
+/// The settings of the regression.
+///
+/// ```
+/// use invaspread_metrics::{LogisticRegression, Rows};
+///
+/// let train = [-2.0, -1.0, 1.0, 2.0];
+/// let classifier = LogisticRegression::default().fit(Rows::new(&train, 1), &[4, 4, 9, 9])?;
+/// assert_eq!(classifier.accuracy(Rows::new(&[-0.5, 3.0], 1), &[4, 9])?, 100.0);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogisticRegression {
     /// C, the weight of the training rows against the length of w; above zero.
     pub c: f64,
-    /// Ends when a step of Newton's method would change no training row's score by more than this share of the largest score there is (of
-    /// 1, where all are smaller); above zero. The solution is nearer than that by far, as the distance is squared at each step.
+    /// The fit ends when the next step of Newton's method would change no score of a training row by more
+    /// than this share of the largest score (of 1, where all scores are smaller); above zero. The solution is
+    /// then much nearer, as each step squares the distance.
     pub tolerance: f64,
-    /// Most steps of Newton's method.
+    /// The largest number of steps of Newton's method.
     pub max_iterations: usize,
 }
 
 impl Default for LogisticRegression {
-    /// C = 1, scores within 1e-6, in at most 100 steps.
+    /// Returns C = 1, a tolerance of 1e-6 and at most 100 steps.
     fn default() -> Self {
         Self { c: 1.0, tolerance: 1e-6, max_iterations: 100 }
     }
@@ -39,8 +51,8 @@ impl LogisticRegression {
     /// Fits to `train` (n, d) with `labels` (n).
     ///
     /// # Errors
-    /// C or the tolerance not above zero; no rows; another number of labels than rows; `NotFinite` rows; fewer than two
-    /// classes; `NotConverged` within the steps allowed.
+    /// C or the tolerance not above zero; no rows; not as many labels as rows; `NotFinite` rows; fewer than
+    /// two classes; `NotConverged` if the steps do not suffice.
     pub fn fit(&self, train: Rows, labels: &[u32]) -> Result<LinearClassifier, MetricError> {
         check_above_zero("C", self.c)?;
         check_above_zero("the tolerance", self.tolerance)?;
@@ -65,7 +77,7 @@ impl LogisticRegression {
 /// Rows multiplied at a time.
 const BLOCK: usize = 512;
 
-/// Widest rows for which a matrix of their curvature is held.
+/// The widest rows for which a matrix of second derivatives is held.
 const WIDEST: usize = 4096;
 
 /// `1/n Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i)) + penalty/2 Σ_c |w_c|²`.
@@ -83,8 +95,8 @@ impl Objective<'_> {
         self.set.classes.len()
     }
 
-    /// `Σ_blocks part`, where `work` writes a block's part (k, d + 1) and returns a number that is added up too. Blocks are added in order, so
-    /// threads do not change the sums.
+    /// Adds up what `work` gives for each block: a part (k, d + 1), which it writes, and a number. Blocks are
+    /// added in order, so threads do not change the sums.
     fn over_blocks(
         &self,
         sum: &mut [f64],
@@ -111,8 +123,9 @@ impl Objective<'_> {
         total
     }
 
-    /// Takes each column's mean over the classes off `sum` (k, d + 1): it is zero but for rounding, which nothing holds in place, as the same
-    /// intercept for all classes changes nothing.
+    /// Subtracts from each column of `sum` (k, d + 1) its mean over the classes. That mean is zero but for
+    /// rounding errors, which would otherwise grow, as adding one number to the intercepts of all classes
+    /// changes no prediction.
     fn less_class_mean(&self, sum: &mut [f64]) {
         let width = self.width();
         for column in 0..width {
@@ -122,7 +135,8 @@ impl Objective<'_> {
         }
     }
 
-    /// Divides `sum` (k, d + 1) by the number of rows and adds the penalty's part, `planes` times the penalty but for the intercepts.
+    /// Divides `sum` (k, d + 1) by the number of rows and adds `planes` times the penalty, except for the
+    /// intercepts.
     fn with_penalty(&self, sum: &mut [f64], planes: &[f64]) {
         let count = self.set.rows.len() as f64;
         for (plane, sum) in planes.chunks(self.width()).zip(sum.chunks_mut(self.width())) {
@@ -135,7 +149,7 @@ impl Objective<'_> {
         }
     }
 
-    /// (n, k) the scores of the training rows.
+    /// Returns the scores of the training rows (n, k).
     fn scores(&self, planes: &[f64]) -> Vec<f64> {
         let (rows, width, classes) = (self.set.rows, self.width(), self.classes());
         let mut scores = vec![0.0; rows.len() * classes];
@@ -149,25 +163,29 @@ impl Objective<'_> {
     }
 }
 
-/// What the second derivatives at a point are made of.
+/// What the second derivatives at a point are computed from.
 struct Curvature {
     /// (n, k) each row's probabilities.
     probabilities: Vec<f64>,
     preconditioner: Preconditioner,
 }
 
-/// An approximation of the inverse Hessian, the same for every class, so that it leaves the sum over the classes what it is: zero.
+/// An approximation of the inverse Hessian. It is the same for every class, so that sums over the classes
+/// stay zero.
 enum Preconditioner {
-    /// Of `1/n Σ_i (1 - Σ_c p_ic²)/k x_i x_iᵀ + penalty`, what the classes' own blocks are on average.
+    /// The factors of `1/n Σ_i (1 - Σ_c p_ic²)/k x_i x_iᵀ + penalty`, the mean of the diagonal blocks of the
+    /// Hessian.
     Whole(Cholesky<f64, Dyn>),
-    /// (d + 1) the diagonal of it, where rows are too wide for a matrix or it is not positive.
+    /// (d + 1) the diagonal of that matrix, where rows are too wide for a matrix or it is not positive
+    /// definite.
     Diagonal(Vec<f64>),
 }
 
 impl Problem for Objective<'_> {
     type Curvature = Curvature;
 
-    /// The value at `planes` (k, d + 1), each weights and then the intercept; writes the gradient, of the same shape.
+    /// Returns the value at `planes` (k, d + 1), for each class its weights and then its intercept; writes
+    /// the gradient.
     fn value(&self, planes: &[f64], gradient: &mut [f64]) -> f64 {
         let (width, classes) = (self.width(), self.classes());
         let loss = self.over_blocks(gradient, |rows, targets, _, part| {
@@ -214,7 +232,8 @@ impl Problem for Objective<'_> {
                 whole.iter_mut().zip(&product).for_each(|(w, p)| *w += p);
             }
         }
-        // Intercepts have no penalty; a little keeps what all rows are sure of invertible.
+        // Intercepts have no penalty. A small one keeps the matrix invertible where the probabilities of all
+        // rows are 0 or 1.
         let intercept = self.penalty.min(diagonal[rows.dim].max(f64::MIN_POSITIVE));
         for i in 0..width {
             let penalty = if i < rows.dim { self.penalty } else { intercept };
@@ -228,7 +247,7 @@ impl Problem for Objective<'_> {
         Curvature { probabilities, preconditioner }
     }
 
-    /// `1/n Σ_i (diag(p_i) - p_i p_iᵀ) (V x_i) x_iᵀ + penalty V`.
+    /// Computes `1/n Σ_i (diag(p_i) - p_i p_iᵀ) (V x_i) x_iᵀ + penalty V`.
     fn hessian_times(&self, at: &Curvature, vector: &[f64], product: &mut [f64]) {
         let (width, classes) = (self.width(), self.classes());
         self.over_blocks(product, |rows, targets, first, part| {
@@ -261,7 +280,7 @@ impl Problem for Objective<'_> {
         }
     }
 
-    /// The largest change of a training row's score over the largest score.
+    /// Returns the largest change of a score of a training row, divided by the largest score.
     fn distance(&self, planes: &[f64], step: &[f64]) -> f64 {
         let largest = |planes: &[f64]| {
             self.scores(planes)
@@ -273,7 +292,7 @@ impl Problem for Objective<'_> {
     }
 }
 
-/// The rows of `block`, a 1 appended to each.
+/// Returns the rows of `block`, each with a 1 appended.
 fn extended(block: &[f32], dim: usize) -> Vec<f64> {
     let mut extended = Vec::with_capacity(block.len() / dim * (dim + 1));
     for row in block.chunks(dim) {
@@ -283,7 +302,7 @@ fn extended(block: &[f32], dim: usize) -> Vec<f64> {
     extended
 }
 
-/// The cross-entropy of `scores` (k) with `target`; turns the scores into its derivatives by them.
+/// Returns the cross-entropy of `scores` (k) with `target`; replaces the scores by its derivatives.
 fn softmax_loss(scores: &mut [f64], target: usize) -> f64 {
     let at_target = scores[target];
     let log_sum = softmax(scores);
@@ -291,7 +310,7 @@ fn softmax_loss(scores: &mut [f64], target: usize) -> f64 {
     log_sum - at_target
 }
 
-/// Turns `scores` (k) into probabilities and returns `log Σ exp` of them.
+/// Replaces `scores` (k) by probabilities and returns `log Σ exp` of the scores.
 fn softmax(scores: &mut [f64]) -> f64 {
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut sum = 0.0;
@@ -366,7 +385,8 @@ mod tests {
 
     #[test]
     fn two_points_solve_their_equation() {
-        // Points a and -a: w = w_1 - w_0 minimises ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a w)); b is free of sign.
+        // Points a and -a: w = w_1 - w_0 minimises ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a
+        // w)); b is free of sign.
         for (a, c) in [(1.0f32, 1.0), (0.2, 50.0), (4.0, 0.01)] {
             let got = LogisticRegression { c, ..EXACT }.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
             let (w, b) = (got.weights()[1] - got.weights()[0], got.intercepts()[1] - got.intercepts()[0]);
@@ -387,7 +407,8 @@ mod tests {
 
     #[test]
     fn weak_penalties_end_at_the_solution_that_scikit_learn_finds() {
-        // Labels of a noisy linear rule, so that no plane separates the classes; scikit-learn 1.9.1, newton-cg, tol 1e-12, on the same rows.
+        // Labels of a noisy linear rule, so that no plane separates the classes; scikit-learn 1.9.1,
+        // newton-cg, tol 1e-12, on the same rows.
         let hashed = |k: u32| {
             let mut x = k.wrapping_mul(2_654_435_761).wrapping_add(12_345);
             x ^= x >> 16;

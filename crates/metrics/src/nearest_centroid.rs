@@ -1,8 +1,9 @@
-//! The nearest centroid of each point: the step of k-means that all its time goes into.
+//! The nearest centroid of each point: the step of k-means that takes nearly all of its time.
 //!
-//! `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest has the largest bracket; that is one inner product, of (x, 1) with (2 c, -|c|²), taken in
-//! f32 and off by at most `E = c (2 |x| max|c| + max|c|²)`. Centroids whose brackets are within 2 E of the largest are compared by their
-//! distances themselves in f64.
+//! `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest centroid has the largest bracket. The bracket is one
+//! inner product, of (x, 1) with (2 c, -|c|²), computed in f32 with an error of at most
+//! `E = c (2 |x| max|c| + max|c|²)`. Centroids whose brackets are within 2 E of the largest are compared by
+//! their distances in f64.
 //!
 //! Shapes: points (n, d), centroids (k, d), assignments (n).
 
@@ -13,11 +14,12 @@ use invaspread_tensor::inner_products::{
 };
 use rayon::prelude::*;
 
-/// Points and centroids taken together, which stay in a second-level cache of 1 MiB with their products.
+/// Points and centroids of a block, which fit into a second-level cache of 1 MiB with their products.
 const POINT_BLOCK: usize = 192;
 const CENTROID_BLOCK: usize = 512;
 
-/// The nearest of `centroids` (k, d) to each point, the first of equals, and the sum of squared distances to them.
+/// Returns the nearest of `centroids` (k, d) for each point, the first of equals, and the sum of the squared
+/// distances.
 pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     let dim = points.dim;
     let centroids = Rows::new(centroids, dim);
@@ -53,7 +55,8 @@ pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
                     nearest.offer(&products[..range.len()], start as u32);
                 }
             }
-            // The expanded square cancels in f32 where points lie on their centroids: the sum takes the difference itself.
+            // The expanded square loses its digits in f32 where a point lies on its centroid; the distance is
+            // computed from differences.
             for (((row, nearest), assignment), distance) in
                 block.chunks(dim).zip(nearest).zip(assignments).zip(distances)
             {
@@ -73,23 +76,23 @@ struct Nearest {
     /// 2 E; what is further below the largest bracket is not the nearest.
     margin: f64,
     best: f32,
-    /// Brackets at or below it are passed over.
+    /// Brackets at or below it are skipped.
     floor: f32,
     held: [(f32, u32); HELD],
     count: usize,
-    /// More are within the margin than are held, or the brackets tell nothing.
+    /// Whether more centroids are within the margin than can be held, or the brackets are too large for f32.
     crowded: bool,
 }
 
 impl Nearest {
     fn new(margin: f64) -> Self {
         let (best, floor) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-        // Brackets that may leave the range of f32 say nothing.
+        // Brackets that may be too large for f32 cannot be compared.
         let crowded = margin.is_infinite();
         Self { margin, best, floor, held: [(0.0, 0); HELD], count: 0, crowded }
     }
 
-    /// Takes in the brackets of the centroids numbered from `start` on.
+    /// Adds the brackets of the centroids numbered from `start` on.
     fn offer(&mut self, brackets: &[f32], start: u32) {
         let mut group = group_above(brackets, 0, self.floor);
         while group < brackets.len() {
@@ -123,7 +126,7 @@ impl Nearest {
         let mut kept = 0;
         for place in 0..self.count {
             let (bracket, _) = self.held[place];
-            // With a margin of zero the floor is the best itself.
+            // With a margin of zero the floor equals the best.
             if bracket > self.floor || bracket >= self.best {
                 self.held[kept] = self.held[place];
                 kept += 1;
@@ -132,7 +135,7 @@ impl Nearest {
         self.count = kept;
     }
 
-    /// The nearest of `centroids` to the point `row`, the first of equals.
+    /// Returns the nearest of `centroids` to the point `row`, the first of equals.
     fn decide(mut self, row: &[f32], centroids: Rows) -> u32 {
         self.drop_the_far();
         if self.crowded {
@@ -194,7 +197,8 @@ mod tests {
         fn what_f32_cannot_tell_apart_is_told_apart(
             n in 1usize..200, k in 1usize..60, dim in 1usize..20, far in 0i32..7, long in prop::sample::select(vec![1e-30, 1.0, 1e25]), seed: u64,
         ) {
-            // Two groups far from each other, each as wide as 1: f32 products of points at 1e6 are off by thousands.
+            // Two groups far from each other, each as wide as 1: f32 products of points at 1e6 are off by
+            // thousands.
             let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
             let mut draw = |count: usize| -> Vec<f32> {
                 (0..count).flat_map(|row| {

@@ -1,61 +1,66 @@
-//! Newton's method for smooth convex functions whose Hessian is known by what it does to a vector.
+//! Newton's method for smooth convex functions that can multiply a vector by their Hessian.
 //!
-//! `H p = -g` by preconditioned conjugate gradients, each step to a residual that falls with the gradient (Dembo, Eisenstat and Steihaug 1982: the
-//! convergence is nearly quadratic), then `x⁺ = x + t p` with t halved until the function falls by a share of what the slope says.
+//! Solves `H p = -g` by preconditioned conjugate gradients, up to a residual that falls with the gradient
+//! (Dembo, Eisenstat and Steihaug 1982: convergence is nearly quadratic). Then `x⁺ = x + t p`, where t is
+//! halved until the function falls by a share of what the slope predicts.
 //!
-//! Shapes: x, g and p (p). Everything is in f64 and on the calling thread, in one order; only the problem itself may use others.
+//! Shapes: x, g and p (p). Everything is computed in f64 on the calling thread, in a fixed order; only the
+//! problem may use other threads.
 
-/// Share of the predicted decrease that a step must reach.
+/// The share of the predicted decrease that a step must reach.
 const DECREASE: f64 = 1e-4;
-/// A function of this relative difference is taken as equal: near the minimum its decrease drowns in rounding.
+/// Values with a relative difference of at most this count as equal: near the minimum a decrease is lost in
+/// rounding.
 const ROUNDING: f64 = 1e-14;
-/// Most halvings of one step.
+/// The largest number of halvings of a step.
 const HALVINGS: usize = 50;
-/// Most products with the Hessian for one step.
+/// The largest number of products with the Hessian for a step.
 const PRODUCTS: usize = 1000;
-/// Residual of a step over the gradient, at first and at least: less is not to be had of a gradient that is nearly all rounding.
+/// The residual of a step, as a share of the gradient: at first, and at least. A gradient that is mostly
+/// rounding allows no less.
 const RESIDUAL: [f64; 2] = [0.1, 1e-4];
 
 /// A function to be minimised.
 pub(crate) trait Problem {
     /// What the Hessian at a point is computed from.
     type Curvature;
-    /// The value at `x` (p); writes the gradient (p).
+    /// Returns the value at `x` (p); writes the gradient (p).
     fn value(&self, x: &[f64], gradient: &mut [f64]) -> f64;
-    /// What the following need of the Hessian at `x`.
+    /// Computes what the methods below need of the Hessian at `x`.
     fn curvature(&self, x: &[f64]) -> Self::Curvature;
-    /// `product = H vector`.
+    /// Writes `H vector` to `product`.
     fn hessian_times(&self, at: &Self::Curvature, vector: &[f64], product: &mut [f64]);
     /// Multiplies `vector` by a symmetric positive definite matrix near the inverse Hessian.
     fn precondition(&self, at: &Self::Curvature, vector: &mut [f64]);
-    /// How far `x + step` is from `x`, in the unit of the tolerance.
+    /// Returns the distance of `x + step` from `x`, in the unit of the tolerance.
     fn distance(&self, x: &[f64], step: &[f64]) -> f64;
 }
 
 /// The settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Newton {
-    /// Ends when a whole step is no longer than this, by [`Problem::distance`]; the step is still taken.
+    /// The iteration ends after a whole step of at most this length, by [`Problem::distance`].
     pub(crate) tolerance: f64,
-    /// Most steps.
+    /// The largest number of steps.
     pub(crate) max_iterations: usize,
 }
 
-/// Where the iteration ended.
+/// The end of the iteration.
 #[derive(Debug)]
 pub(crate) struct Minimum {
-    /// (p)
+    /// (p) the last point.
     pub(crate) at: Vec<f64>,
     /// The length of the last whole step; NaN or infinite where none was found.
     pub(crate) distance: f64,
-    /// Steps that were done.
+    /// The number of steps taken.
     pub(crate) iterations: usize,
 }
 
 impl Newton {
     /// Minimises `problem` from `start` (p).
     ///
-    /// Ends early where no step lowers the function any more; the caller compares `distance`.
+    /// Ends early where no step lowers the function any more; the caller must compare `distance` with its
+    /// tolerance.
     pub(crate) fn minimize(&self, problem: &impl Problem, start: Vec<f64>) -> Minimum {
         let mut at = start;
         let mut gradient = vec![0.0; at.len()];
@@ -95,7 +100,7 @@ impl Newton {
             iterations += 1;
             std::mem::swap(&mut at, &mut next);
             std::mem::swap(&mut gradient, &mut next_gradient);
-            // NaN is not within it.
+            // A distance of NaN does not end the iteration.
             if share >= 1.0 && distance <= self.tolerance {
                 break;
             }
@@ -104,7 +109,7 @@ impl Newton {
     }
 }
 
-/// `-H⁻¹ g`, until the residual is no longer than `residual`.
+/// Returns `-H⁻¹ g` up to a residual of at most `residual`.
 fn newton_step<P: Problem>(
     problem: &P,
     curvature: &P::Curvature,
@@ -121,7 +126,7 @@ fn newton_step<P: Problem>(
     for _ in 0..PRODUCTS {
         problem.hessian_times(curvature, &direction, &mut product);
         let bend = dot(&direction, &product);
-        // Nothing bends along it any more: rounding is all that is left.
+        // The function has no curvature along the direction: only rounding is left.
         if bend <= 0.0 || bend.is_nan() {
             break;
         }

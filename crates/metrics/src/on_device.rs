@@ -1,16 +1,18 @@
-//! Search and clustering where the caller says: on the CPU, or on the GPU by the kernels of crate `tensor`.
+//! Search and clustering on the device that the caller chooses: the CPU, or an NVIDIA GPU by the kernels of
+//! crate `tensor`.
 
 use crate::{MetricError, Neighbors, Rows, top_k};
 use invaspread_tensor::DeviceKind;
 
-/// As [`top_k`], on `device`. On the GPU products may differ from the CPU's in their last digits, which changes no order: what f32 cannot
-/// tell apart is ordered in f64, on the CPU. From 1,024 neighbours on they are looked for on the CPU.
+/// Does the work of [`top_k`] on `device`. Products may differ between the GPU and the CPU in their last
+/// digits. That changes no order: neighbours that are as near to each other as the rounding errors are
+/// ordered in f64, on the CPU. For 1,024 neighbours or more the CPU does the whole search.
 ///
 /// # Errors
-/// As [`top_k`], or if the device fails.
+/// Returns the errors of [`top_k`], or `Device` if the device fails.
 ///
 /// # Panics
-/// As [`top_k`].
+/// Panics where [`top_k`] does.
 pub fn top_k_on(
     device: DeviceKind,
     queries: Rows,
@@ -36,7 +38,7 @@ pub(crate) mod cuda {
     use invaspread_tensor::cuda::{kmeans, top_k};
     use rayon::prelude::*;
 
-    /// Neighbours looked for beyond those asked for, at least.
+    /// The GPU searches for at least this many neighbours more than were asked for.
     const MORE: usize = 32;
 
     #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]
@@ -75,7 +77,8 @@ pub(crate) mod cuda {
             let asking = if same { there.clone() } else { upload(queries).map_err(failed)? };
             (there, asking)
         };
-        // A few more than asked for: all that f32 cannot tell from the k-th must be seen, and where they are not, one that is further.
+        // All rows that f32 cannot distinguish from the k-th must be among those found; they are if the last
+        // one found is further away.
         let candidates = gallery.len() - usize::from(exclude_self);
         let found_each = (k + MORE.max(k / 8)).min(top_k::LARGEST_K).min(candidates);
         let (found, products) = top_k::top_k(&asking, &there, found_each, exclude_self).map_err(failed)?;
@@ -108,7 +111,8 @@ pub(crate) mod cuda {
         Ok(Neighbors { k, indices, similarities })
     }
 
-    /// Lloyd's iterations from `start`, to the end once the centroids' squared shifts come to no more than `still`.
+    /// Runs Lloyd's iterations from `start` until the sum of the centroids' squared shifts is at most
+    /// `still`.
     pub(crate) fn descend(
         points: Rows,
         start: &[f32],

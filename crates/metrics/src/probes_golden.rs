@@ -13,7 +13,8 @@ fn golden_linear_svm() {
         LinearSvm::default().fit(Rows::new(&train, dim), &goldens.labels("train_labels")).unwrap();
     let test_labels = goldens.labels("test_labels");
     let got = classifier.accuracy(Rows::new(&test, dim), &test_labels).unwrap();
-    // scikit-learn stops at a tolerance of 1e-4, so that a row on the border of two classes may fall on either side.
+    // scikit-learn stops at a tolerance of 1e-4, so that a row on the border of two classes may fall on
+    // either side.
     let one_row = 100.0 / test_labels.len() as f64;
     assert!((got - want).abs() < 1.01 * one_row, "{got}, scikit-learn {want}");
 }

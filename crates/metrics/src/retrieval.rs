@@ -1,75 +1,92 @@
-//! How often what is retrieved for a query is of its class: R@K, MAP@R and R-precision, each embedding asked among all others or among the
-//! embeddings of a gallery.
+//! How often the nearest neighbours of a query are of its class: R@K, MAP@R and R-precision. The queries are
+//! looked up among each other or in a gallery.
 //!
-//! Of query i let j_1, j_2, ... be the other embeddings (or those of the gallery) by inner product downwards, rel_i(k) = 1 where
-//! y_{j_k} = y_i, and R_i the number of those of its class:
+//! For query i let j_1, j_2, ... be the other embeddings (or those of the gallery) in the order of falling
+//! inner product, rel_i(k) = 1 where y_{j_k} = y_i and 0 elsewhere, and R_i the number of embeddings of its
+//! class among them:
 //!
 //! `R@K = mean_i max_{k <= K} rel_i(k)`, `R-precision = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k)`,
 //! `MAP@R = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k) P_i(k)` with `P_i(k) = (1/k) Σ_{l <= k} rel_i(l)`.
 //!
-//! Shapes: embeddings (n, d), labels (n). R@K of the paper's Tables 3 to 6 (the code's `eval_recall_K`) is this hit rate, which for K > 1
-//! is no recall in the word's other sense. MAP@R and R-precision are those of Musgrave, Belongie and Lim (ECCV 2020). The code ranks by
-//! Euclidean distance, which on unit rows is the same order. A query that is alone in its class (R_i = 0) counts as missed in R@K, as in the
-//! code, and is left out of the other two, which it has no value for. With a gallery this is pytorch-metric-learning's
-//! `AccuracyCalculator` with `ref_includes_query=False`, but that it leaves such queries out of R@K (its `precision_at_1`) too.
+//! Shapes: embeddings (n, d), labels (n). R@K of the paper's Tables 3 to 6 (`eval_recall_K` in the code) is
+//! this hit rate: the share of queries with at least one hit, not the share of relevant rows that were found.
+//! MAP@R and R-precision are those of Musgrave, Belongie and Lim (ECCV 2020). The code ranks by Euclidean
+//! distance, which gives the same order for unit rows. A query that is alone in its class (R_i = 0) counts as
+//! missed in R@K, as in the code, and is left out of the other two, which are not defined for it. With a
+//! gallery the results equal those of pytorch-metric-learning's `AccuracyCalculator` with
+//! `ref_includes_query=False`, except that it leaves such queries out of R@K (its `precision_at_1`) too.
 
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
 
-/// Neighbours that are held at once: 512 MiB of them, with their similarities.
+/// The largest number of neighbours held at once: 512 MiB of them, with their similarities.
 const MOST_HELD: usize = 1 << 26;
 
-/// What is asked.
+/// Which retrieval metrics to compute, and where.
+///
+/// ```
+/// use invaspread_metrics::{RetrievalMetrics, Rows};
+/// use invaspread_tensor::DeviceKind;
+///
+/// // Directions at 0, 10, 30 and 90 degrees, in two classes.
+/// let values: Vec<f32> = [0f32, 10.0, 30.0, 90.0].iter().flat_map(|d| [d.to_radians().cos(), d.to_radians().sin()]).collect();
+/// let metrics = RetrievalMetrics { recall_at: vec![1, 2], device: DeviceKind::Cpu };
+/// let scores = metrics.evaluate(Rows::new(&values, 2), &[0, 0, 1, 1])?;
+/// // The row at 30 degrees finds its class only in third place.
+/// assert_eq!(scores.recall_at, [(1, 75.0), (2, 75.0)]);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retrieval {
-    /// Each K of R@K, in any order.
+pub struct RetrievalMetrics {
+    /// The K of each R@K, in any order.
     pub recall_at: Vec<usize>,
-    /// Where neighbours are looked for.
+    /// The device that searches for neighbours.
     pub device: DeviceKind,
 }
 
-/// What came out, in percent.
+/// The scores of a set of queries, in percent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Retrieved {
-    /// R@K for each K, in the order asked.
+pub struct RetrievalScores {
+    /// K and R@K, in the order of [`RetrievalMetrics::recall_at`].
     pub recall_at: Vec<(usize, f64)>,
     /// MAP@R; 0 if every query is alone in its class.
     pub map_at_r: f64,
-    /// R-precision; 0 likewise.
+    /// R-precision; 0 if every query is alone in its class.
     pub r_precision: f64,
 }
 
-impl Retrieval {
-    /// Asks for each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest of so many queries as 512 MiB take, and nothing
-    /// n x n however large a class is.
+impl RetrievalMetrics {
+    /// Looks up each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest neighbours of as
+    /// many queries as fit into 512 MiB, and nothing of n x n, however large a class is.
     ///
     /// # Errors
     /// Fewer than two rows; rows that are not finite.
     ///
     /// # Panics
-    /// If labels and rows differ in number, or a K is zero.
-    pub fn evaluate(&self, embeddings: Rows, labels: &[u32]) -> Result<Retrieved, MetricError> {
+    /// If there are not as many labels as rows, or a K is zero.
+    pub fn evaluate(&self, embeddings: Rows, labels: &[u32]) -> Result<RetrievalScores, MetricError> {
         self.evaluate_holding(MOST_HELD, embeddings, labels)
     }
 
-    /// Asks for each of `queries` (n, d) among the rows of a `gallery` (m, d), and holds no more than [`Retrieval::evaluate`].
+    /// Looks up each of `queries` (n, d) in a `gallery` (m, d). Holds no more than
+    /// [`RetrievalMetrics::evaluate`].
     ///
     /// # Errors
-    /// An empty side; another dimension on each side; rows that are not finite.
+    /// No queries or no gallery; queries and gallery of different dimensions; rows that are not finite.
     ///
     /// # Panics
-    /// If labels and rows differ in number on a side, or a K is zero.
+    /// If there are not as many labels as rows, or a K is zero.
     pub fn evaluate_in_gallery(
         &self,
         queries: Rows,
         query_labels: &[u32],
         gallery: Rows,
         gallery_labels: &[u32],
-    ) -> Result<Retrieved, MetricError> {
+    ) -> Result<RetrievalScores, MetricError> {
         for (what, rows) in [("queries", queries), ("gallery", gallery)] {
             if rows.is_empty() {
-                return Err(MetricError::TooFewRows { what, found: 0, needed: 1, fewer: "filters" });
+                return Err(MetricError::TooFewRows { what, found: 0, needed: 1, advice: "use more images" });
             }
         }
         if queries.dim != gallery.dim {
@@ -91,13 +108,13 @@ impl Retrieval {
         most_held: usize,
         embeddings: Rows,
         labels: &[u32],
-    ) -> Result<Retrieved, MetricError> {
+    ) -> Result<RetrievalScores, MetricError> {
         if embeddings.len() < 2 {
             return Err(MetricError::TooFewRows {
                 what: "queries",
                 found: embeddings.len(),
                 needed: 2,
-                fewer: "filters",
+                advice: "use more images",
             });
         }
         let asked =
@@ -105,7 +122,7 @@ impl Retrieval {
         self.score(most_held, &asked)
     }
 
-    fn score(&self, most_held: usize, asked: &Asked) -> Result<Retrieved, MetricError> {
+    fn score(&self, most_held: usize, asked: &Asked) -> Result<RetrievalScores, MetricError> {
         let Asked { queries, labels, among, among_labels, itself } = *asked;
         assert_eq!(queries.len(), labels.len(), "one label per row");
         assert_eq!(among.len(), among_labels.len(), "one label per row");
@@ -127,7 +144,8 @@ impl Retrieval {
         for start in (0..n).step_by(at_once) {
             let rows = start..(start + at_once).min(n);
             let block = Rows::new(queries.slice(rows.clone()), queries.dim);
-            // One more than are looked at where a query finds itself, unless more others than that are as near.
+            // A query among its own set finds itself, so one more neighbour is searched for and the query is
+            // dropped.
             let neighbors = top_k_on(self.device, block, among, k + itself, false)?;
             scores.par_extend(rows.into_par_iter().map(|row| {
                 let class = labels[row];
@@ -143,7 +161,7 @@ impl Retrieval {
         let mean = |which: usize| {
             100.0 * counted.iter().fold(0.0, |sum, at_r| sum + at_r[which]) / counted.len().max(1) as f64
         };
-        Ok(Retrieved {
+        Ok(RetrievalScores {
             recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
             map_at_r: mean(0),
             r_precision: mean(1),
@@ -151,20 +169,20 @@ impl Retrieval {
     }
 }
 
-/// Who asks, and among whom.
+/// The queries and the rows that they are looked up among.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     queries: Rows<'a>,
     labels: &'a [u32],
     among: Rows<'a>,
     among_labels: &'a [u32],
-    /// Whether the two are the same rows, and each is asked among the others.
+    /// Whether the two are the same rows, so that a query must be dropped from its own neighbours.
     itself: bool,
 }
 
-/// One query's.
+/// The scores of one query.
 struct Scores {
-    /// Place of the first neighbour of its class, from 0.
+    /// The place of the first neighbour of its class, counted from 0.
     first: Option<usize>,
     /// Average precision and precision at R.
     at_r: Option<[f64; 2]>,
@@ -197,13 +215,13 @@ impl Scores {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Retrieval, Retrieved};
+    use super::{RetrievalMetrics, RetrievalScores};
     use crate::{MetricError, Rows};
     use invaspread_tensor::DeviceKind;
     use proptest::prelude::*;
 
-    fn evaluate(values: &[f32], dim: usize, labels: &[u32], ks: &[usize]) -> Retrieved {
-        let retrieval = Retrieval { recall_at: ks.to_vec(), device: DeviceKind::Cpu };
+    fn evaluate(values: &[f32], dim: usize, labels: &[u32], ks: &[usize]) -> RetrievalScores {
+        let retrieval = RetrievalMetrics { recall_at: ks.to_vec(), device: DeviceKind::Cpu };
         retrieval.evaluate(Rows::new(values, dim), labels).unwrap()
     }
 
@@ -216,8 +234,8 @@ mod tests {
             .collect();
         // Class 0 at 0, 20 and 40; class 1 at 10; class 2 alone at 90... and 1 has no other either.
         let got = evaluate(&values, 2, &[0, 1, 0, 0, 2], &[1, 2, 4]);
-        // Queries of class 0: order of 0 is 10 20 40 90, of 20 is 10 0 40 90 (0 and 40 as far: index decides), of 40 is 20 10 0 90.
-        // First hits at places 2, 2, 1; the two that are alone never hit.
+        // Queries of class 0: order of 0 is 10 20 40 90, of 20 is 10 0 40 90 (0 and 40 as far: index
+        // decides), of 40 is 20 10 0 90. First hits at places 2, 2, 1; the two that are alone never hit.
         assert_eq!(got.recall_at, [(1, 20.0), (2, 60.0), (4, 60.0)]);
         // R = 2: average precisions 1/4, 1/4, 1/2; precisions 1/2 each.
         assert!((got.map_at_r - 100.0 / 3.0).abs() < 1e-9, "{got:?}");
@@ -226,7 +244,7 @@ mod tests {
 
     #[test]
     fn one_row_is_too_few() {
-        let retrieval = Retrieval { recall_at: vec![1], device: DeviceKind::Cpu };
+        let retrieval = RetrievalMetrics { recall_at: vec![1], device: DeviceKind::Cpu };
         let error = retrieval.evaluate(Rows::new(&[1.0], 1), &[0]).unwrap_err();
         assert!(matches!(error, MetricError::TooFewRows { needed: 2, .. }));
     }
@@ -237,7 +255,7 @@ mod tests {
         let row = |degrees: &f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
         let queries: Vec<f32> = [0.0, 35.0, 80.0, 120.0].iter().flat_map(row).collect();
         let gallery: Vec<f32> = [-9.0, 5.0, 21.0, 43.0, 62.0, 90.0, 131.0].iter().flat_map(row).collect();
-        let retrieval = Retrieval { recall_at: vec![1, 2, 100], device: DeviceKind::Cpu };
+        let retrieval = RetrievalMetrics { recall_at: vec![1, 2, 100], device: DeviceKind::Cpu };
         let ask = |labels: &[u32]| {
             let gallery = Rows::new(&gallery, 2);
             retrieval
@@ -283,14 +301,15 @@ mod tests {
             let n = labels.len();
             // However few are held at once.
             for most_held in [1, 2 * n, 7 * n] {
-                let retrieval = Retrieval { recall_at: ks.clone(), device: DeviceKind::Cpu };
+                let retrieval = RetrievalMetrics { recall_at: ks.clone(), device: DeviceKind::Cpu };
                 let rows = Rows::new(&values, 3);
                 prop_assert_eq!(&retrieval.evaluate_holding(most_held, rows, &labels).unwrap(), &got);
             }
             let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
             for i in 0..n {
                 let mut others: Vec<usize> = (0..n).filter(|&j| j != i).collect();
-                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32 cannot tell apart.
+                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32
+                // cannot tell apart.
                 let value = |at: usize| f64::from(values[at]);
                 let inner = |j: usize| (0..3).map(|c| value(i * 3 + c) * value(j * 3 + c)).sum::<f64>();
                 others.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));
@@ -326,13 +345,14 @@ mod tests {
                     (state >> 40) as f32 / 16_777_216.0 - 0.5
                 })
                 .collect();
-            let retrieval = Retrieval { recall_at: ks.clone(), device: DeviceKind::Cpu };
+            let retrieval = RetrievalMetrics { recall_at: ks.clone(), device: DeviceKind::Cpu };
             let (queries, gallery) = (Rows::new(&values[..split * 3], 3), Rows::new(&values[split * 3..], 3));
             let got = retrieval.evaluate_in_gallery(queries, &labels[..split], gallery, &labels[split..]).unwrap();
             let (mut recalls, mut maps, mut precisions, mut counted) = (vec![0.0; ks.len()], 0.0, 0.0, 0.0);
             for i in 0..split {
                 let mut found: Vec<usize> = (split..n).collect();
-                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32 cannot tell apart.
+                // Exact: three products of 24-bit numbers fit into f64, in which the search settles what f32
+                // cannot tell apart.
                 let value = |at: usize| f64::from(values[at]);
                 let inner = |j: usize| (0..3).map(|c| value(i * 3 + c) * value(j * 3 + c)).sum::<f64>();
                 found.sort_by(|&a, &b| inner(b).total_cmp(&inner(a)).then(a.cmp(&b)));

@@ -1,25 +1,32 @@
-//! A set of row vectors, borrowed: the one input shape of every metric.
+//! A borrowed set of row vectors: the input of every metric.
 
 use crate::MetricError;
 use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 
-/// Share of the rows' mean square from which on a common offset is taken off.
+/// The mean is subtracted where its square is more than this share of the mean square of the rows.
 const MOST_OF_ALL: f64 = 0.5;
-/// Squared length up to which nothing that is made of two rows leaves the range of f32.
+/// The largest squared length for which no product of two rows can leave the range of f32.
 const LONGEST: f64 = 1e36;
 
 /// `n` row vectors of `dim` numbers each, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
-    /// (n, dim), row-major; the length must be a multiple of `dim`.
+    /// The rows (n, dim), one after another; the length must be a multiple of `dim`.
     pub values: &'a [f32],
-    /// Numbers per row, at least 1.
+    /// Numbers in a row, at least 1.
     pub dim: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// The rows in `values` (n, dim).
+    /// Takes `values` as rows of `dim` numbers each.
+    ///
+    /// ```
+    /// use invaspread_metrics::Rows;
+    ///
+    /// let rows = Rows::new(&[1.0, 2.0, 3.0, 4.0], 2);
+    /// assert_eq!((rows.len(), rows.row(1)), (2, &[3.0, 4.0][..]));
+    /// ```
     ///
     /// # Panics
     /// If `dim` is zero or does not divide the length.
@@ -28,27 +35,27 @@ impl<'a> Rows<'a> {
         Self { values, dim }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.values.len() / self.dim
     }
 
-    /// Whether there is no row.
+    /// Returns whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Row `index`.
+    /// Returns row `index`.
     pub fn row(&self, index: usize) -> &'a [f32] {
         &self.values[index * self.dim..(index + 1) * self.dim]
     }
 
-    /// `range` of the rows as one slice.
+    /// Returns the rows in `range` as one slice.
     pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> &'a [f32] {
         &self.values[range.start * self.dim..range.end * self.dim]
     }
 
-    /// (dim) the mean of the rows; there must be one.
+    /// Returns the mean of the rows (dim); there must be at least one row.
     pub(crate) fn column_means(&self) -> Vec<f64> {
         let mut mean = vec![0.0; self.dim];
         for row in self.values.chunks(self.dim) {
@@ -60,14 +67,16 @@ impl<'a> Rows<'a> {
         mean
     }
 
-    /// The squared length of the longest row; 0 without one.
+    /// Returns the squared length of the longest row; 0 if there is no row.
     pub(crate) fn longest_square(&self) -> f64 {
         self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).reduce(|| 0.0, f64::max)
     }
 
-    /// (dim) the mean of the rows where it makes up most of them, as it does where they lie in a narrow cone or far from the origin: f32
-    /// then spends its digits on what all share, and what tells rows apart is lost in their inner products. `None` where it takes less than
-    /// half of their mean square, or where rows are so long that their products leave f32 either way.
+    /// Returns the mean of the rows (dim) where it should be subtracted before inner products are taken:
+    /// where it makes up most of the rows, because they lie in a narrow cone or far from the origin. The
+    /// digits of f32 then go to what all rows share, and the inner products lose what distinguishes them.
+    /// `None` where the mean makes up less than half of the mean square, or where rows are so long that their
+    /// products overflow either way.
     pub(crate) fn common_offset(&self) -> Option<Vec<f32>> {
         let squares: Vec<f64> = self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).collect();
         if self.is_empty() || squares.iter().any(|&square| square > LONGEST) {
@@ -78,7 +87,7 @@ impl<'a> Rows<'a> {
         (exact_product(&mean, &mean) > MOST_OF_ALL * mean_square).then_some(mean)
     }
 
-    /// An error naming the first row that holds NaN or an infinity.
+    /// Returns an error that names the first row with NaN or an infinity.
     pub(crate) fn check_finite(&self, what: &'static str) -> Result<(), MetricError> {
         match self.values.iter().position(|v| !v.is_finite()) {
             None => Ok(()),
@@ -87,12 +96,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `row - offset`, rounded to f32 once.
+/// Returns `row - offset`, rounded to f32 once.
 pub(crate) fn less_offset<'a>(row: &'a [f32], offset: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
     row.iter().zip(offset).map(|(&v, &o)| v - o)
 }
 
 /// Divides each row of `values` (n, dim) by its Euclidean length; a row of zeros stays as it is.
+///
+/// ```
+/// let mut values = [3.0, 4.0, 0.0, 0.0];
+/// invaspread_metrics::l2_normalize_rows(&mut values, 2);
+/// assert_eq!(values, [0.6, 0.8, 0.0, 0.0]);
+/// ```
 ///
 /// # Panics
 /// If `dim` is zero or does not divide the length.

@@ -1,12 +1,13 @@
-//! How similar a query is to its nearest of the same class and to its nearest of other classes: Figures 5 and 6.
+//! How similar a query is to its nearest rows of the same class and of other classes: Figures 5 and 6.
 //!
-//! Of query i let P_i be the cosines of the k nearest gallery rows with y_j = y_i, and N_i those of the k nearest with y_j ≠ y_i. Both are
-//! gathered over all queries into histograms p and q over [-1, 1], with their means, standard deviations and
-//! `overlap = Σ_b min(p_b, q_b)`, each histogram summing to 1.
+//! For query i let P_i be the cosines of the k nearest gallery rows with y_j = y_i, and N_i those of the k
+//! nearest with y_j ≠ y_i. Both are gathered over all queries into histograms p and q over [-1, 1], with
+//! their means, standard deviations and `overlap = Σ_b min(p_b, q_b)`, each histogram summing to 1.
 //!
-//! Shapes: queries (n, d) and gallery (m, d) of unit rows, groups (n) and (m). The paper takes k = 5 (section 4.3); its classes may be any
-//! grouping, and a row without a group takes no part. The nearest are found as everywhere; their cosines are then taken in f64, since the
-//! deviation of a nearly collapsed network's is smaller than the spacing of f32 at 1.
+//! Shapes: queries (n, d) and gallery (m, d) of unit rows, groups (n) and (m). The paper takes k = 5 (section
+//! 4.3). A group may be a class or any other grouping, and a row without a group is left out. The nearest
+//! rows are found as in `top_k`; their cosines are then computed in f64, since in a nearly collapsed network
+//! they differ by less than the spacing of f32 at 1.
 
 use crate::exact_order::Scale;
 use crate::{MetricError, Rows, top_k_on};
@@ -14,47 +15,48 @@ use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
-/// What is asked.
+/// The settings of the distributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimilarityDistribution {
-    /// Nearest rows of each kind; 5 in the paper.
+    /// The number of nearest rows of each kind, k; 5 in the paper.
     pub neighbors: usize,
-    /// Bins of the histograms over [-1, 1].
+    /// The number of bins of a histogram over [-1, 1].
     pub bins: usize,
-    /// Where neighbours are looked for.
+    /// The device that searches for neighbours.
     pub device: DeviceKind,
 }
 
-/// Similarities of one kind, over all queries.
+/// The distribution of similarities of one kind, over all queries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Similarities {
-    /// Similarities in each bin, of equal widths from -1 to 1.
+    /// The number of similarities in each bin; bins of equal width go from -1 to 1.
     pub counts: Vec<u64>,
-    /// Mean of all.
+    /// Their mean.
     pub mean: f64,
-    /// Their standard deviation (over n).
+    /// Their standard deviation (divisor n).
     pub deviation: f64,
 }
 
-/// The two kinds, and what they share.
+/// The distributions of both kinds, and their overlap.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Separation {
-    /// To the nearest of the same group.
+    /// Similarities to the nearest rows of the same group.
     pub same: Similarities,
-    /// To the nearest of other groups.
+    /// Similarities to the nearest rows of other groups.
     pub other: Similarities,
-    /// Share of the two histograms that lies under both, 0 to 1.
+    /// The area under both histograms, from 0 (apart) to 1 (equal).
     pub overlap: f64,
 }
 
 impl SimilarityDistribution {
-    /// Of `queries` among `gallery`, each row with its group; `None` where either kind has not one pair.
+    /// Computes the distributions for `queries` in `gallery`, each row with its group. Returns `None` if
+    /// there is no pair of either kind.
     ///
     /// # Errors
     /// Rows that are not finite.
     ///
     /// # Panics
-    /// If groups and rows differ in number, or neighbours or bins are zero.
+    /// If there are not as many groups as rows, or the number of neighbours or bins is zero.
     pub fn evaluate(
         &self,
         queries: Rows,
@@ -96,7 +98,7 @@ impl SimilarityDistribution {
         let mut counts = vec![0; self.bins];
         for &similarity in similarities {
             let place = f64::midpoint(similarity, 1.0) * self.bins as f64;
-            // Rounding may carry a cosine a little past 1.
+            // A rounded cosine may be a little above 1.
             counts[(place.max(0.0) as usize).min(self.bins - 1)] += 1;
         }
         let n = similarities.len() as f64;
@@ -106,7 +108,7 @@ impl SimilarityDistribution {
     }
 }
 
-/// The rows whose group is `wanted`, one after the other.
+/// Copies the rows whose group is `wanted`.
 fn gathered(rows: Rows, groups: &[Option<u32>], wanted: impl Fn(u32) -> bool) -> Vec<f32> {
     let mut values = Vec::new();
     for (row, group) in groups.iter().enumerate() {

@@ -1,18 +1,23 @@
 //! The exact nearest neighbours of every query by inner product, in blocks.
 //!
-//! `s_ij = q_i · g_j`; of each row i of s the k largest, ordered by similarity downwards, then by index upwards.
+//! `s_ij = q_i · g_j`; the k largest of each row i of s, by falling similarity, and by rising index where
+//! similarities are equal.
 //!
-//! Shapes: queries (n, d), gallery (m, d), result (n, k). Blocks of queries are taken in parallel; for each, the gallery passes
-//! by in blocks of one matrix product. A query keeps its candidates in a buffer of a few times k: only similarities above
-//! the k-th best so far enter it, and a selection cuts it back to k when it is full. So a similarity costs one comparison,
-//! and n x m is never held.
+//! Shapes: queries (n, d), gallery (m, d), result (n, k). Blocks of queries are processed in parallel; for
+//! each block, the gallery is multiplied block by block. A query keeps its candidates in a buffer of a few
+//! times k. Only similarities above the k-th best so far enter it, and a full buffer is cut back to the k
+//! best. So a similarity costs one comparison, and n x m numbers are never held.
 //!
-//! f32 orders what it can tell apart; the rest is asked again in f64 (`crate::exact_order`), so that the order is that of the exact products
-//! of the rows given, ties and all; of the rows' directions where the gallery's are of length 1 up to their rounding. Where the gallery lies in a narrow cone, as nearly collapsed embeddings do, or far from the origin, its
-//! mean m is taken off both sides first: `q · g = (q - m) · (g - m) + m · (g - m) + q · m`, of which the last term is the same for all g.
-//! The middle one goes with the row as one number more.
+//! Neighbours whose f32 similarities are further apart than the rounding errors are ordered by them. The
+//! others are compared again in f64 (`crate::exact_order`), so that the order is that of the exact products
+//! of the given rows, ties included. (Where all rows of the gallery have length 1 up to rounding, it is the
+//! order of the exact cosines.) Where the gallery lies in a narrow cone, as nearly collapsed embeddings do,
+//! or far from the origin, its mean m is subtracted from both sides first:
+//! `q · g = (q - m) · (g - m) + m · (g - m) + q · m`. The last term is the same for all g; the middle one is
+//! stored with the row as one more number.
 //!
-//! The result does not depend on threads or blocks: every inner product is one sum in the same order wherever its rows lie.
+//! The result does not depend on threads or blocks: every inner product is one sum, taken in the same order
+//! everywhere.
 
 use crate::exact_order::{Asked, Scale, key, lowered, settle, similarity_of};
 use crate::{MetricError, Rows};
@@ -23,38 +28,50 @@ use std::ops::Range;
 /// The k nearest gallery rows of each query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbors {
-    /// Neighbours per query: the k asked for, or all the gallery has where that is less.
+    /// Neighbours of each query: the k asked for, or all of a smaller gallery.
     pub k: usize,
-    /// (n, k) gallery rows, nearest first.
+    /// (n, k) the indices of the gallery rows, nearest first.
     pub indices: Vec<u32>,
-    /// (n, k) their inner products with the query.
+    /// (n, k) the inner products of these rows with the query.
     pub similarities: Vec<f32>,
 }
 
 impl Neighbors {
-    /// The neighbours of query `row`, nearest first, and their similarities.
+    /// Returns the neighbours of query `row`, nearest first, and their similarities.
     pub fn of(&self, row: usize) -> (&[u32], &[f32]) {
         let range = row * self.k..(row + 1) * self.k;
         (&self.indices[range.clone()], &self.similarities[range])
     }
 }
 
-/// The `k` gallery rows with the largest inner product for each query; equal similarities in order of index.
+/// Finds for each query the `k` gallery rows with the largest inner products; equal similarities are ordered
+/// by index.
 ///
-/// `k` is cut to the number of candidates (the gallery's rows, less one with `exclude_self`). With `exclude_self` the two sets
-/// are the same one and query i leaves out gallery row i.
+/// Fewer are returned where the gallery has fewer rows. With `exclude_self`, queries and gallery must be the
+/// same rows, and query i leaves out gallery row i.
+///
+/// ```
+/// use invaspread_metrics::{Rows, top_k};
+///
+/// let gallery = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
+/// let found = top_k(Rows::new(&[0.8, 0.6], 2), Rows::new(&gallery, 2), 2, false)?;
+/// assert_eq!(found.of(0).0, [2, 0]);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 ///
 /// # Errors
-/// `NotFinite` names the first row with NaN or an infinity; `Overflow` a query whose inner products leave f32.
+/// `NotFinite` names the first row with NaN or an infinity; `Overflow` names a query whose inner products are
+/// too large for f32.
 ///
 /// # Panics
-/// If the dimensions differ, the gallery has 2^32 rows or more, or `exclude_self` is asked of sets of different sizes.
+/// If the dimensions differ, the gallery has 2^32 rows or more, or `exclude_self` is set and the two sets
+/// differ in size.
 pub fn top_k(queries: Rows, gallery: Rows, k: usize, exclude_self: bool) -> Result<Neighbors, MetricError> {
     search(queries, gallery, k, exclude_self, Blocks { queries: 192, gallery: 512 })
 }
 
-/// Rows taken together: 192 queries with 512 of the gallery stay in a second-level cache of 1 MiB with their products. The gallery's
-/// number is a multiple of [`PackedRows::PANEL`].
+/// Sizes of blocks: 192 queries, 512 gallery rows and their products fit into a second-level cache of 1 MiB.
+/// The number of gallery rows is a multiple of [`PackedRows::PANEL`].
 #[derive(Debug, Clone, Copy)]
 struct Blocks {
     queries: usize,
@@ -118,8 +135,8 @@ fn search(
     Ok(Neighbors { k, indices, similarities })
 }
 
-/// The candidates of the queries numbered `numbers`, whose values are `queries`, after the whole gallery has passed by: the k best of each
-/// and all within its margin of them.
+/// Compares the queries numbered `numbers`, whose values are `queries`, with the whole gallery. Returns the
+/// candidates of each: its k best and all rows within its margin of them.
 fn candidates_of(
     queries: &[f32],
     numbers: Range<usize>,
@@ -145,17 +162,17 @@ fn candidates_of(
     candidates
 }
 
-/// The best of what one query has seen, a few times k of them.
+/// The best gallery rows that a query has met so far, a few times k of them.
 struct Candidates {
     k: usize,
     capacity: usize,
-    /// What the k-th best may be off by, twice: all that comes so near to it stays.
+    /// Twice the largest error of a similarity: rows this near to the k-th best are kept.
     margin: f64,
     /// Larger is better: see [`key`].
     keys: Vec<u64>,
     /// Nothing at or below this can be among the k best: what comes later has a larger index and loses a tie.
     floor: f32,
-    /// More are within the margin than there is room for.
+    /// Whether more rows are within the margin than the buffer holds.
     crowded: bool,
 }
 
@@ -172,9 +189,9 @@ impl Candidates {
         }
     }
 
-    /// Takes in the similarities of gallery rows `start..`, except that of row `itself`.
+    /// Adds the similarities of gallery rows `start..`, except that of row `itself`.
     fn offer(&mut self, similarities: &[f32], start: usize, itself: usize) {
-        // Once the floor has settled nearly every group is passed over by one vector comparison.
+        // Once the floor is high, one vector comparison skips nearly every group.
         let mut group = group_above(similarities, 0, self.floor);
         while group < similarities.len() {
             let end = (group + GROUP).min(similarities.len());
@@ -191,7 +208,7 @@ impl Candidates {
         }
     }
 
-    /// Keeps the k best and what is within the margin of them, in no order.
+    /// Keeps the k best and all rows within the margin of them, in no order.
     fn cut(&mut self) {
         let (_, &mut kth, _) = self.keys.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
         self.floor = lowered(similarity_of(kth), self.margin);
@@ -206,7 +223,7 @@ impl Candidates {
         }
     }
 
-    /// What stayed, best first; none if it was too much.
+    /// Returns the candidates, best first; `None` if they were too many to hold.
     fn into_keys(mut self) -> Option<Vec<u64>> {
         self.keys.sort_unstable_by(|a, b| b.cmp(a));
         (!self.crowded).then_some(self.keys)
@@ -226,7 +243,8 @@ mod tests {
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
 
-    /// Small integers: products are exact, so the plain version's order of summation does not matter, and ties abound.
+    /// Small integers: products are exact, so the plain version's order of summation does not matter, and
+    /// ties abound.
     fn integers(count: usize, range: usize, seed: u64) -> Vec<f32> {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         (0..count).map(|_| stream.below(2 * range + 1) as f32 - range as f32).collect()

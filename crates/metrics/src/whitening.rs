@@ -1,12 +1,13 @@
 //! PCA whitening, as DeepCluster prepares features for k-means.
 //!
-//! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, with Σ = V diag(λ) Vᵀ the covariance (divisor n) and λ falling.
+//! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, where Σ = V diag(λ) Vᵀ is the covariance (divisor n) and λ falls.
 //!
-//! Shapes: x (n, d), V's kept columns (d, c), y (n, c). DeepCluster's code (`clustering.preprocess_features`) takes
-//! `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalises the rows ([`crate::l2_normalize_rows`]). Where this deviates:
-//! covariance and eigenvectors are in f64; ε = 1e-9 keeps directions without variance (fewer images than d, dead units) from
-//! dividing by zero, where faiss would amplify rounding; eigenvectors have their largest entry positive, so that the result is
-//! one and the same everywhere.
+//! Shapes: x (n, d), V's kept columns (d, c), y (n, c). DeepCluster's code (`clustering.preprocess_features`)
+//! takes `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalises the rows
+//! ([`crate::l2_normalize_rows`]). Where this deviates: covariance and eigenvectors are in f64; ε = 1e-9
+//! prevents a division by zero for directions without variance (fewer images than d, dead units), where faiss
+//! would amplify rounding errors; the largest entry of each eigenvector is positive, so that the result is
+//! the same on every machine.
 
 use crate::{MetricError, Rows};
 use invaspread_tensor::gemm;
@@ -20,6 +21,16 @@ const RELATIVE_EPSILON: f64 = 1e-9;
 const BLOCK: usize = 1024;
 
 /// A fitted whitening.
+///
+/// ```
+/// use invaspread_metrics::{Rows, Whitening};
+///
+/// let points = [1.0, 10.0, -1.0, 10.0, 0.0, 30.0, 0.0, -10.0];
+/// let white = Whitening::fit(Rows::new(&points, 2), 2)?.transform(Rows::new(&points, 2));
+/// let variance = |column: usize| white.chunks(2).map(|row| row[column].powi(2)).sum::<f32>() / 4.0;
+/// assert!((variance(0) - 1.0).abs() < 1e-4 && (variance(1) - 1.0).abs() < 1e-4);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Whitening {
     dim: usize,
@@ -31,7 +42,8 @@ pub struct Whitening {
 }
 
 impl Whitening {
-    /// Fits to `points` (n, d), keeping the `components` directions of most variance, or all d if that is less.
+    /// Fits to `points` (n, d), keeping the `components` directions of most variance, or all d if that is
+    /// less.
     ///
     /// # Errors
     /// `NotFinite` rows, no rows.
@@ -42,7 +54,12 @@ impl Whitening {
         assert!(components > 0, "no components to keep");
         points.check_finite("points")?;
         if points.is_empty() {
-            return Err(MetricError::TooFewRows { what: "points", found: 0, needed: 1, fewer: "components" });
+            return Err(MetricError::TooFewRows {
+                what: "points",
+                found: 0,
+                needed: 1,
+                advice: "use more images",
+            });
         }
         let dim = points.dim;
         let components = components.min(dim);
@@ -90,7 +107,7 @@ fn centre<'a>(block: &'a [f32], mean: &'a [f64]) -> impl Iterator<Item = f64> + 
     block.iter().zip(mean.iter().cycle()).map(|(&v, m)| f64::from(v) - m)
 }
 
-/// (d, d), divisor n. Blocks are added in order, so threads do not change it.
+/// Returns the covariance (d, d), divisor n. Blocks are added in order, so threads do not change it.
 fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
     let dim = points.dim;
     let mut sum = vec![0.0; dim * dim];

@@ -1,10 +1,11 @@
-//! Embeddings whose common part is far longer than what tells them apart: nearly collapsed ones in a narrow cone, raw ones far from the
-//! origin, groups far from one another. Every measure must be the one that f64 finds on the same rows.
+//! Embeddings whose common part is far longer than what tells them apart: nearly collapsed ones in a narrow
+//! cone, raw ones far from the origin, groups far from one another. Every measure must be the one that f64
+//! finds on the same rows.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 use invaspread_metrics::{
-    Agreement, KMeans, Retrieval, Rows, Seeding, SimilarityDistribution, WeightedKnn, top_k_on,
+    Agreement, KMeans, RetrievalMetrics, Rows, Seeding, SimilarityDistribution, WeightedKnn, top_k_on,
 };
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
@@ -25,7 +26,8 @@ fn devices() -> Vec<DeviceKind> {
     if there { vec![DeviceKind::Cpu, DeviceKind::Cuda] } else { vec![DeviceKind::Cpu] }
 }
 
-/// `common + s z` for points z about 20 places, the row of number i about place i mod 20; `noise` is how wide they are.
+/// `common + s z` for points z about 20 places, the row of number i about place i mod 20; `noise` is how wide
+/// they are.
 fn rows(common: impl Fn(usize) -> f64, s: f64, noise: f64, unit: bool) -> Vec<f32> {
     let mut stream = Stream::new(7, Purpose::Bootstrap, 0, 0);
     let places: Vec<f64> = (0..CLASSES * DIM).map(|_| stream.normal()).collect();
@@ -109,9 +111,10 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
     for device in devices() {
         for (kind, values) in kinds(0.1) {
             let rows = Rows::new(&values, DIM);
-            // By inner product raw rows have other neighbours than by distance: what f64 says of them is asked in the test above.
+            // By inner product raw rows have other neighbours than by distance: what f64 says of them is
+            // asked in the test above.
             if kind.starts_with("a cone") {
-                let found = Retrieval { recall_at: vec![1], device }.evaluate(rows, &labels).unwrap();
+                let found = RetrievalMetrics { recall_at: vec![1], device }.evaluate(rows, &labels).unwrap();
                 assert!(found.recall_at[0].1 > 99.999, "{kind}, {device:?}: {found:?}");
                 assert!(found.map_at_r >= 99.99, "{kind}, {device:?}: {found:?}");
                 let knn = WeightedKnn { k: EACH, temperature: 0.1, device };
@@ -138,7 +141,8 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
 
 #[test]
 fn votes_and_deviations_are_those_of_f64() {
-    // Labels that say little: classes come near to one another in votes, and in a narrow cone all votes are nearly one.
+    // Labels that say little: classes come near to one another in votes, and in a narrow cone all votes are
+    // nearly one.
     let labels: Vec<u32> = (0..CLASSES * EACH).map(|point| ((point / 3 + point) % 4) as u32).collect();
     for device in devices() {
         for power in 0..=4 {

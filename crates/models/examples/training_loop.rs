@@ -2,9 +2,10 @@
 //!
 //!     cargo run --release -p invaspread-models --example training_loop
 //!
-//! Trains InvaSpread on generated images, with the streams of random numbers that the engine of `invaspread` uses, and so reaches what the engine
-//! reaches. Both gave losses of 5.455, 5.118, 4.976, 4.839 and 4.706 in epochs 1 to 5, and a kNN accuracy of 9.4 % before the first epoch and
-//! of 17.2, 17.6, 17.6, 21.8 and 24.4 % after each. The command of the engine's run:
+//! Trains InvaSpread on generated images, with the streams of random numbers that the engine of `invaspread`
+//! uses, and so reaches what the engine reaches. Both gave losses of 5.455, 5.118, 4.976, 4.839 and 4.706 in
+//! epochs 1 to 5, and a kNN accuracy of 9.4 % before the first epoch and of 17.2, 17.6, 17.6, 21.8 and 24.4 %
+//! after each. The command of the engine's run:
 //!
 //!     invaspread train dataset=synthetic data.synthetic.train=2000 data.synthetic.test=500 model.width=8 optim.epochs=5 \
 //!         optim.batch_size=64 protocol.schedule=constant eval.k=20 device=cpu

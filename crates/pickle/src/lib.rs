@@ -1,9 +1,11 @@
-//! What a Python pickle of protocol 2 to 5 describes, as values to look at: CIFAR-10's python batches and the files of `torch.save`.
+//! Reads what a Python pickle of protocol 2 to 5 describes, as values to look at. CIFAR-10's Python batches
+//! and the files of `torch.save` are pickles.
 //!
-//! A pickle is a program for a stack machine that may call anything; this machine calls nothing and notes down calls as what they are.
-//! Every length is compared with the input before use, each instruction makes at most one value, and values are numbers into one
-//! arena, never copied, so a hostile file costs no more than a small multiple of its length and ends in an error. Source: CPython's
-//! `pickletools` (the instructions).
+//! A pickle is a program for a stack machine that may call anything. This machine calls nothing; it keeps a
+//! call as a value. Every length is compared with the input before it is used. Each instruction makes at most
+//! one value, and values are indices into one arena that are never copied. So a hostile file costs no more
+//! than a small multiple of its own length and ends in an error. Source of the instructions: CPython's
+//! `pickletools`.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod machine;
@@ -12,7 +14,17 @@ use std::ops::Range;
 
 use machine::Machine;
 
-/// A pickle's values.
+/// The values of a pickle.
+///
+/// ```
+/// use invaspread_pickle::Pickle;
+///
+/// // pickle.dumps(("a", 1), protocol=2)
+/// let pickle = Pickle::read(b"\x80\x02X\x01\x00\x00\x00aK\x01\x86.")?;
+/// let items = pickle.tuple(pickle.root()).ok_or("a tuple was pickled")?;
+/// assert_eq!(pickle.bytes(items[0]), Some(&b"a"[..]));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Pickle<'a> {
     input: &'a [u8],
@@ -21,18 +33,19 @@ pub struct Pickle<'a> {
     length: usize,
 }
 
-/// A value: small ones themselves, others by their place in their [`Pickle`], which tells what they are.
+/// A value: a small one itself, or the place of a larger one in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Value {
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A string of either kind.
+    /// A string of characters or of bytes.
     Bytes(Place),
-    /// A tuple, list, dict, call, or what is stored elsewhere.
+    /// A tuple, a list, a dict, a call, or an object that is stored elsewhere.
     Object(Index),
-    /// `None`, a number with a fraction, or one beyond 64 bits.
+    /// `None`, a floating-point number, or an integer of more than 64 bits.
     Other,
 }
 
@@ -49,18 +62,18 @@ impl Place {
     }
 }
 
-/// Which of the pickle's objects.
+/// The index of an object of the pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Index(usize);
 
-/// A call that was not made.
+/// A call that the pickle describes and that was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// What was to be called.
+    /// What would be called.
     pub callable: Value,
-    /// A tuple, if the pickle is in order.
+    /// Its arguments: a tuple, if the pickle is in order.
     pub arguments: Value,
-    /// What the object that the call was to give was then told of its attributes.
+    /// The attributes that would be set on the result.
     pub state: Option<Value>,
 }
 
@@ -72,84 +85,85 @@ enum Object {
     /// A class or function: where its module and its name lie in the input.
     Global(Range<usize>, Range<usize>),
     Call(Call),
-    /// What the pickle names and does not hold.
+    /// An object that the pickle names and does not hold.
     Stored(Value),
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads a pickle; what follows it in the input is left alone.
+    /// Reads a pickle. What follows it in the input is ignored.
     ///
     /// # Errors
-    /// What is wrong with it and where, in words that follow "found".
+    /// Says what is wrong with it and where, in words that follow "found".
     pub fn read(input: &'a [u8]) -> Result<Self, String> {
         let (root, objects, length) = Machine::new(input).run()?;
         Ok(Self { input, objects, root, length })
     }
 
-    /// How many bytes of the input the pickle took.
+    /// Returns the length of the pickle in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// What was pickled.
+    /// Returns what was pickled.
     #[must_use]
     pub fn root(&self) -> Value {
         self.root
     }
 
-    /// The bytes of a string.
+    /// Returns the bytes of a string.
     #[must_use]
     pub fn bytes(&self, value: Value) -> Option<&'a [u8]> {
         let Value::Bytes(Place { start, length }) = value else { return None };
         self.input.get(start..)?.get(..length)
     }
 
-    /// The items of a tuple.
+    /// Returns the items of a tuple.
     #[must_use]
     pub fn tuple(&self, value: Value) -> Option<&[Value]> {
         if let Object::Tuple(items) = self.object(value)? { Some(items) } else { None }
     }
 
-    /// The items of a list or set.
+    /// Returns the items of a list or set.
     #[must_use]
     pub fn list(&self, value: Value) -> Option<&[Value]> {
         if let Object::List(items) = self.object(value)? { Some(items) } else { None }
     }
 
-    /// The keys and values of a dict, ordered or not, as they were set: of a key that is there twice, the last counts.
+    /// Returns the keys and values of a dict or an `OrderedDict`, in the order in which they were set. The
+    /// last of equal keys counts.
     #[must_use]
     pub fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
         if let Object::Dict(pairs) = self.object(value)? { Some(pairs) } else { None }
     }
 
-    /// What the dict with `pairs` holds under a string.
+    /// Returns the value of a string key in the `pairs` of a dict.
     #[must_use]
     pub fn item(&self, pairs: &[(Value, Value)], key: &str) -> Option<Value> {
         let (_, value) = pairs.iter().rev().find(|(name, _)| self.bytes(*name) == Some(key.as_bytes()))?;
         Some(*value)
     }
 
-    /// Module and name of a class or function.
+    /// Returns the module and the name of a class or function.
     #[must_use]
     pub fn global(&self, value: Value) -> Option<(&'a [u8], &'a [u8])> {
         let Object::Global(module, name) = self.object(value)? else { return None };
         Some((&self.input[module.clone()], &self.input[name.clone()]))
     }
 
-    /// A call.
+    /// Returns a call.
     #[must_use]
     pub fn call(&self, value: Value) -> Option<Call> {
         if let Object::Call(call) = self.object(value)? { Some(*call) } else { None }
     }
 
-    /// The name of what is stored elsewhere (Python's `persistent_id`).
+    /// Returns the name of an object that is stored elsewhere (Python's `persistent_id`).
     #[must_use]
     pub fn stored(&self, value: Value) -> Option<Value> {
         if let Object::Stored(name) = self.object(value)? { Some(*name) } else { None }
     }
 
-    /// The names of all that is stored elsewhere, in the pickle's order.
+    /// Returns the names of all objects that are stored elsewhere, in the order of the pickle.
     pub fn all_stored(&self) -> impl Iterator<Item = Value> {
         self.objects
             .iter()

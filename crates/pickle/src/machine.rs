@@ -1,18 +1,18 @@
-//! The stack machine: one instruction after the other, until the pickle says that it is done.
+//! The stack machine: runs one instruction after the other until the pickle ends.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::{Call, Index, Object, Place, Value};
 
-/// The longest name of a module, class or function that is looked for, in bytes.
+/// The longest name of a module, class or function, in bytes.
 const LONGEST_NAME: usize = 1000;
 
 pub(crate) struct Machine<'a> {
     input: &'a [u8],
     at: usize,
     stack: Vec<Value>,
-    /// How high the stack was at each mark that is still open.
+    /// The height of the stack at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     objects: Vec<Object>,
@@ -23,7 +23,7 @@ impl<'a> Machine<'a> {
         Self { input, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), objects: Vec::new() }
     }
 
-    /// What was pickled, the objects that it is made of, and how many bytes of the input it took.
+    /// Returns what was pickled, the objects it is made of, and the length of the pickle in bytes.
     pub(crate) fn run(mut self) -> Result<(Value, Vec<Object>, usize), String> {
         loop {
             let at = self.at;
@@ -86,7 +86,7 @@ impl<'a> Machine<'a> {
                 let length = usize::try_from(u64::from_le_bytes(self.take()?));
                 self.string(length.map_err(|_| wrong("a string past all memory"))?)?;
             }
-            // A frame only says how far a reader may look ahead.
+            // A frame only says how far a reader may read ahead.
             0x95 => {
                 self.take::<8>()?;
             }
@@ -115,7 +115,7 @@ impl<'a> Machine<'a> {
                 self.remember(key, instruction == b'r')?;
             }
             b'}' => self.make(Object::Dict(Vec::new())),
-            // A set's items are looked at as a list's.
+            // A set is kept as a list.
             b']' | 0x8f => self.make(Object::List(Vec::new())),
             b')' => self.make(Object::Tuple(Vec::new())),
             0x85..=0x87 => {
@@ -133,7 +133,7 @@ impl<'a> Machine<'a> {
                 let items = if instruction == b'a' { vec![self.pop()?] } else { self.pop_to_mark()? };
                 match self.top() {
                     Some(Object::List(list)) => list.extend(items),
-                    // An object of a class of its own may take items too.
+                    // An object of some class may take items too.
                     Some(Object::Call(_)) => {}
                     _ => return Err(wrong("items without a list")),
                 }
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
             }
             b'R' | 0x81 | 0x92 => {
                 if instruction == 0x92 {
-                    // Arguments by name, which nothing that is looked for here has.
+                    // Named arguments; nothing that this crate is used for has them.
                     self.pop()?;
                 }
                 let arguments = self.pop()?;
@@ -183,7 +183,7 @@ impl<'a> Machine<'a> {
                 let state = self.pop()?;
                 match self.top() {
                     Some(Object::Call(call)) => call.state = Some(state),
-                    // Its items are all that a dict is looked at for.
+                    // Only the items of the dict are kept.
                     Some(Object::Dict(_)) => {}
                     _ => return Err(wrong("attributes without an object")),
                 }
@@ -197,7 +197,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Where the next `length` bytes lie.
+    /// Takes the next `length` bytes and returns where they lie.
     fn slice(&mut self, length: usize) -> Result<Range<usize>, String> {
         let left = self.input.len() - self.at;
         if length > left {
@@ -213,7 +213,7 @@ impl<'a> Machine<'a> {
         Ok(std::array::from_fn(|byte| self.input[place.start + byte]))
     }
 
-    /// Where the next line lies, without its end.
+    /// Takes the next line and returns where it lies, without its end.
     fn line(&mut self) -> Result<Range<usize>, String> {
         let rest = self.input[self.at..].iter().take(LONGEST_NAME);
         let length = rest.take_while(|byte| **byte != b'\n').count();
@@ -258,7 +258,7 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    /// The object that an instruction is to change.
+    /// Returns the object that an instruction changes.
     fn top(&mut self) -> Option<&mut Object> {
         if let Some(Value::Object(Index(index))) = self.stack.last() {
             self.objects.get_mut(*index)
@@ -267,8 +267,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The keys and values that a dict is made of when it is called with a list of pairs, as Python 2 saves an `OrderedDict`. They are
-    /// moved out of the list, so that a pickle that makes many dicts of one list gains nothing by it.
+    /// The keys and values that a dict is made of when it is called with a list of pairs, as Python 2 saves
+    /// an `OrderedDict`. They are moved out of the list, so that a pickle that makes many dicts of one list
+    /// gains nothing by it.
     fn pairs_of(&mut self, arguments: Value) -> Vec<(Value, Value)> {
         let Value::Object(Index(index)) = arguments else { return Vec::new() };
         let Some(Object::Tuple(arguments)) = self.objects.get(index) else { return Vec::new() };
@@ -288,7 +289,7 @@ impl<'a> Machine<'a> {
         pairs.into_iter().filter_map(pair).collect()
     }
 
-    /// Whether calling it gives one of the standard library's dicts.
+    /// Returns whether calling it gives a dict of the standard library.
     fn is_dict(&self, callable: Value) -> bool {
         let Value::Object(Index(index)) = callable else { return false };
         let Some(Object::Global(module, name)) = self.objects.get(index) else { return false };
@@ -297,7 +298,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A whole number of any number of bytes, as two's complement.
+/// Reads an integer of any number of bytes, in two's complement.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
         return Value::Other;

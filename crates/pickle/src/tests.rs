@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A dict that `{"list": [1, 258, -2, -1], "tuples": ((), (1,), (1, 2), (1, 2, 3), ("list",)), "call": a.b() with attributes,
-/// "stored": what is called 7}` and values of no use are pickled as.
+/// A dict that
+/// `{"list": [1, 258, -2, -1], "tuples": ((), (1,), (1, 2), (1, 2, 3), ("list",)), "call": a.b() with attributes, "stored": what is called 7}`
+/// and values of no use are pickled as.
 const ALL: &[u8] = b"\x80\x02}q\x00(U\x04listq\x01]q\x02(K\x01M\x02\x01e\x4a\xfe\xff\xff\xffa\x8a\x01\xffa\
     X\x06\0\0\0tuples()K\x01\x85K\x01K\x02\x86K\x01K\x02K\x03\x87(h\x01tt\
     T\x04\0\0\0callca\nb\nr\xff\0\0\0)R}U\x01xG?\xe0\0\0\0\0\0\0sb\
@@ -44,7 +45,8 @@ fn each_instruction_gives_its_value() {
     assert_eq!(pickle.item(ordered, "k"), Some(int(9)));
 }
 
-/// What CPython's pickle.dumps makes of {"a": [1, (2, 3)], "b": b"bytes", "o": OrderedDict([("k", 9)]), "s": {5}} in protocols 3 to 5.
+/// What CPython's pickle.dumps makes of {"a": [1, (2, 3)], "b": b"bytes", "o": OrderedDict([("k", 9)]), "s":
+/// {5}} in protocols 3 to 5.
 const LATER: [&[u8]; 3] = [
     b"\x80\x03}q\x00(X\x01\x00\x00\x00aq\x01]q\x02(K\x01K\x02K\x03\x86q\x03eX\x01\x00\x00\x00bq\x04C\x05bytesq\x05X\x01\x00\x00\x00oq\x06ccollections\x0aOrderedDict\x0aq\x07)Rq\x08X\x01\x00\x00\x00kq\x09K\x09sX\x01\x00\x00\x00sq\x0acbuiltins\x0aset\x0aq\x0b]q\x0cK\x05a\x85q\x0dRq\x0eu.",
     b"\x80\x04\x95W\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01K\x02K\x03\x86\x94e\x8c\x01b\x94C\x05bytes\x94\x8c\x01o\x94\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94\x8c\x01k\x94K\x09s\x8c\x01s\x94\x8f\x94(K\x05\x90u.",

@@ -1,8 +1,9 @@
-//! Random streams that depend on what is drawn, never on when or by whom.
+//! Random streams that depend on what is drawn, never on when or by whom it is drawn.
 //!
-//! A stream is named by `(seed, purpose, epoch, index)` and is a Philox4x32-10 counter generator (Salmon et al., "Parallel
-//! Random Numbers: As Easy as 1, 2, 3", SC 2011). The augmentation of image 17 at epoch 3 is therefore the same numbers on one
-//! thread or sixteen, after a resume, in another batch order, and on a GPU, where the same ten rounds run per thread.
+//! A stream is named by `(seed, purpose, epoch, index)`. It is a Philox4x32-10 counter generator (Salmon et
+//! al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). The augmentation of image 17 in epoch 3
+//! therefore gets the same numbers on one thread or sixteen, after a resume, in another order of batches, and
+//! on a GPU, where each thread runs the same ten rounds.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod philox;

@@ -1,9 +1,9 @@
-//! Philox4x32-10: four 32-bit words out of a 128-bit counter and a 64-bit key.
+//! Philox4x32-10: four 32-bit words from a 128-bit counter and a 64-bit key.
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
-/// The ten-round Philox bijection of `counter` under `key`.
+/// Applies the ten rounds of Philox to `counter` under `key`.
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut counter, mut key) = (counter, key);
     for round in 0..10 {

@@ -2,42 +2,44 @@
 
 use crate::philox4x32_10;
 
-/// What a draw is for. Two purposes never share numbers, so adding a draw in one place moves nothing elsewhere.
+/// What a draw is for. Two purposes never share numbers, so a new draw in one place changes nothing
+/// elsewhere.
 ///
-/// The discriminants are part of every run's identity: append, never renumber.
+/// The discriminants decide the numbers of every run: append new ones, never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
+#[non_exhaustive]
 pub enum Purpose {
-    /// Initial weights; index is the parameter's number.
+    /// Initial weights; the index is the number of the parameter.
     Initialise = 0,
     /// The order of the training images within an epoch.
     Shuffle = 1,
     /// Augmentation parameters; index is `2 * image + view` for the first two views of an
     /// image, and `(view / 2) * 2^33` more for further pairs.
     Augment = 2,
-    /// Which images a stratified subset keeps; index is the class.
+    /// Which images a stratified subset keeps; the index is the class.
     Subset = 3,
-    /// NCE's noise instances; index is the step within the epoch.
+    /// NCE's noise instances; the index is the step within the epoch.
     NegativeNoise = 4,
-    /// Initial entries of a memory bank; index is the row.
+    /// Initial entries of a memory bank; the index is the row.
     MemoryBank = 5,
-    /// k-means seeding; index is the restart.
+    /// k-means seeding; the index is the restart.
     KMeans = 6,
     /// Balanced sampling over clusters.
     ClusterSampling = 7,
-    /// A classifier head made anew.
+    /// The weights of a new classifier head.
     ClassifierHead = 8,
-    /// The random negative of a triplet; index is the step within the epoch.
+    /// The random negative of a triplet; the index is the step within the epoch.
     TripletNegative = 9,
-    /// Pixels of a generated image; index is the image.
+    /// Pixels of a generated image; the index is the image.
     Synthetic = 10,
     /// Random projections.
     Projection = 11,
     /// Resampling for confidence intervals.
     Bootstrap = 12,
-    /// Whether an image's second view is of a neighbour; index is the image.
+    /// Whether the second view of an image shows a neighbor; the index is the image.
     Positive = 13,
-    /// The order in which a linear SVM visits its points; epoch is the sweep, index the class.
+    /// The order in which a linear SVM visits its points; the epoch is the sweep, the index the class.
     LinearSvm = 14,
     /// Initial weights of a projector or a predictor; epoch is the head's number, index the parameter's.
     Head = 15,
@@ -45,7 +47,7 @@ pub enum Purpose {
     Queue = 16,
 }
 
-/// An endless sequence of draws; equal keys give equal sequences.
+/// A sequence of draws; equal keys give equal sequences.
 ///
 /// ```
 /// use invaspread_random::{Purpose, Stream};
@@ -56,17 +58,18 @@ pub enum Purpose {
 #[derive(Debug, Clone)]
 pub struct Stream {
     key: [u32; 2],
-    /// Block number, epoch, low index word, high index bits with the purpose.
+    /// The number of the block, the epoch, the low word of the index, the high bits of the index with the
+    /// purpose.
     counter: [u32; 4],
     words: [u32; 4],
     used: usize,
 }
 
 impl Stream {
-    /// The stream of `(seed, purpose, epoch, index)`.
+    /// Begins the stream of `(seed, purpose, epoch, index)`.
     ///
     /// # Panics
-    /// If `epoch` needs more than 32 bits or `index` more than 48: a caller's bug, as neither comes from data.
+    /// If `epoch` needs more than 32 bits or `index` more than 48.
     pub fn new(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> Self {
         assert!(index < 1 << 48, "stream index {index} needs more than 48 bits");
         let epoch = u32::try_from(epoch).expect("an epoch needs no more than 32 bits");
@@ -79,10 +82,10 @@ impl Stream {
         }
     }
 
-    /// 32 uniformly random bits.
+    /// Draws 32 uniformly random bits.
     ///
     /// # Panics
-    /// After 2^34 words: far more than any use of one stream.
+    /// After 2^34 words, far more than a stream is used for.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
             self.words = philox4x32_10(self.counter, self.key);
@@ -93,27 +96,27 @@ impl Stream {
         self.words[self.used - 1]
     }
 
-    /// 64 uniformly random bits.
+    /// Draws 64 uniformly random bits.
     pub fn next_u64(&mut self) -> u64 {
         u64::from(self.next_u32()) | u64::from(self.next_u32()) << 32
     }
 
-    /// Uniform in `[0, 1)`, with all 53 bits of an f64.
+    /// Draws a number uniformly in `[0, 1)`, with all 53 bits of an f64.
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in `[low, high)`.
+    /// Draws a number uniformly in `[low, high)`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// True with probability `p`.
+    /// Returns true with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.uniform() < p
     }
 
-    /// Uniform in `0..n` without bias (Lemire's multiply and reject).
+    /// Draws a number uniformly in `0..n`, without bias (Lemire's method of multiplication and rejection).
     ///
     /// # Panics
     /// If `n` is zero or above 2^32.
@@ -129,20 +132,30 @@ impl Stream {
         }
     }
 
-    /// Standard normal (Box and Muller's cosine branch; the sine is not kept, so each draw uses exactly four words).
+    /// Draws a standard normal number (cosine branch of Box and Muller; the sine is not used, so each draw
+    /// takes exactly four words).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
     /// Puts `items` into a uniformly random order (Fisher and Yates).
+    ///
+    /// ```
+    /// use invaspread_random::{Purpose, Stream};
+    ///
+    /// let mut order = [1, 2, 3, 4, 5];
+    /// Stream::new(0, Purpose::Shuffle, 1, 0).shuffle(&mut order);
+    /// order.sort();
+    /// assert_eq!(order, [1, 2, 3, 4, 5]);
+    /// ```
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// A uniformly random order of `0..n`.
+    /// Draws a uniformly random order of `0..n`.
     pub fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();
         self.shuffle(&mut order);

@@ -20,6 +20,16 @@ const LONGEST_WRITE: Duration = Duration::from_hours(1);
 /// # Errors
 /// Returns the error of the file system. The temporary file is then removed, and the file at `path` is
 /// unchanged. [`remedy`](crate::remedy) says what to do.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("status.json");
+/// invaspread_record::write_atomically(&path, b"{}")?;
+/// assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok(())
+/// # }
+/// ```
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }

@@ -16,6 +16,21 @@ use super::host::host_name;
 use super::{MetricRow, RecordError};
 
 /// Writes an event file, event by event.
+///
+/// ```
+/// use invaspread_record::EventWriter;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let mut events = EventWriter::create(folder.path(), None)?;
+/// for step in 1..=3 {
+///     events.scalar(step, "train/loss", 1.0 / step as f64)?;
+/// }
+/// events.flush()?; // `tensorboard --logdir FOLDER` now shows three points
+/// assert!(std::fs::metadata(events.path())?.len() > 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,

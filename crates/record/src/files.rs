@@ -20,6 +20,24 @@ use super::{Layout, RecordError};
 const SMALL: u64 = 1 << 20;
 
 /// The content of `files.json`.
+///
+/// ```
+/// use invaspread_record::{Fault, FileList, Layout, names};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// let run = Layout::new(root.path(), None, "0123abcd-s0");
+/// std::fs::create_dir_all(run.folder())?;
+/// std::fs::write(run.config(), "epochs = 3\n")?;
+/// FileList::take(&run, [names::CONFIG.to_owned()])?.write(&run)?;
+///
+/// std::fs::remove_file(run.config())?;
+/// let list = FileList::read(&run)?.expect("written above");
+/// let (faults, _) = list.compare(&run, |_| true)?;
+/// assert_eq!(faults, [Fault::missing("config.toml")]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileList {
     /// Each file by its path in the run's folder, with `/`.

@@ -7,6 +7,26 @@ use super::json::{read_json, write_json};
 use super::{Layout, RecordError};
 
 /// The content of `similarity.json`: every grouping of the classes, after the last epoch.
+///
+/// ```
+/// use invaspread_record::{GroupSimilarity, Histogram, Layout, SimilarityRecord};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// let run = Layout::new(root.path(), None, "0123abcd-s0");
+/// std::fs::create_dir_all(run.folder())?;
+/// let classes = GroupSimilarity {
+///     name: "class".to_owned(),
+///     same: Histogram { mean: 0.7, deviation: 0.1, counts: vec![0, 10, 90, 20] },
+///     other: Histogram { mean: 0.2, deviation: 0.1, counts: vec![20, 90, 10, 0] },
+///     overlap: 20.0 / 120.0,
+/// };
+/// let written = SimilarityRecord { groupings: vec![classes] };
+/// written.write(&run)?;
+/// assert_eq!(SimilarityRecord::read(&run)?, written);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SimilarityRecord {
     /// The groupings that the data set has, classes first.

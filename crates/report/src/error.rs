@@ -77,7 +77,7 @@ pub enum ReportError {
     /// A picture has not as many bytes as its size needs.
     #[error("picture {what} has {found} bytes; {width} x {height} RGB pixels take {expected}")]
     Pixels {
-        /// The picture: "query 3" or "query 3, neighbour 1".
+        /// The picture: "query 3" or "query 3, neighbor 1".
         what: String,
         /// The number of bytes given.
         found: usize,

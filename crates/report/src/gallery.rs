@@ -15,7 +15,7 @@ use crate::error::ReportError;
 /// The file name of the picture in a report's folder.
 pub const FILE: &str = "neighbours.png";
 
-const FIGURE: &str = "the gallery of neighbours";
+const FIGURE: &str = "the gallery of neighbors";
 /// Okabe and Ito's green and a darker red. The marks ✓ and ✗ repeat their meaning for readers who cannot tell
 /// the two colors apart.
 const RIGHT: RGBColor = RGBColor(0x00, 0x9E, 0x73);
@@ -138,7 +138,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
         place_picture(&query.picture, of_query, format!("query {row}"))?;
         for (network, neighbors) in query.found.iter().enumerate() {
             for (place, (picture, _)) in neighbors.iter().enumerate() {
-                let what = format!("query {row}, neighbour {}", place + 1);
+                let what = format!("query {row}, neighbor {}", place + 1);
                 place_picture(picture, column(network, place), what)?;
             }
         }
@@ -206,7 +206,7 @@ mod tests {
     fn two_neighbors() -> Gallery {
         Gallery {
             title: "Invented colours".into(),
-            networks: vec!["nearest neighbours".into()],
+            networks: vec!["nearest neighbors".into()],
             classes: vec!["blue".into(), "a class of a very long name".into()],
             queries: vec![Query {
                 picture: plain([0, 0, 250], 0),
@@ -262,7 +262,7 @@ mod tests {
         gallery.queries[0].found[0][1].0.pixels.pop();
         let error = draw_gallery(&gallery).unwrap_err().to_string();
         assert!(
-            error.contains("query 0, neighbour 2") && error.contains("3071") && error.contains("3072"),
+            error.contains("query 0, neighbor 2") && error.contains("3071") && error.contains("3072"),
             "{error}"
         );
         gallery.queries.clear();

@@ -17,6 +17,8 @@ pub(crate) struct KnownRow {
     pub(crate) color: Option<Color>,
     /// Whether it is the paper's own method, which figures emphasize.
     pub(crate) ours: bool,
+    /// Whether it is an untrained network, which stands above all rows that no table puts into an order.
+    pub(crate) first: bool,
     /// The column of the paper's learning curves that is its curve.
     pub(crate) curve: Option<String>,
 }

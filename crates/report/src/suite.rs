@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::names::{suite_label, usual_place};
 use crate::paper::{self, PaperTable};
+use crate::rows;
 
 /// A suite, as its reports name and order it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,7 +47,12 @@ impl Suite {
         let place_in =
             |printed: Option<&PaperTable>| printed?.rows.iter().position(|printed| printed.key == row);
         let own = || self.rows.iter().position(|own| own == row);
-        let otherwise = || place_in(paper::table_of_suite("table1")).map_or(usize::MAX, |place| 100 + place);
+        let is_first = || rows::known(row).is_some_and(|known| known.first);
+        let otherwise = || match place_in(paper::table_of_suite("table1")) {
+            _ if is_first() => 0,
+            Some(place) => 100 + place,
+            None => usize::MAX,
+        };
         (place_in(self.printed()).or_else(own).unwrap_or_else(otherwise), row.to_owned())
     }
 

@@ -203,7 +203,7 @@ fn the_quick_profile_takes_all_there_are_of_a_small_folder() {
     let run = plan(set.path(), &["profile=quick", "optim.epochs=1", "optim.batch_size=4"]);
     let watch = go(&run, runs.path(), None);
     assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
-    let note = "folder: all 10 training images are taken: 10000 were asked for, and there are no more";
+    let note = "folder: all 10 training images are taken, as there are fewer than the 10000 asked for";
     assert!(watch.notes.iter().any(|told| told == note), "{:?}", watch.notes);
     let record = invaspread_runner::record::RunRecord::read(&run.layout(runs.path())).unwrap();
     assert_eq!((record.train_images, record.test_images), (10, 2));

@@ -23,7 +23,7 @@ where
     F: Fn([&Tensor; N], &Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
 {
     let first_to_last = y.is_contiguous() && y.layout().start_offset() == 0;
-    let y = if first_to_last { y.detach() } else { y.detach().force_contiguous()? };
+    let y = if first_to_last { y } else { y.force_contiguous()? };
     let backward = move |inputs: &[&Tensor], y: &Tensor, gy: &Tensor| match inputs.try_into() {
         Ok(inputs) => backward(inputs, y, gy).map(Vec::from),
         Err(_) => bail!("{name}: {} inputs on the way back, {N} on the way there", inputs.len()),

@@ -30,11 +30,11 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the config as TOML. Above each key of the chosen method stands what it means.
+/// Prints the config as TOML. Above each key of the chosen method stands what it means and who set it.
 fn show(resolved: &Resolved) -> Result<(), Failure> {
-    let meaning = |key: &str| {
+    let origin_of = |key: &str| {
         let key = format!("method.{key}");
-        resolved.origins.iter().find(|origin| origin.key == key)?.meaning.as_deref()
+        resolved.origins.iter().find(|origin| origin.key == key)
     };
     let mut is_of_method = false;
     for line in resolved.config.to_toml()?.lines() {
@@ -42,8 +42,8 @@ fn show(resolved: &Resolved) -> Result<(), Failure> {
             is_of_method = line == "[method]";
         }
         let key = line.split(" = ").next().filter(|_| is_of_method);
-        if let Some(meaning) = key.and_then(meaning) {
-            print_line!("# {meaning}");
+        if let Some(Origin { meaning: Some(meaning), origin, .. }) = key.and_then(origin_of) {
+            print_line!("# {meaning} Set by {origin}.");
         }
         print_line!("{line}");
     }

@@ -1,5 +1,5 @@
 //! `invaspread doctor`: the machine, the device, the data that is there, and every op against its plain version; on a GPU machine every
-//! op of the GPU against the CPU's, in each precision.
+//! op of the GPU against the CPU's, in each precision. Each method of the registry trains for a moment.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;
@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::output::{print_block, print_line};
 use anyhow::Context;
 use comfy_table::{Table, presets};
+use invaspread_runner::launch::{Trial, try_out};
 use invaspread_runner::machine;
 use invaspread_runner::methods::{Entry, Registry};
 use invaspread_tensor::DeviceKind;
@@ -34,6 +35,12 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
     let methods = Registry::installed().entries().iter();
     let on_the_host: Vec<&str> =
         methods.filter(|entry| !entry.default_method().has_cuda_loss()).map(Entry::name).collect();
+    let device = DeviceKind::best().0;
+    let tried: Vec<Tried> = Registry::installed()
+        .entries()
+        .iter()
+        .map(|entry| (entry.name(), try_out(&entry.small()[0], device)))
+        .collect();
     if arguments.json {
         print_json(&json!({
             "environment": environment,
@@ -46,6 +53,12 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
                 "device": checked.device.name(), "precision": checked.precision,
                 "op": c.op, "error": c.error, "tolerance": c.tolerance, "good": c.is_good(),
             }))).collect::<Vec<_>>(),
+            "methods": tried.iter().map(|(name, trial)| json!({
+                "name": name,
+                "losses": trial.as_ref().ok().map(|trial| &trial.losses),
+                "same_twice": trial.as_ref().ok().map(|trial| trial.is_same_twice),
+                "error": trial.as_ref().err(),
+            })).collect::<Vec<_>>(),
             "data": data.as_ref().ok(),
         }))?;
     } else {
@@ -79,6 +92,9 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             }
             Err(error) => print_line!("data: {error}"),
         }
+        for (name, trial) in &tried {
+            print_line!("method: {name} {}", told(trial));
+        }
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
             "device",
@@ -103,7 +119,39 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
         }
         print_block(&table.to_string());
     }
-    verdict(&all)
+    verdict(&all)?;
+    verdict_of_methods(&tried, device)
+}
+
+/// A method, and how a run of seconds went.
+type Tried = (&'static str, Result<Trial, String>);
+
+/// How a method did, in words.
+fn told(trial: &Result<Trial, String>) -> String {
+    match trial {
+        Ok(Trial { losses, is_same_twice }) => match (losses.first(), losses.last()) {
+            (Some(first), Some(last)) => {
+                let same = if *is_same_twice { "the same twice" } else { "not the same twice" };
+                format!("trains: loss {first:.3} to {last:.3} in {} steps, {same}", losses.len())
+            }
+            _ => "runs: it is measured without training".to_owned(),
+        },
+        Err(why) => format!("FAILS: {why}"),
+    }
+}
+
+/// The verdict on the methods as an exit code. A GPU may take sums in another order.
+fn verdict_of_methods(tried: &[Tried], device: DeviceKind) -> Result<(), Failure> {
+    let is_wrong = |trial: &Result<Trial, String>| match trial {
+        Ok(trial) => !trial.is_same_twice && device == DeviceKind::Cpu,
+        Err(_) => true,
+    };
+    let wrong: Vec<&str> = tried.iter().filter(|(_, trial)| is_wrong(trial)).map(|(name, _)| *name).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let message = format!("methods that do not train here: {}; the lines above say why", wrong.join(", "));
+    Err(Failure::Failed(anyhow::Error::msg(message)))
 }
 
 /// The verdict as an exit code.

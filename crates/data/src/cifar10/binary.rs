@@ -1,4 +1,4 @@
-//! The official binary version: six files of records, in a folder or in its archive.
+//! Reads the official binary version: six files of records, in a folder or in its archive.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::{BATCHES, Batch};
 use crate::archive::{self, Contents};
 use crate::error::{DataError, REFETCH, reading};
 
-/// The batches of `cifar-10-batches-bin/`.
+/// Reads the batches of `cifar-10-batches-bin/`.
 pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let read = |name: &&str| {
         let source = folder.join(format!("{name}.bin"));
-        // The length first: nothing of another length is worth reading.
+        // The length is checked first, so that a file of another length is not read.
         let mut file = open_regular(&source).map_err(reading)?;
         let found = file.metadata().map_err(reading)?.len();
         if found != layout.batch_bytes() {
@@ -33,7 +33,7 @@ pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, 
     BATCHES.par_iter().map(read).collect()
 }
 
-/// The batches of `cifar-10-binary.tar.gz`, unpacked in memory.
+/// Reads the batches of `cifar-10-binary.tar.gz`, unpacked in memory.
 pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let names = BATCHES.map(|name| format!("{name}.bin"));
     let contents = Contents {

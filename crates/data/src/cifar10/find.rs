@@ -1,4 +1,4 @@
-//! Which form of CIFAR-10 a folder holds.
+//! Finds CIFAR-10 in a folder, in any of its forms.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// An error that names the batches that are not there, if some are not.
+    /// Returns an error that names the missing batches, if there are any.
     pub(crate) fn check(&self) -> Result<(), DataError> {
         let (folder, files, _) = self.files();
         let absent: Vec<String> = files
@@ -34,7 +34,8 @@ impl Found {
         Err(DataError::damaged(&self.path, format!("no {} ({})", absent.join(", no "), self.form), expected))
     }
 
-    /// Its folder, its files by path below that, and what tells it apart from other copies in the same folder.
+    /// Returns its folder, its files as paths below that, and what distinguishes it from other copies in the
+    /// same folder.
     pub(crate) fn files(&self) -> (PathBuf, Vec<PathBuf>, String) {
         let batches = |ending: &str| BATCHES.map(|batch| PathBuf::from(format!("{batch}{ending}"))).to_vec();
         match self.form {
@@ -58,7 +59,7 @@ const PYTHON_FOLDER: &str = "cifar-10-batches-py";
 const BINARY_ARCHIVE: &str = "cifar-10-binary.tar.gz";
 const PYTHON_ARCHIVE: &str = "cifar-10-python.tar.gz";
 
-/// The copy in `root` or in `root/cifar10`, or that `root` itself is.
+/// Finds the copy in `root`, in `root/cifar10`, or `root` itself.
 pub(crate) fn find(root: &Path) -> Option<Found> {
     let found = |form, path| Some(Found { form, path });
     let name = root.file_name().and_then(|name| name.to_str());
@@ -100,7 +101,7 @@ pub(crate) fn find(root: &Path) -> Option<Found> {
     None
 }
 
-/// The error of a folder without any.
+/// Returns the error of a folder without a copy.
 pub(crate) fn missing(location: Location) -> DataError {
     let exists = location.path.is_dir();
     let advice = "Run `invaspread data fetch cifar10`, or set data.root or INVASPREAD_DATA to the folder that holds it";
@@ -112,7 +113,7 @@ pub(crate) fn missing(location: Location) -> DataError {
     }
 }
 
-/// The names that [`find`] knows.
+/// Returns the names that [`find`] searches for.
 pub(crate) fn looked_for() -> Vec<String> {
     [
         &format!("{BINARY_FOLDER}/"),

@@ -1,9 +1,10 @@
-//! CIFAR-10 in every form it is passed around in, checked against the official bytes.
+//! CIFAR-10 in all its forms, compared with the official bytes.
 //!
-//! Whatever the form, it is brought into the records of the official binary version first: 10,000 in each of five training
-//! batches and a test batch, each a label byte and then 1,024 red, 1,024 green and 1,024 blue bytes, rows first. Those bytes
-//! have known checksums, so one comparison says of each form whether it is the real data set. A. Krizhevsky, "Learning
-//! Multiple Layers of Features from Tiny Images", 2009; <https://www.cs.toronto.edu/~kriz/cifar.html>.
+//! Each form is first converted to the records of the official binary version: 10,000 in each of five
+//! training batches and a test batch, each a label byte followed by 1,024 red, 1,024 green and 1,024 blue
+//! bytes, row after row. These bytes have known checksums, so one comparison shows for each form whether it
+//! is the real data set. A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
+//! <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
 mod binary;
 mod find;
@@ -38,7 +39,7 @@ pub(crate) use official::{ARCHIVE, Layout, OFFICIAL};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use python::decode as decode_pickle;
 
-/// What the labels mean.
+/// The names of the classes.
 pub const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
@@ -51,11 +52,11 @@ const PLANE: usize = IMAGE_SIZE * IMAGE_SIZE;
 /// Bytes of a record: the label and three colours.
 pub(crate) const RECORD: usize = 1 + 3 * PLANE;
 
-/// The batches by name, training first.
+/// The names of the batches, training first.
 pub(crate) const BATCHES: [&str; 6] =
     ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
 
-/// A batch as the official binary file holds it, and where it was read from.
+/// A batch in the layout of the official binary file, and the file it was read from.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
     /// The file, or the archive and the member.
@@ -144,7 +145,7 @@ fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     open_found(&found, config, &OFFICIAL)
 }
 
-/// The files of the copy in the configured folder, if there is one.
+/// Lists the files of the copy in the configured folder, if there is one.
 fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let Some(found) = find(&location.path) else { return Ok(None) };
@@ -184,7 +185,7 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
     })
 }
 
-/// The six batches, their lengths and labels checked.
+/// Reads the six batches and checks their lengths and labels.
 pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     found.check()?;
     let batches = match found.form {
@@ -213,7 +214,7 @@ pub(crate) fn read(found: &Found, layout: &Layout) -> Result<Vec<Batch>, DataErr
     Ok(batches)
 }
 
-/// Whether every batch has the official bytes.
+/// Compares the bytes of every batch with the official ones.
 pub(crate) fn state(batches: &[Batch], layout: &Layout) -> DataState {
     let found: Vec<String> = batches.par_iter().map(|batch| digest::of_bytes(&batch.records)).collect();
     let differ: Vec<String> = (0..batches.len())
@@ -230,7 +231,7 @@ pub(crate) fn state(batches: &[Batch], layout: &Layout) -> DataState {
     if differ.is_empty() { DataState::Verified } else { DataState::Unverified { reason: differ.join("; ") } }
 }
 
-/// The labels of some batches, in order.
+/// Returns the labels of some batches, in order.
 pub(crate) fn labels(batches: &[Batch]) -> Vec<u32> {
     batches
         .iter()
@@ -239,7 +240,7 @@ pub(crate) fn labels(batches: &[Batch]) -> Vec<u32> {
         .collect()
 }
 
-/// The images `kept` (numbers through all of `batches`), their colours interleaved.
+/// Makes a split of the images `kept` (numbered through all of `batches`), with interleaved colours.
 fn split(batches: &[Batch], kept: Vec<u32>, layout: &Layout) -> Split {
     let mut images = vec![0; kept.len() * 3 * PLANE];
     let mut labels = vec![0; kept.len()];

@@ -9,7 +9,8 @@ pub(crate) struct Layout {
     pub per_batch: usize,
     /// SHA-256 of each, in the order of [`BATCHES`](super::BATCHES).
     pub sha256: [String; 6],
-    /// Whether archives with other lengths than the published ones are to be reported against these: binary, python.
+    /// The published lengths of the binary and the Python archive, for the errors of archives of other
+    /// lengths.
     pub archive_bytes: [u64; 2],
 }
 
@@ -21,7 +22,8 @@ impl Layout {
 }
 
 /// The official layout. The checksums were computed from batches whose MD5s are the published ones
-/// (5dd7e06a..., 5ea93a67..., 942cd6a4..., ae636b3b..., 53f37980..., 803d5f7f... for `data_batch_1.bin` to `test_batch.bin`).
+/// (5dd7e06a..., 5ea93a67..., 942cd6a4..., ae636b3b..., 53f37980..., 803d5f7f... for `data_batch_1.bin` to
+/// `test_batch.bin`).
 pub(crate) static OFFICIAL: std::sync::LazyLock<Layout> = std::sync::LazyLock::new(|| Layout {
     per_batch: 10_000,
     sha256: [

@@ -1,7 +1,8 @@
-//! The Hugging Face hub's version: Parquet files of PNG images.
+//! Reads the version of the Hugging Face hub: Parquet files of PNG images.
 //!
-//! A row is a struct `img` (`bytes`: a PNG file, `path`) and an integer `label`. A PNG's rows come top to bottom, as in the
-//! official records; reading it as columns (candle-datasets 0.11's loader does) turns each image by a transposition.
+//! A row is a struct `img` (`bytes`: a PNG file, `path`) and an integer `label`. The rows of a PNG go from
+//! top to bottom, as in the official records. (The loader of candle-datasets 0.11 reads them as columns,
+//! which transposes each image.)
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use super::official::Layout;
 use super::{Batch, CLASSES, IMAGE_SIZE, PLANE, RECORD};
 use crate::error::{DataError, reading};
 
-/// The files with the training and the test images in a `plain_text` folder, under either of the hub's two names.
+/// Returns the files with the training and the test images in a `plain_text` folder, under either of the two
+/// names that the hub uses.
 pub(super) fn files(folder: &Path) -> Option<[PathBuf; 2]> {
     let names = |form: fn(&str) -> String| ["train", "test"].map(|split| folder.join(form(split)));
     [names(|split| format!("{split}-00000-of-00001.parquet")), names(|split| format!("{split}/0000.parquet"))]
@@ -24,7 +26,7 @@ pub(super) fn files(folder: &Path) -> Option<[PathBuf; 2]> {
         .find(|files| files.iter().all(|file| file.is_file()))
 }
 
-/// The batches of a `plain_text` folder.
+/// Reads the batches of a `plain_text` folder.
 pub(super) fn read(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let expected = "train and test .parquet files";
     let [train, test] =
@@ -46,7 +48,7 @@ fn broken(path: &Path, error: &ParquetError) -> DataError {
     DataError::damaged(path, format!("a file that fails to decode ({error})"), "a whole Parquet file")
 }
 
-/// The rows of one file as `count` batches.
+/// Reads the rows of a file as `count` batches.
 pub(super) fn read_split(
     path: &Path,
     reader: &dyn FileReader,
@@ -75,7 +77,7 @@ pub(super) fn read_split(
     Ok(batches.collect())
 }
 
-/// Label and PNG file of a row.
+/// Returns the label and the PNG file of a row.
 fn cells(path: &Path, record: usize, row: Row) -> Result<(u8, Vec<u8>), DataError> {
     let (mut label, mut png) = (None, None);
     for (name, field) in row.into_columns() {
@@ -100,7 +102,7 @@ fn cells(path: &Path, record: usize, row: Row) -> Result<(u8, Vec<u8>), DataErro
     Ok((byte.ok_or_else(wrong)?, png))
 }
 
-/// The record of an image.
+/// Makes the record of an image.
 fn decode(path: &Path, record: usize, label: u8, png: &[u8]) -> Result<Vec<u8>, DataError> {
     let wrong = |found: String| {
         DataError::damaged(path, format!("image {record} {found}"), "a PNG of 32 x 32 pixels")

@@ -1,25 +1,25 @@
-//! CIFAR-10's python batches: what is looked for in their pickles.
+//! Reads the pickles of CIFAR-10's Python batches.
 //!
-//! A batch is one dict, written by Python 2: `batch_label`, `labels` (a list of ints), `data` (a numpy array of u8) and `filenames`.
-//! Source: numpy's `array_reduce` (the array's state).
+//! A batch is a dict, written by Python 2: `batch_label`, `labels` (a list of ints), `data` (a numpy array of
+//! u8) and `filenames`. Source: numpy's `array_reduce` (the array's state).
 
 use invaspread_pickle::{Call, Pickle, Value};
 
-/// What a batch holds.
+/// The content of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PickledBatch {
-    /// `labels`.
+    /// The list `labels`.
     pub labels: Vec<i64>,
     /// Rows and columns of `data`.
     pub shape: (usize, usize),
-    /// `data`, row after row.
+    /// The bytes of `data`, row after row.
     pub data: Vec<u8>,
 }
 
 /// Reads a batch.
 ///
 /// # Errors
-/// What is wrong with it and where, in words that follow "found".
+/// Says what is wrong with it and where, in words that follow "found".
 pub(crate) fn read_batch(pickle: &[u8]) -> Result<PickledBatch, String> {
     let batch = Pickle::read(pickle)?;
     let root = batch.dict(batch.root()).ok_or("a pickle of something else than a dict")?;
@@ -46,11 +46,11 @@ struct Array<'a> {
     /// Rows and columns.
     shape: (usize, usize),
     columns_first: bool,
-    /// As many as the shape says.
+    /// The bytes, as many as the shape says.
     stored: &'a [u8],
 }
 
-/// The array that `value` builds, or what it is in place of one.
+/// Returns the array that `value` describes, or says what it is instead.
 fn array<'a>(batch: &Pickle<'a>, value: Value) -> Result<Array<'a>, String> {
     let Call { callable, state, .. } = batch.call(value).ok_or("is no array")?;
     match batch.global(callable) {
@@ -85,7 +85,7 @@ fn array<'a>(batch: &Pickle<'a>, value: Value) -> Result<Array<'a>, String> {
     Ok(Array { shape, columns_first, stored })
 }
 
-/// The first argument of a call of `numpy.dtype`.
+/// Returns the first argument of a call of `numpy.dtype`.
 fn number_type<'a>(batch: &Pickle<'a>, value: Value) -> Option<&'a [u8]> {
     let Call { callable, arguments, .. } = batch.call(value)?;
     let numpys = batch.global(callable)? == (&b"numpy"[..], &b"dtype"[..]);

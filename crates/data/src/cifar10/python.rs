@@ -1,4 +1,4 @@
-//! The official python version: six pickles, in a folder or in its archive.
+//! Reads the official Python version: six pickles, in a folder or in its archive.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{BATCHES, Batch, CLASSES, PLANE, RECORD};
 use crate::archive::{self, Contents};
 use crate::error::{DataError, reading};
 
-/// The batches of `cifar-10-batches-py/`.
+/// Reads the batches of `cifar-10-batches-py/`.
 pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let read = |name: &&str| {
         let source = folder.join(name);
@@ -29,7 +29,7 @@ pub(super) fn read_folder(folder: &Path, layout: &Layout) -> Result<Vec<Batch>, 
     BATCHES.par_iter().map(read).collect()
 }
 
-/// The batches of `cifar-10-python.tar.gz`, unpacked in memory.
+/// Reads the batches of `cifar-10-python.tar.gz`, unpacked in memory.
 pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, DataError> {
     let contents = Contents {
         folder: "cifar-10-batches-py",
@@ -48,12 +48,13 @@ pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, D
     Ok(batches.into_iter().flatten().collect())
 }
 
-/// The published batches have 103 bytes an image beyond its pixels (label, file name); twice that is allowed.
+/// The largest length of a batch. The published ones have 103 bytes for each image besides its pixels (label,
+/// file name); twice that is allowed.
 fn longest(layout: &Layout) -> u64 {
     layout.batch_bytes() + layout.per_batch as u64 * 206 + (1 << 16)
 }
 
-/// The records that a pickle says.
+/// Converts a pickle to records.
 pub(crate) fn decode(source: &Path, pickle: &[u8], layout: &Layout) -> Result<Batch, DataError> {
     let expected = || format!("a dict with \"labels\" and \"data\" of {} x 3072 bytes", layout.per_batch);
     let PickledBatch { labels, shape, data } =

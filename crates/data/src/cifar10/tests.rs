@@ -95,7 +95,7 @@ fn subsets_are_balanced_remember_where_they_came_from_and_follow_the_seed() {
     let many = DataConfig { subset: Some(201), ..DataConfig::default() };
     let many = open_in(root.path(), &many, &mini.layout).unwrap();
     assert_eq!(many.train, all.train);
-    assert_eq!(many.notes, ["all 200 training images are taken: 201 were asked for, and there are no more"]);
+    assert_eq!(many.notes, ["all 200 training images are taken, as there are fewer than the 201 asked for"]);
 }
 
 #[test]

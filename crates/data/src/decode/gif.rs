@@ -1,5 +1,6 @@
-//! The first picture of a GIF, as Pillow shows it: transparent pixels keep the colour that the palette has for them, and what the picture
-//! leaves free of the screen has the colour of the transparent index, or of index 0.
+//! Decodes the first picture of a GIF as Pillow does: transparent pixels keep the colour that the palette has
+//! for them, and the part of the screen that the picture does not cover has the colour of the transparent
+//! index, or of index 0.
 
 use std::num::NonZeroU64;
 
@@ -25,7 +26,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     within_limits(width as u64, height as u64, (width * height) as u64)?;
 
     let palette = frame.palette.as_deref().or(decoder.global_palette()).unwrap_or_default();
-    // An index that the palette lacks is black.
+    // An index beyond the palette is black.
     let mut colours = [[0; 3]; 256];
     for (colour, given) in colours.iter_mut().zip(palette.as_chunks::<3>().0) {
         *colour = *given;

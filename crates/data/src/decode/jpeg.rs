@@ -1,9 +1,10 @@
 //! JPEG, refused where part of it is missing.
 //!
-//! The decoder fills what a cut file lacks with grey and reports nothing. So the markers of the file are walked first: each segment must
-//! lie within the file, and the last marker must be the end of the image. Pillow refuses a file without that marker too, except for some
-//! grey ones that lack nothing else; here each of them is refused. Then the decoder runs in its strict mode, in which an unknown Huffman
-//! code is an error. A file whose scan was cut and closed again with a new end marker cannot be recognised.
+//! The decoder fills what a cut file lacks with grey and reports nothing. So the markers of the file are
+//! walked first: each segment must lie within the file, and the last marker must be the end of the image.
+//! Pillow refuses a file without that marker too, except for some grey ones that lack nothing else; here each
+//! of them is refused. Then the decoder runs in its strict mode, in which an unknown Huffman code is an
+//! error. A file whose scan was cut and closed again with a new end marker cannot be recognised.
 
 use invaspread_augment::Image;
 use zune_jpeg::JpegDecoder;
@@ -19,7 +20,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     reaches_its_end(bytes)?;
     let mut decoder = decoder(bytes, true);
     if decoder.decode_headers().is_err() {
-        // Bytes between headers, or a colour space that does not fit, are no damage to the picture: other programs read on too.
+        // Bytes between headers, or a colour space that does not fit, do not damage the picture; other
+        // programs read it too.
         decoder = self::decoder(bytes, false);
         decoder.decode_headers().map_err(|error| broken(&said(error)))?;
     }
@@ -44,7 +46,7 @@ fn decoder(bytes: &[u8], strict: bool) -> JpegDecoder<ZCursor<&[u8]>> {
     JpegDecoder::new_with_options(ZCursor::new(bytes), options)
 }
 
-/// The decoder's words without the names of its types.
+/// Returns the message of the decoder without the names of its types.
 fn said(error: DecodeErrors) -> String {
     match error {
         DecodeErrors::Format(message)
@@ -58,13 +60,13 @@ fn said(error: DecodeErrors) -> String {
     }
 }
 
-/// Markers that stand alone: others are followed by the length of their segment.
+/// Markers without a segment (others are followed by the length of their segment), and the start of a scan.
 const START: u8 = 0xD8;
 const END: u8 = 0xD9;
 const SCAN: u8 = 0xDA;
 const TEMPORARY: u8 = 0x01;
 
-/// An error unless every segment lies within `bytes` and there is a scan and an end.
+/// Returns an error unless every segment lies within `bytes` and there is a scan and an end marker.
 fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
     let mut scans = 0;
     let mut at = 0;
@@ -78,9 +80,11 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
                 let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
                 let (length, held) = (usize::from(u16::from_be_bytes([high, low])), bytes.len() - after);
                 if length > held {
-                    // The file may end in an end marker all the same: whoever cut it may have closed it again.
+                    // The file may end in an end marker all the same: whoever cut it may have closed it
+                    // again.
                     return Err(broken(&format!(
-                        "a JPEG cut within its segment at byte {after}, which claims {length} bytes where {held} are left"
+                        "a JPEG cut after {} bytes: its segment at byte {after} claims {length} bytes, of which {held} are there",
+                        bytes.len()
                     )));
                 }
                 after + length
@@ -90,7 +94,8 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
     Err(broken(&format!("a JPEG cut after {} bytes: no end marker follows its last segment", bytes.len())))
 }
 
-/// The first marker from byte `at` on that is neither a restart nor part of a scan's data, and where it ends.
+/// Finds the first marker from byte `at` on that is neither a restart marker nor part of the data of a scan,
+/// and where it ends.
 fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += bytes.get(at..)?.iter().position(|byte| *byte == 0xFF)?;

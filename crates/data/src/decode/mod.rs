@@ -1,10 +1,11 @@
-//! One image file to RGB, as Pillow's `Image.open(FILE).convert("RGB")` would have it.
+//! Decodes an image file to RGB, as Pillow's `Image.open(FILE).convert("RGB")` does.
 //!
-//! What a file holds decides, not what it is called. Of an animation the first picture is taken. Grey becomes three equal channels,
-//! CMYK is converted, transparency is dropped, 16 bits become 8 as in Pillow, and the orientation that a camera notes down (EXIF) is
-//! ignored, as torchvision's loader ignores it. Formats without loss come out byte for byte as from Pillow, with two exceptions: 16-bit
-//! grey, which Pillow cuts at 255 so that nearly every pixel is white, is scaled here as 16-bit colour is; and a BMP of 5 bits a colour is
-//! within one step. JPEG is within nine steps. A file that lacks part of its picture is an error.
+//! The content of a file decides its format, not its name. Of an animation the first picture is taken. Grey
+//! becomes three equal channels, CMYK is converted, transparency is dropped, 16 bits become 8 as in Pillow,
+//! and the orientation that a camera stores (EXIF) is ignored, as in torchvision's loader. Lossless formats
+//! give the same bytes as Pillow, with two exceptions: 16-bit grey, which Pillow clips at 255 so that nearly
+//! every pixel is white, is scaled here like 16-bit colour; and a BMP of 5 bits for each colour may differ by
+//! one step. JPEG may differ by up to nine steps. A file that lacks part of its picture is an error.
 
 mod gif;
 mod jpeg;
@@ -19,25 +20,25 @@ use invaspread_files::read_regular;
 
 use crate::error::DataError;
 
-/// What was expected of a file that is no image.
+/// What an error expects in place of a file that is no image.
 pub(crate) const EXPECTED: &str = "a whole image (PNG, JPEG, WebP, GIF, BMP, TIFF or PNM)";
 
-/// Endings of the files that are taken for images, in lowercase: those of torchvision's `ImageFolder`, and others that the same formats
-/// go by.
+/// The endings of image files, in lowercase: those of torchvision's `ImageFolder`, and other endings of the
+/// same formats.
 pub(crate) const ENDINGS: [&str; 14] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "ppm", "pgm", "pbm", "pnm", "bmp", "tif", "tiff", "webp", "gif"];
 
-/// Bytes that an image may take, as its file has it and as RGB together: 89 megapixels of colour. A file of kilobytes can claim, and
-/// a grey PNG hold, billions of pixels.
+/// The largest number of bytes of an image, in the form of its file and as RGB together: 89 megapixels of
+/// colour. A file of kilobytes can claim billions of pixels, and a grey PNG can hold them.
 const LARGEST: u64 = 512 << 20;
 
-/// Bytes that a file may have: more than any image of [`LARGEST`] needs.
+/// The largest length of a file in bytes: more than any image of [`LARGEST`] needs.
 const LONGEST: u64 = 256 << 20;
 
-/// Decodes `bytes` by what they are, whatever the file was called.
+/// Decodes `bytes`, whatever the name of their file.
 ///
 /// # Errors
-/// What is wrong, in words that follow "found".
+/// Says what is wrong, in words that follow "found".
 pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
     if bytes.is_empty() {
         return Err("an empty file".to_owned());
@@ -63,12 +64,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
     Ok(image)
 }
 
-/// What to say of an image that a decoder refuses.
+/// Returns what an error says about an image that a decoder refuses.
 fn broken(error: &impl std::fmt::Display) -> String {
     format!("an image that fails to decode ({error})")
 }
 
-/// An error where an image of this size, `bytes` long as its file has it, is too large to decode.
+/// Returns an error if an image of this size, which has `bytes` in the form of its file, is too large to
+/// decode.
 fn within_limits(width: u64, height: u64, bytes: u64) -> Result<(), String> {
     let pixels = width.saturating_mul(height);
     if bytes.saturating_add(pixels.saturating_mul(3)) > LARGEST {
@@ -77,7 +79,7 @@ fn within_limits(width: u64, height: u64, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The formats that need nothing of their own.
+/// Decodes the formats that need no special treatment.
 fn other(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let decoder = reader.into_decoder().map_err(|error: ImageError| broken(&error))?;
@@ -91,16 +93,16 @@ fn other(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
         DynamicImage::ImageLumaA16(image) => upper(image.as_raw(), 2),
         DynamicImage::ImageRgb16(image) => upper(image.as_raw(), 3),
         DynamicImage::ImageRgba16(image) => upper(image.as_raw(), 4),
-        // Whether these run to 1 or to 255 is not written down anywhere.
+        // No file says whether its values go up to 1 or to 255.
         DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) => {
-            return Err("an image of floating-point samples, whose range nothing tells".to_owned());
+            return Err("an image of floating-point samples, whose range is unknown".to_owned());
         }
         image => image.into_rgb8().into_raw(),
     };
     Ok(Image::new(width, height, pixels))
 }
 
-/// RGB of the upper bytes of samples that come in `channels`: grey, grey and alpha, RGB, or RGB and alpha.
+/// Returns RGB from the upper bytes of samples of `channels`: grey, grey and alpha, RGB, or RGB and alpha.
 fn upper(samples: &[u16], channels: usize) -> Vec<u8> {
     let colours = if channels < 3 { [0, 0, 0] } else { [0, 1, 2] };
     samples
@@ -109,23 +111,23 @@ fn upper(samples: &[u16], channels: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Reads and decodes the file at `path`; `advice` is what to do if it is broken.
+/// Reads and decodes the file at `path`; `advice` says what to do if it is broken.
 pub(crate) fn load(path: &Path, advice: &'static str) -> Result<Image, DataError> {
     let bytes = read(path, advice)?;
     decode(&bytes).map_err(|found| damaged(path, found, advice))
 }
 
-/// The bytes of the image file at `path`, which must be a regular file and no longer than any image.
+/// Reads the bytes of the image file at `path`, which must be a regular file and not too long for an image.
 pub(crate) fn read(path: &Path, advice: &'static str) -> Result<Vec<u8>, DataError> {
     read_regular(path, LONGEST).map_err(|source| DataError::Io { source, advice })
 }
 
-/// The error of the image file at `path` in which `found` was found.
+/// Returns the error of the image file at `path` that holds `found`.
 pub(crate) fn damaged(path: &Path, found: String, advice: &'static str) -> DataError {
     DataError::Damaged { path: path.to_owned(), found, expected: EXPECTED.to_owned(), advice }
 }
 
-/// Whether a file of this length is too long to be read as an image.
+/// Returns whether a file of this length is too long for an image.
 pub(crate) fn is_too_long(length: u64) -> bool {
     length > LONGEST
 }

@@ -70,7 +70,8 @@ fn a_cut_file_is_an_error_or_lacks_no_pixel() {
         let whole = decode(&bytes).unwrap();
         for held in 0..bytes.len() {
             let Ok(image) = decode(&bytes[..held]) else { continue };
-            // The last number of a plain PNM may lose its last digit: nothing tells that more digits were to come.
+            // The last number of a plain PNM may lose its last digit: nothing tells that more digits were to
+            // come.
             if name != "plain.ppm" {
                 assert_eq!(image, whole, "{name}, {held} of {} bytes", bytes.len());
             }
@@ -94,7 +95,7 @@ fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
         assert_eq!(decode(&[&bytes[..], b"appended \xff\xd8 by somebody"].concat()).unwrap(), whole);
     }
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
-    let message = decode(&bytes[..bytes.len() * 3 / 4]).unwrap_err();
+    let message = decode(&bytes[..bytes.len() - 10]).unwrap_err();
     assert!(message.contains("a JPEG cut after") && message.contains("no end marker follows"), "{message}");
 }
 
@@ -116,7 +117,7 @@ fn a_jpeg_cut_in_its_head_and_closed_again_is_not_said_to_end_without_a_marker()
             let closed = [&bytes[..held], &[0xFF, 0xD9]].concat();
             let message = decode(&closed).unwrap_err();
             let told = format!(
-                "cut within its segment at byte {start}, which claims {length} bytes where {} are left",
+                "its segment at byte {start} claims {length} bytes, of which {} are there",
                 held + 2 - start
             );
             assert!(message.contains(&told), "{message}");

@@ -1,9 +1,11 @@
-//! TIFF with a palette, which the decoder does not read: it is shown the indices as grey, and the colours are looked up here.
+//! TIFF with a palette, which the decoder does not support: it is given the indices as grey, and the colours
+//! are looked up here.
 //!
-//! A TIFF begins with the order of its bytes and the place of its first directory, a list of tags of 12 bytes each (TIFF 6.0, section 2).
-//! Its colour map is all reds, then all greens, then all blues, 16 bits each, of which Pillow takes the upper byte.
+//! A TIFF begins with its byte order and the place of its first directory, a list of tags of 12 bytes each
+//! (TIFF 6.0, section 2). The colour map holds all reds, then all greens, then all blues, 16 bits each, of
+//! which Pillow takes the upper byte.
 
-/// The tag that says what samples mean, and its values for indices and for grey.
+/// The tag for the meaning of samples, and its values for indices and for grey.
 const PHOTOMETRIC: u16 = 262;
 const PALETTE: u16 = 3;
 const GREY: u16 = 1;
@@ -11,18 +13,19 @@ const GREY: u16 = 1;
 /// The tag of the colour map.
 const COLOUR_MAP: u16 = 320;
 
-/// The tag that says how many bits a sample has.
+/// The tag for the number of bits of a sample.
 const BITS: u16 = 258;
 
-/// A TIFF of indices, and what they stand for.
+/// A TIFF of indices, and their colours.
 pub(super) struct Indexed {
-    /// The file, its indices given out as grey.
+    /// The file with its indices declared as grey.
     pub(super) grey: Vec<u8>,
-    /// The colour of each value of that grey.
+    /// The colour of each grey value.
     pub(super) colours: [[u8; 3]; 256],
 }
 
-/// The TIFF in `bytes` if it has a palette of 2 or of 256 colours; `None` if it has none, or is damaged in a way that the decoder names.
+/// Returns the TIFF in `bytes` if it has a palette of 2 or 256 colours; `None` if it has none, or is damaged
+/// in a way that the decoder will name.
 pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
     let file = Reader { bytes, big: bytes.starts_with(b"MM\0*") };
     let directory = file.long(4)?;
@@ -47,7 +50,7 @@ pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
     let map = file.long(map + 8)?;
     let mut colours = [[0; 3]; 256];
     for index in 0..count {
-        // One bit comes out as grey of 0 and of 255.
+        // The decoder gives one bit as a grey of 0 or 255.
         let colour = &mut colours[index * 255 / (count - 1)];
         for (channel, value) in colour.iter_mut().enumerate() {
             *value = (file.short(map + (channel * count + index) * 2)? >> 8) as u8;
@@ -59,7 +62,7 @@ pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
     Some(Indexed { grey, colours })
 }
 
-/// Numbers of a file in its own order of bytes.
+/// Reads numbers in the byte order of the file.
 struct Reader<'a> {
     bytes: &'a [u8],
     big: bool,

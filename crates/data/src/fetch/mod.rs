@@ -1,4 +1,5 @@
-//! Getting a data set: downloaded, checked, unpacked beside its place, and put there by one rename.
+//! Fetches a data set: downloads it, checks it, unpacks it beside its final folder, and renames that folder
+//! into place.
 
 use std::path::{Path, PathBuf};
 
@@ -14,30 +15,32 @@ use crate::unpacking::Unpacking;
 
 /// Where to fetch from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// The publisher's server.
     #[default]
     Official,
-    /// The same archive in another place: the address without the file name.
+    /// The same archives on another server: the address without the file name.
     Mirror(String),
-    /// The Hugging Face hub (`uoft-cs/cifar10`), written out as the official binary files. Needs the cargo feature `hub`.
+    /// The Hugging Face hub (`uoft-cs/cifar10`), written out as the official binary files. Needs the cargo
+    /// feature `hub`.
     Hub,
 }
 
-/// What a fetch did.
+/// The result of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
     /// Where the data set is.
     pub path: PathBuf,
-    /// Whether anything came over the network; not if a good copy was there.
+    /// Whether anything was downloaded; false if a good copy was there.
     pub downloaded: bool,
-    /// A folder of the same name that was no good copy and was renamed to this.
+    /// The new name of a folder that had the name of the set and was not a good copy of it.
     pub set_aside: Option<PathBuf>,
 }
 
-/// Fetches and unpacks `package`; `last` is called with the unpacked folder before that gets its name.
+/// Fetches and unpacks `package`. `last` is called with the unpacked folder before that gets its name.
 ///
-/// A piece that lies in `root` already is used if it is the published one, and left there.
+/// A piece that is already in `root` is used if it is the published one, and stays there.
 pub(crate) fn fetch_package(
     package: &Package,
     source: &Source,
@@ -47,7 +50,7 @@ pub(crate) fn fetch_package(
     last: &mut dyn FnMut(&Path) -> Result<(), DataError>,
 ) -> Result<Fetched, DataError> {
     if *source == Source::Hub {
-        let found = "it is not fetched from there, cifar10 alone is".to_owned();
+        let found = "only cifar10 can be fetched from there".to_owned();
         return Err(DataError::Hub { dataset: package.name, found });
     }
     fs_err::create_dir_all(root).map_err(writing)?;
@@ -55,7 +58,7 @@ pub(crate) fn fetch_package(
     for piece in &package.pieces {
         own.push(is_own(&root.join(&piece.file), &piece.sha256, piece.bytes, progress)?);
     }
-    // Better to learn that one has no address before gigabytes of another have come.
+    // Checked first: a piece without an address must not fail after gigabytes of another were downloaded.
     let url = |piece: &Piece| match (source, &piece.base_url) {
         (Source::Mirror(base_url), _) | (_, Some(base_url)) => {
             Ok(format!("{}/{}", base_url.trim_end_matches('/'), piece.file))
@@ -102,7 +105,8 @@ fn unpack_piece(
 ) -> Result<(), DataError> {
     let into = folder.join(piece.into);
     fs_err::create_dir_all(&into).map_err(writing)?;
-    // How much it unpacks to is not published: photographs hardly shrink, so the archive's own length is about right.
+    // The unpacked size is not published. Photographs hardly shrink, so the length of the archive is a good
+    // estimate.
     let mut each = |bytes: u64| {
         let total = piece.bytes.max(bytes);
         progress(Progress { phase: Phase::Unpack, file: piece.file.clone(), bytes, total });
@@ -115,7 +119,7 @@ fn unpack_piece(
     }
 }
 
-/// Whether the archive at `path` is there and the published one.
+/// Returns whether the archive at `path` exists and is the published one.
 fn is_own(
     path: &Path,
     sha256: &str,
@@ -189,8 +193,8 @@ fn unpack(
     })
 }
 
-/// Lets `fill` write into a new folder beside `root/name`, then gives it that name. What stood there before is renamed, and its
-/// new path returned.
+/// Lets `fill` write into a new folder, then gives that folder the name `root/name`. A folder that had the
+/// name before is renamed; its new path is returned.
 pub(crate) fn install(
     root: &Path,
     name: &str,

@@ -121,7 +121,8 @@ fn what_a_killed_fetch_left_behind_is_removed_by_the_next() {
         fs_err::write(there(name).join("set/a.bin"), vec![0; 100]).unwrap();
         lock.then(|| fs_err::File::create(there(name).join("lock")).unwrap())
     };
-    // One was killed, one is at work, one was left by an older version an hour ago, and one begins at this moment.
+    // One was killed, one is at work, one was left by an older version an hour ago, and one begins at this
+    // moment.
     drop(leave(".set-unpacking-killed", true));
     let busy = leave(".set-unpacking-busy", true).unwrap();
     busy.file().lock().unwrap();
@@ -250,7 +251,7 @@ fn without_a_server_the_files_are_named_before_anything_is_done() {
         message.contains("images.tgz, images.zip, list.txt") && message.contains("--mirror URL"),
         "{message}"
     );
-    assert!(fetch(Source::Hub).contains("cifar10 alone"));
+    assert!(fetch(Source::Hub).contains("only cifar10"));
     assert_eq!(names(root.path()), ["images.zip", "list.txt"]);
 }
 

@@ -1,8 +1,11 @@
-//! A folder of images, one folder a class: `train/<class>/` and `test/<class>/`, or `<class>/` alone, split by the seed.
+//! A folder of images with a folder for each class: `train/<class>/` and `test/<class>/`, or `<class>/`
+//! alone, divided by the seed.
 //!
-//! What torchvision's `ImageFolder` reads is read, and GIF beside it: at any depth below a class, the ending in any case, the format by
-//! what the file holds. Images are decoded in parallel and resized to one square size by the bilinear filter, their aspect ratio not
-//! kept. Classes are numbered by name and files taken in `ImageFolder`'s order, so the same folder gives the same data set everywhere.
+//! It reads what torchvision's `ImageFolder` reads, and GIF too: at any depth below a class, with endings in
+//! upper or lower case. The content of a file decides its format. Images are decoded in parallel and resized
+//! to one square size by the bilinear filter, without keeping their aspect ratio. Classes are numbered by
+//! name and files come in the order of `ImageFolder`, so that the same folder gives the same data set
+//! everywhere.
 
 mod scan;
 
@@ -64,7 +67,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     })
 }
 
-/// Every image in the folder: what a run on it is of.
+/// Lists every image in the folder.
 pub(crate) fn copy(config: &DataConfig) -> Result<SetCopy<'_>, DataError> {
     let path = path(&config.folder)?;
     let Scan { train, test, .. } = scan(path)?;
@@ -85,7 +88,7 @@ fn path(folder: &FolderConfig) -> Result<&Path, DataError> {
     })
 }
 
-/// Every class cut into images to train on and to test with; those with one image alone are noted.
+/// Divides every class into training and test images; classes with a single image are noted.
 fn cut(
     items: &[Item],
     classes: &[String],
@@ -134,7 +137,8 @@ impl Numbered {
     }
 }
 
-/// The images of `files`, which lie in `folder`, and how many were left out. A class of which none is left is an error.
+/// Reads the images of `files`, which lie in `folder`; returns them and the number left out. A class without
+/// any image left is an error.
 fn read_all(
     folder: &Path,
     files: &Numbered,
@@ -170,7 +174,7 @@ fn read_all(
     Ok((Split::new(pixels, labels, numbers, size), skipped))
 }
 
-/// What to do with a file that cannot be decoded.
+/// Returns advice for a file that cannot be decoded.
 const BROKEN: &str = "repair or remove it, or set data.folder.skip_broken=true to leave such files out";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How a folder of images is laid out: its classes, and which files are images of which.
+//! Scans a folder of images: its classes and the files of each.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) struct Item {
     pub(super) label: u32,
 }
 
-/// What a folder holds by its names; nothing is read.
+/// The content of a folder by names; no file is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Names of the classes, in order.
@@ -25,11 +25,11 @@ pub(super) struct Scan {
     pub(super) train: Vec<Item>,
     /// The images in `test`, if the folder has one.
     pub(super) test: Option<Vec<Item>>,
-    /// What is to be said of the folder: what is passed over, which classes are not tested.
+    /// Sentences about the folder: what is passed over, which classes are not tested.
     pub(super) notes: Vec<String>,
 }
 
-/// Looks through the folder at `path`.
+/// Scans the folder at `path`.
 pub(super) fn scan(path: &Path) -> Result<Scan, DataError> {
     let mut passed_over = PassedOver::default();
     let top = subfolders(path, Path::new(""), &mut passed_over)?;
@@ -69,7 +69,7 @@ pub(super) fn scan(path: &Path) -> Result<Scan, DataError> {
     Ok(Scan { classes: names(path, &classes)?, train, test, notes })
 }
 
-/// What to say of classes without test images, if there are any.
+/// Returns a sentence about classes without test images, if there are any.
 pub(super) fn untested_note(classes: &[String]) -> Option<String> {
     const SHOWN: usize = 3;
     let more = if classes.len() > SHOWN { ", ..." } else { "" };
@@ -81,7 +81,7 @@ pub(super) fn untested_note(classes: &[String]) -> Option<String> {
     }
 }
 
-/// The images in `path/part/<class>` for each of the `present` classes, numbered as in `classes`.
+/// Lists the images in `path/part/<class>` for each of the `present` classes, numbered as in `classes`.
 fn files(
     path: &Path,
     part: &Path,
@@ -116,7 +116,7 @@ fn files(
     Ok(items)
 }
 
-/// What the classes are called in everything that shows them. Names that are not UTF-8 are shown with the bytes that are not as `\xff`.
+/// Returns the names of the classes to show. Bytes that are not UTF-8 are shown as `\xff`.
 fn names(path: &Path, classes: &[OsString]) -> Result<Vec<String>, DataError> {
     let names: Vec<String> = classes.iter().map(|class| shown(class)).collect();
     for (number, name) in names.iter().enumerate() {
@@ -130,7 +130,7 @@ fn names(path: &Path, classes: &[OsString]) -> Result<Vec<String>, DataError> {
     Ok(names)
 }
 
-/// A name as text.
+/// Returns a name as text.
 fn shown(name: &OsStr) -> String {
     name.to_str().map_or_else(
         || {

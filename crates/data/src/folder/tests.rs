@@ -204,8 +204,8 @@ fn fewer_images_than_a_subset_are_all_taken() {
     let many = open(&many).unwrap();
     assert_eq!((&many.train, &many.test), (&all.train, &all.test));
     let expected = [
-        "all 8 training images are taken: 10000 were asked for, and there are no more",
-        "all 2 test images are taken: 2000 were asked for, and there are no more",
+        "all 8 training images are taken, as there are fewer than the 10000 asked for",
+        "all 2 test images are taken, as there are fewer than the 2000 asked for",
     ];
     assert_eq!(many.notes, expected);
     let none = DataConfig { subset: Some(0), ..config(root.path()) };

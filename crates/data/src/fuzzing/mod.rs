@@ -1,8 +1,10 @@
-//! The parsers of foreign bytes as functions of bytes, for the targets in `fuzz/` and the tests that replay their corpora.
+//! The parsers of foreign bytes as functions of bytes, for the targets in `fuzz/` and the tests that replay
+//! their corpora.
 //!
-//! Each takes whatever it is given, in the form that its comment says, and must return. What a data set keeps in several files
-//! goes through a folder of its own, so that what is tested is what [`open`](crate::open) runs. Sets are miniatures, or an input
-//! would have to be megabytes long before anything but its length was looked at.
+//! Each takes whatever it is given, in the form that its comment says, and must return. What a data set keeps
+//! in several files goes through a folder of its own, so that what is tested is what [`open`](crate::open)
+//! runs. Sets are miniatures, or an input would have to be megabytes long before anything but its length was
+//! looked at.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
 
@@ -147,7 +149,8 @@ pub fn images(bytes: &[u8]) {
     }
 }
 
-/// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is the list's, or `class folders`.
+/// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is the list's, or
+/// `class folders`.
 pub fn annotations(bytes: &[u8]) {
     let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {

@@ -1,18 +1,18 @@
-//! What two manifests differ in, in words.
+//! The differences of two manifests, in words.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{File, Manifest};
 
-/// The files that differ, by name.
+/// The names of the files that differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// In the later one alone.
+    /// Files in the later manifest alone.
     pub added: Vec<String>,
-    /// In the earlier one alone.
+    /// Files in the earlier manifest alone.
     pub removed: Vec<String>,
-    /// In both, with other contents.
+    /// Files in both, with different contents.
     pub changed: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Changes {
     }
 }
 
-/// Names given of each kind.
+/// The number of names shown of each kind.
 const SHOWN: usize = 3;
 
 impl fmt::Display for Changes {

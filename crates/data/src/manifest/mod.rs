@@ -1,9 +1,10 @@
-//! What an unpublished set of images holds, as one hash that a run's identity can carry.
+//! Describes the content of an unpublished set of images by one hash, which the identity of a run can hold.
 //!
-//! A [`Manifest`] lists the files of a set by name, length and BLAKE3 hash. Files are read once: the hashes are kept in a note beside the
-//! set, or in the cache folder where that may not be written to, with the times of the files; a file is read again only when its length
-//! or a time of it differs, or when it was changed so shortly before it was read that a later change may have left its times as they were.
-//! Published sets whose checksums agree need no manifest, since their name says what they hold; the note remembers that they agree.
+//! A [`Manifest`] lists the files of a set by name, length and BLAKE3 hash. Files are read once. The hashes
+//! are stored in a note beside the set (or in the cache folder if that folder is not writable) with the times
+//! of the files. A file is read again only if its length or one of its times differs, or if it was changed so
+//! shortly before it was read that a later change could have the same times. Published sets whose checksums
+//! agree need no manifest, since their names say what they hold; the note stores that they agree.
 
 mod changes;
 mod note;
@@ -28,36 +29,37 @@ pub struct Manifest {
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
-    /// Its path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8 are escaped.
+    /// Its path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8
+    /// are escaped.
     name: String,
     /// Its length in bytes.
     length: u64,
-    /// Its BLAKE3 hash in hexadecimal, or why there is none.
+    /// Its BLAKE3 hash in hexadecimal, or the reason why there is none.
     content: String,
 }
 
-/// In place of the hash of a file that cannot be read; opening the set tells why.
+/// Stands for the hash of a file that cannot be read; opening the set says why.
 const UNREADABLE: &str = "unreadable";
 
-/// In place of the hash of a file too long to be an image.
+/// Stands for the hash of a file that is too long for an image.
 const TOO_LONG: &str = "too-long";
 
-/// In place of hashes that are not needed.
+/// Stands for a hash that is not needed.
 const NOT_NEEDED: &str = "-";
 
 impl Manifest {
-    /// The manifest's own hash: `blake3:` and 64 hexadecimal digits.
+    /// Returns the hash of the manifest: `blake3:` and 64 hexadecimal digits.
     pub fn hash(&self) -> String {
         format!("blake3:{}", blake3::hash(self.to_text().as_bytes()).to_hex())
     }
 
-    /// One line a file: its hash, its length and its name.
+    /// Writes a line for each file: its hash, its length and its name.
     pub fn to_text(&self) -> String {
         let line = |file: &File| format!("{} {} {}\n", file.content, file.length, file.name);
         self.files.iter().map(line).collect()
     }
 
-    /// Reads what [`Manifest::to_text`] gives; `None` where it is something else.
+    /// Reads what [`Manifest::to_text`] wrote; `None` for anything else.
     pub fn from_text(text: &str) -> Option<Self> {
         let file = |line: &str| {
             let mut words = line.splitn(3, ' ');
@@ -67,42 +69,44 @@ impl Manifest {
         Some(Self { files: text.lines().map(file).collect::<Option<_>>()? })
     }
 
-    /// How many files it lists.
+    /// Returns the number of files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Whether it lists none.
+    /// Returns whether there is no file.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// What has changed from this one to `later`.
+    /// Compares this manifest with a `later` one.
     pub fn changes(&self, later: &Self) -> Changes {
         Changes::between(self, later)
     }
 }
 
-/// A copy of a set whose files may be listed.
+/// The files of a copy of a set.
 pub(crate) struct SetCopy<'a> {
-    /// The folder that it lies in.
+    /// Its folder.
     pub(crate) folder: PathBuf,
-    /// Its files, by path below the folder.
+    /// Its files, as paths below the folder.
     pub(crate) files: Vec<PathBuf>,
-    /// Tells apart what shares a folder; part of the note's name.
+    /// Distinguishes copies in the same folder; part of the name of the note.
     pub(crate) part: String,
-    /// Whether files longer than an image may be are left unread.
+    /// Whether files that are too long for an image are left unread.
     pub(crate) of_images: bool,
-    /// Whether it is the published set, which may cost reading all of it.
+    /// Returns whether it is the published set; may read all of it.
     pub(crate) is_published: Box<dyn Fn() -> bool + 'a>,
 }
 
-/// The manifest of `copy`, unless it is the published set; its note may lie in the platform's cache folder.
+/// Returns the manifest of `copy`, or `None` if it is the published set. The note may be stored in the
+/// platform's cache folder.
 pub(crate) fn of_set(copy: &SetCopy<'_>) -> Option<Manifest> {
     of_copy(copy, dirs::cache_dir().map(|cache| cache.join("invaspread/manifests")).as_deref())
 }
 
-/// The manifest of `copy`, unless it is the published set; `cache` is where the note goes that may not lie beside the set.
+/// Returns the manifest of `copy`, or `None` if it is the published set. `cache` is the folder for a note
+/// that cannot be stored beside the set.
 fn of_copy(copy: &SetCopy<'_>, cache: Option<&Path>) -> Option<Manifest> {
     let began = now();
     let (folder, of_images) = (copy.folder.as_path(), copy.of_images);
@@ -146,19 +150,19 @@ fn of_copy(copy: &SetCopy<'_>, cache: Option<&Path>) -> Option<Manifest> {
     (!published).then_some(Manifest { files: listed })
 }
 
-/// The BLAKE3 hash of a regular file, if it can be read.
+/// Returns the BLAKE3 hash of a regular file, if it can be read.
 fn hash(path: &Path) -> Option<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(invaspread_files::open_regular(path).ok()?).ok()?;
     Some(hasher.finalize().to_hex().to_string())
 }
 
-/// Nanoseconds since 1970.
+/// Returns the time in nanoseconds since 1970.
 fn now() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i128)
 }
 
-/// A path on one line, by a rule that keeps different paths different.
+/// Escapes a path to one line, so that different paths stay different.
 fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {

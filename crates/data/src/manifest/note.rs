@@ -1,7 +1,8 @@
-//! The note beside a set that keeps the hashes of its files, so that they are read once.
+//! The note beside a set that stores the hashes of its files, so that they are read once.
 //!
-//! Text: `invaspread manifest 1`, the BLAKE3 hash of the lines that follow, a line with when the files were read (nanoseconds since 1970)
-//! and whether they are the published set; then a line a file: hash, length, time of change of its bytes and of the file itself, name.
+//! It is a text: `invaspread manifest 1`; the BLAKE3 hash of the lines that follow; a line with the time at
+//! which the files were read (nanoseconds since 1970) and whether they are the published set; then a line for
+//! each file: hash, length, the times at which its bytes and the file itself were changed, name.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -11,25 +12,26 @@ use std::time::UNIX_EPOCH;
 /// The first line.
 const HEADING: &str = "invaspread manifest 1";
 
-/// The note's name: hidden, so that it is neither image nor class.
+/// The name of the note. It is hidden, so that it counts neither as an image nor as a class.
 const NAME: &str = ".invaspread-manifest";
 
-/// How long before a file is read its times must lie for the hash to be trusted: times of some file systems are two seconds coarse.
+/// A hash is trusted if the file was changed at least this long before it was read: some file systems round
+/// times to two seconds.
 const COARSENESS: i128 = 2_000_000_000;
 
-/// What tells whether a file has changed, without reading it.
+/// What shows a change of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// In bytes.
+    /// Its length in bytes.
     pub(super) length: u64,
-    /// When its bytes were changed, in nanoseconds since 1970.
+    /// The time at which its bytes were changed, in nanoseconds since 1970.
     modified: i128,
-    /// When anything of it was changed, which nobody can set; 0 where the system does not say.
+    /// The time at which anything of it was changed, which programs cannot set; 0 if the system does not say.
     changed: i128,
 }
 
 impl Stamp {
-    /// Of the file at `path`, through links; `None` if it cannot be looked at or is no regular file.
+    /// Reads the stamp of the file at `path`, following links; `None` if that fails or it is no regular file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let modified = metadata.modified().ok()?;
@@ -47,23 +49,23 @@ impl Stamp {
         Some(Self { length: metadata.len(), modified, changed })
     }
 
-    /// Whether the file had its times well before `read`, so that every change since then shows in them.
+    /// Returns whether the times are well before `read`, so that every later change shows in them.
     pub(super) fn is_before(self, read: i128) -> bool {
         self.modified.max(self.changed) < read - COARSENESS
     }
 }
 
-/// What is known of a file.
+/// The stamp and the hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) stamp: Stamp,
     pub(super) content: String,
 }
 
-/// What is known of a set.
+/// The stored hashes of a set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Note {
-    /// When reading its files began, in nanoseconds since 1970.
+    /// The time at which reading its files began, in nanoseconds since 1970.
     pub(super) began: i128,
     /// Whether it is the published set.
     pub(super) published: bool,
@@ -71,7 +73,8 @@ pub(super) struct Note {
     pub(super) entries: HashMap<String, Entry>,
 }
 
-/// Where the note of a set may be: beside it, or else in the folder `cache` under a name that the set's path gives.
+/// Returns the places for the note of a set: beside it, and in the folder `cache` under a name made from the
+/// path of the set.
 pub(super) fn places(folder: &Path, part: &str, cache: Option<&Path>) -> Vec<PathBuf> {
     let whole = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let mut called = blake3::hash(whole.as_os_str().as_encoded_bytes()).to_hex().to_string();
@@ -81,7 +84,7 @@ pub(super) fn places(folder: &Path, part: &str, cache: Option<&Path>) -> Vec<Pat
 }
 
 impl Note {
-    /// The note at `path`; `None` if there is none or it is damaged.
+    /// Reads the note at `path`; `None` if there is none or it is damaged.
     pub(super) fn read(path: &Path) -> Option<Self> {
         const LONGEST: u64 = 4 << 30;
         let bytes = invaspread_files::read_regular(path, LONGEST).ok()?;
@@ -107,7 +110,8 @@ impl Note {
         })
     }
 
-    /// Writes the note to the first of `places` that takes it. Where none does, every use of the set reads its files again.
+    /// Writes the note to the first of `places` where that succeeds. If none does, every use of the set reads
+    /// its files again.
     pub(super) fn write(&self, places: &[PathBuf]) {
         for place in places {
             match self.write_to(place) {
@@ -133,13 +137,13 @@ impl Note {
         let rest = format!("{} {published}\n{}", self.began, lines.concat());
         let hash = blake3::hash(rest.as_bytes()).to_hex();
         let folder = place.parent().unwrap_or(Path::new("."));
-        // The cache's folder may be made; a set's is there or is gone.
+        // The cache folder may have to be made; the folder of the set is there or was removed.
         if !place.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME)) {
             std::fs::create_dir_all(folder)?;
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(NAME);
-        // Whoever may read the set may read its note.
+        // The note gets the permissions of any new file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.tempfile_in(folder)?;

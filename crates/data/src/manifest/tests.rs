@@ -53,7 +53,8 @@ impl Set {
         Note::read(&self.path(".invaspread-manifest")).unwrap()
     }
 
-    /// Makes the note say that the files were read an hour from now: their times are old enough to be trusted then.
+    /// Makes the note say that the files were read an hour from now: their times are old enough to be trusted
+    /// then.
     fn age(&self) {
         let mut note = self.note();
         note.began += 3_600_000_000_000;

@@ -1,12 +1,13 @@
-//! Image files decoded and resized once, and packed into one file that training reads from.
+//! Decodes and resizes image files once, and packs them into one file that training reads from.
 //!
-//! The pack is made under a temporary name, flushed and renamed. It opens with what it was made of: names, lengths and times of
-//! change of the files, the size and the filter. If any of that has changed, or the pack was cut short, it is made again. Each image
-//! has a CRC-32 that is compared whenever it is read, so later damage is found too.
+//! The pack is written under a temporary name, flushed and renamed. It begins with what it was made from:
+//! names, lengths and times of change of the files, the size and the filter. If any of these has changed, or
+//! the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it is read, so
+//! that later damage is found too.
 //!
-//! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of the sources' names, lengths and times;
-//! SHA-256 of what the sources hold; for each image its CRC-32 and whether it was broken (u32); SHA-256 of all before; images of
-//! side x side x 3 bytes, broken ones black.
+//! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of the sources'
+//! names, lengths and times; SHA-256 of what the sources hold; for each image its CRC-32 and whether it was
+//! broken (u32); SHA-256 of all before; images of side x side x 3 bytes, broken ones black.
 
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -26,13 +27,13 @@ use crate::records::{Arrangement, RecordFile};
 /// The first bytes of a pack.
 const MAGIC: [u8; 8] = *b"invapack";
 
-/// Raised whenever the layout or the decoding changes, so that older packs are made again.
+/// The version of the layout and of the decoding; packs of other versions are made again.
 const VERSION: u32 = 2;
 
 /// Bytes before the index.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;
 
-/// Files decoded at a time: enough for any number of threads, 50 MB of images of 256 x 256.
+/// The number of files decoded at a time: enough for any number of threads, and 50 MB of images of 256 x 256.
 const AT_ONCE: usize = 256;
 
 /// What to do with a damaged pack.
@@ -41,16 +42,16 @@ const REMAKE: &str = "remove it: it is made again from the image files";
 /// What to do with a broken image file.
 const BROKEN: &str = "repair or fetch it again, or set data.skip_broken=true to leave such files out";
 
-/// What is to be packed.
+/// The files to pack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sources<'a> {
-    /// The data set's name.
+    /// The name of the data set.
     pub name: &'a str,
-    /// What the files' names are relative to.
+    /// The folder that the names of the files are relative to.
     pub folder: &'a Path,
     /// The files.
     pub files: &'a [PathBuf],
-    /// To which size, and how.
+    /// The size and the filter of the resize.
     pub resize: &'a RetrievalConfig,
     /// Whether broken files are left out.
     pub skip_broken: bool,
@@ -59,15 +60,16 @@ pub(crate) struct Sources<'a> {
 /// A pack that matches its sources.
 #[derive(Debug)]
 pub(crate) struct Pack {
-    /// The images, in the sources' order.
+    /// The images, in the order of the sources.
     pub images: RecordFile,
-    /// Which of them could not be decoded.
+    /// For each image, whether it could not be decoded.
     pub broken: Vec<bool>,
     /// [`content`] of the sources when they were packed.
     pub content: String,
 }
 
-/// The pack of `sources` in the folder `cache`, made if it is not there or not of these sources.
+/// Opens the pack of `sources` in the folder `cache`. Makes it first if it is not there or was made from
+/// other sources.
 pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataError> {
     let side = sources.resize.image_size;
     let path = cache.join(format!("{}-{side}-{}.pack", sources.name, sources.resize.filter.name()));
@@ -88,7 +90,7 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     };
     fs_err::create_dir_all(cache).map_err(uncached)?;
     let _lock = Lock::wait(&path)?;
-    // Another process may have made it meanwhile.
+    // Another process may have made it by now.
     if let Ok(pack) = usable()? {
         return Ok(pack);
     }
@@ -102,11 +104,11 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     })
 }
 
-/// The right to make a pack, which one process has at a time; it ends with the value.
+/// The right to make a pack, which one process has at a time. Dropping the value ends it.
 struct Lock(Option<fs_err::File>);
 
 impl Lock {
-    /// Waits until no other process makes the pack at `path`, and clears away what one that was killed has left.
+    /// Waits until no other process makes the pack at `path`, and removes what a killed process has left.
     fn wait(path: &Path) -> Result<Self, DataError> {
         let file = fs_err::OpenOptions::new()
             .write(true)
@@ -117,7 +119,8 @@ impl Lock {
         if file.file().try_lock().is_err() {
             tracing::info!(path = %path.display(), "waiting for another process that packs the same images");
             if let Err(error) = file.file().lock() {
-                // A file system without locks: two processes would write the same bytes, each to a file of its own.
+                // The file system has no locks. Two processes would write the same bytes, each to its own
+                // file.
                 tracing::debug!(%error, "no lock on the pack");
                 return Ok(Self(None));
             }
@@ -136,20 +139,22 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(file) = &self.0 {
-            // The system takes the lock back anyway when the file is closed.
+            // Closing the file releases the lock in any case.
             let _ = file.file().unlock();
         }
     }
 }
 
-/// Where the pack at `path` is written until it is whole: the folder, and how the name begins.
+/// Returns the folder and the beginning of the name of the file that the pack at `path` is written to until
+/// it is complete.
 fn temporary_name(path: &Path) -> (&Path, String) {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     (path.parent().unwrap_or(Path::new(".")), format!(".{stem}-part-"))
 }
 
 impl Sources<'_> {
-    /// SHA-256 of what makes a pack stale when it changes. A file that is missing counts too: packing will name it.
+    /// Returns a SHA-256 of everything whose change makes a pack stale. A missing file counts too; packing
+    /// will name it.
     fn fingerprint(&self) -> [u8; 32] {
         let each = |name: &PathBuf| {
             let metadata = std::fs::metadata(self.folder.join(name)).ok();
@@ -169,25 +174,25 @@ impl Sources<'_> {
     }
 }
 
-/// A hash of what the files hold: of their names and their own hashes.
+/// A hash of the contents of files: of their names and their own hashes.
 #[derive(Clone, Default)]
 pub(crate) struct ContentHash(Sha256);
 
 impl ContentHash {
-    /// The next file.
+    /// Adds the next file.
     pub(crate) fn add(&mut self, name: &Path, sha256: &str) {
         self.0.update(format!("{sha256}  "));
         self.0.update(in_lists(name));
         self.0.update("\n");
     }
 
-    /// In lowercase hexadecimal.
+    /// Returns the hash in lowercase hexadecimal.
     pub(crate) fn finish(self) -> String {
         digest::hex(&self.0.finalize())
     }
 }
 
-/// The bytes of a path as lists have it: with slashes on every system.
+/// Returns the bytes of a path with slashes, as in lists, on every system.
 fn in_lists(path: &Path) -> Vec<u8> {
     let mut bytes = path.as_os_str().as_encoded_bytes().to_vec();
     if std::path::MAIN_SEPARATOR != '/' {
@@ -196,7 +201,7 @@ fn in_lists(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// The [`ContentHash`] of `files`, read anew.
+/// Reads `files` and returns their [`ContentHash`].
 pub(crate) fn content(folder: &Path, files: &[PathBuf]) -> Result<String, DataError> {
     let each = |name: &PathBuf| Ok(digest::of_file(&folder.join(name), &mut |_| ())?.0);
     let hashes: Vec<String> = files.par_iter().map(each).collect::<Result<_, DataError>>()?;
@@ -207,7 +212,7 @@ pub(crate) fn content(folder: &Path, files: &[PathBuf]) -> Result<String, DataEr
     Ok(content.finish())
 }
 
-/// The pack at `path`; why it will not do, in words, if it will not.
+/// Opens the pack at `path`, or says in words why it cannot be used.
 pub(crate) fn read(
     path: &Path,
     side: usize,
@@ -240,12 +245,13 @@ pub(crate) fn read(
     };
     let checks = entries.iter().map(|entry| word(entry, 0)).collect();
     let broken = entries.iter().map(|entry| word(entry, 4) != 0).collect();
-    // The file just read, not whatever has its name by now: another process may be packing too.
+    // Takes the file that was just read, not one that may have its name by now: another process may be
+    // packing too.
     let images = RecordFile::of(file, start as u64, side, Arrangement::Interleaved, REMAKE);
     Ok(Ok(Pack { images: images.checked(checks), broken, content }))
 }
 
-/// The first 56 bytes.
+/// The first bytes of a pack.
 pub(crate) fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());
@@ -255,7 +261,7 @@ pub(crate) fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> V
     out
 }
 
-/// Writes the checksum that the head of a pack of so many images should have, if there is a whole head.
+/// Writes the checksum that the head of a pack of this many images must have, if the head is complete.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn set_checksum(pack: &mut [u8], images: usize) {
     if let Some((before, after)) = pack.split_at_mut_checked(HEADER + images * 8)
@@ -265,13 +271,13 @@ pub(crate) fn set_checksum(pack: &mut [u8], images: usize) {
     }
 }
 
-/// One file, read: its hash, and its image unless it is broken.
+/// The hash of a file, and its image unless it is broken.
 struct Decoded {
     sha256: String,
     pixels: Option<Vec<u8>>,
 }
 
-/// What to say where the cache cannot be written.
+/// Returns the error of a cache that cannot be written.
 fn uncached(source: std::io::Error) -> DataError {
     DataError::Io {
         source,
@@ -286,7 +292,7 @@ fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<()
     let (folder, prefix) = temporary_name(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
-    // Whoever may read other new files may read the pack: data sets are often shared.
+    // The pack gets the permissions of any new file, as data sets are often shared.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder.tempfile_in(folder).map_err(|error| {
@@ -300,7 +306,7 @@ fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<()
     };
     let start = HEADER + images * 8 + 32;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    // The head is known last: it is written over these zeros.
+    // The head is written over these zeros at the end.
     out.write_all(&vec![0; start]).map_err(named)?;
     let (mut index, mut content) = (Vec::with_capacity(images * 8), ContentHash::default());
     let black = vec![0; side * side * 3];
@@ -329,7 +335,7 @@ fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<()
 }
 
 impl Sources<'_> {
-    /// Reads, decodes and resizes one file. A broken one is an error unless such are left out.
+    /// Reads, decodes and resizes a file. A broken one is an error unless broken files are left out.
     fn decode(&self, name: &Path) -> Result<Decoded, DataError> {
         let path = self.folder.join(name);
         let side = self.resize.image_size;
@@ -357,7 +363,7 @@ impl Sources<'_> {
     }
 }
 
-/// Decodes every file and throws the images away; the error of the first that is broken.
+/// Decodes every file, and returns the error of the first broken one.
 pub(crate) fn try_all(folder: &Path, files: &[PathBuf]) -> Result<(), DataError> {
     files.par_iter().try_for_each(|name| decode::load(&folder.join(name), BROKEN).map(drop))
 }

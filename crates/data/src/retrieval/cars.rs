@@ -1,8 +1,9 @@
-//! Cars196 (Krause et al. 2013): 16,185 cars of 196 classes; classes 1 to 98 train, the others test, both official splits together.
+//! Cars196 (Krause et al. 2013): 16,185 cars of 196 classes; classes 1 to 98 train, the others test, both
+//! official splits together.
 //!
-//! It is passed around in three forms: `cars_annos.mat` with all images in `car_ims/`; the devkit's `cars_train_annos.mat` and
-//! `cars_test_annos_withlabels.mat` with `cars_train/` and `cars_test/`; and one folder for each class. `cars196-half` is the
-//! second form's training half alone.
+//! It exists in three forms: `cars_annos.mat` with all images in `car_ims/`; the devkit's
+//! `cars_train_annos.mat` and `cars_test_annos_withlabels.mat` with `cars_train/` and `cars_test/`; and one
+//! folder for each class. `cars196-half` is the training half of the second form.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,10 @@ use crate::matlab::{self, Structs, Value};
 use crate::package::{Package, Packing, Piece};
 use crate::walk::{self, PassedOver, subfolders};
 
-/// Names of the classes in their official order (`cars_meta.mat`), which is no alphabet's.
+/// The names of the classes in their official order (`cars_meta.mat`), which is not alphabetical.
 const CLASSES: &str = include_str!("cars_classes.txt");
 
-/// Classes up to this one train.
+/// Classes up to this one are for training.
 const LAST_TRAINING_CLASS: i64 = 98;
 
 const UNION: &str = "cars_annos.mat";
@@ -63,12 +64,12 @@ pub(super) fn looked_for(set: Set) -> Vec<String> {
     names
 }
 
-/// An error about a list.
+/// Returns the error of a list.
 fn damaged(path: &Path, found: String, expected: &str, set: Set) -> DataError {
     DataError::Damaged { path: path.to_owned(), found, expected: expected.to_owned(), advice: set.refetch() }
 }
 
-/// Images by class, in the order they come.
+/// Divides images by class, in their order.
 fn split(images: Vec<(PathBuf, i64)>, lists: Vec<String>) -> Listing {
     let (train, test) = images.into_iter().partition::<Vec<_>, _>(|(_, class)| *class <= LAST_TRAINING_CLASS);
     let items = |images: Vec<(PathBuf, i64)>| {
@@ -78,7 +79,7 @@ fn split(images: Vec<(PathBuf, i64)>, lists: Vec<String>) -> Listing {
     Listing { classes, lists, train: items(train), test: items(test), passed_over: PassedOver::default() }
 }
 
-/// `cars_annos.mat`: all images in one list, with their paths.
+/// Reads `cars_annos.mat`: all images in one list, with their paths.
 pub(super) fn list_union(folder: &Path) -> Result<Listing, DataError> {
     let images = annotations(&folder.join(UNION), "relative_im_path", Set::Cars)?;
     let listing = split(images, vec![UNION.to_owned()]);
@@ -86,7 +87,7 @@ pub(super) fn list_union(folder: &Path) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// The devkit's lists: the training images and, but for the half, the test images.
+/// Reads the lists of the devkit: the training images and, except for `cars196-half`, the test images.
 pub(super) fn list_devkit(set: Set, folder: &Path) -> Result<Listing, DataError> {
     let within = |list: &str, images: &str| {
         let read = annotations(&folder.join(list), "fname", set)?;
@@ -110,7 +111,7 @@ pub(super) fn list_devkit(set: Set, folder: &Path) -> Result<Listing, DataError>
     Ok(listing)
 }
 
-/// Path and class of each struct in the variable `annotations`.
+/// Returns the path and the class of each struct in the variable `annotations`.
 fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(PathBuf, i64)>, DataError> {
     let bytes = read_list(path)?;
     let variables =
@@ -144,7 +145,7 @@ fn annotations(path: &Path, name_field: &str, set: Set) -> Result<Vec<(PathBuf, 
         .collect()
 }
 
-/// One folder for each class, named or numbered, in `train/` and `test/` or directly in `folder`.
+/// Lists one folder for each class, named or numbered, in `train/` and `test/` or directly in `folder`.
 pub(super) fn list_folders(folder: &Path) -> Result<Listing, DataError> {
     let tops: Vec<&str> = ["train", "test"].into_iter().filter(|top| folder.join(top).is_dir()).collect();
     let tops = if tops.is_empty() { vec![""] } else { tops };
@@ -170,7 +171,7 @@ pub(super) fn list_folders(folder: &Path) -> Result<Listing, DataError> {
     Ok(Listing { passed_over, ..split(images, Vec::new()) })
 }
 
-/// The class, from 1 on, that a folder is called after.
+/// Returns the class, from 1 on, that a folder is named after.
 pub(crate) fn class_called(name: &str) -> Option<i64> {
     let count = CLASSES.lines().count() as i64;
     if let Ok(number) = name.parse::<i64>() {
@@ -179,12 +180,13 @@ pub(crate) fn class_called(name: &str) -> Option<i64> {
     CLASSES.lines().position(|class| bare(class).eq(bare(name))).map(|class| class as i64 + 1)
 }
 
-/// The letters and digits of a class's name: some of what else is in the names can be in no folder's.
+/// Returns the letters and digits of the name of a class: some other characters of the names cannot be in the
+/// name of a folder.
 fn bare(name: &str) -> impl Iterator<Item = char> {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
 }
 
-/// The archives as they were published. Their server is gone; copies of them are found by name.
+/// Returns the archives as published. Their server is gone; copies of them are found by name.
 pub(super) fn package() -> Package {
     fn all(_: &str) -> bool {
         true

@@ -1,7 +1,7 @@
 //! CUB-200-2011 (Wah et al. 2011): 11,788 birds of 200 classes; classes 1 to 100 train, the others test.
 //!
-//! `images.txt` has an id and a path below `images/` a line, `image_class_labels.txt` an id and a class, `classes.txt` a class and
-//! its name. The 2010 edition is read in the same form.
+//! `images.txt` has on each line an id and a path below `images/`, `image_class_labels.txt` an id and a
+//! class, `classes.txt` a class and its name. The 2010 edition is read in the same form.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,16 +20,16 @@ const IMAGES: &str = "images.txt";
 const LABELS: &str = "image_class_labels.txt";
 const CLASSES: &str = "classes.txt";
 
-/// Classes up to this one train.
+/// Classes up to this one are for training.
 const LAST_TRAINING_CLASS: u32 = 100;
 
-/// How many classes there are.
+/// The number of classes.
 const CLASS_COUNT: u32 = 200;
 
 pub(super) fn find(set: Set, root: &Path) -> Option<Found> {
     let own = root.join(set.name());
     let mut folders: Vec<PathBuf> = vec![root.to_owned(), own.join(FOLDER), own];
-    // Both editions unpack to the same name, so that name alone means the one that the archive of 2011 holds.
+    // Both editions unpack to the same name. That name alone means the edition of 2011.
     if set == Set::Cub2011 || root.file_name().is_some_and(|name| name == set.name()) {
         folders.push(root.join(FOLDER));
     }
@@ -92,7 +92,7 @@ pub(super) fn list(set: Set, folder: &Path) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// The lines of a list, each an id and a word.
+/// Reads the lines of a list, each an id and a word.
 fn pairs(set: Set, folder: &Path, name: &str, expected: &str) -> Result<Vec<(u32, String)>, DataError> {
     let path = folder.join(name);
     let text = read_text(&path)?;
@@ -106,7 +106,8 @@ fn pairs(set: Set, folder: &Path, name: &str, expected: &str) -> Result<Vec<(u32
         .collect()
 }
 
-/// The classes' names, if there is a list of them: `001.Black_footed_Albatross` becomes "Black footed Albatross".
+/// Reads the names of the classes, if there is a list of them: `001.Black_footed_Albatross` becomes "Black
+/// footed Albatross".
 fn names(set: Set, folder: &Path) -> Result<Option<HashMap<u32, String>>, DataError> {
     if !folder.join(CLASSES).is_file() {
         return Ok(None);
@@ -118,7 +119,8 @@ fn names(set: Set, folder: &Path) -> Result<Option<HashMap<u32, String>>, DataEr
     Ok(Some(pairs(set, folder, CLASSES, "a class and its name")?.into_iter().map(name).collect()))
 }
 
-/// The archive as published, without what nothing here reads: parts, attributes, segmentations.
+/// Returns the archive as published, without the parts, attributes and segmentations, which nothing here
+/// reads.
 pub(super) fn package() -> Package {
     fn keep(name: &str) -> bool {
         name.starts_with("images/") || [IMAGES, LABELS, CLASSES, "README"].contains(&name)

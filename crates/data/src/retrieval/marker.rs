@@ -1,7 +1,9 @@
-//! A note beside unpacked files that says what they held when they came out of the published archive.
+//! A note beside unpacked files with the hash that they had when they were unpacked from the published
+//! archive.
 //!
-//! Of these sets only whole archives have published checksums. `invaspread data fetch` compares those, unpacks, and writes down one
-//! hash of all that it unpacked; as long as lists and images still have it, the copy is the published one.
+//! For these sets checksums were published of whole archives alone. A fetch compares those, unpacks, and
+//! stores one hash of all that it unpacked. As long as lists and images still have this hash, the copy is the
+//! published one.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +13,19 @@ use crate::error::{DataError, writing};
 use crate::lists::read_text;
 use crate::pack::{self, ContentHash};
 
-/// The note's name.
+/// The name of the note.
 const MARKER: &str = "invaspread-fetched.txt";
 
-/// What the line with the hash begins with.
+/// The beginning of the line with the hash.
 const KEY: &str = "sha256 of lists and images: ";
 
-/// Whether the lists in `folder`, and the images, which have the hash `images`, are those that the note speaks of.
+/// Returns whether the lists in `folder` and the images, which have the hash `images`, are those of the note.
 pub(super) fn state(folder: &Path, listing: &Listing, images: &str) -> Result<DataState, DataError> {
     let found = combine(folder, listing, images)?;
     Ok(match read(folder) {
         Some(expected) if expected == found => DataState::Verified,
         Some(expected) => DataState::Unverified {
-            reason: format!("its files have the hash {found}, when they were unpacked they had {expected}"),
+            reason: format!("its files have the hash {found}, but had {expected} when they were unpacked"),
         },
         None => DataState::Unverified {
             reason: "it was not unpacked by `invaspread data fetch`, and no checksum of single files was published; its \
@@ -33,18 +35,18 @@ pub(super) fn state(folder: &Path, listing: &Listing, images: &str) -> Result<Da
     })
 }
 
-/// Whether there is a note in `folder`: without one, no copy is known to be the published one.
+/// Returns whether there is a note in `folder`; without one, a copy is not known to be the published one.
 pub(super) fn exists(folder: &Path) -> bool {
     folder.join(MARKER).is_file()
 }
 
-/// The hash that the note in `folder` gives, if there is one.
+/// Returns the hash of the note in `folder`, if there is one.
 fn read(folder: &Path) -> Option<String> {
     let text = read_text(&folder.join(MARKER)).ok()?;
     text.lines().find_map(|line| line.strip_prefix(KEY)).map(str::to_owned)
 }
 
-/// One hash of the lists and of the images, which have the hash `images`.
+/// Returns one hash of the lists and of the images, which have the hash `images`.
 fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, DataError> {
     let mut hash = ContentHash::default();
     hash.add(
@@ -55,7 +57,7 @@ fn combine(folder: &Path, listing: &Listing, images: &str) -> Result<String, Dat
     Ok(hash.finish())
 }
 
-/// Writes the note beside files that have just come out of checked archives.
+/// Writes the note beside files that were just unpacked from checked archives.
 pub(crate) fn write(set: Set, folder: &Path, archives: &str) -> Result<(), DataError> {
     let found = set.find_in(folder).ok_or_else(|| DataError::Damaged {
         path: folder.to_owned(),

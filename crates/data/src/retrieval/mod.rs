@@ -1,7 +1,9 @@
-//! The sets of the paper's second half: trained on some classes, tested on others by looking each test image up among the rest.
+//! The sets of the second half of the paper: some classes are for training, and the images of the other
+//! classes are looked up among each other.
 //!
-//! Each set is a folder of image files and lists of their classes. One listing comes of the lists, whatever their form; the images are
-//! decoded, squashed to one size and packed once, and training reads from the pack.
+//! Each set is a folder of image files and of lists of their classes. The lists of each form give a
+//! [`Listing`]. The images are decoded, resized to one size and packed once, and training reads from the
+//! pack.
 
 mod cars;
 mod cub;
@@ -43,7 +45,7 @@ pub(crate) enum Set {
     Products,
 }
 
-/// The folder below a set's own where the packed images go if `data.cache` names none.
+/// The folder of the packed images, in the folder of the set, if `data.cache` names no other.
 const CACHE: &str = "invaspread-cache";
 
 /// A copy: its form and where it is.
@@ -55,7 +57,7 @@ pub(crate) struct Found {
     pub folder: PathBuf,
 }
 
-/// What a copy's lists say.
+/// The content of the lists of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
     /// Names of all classes, those of training and of test.
@@ -64,23 +66,23 @@ pub(crate) struct Listing {
     pub train: Vec<Item>,
     /// Images to test with.
     pub test: Vec<Item>,
-    /// The lists, by path below the folder.
+    /// The lists, as paths below the folder.
     pub lists: Vec<String>,
-    /// What lies among the images and is none.
+    /// What lies among the images and is not an image.
     pub passed_over: PassedOver,
 }
 
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// Its file, by path below the folder.
+    /// Its file, as a path below the folder.
     pub file: PathBuf,
     /// The number of its class.
     pub class: u32,
 }
 
 impl Set {
-    /// One of [`NAMES`](crate::NAMES).
+    /// Returns its name, one of [`NAMES`](crate::NAMES).
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cub2011 => "cub200-2011",
@@ -91,7 +93,7 @@ impl Set {
         }
     }
 
-    /// Images to train on and to test with.
+    /// Returns the published numbers of training and of test images.
     pub(crate) fn counts(self) -> [usize; 2] {
         match self {
             Self::Cub2011 => [5_864, 5_924],
@@ -102,7 +104,7 @@ impl Set {
         }
     }
 
-    /// What it is, in a line.
+    /// Says in a line what it is.
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Cub2011 => "11,788 birds of 200 classes, trained on 100 and tested on the others",
@@ -115,7 +117,7 @@ impl Set {
         }
     }
 
-    /// How to get it, in a line.
+    /// Says in a line how to get it.
     pub(crate) fn how_to_get(self) -> &'static str {
         match self {
             Self::Cub2011 => "`invaspread data fetch cub200-2011` gets it (1.1 GB)",
@@ -129,7 +131,7 @@ impl Set {
         }
     }
 
-    /// What to do with a damaged copy.
+    /// Returns advice for a damaged copy.
     pub(crate) fn refetch(self) -> &'static str {
         match self {
             Self::Cub2011 => {
@@ -142,7 +144,7 @@ impl Set {
         }
     }
 
-    /// The published archives and what they unpack to; `None` for a set that is not to be had that way.
+    /// Returns the published archives and what they unpack to; `None` for a set without published archives.
     pub(crate) fn package(self) -> Option<Package> {
         match self {
             Self::Cub2011 => Some(cub::package()),
@@ -152,7 +154,7 @@ impl Set {
         }
     }
 
-    /// The copy in `root`, in a folder of its usual name there, or that `root` itself is.
+    /// Finds the copy in `root`, in a folder of its usual name there, or `root` itself.
     pub(crate) fn find(self, root: &Path) -> Option<Found> {
         match self {
             Self::Cub2011 | Self::Cub2010 => cub::find(self, root),
@@ -161,7 +163,7 @@ impl Set {
         }
     }
 
-    /// The error of a folder without it.
+    /// Returns the error of a folder without a copy.
     pub(crate) fn missing(self, location: Location) -> DataError {
         let looked_for = match self {
             Self::Cub2011 | Self::Cub2010 => cub::looked_for(self),
@@ -188,7 +190,7 @@ impl Set {
         Ok(listing)
     }
 
-    /// How a listing's numbers of images differ from the published ones, if they do.
+    /// Says how the numbers of images differ from the published ones, if they do.
     pub(crate) fn other_counts(self, listing: &Listing) -> Option<String> {
         let found = [listing.train.len(), listing.test.len()];
         let expected = self.counts();
@@ -200,7 +202,7 @@ impl Set {
         })
     }
 
-    /// How a list differs from the published one of its name, where one of them is known and does.
+    /// Says how a list differs from the published one, if the checksum of that is known.
     fn other_list(self, folder: &Path, listing: &Listing) -> Result<Option<String>, DataError> {
         let known: &[(&str, &str)] = match self {
             Self::Cars | Self::CarsHalf => &cars::LISTS,
@@ -218,7 +220,7 @@ impl Set {
         Ok(None)
     }
 
-    /// Whether the copy in `folder`, whose images have the hash `content`, is the published one.
+    /// Returns whether the copy in `folder`, whose images have the hash `content`, is the published one.
     pub(crate) fn state(
         self,
         folder: &Path,
@@ -304,13 +306,13 @@ impl PublishedSet for Set {
 }
 
 impl Listing {
-    /// The files of training, then those of test.
+    /// Returns the files of the training images, then those of the test images.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.train.iter().chain(&self.test).map(|item| item.file.clone()).collect()
     }
 }
 
-/// The folder of a copy in `root` that is whole and the published one.
+/// Returns the folder of a complete copy in `root` that is the published one.
 pub(crate) fn verified(set: Set, root: &Path) -> Option<PathBuf> {
     let found = set.find(root).filter(|found| marker::exists(&found.folder))?;
     let listing = set.list(&found).ok()?;
@@ -319,7 +321,7 @@ pub(crate) fn verified(set: Set, root: &Path) -> Option<PathBuf> {
     (state == DataState::Verified).then_some(found.folder)
 }
 
-/// What a whole copy holds and whether it is the published one. Where no checksum can tell, every image is decoded.
+/// Lists a copy and returns whether it is the published one. If no checksum is known, every image is decoded.
 pub(crate) fn inspect(set: Set, found: &Found) -> Result<(Listing, DataState), DataError> {
     let listing = set.list(found)?;
     let files = listing.files();
@@ -331,7 +333,7 @@ pub(crate) fn inspect(set: Set, found: &Found) -> Result<(Listing, DataState), D
     Ok((listing, state))
 }
 
-/// Lists and images of the copy in the configured folder, if there is one.
+/// Returns the lists and images of the copy in the configured folder, if there is one.
 pub(crate) fn copy(set: Set, config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let Some(found) = set.find(&location.path) else { return Ok(None) };
@@ -340,7 +342,8 @@ pub(crate) fn copy(set: Set, config: &DataConfig) -> Result<Option<SetCopy<'_>>,
     let files = listing.lists.iter().map(PathBuf::from).chain(images.iter().cloned()).collect();
     let folder = found.folder.clone();
     let is_published = move || {
-        // Without the note of a fetch no copy is known to be the published one, and nothing needs to be read.
+        // Without the note of a fetch a copy is not known to be the published one, so nothing needs to be
+        // read.
         let state = |content: String| set.state(&found.folder, &listing, &content);
         marker::exists(&found.folder)
             && pack::content(&found.folder, &images)
@@ -429,7 +432,7 @@ fn packed(
 /// All images of one split.
 struct Whole<'a> {
     items: &'a [Item],
-    /// The number in the pack of the first of them.
+    /// The number of the first of them in the pack.
     first: usize,
     /// Which images of the pack are broken.
     broken: &'a [bool],
@@ -438,7 +441,7 @@ struct Whole<'a> {
 }
 
 impl Whole<'_> {
-    /// The images that are not broken, or `keep` of them, stratified by class.
+    /// Returns the images that are not broken, or `keep` of them, stratified by class.
     fn keep(
         &self,
         keep: Option<usize>,
@@ -465,13 +468,13 @@ impl Whole<'_> {
     }
 }
 
-/// Checks a path out of a list: it must stay below the folder.
+/// Returns whether a path from a list stays below the folder.
 fn plain(path: &str) -> bool {
     let parts = Path::new(path).components();
     !path.is_empty() && parts.into_iter().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-/// An error at a line of a list.
+/// Returns the error of a line of a list.
 fn bad_line(path: &Path, number: usize, line: &str, expected: &str, set: Set) -> DataError {
     let shown: String = line.chars().take(80).collect();
     DataError::Damaged {
@@ -482,7 +485,7 @@ fn bad_line(path: &Path, number: usize, line: &str, expected: &str, set: Set) ->
     }
 }
 
-/// An error unless no file is listed twice.
+/// Returns an error if a file is listed twice.
 fn each_once(list: &Path, listing: &Listing, set: Set) -> Result<(), DataError> {
     let mut known = BTreeSet::new();
     match listing.train.iter().chain(&listing.test).find(|item| !known.insert(&item.file)) {

@@ -1,7 +1,9 @@
-//! Stanford Online Products (Song et al. 2016): 120,053 pictures of 22,634 products sold on eBay, of 12 kinds.
+//! Stanford Online Products (Song et al. 2016): 120,053 pictures of 22,634 products sold on eBay, of 12
+//! kinds.
 //!
-//! `Ebay_train.txt` and `Ebay_test.txt` have a heading and then `image_id class_id super_class_id path` a line. Their classes are
-//! disjoint: the products 1 to 11,318 train, the others test.
+//! `Ebay_train.txt` and `Ebay_test.txt` have a heading and then lines of
+//! `image_id class_id super_class_id path`. Their classes are disjoint: products 1 to 11,318 are for
+//! training, the others for testing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +38,7 @@ pub(super) fn looked_for() -> Vec<String> {
 }
 
 pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
-    // Numbers of the products as listed, and what to call them: the kind and the number.
+    // The numbers of the products as listed, and their names: the kind and the number.
     let mut names = BTreeMap::new();
     let (train, test) = (rows(folder, TRAIN)?, rows(folder, TEST)?);
     for row in train.iter().chain(&test) {
@@ -81,7 +83,7 @@ struct Row {
 }
 
 impl Row {
-    /// The kind of product: the picture's folder without its ending.
+    /// Returns the kind of product: the folder of the picture without its ending.
     fn kind(&self) -> &str {
         let folder = self.path.split_once('/').map_or("product", |(folder, _)| folder);
         folder.strip_suffix("_final").unwrap_or(folder)
@@ -113,7 +115,7 @@ fn rows(folder: &Path, name: &str) -> Result<Vec<Row>, DataError> {
         .collect()
 }
 
-/// The archive as published.
+/// Returns the archive as published.
 pub(super) fn package() -> Package {
     fn keep(name: &str) -> bool {
         name == TRAIN || name == TEST || name.contains("_final/")

@@ -1,5 +1,6 @@
-//! The true lists and pictures of two sets that are small enough to have at hand. `INVASPREAD_DATA` names the folder that holds
-//! `cars196-half/` and `cub200-2010/`, or their `.tar` archives; what is not there is passed over with a message.
+//! The true lists and pictures of two sets that are small enough to have at hand. `INVASPREAD_DATA` names the
+//! folder that holds `cars196-half/` and `cub200-2010/`, or their `.tar` archives; what is not there is
+//! passed over with a message.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

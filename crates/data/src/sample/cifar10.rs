@@ -1,4 +1,5 @@
-//! CIFAR-10's binary files with other pictures in them: as many records as the published ones have, since it has no smaller form.
+//! CIFAR-10's binary files with other pictures in them: as many records as the published ones have, since it
+//! has no smaller form.
 
 use std::path::{Path, PathBuf};
 

@@ -75,7 +75,8 @@ pub(crate) fn png(size: (u32, u32), colour: impl Fn(u32, u32) -> [u8; 3]) -> Vec
     bytes.into_inner()
 }
 
-/// A small CIFAR-10 of random pixels: `per_batch` records in each batch, labels in turn, and its checksums as "official".
+/// A small CIFAR-10 of random pixels: `per_batch` records in each batch, labels in turn, and its checksums as
+/// "official".
 pub(crate) struct Miniature {
     pub batches: Vec<Vec<u8>>,
     pub layout: Layout,
@@ -133,7 +134,8 @@ impl Miniature {
         fs_err::write(root.join("cifar-10-python.tar.gz"), tar_gz(&members)).unwrap();
     }
 
-    /// The hub's files under the first (`train-00000-of-00001.parquet`) or the second (`train/0000.parquet`) of its names.
+    /// The hub's files under the first (`train-00000-of-00001.parquet`) or the second (`train/0000.parquet`)
+    /// of its names.
     pub(crate) fn parquet_folder(&self, root: &Path, second: bool) {
         for (split, batches) in [("train", &self.batches[..5]), ("test", &self.batches[5..])] {
             let name = if second {

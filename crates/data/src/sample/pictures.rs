@@ -23,8 +23,8 @@ pub fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A JPEG of 16 x 16 in CMYK as Pillow writes it: (200, 40, 20, 30) in its upper half, (10, 180, 90, 60) in its lower. Pillow's
-/// `convert("RGB")` makes (49, 190, 207) and (187, 57, 126) of it.
+/// A JPEG of 16 x 16 in CMYK as Pillow writes it: (200, 40, 20, 30) in its upper half, (10, 180, 90, 60) in
+/// its lower. Pillow's `convert("RGB")` makes (49, 190, 207) and (187, 57, 126) of it.
 pub const CMYK_JPEG: &[u8] = include_bytes!("cmyk.jpg");
 
 /// Writes `bytes` to `path` and makes the folders above it.
@@ -84,7 +84,8 @@ pub fn cars_union(root: &Path, classes: &[u32]) {
     put(&root.join("cars_annos.mat"), &cars_list(USUAL, "relative_im_path", &cars));
 }
 
-/// The same as the devkit has them: the first of each class is an official training image, the others are official test images.
+/// The same as the devkit has them: the first of each class is an official training image, the others are
+/// official test images.
 pub fn cars_devkit(root: &Path, classes: &[u32]) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for &class in classes {

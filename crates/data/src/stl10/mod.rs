@@ -1,9 +1,11 @@
-//! STL-10: 5,000 labelled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its binary files.
+//! STL-10: 5,000 labelled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its
+//! binary files.
 //!
-//! `*_X.bin` holds 27,648 bytes an image: all its red bytes, all green, all blue, each column after column. `*_y.bin` holds a byte
-//! an image, 1 to 10. Trained on are the labelled images or, with `stl10.unlabeled`, those and then the unlabelled ones; the
-//! gallery of kNN is the labelled ones either way. Images are read from the files as they are asked for: all of them would fill
-//! 3 GB. A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single Layer Networks in Unsupervised Feature Learning", AISTATS 2011;
+//! `*_X.bin` holds 27,648 bytes an image: all its red bytes, all green, all blue, each column after column.
+//! `*_y.bin` holds a byte an image, 1 to 10. The training images are the labelled ones or, with
+//! `stl10.unlabeled`, those and then the unlabelled ones; the gallery of kNN is the labelled ones either way.
+//! Images are read from the files when they are needed: all of them would fill 3 GB. A. Coates, H. Lee, A. Y.
+//! Ng, "An Analysis of Single Layer Networks in Unsupervised Feature Learning", AISTATS 2011;
 //! <https://cs.stanford.edu/~acoates/stl10/>.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ use crate::published::{self, PublishedSet, counts};
 use crate::records::{Arrangement, RecordFile};
 use crate::subset;
 
-/// What the labels mean.
+/// The names of the classes.
 pub const CLASSES: [&str; 10] =
     ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
 
@@ -80,7 +82,7 @@ impl Part {
     }
 }
 
-/// How many images the parts have and what their files hash to.
+/// The number of images of each part, and the hashes of their files.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// Images of train, test and unlabeled.
@@ -190,21 +192,21 @@ fn package() -> Package {
     }
 }
 
-/// The folder of a copy in `root` that is whole and the published one.
+/// Returns the folder of a complete copy in `root` that is the published one.
 fn verified(root: &Path) -> Result<Option<PathBuf>, DataError> {
     let Some(folder) = find(root) else { return Ok(None) };
     let Ok(contents) = read(&folder, true, false, &OFFICIAL) else { return Ok(None) };
     Ok((contents.state(&folder, &OFFICIAL)? == DataState::Verified).then_some(folder))
 }
 
-/// The folder in `root`, in `root/stl10`, or that `root` itself is.
+/// Finds the folder in `root`, in `root/stl10`, or `root` itself.
 pub(crate) fn find(root: &Path) -> Option<PathBuf> {
     [root.to_owned(), root.join(FOLDER), root.join("stl10").join(FOLDER)]
         .into_iter()
         .find(|folder| Part::Train.images_in(folder).is_file())
 }
 
-/// The error of a folder without it.
+/// Returns the error of a folder without a copy.
 pub(crate) fn missing(location: Location) -> DataError {
     let start = if location.path.join(ARCHIVE).is_file() {
         "The archive is there: `invaspread data fetch stl10` checks and unpacks it"
@@ -228,7 +230,7 @@ fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     open_found(&folder, config, &OFFICIAL)
 }
 
-/// The files that the configuration uses of the copy in the configured folder, if there is one.
+/// Lists the files of the copy in the configured folder that the configuration uses, if there is a copy.
 fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     let location = Location::find(config.root.as_deref())?;
     let Some(folder) = find(&location.path) else { return Ok(None) };
@@ -261,7 +263,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     let (train, test) = (Arc::new(file(Part::Train)?), Arc::new(file(Part::Test)?));
     let labelled = contents.train.len();
 
-    // Images without labels are one more class: a subset holds their share of them.
+    // Images without labels count as one more class, so a subset holds its share of them.
     let mut strata = contents.train.clone();
     strata.resize(labelled + contents.unlabeled, CLASSES.len() as u32);
     let mut files = vec![Arc::clone(&train)];
@@ -297,25 +299,26 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     })
 }
 
-/// The images `kept` of one file whose labels are all there.
+/// Makes a split of the images `kept` of a file with all labels.
 fn whole(file: Arc<RecordFile>, labels: &[u32], kept: Vec<u32>) -> Split {
     let places = kept.iter().map(|&record| Place { file: 0, record }).collect();
     let labels = kept.iter().map(|&record| labels[record as usize]).collect();
     Split::stored(vec![file], places, labels, kept, IMAGE_SIZE)
 }
 
-/// What the files hold beside pixels.
+/// What the files hold besides pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Labels of the training images, below ten.
     pub train: Vec<u32>,
     /// Labels of the test images.
     pub test: Vec<u32>,
-    /// How many images without labels; none if they were not asked for.
+    /// The number of images without labels; 0 if they are not used.
     pub unlabeled: usize,
 }
 
-/// Reads the labels and the number of images in `folder`; the numbers must be those of `layout` unless `partial`.
+/// Reads the labels and the numbers of images in `folder`. The numbers must be those of `layout` unless
+/// `partial` is set.
 pub(crate) fn read(
     folder: &Path,
     with_unlabeled: bool,
@@ -368,7 +371,7 @@ fn labels(folder: &Path, part: Part, images: usize) -> Result<Vec<u32>, DataErro
 }
 
 impl Contents {
-    /// Whether the files that were asked for have the published checksums.
+    /// Compares the checksums of the files that are used with the published ones.
     pub(crate) fn state(&self, folder: &Path, layout: &Layout) -> Result<DataState, DataError> {
         let used = |name: &str| self.unlabeled > 0 || name != Part::Unlabeled.images();
         let compared = layout.md5.par_iter().filter(|(name, _)| used(name)).map(|(name, expected)| {

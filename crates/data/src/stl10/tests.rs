@@ -1,4 +1,5 @@
-//! Images come out the right way round, in the right splits; every kind of damage gets an error that names the file.
+//! Images come out the right way round, in the right splits; every kind of damage gets an error that names
+//! the file.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,13 +1,14 @@
-//! `synthetic`: images drawn on the fly, so that everything runs with no file at all.
+//! `synthetic`: images drawn on the fly, so that everything runs without a file.
 //!
-//! A class is a shape with its kind of texture: [`CLASSES`]. Everything else is drawn anew for each image and tells nothing of
-//! the class: both colours of the object, its place, size and turn, the texture's scale and phase, the background's gradient,
-//! blobs and lines, fragments of other objects, the light and the noise. The object fills about half to almost all of the frame and
-//! differs from the background in brightness, so a crop, a mirror image, a change of colour or a grey copy still shows what it
-//! is, while single pixels hardly do.
+//! A class is a shape with its kind of texture: [`CLASSES`]. Everything else is drawn for each image and
+//! independent of the class: the colours, the place, the size and the rotation of the object, the scale and
+//! the phase of its texture, the gradient, the blobs and the lines of the background, fragments of other
+//! objects, the light and the noise. The object fills between half and almost all of the frame and differs
+//! from the background in brightness. So a crop, a mirror image, a change of colour or a grey copy still
+//! shows the class, while single pixels hardly do.
 //!
-//! Image `i` of a split depends on the seed, the split and `i` alone, and its class is `i` modulo 10: any number of images is a
-//! prefix of any larger number.
+//! Image `i` of a split depends on the seed, the split and `i` alone, and its class is `i` modulo 10. So a
+//! set of n images is the beginning of every larger set.
 
 mod scene;
 mod shape;
@@ -22,11 +23,21 @@ use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::error::DataError;
 use crate::subset;
 
-/// What the labels mean: shape and texture.
+/// The names of the classes, by shape.
 pub const CLASSES: [&str; 10] =
     ["disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "hexagon"];
 
-/// Draws image `index` of the training split (or the test split), `size` x `size` pixels, of class `index % 10`.
+/// Draws image `index` of the training split (or the test split), `size` x `size` pixels, of class
+/// `index % 10`.
+///
+/// ```
+/// use invaspread_data::synthetic::draw;
+///
+/// let image = draw(0, false, 13, 32);
+/// assert_eq!((image.width, image.height), (32, 32));
+/// assert_eq!(image, draw(0, false, 13, 32));
+/// assert_ne!(image, draw(0, true, 13, 32));
+/// ```
 ///
 /// # Panics
 /// If `size` is zero.
@@ -35,7 +46,7 @@ pub fn draw(seed: u64, test: bool, index: usize, size: usize) -> Image {
     scene::draw(&mut stream, index % CLASSES.len(), size)
 }
 
-/// Draws the configured images, or those of them that the subsets keep.
+/// Draws the configured images, or the subsets of them.
 pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let numbers = &config.synthetic;
     let within = |key, found: usize, least: usize, most: usize| {

@@ -1,4 +1,4 @@
-//! One image: background, fragments, object, light, noise.
+//! Draws one image: background, fragments, object, light, noise.
 
 use std::f64::consts::PI;
 
@@ -38,7 +38,8 @@ pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
     Image::new(size, size, pixels)
 }
 
-/// The object's two colours and the background's, apart in brightness so that grey copies keep the object and its texture.
+/// Draws the two colours of the object and those of the background. They differ in brightness, so that grey
+/// copies keep the object and its texture.
 struct Colours {
     object: [Colour; 2],
     background: [Colour; 2],
@@ -46,7 +47,8 @@ struct Colours {
 
 impl Colours {
     fn draw(stream: &mut Stream) -> Self {
-        // Brightness of the object's colours on one side of the background's or on both.
+        // The colours of the object are brighter or darker than the background, or one is brighter and one is
+        // darker.
         let middle = stream.between(0.25, 0.75);
         let spread = stream.between(0.28, 0.5);
         let (mut dark, mut bright) = (middle - spread / 2.0, middle + spread / 2.0);
@@ -67,14 +69,15 @@ impl Colours {
     }
 }
 
-/// A random hue and saturation with the given brightness (Rec. 601 weights, as grey copies are made).
+/// Draws a random hue and saturation with the given brightness (by the weights of Rec. 601, which grey copies
+/// use).
 fn of_brightness(stream: &mut Stream, brightness: f64) -> Colour {
     let hue = stream.uniform() * 6.0;
     let saturation = stream.between(0.0, 0.75);
     let pure = [0.0, 4.0, 2.0].map(|shift: f64| ((hue + shift).rem_euclid(6.0) - 3.0).abs() - 1.0);
     let pure = pure.map(|value| value.clamp(0.0, 1.0));
     let tone = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2];
-    // Along the line from grey to the pure hue, as far as saturation says and the cube allows.
+    // On the line from grey to the pure hue, as far as the saturation says and the cube of colours allows.
     let offset = pure.map(|value| (value - tone) * saturation);
     let room = offset.iter().fold(1.0f64, |room, &step| {
         if step > 0.0 {
@@ -92,7 +95,7 @@ fn blend(a: Colour, b: Colour, part: f64) -> Colour {
     [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * part)
 }
 
-/// A gradient with soft blobs and faint lines on it.
+/// Draws a gradient with soft blobs and faint lines.
 struct Background {
     ends: [Colour; 2],
     direction: [f64; 2],
@@ -182,7 +185,7 @@ impl Thing {
         }
     }
 
-    /// A piece of any object, small and faint, so that fragments say nothing.
+    /// Draws a small, faint piece of any object, so that fragments say nothing about the class.
     fn fragment(stream: &mut Stream, colours: &Colours) -> Self {
         let [a, b] = colours.background;
         let part = stream.between(0.1, 0.5);
@@ -204,7 +207,7 @@ impl Thing {
         }
     }
 
-    /// `below` with this thing in front, its edge `pixel` wide.
+    /// Draws this thing over `below`, with an edge that is `pixel` wide.
     fn over(&self, below: Colour, x: f64, y: f64, pixel: f64) -> Colour {
         let (x, y) = ((x - self.centre[0]) / self.radius, (y - self.centre[1]) / self.radius);
         let [cos, sin] = self.turn;
@@ -213,7 +216,7 @@ impl Thing {
         if inside <= 0.0 {
             return below;
         }
-        // Four samples of the texture: at 32 pixels its repeats are only a few pixels long.
+        // Takes four samples of the texture: at 32 pixels its period is only a few pixels long.
         let step = 0.25 * pixel / self.radius;
         let samples = [(-step, -step), (step, -step), (-step, step), (step, step)];
         let part =
@@ -222,13 +225,13 @@ impl Thing {
     }
 }
 
-/// Cosine and sine of an angle of at most `most` either way.
+/// Returns cosine and sine of an angle of at most `most` in either direction.
 fn turn(stream: &mut Stream, most: f64) -> [f64; 2] {
     let angle = stream.between(-most, most);
     [angle.cos(), angle.sin()]
 }
 
-/// Brighter on one side than on the other, and brighter or darker in all.
+/// Makes one side brighter than the other, and the whole brighter or darker.
 struct Light {
     level: f64,
     slope: [f64; 2],

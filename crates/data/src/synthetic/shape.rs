@@ -1,7 +1,8 @@
-//! The ten outlines, as signed distances: negative inside, in units of the object's radius (about 1 from centre to tip).
+//! The ten outlines, as signed distances: negative inside, in units of the object's radius (about 1 from
+//! centre to tip).
 //!
-//! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is enough for an edge one
-//! pixel soft.
+//! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is
+//! enough for an edge one pixel soft.
 
 use std::f64::consts::PI;
 
@@ -71,7 +72,8 @@ mod tests {
     use super::*;
     use crate::synthetic::CLASSES;
 
-    /// The centre of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair part of its square.
+    /// The centre of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
+    /// part of its square.
     #[test]
     fn every_outline_fills_its_circle() {
         for (class, name) in CLASSES.iter().enumerate() {

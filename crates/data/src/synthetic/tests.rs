@@ -44,8 +44,8 @@ fn numbers_out_of_range_name_their_key() {
     assert!(open(&large).unwrap_err().to_string().starts_with("data.synthetic.image_size: found 5000"));
 }
 
-/// Colour and brightness tell nothing of the class: a classifier by nearest class mean of an image's mean colour, and of its
-/// contrast, is at chance.
+/// Colour and brightness tell nothing of the class: a classifier by nearest class mean of an image's mean
+/// colour, and of its contrast, is at chance.
 #[test]
 fn mean_colour_does_not_give_the_class_away() {
     let dataset = open(&config(4000, 1000)).unwrap();
@@ -69,7 +69,8 @@ fn mean_colour_does_not_give_the_class_away() {
     assert!((5.0..16.0).contains(&percent), "{percent}% by mean colour");
 }
 
-/// Pixels alone place some images right, but few: weighted kNN (k = 200, cosine of centred pixels, exp(s / 0.1)).
+/// Pixels alone place some images right, but few: weighted kNN (k = 200, cosine of centred pixels, exp(s /
+/// 0.1)).
 #[test]
 fn raw_pixels_are_a_poor_embedding() {
     let dataset = open(&config(2000, 300)).unwrap();

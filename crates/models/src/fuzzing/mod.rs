@@ -1,4 +1,5 @@
-//! The readers of weights as functions of bytes, for the targets in `fuzz/` and the tests that replay their corpora.
+//! The readers of weights as functions of bytes, for the targets in `fuzz/` and the tests that replay their
+//! corpora.
 //!
 //! Each takes whatever it is given and must return.
 
@@ -12,8 +13,8 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::weights::safetensors::read_safetensors;
 use crate::weights::{caffe, hdf5, pth};
 
-/// A file of `torch.save` in either form or, as a fuzzer does not guess a ZIP archive's checksums, the pickle of one beside a storage of 64
-/// bytes.
+/// A file of `torch.save` in either form or, as a fuzzer does not guess a ZIP archive's checksums, the pickle
+/// of one beside a storage of 64 bytes.
 pub fn weights_pickle(bytes: &[u8]) {
     const ZIP: &[u8] = b"PK";
     let file = if bytes.starts_with(ZIP) || pth::is_old_form(bytes) {

@@ -60,7 +60,8 @@ fn seeds() {
     let nested = under("net", &plain);
     seed("weights_pickle", "seed_plain.pkl", &plain);
     seed("weights_pickle", "seed_nested.pkl", &nested);
-    // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the one before.
+    // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the
+    // one before.
     seed("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
     seed(
         "weights_pickle",

@@ -1,5 +1,5 @@
-//! What a file of weights is, told by how it begins. Names say little: the same bytes are called `.pth`, `.pth.tar`, `.t`, `.ckpt`, `.bin`
-//! or nothing at all.
+//! Detects the format of a file of weights by its content. Names say little: the same bytes are called
+//! `.pth`, `.pth.tar`, `.t`, `.ckpt`, `.bin` or have no ending.
 
 use std::path::Path;
 
@@ -8,20 +8,21 @@ use super::{caffe, pth};
 
 const ZIP: &[u8] = b"PK";
 const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
-/// Where a tar archive says that it is one.
+/// The mark of a tar archive, and its place.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// What `bytes`, the content of the file at `path`, are. A Caffe model has no mark of its own and is told by being read. The ending is asked
-/// only where the content says nothing, as what is damaged may be the mark: then the error is of the form that the name promises.
+/// Returns the format of `bytes`, the content of the file at `path`. A Caffe model has no mark and is
+/// recognised by reading it. The ending of the name counts only where the content shows no format, since the
+/// mark itself may be damaged: the error is then about the format of that ending.
 ///
 /// # Errors
-/// What was found instead, in words that follow "found".
+/// Says what was found instead, in words that follow "found".
 pub(super) fn detect(bytes: &[u8], path: &Path) -> Result<WeightsFormat, String> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     if bytes.is_empty() {
         return Err("an empty file".to_owned());
     }
-    // An HDF5 file may begin with something else of 512, 1024, 2048 ... bytes.
+    // An HDF5 file may begin with 512, 1024, 2048 ... bytes of something else.
     let places = std::iter::once(0).chain(std::iter::successors(Some(512_usize), |at| at.checked_mul(2)));
     if places.take_while(|&at| at < bytes.len()).any(|at| bytes[at..].starts_with(HDF5)) {
         return Ok(WeightsFormat::Hdf5);
@@ -51,7 +52,7 @@ pub(super) fn detect(bytes: &[u8], path: &Path) -> Result<WeightsFormat, String>
     }
 }
 
-/// Kinds of files that people take for weights, each with what to do.
+/// Recognises kinds of files that are often mistaken for weights, and says what to do.
 fn another(bytes: &[u8]) -> Option<&'static str> {
     let text = |start: &str| {
         let trimmed = bytes.trim_ascii_start();

@@ -1,11 +1,11 @@
-//! Why weights could not be read, written or taken up.
+//! Errors of reading, writing and loading weights.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::format::WeightsFormat;
 
-/// Why weights could not be read, written or taken up.
+/// Why weights could not be read, written or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
@@ -14,7 +14,7 @@ pub enum WeightError {
     Open {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A folder, a pipe, a socket or a device lies at the path.
@@ -30,37 +30,37 @@ pub enum WeightError {
     OtherKind {
         /// The file.
         path: PathBuf,
-        /// What it is, with what to do if that is known.
+        /// What was found, with advice if there is any.
         found: String,
     },
-    /// The file's content contradicts itself.
+    /// The content of the file contradicts itself.
     #[error(
         "failed to read {path}: found {found}; the file is damaged or of another kind (expected {format}): fetch or save it again"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What such a file holds.
+        /// The format of the file.
         format: WeightsFormat,
         /// What went wrong.
         found: String,
     },
-    /// There is no state dict of the name that was asked for.
+    /// There is nothing at the place asked for.
     #[error("failed to read {path}: found nothing within {asked:?}, expected one of: {}", places.join(", "))]
     Place {
         /// The file.
         path: PathBuf,
-        /// What was asked for.
+        /// The place asked for.
         asked: String,
-        /// What there is.
+        /// The places that exist.
         places: Vec<String>,
     },
-    /// A file's weights cannot be taken up.
+    /// The weights of a file cannot be loaded.
     #[error("failed to load {path} into {network}: {source}")]
     Load {
         /// The file.
         path: PathBuf,
-        /// What the network is.
+        /// The network.
         network: String,
         /// Why not.
         source: Box<WeightError>,
@@ -68,19 +68,20 @@ pub enum WeightError {
     /// Entries are missing or have another shape.
     #[error(transparent)]
     Mismatch(Box<Mismatch>),
-    /// An entry holds something else than numbers that a network can have.
+    /// An entry holds numbers that a network cannot have.
     #[error("{name} holds {found}; the file is damaged, or what trained these weights diverged: use others")]
     Value {
-        /// The network's name of the entry.
+        /// The name of the entry in the network.
         name: String,
         /// What it holds.
         found: BadValue,
     },
-    /// torchvision's GoogLeNet was to be loaded into BVLC's. Batch norm could be worked into the convolutions and 3x3 kernels be padded to
-    /// 5x5; but there is no local response norm in that network, and no weights make this one do without.
+    /// The file holds torchvision's GoogLeNet, and the network is BVLC's. Batch norm could be merged into the
+    /// convolutions and 3x3 kernels could be padded to 5x5. But torchvision's network has no local response
+    /// norm, and no weights can cancel that of BVLC's.
     #[error(
-        "found torchvision's GoogLeNet, which has batch norm and no local response norm: another network than Inception-v1 as BVLC \
-        trained it, whose weights cannot be made of it; give bvlc_googlenet.caffemodel"
+        "found torchvision's GoogLeNet, which has batch norm and no local response norm: it is another network than BVLC's \
+        Inception-v1, and its weights cannot be converted; give bvlc_googlenet.caffemodel"
     )]
     Torchvision,
     /// Writing failed.
@@ -96,25 +97,25 @@ pub enum WeightError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// What is wrong with an entry's values.
+/// What is wrong with the values of an entry.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadValue {
     /// NaN or an infinity.
     #[error("{0}")]
     NotFinite(NotFinite),
-    /// A number that the network's type is too narrow for.
-    #[error("{value:e} at {index:?}, which is past the range of {dtype}")]
+    /// A number that is too large for the type of the network.
+    #[error("{value:e} at {index:?}, which is outside the range of {dtype}")]
     Range {
         /// The first such value.
         value: f64,
         /// Where it is.
         index: Vec<usize>,
-        /// The network's type.
+        /// The type of the network.
         dtype: &'static str,
     },
     /// A variance or a count below zero.
-    #[error("{value} at {index:?}, where nothing below 0 can be")]
+    #[error("{value} at {index:?}, where only values of 0 or more are allowed")]
     Negative {
         /// The first such value.
         value: f64,
@@ -123,16 +124,16 @@ pub enum BadValue {
     },
 }
 
-/// The values of a tensor that are no finite numbers.
+/// The values of a tensor that are not finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NotFinite {
-    /// How many there are.
+    /// The number of such values.
     pub count: usize,
-    /// Of so many.
+    /// The number of all values.
     pub elements: usize,
-    /// Where the first is.
+    /// The index of the first.
     pub index: Vec<usize>,
-    /// NaN, or an infinity.
+    /// The first: NaN or an infinity.
     pub value: f64,
 }
 
@@ -148,7 +149,7 @@ impl fmt::Display for NotFinite {
             1 => write!(f, "{value} at {index:?}, one of {elements} values"),
             _ => write!(
                 f,
-                "{count} values of {elements} that are no finite numbers, the first, {value}, at {index:?}"
+                "{count} values of {elements} that are not finite, the first, {value}, at {index:?}"
             ),
         }
     }
@@ -157,7 +158,7 @@ impl fmt::Display for NotFinite {
 /// How weights differ from what a network needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Names that the weights lack.
+    /// Names that are missing in the weights.
     pub missing: Vec<String>,
     /// `name: found shape, expected shape`.
     pub misshapen: Vec<String>,
@@ -165,7 +166,7 @@ pub struct Mismatch {
     pub theirs: Vec<String>,
     /// All names of the network.
     pub ours: Vec<String>,
-    /// The state dicts that there are, if there is more than one, the nearest first.
+    /// The state dicts of the file, if it has several, the best match first.
     pub state_dicts: Vec<String>,
 }
 
@@ -185,17 +186,17 @@ impl fmt::Display for Mismatch {
         if let Some((nearest, others)) = self.state_dicts.split_first() {
             write!(
                 f,
-                "; that is {nearest}, the nearest of the file's state dicts; there are also {}",
+                "; this is {nearest}, the best match among the state dicts of the file; it also has {}",
                 list(others)
             )?;
         }
         f.write_str(
-            "; choose the model that the file was saved from, its depth, width and length of embedding too",
+            "; choose the model that the file was saved from, with the same depth, width and length of the embedding",
         )
     }
 }
 
-/// At most five entries, and how many more there are.
+/// Lists at most five entries, and says how many more there are.
 fn list(entries: &[String]) -> String {
     const SHOWN: usize = 5;
     match entries.len() {

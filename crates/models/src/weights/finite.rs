@@ -1,4 +1,5 @@
-//! Values that a network must not have: NaN and infinities above all, which some operations hand on and others swallow.
+//! Finds values that a network must not have: above all NaN and infinities, which some operations pass on and
+//! others hide.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,16 @@ use candle_core::{DType, Result, Tensor};
 
 use super::error::{BadValue, NotFinite, WeightError};
 
-/// What in a tensor is no finite number; `None` if all are, as whole numbers always are.
+/// Returns the values of a tensor that are not finite, or `None` if all are finite, as integers always are.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_models::not_finite;
+///
+/// let found = not_finite(&Tensor::new(&[[1f32, 2.0], [f32::NAN, 4.0]], &Device::Cpu)?)?.expect("there is a NaN");
+/// assert_eq!((found.count, found.index), (1, vec![1, 0]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If candle fails.
@@ -24,11 +34,11 @@ pub fn not_finite(tensor: &Tensor) -> Result<Option<NotFinite>> {
     }))
 }
 
-/// Whether the entries `found` for a network, whose names and types are those of `wanted`, are numbers that it can have: finite, still so in
-/// its type, and no variance or count below zero.
+/// Checks the entries `found` for a network with the names and types of `wanted`: they must be finite, also
+/// in the type of the network, and no variance or count may be below zero.
 ///
 /// # Errors
-/// Names the first entry, in the network's order, that is not so.
+/// Names the first wrong entry, in the order of the network.
 pub(crate) fn check(
     wanted: &[(String, Tensor)],
     found: &HashMap<String, Tensor>,
@@ -59,14 +69,14 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// How the names of entries end of which nothing can be below zero.
+/// The endings of the names of entries that cannot be below zero.
 const NOT_NEGATIVE: [&str; 2] = [".running_var", ".num_batches_tracked"];
 
 fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
-/// Where the element of a place in row-major order is.
+/// Returns the index of an element from its place in row-major order.
 fn index(mut place: usize, dims: &[usize]) -> Vec<usize> {
     let mut index = vec![0; dims.len()];
     for (axis, &length) in dims.iter().enumerate().rev() {
@@ -96,7 +106,7 @@ mod tests {
             let found =
                 not_finite(&tensor(&[0.0, 1.0, 2.0, f64::NAN, 4.0, f64::NEG_INFINITY], dtype)).unwrap();
             let told = found.unwrap().to_string();
-            assert_eq!(told, "2 values of 6 that are no finite numbers, the first, NaN, at [1, 1]");
+            assert_eq!(told, "2 values of 6 that are not finite, the first, NaN, at [1, 1]");
             let found = not_finite(&tensor(&[0.0, f64::INFINITY], dtype)).unwrap().unwrap();
             assert_eq!(found.to_string(), "an infinity at [0, 1], one of 2 values");
             assert_eq!(not_finite(&tensor(&[-1.0, 2.0], dtype)).unwrap(), None);
@@ -117,11 +127,14 @@ mod tests {
         assert_eq!(told("bn1.bias", &[1e39, 2.0], f64, f64), Ok(()));
         let error = told("bn1.bias", &[0.0, -1e39], f64, f32).unwrap_err();
         assert!(
-            error.starts_with("bn1.bias holds -1e39 at [0, 1], which is past the range of f32"),
+            error.starts_with("bn1.bias holds -1e39 at [0, 1], which is outside the range of f32"),
             "{error}"
         );
         let error = told("bn1.running_var", &[0.5, -0.5], f32, f32).unwrap_err();
-        assert!(error.starts_with("bn1.running_var holds -0.5 at [0, 1], where nothing below 0"), "{error}");
+        assert!(
+            error.starts_with("bn1.running_var holds -0.5 at [0, 1], where only values of 0 or more"),
+            "{error}"
+        );
         let error = told("conv1.weight", &[0.5, f64::NAN], f32, f32).unwrap_err();
         assert!(error.starts_with("conv1.weight holds NaN at [0, 1], one of 2 values;"), "{error}");
         assert!(told("bn1.num_batches_tracked", &[0.0, -1.0], f32, DType::I64).is_err());

@@ -1,27 +1,30 @@
-//! Foreign weights against a network's state dict: what fits, what lacks, what has another shape, what is left over.
+//! Compares weights with the state dict of a network: what fits, what is missing, what has another shape,
+//! what is left over.
 
 use super::state_dict::StateDict;
 use crate::network::Network;
 use candle_core::{Result, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Where in a file a network's entries may be: a state dict, and what its names have before the network's.
+/// A place in a file where the entries of a network may be: a state dict, and a prefix of its names.
 #[derive(Debug)]
 pub(crate) struct Candidate<'a> {
     pub(crate) state_dict: &'a StateDict,
-    /// Such as `module.` of `DataParallel`, `_orig_mod.` of `torch.compile`, `backbone.`, or several; mostly empty.
+    /// The prefix: `module.` from `DataParallel`, `_orig_mod.` from `torch.compile`, `backbone.`, or several
+    /// of them; usually empty.
     pub(crate) prefix: &'a str,
-    /// The network's entries by their place in its state dict, with the names of the file.
+    /// The names in the file of the entries of the network, by their place in its state dict.
     names: BTreeMap<usize, &'a str>,
-    /// How many of them have the right shape.
+    /// The number of them that have the right shape.
     shaped: usize,
 }
 
-/// What training averages weights into, rather than what it trains, is mostly called so. Of two that fit alike the trained one is taken.
+/// Usual names of running averages of trained weights. If trained and averaged weights fit equally well, the
+/// trained ones are loaded.
 const AVERAGES: [&str; 7] = ["ema", "encoder_k", "target", "teacher", "momentum", "average", "shadow"];
 
 impl<'a> Candidate<'a> {
-    /// Every candidate, the one that fits best first.
+    /// Returns every candidate, the best match first.
     pub(crate) fn all(
         state_dicts: &'a [StateDict],
         wanted: &[(String, Tensor)],
@@ -43,7 +46,8 @@ impl<'a> Candidate<'a> {
                     }
                 }
             }
-            // The same entries under a shorter prefix, as where a network's own names may be without a wrapper, are no other candidate.
+            // The same entries under a shorter prefix are not another candidate: a network may accept names
+            // with and without a wrapper.
             let mut seen = HashSet::new();
             for (prefix, names) in by_prefix {
                 if seen.insert(names.clone()) {
@@ -55,7 +59,7 @@ impl<'a> Candidate<'a> {
                 }
             }
         }
-        // Stable: of those that are alike the file's first stays first.
+        // The sort is stable, so equal candidates stay in the order of the file.
         all.sort_by_key(|candidate| {
             let (shaped, names) = candidate.rank();
             (usize::MAX - shaped, usize::MAX - names, candidate.is_average(), candidate.prefix.len())
@@ -63,7 +67,7 @@ impl<'a> Candidate<'a> {
         all
     }
 
-    /// How many entries have the right shape, and how many there are at all.
+    /// Returns the number of entries with the right shape, and of all entries.
     pub(crate) fn rank(&self) -> (usize, usize) {
         (self.shaped, self.names.len())
     }
@@ -73,7 +77,7 @@ impl<'a> Candidate<'a> {
         AVERAGES.iter().any(|average| place.contains(average))
     }
 
-    /// The place and the prefix, as one name.
+    /// Returns the place and the prefix as one name.
     pub(crate) fn name(&self) -> String {
         match (&self.state_dict.place[..], self.prefix.trim_end_matches(['.', '/'])) {
             ("", "") => "the file itself".to_owned(),
@@ -84,28 +88,30 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Whether shapes differ by leading ones alone: Caffe writes a bias as (1, 1, 1, C), PyTorch some counts as (1).
+/// Returns whether shapes are equal up to leading ones: Caffe writes a bias as (1, 1, 1, C), PyTorch some
+/// counts as (1).
 fn same_shape(a: &[usize], b: &[usize]) -> bool {
     let essential = |dims: &[usize]| dims.iter().copied().skip_while(|&len| len == 1).collect::<Vec<_>>();
     essential(a) == essential(b)
 }
 
-/// What weights hold for a network.
+/// The result of a comparison of weights with a network.
 #[derive(Debug, Default)]
 pub(crate) struct Fit {
-    /// Entries that fit, under the network's names and in the shapes of its state dict.
+    /// Entries that fit, under the names of the network and in the shapes of its state dict.
     pub(crate) found: HashMap<String, Tensor>,
-    /// Entries of the network, in its order, that the weights lack; counts of batches may be.
+    /// Entries of the network that are missing in the weights, in the order of the network; counts of batches
+    /// may be missing.
     pub(crate) missing: Vec<String>,
-    /// `name: found shape, expected shape`, in the network's order.
+    /// `name: found shape, expected shape`, in the order of the network.
     pub(crate) misshapen: Vec<String>,
-    /// The weights' names that nothing was asked for under, in alphabetical order.
+    /// The names of the weights that the network does not need, in alphabetical order.
     pub(crate) left_over: Vec<String>,
 }
 
 impl Fit {
-    /// Looks for those of `wanted`, a network's state dict, that are not to be `left_alone`, under the names that the network has for them
-    /// and after the prefix; the first that is there counts.
+    /// Searches for the entries of `wanted`, the state dict of a network, except those to be `left_alone`. An
+    /// entry may have several names, each after the prefix; the first that exists counts.
     pub(crate) fn new(
         wanted: &[(String, Tensor)],
         network: &Network,
@@ -122,7 +128,7 @@ impl Fit {
             let Some((theirs, tensor)) = theirs.iter().find_map(|theirs| weights.get_key_value(theirs))
             else {
                 if let Some((_, kind)) = state_dict.not_read.iter().find(|(name, _)| theirs.contains(name)) {
-                    fit.missing.push(format!("{name} (there as {kind}, which is not read)"));
+                    fit.missing.push(format!("{name} (present as {kind}, which cannot be read)"));
                 } else if !name.ends_with("num_batches_tracked") {
                     fit.missing.push(name.clone());
                 }
@@ -141,7 +147,7 @@ impl Fit {
         Ok(fit)
     }
 
-    /// Whether every entry asked for was found.
+    /// Returns whether every entry was found in the right shape.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.misshapen.is_empty()
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The kinds of files that weights are read from.
+/// The formats that weights are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WeightsFormat {
@@ -27,8 +27,8 @@ impl fmt::Display for WeightsFormat {
     }
 }
 
-/// How many elements a tensor of this shape has, if candle can count them: it multiplies the lengths of axes from the last on, and does not
-/// look whether the first is 0.
+/// Returns the number of elements of a tensor of this shape, or `None` if candle cannot count them: it
+/// multiplies the lengths of axes from the last to the first, and a later 0 does not undo an overflow.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |all, &length| all.checked_mul(length.max(1)))?;
     Some(shape.iter().product())

@@ -1,4 +1,4 @@
-//! What a file of weights holds.
+//! Lists the content of a file of weights.
 
 use super::WeightsFile;
 use super::error::NotFinite;
@@ -10,25 +10,26 @@ use std::path::Path;
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Where in the file its state dict lies; empty if it is the file's own.
+    /// The place of its state dict in the file; empty for the top level.
     pub place: String,
-    /// Its name there; of a Caffe model, its layer's with `.weight` or `.bias` behind.
+    /// Its name there. For a Caffe model: the name of the layer with `.weight` or `.bias`.
     pub name: String,
-    /// Type of its values.
+    /// The type of its values.
     pub dtype: DType,
-    /// As it lies in the file: a convolution's is (C_out, C_in, K, K).
+    /// Its shape in the file; that of a convolution is (C_out, C_in, K, K).
     pub shape: Vec<usize>,
-    /// How many values it has.
+    /// The number of its values.
     pub parameters: usize,
-    /// Which of them are NaN or infinite: nothing loads such an entry.
+    /// Its values that are NaN or infinite; such an entry cannot be loaded.
     pub not_finite: Option<NotFinite>,
 }
 
-/// The tensors of a file of weights, state dict by state dict, each sorted by name, numbers in names by their value. All of them are read, so
-/// that a file that can be inspected can be imported. Also `place.name: kind` of each that is of a kind that is not read.
+/// Lists the tensors of a file of weights, for each state dict sorted by name (numbers in names by value),
+/// and `place.name: kind` of each entry of a kind that cannot be read. All tensors are read, so a file that
+/// can be inspected can be imported.
 ///
 /// # Errors
-/// As [`WeightsFile::open`].
+/// Returns the errors of [`WeightsFile::open`].
 pub fn inspect(path: &Path) -> Result<(Vec<Entry>, Vec<String>), WeightError> {
     let (mut entries, mut not_read) = (Vec::new(), Vec::new());
     for state_dict in WeightsFile::open(path)?.state_dicts {
@@ -52,7 +53,8 @@ pub fn inspect(path: &Path) -> Result<(Vec<Entry>, Vec<String>), WeightError> {
     Ok((entries, not_read))
 }
 
-/// A name cut where numbers begin and end, numbers filled up with zeros: `layer2` comes before `layer10`.
+/// Splits a name where numbers begin and end and pads the numbers with zeros, so that `layer2` comes before
+/// `layer10`.
 fn order(name: &str) -> Vec<String> {
     let pieces = name.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
     pieces

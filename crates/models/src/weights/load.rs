@@ -1,17 +1,19 @@
-//! Weights out of a file into a network: whoever trained them, wherever in the file they lie, and whatever their names begin with.
+//! Loads the weights of a file into a network, whatever program trained them, wherever in the file they are,
+//! and whatever prefix their names have.
 //!
-//! What people have, and what becomes of it:
+//! Files that people have, and the result:
 //!
 //! | file | network | embedding layer |
 //! |---|---|---|
-//! | torchvision's ResNet-18, -34, -50 (`.pth`, `.safetensors`) | [`ResNet`](crate::ResNet) with the ImageNet stem | its `fc` is a classifier of another size: left over |
-//! | BVLC GoogLeNet (`bvlc_googlenet.caffemodel`) | [`Inception`](crate::Inception) | it has none; its three classifiers are left over |
+//! | torchvision's ResNet-18, -34, -50 (`.pth`, `.safetensors`) | [`ResNet`](crate::ResNet) with the ImageNet stem | its `fc` is a classifier of another size and is left over |
+//! | BVLC GoogLeNet (`bvlc_googlenet.caffemodel`) | [`Inception`](crate::Inception) | the file has none; its three classifiers are left over |
 //! | what this program or the released code saved | the network it was saved from | loaded |
-//! | torchvision's GoogLeNet | none: another network, see [`WeightError::Torchvision`] | |
-//! | `googlenet.h5`, which the released code asks for: the same, converted | [`Inception`](crate::Inception) | it has none, and no classifiers |
+//! | torchvision's GoogLeNet | none: it is another network, see [`WeightError::Torchvision`] | |
+//! | `googlenet.h5`, which the released code needs: BVLC GoogLeNet, converted | [`Inception`](crate::Inception) | the file has none, and no classifiers |
 //!
-//! A network must see images normalised as those that its weights were trained on: torchvision's ResNets in red, green, blue with ImageNet's
-//! mean and standard deviation, BVLC's GoogLeNet as [`Inception`](crate::Inception) says.
+//! A network needs images that are normalised like those that its weights were trained on: for torchvision's
+//! ResNets red, green, blue with the mean and the standard deviation of ImageNet, for BVLC's GoogLeNet as
+//! [`Inception`](crate::Inception) says.
 
 use super::WeightsFile;
 use super::error::{Mismatch, WeightError};
@@ -26,42 +28,44 @@ use std::path::Path;
 /// Whether weights must hold the embedding layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadNeeded {
-    /// It is an error if they do not.
+    /// A missing embedding layer is an error.
     Yes,
-    /// It is loaded if they hold both its weight and its bias in their shapes, and stays as it is otherwise.
+    /// The layer is loaded if the weights hold its weight and its bias in the right shapes; otherwise it
+    /// stays as it is.
     No,
 }
 
-/// What loading did. That there is one means that all was loaded that had to be.
+/// What was loaded. It exists only if everything was loaded that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Entries of the network that were filled, in the order of its state dict.
+    /// Entries of the network that were loaded, in the order of its state dict.
     pub loaded: Vec<String>,
-    /// Entries that stay as they were, freshly drawn: the embedding layer's or none. (A file without counts of batches lacks nothing: they
-    /// stay too.)
+    /// Entries that keep their initial values: those of the embedding layer or none. (Counts of batches also
+    /// stay if the file has none, but are not listed.)
     pub missing: Vec<String>,
-    /// Entries of the state dict that the network has no use for, under the file's names, in alphabetical order.
+    /// Entries of the state dict that the network does not need, under the names of the file, in alphabetical
+    /// order.
     pub left_over: Vec<String>,
-    /// Where in the file the state dict lies; empty if it is the file's own.
+    /// The place of the state dict in the file; empty for the top level.
     pub place: String,
-    /// What was dropped from the beginning of each name.
+    /// The prefix that was removed from each name.
     pub prefix: String,
-    /// What would have fitted as well.
+    /// Other places whose entries fit equally well.
     pub others: Vec<String>,
 }
 
 impl LoadReport {
-    /// Says which part of the file was loaded, where there is more to say than the file's name.
+    /// Says which part of the file was loaded; `None` if the name of the file says it all.
     pub fn choice(&self) -> Option<String> {
         let mut parts = Vec::new();
         if !self.place.is_empty() {
-            parts.push(format!("the state dict is the file's `{}`", self.place));
+            parts.push(format!("the state dict is `{}` in the file", self.place));
         }
         if !self.prefix.is_empty() {
-            parts.push(format!("the prefix `{}` of its names was dropped", self.prefix));
+            parts.push(format!("the prefix `{}` of its names was removed", self.prefix));
         }
         if !self.others.is_empty() {
-            parts.push(format!("as well would fit: {}", self.others.join(", ")));
+            parts.push(format!("these would fit equally well: {}", self.others.join(", ")));
         }
         if parts.is_empty() { None } else { Some(parts.join("; ")) }
     }
@@ -69,12 +73,13 @@ impl LoadReport {
 
 /// Loads the weights of a file into `network`.
 ///
-/// Of several state dicts the one that fits best is taken. Without the embedding layer or with it, all else must be there, of the right
-/// shape and finite, or nothing is changed: a network half of which is random would train, and be worse for no reason that shows.
+/// The best match among several state dicts is taken. All entries except the embedding layer must be there,
+/// of the right shape and finite; otherwise nothing is changed. A network that is half random would train,
+/// and be worse without a visible reason.
 ///
 /// # Errors
-/// If the file is of another network: names every entry that is missing or of another shape; or the first entry that holds NaN, an
-/// infinity or a variance below zero.
+/// If the file is of another network, the error names every entry that is missing or of another shape;
+/// otherwise the first entry that holds NaN, an infinity or a variance below zero.
 pub fn load(file: &WeightsFile, network: &Network, head: HeadNeeded) -> Result<LoadReport, WeightError> {
     load_from(&file.state_dicts, network, head).map_err(|source| WeightError::Load {
         path: file.path.clone(),
@@ -83,30 +88,32 @@ pub fn load(file: &WeightsFile, network: &Network, head: HeadNeeded) -> Result<L
     })
 }
 
-/// Loads the weights of the file at `path` into `network`: all but the embedding layer, which starts afresh where the file has none.
+/// Loads the weights of the file at `path` into `network`. If the file has no embedding layer, that layer
+/// keeps its initial values.
 ///
 /// # Errors
-/// As [`WeightsFile::open`] and [`load`].
+/// Returns the errors of [`WeightsFile::open`] and [`load`].
 pub fn import(path: &Path, network: &Network) -> Result<LoadReport, WeightError> {
     load(&WeightsFile::open(path)?, network, HeadNeeded::No)
 }
 
 impl Network {
-    /// Takes up weights under PyTorch's names and in its layouts, all of them or none; a prefix that is common to all names is dropped, and
-    /// Inception's may be without `base_model.` or under Caffe's names.
+    /// Loads weights under PyTorch's names and in its layouts, all of them or none. A common prefix of all
+    /// names is removed. The names of Inception may lack `base_model.` or be those of Caffe.
     ///
-    /// Counts of batches may be missing; everything else must be there, of the right shape and finite. Entries of other names are left
-    /// over and listed.
+    /// Counts of batches may be missing; everything else must be there, of the right shape and finite.
+    /// Entries with other names are left over and listed.
     ///
     /// # Errors
-    /// Names every missing and every misshapen entry, or the first that holds NaN, an infinity or a variance below zero.
+    /// Names every entry that is missing or of another shape, or the first that holds NaN, an infinity or a
+    /// variance below zero.
     pub fn load_state_dict(&self, weights: &HashMap<String, Tensor>) -> Result<LoadReport, WeightError> {
         let state_dict = StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
         load_from(&[state_dict], self, HeadNeeded::Yes)
     }
 }
 
-/// As [`load`], of state dicts.
+/// Loads one of several state dicts; see [`load`].
 pub(crate) fn load_from(
     state_dicts: &[StateDict],
     network: &Network,
@@ -169,7 +176,7 @@ pub(crate) fn load_from(
     })
 }
 
-/// Of state dicts in which not one name is the network's.
+/// Returns the error of state dicts without a single name of the network.
 fn strangers(state_dicts: &[StateDict], wanted: &[(String, Tensor)]) -> Mismatch {
     let ours: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
     let mut state_dicts: Vec<&StateDict> = state_dicts.iter().collect();
@@ -193,7 +200,7 @@ fn sorted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     names
 }
 
-/// An entry that torchvision's GoogLeNet has and BVLC's has not.
+/// An entry of torchvision's GoogLeNet that BVLC's does not have.
 const TORCHVISION: &str = "inception3a.branch1.bn.weight";
 
 #[cfg(test)]
@@ -280,7 +287,8 @@ mod tests {
         assert_eq!(state(&cifar), before);
     }
 
-    /// BVLC's file: layers of the old form, and classifiers that the network has no place for. One layer is of the new form.
+    /// BVLC's file: layers of the old form, and classifiers that the network has no place for. One layer is
+    /// of the new form.
     #[test]
     fn a_caffe_model_is_taken_up_by_its_layers_names() {
         let folder = tempfile::tempdir().unwrap();

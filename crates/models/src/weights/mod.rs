@@ -1,4 +1,5 @@
-//! Files of weights: which form a file has, told by its content alone, the state dicts in it, and loading them into a network.
+//! Files of weights: which form a file has, told by its content alone, the state dicts in it, and loading
+//! them into a network.
 
 pub(crate) mod caffe;
 mod detect;
@@ -33,29 +34,45 @@ pub use safetensors::write_weights;
 pub use seal::{check_seal, write_sealed};
 pub use state_dict::StateDict;
 
-/// A file of weights, read whole.
+/// A file of weights.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_models::{WeightsFile, WeightsFormat, write_weights};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("any.name");
+/// write_weights(&path, &[("linear.bias".to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu)?)])?;
+///
+/// let file = WeightsFile::open(&path)?;
+/// assert_eq!(file.format, WeightsFormat::Safetensors);
+/// assert_eq!(file.state_dicts[0].tensors["linear.bias"].to_vec1::<f32>()?, [1.0, 2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct WeightsFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its format.
     pub format: WeightsFormat,
-    /// What this program wrote of it under its seal ([`crate::check_seal`]), as JSON; `None` in files of other programs.
+    /// The description of the file under the seal of this program ([`crate::check_seal`]), as JSON; `None` in
+    /// files of other programs.
     pub content: Option<String>,
-    /// Its state dicts, at least one, in the order of the file. Only a file of PyTorch's has several.
+    /// Its state dicts, at least one, in the order of the file. Only files of PyTorch have several.
     pub state_dicts: Vec<StateDict>,
 }
 
 impl WeightsFile {
-    /// Reads a file of safetensors, of PyTorch's `torch.save` (its forms before and after version 1.6), a Caffe model or HDF5, whatever it is
-    /// called.
+    /// Reads safetensors, what `torch.save` writes (before and after PyTorch 1.6), a Caffe model or HDF5,
+    /// whatever the name of the file.
     ///
-    /// PyTorch's may hold a state dict, anything that holds some, or a whole module. A Caffe model's layer `conv1/7x7_s2` becomes
-    /// `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; of a name given twice the last counts, as with Caffe. An HDF5 file's tensors are
-    /// called by the paths to them, without what the Python package hickle wraps around a dict.
+    /// A file of PyTorch may hold a state dict, something that contains state dicts, or a whole module. Layer
+    /// `conv1/7x7_s2` of a Caffe model gives `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; the last of equal
+    /// names counts, as in Caffe. A tensor of an HDF5 file is named by the path to it, without what the
+    /// Python package hickle wraps around a dict.
     ///
     /// # Errors
-    /// If the file is missing, no regular file, damaged, or of another kind.
+    /// If the file is missing, not a regular file, damaged, or of another kind.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         let bytes = whole(path)?;
         let damaged = |format, found| WeightError::Damaged { path: path.into(), format, found };
@@ -80,10 +97,11 @@ impl WeightsFile {
         Ok(Self { path: path.into(), format, content, state_dicts })
     }
 
-    /// The same file with nothing but what lies at `place`: a state dict's place, or what the names of its entries begin with.
+    /// Keeps only what lies at `place`: the place of a state dict, or the beginning of the names of its
+    /// entries.
     ///
     /// # Errors
-    /// If there is nothing: names the places that there are.
+    /// If nothing lies there; the error names the places that exist.
     pub fn within(mut self, place: &str) -> Result<Self, WeightError> {
         if self.state_dicts.iter().any(|state_dict| state_dict.place == place) {
             self.state_dicts.retain(|state_dict| state_dict.place == place);

@@ -1,4 +1,4 @@
-//! safetensors files: PyTorch's names and layouts, this program's own and anyone's.
+//! Reads and writes safetensors files with PyTorch's names and layouts, of this program and of others.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::seal::check_seal;
 use crate::weights::StateDict;
 use crate::weights::format::element_count;
 
-/// The types of numbers that a network here may have.
+/// The types of numbers that are read.
 const READ: [Dtype; 9] = [
     Dtype::U8,
     Dtype::U32,
@@ -25,10 +25,10 @@ const READ: [Dtype; 9] = [
     Dtype::F64,
 ];
 
-/// The state dict of a file, which is whole if it carries this program's seal, and the seal's content.
+/// Returns the state dict of a file and the content of its seal, if it has one; a broken seal is an error.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "found".
+/// Says what is wrong with the file, in words that follow "found".
 pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, Option<String>), String> {
     let content = check_seal(bytes)?;
     let file = SliceSafetensors::new(bytes).map_err(|error| error.to_string())?;
@@ -36,7 +36,7 @@ pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, Option<String
     for (name, view) in file.tensors() {
         if element_count(view.shape()).is_none() {
             return Err(format!(
-                "the tensor {name:?} with the shape {:?}, which no memory holds",
+                "the tensor {name:?} with the shape {:?}, which is too large for any memory",
                 view.shape()
             ));
         }
@@ -52,7 +52,7 @@ pub(crate) fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, Option<String
     Ok((state_dict, content))
 }
 
-/// Writes tensors as safetensors. The caller renames into place: see the runner's atomic writes.
+/// Writes tensors as safetensors. The caller should write to a temporary name and rename.
 ///
 /// # Errors
 /// If the file cannot be written.

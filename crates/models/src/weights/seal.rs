@@ -1,7 +1,9 @@
-//! The digest that this program's safetensors files carry, so that a damaged file is an error and never a silently different network.
+//! The seal of safetensors files that this program writes: a digest that makes damage an error and never a
+//! silently different network.
 //!
-//! safetensors has no checksum of its own. A file that this program writes has one metadata entry, `invaspread`: JSON with the number of
-//! the format, what the writer says of the file (`content`, itself JSON), and a BLAKE3 digest of both that text and every tensor.
+//! safetensors has no checksum. A sealed file has one metadata entry, `invaspread`: JSON with the number of
+//! the format, a description of the file (`content`, itself JSON), and a BLAKE3 digest of that text and of
+//! every tensor.
 
 use std::collections::HashMap;
 
@@ -11,24 +13,25 @@ use serde::{Deserialize, Serialize};
 
 /// The metadata entry that holds the seal, as JSON.
 const KEY: &str = "invaspread";
-/// Raised when a later version could not read what this one writes.
+/// The number of the format. It rises when older versions cannot read what this one writes.
 const FORMAT: u32 = 1;
 
-/// What a sealed file says of itself.
+/// The content of the seal.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seal {
     format: u32,
-    /// JSON as text, so that it is digested as the bytes it was written as.
+    /// JSON as text, so that the digest is of the bytes that were written.
     content: String,
     digest: String,
 }
 
-/// Makes a safetensors file of `tensors`, in the order of their names, with a seal over them and `content`. Equal contents give equal
-/// bytes: a second metadata entry would be written in the random order of a hash map.
+/// Makes a safetensors file of `tensors`, in the order of their names, with a seal over them and `content`.
+/// Equal contents give equal bytes. (There is only one metadata entry, since several would be written in the
+/// random order of a hash map.)
 ///
 /// # Errors
-/// If the library refuses, as it does past the largest header.
+/// Returns the error of the library, for example for too large a header.
 pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -> Result<Vec<u8>, String> {
     tensors.sort_by_key(|&(name, _)| name);
     let digest = digest(&content, tensors.iter().map(|(name, view)| (*name, view)));
@@ -38,11 +41,11 @@ pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -
         .map_err(|error: SafeTensorError| error.to_string())
 }
 
-/// Compares a safetensors file with the seal it carries, and returns the seal's content; `None` if there is no seal, as in every file that
-/// another program wrote.
+/// Compares a safetensors file with its seal and returns the content of the seal; `None` if there is no seal,
+/// as in files of other programs.
 ///
 /// # Errors
-/// What was found instead, in words that follow "found".
+/// Says what was found instead, in words that follow "found".
 pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
     let told =
         |error: SafeTensorError| format!("{} bytes that are no safetensors file ({error})", bytes.len());
@@ -51,7 +54,7 @@ pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
     let Some(entries) = metadata.metadata() else { return Ok(None) };
     let text = match entries.get(KEY) {
         Some(text) => text,
-        // Damage may have struck the key itself.
+        // The key itself may be damaged.
         None if entries.values().any(|text| serde_json::from_str::<Seal>(text).is_ok()) => {
             return Err(format!("a seal of this program under another name than {KEY:?}"));
         }
@@ -79,7 +82,8 @@ pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
     }
 }
 
-/// Digest of `content` and of names, types, shapes and bytes in the order given. Every part is preceded by its length.
+/// Returns the digest of `content` and of names, types, shapes and bytes in the given order. Each part is
+/// preceded by its length.
 fn digest<'a>(content: &str, tensors: impl Iterator<Item = (&'a str, &'a TensorView<'a>)>) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {

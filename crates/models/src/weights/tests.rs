@@ -78,7 +78,8 @@ fn counts_of_batches_may_be_floats_or_absent() {
     assert!(counts(&network).iter().all(|count| *count == 7), "{:?}", counts(&network));
 }
 
-/// What `DataParallel`, `torch.compile`, Lightning, lightly, MoCo and their combinations put before each name.
+/// What `DataParallel`, `torch.compile`, Lightning, lightly, MoCo and their combinations put before each
+/// name.
 #[test]
 fn a_prefix_that_all_names_have_is_dropped_and_told() {
     let network = small(1);
@@ -169,8 +170,8 @@ fn nothing_but_numbers_is_loaded() {
         ("conv1.weight", f64::NAN, "conv1.weight holds NaN at [0, 0, 0, 1], one of 216 values"),
         ("layer1.0.bn1.bias", f64::INFINITY, "layer1.0.bn1.bias holds an infinity at [1], one of 8 values"),
         ("bn1.running_mean", f64::NEG_INFINITY, "bn1.running_mean holds a negative infinity at [1]"),
-        ("bn1.running_var", -0.5, "bn1.running_var holds -0.5 at [1], where nothing below 0 can be"),
-        ("linear.weight", 1e39, "linear.weight holds 1e39 at [0, 1], which is past the range of f32"),
+        ("bn1.running_var", -0.5, "bn1.running_var holds -0.5 at [1], where only values of 0 or more"),
+        ("linear.weight", 1e39, "linear.weight holds 1e39 at [0, 1], which is outside the range of f32"),
     ] {
         let error = spoiled(name, value).unwrap_err();
         assert!(error.starts_with(told), "{error}");

@@ -20,6 +20,7 @@ mod home;
 mod identity;
 mod labels;
 mod layers;
+mod meanings;
 mod number;
 mod overrides;
 mod plan;

@@ -2,9 +2,10 @@
 
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
-use super::schema::{leaves, lookup, of_method};
+use super::meanings::meaning;
+use super::schema::{leaves, lookup};
 use super::{Config, ConfigError, Override};
-use crate::methods::{ChosenMethod, Registry};
+use crate::methods::ChosenMethod;
 
 /// A config, and where each of its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +25,7 @@ pub struct Origin {
     pub value: String,
     /// The file or argument that set it.
     pub origin: String,
-    /// What the key means, where it is one of the chosen method's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What the key means.
     pub meaning: Option<String>,
 }
 
@@ -59,8 +59,7 @@ pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Re
     let origin = layers.origins();
     config.check(&origin)?;
     let table = config.table()?;
-    let entry = Registry::installed().entry(config.method.name());
-    let meaning = |key: &str| Some(entry?.key(of_method(key)?)?.meaning.clone());
+    let meaning = |key: &str| meaning(key, &config.method);
     let set = leaves(&table).into_iter().map(|key| {
         let value = lookup(&table, &key).map_or_else(String::new, ToString::to_string);
         Origin { origin: origin(&key), value, meaning: meaning(&key), key }

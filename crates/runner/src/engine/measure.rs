@@ -3,8 +3,8 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, LinearSvm, MetricError, Retrieval, Retrieved, Rows, Seeding, Similarities,
-    SimilarityDistribution, WeightedKnn,
+    Agreement, KMeans, LinearSvm, MetricError, RetrievalMetrics, RetrievalScores, Rows, Seeding,
+    Similarities, SimilarityDistribution, WeightedKnn,
 };
 
 use super::{Images, Recipe, RetrievalRecipe};
@@ -157,14 +157,14 @@ fn retrieval_in_gallery(
     Ok(named(&asked(recipe).evaluate_in_gallery(queries, test.labels, among, gallery.labels)?))
 }
 
-fn asked(recipe: &Recipe) -> Retrieval {
-    Retrieval { recall_at: recipe.retrieval.recall_at.clone(), device: recipe.device }
+fn asked(recipe: &Recipe) -> RetrievalMetrics {
+    RetrievalMetrics { recall_at: recipe.retrieval.recall_at.clone(), device: recipe.device }
 }
 
 const MAP_AT_R: &str = "map_at_r";
 const R_PRECISION: &str = "r_precision";
 
-fn named(found: &Retrieved) -> Vec<(String, f64)> {
+fn named(found: &RetrievalScores) -> Vec<(String, f64)> {
     let recalls = found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value));
     let at_r = [(MAP_AT_R, found.map_at_r), (R_PRECISION, found.r_precision)];
     recalls.chain(at_r.map(|(name, value)| (name.to_owned(), value))).collect()

@@ -22,7 +22,7 @@ pub enum LaunchError {
     },
     /// The images are not those that the run was planned on.
     #[error(
-        "the images of run {id} have changed since it was planned{changes}; ask for the run again: on other images it is another run"
+        "the images of run {id} have changed since it was planned{changes}; ask for the run again: on other images it is a new run"
     )]
     ImagesChanged {
         /// The run.

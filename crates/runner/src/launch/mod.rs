@@ -13,6 +13,7 @@ mod planned;
 mod queue;
 mod repair;
 mod trained_on;
+mod trial;
 mod wait;
 
 pub use advice::how_to_shorten;
@@ -21,3 +22,4 @@ pub use error::LaunchError;
 pub use inspect::damaged_results;
 pub use planned::{Labels, Planned, Standing};
 pub use queue::{RunReport, Workload, estimate_all, run_all};
+pub use trial::{Trial, try_out};

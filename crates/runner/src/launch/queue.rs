@@ -159,7 +159,7 @@ impl Queue<'_> {
         }
         if matches!(run.standing(self.root), Ok(Standing::New)) {
             trained_on::check_planned(run, self.root)?;
-            if let Some(note) = trained_on::told_apart(run, self.root) {
+            if let Some(note) = trained_on::note_on_similar_run(run, self.root) {
                 self.observer.note(&note);
             }
         }
@@ -269,7 +269,7 @@ impl Queue<'_> {
             &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),
         )?;
         let dataset = opened(&mut self.datasets, run, self.root)?;
-        trained_on::note_down(run, layout)?;
+        trained_on::write_image_list(run, layout)?;
         if let DataState::Unverified { reason } = &dataset.state {
             self.observer
                 .note(&format!("{} is used but marked unverified in the record: {reason}", dataset.name));
@@ -353,5 +353,5 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
 /// # Errors
 /// Returns why it cannot be opened, and which runs of the same settings there are.
 fn opened(datasets: &mut DatasetCache, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
-    datasets.open(&run.data).map_err(|error| trained_on::with_others(error, run, root))
+    datasets.open(&run.data).map_err(|error| trained_on::with_similar_run(error, run, root))
 }

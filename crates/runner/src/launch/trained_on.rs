@@ -18,7 +18,7 @@ use crate::record::{Layout, RecordError, State, Status, write_atomically};
 ///
 /// # Errors
 /// Returns an error if the images are not those that the run was planned on, or the list cannot be written.
-pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchError> {
+pub(super) fn write_image_list(run: &Planned, layout: &Layout) -> Result<(), LaunchError> {
     let Some(planned) = run.data.manifest.as_deref() else { return Ok(()) };
     let path = layout.images();
     let found = invaspread_data::manifest(&run.data)?;
@@ -39,7 +39,7 @@ pub(super) fn note_down(run: &Planned, layout: &Layout) -> Result<(), LaunchErro
 
 /// Returns a note before a new run begins, if there is a run of the same settings on other images or with a
 /// config of the first format: which run it is and what has changed since.
-pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
+pub(super) fn note_on_similar_run(run: &Planned, root: &Path) -> Option<String> {
     let Some(Other { id, folder, done }) = others(run, root).into_iter().next() else {
         return of_first_format(run, root);
     };
@@ -52,7 +52,7 @@ pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
         format!("That run is finished and stays in {}", folder.display())
     } else {
         format!(
-            "That run stays half done in {} and goes on once the images are as they were",
+            "That run stays half done in {} and can be resumed once the images are as they were",
             folder.display()
         )
     };
@@ -61,18 +61,14 @@ pub(super) fn told_apart(run: &Planned, root: &Path) -> Option<String> {
     ))
 }
 
-/// The same where a run of the same settings was stored in the first format of configs, under the name that
-/// it had in it.
+/// Returns the note for a run of the same settings whose config is of the first format, if there is one. Its
+/// name differs from that of `run`.
 fn of_first_format(run: &Planned, root: &Path) -> Option<String> {
     let is_same = |config: &str| is_same_in_first_format(config, &run.config);
     let Other { id, folder, done } = siblings(run, root, is_same).into_iter().next()?;
-    let then = if done {
-        "finished, and stays in reports"
-    } else {
-        "half done, and is not resumed under another name"
-    };
+    let then = if done { "finished, and stays in reports" } else { "half done, and is not resumed" };
     Some(format!(
-        "run {id} in {} has the same settings and was begun by an earlier version, which named runs by the settings of all methods. It is \
+        "run {id} in {} has the same settings and was started by an earlier version, which named runs by the settings of all methods. It is \
          {then}; this is a new run",
         folder.display()
     ))
@@ -80,7 +76,7 @@ fn of_first_format(run: &Planned, root: &Path) -> Option<String> {
 
 /// Adds to `error`, which occurred when the images of `run` were opened, a run of the same settings, if there
 /// is one.
-pub(super) fn with_others(error: LaunchError, run: &Planned, root: &Path) -> LaunchError {
+pub(super) fn with_similar_run(error: LaunchError, run: &Planned, root: &Path) -> LaunchError {
     let others = others(run, root);
     let other = others.iter().find(|other| other.done).or(others.first());
     match (error, other) {
@@ -109,7 +105,7 @@ pub(super) fn check_planned(run: &Planned, root: &Path) -> Result<(), LaunchErro
             LaunchError::ImagesChanged { id: run.id(), changes: ": they could not be read before".to_owned() }
         }
     };
-    Err(with_others(error, run, root))
+    Err(with_similar_run(error, run, root))
 }
 
 /// A run of the same settings on other images.
@@ -165,7 +161,7 @@ fn listed(path: &Path) -> Option<Manifest> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::told_apart;
+    use super::note_on_similar_run;
     use crate::config::{Override, Suite};
     use std::fs;
     use std::path::Path;
@@ -176,7 +172,7 @@ mod tests {
         let typed = ["profile=quick", "device=cpu"].map(|text| Override::parse(text).unwrap());
         let (run, _) = Suite::open("table1").unwrap().plan(&typed).unwrap().remove(0);
         let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/runs");
-        let told = told_apart(&run, &committed).unwrap();
+        let told = note_on_similar_run(&run, &committed).unwrap();
         assert!(
             told.contains("run 0ac4613a25a9-s0") && told.contains("finished, and stays in reports"),
             "{told}"
@@ -188,9 +184,9 @@ mod tests {
         fs::copy(committed.join("table1/0ac4613a25a9-s0/config.toml"), folder.join("config.toml")).unwrap();
         let status = fs::read_to_string(committed.join("table1/0ac4613a25a9-s0/status.json")).unwrap();
         fs::write(folder.join("status.json"), status.replace("\"done\"", "\"interrupted\"")).unwrap();
-        let told = told_apart(&run, root.path()).unwrap();
-        assert!(told.contains("half done, and is not resumed under another name"), "{told}");
+        let told = note_on_similar_run(&run, root.path()).unwrap();
+        assert!(told.contains("half done, and is not resumed"), "{told}");
         let other = Suite::open("table1").unwrap().plan(&typed).unwrap().remove(3).0;
-        assert_eq!(told_apart(&other, root.path()), None);
+        assert_eq!(note_on_similar_run(&other, root.path()), None);
     }
 }

@@ -1,11 +1,13 @@
-//! A reader for `.caffemodel` files: the weights of a Caffe network, in either form that Caffe has written.
+//! Reads `.caffemodel` files: the weights of a Caffe network, in both forms that Caffe has written.
 //!
-//! A file is a `NetParameter` message: layers with a name and blobs of numbers. Newer files have `LayerParameter`s as field 100, older ones
-//! (BVLC GoogLeNet is one) `V1LayerParameter`s as field 2; a blob's shape is a list, or the four numbers num, channels, height and width;
-//! numbers are floats or doubles, packed or one by one. A convolution's blobs are the weight (C_out, C_in, K, K) and the bias, which
-//! the four-number form makes (1, 1, 1, C_out). Source of the fields' numbers: `caffe.proto`.
+//! A file is a `NetParameter` message: layers with a name and blobs of numbers. Newer files have
+//! `LayerParameter`s as field 100, older ones (such as BVLC GoogLeNet) `V1LayerParameter`s as field 2. The
+//! shape of a blob is a list, or the four numbers num, channels, height and width. Numbers are floats or
+//! doubles, packed or one by one. The blobs of a convolution are the weight (C_out, C_in, K, K) and the bias,
+//! whose shape in four numbers is (1, 1, 1, C_out). Source of the numbers of the fields: `caffe.proto`.
 //!
-//! Weights come from strangers: what is reserved is a small multiple of the file's length, whatever the file says.
+//! Weights come from strangers: memory is limited to a small multiple of the length of the file, whatever the
+//! file says.
 
 mod protobuf;
 
@@ -13,16 +15,16 @@ use crate::weights::format::element_count;
 use candle_core::{Device, Tensor};
 use protobuf::{Fields, Value, varint};
 
-/// More axes than Caffe allows a blob, blobs than any layer has, and letters than a layer's name has.
+/// Limits: axes of a blob (as in Caffe), blobs of a layer, and letters of the name of a layer.
 const MOST_AXES: usize = 32;
 const MOST_BLOBS: usize = 16;
 const LONGEST_NAME: usize = 256;
 
-/// All blobs of a file, in its order. Caffe does not name blobs: the first of layer `conv1/7x7_s2` is called `conv1/7x7_s2.weight` here,
-/// the second `conv1/7x7_s2.bias`, and what follows `conv1/7x7_s2.2` and so on.
+/// Reads all blobs of a file, in its order. Caffe does not name blobs. Here the first of layer `conv1/7x7_s2`
+/// is called `conv1/7x7_s2.weight`, the second `conv1/7x7_s2.bias`, and the next `conv1/7x7_s2.2` and so on.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "found".
+/// Says what is wrong with the file, in words that follow "found".
 pub(crate) fn read(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     let mut tensors = Vec::new();
     for field in Fields::of(file) {
@@ -38,7 +40,7 @@ pub(crate) fn read(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     Ok(tensors)
 }
 
-/// Numbers of a layer's fields.
+/// The numbers of the fields of a layer.
 struct LayerFields {
     name: u64,
     blobs: u64,
@@ -80,7 +82,7 @@ fn layer(message: &[u8], fields: &LayerFields, tensors: &mut Vec<(String, Tensor
 
 fn blob(message: &[u8]) -> Result<Tensor, String> {
     let (mut floats, mut doubles) = (Vec::new(), Vec::new());
-    // Of the four-number form: what is not there is 0, as always with Protocol Buffers.
+    // A missing number of the four is 0, as always in Protocol Buffers.
     let mut four: Option<[u64; 4]> = None;
     let mut list: Option<Vec<usize>> = None;
     for field in Fields::of(message) {
@@ -114,7 +116,7 @@ fn blob(message: &[u8]) -> Result<Tensor, String> {
     tensor.map_err(|error| format!("numbers that make no tensor ({error})"))
 }
 
-/// A `BlobShape`.
+/// Reads a `BlobShape`.
 fn dimensions(message: &[u8]) -> Result<Vec<usize>, String> {
     let mut shape = Vec::new();
     let mut push = |len| {
@@ -139,7 +141,7 @@ fn size(len: u64) -> Result<usize, String> {
     usize::try_from(len).map_err(|_| format!("an axis of {len}"))
 }
 
-/// Packed numbers of N bytes each.
+/// Reads packed numbers of N bytes each.
 fn numbers<const N: usize>(packed: &[u8]) -> Result<&[[u8; N]], String> {
     match packed.as_chunks() {
         (numbers, []) => Ok(numbers),

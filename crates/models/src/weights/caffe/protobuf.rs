@@ -1,12 +1,13 @@
-//! The wire format of Protocol Buffers, as far as the fields of a message are found.
+//! The wire format of Protocol Buffers, as far as needed to find the fields of a message.
 //!
-//! A message is a row of fields: a varint of the field's number and its kind, then its value. Every length is compared with the bytes
-//! that are there, and values are borrowed, never copied. Source: the encoding page of Protocol Buffers' documentation.
+//! A message is a sequence of fields, each a varint with the number and the kind of the field, followed by
+//! the value. Every length is compared with the bytes that are left, and values are borrowed, never copied.
+//! Source: the encoding page of Protocol Buffers' documentation.
 
-/// A field's value, by its kind on the wire.
+/// The value of a field, by its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// Integers and truth values.
+    /// Integers and booleans.
     Varint(u64),
     /// Doubles.
     Eight([u8; 8]),
@@ -16,7 +17,7 @@ pub(super) enum Value<'a> {
     Four([u8; 4]),
 }
 
-/// The fields of a message, number and value, until the first that is broken.
+/// The number and the value of each field of a message, up to the first broken one.
 #[derive(Debug, Clone)]
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
@@ -72,7 +73,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// An unsigned number of seven bits a byte, least first, taken off the front.
+/// Takes an unsigned number from the front: seven bits in each byte, the lowest first.
 pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {

@@ -1,13 +1,14 @@
-//! Weights in HDF5 files: `googlenet.h5`, which the released code asks for, is one.
+//! Reads weights from HDF5 files, such as `googlenet.h5`, which the released code needs.
 //!
-//! Such a file is a tree of groups with arrays as leaves; a tensor's name is the path to its array. The Python package hickle, which saved
-//! `googlenet.h5` as a dict of arrays, puts what it is told to save under `data_0` or `data`, and up to its third version each array under
-//! one more `data_0`; later ones put keys in quotes. Both are taken off, so that the file's names are those of the dict:
-//! `/data_0/conv1.7x7_s2.weight/data_0` is `conv1.7x7_s2.weight`. Text, tables and other things that are no tensor are passed over. Source
-//! of the layout: what third parties read from that file with h5py, and files of hickle 5.
+//! An HDF5 file is a tree of groups with arrays as leaves. The name of a tensor is the path to its array. The
+//! Python package hickle, which saved `googlenet.h5` as a dict of arrays, puts what it saves under `data_0`
+//! or `data`, and up to version 3 each array under another `data_0`; later versions put keys in quotes. Both
+//! are removed, so that the names are those of the dict: `/data_0/conv1.7x7_s2.weight/data_0` becomes
+//! `conv1.7x7_s2.weight`. Text, tables and everything else that is no tensor is passed over. Source of the
+//! layout: what others read from that file with h5py, and files of hickle 5.
 //!
-//! Weights come from strangers: no array may unpack to more than a fixed multiple of the file's length, and every group is entered once, so
-//! that a group that holds itself ends.
+//! Weights come from strangers: all arrays together may unpack to a fixed multiple of the length of the file,
+//! and every group is entered once, so that a group that contains itself does no harm.
 
 use std::collections::HashSet;
 
@@ -18,15 +19,16 @@ use hdf5_reader::{Dataset, Datatype, Hdf5File, OpenOptions};
 
 use crate::weights::format::element_count;
 
-/// How many times the file's length its tensors may take in all. Trained weights hardly shrink; what is packed harder holds none.
+/// All tensors together may be this many times as long as the file. Trained weights hardly shrink when they
+/// are packed.
 const MOST_UNPACKED: usize = 64;
-/// How many groups within one another are looked into.
+/// The deepest nesting of groups that is read.
 const DEEPEST: usize = 32;
 
-/// All tensors of a file.
+/// Reads all tensors of a file.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "found".
+/// Says what is wrong with the file, in words that follow "found".
 pub(crate) fn read(file: Vec<u8>) -> Result<Vec<(String, Tensor)>, String> {
     let most = most_unpacked(file.len());
     let options =
@@ -40,15 +42,15 @@ pub(crate) fn read(file: Vec<u8>) -> Result<Vec<(String, Tensor)>, String> {
     Ok(walk.tensors)
 }
 
-/// How many bytes the tensors of a file of `length` bytes may take.
+/// Returns the number of bytes that the tensors of a file of `length` bytes may take.
 pub(crate) fn most_unpacked(length: usize) -> usize {
     length.saturating_mul(MOST_UNPACKED)
 }
 
 struct Walk {
-    /// How many bytes of tensors may still come.
+    /// The number of bytes that further tensors may take.
     left: usize,
-    /// Where the groups that were entered lie in the file.
+    /// The addresses of the groups that were entered.
     entered: HashSet<u64>,
     path: Vec<String>,
     tensors: Vec<(String, Tensor)>,
@@ -97,7 +99,7 @@ impl Walk {
     }
 }
 
-/// The name of an array in the group at `path`, without what hickle wraps around it.
+/// Returns the name of an array in the group at `path`, without what hickle wraps around it.
 fn name(path: &[String], array: &str) -> String {
     let wraps = |part: &str| {
         part.strip_prefix("data").is_some_and(|rest| {
@@ -119,7 +121,7 @@ fn name(path: &[String], array: &str) -> String {
     parts.into_iter().map(bare).collect::<Vec<_>>().join("/")
 }
 
-/// The type of an array's numbers, if a network here may have it.
+/// Returns the type of the numbers of an array, if it is one that is read.
 fn dtype(numbers: &Datatype) -> Option<DType> {
     match numbers {
         Datatype::FloatingPoint { size: 2, .. } => Some(DType::F16),
@@ -131,7 +133,7 @@ fn dtype(numbers: &Datatype) -> Option<DType> {
     }
 }
 
-/// The reader's word, which begins with a capital letter or the like, as a clause.
+/// Returns the message of the reader as a clause.
 fn damage(error: &Error) -> String {
     format!("bytes that are no HDF5 ({error})")
 }

@@ -1,5 +1,5 @@
-//! The form since PyTorch 1.6: a ZIP archive of uncompressed members, `data.pkl`, a pickle that names tensors and the storages they are
-//! views of, and each storage's bytes as `data/KEY`. ZIP's checksums tell damage.
+//! The form since PyTorch 1.6: a ZIP archive of uncompressed members, `data.pkl`, a pickle that names tensors
+//! and the storages they are views of, and each storage's bytes as `data/KEY`. ZIP's checksums tell damage.
 
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -8,28 +8,28 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Storages;
 
-/// The member that names the tensors; it lies in a folder of any name, beside which the storages are.
+/// The member that describes the tensors. It lies in a folder of any name, together with the storages.
 const PICKLE: &str = "data.pkl";
 
 /// An archive of `torch.save`.
 pub(super) struct Archive<R> {
     zip: ZipArchive<R>,
-    /// Where the members lie.
+    /// The folder of the members.
     folder: String,
-    /// Bytes that members may still have: those of an honest archive do not overlap.
+    /// The number of bytes that members may still have: members of an honest archive do not overlap.
     left: u64,
-    /// Whether a machine of the other byte order wrote the storages.
+    /// Whether the storages are in big-endian order.
     big_endian: bool,
 }
 
 impl<R: Read + Seek> Archive<R> {
-    /// Of a file of `length` bytes; also the pickle.
+    /// Opens a file of `length` bytes; also returns the pickle.
     ///
     /// # Errors
-    /// What is wrong with it, in words that follow "found".
+    /// Says what is wrong with the file, in words that follow "found".
     pub(super) fn open(file: R, length: u64) -> Result<(Self, Vec<u8>), String> {
         let zip = ZipArchive::new(file).map_err(|error| {
-            format!("an archive that fails to unpack ({error}), as a download that broke off does")
+            format!("an archive that fails to unpack ({error}), as an interrupted download does")
         })?;
         let names: Vec<String> =
             zip.file_names().filter_map(Result::ok).map(|name| name.to_string()).collect();

@@ -1,10 +1,11 @@
-//! A reader for what `torch.save` writes of a state dict, of something that holds one, or of a module, in the forms before and after
-//! PyTorch 1.6.
+//! Reads what `torch.save` writes of a state dict, of something that contains one, or of a module, in the
+//! forms before and after PyTorch 1.6.
 //!
-//! candle's reader of these (as of 0.11.1) takes the file at its word: a length in the pickle is reserved before it is compared with what
-//! is there, a call with too few arguments ends the process, and what the memo holds is copied whenever it is mentioned, so that a file of
-//! a kilobyte fills any memory; nor does it know the older form. Weights come from strangers; hence this reader, whose memory is a small
-//! multiple of the file's length whatever the file says, and which calls nothing that a pickle names.
+//! candle's reader (as of 0.11.1) trusts the file: it reserves memory for a length in the pickle before
+//! comparing it with the bytes that are there, a call with too few arguments ends the process, and values of
+//! the memo are copied whenever they are used, so that a file of a kilobyte can fill any memory. It does not
+//! know the older form. Weights come from strangers, so this reader needs at most a small multiple of the
+//! length of the file as memory, and calls nothing that a pickle names.
 
 mod archive;
 mod old_form;
@@ -24,19 +25,19 @@ use old_form::{OldStorages, take_apart};
 
 pub(crate) use old_form::is_old_form;
 
-/// Tensors together may be so many times as long as the file: some share a storage, few all of it.
+/// All tensors together may be this many times as long as the file: some tensors share a storage.
 const SHARED: usize = 8;
 
-/// Where a file keeps the bytes of tensors.
+/// The storages of a file, which hold the bytes of tensors.
 trait Storages {
-    /// The bytes of a storage, whose elements take `element` bytes each, in little-endian order.
+    /// Returns the bytes of a storage in little-endian order; each element takes `element` bytes.
     fn read(&mut self, key: &str, element: usize) -> Result<Vec<u8>, String>;
 }
 
-/// The state dicts of a file: each dict of tensors, wherever it lies.
+/// Returns the state dicts of a file: each dict of tensors, wherever it is.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "found".
+/// Says what is wrong with the file, in words that follow "found".
 pub(crate) fn read(file: &[u8]) -> Result<Vec<StateDict>, String> {
     if is_old_form(file) {
         let (saved, rest) = take_apart(file)?;

@@ -1,7 +1,8 @@
-//! The form before PyTorch 1.6, which later ones still write with `_use_new_zipfile_serialization=False`: pickles one behind the other (a
-//! number that marks the form, its version, what machine wrote it, what was saved, and a list of the storages' keys), then of each storage
-//! in that list its number of elements and its bytes. Numbers are in little-endian order, whatever machine wrote them. There is no
-//! checksum, so that of damage only what contradicts itself is seen. Source: `torch.serialization._legacy_save`.
+//! The form before PyTorch 1.6, which later versions still write with `_use_new_zipfile_serialization=False`.
+//! It has five pickles (a number that marks the form, its version, the machine that wrote it, what was saved,
+//! and a list of the keys of the storages), then for each storage of that list the number of its elements and
+//! its bytes. Numbers are always in little-endian order. There is no checksum, so damage is found only where
+//! the file contradicts itself. Source: `torch.serialization._legacy_save`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,21 +14,21 @@ use super::saved::Storage;
 
 /// The number 0x1950a86a20f9469cfc6c, as every protocol of pickle writes it.
 const MARK: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// In how many bytes it is looked for: a pickle of it is not longer.
+/// The number of bytes that are searched for the mark: its pickle is not longer.
 const FIRST: usize = 32;
-/// The only version there ever was.
+/// The only version of this form.
 const VERSION: i64 = 1001;
 
-/// Whether a file that starts so is in this form.
+/// Returns whether a file with this beginning has this form.
 pub(crate) fn is_old_form(start: &[u8]) -> bool {
     let start = &start[..start.len().min(FIRST)];
     start.first() == Some(&0x80) && start.windows(MARK.len()).any(|bytes| bytes == MARK)
 }
 
-/// What was saved: the pickle's bytes, and the rest of the file behind it.
+/// Returns the bytes of the pickle of what was saved, and the rest of the file after it.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "found".
+/// Says what is wrong with the file, in words that follow "found".
 pub(super) fn take_apart(file: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let mut rest = file;
     let mut next = || {
@@ -49,15 +50,16 @@ pub(super) fn take_apart(file: &[u8]) -> Result<(&[u8], &[u8]), String> {
 /// The storages of a file.
 pub(super) struct OldStorages<'a> {
     bytes: &'a [u8],
-    /// Where each lies.
+    /// The place of each storage.
     places: HashMap<String, Range<usize>>,
 }
 
 impl<'a> OldStorages<'a> {
-    /// Of what follows the pickle of what was `saved`, which says how long each storage is.
+    /// Finds the storages in what follows the pickle of what was `saved`, which says how long each storage
+    /// is.
     ///
     /// # Errors
-    /// What is wrong with it, in words that follow "found".
+    /// Says what is wrong with them, in words that follow "found".
     pub(super) fn new(rest: &'a [u8], saved: &Pickle<'_>) -> Result<Self, String> {
         let said: HashMap<&str, Storage<'_>> = saved
             .all_stored()
@@ -72,11 +74,11 @@ impl<'a> OldStorages<'a> {
         for key in list {
             let key = keys.bytes(*key).and_then(|key| std::str::from_utf8(key).ok());
             let key = key.ok_or("a storage whose key is no string")?;
-            let storage = said.get(key).ok_or_else(|| format!("a storage {key:?} that nothing lies in"))?;
+            let storage = said.get(key).ok_or_else(|| format!("a storage {key:?} that no tensor uses"))?;
             let size = element(storage.kind).ok_or_else(|| {
                 format!("a storage {key:?} of the unknown type {}", String::from_utf8_lossy(storage.kind))
             })?;
-            let short = || format!("a storage {key:?} that ends too soon, as a download that broke off does");
+            let short = || format!("a storage {key:?} that ends too soon, as an interrupted download does");
             let head = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(short)?;
             let (held, expected) = (u64::from_le_bytes(*head), storage.elements);
             if usize::try_from(held) != Ok(expected) {
@@ -92,7 +94,7 @@ impl<'a> OldStorages<'a> {
     }
 }
 
-/// How many bytes an element of a storage takes.
+/// Returns the number of bytes of an element of a storage.
 fn element(storage: &[u8]) -> Option<usize> {
     Some(match storage {
         b"ByteStorage" | b"CharStorage" | b"BoolStorage" | b"QInt8Storage" | b"QUInt8Storage" => 1,

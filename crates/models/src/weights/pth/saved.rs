@@ -1,5 +1,6 @@
-//! What the pickle of a file of `torch.save` says of where its tensors lie. Source: PyTorch's `_rebuild_tensor_v2` and its kin and
-//! `persistent_id` (what tensors and storages are pickled as), and `nn.Module` (what a whole module is pickled as).
+//! Finds the tensors that the pickle of a file of `torch.save` describes. Source: PyTorch's
+//! `_rebuild_tensor_v2` and similar functions and `persistent_id` (how tensors and storages are pickled), and
+//! `nn.Module` (how a whole module is pickled).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,29 +9,30 @@ use invaspread_pickle::{Pickle, Value};
 
 use super::view::View;
 
-/// More dimensions than any weight has.
+/// The largest number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
-/// How deep dicts, lists, objects and modules are looked into.
+/// The deepest nesting of dicts, lists, objects and modules that is searched.
 const DEEPEST: usize = 32;
-/// What names and places may take in all, in lengths of the pickle: a name that is mentioned often is copied often.
+/// All names and places together may be this many times as long as the pickle: a name that is used often is
+/// copied often.
 const MOST_NAMES: usize = 16;
 
-/// A dict of tensors somewhere in a file.
+/// A dict of tensors in a file.
 #[derive(Debug, Default)]
 pub(super) struct Tensors {
-    /// The keys that lead to it, with dots between; empty for the file's own.
+    /// The keys that lead to it, joined by dots; empty for the top level.
     pub(super) place: String,
-    /// By name. Of a name given twice the last counts.
+    /// Tensors by name. The last of equal names counts.
     pub(super) views: BTreeMap<String, View>,
-    /// Entries that are tensors of a kind that is not read: name and kind.
+    /// Name and kind of each entry with a tensor of a kind that cannot be read.
     pub(super) not_read: Vec<(String, String)>,
 }
 
-/// Each dict that holds tensors, in the file's order: the file's own, those within dicts, lists and objects, and whole modules. Dicts
-/// whose keys are no strings, as an optimiser has, are none.
+/// Returns each dict of tensors, in the order of the file: the top level, dicts within dicts, lists and
+/// objects, and whole modules. Dicts whose keys are not strings, like those of an optimiser, do not count.
 ///
 /// # Errors
-/// What is wrong with it and where, in words that follow "found".
+/// Says what is wrong with the pickle and where, in words that follow "found".
 pub(super) fn state_dicts(pickle: &Pickle<'_>) -> Result<Vec<Tensors>, String> {
     let mut walk = Walk {
         pickle,
@@ -47,9 +49,10 @@ pub(super) fn state_dicts(pickle: &Pickle<'_>) -> Result<Vec<Tensors>, String> {
 
 struct Walk<'a> {
     pickle: &'a Pickle<'a>,
-    /// Containers that were looked into: each is once, though many may hold it, itself among them.
+    /// The containers that were searched. Each is searched once, even if several contain it, or it contains
+    /// itself.
     entered: HashSet<Value>,
-    /// How many letters of names may still be copied.
+    /// The number of letters of names that may still be copied.
     left: usize,
     found: Vec<Tensors>,
 }
@@ -90,7 +93,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The tensors among a dict's values, then what its values hold.
+    /// Adds the tensors among the values of a dict, then searches the values.
     fn dict(&mut self, dict: &[(Value, Value)], place: &str, depth: usize) -> Result<(), String> {
         let mut tensors = Tensors { place: place.to_owned(), ..Tensors::default() };
         self.entries(dict, "", &mut tensors)?;
@@ -107,7 +110,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A module's parameters and buffers, then those of the modules in it, as its `state_dict` calls them.
+    /// Adds the parameters and buffers of a module, then those of the modules in it, under the names of its
+    /// `state_dict`.
     fn module(
         &mut self,
         attributes: &[(Value, Value)],
@@ -158,7 +162,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether a value may hold dicts.
+    /// Returns whether a value may contain dicts.
     fn holds_others(&self, value: Value) -> bool {
         matches!(value, Value::Object(_)) && tensor(self.pickle, value).is_none()
     }
@@ -173,7 +177,7 @@ impl Walk<'_> {
     }
 }
 
-/// Parameters, buffers and inner modules of an object, if it is a module.
+/// Returns the parameters, buffers and inner modules of an object, if it is a module.
 fn module<'a>(pickle: &'a Pickle<'_>, attributes: &[(Value, Value)]) -> Option<[&'a [(Value, Value)]; 3]> {
     let of = |name: &str| pickle.dict(pickle.item(attributes, name)?);
     Some([of("_parameters")?, of("_buffers")?, of("_modules")?])
@@ -181,13 +185,13 @@ fn module<'a>(pickle: &'a Pickle<'_>, attributes: &[(Value, Value)]) -> Option<[
 
 /// A value that is a tensor.
 enum Found<'a> {
-    /// What it is rebuilt from: `(storage, offset, shape, strides, ...)`.
+    /// A tensor as `(storage, offset, shape, strides, ...)`.
     Tensor(&'a [Value]),
-    /// A kind that is not read.
+    /// A tensor of a kind that cannot be read.
     Other(String),
 }
 
-/// The tensor that `value` is: itself, a parameter of it, or one of another class.
+/// Returns the tensor that `value` describes: a tensor, a parameter, or a tensor of another class.
 fn tensor<'a>(pickle: &'a Pickle<'_>, mut value: Value) -> Option<Found<'a>> {
     for _ in 0..3 {
         let call = pickle.call(value)?;
@@ -219,7 +223,8 @@ fn tensor<'a>(pickle: &'a Pickle<'_>, mut value: Value) -> Option<Found<'a>> {
     None
 }
 
-/// Of `(storage, offset, shape, strides, ...)`: the view, or the kind that it is, if that is not read.
+/// Reads `(storage, offset, shape, strides, ...)`: returns the view, or the kind of the tensor if that cannot
+/// be read.
 fn view(pickle: &Pickle<'_>, arguments: &[Value]) -> Result<Result<View, String>, &'static str> {
     let [storage, offset, shape, strides, ..] = *arguments else { return Err("too few arguments") };
     let storage = pickle.stored(storage).and_then(|name| Storage::of(pickle, name)).ok_or("no storage")?;
@@ -234,20 +239,21 @@ fn view(pickle: &Pickle<'_>, arguments: &[Value]) -> Result<Result<View, String>
     Ok(Ok(View { dtype, shape, strides, offset, storage: storage.key.to_owned() }))
 }
 
-/// What a pickle says of a storage.
+/// A storage as the pickle describes it.
 pub(super) struct Storage<'a> {
-    /// The name of its class, which tells the type of its elements.
+    /// The name of its class, which says the type of its elements.
     pub(super) kind: &'a [u8],
-    /// Its name among the storages.
+    /// Its key among the storages.
     pub(super) key: &'a str,
-    /// How many it holds.
+    /// The number of its elements.
     pub(super) elements: usize,
-    /// The first element of a storage that is itself a view of another, as only the older form has.
+    /// The first element, for a storage that is a view of another; only the older form has such storages.
     first: usize,
 }
 
 impl<'a> Storage<'a> {
-    /// Of `("storage", type, key, device, elements)`, in the older form with `None` or `(key, first element, elements)` behind.
+    /// Reads `("storage", type, key, device, elements)`, which in the older form ends with `None` or
+    /// `(key, first element, elements)`.
     pub(super) fn of(pickle: &Pickle<'a>, name: Value) -> Option<Self> {
         let [what, kind, key, _, elements, ref view @ ..] = *pickle.tuple(name)? else { return None };
         if pickle.bytes(what)? != b"storage" {
@@ -267,7 +273,7 @@ fn sizes(pickle: &Pickle<'_>, tuple: Value) -> Option<Vec<usize>> {
     if sizes.len() > MOST_DIMENSIONS { None } else { sizes.iter().map(|value| size(*value)).collect() }
 }
 
-/// The type of a storage's elements, if a network here may have it.
+/// Returns the type of the elements of a storage, if it can be read.
 fn dtype(storage: &[u8]) -> Option<DType> {
     match storage {
         b"FloatStorage" => Some(DType::F32),
@@ -280,7 +286,7 @@ fn dtype(storage: &[u8]) -> Option<DType> {
     }
 }
 
-/// A number that is not negative.
+/// Returns a number that is not negative.
 fn size(value: Value) -> Option<usize> {
     if let Value::Int(size) = value { usize::try_from(size).ok() } else { None }
 }

@@ -1,4 +1,4 @@
-//! A tensor as a view of a storage, and its elements in their order.
+//! A tensor as a view of a storage.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -9,26 +9,26 @@ use crate::weights::format::element_count;
 pub(super) struct View {
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
-    /// Elements from one to the next along each axis; as many as there are axes.
+    /// The distance between neighboring elements along each axis, in elements.
     pub(super) strides: Vec<usize>,
-    /// The first element.
+    /// The place of the first element.
     pub(super) offset: usize,
-    /// The storage's key.
+    /// The key of the storage.
     pub(super) storage: String,
 }
 
 impl View {
-    /// The tensor, out of the bytes of its storage, which are in little-endian order.
+    /// Makes the tensor from the bytes of its storage, which are in little-endian order.
     ///
     /// # Errors
-    /// What is wrong with the view, in words that follow "the tensor ... with".
+    /// Says what is wrong with the view, in words that follow "the tensor ... with".
     pub(super) fn tensor(&self, storage: &[u8]) -> Result<Tensor, String> {
         let bytes = self.bytes(storage)?;
         Tensor::from_raw_buffer(&bytes, self.dtype, &self.shape, &Device::Cpu)
             .map_err(|error| format!("bytes that fail to decode ({error})"))
     }
 
-    /// The tensor's bytes, row by row, out of those of its storage.
+    /// Copies the bytes of the tensor, row by row, from those of its storage.
     fn bytes(&self, storage: &[u8]) -> Result<Vec<u8>, String> {
         let size = self.dtype.size_in_bytes();
         let held = storage.len() / size;
@@ -53,7 +53,8 @@ impl View {
         let mut at = self.offset;
         for _ in 0..elements {
             bytes.extend_from_slice(&storage[at * size..][..size]);
-            // The last index turns fastest; one that is through goes back to zero and turns the one before it.
+            // The last index changes fastest. An index that reaches the end returns to zero and advances the
+            // one before it.
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
                 at += self.strides[axis];

@@ -1,0 +1,39 @@
+//! What keys mean, for people: `meanings.toml` says it of those that are there whatever the method is, a method's own keys themselves.
+
+use std::sync::LazyLock;
+
+use super::schema::{lookup, of_method};
+use crate::methods::{ChosenMethod, Registry};
+
+/// The meanings by key.
+static MEANINGS: LazyLock<toml::Table> =
+    LazyLock::new(|| include_str!("meanings.toml").parse().expect("meanings.toml is TOML"));
+
+/// Returns what `key` means where `method` is chosen; `None` if there is no such key.
+pub(super) fn meaning(key: &str, method: &ChosenMethod) -> Option<String> {
+    let of_method = || {
+        let entry = Registry::installed().entry(method.name())?;
+        Some(entry.key(of_method(key)?)?.meaning.clone())
+    };
+    of_method().or_else(|| lookup(&MEANINGS, key)?.as_str().map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::MEANINGS;
+    use crate::config::schema::{Schema, leaves};
+    use crate::settings::Kind;
+
+    #[test]
+    fn every_key_has_a_meaning_and_no_other_has() {
+        let keys = Schema::without_method().keys().into_iter();
+        let keys: BTreeSet<String> =
+            keys.filter(|(_, kind)| *kind != Kind::Table).map(|(key, _)| key).collect();
+        let explained: BTreeSet<String> =
+            leaves(&MEANINGS).into_iter().filter(|key| !key.starts_with("groups.")).collect();
+        let unlike: Vec<&String> = keys.symmetric_difference(&explained).collect();
+        assert!(unlike.is_empty(), "meanings.toml and the keys that there are differ in {unlike:?}");
+    }
+}
