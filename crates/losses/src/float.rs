@@ -9,8 +9,10 @@ use invaspread_tensor::gemm::Element;
 /// A floating type that candle stores and `gemm` multiplies, with the functions that losses need: f32 or f64.
 pub trait Float: Element + WithDType + Neg<Output = Self> {
     /// Returns e to the power of this.
+    #[must_use]
     fn exp(self) -> Self;
     /// Returns ln(1 + this), without losing a small `this`.
+    #[must_use]
     fn ln_1p(self) -> Self;
     /// Returns a memory bank's f32 entries in this type; borrowed where they already are.
     fn widen(entries: &[f32]) -> Cow<'_, [Self]>;

@@ -185,7 +185,7 @@ mod tests {
 
     /// Value and gradient in `T`, the bank taken in blocks of so many entries.
     fn evaluate<T: Float>(
-        loss: &NpSoftmax,
+        loss: NpSoftmax,
         f: &[f64],
         bank: &MemoryBank,
         index: &[u32],
@@ -193,7 +193,7 @@ mod tests {
     ) -> (f64, Vec<f64>) {
         let values: Vec<T> = f.iter().map(|&x| T::from_f64(x)).collect();
         let features = Matrix { values: &values, rows: index.len(), columns: bank.dim() };
-        let (value, [gradient]) = Batch { loss, bank, index, block }.evaluate([features]).unwrap();
+        let (value, [gradient]) = Batch { loss: &loss, bank, index, block }.evaluate([features]).unwrap();
         (value, gradient.into_iter().map(T::to_f64).collect())
     }
 
@@ -214,10 +214,10 @@ mod tests {
             let differences = central_differences(&f, 1e-5, |f| plain(temperature, f, &bank, &index));
             assert_close(&gradient, &differences, 1e-6, 1e-6);
             // Any width of block gives the same, and f32 follows.
-            let (value, in_blocks) = evaluate::<f64>(&loss, &f, &bank, &index, block);
+            let (value, in_blocks) = evaluate::<f64>(loss, &f, &bank, &index, block);
             prop_assert!((value - want).abs() <= 1e-10 * want.max(1.0));
             assert_close(&in_blocks, &gradient, 1e-10, 1e-12);
-            let (value, in_single) = evaluate::<f32>(&loss, &f, &bank, &index, block);
+            let (value, in_single) = evaluate::<f32>(loss, &f, &bank, &index, block);
             prop_assert!((value - want).abs() <= 2e-5 * want.max(0.1));
             assert_close(&in_single, &gradient, 1e-4, 1e-5);
         }
@@ -242,8 +242,8 @@ mod tests {
             let bank = MemoryBank::from_tensor(&matrix_f32(&rows, 2)).unwrap();
             let f = [1.0, 0.0];
             for block in [1, 2, 3] {
-                let (single, gradient) = evaluate::<f32>(&loss, &f, &bank, &[0], block);
-                let (double, want) = evaluate::<f64>(&loss, &f, &bank, &[0], block);
+                let (single, gradient) = evaluate::<f32>(loss, &f, &bank, &[0], block);
+                let (double, want) = evaluate::<f64>(loss, &f, &bank, &[0], block);
                 assert!(single.is_finite() && (single - double).abs() <= 1e-5 * double);
                 assert_close(&gradient, &want, 1e-5, 1e-30);
             }

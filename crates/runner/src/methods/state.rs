@@ -1,5 +1,7 @@
 //! Reading a method's tensors back from a checkpoint.
 
+#![expect(clippy::implicit_hasher, reason = "a state is the map that Method::load_state is given")]
+
 use std::collections::HashMap;
 
 use candle_core::Tensor;
