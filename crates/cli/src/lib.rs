@@ -74,12 +74,13 @@ use std::process::ExitCode;
 
 pub use candle_core as candle;
 pub use invaspread_losses as losses;
+pub use invaspread_models as models;
 pub use invaspread_models::Output;
 pub use invaspread_random as random;
 pub use invaspread_runner::checkpoint::NamedTensors;
 pub use invaspread_runner::methods::{
     Features, Layer, Method, MethodMemory, MethodSettings, Registry, RunFacts, Sizes, StateError, Step,
-    TakenStep, nothing_left, take,
+    TakenStep, load_module, module_state, nothing_left, take,
 };
 pub use invaspread_runner::settings;
 pub use invaspread_tensor::DeviceKind;
