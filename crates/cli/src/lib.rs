@@ -32,7 +32,7 @@
 //! struct Pull(f64);
 //!
 //! impl Method for Pull {
-//!     fn loss(&mut self, output: &Output, step: &Step<'_>) -> candle::Result<candle::Tensor> {
+//!     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> candle::Result<candle::Tensor> {
 //!         let batch = step.index.len();
 //!         let [x, y] = [0, batch].map(|first| output.embedding.narrow(0, first, batch));
 //!         (x? - y?)?.sqr()?.mean_all()? * self.0

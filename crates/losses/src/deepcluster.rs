@@ -21,6 +21,16 @@ const NAME: &str = "deepcluster";
 
 /// Softmax cross-entropy of `logits` (B x K) with `clusters` (B numbers below K), averaged over the rows: a scalar.
 ///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_losses::cluster_cross_entropy;
+///
+/// let logits = Tensor::zeros((2, 4), DType::F64, &Device::Cpu)?;
+/// let loss = cluster_cross_entropy(&logits, &[3, 0])?.to_scalar::<f64>()?;
+/// assert!((loss - 4f64.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes do not fit or a cluster is out of range.
 pub fn cluster_cross_entropy(logits: &Tensor, clusters: &[u32]) -> Result<Tensor> {

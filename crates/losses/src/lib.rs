@@ -1,6 +1,6 @@
 //! The objectives of the paper's Table 1 and NT-Xent, one file each: functions of embeddings and, for some, of a memory bank.
 //!
-//! Every loss takes candle tensors (f32 or f64, on the CPU) and returns a scalar tensor that `backward` goes through. Value and
+//! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that `backward` goes through. Value and
 //! gradient are computed together in one pass over slices; candle only carries them. Nothing here reads
 //! a file, knows a data set or picks a device, and the thread count never changes a bit: rows are worked on in parallel, each
 //! reduced in a fixed order, and the rows are added up one after another.

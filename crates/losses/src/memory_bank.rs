@@ -20,6 +20,17 @@ use crate::check::{check_index, matrix};
 const NAME: &str = "memory bank";
 
 /// n entries of D numbers, f32, row by row; on the host or on the device.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::MemoryBank;
+///
+/// let mut bank = MemoryBank::new(3, 2, 0)?;
+/// // The entry of image 1 becomes the direction of its new feature; a momentum of 0 keeps nothing of the old one.
+/// bank.update(&[1], &Tensor::new(&[[3f32, 4.0]], &Device::Cpu)?, 0.0)?;
+/// assert_eq!(bank.entry(1), [0.6, 0.8]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct MemoryBank {
     entries: Entries,

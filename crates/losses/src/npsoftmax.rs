@@ -29,6 +29,18 @@ const NAME: &str = "npsoftmax";
 const BLOCK: usize = 1024;
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::{MemoryBank, NpSoftmax};
+///
+/// // Two images, and a feature that equals the entry of the first.
+/// let bank = MemoryBank::from_tensor(&Tensor::new(&[[1f32, 0.0], [0.0, 1.0]], &Device::Cpu)?)?;
+/// let feature = Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?;
+/// let loss = NpSoftmax { temperature: 1.0 }.loss(&feature, &bank, &[0])?.to_scalar::<f64>()?;
+/// assert!((loss - (1.0 + (-1f64).exp()).ln()).abs() < 1e-6);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NpSoftmax {

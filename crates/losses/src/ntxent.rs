@@ -26,6 +26,17 @@ use crate::op::{Matrix, Objective, apply};
 use crate::softmax::cross_entropy_of_row;
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::NtXent;
+///
+/// // Two images whose views agree: each row has similarity 1 to its partner and 0 to the two others.
+/// let views = Tensor::new(&[[1f64, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let loss = NtXent { temperature: 1.0 }.loss(&views)?.to_scalar::<f64>()?;
+/// assert!((loss - (1.0 + 2.0 * (-1f64).exp()).ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NtXent {

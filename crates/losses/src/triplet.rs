@@ -35,6 +35,17 @@ pub enum Mining {
 }
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::{Mining, Triplet};
+///
+/// // Two images whose views agree, each the negative of the other: the negative is far enough away.
+/// let views = Tensor::new(&[[1f64, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let triplet = Triplet { margin: 0.5, mining: Mining::Random };
+/// assert_eq!(triplet.loss(&views, &views, Some(&[1, 0]))?.to_scalar::<f64>()?, 0.0);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {

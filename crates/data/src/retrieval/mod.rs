@@ -2,7 +2,7 @@
 //! classes are looked up among each other.
 //!
 //! Each set is a folder of image files and of lists of their classes. The lists of each form give a
-//! [`Listing`]. The images are decoded, resized to one size and packed once, and training reads from the
+//! `Listing`. The images are decoded, resized to one size and packed once, and training reads from the
 //! pack.
 
 mod cars;
