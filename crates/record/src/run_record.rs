@@ -24,7 +24,8 @@ pub struct RunRecord {
     pub suite: String,
     /// The row of the suite's table that this run measures.
     pub row: String,
-    /// What tables call the row; `None` where the row's key alone says it, and in records written before this field existed.
+    /// What tables call the row; `None` where the row's key alone says it, and in records written before this
+    /// field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The method that the network was trained with.

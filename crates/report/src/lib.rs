@@ -21,6 +21,7 @@ pub mod separation;
 mod aggregate;
 mod canvas;
 mod caption;
+mod color;
 mod error;
 mod figure;
 mod latex;

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use crate::rows;
 
-/// Returns what to call a row of which only the key is known: the name that the paper gives it, or else the key in words.
+/// Returns what to call a row of which only the key is known: the name that the paper gives it, or else the
+/// key in words.
 pub fn row_label(key: &str) -> String {
     if let Some(label) = rows::known(key).and_then(|known| known.label.clone()) {
         return label;

@@ -1,41 +1,24 @@
-//! The colors of a table's rows: Okabe and Ito's palette, which stays distinct under all common forms of
-//! color blindness. Its yellow is too faint for a line on white and is replaced by Tol's wine.
+//! The colors of a table's rows.
 
 use std::collections::BTreeMap;
 
 use plotters::style::RGBColor;
-use serde::Deserialize;
 
 use crate::canvas::INK;
+use crate::color::Color;
 use crate::rows;
 
-const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
-const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
-const ORANGE: RGBColor = RGBColor(0xE6, 0x9F, 0x00);
-const GREEN: RGBColor = RGBColor(0x00, 0x9E, 0x73);
-const SKY: RGBColor = RGBColor(0x56, 0xB4, 0xE9);
-const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xB2);
-const WINE: RGBColor = RGBColor(0x88, 0x22, 0x55);
-const PINK: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
-const VERMILION: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
-
-/// A color of the palette by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Color {
-    Grey,
-    Black,
-    Orange,
-    Green,
-    Sky,
-    Blue,
-    Wine,
-    Pink,
-    Vermilion,
-}
-
 /// The colors for rows without a fixed color, in this order.
-const SPARE: [RGBColor; 8] = [BLUE, GREEN, SKY, WINE, PINK, ORANGE, BLACK, GREY];
+const SPARE: [Color; 8] = [
+    Color::Blue,
+    Color::Green,
+    Color::Sky,
+    Color::Wine,
+    Color::Pink,
+    Color::Orange,
+    Color::Black,
+    Color::Grey,
+];
 
 /// The colors of rows. Rows differ in color until the palette is used up.
 pub(crate) struct Palette(BTreeMap<String, RGBColor>);
@@ -43,30 +26,23 @@ pub(crate) struct Palette(BTreeMap<String, RGBColor>);
 impl Palette {
     /// Assigns colors to all rows of a table, so that its figures agree.
     pub(crate) fn of(rows: &[&str]) -> Self {
-        let taken: Vec<RGBColor> = rows.iter().filter_map(|row| own(row)).collect();
+        let taken: Vec<Color> = rows.iter().filter_map(|row| fixed(row)).collect();
         let mut spare = SPARE.iter().filter(|color| !taken.contains(color)).chain(SPARE.iter().cycle());
-        let color = |row: &&str| (row.to_string(), own(row).or_else(|| spare.next().copied()).unwrap_or(INK));
+        let color = |row: &&str| {
+            let color = fixed(row).or_else(|| spare.next().copied());
+            (row.to_string(), color.map_or(INK, Color::rgb))
+        };
         Self(rows.iter().map(color).collect())
     }
 
     pub(crate) fn color(&self, row: &str) -> RGBColor {
-        self.0.get(row).copied().or_else(|| own(row)).unwrap_or(INK)
+        self.0.get(row).copied().or_else(|| fixed(row).map(Color::rgb)).unwrap_or(INK)
     }
 }
 
 /// Returns the color that a row has in every table, if it has a fixed one.
-fn own(row: &str) -> Option<RGBColor> {
-    Some(match rows::known(row)?.color? {
-        Color::Grey => GREY,
-        Color::Black => BLACK,
-        Color::Orange => ORANGE,
-        Color::Green => GREEN,
-        Color::Sky => SKY,
-        Color::Blue => BLUE,
-        Color::Wine => WINE,
-        Color::Pink => PINK,
-        Color::Vermilion => VERMILION,
-    })
+fn fixed(row: &str) -> Option<Color> {
+    rows::known(row)?.color
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! What is known of rows by their keys: the names that the paper gives them, and their colors. `assets/rows.toml` holds it.
+//! What is known of rows by their keys: the names that the paper gives them, and their colors.
+//! `assets/rows.toml` holds it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::palette::Color;
+use crate::color::Color;
 
 /// What is known of a row.
 #[derive(Debug, Default, Deserialize)]

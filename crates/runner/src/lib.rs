@@ -1,5 +1,5 @@
-//! Everything between a config file and a run's record: methods, the training engine, checkpoints, run folders and queues of
-//! runs. It prints nothing: progress goes to an [`engine::Observer`].
+//! Everything between a config file and a run's record: methods, the training engine, checkpoints, run
+//! folders and queues of runs. It prints nothing: progress goes to an [`engine::Observer`].
 
 pub mod bench;
 pub mod checkpoint;
