@@ -21,25 +21,15 @@ pub enum ConfigError {
     },
     /// A key that the chosen method does not have.
     #[error(
-        "unknown key `{key}` in {origin}: {}{}{}; `invaspread config methods` lists the keys of all methods",
-        if known.is_empty() { format!("the chosen method {method} has no keys") }
-        else { format!("the chosen method {method} has {}", known.join(", ")) },
-        nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
-        if owners.is_empty() { String::new() } else { format!("; it is a key of {}", owners.join(", ")) }
+        "unknown key `{key}` in {origin}: {known}; `invaspread config methods` lists the keys of all methods"
     )]
     MethodKey {
         /// The key.
         key: String,
         /// The file or argument.
         origin: String,
-        /// The chosen method.
-        method: String,
-        /// Its keys.
-        known: Vec<String>,
-        /// That of its keys most like the one that was found.
-        nearest: Option<String>,
-        /// The methods that have a key of that name.
-        owners: Vec<String>,
+        /// The keys that the method has, the one that may be meant, and the methods that have a key of this name.
+        known: String,
     },
     /// A key of the first format.
     #[error("`{key}` in {origin}: {went}")]

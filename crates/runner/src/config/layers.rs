@@ -395,16 +395,20 @@ fn unknown(schema: Schema, key: &str, origin: &str) -> ConfigError {
         return ConfigError::UnknownKey { nearest: schema.nearest(&key), key, origin };
     };
     let owns = |entry: &&Entry| entry.key(name).is_some();
-    let owners = Registry::installed().entries().iter().filter(owns).map(|entry| entry.name().to_owned());
-    let known: Vec<String> = schema.method_keys().collect();
-    ConfigError::MethodKey {
-        nearest: nearest(&key, known.iter().map(String::as_str)),
-        owners: owners.collect(),
-        method: method.name().to_owned(),
-        known,
-        key,
-        origin,
+    let owners: Vec<&str> = Registry::installed().entries().iter().filter(owns).map(Entry::name).collect();
+    let keys: Vec<String> = schema.method_keys().collect();
+    let method = method.name();
+    let mut known = match keys.as_slice() {
+        [] => format!("the chosen method {method} has no keys"),
+        keys => format!("the chosen method {method} has {}", keys.join(", ")),
+    };
+    if let Some(meant) = nearest(&key, keys.iter().map(String::as_str)) {
+        known.extend(["; did you mean `", &meant, "`?"]);
     }
+    if !owners.is_empty() {
+        known.extend(["; it is a key of ", &owners.join(", ")]);
+    }
+    ConfigError::MethodKey { key, origin, known }
 }
 
 /// An error unless `key` is one that may be left out.

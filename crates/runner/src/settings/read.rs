@@ -21,6 +21,7 @@ impl Refusal {
     ///
     /// # Errors
     /// Unless `is_good`.
+    #[allow(clippy::needless_pass_by_value, reason = "a number is given as it is")]
     pub fn unless(is_good: bool, key: &str, found: impl ToString, expected: &str) -> Result<(), Self> {
         if is_good {
             return Ok(());
@@ -33,6 +34,7 @@ impl Refusal {
 ///
 /// # Errors
 /// If a value is missing, of another type, or unknown.
+#[allow(clippy::result_large_err, reason = "figment's own error, kept for a moment")]
 pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusal> {
     let read = Value::serialize(table).and_then(|value| value.deserialize::<S>());
     read.map_err(|error| {
