@@ -194,7 +194,7 @@ fn completions_are_of_this_program() {
 fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     let folder = empty();
     let path = folder.path();
-    let cases: [(&[&str], &[&str]); 13] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&["train", "--multirun", "runs.root=a,b", "method=random"], &["runs.root", "a, b", "same runs"]),
         (&["reproduce", "table1", "data.root='a','b'"], &["data.root", "same runs"]),
         (&["config", "show", "optim.lr=null"], &["optim.lr", "required"]),
@@ -206,6 +206,16 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         (&["train", "model.embedding=1e9"], &["model.embedding=1000000000", "of memory"]),
         (&["train", "method=nce", "method.noise=1e12"], &["method.noise=1000000000000", "of memory"]),
         (&["train", "optim.epochs=1e18", "--dry-run"], &["optim.epochs", "9007199254740992"]),
+        (&["train", "model.pool=1e10"], &["model.pool", "found 10000000000", "4, the side of the map"]),
+        (&["train", "model.pool=2"], &["model.pool", "found 2", "4, the side of the map"]),
+        (
+            &["train", "dataset=folder", "data.folder.path=.", "data.folder.image_size=1e7"],
+            &["data.folder.image_size", "10000000", "between 4 and 1024"],
+        ),
+        (
+            &["train", "dataset=synthetic", "data.synthetic.image_size=2", "--dry-run"],
+            &["data.synthetic.image_size", "found 2"],
+        ),
         (&["bench", "knn", "--train", "4000000000000000"], &["--train 4000000000000000", "of memory"]),
         (&["bench", "train", "--width", "1000000000"], &["--width 1000000000", "of memory"]),
     ];

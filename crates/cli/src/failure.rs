@@ -1,6 +1,8 @@
 //! How the program ends when it cannot do what was asked: 2 for a request that makes no sense, 1 for one that failed.
 
+use invaspread_data::DataError;
 use invaspread_runner::config::ConfigError;
+use invaspread_runner::launch::LaunchError;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -56,7 +58,15 @@ impl From<ConfigError> for Failure {
 }
 
 impl From<anyhow::Error> for Failure {
+    /// A value of a key that only its data set can judge is a wrong request as any other value is.
     fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
+        let of_a_key = |cause: &(dyn std::error::Error + 'static)| {
+            let data = match cause.downcast_ref() {
+                Some(LaunchError::Data(error)) => Some(error),
+                _ => cause.downcast_ref(),
+            };
+            matches!(data, Some(DataError::Value { .. }))
+        };
+        if error.chain().any(of_a_key) { Self::Usage(error) } else { Self::Failed(error) }
     }
 }

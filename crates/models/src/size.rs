@@ -13,6 +13,8 @@ pub struct NetworkSize {
     pub activations: u128,
     /// The largest of those outputs.
     pub largest: u128,
+    /// Side of the last map, before it is pooled.
+    pub map: u128,
     /// Length of the pooled features.
     pub pooled: u128,
     /// Products of the convolutions and the linear layer for one image, padding's included.
@@ -38,6 +40,7 @@ impl NetworkConfig {
                 for layer in &convolutions {
                     size.add(layer, 2);
                 }
+                size.map = convolutions.last().map_or(0, |last| last.side);
                 size.add_head(channels, config.embedding as u128);
             }
             Self::Inception(config) => {
@@ -45,6 +48,7 @@ impl NetworkConfig {
                 for layer in &convolutions {
                     size.add(layer, 1);
                 }
+                size.map = convolutions.last().map_or(0, |last| last.side);
                 size.add_head(channels, config.embedding as u128);
             }
         }
@@ -177,7 +181,7 @@ mod tests {
     fn activations_of_the_papers_network() {
         let size = NetworkConfig::from(ResNetConfig::default()).size(32);
         let by_hand = 5 * 64 * 1024 + 5 * 128 * 256 + 5 * 256 * 64 + 5 * 512 * 16;
-        assert_eq!((size.activations, size.largest, size.pooled), (by_hand, 64 * 1024, 512));
+        assert_eq!((size.activations, size.largest, size.pooled, size.map), (by_hand, 64 * 1024, 512, 4));
     }
 
     #[test]
