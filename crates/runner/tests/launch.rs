@@ -144,7 +144,7 @@ fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
     let found = go(&plan, root.path(), Some(1));
     assert!(matches!(found.ends[..], [End::Stopped { epoch: 0, step: 1 }]), "{:?}", found.ends);
     let said =
-        |note: &String| note.contains("1 epochs were trained before") && note.contains("from the start");
+        |note: &String| note.contains("1 epoch was trained before") && note.contains("from the beginning");
     assert!(found.notes.iter().any(said), "{:?}", found.notes);
 }
 

@@ -330,18 +330,6 @@ impl Config {
                 return wrong(key, "0".into(), "at least 1");
             }
         }
-        let (pool, map) = (self.model.pool as u128, self.recipe().network.size(self.augment.size).map);
-        // Inception pools its whole map.
-        if self.model.architecture.unwrap_or_default() == Architecture::Resnet
-            && pool != 0
-            && !(pool <= map && map / 2 < pool)
-        {
-            let expected = format!(
-                "{map}, the side of the map that images of augment.size={} end in, a pool above half of it, or 0 for all of it",
-                self.augment.size
-            );
-            return wrong("model.pool", pool.to_string(), &expected);
-        }
         if self.optim.batch_size < 2 {
             return wrong("optim.batch_size", self.optim.batch_size.to_string(), "at least 2 images");
         }

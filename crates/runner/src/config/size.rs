@@ -2,6 +2,7 @@
 //! nothing is refused that could run.
 
 use super::schema::lookup;
+use super::sections::Architecture;
 use super::{Config, ConfigError, Precision, Room};
 use crate::memory::{Need, check};
 use crate::methods::{Layer, Sizes};
@@ -35,15 +36,39 @@ impl Config {
         self.fits_for(Work::Train, room)
     }
 
-    /// Checks that `work` fits into the memory of the config's device. Where the amount of memory is not known, everything does.
+    /// Checks that `work` fits into the memory of the config's device, and the network's pool into its last map. Where the amount of memory
+    /// is not known, everything fits into it.
     ///
     /// # Errors
-    /// As [`Config::fits`].
+    /// Returns the errors of [`Config::fits`], and one for a pool that does not leave one value a channel.
     pub fn fits_for(&self, work: Work, room: Room<'_>) -> Result<(), ConfigError> {
+        if work != Work::Convert {
+            self.pool_fits()?;
+        }
         match room(self.device.resolve()) {
             Some(memory) => Ok(check(self.needs(work)?, memory)?),
             None => Ok(()),
         }
+    }
+
+    /// Checks that the average pool leaves one value a channel of the last map. A model's file and an augmentation's each resolve without the
+    /// other, so that this is known of a run alone.
+    fn pool_fits(&self) -> Result<(), ConfigError> {
+        let (pool, size) = (self.model.pool as u128, self.augment.size);
+        let map = self.recipe().network.size(size).map;
+        // Inception pools its whole map.
+        let pools = self.model.architecture.unwrap_or_default() == Architecture::Resnet && pool != 0;
+        if !pools || (pool <= map && map / 2 < pool) {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: "model.pool".to_owned(),
+            origin: "the config".to_owned(),
+            found: pool.to_string(),
+            expected: format!(
+                "{map}, the side of the map that images of augment.size={size} end in, a pool above half of it, or 0 for all of it"
+            ),
+        })
     }
 
     /// What `work` holds in memory at one time, at least.

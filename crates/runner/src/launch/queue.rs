@@ -246,8 +246,9 @@ impl Queue<'_> {
         let state = CheckpointFiles::of(layout.folder()).state();
         if epoch > 0 && !state.exists() {
             self.observer.note(&format!(
-                "{}: {epoch} epochs were trained before, but {} is missing: the run starts from the beginning",
+                "{}: {epoch} {} trained before, but {} is missing: the run starts from the beginning",
                 run.title(),
+                if epoch == 1 { "epoch was" } else { "epochs were" },
                 state.display()
             ));
         }
