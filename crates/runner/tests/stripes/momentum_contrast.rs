@@ -18,7 +18,7 @@ invaspread_runner::settings! {
         /// Share of the copy's weights that stays in each step.
         momentum: f64 = 0.9,
         /// Rows of the queue.
-        queue: usize = 20,
+        queue: usize = 44,
         /// Views of each image, 2 or 3: the second goes through the copy.
         views: usize = 2,
     }
@@ -52,7 +52,7 @@ impl MethodSettings for MomentumContrastSettings {
     }
 
     fn small() -> Vec<Self> {
-        vec![Self::default(), Self { views: 3, queue: 11, ..Self::default() }]
+        vec![Self::default(), Self { views: 3, queue: 43, ..Self::default() }]
     }
 }
 
