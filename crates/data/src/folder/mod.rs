@@ -42,9 +42,13 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         None => cut(&train, &classes, fraction, config.seed, &mut notes),
     };
     let mut open = |items: Vec<Item>, keep, key, what| {
-        notes.extend(subset::note(keep, items.len(), what));
+        let listed = items.len();
         let chosen = Numbered::all(items).keep(keep, classes.len(), config.seed, key)?;
-        read_all(path, &chosen, size, skip_broken, &classes)
+        let (split, skipped) = read_all(path, &chosen, size, skip_broken, &classes)?;
+        // Files that were left out are no images to take.
+        let taken_whole = keep.filter(|keep| *keep >= listed);
+        notes.extend(subset::note(taken_whole, listed - skipped, what));
+        Ok::<_, DataError>((split, skipped))
     };
     let (train, skipped_train) = open(train, config.subset, "subset", "training")?;
     let (test, skipped_test) = open(test, config.test_subset, "test_subset", "test")?;

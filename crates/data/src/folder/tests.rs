@@ -75,6 +75,9 @@ fn a_broken_image_is_named_or_counted() {
     // The key of the other sets of image files says the same.
     let alike = DataConfig { skip_broken: Some(true), ..config(root.path()) };
     assert_eq!(open(&alike).unwrap().skipped, 1);
+    // Of a subset larger than the folder, what is left is counted without the broken image.
+    let notes = open(&DataConfig { subset: Some(9), ..alike }).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("all 3 training images are taken")), "{notes:?}");
     // A JPEG cut short is as broken.
     let whole = jpeg((40, 40), [9, 9, 9]);
     fs_err::remove_file(&broken).unwrap();
