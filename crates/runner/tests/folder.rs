@@ -191,10 +191,13 @@ fn the_advice_for_pictures_of_64_pixels_works_as_written() {
     let (set, runs) = (folder(64), tempfile::tempdir().unwrap());
     let watch = go(&plan(set.path(), &arguments), runs.path(), None);
     assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
-    // With one of the three left out, the error says what to set, each way.
-    let two = plan(set.path(), &["data.folder.image_size=64", "model.pool=8"]);
-    let message = estimate_all(&[two], runs.path()).unwrap_err().to_string();
-    assert!(message.contains("model.pool") && message.contains("augment.size"), "{message}");
+    // With one of the last two left out, the error says what to set, each way, before anything is run.
+    for two in
+        [["data.folder.image_size=64", "model.pool=8"], ["data.folder.image_size=64", "augment.size=64"]]
+    {
+        let message = plan_now(set.path(), &two).unwrap_err().to_string();
+        assert!(message.contains("model.pool") && message.contains("augment.size"), "{message}");
+    }
 }
 
 #[test]
