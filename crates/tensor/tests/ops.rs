@@ -1,5 +1,6 @@
 //! Compares every op with loops that read like its equation, on random shapes, and with finite differences in
-//! f64.
+//! f64. The file is long because it goes over every op in one test binary: each further binary links candle
+//! again.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -15,6 +15,9 @@
 //! number. It may also make the other outputs of the same tile NaN (for the weight gradient: all nine weights
 //! of the same two channels). NaN stays within its image and its channels, which the next batch norm or
 //! average would make NaN in any case.
+//!
+//! The file is long because the three passes share the transforms, the map of tiles and the scratch memory: a
+//! change of the tile is a change of them all.
 
 #![expect(
     unsafe_code,
