@@ -16,7 +16,8 @@ for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$her
     object=$folder/objects/${name%.*}.o
     objects+=("$object")
     # Compile only what has changed since the last build.
-    if [ ! "$object" -nt "$source" ] || [ ! "$object" -nt "$here/cuda_on_host.hpp" ] || [ ! "$object" -nt "$here/../kernels/device.cuh" ]; then
+    newest=$(ls -t "$source" "$here"/*.hpp "$here"/../kernels/*.cuh "$0" | head -n 1)
+    if [ ! "$object" -nt "$newest" ]; then
         g++ "${flags[@]}" -x c++ -c "$source" -o "$object" &
         running+=($!)
     fi

@@ -62,6 +62,8 @@ extern dim3 block_size, grid_size;
 extern unsigned char *dynamic_shared;
 // Runs the other threads until all that have not ended are at a barrier.
 void barrier();
+// Runs the other blocks of a cooperative launch until the flag is not zero.
+void wait_for(const unsigned *flag);
 // Exchanges a value with the other lanes of the warp: all[lane] is the value of each, and present says which
 // lanes took part.
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present);
@@ -104,6 +106,7 @@ inline int lane() {
 #define KERNEL(threads, name)                           \
     static constexpr unsigned threads_of_##name = threads; \
     extern "C" void name
+#define RESIDENT_KERNEL(threads, blocks, name) KERNEL(threads, name)
 #define HOST_KERNEL(name) static emulated::Registration registration_of_##name(#name, threads_of_##name, name);
 #define threadIdx emulated::thread_index
 #define blockIdx emulated::block_index
@@ -144,6 +147,7 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 // Fibers switch at barriers alone, so all that happens between two barriers is atomic.
 template <typename T> T atomicAdd(T *p, T x) { return std::exchange(*p, T(*p + x)); }
+template <typename T> T atomicExch(T *p, T x) { return std::exchange(*p, x); }
 template <typename T> T atomicMax(T *p, T x) { return std::exchange(*p, std::max(*p, x)); }
 template <typename T> T atomicMin(T *p, T x) { return std::exchange(*p, std::min(*p, x)); }
 template <typename T> T atomicOr(T *p, T x) { return std::exchange(*p, T(*p | x)); }

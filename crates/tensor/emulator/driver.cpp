@@ -4,6 +4,7 @@
 // and events order nothing: every call completes at once.
 #include "cuda_on_host.hpp"
 #include <mutex>
+#include <sys/mman.h>
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -39,7 +40,7 @@ void add_kernel(const char *name, int arguments, unsigned threads, std::function
     abort();
 }
 
-enum State { READY, AT_BARRIER, IN_WARP, ENDED };
+enum State { READY, AT_BARRIER, IN_WARP, WAITING, ENDED };
 
 #if defined(__x86_64__)
 // Leaves this stack for another: saves the registers that a call keeps, and the stack pointer. (The C
@@ -96,9 +97,11 @@ struct Context {
 
 struct Fiber {
     Context context;
-    std::vector<char> stack;
+    char *stack = nullptr;
     State state = ENDED;
     uint3 index;
+    // What a thread waits for that another block writes.
+    const unsigned *flag;
     // The value that the thread gives to its warp's exchange, the lanes that take part, and what it receives.
     uint64_t given;
     unsigned mask;
@@ -108,11 +111,13 @@ struct Fiber {
 
 // The size of a thread's stack. Kernels keep little on it, but it also holds what a GPU keeps in registers.
 static const size_t STACK = 128 << 10;
-static std::vector<Fiber> fibers;
+// Bytes around memory that nothing may write.
+static const size_t GUARD = 64;
 static Context scheduler;
 static Fiber *current;
 static const Kernel *running;
 static void **running_arguments;
+static bool cooperative;
 static unsigned order_seed = 1;
 
 static std::string where() {
@@ -127,6 +132,11 @@ static void leave(State state) {
     mine->context.go(scheduler);
 }
 void barrier() { leave(AT_BARRIER); }
+void wait_for(const unsigned *flag) {
+    if (!cooperative) die("a thread waits for another block, in a launch whose blocks need not run at once: " + where());
+    current->flag = flag;
+    while (*flag == 0) leave(WAITING);
+}
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present) {
     Fiber *me = current;
     me->given = mine;
@@ -144,76 +154,175 @@ static void body() {
 extern "C" unsigned char __start_emulated_shared[] __attribute__((weak));
 extern "C" unsigned char __stop_emulated_shared[] __attribute__((weak));
 
-static void run_block(unsigned threads) {
-    if (__start_emulated_shared) memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
-    if (fibers.size() < threads) fibers.resize(threads);
-    std::vector<unsigned> order(threads);
-    for (unsigned i = 0; i < threads; ++i) {
-        order[i] = i;
-        Fiber &f = fibers[i];
-        if (f.stack.empty()) f.stack.resize(STACK);
-        f.context.prepare(f.stack.data(), f.stack.size(), body);
-        f.index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
-        f.state = READY;
+// A block of a launch: its threads, and its shared memory while another block runs.
+struct Block {
+    uint3 index;
+    std::vector<Fiber> fibers;
+    std::vector<unsigned> order;
+    std::vector<unsigned char> statics, dynamics;
+    unsigned char *dynamic;
+    unsigned shared;
+    bool ended = false;
+
+    // Stacks are lent by the page, which costs nothing until a page is used, and taken back.
+    static std::vector<char *> &stacks() {
+        // Never destroyed: blocks give stacks back to the very end.
+        static auto *free_ones = new std::vector<char *>;
+        return *free_ones;
     }
-    order_seed = order_seed * 1664525u + 1013904223u;
-    if (order_seed >> 16 & 1) std::reverse(order.begin(), order.end());
-    if (order_seed >> 17 & 1)
-        for (unsigned i = threads; i > 1; --i) {
-            order_seed = order_seed * 1664525u + 1013904223u;
-            std::swap(order[i - 1], order[(order_seed >> 8) % i]);
+    static char *stack() {
+        auto &free_ones = stacks();
+        if (free_ones.empty()) {
+            const size_t AT_ONCE = 256;
+            char *memory = (char *)mmap(nullptr, STACK * AT_ONCE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (memory == MAP_FAILED) die("no memory for the stacks of threads");
+            for (size_t i = 0; i < AT_ONCE; ++i) free_ones.push_back(memory + i * STACK);
         }
-    for (;;) {
-        bool ran = false;
-        for (unsigned i : order) {
+        char *last = free_ones.back();
+        free_ones.pop_back();
+        return last;
+    }
+    ~Block() {
+        for (Fiber &f : fibers)
+            if (f.stack) stacks().push_back(f.stack);
+    }
+
+    void begin(uint3 at, unsigned threads, unsigned shared_bytes) {
+        index = at;
+        shared = shared_bytes;
+        ended = false;
+        if (fibers.size() < threads) fibers.resize(threads);
+        order.resize(threads);
+        for (unsigned i = 0; i < threads; ++i) {
+            order[i] = i;
             Fiber &f = fibers[i];
-            if (f.state != READY) continue;
-            ran = true;
-            current = &f;
-            thread_index = f.index;
-            scheduler.go(f.context);
+            if (!f.stack) f.stack = stack();
+            f.context.prepare(f.stack, STACK, body);
+            f.index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+            f.state = READY;
         }
-        // Wake the warps whose lanes have all reached their exchange.
-        bool woke = false;
-        for (unsigned first = 0; first < threads; first += 32) {
-            unsigned last = std::min(first + 32, threads), waiting = 0, alive = 0, mask = 0;
-            for (unsigned i = first; i < last; ++i) {
-                if (fibers[i].state != ENDED) alive |= 1u << (i - first);
-                if (fibers[i].state == IN_WARP) waiting |= 1u << (i - first), mask |= fibers[i].mask;
+        order_seed = order_seed * 1664525u + 1013904223u;
+        if (order_seed >> 16 & 1) std::reverse(order.begin(), order.end());
+        if (order_seed >> 17 & 1)
+            for (unsigned i = threads; i > 1; --i) {
+                order_seed = order_seed * 1664525u + 1013904223u;
+                std::swap(order[i - 1], order[(order_seed >> 8) % i]);
             }
-            if (!waiting) continue;
-            // Lanes of a mask that are missing: still running (READY is impossible here), at a barrier, or
-            // ended.
-            unsigned wanted = mask & (last - first == 32 ? ~0u : (1u << (last - first)) - 1);
-            unsigned missing = wanted & alive & ~waiting;
-            if (missing) {
-                thread_index = fibers[first + __builtin_ctz(missing)].index;
-                die("a lane is missing from a warp's exchange: " + where());
+        // Shared memory holds NaN at first, with guards around what the launch requested.
+        statics.assign(__start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0, 0xff);
+        dynamics.assign(shared + 2 * GUARD + 16, 0xa5);
+        dynamic = (unsigned char *)(((uint64_t)dynamics.data() + GUARD + 15) / 16 * 16);
+        memset(dynamic, 0xff, shared);
+    }
+
+    // Runs until all threads have ended or wait for another block; returns whether any thread ran.
+    bool run() {
+        block_index = index;
+        dynamic_shared = dynamic;
+        if (!statics.empty()) memcpy(__start_emulated_shared, statics.data(), statics.size());
+        bool ran = go();
+        if (!statics.empty()) memcpy(statics.data(), __start_emulated_shared, statics.size());
+        for (size_t i = 0; i < 32; ++i)
+            if (dynamic[shared + i] != 0xa5) die("dynamic shared memory overrun: " + running->name);
+        return ran;
+    }
+
+    bool go() {
+        unsigned threads = order.size();
+        bool ran_at_all = false;
+        for (;;) {
+            bool ran = false;
+            for (unsigned i : order) {
+                Fiber &f = fibers[i];
+                if (f.state == WAITING && *f.flag) f.state = READY;
+                if (f.state != READY) continue;
+                ran = ran_at_all = true;
+                current = &f;
+                thread_index = f.index;
+                scheduler.go(f.context);
             }
-            for (unsigned i = first; i < last; ++i) {
-                if (fibers[i].state != IN_WARP) continue;
-                fibers[i].present = waiting;
-                for (unsigned j = first; j < last; ++j) fibers[i].all[j - first] = fibers[j].given;
+            // Wake the warps whose lanes have all reached their exchange.
+            bool woke = false;
+            for (unsigned first = 0; first < threads; first += 32) {
+                unsigned last = std::min(first + 32, threads), waiting = 0, alive = 0, mask = 0;
+                for (unsigned i = first; i < last; ++i) {
+                    if (fibers[i].state != ENDED) alive |= 1u << (i - first);
+                    if (fibers[i].state == IN_WARP) waiting |= 1u << (i - first), mask |= fibers[i].mask;
+                }
+                if (!waiting) continue;
+                // Lanes of a mask that are missing: still running (READY is impossible here), at a barrier, or
+                // ended.
+                unsigned wanted = mask & (last - first == 32 ? ~0u : (1u << (last - first)) - 1);
+                unsigned missing = wanted & alive & ~waiting;
+                if (missing) {
+                    thread_index = fibers[first + __builtin_ctz(missing)].index;
+                    die("a lane is missing from a warp's exchange: " + where());
+                }
+                for (unsigned i = first; i < last; ++i) {
+                    if (fibers[i].state != IN_WARP) continue;
+                    fibers[i].present = waiting;
+                    for (unsigned j = first; j < last; ++j) fibers[i].all[j - first] = fibers[j].given;
+                }
+                for (unsigned i = first; i < last; ++i)
+                    if (fibers[i].state == IN_WARP) fibers[i].state = READY;
+                woke = true;
             }
-            for (unsigned i = first; i < last; ++i)
-                if (fibers[i].state == IN_WARP) fibers[i].state = READY;
-            woke = true;
+            if (woke) continue;
+            unsigned at_barrier = 0, alive = 0, waiting = 0;
+            for (unsigned i = 0; i < threads; ++i) {
+                at_barrier += fibers[i].state == AT_BARRIER, alive += fibers[i].state != ENDED;
+                waiting += fibers[i].state == WAITING;
+            }
+            if (!alive) {
+                ended = true;
+                return ran_at_all;
+            }
+            if (at_barrier == alive) {
+                for (unsigned i = 0; i < threads; ++i)
+                    if (fibers[i].state == AT_BARRIER) fibers[i].state = READY;
+                continue;
+            }
+            if (ran) continue;
+            if (waiting) return ran_at_all;
+            die("threads wait for one another: " + where());
         }
-        if (woke) continue;
-        unsigned at_barrier = 0, alive = 0;
-        for (unsigned i = 0; i < threads; ++i) at_barrier += fibers[i].state == AT_BARRIER, alive += fibers[i].state != ENDED;
-        if (!alive) return;
-        if (at_barrier == alive) {
-            for (unsigned i = 0; i < threads; ++i)
-                if (fibers[i].state == AT_BARRIER) fibers[i].state = READY;
-            continue;
+    }
+};
+
+// Runs all blocks of a launch: one after the other or, in a cooperative launch, in turns.
+static void run_blocks(unsigned threads, unsigned shared) {
+    static std::vector<Block> &kept = *new std::vector<Block>;
+    size_t count = cooperative ? (size_t)grid_size.x * grid_size.y * grid_size.z : 1;
+    if (kept.size() < count) {
+        std::vector<Block> more(count);
+        std::swap(kept, more);
+    }
+    size_t next = 0;
+    for (unsigned z = 0; z < grid_size.z; ++z)
+        for (unsigned y = 0; y < grid_size.y; ++y)
+            for (unsigned x = 0; x < grid_size.x; ++x) {
+                kept[next].begin({x, y, z}, threads, shared);
+                if (cooperative) {
+                    ++next;
+                    continue;
+                }
+                kept[0].run();
+            }
+    if (!cooperative) return;
+    for (size_t left = count; left > 0;) {
+        bool ran = false;
+        for (size_t i = 0; i < count; ++i) {
+            // Another order in each launch, as blocks are scheduled by chance.
+            Block &block = kept[(order_seed >> 19 & 1) ? count - 1 - i : i];
+            if (block.ended) continue;
+            ran |= block.run();
+            left -= block.ended;
         }
-        if (!ran) die("threads wait for one another: " + where());
+        if (!ran) die("blocks wait for one another: " + running->name);
     }
 }
 
 static std::map<uint64_t, size_t> allocations;
-static const size_t GUARD = 64;
 static size_t in_use, most_in_use;
 static std::recursive_mutex lock;
 
@@ -222,8 +331,8 @@ struct Counts {
     u64 launches, library_calls, allocations, frees, copies_to_host, bytes_to_host, copies_to_device, bytes_to_device;
 };
 static Counts counts;
-// What tests may change: the number of multiprocessors that the device reports.
-static unsigned multiprocessors = 132;
+// What tests may change: the number of multiprocessors that the device reports. Few, since emulated blocks take time.
+static unsigned multiprocessors = 4;
 
 static void check_guards(uint64_t address, size_t bytes) {
     for (size_t i = 0; i < GUARD; ++i)
@@ -386,8 +495,8 @@ API cuFuncSetAttribute(void *f, int attribute, int value) {
     return 0;
 }
 API cuFuncGetAttribute(int *v, int, void *f) { *v = ((const Kernel *)f)->threads; return 0; }
-API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
-                   void **arguments, void **) {
+static int launch(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void **arguments,
+                  bool together) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (!current_context) return 201;
     unsigned threads = bx * by * bz;
@@ -397,24 +506,29 @@ API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
                 kernel->name.c_str(), gx, gy, gz, bx, by, bz, kernel->threads, shared, kernel->shared);
         return INVALID;
     }
+    // Of the kernels that wait for one another, two blocks fit onto a multiprocessor.
+    if (together && (size_t)gx * gy * gz > 2 * multiprocessors) {
+        fprintf(stderr, "emulated device: %u %u %u blocks of %s cannot run at once on %u multiprocessors\n", gx, gy, gz, kernel->name.c_str(),
+                multiprocessors);
+        return 720;
+    }
     ++counts.launches;
     running = kernel;
     running_arguments = arguments;
-    std::vector<unsigned char> memory(shared + 2 * GUARD + 16, 0xa5);
-    unsigned char *base = (unsigned char *)(((u64)memory.data() + GUARD + 15) / 16 * 16);
-    dynamic_shared = base;
+    cooperative = together;
     block_size = {bx, by, bz};
     grid_size = {gx, gy, gz};
-    for (block_index.z = 0; block_index.z < gz; ++block_index.z)
-        for (block_index.y = 0; block_index.y < gy; ++block_index.y)
-            for (block_index.x = 0; block_index.x < gx; ++block_index.x) {
-                memset(base, 0xff, shared);
-                run_block(threads);
-                for (size_t i = 0; i < 32; ++i)
-                    if (base[shared + i] != 0xa5) die("dynamic shared memory overrun: " + running->name);
-            }
+    run_blocks(threads, shared);
     for (auto &a : allocations) check_guards(a.first, a.second);
     if (FILE *log = log_file())
         fprintf(log, "launch %s grid %u %u %u block %u %u %u shared %u\n", running->name.c_str(), gx, gy, gz, bx, by, bz, shared), fflush(log);
     return 0;
+}
+API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
+                   void **arguments, void **) {
+    return launch(f, gx, gy, gz, bx, by, bz, shared, arguments, false);
+}
+API cuLaunchCooperativeKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
+                              void **arguments) {
+    return launch(f, gx, gy, gz, bx, by, bz, shared, arguments, true);
 }

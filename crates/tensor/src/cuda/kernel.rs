@@ -3,7 +3,7 @@
 use super::failed;
 use super::memory::Input;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DeviceRepr, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaModule, DeviceRepr, LaunchConfig, PushKernelArg, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, Result, Tensor, bail};
@@ -97,11 +97,50 @@ pub(crate) fn launch_with<S: DeviceRepr>(
     arguments: &[Argument],
     last: Option<&S>,
 ) -> Result<()> {
+    launch_as(Start::Apart, device, module, name, grid, block, shared_bytes, arguments, last)
+}
+
+/// How the blocks of a launch start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// One after the other, as there is room.
+    Apart,
+    /// All at once, so that they may wait for one another; the driver refuses the launch where they do not fit.
+    Together,
+}
+
+/// Shared memory that a block has without asking for more.
+const SHARED_BYTES: usize = 48 << 10;
+
+/// Does the same as [`launch_with`], with the blocks started as stated.
+#[allow(clippy::too_many_arguments, reason = "a launch has that many parts")]
+pub(crate) fn launch_as<S: DeviceRepr>(
+    start: Start,
+    device: &CudaDevice,
+    module: &str,
+    name: &str,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: usize,
+    arguments: &[Argument],
+    last: Option<&S>,
+) -> Result<()> {
     if grid.contains(&0) {
         return Ok(());
     }
     let function = function(device, module, name)?;
     let stream = device.cuda_stream();
+    if shared_bytes > SHARED_BYTES {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = stream.context().attribute(attribute).map_err(|e| failed("ask for the shared memory", e))?;
+        if shared_bytes > most as usize {
+            bail!("cuda: {name} needs {shared_bytes} bytes of shared memory, this device has {most} for a block")
+        }
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function
+            .set_attribute(attribute, shared_bytes as i32)
+            .map_err(|e| failed(format_args!("give {name} {shared_bytes} bytes of shared memory"), e))?;
+    }
     let mut builder = stream.launch_builder(&function);
     for argument in arguments {
         match argument {
@@ -122,7 +161,13 @@ pub(crate) fn launch_with<S: DeviceRepr>(
     };
     // SAFETY: each caller passes what its kernel's signature says; in the tests, the emulated device checks
     // the number of arguments, and every address.
-    unsafe { builder.launch(config) }.map_err(|e| failed(format_args!("launch {name}"), e))?;
+    unsafe {
+        match start {
+            Start::Apart => builder.launch(config),
+            Start::Together => builder.launch_cooperative(config),
+        }
+    }
+    .map_err(|e| failed(format_args!("launch {name}"), e))?;
     Ok(())
 }
 

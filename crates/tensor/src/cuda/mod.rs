@@ -12,6 +12,7 @@ pub mod augment;
 mod batch_norm;
 mod bias_relu;
 mod blas;
+mod by_channels;
 mod conv2d;
 mod kernel;
 pub mod kmeans;
@@ -22,6 +23,7 @@ mod peak;
 mod pool;
 mod rows;
 mod sgd;
+mod switches;
 pub mod testing;
 pub mod top_k;
 
@@ -39,6 +41,7 @@ pub(crate) use pool::{
 };
 pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
 pub(crate) use sgd::step as sgd_step;
+pub use switches::Switches;
 
 use candle_core::{CudaDevice, Error, Result, Tensor};
 

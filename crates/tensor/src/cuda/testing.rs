@@ -82,3 +82,14 @@ fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
     };
     (!address.is_null()).then_some(address)
 }
+
+/// Makes the emulated device report so many multiprocessors; returns whether the device is an emulated one.
+pub fn set_multiprocessors(count: u32) -> bool {
+    let Some(set) = emulator(c"emulated_multiprocessors") else { return false };
+    // SAFETY: the emulator's function takes one unsigned int.
+    unsafe {
+        let set: unsafe extern "C" fn(u32) = std::mem::transmute(set);
+        set(count);
+    }
+    true
+}
