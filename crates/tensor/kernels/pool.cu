@@ -32,13 +32,18 @@ struct Pixel {
     int n, y, x, c;
 };
 
-__device__ __forceinline__ Pixel pixel(long long i, int h, int w, int c) {
+template <typename Index> __device__ __forceinline__ Pixel pixel_of(Index i, int h, int w, int c) {
     Pixel at;
     at.c = (int)(i % c), i /= c;
     at.x = (int)(i % w), i /= w;
     at.y = (int)(i % h);
     at.n = (int)(i / h);
     return at;
+}
+
+// Division of 64 bits is a long program of its own; few maps need it.
+__device__ __forceinline__ Pixel pixel(long long i, int h, int w, int c) {
+    return i >> 32 ? pixel_of<unsigned long long>(i, h, w, c) : pixel_of<unsigned>((unsigned)i, h, w, c);
 }
 
 template <typename T> __device__ __forceinline__ size_t first_of(const T *x, const Pixel &image, const Window &window, Span rows, Span columns) {

@@ -2,18 +2,19 @@
 //! measurement, once for each shape.
 //!
 //! Weights stay (K, K, C_in, C_out) in f32, as on the CPU, so that checkpoints, optimizer and weight files
-//! know one layout. A kernel of ours converts them to cuDNN's (C_out, K, K, C_in) in the activations'
-//! precision, and their gradients back. Both conversions together move a hundredth of the bytes that the
-//! activations move. Channels are padded to a multiple of sixteen bytes, without which tensor cores cannot be used
+//! know one layout. cuDNN's is (C_out, K, K, C_in) in the activations' precision; the optimizer's step keeps it
+//! (`kept_weights`), and where there is no optimizer, kernels of ours convert weights and gradients. Channels are padded to a multiple of sixteen bytes, without which tensor cores cannot be used
 //! and some gradients have no deterministic algorithm; of the usual networks only the first layer needs this.
 //!
 //! Only algorithms that cuDNN calls deterministic are used. Which ones a search chose can be read and set
 //! (`algorithms`).
 
 use super::algorithms::{Choice, Direction, Key, keep, known};
+use super::kept_weights::{packed, takes_packed_gradients};
 use super::kernel::{Argument, launch};
 use super::memory::{Input, Output, cast_channels, check_type, uninitialised};
 use super::peak::Searching;
+use super::switches::Switches;
 use super::{device_of, failed};
 use crate::conv2d::Geometry;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
@@ -63,7 +64,9 @@ pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Resul
     with_channels(&y, g.co)
 }
 
-/// Returns the gradients of the input (in its type) and of the weight (in f32), each if needed.
+/// Returns the gradients of the input (in its type) and of the weight (in f32, or as cuDNN writes it where the
+/// optimizer takes that), each if needed. If the input's gradient could be added to `sum`, that was done, and there is
+/// none to return.
 pub(crate) fn gradients(
     g: &Geometry,
     x: &Tensor,
@@ -71,6 +74,7 @@ pub(crate) fn gradients(
     gy: &Tensor,
     tf32: bool,
     [need_gx, need_gw]: [bool; 2],
+    sum: Option<&Tensor>,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let device = device_of(x)?;
     let given_channels = x.dim(3)?;
@@ -81,20 +85,35 @@ pub(crate) fn gradients(
         let packed = uninitialised((key.out_channels, g.kh, g.kw, key.channels), key.dtype, device)?;
         let addresses = addresses([&x, &packed, &gy])?;
         with_library(device, |library| library.run(Direction::Weight, key, addresses, false))?;
-        Some(unpack(&packed, key)?)
+        Some(if takes_packed_gradients(Input::of(w)?.address) {
+            packed.narrow(0, 0, g.co)?.narrow(3, 0, g.ci)?.permute((1, 2, 3, 0))?
+        } else {
+            unpack(&packed, key)?
+        })
     } else {
         None
     };
-    let gx = if need_gx {
-        let packed = pack(w, key)?;
-        let gx = uninitialised((g.n, g.h, g.w, key.channels), key.dtype, device)?;
-        let addresses = addresses([&gx, &packed, &gy])?;
-        with_library(device, |library| library.run(Direction::Input, key, addresses, false))?;
-        Some(with_channels(&gx, given_channels)?)
-    } else {
-        None
+    if !need_gx {
+        return Ok((None, gw));
+    }
+    let packed = pack(w, key)?;
+    let fits = |sum: &&Tensor| {
+        sum.dims() == [g.n, g.h, g.w, key.channels]
+            && given_channels == key.channels
+            && sum.dtype() == key.dtype
+            && sum.is_contiguous()
     };
-    Ok((gx, gw))
+    if let Some(sum) = sum.filter(fits)
+        && Switches::taken()?.sums_in_convolution
+    {
+        let addresses = addresses([sum, &packed, &gy])?;
+        with_library(device, |library| library.run(Direction::Input, key, addresses, true))?;
+        return Ok((None, gw));
+    }
+    let gx = uninitialised((g.n, g.h, g.w, key.channels), key.dtype, device)?;
+    let addresses = addresses([&gx, &packed, &gy])?;
+    with_library(device, |library| library.run(Direction::Input, key, addresses, false))?;
+    Ok((Some(with_channels(&gx, given_channels)?), gw))
 }
 
 /// Returns the key of a convolution: with as many channels as the hardware needs.
@@ -130,8 +149,15 @@ fn convert(name: &str, from: &Tensor, to: &Tensor, key: Key) -> Result<()> {
     launch(device_of(from)?, "layout", &name, grid, [TILE, 8, 1], 0, &arguments)
 }
 
-/// Converts the weight to cuDNN's layout and precision.
+/// Returns the weight in cuDNN's layout and precision: as it is kept, or converted.
 fn pack(w: &Tensor, key: Key) -> Result<Tensor> {
+    match packed(Input::of(w)?.address, key, || convert_weight(w, key))? {
+        Some(kept) => Ok(kept),
+        None => convert_weight(w, key),
+    }
+}
+
+fn convert_weight(w: &Tensor, key: Key) -> Result<Tensor> {
     let Key { geometry: g, channels, out_channels, dtype, .. } = key;
     let packed = uninitialised((out_channels, g.kh, g.kw, channels), dtype, device_of(w)?)?;
     convert("pack_weight", w, &packed, key)?;

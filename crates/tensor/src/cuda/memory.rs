@@ -26,6 +26,15 @@ impl Input {
         }
     }
 
+    /// Returns the address of a tensor's first value, whatever its strides.
+    pub(crate) fn first(tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Self::at(storage, layout.start_offset()).map(|input| input.address),
+            _ => bail!("cuda: expected a tensor on the device, found one on {:?}", tensor.device()),
+        }
+    }
+
     pub(crate) fn stored(storage: &CudaStorage, layout: &Layout) -> Result<Self> {
         let Some((start, _)) = layout.contiguous_offsets() else {
             bail!(
@@ -34,6 +43,10 @@ impl Input {
                 layout.shape()
             )
         };
+        Self::at(storage, start)
+    }
+
+    fn at(storage: &CudaStorage, start: usize) -> Result<Self> {
         let dtype = storage.dtype();
         let address = match dtype {
             DType::F32 => base::<f32>(storage)?,
