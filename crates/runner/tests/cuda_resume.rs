@@ -2,7 +2,12 @@
 //! there is no device.
 
 #![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, clippy::float_cmp, missing_docs, reason = "a test fails by panicking; bits are compared")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    missing_docs,
+    reason = "a test fails by panicking; bits are compared"
+)]
 
 mod stripes;
 
@@ -12,9 +17,9 @@ use std::path::Path;
 use candle_core::DType;
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, Trained, read_state, train};
+use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::cuda::{algorithms, take_algorithms};
-use invaspread_tensor::DeviceKind;
 use stripes::{images, invaspread, place, recipe};
 
 /// Raises the flag after some steps, and keeps what it is told.
@@ -53,13 +58,19 @@ fn trained(outcome: Outcome) -> Trained {
 
 fn weights(folder: &Path) -> BTreeMap<String, Vec<f64>> {
     let state = read_state(&CheckpointFiles::of(folder)).unwrap();
-    state.weights.iter().map(|(name, x)| (name.clone(), x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap())).collect()
+    state
+        .weights
+        .iter()
+        .map(|(name, x)| {
+            (name.clone(), x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap())
+        })
+        .collect()
 }
 
 #[test]
 fn a_resumed_run_takes_the_algorithms_that_it_began_with() {
     let Some(device) = device_or_skip() else { return };
-    let recipe = Recipe { device: DeviceKind::Cuda, epochs: 2, ..recipe(invaspread()) };
+    let recipe = Recipe { device: DeviceKind::Cuda, epochs: 1, ..recipe(invaspread()) };
     let [alone, resumed, anew] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let expected = trained(go(&recipe, alone.path(), usize::MAX).0);
     let chosen = algorithms(&device).unwrap();

@@ -328,7 +328,7 @@ static std::recursive_mutex lock;
 
 // What the device did so far, for tests: the order of `Counts` in src/cuda/testing.rs.
 struct Counts {
-    u64 launches, library_calls, allocations, frees, copies_to_host, bytes_to_host, copies_to_device, bytes_to_device;
+    u64 launches, library_calls, allocator_calls, allocations, copies_on_device, copies_to_host, bytes_to_host, copies_to_device, bytes_to_device;
 };
 static Counts counts;
 // What tests may change: the number of multiprocessors that the device reports. Few, since emulated blocks take time.
@@ -391,7 +391,14 @@ API cuMemGetInfo_v2(size_t *f, size_t *t) { *t = size_t(8) << 30, *f = *t - in_u
 API cuStreamCreate(void **s, unsigned) { static u64 next = 0x2000; *s = (void *)next++; return 0; }
 API cuStreamCreateWithPriority(void **s, unsigned f, int) { return cuStreamCreate(s, f); }
 API cuStreamDestroy_v2(void *) { return 0; }
-API cuStreamSynchronize(void *) { return 0; }
+static void trim(size_t most);
+static u64 release_threshold = 0;
+// By default the pool gives its memory back whenever somebody waits.
+API cuStreamSynchronize(void *) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    trim(release_threshold);
+    return 0;
+}
 API cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
 API cuStreamIsCapturing(void *, int *s) { *s = 0; return 0; }
 API cuStreamAttachMemAsync(void *, u64, size_t, unsigned) { return 0; }
@@ -403,6 +410,7 @@ API cuEventElapsedTime_v2(float *ms, void *, void *) { *ms = 1; return 0; }
 API cuEventDestroy_v2(void *) { return 0; }
 API cuDeviceGetDefaultMemPool(void **p, int) { *p = (void *)0x4000; return 0; }
 API cuMemPoolSetAttribute(void *, int a, void *v) {
+    if (a == 4) release_threshold = *(u64 *)v;
     // The mark of the most memory in use can only be reset.
     if (a == 8 && *(u64 *)v != 0) return INVALID;
     if (a == 8) most_in_use = in_use;
@@ -415,18 +423,40 @@ API cuGetErrorString(int e, const char **s) {
 }
 API cuGetErrorName(int, const char **s) { *s = "CUDA_ERROR_EMULATED"; return 0; }
 
+// The pool: freed memory by its size, kept for the next allocation as long as it is less than the threshold.
+static std::map<size_t, std::vector<unsigned char *>> freed;
+static size_t freed_bytes;
+static void trim(size_t most) {
+    if (freed_bytes <= most) return;
+    for (auto &of_size : freed)
+        for (unsigned char *raw : of_size.second) free(raw);
+    freed.clear();
+    freed_bytes = 0;
+}
+static size_t with_guards(size_t n) { return (n + 2 * 256 + 511) / 512 * 512; }
+
 static int allocate(u64 *p, size_t n) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (!current_context) return 201;
     if (n == 0) return INVALID;
-    unsigned char *raw = (unsigned char *)aligned_alloc(256, (n + 2 * 256 + 255) / 256 * 256);
+    ++counts.allocator_calls;
+    size_t size = with_guards(n);
+    auto kept = freed.find(size);
+    unsigned char *raw;
+    if (kept != freed.end() && !kept->second.empty()) {
+        raw = kept->second.back();
+        kept->second.pop_back();
+        freed_bytes -= size;
+    } else {
+        raw = (unsigned char *)aligned_alloc(256, size);
+        ++counts.allocations;
+    }
     memset(raw, 0xa5, 256);
     // Of very large allocations only the beginning is filled: cuDNN gets a gigabyte of scratch memory that is
     // never touched here.
     memset(raw + 256, 0xff, std::min(n, size_t(16) << 20));
     memset(raw + 256 + n, 0xa5, GUARD);
     *p = (u64)(raw + 256);
-    ++counts.allocations;
     allocations[*p] = n;
     in_use += n;
     most_in_use = std::max(most_in_use, in_use);
@@ -437,10 +467,13 @@ static int release(u64 p) {
     auto found = allocations.find(p);
     if (found == allocations.end()) die("memory freed that was not allocated, or twice");
     check_guards(p, found->second);
-    ++counts.frees;
     in_use -= found->second;
+    size_t size = with_guards(found->second);
     allocations.erase(found);
-    free((void *)(p - 256));
+    freed[size].push_back((unsigned char *)(p - 256));
+    freed_bytes += size;
+    // The machine's memory is not the device's.
+    trim(size_t(3) << 29);
     return 0;
 }
 API cuMemAllocAsync(u64 *p, size_t n, void *) { return allocate(p, n); }
@@ -457,6 +490,7 @@ static int copy(void *to, const void *from, size_t n, bool to_device, bool from_
         return INVALID;
     }
     memmove(to, from, n);
+    if (to_device && from_device) ++counts.copies_on_device;
     if (to_device && !from_device) ++counts.copies_to_device, counts.bytes_to_device += n;
     if (from_device && !to_device) ++counts.copies_to_host, counts.bytes_to_host += n;
     if (FILE *f = log_file()) fprintf(f, "copy %s%s %zu\n", from_device ? "d" : "h", to_device ? "d" : "h", n), fflush(f);

@@ -55,12 +55,11 @@ impl Sgd {
 
     /// Does the same as [`Sgd::new`] for an optimizer that makes its steps of the gradients itself: unless
     /// `as_computed`, it is given them in the parameters' layout and type.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "gradients have other layouts on CUDA alone"))]
-    pub(crate) fn with(
-        parameters: Vec<(String, Var)>,
-        config: SgdConfig,
-        as_computed: bool,
-    ) -> Result<Self> {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "gradients have other layouts on CUDA alone")
+    )]
+    pub(crate) fn with(parameters: Vec<(String, Var)>, config: SgdConfig, as_computed: bool) -> Result<Self> {
         let slots = parameters
             .into_iter()
             .map(|(name, parameter)| {

@@ -303,7 +303,8 @@ impl Tape {
             match op {
                 Op::Conv2d { op, x, weight } => {
                     let w = weight.as_detached_tensor();
-                    let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true], before.as_ref())?;
+                    let (gx, gw) =
+                        op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true], before.as_ref())?;
                     hand_back(x.id, gx)?;
                     if let Some(gw) = gw {
                         parameter(&weight, gw)?;

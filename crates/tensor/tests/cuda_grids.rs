@@ -34,7 +34,14 @@ fn results(inputs: &[Tensor; 4], device: &Device, dtype: DType, chunk: usize) ->
     let loss = (&y * weights.to_device(device).unwrap()).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
     let wide = |x: &Tensor| {
-        x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        x.to_device(&Device::Cpu)
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     };
     let mut all = vec![wide(&y)];
     all.extend([&x, &gamma, &beta, &residual].map(|v| wide(gradients.get(v).unwrap())));

@@ -1,7 +1,7 @@
 //! Batch norm on the device: two passes over the data in each direction, in one launch or in two (see
 //! `kernels/batch_norm.cu`).
 
-use super::by_channels::{Grid, grid, tickets};
+use super::by_channels::{Grid, grid, scratch, tickets};
 use super::device_of;
 use super::kernel::{Argument, Start, launch_as};
 use super::memory::{Input, uninitialised};
@@ -63,7 +63,17 @@ fn run<S: DeviceRepr>(
 ) -> Result<()> {
     let name = format!("batch_norm_{name}_{}", grid.suffix);
     let start = if together { Start::Together } else { Start::Apart };
-    launch_as(start, device, "batch_norm", &name, grid.blocks, grid.block, grid.shared_bytes, arguments, Some(sizes))
+    launch_as(
+        start,
+        device,
+        "batch_norm",
+        &name,
+        grid.blocks,
+        grid.block,
+        grid.shared_bytes,
+        arguments,
+        Some(sizes),
+    )
 }
 
 /// Runs training mode: returns the output and what its gradients need. If running mean and variance (C each)
@@ -80,7 +90,7 @@ pub(crate) fn normalize(
     let channels = gamma.elem_count();
     let (chunks, rows) = (x.elem_count() / chunk_len, chunk_len / channels);
     let g = grid(device, "batch_norm", x.dtype(), [chunks, rows, channels])?;
-    let partial = uninitialised((chunks, g.slices, 2, channels), DType::F32, device)?;
+    let partial = scratch(device, chunks * g.slices * 2 * channels)?;
     let numbers = uninitialised((chunks, 2, channels), DType::F32, device)?;
     let (mean, variance, share) = match running {
         Some(([mean, variance], share)) => (Some(mean), Some(variance), share),
@@ -88,7 +98,7 @@ pub(crate) fn normalize(
     };
     let mut arguments = vec![
         Argument::address(x)?,
-        Argument::address(&partial)?,
+        Argument::Address(partial),
         Argument::address(&numbers)?,
         optional(mean)?,
         optional(variance)?,
@@ -129,7 +139,15 @@ pub(crate) fn normalize_by(
         eps: config.eps as f32,
         share: 0.0,
     };
-    apply_with(x, [gamma, beta], residual, [Argument::address(mean)?, Argument::address(variance)?], true, 1, sizes)
+    apply_with(
+        x,
+        [gamma, beta],
+        residual,
+        [Argument::address(mean)?, Argument::address(variance)?],
+        true,
+        1,
+        sizes,
+    )
 }
 
 /// Normalizes by the means and, of each chunk, 1 / sqrt(variance + eps) at two addresses, or (`running`) by the
@@ -204,14 +222,18 @@ pub(crate) fn normalize_gradients(
     let gate = if config.relu { 1 + i32::from(*with_residual) } else { 0 };
     let sizes = Backward { rows: *rows as i32, channels: channels as i32, gate };
     let [x_, y_, gy_] = [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?];
-    let given = [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
-    let partial = uninitialised((*chunks, g.slices, 2, channels), DType::F32, device)?;
-    let means = uninitialised((*chunks, 2, channels), DType::F32, device)?;
-    let totals = uninitialised((*chunks, 2, channels), DType::F64, device)?;
-    let grad_gamma = uninitialised(channels, DType::F32, device)?;
-    let grad_beta = uninitialised(channels, DType::F32, device)?;
+    let given =
+        [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
+    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right after.
+    let (of_slices, of_chunks) = (chunks * g.slices * 2 * channels, chunks * 2 * channels);
+    let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
+    let partial = totals + (of_chunks * size_of::<f64>()) as u64;
+    let means = partial + (of_slices * size_of::<f32>()) as u64;
+    let of_parameters = uninitialised((2, channels), DType::F32, device)?;
+    let [grad_gamma, grad_beta] = [of_parameters.get(0)?, of_parameters.get(1)?];
     let mut sums = given.to_vec();
-    for to in [&partial, &means, &totals, &grad_gamma, &grad_beta, &tickets(device, g.tickets())?] {
+    sums.extend([partial, means, totals].map(Argument::Address));
+    for to in [&grad_gamma, &grad_beta, &tickets(device, g.tickets())?] {
         sums.push(Argument::address(to)?);
     }
     let gx = uninitialised(x.shape(), x.dtype(), device)?;
@@ -223,7 +245,7 @@ pub(crate) fn normalize_gradients(
     } else {
         run(device, "gradient_sums", &g, false, &sums, &sizes)?;
         let mut arguments = given.to_vec();
-        arguments.push(Argument::address(&means)?);
+        arguments.push(Argument::Address(means));
         arguments.extend(results);
         run(device, "gradients", &g, false, &arguments, &sizes)?;
     }

@@ -2,7 +2,7 @@
 //! (`kernels/by_channels.cuh`).
 
 use super::failed;
-use super::memory::check_type;
+use super::memory::{Input, check_type, uninitialised};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 use std::collections::HashMap;
@@ -64,18 +64,42 @@ pub(super) fn grid(
     })
 }
 
-/// Returns at least `count` counters of a device that are zero, for a launch that leaves them zero. All launches
-/// share them: they run one after the other.
-pub(super) fn tickets(device: &CudaDevice, count: usize) -> Result<Tensor> {
-    static ALL: Mutex<Option<HashMap<usize, Tensor>>> = Mutex::new(None);
+/// Memory that launches share, since they run one after the other.
+#[derive(Default)]
+struct Shared {
+    /// u32 that are zero between launches.
+    tickets: Option<Tensor>,
+    /// f32 of any content.
+    scratch: Option<Tensor>,
+}
+
+fn shared<R>(device: &CudaDevice, take: impl FnOnce(&mut Shared) -> Result<R>) -> Result<R> {
+    static ALL: Mutex<Option<HashMap<usize, Shared>>> = Mutex::new(None);
     let ordinal = device.cuda_stream().context().ordinal();
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = all.get_or_insert_default();
-    if all.get(&ordinal).is_none_or(|tickets| tickets.elem_count() < count) {
-        let zeros = Tensor::zeros(count.max(4096), DType::U32, &Device::Cuda(device.clone()))?;
-        all.insert(ordinal, zeros);
-    }
-    Ok(all[&ordinal].clone())
+    take(all.get_or_insert_default().entry(ordinal).or_default())
+}
+
+/// Returns at least `count` counters of a device that are zero, for a launch that leaves them zero.
+pub(super) fn tickets(device: &CudaDevice, count: usize) -> Result<Tensor> {
+    shared(device, |shared| {
+        if shared.tickets.as_ref().is_none_or(|tickets| tickets.elem_count() < count) {
+            let zeros = Tensor::zeros(count.max(4096), DType::U32, &Device::Cuda(device.clone()))?;
+            shared.tickets = Some(zeros);
+        }
+        Ok(shared.tickets.clone().expect("it was made right above"))
+    })
+}
+
+/// Returns the address of scratch memory for at least `floats` f32, aligned for f64, whose content no other launch than the next relies on.
+/// What is larger than all before takes the place of it; the old memory is freed in the order of the stream.
+pub(super) fn scratch(device: &CudaDevice, floats: usize) -> Result<u64> {
+    shared(device, |shared| {
+        if shared.scratch.as_ref().is_none_or(|scratch| scratch.elem_count() < floats) {
+            shared.scratch = Some(uninitialised(floats.next_power_of_two(), DType::F32, device)?);
+        }
+        Ok(Input::of(shared.scratch.as_ref().expect("it was made right above"))?.address)
+    })
 }
 
 impl Grid {

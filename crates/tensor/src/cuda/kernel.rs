@@ -132,9 +132,12 @@ pub(crate) fn launch_as<S: DeviceRepr>(
     let stream = device.cuda_stream();
     if shared_bytes > SHARED_BYTES {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let most = stream.context().attribute(attribute).map_err(|e| failed("ask for the shared memory", e))?;
+        let most =
+            stream.context().attribute(attribute).map_err(|e| failed("ask for the shared memory", e))?;
         if shared_bytes > most as usize {
-            bail!("cuda: {name} needs {shared_bytes} bytes of shared memory, this device has {most} for a block")
+            bail!(
+                "cuda: {name} needs {shared_bytes} bytes of shared memory, this device has {most} for a block"
+            )
         }
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function

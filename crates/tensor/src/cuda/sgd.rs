@@ -50,7 +50,9 @@ fn padded_channels(gradient: &Tensor) -> Option<usize> {
     else {
         return None;
     };
-    let packed = padded >= channels && across_rows == kw * padded && across_columns == gradient.dims()[0] * across_rows;
+    let packed = padded >= channels
+        && across_rows == kw * padded
+        && across_columns == gradient.dims()[0] * across_rows;
     (packed && gradient.layout().start_offset() == 0).then_some(padded)
 }
 
@@ -133,7 +135,10 @@ pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay, rate]: [f64; 3]
                 None => (gradient.padded.unwrap_or(channels), columns),
             };
             if gradient.padded.is_some_and(|of_gradient| of_gradient != padded) {
-                bail!("sgd: a gradient of {:?} channels for a weight that is kept with {padded}", gradient.padded)
+                bail!(
+                    "sgd: a gradient of {:?} channels for a weight that is kept with {padded}",
+                    gradient.padded
+                )
             }
             table.gradient_kind[slot] = gradient.padded.map_or(0, |_| kind(gradient.values.dtype()));
             if let Some(Packed { values, .. }) = &kept {

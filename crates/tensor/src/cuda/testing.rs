@@ -27,10 +27,12 @@ pub struct Counts {
     pub launches: u64,
     /// Calls of NVIDIA's libraries that launch something: products and convolutions.
     pub library_calls: u64,
-    /// Allocations of device memory.
+    /// Allocations, most of which the pool serves with memory that was freed before.
+    pub allocator_calls: u64,
+    /// Allocations for which the pool had to take new memory from the device.
     pub allocations: u64,
-    /// Times that device memory was given back.
-    pub frees: u64,
+    /// Copies from the device to itself.
+    pub copies_on_device: u64,
     /// Copies from the device to the host.
     pub copies_to_host: u64,
     /// Their bytes.
@@ -60,8 +62,9 @@ impl Counts {
         Self {
             launches: self.launches - before.launches,
             library_calls: self.library_calls - before.library_calls,
+            allocator_calls: self.allocator_calls - before.allocator_calls,
             allocations: self.allocations - before.allocations,
-            frees: self.frees - before.frees,
+            copies_on_device: self.copies_on_device - before.copies_on_device,
             copies_to_host: self.copies_to_host - before.copies_to_host,
             bytes_to_host: self.bytes_to_host - before.bytes_to_host,
             copies_to_device: self.copies_to_device - before.copies_to_device,
