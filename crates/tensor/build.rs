@@ -81,7 +81,7 @@ fn main() {
         writeln!(modules, "    ({name:?}, include_bytes!({fatbin:?})),").expect("a string grows");
     }
     modules.push_str("];\n");
-    modules.push_str("#[cfg(test)]\npub(super) static USAGES: &[Usage] = &[\n");
+    modules.push_str("#[cfg(test)]\nstatic USAGES: &[Usage] = &[\n");
     let mut table = format!(
         "{:<40} {:>6} {:>7} {:>9} {:>6} {:>5} {:>6}\n",
         "kernel", "card", "threads", "registers", "shared", "stack", "spills"

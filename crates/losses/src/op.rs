@@ -107,8 +107,9 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
 /// The chain rule: `gradient * upstream`. A loss that is backpropagated from directly has upstream 1 and costs no pass on the CPU; on the
 /// device nothing waits for the upstream's value.
 fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
     if upstream.device().is_cuda() {
-        return gradient.broadcast_mul(upstream);
+        return invaspread_tensor::cuda::scale_by(gradient, upstream);
     }
     let factor = upstream.to_dtype(DType::F64)?.to_scalar::<f64>()?;
     if factor.to_bits() == 1.0_f64.to_bits() {

@@ -48,6 +48,7 @@ fn a_step_takes_few_launches() {
         assert_eq!(step.allocations, 0, "{step:?}");
         assert!(step.allocator_calls <= 165, "{step:?}");
         assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
+        assert_eq!(step.copies_to_device, 0, "{step:?}");
     }
 }
 

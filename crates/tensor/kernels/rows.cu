@@ -43,6 +43,13 @@ KERNEL(256, add_bias)(float *y, const float *bias, int rows, int columns) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
 }
 
+// y = x times the one number at `factor`.
+KERNEL(256, scale_by)(const float *x, const float *factor, float *y, int count) {
+    float by = *factor;
+    int stride = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) y[i] = x[i] * by;
+}
+
 // sums[column]. Blocks of 32 x 8, 32 columns each: a thread adds up every eighth row, then the eight are added.
 KERNEL(256, sum_rows)(const float *x, float *sums, int rows, int columns) {
     __shared__ float shared[8][33];
@@ -64,4 +71,5 @@ HOST_KERNEL(l2_normalize)
 HOST_KERNEL(l2_normalize_gradient)
 HOST_KERNEL(inverse_lengths)
 HOST_KERNEL(add_bias)
+HOST_KERNEL(scale_by)
 HOST_KERNEL(sum_rows)

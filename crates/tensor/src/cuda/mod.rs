@@ -41,6 +41,7 @@ pub use peak::{PeakMemory, peak_gflops, peak_memory};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,
 };
+pub use rows::scale_by;
 pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
 pub(crate) use sgd::step as sgd_step;
 pub use switches::Switches;

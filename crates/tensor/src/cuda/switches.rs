@@ -81,6 +81,8 @@ impl Switches {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::Switches;
 
     #[test]
