@@ -1,6 +1,5 @@
 //! Where a network's first weights come from: a seed, and how its authors drew them.
 
-use crate::layer::ConvSize;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use invaspread_tensor::initialise::{Defaults, Initialiser};
 
@@ -11,6 +10,15 @@ pub(crate) enum Start {
     Defaults(Defaults),
     /// Convolutions normal by their fan-out, as He et al. proposed; batch-norm gains 1. Linear layers as PyTorch's.
     FanOut,
+}
+
+/// Sizes of one convolution; its padding is half the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvSize {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
 }
 
 /// Draws variables on a device, each from its own stream, so that the order of the draws alone decides what they are.

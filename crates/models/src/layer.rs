@@ -1,19 +1,10 @@
 //! A convolution with the batch norm that follows it: the unit that a residual network is made of.
 
 use crate::batch_norm::BatchNorm;
-use crate::initial::Source;
+use crate::initial::{ConvSize, Source};
 use crate::output::Mode;
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Precision, Tape, Value, conv2d};
-
-/// Sizes of one convolution; its padding is half the kernel.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConvSize {
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-}
 
 /// How a layer runs.
 #[derive(Debug, Clone, Copy)]

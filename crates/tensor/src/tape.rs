@@ -21,7 +21,7 @@ use crate::storage::slice;
 use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
 /// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
@@ -86,8 +86,9 @@ enum Op {
         x: Value,
         parameters: [Var; 2],
     },
-    /// The origin of each part, and its channels.
+    /// The axis, and of each part its origin and its length there.
     Concatenate {
+        axis: usize,
         parts: Vec<(Option<usize>, usize)>,
     },
     One {
@@ -202,10 +203,23 @@ impl Tape {
     /// # Errors
     /// If there are no maps, or they differ in more than their channels.
     pub fn concatenate(&mut self, parts: &[Value]) -> Result<Value> {
+        let last = parts.first().map_or(0, |x| x.tensor.rank().saturating_sub(1));
+        self.join(parts, last)
+    }
+
+    /// Stacks tensors (N_i, ...) one upon the other: returns (N, ...) with N the sum of the N_i.
+    ///
+    /// # Errors
+    /// If there are no tensors, or they differ in more than their rows.
+    pub fn stack_rows(&mut self, parts: &[Value]) -> Result<Value> {
+        self.join(parts, 0)
+    }
+
+    fn join(&mut self, parts: &[Value], axis: usize) -> Result<Value> {
         let tensors: Vec<&Tensor> = parts.iter().map(Value::tensor).collect();
-        let y = Tensor::cat(&tensors, D::Minus1)?;
-        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(D::Minus1)?))).collect::<Result<_>>()?;
-        Ok(self.push(Op::Concatenate { parts }, y))
+        let y = Tensor::cat(&tensors, axis)?;
+        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(axis)?))).collect::<Result<_>>()?;
+        Ok(self.push(Op::Concatenate { axis, parts }, y))
     }
 
     /// Runs [`crate::max_pool2d`].
@@ -326,12 +340,12 @@ impl Tape {
                     parameter(&weight, gw)?;
                     parameter(&bias, gb)?;
                 }
-                Op::Concatenate { parts } => {
+                Op::Concatenate { axis, parts } => {
                     let mut first = 0;
-                    for (id, channels) in parts {
-                        let part = gy.narrow(D::Minus1, first, channels)?;
+                    for (id, length) in parts {
+                        let part = gy.narrow(axis, first, length)?;
                         hand_back(id, Some(part.contiguous()?))?;
-                        first += channels;
+                        first += length;
                     }
                 }
                 Op::One { op, x, y } => {

@@ -3,8 +3,8 @@
 //!
 //! Stored runs of that format are still read, by what is here alone. What people type is not translated: they are told where a key went.
 
+use super::groups::METHOD;
 use super::identity::FORMAT_KEY;
-use super::schema::METHOD;
 use super::without_manifest;
 use crate::methods::{NAME, Registry};
 

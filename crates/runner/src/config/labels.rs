@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use super::groups::METHOD;
 use super::groups::{Files, GROUPS, built_in};
 use super::layers::Layers;
-use super::schema::{METHOD, leaves, lookup, of_method};
+use super::schema::of_method;
 use super::scoped::of_chosen_method;
 use super::sections::{Architecture, ModelSection, StemName};
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::launch::Labels;
 use crate::methods::NAME;

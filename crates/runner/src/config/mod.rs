@@ -13,6 +13,7 @@
 //! people write them (`.01`, `5e4`). `null`, or nothing, unsets what may be left out; a file lists such keys under `unset`. What a run is
 //! called in records comes from the resolved values (`labels`), and what it takes is known before it begins (`size`).
 
+mod built_in;
 mod error;
 mod first_format;
 mod groups;
@@ -31,6 +32,7 @@ mod sections;
 mod size;
 mod suite;
 mod sweep;
+mod tables;
 mod toml_error;
 mod value;
 

@@ -1,9 +1,10 @@
 //! The config that files and arguments come to, and where each of its values came from.
 
+use super::built_in;
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
-use super::schema::{leaves, lookup};
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::methods::ChosenMethod;
 
@@ -36,7 +37,7 @@ impl Origin {
 
 /// The method of the built-in config: the paper's own.
 pub(crate) fn built_in_method() -> ChosenMethod {
-    Layers::built_in().extract().expect("the built-in files make a config").method
+    built_in::config().method
 }
 
 /// The config that `overrides` make of the groups' files.

@@ -381,21 +381,29 @@ impl Config {
         if let Err((key, found, expected)) = self.check_steps() {
             return wrong(key, found, &expected);
         }
-        let rows = self.optim.batch_size as u128 * self.method.views() as u128;
+        let more_views = self.method.more_views(&self.augment);
         let chunk = self.protocol.batch_norm_chunk;
-        if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
-            return wrong(
-                "protocol.batch_norm_chunk",
-                chunk.to_string(),
-                &format!("0, or a divisor above 1 of the batch's {rows} views"),
-            );
+        // Each group of views is a pass of its own.
+        for views in std::iter::once(self.method.views()).chain(more_views.iter().map(|group| group.views)) {
+            let rows = self.optim.batch_size as u128 * views as u128;
+            if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
+                return wrong(
+                    "protocol.batch_norm_chunk",
+                    chunk.to_string(),
+                    &format!("0, or a divisor above 1 of the batch's {rows} views"),
+                );
+            }
         }
-        self.augment.check().map_err(|error| ConfigError::Value {
-            key: "augment".into(),
-            origin: origin("augment"),
-            found: error.to_string(),
-            expected: "settings that fit together".into(),
-        })
+        let of_augment = std::iter::once(("augment", &self.augment));
+        for (key, augment) in of_augment.chain(more_views.iter().map(|group| ("method", &group.augment))) {
+            augment.check().map_err(|error| ConfigError::Value {
+                key: key.into(),
+                origin: origin(key),
+                found: error.to_string(),
+                expected: "settings that fit together".into(),
+            })?;
+        }
+        Ok(())
     }
 
     /// This config with every optional value given: the one that shows all keys there are.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::NamedTensors;
 
 pub(crate) use chosen::NAME;
-pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
+pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
@@ -140,14 +140,17 @@ pub trait Method: Send {
         None
     }
 
-    /// Runs the network on a batch's views (views * B, S, S, 3), the first of all images above the second of all, and so on. Unless a
-    /// method says otherwise, in one pass with gradients. A method may leave views out of it, run other networks of its own on them
-    /// without gradients ([`Mode::TrainWithoutGradient`]), or run it more than once ([`Output::join`]).
+    /// Runs the network on a batch's views. `views` holds those of the run's own size (views * B, S, S, 3), the first of all images above
+    /// the second of all, and so on; then in the same form those of each group of [`MethodSettings::more_views`]. Unless a method says
+    /// otherwise, each group takes one pass with gradients, and the rows of the passes are stacked. A method may leave views out, run other
+    /// networks of its own on them without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
+    /// ([`Output::join`], [`Output::stacked`]).
     ///
     /// # Errors
     /// If candle fails or the views do not fit the network.
-    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
-        network.forward(views, Mode::Train)
+    fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
+        let passes = views.iter().map(|views| network.forward(views, Mode::Train));
+        Output::stacked(passes.collect::<Result<_>>()?)
     }
 
     /// Returns the loss of a batch, a scalar that gradients flow back from. Heads go on from the outputs with [`Output::through`].
@@ -159,6 +162,12 @@ pub trait Method: Send {
     /// What the run's optimiser trains besides the network's own parameters; asked for after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
+    }
+
+    /// Returns whether one of [`Method::parameters`] is trained at the schedule's base rate from the first step to the last, as `SimSiam`'s
+    /// predictor is (Chen and He, CVPR 2021, section 4.2), and not at the schedule's rate.
+    fn has_constant_rate(&self, _parameter: &str) -> bool {
+        false
     }
 
     /// Called once the optimiser has taken its step.

@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Deserializer};
+
 use super::MethodSettings;
-use super::chosen::ChosenMethod;
+use super::chosen::{ChosenMethod, NAME};
 use crate::settings::{Key, Refusal, Settings};
 
 /// Hands `$then` the module and the settings of every built-in method, in the order in which they are listed. The parent module declares
@@ -111,10 +113,7 @@ impl Registry {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         assert!(!name.is_empty() && name.chars().all(plain), "{name:?} cannot be typed as a method's name");
         assert!(self.entry(name).is_none(), "there are two methods called {name}");
-        assert!(
-            entry.key(super::chosen::NAME).is_none(),
-            "{name} has a key called `name`, which names the method"
-        );
+        assert!(entry.key(NAME).is_none(), "{name} has a key called `name`, which names the method");
         self.entries.push(entry);
         self
     }
@@ -140,6 +139,19 @@ impl Registry {
     /// Returns the method of that name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChosenMethod {
+    /// From a table of its name and all its keys, of a method that the installed registry has.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
+        let name = name.as_str().unwrap_or_default();
+        let entry = Registry::installed().entry(name);
+        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
+        entry.read(&table).map_err(Error::custom)
     }
 }
 
