@@ -3,8 +3,8 @@
 //!
 //! The distributions differ in the resized crop alone. torchvision 0.2: the aspect ratio is uniform in its
 //! range, width and height are exchanged half of the time, and after ten windows that do not fit the largest
-//! centred square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows that
-//! do not fit the largest centred window is taken whose ratio is in the range. The factors of the jitter and
+//! centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows that
+//! do not fit the largest centered window is taken whose ratio is in the range. The factors of the jitter and
 //! the order of its changes are uniform in both; today the order is drawn before the factors.
 
 use invaspread_random::Stream;
@@ -26,7 +26,7 @@ pub enum ParameterDraw {
     Current,
 }
 
-/// One of the four changes of the colour jitter with its factor (for hue, a part of the colour circle).
+/// One of the four changes of the color jitter with its factor (for hue, a part of the color circle).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Adjust {
     /// See [`crate::brightness`].

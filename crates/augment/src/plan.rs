@@ -21,9 +21,9 @@ use crate::resize::down_first;
 /// | 5, 6 | width and height that it is resized to |
 /// | 7, 8 | left and top of the part of the result that is kept |
 /// | 9 | 1: the vertical pass of the resize comes first |
-/// | 10 | the four changes of colour in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
+/// | 10 | the four changes of color in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
 /// | 11 to 14 | their factors, as bits of an f32; for hue, what is added to the byte |
-/// | 15 | 1: grey, 2: mirrored, added up |
+/// | 15 | 1: gray, 2: mirrored, added up |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewPlan(pub [u32; 16]);
 

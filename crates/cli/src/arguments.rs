@@ -201,7 +201,7 @@ pub(crate) struct MeasureArguments {
     /// As --label-key, of the gallery; the same as --label-key if not given
     #[arg(long, value_name = "NAME", requires = "gallery")]
     pub(crate) gallery_label_key: Option<String>,
-    /// Take rows as they are, not scaled to length 1: neighbours are then ranked by inner product, not by angle, while the clusters of NMI
+    /// Take rows as they are, not scaled to length 1: neighbors are then ranked by inner product, not by angle, while the clusters of NMI
     /// and AMI are by Euclidean distance. A gallery whose rows all have length 1, but for the rounding of f32, is still ranked by angle: that
     /// rounding is no order
     #[arg(long)]
@@ -381,7 +381,7 @@ pub(crate) enum BenchCommand {
     Evaluate(EvaluateBenchArguments),
     /// Making views with the paper's four transforms, on one core
     Augment(AugmentBenchArguments),
-    /// Exact nearest neighbours of a test set in a training set
+    /// Exact nearest neighbors of a test set in a training set
     Knn(KnnBenchArguments),
     /// Iterations of k-means
     Kmeans(KmeansBenchArguments),
@@ -498,7 +498,7 @@ pub(crate) struct KnnBenchArguments {
     /// Values of a row
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
     pub(crate) dim: usize,
-    /// Neighbours of each
+    /// Neighbors of each
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one())]
     pub(crate) k: usize,
     /// Times that are measured, after one that is not

@@ -96,7 +96,7 @@ fn needs(command: &BenchCommand) -> Vec<Need> {
             vec![
                 need(format!("rows to search (--train {train}, --dim {dim})"), &[train, dim, FLOAT]),
                 need(format!("rows that search (--test {test}, --dim {dim})"), &[test, dim, FLOAT]),
-                need(format!("neighbours (--test {test}, --k {k})"), &[test, k, NEIGHBOR]),
+                need(format!("neighbors (--test {test}, --k {k})"), &[test, k, NEIGHBOR]),
                 times("--repeats", sizes.repeats),
             ]
         }

@@ -58,7 +58,7 @@ mod commands;
 mod failure;
 mod log;
 mod metric_names;
-mod neighbours;
+mod neighbors;
 mod output;
 mod panics;
 mod progress;
@@ -69,7 +69,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use failure::Failure;
 use invaspread_tensor::Started;
-use output::{has_colours, note, visible};
+use output::{has_colors, note, visible};
 use std::process::ExitCode;
 
 pub use candle_core as candle;
@@ -135,14 +135,14 @@ fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     let answer = with_visible_arguments(answer);
     let styled = answer.render();
     if answer.use_stderr() {
-        if has_colours(&std::io::stderr()) {
+        if has_colors(&std::io::stderr()) {
             output::note_raw(&styled.ansi().to_string());
         } else {
             output::note_raw(&styled.to_string());
         }
         return Err(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)));
     }
-    if has_colours(&std::io::stdout()) {
+    if has_colors(&std::io::stdout()) {
         output::print_raw(&styled.ansi().to_string());
     } else {
         output::print_raw(&styled.to_string());

@@ -1,6 +1,6 @@
 //! The log of the libraries on standard error: warnings, unless the variable `INVASPREAD_LOG` asks for more or less.
 
-use crate::output::{has_colours, note, note_raw, visible};
+use crate::output::{has_colors, note, note_raw, visible};
 use std::fmt;
 use std::io::{self, Write};
 use tracing::{Event, Level, Subscriber};
@@ -17,7 +17,7 @@ pub(crate) fn start() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Notes)
-        .with_ansi(has_colours(&io::stderr()))
+        .with_ansi(has_colors(&io::stderr()))
         .event_format(OneLine)
         .init();
     if let Some(problem) = problem {
@@ -65,14 +65,14 @@ where
         context.format_fields(Writer::new(&mut text), event)?;
         let level = *event.metadata().level();
         if writer.has_ansi_escapes() {
-            let colour = match level {
+            let color = match level {
                 Level::ERROR => 31,
                 Level::WARN => 33,
                 Level::INFO => 32,
                 Level::DEBUG => 34,
                 Level::TRACE => 35,
             };
-            write!(writer, "\x1b[{colour}m{level:>5}\x1b[0m")?;
+            write!(writer, "\x1b[{color}m{level:>5}\x1b[0m")?;
         } else {
             write!(writer, "{level:>5}")?;
         }

@@ -171,8 +171,8 @@ pub(crate) fn draws() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") && wide
 }
 
-/// Whether colours are wanted on `stream`: in a file or pipe, and for who wants none (no-color.org), they are noise.
-pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+/// Whether colors are wanted on `stream`: in a file or pipe, and for who wants none (no-color.org), they are noise.
+pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     stream.is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")

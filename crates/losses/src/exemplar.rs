@@ -6,7 +6,7 @@
 //! loss = −(1/B) Σ_i log softmax(z_i)_{y_i}
 //! ```
 //!
-//! Paper: section 3.1, equation 1. The equation has neither τ nor normalised weights and no code for it was released, so both are
+//! Paper: section 3.1, equation 1. The equation has neither τ nor normalized weights and no code for it was released, so both are
 //! settings and both are off by default (temperature 1). Gradients go to the features and to the weights.
 //!
 //! All B x n scores are held at once: they are as large as the weights' gradient, which has to be returned anyway.

@@ -346,7 +346,7 @@ mod tests {
 
         #[test]
         fn single_precision_follows_double(loss in settings(), pairs in 1usize..20, dim in 2usize..40, seed: u64) {
-            // Neighbouring scores may swap halves in f32; with all negatives nothing is chosen.
+            // Neighboring scores may swap halves in f32; with all negatives nothing is chosen.
             let loss = InvaSpread { negatives: Negatives::All, ..loss };
             let x = unit_rows(2 * pairs, dim, seed);
             let (value, gradient) = gradient_of(&matrix_f32(&x, dim), |x| loss.loss(x)).unwrap();

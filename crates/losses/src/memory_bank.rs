@@ -4,7 +4,7 @@
 //! bank in R^{n x D};  for image y just seen with feature f:  v_y ← (m v_y + (1 − m) f) / ‖m v_y + (1 − m) f‖
 //! ```
 //!
-//! Instance discrimination's bank, as in the released lemniscate code: entries start as U(±1/√(D/3)) draws, *not* normalised,
+//! Instance discrimination's bank, as in the released lemniscate code: entries start as U(±1/√(D/3)) draws, *not* normalized,
 //! and become unit vectors when first written. Paper: sections 2 and 4.1 (the NCE and `NPSoftmax` rows use it with m = 0.5).
 //! Deviation: an image that comes twice in one batch is moved twice, in order (the released code leaves the winner open), and a
 //! sum of length zero leaves the entry as it is instead of dividing by zero.
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn update_moves_and_normalises_only_what_was_seen() {
+    fn update_moves_and_normalizes_only_what_was_seen() {
         let mut bank = MemoryBank::new(6, 4, 0).unwrap();
         let before = bank.clone();
         let f = unit_rows(2, 4, 1);

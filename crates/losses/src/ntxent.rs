@@ -1,4 +1,4 @@
-//! NT-Xent: normalised, temperature-scaled cross-entropy over one batch, the objective of `SimCLR`.
+//! NT-Xent: normalized, temperature-scaled cross-entropy over one batch, the objective of `SimCLR`.
 //!
 //! ```text
 //! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B;  τ temperature

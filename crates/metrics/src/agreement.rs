@@ -1,4 +1,4 @@
-//! How well a clustering agrees with the classes: normalised and adjusted mutual information.
+//! How well a clustering agrees with the classes: normalized and adjusted mutual information.
 //!
 //! With n_ij points of class i in cluster j, a_i = Σ_j n_ij, b_j = Σ_i n_ij and n points in all:
 //!

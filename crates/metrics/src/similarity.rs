@@ -22,7 +22,7 @@ pub struct SimilarityDistribution {
     pub neighbors: usize,
     /// The number of bins of a histogram over [-1, 1].
     pub bins: usize,
-    /// The device that searches for neighbours.
+    /// The device that searches for neighbors.
     pub device: DeviceKind,
 }
 
@@ -56,7 +56,7 @@ impl SimilarityDistribution {
     /// Rows that are not finite.
     ///
     /// # Panics
-    /// If there are not as many groups as rows, or the number of neighbours or bins is zero.
+    /// If there are not as many groups as rows, or the number of neighbors or bins is zero.
     pub fn evaluate(
         &self,
         queries: Rows,

@@ -75,7 +75,7 @@ fn clearly_nearer(a: f64, b: f64) -> bool {
 }
 
 #[test]
-fn neighbours_are_in_the_order_of_f64() {
+fn neighbors_are_in_the_order_of_f64() {
     for device in devices() {
         for (kind, values) in kinds(0.5) {
             let rows = Rows::new(&values, DIM);
@@ -111,7 +111,7 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
     for device in devices() {
         for (kind, values) in kinds(0.1) {
             let rows = Rows::new(&values, DIM);
-            // By inner product raw rows have other neighbours than by distance: what f64 says of them is
+            // By inner product raw rows have other neighbors than by distance: what f64 says of them is
             // asked in the test above.
             if kind.starts_with("a cone") {
                 let found = RetrievalMetrics { recall_at: vec![1], device }.evaluate(rows, &labels).unwrap();

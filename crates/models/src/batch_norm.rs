@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::{BatchNormConfig, RunningStatistics, Tape, Value};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Normalises (..., C) by the batch's statistics or the running ones.
+/// Normalizes (..., C) by the batch's statistics or the running ones.
 pub(crate) struct BatchNorm {
     /// PyTorch's name of the layer.
     name: String,

@@ -17,7 +17,7 @@ use crate::layer::ConvSize;
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{
     Algorithm, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision, Tape, Value, activations,
     with_team,
@@ -28,7 +28,7 @@ use invaspread_tensor::{
 pub struct InceptionConfig {
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
-    /// Which channels local response norm takes together. Centred is what Caffe's weights were trained with; the released code, run with
+    /// Which channels local response norm takes together. Centered is what Caffe's weights were trained with; the released code, run with
     /// today's PyTorch, has the other.
     pub window: LocalResponseWindow,
     /// Which convolution algorithms may be used.

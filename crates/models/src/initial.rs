@@ -2,7 +2,7 @@
 
 use crate::layer::ConvSize;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
-use invaspread_tensor::initialise::{Defaults, Initialiser};
+use invaspread_tensor::initialize::{Defaults, Initializer};
 
 /// How convolutions and batch norms begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) enum Start {
 
 /// Draws variables on a device, each from its own stream, so that the order of the draws alone decides what they are.
 pub(crate) struct Source<'a> {
-    initialiser: Initialiser,
+    initializer: Initializer,
     start: Start,
     device: &'a Device,
 }
@@ -26,13 +26,13 @@ impl<'a> Source<'a> {
             Start::Defaults(defaults) => defaults,
             Start::FanOut => Defaults::Current,
         };
-        Self { initialiser: Initialiser::new(seed, defaults, dtype), start, device }
+        Self { initializer: Initializer::new(seed, defaults, dtype), start, device }
     }
 
     /// A source for a head of its own, by its number: its draws are no network's and no other head's.
     pub(crate) fn of_head(seed: u64, head: u64, dtype: DType, device: &'a Device) -> Self {
         let start = Start::Defaults(Defaults::Current);
-        Self { initialiser: Initialiser::of_head(seed, head, Defaults::Current, dtype), start, device }
+        Self { initializer: Initializer::of_head(seed, head, Defaults::Current, dtype), start, device }
     }
 
     pub(crate) fn device(&self) -> &'a Device {
@@ -45,30 +45,30 @@ impl<'a> Source<'a> {
         let shape = (kernel, kernel, from, to);
         let area = kernel * kernel;
         let drawn = match self.start {
-            Start::Defaults(_) => self.initialiser.uniform_fan_in(shape, area * from)?,
-            Start::FanOut => self.initialiser.normal_fan_out(shape, area * to)?,
+            Start::Defaults(_) => self.initializer.uniform_fan_in(shape, area * from)?,
+            Start::FanOut => self.initializer.normal_fan_out(shape, area * to)?,
         };
         self.variable(&drawn)
     }
 
     pub(crate) fn batch_norm_gain(&mut self, channels: usize) -> Result<Var> {
-        let drawn = self.initialiser.batch_norm_gain(channels)?;
+        let drawn = self.initializer.batch_norm_gain(channels)?;
         self.variable(&drawn)
     }
 
     pub(crate) fn zeros(&mut self, len: usize) -> Result<Var> {
-        let zeros = self.initialiser.zeros(len)?;
+        let zeros = self.initializer.zeros(len)?;
         self.variable(&zeros)
     }
 
     pub(crate) fn ones(&mut self, len: usize) -> Result<Var> {
-        let ones = (self.initialiser.zeros(len)? + 1.0)?;
+        let ones = (self.initializer.zeros(len)? + 1.0)?;
         self.variable(&ones)
     }
 
     /// A linear weight, or any bias.
     pub(crate) fn uniform_fan_in(&mut self, shape: impl Into<Shape>, fan_in: usize) -> Result<Var> {
-        let drawn = self.initialiser.uniform_fan_in(shape, fan_in)?;
+        let drawn = self.initializer.uniform_fan_in(shape, fan_in)?;
         self.variable(&drawn)
     }
 

@@ -142,7 +142,7 @@ impl Network {
         }
     }
 
-    /// Embeds a batch of images (N, H, W, 3), which are on the network's device and normalised as it was trained with.
+    /// Embeds a batch of images (N, H, W, 3), which are on the network's device and normalized as it was trained with.
     ///
     /// # Errors
     /// As [`ResNet::forward`] and [`Inception::forward`].

@@ -4,7 +4,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::{Tape, Value};
 
-/// How a network or a head runs: by which statistics batch norm normalises, and whether gradients can be had.
+/// How a network or a head runs: by which statistics batch norm normalizes, and whether gradients can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// By the batch's own statistics, which move the running ones; differentiable.

@@ -20,7 +20,7 @@ use crate::layer::{ConvNorm, ConvSize, Pass};
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
 use std::collections::HashMap;
 

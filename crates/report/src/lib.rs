@@ -8,7 +8,7 @@
 //! run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are
-//! always labelled as the paper's; and the same records give the same bytes, on any machine, at any time.
+//! always labeled as the paper's; and the same records give the same bytes, on any machine, at any time.
 
 pub mod bars;
 pub mod curves;

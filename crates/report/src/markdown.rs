@@ -20,7 +20,7 @@ pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
     /// With its extension: photographs have no SVG.
-    pub(crate) neighbours: Option<String>,
+    pub(crate) neighbors: Option<String>,
     /// Each grouping and its file name.
     pub(crate) separations: Vec<(String, String)>,
 }
@@ -80,12 +80,10 @@ fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({0}.png)\n\n[SVG]({0}.svg)\n", link(chart)));
     }
-    if let Some(neighbours) = &pictures.neighbours {
+    if let Some(neighbors) = &pictures.neighbors {
         line(
             text,
-            &format!(
-                "### Retrieved neighbours\n\n![Test images and what is nearest to them]({neighbours})\n"
-            ),
+            &format!("### Retrieved neighbours\n\n![Test images and what is nearest to them]({neighbors})\n"),
         );
     }
     for (grouping, name) in &pictures.separations {

@@ -65,7 +65,7 @@ pub fn write_report(
         let mut pictures = Pictures {
             curves: keep("curves", curves::figure(&section)?),
             chart: keep(&table.suite.name, bars::figure(&section)?),
-            neighbours: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
+            neighbors: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
                 .then(|| gallery::FILE.to_owned()),
             separations: Vec::new(),
         };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn retrieved_neighbours_are_shown_where_they_were_drawn() {
+    fn retrieved_neighbors_are_shown_where_they_were_drawn() {
         let root = tempfile::tempdir().unwrap();
         let report = |gallery| {
             let suite = Suite { gallery, ..Suite::from("table3") };

@@ -35,7 +35,7 @@ impl PackedRows {
     /// If `dim` is zero.
     pub fn new(rows: usize, dim: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         assert!(dim > 0, "rows of no values");
-        let mut panels = Aligned::uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
+        let mut panels = Aligned::uninitialized(rows.div_ceil(PANEL) * dim * PANEL);
         team::for_each_chunk(&mut panels, dim * PANEL, |number, panel| {
             let mut row = vec![0.0; dim];
             for lane in 0..PANEL {

@@ -36,7 +36,7 @@ impl Default for LarsConfig {
     }
 }
 
-/// The optimiser: parameters by name, and the running step of each.
+/// The optimizer: parameters by name, and the running step of each.
 pub struct Lars {
     config: LarsConfig,
     /// With `v ← momentum v + step` and `p ← p − v` where the steps are what LARS makes of the gradients.
@@ -44,7 +44,7 @@ pub struct Lars {
 }
 
 impl Lars {
-    /// Returns an optimiser of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.

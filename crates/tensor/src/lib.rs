@@ -20,7 +20,7 @@ pub mod cuda;
 mod device;
 pub mod gemm;
 pub mod gradient_check;
-pub mod initialise;
+pub mod initialize;
 pub mod inner_products;
 mod known;
 mod l2_normalize;

@@ -1,4 +1,4 @@
-//! Local response normalisation across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}` with
+//! Local response normalization across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}` with
 //! `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
 //!
 //! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c and (n - 1)/2 after,
@@ -18,14 +18,14 @@ use candle_core::{Result, Shape, Tensor, bail};
 pub enum LocalResponseWindow {
     /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper was written.
     #[default]
-    Centred,
+    Centered,
     /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come, stays in it: it is in every window.
     /// And the gradient adds up the terms of one channel further back than it should, c from j - n/2 - 1 to j + n/2 - 1. For
     /// comparing with numbers that were computed so; windows of an odd number of channels only.
     CrossMapLrn2d,
 }
 
-/// Settings of the normalisation; the default is GoogLeNet's.
+/// Settings of the normalization; the default is GoogLeNet's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LocalResponseNormConfig {
     /// Channels of a window.
@@ -46,7 +46,7 @@ impl Default for LocalResponseNormConfig {
     }
 }
 
-/// Normalises each value of `x` by those of the channels around it; f32 or f64, differentiable.
+/// Normalizes each value of `x` by those of the channels around it; f32 or f64, differentiable.
 ///
 /// # Errors
 /// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
@@ -64,7 +64,7 @@ pub(crate) struct LocalResponseNorm {
 const ROWS: usize = 64;
 
 impl LocalResponseNorm {
-    /// The op that normalises a tensor of so many channels.
+    /// The op that normalizes a tensor of so many channels.
     pub(crate) fn new(x: &Tensor, config: LocalResponseNormConfig) -> Result<Self> {
         if config.size == 0 {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")
@@ -87,7 +87,7 @@ impl LocalResponseNorm {
     /// Channels whose gradients the term of channel `c` goes into.
     fn receivers(&self, c: usize) -> std::ops::Range<usize> {
         match self.config.window {
-            LocalResponseWindow::Centred => self.window(c),
+            LocalResponseWindow::Centered => self.window(c),
             LocalResponseWindow::CrossMapLrn2d => self.window(c + 1),
         }
     }

@@ -1,10 +1,10 @@
-//! The optimisers, for a program that is told which by its config.
+//! The optimizers, for a program that is told which by its config.
 
 use crate::{Lars, LarsConfig, Sgd, SgdConfig};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-/// Which optimiser, with its settings.
+/// Which optimizer, with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum OptimizerConfig {
@@ -14,7 +14,7 @@ pub enum OptimizerConfig {
     Lars(LarsConfig),
 }
 
-/// An optimiser of named parameters.
+/// An optimizer of named parameters.
 pub enum Optimizer {
     /// SGD with momentum.
     Sgd(Sgd),
@@ -23,7 +23,7 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    /// Returns an optimiser of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.

@@ -9,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use std::sync::{Mutex, PoisonError};
 
-/// Settings of the optimiser.
+/// Settings of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdConfig {
     /// Share of the last step that goes into the next.
@@ -18,7 +18,7 @@ pub struct SgdConfig {
     pub weight_decay: f64,
 }
 
-/// The optimiser: parameters by name, and the running step of each.
+/// The optimizer: parameters by name, and the running step of each.
 pub struct Sgd {
     config: SgdConfig,
     slots: Vec<Slot>,
@@ -42,7 +42,7 @@ enum Velocity {
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
 impl Sgd {
-    /// An optimiser of `parameters`, f32 or f64, at rest.
+    /// An optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.

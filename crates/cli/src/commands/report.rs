@@ -3,7 +3,7 @@
 use super::print_json;
 use crate::arguments::ReportArguments;
 use crate::failure::Failure;
-use crate::neighbours::draw_neighbours;
+use crate::neighbors::draw_neighbors;
 use crate::output::{note, print_block, print_line};
 use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, write_index};
@@ -173,8 +173,8 @@ fn says_something(suite: &Suite, runs: &[invaspread_report::Run]) -> bool {
 /// else.
 fn pictures(suite: &Suite, folder: &Path) -> Vec<String> {
     let similarities = suite.similarity.iter().map(|grouping| format!("similarity-{grouping}.png"));
-    let neighbours = suite.gallery.iter().map(|_| gallery::FILE.to_owned());
-    let of_figure: Vec<String> = similarities.chain(neighbours).collect();
+    let neighbors = suite.gallery.iter().map(|_| gallery::FILE.to_owned());
+    let of_figure: Vec<String> = similarities.chain(neighbors).collect();
     let is_figure = suite.name.starts_with("figure") && !of_figure.is_empty();
     let curves = if is_figure { None } else { Some("curves.png".to_owned()) };
     curves.into_iter().chain(of_figure).filter(|file| folder.join(file).is_file()).collect()
@@ -206,12 +206,12 @@ fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_
     runs.into_iter().filter_map(|run| run.as_row_of(&rows)).collect()
 }
 
-/// Draws the suite's picture of retrieved neighbours into `out`, if it has one, for its report to show.
+/// Draws the suite's picture of retrieved neighbors into `out`, if it has one, for its report to show.
 pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) -> Result<(), Failure> {
     if let Some(figure) = &suite.gallery {
         let path = out.join(gallery::FILE);
-        std::fs::create_dir_all(out).context("failed to draw the retrieved neighbours")?;
-        draw_neighbours(figure, planned, root, &path).context("failed to draw the retrieved neighbours")?;
+        std::fs::create_dir_all(out).context("failed to draw the retrieved neighbors")?;
+        draw_neighbors(figure, planned, root, &path).context("failed to draw the retrieved neighbors")?;
         note!("{}", path.display());
     }
     Ok(())

@@ -63,7 +63,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         image_size: size,
         evaluation: Evaluation::Neighbors,
         train,
-        labelled: None,
+        labeled: None,
         test,
         state: DataState::Unverified { reason: "a folder of images has no published checksum".to_owned() },
         skipped: skipped_train + skipped_test,

@@ -47,7 +47,7 @@ fn check(set: Set, classes: [&str; 2]) {
     let boundary = dataset.classes.len() as u32 / 2;
     assert!(dataset.train.labels.iter().all(|label| *label < boundary));
     assert!(dataset.test.labels.iter().all(|label| *label >= boundary));
-    // Photographs: no image is of one colour, and together they are neither dark nor bright.
+    // Photographs: no image is of one color, and together they are neither dark nor bright.
     let mut total = 0;
     for split in [&dataset.train, &dataset.test] {
         for index in 0..split.len() {

@@ -68,8 +68,8 @@ pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// A PNG file.
-pub(crate) fn png(size: (u32, u32), colour: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(size.0, size.1, |x, y| image::Rgb(colour(x, y)));
+pub(crate) fn png(size: (u32, u32), color: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(size.0, size.1, |x, y| image::Rgb(color(x, y)));
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()

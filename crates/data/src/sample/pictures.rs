@@ -7,16 +7,16 @@ use image::codecs::jpeg::JpegEncoder;
 
 use super::matlab::{Mat, Writer};
 
-/// A JPEG of one colour.
-pub fn jpeg(size: (u32, u32), colour: [u8; 3]) -> Vec<u8> {
-    let image = image::RgbImage::from_pixel(size.0, size.1, image::Rgb(colour));
+/// A JPEG of one color.
+pub fn jpeg(size: (u32, u32), color: [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_pixel(size.0, size.1, image::Rgb(color));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();
     bytes.into_inner()
 }
 
-/// A grey JPEG, of one channel, of one value.
-pub fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
+/// A gray JPEG, of one channel, of one value.
+pub fn gray_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     let image = image::GrayImage::from_pixel(size.0, size.1, image::Luma([value]));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();

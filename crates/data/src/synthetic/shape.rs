@@ -1,5 +1,5 @@
 //! The ten outlines, as signed distances: negative inside, in units of the object's radius (about 1 from
-//! centre to tip).
+//! center to tip).
 //!
 //! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is
 //! enough for an edge one pixel soft.
@@ -26,7 +26,7 @@ pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
     }
 }
 
-/// A regular polygon whose sides are `inner` from the centre.
+/// A regular polygon whose sides are `inner` from the center.
 fn regular(sides: u32, x: f64, y: f64, inner: f64) -> f64 {
     let sector = 2.0 * PI / f64::from(sides);
     let angle = y.atan2(x).rem_euclid(sector) - sector / 2.0;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::synthetic::CLASSES;
 
-    /// The centre of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
+    /// The center of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
     /// part of its square.
     #[test]
     fn every_outline_fills_its_circle() {

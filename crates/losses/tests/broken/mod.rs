@@ -80,7 +80,7 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
             shapes: vec![[images, dim]],
             loss: Box::new(move |x, bank| {
                 let noise = draw_noise(0, 1, 0, of_noise.len(), 5, bank.len())?;
-                // A normaliser that an earlier batch set: this one cannot refuse its own.
+                // A normalizer that an earlier batch set: this one cannot refuse its own.
                 let mut normalizer = Some(bank.len() as f64);
                 Nce { negatives: 5, ..Nce::default() }.loss(&x[0], bank, &of_noise, &noise, &mut normalizer)
             }),

@@ -11,7 +11,7 @@
 //! | torchvision's GoogLeNet | none: it is another network, see [`WeightError::Torchvision`] | |
 //! | `googlenet.h5`, which the released code needs: BVLC GoogLeNet, converted | [`Inception`](crate::Inception) | the file has none, and no classifiers |
 //!
-//! A network needs images that are normalised like those that its weights were trained on: for torchvision's
+//! A network needs images that are normalized like those that its weights were trained on: for torchvision's
 //! ResNets red, green, blue with the mean and the standard deviation of ImageNet, for BVLC's GoogLeNet as
 //! [`Inception`](crate::Inception) says.
 

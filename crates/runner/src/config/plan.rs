@@ -7,7 +7,7 @@ use crate::engine::{Fall, Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use invaspread_data::DataConfig;
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, LarsConfig, OptimizerConfig, SgdConfig};
 
 /// The trust coefficient of LARS unless one is set.

@@ -31,7 +31,7 @@ pub struct Config {
     pub method: ChosenMethod,
     /// Views of the training images.
     pub augment: AugmentConfig,
-    /// The optimiser and how long it runs.
+    /// The optimizer and how long it runs.
     pub optim: OptimSection,
     /// What paper, code and figures disagree on.
     pub protocol: ProtocolSection,
@@ -167,7 +167,7 @@ pub enum StemName {
     Imagenet,
 }
 
-/// The optimiser.
+/// The optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
@@ -181,7 +181,7 @@ pub struct OptimSection {
     pub epochs: u64,
     /// Images in a batch; methods with two views see twice as many rows.
     pub batch_size: usize,
-    /// Which optimiser; SGD with momentum unless set.
+    /// Which optimizer; SGD with momentum unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerName>,
     /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001 unless set.
@@ -192,7 +192,7 @@ pub struct OptimSection {
     pub warmup: Option<f64>,
 }
 
-/// The optimisers.
+/// The optimizers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
@@ -254,13 +254,13 @@ pub struct ProtocolSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub k: usize,
     /// Temperature of the votes.
     pub temperature: f64,
     /// Measure after every so many epochs.
     pub every: u64,
-    /// Which output of the network is measured: embedding, projection (the same, before it is normalised) or pooled.
+    /// Which output of the network is measured: embedding, projection (the same, before it is normalized) or pooled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
     /// When a linear classifier (SVM) is measured beside kNN: never, last, every.

@@ -29,7 +29,7 @@ pub struct Suite {
     /// Groupings of the classes whose distributions of similarity the report draws.
     #[serde(default)]
     pub similarity: Vec<String>,
-    /// The picture of retrieved neighbours to draw.
+    /// The picture of retrieved neighbors to draw.
     #[serde(default)]
     pub gallery: Option<GalleryFigure>,
     /// The rows, in the order in which they are run and shown.
@@ -37,7 +37,7 @@ pub struct Suite {
     pub rows: Vec<Row>,
 }
 
-/// A picture of retrieved neighbours.
+/// A picture of retrieved neighbors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GalleryFigure {
@@ -45,7 +45,7 @@ pub struct GalleryFigure {
     pub rows: Vec<String>,
     /// Test images that are asked.
     pub queries: usize,
-    /// Neighbours shown of each.
+    /// Neighbors shown of each.
     pub neighbors: usize,
 }
 

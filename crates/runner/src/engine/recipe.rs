@@ -34,13 +34,13 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rates.
     pub schedule: Schedule,
-    /// The optimiser, of network and heads alike.
+    /// The optimizer, of network and heads alike.
     pub optimizer: OptimizerConfig,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
     /// The output that is measured, as unit rows.
     pub layer: Layer,
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
@@ -107,7 +107,7 @@ impl Schedule {
 }
 
 impl Recipe {
-    /// Weight decay of the optimiser.
+    /// Weight decay of the optimizer.
     pub fn weight_decay(&self) -> f64 {
         match self.optimizer {
             OptimizerConfig::Sgd(SgdConfig { weight_decay, .. })

@@ -1,8 +1,8 @@
 //! DeepCluster: each epoch the network's own features are clustered, and the clusters are what a fresh classifier learns.
 //!
 //! Before each epoch: projections of the whole training set in evaluation mode, PCA-whitened to at most 256 dimensions, rows
-//! normalised, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of images drawn uniformly over clusters.
-//! The head has an optimiser of its own, without momentum, at the learning rate of the rest. As the released code, except that
+//! normalized, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of images drawn uniformly over clusters.
+//! The head has an optimizer of its own, without momentum, at the learning rate of the rest. As the released code, except that
 //! it ran `AlexNet` or VGG on Sobel-filtered images and put the head on a `ReLU` layer; here it is the paper's network.
 
 use std::collections::HashMap;

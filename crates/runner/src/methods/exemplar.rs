@@ -1,6 +1,6 @@
 //! Exemplar: each training image is a class of its own, with a learned weight vector (Eq. 1 of the paper).
 //!
-//! The weight (n x D) is trained by the run's own optimiser and starts as PyTorch's `Linear` does, U(±1/√D); no code for this row
+//! The weight (n x D) is trained by the run's own optimizer and starts as PyTorch's `Linear` does, U(±1/√D); no code for this row
 //! was released.
 
 use std::collections::HashMap;

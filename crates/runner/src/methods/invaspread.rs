@@ -1,7 +1,7 @@
-//! Ours: two views of each image, recognised among all views of the batch (sections 3.1 to 3.3).
+//! Ours: two views of each image, recognized among all views of the batch (sections 3.1 to 3.3).
 //!
 //! With [`Positives::NearestNeighbor`] (the paper's CUB-200 recipe, section 4.2, and the released code's `demo_unseen.py`) the second view of
-//! image i is of image i itself or of its nearest neighbour by unit pooled features, drawn half and half anew each epoch; that choice is
+//! image i is of image i itself or of its nearest neighbor by unit pooled features, drawn half and half anew each epoch; that choice is
 //! all it remembers.
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub enum Positives {
     /// The image itself.
     #[default]
     Itself,
-    /// The image itself or its nearest neighbour, half and half.
+    /// The image itself or its nearest neighbor, half and half.
     NearestNeighbor,
 }
 
@@ -114,7 +114,7 @@ impl InvaSpreadMethod {
         let nearest = top_k_on(self.facts.device, rows, rows, 1, true)?;
         let choose = |image: u32| {
             let mut stream = Stream::new(self.facts.seed, Purpose::Positive, epoch, image.into());
-            // A lone image has no neighbour.
+            // A lone image has no neighbor.
             let (nearest, _) = nearest.of(image as usize);
             if stream.below(2) == 0 { image } else { nearest.first().copied().unwrap_or(image) }
         };

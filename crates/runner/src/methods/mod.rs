@@ -1,6 +1,6 @@
 //! The objectives, one file a method: its settings, its entry in the registry, what it needs from the training loop, its state.
 //!
-//! The loop owns the network, the batches and the optimiser. A method's settings ([`MethodSettings`]) say how many views it wants of each
+//! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) say how many views it wants of each
 //! image; the method itself ([`Method`]) says in which order it wants the images, what the loss of a batch is, and what it remembers. All
 //! it remembers is tensors by name, so that a checkpoint taken after any step is exact. `registry.rs` lists the methods; nothing else in
 //! the program names one.
@@ -45,7 +45,7 @@ pub struct RunFacts {
     pub pooled: usize,
     /// The run's seed.
     pub seed: u64,
-    /// The optimiser's weight decay.
+    /// The optimizer's weight decay.
     pub weight_decay: f64,
     /// Where the network is, and with it what a method remembers.
     pub device: DeviceKind,
@@ -65,7 +65,7 @@ pub struct Step<'a> {
     pub index: &'a [u32],
 }
 
-/// A step that the optimiser has taken.
+/// A step that the optimizer has taken.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct TakenStep<'a> {
@@ -88,7 +88,7 @@ pub enum Layer {
     /// Unit rows of the embedding.
     #[default]
     Embedding,
-    /// The same before normalising.
+    /// The same before normalizing.
     Projection,
     /// The pooled features before the embedding's linear layer.
     Pooled,
@@ -156,12 +156,12 @@ pub trait Method: Send {
     /// If candle fails, or the outputs do not fit the method's memory.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// What the run's optimiser trains besides the network's own parameters; asked for after [`Method::set_up`].
+    /// What the run's optimizer trains besides the network's own parameters; asked for after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
     }
 
-    /// Called once the optimiser has taken its step.
+    /// Called once the optimizer has taken its step.
     ///
     /// # Errors
     /// If candle fails.

@@ -1,4 +1,4 @@
-//! NCE: an image's remembered embedding told from m drawn ones (Wu et al. 2018). The normaliser Z is set by the very first batch and
+//! NCE: an image's remembered embedding told from m drawn ones (Wu et al. 2018). The normalizer Z is set by the very first batch and
 //! frozen, as in the released code; it is part of the state.
 
 use std::collections::HashMap;
@@ -93,7 +93,7 @@ impl Method for NceMethod {
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let memory = take(&mut state, MEMORY, &[self.facts.images, self.facts.dim])?;
         self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.facts.device.open()?)?;
-        // Before the first step there is no normaliser yet.
+        // Before the first step there is no normalizer yet.
         self.normalizer = if state.contains_key(NORMALIZER) {
             Some(take(&mut state, NORMALIZER, &[])?.to_scalar::<f64>()?)
         } else {

@@ -1,6 +1,6 @@
 //! NT-Xent: `SimCLR`'s objective on what a projector makes of the pooled features (Chen et al., ICML 2020).
 //!
-//! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by the run's optimiser and
+//! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by the run's optimizer and
 //! thrown away afterwards) -> unit rows -> NT-Xent. The embedding's linear layer has no part in the loss and stays as it was drawn, so what
 //! is to be measured are the pooled features, the `h` of the paper: `eval.layer=pooled`, which the method's page sets.
 

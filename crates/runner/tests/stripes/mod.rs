@@ -12,7 +12,7 @@ use invaspread_losses::KeySide;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Labelled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
+use invaspread_runner::engine::{Images, Labeled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
 use invaspread_runner::methods::invaspread::InvaSpreadSettings;
 use invaspread_runner::methods::nce::NceSettings;
 use invaspread_runner::methods::random::RandomSettings;
@@ -23,7 +23,7 @@ use momentum_contrast::MomentumContrastSettings;
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
 
-/// Stripes whose slope is the class, in drawn colours.
+/// Stripes whose slope is the class, in drawn colors.
 pub(crate) struct Stripes {
     images: Vec<Image>,
 }
@@ -57,15 +57,15 @@ impl ImageSource for Stripes {
 }
 
 pub(crate) fn images() -> Images {
-    let labelled = |first: usize, count: usize| Labelled {
+    let labeled = |first: usize, count: usize| Labeled {
         images: Arc::new(Stripes::new(first, count)),
         labels: (first..first + count).map(|i| (i % 3) as u32).collect(),
     };
     Images {
         name: "stripes".to_owned(),
         train: Arc::new(Stripes::new(0, TRAIN)),
-        gallery: Some(labelled(0, TRAIN)),
-        test: labelled(TRAIN, 18),
+        gallery: Some(labeled(0, TRAIN)),
+        test: labeled(TRAIN, 18),
         classes: 3,
         groupings: Arc::new([]),
     }

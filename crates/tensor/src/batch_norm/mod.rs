@@ -14,7 +14,7 @@ mod running;
 
 pub use running::RunningStatistics;
 
-use crate::memory::uninitialised;
+use crate::memory::uninitialized;
 use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -322,7 +322,7 @@ impl BatchNorm {
         residual: Option<&[f32]>,
     ) -> (Self, Vec<f32>) {
         let channels = gamma.len();
-        let mut y = uninitialised(x.len());
+        let mut y = uninitialized(x.len());
         let mut all = Vec::new();
         for (i, (x, y)) in x.chunks(chunk_len).zip(y.chunks_mut(chunk_len)).enumerate() {
             let statistics = if fused::fits(channels) {
@@ -398,8 +398,8 @@ impl BatchNorm {
             }};
         }
         let (gx, gr) = match x.dtype() {
-            DType::F32 if fused::fits(channels) => run!(f32, uninitialised(len), fused::backward),
-            DType::F32 => run!(f32, uninitialised(len), plain::backward),
+            DType::F32 if fused::fits(channels) => run!(f32, uninitialized(len), fused::backward),
+            DType::F32 => run!(f32, uninitialized(len), plain::backward),
             _ => run!(f64, vec![0.0f64; len], plain::backward),
         };
         let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
@@ -539,7 +539,7 @@ impl Evaluation {
         let y = match x {
             CpuStorage::F32(_) => {
                 let x = slice::<f32>(x, lx)?;
-                let mut y = uninitialised(x.len());
+                let mut y = uninitialized(x.len());
                 let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
                 apply_f32(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F32(y)

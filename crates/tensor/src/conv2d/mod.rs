@@ -20,7 +20,7 @@ mod im2col;
 mod tiles;
 mod winograd;
 
-use crate::memory::uninitialised;
+use crate::memory::uninitialized;
 use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use geometry::Geometry;
@@ -109,7 +109,7 @@ impl Conv2d {
 
     fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut y = uninitialised(g.output_len());
+        let mut y = uninitialized(g.output_len());
         if self.winograd() {
             winograd::forward(g, x, w, &mut y);
         } else if direct::forward_fits(g) {
@@ -122,7 +122,7 @@ impl Conv2d {
 
     fn input_gradient(&self, w: &[f32], gy: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut gx = uninitialised(g.input_len());
+        let mut gx = uninitialized(g.input_len());
         if self.winograd() {
             winograd::input_gradient(g, w, gy, &mut gx);
         } else if direct::input_gradient_fits(g) {
@@ -135,7 +135,7 @@ impl Conv2d {
 
     fn weight_gradient(&self, x: &[f32], gy: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut gw = uninitialised(g.weight_len());
+        let mut gw = uninitialized(g.weight_len());
         if self.winograd() {
             winograd::weight_gradient(g, x, gy, &mut gw);
         } else if direct::weight_gradient_fits(g) {

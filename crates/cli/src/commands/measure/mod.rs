@@ -131,7 +131,7 @@ impl Measurement {
         Self { test, gallery, classes, recipe, clusters }
     }
 
-    /// Whether anything is drawn at random: the centres that k-means starts from, the order in which the classifier sees its rows.
+    /// Whether anything is drawn at random: the centers that k-means starts from, the order in which the classifier sees its rows.
     fn draws(&self) -> bool {
         self.clusters || (self.gallery.is_some() && self.recipe.linear != When::Never)
     }

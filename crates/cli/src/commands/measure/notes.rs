@@ -57,7 +57,7 @@ pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
     }
     if classes.count() == 1 {
         notes.push(
-            "all rows are of one class: whatever the embeddings are, every neighbour is right".to_owned(),
+            "all rows are of one class: whatever the embeddings are, every neighbor is right".to_owned(),
         );
     }
     notes

@@ -29,7 +29,7 @@ pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure
         let why = if has(&THEMSELVES, key) {
             "clusters are made of the rows that are measured without --gallery".to_owned()
         } else if has(&GALLERY, key) {
-            "neighbours vote, and a classifier is learned, where there is a --gallery".to_owned()
+            "neighbors vote, and a classifier is learned, where there is a --gallery".to_owned()
         } else if key == "eval.layer" {
             "the layer was chosen when the embeddings were made".to_owned()
         } else {

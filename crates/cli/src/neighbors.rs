@@ -1,4 +1,4 @@
-//! The picture of retrieved neighbours, from the embeddings that runs leave behind (Figure 4 of the paper).
+//! The picture of retrieved neighbors, from the embeddings that runs leave behind (Figure 4 of the paper).
 
 use anyhow::Context;
 use invaspread_data::{Dataset, Evaluation, Split};
@@ -13,9 +13,9 @@ use invaspread_runner::record::{names, write_atomically};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Draws what `figure` asks for into `path`: for test images of classes spread evenly over all, the nearest neighbours in the embeddings
+/// Draws what `figure` asks for into `path`: for test images of classes spread evenly over all, the nearest neighbors in the embeddings
 /// of each named run among `runs`, whose first seed is shown. All runs are of one data set.
-pub(crate) fn draw_neighbours(
+pub(crate) fn draw_neighbors(
     figure: &GalleryFigure,
     runs: &[Planned],
     root: &Path,
