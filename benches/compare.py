@@ -203,7 +203,8 @@ def render(a, record):
     speed, memory, share, commands = [], [], [], []
     hosts = list(dict.fromkeys(host(m) for m in record.values()))
     letter = {h: f" ({'ABCDEFGH'[n]})" if len(hosts) > 1 else "" for n, h in enumerate(hosts)}
-    # A peak measured while something else used a core is too low: of all runs on as many threads of one machine, the highest counts.
+    # A peak measured while something else used a core is too low: of all runs on as many threads of one
+    # machine, the highest counts.
     peaks = {}
     for measured in record.values():
         found = [machine_peak(r) for r in measured["pairs"]["ours"] if "gflops" in r]

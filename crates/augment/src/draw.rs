@@ -3,9 +3,9 @@
 //!
 //! The distributions differ in the resized crop alone. torchvision 0.2: the aspect ratio is uniform in its
 //! range, width and height are exchanged half of the time, and after ten windows that do not fit the largest
-//! centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows that
-//! do not fit the largest centered window is taken whose ratio is in the range. The factors of the jitter and
-//! the order of its changes are uniform in both; today the order is drawn before the factors.
+//! centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows
+//! that do not fit the largest centered window is taken whose ratio is in the range. The factors of the
+//! jitter and the order of its changes are uniform in both; today the order is drawn before the factors.
 
 use invaspread_random::Stream;
 use serde::{Deserialize, Serialize};

@@ -97,8 +97,9 @@ impl Pipeline {
         ViewPlan(words)
     }
 
-    /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch first the first views of its
-    /// images, then the second, and so on. The numbers are those that the loader draws in `epoch` with `seed`.
+    /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch
+    /// first the first views of its images, then the second, and so on. The numbers are those that the loader
+    /// draws in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
@@ -118,7 +119,8 @@ impl Pipeline {
     }
 }
 
-/// The draws of a view of an image, numbered from 0: the first two of an image lie side by side, further pairs apart from all images'.
+/// Returns the draws of a view of an image, numbered from 0: the first two of an image lie side by side,
+/// further pairs apart from all images'.
 pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
     let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
     Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))

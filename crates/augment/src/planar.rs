@@ -1,10 +1,12 @@
 //! Gives the same bytes as `resize` and `color`, several times faster: three planes in reused buffers, and
 //! loops without branches that the compiler turns into vector code.
 //!
-//! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48 neighboring bytes at once.
-//! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector form.
-//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32, which are exact, replace it.
-//!   A test compares all 2^24 colors.
+//! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48
+//!   neighboring bytes at once.
+//! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector
+//!   form.
+//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32,
+//!   which are exact, replace it. A test compares all 2^24 colors.
 //!
 //! Everything is `inline(always)`: `Pipeline` compiles it once for each instruction set, through `pulp`'s
 //! dispatch.
@@ -164,7 +166,7 @@ impl Planes {
     }
 }
 
-/// The three planes in step, up to [`LANES`] pixels at a time.
+/// Returns the three planes in step, up to [`LANES`] pixels at a time.
 #[inline(always)]
 fn lanes([r, g, b]: [&mut [u8]; 3]) -> impl Iterator<Item = [&mut [u8]; 3]> {
     let blocks = r.chunks_mut(LANES).zip(g.chunks_mut(LANES)).zip(b.chunks_mut(LANES));

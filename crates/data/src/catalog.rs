@@ -188,7 +188,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether there is a copy and it is the published one.
+    /// Returns whether there is a copy and it is the published one.
     pub fn is_good(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.state == DataState::Verified)
     }

@@ -7,12 +7,13 @@
 //! loss = −(1/B) Σ_i [ log h⁺_{i,y_i} + Σ_{j in noise_i} log(1 − h⁻_ij) ]
 //! ```
 //!
-//! Paper: section 4.1, the NCE row (m = 4096, τ = 0.1, momentum 0.5); constants as lemniscate's `NCEAverage` and `NCECriterion`.
-//! Z is n times the mean of exp(f · v / τ) over all B x (m + 1) entries of the first batch and stays as it is from then on, for
-//! the whole run: a checkpoint has to keep it. Noise is uniform over all n images with replacement, so it may hit the own entry,
-//! as it may in the released code. Gradient goes to f alone.
+//! Paper: section 4.1, the NCE row (m = 4096, τ = 0.1, momentum 0.5); constants as lemniscate's `NCEAverage`
+//! and `NCECriterion`. Z is n times the mean of exp(f · v / τ) over all B x (m + 1) entries of the first
+//! batch. It then stays the same for the whole run, so a checkpoint has to keep it. Noise is uniform over all
+//! n images with replacement, so it may hit the image's own entry, as in the released code. Gradients go to f
+//! alone.
 //!
-//! Deviation: none in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
+//! No deviation in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
 
 use std::cell::Cell;
 
@@ -48,13 +49,15 @@ impl Default for Nce {
 }
 
 impl Nce {
-    /// The loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]` (B numbers below n) and is set
-    /// against the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as [`draw_noise`] gives them): a scalar.
+    /// Returns the loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]`
+    /// (B numbers below n) and is compared with the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as
+    /// [`draw_noise`] gives them): a scalar.
     ///
-    /// `normalizer` is Z. Without one yet, this batch sets it; afterwards it is only read.
+    /// `normalizer` is Z. If it is `None`, this batch sets it; otherwise it is only read.
     ///
     /// # Errors
-    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive number.
+    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive
+    /// number.
     pub fn loss(
         &self,
         features: &Tensor,
@@ -87,7 +90,7 @@ impl Nce {
     }
 }
 
-/// What a batch's features are compared with.
+/// The objective, with the entries that a batch's features are compared with.
 struct Batch<'a> {
     loss: &'a Nce,
     bank: &'a MemoryBank,
@@ -98,7 +101,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Returns Z, which this batch sets where none has: n times the mean of exp(f · v / τ) over the own and the noise entries.
+    /// Returns Z. The first batch sets it: n times the mean of exp(f · v / τ) over the own and the noise
+    /// entries.
     fn normalizer<T: Float>(&self, features: Matrix<'_, T>) -> Result<f64> {
         let Self { loss, bank, index, noise, .. } = *self;
         let z = self.normalizer.get().unwrap_or_else(|| {
@@ -134,7 +138,8 @@ impl Objective<1> for Batch<'_> {
         let c = loss.negatives as f64 / bank.len() as f64;
         let outer = inverse / rows as f64;
         let mut gradient = vec![T::ZERO; rows * dim];
-        // An entry is read once: its score, what that costs, and its share of the gradient while it is still in cache.
+        // Each entry is read once: its score, its part of the loss and its part of the gradient are computed
+        // while it is in the cache.
         let losses: Vec<f64> = gradient
             .par_chunks_mut(dim)
             .zip(features.values.par_chunks(dim))
@@ -187,7 +192,8 @@ fn check_normalizer(z: f64) -> Result<f64> {
     Ok(z)
 }
 
-/// The noise of one step: `rows * negatives` image numbers below `images`, uniform with replacement, row after row.
+/// Returns the noise of one step: `rows * negatives` image numbers below `images`, uniform with replacement,
+/// row after row.
 ///
 /// # Errors
 /// If there are no images.
@@ -269,8 +275,8 @@ mod tests {
                 assert_close(&gradient, &differences, 1e-6, 1e-7);
                 let (single, single_gradient) = run(&matrix_f32(&f, dim));
                 prop_assert!((single - want).abs() <= 1e-5 * want);
-                // The own entry and the noise pull against each other, each with up to 1/τ: where they cancel (noise that is the own
-                // entry), what is left in f32 is the rounding of those terms.
+                // The own entry and the noise pull in opposite directions, each with up to 1/τ. Where they
+                // cancel (the noise is the own entry), only the rounding of those terms is left in f32.
                 assert_close(&single_gradient, &gradient, 1e-4, 1e-6 / temperature);
             }
         }

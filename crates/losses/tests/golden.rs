@@ -1,7 +1,7 @@
 //! The losses against values and gradients of the authors' published `PyTorch` code.
 //!
-//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked. Losses must agree to
-//! 1e-5 relative, gradients to 1e-4 of their length.
+//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked.
+//! Losses must agree to 1e-5 relative, gradients to 1e-4 of their length.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ impl Goldens {
         Self { tensors, settings }
     }
 
-    /// The cases of a family: `invaspread.0`, `invaspread.1`, ... There must be some.
+    /// Returns the cases of a family: `invaspread.0`, `invaspread.1`, ... There must be some.
     fn cases(&self, family: &str) -> Vec<String> {
         let mut cases: Vec<String> = self
             .tensors

@@ -211,12 +211,12 @@ impl Frame {
     }
 }
 
-/// The sum of the squared differences of two sets of centroids.
+/// Returns the sum of the squared differences of two sets of centroids.
 fn squared_shift(before: &[f32], after: &[f32]) -> f64 {
     before.iter().zip(after).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
 
-/// The mean of the columns' variances (over n).
+/// Returns the mean of the columns' variances (over n).
 fn mean_variance(points: Rows) -> f64 {
     let mean = points.column_means();
     let squares: f64 = points

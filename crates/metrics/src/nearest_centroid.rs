@@ -148,7 +148,7 @@ impl Nearest {
     }
 }
 
-/// Which of the centroids `numbered`, in rising order, is least far from `row`.
+/// Returns which of the centroids `numbered`, in rising order, is least far from `row`.
 fn first_least(numbered: impl Iterator<Item = u32>, row: &[f32], centroids: Rows) -> u32 {
     let (mut nearest, mut least) = (0, f64::INFINITY);
     for centroid in numbered {

@@ -1,19 +1,20 @@
-//! Where a network's first weights come from: a seed, and how its authors drew them.
+//! Initial weights of a network, from a seed and the distributions that its authors used.
 
 use crate::layer::ConvSize;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use invaspread_tensor::initialize::{Defaults, Initializer};
 
-/// How convolutions and batch norms begin.
+/// The distributions of the initial weights of convolutions and batch norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// As PyTorch's layers do unless told otherwise, in the release named.
+    /// The defaults of PyTorch's layers, in the given release.
     Defaults(Defaults),
-    /// Convolutions normal by their fan-out, as He et al. proposed; batch-norm gains 1. Linear layers as PyTorch's.
+    /// Convolutions are normal by their fan-out, as He et al. proposed; batch-norm gains are 1; linear layers
+    /// have PyTorch's defaults.
     FanOut,
 }
 
-/// Draws variables on a device, each from its own stream, so that the order of the draws alone decides what they are.
+/// Draws variables on a device, each from its own stream. The values depend only on the order of the draws.
 pub(crate) struct Source<'a> {
     initializer: Initializer,
     start: Start,
@@ -29,7 +30,8 @@ impl<'a> Source<'a> {
         Self { initializer: Initializer::new(seed, defaults, dtype), start, device }
     }
 
-    /// A source for a head of its own, by its number: its draws are no network's and no other head's.
+    /// Returns a source for the head with the given number. Its draws differ from those of the network and of
+    /// every other head.
     pub(crate) fn of_head(seed: u64, head: u64, dtype: DType, device: &'a Device) -> Self {
         let start = Start::Defaults(Defaults::Current);
         Self { initializer: Initializer::of_head(seed, head, Defaults::Current, dtype), start, device }
@@ -66,7 +68,7 @@ impl<'a> Source<'a> {
         self.variable(&ones)
     }
 
-    /// A linear weight, or any bias.
+    /// Returns a linear weight, or any bias.
     pub(crate) fn uniform_fan_in(&mut self, shape: impl Into<Shape>, fan_in: usize) -> Result<Var> {
         let drawn = self.initializer.uniform_fan_in(shape, fan_in)?;
         self.variable(&drawn)

@@ -39,7 +39,8 @@ impl Initializer {
         Self { seed, stream: (Purpose::Initialize, 0), defaults, dtype, drawn: 0 }
     }
 
-    /// An initializer of the head number `head` of a run (0, 1, ...), with other draws than the network's and any other head's.
+    /// Returns an initializer of the head number `head` of a run (0, 1, ...), with other draws than the
+    /// network's and any other head's.
     pub fn of_head(seed: u64, head: u64, defaults: Defaults, dtype: DType) -> Self {
         Self { stream: (Purpose::Head, head), ..Self::new(seed, defaults, dtype) }
     }

@@ -1,15 +1,17 @@
-//! A result that was computed beforehand, as part of candle's graph, with a function that gives its gradients.
+//! A result that was computed beforehand, as part of candle's graph, with a function that gives its
+//! gradients.
 //!
-//! candle's own custom ops see storages and run when they are applied. What is computed on tensors, by kernels on the device or together
-//! with its gradient as losses are, comes into the graph this way.
+//! candle's own custom ops see storages and run when they are applied. What is computed on tensors, by
+//! kernels on the device or together with its gradient as losses are, comes into the graph this way.
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage, bail,
 };
 
-/// Puts `y`, computed from one to three `inputs` on the same device, into candle's graph: `backward` is called with the inputs, the
-/// result and its gradient, and gives each input's gradient. The result's values are copied.
+/// Puts `y`, computed from one to three `inputs` on the same device, into candle's graph: `backward` is
+/// called with the inputs, the result and its gradient, and gives each input's gradient. The result's values
+/// are copied.
 ///
 /// # Errors
 /// If there are no inputs or more than three, or the result is on another device than they are.

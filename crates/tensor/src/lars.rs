@@ -4,14 +4,17 @@
 //! λ = η ‖p‖ / (‖g‖ + β ‖p‖),   v ← momentum v + γ λ (g + β p),   p ← p − v
 //! ```
 //!
-//! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole parameter, and `v = 0` at first.
-//! You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, equation 6 and algorithm 1; as there, the rate goes into
-//! the running step, where [`crate::Sgd`] multiplies by it afterwards.
+//! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole
+//! parameter, and `v = 0` at first. You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks",
+//! 2017, equation 6 and algorithm 1; as there, the rate goes into the running step, where [`crate::Sgd`]
+//! multiplies by it afterwards.
 //!
-//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take `v ← momentum v + γ g`: neither
-//! adapted nor decayed, as `SimCLR`, BYOL and those after them train. A parameter whose norm is zero has a step of zero.
+//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take
+//! `v ← momentum v + γ g`: neither adapted nor decayed, as `SimCLR`, BYOL and those after them train. A
+//! parameter whose norm is zero has a step of zero.
 //!
-//! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own ops, and nothing waits for them.
+//! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own
+//! ops, and nothing waits for them.
 
 use crate::sgd::{Sgd, SgdConfig};
 use crate::storage::{for_scalar, with};
@@ -30,7 +33,7 @@ pub struct LarsConfig {
 }
 
 impl Default for LarsConfig {
-    /// What `SimCLR` trains with: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
+    /// Returns what `SimCLR` trains with: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
     fn default() -> Self {
         Self { momentum: 0.9, weight_decay: 1e-6, trust_coefficient: 1e-3 }
     }
@@ -109,7 +112,7 @@ fn adapt(parameter: &Var, gradient: &Tensor, config: LarsConfig, rate: f64) -> R
     decayed.affine(rate * share, 0.0)
 }
 
-/// The Euclidean norm of a tensor on the CPU.
+/// Returns the Euclidean norm of a tensor on the CPU.
 fn norm(x: &Tensor) -> Result<f64> {
     let x = x.contiguous()?;
     for_scalar!(x.dtype(), "lars", T => {

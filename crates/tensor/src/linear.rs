@@ -1,6 +1,7 @@
 //! The linear layer `y = x Wᵀ + b`, as a candle op with gradients.
 //!
-//! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of gy's rows.
+//! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of
+//! gy's rows.
 
 use crate::gemm::{self, Element};
 use crate::storage::{Scalar, for_scalar, slice, with};
@@ -68,7 +69,7 @@ impl Linear {
         [gx, gw, gb]
     }
 
-    /// The op on contiguous tensors, outside of candle's graph.
+    /// Returns the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -79,7 +80,7 @@ impl Linear {
         x.apply_op3_no_bwd(weight, bias, self)
     }
 
-    /// Gradients of the input, the weight and the bias.
+    /// Returns the gradients of the input, the weight and the bias.
     pub(crate) fn gradients(
         &self,
         x: &Tensor,

@@ -1,12 +1,14 @@
-//! Local response normalization across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}` with
-//! `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
+//! Local response normalization across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}`
+//! with `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
 //!
-//! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c and (n - 1)/2 after,
-//! cut at the ends, while the division by n stays. Gradient: `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c
-//! s_c^{-beta-1}` over the c whose windows hold j. Computed in f64 inside.
+//! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c
+//! and (n - 1)/2 after, cut at the ends, while the division by n stays. Gradient:
+//! `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c s_c^{-beta-1}` over the c whose windows hold
+//! j. Computed in f64 inside.
 //!
-//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the same, but its version in
-//! Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off by one in two places (as of 2.15): [`LocalResponseWindow`].
+//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the
+//! same, but its version in Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off
+//! by one in two places (as of 2.15): [`LocalResponseWindow`].
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
@@ -16,12 +18,14 @@ use candle_core::{Result, Shape, Tensor, bail};
 /// Which channels are around a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalResponseWindow {
-    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper was written.
+    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper
+    /// was written.
     #[default]
     Centered,
-    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come, stays in it: it is in every window.
-    /// And the gradient adds up the terms of one channel further back than it should, c from j - n/2 - 1 to j + n/2 - 1. For
-    /// comparing with numbers that were computed so; windows of an odd number of channels only.
+    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come,
+    /// stays in it: it is in every window. And the gradient adds up the terms of one channel further back
+    /// than it should, c from j - n/2 - 1 to j + n/2 - 1. For comparing with numbers that were computed so;
+    /// windows of an odd number of channels only.
     CrossMapLrn2d,
 }
 
@@ -64,7 +68,7 @@ pub(crate) struct LocalResponseNorm {
 const ROWS: usize = 64;
 
 impl LocalResponseNorm {
-    /// The op that normalizes a tensor of so many channels.
+    /// Returns the op that normalizes a tensor of so many channels.
     pub(crate) fn new(x: &Tensor, config: LocalResponseNormConfig) -> Result<Self> {
         if config.size == 0 {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")

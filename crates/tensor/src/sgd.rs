@@ -1,7 +1,8 @@
 //! Stochastic gradient descent with momentum and weight decay, in one pass over each parameter.
 //!
-//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`, `p = p - lr v`, with `v = 0` at first.
-//! Weight decay applies to every parameter, batch norm and biases included, as the official code has it. (`candle_nn::SGD` has neither.)
+//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`,
+//! `p = p - lr v`, with `v = 0` at first. Weight decay applies to every parameter, batch norm and biases
+//! included, as the official code has it. (`candle_nn::SGD` has neither.)
 
 use crate::storage::slice;
 use crate::team::{self, with_team};
@@ -42,7 +43,7 @@ enum Velocity {
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
 impl Sgd {
-    /// An optimizer of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -64,7 +65,7 @@ impl Sgd {
         Ok(Self { config, slots })
     }
 
-    /// One step of size `learning_rate` along `gradients`; parameters without a gradient stay.
+    /// Takes one step of size `learning_rate` along `gradients`; parameters without a gradient stay.
     ///
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
@@ -111,7 +112,7 @@ impl Sgd {
         Ok(())
     }
 
-    /// The running steps under their parameters' names, shaped like them, on the CPU.
+    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
     ///
     /// # Errors
     /// If memory cannot be had.

@@ -127,8 +127,8 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
-    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`] adds to the gradients under
-    /// that tensor: so a pass may go on from where another ended.
+    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`]
+    /// adds to the gradients under that tensor: so a pass may go on from where another ended.
     pub fn input(&mut self, tensor: &Tensor) -> Value {
         if self.idle {
             return Value::constant(tensor);
@@ -268,8 +268,8 @@ impl Tape {
     }
 
     /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
-    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this tape or
-    /// on one gone back through before, are added up.
+    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this
+    /// tape or on one gone back through before, are added up.
     ///
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
@@ -349,7 +349,8 @@ impl Tape {
     }
 }
 
-/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a loss holds.
+/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a
+/// loss holds.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
         Some(before) => (before + gradient)?,

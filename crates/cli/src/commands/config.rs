@@ -1,4 +1,4 @@
-//! `invaspread config`: what a run would do, and where each setting came from.
+//! `invaspread config`: the settings of a run, and where each came from.
 
 use super::print_json;
 use crate::arguments::ConfigCommand;
@@ -30,7 +30,7 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the config as TOML. Above each key of the chosen method stands what it means and who set it.
+/// Prints the config as TOML. A comment above each key of the chosen method gives its meaning and origin.
 fn show(resolved: &Resolved) -> Result<(), Failure> {
     let origin_of = |key: &str| {
         let key = format!("method.{key}");
@@ -47,14 +47,14 @@ fn show(resolved: &Resolved) -> Result<(), Failure> {
         }
         print_line!("{line}");
     }
-    // TOML has no word for a key that has no value.
+    // TOML cannot express a key without a value.
     for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
         print_line!("# {} is unset by {}", origin.key, origin.origin);
     }
     Ok(())
 }
 
-/// Prints each value with where it came from, and what its key means.
+/// Prints each value with its origin, and the meaning of its key.
 fn show_origins(origins: &[Origin]) {
     let width = origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
     for origin in origins {

@@ -1,4 +1,5 @@
-//! `invaspread evaluate WEIGHTS`: what a file of weights is worth on its run's data, or on the data that is named.
+//! `invaspread evaluate WEIGHTS`: measures a file of weights on the data of its run, or on data that the user
+//! names.
 
 use super::destination::Destination;
 use super::origin::Origin;
@@ -78,7 +79,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The file of weights, or the part of it that was asked for.
+/// Returns the file of weights, or the part of it that the user asked for.
 pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Failure> {
     let file = engine::open_weights(path).context("failed to read the weights")?;
     Ok(match within {
@@ -87,7 +88,8 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
-/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a gallery.
+/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a
+/// gallery.
 fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     let layer = match recipe.layer {
         Layer::Embedding => "embedding",
@@ -100,7 +102,8 @@ fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     format!("kNN with k = {asked}{all}, temperature {temperature}, of the {layer}")
 }
 
-/// The file of each split's embeddings, in the order of the splits; nothing else may be there under these names.
+/// Returns the file of each split's embeddings, in the order of the splits. No other file may exist under
+/// these names.
 fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
@@ -110,7 +113,7 @@ fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str
     splits.iter().map(file).collect()
 }
 
-/// The embeddings of what was measured.
+/// Saves the embeddings that were measured.
 fn save(
     files: &[(&str, PathBuf)],
     dataset: &Dataset,

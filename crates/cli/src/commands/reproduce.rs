@@ -1,4 +1,5 @@
-//! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the paper, then the page of all.
+//! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the
+//! paper, then the page of all.
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
@@ -22,7 +23,8 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
         match one(suite, arguments, Some(&results.join(suite))) {
             Ok(used) => root = used,
             Err(Failure::Stopped) => return Err(Failure::Stopped),
-            // One may lack its data or its weights; the others need not wait for that. What is wrong for all is a wrong argument.
+            // A suite may lack its data or its weights; the others run nevertheless. An argument that is
+            // wrong for all suites is an error.
             Err(failure) => {
                 failed.push(suite.as_str());
                 if failed.len() == suites.len() && matches!(failure, Failure::Usage(_)) {
@@ -42,7 +44,7 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     }
 }
 
-/// Runs a suite and writes its report; the folder of its runs.
+/// Runs a suite, writes its report, and returns the folder of its runs.
 fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
     let suite = Suite::open(name)?;
     let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;

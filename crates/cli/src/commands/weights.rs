@@ -1,4 +1,5 @@
-//! `invaspread weights`: what a file of weights holds, and the way of weights in and out under PyTorch's names.
+//! `invaspread weights`: prints the content of a file of weights, and imports and exports weights under
+//! PyTorch's names.
 
 use super::destination::Destination;
 use super::evaluate::open;
@@ -59,7 +60,7 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Someone else's weights into the configured network, saved as ours.
+/// Reads weights of another program into the configured network and saves them in our format.
 fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let out = destination(arguments)?;
@@ -72,7 +73,7 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A run's checkpoint, or anything that fits the configured network, as a plain state dict.
+/// Saves a run's checkpoint, or any weights that fit the configured network, as a plain state dict.
 fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let out = destination(arguments)?;
@@ -87,7 +88,7 @@ fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the weights may be written.
+/// Returns the file to which the weights may be written.
 fn destination(arguments: &WeightsArguments) -> Result<PathBuf, Failure> {
     Destination { input: &arguments.file, what: "weights", keys: ["network", "from"] }.check(&arguments.out)
 }
@@ -117,7 +118,7 @@ fn network(config: &Config) -> Result<Network, Failure> {
     Ok(Network::new(recipe.network, recipe.seed).context("failed to set up the network")?)
 }
 
-/// Saves the network; `run` is the one that trained it, so that its config is found again.
+/// Saves the network; `run` is the run that trained it, so that its config can be found later.
 fn save(
     network: &Network,
     arguments: &WeightsArguments,

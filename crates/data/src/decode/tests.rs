@@ -8,12 +8,12 @@ use std::io::Read;
 use super::*;
 use crate::sample::png;
 
-/// Whether a sample is of the kind that its name ends with.
+/// Returns whether a sample is of the kind that its name ends with.
 fn is(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
-/// The files that `samples.py` wrote, by name.
+/// Returns the files that `samples.py` wrote, by name.
 pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("samples.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
@@ -27,7 +27,7 @@ pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     entries.collect()
 }
 
-/// Each image with what Pillow makes of it.
+/// Returns each image with what Pillow makes of it.
 fn pictures() -> Vec<(String, Vec<u8>, Image)> {
     let all = samples();
     let expected = |name: &str| {

@@ -148,7 +148,7 @@ fn read(mut from: impl Read) -> Vec<u8> {
     bytes
 }
 
-/// A MAT-file of one variable, with that inflated if it is not.
+/// Returns a MAT-file of one variable, with that inflated if it is not.
 fn inflated(file: &[u8]) -> Vec<u8> {
     const HEAD: usize = 128;
     const DEFLATED: [u8; 4] = 15_u32.to_le_bytes();

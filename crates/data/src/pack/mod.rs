@@ -251,7 +251,7 @@ pub(crate) fn read(
     Ok(Ok(Pack { images: images.checked(checks), broken, content }))
 }
 
-/// The first bytes of a pack.
+/// Returns the first bytes of a pack.
 pub(crate) fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());

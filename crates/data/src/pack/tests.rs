@@ -43,7 +43,7 @@ impl Folder {
         self.path("cache/set-8-bilinear.pack")
     }
 
-    /// The names in the cache.
+    /// Returns the names in the cache.
     fn cached(&self) -> Vec<String> {
         let entries = fs_err::read_dir(self.path("cache")).unwrap();
         let mut names: Vec<String> =

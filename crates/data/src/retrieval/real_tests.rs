@@ -10,7 +10,7 @@ use super::tests::config;
 use super::*;
 use crate::location::ENVIRONMENT;
 
-/// The folder that holds `set`, unpacked into `scratch` if need be.
+/// Returns the folder that holds `set`, unpacked into `scratch` if need be.
 fn folder_of(set: Set, scratch: &Path) -> Option<PathBuf> {
     let name = set.name();
     let Some(root) = std::env::var_os(ENVIRONMENT).map(PathBuf::from) else {

@@ -8,7 +8,7 @@ use invaspread_augment::ImageSource;
 use super::*;
 use crate::sample::pictures::{birds, cars_devkit, products};
 
-/// A config that takes the miniature sets of the tests.
+/// Returns a config that takes the miniature sets of the tests.
 pub(super) fn config(set: Set, root: &Path) -> DataConfig {
     DataConfig {
         name: set.name().to_owned(),

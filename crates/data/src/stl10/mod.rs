@@ -171,7 +171,7 @@ impl PublishedSet for Stl10 {
     }
 }
 
-/// The archive as published.
+/// Returns the archive as published.
 fn package() -> Package {
     fn keep(name: &str) -> bool {
         let described = ["class_names.txt", "fold_indices.txt"].contains(&name);

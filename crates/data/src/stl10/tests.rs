@@ -13,7 +13,7 @@ fn config(unlabeled: bool) -> DataConfig {
     DataConfig { name: "stl10".to_owned(), stl10: Some(Stl10Config { unlabeled }), ..DataConfig::default() }
 }
 
-/// Whether image `index` of `split` is record `record` of `planes`, by its own arithmetic.
+/// Returns whether image `index` of `split` is record `record` of `planes`, by its own arithmetic.
 fn is_record(split: &Split, index: usize, planes: &[u8], record: usize) -> bool {
     let image = split.image(index).unwrap();
     let at = |channel: usize, x: usize, y: usize| planes[record * 27_648 + channel * 9_216 + x * 96 + y];

@@ -26,7 +26,7 @@ pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
     }
 }
 
-/// A regular polygon whose sides are `inner` from the center.
+/// Returns a regular polygon whose sides are `inner` from the center.
 fn regular(sides: u32, x: f64, y: f64, inner: f64) -> f64 {
     let sector = 2.0 * PI / f64::from(sides);
     let angle = y.atan2(x).rem_euclid(sector) - sector / 2.0;
@@ -45,7 +45,7 @@ fn star(x: f64, y: f64) -> f64 {
     (point_x * along_y - point_y * along_x) / along_x.hypot(along_y)
 }
 
-/// A shaft and a head, pointing along x.
+/// Returns a shaft and a head, pointing along x.
 fn arrow(x: f64, y: f64) -> f64 {
     let shaft = (x - 0.1).max(-0.95 - x).max(y.abs() - 0.3);
     // The head's sides run from the tip (1, 0) to (0, 0.85).

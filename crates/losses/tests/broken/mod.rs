@@ -27,7 +27,8 @@ pub(crate) struct Sizes {
     pub(crate) entries: usize,
 }
 
-/// All objectives; batches of at least two images, of which none has more than one entry of the memory.
+/// Returns all objectives; batches of at least two images, of which none has more than one entry of the
+/// memory.
 pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
     let Sizes { images, dim, entries } = sizes;
     let index: Vec<u32> = (0..images as u32).collect();
@@ -101,7 +102,8 @@ pub(crate) struct Place {
 }
 
 impl Objective {
-    /// Whether the objective says that an input holds `value`: by a loss that is not finite, or by an error.
+    /// Returns whether the objective says that an input holds `value`: by a loss that is not finite, or by an
+    /// error.
     pub(crate) fn tells(
         &self,
         (sizes, seed): (Sizes, u64),

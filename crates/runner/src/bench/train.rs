@@ -37,7 +37,7 @@ const GPU_REPEATS: usize = 5;
 /// The side of the images.
 pub(super) const SIDE: usize = 32;
 
-/// The paper's network of this size, its method and its optimizer, for `images` images.
+/// Returns the paper's network of this size, its method and its optimizer, for `images` images.
 pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, EngineError> {
     let network = ResNetConfig {
         depth: bench.depth,

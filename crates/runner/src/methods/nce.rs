@@ -1,5 +1,6 @@
-//! NCE: an image's remembered embedding told from m drawn ones (Wu et al. 2018). The normalizer Z is set by the very first batch and
-//! frozen, as in the released code; it is part of the state.
+//! NCE: the stored embedding of an image is distinguished from m drawn ones (Wu et al. 2018). The first batch
+//! of a run sets the normalizer Z, which then stays the same, as in the released code; it is part of the
+//! state.
 
 use std::collections::HashMap;
 
@@ -53,7 +54,7 @@ impl MethodSettings for NceSettings {
     }
 }
 
-/// Noise-contrastive estimation against the memory.
+/// Noise-contrastive estimation with the memory bank.
 #[derive(Debug)]
 struct NceMethod {
     facts: RunFacts,

@@ -71,7 +71,7 @@ pub(crate) fn images() -> Images {
     }
 }
 
-/// A network of the given width for the stripes.
+/// Returns a network of the given width for the stripes.
 pub(crate) fn small(width: usize) -> ResNetConfig {
     ResNetConfig { width, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() }
 }
@@ -99,7 +99,8 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
     }
 }
 
-/// Every method of the registry, in each of its forms for few images: what to call it, and the method.
+/// Returns every method of the registry, in each of its forms for few images: what to call it, and the
+/// method.
 pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     let named =
         |(place, method): (usize, &ChosenMethod)| (format!("{}_{place}", method.name()), method.clone());
@@ -107,7 +108,7 @@ pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     all.flat_map(|entry| entry.small().iter().enumerate().map(named)).collect()
 }
 
-/// The built-in methods and the one of the tests.
+/// Returns the built-in methods and the one of the tests.
 pub(crate) fn registry() -> &'static Registry {
     // Whoever comes second finds it installed already.
     let _ = Registry::built_in().with::<MomentumContrastSettings>().install();

@@ -1,4 +1,5 @@
-//! Settings as people write them: what is unset, what is a path, how numbers are read, and what the lists of keys say.
+//! Settings as people write them: what is unset, what is a path, how numbers are read, and what the lists of
+//! keys say.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
