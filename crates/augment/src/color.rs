@@ -47,6 +47,14 @@ pub fn hue(image: ImageRef<'_>, factor: f64) -> Image {
 }
 
 /// Replaces each channel by the gray of its pixel.
+///
+/// ```
+/// use invaspread_augment::{Image, grayscale, luma};
+///
+/// let image = Image::new(1, 1, vec![255, 0, 0]);
+/// let gray = luma([255, 0, 0]);
+/// assert_eq!(grayscale(image.as_ref()), Image::new(1, 1, vec![gray; 3]));
+/// ```
 pub fn grayscale(image: ImageRef<'_>) -> Image {
     per_pixel(image, |pixel| [luma(pixel); 3])
 }

@@ -230,6 +230,14 @@ pub struct Listed {
 
 /// Lists the data sets, and which of them are in `root` (or where [`Location::find`] says).
 ///
+/// ```
+/// let empty = tempfile::tempdir()?;
+/// let sets = invaspread_data::list(Some(empty.path()))?;
+/// let cifar10 = sets.iter().find(|set| set.name == "cifar10").expect("it is a known set");
+/// assert!(!cifar10.present);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// If there is no folder to look in.
 pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {

@@ -28,6 +28,7 @@ mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod grouping;
+mod left_out;
 mod lists;
 mod location;
 mod manifest;

@@ -69,6 +69,16 @@ impl Objective<1> for Clusters<'_> {
 /// `assignments` gives each image's cluster (numbers below `clusters`). An image may appear several times or
 /// not at all.
 ///
+/// ```
+/// // Six images in two clusters of five and one: both clusters appear three times.
+/// let clusters = [0, 0, 0, 0, 0, 1];
+/// let order = invaspread_losses::balanced_order(&clusters, 2, 0, 1)?;
+/// assert_eq!(order.len(), 6);
+/// let of_one = order.iter().filter(|&&image| clusters[image as usize] == 1).count();
+/// assert!((2..=4).contains(&of_one));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If a cluster is out of range.
 pub fn balanced_order(assignments: &[u32], clusters: usize, seed: u64, epoch: u64) -> Result<Vec<u32>> {

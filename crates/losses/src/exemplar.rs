@@ -26,6 +26,18 @@ use crate::softmax::cross_entropy;
 const NAME: &str = "exemplar";
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::Exemplar;
+///
+/// // A feature of image 0, and a weight vector for each of two images.
+/// let feature = Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[2f64, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let loss = Exemplar::default().loss(&feature, &weight, &[0])?.to_scalar::<f64>()?;
+/// assert!((loss - (1.0 + (-2f64).exp()).ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exemplar {

@@ -62,6 +62,18 @@ pub enum Negatives {
 }
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::InvaSpread;
+///
+/// // Two images whose views agree. With E = exp(1/τ), here e: log(1 + 2/E) + 2 log(1 + 1/(E + 1)).
+/// let views = Tensor::new(&[[1f64, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let loss = InvaSpread { temperature: 1.0, ..InvaSpread::default() }.loss(&views)?.to_scalar::<f64>()?;
+/// let e = 1f64.exp();
+/// assert!((loss - ((1.0 + 2.0 / e).ln() + 2.0 * (1.0 + 1.0 / (e + 1.0)).ln())).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvaSpread {

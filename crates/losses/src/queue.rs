@@ -13,6 +13,18 @@ use crate::check::matrix;
 const NAME: &str = "queue";
 
 /// K rows of D numbers, f32, on the host or on a GPU, and the place of the oldest row.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::Queue;
+///
+/// let mut queue = Queue::new(3, 2, 0, &Device::Cpu)?;
+/// queue.push(&Tensor::new(&[[1f32, 0.0], [0.0, 1.0]], &Device::Cpu)?)?;
+/// queue.push(&Tensor::new(&[[0.6f32, 0.8], [-1.0, 0.0]], &Device::Cpu)?)?;
+/// // The fourth row replaced the oldest one.
+/// assert_eq!(queue.rows()?.to_vec2::<f32>()?, [[-1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Queue {
     /// (K, D), changed in place.

@@ -50,8 +50,8 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
             "NCE",
             vec![[images, dim]],
             Box::new(move |x, bank| {
-                let loss = Nce { negatives: 50, ..Nce::default() };
-                let noise = draw_noise(0, 1, 0, of_noise.len(), loss.negatives, bank.len())?;
+                let loss = Nce { noise_per_row: 50, ..Nce::default() };
+                let noise = draw_noise(0, 1, 0, of_noise.len(), loss.noise_per_row, bank.len())?;
                 loss.loss(&x[0], bank, &of_noise, &noise, &mut None)
             }),
         ),

@@ -196,6 +196,12 @@ fn nearest<'a, T: Float>(
 
 /// Returns the random negatives of one step: for each of `rows` rows another row, uniformly.
 ///
+/// ```
+/// let negatives = invaspread_losses::draw_negatives(0, 1, 0, 4)?;
+/// assert!(negatives.iter().enumerate().all(|(row, &negative)| negative != row as u32 && negative < 4));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If there are fewer than two rows.
 pub fn draw_negatives(seed: u64, epoch: u64, step: u64, rows: usize) -> Result<Vec<u32>> {

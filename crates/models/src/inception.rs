@@ -56,6 +56,14 @@ impl Default for InceptionConfig {
 }
 
 /// An Inception-v1 with its weights.
+///
+/// ```
+/// use invaspread_models::{Inception, InceptionConfig};
+///
+/// let network = Inception::new(InceptionConfig::default(), 0)?;
+/// assert_eq!(network.parameters()[0].0, "base_model.conv1.7x7_s2.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Inception {
     config: InceptionConfig,
     /// `conv1.7x7_s2`, `conv2.3x3_reduce`, `conv2.3x3`

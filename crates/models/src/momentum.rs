@@ -79,6 +79,20 @@ impl Module for Mlp {
 }
 
 /// A copy of a module that follows it.
+///
+/// ```
+/// use invaspread_models::{Mlp, MlpConfig, Momentum};
+///
+/// let head = Mlp::new("head", &MlpConfig::new(2, 2, 1), 0, 0)?;
+/// let copy = Momentum::of(&head)?;
+/// let (_, weight) = &head.parameters()[0];
+/// weight.set(&weight.zeros_like()?)?;
+/// // With a momentum of 0 nothing of the old value is left.
+/// copy.follow(&head, 0.0)?;
+/// let (_, followed) = &copy.module().parameters()[0];
+/// assert_eq!(followed.to_vec2::<f32>()?, weight.to_vec2::<f32>()?);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Momentum<M> {
     copy: M,
 }

@@ -87,6 +87,18 @@ impl From<InceptionConfig> for NetworkConfig {
 }
 
 /// A network with its weights.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_models::{Mode, Network, ResNetConfig};
+///
+/// let network = Network::new(ResNetConfig { width: 8, ..ResNetConfig::default() }, 0)?;
+/// let images = Tensor::zeros((2, 32, 32, 3), DType::F32, &Device::Cpu)?;
+/// let output = network.forward(&images, Mode::Evaluate)?;
+/// assert_eq!((output.pooled.dims(), output.embedding.dims()), (&[2, 64][..], &[2, 128][..]));
+/// assert_eq!(network.parameters()[0].0, "conv1.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub enum Network {
     /// A residual network.
     ResNet(ResNet),

@@ -6,6 +6,14 @@ use crate::network::NetworkConfig;
 use crate::resnet::{ResNetConfig, Stem};
 
 /// Counts of numbers and products.
+///
+/// ```
+/// use invaspread_models::{NetworkConfig, ResNetConfig};
+///
+/// // Nothing is built: a network of any size can be counted.
+/// let size = NetworkConfig::from(ResNetConfig::default()).size(32);
+/// assert_eq!((size.map, size.pooled), (4, 512));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetworkSize {
     /// Trained parameters.

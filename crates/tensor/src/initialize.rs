@@ -23,6 +23,21 @@ pub enum Defaults {
 }
 
 /// Draws the parameters of one network, each from its own random stream.
+///
+/// ```
+/// use candle_core::DType;
+/// use invaspread_tensor::initialize::{Defaults, Initializer};
+///
+/// let mut initial = Initializer::new(0, Defaults::Current, DType::F32);
+/// let weight = initial.uniform_fan_in((8, 4), 4)?;
+/// assert!(weight.flatten_all()?.to_vec1::<f32>()?.iter().all(|w| w.abs() <= 0.5));
+/// assert_eq!(initial.batch_norm_gain(2)?.to_vec1::<f32>()?, [1.0, 1.0]);
+///
+/// // The same seed gives the same parameters.
+/// let again = Initializer::new(0, Defaults::Current, DType::F32).uniform_fan_in((8, 4), 4)?;
+/// assert_eq!(weight.to_vec2::<f32>()?, again.to_vec2::<f32>()?);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Initializer {
     seed: u64,

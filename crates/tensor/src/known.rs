@@ -13,6 +13,21 @@ use candle_core::{
 /// called with the inputs, the result and its gradient, and gives each input's gradient. The result's values
 /// are copied.
 ///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::differentiable;
+///
+/// // x³ was computed elsewhere; its gradient is 3 x².
+/// let x = Var::from_tensor(&Tensor::new(&[2f64], &Device::Cpu)?)?;
+/// let y = Tensor::new(&[8f64], &Device::Cpu)?;
+/// let cube = differentiable("cube", [x.as_tensor()], y, |[x], _y, gy| {
+///     Ok([Some((x.sqr()? * 3.0)?.mul(gy)?)])
+/// })?;
+/// let gradients = cube.sum_all()?.backward()?;
+/// assert_eq!(gradients.get(&x).unwrap().to_vec1::<f64>()?, [12.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If there are no inputs or more than three, or the result is on another device than they are.
 pub fn differentiable<const N: usize, F>(

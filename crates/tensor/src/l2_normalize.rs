@@ -10,6 +10,17 @@ use candle_core::{Result, Shape, Tensor};
 
 /// Divides each row of `x` (N, D) by its Euclidean length; f32 or f64, differentiable.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::l2_normalize;
+///
+/// let x = Tensor::new(&[[3f64, 4.0], [0.0, 0.0]], &Device::Cpu)?;
+/// let y = l2_normalize(&x)?.to_vec2::<f64>()?;
+/// assert!((y[0][0] - 0.6).abs() < 1e-12 && (y[0][1] - 0.8).abs() < 1e-12);
+/// assert_eq!(y[1], [0.0, 0.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If `x` is not of two dimensions, or neither f32 nor f64.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {

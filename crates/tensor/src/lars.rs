@@ -40,6 +40,24 @@ impl Default for LarsConfig {
 }
 
 /// The optimizer: parameters by name, and the running step of each.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Lars, LarsConfig};
+///
+/// // The length of a weight's step is a share of the weight's length, however large the gradient is.
+/// for factor in [1.0, 1000.0] {
+///     let w = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
+///     let config = LarsConfig { momentum: 0.0, weight_decay: 0.0, trust_coefficient: 0.1 };
+///     let mut lars = Lars::new(vec![("w".to_owned(), w.clone())], config)?;
+///     let loss = (w.as_tensor().sum_all()? * factor)?;
+///     lars.step(&loss.backward()?, 1.0)?;
+///     let w = w.to_vec2::<f64>()?;
+///     let step = (3.0 - w[0][0]).hypot(4.0 - w[0][1]);
+///     assert!((step - 0.1 * 5.0).abs() < 1e-6, "{step}");
+/// }
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Lars {
     config: LarsConfig,
     /// With `v ← momentum v + step` and `p ← p − v` where the steps are what LARS makes of the gradients.

@@ -11,6 +11,17 @@ use candle_core::{
 
 /// `x Wᵀ + b` in f32 or f64, differentiable in all three.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::linear;
+///
+/// let x = Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?; // (N, C)
+/// let weight = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [1.0, 1.0]], &Device::Cpu)?; // (E, C)
+/// let bias = Tensor::new(&[0f32, 10.0, 20.0], &Device::Cpu)?;
+/// assert_eq!(linear(&x, &weight, &bias)?.to_vec2::<f32>()?, [[1.0, 12.0, 23.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes do not go together.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {

@@ -52,6 +52,18 @@ impl Default for LocalResponseNormConfig {
 
 /// Normalizes each value of `x` by those of the channels around it; f32 or f64, differentiable.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{LocalResponseNormConfig, local_response_norm};
+///
+/// // With one channel in a window: x / (k + alpha x²)^beta.
+/// let config = LocalResponseNormConfig { size: 1, alpha: 1.0, beta: 0.5, k: 0.0, ..Default::default() };
+/// let x = Tensor::new(&[[[[2f64, -3.0]]]], &Device::Cpu)?;
+/// let y = local_response_norm(&x, config)?.flatten_all()?.to_vec1::<f64>()?;
+/// assert!((y[0] - 1.0).abs() < 1e-12 && (y[1] + 1.0).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
 pub fn local_response_norm(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {

@@ -15,6 +15,20 @@ pub enum OptimizerConfig {
 }
 
 /// An optimizer of named parameters.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Optimizer, OptimizerConfig, SgdConfig};
+///
+/// let w = Var::from_tensor(&Tensor::new(&[1f32], &Device::Cpu)?)?;
+/// let config = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay: 0.0 });
+/// let mut optimizer = Optimizer::new(vec![("w".to_owned(), w.clone())], config)?;
+/// optimizer.step(&w.as_tensor().sum_all()?.backward()?, 0.25)?;
+/// assert_eq!(w.to_vec1::<f32>()?, [0.75]);
+/// // The state holds the running step of each parameter, for a checkpoint.
+/// assert_eq!(optimizer.state()?[0].0, "w");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub enum Optimizer {
     /// SGD with momentum.
     Sgd(Sgd),

@@ -19,6 +19,14 @@ use candle_core::DType;
 use candle_core::{Result, Shape, Tensor, bail};
 
 /// Window of a pooling.
+///
+/// ```
+/// use invaspread_tensor::PoolConfig;
+///
+/// assert_eq!(PoolConfig::square(2).out_len(5), Some(2));
+/// assert_eq!(PoolConfig { ceil_mode: true, ..PoolConfig::square(2) }.out_len(5), Some(3));
+/// assert_eq!(PoolConfig::square(4).out_len(3), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Side of the window.
@@ -51,6 +59,17 @@ impl PoolConfig {
 
 /// Returns the maximum over each window.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{PoolConfig, max_pool2d};
+///
+/// let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 4, 4, 1))?;
+/// let y = max_pool2d(&x, PoolConfig::square(2))?;
+/// assert_eq!(y.dims(), [1, 2, 2, 1]);
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [5.0, 7.0, 13.0, 15.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If `x` is not (N, H, W, C) in f32 or f64 (on CUDA f32 or bf16), or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
@@ -59,8 +78,18 @@ pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
 
 /// Returns the mean over each window; of bf16 in f32.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{PoolConfig, avg_pool2d};
+///
+/// let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 4, 4, 1))?;
+/// let y = avg_pool2d(&x, PoolConfig::square(2))?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [2.5, 4.5, 10.5, 12.5]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
-/// As [`max_pool2d`].
+/// Returns the errors of [`max_pool2d`].
 pub fn avg_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Pool::average(x, config)?)
 }

@@ -20,6 +20,22 @@ pub struct SgdConfig {
 }
 
 /// The optimizer: parameters by name, and the running step of each.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Sgd, SgdConfig};
+///
+/// // The gradient of (w - 3)² at 1 is -4; momentum adds half of the first step to the second.
+/// let w = Var::from_tensor(&Tensor::new(&[1f64], &Device::Cpu)?)?;
+/// let config = SgdConfig { momentum: 0.5, weight_decay: 0.0 };
+/// let mut sgd = Sgd::new(vec![("w".to_owned(), w.clone())], config)?;
+/// for expected in [1.4, 1.92] {
+///     let loss = (w.as_tensor() - 3.0)?.sqr()?.sum_all()?;
+///     sgd.step(&loss.backward()?, 0.1)?;
+///     assert!((w.to_vec1::<f64>()?[0] - expected).abs() < 1e-12);
+/// }
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Sgd {
     config: SgdConfig,
     slots: Vec<Slot>,

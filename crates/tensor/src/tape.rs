@@ -44,6 +44,26 @@ impl Value {
 }
 
 /// The ops in the order in which they ran, with what their gradients need.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Tape, Value};
+///
+/// let x = Tensor::new(&[[1f64, 2.0]], &Device::Cpu)?;
+/// let weight = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
+/// let bias = Var::from_tensor(&Tensor::new(&[5f64], &Device::Cpu)?)?;
+///
+/// let mut tape = Tape::default();
+/// let y = tape.linear(&Value::constant(&x), &weight, &bias)?;
+/// assert_eq!(y.tensor().to_vec2::<f64>()?, [[16.0]]);
+///
+/// // candle differentiates the loss; the tape carries its gradient on to the parameters.
+/// let leaf = tape.leaf(&y)?;
+/// let mut gradients = leaf.sqr()?.sum_all()?.backward()?;
+/// tape.backward(&mut gradients)?;
+/// assert_eq!(gradients.get(&weight).unwrap().to_vec2::<f64>()?, [[32.0, 64.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Whether nothing is recorded.

@@ -3,8 +3,8 @@
 use super::print_json;
 use crate::arguments::ConfigCommand;
 use crate::failure::Failure;
-use crate::output::print_line;
-use invaspread_runner::config::{GROUPS, Origin, Resolved, Suite, available, expand, resolve};
+use crate::output::{print_block, print_line};
+use invaspread_runner::config::{GROUPS, Origin, Resolved, Suite, available, expand, resolve, statements};
 use invaspread_runner::methods::Registry;
 use serde_json::json;
 
@@ -37,15 +37,15 @@ fn show(resolved: &Resolved) -> Result<(), Failure> {
         resolved.origins.iter().find(|origin| origin.key == key)
     };
     let mut is_of_method = false;
-    for line in resolved.config.to_toml()?.lines() {
-        if line.starts_with('[') {
-            is_of_method = line == "[method]";
+    for statement in statements(&resolved.config.to_toml()?) {
+        if statement.starts_with('[') {
+            is_of_method = statement == "[method]";
         }
-        let key = line.split(" = ").next().filter(|_| is_of_method);
+        let key = statement.split(" = ").next().filter(|_| is_of_method);
         if let Some(Origin { meaning: Some(meaning), origin, .. }) = key.and_then(origin_of) {
             print_line!("# {meaning} Set by {origin}.");
         }
-        print_line!("{line}");
+        print_block(&statement);
     }
     // TOML cannot express a key without a value.
     for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {

@@ -21,6 +21,8 @@ pub(super) struct Origin {
     pub(super) run: Option<String>,
     /// The settings on the command line, as typed.
     pub(super) arguments: Vec<String>,
+    /// The output of the network that the file itself says to measure, if no config and no setting does.
+    layer: Option<String>,
     /// The origin of the data set's name if nobody asked for it: the built-in default.
     data_by_default: bool,
 }
@@ -37,17 +39,34 @@ impl Origin {
             },
         };
         let file = folder.map(|folder| Layout::of(folder).config());
-        let group = match &file {
-            Some(file) => Some(read(file, run.as_deref())?),
-            None => None,
+        let (group, layer) = match &file {
+            Some(file) => (Some(read(file, run.as_deref())?), None),
+            None => (None, layer_of(weights).filter(|_| overrides.iter().all(|o| o.key != "eval.layer"))),
         };
-        let Resolved { config, origins } = resolve_over(group, overrides)?;
+        let of_file = layer.iter().map(|layer| Override::parse(&format!("eval.layer={layer}")));
+        let all = of_file.chain(overrides.iter().cloned().map(Ok)).collect::<Result<Vec<_>, _>>()?;
+        let Resolved { config, origins } = resolve_over(group, &all)?;
         let data = origins.iter().find(|origin| origin.key == "data.name");
         let asked = overrides.iter().any(|o| o.key == "dataset" || o.key == "data.name");
         let data_by_default = !asked
             && data.is_none_or(|data| data.origin.ends_with("(built in)") || data.origin.contains("default"));
         let arguments = overrides.iter().map(Override::argument).filter(|typed| typed != NOT_TYPED).collect();
-        Ok(Self { config, file, run, arguments, data_by_default })
+        Ok(Self { config, file, run, arguments, layer, data_by_default })
+    }
+
+    /// Refuses to guess the network of a run whose config was not found, unless the user named one.
+    pub(super) fn require_network(&self, weights: &Path, overrides: &[Override]) -> Result<(), Failure> {
+        let of_network = |o: &Override| o.key == "model" || o.key.starts_with("model.");
+        let asked = overrides.iter().any(|o| of_network(o) && o.argument() != NOT_TYPED);
+        match &self.run {
+            Some(run) if self.file.is_none() && !asked => Err(Failure::Usage(anyhow!(
+                "failed to find the network of {}: it is of the run {run}, whose config.toml was not found \
+                 beside it nor in runs.root; give the file in its run's folder or --runs FOLDER, or say \
+                 model=NAME (and what else differs from the defaults)",
+                weights.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses to measure on a data set that nobody named.
@@ -74,11 +93,21 @@ impl Origin {
             Some(file) => file.display().to_string(),
             None => "the defaults".to_owned(),
         };
+        let from = match &self.layer {
+            Some(layer) => format!("{from}, with eval.layer={layer} as the file says"),
+            None => from,
+        };
         match self.arguments.len() {
             0 => from,
             _ => format!("{from}, with {}", self.arguments.join(" ")),
         }
     }
+}
+
+/// Returns the output of the network that a sealed file says to measure.
+fn layer_of(weights: &WeightsFile) -> Option<String> {
+    let content: Value = serde_json::from_str(weights.content.as_deref()?).ok()?;
+    content.get("layer")?.as_str().map(ToOwned::to_owned)
 }
 
 /// Returns the run that a sealed file names.

@@ -10,6 +10,7 @@
 mod gif;
 mod jpeg;
 mod tiff;
+mod webp;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -55,6 +56,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
             }
             None => other(bytes, ImageFormat::Tiff),
         },
+        Ok(ImageFormat::WebP) => webp::check_length(bytes).and_then(|()| other(bytes, ImageFormat::WebP)),
         Ok(format) => other(bytes, format),
         Err(_) => Err("bytes of no known image format".to_owned()),
     }?;

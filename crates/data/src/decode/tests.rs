@@ -100,6 +100,16 @@ fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
 }
 
 #[test]
+fn a_webp_that_lacks_its_last_byte_is_an_error() {
+    for (name, bytes) in samples().iter().filter(|(name, _)| is(name, "webp")) {
+        assert!(decode(bytes).is_ok(), "{name}");
+        let message = decode(&bytes[..bytes.len() - 1]).unwrap_err();
+        let whole = format!("a WebP cut after {} bytes: its header says {}", bytes.len() - 1, bytes.len());
+        assert_eq!(message, whole, "{name}");
+    }
+}
+
+#[test]
 fn a_jpeg_cut_in_its_head_and_closed_again_is_not_said_to_end_without_a_marker() {
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
     let scan = bytes.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();

@@ -83,7 +83,13 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
                 let noise = draw_noise(0, 1, 0, of_noise.len(), 5, bank.len())?;
                 // A normalizer that an earlier batch set: this one cannot refuse its own.
                 let mut normalizer = Some(bank.len() as f64);
-                Nce { negatives: 5, ..Nce::default() }.loss(&x[0], bank, &of_noise, &noise, &mut normalizer)
+                Nce { noise_per_row: 5, ..Nce::default() }.loss(
+                    &x[0],
+                    bank,
+                    &of_noise,
+                    &noise,
+                    &mut normalizer,
+                )
             }),
         },
         Objective {

@@ -58,6 +58,17 @@ impl MlpConfig {
 }
 
 /// A multilayer perceptron with its weights.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_models::{Mlp, MlpConfig, Mode};
+///
+/// let projector = Mlp::new("projector", &MlpConfig::new(64, 32, 16), 0, 0)?;
+/// let rows = projector.run(&Tensor::ones((4, 64), DType::F32, &Device::Cpu)?, Mode::Evaluate)?;
+/// assert_eq!(rows.dims(), [4, 16]);
+/// assert_eq!(projector.parameters()[0].0, "projector.0.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Mlp {
     /// The prefix of all names.
     prefix: String,

@@ -77,6 +77,20 @@ impl LoadReport {
 /// of the right shape and finite; otherwise nothing is changed. A network that is half random would train,
 /// and be worse without a visible reason.
 ///
+/// ```
+/// use invaspread_models::{HeadNeeded, Network, ResNetConfig, WeightsFile, load, write_weights};
+///
+/// let small = ResNetConfig { width: 8, ..ResNetConfig::default() };
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// write_weights(&path, &Network::new(small.clone(), 1)?.state_dict()?)?;
+///
+/// let network = Network::new(small, 2)?;
+/// let report = load(&WeightsFile::open(&path)?, &network, HeadNeeded::Yes)?;
+/// assert!(report.missing.is_empty() && report.left_over.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// If the file is of another network, the error names every entry that is missing or of another shape;
 /// otherwise the first entry that holds NaN, an infinity or a variance below zero.
@@ -151,12 +165,15 @@ pub(crate) fn load_from(
             state_dicts.insert(0, state_dict.to_string());
         }
         let Fit { missing, misshapen, .. } = fit;
+        let of_head = |entry: &String| head_names.iter().any(|name| entry.starts_with(name.as_str()));
+        let only_head = missing.iter().chain(&misshapen).all(of_head);
         return Err(WeightError::Mismatch(Box::new(Mismatch {
             missing,
             misshapen,
             theirs,
             ours,
             state_dicts,
+            only_head,
         })));
     }
     check(&wanted, &fit.found)?;
@@ -191,6 +208,7 @@ fn strangers(state_dicts: &[StateDict], wanted: &[(String, Tensor)]) -> Mismatch
         } else {
             Vec::new()
         },
+        only_head: false,
     }
 }
 

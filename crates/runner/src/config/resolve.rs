@@ -3,6 +3,7 @@
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
+use super::one_line::one_line;
 use super::schema::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::methods::ChosenMethod;
@@ -64,7 +65,7 @@ pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Re
     let table = config.table()?;
     let meaning = |key: &str| meaning(key, &config.method);
     let set = leaves(&table).into_iter().map(|key| {
-        let value = lookup(&table, &key).map_or_else(String::new, ToString::to_string);
+        let value = lookup(&table, &key).map_or_else(String::new, one_line);
         Origin { origin: origin(&key), value, meaning: meaning(&key), key }
     });
     let unset = layers.unset_keys().map(|(key, origin)| Origin {

@@ -5,7 +5,7 @@ use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer};
 use crate::settings::Refusal;
-use invaspread_augment::{AugmentConfig, RandomCrop};
+use invaspread_augment::{AugmentConfig, AugmentError, RandomCrop, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::KeySide;
 use invaspread_tensor::DeviceKind;
@@ -344,6 +344,9 @@ impl Config {
             if recall_at.is_empty() || recall_at.contains(&0) {
                 return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
             }
+            if (1..recall_at.len()).any(|place| recall_at[..place].contains(&recall_at[place])) {
+                return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "each number once");
+            }
             if *kmeans_restarts == 0 {
                 return wrong("eval.retrieval.kmeans_restarts", "0".into(), "at least 1");
             }
@@ -394,15 +397,20 @@ impl Config {
                 &format!("0, or a divisor above 1 of the batch's {rows} views"),
             );
         }
-        self.augment.check().map_err(|error| ConfigError::Value {
-            key: "augment".into(),
-            origin: origin("augment"),
-            found: error.to_string(),
-            expected: "settings that fit together".into(),
-        })
+        match self.augment.check() {
+            Ok(()) => Ok(()),
+            Err(AugmentError::UnknownTransform { found }) => {
+                let expected = format!("names of transforms: {}", TRANSFORMS.join(", "));
+                wrong("augment.without", format!("{found:?}"), &expected)
+            }
+            Err(AugmentError::OutOfRange { key, found, expected }) => {
+                wrong(&format!("augment.{key}"), found, expected)
+            }
+            Err(other) => wrong("augment", other.to_string(), "settings that fit together"),
+        }
     }
 
-    /// this config with every optional value set, which shows all keys.
+    /// Returns this config with every optional value set, which shows all keys.
     pub(super) fn with_every_key(mut self) -> Self {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);

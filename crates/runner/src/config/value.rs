@@ -63,7 +63,11 @@ impl Kind {
     fn value(&self, text: &str) -> Result<toml::Value, Unfit> {
         // Only a path may begin or end with a space.
         let trimmed = text.trim();
-        let wrong = || Unfit::new(format!("{trimmed:?}"), self.in_words());
+        let is_listed = trimmed.starts_with('[') && trimmed.ends_with(']');
+        let wrong = || {
+            let hint = if is_listed { "; values of several runs have no brackets, as 0,1" } else { "" };
+            Unfit::new(format!("{trimmed:?}"), format!("{}{hint}", self.in_words()))
+        };
         match self {
             Self::Whole => match whole(trimmed) {
                 Whole::Number(number) => Ok(number.into()),
@@ -78,6 +82,10 @@ impl Kind {
                 _ => Err(wrong()),
             },
             Self::Word => Ok(unquoted(trimmed).unwrap_or_else(|| trimmed.to_owned()).into()),
+            Self::Path if is_listed && trimmed.contains(',') => {
+                let expected = format!("one path; a path that has brackets is quoted, as '\"{trimmed}\"'");
+                Err(Unfit::new(format!("the list {trimmed}"), expected))
+            }
             Self::Path => path(&unquoted(trimmed).unwrap_or_else(|| text.to_owned())),
             Self::List(of) => {
                 let inner = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -246,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_where_one_value_is_expected_is_told_how_to_be_several_runs() {
+        let told = Kind::Whole.read("[0,1]").unwrap_err();
+        assert_eq!(told.found, "\"[0,1]\"");
+        assert!(
+            told.expected.ends_with("values of several runs have no brackets, as 0,1"),
+            "{}",
+            told.expected
+        );
+        let told = Kind::Path.read("[a,b]").unwrap_err();
+        assert!(told.expected.starts_with("one path; "), "{}", told.expected);
+        assert_eq!(read(&Kind::Path, "\"[a,b]\""), toml::Value::from("[a,b]"));
+    }
+
+    #[test]
     fn lists_hold_words_without_quotes() {
         let words = |text: &str| read(&list(Kind::Word), text);
         let want = toml::Value::from(vec!["flip", "grayscale"]);
@@ -310,7 +332,8 @@ mod tests {
             prop_assert_eq!(read(&Kind::Number, &format!("{x:?}")), toml::Value::from(x));
             prop_assert_eq!(read(&Kind::Whole, &n.to_string()), toml::Value::from(n));
             prop_assert_eq!(read(&Kind::Switch, &b.to_string()), toml::Value::from(b));
-            let plain = !text.starts_with('~') && unquoted(text.trim()).is_none() && !matches!(text.trim(), "" | "null");
+            let plain = !text.starts_with('~') && unquoted(text.trim()).is_none() && !matches!(text.trim(), "" | "null")
+                && !(text.trim().starts_with('[') && text.trim().ends_with(']'));
             if plain {
                 prop_assert_eq!(read(&Kind::Path, &text), toml::Value::from(text.as_str()));
             }

@@ -45,7 +45,7 @@ impl MethodSettings for NceSettings {
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
-        let loss = Nce { temperature: self.temperature, negatives: self.noise };
+        let loss = Nce { temperature: self.temperature, noise_per_row: self.noise };
         Ok(Box::new(NceMethod::new(facts, loss, self.memory_momentum)?))
     }
 
@@ -75,7 +75,7 @@ impl NceMethod {
 impl Method for NceMethod {
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let RunFacts { seed, images, .. } = self.facts;
-        let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.negatives, images)?;
+        let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.noise_per_row, images)?;
         self.loss.loss(&output.embedding, &self.bank, step.index, &noise, &mut self.normalizer)
     }
 

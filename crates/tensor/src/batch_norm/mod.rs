@@ -48,6 +48,21 @@ impl Default for BatchNormConfig {
 /// Normalizes by the batch's own statistics (training mode). Returns the output and the statistics of the
 /// first chunk.
 ///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{BatchNormConfig, batch_norm};
+///
+/// // One channel with the values 1 and 3: mean 2, biased variance 1.
+/// let x = Tensor::new(&[[1f64], [3.0]], &Device::Cpu)?;
+/// let gain = Tensor::ones(1, DType::F64, &Device::Cpu)?;
+/// let shift = Tensor::zeros(1, DType::F64, &Device::Cpu)?;
+/// let config = BatchNormConfig { eps: 0.0, ..BatchNormConfig::default() };
+/// let (y, statistics) = batch_norm(&x, &gain, &shift, None, config)?;
+/// assert_eq!((statistics.mean[0], statistics.variance[0]), (2.0, 1.0));
+/// assert_eq!(y.to_vec2::<f64>()?, [[-1.0], [1.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes or the data types do not match, or the chunk size does not divide the batch.
 pub fn batch_norm(
@@ -191,6 +206,21 @@ fn on_host(
 }
 
 /// Normalizes by the given statistics (evaluation mode). Not differentiable.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{BatchNormConfig, Statistics, batch_norm_with};
+///
+/// let x = Tensor::new(&[[5f64, 0.0]], &Device::Cpu)?;
+/// let gain = Tensor::ones(2, DType::F64, &Device::Cpu)?;
+/// let shift = Tensor::zeros(2, DType::F64, &Device::Cpu)?;
+/// let statistics = Statistics { mean: vec![1.0, 1.0], variance: vec![4.0, 1.0] };
+/// // A ReLU follows, so the second channel, which would be -1, is 0.
+/// let config = BatchNormConfig { eps: 0.0, relu: true, ..BatchNormConfig::default() };
+/// let y = batch_norm_with(&x, &gain, &shift, None, &statistics, config)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[2.0, 0.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes or the data types do not match.

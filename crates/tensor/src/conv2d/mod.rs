@@ -58,6 +58,21 @@ impl Default for Conv2dConfig {
 /// Convolves `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out). On the CPU both are f32 or both f64; on
 /// CUDA `x` is f32 or bf16 and `w` is f32. Differentiable in both inputs.
 ///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{Conv2dConfig, conv2d};
+///
+/// // Each output of a 3x3 kernel of ones is the sum of the inputs around it, with zeros outside.
+/// let x = Tensor::ones((1, 4, 4, 1), DType::F32, &Device::Cpu)?;
+/// let w = Tensor::ones((3, 3, 1, 2), DType::F32, &Device::Cpu)?;
+/// let y = conv2d(&x, &w, Conv2dConfig { padding: 1, ..Conv2dConfig::default() })?;
+/// assert_eq!(y.dims(), [1, 4, 4, 2]);
+/// let first = y.get(0)?.narrow(2, 0, 1)?.squeeze(2)?.to_vec2::<f32>()?;
+/// assert_eq!(first[0], [4.0, 6.0, 6.0, 4.0]);
+/// assert_eq!(first[1], [6.0, 9.0, 9.0, 6.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes do not match, or the data type is not one of these.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
