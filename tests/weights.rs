@@ -135,6 +135,10 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     fs::copy(&last, folder.path().join("x/checkpoints/last.safetensors")).unwrap();
     fs::write(folder.path().join("x/config.toml"), "device = \"cpu\"\n").unwrap();
     refused(folder.path(), &["evaluate", "x/checkpoints/last.safetensors"], 1, &["the config of another"]);
+    // A damaged config is told with what makes it again.
+    fs::write(&config, "x = [").unwrap();
+    let words = ["config.toml: line 1", "the config of the run is damaged", "ask for the run again"];
+    refused(folder.path(), &["evaluate", last.to_str().unwrap()], 1, &words);
 }
 
 #[test]

@@ -103,8 +103,8 @@ pub(crate) struct ReproduceArguments {
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke; of `all`,
-    /// results)
+    /// Folder of the report; results/SUITE if not given, and results for `all` (RUNS/SUITE-report for runs of
+    /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Only say what would be run and how long it takes
@@ -122,7 +122,8 @@ pub(crate) struct ReportArguments {
     /// Folder of runs
     #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
     pub(crate) runs: PathBuf,
-    /// Folder of the report; results/SUITE if not given
+    /// Folder of the report; results/SUITE if not given, and results for `all` (RUNS/SUITE-report for runs of
+    /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Print the table as JSON
@@ -186,7 +187,9 @@ pub(crate) struct EvaluateArguments {
     pub(crate) json: bool,
 }
 
+// Embeddings are read from files, so no data set and no run is looked for.
 #[derive(Debug, Args)]
+#[command(mut_arg("data_root", |flag| flag.hide(true)), mut_arg("runs", |flag| flag.hide(true)))]
 pub(crate) struct MeasureArguments {
     /// Embeddings and labels: numpy's .npz (numpy.savez with embeddings= and labels=), .safetensors (also a
     /// run's), or .npy with --labels; the content of the file decides, not its name

@@ -19,7 +19,7 @@ const POINT_BLOCK: usize = 192;
 const CENTROID_BLOCK: usize = 512;
 
 /// Returns the nearest of `centroids` (k, d) for each point, the first of equals, and the sum of the squared
-/// distances.
+/// distances. All numbers must be finite, which `KMeans::fit` checks: a NaN has no nearest centroid.
 pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     let dim = points.dim;
     let centroids = Rows::new(centroids, dim);

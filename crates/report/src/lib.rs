@@ -50,7 +50,7 @@ pub use setting::Setting;
 pub use suite::Suite;
 pub use table::Table;
 pub use terminal::terminal_table;
-pub use write::{Written, write_report};
+pub use write::{Written, is_of_full_runs, write_report};
 
 #[cfg(test)]
 mod fake;

@@ -37,9 +37,12 @@ pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> Str
     text
 }
 
+/// The end of a report's title if all of its runs are reduced.
+pub(crate) const REDUCED: &str = " (reduced run)";
+
 fn heading(text: &mut String, table: &Table) {
     let all_reduced = table.settings.iter().all(|setting| setting.reduced);
-    let reduced = if all_reduced { " (reduced run)" } else { "" };
+    let reduced = if all_reduced { REDUCED } else { "" };
     line(text, &format!("# {}{reduced}\n", markdown(&table.suite.heading())));
     line(
         text,

@@ -18,6 +18,8 @@ mod conv2d;
 )]
 pub mod cuda;
 mod device;
+#[cfg(any(test, feature = "cuda"))]
+mod driver_error;
 pub mod gemm;
 pub mod gradient_check;
 pub mod initialize;

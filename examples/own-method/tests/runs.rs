@@ -91,6 +91,20 @@ fn a_killed_run_ends_as_one_left_alone_and_stands_in_the_report() {
 }
 
 #[test]
+fn its_name_chooses_it_where_no_file_does() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let output = |arguments: &[&str]| {
+        let output = program(arguments).current_dir(elsewhere.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, shown) = output(&["config", "show", "method=align_uniform", "method.queue=8"]);
+    assert!(code == Some(0) && shown.contains("name = \"align_uniform\""), "{shown}");
+    assert!(shown.contains("queue = 8\n"), "{shown}");
+    let (code, told) = output(&["config", "show", "method=align_unform"]);
+    assert!(code == Some(2) && told.contains("did you mean `align_uniform`"), "{told}");
+}
+
+#[test]
 fn its_keys_are_known() {
     let shown = output(&["config", "show", "method=align_uniform", "method.queue=8"], 0);
     assert!(

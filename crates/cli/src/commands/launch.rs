@@ -87,8 +87,10 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     }
     note!("timing a few steps of each ...");
     let workloads = match estimate_all(planned, root) {
-        // Such a number of epochs must be a typing error.
-        Err(LaunchError::Engine(error)) if matches!(*error, EngineError::TooManySteps { .. }) => {
+        // The settings do not fit the images: nothing has run yet.
+        Err(LaunchError::Engine(error))
+            if matches!(*error, EngineError::TooManySteps { .. } | EngineError::TooFewImages { .. }) =>
+        {
             return Err(Failure::Usage(error.into()));
         }
         // The error names the run and says what is wrong.

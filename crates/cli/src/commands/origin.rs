@@ -45,7 +45,15 @@ impl Origin {
         };
         let of_file = layer.iter().map(|layer| Override::parse(&format!("eval.layer={layer}")));
         let all = of_file.chain(overrides.iter().cloned().map(Ok)).collect::<Result<Vec<_>, _>>()?;
-        let Resolved { config, origins } = resolve_over(group, &all)?;
+        let Resolved { config, origins } = match (resolve_over(group, &all), &file) {
+            (Err(error), Some(file)) if error.to_string().contains(&file.display().to_string()) => {
+                return Err(Failure::Failed(anyhow!(
+                    "the config of the run is damaged: {error}; ask for the run again with the arguments it was \
+                     begun with, which writes the file again, or put an intact copy there"
+                )));
+            }
+            (resolved, _) => resolved?,
+        };
         let data = origins.iter().find(|origin| origin.key == "data.name");
         let asked = overrides.iter().any(|o| o.key == "dataset" || o.key == "data.name");
         let data_by_default = !asked

@@ -9,7 +9,7 @@ use crate::output::{note, print_block, print_line};
 use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, write_index};
 use invaspread_report::records::Loaded;
-use invaspread_report::{ReportError, gallery, paper, records, write_report};
+use invaspread_report::{ReportError, gallery, is_of_full_runs, paper, records, write_report};
 use invaspread_runner::config::Suite;
 use invaspread_runner::launch::{Planned, damaged_results};
 use std::fs::File;
@@ -18,15 +18,64 @@ use std::path::{Path, PathBuf};
 /// The word that stands for every table and figure of the paper.
 pub(crate) const ALL: &str = "all";
 
+/// The folder of the reports of all suites.
+const RESULTS: &str = "results";
+
 pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     if arguments.suite == ALL {
-        let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
+        let results = match &arguments.out {
+            Some(out) => out.clone(),
+            None => default_results(&arguments.runs)?,
+        };
         print_line!("{}", write_all(&arguments.runs, &results)?.display());
         return Ok(());
     }
     let suite = Suite::open(&arguments.suite)?;
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => default_folder(&suite, &arguments.runs)?,
+    };
     write(&suite, &arguments.runs, &out, if arguments.json { Print::Json } else { Print::Text })
+}
+
+/// Returns the folder of a suite's report if none is given: `results/SUITE`, or `RUNS/SUITE-report` if that
+/// [`belongs_aside`].
+pub(crate) fn default_folder(suite: &Suite, root: &Path) -> Result<PathBuf, Failure> {
+    let usual = PathBuf::from(RESULTS).join(&suite.name);
+    if !belongs_aside(suite, root)? {
+        return Ok(usual);
+    }
+    Ok(aside(root, &suite.name, &usual))
+}
+
+/// Returns the folder of the page of all suites if none is given, by the same rule.
+pub(crate) fn default_results(root: &Path) -> Result<PathBuf, Failure> {
+    let usual = PathBuf::from(RESULTS);
+    for name in Suite::names() {
+        if belongs_aside(&Suite::open(&name)?, root)? {
+            return Ok(aside(root, ALL, &usual));
+        }
+    }
+    Ok(usual)
+}
+
+/// Returns whether a report must not be written into `results`, so that it replaces nothing: that of profile
+/// smoke, whose numbers mean nothing, and that of reduced runs where `results` has one of full runs.
+fn belongs_aside(suite: &Suite, root: &Path) -> Result<bool, Failure> {
+    let runs = finished(suite, root)?;
+    let all = |is: fn(&invaspread_report::Run) -> bool| !runs.is_empty() && runs.iter().all(is);
+    let is_smoke = |run: &invaspread_report::Run| {
+        let rest = run.record.profile.strip_prefix("smoke");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    let is_reduced = |run: &invaspread_report::Run| run.record.reduced;
+    Ok(all(is_smoke) || all(is_reduced) && is_of_full_runs(&Path::new(RESULTS).join(&suite.name)))
+}
+
+fn aside(root: &Path, name: &str, usual: &Path) -> PathBuf {
+    let aside = root.join(format!("{name}-report"));
+    note!("the runs are reduced: the report is written into {}, not {}", aside.display(), usual.display());
+    aside
 }
 
 /// What is printed after a report is written.

@@ -1,6 +1,8 @@
 //! The files of the groups. They are built into the binary; files under `./experiments` win over them.
 
 use super::ConfigError;
+use super::schema::METHOD;
+use crate::methods::Registry;
 use std::path::Path;
 
 /// The groups, in the order in which their files are merged.
@@ -56,7 +58,19 @@ pub(super) fn built_in(group: &str) -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().filter(move |(name, _)| name.starts_with(&prefix)).map(|(_, text)| *text)
 }
 
-/// Returns the names of the files of `group` (or of `suite`), without their ending, in alphabetical order.
+/// Returns the file that stands for a method of the registry without a file: it chooses the method and sets
+/// nothing. A method from another crate needs no file of its own.
+fn without_file(group: &str, name: &str) -> Option<GroupFile> {
+    if group != METHOD {
+        return None;
+    }
+    let name = Registry::installed().entry(name)?.name();
+    let text = format!("[{METHOD}]\nname = \"{name}\"\n");
+    Some(GroupFile { origin: format!("method {name} (built in, without a file)"), text })
+}
+
+/// Returns the names of the files of `group` (or of `suite`), without their ending, and those of methods
+/// without a file, in alphabetical order.
 pub fn available(group: &str) -> Vec<String> {
     let prefix = format!("{group}/");
     let built_in = BUILT_IN.iter().filter_map(|(name, _)| name.strip_prefix(&prefix)).map(str::to_owned);
@@ -64,6 +78,9 @@ pub fn available(group: &str) -> Vec<String> {
     let own = own.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> =
         built_in.chain(own).filter_map(|name| name.strip_suffix(".toml").map(str::to_owned)).collect();
+    if group == METHOD {
+        names.extend(Registry::installed().entries().iter().map(|entry| entry.name().to_owned()));
+    }
     names.sort();
     names.dedup();
     names
@@ -72,11 +89,11 @@ pub fn available(group: &str) -> Vec<String> {
 /// Returns the file that `group=name` picks.
 ///
 /// # Errors
-/// If there is none; the error names the files that exist.
+/// If there is none; the error names those that exist.
 pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile, ConfigError> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     let file = if plain { read(&format!("{group}/{name}.toml"), files)? } else { None };
-    file.ok_or_else(|| {
+    file.or_else(|| without_file(group, name)).ok_or_else(|| {
         let known = available(group);
         let nearest = nearest(name, known.iter().map(String::as_str));
         ConfigError::UnknownChoice { group: group.to_owned(), found: name.to_owned(), known, nearest }

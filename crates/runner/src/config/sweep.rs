@@ -23,8 +23,6 @@ pub struct Sweep {
     pub planned: Vec<Planned>,
     /// Where they are kept (`runs.root`).
     pub root: PathBuf,
-    /// The profile chosen.
-    pub profile: String,
     /// The runs that were asked for more than once, one a line; each is planned once.
     pub repeated: Vec<String>,
 }
@@ -118,7 +116,6 @@ pub(super) struct Gathering {
     planned: Vec<Planned>,
     seen: HashSet<(String, String)>,
     root: PathBuf,
-    profile: String,
     repeated: Vec<String>,
 }
 
@@ -128,7 +125,6 @@ impl Gathering {
     pub(super) fn take(&mut self, run: Planned, config: &Config) {
         if self.planned.is_empty() {
             self.root.clone_from(&config.runs.root);
-            self.profile.clone_from(&config.groups.profile);
         }
         if self.seen.insert((run.id(), run.labels.row.clone())) {
             self.planned.push(run);
@@ -138,7 +134,7 @@ impl Gathering {
     }
 
     pub(super) fn into_sweep(self) -> Sweep {
-        let Self { planned, root, profile, repeated, .. } = self;
-        Sweep { planned, root, profile, repeated }
+        let Self { planned, root, repeated, .. } = self;
+        Sweep { planned, root, repeated }
     }
 }

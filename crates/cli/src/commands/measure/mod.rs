@@ -237,6 +237,11 @@ fn read(source: &Source, flags: &Flags) -> Result<Embedded, Failure> {
     embeddings::read(source).map_err(|error| {
         let Flags { name, label_name, labels } = flags;
         let advice = match &error {
+            EmbeddingsError::Missing { there, .. }
+                if there.iter().any(|array| array.contains(".weight\"")) =>
+            {
+                "; these are weights of a network, which `invaspread evaluate FILE` measures".to_owned()
+            }
             EmbeddingsError::Missing { role: Role::Embeddings, .. }
             | EmbeddingsError::Ambiguous { role: Role::Embeddings, .. } => {
                 format!("; {name} NAME says which array they are")
