@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// The transforms of training and evaluation. The default is the recipe of the paper's released code for
 /// CIFAR-10.
 ///
-/// Training: `squash`, then the resized crop or `crop`, colour jitter, grayscale, flip, normalise.
+/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, flip, normalize.
 /// Evaluation: `squash`, then the shorter side made `size` if the image's size differs (not with `crop`), the
-/// middle `size` x `size`, normalise.
+/// middle `size` x `size`, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -29,7 +29,7 @@ pub struct AugmentConfig {
     pub crop: Option<RandomCrop>,
     /// Random brightness, contrast, saturation and hue, in random order.
     pub color_jitter: ColorJitter,
-    /// How often a view is made grey.
+    /// How often a view is made gray.
     pub grayscale: RandomGrayscale,
     /// How often a view is mirrored.
     pub flip: RandomFlip,
@@ -95,7 +95,7 @@ pub struct RandomCrop {
     pub padding: usize,
 }
 
-/// Strengths of the colour jitter; a strength of zero leaves a change out.
+/// Strengths of the color jitter; a strength of zero leaves a change out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColorJitter {
@@ -105,7 +105,7 @@ pub struct ColorJitter {
     pub contrast: f64,
     /// The factor is uniform in `1 ± saturation`, and at least zero.
     pub saturation: f64,
-    /// The shift is uniform in `± hue`, in parts of the colour circle; at most 0.5.
+    /// The shift is uniform in `± hue`, in parts of the color circle; at most 0.5.
     pub hue: f64,
     /// The probability that the jitter is applied, from 0 to 1.
     pub probability: f64,
@@ -117,7 +117,7 @@ impl Default for ColorJitter {
     }
 }
 
-/// How often a view is made grey.
+/// How often a view is made gray.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomGrayscale {

@@ -23,9 +23,9 @@ use crate::resize::down_first;
 /// | 5, 6 | width and height that it is resized to |
 /// | 7, 8 | left and top of the part of the result that is kept |
 /// | 9 | 1: the vertical pass of the resize comes first |
-/// | 10 | the four changes of colour in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
+/// | 10 | the four changes of color in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
 /// | 11 to 14 | their factors, as bits of an f32; for hue, what is added to the byte |
-/// | 15 | 1: grey, 2: mirrored, added up |
+/// | 15 | 1: gray, 2: mirrored, added up |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewPlan(pub [u32; 16]);
 
@@ -99,8 +99,9 @@ impl Pipeline {
         ViewPlan(words)
     }
 
-    /// Returns the plans of the views numbered `views` of each image of `batches`, images of `width` x `height`: for each batch first the
-    /// first of these views of its images, then the second, and so on. The draws are those of the loader in `epoch` with `seed`.
+    /// Returns the plans of the views numbered `views` of each image of `batches`, images of `width` x
+    /// `height`: for each batch the first of these views of all its images, then the second, and so on. The
+    /// draws are those of the loader in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
@@ -120,7 +121,8 @@ impl Pipeline {
     }
 }
 
-/// The draws of a view of an image, numbered from 0: the first two of an image lie side by side, further pairs apart from all images'.
+/// Returns the draws of a view of an image, numbered from 0: the first two of an image lie side by side,
+/// further pairs apart from all images'.
 pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
     let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
     Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))

@@ -15,7 +15,7 @@ pub(crate) struct Pass {
     pub(crate) precision: Precision,
 }
 
-/// Convolution without bias, batch norm, and what follows (residual, ReLU).
+/// A convolution without bias, its batch norm, and what follows (residual, ReLU).
 pub(crate) struct ConvNorm {
     /// PyTorch's name of the convolution.
     name: String,
@@ -31,7 +31,7 @@ impl ConvNorm {
         Ok(Self { name: conv.to_owned(), size, weight, norm: BatchNorm::new(norm, size.to, source)? })
     }
 
-    /// Runs on `tape` in training, beside it in evaluation.
+    /// Runs on `tape` in training, without it in evaluation.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape,
@@ -65,14 +65,14 @@ impl ConvNorm {
         self.weight.elem_count()
     }
 
-    /// The trained parameters under PyTorch's names.
+    /// Returns the trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> Vec<(String, Var)> {
         let mut parameters = vec![(format!("{}.weight", self.name), self.weight.clone())];
         parameters.extend(self.norm.parameters());
         parameters
     }
 
-    /// The batch norm, for its running statistics.
+    /// Returns the batch norm, for its running statistics.
     pub(crate) fn norm(&self) -> &BatchNorm {
         &self.norm
     }

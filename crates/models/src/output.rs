@@ -1,29 +1,29 @@
-//! What a network gives for a batch, and the way back from a loss of it.
+//! The outputs of a network for a batch, and the backward pass from a loss of them.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::{Tape, Value};
 
-/// How a network or a head runs: by which statistics batch norm normalises, and whether gradients can be had.
+/// How a network or a head runs: which statistics batch norm uses, and whether gradients are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// By the batch's own statistics, which move the running ones; differentiable.
+    /// Batch norm uses the statistics of the batch and moves the running ones; differentiable.
     Train,
-    /// As [`Mode::Train`] without gradients: how a momentum encoder runs.
+    /// Like [`Mode::Train`], but without gradients; for a momentum encoder.
     TrainWithoutGradient,
-    /// By the running statistics, which stay; not differentiable.
+    /// Batch norm uses the running statistics and does not change them; not differentiable.
     Evaluate,
 }
 
 impl Mode {
-    /// A tape for a pass in this mode.
+    /// Returns a tape for a pass in this mode.
     pub(crate) fn tape(self) -> Tape {
         if self == Self::Train { Tape::default() } else { Tape::idle() }
     }
 }
 
-/// What a network says of a batch. In training the three are variables, for a loss to be taken of, and [`Output::backward`] carries
-/// the loss's gradients on to the network's parameters.
+/// The outputs of a network for a batch. In training the three are variables. A loss is computed from them,
+/// and [`Output::backward`] carries its gradients on to the network's parameters.
 #[derive(Debug)]
 pub struct Output {
     /// (N, C): the pooled features before the linear layer.
@@ -32,13 +32,14 @@ pub struct Output {
     pub projection: Tensor,
     /// (N, E): the projection divided by its length.
     pub embedding: Tensor,
-    /// In the order in which they ran; none without gradients, and once they have been gone back through.
+    /// The tapes in the order in which they ran. Empty without gradients and after [`Output::backward`].
     pub(crate) tapes: Vec<Tape>,
 }
 
 impl Output {
-    /// Continues the forward pass, for a projector or a predictor: `run` puts ops onto a tape, beginning with `x`, one of these outputs
-    /// or what an earlier call returned. Returns what `run` does, in training as a variable for the loss.
+    /// Continues the forward pass, for a projector or a predictor: `run` puts ops onto a tape, beginning with
+    /// `x`, which is one of these outputs or the result of an earlier call. Returns the result of `run`, in
+    /// training as a variable for the loss.
     ///
     /// ```
     /// # use candle_core::{Device, Result, Tensor};
@@ -53,14 +54,15 @@ impl Output {
     /// })?;
     /// let gradients = output.backward(&rows.narrow(1, 0, 3)?.sum_all()?)?;
     /// for (name, parameter) in network.parameters() {
-    ///     // The embedding layer has no part in it.
+    ///     // The loss does not depend on the embedding layer.
     ///     assert_eq!(gradients.get(&parameter).is_some(), !name.starts_with("linear"));
     /// }
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// Those of `run`, or if `x` was computed from an output by candle, through which a gradient could not go back.
+    /// Returns the errors of `run`, and one if candle's ops computed `x` from an output: a gradient could not
+    /// flow back through them.
     pub fn through(
         &mut self,
         x: &Tensor,
@@ -83,14 +85,15 @@ impl Output {
         Ok(leaf)
     }
 
-    /// Takes in another pass of the same batch, such as one of views of another size, so that [`Output::backward`] goes back through both
-    /// and adds up what each gives a parameter. The other's tensors stay variables.
+    /// Adds another pass of the same batch, for example of views of another size. [`Output::backward`] then
+    /// goes back through both and adds up their gradients. The tensors of `other` stay variables.
     pub fn join(&mut self, other: &mut Self) {
         self.tapes.append(&mut other.tapes);
     }
 
-    /// Stacks passes of the same batch, such as those of views of several sizes: the rows of the first pass above those of the second, and so
-    /// on. Heads can go on from all rows at once ([`Output::through`]), with the statistics of all of them in their batch norms.
+    /// Stacks passes of the same batch, such as those of views of several sizes: the rows of the first pass,
+    /// then those of the second, and so on. A head can continue from all rows at once ([`Output::through`]);
+    /// its batch norms then take the statistics of all rows.
     ///
     /// ```
     /// # use candle_core::{Device, Result, Tensor};
@@ -129,11 +132,11 @@ impl Output {
         Ok(Self { pooled, projection, embedding, tapes })
     }
 
-    /// Gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to every parameter it depends on.
-    /// Frees the activations.
+    /// Returns the gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to
+    /// every parameter it depends on. Frees the activations.
     ///
     /// # Errors
-    /// If the output is one of a pass without gradients, or was gone back through before.
+    /// If the pass was without gradients, or if `backward` was called before.
     pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
         if self.tapes.is_empty() {
             bail!(

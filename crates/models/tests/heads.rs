@@ -1,4 +1,5 @@
-//! Heads, passes that go on from one another, and copies that follow: gradients in f64 against finite differences, names, states.
+//! Heads, passes that go on from one another, and copies that follow: gradients in f64 against finite
+//! differences, names, states.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +33,7 @@ fn weighted(y: &Tensor) -> Result<Tensor> {
     (y * weights)?.sum_all()
 }
 
-/// The loss of some rows after a head, and its gradients.
+/// Returns the loss of some rows after a head, and its gradients.
 fn through(network: &Network, head: &Mlp, x: &Tensor) -> Result<(f64, GradStore, Output)> {
     let mut output = network.forward(x, Mode::Train)?;
     let y = output.through(&output.pooled.clone(), |tape, x| {
@@ -220,7 +221,8 @@ fn passes_of_two_sizes_add_up() {
     }
 }
 
-/// What is not asked for a loss of a head's rows alone: an output that is used by candle beside the head gets both gradients.
+/// What is not asked for a loss of a head's rows alone: an output that is used by candle beside the head gets
+/// both gradients.
 #[test]
 fn an_output_used_by_a_head_and_by_the_loss_gets_both_gradients() {
     let network = small_network(DType::F64);

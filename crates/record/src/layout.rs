@@ -21,6 +21,11 @@ pub struct Layout {
 
 /// Returns the name of the folder between `runs.root` and the run: the suite's name, or "train" for a single
 /// run.
+///
+/// ```
+/// assert_eq!(invaspread_record::group_name(Some("table1")), "table1");
+/// assert_eq!(invaspread_record::group_name(None), "train");
+/// ```
 pub fn group_name(suite: Option<&str>) -> &str {
     suite.unwrap_or("train")
 }

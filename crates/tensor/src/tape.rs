@@ -44,6 +44,26 @@ impl Value {
 }
 
 /// The ops in the order in which they ran, with what their gradients need.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Tape, Value};
+///
+/// let x = Tensor::new(&[[1f64, 2.0]], &Device::Cpu)?;
+/// let weight = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
+/// let bias = Var::from_tensor(&Tensor::new(&[5f64], &Device::Cpu)?)?;
+///
+/// let mut tape = Tape::default();
+/// let y = tape.linear(&Value::constant(&x), &weight, &bias)?;
+/// assert_eq!(y.tensor().to_vec2::<f64>()?, [[16.0]]);
+///
+/// // candle differentiates the loss; the tape carries its gradient on to the parameters.
+/// let leaf = tape.leaf(&y)?;
+/// let mut gradients = leaf.sqr()?.sum_all()?.backward()?;
+/// tape.backward(&mut gradients)?;
+/// assert_eq!(gradients.get(&weight).unwrap().to_vec2::<f64>()?, [[32.0, 64.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Whether nothing is recorded.
@@ -128,8 +148,8 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
-    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`] adds to the gradients under
-    /// that tensor: so a pass may go on from where another ended.
+    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`]
+    /// adds to the gradients under that tensor: so a pass may go on from where another ended.
     pub fn input(&mut self, tensor: &Tensor) -> Value {
         if self.idle {
             return Value::constant(tensor);
@@ -282,8 +302,8 @@ impl Tape {
     }
 
     /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
-    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this tape or
-    /// on one gone back through before, are added up.
+    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this
+    /// tape or on one gone back through before, are added up.
     ///
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
@@ -363,7 +383,8 @@ impl Tape {
     }
 }
 
-/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a loss holds.
+/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a
+/// loss holds.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
         Some(before) => (before + gradient)?,

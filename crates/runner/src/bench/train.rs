@@ -39,7 +39,7 @@ pub(super) const RATE: f64 = 0.003;
 /// The side of the images.
 pub(super) const SIDE: usize = 32;
 
-/// The paper's network of this size, its method and its optimiser, for `images` images.
+/// Returns the paper's network of this size, its method and its optimizer, for `images` images.
 pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, EngineError> {
     let network = ResNetConfig {
         depth: bench.depth,

@@ -1,4 +1,5 @@
-//! What keys mean, for people: `meanings.toml` says it of those that are there whatever the method is, a method's own keys themselves.
+//! The meanings of keys, for people. `meanings.toml` holds those of the keys that every config has; the keys
+//! of a method are documented where they are declared.
 
 use std::sync::LazyLock;
 

@@ -35,13 +35,13 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rates.
     pub schedule: Schedule,
-    /// The optimiser, of network and heads alike.
+    /// The optimizer, of network and heads alike.
     pub optimizer: OptimizerConfig,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
     /// The output that is measured, as unit rows.
     pub layer: Layer,
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
@@ -59,8 +59,8 @@ pub struct Recipe {
 pub struct Schedule {
     /// The rate without warm-up and factors.
     pub base: f64,
-    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0, has (n + 1) / N of it, so that
-    /// the first step moves.
+    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0,
+    /// has (n + 1) / N of it, so that the first step moves.
     pub warmup: f64,
     /// What it falls by.
     pub fall: Fall,
@@ -70,10 +70,12 @@ pub struct Schedule {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fall {
-    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all steps of an epoch.
+    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all
+    /// steps of an epoch.
     Factors(Vec<(u64, f64)>),
-    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs: `base (1 + cos(π t)) / 2`, where t is
-    /// the part of those epochs' steps that is done (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs:
+    /// `base (1 + cos(π t)) / 2`, where t is the part of those epochs' steps that is done (Loshchilov and
+    /// Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
     Cosine {
         /// Epochs of the run.
         epochs: u64,
@@ -86,7 +88,8 @@ impl Schedule {
         Self { base, warmup: 0.0, fall: Fall::Factors(factors) }
     }
 
-    /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has `steps`.
+    /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has
+    /// `steps`.
     pub fn at(&self, epoch: u64, step: u64, steps: u64) -> f64 {
         let done = (epoch.saturating_sub(1) * steps + step) as f64;
         let warmup = (self.warmup * steps as f64).round();
@@ -108,7 +111,7 @@ impl Schedule {
 }
 
 impl Recipe {
-    /// Weight decay of the optimiser.
+    /// Weight decay of the optimizer.
     pub fn weight_decay(&self) -> f64 {
         match self.optimizer {
             OptimizerConfig::Sgd(SgdConfig { weight_decay, .. })
@@ -136,12 +139,12 @@ impl Recipe {
         if self.method.trains() { self.epochs } else { 0 }
     }
 
-    /// Whether epoch `epoch` ends with an evaluation.
+    /// Returns whether epoch `epoch` ends with an evaluation.
     pub(crate) fn evaluates(&self, epoch: u64) -> bool {
         epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))
     }
 
-    /// How many of its epochs end with one, the start before the first among them.
+    /// Returns how many of its epochs end with one, the start before the first among them.
     pub(crate) fn evaluations(&self) -> u64 {
         let every = self.evaluate_every.max(1);
         1 + self.epochs / every + u64::from(!self.epochs.is_multiple_of(every))

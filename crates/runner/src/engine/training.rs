@@ -574,6 +574,6 @@ fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineErro
     }
     learner
         .load(tensors)
-        .map_err(|found| foreign(found, "the tensors of this run's network, optimiser and method"))?;
+        .map_err(|found| foreign(found, "the tensors of this run's network, optimizer and method"))?;
     Ok(journal)
 }
