@@ -127,7 +127,8 @@ impl<M: Module> Momentum<M> {
                 bail!("{name} of {:?} cannot follow {theirs_name} of {:?}", mine.shape(), theirs.shape())
             }
             let kept = mine.as_detached_tensor().affine(momentum, 0.0)?;
-            mine.set(&(kept + theirs.as_detached_tensor().affine(1.0 - momentum, 0.0)?)?)?;
+            let moved = (kept + theirs.as_detached_tensor().affine(1.0 - momentum, 0.0)?)?;
+            invaspread_tensor::assign(mine, &moved)?;
         }
         Ok(())
     }

@@ -325,6 +325,10 @@ impl Tape {
         }
         while let Some(Step { op, output }) = self.steps.pop() {
             let Some(gy) = of[output].take() else { continue };
+            let before = match &op {
+                Op::Conv2d { x: Value { id: Some(id), .. }, .. } => of[*id].clone(),
+                _ => None,
+            };
             let mut hand_back = |id: Option<usize>, gradient: Option<Tensor>| match (id, gradient) {
                 (Some(id), Some(gradient)) => add(&mut of[id], gradient),
                 _ => Ok(()),
@@ -333,7 +337,8 @@ impl Tape {
             match op {
                 Op::Conv2d { op, x, weight } => {
                     let w = weight.as_detached_tensor();
-                    let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true])?;
+                    let (gx, gw) =
+                        op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true], before.as_ref())?;
                     hand_back(x.id, gx)?;
                     if let Some(gw) = gw {
                         parameter(&weight, gw)?;
@@ -387,7 +392,8 @@ impl Tape {
 /// loss holds.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
-        Some(before) => (before + gradient)?,
+        // On CUDA, the gradient of a convolution's weight may be in the activations' precision.
+        Some(before) => (before.to_dtype(of.dtype())? + gradient.to_dtype(of.dtype())?)?,
         None => gradient,
     };
     gradients.insert(of, sum);

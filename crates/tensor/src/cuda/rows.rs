@@ -70,7 +70,7 @@ pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
         Argument::Int(rows as i32),
         Argument::Int(columns as i32),
     ];
-    let grid = [(columns as u32).div_ceil(128), 1, 1];
-    launch(device_of(x)?, "rows", "sum_rows", grid, [128, 1, 1], 0, &arguments)?;
+    let grid = [(columns as u32).div_ceil(32), 1, 1];
+    launch(device_of(x)?, "rows", "sum_rows", grid, [32, 8, 1], 0, &arguments)?;
     Ok(sums)
 }
