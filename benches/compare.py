@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ours and what a PyTorch user would run instead, timed in turn on this machine; benches/README.md is written from it.
+"""Times our program and the code that a PyTorch user would run, in turn on this machine, and writes benches/README.md.
 
   python3 benches/compare.py --ours target/release/invaspread --python PYTHON [--pairs 5] [--only train,knn]
   python3 benches/compare.py --render
@@ -203,7 +203,8 @@ def render(a, record):
     speed, memory, share, commands = [], [], [], []
     hosts = list(dict.fromkeys(host(m) for m in record.values()))
     letter = {h: f" ({'ABCDEFGH'[n]})" if len(hosts) > 1 else "" for n, h in enumerate(hosts)}
-    # A peak measured while something else used a core is too low: of all runs on as many threads of one machine, the highest counts.
+    # A peak measured while something else used a core is too low: of all runs on as many threads of one
+    # machine, the highest counts.
     peaks = {}
     for measured in record.values():
         found = [machine_peak(r) for r in measured["pairs"]["ours"] if "gflops" in r]
@@ -213,7 +214,7 @@ def render(a, record):
         if measured is None:
             continue
         best, found = ratios(measured, w["figure"], w.get("rate", False))
-        # Sizes can be chosen: what was measured then, not what this command line would measure.
+        # Sizes can be chosen, so this is the work that was measured and not the one of this command line.
         work = measured.get("work", w["work"]) + letter[host(measured)]
         speed.append(row(work, w["peer"], best, found, w["goal"], busy=measured.get("busy")))
         if "memory" in w:
@@ -238,11 +239,11 @@ def render(a, record):
     where = ("the same GPU" if a.device == "cuda" else "the same cores")
     held = ("bytes that tensors took up on the device at once" if a.device == "cuda" else "resident set of the whole process")
     peak = ("the fastest large matrix product by cuBLAS in the same precision" if a.device == "cuda" else
-            "fused multiply-adds on registers alone (the highest peak that any of these runs\nfound on as many threads). Winograd does a 3x3 "
-            "convolution with a quarter of the products, so it can pass 1")
+            "fused multiply-adds on registers alone (the highest peak of all these runs\nwith the same number of threads). Winograd computes a 3x3 "
+            "convolution with a quarter of the products, so the share can be above 1")
     absolute = ""
     if a.device == "cuda":
-        # On a GPU times say something by themselves.
+        # On a GPU the times themselves are of interest.
         lines = []
         for w in workloads(a):
             if w["key"] in record:
@@ -252,10 +253,10 @@ def render(a, record):
         absolute = "\n## Times\n\n| work | program | median |\n|---|---|---|\n" + "\n".join(lines) + "\n"
     write(a.out, f"""# Side by side with PyTorch{'' if a.device == 'cuda' else ', torchvision, faiss'}{' on a GPU' if a.device == 'cuda' else ''}
 
-Made by `benches/compare.py`; do not edit the tables. Every figure is a ratio within one pair: the peer's time over ours, run one after
-the other on {where} in processes of their own, the order moving on by one from pair to pair; at least {pairs} pair{'s' * (pairs != 1)} each. Where the
-peer has variants (memory layout, precision, engine) the one with the better median counts. Memory is the peak of the {held},
-ours over the peer's, or ours alone where a number of MiB is the goal.
+`benches/compare.py` writes this page; do not edit the tables. Every figure is a ratio within a pair of runs: the peer's time divided by
+ours. The two run one after the other on {where}, in separate processes, and the order rotates from pair to pair; there are at
+least {pairs} pair{'s' * (pairs != 1)} for each row. If the peer has variants (memory layout, precision, engine), the one with the better median counts. Memory is
+the peak of the {held}: ours divided by the peer's, or ours alone where the goal is a number of MiB.
 
 {machines}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {', '.join(versions)}.
 
@@ -273,7 +274,7 @@ ours over the peer's, or ours alone where a number of MiB is the goal.
 
 ## Share of the machine's peak
 
-Operations of the plain computation a second, over {peak}.
+Operations of the plain computation per second, divided by {peak}.
 
 | work | share |
 |---|---|

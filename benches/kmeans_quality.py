@@ -1,25 +1,29 @@
 #!/usr/bin/env python3
-"""How good our k-means is beside scikit-learn's and faiss's: inertia and NMI over seeds, one start each.
+"""Compares the quality of our k-means with scikit-learn's and faiss's: inertia and NMI over seeds, one start each.
 
   cargo build --release -p invaspread-metrics --example kmeans_of_file
   PYTHON benches/kmeans_quality.py --ours target/release/examples/kmeans_of_file --cifar10 FOLDER [--seeds 10]
 
-PYTHON has numpy, scikit-learn and faiss-cpu. FOLDER holds CIFAR-10's binary batches (data_batch_1.bin ...). Sets: scikit-learn's digits (1,797 x 64,
+PYTHON has numpy, scipy, scikit-learn and faiss-cpu. FOLDER holds CIFAR-10's binary batches (data_batch_1.bin ...). Sets: scikit-learn's digits (1,797 x 64,
 10 clusters), 10,000 of CIFAR-10's images in their first 64 principal components (10 clusters), and blobs (6,000 x 64, 1,000 clusters).
-Ours and scikit-learn start by k-means++ and end by a tolerance of 1e-4; faiss starts from random points and has no tolerance, so it gets
-100 iterations. The inertia of all is computed here, in f64, from their assignments' means; NMI is scikit-learn's. The table goes between
-the two comments that mark it in benches/README.md. Ends with 1 if our mean inertia is more than 0.1 % above the best peer's, or our NMI
-is worse by more than its spread allows.
+Ours and scikit-learn start with k-means++ and end at a tolerance of 1e-4; faiss starts from random points and has no tolerance, so it
+gets 100 iterations. The inertia of all three is computed here, in f64, from the means of their assignments; NMI is scikit-learn's. The
+table goes between the two comments that mark it in benches/README.md. The exit code is 1 if our mean inertia is more than 0.1 % above the
+best peer's, or if our NMI is worse by more than its spread allows.
 """
 import argparse, json, pathlib, statistics, subprocess, sys, tempfile
 
-import faiss
-import numpy as np
-import scipy.linalg
-import sklearn
-from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits, make_blobs
-from sklearn.metrics import normalized_mutual_info_score
+try:
+    import faiss
+    import numpy as np
+    import scipy.linalg
+    import sklearn
+    from sklearn.cluster import KMeans
+    from sklearn.datasets import load_digits, make_blobs
+    from sklearn.metrics import normalized_mutual_info_score
+    MISSING = None
+except ImportError as error:
+    MISSING = error.name
 
 HERE = pathlib.Path(__file__).resolve().parent
 BEGIN, END = "<!-- k-means quality: written by benches/kmeans_quality.py -->", "<!-- end of k-means quality -->"
@@ -72,7 +76,7 @@ def faiss_kmeans(a, x, k):
 
 
 def inertia(x, labels):
-    """To the means of the clusters: what the assignments themselves are worth."""
+    """Returns the inertia to the means of the clusters, which depends on the assignments alone."""
     x = x.astype(np.float64)
     counts = np.bincount(labels)
     means = np.stack([np.bincount(labels, column) for column in x.T], 1)[counts > 0] / counts[counts > 0, None]
@@ -87,6 +91,14 @@ def main():
     p.add_argument("--seeds", type=int, default=10)
     p.add_argument("--out", type=pathlib.Path, default=HERE / "README.md", help="where the table goes, between its two comments")
     a = p.parse_args()
+    batch = a.cifar10 and a.cifar10 / "data_batch_1.bin"
+    for what, file in (("--ours", pathlib.Path(a.ours)), ("--cifar10", batch), ("--out", a.out)):
+        if file and not file.is_file():
+            p.error(f"{what}: there is no file {file}")
+    if a.seeds < 2:
+        p.error(f"--seeds: found {a.seeds}, expected at least 2, for a standard deviation")
+    if MISSING:
+        sys.exit(f"error: this Python has no {MISSING}, expected one with numpy, scipy, scikit-learn and faiss-cpu")
     lines, met = [], True
     for name, x, y, k in sets(a):
         x = np.ascontiguousarray(x, np.float32)

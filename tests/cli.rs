@@ -243,6 +243,12 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         assert!(shown.lines().any(|found| found == line), "{line} in {shown}");
         toml::from_str::<toml::Table>(&shown).unwrap();
     }
+    // A text of several lines comes on one, so that every line is a setting.
+    let lines = shown(&["data.root=a\n[method]\nname = x\u{200b}"]);
+    let text = "root = \"a\\n[method]\\nname = x\\U0000200B\"";
+    assert!(lines.lines().any(|line| line == text), "{lines}");
+    let read: toml::Table = toml::from_str(&lines).unwrap();
+    assert_eq!(read["data"]["root"].as_str(), Some("a\n[method]\nname = x\u{200b}"));
     let origins = shown(&["--origin", "data.subset="]);
     assert!(origins.lines().any(|line| line.starts_with("data.subset = null")), "{origins}");
 }
@@ -289,6 +295,75 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
         done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--json"]);
     let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
     assert_eq!(&measured["metrics"]["knn_top1"], top1);
+}
+
+/// Writes a folder of gray images, four of each of two classes; `broken` of the first class are cut.
+fn pictures(folder: &Path, broken: usize) {
+    for split in ["train", "test"] {
+        for (class, gray) in [("a", 60_u8), ("b", 190)] {
+            let class = folder.join("images").join(split).join(class);
+            fs::create_dir_all(&class).unwrap();
+            for number in 0..4_u8 {
+                let whole = [&b"P5 8 8 255\n"[..], &[gray + number; 64]].concat();
+                let cut = class.ends_with("train/a") && usize::from(number) < broken;
+                let bytes = if cut { &whole[..40] } else { &whole };
+                fs::write(class.join(format!("{number}.pgm")), bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn fewer_images_than_a_batch_is_a_wrong_setting() {
+    let folder = empty();
+    pictures(folder.path(), 0);
+    let arguments = ["train", "dataset=folder", "data.folder.path=images", "--profile", "smoke"];
+    let words = ["optim.batch_size is 16", "only 8 training images", "to at most 8", "train on more images"];
+    let small = ["model.width=4", "optim.batch_size=16"];
+    refused(folder.path(), &[&arguments[..], &small].concat(), 2, &words);
+    assert!(!folder.path().join("runs/train").exists(), "nothing was begun");
+}
+
+#[test]
+fn an_image_that_is_left_out_is_named_once() {
+    let folder = empty();
+    pictures(folder.path(), 1);
+    let arguments = ["train", "method=random", "dataset=folder", "data.folder.path=images"];
+    let small = ["--profile", "smoke", "model.width=4", "data.skip_broken=true", "optim.batch_size=4"];
+    let said = invaspread(folder.path(), &[&arguments[..], &small].concat());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(said.err.matches("left out an image").count(), 1, "{}", said.err);
+    assert!(!said.err.contains("skip_broken=true to leave"), "{}", said.err);
+}
+
+#[test]
+fn a_report_of_reduced_runs_replaces_none_of_full_ones() {
+    let folder = empty();
+    let suite =
+        "title = \"Mine\"\nseeds = [0]\n\n[[row]]\nkey = \"random\"\noverrides = [\"method=random\"]\n";
+    fs::create_dir_all(folder.path().join("experiments/suite")).unwrap();
+    fs::write(folder.path().join("experiments/suite/mine.toml"), suite).unwrap();
+    let small = ["data.subset=40", "model.width=4"];
+    done(folder.path(), &[&["reproduce", "mine", "--profile", "smoke"], &small[..]].concat());
+    let aside = folder.path().join("runs/mine-report/report.md");
+    assert!(aside.is_file());
+    fs::remove_file(&aside).unwrap();
+    let said = invaspread(folder.path(), &["report", "mine", "--json"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("runs/mine-report") && said.err.contains("results/mine"), "{}", said.err);
+    assert!(aside.is_file() && !folder.path().join("results").exists());
+
+    // Reduced runs that are no smoke test have their usual place, unless a report of full runs is there.
+    let quick = ["data.subset=40", "data.test_subset=40", "model.width=4", "--runs", "quick"];
+    let mine = folder.path().join("results/mine/report.md");
+    let reproduce =
+        || done(folder.path(), &[&["reproduce", "mine", "--profile", "quick"], &quick[..]].concat());
+    reproduce();
+    assert!(mine.is_file() && !folder.path().join("quick/mine-report").exists());
+    fs::write(&mine, "# Mine\n").unwrap();
+    reproduce();
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "# Mine\n");
+    assert!(folder.path().join("quick/mine-report/report.md").is_file());
 }
 
 #[test]

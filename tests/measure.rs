@@ -13,6 +13,7 @@ mod program;
 use std::fs;
 use std::path::Path;
 
+use invaspread_models::{Network, ResNetConfig, write_weights};
 use program::{Said, done, empty, invaspread, refused};
 use serde_json::Value;
 
@@ -211,6 +212,23 @@ fn a_setting_that_changes_nothing_is_refused() {
             && said.out.contains("eval.k = 20 (experiments/profile/smoke.toml"),
         "{}",
         said.out
+    );
+}
+
+#[test]
+fn weights_are_told_from_embeddings_and_listed_in_part() {
+    let folder = empty();
+    let network = Network::new(ResNetConfig { width: 8, ..Default::default() }, 0).unwrap();
+    write_weights(&folder.path().join("w.safetensors"), &network.state_dict().unwrap()).unwrap();
+    let said = invaspread(folder.path(), &["measure", "w.safetensors"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("invaspread evaluate FILE") && said.err.contains(" more;"), "{}", said.err);
+    assert!(said.err.len() < 700, "{}", said.err);
+    // Flags that measuring refuses are not in its help.
+    let help = done(folder.path(), &["measure", "--help"]);
+    assert!(
+        help.contains("--gallery") && !help.contains("--data-root") && !help.contains("--runs"),
+        "{help}"
     );
 }
 

@@ -34,10 +34,10 @@ fn committed_results_come_from_committed_records() {
             .args(["report", suite, "--json", "--runs"])
             .arg(results.join("runs"));
         // These are drawn from images and embeddings, which are not committed.
-        let neighbours = results.join(suite).join("neighbours.png");
-        if neighbours.is_file() {
+        let neighbors = results.join(suite).join("neighbours.png");
+        if neighbors.is_file() {
             fs::create_dir_all(&out).unwrap();
-            fs::copy(neighbours, out.join("neighbours.png")).unwrap();
+            fs::copy(neighbors, out.join("neighbours.png")).unwrap();
         }
         let output = command.arg("--out").arg(&out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

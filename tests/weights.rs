@@ -135,6 +135,10 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     fs::copy(&last, folder.path().join("x/checkpoints/last.safetensors")).unwrap();
     fs::write(folder.path().join("x/config.toml"), "device = \"cpu\"\n").unwrap();
     refused(folder.path(), &["evaluate", "x/checkpoints/last.safetensors"], 1, &["the config of another"]);
+    // A damaged config is told with what makes it again.
+    fs::write(&config, "x = [").unwrap();
+    let words = ["config.toml: line 1", "the config of the run is damaged", "ask for the run again"];
+    refused(folder.path(), &["evaluate", last.to_str().unwrap()], 1, &words);
 }
 
 #[test]
@@ -183,7 +187,8 @@ fn what_is_no_number_is_loaded_nowhere() {
     assert!(!folder.path().join("out.safetensors").exists());
     // `inspect` reports it too.
     let said = done(folder.path(), &["weights", "inspect", "w.safetensors"]);
-    assert!(said.contains("NaN at [3], one of 16 values"), "{said}");
+    assert!(said.contains("NOT FINITE: NaN at [3], one of 16 values"), "{said}");
+    assert!(said.contains("NOT FINITE: entries: 1, values: 1;"), "{said}");
 }
 
 /// The file that the released code saves, NAME_best.t, as PyTorch 1.0 wrote it: values by the formula in
@@ -212,10 +217,48 @@ fn pooled_features_need_no_embedding_layer() {
     let folder = empty();
     stranger(&folder.path().join("backbone"), |name| !name.starts_with("linear."));
     let arguments = [&["evaluate", "backbone"], &ON_SYNTHETIC[..], &SMALL].concat();
-    refused(folder.path(), &arguments, 1, &["missing: linear.weight, linear.bias"]);
+    refused(folder.path(), &arguments, 1, &["missing: linear.weight, linear.bias", "eval.layer=pooled"]);
     let found = json(folder.path(), &[&arguments[..], &["eval.layer=pooled"]].concat());
     assert_eq!(found["layer"], "pooled");
     assert_eq!(found["not_loaded"], serde_json::json!(["linear.weight", "linear.bias"]));
+}
+
+#[test]
+fn a_run_of_pooled_features_is_measured_so_wherever_its_weights_go() {
+    let folder = empty();
+    let settings = ["train", "method=ntxent", "optim.epochs=1", "--runs", "r"];
+    let records = json(folder.path(), &[&settings[..], &ON_SYNTHETIC, &SMALL].concat());
+    let run = format!("r/train/{}", records[0]["id"].as_str().unwrap());
+    let measured = json(folder.path(), &["evaluate", &run]);
+    assert_eq!(measured["layer"], "pooled");
+    let (_, _, said) = invaspread(folder.path(), &["evaluate", &run]);
+    assert!(
+        said.contains("is the folder of a run") && said.contains("checkpoints/last.safetensors"),
+        "{said}"
+    );
+
+    // A file written from the run keeps the layer, though its run is not found any more.
+    for command in ["import", "export"] {
+        let out = format!("{command}.safetensors");
+        assert!(done(folder.path(), &["weights", command, &run, &out]).contains("config.toml"), "{command}");
+        let asked = [&["evaluate", &out], &ON_SYNTHETIC[..], &SMALL].concat();
+        let found = json(folder.path(), &asked);
+        assert_eq!(
+            (&found["layer"], &found["metrics"]),
+            (&"pooled".into(), &measured["metrics"]),
+            "{command}"
+        );
+        let typed = json(folder.path(), &[&asked[..], &["eval.layer=embedding"]].concat());
+        assert_eq!(typed["layer"], "embedding");
+    }
+    // Without its run, neither command guesses the network.
+    fs::rename(folder.path().join("r"), folder.path().join("gone")).unwrap();
+    for command in ["import", "export"] {
+        let again = ["weights", command, "export.safetensors", "again.safetensors"];
+        refused(folder.path(), &again, 2, &["export.safetensors", "model=NAME", "of the run"]);
+        done(folder.path(), &[&again, &SMALL[..]].concat());
+    }
+    refused(folder.path(), &["evaluate", "gone"], 2, &["gone", "checkpoints/last.safetensors"]);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// The folder of config files: a link to the repository's own, and a plain folder in the packaged crate. It isn't called `experiments`: a program
-/// that is started in the crate's folder, as tests are, would take it for somebody's own files.
+/// The folder of config files: a link to the repository's own, and a plain folder in the packaged crate. It
+/// isn't called `experiments`: a program that is started in the crate's folder, as tests are, would take it
+/// for somebody's own files.
 const EXPERIMENTS: &str = "built-in";
 
 fn main() {

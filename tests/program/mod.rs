@@ -24,7 +24,7 @@ pub(crate) fn invaspread(folder: &Path, arguments: &[&str]) -> Said {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     assert!(!said.err.contains("panicked"), "{arguments:?}: {}", said.err);
-    assert!(!said.err.contains('\x1b'), "{arguments:?}: colours in a pipe: {}", said.err);
+    assert!(!said.err.contains('\x1b'), "{arguments:?}: colors in a pipe: {}", said.err);
     said
 }
 

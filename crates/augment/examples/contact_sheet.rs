@@ -44,7 +44,7 @@ fn write_sheet(out: &str, pictures: &[Image]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Draws a disc with stripes before a gradient, in colours of its own.
+/// Draws a disc with stripes before a gradient, in colors of its own.
 fn drawn(number: u64) -> Image {
     let mut stream = Stream::new(number, Purpose::Synthetic, 0, 0);
     let mut color = || [0; 3].map(|_: u8| stream.uniform());

@@ -1,14 +1,14 @@
-//! Changes of colour that give the same bytes as torchvision on Pillow images.
+//! Changes of color that give the same bytes as torchvision on Pillow images.
 //!
 //! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32:
-//! `d + factor (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean grey, or
-//! the grey of the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources:
+//! `d + factor (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean gray, or
+//! the gray of the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources:
 //! Pillow's ImageEnhance.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the plain
 //! versions; `planar` holds the fast ones, which are tested against them.
 
 use crate::image::{Image, ImageRef};
 
-/// Returns the grey of a pixel as Pillow's `convert("L")` does: ITU-R 601-2 weights in 16-bit fixed point.
+/// Returns the gray of a pixel as Pillow's `convert("L")` does: ITU-R 601-2 weights in 16-bit fixed point.
 pub fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b) + 0x8000) >> 16) as u8
 }
@@ -25,14 +25,14 @@ pub fn brightness(image: ImageRef<'_>, factor: f64) -> Image {
     per_pixel(image, |pixel| pixel.map(|x| blend(0, x, factor)))
 }
 
-/// Blends every pixel with the mean grey of the image.
+/// Blends every pixel with the mean gray of the image.
 pub fn contrast(image: ImageRef<'_>, factor: f64) -> Image {
     let total: u64 = pixels(image).map(|pixel| u64::from(luma(pixel))).sum();
-    let mean = mean_grey(total, image.width * image.height);
+    let mean = mean_gray(total, image.width * image.height);
     per_pixel(image, |pixel| pixel.map(|x| blend(mean, x, factor)))
 }
 
-/// Blends each pixel with its own grey.
+/// Blends each pixel with its own gray.
 pub fn saturation(image: ImageRef<'_>, factor: f64) -> Image {
     per_pixel(image, |pixel| pixel.map(|x| blend(luma(pixel), x, factor)))
 }
@@ -46,7 +46,15 @@ pub fn hue(image: ImageRef<'_>, factor: f64) -> Image {
     })
 }
 
-/// Replaces each channel by the grey of its pixel.
+/// Replaces each channel by the gray of its pixel.
+///
+/// ```
+/// use invaspread_augment::{Image, grayscale, luma};
+///
+/// let image = Image::new(1, 1, vec![255, 0, 0]);
+/// let gray = luma([255, 0, 0]);
+/// assert_eq!(grayscale(image.as_ref()), Image::new(1, 1, vec![gray; 3]));
+/// ```
 pub fn grayscale(image: ImageRef<'_>) -> Image {
     per_pixel(image, |pixel| [luma(pixel); 3])
 }
@@ -56,8 +64,8 @@ pub(crate) fn hue_shift(factor: f64) -> u8 {
     (factor * 255.0) as i32 as u8
 }
 
-/// Returns the mean of `count` grey values; halves are rounded up.
-pub(crate) fn mean_grey(total: u64, count: usize) -> u8 {
+/// Returns the mean of `count` gray values; halves are rounded up.
+pub(crate) fn mean_gray(total: u64, count: usize) -> u8 {
     (total as f64 / count.max(1) as f64 + 0.5) as u8
 }
 
@@ -129,12 +137,12 @@ mod tests {
         }
         assert!(brightness(image.as_ref(), 0.0).pixels.iter().all(|&p| p == 0));
         assert_eq!(saturation(image.as_ref(), 0.0), grayscale(image.as_ref()));
-        // Greys 124 and 158, mean 141.
+        // Grays 124 and 158, mean 141.
         assert_eq!(contrast(image.as_ref(), 0.0).pixels, vec![141; 6]);
     }
 
     #[test]
-    fn known_colours_have_their_hue() {
+    fn known_colors_have_their_hue() {
         assert_eq!(rgb_to_hsv([255, 0, 0]), [0, 255, 255]);
         assert_eq!(rgb_to_hsv([0, 255, 0]), [85, 255, 255]);
         assert_eq!(rgb_to_hsv([0, 0, 255]), [170, 255, 255]);

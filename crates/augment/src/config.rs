@@ -2,14 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::draw::ParameterDraw;
-
 /// The transforms of training and evaluation. The default is the recipe of the paper's released code for
 /// CIFAR-10.
 ///
-/// Training: `squash`, then the resized crop or `crop`, colour jitter, grayscale, flip, normalise.
+/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, flip, normalize.
 /// Evaluation: `squash`, then the shorter side made `size` if the image's size differs (not with `crop`), the
-/// middle `size` x `size`, normalise.
+/// middle `size` x `size`, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -31,12 +29,25 @@ pub struct AugmentConfig {
     pub crop: Option<RandomCrop>,
     /// Random brightness, contrast, saturation and hue, in random order.
     pub color_jitter: ColorJitter,
-    /// How often a view is made grey.
+    /// How often a view is made gray.
     pub grayscale: RandomGrayscale,
     /// How often a view is mirrored.
     pub flip: RandomFlip,
     /// How bytes become the numbers that the network gets.
     pub normalize: Normalize,
+}
+
+/// Which release of torchvision the random parameters are drawn like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ParameterDraw {
+    /// torchvision 0.2, with which the results of the paper were made.
+    #[default]
+    #[serde(rename = "torchvision-0.2")]
+    Torchvision02,
+    /// torchvision since 0.8.
+    #[serde(rename = "current")]
+    Current,
 }
 
 /// The names that [`AugmentConfig::without`] accepts.
@@ -84,7 +95,7 @@ pub struct RandomCrop {
     pub padding: usize,
 }
 
-/// Strengths of the colour jitter; a strength of zero leaves a change out.
+/// Strengths of the color jitter; a strength of zero leaves a change out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColorJitter {
@@ -94,7 +105,7 @@ pub struct ColorJitter {
     pub contrast: f64,
     /// The factor is uniform in `1 ± saturation`, and at least zero.
     pub saturation: f64,
-    /// The shift is uniform in `± hue`, in parts of the colour circle; at most 0.5.
+    /// The shift is uniform in `± hue`, in parts of the color circle; at most 0.5.
     pub hue: f64,
     /// The probability that the jitter is applied, from 0 to 1.
     pub probability: f64,
@@ -106,7 +117,7 @@ impl Default for ColorJitter {
     }
 }
 
-/// How often a view is made grey.
+/// How often a view is made gray.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomGrayscale {
@@ -196,6 +207,16 @@ impl AugmentConfig {
     /// Returns whether `name` (one of [`TRANSFORMS`]) is applied in training.
     pub fn uses(&self, name: &str) -> bool {
         !self.none && !self.without.iter().any(|left_out| left_out == name)
+    }
+
+    /// Returns the same transforms for the small views of multi-crop: `size` x `size` pixels of a window with a share of the image's area
+    /// within `scale` (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
+    /// section 3.2: 96 pixels, a share from 0.05 to 0.14).
+    #[must_use]
+    pub fn small_crops(&self, size: usize, scale: [f64; 2]) -> Self {
+        let resized_crop = ResizedCrop { scale, ..self.resized_crop.clone() };
+        // A window of the view's own size, as `crop` takes one, would show a fixed share of the image.
+        Self { size, resized_crop, crop: None, ..self.clone() }
     }
 
     /// Checks every value.

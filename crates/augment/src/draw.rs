@@ -3,30 +3,16 @@
 //!
 //! The distributions differ in the resized crop alone. torchvision 0.2: the aspect ratio is uniform in its
 //! range, width and height are exchanged half of the time, and after ten windows that do not fit the largest
-//! centred square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows that
-//! do not fit the largest centred window is taken whose ratio is in the range. The factors of the jitter and
-//! the order of its changes are uniform in both; today the order is drawn before the factors.
+//! centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows
+//! that do not fit the largest centered window is taken whose ratio is in the range. The factors of the
+//! jitter and the order of its changes are uniform in both; today the order is drawn before the factors.
 
 use invaspread_random::Stream;
-use serde::{Deserialize, Serialize};
 
-use crate::config::{ColorJitter, ResizedCrop};
+use crate::config::{ColorJitter, ParameterDraw, ResizedCrop};
 use crate::geometry::Window;
 
-/// Which release of torchvision the random parameters are drawn like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum ParameterDraw {
-    /// torchvision 0.2, with which the results of the paper were made.
-    #[default]
-    #[serde(rename = "torchvision-0.2")]
-    Torchvision02,
-    /// torchvision since 0.8.
-    #[serde(rename = "current")]
-    Current,
-}
-
-/// One of the four changes of the colour jitter with its factor (for hue, a part of the colour circle).
+/// One of the four changes of the color jitter with its factor (for hue, a part of the color circle).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Adjust {
     /// See [`crate::brightness`].
@@ -42,6 +28,15 @@ pub enum Adjust {
 const TRIES: usize = 10;
 
 /// Draws the window of a random resized crop in an image of `width` x `height`.
+///
+/// ```
+/// use invaspread_augment::{ParameterDraw, ResizedCrop, resized_crop_window};
+/// use invaspread_random::{Purpose, Stream};
+///
+/// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
+/// let window = resized_crop_window(&ResizedCrop::default(), ParameterDraw::Current, 32, 32, &mut stream);
+/// assert!(window.left + window.width <= 32 && window.top + window.height <= 32);
+/// ```
 pub fn resized_crop_window(
     config: &ResizedCrop,
     draw: ParameterDraw,
@@ -91,6 +86,15 @@ fn round(area: f64) -> usize {
 
 /// Draws the changes of the jitter, in the order in which they are applied, with `None` for those whose
 /// strength is zero.
+///
+/// ```
+/// use invaspread_augment::{ColorJitter, ParameterDraw, jitter};
+/// use invaspread_random::{Purpose, Stream};
+///
+/// let none = ColorJitter { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, ..ColorJitter::default() };
+/// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
+/// assert!(jitter(&none, ParameterDraw::Current, &mut stream).iter().all(Option::is_none));
+/// ```
 pub fn jitter(config: &ColorJitter, draw: ParameterDraw, stream: &mut Stream) -> [Option<Adjust>; 4] {
     let mut order = [0, 1, 2, 3];
     if draw == ParameterDraw::Current {

@@ -66,6 +66,13 @@ pub fn pad(image: ImageRef<'_>, left: usize, top: usize, right: usize, bottom: u
 
 /// Returns the middle `size` x `size` pixels, with black borders where the image is smaller, as torchvision
 /// does.
+///
+/// ```
+/// use invaspread_augment::{Image, center_crop};
+///
+/// let image = Image::new(3, 1, (1..10).collect());
+/// assert_eq!(center_crop(image.as_ref(), 1), Image::new(1, 1, vec![4, 5, 6]));
+/// ```
 pub fn center_crop(image: ImageRef<'_>, size: usize) -> Image {
     let missing = |have: usize| size.saturating_sub(have);
     let (wide, high) = (missing(image.width), missing(image.height));
@@ -94,6 +101,13 @@ pub(crate) fn crop_padding(length: usize, size: usize, padding: usize) -> (usize
 }
 
 /// Exchanges left and right.
+///
+/// ```
+/// use invaspread_augment::{Image, hflip};
+///
+/// let image = Image::new(2, 1, vec![1, 2, 3, 4, 5, 6]);
+/// assert_eq!(hflip(image.as_ref()), Image::new(2, 1, vec![4, 5, 6, 1, 2, 3]));
+/// ```
 pub fn hflip(image: ImageRef<'_>) -> Image {
     let mut out = image.to_image();
     for (y, row) in out.pixels.chunks_exact_mut((image.width * 3).max(1)).enumerate() {

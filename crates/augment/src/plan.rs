@@ -2,6 +2,8 @@
 //! (`kernels/augment.cu` of crate `tensor`). It uses the streams of the CPU's loader and gives the same
 //! bytes.
 
+use std::ops::Range;
+
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
@@ -21,9 +23,9 @@ use crate::resize::down_first;
 /// | 5, 6 | width and height that it is resized to |
 /// | 7, 8 | left and top of the part of the result that is kept |
 /// | 9 | 1: the vertical pass of the resize comes first |
-/// | 10 | the four changes of colour in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
+/// | 10 | the four changes of color in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
 /// | 11 to 14 | their factors, as bits of an f32; for hue, what is added to the byte |
-/// | 15 | 1: grey, 2: mirrored, added up |
+/// | 15 | 1: gray, 2: mirrored, added up |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewPlan(pub [u32; 16]);
 
@@ -97,13 +99,14 @@ impl Pipeline {
         ViewPlan(words)
     }
 
-    /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch first the first views of its
-    /// images, then the second, and so on. The numbers are those that the loader draws in `epoch` with `seed`.
+    /// Returns the plans of the views numbered `views` of each image of `batches`, images of `width` x
+    /// `height`: for each batch the first of these views of all its images, then the second, and so on. The
+    /// draws are those of the loader in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
         batches: &[Vec<u32>],
-        views: usize,
+        views: Range<usize>,
         seed: u64,
         epoch: u64,
     ) -> Vec<ViewPlan> {
@@ -112,13 +115,14 @@ impl Pipeline {
         batches
             .par_iter()
             .flat_map_iter(|batch| {
-                (0..views).flat_map(move |view| batch.iter().map(move |&image| plan(image, view)))
+                views.clone().flat_map(move |view| batch.iter().map(move |&image| plan(image, view)))
             })
             .collect()
     }
 }
 
-/// The draws of a view of an image, numbered from 0: the first two of an image lie side by side, further pairs apart from all images'.
+/// Returns the draws of a view of an image, numbered from 0: the first two of an image lie side by side,
+/// further pairs apart from all images'.
 pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
     let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
     Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))

@@ -1,10 +1,12 @@
 //! Gives the same bytes as `resize` and `color`, several times faster: three planes in reused buffers, and
 //! loops without branches that the compiler turns into vector code.
 //!
-//! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48 neighboring bytes at once.
-//! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector form.
-//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32, which are exact, replace it.
-//!   A test compares all 2^24 colours.
+//! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48
+//!   neighboring bytes at once.
+//! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector
+//!   form.
+//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32,
+//!   which are exact, replace it. A test compares all 2^24 colors.
 //!
 //! Everything is `inline(always)`: `Pipeline` compiles it once for each instruction set, through `pulp`'s
 //! dispatch.
@@ -13,7 +15,7 @@
     reason = "the functions must be compiled inside the dispatched one, with its instruction set"
 )]
 
-use crate::color::{hue_shift, mean_grey};
+use crate::color::{hue_shift, mean_gray};
 use crate::draw::Adjust;
 use crate::geometry::Window;
 use crate::image::ImageRef;
@@ -97,7 +99,7 @@ impl Planes {
         match change {
             Adjust::Brightness(factor) => self.blend_with(0, factor),
             Adjust::Contrast(factor) => {
-                let mean = mean_grey(self.total_luma(), self.width * self.height);
+                let mean = mean_gray(self.total_luma(), self.width * self.height);
                 self.blend_with(mean, factor);
             }
             Adjust::Saturation(factor) => self.saturate(factor as f32),
@@ -117,10 +119,10 @@ impl Planes {
     fn saturate(&mut self, factor: f32) {
         let [r, g, b] = self.channels_mut();
         for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            let grey = luma(*r, *g, *b) as f32;
-            *r = blend(grey, f32::from(*r), factor);
-            *g = blend(grey, f32::from(*g), factor);
-            *b = blend(grey, f32::from(*b), factor);
+            let gray = luma(*r, *g, *b) as f32;
+            *r = blend(gray, f32::from(*r), factor);
+            *g = blend(gray, f32::from(*g), factor);
+            *b = blend(gray, f32::from(*b), factor);
         }
     }
 
@@ -128,15 +130,15 @@ impl Planes {
     pub(crate) fn grayscale(&mut self) {
         let [r, g, b] = self.channels_mut();
         for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            let grey = luma(*r, *g, *b) as u8;
-            (*r, *g, *b) = (grey, grey, grey);
+            let gray = luma(*r, *g, *b) as u8;
+            (*r, *g, *b) = (gray, gray, gray);
         }
     }
 
     #[inline(always)]
     fn total_luma(&self) -> u64 {
         let [r, g, b] = self.channels();
-        // 2^16 greys sum to less than 2^24, so the inner sum fits 32 bits.
+        // 2^16 grays sum to less than 2^24, so the inner sum fits 32 bits.
         let part = 1 << 16;
         let mut total = 0;
         for ((r, g), b) in r.chunks(part).zip(g.chunks(part)).zip(b.chunks(part)) {
@@ -164,7 +166,7 @@ impl Planes {
     }
 }
 
-/// The three planes in step, up to [`LANES`] pixels at a time.
+/// Returns the three planes in step, up to [`LANES`] pixels at a time.
 #[inline(always)]
 fn lanes([r, g, b]: [&mut [u8]; 3]) -> impl Iterator<Item = [&mut [u8]; 3]> {
     let blocks = r.chunks_mut(LANES).zip(g.chunks_mut(LANES)).zip(b.chunks_mut(LANES));
@@ -491,13 +493,13 @@ mod tests {
         planes
     }
 
-    /// Pillow's two conversions, over every colour: forward for each RGB, back for each HSV.
+    /// Pillow's two conversions, over every color: forward for each RGB, back for each HSV.
     #[test]
-    fn hue_is_exact_for_every_colour() {
+    fn hue_is_exact_for_every_color() {
         let ramp: [u8; 256] = std::array::from_fn(|b| b as u8);
         for r in 0..=255u8 {
             for g in 0..=255u8 {
-                // All shifts would be 2^32 colours; each shade's hue and saturation are met under other
+                // All shifts would be 2^32 colors; each shade's hue and saturation are met under other
                 // shifts too.
                 let shift = r.wrapping_mul(31) ^ g.wrapping_mul(17);
                 for blues in ramp.chunks_exact(LANES) {
@@ -532,9 +534,9 @@ mod tests {
             check(Adjust::Contrast(factor), color::contrast(image.as_ref(), factor))?;
             check(Adjust::Saturation(factor), color::saturation(image.as_ref(), factor))?;
             check(Adjust::Hue(turn), color::hue(image.as_ref(), turn))?;
-            let mut grey = planes(&image);
-            grey.grayscale();
-            prop_assert_eq!(interleaved(&grey), color::grayscale(image.as_ref()));
+            let mut gray = planes(&image);
+            gray.grayscale();
+            prop_assert_eq!(interleaved(&gray), color::grayscale(image.as_ref()));
         }
 
         #[test]

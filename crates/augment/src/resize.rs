@@ -120,7 +120,7 @@ pub(crate) struct Coefficients {
     /// `taps` weights for each output position; those beyond its own number are unused.
     weights: Vec<i32>,
     taps: usize,
-    /// Weights of one output position before they are normalised.
+    /// Weights of one output position before they are normalized.
     unscaled: Vec<f64>,
 }
 
@@ -188,7 +188,7 @@ mod tests {
         }
 
         #[test]
-        fn weights_are_normalised_and_within_the_source(from in 1usize..600, to in 1usize..300, lanczos: bool) {
+        fn weights_are_normalized_and_within_the_source(from in 1usize..600, to in 1usize..300, lanczos: bool) {
             let filter = if lanczos { Filter::Lanczos } else { Filter::Bilinear };
             let table = Coefficients::new(from, to, filter);
             for position in 0..to {
@@ -204,18 +204,18 @@ mod tests {
     /// across.
     #[test]
     fn the_pass_down_comes_first_where_many_rows_go() {
-        let grey = |width, values: &[u8]| {
+        let gray = |width, values: &[u8]| {
             Image::new(width, values.len() / width, values.iter().flat_map(|&v| [v; 3]).collect())
         };
-        let tall = grey(2, &[95, 130, 194, 217, 207, 235, 15, 163, 33, 215]);
-        assert_eq!(resize(tall.as_ref(), 3, 2, Filter::Bilinear), grey(3, &[157, 174, 191, 72, 135, 198]));
-        let broad = grey(2, &[120, 122, 50, 208, 78, 28, 64, 166]);
-        assert_eq!(resize(broad.as_ref(), 1, 2, Filter::Bilinear), grey(1, &[115, 90]));
+        let tall = gray(2, &[95, 130, 194, 217, 207, 235, 15, 163, 33, 215]);
+        assert_eq!(resize(tall.as_ref(), 3, 2, Filter::Bilinear), gray(3, &[157, 174, 191, 72, 135, 198]));
+        let broad = gray(2, &[120, 122, 50, 208, 78, 28, 64, 166]);
+        assert_eq!(resize(broad.as_ref(), 1, 2, Filter::Bilinear), gray(1, &[115, 90]));
     }
 
     #[test]
-    fn halving_bilinearly_looks_at_four_neighbours() {
-        // Stretched triangle at a pixel pair's middle: weights 1/8, 3/8, 3/8, 1/8, cut and normalised at the
+    fn halving_bilinearly_looks_at_four_neighbors() {
+        // Stretched triangle at a pixel pair's middle: weights 1/8, 3/8, 3/8, 1/8, cut and normalized at the
         // border.
         let gray = |values: &[u8]| Image::new(values.len(), 1, values.iter().flat_map(|&v| [v; 3]).collect());
         let out = resize(gray(&[0, 0, 80, 160, 0, 0]).as_ref(), 3, 1, Filter::Bilinear);

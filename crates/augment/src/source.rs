@@ -43,10 +43,10 @@ impl From<Image> for SourceImage<'_> {
 /// ```
 /// use invaspread_augment::{Image, ImageSource, SourceError, SourceImage};
 ///
-/// /// Squares of one grey each.
-/// struct Greys;
+/// /// Squares of one gray each.
+/// struct Grays;
 ///
-/// impl ImageSource for Greys {
+/// impl ImageSource for Grays {
 ///     fn len(&self) -> usize {
 ///         256
 ///     }
@@ -56,8 +56,8 @@ impl From<Image> for SourceImage<'_> {
 ///     }
 /// }
 ///
-/// assert_eq!(Greys.image(7)?.as_ref().pixel(0, 0), [7; 3]);
-/// assert!(Greys.image(256).is_err());
+/// assert_eq!(Grays.image(7)?.as_ref().pixel(0, 0), [7; 3]);
+/// assert!(Grays.image(256).is_err());
 /// # Ok::<(), SourceError>(())
 /// ```
 pub trait ImageSource: Send + Sync {

@@ -18,7 +18,7 @@ fn goldens() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens"), PathBuf::from)
 }
 
-/// The image of that name, if the folder holds it: not every case has every result.
+/// Returns the image of that name, if the folder holds it: not every case has every result.
 fn image<'a>(tensors: &SafeTensors<'a>, name: &str) -> Option<ImageRef<'a>> {
     let tensor = tensors.tensor(name).ok()?;
     let [height, width, 3] = *tensor.shape() else { panic!("{name} is {:?}, not H x W x 3", tensor.shape()) };

@@ -1,4 +1,4 @@
-//! The command line, and nothing else: every flag with its help in one place.
+//! The command line: every flag with its help, in one place.
 
 use clap::builder::{OsStringValueParser, PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,8 +11,8 @@ use invaspread_tensor::{DeviceKind, Precision};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Train, measure and compare unsupervised embeddings; regenerate the tables and figures of "Unsupervised Embedding Learning via
-/// Invariant and Spreading Instance Feature" (CVPR 2019).
+/// Train, measure and compare unsupervised embeddings; regenerate the tables and figures of "Unsupervised
+/// Embedding Learning via Invariant and Spreading Instance Feature" (CVPR 2019).
 #[derive(Debug, Parser)]
 #[command(name = "invaspread", version, arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Arguments {
@@ -22,17 +22,20 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// InvaSpread against NCE and an untrained network on generated images: a table, curves and a picture, in minutes
+    /// Compare InvaSpread with NCE and an untrained network on generated images; prints a table and draws
+    /// curves and a picture, in minutes
     Demo(DemoArguments),
-    /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME is `reproduce NAME`
+    /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME does
+    /// what `reproduce NAME` does
     Train(TrainArguments),
-    /// Run a table or figure of the paper and write its report
+    /// Run the suite of a table or figure of the paper and write its report
     Reproduce(ReproduceArguments),
-    /// Write a suite's report again from the runs that are there
+    /// Write the report of a suite again, from the runs that exist
     Report(ReportArguments),
-    /// Measure a file of weights on its run's data set, or on the one that is named
+    /// Measure the weights of a file or of a run on the run's data set, or on a data set that you name
     Evaluate(EvaluateArguments),
-    /// Measure embeddings that anything made: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and R@K among a gallery
+    /// Measure embeddings from any program: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and
+    /// R@K in a gallery
     Measure(MeasureArguments),
     /// Inspect, import and export files of weights
     #[command(subcommand)]
@@ -40,33 +43,35 @@ pub(crate) enum Command {
     /// Download, verify and list data sets
     #[command(subcommand)]
     Data(DataCommand),
-    /// Show configs: every key, its value, and where it came from
+    /// Show configs: every key and its value (`show`, with --origin also what set it), the groups and the
+    /// methods
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Say what this machine offers and check every op against its plain version
+    /// Report what this machine offers, and check every op against a plain version of it
     Doctor(DoctorArguments),
-    /// Measure how fast a training step, an epoch, evaluation, augmentation, kNN or k-means is on this machine
+    /// Measure the speed of a training step, an epoch, evaluation, augmentation, kNN or k-means on this
+    /// machine
     Bench(BenchArguments),
-    /// Print a shell's completion script
+    /// Print the completion script of a shell
     Completions(CompletionsArguments),
 }
 
-/// Settings that every command with a config takes.
+/// Settings of every command that has a config.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
-    /// Settings, as dataset=cifar10 or optim.lr=0.01; `invaspread config show` lists them all
+    /// Settings, such as dataset=cifar10 or optim.lr=0.01; `invaspread config show` lists all of them
     #[arg(value_name = "KEY=VALUE", value_parser = text())]
     pub(crate) overrides: Vec<String>,
-    /// Short for profile=NAME: paper, quick, smoke, demo
+    /// Short form of profile=NAME: paper, quick, smoke, demo
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Short for seed=LIST, as 0,1,2
+    /// Short form of seed=LIST, such as 0,1,2
     #[arg(long, value_name = "LIST")]
     pub(crate) seeds: Option<String>,
-    /// Short for data.root=FOLDER
+    /// Short form of data.root=FOLDER
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) data_root: Option<PathBuf>,
-    /// Short for runs.root=FOLDER
+    /// Short form of runs.root=FOLDER
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) runs: Option<PathBuf>,
 }
@@ -94,11 +99,12 @@ pub(crate) struct TrainArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReproduceArguments {
-    /// table1, figure3, ..., a file of ./experiments/suite, or `all`: every table and figure of the paper
+    /// table1, figure3, ..., a file in ./experiments/suite, or `all` for every table and figure of the paper
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke; of `all`, results)
+    /// Folder of the report; results/SUITE if not given, and results for `all` (RUNS/SUITE-report for runs of
+    /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Only say what would be run and how long it takes
@@ -111,12 +117,13 @@ pub(crate) struct ReproduceArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArguments {
-    /// table1, figure3, ..., a file of ./experiments/suite, or `all`: one page of every table and figure
+    /// table1, figure3, ..., a file in ./experiments/suite, or `all` for one page of every table and figure
     pub(crate) suite: String,
     /// Folder of runs
     #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
     pub(crate) runs: PathBuf,
-    /// Folder of the report; results/SUITE if not given
+    /// Folder of the report; results/SUITE if not given, and results for `all` (RUNS/SUITE-report for runs of
+    /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Print the table as JSON
@@ -126,16 +133,18 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
-    /// Name, type and shape of every entry of a file: safetensors, PyTorch's, a Caffe model or HDF5, whatever it is called
+    /// Print name, type and shape of every entry of a file: safetensors, PyTorch's formats, a Caffe model or
+    /// HDF5; the content of the file decides, not its name
     Inspect {
         /// The file
         #[arg(value_parser = path())]
         file: PathBuf,
-        /// Print them as JSON
+        /// Print the entries as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Take up weights trained elsewhere (torchvision's ResNets, BVLC GoogLeNet) and save them as .safetensors for this network
+    /// Import weights from other programs (torchvision's ResNets, BVLC GoogLeNet) and save them as
+    /// .safetensors for the configured network
     Import(WeightsArguments),
     /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True
     Export(WeightsArguments),
@@ -146,10 +155,11 @@ pub(crate) struct WeightsArguments {
     /// Weights to read
     #[arg(value_parser = path())]
     pub(crate) file: PathBuf,
-    /// The .safetensors file to write; of what exists only a file that this command wrote is replaced
+    /// The .safetensors file to write; an existing file is replaced only if this command wrote it
     #[arg(value_parser = path())]
     pub(crate) out: PathBuf,
-    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
+    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema,
+    /// module.encoder_k)
     #[arg(long, value_name = "NAME")]
     pub(crate) within: Option<String>,
     #[command(flatten)]
@@ -158,15 +168,18 @@ pub(crate) struct WeightsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
-    /// Weights in any form that `weights import` takes; a run's own checkpoint brings its config along
+    /// Weights in any format that `weights import` takes, or a run's folder for its last weights; a
+    /// checkpoint of a run is measured with the run's config
     #[arg(value_parser = path())]
     pub(crate) weights: PathBuf,
-    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema, module.encoder_k)
+    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema,
+    /// module.encoder_k)
     #[arg(long, value_name = "NAME")]
     pub(crate) within: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Folder for the embeddings and labels: test.safetensors and, of what votes in kNN, train.safetensors
+    /// Folder for the embeddings and labels: test.safetensors and, for the images that vote in kNN,
+    /// train.safetensors
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) embeddings: Option<PathBuf>,
     /// Print the result as JSON
@@ -174,36 +187,41 @@ pub(crate) struct EvaluateArguments {
     pub(crate) json: bool,
 }
 
+// Embeddings are read from files, so no data set and no run is looked for.
 #[derive(Debug, Args)]
+#[command(mut_arg("data_root", |flag| flag.hide(true)), mut_arg("runs", |flag| flag.hide(true)))]
 pub(crate) struct MeasureArguments {
-    /// Embeddings and labels: numpy's .npz (numpy.savez with embeddings= and labels=), .safetensors (a run's), or .npy and --labels; the
-    /// content decides, not the name
+    /// Embeddings and labels: numpy's .npz (numpy.savez with embeddings= and labels=), .safetensors (also a
+    /// run's), or .npy with --labels; the content of the file decides, not its name
     #[arg(value_parser = path())]
     pub(crate) test: PathBuf,
-    /// Those that vote and are searched: kNN, R@K, MAP@R. Without it each row is asked among the others: R@K, MAP@R, NMI
+    /// The gallery: embeddings that are searched and that vote, for kNN, R@K and MAP@R. Without it each row
+    /// is searched among the others, for R@K, MAP@R and NMI
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) gallery: Option<PathBuf>,
-    /// Labels in a file of their own: .npy, .npz, .safetensors, or text with one a line
+    /// File of the labels, if they are in a file of their own: .npy, .npz, .safetensors, or text with one
+    /// label a line
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) labels: Option<PathBuf>,
-    /// Labels of the gallery, likewise
+    /// File of the gallery's labels, in the same formats
     #[arg(long, value_name = "FILE", value_parser = path(), requires = "gallery")]
     pub(crate) gallery_labels: Option<PathBuf>,
-    /// Name of the array of embeddings; embeddings, features, feats, embs, X and their like are found without
+    /// Name of the array of embeddings; not needed for embeddings, features, feats, embs, X and similar names
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,
-    /// Name of the array of labels; labels, targets, y and their like are found without
+    /// Name of the array of labels; not needed for labels, targets, y and similar names
     #[arg(long, value_name = "NAME")]
     pub(crate) label_key: Option<String>,
-    /// As --key, of the gallery; the same as --key if not given
+    /// Name of the gallery's array of embeddings; the same as --key if not given
     #[arg(long, value_name = "NAME", requires = "gallery")]
     pub(crate) gallery_key: Option<String>,
-    /// As --label-key, of the gallery; the same as --label-key if not given
+    /// Name of the gallery's array of labels; the same as --label-key if not given
     #[arg(long, value_name = "NAME", requires = "gallery")]
     pub(crate) gallery_label_key: Option<String>,
-    /// Take rows as they are, not scaled to length 1: neighbours are then ranked by inner product, not by angle, while the clusters of NMI
-    /// and AMI are by Euclidean distance. A gallery whose rows all have length 1, but for the rounding of f32, is still ranked by angle: that
-    /// rounding is no order
+    /// Use the rows without scaling them to length 1: neighbors are then ranked by inner product instead of
+    /// by angle, and the clusters of NMI and AMI use Euclidean distance. A gallery whose rows all have length
+    /// 1, up to the rounding of f32, is still ranked by angle, because that rounding must not decide the
+    /// order
     #[arg(long)]
     pub(crate) unscaled: bool,
     #[command(flatten)]
@@ -215,24 +233,24 @@ pub(crate) struct MeasureArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Download a data set, check it and unpack it; a broken download is resumed
+    /// Download a data set, check it and unpack it; an interrupted download resumes
     Fetch {
         /// cifar10, stl10, cub200-2011, cars196 or products
         name: String,
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
         #[arg(long, value_name = "FOLDER", value_parser = path())]
         root: Option<PathBuf>,
-        /// Another server: the address without the file name
+        /// Address of another server, without the file name
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
-        /// From the Hugging Face hub instead (needs a build with --features hub)
+        /// Download from the Hugging Face hub (needs a build with --features hub)
         #[arg(long, conflicts_with = "mirror")]
         hub: bool,
         /// Print the outcome as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Read a data set whole and compare its checksums
+    /// Read a whole data set and compare its checksums
     Verify {
         /// cifar10, stl10, cub200-2011, cub200-2010, cars196, cars196-half or products
         name: String,
@@ -243,7 +261,7 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the data sets and which of them are there
+    /// List the data sets, and which of them are present
     List {
         /// Folder of data sets; INVASPREAD_DATA or the platform's cache folder if not given
         #[arg(long, value_name = "FOLDER", value_parser = path())]
@@ -260,16 +278,17 @@ pub(crate) enum ConfigCommand {
     Show {
         #[command(flatten)]
         settings: Settings,
-        /// Print each value with the file or argument that set it, and what the key means
+        /// Print each value with the file or argument that set it, and the meaning of the key
         #[arg(long)]
         origin: bool,
         /// Print as JSON
         #[arg(long)]
         json: bool,
     },
-    /// List the groups and their files, and the suites
+    /// List the groups with their files, and the suites
     Groups,
-    /// List the methods: what tables call each, its views of an image, its keys with their defaults and meanings
+    /// List the methods: the name in tables, the number of views of an image, and the keys with their
+    /// defaults and meanings
     Methods {
         /// Print the list as JSON
         #[arg(long)]
@@ -288,7 +307,7 @@ pub(crate) struct DoctorArguments {
 pub(crate) struct BenchArguments {
     #[command(subcommand)]
     pub(crate) command: BenchCommand,
-    /// Threads; one per core if not given
+    /// Number of threads; one for each core if not given
     #[arg(long, value_name = "N", global = true, value_parser = threads())]
     pub(crate) threads: Option<usize>,
     /// Print the figures as JSON
@@ -297,7 +316,7 @@ pub(crate) struct BenchArguments {
     /// Where to compute: auto, cpu or cuda
     #[arg(long, value_name = "NAME", global = true, default_value = "cpu")]
     pub(crate) device: DeviceArgument,
-    /// What convolutions multiply in: f32, tf32 or bf16
+    /// Precision in which convolutions multiply: f32, tf32 or bf16
     #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
     pub(crate) precision: PrecisionArgument,
 }
@@ -319,7 +338,7 @@ pub(crate) enum PrecisionArgument {
 }
 
 impl BenchArguments {
-    /// Where the workload is to run.
+    /// Returns the device and precision of the workload.
     pub(crate) fn compute(&self) -> Compute {
         Compute {
             device: match self.device {
@@ -336,34 +355,34 @@ impl BenchArguments {
     }
 }
 
-/// A path, in which a leading `~` is the home folder: the shell leaves it alone in `--runs=~/x`.
+/// Parses a path, in which a leading `~` is the home folder: a shell does not replace it in `--runs=~/x`.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| expand_home(&path))
 }
 
-/// Text, which the settings of a run are kept as.
+/// Parses text: the settings of a run are stored as UTF-8.
 fn text() -> impl TypedValueParser<Value = String> {
     #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
     let text = |text: OsString| text.into_string().map_err(|text| format!("found {text:?}, expected UTF-8"));
     OsStringValueParser::new().try_map(text)
 }
 
-/// A count of threads that a machine may have.
+/// Parses a number of threads, from 1 to 4096.
 fn threads() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=4096)
 }
 
-/// A count that zero is no value of.
+/// Parses a count of at least 1.
 fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
-/// A side that augmentation takes, in pixels.
+/// Parses the side of an image, in pixels, in the range that augmentation allows.
 fn side() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=8192)
 }
 
-/// A depth that there is a network of.
+/// Parses a ResNet depth: 18, 34 or 50.
 fn depth(text: &str) -> Result<usize, String> {
     match text {
         "18" => Ok(18),
@@ -375,17 +394,17 @@ fn depth(text: &str) -> Result<usize, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// One InvaSpread training step: forward, loss, backward, SGD
+    /// Time a training step of InvaSpread: forward, loss, backward, SGD
     Train(TrainBenchArguments),
-    /// Embedding images with the network in evaluation mode
+    /// Time the embedding of images by a network in evaluation mode
     Evaluate(EvaluateBenchArguments),
-    /// Making views with the paper's four transforms, on one core
+    /// Time the making of views with the paper's four transforms, on one core
     Augment(AugmentBenchArguments),
-    /// Exact nearest neighbours of a test set in a training set
+    /// Time the exact search of the nearest neighbors of a test set in a training set
     Knn(KnnBenchArguments),
-    /// Iterations of k-means
+    /// Time iterations of k-means
     Kmeans(KmeansBenchArguments),
-    /// A training epoch from u8 images to updated weights
+    /// Time a training epoch, from u8 images to updated weights
     Epoch(EpochBenchArguments),
 }
 
@@ -413,13 +432,13 @@ pub(crate) struct TrainBenchArguments {
     /// Layers: 18, 34 or 50
     #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
     pub(crate) depth: usize,
-    /// Steps that are timed
+    /// Number of timed steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
     pub(crate) steps: usize,
-    /// Steps before that
+    /// Number of steps before them, which are not timed
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) warmup: usize,
-    /// Convolve directly, without Winograd
+    /// Compute convolutions directly, without Winograd's algorithm
     #[arg(long)]
     pub(crate) no_winograd: bool,
 }
@@ -441,7 +460,7 @@ impl TrainBenchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateBenchArguments {
-    /// Images embedded
+    /// Number of images to embed
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     pub(crate) images: usize,
     /// Channels of the first stage
@@ -450,7 +469,7 @@ pub(crate) struct EvaluateBenchArguments {
     /// Layers: 18, 34 or 50
     #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
     pub(crate) depth: usize,
-    /// Times that are measured, after a short one that is not
+    /// Number of timed repetitions, after a short one that is not timed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }
@@ -470,13 +489,13 @@ impl EvaluateBenchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct AugmentBenchArguments {
-    /// Views made in one repetition
+    /// Number of views in a repetition
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one())]
     pub(crate) images: usize,
     /// Side of an image and of a view, in pixels
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = side())]
     pub(crate) size: usize,
-    /// Times that are measured, after one that is not
+    /// Number of timed repetitions, after one that is not timed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }
@@ -489,19 +508,19 @@ impl AugmentBenchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct KnnBenchArguments {
-    /// Rows searched
+    /// Number of rows that are searched
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = at_least_one())]
     pub(crate) train: usize,
-    /// Rows that search
+    /// Number of query rows
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     pub(crate) test: usize,
-    /// Values of a row
+    /// Length of a row
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
     pub(crate) dim: usize,
-    /// Neighbours of each
+    /// Number of neighbors of each row
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one())]
     pub(crate) k: usize,
-    /// Times that are measured, after one that is not
+    /// Number of timed repetitions, after one that is not timed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }
@@ -534,7 +553,7 @@ pub(crate) struct KmeansBenchArguments {
     /// Iterations
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
     pub(crate) iterations: usize,
-    /// Times that are measured
+    /// Number of timed repetitions
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }
@@ -555,7 +574,7 @@ impl KmeansBenchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EpochBenchArguments {
-    /// Images of the epoch, of which whole batches are taken
+    /// Number of images in the epoch, of which whole batches are used
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     pub(crate) images: usize,
     /// Images of a batch
@@ -567,7 +586,7 @@ pub(crate) struct EpochBenchArguments {
     /// Layers: 18, 34 or 50
     #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
     pub(crate) depth: usize,
-    /// Epochs that are timed, after one that is not
+    /// Number of timed epochs, after one that is not timed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     pub(crate) repeats: usize,
 }

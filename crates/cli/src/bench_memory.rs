@@ -1,4 +1,4 @@
-//! What a workload of `invaspread bench` takes, known from its flags before it begins.
+//! The memory that a workload of `invaspread bench` needs, computed from its flags before it begins.
 
 use crate::arguments::{BenchArguments, BenchCommand};
 use invaspread_models::{NetworkConfig, NetworkSize, ResNetConfig};
@@ -6,22 +6,22 @@ use invaspread_runner::memory::{Memory, Need, TooLittleMemory, check};
 
 /// Side of the images of every workload with a network.
 const SIDE: usize = 32;
-/// Images whose bytes are held at most; they repeat.
+/// Largest number of images whose bytes are held; further ones repeat them.
 const DISTINCT: usize = 2048;
-/// Views that `augment` writes over and over.
+/// Number of views whose memory `augment` writes again and again.
 const AUGMENTED_TOGETHER: usize = 128;
-/// Images that are embedded together.
+/// Number of images that are embedded together.
 const EMBEDDED_TOGETHER: usize = 250;
 /// Bytes of a number, and of an index and a similarity.
 const FLOAT: usize = 4;
 const NEIGHBOR: usize = 8;
-/// Bytes that remember how long one repetition took.
+/// Bytes that hold the time of one repetition.
 const TIME: usize = 8;
 
 /// Checks that the workload fits into the memory of its device.
 ///
 /// # Errors
-/// If it does not: what it would take, by which flags, and what there is.
+/// If it does not; the error says how much it needs, because of which flags, and how much there is.
 pub(crate) fn fits(arguments: &BenchArguments) -> Result<(), TooLittleMemory> {
     match Memory::of(arguments.compute().device) {
         Some(memory) => check(needs(&arguments.command), memory),
@@ -38,7 +38,7 @@ fn size(width: usize, depth: usize) -> NetworkSize {
     NetworkConfig::from(ResNetConfig { width, depth, ..ResNetConfig::default() }).size(SIDE)
 }
 
-/// A count as a factor; what no address can reach is as good as the largest.
+/// Returns a count as a factor. A count beyond the address space becomes the largest one.
 fn factor(count: u128) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
@@ -96,7 +96,7 @@ fn needs(command: &BenchCommand) -> Vec<Need> {
             vec![
                 need(format!("rows to search (--train {train}, --dim {dim})"), &[train, dim, FLOAT]),
                 need(format!("rows that search (--test {test}, --dim {dim})"), &[test, dim, FLOAT]),
-                need(format!("neighbours (--test {test}, --k {k})"), &[test, k, NEIGHBOR]),
+                need(format!("neighbors (--test {test}, --k {k})"), &[test, k, NEIGHBOR]),
                 times("--repeats", sizes.repeats),
             ]
         }

@@ -1,4 +1,4 @@
-//! How the program ends when it cannot do what was asked: 2 for a request that makes no sense, 1 for one that failed.
+//! The exit codes of the program when it cannot do what was asked: 2 for a wrong request, 1 for a failure.
 
 use invaspread_data::DataError;
 use invaspread_runner::config::ConfigError;
@@ -9,13 +9,14 @@ use std::process::ExitCode;
 /// Why the program stops.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The request itself is wrong: an unknown key, suite or value.
+    /// The request is wrong: an unknown key, suite or value.
     Usage(anyhow::Error),
-    /// The request was fine and failed.
+    /// The request was correct, and carrying it out failed.
     Failed(anyhow::Error),
-    /// It was asked to stop; not an error, but not done either.
+    /// The program was asked to stop. This is not an error, but the work is not done.
     Stopped,
-    /// Whoever read standard output is gone, as `head` is after a few lines: no error, and nobody to tell.
+    /// The reader of standard output has ended, as `head` does after a few lines. This is not an error, and
+    /// nobody reads a message.
     Unread,
 }
 
@@ -24,16 +25,16 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
-            // What a shell reports of a program that an interrupt ended.
+            // The code that a shell reports for a program that an interrupt ended.
             Self::Stopped => 130,
-            // The same of one that wrote to a closed pipe.
+            // The code that a shell reports for a program that wrote to a closed pipe.
             Self::Unread => 141,
         })
     }
 }
 
 impl fmt::Display for Failure {
-    /// The error and what caused it, on one line, leaving out causes that the line already holds.
+    /// Writes the error and its causes on one line, without causes that the line already contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let error = match self {
             Self::Usage(error) | Self::Failed(error) => error,
@@ -58,7 +59,7 @@ impl From<ConfigError> for Failure {
 }
 
 impl From<anyhow::Error> for Failure {
-    /// A value of a key that only its data set can judge is a wrong request as any other value is.
+    /// A value that only the data set can check is a wrong request, like any other wrong value.
     fn from(error: anyhow::Error) -> Self {
         let of_a_key = |cause: &(dyn std::error::Error + 'static)| {
             let data = match cause.downcast_ref() {

@@ -1,7 +1,7 @@
-//! The `invaspread` program as a library: arguments in, results out. Everything that computes lives in the libraries below.
+//! The `invaspread` program as a library: arguments in, results out. The libraries below do all computations.
 //!
-//! A crate of somebody else's makes the program anew with a method of its own, which then has what the built-in ones have: the config and its
-//! errors, checkpoints that resume exactly, suites, reports, `doctor`.
+//! Another crate can build the program again with a method of its own. The method then has what the built-in
+//! ones have: the config and its errors, checkpoints that resume exactly, suites, reports, `doctor`.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -9,7 +9,7 @@
 //! use invaspread::{Method, MethodSettings, Output, Registry, RunFacts, Step, candle};
 //!
 //! invaspread::settings! {
-//!     /// Settings of a method that pulls the two views of an image together, and nothing else.
+//!     /// Settings of a method that only pulls the two views of an image together.
 //!     pub struct PullSettings {
 //!         /// Factor of the loss, above 0.
 //!         strength: f64 = 1.0,
@@ -44,7 +44,8 @@
 //! }
 //! ```
 //!
-//! `examples/own-method` in the repository is a whole such package, with a state that is resumed and a test.
+//! `examples/own-method` in the repository is a complete package of this kind, with a state that is resumed
+//! and a test.
 
 #![deny(
     clippy::print_stdout,
@@ -58,7 +59,7 @@ mod commands;
 mod failure;
 mod log;
 mod metric_names;
-mod neighbours;
+mod neighbors;
 mod output;
 mod panics;
 mod progress;
@@ -69,7 +70,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use failure::Failure;
 use invaspread_tensor::Started;
-use output::{has_colours, note, visible};
+use output::{has_colors, note, visible};
 use std::process::ExitCode;
 
 pub use candle_core as candle;
@@ -85,11 +86,11 @@ pub use invaspread_runner::methods::{
 pub use invaspread_runner::settings;
 pub use invaspread_tensor::DeviceKind;
 
-/// Does what the command line asks for, with the methods of `registry`, and returns the exit code: 0 if it was done, 2 for a request that
-/// makes no sense, 1 for one that failed.
+/// Runs the command line with the methods of `registry` and returns the exit code: 0 for success, 2 for a
+/// wrong request, 1 for a failure.
 ///
 /// # Panics
-/// If it is called twice in a process: a run's name must mean one method.
+/// If it is called twice in a process, because a run's name must stand for one method.
 pub fn run(registry: Registry) -> ExitCode {
     panics::report_as_bugs();
     assert!(registry.install().is_ok(), "invaspread::run is called once, before anything reads a config");
@@ -104,7 +105,7 @@ pub fn run(registry: Registry) -> ExitCode {
             Err(code) => return code,
         },
     };
-    // What was printed before a failure is still worth writing; of two failures the first says why.
+    // What was printed before a failure is still written. Of two failures the first one is reported.
     let printed = output::finish();
     match ended.and(printed) {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,11 +117,10 @@ pub fn run(registry: Registry) -> ExitCode {
     }
 }
 
-/// Prints what clap has to say in place of arguments: help and the version, or what is wrong with the command line and the exit code for
-/// that.
+/// Prints clap's answer: help, the version, or an error in the command line, with the exit code for it.
 fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     if answer.kind() == ErrorKind::InvalidUtf8 {
-        // clap says neither which nor what.
+        // clap's message does not say which argument it is and what it contains.
         #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
         let found: Vec<String> = std::env::args_os()
             .filter(|given| given.to_str().is_none())
@@ -135,14 +135,14 @@ fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     let answer = with_visible_arguments(answer);
     let styled = answer.render();
     if answer.use_stderr() {
-        if has_colours(&std::io::stderr()) {
+        if has_colors(&std::io::stderr()) {
             output::note_raw(&styled.ansi().to_string());
         } else {
             output::note_raw(&styled.to_string());
         }
         return Err(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)));
     }
-    if has_colours(&std::io::stdout()) {
+    if has_colors(&std::io::stdout()) {
         output::print_raw(&styled.ansi().to_string());
     } else {
         output::print_raw(&styled.to_string());
@@ -150,7 +150,7 @@ fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// The same answer with escapes in what it quotes of the command line: a script may have put anything there.
+/// Returns the same answer with escapes in its quotes of the command line, which may contain any character.
 fn with_visible_arguments(answer: clap::Error) -> clap::Error {
     let arguments = std::env::args_os().map(|argument| visible(&argument.to_string_lossy()).into_owned());
     match Arguments::try_parse_from(arguments) {
@@ -159,7 +159,7 @@ fn with_visible_arguments(answer: clap::Error) -> clap::Error {
     }
 }
 
-/// Starts the threads of a command that computes, and says so if they are fewer than they should be.
+/// Starts the threads of a command that computes, and warns if there are fewer than there should be.
 fn start_threads(command: &Command) -> Result<(), Failure> {
     let wanted = match command {
         Command::Config(_) | Command::Completions(_) => return Ok(()),

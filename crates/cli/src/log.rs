@@ -1,6 +1,7 @@
-//! The log of the libraries on standard error: warnings, unless the variable `INVASPREAD_LOG` asks for more or less.
+//! The log of the libraries on standard error: warnings, unless the variable `INVASPREAD_LOG` asks for more
+//! or less.
 
-use crate::output::{has_colours, note, note_raw, visible};
+use crate::output::{has_colors, note, note_raw, visible};
 use std::fmt;
 use std::io::{self, Write};
 use tracing::{Event, Level, Subscriber};
@@ -11,13 +12,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 const VARIABLE: &str = "INVASPREAD_LOG";
 
-/// Begins to log.
+/// Starts logging.
 pub(crate) fn start() {
     let (filter, problem) = filter(std::env::var_os(VARIABLE).as_deref());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Notes)
-        .with_ansi(has_colours(&io::stderr()))
+        .with_ansi(has_colors(&io::stderr()))
         .event_format(OneLine)
         .init();
     if let Some(problem) = problem {
@@ -25,12 +26,12 @@ pub(crate) fn start() {
     }
 }
 
-/// What to log, and what is wrong with the variable's value.
+/// Returns what to log, and an error in the variable's value if there is one.
 fn filter(value: Option<&std::ffi::OsStr>) -> (EnvFilter, Option<String>) {
     let warnings = || EnvFilter::new("warn");
     let Some(value) = value.filter(|value| !value.is_empty()) else { return (warnings(), None) };
     let text = value.to_string_lossy();
-    // The parser takes a word that is no level for the name of a module, and would then log nothing else.
+    // The parser takes a word that is not a level for the name of a module, and would then log nothing else.
     let words = text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let known = words.clone().all(|word| levels.iter().any(|level| word.eq_ignore_ascii_case(level)));
@@ -47,7 +48,7 @@ fn filter(value: Option<&std::ffi::OsStr>) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// An event as a line of text: its level, its message and its fields, with escapes for what a terminal would obey.
+/// An event as a line of text: its level, its message and its fields, with escapes for control characters.
 struct OneLine;
 
 impl<S, N> FormatEvent<S, N> for OneLine
@@ -65,14 +66,14 @@ where
         context.format_fields(Writer::new(&mut text), event)?;
         let level = *event.metadata().level();
         if writer.has_ansi_escapes() {
-            let colour = match level {
+            let color = match level {
                 Level::ERROR => 31,
                 Level::WARN => 33,
                 Level::INFO => 32,
                 Level::DEBUG => 34,
                 Level::TRACE => 35,
             };
-            write!(writer, "\x1b[{colour}m{level:>5}\x1b[0m")?;
+            write!(writer, "\x1b[{color}m{level:>5}\x1b[0m")?;
         } else {
             write!(writer, "{level:>5}")?;
         }
@@ -80,7 +81,7 @@ where
     }
 }
 
-/// Standard error, as [`note!`] writes to it.
+/// Standard error, written in the same way as by [`note!`].
 struct Notes;
 
 impl Write for Notes {

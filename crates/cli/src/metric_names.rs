@@ -1,8 +1,8 @@
-//! What metrics are called on a line of text.
+//! Short names of metrics, for a line of text.
 
 use std::borrow::Cow;
 
-/// The field's short name of a recorded metric, such as "R@1" for `recall_at_1`.
+/// Returns the usual short name of a recorded metric, such as "R@1" for `recall_at_1`.
 pub(crate) fn short_name(recorded: &str) -> Cow<'_, str> {
     match recorded {
         "knn_top1" => "kNN".into(),

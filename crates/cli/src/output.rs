@@ -1,10 +1,11 @@
 //! Everything that the program prints: results on standard output, notes and errors on standard error.
 //!
-//! Results are collected, and written before each note and at the end. A failure to write them is kept until [`finish`], which makes it
-//! the program's own. A note that cannot be written is dropped: a run must not end because nobody reads how it goes.
+//! Results are collected, and written before each note and at the end. A failure to write them is stored
+//! until [`finish`], which returns it as the program's failure. A note that cannot be written is dropped: a
+//! run must not end because nobody reads its progress.
 //!
-//! Names in archives and weight files, paths and lines of configs come from elsewhere and may hold characters that a terminal obeys
-//! instead of showing. Every line passes through [`visible`], so that none of them reaches a terminal.
+//! Names in archives and weight files, paths and lines of configs come from outside and may hold control
+//! characters. Every line passes through [`visible`], so that no control character reaches a terminal.
 
 use crate::failure::Failure;
 use indicatif::ProgressBar;
@@ -15,19 +16,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use terminal_size::{Width, terminal_size_of};
 
-/// Prints one line on standard output, from what `format!` takes. A line break within it is shown as `\n`.
+/// Prints one line on standard output; takes the arguments of `format!`. A line break within the line is
+/// shown as `\n`.
 macro_rules! print_line {
     ($($text:tt)+) => { $crate::output::line(format_args!($($text)+)) };
 }
 
-/// Writes one line to standard error, from what `format!` takes. A line break within it is shown as `\n`.
+/// Writes one line to standard error; takes the arguments of `format!`. A line break within the line is shown
+/// as `\n`.
 macro_rules! note {
     ($($text:tt)+) => { $crate::output::note_line(format_args!($($text)+)) };
 }
 
 pub(crate) use {note, print_line};
 
-/// So many bytes of results are written without waiting for the end.
+/// Number of bytes from which on results are written before the end.
 const MANY: usize = 1 << 16;
 
 static RESULTS: Mutex<Results> = Mutex::new(Results { pending: String::new(), failure: None });
@@ -57,7 +60,7 @@ impl Results {
     }
 }
 
-/// Standard output without the standard library's own buffer, which takes a bad descriptor for success.
+/// Standard output without the buffer of the standard library, which reports success for a bad descriptor.
 #[cfg(unix)]
 fn standard_output() -> io::Result<impl Write> {
     use std::os::fd::AsFd;
@@ -69,7 +72,8 @@ fn standard_output() -> io::Result<impl Write> {
     Ok(io::stdout())
 }
 
-/// Writes all of `bytes`. Another program may have made a shared pipe or terminal non-blocking: then this waits, as a write otherwise would.
+/// Writes all of `bytes`. Another program may have made a shared pipe or terminal non-blocking: then this
+/// waits, as a write otherwise would.
 fn write_all(mut out: impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -85,22 +89,23 @@ fn write_all(mut out: impl Write, mut bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints `text` as it is: what clap makes, whose styles are sequences of control characters, and scripts.
+/// Prints `text` unchanged: clap's texts, whose styles are sequences of control characters, and scripts.
 pub(crate) fn print_raw(text: &str) {
     RESULTS.lock().unwrap_or_else(PoisonError::into_inner).add(text);
 }
 
-/// What [`print_line!`] calls.
+/// Prints a line, for [`print_line!`].
 pub(crate) fn line(text: fmt::Arguments) {
     print_raw(&format!("{}\n", visible(&text.to_string())));
 }
 
-/// Prints lines that the program itself laid out, such as a table.
+/// Prints lines that the program formatted itself, such as a table.
 pub(crate) fn print_block(text: &str) {
     text.lines().for_each(|text| line(format_args!("{text}")));
 }
 
-/// Prints JSON and a line break. Characters that a terminal obeys can only be within strings, where an escape means the same.
+/// Prints JSON and a line break. Control characters can only be within strings, where an escape has the same
+/// meaning.
 pub(crate) fn print_json(text: &str) {
     let mut shown = String::with_capacity(text.len() + 1);
     for letter in text.chars() {
@@ -117,19 +122,20 @@ pub(crate) fn print_json(text: &str) {
     print_raw(&shown);
 }
 
-/// What [`note!`] calls.
+/// Writes a line, for [`note!`].
 pub(crate) fn note_line(text: fmt::Arguments) {
     note_raw(&format!("{}\n", visible(&text.to_string())));
 }
 
-/// Writes lines that the program itself laid out to standard error.
+/// Writes lines that the program formatted itself to standard error.
 pub(crate) fn note_block(text: &str) {
     text.lines().for_each(|text| note_line(format_args!("{text}")));
 }
 
-/// Writes `text` to standard error as it is: what clap makes, whose styles are sequences of control characters.
+/// Writes `text` to standard error unchanged: clap's texts, whose styles are sequences of control characters.
 pub(crate) fn note_raw(text: &str) {
-    // In the order in which they were said. A panic in the middle of printing must not wait for itself.
+    // Results come before the note, in the order of the calls. A panic in the middle of printing must not
+    // wait for itself.
     if let Ok(mut results) = RESULTS.try_lock() {
         results.write();
     }
@@ -145,11 +151,11 @@ pub(crate) fn note_above(bar: &ProgressBar, text: &str) {
     }
 }
 
-/// Writes what is left of the results.
+/// Writes the rest of the results.
 ///
 /// # Errors
-/// [`Failure::Unread`] if the reader of standard output is gone, and what the system said if something else kept any of it from being
-/// written.
+/// Returns [`Failure::Unread`] if the reader of standard output has ended, and the system's error if anything
+/// else prevented writing.
 pub(crate) fn finish() -> Result<(), Failure> {
     let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
     results.write();
@@ -162,23 +168,25 @@ pub(crate) fn finish() -> Result<(), Failure> {
     }
 }
 
-/// Columns that a bar takes to be of use.
+/// Least width of a terminal in which a bar is drawn.
 const WIDE: u16 = 40;
 
-/// Whether a bar can be drawn on standard error: a terminal that can move its cursor, and is wide enough.
+/// Returns whether a bar can be drawn on standard error: it must be a terminal that can move its cursor and
+/// is wide enough.
 pub(crate) fn draws() -> bool {
     let wide = terminal_size_of(io::stderr()).is_none_or(|(Width(columns), _)| columns >= WIDE);
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") && wide
 }
 
-/// Whether colours are wanted on `stream`: in a file or pipe, and for who wants none (no-color.org), they are noise.
-pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+/// Returns whether colors are wanted on `stream`: not in a file or pipe, and not if the user turned them off
+/// (no-color.org).
+pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     stream.is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// `text` with every character that a terminal would obey written as an escape, as `\n` or `\u001b`.
+/// Returns `text` with every control character written as an escape, such as `\n` or `\u001b`.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -202,9 +210,10 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal obeys `letter` or hides it: control characters (C0, delete, C1), marks that turn the direction of writing
-/// ("Trojan Source", CVE-2021-42574), separators of lines, and characters without width that make two names look alike. Joiners that
-/// scripts and emoji need are none of these.
+/// Returns whether a terminal acts on `letter` or hides it: control characters (C0, delete, C1), marks that
+/// change the direction of writing ("Trojan Source", CVE-2021-42574), separators of lines, and characters
+/// without width, which make two names look equal. The joiners that scripts and emoji need are not among
+/// them.
 fn is_obeyed(letter: char) -> bool {
     letter.is_control()
         || matches!(

@@ -1,14 +1,15 @@
-//! What the program says when it finds a mistake of its own.
+//! The message of the program when it finds a bug in itself.
 
 use crate::output::{note, note_block};
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
 
-/// Makes a panic say that it is a bug, on one line, and what to do about it. `RUST_BACKTRACE=1` adds where it came from.
+/// Makes a panic print one line that says that it is a bug and what to do about it. `RUST_BACKTRACE=1` adds a
+/// backtrace.
 pub(crate) fn report_as_bugs() {
     std::panic::set_hook(Box::new(|panic| {
         note!("{}", report(panic));
-        // Not what `capture` decides by: errors of libraries never carry one.
+        // `capture` reads another variable too; errors of libraries never contain a backtrace.
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
             note_block(&Backtrace::force_capture().to_string());
         }
@@ -34,7 +35,7 @@ mod tests {
     /// Set in the process that is to panic.
     const CHILD: &str = "INVASPREAD_TEST_PANICS";
 
-    /// This very test in a process of its own, whose panics are reported as the program's are.
+    /// Runs this test in a process of its own, whose panics are reported like those of the program.
     #[test]
     fn a_panic_is_a_bug_on_one_line() {
         if std::env::var_os(CHILD).is_some() {

@@ -1,4 +1,4 @@
-//! Progress of training: a bar on a terminal, a line an epoch elsewhere.
+//! Progress of training: a bar on a terminal, otherwise a line for each epoch.
 
 use crate::metric_names::short_name;
 use crate::output::{draws, note_above, visible};
@@ -15,7 +15,7 @@ pub(crate) struct Progress {
     runs: usize,
 }
 
-/// "2 h 05 min", "3 min 20 s", "12 s".
+/// Returns a duration as text: "2 h 05 min", "3 min 20 s", "12 s".
 pub(crate) fn readable(time: Duration) -> String {
     let seconds = time.as_secs_f64().round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -26,7 +26,7 @@ pub(crate) fn readable(time: Duration) -> String {
 }
 
 impl Progress {
-    /// For a queue of `runs` runs.
+    /// Returns the display for a queue of `runs` runs.
     pub(crate) fn new(runs: usize) -> Self {
         let bar = bar("{prefix} {bar:24} {percent:>3}%  {msg}");
         Self { bar, steps: 0, title: String::new(), done: 0, runs }
@@ -37,7 +37,7 @@ impl Progress {
     }
 }
 
-/// A bar on standard error, hidden where none can be drawn.
+/// Returns a bar on standard error; it is hidden if none can be drawn.
 pub(crate) fn bar(template: &str) -> ProgressBar {
     let target = if draws() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(0), target);
@@ -104,7 +104,7 @@ impl Observer for Progress {
     }
 }
 
-/// The first `most` metrics, for a line of text: each followed by two spaces.
+/// Returns the first `most` metrics for a line of text, each followed by two spaces.
 fn spoken(measured: &Measured, most: usize) -> String {
     let spoken = |(name, value): &(String, f64)| format!("{} {value:.2}%  ", short_name(name));
     measured.0.iter().take(most).map(spoken).collect()

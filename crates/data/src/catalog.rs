@@ -188,7 +188,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether there is a copy and it is the published one.
+    /// Returns whether there is a copy and it is the published one.
     pub fn is_good(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.state == DataState::Verified)
     }
@@ -229,6 +229,14 @@ pub struct Listed {
 }
 
 /// Lists the data sets, and which of them are in `root` (or where [`Location::find`] says).
+///
+/// ```
+/// let empty = tempfile::tempdir()?;
+/// let sets = invaspread_data::list(Some(empty.path()))?;
+/// let cifar10 = sets.iter().find(|set| set.name == "cifar10").expect("it is a known set");
+/// assert!(!cifar10.present);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// If there is no folder to look in.

@@ -68,7 +68,7 @@ impl Default for DataConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stl10Config {
-    /// Whether to train on the 100,000 images without labels too. Only labelled images vote in kNN either
+    /// Whether to train on the 100,000 images without labels too. Only labeled images vote in kNN either
     /// way.
     pub unlabeled: bool,
 }

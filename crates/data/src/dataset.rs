@@ -24,8 +24,8 @@ pub struct Dataset {
     /// The training images. Where the evaluation is [`Evaluation::Retrieval`], their labels are for reports
     /// alone.
     pub train: Split,
-    /// The labelled images that vote in kNN, if they are not the training images; see [`Dataset::gallery`].
-    pub labelled: Option<Split>,
+    /// The labeled images that vote in kNN, if they are not the training images; see [`Dataset::gallery`].
+    pub labeled: Option<Split>,
     /// The test images.
     pub test: Split,
     /// Whether the bytes are the published ones.
@@ -37,10 +37,10 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Returns the labelled images in which the neighbors of a test image are searched: all of `train`,
+    /// Returns the labeled images in which the neighbors of a test image are searched: all of `train`,
     /// unless some of it has no labels (STL-10).
     pub fn gallery(&self) -> &Split {
-        self.labelled.as_ref().unwrap_or(&self.train)
+        self.labeled.as_ref().unwrap_or(&self.train)
     }
 }
 
@@ -55,7 +55,7 @@ pub enum Evaluation {
     Retrieval,
 }
 
-/// The label of an image without one; only in `train`, and only if [`Dataset::labelled`] is given.
+/// The label of an image without one; only in `train`, and only if [`Dataset::labeled`] is given.
 pub const UNLABELED: u32 = u32::MAX;
 
 /// Images of one size with a label each.

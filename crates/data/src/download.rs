@@ -430,7 +430,7 @@ mod tests {
         }
     }
 
-    /// The message of a download that must end by itself, and how many requests it took.
+    /// Returns the message of a download that must end by itself, and how many requests it took.
     fn ends(answers: Vec<Answer>, part: Option<&[u8]>) -> (String, usize) {
         let outcome = attempt(answers, part, None);
         (outcome.result.unwrap_err().to_string(), outcome.requests.len())

@@ -4,7 +4,7 @@
 //! [`open`] gives a [`Dataset`] for a [`DataConfig`]; [`fetch`], [`verify`] and [`list`] do the work of
 //! `invaspread data`. Each set has its module: [`cifar10`] (in all its forms), [`stl10`], the sets of
 //! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder a class), [`synthetic`]
-//! (drawn, no file). Images stay u8, rows of interleaved RGB, and are normalised only when a batch is made;
+//! (drawn, no file). Images stay u8, rows of interleaved RGB, and are normalized only when a batch is made;
 //! sets too large for memory are read from their files as they are needed.
 //!
 //! The crate does not augment, pick a device, or guess. A damaged file is an error that names it. A copy
@@ -28,6 +28,7 @@ mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod grouping;
+mod left_out;
 mod lists;
 mod location;
 mod manifest;

@@ -18,6 +18,14 @@ pub const ENVIRONMENT: &str = "INVASPREAD_DATA";
 pub struct NoFolder;
 
 /// A folder and who chose it; errors show both.
+///
+/// ```
+/// use invaspread_data::Location;
+/// use std::path::Path;
+///
+/// let location = Location::find(Some(Path::new("/data"))).expect("a folder was given");
+/// assert_eq!(location.path, Path::new("/data"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// The folder.

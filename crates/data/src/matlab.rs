@@ -65,7 +65,7 @@ pub(crate) struct Structs {
 }
 
 impl Structs {
-    /// The number of structs.
+    /// Returns the number of structs.
     pub(crate) fn len(&self) -> usize {
         self.values.len() / self.fields.len().max(1)
     }

@@ -25,7 +25,7 @@ pub(crate) trait PublishedSet: Sync {
     /// Says in a line how to get it.
     fn how_to_get(&self) -> &'static str;
 
-    /// Whether [`PublishedSet::fetch`] can get it.
+    /// Returns whether [`PublishedSet::fetch`] can get it.
     fn is_fetchable(&self) -> bool;
 
     /// Looks for a copy in `root`, by names alone: its form, and its folder or archive.

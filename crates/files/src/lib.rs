@@ -10,6 +10,19 @@ use std::path::Path;
 
 /// Opens the regular file at `path`, following links.
 ///
+/// ```
+/// use std::io::Read;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("file");
+/// std::fs::write(&path, "text")?;
+/// let mut text = String::new();
+/// invaspread_files::open_regular(&path)?.read_to_string(&mut text)?;
+/// assert_eq!(text, "text");
+/// assert!(invaspread_files::open_regular(folder.path()).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 /// Returns the error of the system, or one of kind `InvalidInput` for a folder, a pipe, a socket or a device.
 /// Each names the path.
@@ -26,6 +39,15 @@ pub fn open_regular(path: &Path) -> io::Result<fs_err::File> {
 }
 
 /// Reads the regular file at `path`, which may have at most `longest` bytes.
+///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("file");
+/// std::fs::write(&path, "text")?;
+/// assert_eq!(invaspread_files::read_regular(&path, 4)?, b"text");
+/// assert!(invaspread_files::read_regular(&path, 3).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// # Errors
 /// Returns the errors of [`open_regular`], and one of kind `FileTooLarge` for a longer file.

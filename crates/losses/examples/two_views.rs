@@ -15,7 +15,7 @@ use invaspread_tensor::l2_normalize;
 const PICTURES: usize = 16;
 const STEPS: usize = 60;
 
-/// Draws a picture: blocks of random colours, 40 x 40 pixels.
+/// Draws a picture: blocks of random colors, 40 x 40 pixels.
 fn picture(number: usize) -> Image {
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, number as u64);
     let blocks: Vec<[u8; 3]> = (0..16).map(|_| [0; 3].map(|_: u8| stream.below(256) as u8)).collect();
@@ -53,7 +53,7 @@ fn train() -> Result<[(f32, usize); 2]> {
     let pixels = [views(&pipeline, 0), views(&pipeline, 1)].concat();
     let x = Tensor::from_vec(pixels, (2 * PICTURES, pipeline.view_len()), &Device::Cpu)?;
 
-    let mut stream = Stream::new(0, Purpose::Initialise, 0, 0);
+    let mut stream = Stream::new(0, Purpose::Initialize, 0, 0);
     let weights: Vec<f32> = (0..pipeline.view_len() * 32).map(|_| 0.02 * stream.normal() as f32).collect();
     let weight = Var::from_vec(weights, (pipeline.view_len(), 32), &Device::Cpu)?;
 

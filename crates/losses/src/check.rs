@@ -1,4 +1,5 @@
-//! What losses check before they compute: shapes, index ranges, temperatures. Errors say which input of which loss was wrong.
+//! Checks of shapes, index ranges and temperatures, made before a loss is computed. An error names the loss
+//! and the input that is wrong.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -12,7 +13,8 @@ pub(crate) fn matrix(loss: &str, what: &str, x: &Tensor) -> Result<(usize, usize
     }
 }
 
-/// Returns the two sizes of the features of two views: an even number of rows, view 1 of all images above view 2.
+/// Returns the two sizes of the features of two views: an even number of rows, view 1 of all images above
+/// view 2.
 pub(crate) fn two_views(loss: &str, features: &Tensor) -> Result<(usize, usize)> {
     let (rows, dim) = matrix(loss, "features", features)?;
     if rows % 2 != 0 {

@@ -1,4 +1,5 @@
-//! `DeepCluster`'s two pieces that are functions of what they are given: the loss of its classifier and its sampling order.
+//! The two parts of `DeepCluster` that are plain functions: the loss of its classifier and the order in which
+//! an epoch visits the images.
 //!
 //! ```text
 //! logits z in R^{B x K}, y_i the cluster of image i:   loss = −(1/B) Σ_i log softmax(z_i)_{y_i}
@@ -6,8 +7,9 @@
 //! with it where the cluster has no more than that), all shuffled, the first N kept
 //! ```
 //!
-//! Paper: section 4.1, rows `DeepCluster (10)` and `(1000)`; sampling as facebookresearch/deepcluster's `UnifLabelSampler`. The
-//! clustering itself (whitening, k-means) belongs to the metrics, the fresh classifier of each epoch to the models. No deviation.
+//! Paper: section 4.1, rows `DeepCluster (10)` and `(1000)`; sampling as facebookresearch/deepcluster's
+//! `UnifLabelSampler`. Whitening and k-means are in crate `metrics`; the classifier, which is new in each
+//! epoch, is in crate `models`. No deviation.
 
 use candle_core::{Result, Tensor};
 use invaspread_random::{Purpose, Stream};
@@ -19,7 +21,8 @@ use crate::softmax::cross_entropy;
 
 const NAME: &str = "deepcluster";
 
-/// Softmax cross-entropy of `logits` (B x K) with `clusters` (B numbers below K), averaged over the rows: a scalar.
+/// Returns the softmax cross-entropy of `logits` (B x K) with `clusters` (B numbers below K), averaged over
+/// the rows: a scalar.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -39,7 +42,7 @@ pub fn cluster_cross_entropy(logits: &Tensor, clusters: &[u32]) -> Result<Tensor
     apply(&Clusters(clusters), [logits])
 }
 
-/// The cluster of each row.
+/// The objective, with the cluster of each row.
 struct Clusters<'a>(&'a [u32]);
 
 impl Objective<1> for Clusters<'_> {
@@ -60,9 +63,21 @@ impl Objective<1> for Clusters<'_> {
     }
 }
 
-/// The images of one epoch, in order: as many as there are `assignments`, each non-empty cluster equally often.
+/// Returns the images of one epoch, in order: as many as there are `assignments`, with every non-empty
+/// cluster equally often.
 ///
-/// `assignments` gives each image's cluster (numbers below `clusters`). An image may come several times or not at all.
+/// `assignments` gives each image's cluster (numbers below `clusters`). An image may appear several times or
+/// not at all.
+///
+/// ```
+/// // Six images in two clusters of five and one: both clusters appear three times.
+/// let clusters = [0, 0, 0, 0, 0, 1];
+/// let order = invaspread_losses::balanced_order(&clusters, 2, 0, 1)?;
+/// assert_eq!(order.len(), 6);
+/// let of_one = order.iter().filter(|&&image| clusters[image as usize] == 1).count();
+/// assert!((2..=4).contains(&of_one));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If a cluster is out of range.

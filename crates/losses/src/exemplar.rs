@@ -1,4 +1,4 @@
-//! Exemplar: every image is a class of its own, told apart by a learned weight vector per image.
+//! Exemplar: every image is a class of its own, with a learned weight vector.
 //!
 //! ```text
 //! f in R^{B x D} features, W in R^{n x D} weights, y_i the image that row i shows
@@ -6,10 +6,12 @@
 //! loss = −(1/B) Σ_i log softmax(z_i)_{y_i}
 //! ```
 //!
-//! Paper: section 3.1, equation 1. The equation has neither τ nor normalised weights and no code for it was released, so both are
-//! settings and both are off by default (temperature 1). Gradients go to the features and to the weights.
+//! Paper: section 3.1, equation 1. The equation has neither τ nor normalized weights, and no code for it was
+//! released. So both are settings, and both are off by default (temperature 1). Gradients go to the features
+//! and to the weights.
 //!
-//! All B x n scores are held at once: they are as large as the weights' gradient, which has to be returned anyway.
+//! All B x n scores are held at once. The gradient of the weights, n x D, is returned and is held in any
+//! case.
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::gemm;
@@ -24,10 +26,22 @@ use crate::softmax::cross_entropy;
 const NAME: &str = "exemplar";
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::Exemplar;
+///
+/// // A feature of image 0, and a weight vector for each of two images.
+/// let feature = Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[2f64, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let loss = Exemplar::default().loss(&feature, &weight, &[0])?.to_scalar::<f64>()?;
+/// assert!((loss - (1.0 + (-2f64).exp()).ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exemplar {
-    /// τ, above 0; 1 is none.
+    /// τ, above 0; a value of 1 changes nothing.
     pub temperature: f64,
     /// Whether each image's weight vector is scaled to unit length first.
     pub normalize_weight: bool,
@@ -40,10 +54,12 @@ impl Default for Exemplar {
 }
 
 impl Exemplar {
-    /// The loss of `features` (B x D) against `weight` (n x D), where row i shows image `index[i]` (B numbers below n): a scalar.
+    /// Returns the loss of `features` (B x D) against `weight` (n x D), where row i shows image `index[i]` (B
+    /// numbers below n): a scalar.
     ///
     /// # Errors
-    /// If shapes or types do not fit one another, an index is out of range, or the temperature is not positive.
+    /// If shapes or types do not fit one another, an index is out of range, or the temperature is not
+    /// positive.
     pub fn loss(&self, features: &Tensor, weight: &Tensor, index: &[u32]) -> Result<Tensor> {
         let (rows, dim) = matrix(NAME, "features", features)?;
         let (images, weight_dim) = matrix(NAME, "weight", weight)?;
@@ -56,7 +72,7 @@ impl Exemplar {
     }
 }
 
-/// A batch: which image each row of the features shows.
+/// A batch, with the image that each row of the features shows.
 struct Batch<'a> {
     loss: &'a Exemplar,
     index: &'a [u32],
@@ -84,7 +100,7 @@ impl Objective<2> for Batch<'_> {
         let mut to_weight = vec![T::ZERO; images * dim];
         gemm::tn(images, dim, rows, &scores, f, &mut to_weight);
         if *normalize_weight {
-            // A unit vector only turns: what points along it is taken out, h − (h · ŵ) ŵ.
+            // A unit vector can only turn, so the part of the gradient along it is removed: h − (h · ŵ) ŵ.
             to_weight.par_chunks_mut(dim).zip(w.par_chunks(dim)).zip(&lengths).for_each(
                 |((h, w), &inverse_length)| {
                     let along = dot(h, w) * inverse_length * inverse_length;
@@ -110,7 +126,7 @@ fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
     w.par_chunks(dim)
         .map(|row| {
             let squared: f64 = row.iter().map(|v| v.to_f64() * v.to_f64()).sum();
-            // A NaN is not zero: its row must not lose it.
+            // A NaN must stay in its row, so only an exact zero counts as zero.
             T::from_f64(if squared == 0.0 { 0.0 } else { squared.sqrt().recip() })
         })
         .collect()
@@ -155,7 +171,7 @@ mod tests {
         ) {
             let loss = Exemplar { temperature, normalize_weight };
             let (f, w) = (unit_rows(rows, dim, seed), random_rows(images, dim, seed.wrapping_add(1)));
-            // Differences of the direction of a nearly-zero vector say nothing.
+            // Finite differences are meaningless for the direction of a vector of nearly zero length.
             prop_assume!(w.chunks(dim).all(|w| w.iter().map(|v| v * v).sum::<f64>() > 0.01));
             let index = random_index(rows, images, seed);
             let (ft, wt) = (matrix_f64(&f, dim), matrix_f64(&w, dim));
@@ -172,7 +188,8 @@ mod tests {
 
     #[test]
     fn two_images_have_a_closed_form() {
-        // f = e1, w_1 = a e1, w_2 = b e1: loss = log(1 + exp((b − a)/τ)); with unit weights of one sign it is log 2.
+        // f = e1, w_1 = a e1, w_2 = b e1: loss = log(1 + exp((b − a)/τ)); with unit weights of one sign it is
+        // log 2.
         let (f, w) = (matrix_f64(&[1.0, 0.0], 2), matrix_f64(&[2.0, 0.0, 0.5, 0.0], 2));
         let loss = Exemplar { temperature: 0.5, normalize_weight: false };
         let (value, gradient) = gradient_of(&f, |f| loss.loss(f, &w, &[0])).unwrap();

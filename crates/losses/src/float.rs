@@ -1,4 +1,4 @@
-//! What a loss needs of its number type: f32 for training, f64 for checking gradients.
+//! What a loss needs from its number type: f32 for training, f64 for checks of gradients.
 
 use std::borrow::Cow;
 use std::ops::Neg;
@@ -14,7 +14,7 @@ pub trait Float: Element + WithDType + Neg<Output = Self> {
     /// Returns ln(1 + this), without losing a small `this`.
     #[must_use]
     fn ln_1p(self) -> Self;
-    /// Returns a memory bank's f32 entries in this type; borrowed where they already are.
+    /// Returns a memory bank's f32 entries in this type; f32 entries are borrowed.
     fn widen(entries: &[f32]) -> Cow<'_, [Self]>;
 }
 
@@ -42,7 +42,8 @@ impl Float for f64 {
     }
 }
 
-/// Inner product in eight interleaved sums, an order that is fixed and that the compiler can keep in one vector register.
+/// Returns the inner product. It is taken in eight interleaved sums: the order is fixed, and the compiler can
+/// keep them in one vector register.
 pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 8;
     let mut sums = [T::ZERO; LANES];
@@ -60,7 +61,7 @@ pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
     ((a + e) + (b + f)) + ((c + g) + (d + h))
 }
 
-/// `y += factor * x`.
+/// Adds: `y += factor * x`.
 pub(crate) fn add_scaled<T: Float>(y: &mut [T], factor: T, x: &[T]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y += factor * x;

@@ -1,4 +1,5 @@
-//! `InvaSpread`: augmentation-invariant and instance-spreading softmax over one batch (the paper's own objective).
+//! `InvaSpread`: augmentation-invariant and instance-spreading softmax over one batch (the paper's own
+//! objective).
 //!
 //! ```text
 //! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B;  τ temperature;  m negative weight
@@ -8,19 +9,22 @@
 //! loss = −(1/2B) Σ_i [ log p_{i,i⁺} + m Σ_{j∉{i,i⁺}} log(1 − p_ij) ]
 //! ```
 //!
-//! Paper: section 3.3, equations 3 to 7. This is what the authors' released code computes, and it differs from the equations:
-//! all 2B rows are anchors, a row's denominator leaves the row itself out, both views of every other image are negatives, the
-//! sum is averaged over 2B, and no gradient flows through the key side (`grad x_i = Σ_k g_ik x_k / τ`, about half the true
-//! gradient). [`KeySide::BothSides`] gives the true gradient of the same value.
+//! Paper: section 3.3, equations 3 to 7. This is what the authors' released code computes, and it differs
+//! from the equations: all 2B rows are anchors; a row's denominator does not contain the row itself; both
+//! views of every other image are negatives; the sum is averaged over 2B; and no gradient flows through the
+//! key side (`grad x_i = Σ_k g_ik x_k / τ`, about half the true gradient). [`KeySide::BothSides`] gives the
+//! true gradient of the same value.
 //!
-//! Half of the negatives (table 8, "hard" and "easy"; the code's first release with `--batch-m 0.5`): of a row's 2B − 2
-//! negatives the k = B most (least) similar stay, in denominator and sum; the sum is halved and the whole is divided by k + 1
-//! instead of 2B. "Easy" was never released; it is taken to be the same with the least similar. A negative weight other than 1
-//! multiplies on top of that. Which negatives stay is a choice, not a function: no gradient goes through it.
+//! Half of the negatives (table 8, "hard" and "easy"; the code's first release with `--batch-m 0.5`): of a
+//! row's 2B − 2 negatives only the k = B most (least) similar are kept, in the denominator and in the sum;
+//! the sum is halved, and the whole is divided by k + 1 instead of 2B. The code of "easy" was never released;
+//! here it is the same with the least similar negatives. A negative weight other than 1 is a further factor.
+//! No gradient goes through the choice of the negatives.
 //!
-//! Deviation: the released code takes `log(1 − p)` literally and does not shift exponents, so it gives infinities for
-//! duplicate rows or low temperatures. Here a row's largest score is kept apart: every other p is at most 1/2, and 1 − p of
-//! the largest is the sum of the others, never a difference.
+//! Deviation: the released code takes `log(1 − p)` literally and does not shift exponents, so it gives
+//! infinities for duplicate rows or low temperatures. Here the largest score of a row is treated separately:
+//! every other p is at most 1/2, and 1 − p of the largest is computed as the sum of the others, never as a
+//! difference.
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::gemm;
@@ -44,7 +48,7 @@ pub enum KeySide {
     BothSides,
 }
 
-/// Which of a row's 2B − 2 negatives count.
+/// Which of a row's 2B − 2 negatives are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
@@ -58,6 +62,18 @@ pub enum Negatives {
 }
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::InvaSpread;
+///
+/// // Two images whose views agree. With E = exp(1/τ), here e: log(1 + 2/E) + 2 log(1 + 1/(E + 1)).
+/// let views = Tensor::new(&[[1f64, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], &Device::Cpu)?;
+/// let loss = InvaSpread { temperature: 1.0, ..InvaSpread::default() }.loss(&views)?.to_scalar::<f64>()?;
+/// let e = 1f64.exp();
+/// assert!((loss - ((1.0 + 2.0 / e).ln() + 2.0 * (1.0 + 1.0 / (e + 1.0)).ln())).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvaSpread {
@@ -65,9 +81,9 @@ pub struct InvaSpread {
     pub temperature: f64,
     /// m, at least 1 (below that a probability could exceed 1); the released code's `--batch-m`.
     pub negative_weight: f64,
-    /// Where gradient flows.
+    /// Where gradients flow.
     pub key_side: KeySide,
-    /// Which negatives count.
+    /// Which negatives are used.
     pub negatives: Negatives,
 }
 
@@ -83,7 +99,8 @@ impl Default for InvaSpread {
 }
 
 impl InvaSpread {
-    /// The loss of `features` (2B x D, rows of unit length, row i and row i + B two views of one image): a scalar.
+    /// Returns the loss of `features` (2B x D, rows of unit length, row i and row i + B two views of one
+    /// image): a scalar.
     ///
     /// # Errors
     /// If `features` is not such a matrix in F32 or F64 (F32 on CUDA), or a setting is out of its range.
@@ -96,16 +113,19 @@ impl InvaSpread {
         apply(self, [features])
     }
 
-    /// Replaces a row of inner products by the gradient with respect to them and returns the row's part of the loss.
+    /// Replaces a row of inner products by the gradient with respect to them and returns the row's part of
+    /// the loss.
     ///
-    /// With `t` the row's largest score and all others relative to the second largest, `rest` = `Σ_{k≠t} a_k exp(s_k − second)`
-    /// (a = m for a negative, 1 for the positive), `p_k` for k ≠ t, q = a p, r = p / (1 − p), w the weight of the negatives' sum:
+    /// With `t` the row's largest score and all others relative to the second largest, `rest` =
+    /// `Σ_{k≠t} a_k exp(s_k − second)` (a = m for a negative, 1 for the positive), `p_k` for k ≠ t, q = a p,
+    /// r = p / (1 − p), w the weight of the negatives' sum:
     ///
     /// ```text
     /// ∂L/∂s_k = q_k (1 − w R) + w r_k [k negative] − [k positive],  R = Σ_negatives r
     /// ```
     ///
-    /// where `r_t` may be as large as exp(200); its products with `1 − q_t` and with `q_k` are bounded and are formed directly.
+    /// where `r_t` may be as large as exp(200); its products with `1 − q_t` and with `q_k` are bounded and
+    /// are formed directly.
     fn settle_row<T: Float>(&self, row: &mut [T], own: usize) -> f64 {
         let views = row.len();
         let positive = (own + views / 2) % views;
@@ -121,7 +141,8 @@ impl InvaSpread {
         for s in row.iter_mut() {
             *s *= scale;
         }
-        // What is left out scores minus infinity: its exponential, probability and gradient are then exactly zero.
+        // A negative that is not used gets the score minus infinity, so that its exponential, probability and
+        // gradient are exactly zero.
         row[own] = minus_infinity;
         self.leave_out(row, own, positive);
 
@@ -135,11 +156,12 @@ impl InvaSpread {
                 second = s;
             }
         }
-        // The scan starts from the positive, so whatever outscores it is a negative.
+        // The scan starts from the positive, so anything with a higher score is a negative.
         let top_is_negative = top != positive;
         let (top_score, positive_score) = (row[top], row[positive]);
         if second == minus_infinity {
-            // One image alone: p = 1, and NaN if the score says so. Otherwise features that are not numbers.
+            // With one image alone p = 1, or NaN if the score is NaN. With more images the features are not
+            // finite.
             row.fill(T::ZERO);
             return if views == 2 { 0.0 * positive_score.to_f64() } else { f64::NAN };
         }
@@ -204,7 +226,7 @@ impl InvaSpread {
         -(log_p + weighted) * share
     }
 
-    /// Sets the scores of the negatives that do not count to minus infinity.
+    /// Sets the scores of the negatives that are not used to minus infinity.
     fn leave_out<T: Float>(&self, row: &mut [T], own: usize, positive: usize) {
         let sign = match self.negatives {
             Negatives::All => return,
@@ -274,7 +296,8 @@ mod tests {
     use candle_core::{DType, Device, Tensor, Var};
     use proptest::prelude::*;
 
-    /// The loss from its definition, with queries and keys apart: plain sums of exponentials, nothing shifted or shared.
+    /// Returns the loss from its definition, with queries and keys apart: plain sums of exponentials, nothing
+    /// shifted or shared.
     fn plain(loss: &InvaSpread, queries: &[f64], keys: &[f64], dim: usize) -> f64 {
         let views = queries.len() / dim;
         let (m, mut total) = (loss.negative_weight, 0.0);
@@ -297,7 +320,8 @@ mod tests {
             let sum = score(positive).exp() + m * negatives.iter().map(|&k| score(k).exp()).sum::<f64>();
             let mut part = (score(positive).exp() / sum).ln();
             for &k in &negatives {
-                // 1 - p as what is left of the sum: a difference loses its digits where p nears 1, and finite differences with them.
+                // 1 - p is computed as the rest of the sum: a difference loses its digits where p is close to
+                // 1, and finite differences would lose them too.
                 let others: f64 = negatives.iter().filter(|&&l| l != k).map(|&l| m * score(l).exp()).sum();
                 let left = score(positive).exp() + others + (m - 1.0) * score(k).exp();
                 part += weight * (left / sum).ln();
@@ -333,7 +357,8 @@ mod tests {
             let (value, gradient) = gradient_of(&matrix_f64(&x, dim), |x| loss.loss(x)).unwrap();
             let want = plain(&loss, &x, &x, dim);
             prop_assert!((value - want).abs() <= 1e-9 * want.abs().max(1.0), "{value} {want}");
-            // A change of one coordinate may swap which half is kept; differences mean nothing there.
+            // A change of one coordinate may change which half is kept; finite differences are meaningless
+            // there.
             let swaps = loss.negatives != Negatives::All;
             if !swaps {
                 let want = match loss.key_side {
@@ -346,7 +371,7 @@ mod tests {
 
         #[test]
         fn single_precision_follows_double(loss in settings(), pairs in 1usize..20, dim in 2usize..40, seed: u64) {
-            // Neighbouring scores may swap halves in f32; with all negatives nothing is chosen.
+            // Neighboring scores may swap halves in f32; with all negatives nothing is chosen.
             let loss = InvaSpread { negatives: Negatives::All, ..loss };
             let x = unit_rows(2 * pairs, dim, seed);
             let (value, gradient) = gradient_of(&matrix_f32(&x, dim), |x| loss.loss(x)).unwrap();
@@ -395,9 +420,9 @@ mod tests {
 
     #[test]
     fn two_orthogonal_pairs_have_a_closed_form() {
-        // Both views of image 1 are e1, of image 2 are e2: s⁺ = 1/τ, both negatives score 0. With E = exp(1/τ), D = E + 2:
-        // L = −log(E/D) − 2 log(1 − 1/D) = log(1 + 2/E) + 2 log(1 + 1/(E + 1)), the same for each row.
-        // dL/ds⁺ = E/D − 1 − 2 (1/(D−1)) E/D; dL/ds⁻ = 1/D − 2/(D(D−1)) + 1/(D−1).
+        // Both views of image 1 are e1, of image 2 are e2: s⁺ = 1/τ, both negatives score 0. With E =
+        // exp(1/τ), D = E + 2: L = −log(E/D) − 2 log(1 − 1/D) = log(1 + 2/E) + 2 log(1 + 1/(E + 1)), the same
+        // for each row. dL/ds⁺ = E/D − 1 − 2 (1/(D−1)) E/D; dL/ds⁻ = 1/D − 2/(D(D−1)) + 1/(D−1).
         for temperature in [0.05, 0.1, 1.0] {
             let loss = InvaSpread { temperature, ..InvaSpread::default() };
             let x = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0];
@@ -433,8 +458,9 @@ mod tests {
                 }
             }
         }
-        // By hand: the negative is identical (+100), positive and the other negative are opposite (−100 each).
-        // D = e^100 + 2e^-100; log p⁺ = −200; 1 − p of the top = 2e^-200 -> log 2 − 200; the last log(1 − e^-200) is 0.
+        // By hand: the negative is identical (+100), positive and the other negative are opposite (−100
+        // each). D = e^100 + 2e^-100; log p⁺ = −200; 1 − p of the top = 2e^-200 -> log 2 − 200; the last
+        // log(1 − e^-200) is 0.
         let loss = InvaSpread { temperature: 0.01, ..InvaSpread::default() };
         let (value, _) = gradient_of(&matrix_f32(&e(&[1.0, 1.0, -1.0, -1.0]), 3), |x| loss.loss(x)).unwrap();
         assert!((value - (400.0 - 2.0_f64.ln())).abs() < 1e-3, "{value}");

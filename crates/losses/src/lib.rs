@@ -1,12 +1,15 @@
-//! The objectives of the paper's Table 1 and NT-Xent, one file each: functions of embeddings and, for some, of a memory bank.
+//! The objectives of the paper's Table 1 and NT-Xent, one file each: functions of embeddings and, for some,
+//! of a memory bank.
 //!
-//! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that `backward` goes through. Value and
-//! gradient are computed together in one pass over slices; candle only carries them. Nothing here reads
-//! a file, knows a data set or picks a device, and the thread count never changes a bit: rows are worked on in parallel, each
-//! reduced in a fixed order, and the rows are added up one after another.
+//! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that
+//! `backward` goes through. Value and gradient are computed together in one pass over slices; candle only
+//! carries them. Nothing here reads a file, knows a data set or picks a device. The number of threads never
+//! changes a bit: rows are computed in parallel, each is reduced in a fixed order, and the rows are added up
+//! one after another.
 //!
-//! What is softmax-like is taken with the largest score shifted out and with the own class kept apart from "all the others", so
-//! that neither `log p` near p = 1 nor `log(1 - p)` loses its digits, and no temperature down to 0.01 overflows in f32.
+//! Every softmax subtracts the largest score first and keeps the row's own class apart from all the others.
+//! So neither `log p` near p = 1 nor `log(1 - p)` loses its digits, and no temperature down to 0.01 overflows
+//! in f32.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod check;

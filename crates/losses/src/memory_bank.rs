@@ -1,13 +1,15 @@
-//! The memory bank: one remembered feature per training image, moved towards each new one.
+//! The memory bank: one stored feature for each training image, which moves towards each new feature of that
+//! image.
 //!
 //! ```text
 //! bank in R^{n x D};  for image y just seen with feature f:  v_y ← (m v_y + (1 − m) f) / ‖m v_y + (1 − m) f‖
 //! ```
 //!
-//! Instance discrimination's bank, as in the released lemniscate code: entries start as U(±1/√(D/3)) draws, *not* normalised,
-//! and become unit vectors when first written. Paper: sections 2 and 4.1 (the NCE and `NPSoftmax` rows use it with m = 0.5).
-//! Deviation: an image that comes twice in one batch is moved twice, in order (the released code leaves the winner open), and a
-//! sum of length zero leaves the entry as it is instead of dividing by zero.
+//! Instance discrimination's bank, as in the released lemniscate code: entries start as U(±1/√(D/3)) draws,
+//! *not* normalized, and become unit vectors when first written. Paper: sections 2 and 4.1 (the NCE and
+//! `NPSoftmax` rows use it with m = 0.5). Deviations: if an image appears twice in one batch, its entry is
+//! moved twice, in order (in the released code the result is undefined); and where the sum has length zero,
+//! the entry stays as it is instead of being divided by zero.
 
 use std::ops::Range;
 
@@ -47,7 +49,8 @@ enum Entries {
 }
 
 impl MemoryBank {
-    /// `images` entries of `dim` numbers drawn from U(±1/√(dim/3)); each row's draws depend on the seed and the row alone.
+    /// Returns a bank of `images` entries of `dim` numbers, drawn from U(±1/√(dim/3)). The draws of a row
+    /// depend only on the seed and the row.
     ///
     /// # Errors
     /// If there are no images or no columns.
@@ -64,7 +67,7 @@ impl MemoryBank {
         Ok(Self { entries: Entries::Host(entries), images, dim })
     }
 
-    /// The bank a checkpoint holds, from an n x D tensor on the CPU (read as f32).
+    /// Returns the bank that a checkpoint holds, from an n x D tensor on the CPU (read as f32).
     ///
     /// # Errors
     /// If the tensor is not a matrix of numbers, or has no rows or no columns.
@@ -74,7 +77,7 @@ impl MemoryBank {
         Ok(Self { entries: Entries::Host(entries), images, dim })
     }
 
-    /// The same bank on `device`, where the features that it meets have to be.
+    /// Returns the same bank on `device`, which must be the device of the features.
     ///
     /// # Errors
     /// If the device cannot hold it.
@@ -89,7 +92,7 @@ impl MemoryBank {
         }
     }
 
-    /// The entries as an n x D tensor, f32, on the CPU.
+    /// Returns the entries as an n x D tensor, f32, on the CPU.
     ///
     /// # Errors
     /// If candle cannot make the tensor.
@@ -101,7 +104,7 @@ impl MemoryBank {
         }
     }
 
-    /// The entries on the device.
+    /// Returns the entries on the device.
     #[cfg(feature = "cuda")]
     pub(crate) fn on_device(&self) -> Result<&Tensor> {
         match &self.entries {
@@ -112,7 +115,7 @@ impl MemoryBank {
         }
     }
 
-    /// The entries on the host; a bank on the device has none here.
+    /// Returns the entries on the host; empty for a bank on a GPU.
     fn on_host(&self) -> &[f32] {
         match &self.entries {
             Entries::Host(entries) => entries,
@@ -121,27 +124,27 @@ impl MemoryBank {
         }
     }
 
-    /// The number of images, n.
+    /// Returns the number of images, n.
     pub fn len(&self) -> usize {
         self.images
     }
 
-    /// Always false: a bank has at least one image.
+    /// Returns false: a bank has at least one image.
     pub fn is_empty(&self) -> bool {
         self.images == 0
     }
 
-    /// The length of an entry, D.
+    /// Returns the length of an entry, D.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// All entries of a bank on the host, row by row.
+    /// Returns all entries of a bank on the host, row by row.
     pub fn as_slice(&self) -> &[f32] {
         self.on_host()
     }
 
-    /// One image's entry of a bank on the host, D numbers.
+    /// Returns one image's entry of a bank on the host, D numbers.
     ///
     /// # Panics
     /// If there is no such image.
@@ -149,16 +152,17 @@ impl MemoryBank {
         &self.on_host()[image * self.dim..(image + 1) * self.dim]
     }
 
-    /// The entries of a range of images.
+    /// Returns the entries of a range of images.
     pub(crate) fn block(&self, images: Range<usize>) -> &[f32] {
         &self.on_host()[images.start * self.dim..images.end * self.dim]
     }
 
-    /// Moves the entries of `index` (B numbers below n) towards `features` (B x D): `momentum` is the old entry's share, in 0..=1.
-    /// No gradient is kept.
+    /// Moves the entries of `index` (B numbers below n) towards `features` (B x D): `momentum` is the old
+    /// entry's share, in 0..=1. No gradient is kept.
     ///
     /// # Errors
-    /// If shapes do not fit, an index is out of range, or the momentum is not between 0 and 1. The bank is then unchanged.
+    /// If shapes do not fit, an index is out of range, or the momentum is not between 0 and 1. The bank is
+    /// then unchanged.
     pub fn update(&mut self, index: &[u32], features: &Tensor, momentum: f64) -> Result<()> {
         let (rows, dim) = matrix(NAME, "features", features)?;
         if dim != self.dim {
@@ -201,7 +205,7 @@ impl MemoryBank {
 }
 
 impl PartialEq for MemoryBank {
-    /// The same numbers, both on the host.
+    /// Returns whether both banks are on the host and hold the same numbers.
     fn eq(&self, other: &Self) -> bool {
         match (&self.entries, &other.entries) {
             (Entries::Host(mine), Entries::Host(theirs)) => self.dim == other.dim && mine == theirs,
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn update_moves_and_normalises_only_what_was_seen() {
+    fn update_moves_and_normalizes_only_what_was_seen() {
         let mut bank = MemoryBank::new(6, 4, 0).unwrap();
         let before = bank.clone();
         let f = unit_rows(2, 4, 1);

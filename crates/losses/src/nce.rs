@@ -7,12 +7,13 @@
 //! loss = −(1/B) Σ_i [ log h⁺_{i,y_i} + Σ_{j in noise_i} log(1 − h⁻_ij) ]
 //! ```
 //!
-//! Paper: section 4.1, the NCE row (m = 4096, τ = 0.1, momentum 0.5); constants as lemniscate's `NCEAverage` and `NCECriterion`.
-//! Z is n times the mean of exp(f · v / τ) over all B x (m + 1) entries of the first batch and stays as it is from then on, for
-//! the whole run: a checkpoint has to keep it. Noise is uniform over all n images with replacement, so it may hit the own entry,
-//! as it may in the released code. Gradient goes to f alone.
+//! Paper: section 4.1, the NCE row (m = 4096, τ = 0.1, momentum 0.5); constants as lemniscate's `NCEAverage`
+//! and `NCECriterion`. Z is n times the mean of exp(f · v / τ) over all B x (m + 1) entries of the first
+//! batch. It then stays the same for the whole run, so a checkpoint has to keep it. Noise is uniform over all
+//! n images with replacement, so it may hit the image's own entry, as in the released code. Gradients go to f
+//! alone.
 //!
-//! Deviation: none in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
+//! No deviation in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
 
 use std::cell::Cell;
 
@@ -32,29 +33,50 @@ const NAME: &str = "nce";
 const EPSILON: f64 = 1e-7;
 
 /// The objective and its settings.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::{MemoryBank, Nce, draw_noise};
+///
+/// // A feature that equals the entry of image 0, and one noise image, which is image 1.
+/// let bank = MemoryBank::from_tensor(&Tensor::new(&[[1f32, 0.0], [0.0, 1.0]], &Device::Cpu)?)?;
+/// let feature = Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?;
+/// let nce = Nce { temperature: 1.0, noise_per_row: 1 };
+/// let mut normalizer = Some(1.0);
+/// let loss = nce.loss(&feature, &bank, &[0], &[1], &mut normalizer)?.to_scalar::<f64>()?;
+/// // With Z = 1 and c = 1/2: −log(e / (e + 1/2)) − log((1/2) / (1 + 1/2)).
+/// let e = 1f64.exp();
+/// assert!((loss - ((e + 0.5) / e).ln() - 3f64.ln()).abs() < 1e-5);
+///
+/// // In training the noise is drawn: for each row so many image numbers.
+/// assert_eq!(draw_noise(0, 1, 0, 8, 4, 2)?.len(), 8 * 4);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Nce {
     /// τ, above 0; 0.1 in the paper.
     pub temperature: f64,
     /// m, the noise images per row; 4096 in the paper.
-    pub negatives: usize,
+    pub noise_per_row: usize,
 }
 
 impl Default for Nce {
     fn default() -> Self {
-        Self { temperature: 0.1, negatives: 4096 }
+        Self { temperature: 0.1, noise_per_row: 4096 }
     }
 }
 
 impl Nce {
-    /// The loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]` (B numbers below n) and is set
-    /// against the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as [`draw_noise`] gives them): a scalar.
+    /// Returns the loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]`
+    /// (B numbers below n) and is compared with the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as
+    /// [`draw_noise`] gives them): a scalar.
     ///
-    /// `normalizer` is Z. Without one yet, this batch sets it; afterwards it is only read.
+    /// `normalizer` is Z. If it is `None`, this batch sets it; otherwise it is only read.
     ///
     /// # Errors
-    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive number.
+    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive
+    /// number.
     pub fn loss(
         &self,
         features: &Tensor,
@@ -69,14 +91,14 @@ impl Nce {
         }
         check_index(NAME, "image index", index, rows, bank.len())?;
         check_temperature(NAME, self.temperature)?;
-        if self.negatives == 0 {
-            bail!("{NAME}: negatives is 0; at least one noise image per row is needed")
+        if self.noise_per_row == 0 {
+            bail!("{NAME}: noise_per_row is 0; at least one noise image per row is needed")
         }
-        if noise.len() != rows * self.negatives {
+        if noise.len() != rows * self.noise_per_row {
             bail!(
                 "{NAME}: {} noise images for {rows} rows; {} for each are needed",
                 noise.len(),
-                self.negatives
+                self.noise_per_row
             )
         }
         check_index(NAME, "noise image", noise, noise.len(), bank.len())?;
@@ -87,7 +109,7 @@ impl Nce {
     }
 }
 
-/// What a batch's features are compared with.
+/// The objective, with the entries that a batch's features are compared with.
 struct Batch<'a> {
     loss: &'a Nce,
     bank: &'a MemoryBank,
@@ -98,7 +120,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Returns Z, which this batch sets where none has: n times the mean of exp(f · v / τ) over the own and the noise entries.
+    /// Returns Z. The first batch sets it: n times the mean of exp(f · v / τ) over the own and the noise
+    /// entries.
     fn normalizer<T: Float>(&self, features: Matrix<'_, T>) -> Result<f64> {
         let Self { loss, bank, index, noise, .. } = *self;
         let z = self.normalizer.get().unwrap_or_else(|| {
@@ -106,7 +129,7 @@ impl Batch<'_> {
                 .values
                 .par_chunks(bank.dim())
                 .zip(index)
-                .zip(noise.par_chunks(loss.negatives))
+                .zip(noise.par_chunks(loss.noise_per_row))
                 .map(|((f, y), noise)| {
                     let exp = |&j: &u32| {
                         (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / loss.temperature).exp()
@@ -131,15 +154,16 @@ impl Objective<1> for Batch<'_> {
         let Self { loss, bank, index, noise, .. } = *self;
         let (rows, dim) = (index.len(), bank.dim());
         let (log_z, inverse) = (z.ln(), 1.0 / loss.temperature);
-        let c = loss.negatives as f64 / bank.len() as f64;
+        let c = loss.noise_per_row as f64 / bank.len() as f64;
         let outer = inverse / rows as f64;
         let mut gradient = vec![T::ZERO; rows * dim];
-        // An entry is read once: its score, what that costs, and its share of the gradient while it is still in cache.
+        // Each entry is read once: its score, its part of the loss and its part of the gradient are computed
+        // while it is in the cache.
         let losses: Vec<f64> = gradient
             .par_chunks_mut(dim)
             .zip(features.values.par_chunks(dim))
             .zip(index)
-            .zip(noise.par_chunks(loss.negatives))
+            .zip(noise.par_chunks(loss.noise_per_row))
             .map(|(((g, f), &y), noise)| {
                 let own = T::widen(bank.entry(y as usize));
                 let log_p = dot(f, &own).to_f64() * inverse - log_z;
@@ -167,7 +191,7 @@ impl Objective<1> for Batch<'_> {
             features,
             bank: self.bank.on_device()?,
             index: &indices(self.index, &[rows], features)?,
-            noise: &indices(self.noise, &[rows, self.loss.negatives], features)?,
+            noise: &indices(self.noise, &[rows, self.loss.noise_per_row], features)?,
             temperature: self.loss.temperature,
         };
         let z = match self.normalizer.get() {
@@ -187,7 +211,8 @@ fn check_normalizer(z: f64) -> Result<f64> {
     Ok(z)
 }
 
-/// The noise of one step: `rows * negatives` image numbers below `images`, uniform with replacement, row after row.
+/// Returns the noise of one step: `rows * noise_per_row` image numbers below `images`, uniform with
+/// replacement, row after row.
 ///
 /// # Errors
 /// If there are no images.
@@ -196,14 +221,14 @@ pub fn draw_noise(
     epoch: u64,
     step: u64,
     rows: usize,
-    negatives: usize,
+    noise_per_row: usize,
     images: usize,
 ) -> Result<Vec<u32>> {
     if images == 0 {
         bail!("{NAME}: there are no images to draw noise from")
     }
     let mut stream = Stream::new(seed, Purpose::NegativeNoise, epoch, step);
-    Ok((0..rows * negatives).map(|_| stream.below(images) as u32).collect())
+    Ok((0..rows * noise_per_row).map(|_| stream.below(images) as u32).collect())
 }
 
 #[cfg(test)]
@@ -224,12 +249,12 @@ mod tests {
     }
 
     fn plain(loss: &Nce, f: &[f64], bank: &MemoryBank, index: &[u32], noise: &[u32], z: f64) -> f64 {
-        let c = loss.negatives as f64 / bank.len() as f64;
+        let c = loss.noise_per_row as f64 / bank.len() as f64;
         let mut total = 0.0;
         for (i, f) in f.chunks(bank.dim()).enumerate() {
             let p = |j: u32| score(f, bank.entry(j as usize), loss.temperature) / z;
             total += (p(index[i]) / (p(index[i]) + c + 1e-7)).ln();
-            for &j in &noise[i * loss.negatives..(i + 1) * loss.negatives] {
+            for &j in &noise[i * loss.noise_per_row..(i + 1) * loss.noise_per_row] {
                 total += (c / (p(j) + c + 1e-7)).ln();
             }
         }
@@ -244,7 +269,7 @@ mod tests {
             rows in 1usize..6, images in 1usize..40, dim in 1usize..20, negatives in 1usize..12, seed: u64,
             temperature in prop_oneof![Just(0.07), Just(0.1), Just(1.0)],
         ) {
-            let loss = Nce { temperature, negatives };
+            let loss = Nce { temperature, noise_per_row: negatives };
             let (f, bank) = (unit_rows(rows, dim, seed), MemoryBank::new(images, dim, seed).unwrap());
             let index = random_index(rows, images, seed);
             let noise = draw_noise(seed, 1, 2, rows, negatives, images).unwrap();
@@ -269,8 +294,8 @@ mod tests {
                 assert_close(&gradient, &differences, 1e-6, 1e-7);
                 let (single, single_gradient) = run(&matrix_f32(&f, dim));
                 prop_assert!((single - want).abs() <= 1e-5 * want);
-                // The own entry and the noise pull against each other, each with up to 1/τ: where they cancel (noise that is the own
-                // entry), what is left in f32 is the rounding of those terms.
+                // The own entry and the noise pull in opposite directions, each with up to 1/τ. Where they
+                // cancel (the noise is the own entry), only the rounding of those terms is left in f32.
                 assert_close(&single_gradient, &gradient, 1e-4, 1e-6 / temperature);
             }
         }
@@ -279,7 +304,7 @@ mod tests {
     #[test]
     fn the_first_batch_sets_z_and_later_ones_keep_it() {
         let bank = MemoryBank::new(20, 4, 0).unwrap();
-        let loss = Nce { temperature: 0.1, negatives: 3 };
+        let loss = Nce { temperature: 0.1, noise_per_row: 3 };
         let mut z = None;
         let noise = draw_noise(0, 1, 0, 2, 3, 20).unwrap();
         loss.loss(&matrix_f32(&unit_rows(2, 4, 0), 4), &bank, &[1, 2], &noise, &mut z).unwrap();
@@ -293,7 +318,7 @@ mod tests {
     fn two_images_have_a_closed_form() {
         // f = v_0 = e1, v_1 = e2, one noise image v_1, τ = 1, Z = 1, n = 2: c = 1/2, P⁺ = e, P⁻ = 1.
         let bank = MemoryBank::from_tensor(&matrix_f32(&[1.0, 0.0, 0.0, 1.0], 2)).unwrap();
-        let loss = Nce { temperature: 1.0, negatives: 1 };
+        let loss = Nce { temperature: 1.0, noise_per_row: 1 };
         let (value, gradient) =
             gradient_of(&matrix_f64(&[1.0, 0.0], 2), |f| loss.loss(f, &bank, &[0], &[1], &mut Some(1.0)))
                 .unwrap();
@@ -304,7 +329,7 @@ mod tests {
 
     #[test]
     fn extremes_are_safe_at_one_hundredth() {
-        let loss = Nce { temperature: 0.01, negatives: 2 };
+        let loss = Nce { temperature: 0.01, noise_per_row: 2 };
         for signs in [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]] {
             let rows: Vec<f64> = signs.iter().flat_map(|&s| [s, 0.0]).collect();
             let bank = MemoryBank::from_tensor(&matrix_f32(&rows, 2)).unwrap();
@@ -335,7 +360,7 @@ mod tests {
     fn threads_change_no_bit() {
         let (f, bank) = (matrix_f32(&unit_rows(32, 64, 0), 64), MemoryBank::new(500, 64, 1).unwrap());
         let index = random_index(32, 500, 2);
-        let loss = Nce { negatives: 100, ..Nce::default() };
+        let loss = Nce { noise_per_row: 100, ..Nce::default() };
         let noise = draw_noise(0, 1, 0, 32, 100, 500).unwrap();
         let [one, three] = in_pools(|| {
             let mut z = None;
@@ -349,7 +374,7 @@ mod tests {
     #[test]
     fn bad_input_is_an_error_that_says_what_was_wrong() {
         let bank = MemoryBank::new(5, 4, 0).unwrap();
-        let loss = Nce { temperature: 0.1, negatives: 2 };
+        let loss = Nce { temperature: 0.1, noise_per_row: 2 };
         let f = Tensor::ones((1, 4), DType::F32, &Device::Cpu).unwrap();
         let says = |loss: Nce, f: &Tensor, index: &[u32], noise: &[u32], mut z: Option<f64>, what: &str| {
             let before = z;
@@ -362,7 +387,7 @@ mod tests {
         says(loss, &f, &[0], &[0], None, "1 noise images for 1 rows; 2");
         says(loss, &f, &[0], &[0, 1], Some(0.0), "normalizer");
         says(loss, &(&f * f64::NAN).unwrap(), &[0], &[0, 1], None, "NaN");
-        says(Nce { negatives: 0, ..loss }, &f, &[0], &[], None, "negatives is 0");
+        says(Nce { noise_per_row: 0, ..loss }, &f, &[0], &[], None, "noise_per_row is 0");
         says(Nce { temperature: 0.0, ..loss }, &f, &[0], &[0, 1], None, "temperature");
         assert!(draw_noise(0, 0, 0, 1, 1, 0).is_err());
     }

@@ -1,16 +1,18 @@
-//! `NPSoftmax`: every image is a class, told apart by its remembered feature instead of a learned weight.
+//! `NPSoftmax`: every image is a class of its own, represented by its entry in the memory bank instead of a
+//! learned weight.
 //!
 //! ```text
 //! f in R^{B x D} unit rows, v in R^{n x D} memory bank, y_i the image that row i shows
 //! loss = −(1/B) Σ_i log [ exp(f_i · v_{y_i} / τ) / Σ_{j=1..n} exp(f_i · v_j / τ) ]
 //! ```
 //!
-//! Paper: section 3.1, equation 2; lemniscate's `--nce-k 0`. Gradient goes to f alone; the bank is moved after the step
-//! ([`MemoryBank::update`]). No deviation in value.
+//! Paper: section 3.1, equation 2; lemniscate's `--nce-k 0`. Gradients go to f alone; the bank is moved after
+//! the step ([`MemoryBank::update`]). No deviation in value.
 //!
-//! The bank is walked once in blocks of columns with a running maximum, so at most B x block scores exist at any time: each
-//! block's exponentials add to a running sum and, multiplied by the block's entries, to a running gradient, both rescaled when
-//! a larger score turns up. The own entry is kept out of both and joined at the end (see `softmax`).
+//! The bank is read once, in blocks of entries and with a running maximum, so that at most B x block scores
+//! exist at any time. The exponentials of each block are added to a running sum and, multiplied by the
+//! entries of the block, to a running gradient; both are rescaled when a larger score appears. The own entry
+//! is left out of both and added at the end (see `softmax`).
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::gemm;
@@ -25,7 +27,8 @@ use crate::softmax::{maximum, settle, shifted_exp};
 
 const NAME: &str = "npsoftmax";
 
-/// Bank entries per block: with D = 128 the block and its scores for 128 rows fit a core's second-level cache.
+/// Bank entries per block: with D = 128 the block and its scores for 128 rows fit a core's second-level
+/// cache.
 const BLOCK: usize = 1024;
 
 /// The objective and its settings.
@@ -55,7 +58,8 @@ impl Default for NpSoftmax {
 }
 
 impl NpSoftmax {
-    /// The loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]` (B numbers below n): a scalar.
+    /// Returns the loss of `features` (B x D) against `bank` (n entries), where row i shows image `index[i]`
+    /// (B numbers below n): a scalar.
     ///
     /// # Errors
     /// If shapes do not fit, an index is out of range, or the temperature is not positive.
@@ -70,12 +74,12 @@ impl NpSoftmax {
     }
 }
 
-/// What a batch's features are compared with.
+/// The objective, with the bank that a batch's features are compared with.
 struct Batch<'a> {
     loss: &'a NpSoftmax,
     bank: &'a MemoryBank,
     index: &'a [u32],
-    /// Bank entries that are taken together.
+    /// Bank entries in a block.
     block: usize,
 }
 
@@ -141,7 +145,7 @@ impl Objective<1> for Batch<'_> {
     }
 }
 
-/// What is known of one row after some of the blocks.
+/// The running values of one row after some of the blocks.
 #[derive(Clone)]
 struct Running<T> {
     /// The own entry's score, once its block has been seen.
@@ -150,12 +154,12 @@ struct Running<T> {
     top: T,
     /// Σ exp(score − top) of the others so far.
     sum: f64,
-    /// What the last block asked earlier sums to be multiplied by.
+    /// The factor by which the last block requires earlier sums to be multiplied.
     rescale: T,
 }
 
 impl<T: Float> Running<T> {
-    /// Takes in one block's scores, replacing them by exp(score − top), and that at `own` by 0.
+    /// Adds one block's scores. Replaces each of them by exp(score − top), and the one at `own` by 0.
     fn take_in(&mut self, scores: &mut [T], own: Option<usize>) {
         let here = maximum(scores);
         if here > self.top {
@@ -195,7 +199,7 @@ mod tests {
         total / index.len() as f64
     }
 
-    /// Value and gradient in `T`, the bank taken in blocks of so many entries.
+    /// Returns value and gradient in `T`, with the bank in blocks of the given number of entries.
     fn evaluate<T: Float>(
         loss: NpSoftmax,
         f: &[f64],

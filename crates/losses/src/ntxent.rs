@@ -1,4 +1,4 @@
-//! NT-Xent: normalised, temperature-scaled cross-entropy over one batch, the objective of `SimCLR`.
+//! NT-Xent: normalized, temperature-scaled cross-entropy over one batch, the objective of `SimCLR`.
 //!
 //! ```text
 //! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B;  τ temperature
@@ -6,14 +6,17 @@
 //! loss = −(1/2B) Σ_i log [ exp(s_{i,i⁺}) / Σ_{j≠i} exp(s_ij) ]
 //! ```
 //!
-//! Source: Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, section
-//! 2.1, equation 1. Gradient flows through both sides of each inner product: with `g_ij = ∂loss/∂s_ij`, `grad x_i = Σ_j (g_ij + g_ji) x_j / τ`.
+//! Source: Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual
+//! Representations", ICML 2020, section 2.1, equation 1. Gradient flows through both sides of each inner
+//! product: with `g_ij = ∂loss/∂s_ij`, `grad x_i = Σ_j (g_ij + g_ji) x_j / τ`.
 //!
-//! Deviations: none in value. The paper's code puts the two views of a batch into two cross-entropies and averages them, which is the same
-//! sum in another order. The rows must have unit length already (the paper divides by their lengths within the similarity): the network's
-//! last op does it, so that what is measured and what is trained are the same rows. A batch of one image has no negatives and loss 0.
+//! No deviation in value. The paper's code computes one cross-entropy for each of the two views and averages
+//! them, which is the same sum in another order. The rows must already have unit length (the paper divides by
+//! their lengths within the similarity): the last op of the network does this, so that the same rows are
+//! trained and measured. A batch of one image has no negatives and loss 0.
 //!
-//! The 2B x 2B scores are held at once. There is no CUDA kernel: for features on a GPU the loss is computed on the host.
+//! The 2B x 2B scores are held at once. There is no CUDA kernel: for features on a GPU the loss is computed
+//! on the host.
 
 use candle_core::{Result, Tensor};
 use invaspread_tensor::gemm;
@@ -51,7 +54,8 @@ impl Default for NtXent {
 }
 
 impl NtXent {
-    /// Returns the loss of `features` (2B x D, rows of unit length, row i and row i + B two views of one image): a scalar.
+    /// Returns the loss of `features` (2B x D, rows of unit length, row i and row i + B two views of one
+    /// image): a scalar.
     ///
     /// # Errors
     /// If `features` is not such a matrix in F32 or F64 (F32 on CUDA), or the temperature is not positive.
@@ -74,7 +78,8 @@ impl Objective<1> for NtXent {
             .par_chunks_mut(rows)
             .enumerate()
             .map(|(own, row)| {
-                // The row's product with itself waits at the end while all others are scored, and has no gradient.
+                // The row's product with itself waits at the end while all others are scored, and has no
+                // gradient.
                 let (positive, last) = ((own + rows / 2) % rows, rows - 1);
                 row.swap(own, last);
                 let positive = if positive == last { own } else { positive };
@@ -106,7 +111,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
     use proptest::prelude::*;
 
-    /// The loss as the equation reads: plain sums of exponentials, nothing shifted.
+    /// Returns the loss as the equation reads: plain sums of exponentials, nothing shifted.
     fn plain(temperature: f64, x: &[f64], dim: usize) -> f64 {
         let rows = x.len() / dim;
         let score =
@@ -140,9 +145,10 @@ mod tests {
 
     #[test]
     fn two_pairs_have_a_closed_form() {
-        // Both views of image 1 are e1, both of image 2 e2: each row has its twin at 1/τ and two others at 0, loss log(1 + 2 exp(−1/τ)).
-        // With q = 2/(2 + exp(1/τ)) = 1 − p, a row's scores have gradients −q/4 at the twin and q/8 at each other. A row's gradient adds
-        // what it gets as query and as key: −q/2 · own + q/4 · other two, over τ, so (−q/2, q/2)/τ along (own, other axis).
+        // Both views of image 1 are e1, both of image 2 e2: each row has its twin at 1/τ and two others at 0,
+        // loss log(1 + 2 exp(−1/τ)). With q = 2/(2 + exp(1/τ)) = 1 − p, a row's scores have gradients −q/4 at
+        // the twin and q/8 at each other. A row's gradient adds what it gets as query and as key: −q/2 · own
+        // + q/4 · other two, over τ, so (−q/2, q/2)/τ along (own, other axis).
         let loss = NtXent { temperature: 0.5 };
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2);
         let (value, gradient) = gradient_of(&x, |x| loss.loss(x)).unwrap();

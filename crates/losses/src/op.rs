@@ -1,11 +1,14 @@
-//! The one driver of every loss: from a value and gradients computed together to a scalar that candle can differentiate through.
+//! The driver of every loss: it turns a value and gradients that are computed together into a scalar that
+//! candle can differentiate through.
 //!
-//! A loss knows its gradient as soon as it knows its value (both come from the same probabilities), so it computes the two in one pass
-//! over slices, and the backward pass is one scaling. Composing the same loss from candle's own ops would hold every intermediate.
+//! A loss knows its gradient as soon as it knows its value (both come from the same probabilities), so it
+//! computes the two in one pass over slices, and the backward pass is one scaling. Composing the same loss
+//! from candle's own ops would hold every intermediate.
 //!
-//! An [`Objective`] is written once for f32 (training) and f64 (checks of gradients). Where it has kernels of its own for CUDA
-//! ([`Objective::HAS_CUDA_KERNEL`]), inputs on a GPU go to them. Where it has none, [`apply`] copies the inputs to the host, computes
-//! there in f32 as on any CPU, and copies the value and the gradients back: slower, and otherwise the same.
+//! An [`Objective`] is written once for f32 (training) and f64 (checks of gradients). Where it has kernels of
+//! its own for CUDA ([`Objective::HAS_CUDA_KERNEL`]), inputs on a GPU go to them. Where it has none,
+//! [`apply`] copies the inputs to the host, computes there in f32 as on any CPU, and copies the value and the
+//! gradients back: slower, and otherwise the same.
 //!
 //! ```
 //! use candle_core::{Device, Result, Tensor, Var};
@@ -41,7 +44,8 @@ pub trait Objective<const N: usize> {
     /// What errors begin with.
     const NAME: &'static str;
 
-    /// Whether [`Objective::evaluate_on_device`] exists: whether the loss runs on a GPU or, for tensors there, on the host.
+    /// Whether [`Objective::evaluate_on_device`] exists: whether the loss runs on a GPU or, for tensors
+    /// there, on the host.
     const HAS_CUDA_KERNEL: bool = false;
 
     /// Returns the loss and its gradient with respect to each input, shaped like it, row by row.
@@ -50,7 +54,8 @@ pub trait Objective<const N: usize> {
     /// If the inputs are outside of what the loss is defined for.
     fn evaluate<T: Float>(&self, inputs: [Matrix<'_, T>; N]) -> Result<(f64, [Vec<T>; N])>;
 
-    /// Returns the same for inputs on CUDA without waiting for it: the loss as a scalar of f32 there, the gradients as tensors.
+    /// Returns the same for inputs on CUDA, without waiting for the GPU: the loss as an f32 scalar on the
+    /// GPU, the gradients as tensors.
     ///
     /// # Errors
     /// If the inputs are outside of what the loss is defined for, or there is no kernel.
@@ -80,10 +85,12 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// Returns the loss of `inputs`, matrices of f32 or f64 on the CPU (f32 on CUDA), as a scalar tensor that `backward` goes through.
+/// Returns the loss of `inputs`, matrices of f32 or f64 on the CPU (f32 on CUDA), as a scalar tensor that
+/// `backward` goes through.
 ///
 /// # Errors
-/// If an input is no matrix or is empty, inputs differ in data type, that is neither f32 nor f64, or the objective returns an error.
+/// If an input is not a matrix or is empty, if inputs differ in data type, if the data type is neither f32
+/// nor f64, or if the objective returns an error.
 pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N]) -> Result<Tensor> {
     let name = O::NAME;
     let on_device = N > 0 && inputs[0].device().is_cuda();
@@ -104,8 +111,8 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
     })
 }
 
-/// The chain rule: `gradient * upstream`. A loss that is backpropagated from directly has upstream 1 and costs no pass on the CPU; on the
-/// device nothing waits for the upstream's value.
+/// Applies the chain rule: `gradient * upstream`. If `backward` is called on the loss itself, upstream is 1,
+/// and on the CPU this costs no pass. On a GPU nothing waits for the value of upstream.
 fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if upstream.device().is_cuda() {
@@ -118,7 +125,7 @@ fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
     gradient.affine(factor, 0.0)
 }
 
-/// The common data type of the inputs, f32 or f64.
+/// Returns the common data type of the inputs, f32 or f64.
 fn data_type(loss: &str, inputs: &[&Tensor]) -> Result<DType> {
     let Some(first) = inputs.first() else { bail!("{loss}: a loss of nothing; give at least one input") };
     let dtype = first.dtype();
@@ -131,7 +138,7 @@ fn data_type(loss: &str, inputs: &[&Tensor]) -> Result<DType> {
     }
 }
 
-/// Value and gradients by [`Objective::evaluate`], from and to wherever the inputs are.
+/// Returns value and gradients by [`Objective::evaluate`], on the device of the inputs.
 fn evaluate_on_host<T: Float, const N: usize, O: Objective<N>>(
     objective: &O,
     inputs: [&Tensor; N],

@@ -1,8 +1,9 @@
 //! A queue of embeddings: the last K rows that were pushed, the oldest overwritten first.
 //!
-//! The dictionary of He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section
-//! 3.2 and algorithm 1. As in the authors' code it begins full of random unit rows, which the first epochs replace. Deviation: K need not
-//! be a multiple of the batch; a batch that does not fit before the end goes on at the beginning.
+//! The dictionary of He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation
+//! Learning", CVPR 2020, section 3.2 and algorithm 1. As in the authors' code, it begins full of random unit
+//! rows, which the first epochs replace. Deviation: K need not be a multiple of the batch size; a batch that
+//! does not fit before the end continues at the beginning.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use invaspread_random::{Purpose, Stream};
@@ -11,7 +12,19 @@ use crate::check::matrix;
 
 const NAME: &str = "queue";
 
-/// K rows of D numbers, f32, on the host or on the device, and which of them is the oldest.
+/// K rows of D numbers, f32, on the host or on a GPU, and the place of the oldest row.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_losses::Queue;
+///
+/// let mut queue = Queue::new(3, 2, 0, &Device::Cpu)?;
+/// queue.push(&Tensor::new(&[[1f32, 0.0], [0.0, 1.0]], &Device::Cpu)?)?;
+/// queue.push(&Tensor::new(&[[0.6f32, 0.8], [-1.0, 0.0]], &Device::Cpu)?)?;
+/// // The fourth row replaced the oldest one.
+/// assert_eq!(queue.rows()?.to_vec2::<f32>()?, [[-1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Queue {
     /// (K, D), changed in place.
@@ -20,7 +33,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Returns a queue of `length` rows of `dim` numbers on `device`: random directions, each row's from the seed and its place alone.
+    /// Returns a queue of `length` rows of `dim` numbers on `device`: random directions; each row depends
+    /// only on the seed and its place.
     ///
     /// # Errors
     /// If there are no rows or no columns, or the device cannot hold them.
@@ -39,8 +53,8 @@ impl Queue {
         Ok(Self { rows, oldest: 0 })
     }
 
-    /// Returns the rows as they are now, (K, D), in the order of their places and without a gradient. The tensor does not change with
-    /// later pushes.
+    /// Returns the current rows, (K, D), in the order of their places and without a gradient. Later pushes do
+    /// not change the tensor.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -51,7 +65,8 @@ impl Queue {
     /// Overwrites the oldest rows with `new` (B x D, B at most K) in order. No gradient is kept.
     ///
     /// # Errors
-    /// If the shape or the data type does not fit, or `new` is on another device. The queue is then unchanged.
+    /// If the shape or the data type does not fit, or `new` is on another device. The queue is then
+    /// unchanged.
     pub fn push(&mut self, new: &Tensor) -> Result<()> {
         let (count, dim) = matrix(NAME, "new rows", new)?;
         let (length, own) = self.rows.dims2()?;
@@ -78,7 +93,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Returns what a checkpoint needs, on the CPU: the rows, (K, D), and the place of the oldest, a scalar.
+    /// Returns what a checkpoint needs, on the CPU: the rows, (K, D), and the place of the oldest row, a
+    /// scalar.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -87,10 +103,11 @@ impl Queue {
         Ok([rows, Tensor::new(self.oldest as i64, &Device::Cpu)?])
     }
 
-    /// Takes up what [`Queue::state`] gave.
+    /// Restores what [`Queue::state`] returned.
     ///
     /// # Errors
-    /// If the rows are of another shape or type, or the oldest is none of them. The queue is then unchanged.
+    /// If the rows have another shape or type, or the place of the oldest is out of range. The queue is then
+    /// unchanged.
     pub fn load_state(&mut self, [rows, oldest]: [&Tensor; 2]) -> Result<()> {
         if rows.dims() != self.rows.dims() || rows.dtype() != DType::F32 {
             bail!(

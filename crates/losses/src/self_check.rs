@@ -1,4 +1,5 @@
-//! Every objective on the GPU against itself in f64 on the CPU: value and gradients. What `invaspread doctor` prints, and the tests run.
+//! Compares value and gradients of every objective on the GPU with the same objective in f64 on the CPU.
+//! `invaspread doctor` prints the result, and the tests check it.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -12,13 +13,14 @@ use crate::{
 /// Error allowed in value and gradients, relative to their norms.
 const TOLERANCE: f64 = 1e-4;
 
-/// An objective as a function of its inputs, on the device of the bank.
+/// An objective as a function of its inputs, which are on the device of the bank.
 type Objective = Box<dyn Fn(&[Tensor], &MemoryBank) -> Result<Tensor>>;
 
-/// Runs every objective on `device`, which is CUDA, with batches of `images` images, features of `dim` numbers and a memory of `entries`.
+/// Runs every objective on `device`, which is CUDA, with batches of `images` images, features of `dim`
+/// numbers and a memory of `entries`.
 ///
 /// # Errors
-/// If one fails outright.
+/// If an objective returns an error.
 pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize) -> Result<Vec<Check>> {
     let index: Vec<u32> = (0..images).map(|i| ((i * 7 + 3) % entries) as u32).collect();
     let inva = |key_side, negatives, negative_weight, temperature| -> Objective {
@@ -37,7 +39,7 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
         ("InvaSpread, weight 2", vec![views], inva(KeySide::Detached, Negatives::All, 2.0, 0.05)),
         ("InvaSpread, hardest half", vec![views], inva(KeySide::Detached, Negatives::HardestHalf, 1.0, 0.1)),
         ("InvaSpread, easiest half", vec![views], inva(KeySide::Detached, Negatives::EasiestHalf, 1.0, 0.1)),
-        // Without a kernel: on the host, from and to the device.
+        // Without a kernel: computed on the host, with copies from and to the GPU.
         ("NT-Xent, on the host", vec![views], Box::new(|x, _| NtXent::default().loss(&x[0]))),
         (
             "NPSoftmax",
@@ -48,8 +50,8 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
             "NCE",
             vec![[images, dim]],
             Box::new(move |x, bank| {
-                let loss = Nce { negatives: 50, ..Nce::default() };
-                let noise = draw_noise(0, 1, 0, of_noise.len(), loss.negatives, bank.len())?;
+                let loss = Nce { noise_per_row: 50, ..Nce::default() };
+                let noise = draw_noise(0, 1, 0, of_noise.len(), loss.noise_per_row, bank.len())?;
                 loss.loss(&x[0], bank, &of_noise, &noise, &mut None)
             }),
         ),
@@ -93,7 +95,7 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
     Ok(checks)
 }
 
-/// The memory after two updates, with an image that comes twice.
+/// Returns the memory after two updates, with an image that comes twice.
 fn memory_update(device: &Device, bank: &MemoryBank, index: &[u32]) -> Result<Check> {
     let mut index = index.to_vec();
     if let [first, .., last] = index.as_mut_slice() {
@@ -109,7 +111,7 @@ fn memory_update(device: &Device, bank: &MemoryBank, index: &[u32]) -> Result<Ch
     Ok(Check { op: "memory update", error: relative(&wide(&there)?, &wide(&here)?), tolerance: 1e-6 })
 }
 
-/// Rows of length one, f32 on the CPU, near enough to one another that no softmax is settled.
+/// Returns rows of length 1, f32 on the CPU, so close to one another that no softmax is nearly 0 or 1.
 fn unit_rows(number: usize, [rows, dim]: [usize; 2]) -> Result<Tensor> {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 1, number as u64);
     let mut values = Vec::with_capacity(rows * dim);
@@ -121,7 +123,7 @@ fn unit_rows(number: usize, [rows, dim]: [usize; 2]) -> Result<Tensor> {
     Tensor::from_vec(values, (rows, dim), &Device::Cpu)
 }
 
-/// The value, and the gradients of all inputs.
+/// Returns the value, and the gradients of all inputs.
 fn run(
     inputs: &[Tensor],
     dtype: DType,
@@ -153,7 +155,7 @@ fn relative(got: &[f64], want: &[f64]) -> f64 {
     (difference / size.max(1e-30)).sqrt()
 }
 
-/// The largest relative error; a NaN stays one.
+/// Returns the largest relative error; a NaN stays one.
 fn largest(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
     got.iter()
         .zip(want)

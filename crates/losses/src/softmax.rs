@@ -1,19 +1,21 @@
 //! Softmax cross-entropy of rows of scores, value and gradient in one pass over each row.
 //!
-//! With `o = log Σ_{k≠y} exp(z_k)` (all the others, their maximum shifted out) the loss of a row is `softplus(o − z_y)`, the
-//! probability of "not y" is `sigmoid(o − z_y)`, and the gradient is that probability spread over the others as their own softmax,
-//! and its negative at y. Keeping y apart is what saves the digits that `p_y − 1` would lose once `p_y` is nearly 1.
+//! With `o = log Σ_{k≠y} exp(z_k)` (all the others, their maximum shifted out) the loss of a row is
+//! `softplus(o − z_y)`, the probability of "not y" is `sigmoid(o − z_y)`, and the gradient is that
+//! probability spread over the others as their own softmax, and its negative at y. Keeping y apart saves the
+//! digits that `p_y − 1` would lose once `p_y` is nearly 1.
 //!
-//! A score that is not finite, minus infinity included, makes the row's loss NaN: it comes of features or weights that are not
-//! finite, and must not pass for a class that is certain or impossible.
+//! A score that is not finite, minus infinity included, makes the row's loss NaN: features or weights are
+//! then not finite, and the score must not be taken for a class that is certain or impossible.
 
 use rayon::prelude::*;
 
 use crate::float::Float;
 
-/// Mean loss over the rows; `scores` (rows x columns, unscaled) become the gradient with respect to the scores given.
+/// Returns the mean loss over the rows; `scores` (rows x columns, unscaled) become the gradient with respect
+/// to the scores given.
 ///
-/// The score used is `scores[i][k] * scale(k)`, and the gradient has both that factor and the mean's 1/rows in it.
+/// The score used is `scores[i][k] * scale(k)`; the gradient contains that factor and the 1/rows of the mean.
 pub(crate) fn cross_entropy<T: Float>(
     scores: &mut [T],
     columns: usize,
@@ -30,7 +32,8 @@ pub(crate) fn cross_entropy<T: Float>(
     losses.iter().sum::<f64>() * share
 }
 
-/// Returns the loss of one row of scores, which become the gradient as [`cross_entropy`] says, with `share` in it but not in the loss.
+/// Returns the loss of one row of scores, which become the gradient as [`cross_entropy`] says, with `share`
+/// in it but not in the loss.
 pub(crate) fn cross_entropy_of_row<T: Float>(
     row: &mut [T],
     label: usize,
@@ -53,7 +56,7 @@ pub(crate) fn cross_entropy_of_row<T: Float>(
     loss
 }
 
-/// A row's loss and the probability that is not its label's.
+/// A row's loss, and the probability of all classes but its label.
 pub(crate) struct Settled {
     /// `−log p_y`.
     pub(crate) loss: f64,
@@ -61,7 +64,8 @@ pub(crate) struct Settled {
     pub(crate) others: f64,
 }
 
-/// From the label's score and the others' sum, `sum` being `Σ exp(z_k − top)`. No others at all is `sum` = 0 and costs nothing.
+/// Computes both from the label's score and the sum of the others, `sum` = `Σ exp(z_k − top)`. Without others
+/// `sum` is 0 and the loss is 0.
 pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
     if sum == 0.0 || !own.is_finite() {
         let nothing_or_nan = if own.is_finite() { 0.0 } else { f64::NAN };
@@ -77,7 +81,7 @@ pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
     }
 }
 
-/// The largest of some scores; minus infinity if there is none.
+/// Returns the largest of the scores; minus infinity if there are none.
 pub(crate) fn maximum<T: Float>(scores: &[T]) -> T {
     let mut top = T::from_f64(f64::NEG_INFINITY);
     for &z in scores {
@@ -88,7 +92,8 @@ pub(crate) fn maximum<T: Float>(scores: &[T]) -> T {
     top
 }
 
-/// Replaces each z by exp(z − top), and that at `own` by 0; returns the sum, added up in f64. Minus infinity becomes NaN.
+/// Replaces each z by exp(z − top), and the one at `own` by 0; returns the sum, taken in f64. Minus infinity
+/// becomes NaN.
 pub(crate) fn shifted_exp<T: Float>(scores: &mut [T], top: T, own: Option<usize>) -> f64 {
     let minus_infinity = T::from_f64(f64::NEG_INFINITY);
     let top = if top > minus_infinity { top } else { T::ZERO };

@@ -1,4 +1,5 @@
-//! What the tests of several losses share: random rows, gradients out of candle, finite differences, thread pools.
+//! Functions that the tests of several losses share: random rows, candle's gradients, finite differences,
+//! thread pools.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -36,12 +37,12 @@ pub(crate) fn matrix_f32(x: &[f64], dim: usize) -> Tensor {
     matrix_f64(x, dim).to_dtype(DType::F32).unwrap()
 }
 
-/// All elements, in f64.
+/// Returns all elements, in f64.
 pub(crate) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The loss at `x` and the gradient that `backward` gives there.
+/// Returns the loss at `x` and the gradient that `backward` gives there.
 pub(crate) fn gradient_of(x: &Tensor, loss: impl Fn(&Tensor) -> Result<Tensor>) -> Result<(f64, Vec<f64>)> {
     let x = Var::from_tensor(x)?;
     let value = loss(&x)?;
@@ -68,7 +69,8 @@ pub(crate) fn central_differences(x: &[f64], step: f64, f: impl Fn(&[f64]) -> f6
         .collect()
 }
 
-/// Panics unless the distance of the two vectors is at most `relative` times the length of `want`, plus `absolute`.
+/// Panics unless the distance of the two vectors is at most `relative` times the length of `want`, plus
+/// `absolute`.
 pub(crate) fn assert_close(got: &[f64], want: &[f64], relative: f64, absolute: f64) {
     assert_eq!(got.len(), want.len());
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
@@ -77,12 +79,12 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], relative: f64, absolute: f
     assert!(away <= relative * length + absolute, "{away} away from a vector of length {length}");
 }
 
-/// A value and a gradient as bits, so that comparing them forgives nothing.
+/// Returns a value and a gradient as bits, so that comparing them forgives nothing.
 pub(crate) fn bits((value, gradient): (f64, Vec<f64>)) -> Vec<u64> {
     std::iter::once(value).chain(gradient).map(f64::to_bits).collect()
 }
 
-/// What `work` returns on one thread and on three.
+/// Returns what `work` returns on one thread and on three.
 pub(crate) fn in_pools<R: Send>(work: impl Fn() -> R + Sync) -> [R; 2] {
     [1, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&work))
 }

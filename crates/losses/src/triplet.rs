@@ -1,4 +1,4 @@
-//! Triplet: an image's two views closer together than to another image, by a margin.
+//! Triplet: the two views of an image must be closer to each other than to another image, by a margin.
 //!
 //! ```text
 //! a, b in R^{B x D} unit rows, the two views of B images;  d(x, y) = ‖x − y‖;  n_i ≠ i the negative of row i
@@ -7,10 +7,11 @@
 //! Hardest:  n_i = argmin_{j≠i} d(a_i, b_j), the lower row on a tie
 //! ```
 //!
-//! Paper: section 4.1, rows "Triplet" and "Triplet (Hard)", margin 0.5; the hard variant after Hermans et al., section 2. The paper
-//! gives neither the distance nor the easy variant's choice of a negative and released no code: Euclidean distance, second views
-//! as negatives and a uniform draw are this code's reading. Distances are taken from differences, not from 2 − 2 a·b, which has
-//! no digits left for close rows; the gradient of a distance of zero, which has none, is taken as zero.
+//! Paper: section 4.1, rows "Triplet" and "Triplet (Hard)", margin 0.5; the hard variant after Hermans et
+//! al., section 2. The paper states neither the distance nor how the easy variant chooses a negative, and no
+//! code was released. Euclidean distance, second views as negatives and a uniform draw are the interpretation
+//! of this code. Distances are computed from differences and not from 2 − 2 a·b, which loses all digits for
+//! close rows. A distance of zero has no gradient; it is taken as zero.
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_random::{Purpose, Stream};
@@ -27,7 +28,7 @@ const NAME: &str = "triplet";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mining {
-    /// By the caller, from [`draw_negatives`].
+    /// The caller chooses it, with [`draw_negatives`].
     #[default]
     Random,
     /// The nearest second view of another image in the batch.
@@ -49,7 +50,7 @@ pub enum Mining {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
-    /// By how much the negative must be farther than the positive; 0.5 in the paper.
+    /// How much farther away the negative must be than the positive; 0.5 in the paper.
     pub margin: f64,
     /// Where negatives come from.
     pub mining: Mining,
@@ -62,12 +63,14 @@ impl Default for Triplet {
 }
 
 impl Triplet {
-    /// The loss of `anchor` and `positive` (both B x D, row i of each a view of image i): a scalar.
+    /// Returns the loss of `anchor` and `positive` (both B x D, row i of each a view of image i): a scalar.
     ///
-    /// `negatives` are B rows of `positive`, none its own, and are given with [`Mining::Random`] alone.
+    /// `negatives` are B row numbers of `positive`, none of them the row's own. They are given only with
+    /// [`Mining::Random`].
     ///
     /// # Errors
-    /// If shapes do not fit, there is one image only, or negatives are missing, unasked for, out of range or the row's own.
+    /// If shapes do not fit, if there is only one image, or if negatives are missing, not expected, out of
+    /// range or the row's own.
     pub fn loss(&self, anchor: &Tensor, positive: &Tensor, negatives: Option<&[u32]>) -> Result<Tensor> {
         let (rows, _) = matrix(NAME, "anchor", anchor)?;
         if positive.dims() != anchor.dims() {
@@ -96,7 +99,7 @@ impl Triplet {
     }
 }
 
-/// A batch: the rows that are its negatives, where they were drawn.
+/// The objective, with the negatives of the batch if they were drawn.
 struct Batch<'a> {
     loss: &'a Triplet,
     negatives: Option<&'a [u32]>,
@@ -126,7 +129,7 @@ impl Objective<2> for Batch<'_> {
         let mut total = 0.0;
         let (mut to_anchor, mut to_positive) = (vec![T::ZERO; rows * dim], vec![T::ZERO; rows * dim]);
         for (i, c) in chosen.iter().enumerate() {
-            // Written so that a violation that is not a number stays one.
+            // Written so that a NaN stays a NaN.
             if c.violation <= 0.0 {
                 continue;
             }
@@ -156,24 +159,25 @@ impl Objective<2> for Batch<'_> {
     }
 }
 
-/// One row's triplet.
+/// The triplet of one row.
 struct Chosen {
     negative: usize,
     /// `d(a_i, b_i)`.
     near: f64,
     /// `d(a_i, b_n)`.
     away: f64,
-    /// near − away + margin; a loss where above 0.
+    /// near − away + margin; it adds to the loss if it is above 0.
     violation: f64,
 }
 
-/// Euclidean distance, from differences.
+/// Returns the Euclidean distance, computed from differences.
 fn distance<T: Float>(x: &[T], y: &[T]) -> f64 {
     let squared = x.iter().zip(y).map(|(&x, &y)| (x - y).to_f64().powi(2)).sum::<f64>();
     squared.sqrt()
 }
 
-/// The candidate whose view is nearest to `a`, the first of equals, and its distance; the last at a distance that is NaN, if there is one.
+/// Returns the candidate whose view is nearest to `a`, the first of equals, and its distance. If a distance
+/// is NaN, returns the last such candidate.
 fn nearest<'a, T: Float>(
     a: &[T],
     view: impl Fn(usize) -> &'a [T],
@@ -190,7 +194,13 @@ fn nearest<'a, T: Float>(
     best
 }
 
-/// The random negatives of one step: for each of `rows` rows another row, uniformly.
+/// Returns the random negatives of one step: for each of `rows` rows another row, uniformly.
+///
+/// ```
+/// let negatives = invaspread_losses::draw_negatives(0, 1, 0, 4)?;
+/// assert!(negatives.iter().enumerate().all(|(row, &negative)| negative != row as u32 && negative < 4));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If there are fewer than two rows.
@@ -199,7 +209,7 @@ pub fn draw_negatives(seed: u64, epoch: u64, step: u64, rows: usize) -> Result<V
         bail!("{NAME}: a batch of {rows} has no other image to draw; at least 2 are needed")
     }
     let mut stream = Stream::new(seed, Purpose::TripletNegative, epoch, step);
-    // One of the rows − 1 others: those from the own row on are one further.
+    // One of the rows − 1 other rows: a number from the own row on is increased by one.
     Ok((0..rows)
         .map(|own| {
             let other = stream.below(rows - 1);
@@ -262,8 +272,8 @@ mod tests {
 
     #[test]
     fn two_pairs_have_a_closed_form() {
-        // Images at e1 and e2, views identical: d⁺ = 0, d⁻ = √2, so a margin of 2 is violated by 2 − √2. The positive's distance
-        // of zero adds no gradient; the negative's direction is (e1 − e2)/√2.
+        // Images at e1 and e2, views identical: d⁺ = 0, d⁻ = √2, so a margin of 2 is violated by 2 − √2. The
+        // positive's distance of zero adds no gradient; the negative's direction is (e1 − e2)/√2.
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0], 2);
         let half_root = 0.5 * 0.5_f64.sqrt();
         for (mining, negatives) in [(Mining::Hardest, None), (Mining::Random, Some(&[1, 0][..]))] {

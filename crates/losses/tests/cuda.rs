@@ -1,4 +1,5 @@
-//! The objectives on the GPU against themselves on the CPU, at several sizes. Skipped where there is no device.
+//! The objectives on the GPU against themselves on the CPU, at several sizes. Skipped where there is no
+//! device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

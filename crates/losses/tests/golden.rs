@@ -1,7 +1,7 @@
 //! The losses against values and gradients of the authors' published `PyTorch` code.
 //!
-//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked. Losses must agree to
-//! 1e-5 relative, gradients to 1e-4 of their length.
+//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked.
+//! Losses must agree to 1e-5 relative, gradients to 1e-4 of their length.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ impl Goldens {
         Self { tensors, settings }
     }
 
-    /// The cases of a family: `invaspread.0`, `invaspread.1`, ... There must be some.
+    /// Returns the cases of a family: `invaspread.0`, `invaspread.1`, ... There must be some.
     fn cases(&self, family: &str) -> Vec<String> {
         let mut cases: Vec<String> = self
             .tensors
@@ -111,7 +111,7 @@ fn golden_nce() {
     let goldens = Goldens::read();
     for case in goldens.cases("nce") {
         let negatives = goldens.setting(&case, "negatives") as usize;
-        let objective = Nce { temperature: goldens.setting(&case, "temperature"), negatives };
+        let objective = Nce { temperature: goldens.setting(&case, "temperature"), noise_per_row: negatives };
         let mut bank = MemoryBank::from_tensor(goldens.tensor(&case, "memory_before")).unwrap();
         let (index, noise) = (goldens.index(&case, "index"), goldens.index(&case, "noise_index"));
         let [features, loss, grad] = ["features", "loss", "grad"].map(|what| goldens.tensor(&case, what));

@@ -1,4 +1,5 @@
-//! A NaN or an infinity in any input of any objective shows in the loss, which then is not finite, or is an error: never a plausible number.
+//! A NaN or an infinity in any input of any objective shows in the loss, which then is not finite, or is an
+//! error: never a plausible number.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -37,7 +38,8 @@ fn loss(loss: candle_core::Result<Tensor>) -> f64 {
     loss.unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
 }
 
-/// A score of infinity for the own class is no certainty, and one of minus infinity for another no impossibility.
+/// A score of infinity for the own class is no certainty, and one of minus infinity for another no
+/// impossibility.
 #[test]
 fn infinite_scores_are_no_certainty() {
     let infinity = f32::INFINITY;
@@ -60,7 +62,8 @@ fn a_lone_class_with_a_nan_is_not_free() {
     assert!(of(3.0) == 0.0 && of(f32::NAN).is_nan() && of(f32::INFINITY).is_nan());
 }
 
-/// What is not finite in a feature stays visible in the memory that it is written to, and in what is compared with it later.
+/// What is not finite in a feature stays visible in the memory that it is written to, and in what is compared
+/// with it later.
 #[test]
 fn the_memory_keeps_what_is_not_finite() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -12,12 +12,12 @@ const CLASSES: usize = 10;
 /// Unit rows about a direction per class, near enough to one another that no plane separates them.
 fn embeddings() -> (Vec<f32>, Vec<u32>) {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, 0);
-    let centres: Vec<f64> = (0..CLASSES * DIM).map(|_| stream.normal()).collect();
+    let centers: Vec<f64> = (0..CLASSES * DIM).map(|_| stream.normal()).collect();
     let (mut values, mut labels) = (Vec::with_capacity(ROWS * DIM), Vec::with_capacity(ROWS));
     for _ in 0..ROWS {
         let class = stream.below(CLASSES);
         labels.push(class as u32);
-        values.extend((0..DIM).map(|i| (0.25 * centres[class * DIM + i] + stream.normal()) as f32));
+        values.extend((0..DIM).map(|i| (0.25 * centers[class * DIM + i] + stream.normal()) as f32));
     }
     l2_normalize_rows(&mut values, DIM);
     (values, labels)

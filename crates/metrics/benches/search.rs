@@ -1,4 +1,4 @@
-//! Nearest neighbours and k-means at the paper's sizes: CIFAR-10's test set against its training set, and
+//! Nearest neighbors and k-means at the paper's sizes: CIFAR-10's test set against its training set, and
 //! Stanford Online Products.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -21,7 +21,7 @@ fn unit_rows(count: usize, seed: u64) -> Vec<f32> {
     values
 }
 
-fn neighbours(criterion: &mut Criterion) {
+fn neighbors(criterion: &mut Criterion) {
     let (train, test) = (unit_rows(50_000, 0), unit_rows(10_000, 1));
     let mut group = criterion.benchmark_group("top_k");
     group.sample_size(10);
@@ -53,5 +53,5 @@ fn clusters(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, neighbours, clusters);
+criterion_group!(benches, neighbors, clusters);
 criterion_main!(benches);

@@ -82,7 +82,7 @@ fn read(embeddings: &str, labels: &str) -> Result<Embeddings, Box<dyn Error>> {
     Ok(Embeddings { values, dim, labels: classes })
 }
 
-/// The measurements by name, in percent.
+/// Returns the measurements by name, in percent.
 fn evaluate(embeddings: &mut Embeddings) -> Result<Vec<(String, f64)>, Box<dyn Error>> {
     let Embeddings { values, dim, labels } = embeddings;
     l2_normalize_rows(values, *dim);

@@ -1,4 +1,4 @@
-//! How well a clustering agrees with the classes: normalised and adjusted mutual information.
+//! How well a clustering agrees with the classes: normalized and adjusted mutual information.
 //!
 //! With n_ij points of class i in cluster j, a_i = Σ_j n_ij, b_j = Σ_i n_ij and n points in all:
 //!
@@ -39,7 +39,8 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Agreement {
     /// NMI with the arithmetic mean of the entropies, as in scikit-learn since 0.22; at least 0.
     pub nmi_arithmetic: f64,
-    /// NMI with the geometric mean, as in scikit-learn before 0.22 and so most likely in the paper; at least 0.
+    /// NMI with the geometric mean, as in scikit-learn before 0.22 and so most likely in the paper; at least
+    /// 0.
     pub nmi_geometric: f64,
     /// AMI: 0 on average for a random clustering, so that single ones may be below 0.
     pub ami: f64,
@@ -236,7 +237,7 @@ mod tests {
         (1..=64).chain((65..=2000).step_by(97)).chain([1024, 1999, 2000])
     }
 
-    /// A permutation of 0..n that leaves few in place.
+    /// Returns a permutation of 0..n that leaves few in place.
     fn permuted(n: u32) -> Vec<u32> {
         let step = (2..n + 3).map(|s| 2 * s + 1).find(|s| gcd(*s, n) == 1).unwrap();
         (0..n).map(|i| (u64::from(i) * u64::from(step) % u64::from(n)) as u32).collect()

@@ -4,7 +4,7 @@
 
 use crate::Agreement;
 
-/// A hash of an index, 32 bits wrapping: the tests' own source of labels.
+/// Returns a hash of an index, 32 bits wrapping: the tests' own source of labels.
 fn hashed(index: u32, seed: u32) -> u32 {
     let mut x = index.wrapping_mul(2_654_435_761).wrapping_add(12_345 + seed * 7919);
     x ^= x >> 16;
@@ -14,7 +14,7 @@ fn hashed(index: u32, seed: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The first odd number from 5 on without a common factor with `n`.
+/// Returns the first odd number from 5 on without a common factor with `n`.
 fn step(n: u32) -> u32 {
     fn gcd(a: u32, b: u32) -> u32 {
         if b == 0 { a } else { gcd(b, a % b) }
@@ -22,7 +22,7 @@ fn step(n: u32) -> u32 {
     (2..n + 3).map(|half| 2 * half + 1).find(|&odd| gcd(odd, n) == 1).unwrap()
 }
 
-/// The labels that `tests/goldens/README.md` calls `kind`, of `n` points.
+/// Returns the labels that `tests/goldens/README.md` calls `kind`, of `n` points.
 fn partition(kind: &str, n: u32) -> Vec<u32> {
     let label = |k: u32| match kind {
         "one" => 0,

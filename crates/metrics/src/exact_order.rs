@@ -1,4 +1,4 @@
-//! The order of neighbours where f32 is not precise enough: similarities within its rounding errors are
+//! The order of neighbors where f32 is not precise enough: similarities within its rounding errors are
 //! computed again in f64.
 //!
 //! A similarity computed in f32 has an error of at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the
@@ -194,7 +194,7 @@ pub(crate) fn settle(
         let mut exact: Vec<(f64, u32)> =
             group.iter().map(|&key| (asked.similarity(index_of(key)), index_of(key))).collect();
         exact.sort_unstable_by(nearer);
-        // `zip` asks the places second, so that a neighbour left over takes none of them.
+        // `zip` asks the places second, so that a neighbor left over takes none of them.
         for ((product, row), (index, similarity)) in exact.into_iter().zip(places.by_ref()) {
             (*index, *similarity) = (row, product as f32);
         }

@@ -7,7 +7,7 @@ use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
-/// The folder `INVASPREAD_GOLDENS` names, else `tests/goldens` of the workspace.
+/// Returns the folder `INVASPREAD_GOLDENS` names, else `tests/goldens` of the workspace.
 fn folder() -> PathBuf {
     std::env::var_os("INVASPREAD_GOLDENS")
         .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens").into(), PathBuf::from)

@@ -1,6 +1,6 @@
 //! k-means by Lloyd's iterations.
 //!
-//! Minimises `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c in turns: first
+//! Minimizes `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c in turns: first
 //! `a(i) = argmin_j |c_j|² - 2 x_i · c_j`, then `c_j` = the mean of its points.
 //!
 //! Shapes: points (n, d), centroids (k, d), assignments (n). Used by DeepCluster (paper section 4.1; 20
@@ -211,12 +211,12 @@ impl Frame {
     }
 }
 
-/// The sum of the squared differences of two sets of centroids.
+/// Returns the sum of the squared differences of two sets of centroids.
 fn squared_shift(before: &[f32], after: &[f32]) -> f64 {
     before.iter().zip(after).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
 
-/// The mean of the columns' variances (over n).
+/// Returns the mean of the columns' variances (over n).
 fn mean_variance(points: Rows) -> f64 {
     let mean = points.column_means();
     let squares: f64 = points
@@ -310,12 +310,12 @@ mod tests {
         (0..count).map(|_| stream.normal() as f32).collect()
     }
 
-    /// `per` points round each of `clusters` far-apart centres.
+    /// `per` points round each of `clusters` far-apart centers.
     fn blobs(clusters: usize, per: usize, dim: usize) -> Vec<f32> {
-        let (centres, mut values) = (normal(clusters * dim, 2), normal(clusters * per * dim, 3));
+        let (centers, mut values) = (normal(clusters * dim, 2), normal(clusters * per * dim, 3));
         for (point, row) in values.chunks_mut(dim).enumerate() {
-            let centre = &centres[point % clusters * dim..][..dim];
-            row.iter_mut().zip(centre).for_each(|(v, c)| *v = 0.05 * *v + 20.0 * c);
+            let center = &centers[point % clusters * dim..][..dim];
+            row.iter_mut().zip(center).for_each(|(v, c)| *v = 0.05 * *v + 20.0 * c);
         }
         values
     }

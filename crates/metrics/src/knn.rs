@@ -1,4 +1,4 @@
-//! The weighted nearest-neighbour classifier, which gives the accuracies of Tables 1, 2, 7 and 8.
+//! The weighted nearest-neighbor classifier, which gives the accuracies of Tables 1, 2, 7 and 8.
 //!
 //! `score_c(q) = Σ_{j in N_k(q), y_j = c} exp(s_qj / σ)`, prediction = argmax over c; s is the inner product
 //! of unit rows.
@@ -28,11 +28,11 @@ use rayon::prelude::*;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightedKnn {
-    /// The number of neighbours that vote, at most all of the gallery.
+    /// The number of neighbors that vote, at most all of the gallery.
     pub k: usize,
     /// σ of the weights, above zero.
     pub temperature: f64,
-    /// The device that searches for neighbours.
+    /// The device that searches for neighbors.
     pub device: DeviceKind,
 }
 
@@ -55,7 +55,7 @@ pub struct KnnResult {
 }
 
 impl WeightedKnn {
-    /// Classifies `queries` (n, d) by their neighbours in `gallery` (m, d) and compares the result with
+    /// Classifies `queries` (n, d) by their neighbors in `gallery` (m, d) and compares the result with
     /// `query_labels` (n).
     ///
     /// # Errors
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn near_votes_outweigh_many_far_ones() {
-        // One neighbour of class 2 at cosine 1, three of class 1 at cosine 0.8: e^10 against 3 e^8.
+        // One neighbor of class 2 at cosine 1, three of class 1 at cosine 0.8: e^10 against 3 e^8.
         let gallery = [1.0, 0.0, 0.8, 0.6, 0.8, -0.6, 0.8, 0.6, -1.0, 0.0];
         let labels = [2, 1, 1, 1, 0];
         let query = Rows::new(&[1.0, 0.0], 2);

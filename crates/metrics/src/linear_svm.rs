@@ -1,10 +1,10 @@
 //! The linear support vector machine that the paper's STL-10 table classifies features with.
 //!
-//! For each class, with y = 1 for its rows and -1 for the rest, it minimises
+//! For each class, with y = 1 for its rows and -1 for the rest, it minimizes
 //! `P(w) = ½ |w|² + C Σ_i max(0, 1 - y_i w · x_i)²`.
 //!
 //! Shapes: x (n, d), each with a 1 appended, so that the last entry of w (d + 1) is the intercept, which is
-//! penalised too; labels (n). Source: paper section 4.2, the column "Linear", which names neither C nor the
+//! penalized too; labels (n). Source: paper section 4.2, the column "Linear", which names neither C nor the
 //! loss. This is the problem that scikit-learn's `LinearSVC` solves with its defaults (squared hinge, C = 1,
 //! one class against the rest).
 //!
@@ -104,7 +104,7 @@ struct OneAgainstRest<'a> {
 }
 
 impl OneAgainstRest<'_> {
-    /// Returns the minimiser of P (d + 1).
+    /// Returns the minimizer of P (d + 1).
     fn solve(&self) -> Result<Vec<f64>, MetricError> {
         let steps = self.rows.dim <= WIDEST;
         let mut w = vec![0.0; self.rows.dim + 1];
@@ -138,7 +138,7 @@ impl OneAgainstRest<'_> {
         })
     }
 
-    /// Minimises the dual `½ |w|² + Σ α_i² / 4C - Σ α_i`, `w = Σ α_i y_i x_i`, in each α_i ≥ 0 by turns.
+    /// Minimizes the dual `½ |w|² + Σ α_i² / 4C - Σ α_i`, `w = Σ α_i y_i x_i`, in each α_i ≥ 0 by turns.
     fn sweep(&self, number: usize, dual: &mut [f64], w: &mut [f64]) {
         let order = Stream::new(self.settings.seed, Purpose::LinearSvm, number as u64, self.class as u64)
             .permutation(self.rows.len());
@@ -191,7 +191,7 @@ impl OneAgainstRest<'_> {
         true
     }
 
-    /// Returns the t that nearly minimises `P(w + t p)`, for the `scores` of w and the `slopes` of p.
+    /// Returns the t that nearly minimizes `P(w + t p)`, for the `scores` of w and the `slopes` of p.
     fn search(&self, w: &[f64], direction: &[f64], scores: &[f64], slopes: &[f64]) -> f64 {
         let (along, square) = (dot(w, direction), dot(direction, direction));
         let derivatives = |t: f64| {
@@ -331,13 +331,13 @@ mod tests {
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
 
-    /// `n` rows about a centre per class, scaled and off centre.
+    /// `n` rows about a center per class, scaled and off center.
     fn clouds(n: usize, dim: usize, classes: usize, scale: f64, seed: u64) -> (Vec<f32>, Vec<u32>) {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
-        let centres: Vec<f64> = (0..classes * dim).map(|_| 0.5 + stream.normal()).collect();
+        let centers: Vec<f64> = (0..classes * dim).map(|_| 0.5 + stream.normal()).collect();
         let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
         let values = (0..n * dim)
-            .map(|i| (scale * (0.6 * centres[i / dim % classes * dim + i % dim] + stream.normal())) as f32)
+            .map(|i| (scale * (0.6 * centers[i / dim % classes * dim + i % dim] + stream.normal())) as f32)
             .collect();
         (values, labels)
     }
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn two_points_have_a_closed_form() {
-        // Points a and -a: the intercept is 0 and w minimises ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C
+        // Points a and -a: the intercept is 0 and w minimizes ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C
         // a²).
         for (a, c) in [(2.0f32, 1.0), (0.1, 1.0), (0.5, 30.0), (3.0, 1e-3)] {
             let svm = LinearSvm { c, tolerance: 1e-12, ..LinearSvm::default() };

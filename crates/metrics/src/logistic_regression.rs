@@ -1,8 +1,8 @@
 //! Multinomial logistic regression as a linear probe.
 //!
-//! Minimises `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
+//! Minimizes `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
 //!
-//! Shapes: x (n, d), labels (n), w (k, d), b (k), which is not penalised. The paper has no such row. It is
+//! Shapes: x (n, d), labels (n), w (k, d), b (k), which is not penalized. The paper has no such row. It is
 //! the linear evaluation that later work reports, as scikit-learn's `LogisticRegression` defines it. For two
 //! classes scikit-learn fits the difference `w = w_1 - w_0` alone, with the penalty `½ |w|²`. The best
 //! softmax has `w_1 = -w_0`, with the penalty `¼ |w|²`, so C/2 gives the same difference here. Where this
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn two_points_solve_their_equation() {
-        // Points a and -a: w = w_1 - w_0 minimises ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a
+        // Points a and -a: w = w_1 - w_0 minimizes ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a
         // w)); b is free of sign.
         for (a, c) in [(1.0f32, 1.0), (0.2, 50.0), (4.0, 0.01)] {
             let got = LogisticRegression { c, ..EXACT }.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();

@@ -19,7 +19,7 @@ const POINT_BLOCK: usize = 192;
 const CENTROID_BLOCK: usize = 512;
 
 /// Returns the nearest of `centroids` (k, d) for each point, the first of equals, and the sum of the squared
-/// distances.
+/// distances. All numbers must be finite, which `KMeans::fit` checks: a NaN has no nearest centroid.
 pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     let dim = points.dim;
     let centroids = Rows::new(centroids, dim);
@@ -148,7 +148,7 @@ impl Nearest {
     }
 }
 
-/// Which of the centroids `numbered`, in rising order, is least far from `row`.
+/// Returns which of the centroids `numbered`, in rising order, is least far from `row`.
 fn first_least(numbered: impl Iterator<Item = u32>, row: &[f32], centroids: Rows) -> u32 {
     let (mut nearest, mut least) = (0, f64::INFINITY);
     for centroid in numbered {

@@ -20,7 +20,7 @@ const PRODUCTS: usize = 1000;
 /// rounding allows no less.
 const RESIDUAL: [f64; 2] = [0.1, 1e-4];
 
-/// A function to be minimised.
+/// A function to be minimized.
 pub(crate) trait Problem {
     /// What the Hessian at a point is computed from.
     type Curvature;
@@ -57,7 +57,7 @@ pub(crate) struct Minimum {
 }
 
 impl Newton {
-    /// Minimises `problem` from `start` (p).
+    /// Minimizes `problem` from `start` (p).
     ///
     /// Ends early where no step lowers the function any more; the caller must compare `distance` with its
     /// tolerance.
@@ -164,12 +164,12 @@ mod tests {
     /// `Σ_i w_i (cosh(x_i - c_i) + ½ (x_i - x_{i+1} - c_i + c_{i+1})²)`, least at c.
     struct Chain {
         weights: Vec<f64>,
-        centres: Vec<f64>,
+        centers: Vec<f64>,
     }
 
     impl Chain {
         fn off(&self, x: &[f64]) -> Vec<f64> {
-            x.iter().zip(&self.centres).map(|(x, c)| x - c).collect()
+            x.iter().zip(&self.centers).map(|(x, c)| x - c).collect()
         }
     }
 
@@ -222,11 +222,11 @@ mod tests {
         ) {
             let chain = Chain {
                 weights: terms.iter().map(|t| 10f64.powf(t.0)).collect(),
-                centres: terms.iter().map(|t| t.1).collect(),
+                centers: terms.iter().map(|t| t.1).collect(),
             };
             let found = SETTINGS.minimize(&chain, terms.iter().map(|t| t.2).collect());
             prop_assert!(found.distance <= 1e-10 && found.iterations < 40, "{found:?}");
-            for (x, c) in found.at.iter().zip(&chain.centres) {
+            for (x, c) in found.at.iter().zip(&chain.centers) {
                 prop_assert!((x - c).abs() < 1e-7, "{found:?} {c}");
             }
         }
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn too_few_steps_and_nan_are_told() {
-        let chain = Chain { weights: vec![1.0, 2.0], centres: vec![0.0, 0.0] };
+        let chain = Chain { weights: vec![1.0, 2.0], centers: vec![0.0, 0.0] };
         let one = Newton { max_iterations: 1, ..SETTINGS }.minimize(&chain, vec![3.0, 1.0]);
         assert!(one.iterations == 1 && one.distance > 0.1, "{one:?}");
         assert!(SETTINGS.minimize(&chain, vec![f64::NAN, 1.0]).distance.is_nan());

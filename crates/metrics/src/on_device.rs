@@ -5,8 +5,8 @@ use crate::{MetricError, Neighbors, Rows, top_k};
 use invaspread_tensor::DeviceKind;
 
 /// Does the work of [`top_k`] on `device`. Products may differ between the GPU and the CPU in their last
-/// digits. That changes no order: neighbours that are as near to each other as the rounding errors are
-/// ordered in f64, on the CPU. For 1,024 neighbours or more the CPU does the whole search.
+/// digits. That changes no order: neighbors that are as near to each other as the rounding errors are
+/// ordered in f64, on the CPU. For 1,024 neighbors or more the CPU does the whole search.
 ///
 /// # Errors
 /// Returns the errors of [`top_k`], or `Device` if the device fails.
@@ -38,7 +38,7 @@ pub(crate) mod cuda {
     use invaspread_tensor::cuda::{kmeans, top_k};
     use rayon::prelude::*;
 
-    /// The GPU searches for at least this many neighbours more than were asked for.
+    /// The GPU searches for at least this many neighbors more than were asked for.
     const MORE: usize = 32;
 
     #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]

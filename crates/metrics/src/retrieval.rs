@@ -1,4 +1,4 @@
-//! How often the nearest neighbours of a query are of its class: R@K, MAP@R and R-precision. The queries are
+//! How often the nearest neighbors of a query are of its class: R@K, MAP@R and R-precision. The queries are
 //! looked up among each other or in a gallery.
 //!
 //! For query i let j_1, j_2, ... be the other embeddings (or those of the gallery) in the order of falling
@@ -20,7 +20,7 @@ use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
 
-/// The largest number of neighbours held at once: 512 MiB of them, with their similarities.
+/// The largest number of neighbors held at once: 512 MiB of them, with their similarities.
 const MOST_HELD: usize = 1 << 26;
 
 /// Which retrieval metrics to compute, and where.
@@ -41,7 +41,7 @@ const MOST_HELD: usize = 1 << 26;
 pub struct RetrievalMetrics {
     /// The K of each R@K, in any order.
     pub recall_at: Vec<usize>,
-    /// The device that searches for neighbours.
+    /// The device that searches for neighbors.
     pub device: DeviceKind,
 }
 
@@ -57,7 +57,7 @@ pub struct RetrievalScores {
 }
 
 impl RetrievalMetrics {
-    /// Looks up each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest neighbours of as
+    /// Looks up each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest neighbors of as
     /// many queries as fit into 512 MiB, and nothing of n x n, however large a class is.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl RetrievalMetrics {
         for start in (0..n).step_by(at_once) {
             let rows = start..(start + at_once).min(n);
             let block = Rows::new(queries.slice(rows.clone()), queries.dim);
-            // A query among its own set finds itself, so one more neighbour is searched for and the query is
+            // A query among its own set finds itself, so one more neighbor is searched for and the query is
             // dropped.
             let neighbors = top_k_on(self.device, block, among, k + itself, false)?;
             scores.par_extend(rows.into_par_iter().map(|row| {
@@ -176,13 +176,13 @@ struct Asked<'a> {
     labels: &'a [u32],
     among: Rows<'a>,
     among_labels: &'a [u32],
-    /// Whether the two are the same rows, so that a query must be dropped from its own neighbours.
+    /// Whether the two are the same rows, so that a query must be dropped from its own neighbors.
     itself: bool,
 }
 
 /// The scores of one query.
 struct Scores {
-    /// The place of the first neighbour of its class, counted from 0.
+    /// The place of the first neighbor of its class, counted from 0.
     first: Option<usize>,
     /// Average precision and precision at R.
     at_r: Option<[f64; 2]>,

@@ -16,13 +16,27 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 /// The settings of the distributions.
+///
+/// ```
+/// use invaspread_metrics::{Rows, SimilarityDistribution};
+/// use invaspread_tensor::DeviceKind;
+///
+/// // Two groups in orthogonal directions: cosine 1 within a group and 0 to the other one.
+/// let rows = Rows::new(&[1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0], 2);
+/// let groups = [Some(0), Some(0), Some(1), Some(1)];
+/// let settings = SimilarityDistribution { neighbors: 2, bins: 10, device: DeviceKind::Cpu };
+/// let separation = settings.evaluate(rows, &groups, rows, &groups)?.expect("pairs of both kinds");
+/// assert_eq!((separation.same.mean, separation.other.mean), (1.0, 0.0));
+/// assert_eq!(separation.overlap, 0.0);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimilarityDistribution {
     /// The number of nearest rows of each kind, k; 5 in the paper.
     pub neighbors: usize,
     /// The number of bins of a histogram over [-1, 1].
     pub bins: usize,
-    /// The device that searches for neighbours.
+    /// The device that searches for neighbors.
     pub device: DeviceKind,
 }
 
@@ -56,7 +70,7 @@ impl SimilarityDistribution {
     /// Rows that are not finite.
     ///
     /// # Panics
-    /// If there are not as many groups as rows, or the number of neighbours or bins is zero.
+    /// If there are not as many groups as rows, or the number of neighbors or bins is zero.
     pub fn evaluate(
         &self,
         queries: Rows,

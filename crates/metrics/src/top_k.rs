@@ -1,4 +1,4 @@
-//! The exact nearest neighbours of every query by inner product, in blocks.
+//! The exact nearest neighbors of every query by inner product, in blocks.
 //!
 //! `s_ij = q_i · g_j`; the k largest of each row i of s, by falling similarity, and by rising index where
 //! similarities are equal.
@@ -8,7 +8,7 @@
 //! times k. Only similarities above the k-th best so far enter it, and a full buffer is cut back to the k
 //! best. So a similarity costs one comparison, and n x m numbers are never held.
 //!
-//! Neighbours whose f32 similarities are further apart than the rounding errors are ordered by them. The
+//! Neighbors whose f32 similarities are further apart than the rounding errors are ordered by them. The
 //! others are compared again in f64 (`crate::exact_order`), so that the order is that of the exact products
 //! of the given rows, ties included. (Where all rows of the gallery have length 1 up to rounding, it is the
 //! order of the exact cosines.) Where the gallery lies in a narrow cone, as nearly collapsed embeddings do,
@@ -28,7 +28,7 @@ use std::ops::Range;
 /// The k nearest gallery rows of each query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbors {
-    /// Neighbours of each query: the k asked for, or all of a smaller gallery.
+    /// Neighbors of each query: the k asked for, or all of a smaller gallery.
     pub k: usize,
     /// (n, k) the indices of the gallery rows, nearest first.
     pub indices: Vec<u32>,
@@ -37,7 +37,7 @@ pub struct Neighbors {
 }
 
 impl Neighbors {
-    /// Returns the neighbours of query `row`, nearest first, and their similarities.
+    /// Returns the neighbors of query `row`, nearest first, and their similarities.
     pub fn of(&self, row: usize) -> (&[u32], &[f32]) {
         let range = row * self.k..(row + 1) * self.k;
         (&self.indices[range.clone()], &self.similarities[range])
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_side_has_no_neighbours() {
+    fn an_empty_side_has_no_neighbors() {
         let one = [1.0, 2.0];
         let got = top_k(Rows::new(&[], 2), Rows::new(&one, 2), 5, false).unwrap();
         assert_eq!((got.k, got.indices.len()), (1, 0));

@@ -3,7 +3,7 @@
 //! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, where Σ = V diag(λ) Vᵀ is the covariance (divisor n) and λ falls.
 //!
 //! Shapes: x (n, d), V's kept columns (d, c), y (n, c). DeepCluster's code (`clustering.preprocess_features`)
-//! takes `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalises the rows
+//! takes `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalizes the rows
 //! ([`crate::l2_normalize_rows`]). Where this deviates: covariance and eigenvectors are in f64; ε = 1e-9
 //! prevents a division by zero for directions without variance (fewer images than d, dead units), where faiss
 //! would amplify rounding errors; the largest entry of each eigenvector is positive, so that the result is
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 /// ε: the variance added to every direction, relative to the largest.
 const RELATIVE_EPSILON: f64 = 1e-9;
 
-/// Rows centred and multiplied at a time.
+/// Rows centered and multiplied at a time.
 const BLOCK: usize = 1024;
 
 /// A fitted whitening.
@@ -94,16 +94,16 @@ impl Whitening {
         let mut out = vec![0.0; points.len() * self.components];
         out.par_chunks_mut(BLOCK * self.components).zip(points.values.par_chunks(BLOCK * self.dim)).for_each(
             |(out, block)| {
-                let centred: Vec<f32> = centre(block, &self.mean).map(|v| v as f32).collect();
+                let centered: Vec<f32> = center(block, &self.mean).map(|v| v as f32).collect();
                 let rows = block.len() / self.dim;
-                gemm::nt(rows, self.components, self.dim, &centred, &self.projection, out);
+                gemm::nt(rows, self.components, self.dim, &centered, &self.projection, out);
             },
         );
         out
     }
 }
 
-fn centre<'a>(block: &'a [f32], mean: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+fn center<'a>(block: &'a [f32], mean: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
     block.iter().zip(mean.iter().cycle()).map(|(&v, m)| f64::from(v) - m)
 }
 
@@ -113,8 +113,8 @@ fn covariance(points: Rows, mean: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; dim * dim];
     let mut product = vec![0.0; dim * dim];
     for block in points.values.chunks(BLOCK * dim) {
-        let centred: Vec<f64> = centre(block, mean).collect();
-        gemm::tn(dim, dim, block.len() / dim, &centred, &centred, &mut product);
+        let centered: Vec<f64> = center(block, mean).collect();
+        gemm::tn(dim, dim, block.len() / dim, &centered, &centered, &mut product);
         sum.iter_mut().zip(&product).for_each(|(s, p)| *s += p);
     }
     for s in &mut sum {
@@ -131,7 +131,7 @@ mod tests {
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
 
-    /// Rows with a strongly correlated, badly scaled, off-centre covariance.
+    /// Rows with a strongly correlated, badly scaled, off-center covariance.
     fn correlated(n: usize, dim: usize) -> Vec<f32> {
         let mut stream = Stream::new(5, Purpose::Bootstrap, 0, 0);
         let mixing: Vec<f64> = (0..dim * dim).map(|i| stream.normal() / (1 + i % dim) as f64).collect();

@@ -15,7 +15,7 @@ fn whole(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
 }
 
 #[test]
-fn the_same_neighbours() {
+fn the_same_neighbors() {
     if device_or_skip().is_none() {
         return;
     }

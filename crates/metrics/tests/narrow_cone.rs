@@ -19,7 +19,7 @@ fn devices() -> Vec<DeviceKind> {
     vec![DeviceKind::Cpu]
 }
 
-/// The CPU, and the GPU where there is one.
+/// Returns the CPU, and the GPU where there is one.
 #[cfg(feature = "cuda")]
 fn devices() -> Vec<DeviceKind> {
     let there = invaspread_tensor::cuda::testing::device_or_skip().is_some();
@@ -48,7 +48,7 @@ fn labels() -> Vec<u32> {
     (0..CLASSES * EACH).map(|point| (point % CLASSES) as u32).collect()
 }
 
-/// Every kind of such rows, with its name.
+/// Returns every kind of such rows, with its name.
 fn kinds(noise: f64) -> Vec<(String, Vec<f32>)> {
     let mut kinds: Vec<(String, Vec<f32>)> = (0..=5)
         .map(|power| (format!("a cone of 1e-{power}"), rows(|_| 1.0, 10.0_f64.powi(-power), noise, true)))
@@ -64,7 +64,7 @@ fn product(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// The cosine of rows that were scaled to length 1 (and rounded then), the inner product of others.
+/// Returns the cosine of rows that were scaled to length 1 (and rounded then), the inner product of others.
 fn exact(a: &[f32], b: &[f32], unit: bool) -> f64 {
     if unit { product(a, b) / (product(a, a) * product(b, b)).sqrt() } else { product(a, b) }
 }
@@ -75,7 +75,7 @@ fn clearly_nearer(a: f64, b: f64) -> bool {
 }
 
 #[test]
-fn neighbours_are_in_the_order_of_f64() {
+fn neighbors_are_in_the_order_of_f64() {
     for device in devices() {
         for (kind, values) in kinds(0.5) {
             let rows = Rows::new(&values, DIM);
@@ -111,7 +111,7 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
     for device in devices() {
         for (kind, values) in kinds(0.1) {
             let rows = Rows::new(&values, DIM);
-            // By inner product raw rows have other neighbours than by distance: what f64 says of them is
+            // By inner product raw rows have other neighbors than by distance: what f64 says of them is
             // asked in the test above.
             if kind.starts_with("a cone") {
                 let found = RetrievalMetrics { recall_at: vec![1], device }.evaluate(rows, &labels).unwrap();

@@ -20,7 +20,7 @@ fn train_step(criterion: &mut Criterion) {
             let network =
                 ResNet::new(ResNetConfig { width, algorithm, ..Default::default() }, 0).expect("network");
             let config = SgdConfig { momentum: 0.9, weight_decay: 5e-4 };
-            let mut sgd = Sgd::new(network.parameters(), config).expect("optimiser");
+            let mut sgd = Sgd::new(network.parameters(), config).expect("optimizer");
             let x = images(views);
             group.throughput(Throughput::Elements(views as u64));
             group.bench_function(

@@ -6,25 +6,25 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::{BatchNormConfig, RunningStatistics, Tape, Value};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Normalises (..., C) by the batch's statistics or the running ones.
+/// A batch norm of (..., C), by the batch's statistics or by the running ones.
 pub(crate) struct BatchNorm {
     /// PyTorch's name of the layer.
     name: String,
     gamma: Var,
     beta: Var,
-    /// Whether gain and shift are trained; otherwise they stay 1 and 0 and are in no state dict.
+    /// Whether gain and shift are trained. If not, they stay 1 and 0 and are not part of the state dict.
     affine: bool,
     running: Mutex<RunningStatistics>,
 }
 
 impl BatchNorm {
-    /// A batch norm of `channels` whose gain and shift are trained.
+    /// Returns a batch norm of `channels` whose gain and shift are trained.
     pub(crate) fn new(name: &str, channels: usize, source: &mut Source<'_>) -> Result<Self> {
         let (gamma, beta) = (source.batch_norm_gain(channels)?, source.zeros(channels)?);
         Self::with([gamma, beta], name, channels, true, source)
     }
 
-    /// A batch norm of `channels` without gain and shift.
+    /// Returns a batch norm of `channels` without gain and shift.
     pub(crate) fn without_affine(name: &str, channels: usize, source: &mut Source<'_>) -> Result<Self> {
         let (gamma, beta) = (source.ones(channels)?, source.zeros(channels)?);
         Self::with([gamma, beta], name, channels, false, source)
@@ -41,7 +41,7 @@ impl BatchNorm {
         Ok(Self { name: name.to_owned(), gamma, beta, affine, running: Mutex::new(running) })
     }
 
-    /// Runs on `tape`, moving the running statistics, or beside it in evaluation.
+    /// Runs on `tape`, which moves the running statistics, or without the tape in evaluation.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape,
@@ -64,7 +64,7 @@ impl BatchNorm {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The trained parameters under PyTorch's names.
+    /// Returns the trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> Vec<(String, Var)> {
         if !self.affine {
             return Vec::new();
@@ -73,7 +73,8 @@ impl BatchNorm {
         vec![(format!("{name}.weight"), self.gamma.clone()), (format!("{name}.bias"), self.beta.clone())]
     }
 
-    /// Running mean, running variance and the number of batches they come from, under PyTorch's names.
+    /// Returns the running mean, running variance and the number of batches they come from, under PyTorch's
+    /// names.
     pub(crate) fn buffers(&self) -> Result<[(String, Tensor); 3]> {
         let name = &self.name;
         let running = self.running();
@@ -85,7 +86,7 @@ impl BatchNorm {
         ])
     }
 
-    /// Takes up the running statistics that `find` knows, by the names of [`BatchNorm::buffers`].
+    /// Sets the running statistics that `find` knows, by the names of [`BatchNorm::buffers`].
     pub(crate) fn load_buffers(&self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         let name = &self.name;
         let mut running = self.running();
@@ -93,7 +94,7 @@ impl BatchNorm {
         let mean = find(&format!("{name}.running_mean")).unwrap_or(mean);
         let variance = find(&format!("{name}.running_var")).unwrap_or(variance);
         let batches = match find(&format!("{name}.num_batches_tracked")) {
-            // Of any type: some files hold it as a float.
+            // It may have any type: some files hold it as a float.
             Some(batches) => batches.to_dtype(DType::I64)?.reshape(())?.to_scalar()?,
             None => running.batches(),
         };

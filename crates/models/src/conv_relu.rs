@@ -1,7 +1,6 @@
 //! A convolution with bias and ReLU: the unit that Inception-v1 is made of.
 
-use crate::initial::Source;
-use crate::layer::ConvSize;
+use crate::initial::{ConvSize, Source};
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, Conv2dConfig, Precision, Tape, Value};
 
@@ -38,17 +37,17 @@ impl ConvRelu {
         tape.bias_relu(&y, &self.bias)
     }
 
-    /// Channels of the output.
+    /// Returns the number of output channels.
     pub(crate) fn channels(&self) -> usize {
         self.size.to
     }
 
-    /// Products for each output pixel.
+    /// Returns the number of multiply-adds for each output pixel.
     pub(crate) fn weights(&self) -> usize {
         self.weight.elem_count()
     }
 
-    /// The trained parameters under PyTorch's names.
+    /// Returns the trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> [(String, Var); 2] {
         [
             (format!("{}.weight", self.name), self.weight.clone()),

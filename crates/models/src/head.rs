@@ -8,7 +8,7 @@ use invaspread_tensor::{PoolConfig, Tape, Value};
 pub(crate) struct Head {
     /// PyTorch's name of the linear layer.
     name: &'static str,
-    /// Side of the average pool; 0 for the whole map.
+    /// Side of the average pool; 0 stands for the whole map.
     pool: usize,
     /// (E, C)
     weight: Var,
@@ -16,7 +16,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// A head of `embedding` values for maps of `channels`.
+    /// Returns a head of `embedding` values for maps of `channels`.
     pub(crate) fn new(
         name: &'static str,
         pool: usize,
@@ -28,7 +28,8 @@ impl Head {
         Ok(Self { name, pool, weight, bias: source.uniform_fan_in(embedding, channels)? })
     }
 
-    /// Of the map (N, H, W, C), one value a channel must be left after pooling. In training the outputs are leaves of the tape.
+    /// Runs on the map (N, H, W, C), of which pooling must leave one value for each channel. In training the
+    /// outputs are leaves of the tape.
     pub(crate) fn forward(&self, mut tape: Tape, map: &Value, mode: Mode) -> Result<Output> {
         let (_, h, w, _) = map.tensor().dims4()?;
         let side = if self.pool == 0 { h.max(w) } else { self.pool };
@@ -61,12 +62,12 @@ impl Head {
         self.bias.device()
     }
 
-    /// Products for one image.
+    /// Returns the number of multiply-adds for one image.
     pub(crate) fn multiply_adds(&self) -> usize {
         self.weight.elem_count()
     }
 
-    /// The trained parameters under PyTorch's names.
+    /// Returns the trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> [(String, Var); 2] {
         [
             (format!("{}.weight", self.name), self.weight.clone()),

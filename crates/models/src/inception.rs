@@ -1,46 +1,48 @@
-//! Inception-v1 (GoogLeNet) with the paper's embedding head, for the retrieval sets (section 4.2; the released code's
-//! `models/inception_v1.py`).
+//! Inception-v1 (GoogLeNet) with the paper's embedding head, for the retrieval sets (section 4.2; the
+//! released code's `models/inception_v1.py`).
 //!
-//! It is the network of BVLC's Caffe model (Szegedy et al., "Going Deeper with Convolutions"), without its classifiers and dropout: no batch
-//! norm, local response norm after the first pool and after the second stage's convolutions, and pools whose output sizes round up.
-//! At 227 pixels the maps are 227 -> 114 -> 57 -> 28 -> 14 -> 7 -> 1. Images (N, H, W, 3) come as Caffe took them: channels in the order
-//! blue, green, red, in 0..255 with each channel's mean subtracted and no division; the transform does that.
+//! It is the network of BVLC's Caffe model (Szegedy et al., "Going Deeper with Convolutions"), without its
+//! classifiers and dropout. It has no batch norm; it has local response norm after the first pool and after
+//! the convolutions of the second stage; and the output sizes of its pools are rounded up. At 227 pixels the
+//! maps are 227 -> 114 -> 57 -> 28 -> 14 -> 7 -> 1. Images (N, H, W, 3) must be as Caffe takes them: channels
+//! in the order blue, green, red, values in 0..255 minus the mean of each channel, without a division. The
+//! transform does this.
 //!
-//! Names are those of the released code's state dict: `base_model.conv1.7x7_s2`, `base_model.inception_3a.5x5_reduce`, ..., `embedder`;
-//! without `base_model.`, and with Caffe's slash, they are the Caffe model's own. First weights, where none are loaded, are PyTorch's
-//! defaults, which are the same in all releases.
+//! Names are those of the released code's state dict: `base_model.conv1.7x7_s2`,
+//! `base_model.inception_3a.5x5_reduce`, ..., `embedder`; without `base_model.`, and with Caffe's slash, they
+//! are the Caffe model's own. If no weights are loaded, the initial ones are PyTorch's defaults, which are
+//! the same in all releases.
 
 use crate::conv_relu::ConvRelu;
 use crate::head::Head;
-use crate::initial::{Source, Start};
-use crate::layer::ConvSize;
+use crate::initial::{ConvSize, Source, Start};
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{
     Algorithm, LocalResponseNormConfig, LocalResponseWindow, PoolConfig, Precision, Tape, Value, activations,
     with_team,
 };
 
-/// What an Inception-v1 is built from.
+/// The settings of an Inception-v1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InceptionConfig {
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
-    /// Which channels local response norm takes together. Centred is what Caffe's weights were trained with; the released code, run with
-    /// today's PyTorch, has the other.
+    /// Which channels local response norm adds up. Caffe's weights were trained with the centered window; the
+    /// released code, run with today's PyTorch, has the other one.
     pub window: LocalResponseWindow,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
-    /// f32, or f64 for checks, which is for the CPU alone.
+    /// f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// What convolutions multiply in; anything but f32 is for CUDA alone.
+    /// The precision in which convolutions multiply; only CUDA takes another one than f32.
     pub precision: Precision,
 }
 
 impl Default for InceptionConfig {
-    /// The network of the paper's retrieval experiments.
+    /// Returns the network of the paper's retrieval experiments.
     fn default() -> Self {
         Self {
             embedding: 128,
@@ -53,19 +55,28 @@ impl Default for InceptionConfig {
 }
 
 /// An Inception-v1 with its weights.
+///
+/// ```
+/// use invaspread_models::{Inception, InceptionConfig};
+///
+/// let network = Inception::new(InceptionConfig::default(), 0)?;
+/// assert_eq!(network.parameters()[0].0, "base_model.conv1.7x7_s2.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Inception {
     config: InceptionConfig,
     /// `conv1.7x7_s2`, `conv2.3x3_reduce`, `conv2.3x3`
     stem: [ConvRelu; 3],
-    /// In order, by the pool that comes after them.
+    /// In order, grouped by the pool that follows them.
     stages: [Vec<Module>; 3],
     head: Head,
 }
 
-/// The prefix that the released code's wrapper gives all names but the embedding layer's.
+/// The prefix that the wrapper of the released code adds to all names except those of the embedding layer.
 const BASE: &str = "base_model.";
 
-/// Letters of the modules and the channels of their convolutions: 1x1; 3x3_reduce, 3x3; 5x5_reduce, 5x5; pool_proj.
+/// Letters of the modules and the channels of their convolutions: 1x1; 3x3_reduce, 3x3; 5x5_reduce, 5x5;
+/// pool_proj.
 pub(crate) const STAGES: [&[(&str, [usize; 6])]; 3] = [
     &[("3a", [64, 96, 128, 16, 32, 32]), ("3b", [128, 128, 192, 32, 96, 64])],
     &[
@@ -81,7 +92,7 @@ pub(crate) const STAGES: [&[(&str, [usize; 6])]; 3] = [
 /// The pools that halve a map.
 pub(crate) const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
 
-/// Four branches that leave one map and meet along the channels.
+/// Four branches that start from one map and are joined along the channels.
 struct Module {
     one: ConvRelu,
     three: [ConvRelu; 2],
@@ -119,7 +130,7 @@ impl Module {
         std::iter::once(&self.one).chain(&self.three).chain(&self.five).chain([&self.projection])
     }
 
-    /// Channels of the output.
+    /// Returns the number of output channels.
     fn channels(&self) -> usize {
         [&self.one, &self.three[1], &self.five[1], &self.projection].map(ConvRelu::channels).iter().sum()
     }
@@ -139,7 +150,7 @@ impl Run {
 }
 
 impl Inception {
-    /// A network on the CPU, with initial weights drawn from `seed`.
+    /// Returns a network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
     /// If the embedding's length is zero.
@@ -147,10 +158,10 @@ impl Inception {
         Self::on(&Device::Cpu, config, seed)
     }
 
-    /// A network on `device`, with the same initial weights as anywhere.
+    /// Returns a network on `device`. The initial weights are the same on every device.
     ///
     /// # Errors
-    /// As [`Inception::new`], or if the device cannot hold it.
+    /// Returns the errors of [`Inception::new`], and one if the device cannot hold the network.
     pub fn on(device: &Device, config: InceptionConfig, seed: u64) -> Result<Self> {
         if config.embedding == 0 {
             bail!("model.embedding: found 0, expected at least 1")
@@ -177,23 +188,23 @@ impl Inception {
         Ok(Self { config, stem, stages, head })
     }
 
-    /// What the network was built from.
+    /// Returns the config that the network was built from.
     pub fn config(&self) -> &InceptionConfig {
         &self.config
     }
 
-    /// Where the network is.
+    /// Returns the device that holds the network.
     pub fn device(&self) -> &Device {
         self.head.device()
     }
 
-    /// Embeds a batch of images (N, H, W, 3), which are on the network's device, as the top of this file says. Without batch norm
-    /// the modes differ only in whether gradients are recorded.
+    /// Embeds a batch of images (N, H, W, 3) on the network's device; the head of this file says how their
+    /// values must be. Without batch norm the modes differ only in whether gradients are recorded.
     ///
     /// # Errors
     /// If the shape does not fit: images must be square, of 47 pixels or more.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
-        // The team's workers would wait in vain for work that the GPU does.
+        // On a GPU there is no work for the team's workers.
         if x.device().is_cpu() { with_team(|| self.pass(x, mode)) } else { self.pass(x, mode) }
     }
 
@@ -218,7 +229,8 @@ impl Inception {
         self.head.forward(run.tape, &x, mode)
     }
 
-    /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
+    /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
+    /// `side` pixels, those of the padding included.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
         let [first, reduce, second] = &self.stem;
@@ -238,12 +250,13 @@ impl Inception {
         self.stem.iter().chain(self.stages.iter().flatten().flat_map(Module::layers))
     }
 
-    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    /// Returns the trained parameters under PyTorch's names, in the order of its state dict; convolutions are
+    /// (K, K, C_in, C_out).
     pub fn parameters(&self) -> Vec<(String, Var)> {
         self.layers().flat_map(ConvRelu::parameters).chain(self.head.parameters()).collect()
     }
 
-    /// Parameters under PyTorch's names, in its order and layouts.
+    /// Returns the parameters under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -254,13 +267,14 @@ impl Inception {
             .collect()
     }
 
-    /// The embedding layer.
+    /// Returns the embedding layer.
     pub(crate) fn head(&self) -> &Head {
         &self.head
     }
 }
 
-/// What an entry may be called: without the wrapper, and by Caffe's name (`inception_3a/1x1`).
+/// Returns the names that an entry may have in a file: without the wrapper's prefix, and Caffe's name
+/// (`inception_3a/1x1`).
 pub(crate) fn names(name: &str) -> Vec<String> {
     let bare = name.strip_prefix(BASE).unwrap_or(name);
     vec![name.to_owned(), bare.to_owned(), bare.replacen('.', "/", 1)]
@@ -275,7 +289,8 @@ mod tests {
     use candle_core::{Device, Tensor};
     use std::collections::HashMap;
 
-    /// 1.58 billion at 224 pixels, as the paper's table 1 adds up to within its rounding; by hand below, classifier left out.
+    /// 1.58 billion at 224 pixels: the sum of the paper's table 1, within its rounding. The count by hand
+    /// below leaves out the classifier.
     #[test]
     fn products_of_the_papers_network() {
         let module = |from: u64, [one, three_reduce, three, five_reduce, five, projection]: [u64; 6]| {

@@ -1,21 +1,30 @@
-//! Where a network's first weights come from: a seed, and how its authors drew them.
+//! Initial weights of a network, from a seed and the distributions that its authors used.
 
-use crate::layer::ConvSize;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
-use invaspread_tensor::initialise::{Defaults, Initialiser};
+use invaspread_tensor::initialize::{Defaults, Initializer};
 
-/// How convolutions and batch norms begin.
+/// The distributions of the initial weights of convolutions and batch norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// As PyTorch's layers do unless told otherwise, in the release named.
+    /// The defaults of PyTorch's layers, in the given release.
     Defaults(Defaults),
-    /// Convolutions normal by their fan-out, as He et al. proposed; batch-norm gains 1. Linear layers as PyTorch's.
+    /// Convolutions are normal by their fan-out, as He et al. proposed; batch-norm gains are 1; linear layers
+    /// have PyTorch's defaults.
     FanOut,
 }
 
-/// Draws variables on a device, each from its own stream, so that the order of the draws alone decides what they are.
+/// Sizes of one convolution; its padding is half the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvSize {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+}
+
+/// Draws variables on a device, each from its own stream. The values depend only on the order of the draws.
 pub(crate) struct Source<'a> {
-    initialiser: Initialiser,
+    initializer: Initializer,
     start: Start,
     device: &'a Device,
 }
@@ -26,13 +35,14 @@ impl<'a> Source<'a> {
             Start::Defaults(defaults) => defaults,
             Start::FanOut => Defaults::Current,
         };
-        Self { initialiser: Initialiser::new(seed, defaults, dtype), start, device }
+        Self { initializer: Initializer::new(seed, defaults, dtype), start, device }
     }
 
-    /// A source for a head of its own, by its number: its draws are no network's and no other head's.
+    /// Returns a source for the head with the given number. Its draws differ from those of the network and of
+    /// every other head.
     pub(crate) fn of_head(seed: u64, head: u64, dtype: DType, device: &'a Device) -> Self {
         let start = Start::Defaults(Defaults::Current);
-        Self { initialiser: Initialiser::of_head(seed, head, Defaults::Current, dtype), start, device }
+        Self { initializer: Initializer::of_head(seed, head, Defaults::Current, dtype), start, device }
     }
 
     pub(crate) fn device(&self) -> &'a Device {
@@ -45,30 +55,30 @@ impl<'a> Source<'a> {
         let shape = (kernel, kernel, from, to);
         let area = kernel * kernel;
         let drawn = match self.start {
-            Start::Defaults(_) => self.initialiser.uniform_fan_in(shape, area * from)?,
-            Start::FanOut => self.initialiser.normal_fan_out(shape, area * to)?,
+            Start::Defaults(_) => self.initializer.uniform_fan_in(shape, area * from)?,
+            Start::FanOut => self.initializer.normal_fan_out(shape, area * to)?,
         };
         self.variable(&drawn)
     }
 
     pub(crate) fn batch_norm_gain(&mut self, channels: usize) -> Result<Var> {
-        let drawn = self.initialiser.batch_norm_gain(channels)?;
+        let drawn = self.initializer.batch_norm_gain(channels)?;
         self.variable(&drawn)
     }
 
     pub(crate) fn zeros(&mut self, len: usize) -> Result<Var> {
-        let zeros = self.initialiser.zeros(len)?;
+        let zeros = self.initializer.zeros(len)?;
         self.variable(&zeros)
     }
 
     pub(crate) fn ones(&mut self, len: usize) -> Result<Var> {
-        let ones = (self.initialiser.zeros(len)? + 1.0)?;
+        let ones = (self.initializer.zeros(len)? + 1.0)?;
         self.variable(&ones)
     }
 
-    /// A linear weight, or any bias.
+    /// Returns a linear weight, or any bias.
     pub(crate) fn uniform_fan_in(&mut self, shape: impl Into<Shape>, fan_in: usize) -> Result<Var> {
-        let drawn = self.initialiser.uniform_fan_in(shape, fan_in)?;
+        let drawn = self.initializer.uniform_fan_in(shape, fan_in)?;
         self.variable(&drawn)
     }
 

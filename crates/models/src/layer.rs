@@ -1,19 +1,10 @@
 //! A convolution with the batch norm that follows it: the unit that a residual network is made of.
 
 use crate::batch_norm::BatchNorm;
-use crate::initial::Source;
+use crate::initial::{ConvSize, Source};
 use crate::output::Mode;
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Precision, Tape, Value};
-
-/// Sizes of one convolution; its padding is half the kernel.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConvSize {
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-}
 
 /// How a layer runs.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +15,7 @@ pub(crate) struct Pass {
     pub(crate) precision: Precision,
 }
 
-/// Convolution without bias, batch norm, and what follows (residual, ReLU).
+/// A convolution without bias, its batch norm, and what follows (residual, ReLU).
 pub(crate) struct ConvNorm {
     /// PyTorch's name of the convolution.
     name: String,
@@ -40,7 +31,7 @@ impl ConvNorm {
         Ok(Self { name: conv.to_owned(), size, weight, norm: BatchNorm::new(norm, size.to, source)? })
     }
 
-    /// Runs on `tape` in training, beside it in evaluation.
+    /// Runs on `tape` in training, without it in evaluation.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape,
@@ -75,14 +66,14 @@ impl ConvNorm {
         self.weight.elem_count()
     }
 
-    /// The trained parameters under PyTorch's names.
+    /// Returns the trained parameters under PyTorch's names.
     pub(crate) fn parameters(&self) -> Vec<(String, Var)> {
         let mut parameters = vec![(format!("{}.weight", self.name), self.weight.clone())];
         parameters.extend(self.norm.parameters());
         parameters
     }
 
-    /// The batch norm, for its running statistics.
+    /// Returns the batch norm, for its running statistics.
     pub(crate) fn norm(&self) -> &BatchNorm {
         &self.norm
     }

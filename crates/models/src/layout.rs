@@ -1,21 +1,21 @@
-//! PyTorch's layouts, in which weights are on disk, and the ones in memory. A convolution is (C_out, C_in, K, K) there and
-//! (K, K, C_in, C_out) here.
+//! Conversion between PyTorch's layouts, which weight files have, and the layouts in memory. A convolution is
+//! (C_out, C_in, K, K) in a file and (K, K, C_in, C_out) in memory.
 
 use candle_core::{Device, Result, Tensor, Var};
 use std::collections::HashMap;
 
-/// A parameter or gradient as PyTorch lays it out.
+/// Returns a parameter or gradient in PyTorch's layout.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
     let tensor = tensor.detach().to_device(&Device::Cpu)?;
     if tensor.rank() == 4 { tensor.permute((3, 2, 0, 1))?.contiguous() } else { tensor.copy() }
 }
 
-/// A parameter of PyTorch's as it lies in memory here.
+/// Returns a parameter in PyTorch's layout in the layout of this crate.
 fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
     if tensor.rank() == 4 { tensor.permute((2, 3, 1, 0))?.contiguous() } else { Ok(tensor.clone()) }
 }
 
-/// Sets those of `parameters` that were found, in their type and on their device.
+/// Sets those of `parameters` that were found, converted to their type and device.
 pub(crate) fn take_up(parameters: &[(String, Var)], found: &HashMap<String, Tensor>) -> Result<()> {
     for (name, parameter) in parameters {
         if let Some(tensor) = found.get(name) {

@@ -4,15 +4,17 @@
 //! θ_k ← m θ_k + (1 − m) θ_q
 //! ```
 //!
-//! He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section 3.2, equation 2.
-//! Parameters follow; batch norm's running statistics do not: the copy has its own, moved by its own passes
-//! ([`Mode::TrainWithoutGradient`](crate::Mode::TrainWithoutGradient)), as in the authors' code. No gradient reaches it.
+//! He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR
+//! 2020, section 3.2, equation 2. Parameters follow. The running statistics of batch norm do not: the copy
+//! has its own, which its own passes move
+//! ([`Mode::TrainWithoutGradient`](crate::Mode::TrainWithoutGradient)), as in the authors' code. No gradient
+//! reaches it.
 
 use crate::{Mlp, Network};
 use candle_core::{Result, Tensor, Var, bail};
 use std::collections::HashMap;
 
-/// Something with named parameters and a state that a copy can follow: a network or a head.
+/// A network or a head: it has named parameters and a state, and a copy can follow it.
 pub trait Module: Sized {
     /// Returns the trained parameters by name.
     fn parameters(&self) -> Vec<(String, Var)>;
@@ -23,13 +25,13 @@ pub trait Module: Sized {
     /// If memory cannot be had.
     fn state_dict(&self) -> Result<Vec<(String, Tensor)>>;
 
-    /// Takes up what [`Module::state_dict`] gave.
+    /// Restores what [`Module::state_dict`] returned.
     ///
     /// # Errors
-    /// Says which entry is missing or of another shape.
+    /// If an entry is missing or has another shape; the error names it.
     fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()>;
 
-    /// Returns one of the same sizes on the same device, whose weights are of no account.
+    /// Returns a module of the same sizes on the same device. Its weights are arbitrary.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -77,12 +79,26 @@ impl Module for Mlp {
 }
 
 /// A copy of a module that follows it.
+///
+/// ```
+/// use invaspread_models::{Mlp, MlpConfig, Momentum};
+///
+/// let head = Mlp::new("head", &MlpConfig::new(2, 2, 1), 0, 0)?;
+/// let copy = Momentum::of(&head)?;
+/// let (_, weight) = &head.parameters()[0];
+/// weight.set(&weight.zeros_like()?)?;
+/// // With a momentum of 0 nothing of the old value is left.
+/// copy.follow(&head, 0.0)?;
+/// let (_, followed) = &copy.module().parameters()[0];
+/// assert_eq!(followed.to_vec2::<f32>()?, weight.to_vec2::<f32>()?);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Momentum<M> {
     copy: M,
 }
 
 impl<M: Module> Momentum<M> {
-    /// Returns a copy of `module` as it is, running statistics included.
+    /// Returns a copy of `module` in its current state, running statistics included.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -92,15 +108,16 @@ impl<M: Module> Momentum<M> {
         Ok(Self { copy })
     }
 
-    /// The copy, to run and to save.
+    /// Returns the copy, to run and to save.
     pub fn module(&self) -> &M {
         &self.copy
     }
 
-    /// Moves the copy's parameters towards those of `module`: `momentum`, from 0 to 1, is the share that stays.
+    /// Moves the copy's parameters towards those of `module`. `momentum`, from 0 to 1, is the share of the
+    /// old value.
     ///
     /// # Errors
-    /// If the momentum is out of its range, or `module` is of other sizes.
+    /// If the momentum is out of its range, or `module` has other sizes.
     pub fn follow(&self, module: &M, momentum: f64) -> Result<()> {
         if !(0.0..=1.0).contains(&momentum) {
             bail!("momentum must lie between 0 and 1, it is {momentum}")

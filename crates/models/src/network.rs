@@ -1,4 +1,4 @@
-//! Any of the networks, for a program that is told which by its config.
+//! Any of the networks, for a program whose config names the network.
 
 use crate::inception::{self, Inception, InceptionConfig};
 use crate::layout::take_up;
@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::Precision;
 use std::collections::HashMap;
 
-/// What a network is built from.
+/// The settings of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NetworkConfig {
     /// A residual network.
@@ -34,7 +34,7 @@ impl NetworkConfig {
         }
     }
 
-    /// Channels of the first stage.
+    /// Returns the channels of the first stage.
     pub fn width(&self) -> usize {
         match self {
             Self::ResNet(config) => config.width,
@@ -50,7 +50,7 @@ impl NetworkConfig {
         }
     }
 
-    /// What convolutions multiply in.
+    /// Returns the precision in which convolutions multiply.
     pub fn precision(&self) -> Precision {
         match self {
             Self::ResNet(config) => config.precision,
@@ -87,6 +87,18 @@ impl From<InceptionConfig> for NetworkConfig {
 }
 
 /// A network with its weights.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_models::{Mode, Network, ResNetConfig};
+///
+/// let network = Network::new(ResNetConfig { width: 8, ..ResNetConfig::default() }, 0)?;
+/// let images = Tensor::zeros((2, 32, 32, 3), DType::F32, &Device::Cpu)?;
+/// let output = network.forward(&images, Mode::Evaluate)?;
+/// assert_eq!((output.pooled.dims(), output.embedding.dims()), (&[2, 64][..], &[2, 128][..]));
+/// assert_eq!(network.parameters()[0].0, "conv1.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub enum Network {
     /// A residual network.
     ResNet(ResNet),
@@ -107,18 +119,18 @@ impl From<Inception> for Network {
 }
 
 impl Network {
-    /// A network on the CPU, with initial weights drawn from `seed`.
+    /// Returns a network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// As [`ResNet::new`] and [`Inception::new`].
+    /// Returns the errors of [`ResNet::new`] and [`Inception::new`].
     pub fn new(config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
         Self::on(&Device::Cpu, config, seed)
     }
 
-    /// A network on `device`, with the same initial weights as anywhere.
+    /// Returns a network on `device`. The initial weights are the same on every device.
     ///
     /// # Errors
-    /// As [`ResNet::on`] and [`Inception::on`].
+    /// Returns the errors of [`ResNet::on`] and [`Inception::on`].
     pub fn on(device: &Device, config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
         Ok(match config.into() {
             NetworkConfig::ResNet(config) => Self::ResNet(ResNet::on(device, config, seed)?),
@@ -126,7 +138,7 @@ impl Network {
         })
     }
 
-    /// What the network was built from.
+    /// Returns the config that the network was built from.
     pub fn config(&self) -> NetworkConfig {
         match self {
             Self::ResNet(network) => network.config().clone().into(),
@@ -134,7 +146,7 @@ impl Network {
         }
     }
 
-    /// Where the network is.
+    /// Returns the device that holds the network.
     pub fn device(&self) -> &Device {
         match self {
             Self::ResNet(network) => network.device(),
@@ -142,10 +154,11 @@ impl Network {
         }
     }
 
-    /// Embeds a batch of images (N, H, W, 3), which are on the network's device and normalised as it was trained with.
+    /// Embeds a batch of images (N, H, W, 3) on the network's device. They must be normalized as in the
+    /// network's training.
     ///
     /// # Errors
-    /// As [`ResNet::forward`] and [`Inception::forward`].
+    /// Returns the errors of [`ResNet::forward`] and [`Inception::forward`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         match self {
             Self::ResNet(network) => network.forward(x, mode),
@@ -153,7 +166,8 @@ impl Network {
         }
     }
 
-    /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
+    /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
+    /// `side` pixels, those of the padding included.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         match self {
             Self::ResNet(network) => network.multiply_adds(side),
@@ -161,7 +175,8 @@ impl Network {
         }
     }
 
-    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    /// Returns the trained parameters under PyTorch's names, in the order of its state dict; convolutions are
+    /// (K, K, C_in, C_out).
     pub fn parameters(&self) -> Vec<(String, Var)> {
         match self {
             Self::ResNet(network) => network.parameters(),
@@ -169,7 +184,7 @@ impl Network {
         }
     }
 
-    /// Parameters and running statistics under PyTorch's names, in its order and layouts.
+    /// Returns the parameters and running statistics under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -180,7 +195,7 @@ impl Network {
         }
     }
 
-    /// What an entry of the state dict may be called in a file.
+    /// Returns the names that an entry of the state dict may have in a file.
     pub(crate) fn names(&self, name: &str) -> Vec<String> {
         match self {
             Self::ResNet(_) => vec![name.to_owned()],
@@ -188,7 +203,7 @@ impl Network {
         }
     }
 
-    /// Sets the entries found.
+    /// Sets the entries that were found.
     pub(crate) fn take_up(&self, found: &HashMap<String, Tensor>) -> Result<()> {
         take_up(&self.parameters(), found)?;
         match self {
@@ -197,7 +212,7 @@ impl Network {
         }
     }
 
-    /// Names of the entries that make up the embedding layer.
+    /// Returns the names of the entries that make up the embedding layer.
     pub(crate) fn head_names(&self) -> [String; 2] {
         let head = match self {
             Self::ResNet(network) => network.head(),

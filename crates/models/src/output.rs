@@ -1,29 +1,29 @@
-//! What a network gives for a batch, and the way back from a loss of it.
+//! The outputs of a network for a batch, and the backward pass from a loss of them.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::{Tape, Value};
 
-/// How a network or a head runs: by which statistics batch norm normalises, and whether gradients can be had.
+/// How a network or a head runs: which statistics batch norm uses, and whether gradients are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// By the batch's own statistics, which move the running ones; differentiable.
+    /// Batch norm uses the statistics of the batch and moves the running ones; differentiable.
     Train,
-    /// As [`Mode::Train`] without gradients: how a momentum encoder runs.
+    /// Like [`Mode::Train`], but without gradients; for a momentum encoder.
     TrainWithoutGradient,
-    /// By the running statistics, which stay; not differentiable.
+    /// Batch norm uses the running statistics and does not change them; not differentiable.
     Evaluate,
 }
 
 impl Mode {
-    /// A tape for a pass in this mode.
+    /// Returns a tape for a pass in this mode.
     pub(crate) fn tape(self) -> Tape {
         if self == Self::Train { Tape::default() } else { Tape::idle() }
     }
 }
 
-/// What a network says of a batch. In training the three are variables, for a loss to be taken of, and [`Output::backward`] carries
-/// the loss's gradients on to the network's parameters.
+/// The outputs of a network for a batch. In training the three are variables. A loss is computed from them,
+/// and [`Output::backward`] carries its gradients on to the network's parameters.
 #[derive(Debug)]
 pub struct Output {
     /// (N, C): the pooled features before the linear layer.
@@ -32,13 +32,14 @@ pub struct Output {
     pub projection: Tensor,
     /// (N, E): the projection divided by its length.
     pub embedding: Tensor,
-    /// In the order in which they ran; none without gradients, and once they have been gone back through.
+    /// The tapes in the order in which they ran. Empty without gradients and after [`Output::backward`].
     pub(crate) tapes: Vec<Tape>,
 }
 
 impl Output {
-    /// Continues the forward pass, for a projector or a predictor: `run` puts ops onto a tape, beginning with `x`, one of these outputs
-    /// or what an earlier call returned. Returns what `run` does, in training as a variable for the loss.
+    /// Continues the forward pass, for a projector or a predictor: `run` puts ops onto a tape, beginning with
+    /// `x`, which is one of these outputs or the result of an earlier call. Returns the result of `run`, in
+    /// training as a variable for the loss.
     ///
     /// ```
     /// # use candle_core::{Device, Result, Tensor};
@@ -53,14 +54,15 @@ impl Output {
     /// })?;
     /// let gradients = output.backward(&rows.narrow(1, 0, 3)?.sum_all()?)?;
     /// for (name, parameter) in network.parameters() {
-    ///     // The embedding layer has no part in it.
+    ///     // The loss does not depend on the embedding layer.
     ///     assert_eq!(gradients.get(&parameter).is_some(), !name.starts_with("linear"));
     /// }
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// Those of `run`, or if `x` was computed from an output by candle, through which a gradient could not go back.
+    /// Returns the errors of `run`, and one if candle's ops computed `x` from an output: a gradient could not
+    /// flow back through them.
     pub fn through(
         &mut self,
         x: &Tensor,
@@ -83,17 +85,58 @@ impl Output {
         Ok(leaf)
     }
 
-    /// Takes in another pass of the same batch, such as one of views of another size, so that [`Output::backward`] goes back through both
-    /// and adds up what each gives a parameter. The other's tensors stay variables.
+    /// Adds another pass of the same batch, for example of views of another size. [`Output::backward`] then
+    /// goes back through both and adds up their gradients. The tensors of `other` stay variables.
     pub fn join(&mut self, other: &mut Self) {
         self.tapes.append(&mut other.tapes);
     }
 
-    /// Gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to every parameter it depends on.
-    /// Frees the activations.
+    /// Stacks passes of the same batch, such as those of views of several sizes: the rows of the first pass,
+    /// then those of the second, and so on. A head can continue from all rows at once ([`Output::through`]);
+    /// its batch norms then take the statistics of all rows.
+    ///
+    /// ```
+    /// # use candle_core::{Device, Result, Tensor};
+    /// # use invaspread_models::{Mode, Network, Output, ResNetConfig};
+    /// let network = Network::new(ResNetConfig { width: 8, pool: 0, ..Default::default() }, 0)?;
+    /// let large = Tensor::rand(0f32, 1.0, (4, 16, 16, 3), &Device::Cpu)?;
+    /// let small = Tensor::rand(0f32, 1.0, (6, 8, 8, 3), &Device::Cpu)?;
+    /// let passes = vec![network.forward(&large, Mode::Train)?, network.forward(&small, Mode::Train)?];
+    /// let output = Output::stacked(passes)?;
+    /// assert_eq!(output.embedding.dims(), [10, 128]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If the output is one of a pass without gradients, or was gone back through before.
+    /// If there is no pass, or the passes differ in the lengths of their rows.
+    pub fn stacked(passes: Vec<Self>) -> Result<Self> {
+        let mut passes = passes;
+        if passes.len() == 1 {
+            return Ok(passes.swap_remove(0));
+        }
+        let differentiable = passes.iter().all(|pass| !pass.tapes.is_empty());
+        let mut tape = if differentiable { Tape::default() } else { Tape::idle() };
+        let mut stack = |of: fn(&Self) -> &Tensor| -> Result<Tensor> {
+            let rows: Vec<Value> = passes.iter().map(|pass| tape.input(of(pass))).collect();
+            let all = tape.stack_rows(&rows)?;
+            if differentiable { tape.leaf(&all) } else { Ok(all.tensor().clone()) }
+        };
+        let pooled = stack(|pass| &pass.pooled)?;
+        let projection = stack(|pass| &pass.projection)?;
+        let embedding = stack(|pass| &pass.embedding)?;
+        let mut tapes = Vec::new();
+        if differentiable {
+            tapes.extend(passes.into_iter().flat_map(|pass| pass.tapes));
+            tapes.push(tape);
+        }
+        Ok(Self { pooled, projection, embedding, tapes })
+    }
+
+    /// Returns the gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to
+    /// every parameter it depends on. Frees the activations.
+    ///
+    /// # Errors
+    /// If the pass was without gradients, or if `backward` was called before.
     pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
         if self.tapes.is_empty() {
             bail!(

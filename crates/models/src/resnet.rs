@@ -1,26 +1,27 @@
-//! ResNet-18, -34 and -50 with the paper's embedding head: the CIFAR stem of its CIFAR-10 and STL-10 experiments (section 4.1; the released
-//! code's `models/resnet_cifar.py`) and the ImageNet stem of its retrieval experiment from scratch (section 4.2, table 6;
-//! `models/resnet.py`).
+//! ResNet-18, -34 and -50 with the paper's embedding head: the CIFAR stem of its CIFAR-10 and STL-10
+//! experiments (section 4.1; the released code's `models/resnet_cifar.py`) and the ImageNet stem of its
+//! retrieval experiment from scratch (section 4.2, table 6; `models/resnet.py`).
 //!
-//! Images (N, H, W, 3) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and strides 1, 2, 2, 2 (times four
-//! more channels in ResNet-50's bottlenecks, whose 3x3 convolution has the stride) -> average pool -> linear layer with bias to
-//! `embedding` values -> division by their length. A stem is a convolution to `width` channels, batch norm and ReLU:
+//! Images (N, H, W, 3) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and
+//! strides 1, 2, 2, 2 (times four more channels in ResNet-50's bottlenecks, whose 3x3 convolution has the
+//! stride) -> average pool -> linear layer with bias to `embedding` values -> division by their length. A
+//! stem is a convolution to `width` channels, batch norm and ReLU:
 //!
 //! | stem | convolution | then | shortcut's name | linear layer's name | first weights |
 //! |---|---|---|---|---|---|
 //! | CIFAR | 3x3, stride 1 | | `shortcut` | `linear` | PyTorch's defaults of a release |
 //! | ImageNet | 7x7, stride 2 | 3x3 maximum, stride 2 | `downsample` | `fc` | normal by fan-out, batch-norm gains 1 |
 //!
-//! Names are those of the released code's state dict, which for the ImageNet stem are torchvision's: `conv1`, `bn1`, `layer1.0.conv1`, ...,
-//! `layer2.0.downsample.0`, `fc`.
+//! Names are those of the released code's state dict, which for the ImageNet stem are torchvision's: `conv1`,
+//! `bn1`, `layer1.0.conv1`, ..., `layer2.0.downsample.0`, `fc`.
 
 use crate::head::Head;
-use crate::initial::{Source, Start};
-use crate::layer::{ConvNorm, ConvSize, Pass};
+use crate::initial::{ConvSize, Source, Start};
+use crate::layer::{ConvNorm, Pass};
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
 use std::collections::HashMap;
 
@@ -30,11 +31,12 @@ pub enum Stem {
     /// 3x3 convolution of stride 1: small images keep their size.
     #[default]
     Cifar,
-    /// 7x7 convolution of stride 2 and 3x3 maximum pool of stride 2: the map has a quarter of the image's side.
+    /// 7x7 convolution of stride 2 and 3x3 maximum pool of stride 2: the map has a quarter of the image's
+    /// side.
     Imagenet,
 }
 
-/// What a ResNet is built from.
+/// The settings of a ResNet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResNetConfig {
     /// Layers as the paper by He et al. counts them: 18, 34 or 50.
@@ -45,23 +47,26 @@ pub struct ResNetConfig {
     pub width: usize,
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
-    /// Side of the average pool, from the top left of the last map, of which one value a channel must be left; 0 for the whole map,
-    /// whatever its side. The released code has 4 for CIFAR-10, all of the 4x4 map, and 7 for STL-10, the top left of 12x12.
+    /// Side of the average pool, which starts at the top left of the last map and must leave one value for
+    /// each channel; 0 stands for the whole map. The released code has 4 for CIFAR-10 (all of the 4x4 map)
+    /// and 7 for STL-10 (the top left of 12x12).
     pub pool: usize,
-    /// Images whose batch-norm statistics are taken together in training; 0 for the whole batch.
+    /// Number of images whose batch-norm statistics are taken together in training; 0 stands for the whole
+    /// batch.
     pub batch_norm_chunk: usize,
-    /// Which release's defaults initial weights follow, with the CIFAR stem; the ImageNet one's code draws its own.
+    /// The PyTorch release whose defaults the initial weights follow, with the CIFAR stem. The code of the
+    /// ImageNet stem draws its own.
     pub initial: Defaults,
     /// Which convolution algorithms may be used.
     pub algorithm: Algorithm,
-    /// f32, or f64 for checks, which is for the CPU alone.
+    /// f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// What convolutions multiply in; anything but f32 is for CUDA alone.
+    /// The precision in which convolutions multiply; only CUDA takes another one than f32.
     pub precision: Precision,
 }
 
 impl Default for ResNetConfig {
-    /// The network of the paper's CIFAR-10 experiments.
+    /// Returns the network of the paper's CIFAR-10 experiments.
     fn default() -> Self {
         Self {
             depth: 18,
@@ -79,7 +84,8 @@ impl Default for ResNetConfig {
 }
 
 impl ResNetConfig {
-    /// The network of the paper's retrieval experiment from scratch: ImageNet stem, pool over the whole map.
+    /// Returns the network of the paper's retrieval experiment from scratch: ImageNet stem, pool over the
+    /// whole map.
     pub fn imagenet() -> Self {
         Self { stem: Stem::Imagenet, pool: 0, ..Self::default() }
     }
@@ -97,6 +103,15 @@ impl ResNetConfig {
 const STEM_POOL: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 1, ceil_mode: false };
 
 /// A residual network with its weights.
+///
+/// ```
+/// use invaspread_models::{ResNet, ResNetConfig};
+///
+/// // 0.56 billion multiply-adds for an image of 32x32 pixels.
+/// let network = ResNet::new(ResNetConfig::default(), 0)?;
+/// assert_eq!(network.multiply_adds(32) / 1_000_000, 556);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct ResNet {
     config: ResNetConfig,
     stem: ConvNorm,
@@ -110,7 +125,7 @@ struct Block {
 }
 
 impl Block {
-    /// A block from `from` to `to` channels; a bottleneck has a quarter as many within.
+    /// Makes a block from `from` to `to` channels; a bottleneck has a quarter as many inside.
     fn new(
         prefix: &str,
         shortcut: &str,
@@ -167,7 +182,7 @@ impl Block {
 }
 
 impl ResNet {
-    /// A network on the CPU, with initial weights drawn from `seed`.
+    /// Returns a network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
     /// If the depth is not 18, 34 or 50, or a size is zero.
@@ -175,10 +190,10 @@ impl ResNet {
         Self::on(&Device::Cpu, config, seed)
     }
 
-    /// A network on `device`, with the same initial weights as anywhere.
+    /// Returns a network on `device`. The initial weights are the same on every device.
     ///
     /// # Errors
-    /// As [`ResNet::new`], or if the device cannot hold it.
+    /// Returns the errors of [`ResNet::new`], and one if the device cannot hold the network.
     pub fn on(device: &Device, config: ResNetConfig, seed: u64) -> Result<Self> {
         let (stages, bottleneck) = match config.depth {
             18 => ([2, 2, 2, 2], false),
@@ -215,12 +230,12 @@ impl ResNet {
         Ok(Self { config, stem, blocks, head })
     }
 
-    /// What the network was built from.
+    /// Returns the config that the network was built from.
     pub fn config(&self) -> &ResNetConfig {
         &self.config
     }
 
-    /// Where the network is.
+    /// Returns the device that holds the network.
     pub fn device(&self) -> &Device {
         self.head.device()
     }
@@ -228,9 +243,9 @@ impl ResNet {
     /// Embeds a batch of images (N, H, W, 3), which are on the network's device.
     ///
     /// # Errors
-    /// If the shape does not fit: after pooling, one value per channel must be left.
+    /// If the shape does not fit: pooling must leave one value for each channel.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
-        // The team's workers would wait in vain for work that the GPU does.
+        // On a GPU there is no work for the team's workers.
         if x.device().is_cpu() { with_team(|| self.pass(x, mode)) } else { self.pass(x, mode) }
     }
 
@@ -253,7 +268,8 @@ impl ResNet {
         self.head.forward(tape, &x, mode)
     }
 
-    /// Products of the convolutions and the linear layer for one image of `side` x `side` pixels, padding's included.
+    /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
+    /// `side` pixels, those of the padding included.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let mut total = self.head.multiply_adds();
         let mut side = side;
@@ -281,14 +297,15 @@ impl ResNet {
         std::iter::once(&self.stem).chain(self.blocks.iter().flat_map(Block::layers))
     }
 
-    /// The trained parameters under PyTorch's names, in the order of its state dict; convolutions are (K, K, C_in, C_out).
+    /// Returns the trained parameters under PyTorch's names, in the order of its state dict; convolutions are
+    /// (K, K, C_in, C_out).
     pub fn parameters(&self) -> Vec<(String, Var)> {
         let mut parameters: Vec<_> = self.layers().flat_map(ConvNorm::parameters).collect();
         parameters.extend(self.head.parameters());
         parameters
     }
 
-    /// Parameters and running statistics under PyTorch's names, in its order and layouts.
+    /// Returns the parameters and running statistics under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -306,7 +323,7 @@ impl ResNet {
         Ok(entries)
     }
 
-    /// Sets those running statistics and counts that were found.
+    /// Sets the running statistics and counts that were found.
     pub(crate) fn load_buffers(&self, found: &HashMap<String, Tensor>) -> Result<()> {
         for layer in self.layers() {
             layer.norm().load_buffers(|name| found.get(name).cloned())?;
@@ -314,7 +331,7 @@ impl ResNet {
         Ok(())
     }
 
-    /// The embedding layer.
+    /// Returns the embedding layer.
     pub(crate) fn head(&self) -> &Head {
         &self.head
     }
@@ -333,7 +350,7 @@ mod tests {
         Tensor::from_vec(values, (count, side, side, 3), &Device::Cpu).unwrap()
     }
 
-    /// 0.56 billion, as is said everywhere of the CIFAR ResNet-18; by hand below.
+    /// 0.56 billion, the usual figure for the CIFAR ResNet-18; counted by hand below.
     #[test]
     fn products_of_the_papers_network() {
         let convolutions = 27 * 64 * 1024
@@ -345,7 +362,7 @@ mod tests {
         assert_eq!(network.multiply_adds(32), convolutions + 512 * 128);
     }
 
-    /// 1.814, 3.664 and 4.089 billion are known of torchvision's, with a classifier of 1000 classes.
+    /// torchvision's networks have 1.814, 3.664 and 4.089 billion, with a classifier of 1000 classes.
     #[test]
     fn products_with_the_imagenet_stem() {
         for (depth, with_classifier, channels) in
@@ -356,7 +373,8 @@ mod tests {
         }
     }
 
-    /// The paper's CIFAR map is 4x4, so its pool of 4 is the whole of it; of a larger map it would be a part.
+    /// The paper's CIFAR map is 4x4, so its pool of 4 covers the whole map; it would cover a part of a larger
+    /// map.
     #[test]
     fn a_pool_of_zero_is_the_whole_map() {
         let network = |pool| ResNet::new(ResNetConfig { width: 8, pool, ..Default::default() }, 3).unwrap();

@@ -1,15 +1,25 @@
-//! What a network takes, from its shapes alone: nothing is built, so any size may be asked about. All sums saturate.
+//! The size of a network, computed from its shapes alone. Nothing is built, so any size is allowed. All sums
+//! saturate.
 
 use crate::inception::{HALVE, STAGES};
 use crate::network::NetworkConfig;
 use crate::resnet::{ResNetConfig, Stem};
 
 /// Counts of numbers and products.
+///
+/// ```
+/// use invaspread_models::{NetworkConfig, ResNetConfig};
+///
+/// // Nothing is built: a network of any size can be counted.
+/// let size = NetworkConfig::from(ResNetConfig::default()).size(32);
+/// assert_eq!((size.map, size.pooled), (4, 512));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetworkSize {
     /// Trained parameters.
     pub parameters: u128,
-    /// Outputs of the convolutions for one image: what a training step holds of it at least, as gradients need one number of each.
+    /// Outputs of the convolutions for one image. A training step holds at least these, as gradients need one
+    /// number for each.
     pub activations: u128,
     /// The largest of those outputs.
     pub largest: u128,
@@ -17,7 +27,7 @@ pub struct NetworkSize {
     pub map: u128,
     /// Length of the pooled features.
     pub pooled: u128,
-    /// Products of the convolutions and the linear layer for one image, padding's included.
+    /// Multiply-adds of the convolutions and the linear layer for one image, those of the padding included.
     pub multiply_adds: u128,
 }
 
@@ -30,13 +40,13 @@ struct Convolution {
 }
 
 impl NetworkConfig {
-    /// The size of the network for images of `side` x `side` pixels.
+    /// Returns the size of the network for images of `side` x `side` pixels.
     pub fn size(&self, side: usize) -> NetworkSize {
         let mut size = NetworkSize::default();
         match self {
             Self::ResNet(config) => {
                 let (convolutions, channels) = resnet(config, side as u128);
-                // A gain and an offset a channel.
+                // A gain and an offset for each channel.
                 for layer in &convolutions {
                     size.add(layer, 2);
                 }
@@ -57,7 +67,7 @@ impl NetworkConfig {
 }
 
 impl NetworkSize {
-    /// Adds a convolution with so many further parameters a channel.
+    /// Adds a convolution that has the given number of further parameters for each channel.
     fn add(&mut self, layer: &Convolution, further: u128) {
         let Convolution { from, to, kernel, side } = *layer;
         let weights = product(&[kernel, kernel, from, to]);
@@ -80,7 +90,7 @@ fn product(factors: &[u128]) -> u128 {
     factors.iter().fold(1, |product, factor| product.saturating_mul(*factor))
 }
 
-/// The convolutions of a ResNet and the channels of its last map.
+/// Returns the convolutions of a ResNet and the channels of its last map.
 fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
     let (stages, bottleneck) = match config.depth {
         18 => ([2, 2, 2, 2], false),
@@ -123,7 +133,7 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
     (layers, from)
 }
 
-/// The convolutions of Inception-v1 and the channels of its last map.
+/// Returns the convolutions of Inception-v1 and the channels of its last map.
 fn inception(side: usize) -> (Vec<Convolution>, u128) {
     let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
     let mut side = side.div_ceil(2);
@@ -156,7 +166,7 @@ mod tests {
     use super::NetworkSize;
     use crate::{InceptionConfig, Network, NetworkConfig, ResNetConfig};
 
-    /// The sizes of networks that were not built are those of networks that were.
+    /// The computed sizes equal those of networks that were built.
     #[test]
     fn sizes_are_those_of_the_built_network() {
         let resnets = [18, 34, 50].into_iter().flat_map(|depth| {
@@ -176,7 +186,8 @@ mod tests {
         }
     }
 
-    /// By hand: a stem and four convolutions of 64 channels at 32x32, five of 128 at 16x16, of 256 at 8x8 and of 512 at 4x4.
+    /// By hand: a stem and four convolutions of 64 channels at 32x32, five of 128 at 16x16, of 256 at 8x8 and
+    /// of 512 at 4x4.
     #[test]
     fn activations_of_the_papers_network() {
         let size = NetworkConfig::from(ResNetConfig::default()).size(32);

@@ -1,4 +1,5 @@
-//! The networks against the authors' PyTorch code: embeddings, gradients and running statistics, and ten steps of SGD of the CIFAR ResNet.
+//! The networks against the authors' PyTorch code: embeddings, gradients and running statistics, and ten
+//! steps of SGD of the CIFAR ResNet.
 //!
 //! Reads the folder that INVASPREAD_GOLDENS names, else tests/goldens of the workspace.
 
@@ -84,7 +85,7 @@ impl Golden {
         Self { case, tensors, seed, dtype, algorithm: Algorithm::Direct }
     }
 
-    /// The same values, met with Winograd's algorithm.
+    /// Returns the same values, met with Winograd's algorithm.
     fn by_winograd(self) -> Self {
         Self { algorithm: Algorithm::Fastest, ..self }
     }
@@ -98,7 +99,7 @@ impl Golden {
         self.find(name).unwrap_or_else(|| panic!("the goldens have no {}.{name}", self.case.name))
     }
 
-    /// Names of the entries that begin with `prefix`, without it.
+    /// Returns the names of the entries that begin with `prefix`, without it.
     fn names(&self, prefix: &str) -> Vec<String> {
         let prefix = format!("{}.{prefix}.", self.case.name);
         let mut names: Vec<_> =
@@ -107,7 +108,7 @@ impl Golden {
         names
     }
 
-    /// The README's hash of a flat index, in [-0.5, 0.5).
+    /// Returns the README's hash of a flat index, in [-0.5, 0.5).
     fn hash(&self, k: u32, i: u32) -> f64 {
         let salt = k.wrapping_mul(40_503).wrapping_add(12_345).wrapping_add(self.seed.wrapping_mul(7919));
         let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(salt);
@@ -129,7 +130,7 @@ impl Golden {
         (x.to_dtype(self.dtype).unwrap() * self.case.scale).unwrap()
     }
 
-    /// The input of the embeddings, (N, H, W, C).
+    /// Returns the input of the embeddings, (N, H, W, C).
     fn images(&self) -> Tensor {
         channels_last(&self.input(self.case.input, self.case.images))
     }
@@ -280,7 +281,8 @@ fn golden_resnet18_cifar_sgd_in_f32() {
     check_ten_steps(&Golden::open(CIFAR, "models.safetensors", DType::F32), 2e-3, 2e-3);
 }
 
-/// Winograd rounds more: ten times the tolerances of the direct path, and 2% in norm for gradients, which flipped ReLUs dominate.
+/// Winograd rounds more: ten times the tolerances of the direct path, and 2% in norm for gradients, which
+/// flipped ReLUs dominate.
 #[test]
 fn golden_resnet18_cifar_by_winograd() {
     check_one_step(&Golden::open(CIFAR, "models.safetensors", DType::F32).by_winograd(), 2e-4, 2e-3, 2e-2);
@@ -302,8 +304,8 @@ fn golden_resnet18_imagenet() {
     check_one_step(&Golden::open(IMAGENET, "models.safetensors", DType::F32), 2e-5, 2e-4, 3e-2);
 }
 
-/// No batch norm evens out what four images nearly cancel: PyTorch's own gradients in f32 are up to 2.6% off its f64 ones, over five
-/// seeds of the fill.
+/// No batch norm evens out what four images nearly cancel: PyTorch's own gradients in f32 are up to 2.6% off
+/// its f64 ones, over five seeds of the fill.
 #[test]
 fn golden_inception_v1_in_f32() {
     check_one_step(&Golden::open(INCEPTION, "models.safetensors", DType::F32), 2e-5, 2e-5, 5e-2);

@@ -267,9 +267,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The keys and values that a dict is made of when it is called with a list of pairs, as Python 2 saves
-    /// an `OrderedDict`. They are moved out of the list, so that a pickle that makes many dicts of one list
-    /// gains nothing by it.
+    /// Returns the keys and values that a dict is made of when it is called with a list of pairs, as Python 2
+    /// saves an `OrderedDict`. They are moved out of the list, so that a pickle that makes many dicts of one
+    /// list gains nothing by it.
     fn pairs_of(&mut self, arguments: Value) -> Vec<(Value, Value)> {
         let Value::Object(Index(index)) = arguments else { return Vec::new() };
         let Some(Object::Tuple(arguments)) = self.objects.get(index) else { return Vec::new() };

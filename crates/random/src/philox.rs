@@ -4,6 +4,12 @@ const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// Applies the ten rounds of Philox to `counter` under `key`.
+///
+/// ```
+/// // A known answer, published with Random123.
+/// let words = invaspread_random::philox4x32_10([0; 4], [0; 2]);
+/// assert_eq!(words, [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+/// ```
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut counter, mut key) = (counter, key);
     for round in 0..10 {

@@ -11,7 +11,7 @@ use crate::philox4x32_10;
 #[non_exhaustive]
 pub enum Purpose {
     /// Initial weights; the index is the number of the parameter.
-    Initialise = 0,
+    Initialize = 0,
     /// The order of the training images within an epoch.
     Shuffle = 1,
     /// Augmentation parameters; index is `2 * image + view` for the first two views of an

@@ -8,6 +8,13 @@ pub fn now_rfc3339() -> String {
 }
 
 /// Returns `time` as RFC 3339 text. A time before 1970 becomes 1970-01-01.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// let time = UNIX_EPOCH + Duration::from_secs(86_400);
+/// assert_eq!(invaspread_record::rfc3339(time), "1970-01-02T00:00:00Z");
+/// ```
 pub fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);

@@ -21,6 +21,11 @@ pub struct Layout {
 
 /// Returns the name of the folder between `runs.root` and the run: the suite's name, or "train" for a single
 /// run.
+///
+/// ```
+/// assert_eq!(invaspread_record::group_name(Some("table1")), "table1");
+/// assert_eq!(invaspread_record::group_name(None), "train");
+/// ```
 pub fn group_name(suite: Option<&str>) -> &str {
     suite.unwrap_or("train")
 }
@@ -123,6 +128,11 @@ impl Layout {
     /// Returns the folder of the embeddings.
     pub fn embeddings(&self) -> PathBuf {
         self.file(names::EMBEDDINGS)
+    }
+
+    /// Returns whether there is nothing at the folder's path. One look at the file system: cheap enough for thousands of runs.
+    pub fn is_absent(&self) -> bool {
+        fs::symlink_metadata(&self.folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Checks that the folder holds only regular files and folders. Reading a pipe would wait forever, and a

@@ -64,6 +64,22 @@ pub struct MetricSummary {
 }
 
 /// The measurements of a run, in the order in which they were taken.
+///
+/// ```
+/// use invaspread_record::{MetricRow, MetricsTable};
+///
+/// let row = |epoch, value| MetricRow {
+///     epoch,
+///     step: 10 * epoch,
+///     split: "test".to_owned(),
+///     name: "knn_top1".to_owned(),
+///     value,
+///     seconds: 0.0,
+/// };
+/// let table = MetricsTable::new(vec![row(1, 0.5), row(2, 0.7), row(3, 0.6)]);
+/// assert_eq!(table.series("test", "knn_top1"), [(1, 0.5), (2, 0.7), (3, 0.6)]);
+/// assert_eq!(table.summary("test", "knn_top1").map(|found| (found.last, found.best)), Some((0.6, 0.7)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricsTable {
     rows: Vec<MetricRow>,

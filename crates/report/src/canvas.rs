@@ -273,7 +273,7 @@ mod tests {
             assert!(pair[1].1 - pair[0].1 >= 10.0 - 1e-6, "{sorted:?}");
         }
         assert!(placed.iter().all(|y| (0.0..=100.0).contains(y)), "{placed:?}");
-        // Alone, the three around 51 would be centred on it.
+        // Alone, the three around 51 would be centered on it.
         assert!((placed[2] - 51.0).abs() < 1e-9, "{placed:?}");
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Color {
-    Grey,
+    Gray,
     Black,
     Orange,
     Green,
@@ -22,7 +22,7 @@ pub(crate) enum Color {
 impl Color {
     pub(crate) fn rgb(self) -> RGBColor {
         match self {
-            Self::Grey => RGBColor(0x77, 0x77, 0x77),
+            Self::Gray => RGBColor(0x77, 0x77, 0x77),
             Self::Black => RGBColor(0x00, 0x00, 0x00),
             Self::Orange => RGBColor(0xE6, 0x9F, 0x00),
             Self::Green => RGBColor(0x00, 0x9E, 0x73),

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn right_and_wrong_neighbors_are_framed_in_their_colours() {
+    fn right_and_wrong_neighbors_are_framed_in_their_colors() {
         let both = picture(&two_neighbors()).unwrap();
         // A frame of 6 pixels around 192: 204^2 - 192^2.
         let frame = 204 * 204 - 192 * 192;

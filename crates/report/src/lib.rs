@@ -8,7 +8,7 @@
 //! run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are
-//! always labelled as the paper's; and the same records give the same bytes, on any machine, at any time.
+//! always labeled as the paper's; and the same records give the same bytes, on any machine, at any time.
 
 pub mod bars;
 pub mod curves;
@@ -50,7 +50,7 @@ pub use setting::Setting;
 pub use suite::Suite;
 pub use table::Table;
 pub use terminal::terminal_table;
-pub use write::{Written, write_report};
+pub use write::{Written, is_of_full_runs, write_report};
 
 #[cfg(test)]
 mod fake;

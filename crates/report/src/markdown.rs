@@ -20,7 +20,7 @@ pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
     /// With its extension: photographs have no SVG.
-    pub(crate) neighbours: Option<String>,
+    pub(crate) neighbors: Option<String>,
     /// Each grouping and its file name.
     pub(crate) separations: Vec<(String, String)>,
 }
@@ -37,9 +37,12 @@ pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> Str
     text
 }
 
+/// The end of a report's title if all of its runs are reduced.
+pub(crate) const REDUCED: &str = " (reduced run)";
+
 fn heading(text: &mut String, table: &Table) {
     let all_reduced = table.settings.iter().all(|setting| setting.reduced);
-    let reduced = if all_reduced { " (reduced run)" } else { "" };
+    let reduced = if all_reduced { REDUCED } else { "" };
     line(text, &format!("# {}{reduced}\n", markdown(&table.suite.heading())));
     line(
         text,
@@ -80,12 +83,10 @@ fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({0}.png)\n\n[SVG]({0}.svg)\n", link(chart)));
     }
-    if let Some(neighbours) = &pictures.neighbours {
+    if let Some(neighbors) = &pictures.neighbors {
         line(
             text,
-            &format!(
-                "### Retrieved neighbours\n\n![Test images and what is nearest to them]({neighbours})\n"
-            ),
+            &format!("### Retrieved neighbours\n\n![Test images and what is nearest to them]({neighbors})\n"),
         );
     }
     for (grouping, name) in &pictures.separations {

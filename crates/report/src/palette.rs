@@ -17,7 +17,7 @@ const SPARE: [Color; 8] = [
     Color::Pink,
     Color::Orange,
     Color::Black,
-    Color::Grey,
+    Color::Gray,
 ];
 
 /// The colors of rows. Rows differ in color until the palette is used up.
@@ -50,7 +50,7 @@ mod tests {
     use super::{Palette, SPARE};
 
     #[test]
-    fn rows_of_one_table_differ_in_colour() {
+    fn rows_of_one_table_differ_in_color() {
         let ablation =
             ["full", "without_resized_crop", "without_grayscale", "without_color_jitter", "without_flip"];
         let methods = ["random", "exemplar", "nce", "deepcluster_100", "invaspread"];
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn more_rows_than_colours_begin_again() {
+    fn more_rows_than_colors_begin_again() {
         let rows: Vec<String> = (0..2 * SPARE.len()).map(|row| row.to_string()).collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
         let palette = Palette::of(&rows);

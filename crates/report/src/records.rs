@@ -57,7 +57,7 @@ impl Run {
         self.curves.get(metric)?.iter().find(|point| point.value >= threshold).map(|point| point.epoch)
     }
 
-    /// Returns whether the network was trained. A network left as initialised has no speed of learning.
+    /// Returns whether the network was trained. A network left as initialized has no speed of learning.
     pub(crate) fn is_trained(&self) -> bool {
         self.record.epochs > 0
     }

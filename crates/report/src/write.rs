@@ -65,7 +65,7 @@ pub fn write_report(
         let mut pictures = Pictures {
             curves: keep("curves", curves::figure(&section)?),
             chart: keep(&table.suite.name, bars::figure(&section)?),
-            neighbours: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
+            neighbors: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
                 .then(|| gallery::FILE.to_owned()),
             separations: Vec::new(),
         };
@@ -91,6 +91,13 @@ pub fn write_report(
     }
     let terminal = terminal_table(&sections);
     Ok(Written { report: written[0].clone(), files: written, table, terminal })
+}
+
+/// Returns whether `folder` holds a report with a run that is not reduced. A report of reduced runs should not
+/// replace it.
+pub fn is_of_full_runs(folder: &Path) -> bool {
+    let report = fs::read_to_string(folder.join("report.md")).unwrap_or_default();
+    report.lines().next().is_some_and(|title| !title.ends_with(markdown::REDUCED))
 }
 
 fn suffix(setting: &Setting) -> String {
@@ -164,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn retrieved_neighbours_are_shown_where_they_were_drawn() {
+    fn retrieved_neighbors_are_shown_where_they_were_drawn() {
         let root = tempfile::tempdir().unwrap();
         let report = |gallery| {
             let suite = Suite { gallery, ..Suite::from("table3") };

@@ -1,9 +1,10 @@
-//! What the GPU computes for a run besides the network's ops, against the CPU: for `invaspread doctor` and the tests.
+//! What the GPU computes for a run besides the network's ops, against the CPU: for `invaspread doctor` and
+//! the tests.
 
 use candle_core::{Device, Result};
 use invaspread_tensor::self_check::Check;
 
-/// Every objective on `device`, which is CUDA.
+/// Returns every objective on `device`, which is CUDA.
 ///
 /// # Errors
 /// If one fails outright.

@@ -1,5 +1,5 @@
-//! Whole runs on the GPU: every method takes the CPU's way, in each precision, and one that is stopped goes on as if it had not been.
-//! Skipped where there is no device.
+//! Whole runs on the GPU: every method takes the CPU's way, in each precision, and one that is stopped goes
+//! on as if it had not been. Skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -67,8 +67,9 @@ fn every_method_goes_the_cpus_way() {
         return;
     }
     for (name, method) in methods() {
-        // A single step shows what was computed, the third what the optimizer made of two. Not more: a projector's units that are nearly
-        // constant over a batch magnify rounding in its batch norms, a hundredfold a step (losses 2e-7 apart after two, 7e-3 after five).
+        // A single step shows what was computed, the third what the optimizer made of two. Not more: a
+        // projector's units that are nearly constant over a batch magnify rounding in its batch norms, a
+        // hundredfold a step (losses 2e-7 apart after two, 7e-3 after five).
         for (batch_size, loss, cosine) in [(40, 1e-4, 0.9999), (13, 5e-3, 0.995)] {
             let mut here = Recipe { epochs: 1, batch_size, ..recipe(method.clone()) };
             here.schedule.base = 0.003;

@@ -46,7 +46,8 @@ fn the_estimate_is_of_the_order_of_the_run() {
         let from = Instant::now();
         train(&recipe, &place(folder.path()), &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
         let (took, expected) = (from.elapsed(), estimate.total());
-        // Tests run beside each other and the run also writes files: an order of magnitude is what can be held to.
+        // Tests run beside each other and the run also writes files: an order of magnitude is what can be
+        // held to.
         let slack = Duration::from_millis(500);
         assert!(
             took < 10 * expected + slack && expected < 10 * took + slack,

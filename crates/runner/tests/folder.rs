@@ -1,5 +1,5 @@
-//! Runs on a folder of one's own images: a changed folder is another run and says what changed, one that is gone is an error that names what
-//! is there, and the advice of the built-in config works as it is written.
+//! Runs on a folder of one's own images: a changed folder is another run and says what changed, one that is
+//! gone is an error that names what is there, and the advice of the built-in config works as it is written.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -51,7 +51,8 @@ fn plan_now(folder: &Path, arguments: &[&str]) -> Result<Planned, ConfigError> {
     Ok(sweep.planned.into_iter().next().unwrap())
 }
 
-/// Its plan a moment later: what was found of a folder stands for two seconds, as the runs of one command are planned in.
+/// Its plan a moment later: what was found of a folder stands for two seconds, as the runs of one command are
+/// planned in.
 fn plan(folder: &Path, arguments: &[&str]) -> Planned {
     std::thread::sleep(std::time::Duration::from_millis(2100));
     plan_now(folder, arguments).unwrap()

@@ -1,5 +1,6 @@
-//! A finished run whose files are lost or damaged: what can be made again is made again, without training and to the same bytes; what cannot
-//! is said. For a set whose classes are known (kNN) and one whose test classes are not (retrieval).
+//! A finished run whose files are lost or damaged: what can be made again is made again, without training and
+//! to the same bytes; what cannot is said. For a set whose classes are known (kNN) and one whose test classes
+//! are not (retrieval).
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -18,7 +19,7 @@ use invaspread_runner::record::{Layout, RunRecord, Status};
 use queue::{Watch, nce, planned};
 use stripes::{SIDE, random};
 
-/// All files of a run but the log and the lock, by path.
+/// Returns all files of a run but the log and the lock, by path.
 fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
     fn visit(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(folder).unwrap() {

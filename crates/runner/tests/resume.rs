@@ -1,5 +1,5 @@
-//! A run that is stopped or killed, again and again, ends as one that was left alone: the same weights byte for byte, the same
-//! measurements. For every method, as each keeps another state.
+//! A run that is stopped or killed, again and again, ends as one that was left alone: the same weights byte
+//! for byte, the same measurements. For every method, as each keeps another state.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -48,7 +48,7 @@ fn trained(outcome: Outcome) -> Trained {
     }
 }
 
-/// All but the clock: what must not depend on being stopped.
+/// Returns all but the clock: what must not depend on being stopped.
 fn measurements(rows: &[MetricRow]) -> Vec<(i64, i64, String, String, u64)> {
     rows.iter()
         .filter(|row| row.name != "images_per_second" && row.name != "wait_seconds")
@@ -227,8 +227,8 @@ fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
     }
 }
 
-/// A step that makes the weights infinite while its own loss is still a number: the run ends with an error that names a tensor, and the
-/// checkpoint before it stays as it was, so that the run can still go on.
+/// A step that makes the weights infinite while its own loss is still a number: the run ends with an error
+/// that names a tensor, and the checkpoint before it stays as it was, so that the run can still go on.
 #[test]
 fn a_state_that_is_not_finite_is_never_written() {
     let method = || invaspread();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use invaspread_runner::engine::Stop;
 
-/// Whether this process was begun with the signal ignored, as far as the system says (Linux does).
+/// Returns whether this process was begun with the signal ignored, as far as the system says (Linux does).
 fn ignores_hangups() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

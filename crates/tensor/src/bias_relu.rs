@@ -14,6 +14,16 @@ use candle_core::{
 /// Returns `max(x + bias, 0)`. On the CPU both are f32 or both f64; on CUDA `x` is f32 or bf16 and the bias
 /// is f32. Differentiable in both inputs.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::bias_relu;
+///
+/// let x = Tensor::new(&[[1f32, -5.0], [-2.0, 4.0]], &Device::Cpu)?;
+/// let bias = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;
+/// assert_eq!(bias_relu(&x, &bias)?.to_vec2::<f32>()?, [[2.0, 0.0], [0.0, 6.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the bias does not hold one value for each channel of `x`, or the data type is not one of these.
 pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {

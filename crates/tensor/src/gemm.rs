@@ -30,6 +30,13 @@ impl Element for f64 {
 
 /// Computes `out (m x n) = a (m x k) · b (k x n)`.
 ///
+/// ```
+/// // (1 x 2) (2 x 2)
+/// let mut out = [0.0; 2];
+/// invaspread_tensor::gemm::nn(1, 2, 2, &[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], &mut out);
+/// assert_eq!(out, [13.0, 16.0]);
+/// ```
+///
 /// # Panics
 /// If the length of a slice does not match its shape.
 pub fn nn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
@@ -39,6 +46,13 @@ pub fn nn<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut 
 
 /// Computes `out (m x n) = a (m x k) · b (n x k)ᵀ`.
 ///
+/// ```
+/// // The rows of b are the columns of the second factor.
+/// let mut out = [0.0; 2];
+/// invaspread_tensor::gemm::nt(1, 2, 2, &[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], &mut out);
+/// assert_eq!(out, [11.0, 17.0]);
+/// ```
+///
 /// # Panics
 /// If the length of a slice does not match its shape.
 pub fn nt<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut [T]) {
@@ -47,6 +61,13 @@ pub fn nt<T: Element>(m: usize, n: usize, k: usize, a: &[T], b: &[T], out: &mut 
 }
 
 /// Computes `out (m x n) = a (k x m)ᵀ · b (k x n)`.
+///
+/// ```
+/// // (2 x 1)ᵀ (2 x 2)
+/// let mut out = [0.0; 2];
+/// invaspread_tensor::gemm::tn(1, 2, 2, &[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], &mut out);
+/// assert_eq!(out, [13.0, 16.0]);
+/// ```
 ///
 /// # Panics
 /// If the length of a slice does not match its shape.

@@ -8,6 +8,17 @@ use candle_core::{DType, Result, Tensor, Var, bail};
 /// `f` maps the inputs to a tensor of any shape. Its values are summed with fixed weights that all differ, so
 /// that errors cannot cancel. Inputs must be f64. Every entry is checked, so keep them small.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::gradient_check::gradient_error;
+///
+/// let x = Tensor::new(&[0.3f64, 2.0], &Device::Cpu)?;
+/// assert!(gradient_error(&[x.clone()], |inputs| inputs[0].sqr()?.sum_all())? < 1e-6);
+/// // A gradient that lacks a part of its function is found.
+/// assert!(gradient_error(&[x], |inputs| inputs[0].detach().mul(&inputs[0])?.sum_all())? > 0.1);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If `f` fails or an input is not f64.
 pub fn gradient_error(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<f64> {

@@ -18,6 +18,17 @@ use crate::team;
 use std::ops::Range;
 
 /// Rows packed into panels, ready for products.
+///
+/// ```
+/// use invaspread_tensor::inner_products::PackedRows;
+///
+/// // Three rows of two numbers, and one query.
+/// let rows = [[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]];
+/// let packed = PackedRows::new(3, 2, |row, to| to.copy_from_slice(&rows[row]));
+/// let mut products = vec![0.0; PackedRows::width(&(0..3))];
+/// packed.products(&[3.0, 4.0], 0..3, &mut products);
+/// assert_eq!(products[..3], [3.0, 4.0, 14.0]);
+/// ```
 #[derive(Debug)]
 pub struct PackedRows {
     panels: Aligned,
@@ -35,7 +46,7 @@ impl PackedRows {
     /// If `dim` is zero.
     pub fn new(rows: usize, dim: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         assert!(dim > 0, "rows of no values");
-        let mut panels = Aligned::uninitialised(rows.div_ceil(PANEL) * dim * PANEL);
+        let mut panels = Aligned::uninitialized(rows.div_ceil(PANEL) * dim * PANEL);
         team::for_each_chunk(&mut panels, dim * PANEL, |number, panel| {
             let mut row = vec![0.0; dim];
             for lane in 0..PANEL {
@@ -119,6 +130,15 @@ impl Kernel for Products<'_> {
 /// `n u / (1 - n u)` with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
 /// The sum may be taken in any order, fused or not. The bound leaves room for three more roundings of each
 /// product's factors. It is infinite where `n u` is too large for a bound.
+///
+/// ```
+/// use invaspread_tensor::inner_products::{exact_product, rounding};
+///
+/// let row = [0.1f32; 128];
+/// let in_f32: f32 = row.iter().map(|x| x * x).sum();
+/// let error = (f64::from(in_f32) - exact_product(&row, &row)).abs();
+/// assert!(error <= rounding(128) * exact_product(&row, &row));
+/// ```
 pub fn rounding(terms: usize) -> f64 {
     let share = (terms + 3) as f64 * f64::from(f32::EPSILON) / 2.0;
     if share < 0.5 { share / (1.0 - share) } else { f64::INFINITY }
@@ -129,6 +149,12 @@ const LANES: usize = 16;
 
 /// Returns `a · b` in f64, where products of two f32 are exact: the same bits on every instruction set.
 ///
+/// ```
+/// // In f32 the ones would be lost beside 2^24.
+/// let (a, b) = ([16_777_216f32, 1.0, 1.0], [1f32, 1.0, 1.0]);
+/// assert_eq!(invaspread_tensor::inner_products::exact_product(&a, &b), 16_777_218.0);
+/// ```
+///
 /// # Panics
 /// If the two differ in length.
 pub fn exact_product(a: &[f32], b: &[f32]) -> f64 {
@@ -136,6 +162,11 @@ pub fn exact_product(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Returns `|a - b|²`, computed from the differences in f64: the same bits on every instruction set.
+///
+/// ```
+/// let squared = invaspread_tensor::inner_products::exact_squared_distance(&[1.0, 2.0], &[4.0, 6.0]);
+/// assert_eq!(squared, 25.0);
+/// ```
 ///
 /// # Panics
 /// If the two differ in length.
@@ -182,6 +213,15 @@ pub const GROUP: usize = 32;
 /// Finds the first group of [`GROUP`] values, from the group at `from` on, in which a value is greater than
 /// `floor`. Returns the start of that group, or the length of `values` if there is none. The last group may
 /// be shorter. A NaN is not greater than anything, and does not hide the values beside it.
+///
+/// ```
+/// use invaspread_tensor::inner_products::{GROUP, group_above};
+///
+/// let mut values = vec![0.0; 3 * GROUP];
+/// values[2 * GROUP + 5] = 1.0;
+/// assert_eq!(group_above(&values, 0, 0.5), 2 * GROUP);
+/// assert_eq!(group_above(&values, 0, 1.5), values.len());
+/// ```
 pub fn group_above(values: &[f32], from: usize, floor: f32) -> usize {
     let mut found = values.len();
     dispatch(GroupAbove { values, from, floor, found: &mut found });

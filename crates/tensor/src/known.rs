@@ -1,15 +1,32 @@
-//! A result that was computed beforehand, as part of candle's graph, with a function that gives its gradients.
+//! A result that was computed beforehand, as part of candle's graph, with a function that gives its
+//! gradients.
 //!
-//! candle's own custom ops see storages and run when they are applied. What is computed on tensors, by kernels on the device or together
-//! with its gradient as losses are, comes into the graph this way.
+//! candle's own custom ops see storages and run when they are applied. What is computed on tensors, by
+//! kernels on the device or together with its gradient as losses are, comes into the graph this way.
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage, bail,
 };
 
-/// Puts `y`, computed from one to three `inputs` on the same device, into candle's graph: `backward` is called with the inputs, the
-/// result and its gradient, and gives each input's gradient. The result's values are copied.
+/// Puts `y`, computed from one to three `inputs` on the same device, into candle's graph: `backward` is
+/// called with the inputs, the result and its gradient, and gives each input's gradient. The result's values
+/// are copied.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::differentiable;
+///
+/// // x³ was computed elsewhere; its gradient is 3 x².
+/// let x = Var::from_tensor(&Tensor::new(&[2f64], &Device::Cpu)?)?;
+/// let y = Tensor::new(&[8f64], &Device::Cpu)?;
+/// let cube = differentiable("cube", [x.as_tensor()], y, |[x], _y, gy| {
+///     Ok([Some((x.sqr()? * 3.0)?.mul(gy)?)])
+/// })?;
+/// let gradients = cube.sum_all()?.backward()?;
+/// assert_eq!(gradients.get(&x).unwrap().to_vec1::<f64>()?, [12.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If there are no inputs or more than three, or the result is on another device than they are.

@@ -1,13 +1,25 @@
 //! Rows of length one: `y = x / ||x||`, with no epsilon, as the official code divides.
 //!
-//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it is an error in the
-//! caller's network and stays zero here, with zero gradient, so that it shows as a zero row and not as NaN. Where the row holds a NaN, all of it are NaN.
+//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it
+//! is an error in the caller's network and stays zero here, with zero gradient, so that it shows as a zero
+//! row and not as NaN. Where the row holds a NaN, all of it are NaN.
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
 use candle_core::{Result, Shape, Tensor};
 
 /// Divides each row of `x` (N, D) by its Euclidean length; f32 or f64, differentiable.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::l2_normalize;
+///
+/// let x = Tensor::new(&[[3f64, 4.0], [0.0, 0.0]], &Device::Cpu)?;
+/// let y = l2_normalize(&x)?.to_vec2::<f64>()?;
+/// assert!((y[0][0] - 0.6).abs() < 1e-12 && (y[0][1] - 0.8).abs() < 1e-12);
+/// assert_eq!(y[1], [0.0, 0.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If `x` is not of two dimensions, or neither f32 nor f64.
@@ -20,7 +32,7 @@ pub(crate) struct L2Normalize {
     dim: usize,
 }
 
-/// One over a row's length, or zero for a row of zeros.
+/// Returns one over a row's length, or zero for a row of zeros.
 fn inverse_length<T: Scalar>(row: &[T]) -> f64 {
     let square: f64 = row.iter().map(|x| x.read().powi(2)).sum();
     // A NaN is not zero: all of its row become NaN.
@@ -28,7 +40,7 @@ fn inverse_length<T: Scalar>(row: &[T]) -> f64 {
 }
 
 impl L2Normalize {
-    /// The op for a matrix of this shape.
+    /// Returns the op for a matrix of this shape.
     pub(crate) fn new(x: &Tensor) -> Result<Self> {
         Ok(Self { dim: x.dims2()?.1 })
     }

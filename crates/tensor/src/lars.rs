@@ -4,14 +4,17 @@
 //! λ = η ‖p‖ / (‖g‖ + β ‖p‖),   v ← momentum v + γ λ (g + β p),   p ← p − v
 //! ```
 //!
-//! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole parameter, and `v = 0` at first.
-//! You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, equation 6 and algorithm 1; as there, the rate goes into
-//! the running step, where [`crate::Sgd`] multiplies by it afterwards.
+//! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole
+//! parameter, and `v = 0` at first. You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks",
+//! 2017, equation 6 and algorithm 1; as there, the rate goes into the running step, where [`crate::Sgd`]
+//! multiplies by it afterwards.
 //!
-//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take `v ← momentum v + γ g`: neither
-//! adapted nor decayed, as `SimCLR`, BYOL and those after them train. A parameter whose norm is zero has a step of zero.
+//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take
+//! `v ← momentum v + γ g`: neither adapted nor decayed, as `SimCLR`, BYOL and those after them train. A
+//! parameter whose norm is zero has a step of zero.
 //!
-//! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own ops, and nothing waits for them.
+//! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own
+//! ops, and nothing waits for them.
 
 use crate::sgd::{Sgd, SgdConfig};
 use crate::storage::{for_scalar, with};
@@ -30,13 +33,31 @@ pub struct LarsConfig {
 }
 
 impl Default for LarsConfig {
-    /// What `SimCLR` trains with: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
+    /// Returns what `SimCLR` trains with: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
     fn default() -> Self {
         Self { momentum: 0.9, weight_decay: 1e-6, trust_coefficient: 1e-3 }
     }
 }
 
-/// The optimiser: parameters by name, and the running step of each.
+/// The optimizer: parameters by name, and the running step of each.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Lars, LarsConfig};
+///
+/// // The length of a weight's step is a share of the weight's length, however large the gradient is.
+/// for factor in [1.0, 1000.0] {
+///     let w = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
+///     let config = LarsConfig { momentum: 0.0, weight_decay: 0.0, trust_coefficient: 0.1 };
+///     let mut lars = Lars::new(vec![("w".to_owned(), w.clone())], config)?;
+///     let loss = (w.as_tensor().sum_all()? * factor)?;
+///     lars.step(&loss.backward()?, 1.0)?;
+///     let w = w.to_vec2::<f64>()?;
+///     let step = (3.0 - w[0][0]).hypot(4.0 - w[0][1]);
+///     assert!((step - 0.1 * 5.0).abs() < 1e-6, "{step}");
+/// }
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Lars {
     config: LarsConfig,
     /// With `v ← momentum v + step` and `p ← p − v` where the steps are what LARS makes of the gradients.
@@ -44,7 +65,7 @@ pub struct Lars {
 }
 
 impl Lars {
-    /// Returns an optimiser of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -109,7 +130,7 @@ fn adapt(parameter: &Var, gradient: &Tensor, config: LarsConfig, rate: f64) -> R
     decayed.affine(rate * share, 0.0)
 }
 
-/// The Euclidean norm of a tensor on the CPU.
+/// Returns the Euclidean norm of a tensor on the CPU.
 fn norm(x: &Tensor) -> Result<f64> {
     let x = x.contiguous()?;
     for_scalar!(x.dtype(), "lars", T => {

@@ -1,7 +1,7 @@
 //! The operations that candle lacks or runs slowly, as candle custom ops: convolution, batch norm, bias with
 //! ReLU, local response norm, pooling, linear layers and L2 normalization with exact gradients. The crate
-//! also holds a tape that runs networks made of these ops, SGD with momentum and LARS, seeded initializers, and the
-//! matrix products that losses and metrics use.
+//! also holds a tape that runs networks made of these ops, SGD with momentum and LARS, seeded initializers,
+//! and the matrix products that losses and metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
 //! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks. `unsafe` code
@@ -19,9 +19,11 @@ mod conv2d;
 )]
 pub mod cuda;
 mod device;
+#[cfg(any(test, feature = "cuda"))]
+mod driver_error;
 pub mod gemm;
 pub mod gradient_check;
-pub mod initialise;
+pub mod initialize;
 pub mod inner_products;
 mod known;
 mod l2_normalize;

@@ -1,6 +1,7 @@
 //! The linear layer `y = x Wᵀ + b`, as a candle op with gradients.
 //!
-//! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of gy's rows.
+//! Shapes: `x` (N, C), `W` (E, C), `b` (E), `y` (N, E). Gradients: `gx = gy W`, `gW = gyᵀ x`, `gb` the sum of
+//! gy's rows.
 
 use crate::gemm::{self, Element};
 use crate::storage::{Scalar, for_scalar, slice, with};
@@ -9,6 +10,17 @@ use candle_core::{
 };
 
 /// `x Wᵀ + b` in f32 or f64, differentiable in all three.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::linear;
+///
+/// let x = Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?; // (N, C)
+/// let weight = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [1.0, 1.0]], &Device::Cpu)?; // (E, C)
+/// let bias = Tensor::new(&[0f32, 10.0, 20.0], &Device::Cpu)?;
+/// assert_eq!(linear(&x, &weight, &bias)?.to_vec2::<f32>()?, [[1.0, 12.0, 23.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes do not go together.
@@ -68,7 +80,7 @@ impl Linear {
         [gx, gw, gb]
     }
 
-    /// The op on contiguous tensors, outside of candle's graph.
+    /// Returns the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -79,7 +91,7 @@ impl Linear {
         x.apply_op3_no_bwd(weight, bias, self)
     }
 
-    /// Gradients of the input, the weight and the bias.
+    /// Returns the gradients of the input, the weight and the bias.
     pub(crate) fn gradients(
         &self,
         x: &Tensor,

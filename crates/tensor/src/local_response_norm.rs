@@ -1,12 +1,14 @@
-//! Local response normalisation across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}` with
-//! `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
+//! Local response normalization across channels, as Inception-v1 (GoogLeNet) has it: `y_c = x_c s_c^{-beta}`
+//! with `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
 //!
-//! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c and (n - 1)/2 after,
-//! cut at the ends, while the division by n stays. Gradient: `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c
-//! s_c^{-beta-1}` over the c whose windows hold j. Computed in f64 inside.
+//! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c
+//! and (n - 1)/2 after, cut at the ends, while the division by n stays. Gradient:
+//! `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c s_c^{-beta-1}` over the c whose windows hold
+//! j. Computed in f64 inside.
 //!
-//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the same, but its version in
-//! Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off by one in two places (as of 2.15): [`LocalResponseWindow`].
+//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the
+//! same, but its version in Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off
+//! by one in two places (as of 2.15): [`LocalResponseWindow`].
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
@@ -16,16 +18,18 @@ use candle_core::{Result, Shape, Tensor, bail};
 /// Which channels are around a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalResponseWindow {
-    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper was written.
+    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper
+    /// was written.
     #[default]
-    Centred,
-    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come, stays in it: it is in every window.
-    /// And the gradient adds up the terms of one channel further back than it should, c from j - n/2 - 1 to j + n/2 - 1. For
-    /// comparing with numbers that were computed so; windows of an odd number of channels only.
+    Centered,
+    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come,
+    /// stays in it: it is in every window. And the gradient adds up the terms of one channel further back
+    /// than it should, c from j - n/2 - 1 to j + n/2 - 1. For comparing with numbers that were computed so;
+    /// windows of an odd number of channels only.
     CrossMapLrn2d,
 }
 
-/// Settings of the normalisation; the default is GoogLeNet's.
+/// Settings of the normalization; the default is GoogLeNet's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LocalResponseNormConfig {
     /// Channels of a window.
@@ -46,7 +50,19 @@ impl Default for LocalResponseNormConfig {
     }
 }
 
-/// Normalises each value of `x` by those of the channels around it; f32 or f64, differentiable.
+/// Normalizes each value of `x` by those of the channels around it; f32 or f64, differentiable.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{LocalResponseNormConfig, local_response_norm};
+///
+/// // With one channel in a window: x / (k + alpha x²)^beta.
+/// let config = LocalResponseNormConfig { size: 1, alpha: 1.0, beta: 0.5, k: 0.0, ..Default::default() };
+/// let x = Tensor::new(&[[[[2f64, -3.0]]]], &Device::Cpu)?;
+/// let y = local_response_norm(&x, config)?.flatten_all()?.to_vec1::<f64>()?;
+/// assert!((y[0] - 1.0).abs() < 1e-12 && (y[1] + 1.0).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
@@ -64,7 +80,7 @@ pub(crate) struct LocalResponseNorm {
 const ROWS: usize = 64;
 
 impl LocalResponseNorm {
-    /// The op that normalises a tensor of so many channels.
+    /// Returns the op that normalizes a tensor of so many channels.
     pub(crate) fn new(x: &Tensor, config: LocalResponseNormConfig) -> Result<Self> {
         if config.size == 0 {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")
@@ -87,7 +103,7 @@ impl LocalResponseNorm {
     /// Channels whose gradients the term of channel `c` goes into.
     fn receivers(&self, c: usize) -> std::ops::Range<usize> {
         match self.config.window {
-            LocalResponseWindow::Centred => self.window(c),
+            LocalResponseWindow::Centered => self.window(c),
             LocalResponseWindow::CrossMapLrn2d => self.window(c + 1),
         }
     }

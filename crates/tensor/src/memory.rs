@@ -9,7 +9,7 @@
     clippy::uninit_vec,
     reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
 )]
-pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
+pub(crate) fn uninitialized(len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     // SAFETY: the capacity was reserved; for the content see above.
     unsafe {
@@ -18,7 +18,7 @@ pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
     values
 }
 
-/// [`uninitialised`] values that start on a cache line. A vector load that crosses a line touches two lines,
+/// [`uninitialized`] values that start on a cache line. A vector load that crosses a line touches two lines,
 /// and the innermost loops of convolutions do little but load.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned {
@@ -28,9 +28,9 @@ pub(crate) struct Aligned {
 }
 
 impl Aligned {
-    pub(crate) fn uninitialised(len: usize) -> Self {
+    pub(crate) fn uninitialized(len: usize) -> Self {
         const LINE: usize = 64;
-        let values = uninitialised(len + LINE / size_of::<f32>());
+        let values = uninitialized(len + LINE / size_of::<f32>());
         // `align_offset` may fail to compute an offset; that costs speed and is still correct.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { values, start, len }

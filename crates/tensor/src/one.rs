@@ -1,31 +1,32 @@
-//! Ops of one input and no parameters: how the same op runs in f32 and in f64, on either device, inside candle's graph and on the tape.
+//! Ops of one input and no parameters: how the same op runs in f32 and in f64, on either device, inside
+//! candle's graph and on the tape.
 
 use crate::storage::{Scalar, for_scalar, slice, with};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, backend::BackendStorage};
 
 /// Such an op, for inputs of the shape that it was made for.
 pub(crate) trait One: Clone + Send + Sync + 'static {
-    /// What errors and candle call it.
+    /// Returns what errors and candle call it.
     fn name(&self) -> &'static str;
 
-    /// The shape of the result of an input of shape `x`.
+    /// Returns the shape of the result of an input of shape `x`.
     fn shape(&self, x: &Shape) -> Shape;
 
-    /// The result of an input's values.
+    /// Returns the result of an input's values.
     fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T>;
 
-    /// The gradient of the input, given the input and the gradient of the result.
+    /// Returns the gradient of the input, given the input and the gradient of the result.
     fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T>;
 
-    /// The result of a contiguous CUDA tensor.
+    /// Returns the result of a contiguous CUDA tensor.
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// The gradient of the input on CUDA, as [`One::backward`].
+    /// Returns the gradient of the input on CUDA, as [`One::backward`].
     #[cfg(feature = "cuda")]
     fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor>;
 
-    /// The op on a contiguous tensor, outside of candle's graph.
+    /// Returns the op on a contiguous tensor, outside of candle's graph.
     fn run(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -34,7 +35,7 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
         x.detach().apply_op1_no_bwd(&OneOp(self.clone()))
     }
 
-    /// The gradient of the contiguous input `x`, on its device.
+    /// Returns the gradient of the contiguous input `x`, on its device.
     fn gradient(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
         let gy = gy.contiguous()?;
         #[cfg(feature = "cuda")]
@@ -48,7 +49,7 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
     }
 }
 
-/// The op on a contiguous tensor, differentiable by candle.
+/// Returns the op on a contiguous tensor, differentiable by candle.
 pub(crate) fn apply_one(x: &Tensor, op: impl One) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -60,8 +61,8 @@ pub(crate) fn apply_one(x: &Tensor, op: impl One) -> Result<Tensor> {
     x.apply_op1(OneOp(op))
 }
 
-/// The op as candle's on the CPU. (On CUDA the result is computed first and candle handed it, because its custom ops see storages, where
-/// our kernels' callers see tensors.)
+/// The op as candle's on the CPU. (On CUDA the result is computed first and candle handed it, because its
+/// custom ops see storages, where our kernels' callers see tensors.)
 pub(crate) struct OneOp<O>(pub(crate) O);
 
 impl<O: One> CustomOp1 for OneOp<O> {

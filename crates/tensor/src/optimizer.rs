@@ -1,10 +1,10 @@
-//! The optimisers, for a program that is told which by its config.
+//! The optimizers, for a program that is told which by its config.
 
 use crate::{Lars, LarsConfig, Sgd, SgdConfig};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-/// Which optimiser, with its settings.
+/// Which optimizer, with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum OptimizerConfig {
@@ -14,7 +14,21 @@ pub enum OptimizerConfig {
     Lars(LarsConfig),
 }
 
-/// An optimiser of named parameters.
+/// An optimizer of named parameters.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Optimizer, OptimizerConfig, SgdConfig};
+///
+/// let w = Var::from_tensor(&Tensor::new(&[1f32], &Device::Cpu)?)?;
+/// let config = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay: 0.0 });
+/// let mut optimizer = Optimizer::new(vec![("w".to_owned(), w.clone())], config)?;
+/// optimizer.step(&w.as_tensor().sum_all()?.backward()?, 0.25)?;
+/// assert_eq!(w.to_vec1::<f32>()?, [0.75]);
+/// // The state holds the running step of each parameter, for a checkpoint.
+/// assert_eq!(optimizer.state()?[0].0, "w");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub enum Optimizer {
     /// SGD with momentum.
     Sgd(Sgd),
@@ -23,7 +37,7 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    /// Returns an optimiser of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.

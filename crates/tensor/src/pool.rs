@@ -1,12 +1,15 @@
-//! Maximum and average pooling with exact gradients, for any kernel, stride, padding and rounding of the output size.
+//! Maximum and average pooling with exact gradients, for any kernel, stride, padding and rounding of the
+//! output size.
 //!
-//! candle's own have a wrong gradient (max pooling scales it by 1/k²; average pooling is wrong when the kernel does not divide the map)
-//! or none (kernel != stride). Shapes: `x` (N, H, W, C), `y` (N, H', W', C), with `H' = round((H + 2p - k) / s) + 1`, rounded down, or
-//! up in ceil mode, where a window that would start beyond the input and its left padding is dropped, as PyTorch does.
+//! candle's own have a wrong gradient (max pooling scales it by 1/k²; average pooling is wrong when the
+//! kernel does not divide the map) or none (kernel != stride). Shapes: `x` (N, H, W, C), `y` (N, H', W', C),
+//! with `H' = round((H + 2p - k) / s) + 1`, rounded down, or up in ceil mode, where a window that would start
+//! beyond the input and its left padding is dropped, as PyTorch does.
 //!
-//! Maximum: the first of equal values in row-major order gets the gradient; a NaN is larger than any number, and the last NaN of a window
-//! gets the gradient, as in PyTorch. Average: divided by the pixels of the window inside the
-//! padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it does not.
+//! Maximum: the first of equal values in row-major order gets the gradient; a NaN is larger than any number,
+//! and the last NaN of a window gets the gradient, as in PyTorch. Average: divided by the pixels of the
+//! window inside the padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it
+//! does not.
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
@@ -16,13 +19,22 @@ use candle_core::DType;
 use candle_core::{Result, Shape, Tensor, bail};
 
 /// Window of a pooling.
+///
+/// ```
+/// use invaspread_tensor::PoolConfig;
+///
+/// assert_eq!(PoolConfig::square(2).out_len(5), Some(2));
+/// assert_eq!(PoolConfig { ceil_mode: true, ..PoolConfig::square(2) }.out_len(5), Some(3));
+/// assert_eq!(PoolConfig::square(4).out_len(3), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Side of the window.
     pub kernel: usize,
     /// Step between windows.
     pub stride: usize,
-    /// Padding on all four sides: minus infinity for the maximum, zero for the average. At most half the kernel.
+    /// Padding on all four sides: minus infinity for the maximum, zero for the average. At most half the
+    /// kernel.
     pub padding: usize,
     /// Whether the output size is rounded up.
     pub ceil_mode: bool,
@@ -45,7 +57,18 @@ impl PoolConfig {
     }
 }
 
-/// The maximum over each window.
+/// Returns the maximum over each window.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{PoolConfig, max_pool2d};
+///
+/// let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 4, 4, 1))?;
+/// let y = max_pool2d(&x, PoolConfig::square(2))?;
+/// assert_eq!(y.dims(), [1, 2, 2, 1]);
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [5.0, 7.0, 13.0, 15.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If `x` is not (N, H, W, C) in f32 or f64 (on CUDA f32 or bf16), or the window does not fit.
@@ -53,10 +76,20 @@ pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Pool::maximum(x, config)?)
 }
 
-/// The mean over each window; of bf16 in f32.
+/// Returns the mean over each window; of bf16 in f32.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_tensor::{PoolConfig, avg_pool2d};
+///
+/// let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 4, 4, 1))?;
+/// let y = avg_pool2d(&x, PoolConfig::square(2))?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [2.5, 4.5, 10.5, 12.5]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`max_pool2d`].
+/// Returns the errors of [`max_pool2d`].
 pub fn avg_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Pool::average(x, config)?)
 }
@@ -80,12 +113,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The op that takes the maxima of windows of a tensor of this shape.
+    /// Returns the op that takes the maxima of windows of a tensor of this shape.
     pub(crate) fn maximum(x: &Tensor, config: PoolConfig) -> Result<Self> {
         Self::new(x, config, Kind::Maximum)
     }
 
-    /// The op that averages windows of a tensor of this shape.
+    /// Returns the op that averages windows of a tensor of this shape.
     pub(crate) fn average(x: &Tensor, config: PoolConfig) -> Result<Self> {
         Self::new(x, config, Kind::Average)
     }
@@ -110,7 +143,7 @@ impl Pool {
         Ok(Self { config, kind, n, h, w, c, out_h, out_w })
     }
 
-    /// The inputs that output `o` covers on an axis of length `len`, and how many of the padded axis.
+    /// Returns the inputs that output `o` covers on an axis of length `len`, and how many of the padded axis.
     fn window(&self, o: usize, len: usize) -> (std::ops::Range<usize>, usize) {
         let PoolConfig { kernel, stride, padding, .. } = self.config;
         let start = o * stride;
@@ -118,7 +151,8 @@ impl Pool {
         (start.saturating_sub(padding)..end.saturating_sub(padding).min(len), end - start)
     }
 
-    /// Calls `visit(output offset, input pixel offsets, divisor)` for each output pixel of one image; offsets count from its start.
+    /// Calls `visit(output offset, input pixel offsets, divisor)` for each output pixel of one image; offsets
+    /// count from its start.
     fn for_each_window(&self, mut visit: impl FnMut(usize, &[usize], f64)) {
         let mut pixels = Vec::with_capacity(self.config.kernel * self.config.kernel);
         for oy in 0..self.out_h {
@@ -134,7 +168,7 @@ impl Pool {
         }
     }
 
-    /// Which of `pixels` holds the maximum of channel `c`; the last NaN, if there is one.
+    /// Returns which of `pixels` holds the maximum of channel `c`; the last NaN, if there is one.
     fn largest<T: Scalar>(x: &[T], pixels: &[usize], c: usize) -> usize {
         let mut best = pixels[0] + c;
         for &pixel in &pixels[1..] {

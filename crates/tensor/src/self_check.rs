@@ -89,7 +89,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
         .into_iter()
         .enumerate()
         // Ops on the embedding run in f32 in every precision.
-        .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalisation"].contains(op))
+        .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalization"].contains(op))
         .map(|(i, (op, shapes, _, f))| {
             let inputs = inputs(i as u64, shapes)?;
             // Maps and residuals are activations; vectors and weights stay f32.
@@ -189,7 +189,7 @@ fn ops_with(tf32: bool) -> [Case; 12] {
             }),
         ),
         ("linear", &[&[9, 64], &[32, 64], &[32]], 1e-5, Box::new(|t| linear(&t[0], &t[1], &t[2]))),
-        ("L2 normalisation", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
+        ("L2 normalization", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! Stochastic gradient descent with momentum and weight decay, in one pass over each parameter.
 //!
-//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`, `p = p - lr v`, with `v = 0` at first.
-//! Weight decay applies to every parameter, batch norm and biases included, as the official code has it. (`candle_nn::SGD` has neither.)
+//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`,
+//! `p = p - lr v`, with `v = 0` at first. Weight decay applies to every parameter, batch norm and biases
+//! included, as the official code has it. (`candle_nn::SGD` has neither.)
 
 use crate::storage::slice;
 use crate::team::{self, with_team};
@@ -9,7 +10,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use std::sync::{Mutex, PoisonError};
 
-/// Settings of the optimiser.
+/// Settings of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdConfig {
     /// Share of the last step that goes into the next.
@@ -18,7 +19,23 @@ pub struct SgdConfig {
     pub weight_decay: f64,
 }
 
-/// The optimiser: parameters by name, and the running step of each.
+/// The optimizer: parameters by name, and the running step of each.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Sgd, SgdConfig};
+///
+/// // The gradient of (w - 3)² at 1 is -4; momentum adds half of the first step to the second.
+/// let w = Var::from_tensor(&Tensor::new(&[1f64], &Device::Cpu)?)?;
+/// let config = SgdConfig { momentum: 0.5, weight_decay: 0.0 };
+/// let mut sgd = Sgd::new(vec![("w".to_owned(), w.clone())], config)?;
+/// for expected in [1.4, 1.92] {
+///     let loss = (w.as_tensor() - 3.0)?.sqr()?.sum_all()?;
+///     sgd.step(&loss.backward()?, 0.1)?;
+///     assert!((w.to_vec1::<f64>()?[0] - expected).abs() < 1e-12);
+/// }
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Sgd {
     config: SgdConfig,
     slots: Vec<Slot>,
@@ -45,7 +62,7 @@ enum Velocity {
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
 impl Sgd {
-    /// An optimiser of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -86,7 +103,7 @@ impl Sgd {
         Ok(Self { config, slots })
     }
 
-    /// One step of size `learning_rate` along `gradients`; parameters without a gradient stay.
+    /// Takes one step of size `learning_rate` along `gradients`; parameters without a gradient stay.
     ///
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
@@ -129,7 +146,7 @@ impl Sgd {
         Ok(())
     }
 
-    /// The running steps under their parameters' names, shaped like them, on the CPU.
+    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
     ///
     /// # Errors
     /// If memory cannot be had.

@@ -1,14 +1,16 @@
 //! The values of a tensor on the CPU as a slice, in whichever of the two number types it has.
 //!
-//! An op is written once over [`Scalar`]; [`for_scalar!`] is the one place where a tensor's data type picks f32 or f64.
+//! An op is written once over [`Scalar`]; [`for_scalar!`] is the one place where a tensor's data type picks
+//! f32 or f64.
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 
-/// A number type that ops compute in: f32 for training, f64 for checking gradients. What is not a kernel reads it into f64.
+/// A number type that ops compute in: f32 for training, f64 for checking gradients. What is not a kernel
+/// reads it into f64.
 pub(crate) trait Scalar: WithDType {
-    /// The number in f64, exactly.
+    /// Returns the number in f64, exactly.
     fn read(self) -> f64;
-    /// The nearest number of this type.
+    /// Returns the nearest number of this type.
     fn write(x: f64) -> Self;
 }
 
@@ -30,8 +32,9 @@ impl Scalar for f64 {
     }
 }
 
-/// Evaluates an expression in which a type name stands for f32 or f64, as a data type says: `for_scalar!(x.dtype(), "pool", T => f::<T>(x))`.
-/// Any other data type returns an error that begins with the op's name.
+/// Evaluates an expression in which a type name stands for f32 or f64, as a data type says:
+/// `for_scalar!(x.dtype(), "pool", T => f::<T>(x))`. Any other data type returns an error that begins with
+/// the op's name.
 macro_rules! for_scalar {
     ($dtype:expr, $op:expr, $scalar:ident => $body:expr) => {
         match $dtype {
@@ -60,7 +63,7 @@ fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     }
 }
 
-/// The values of a contiguous CPU storage.
+/// Returns the values of a contiguous CPU storage.
 pub(crate) fn slice<'a, T: Scalar>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     let found = candle_core::backend::BackendStorage::dtype(storage);
     if found != T::DTYPE {

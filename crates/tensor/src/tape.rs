@@ -21,7 +21,7 @@ use crate::storage::slice;
 use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
 /// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
@@ -44,6 +44,26 @@ impl Value {
 }
 
 /// The ops in the order in which they ran, with what their gradients need.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use invaspread_tensor::{Tape, Value};
+///
+/// let x = Tensor::new(&[[1f64, 2.0]], &Device::Cpu)?;
+/// let weight = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
+/// let bias = Var::from_tensor(&Tensor::new(&[5f64], &Device::Cpu)?)?;
+///
+/// let mut tape = Tape::default();
+/// let y = tape.linear(&Value::constant(&x), &weight, &bias)?;
+/// assert_eq!(y.tensor().to_vec2::<f64>()?, [[16.0]]);
+///
+/// // candle differentiates the loss; the tape carries its gradient on to the parameters.
+/// let leaf = tape.leaf(&y)?;
+/// let mut gradients = leaf.sqr()?.sum_all()?.backward()?;
+/// tape.backward(&mut gradients)?;
+/// assert_eq!(gradients.get(&weight).unwrap().to_vec2::<f64>()?, [[32.0, 64.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Whether nothing is recorded.
@@ -86,8 +106,9 @@ enum Op {
         x: Value,
         parameters: [Var; 2],
     },
-    /// The origin of each part, and its channels.
+    /// The axis, and of each part its origin and its length there.
     Concatenate {
+        axis: usize,
         parts: Vec<(Option<usize>, usize)>,
     },
     One {
@@ -127,8 +148,8 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
-    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`] adds to the gradients under
-    /// that tensor: so a pass may go on from where another ended.
+    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`]
+    /// adds to the gradients under that tensor: so a pass may go on from where another ended.
     pub fn input(&mut self, tensor: &Tensor) -> Value {
         if self.idle {
             return Value::constant(tensor);
@@ -202,10 +223,23 @@ impl Tape {
     /// # Errors
     /// If there are no maps, or they differ in more than their channels.
     pub fn concatenate(&mut self, parts: &[Value]) -> Result<Value> {
+        let last = parts.first().map_or(0, |x| x.tensor.rank().saturating_sub(1));
+        self.join(parts, last)
+    }
+
+    /// Stacks tensors (N_i, ...) one upon the other: returns (N, ...) with N the sum of the N_i.
+    ///
+    /// # Errors
+    /// If there are no tensors, or they differ in more than their rows.
+    pub fn stack_rows(&mut self, parts: &[Value]) -> Result<Value> {
+        self.join(parts, 0)
+    }
+
+    fn join(&mut self, parts: &[Value], axis: usize) -> Result<Value> {
         let tensors: Vec<&Tensor> = parts.iter().map(Value::tensor).collect();
-        let y = Tensor::cat(&tensors, D::Minus1)?;
-        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(D::Minus1)?))).collect::<Result<_>>()?;
-        Ok(self.push(Op::Concatenate { parts }, y))
+        let y = Tensor::cat(&tensors, axis)?;
+        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(axis)?))).collect::<Result<_>>()?;
+        Ok(self.push(Op::Concatenate { axis, parts }, y))
     }
 
     /// Runs [`crate::max_pool2d`].
@@ -268,8 +302,8 @@ impl Tape {
     }
 
     /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
-    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this tape or
-    /// on one gone back through before, are added up.
+    /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this
+    /// tape or on one gone back through before, are added up.
     ///
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
@@ -331,12 +365,12 @@ impl Tape {
                     parameter(&weight, gw)?;
                     parameter(&bias, gb)?;
                 }
-                Op::Concatenate { parts } => {
+                Op::Concatenate { axis, parts } => {
                     let mut first = 0;
-                    for (id, channels) in parts {
-                        let part = gy.narrow(D::Minus1, first, channels)?;
+                    for (id, length) in parts {
+                        let part = gy.narrow(axis, first, length)?;
                         hand_back(id, Some(part.contiguous()?))?;
-                        first += channels;
+                        first += length;
                     }
                 }
                 Op::One { op, x, y } => {
@@ -354,7 +388,8 @@ impl Tape {
     }
 }
 
-/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a loss holds.
+/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a
+/// loss holds.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
         // On CUDA, the gradient of a convolution's weight may be in the activations' precision.

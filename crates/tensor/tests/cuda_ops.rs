@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn batch_normalisation(
+    fn batch_normalization(
         chunks in 1usize..4, images in 1usize..4, side in 1usize..8, channels in prop_oneof![1usize..40, Just(64), Just(160), Just(520)],
         relu: bool, with_residual: bool, shift in -30.0f64..30.0, seed: u64,
     ) {

@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn batch_normalisation(
+    fn batch_normalization(
         seed: u64, rows in 2usize..40, channels in prop::sample::select(vec![3usize, 16, 48]), relu: bool,
         with_residual: bool, in_x: bool, in_parameters: bool, in_residual: bool, in_gradient: bool,
     ) {
@@ -87,7 +87,7 @@ proptest! {
 
     /// Normalizes by given statistics, with and without ReLU and residual.
     #[test]
-    fn batch_normalisation_in_evaluation(
+    fn batch_normalization_in_evaluation(
         seed: u64, rows in 1usize..20, channels in prop::sample::select(vec![3usize, 16, 48]), relu: bool, with_residual: bool,
     ) {
         let mut stream = stream(seed);
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn local_response_normalisation(
+    fn local_response_normalization(
         seed: u64, rows in 1usize..80, channels in 1usize..20, size in 1usize..8, usual: bool, in_gradient: bool,
     ) {
         let mut stream = stream(seed);

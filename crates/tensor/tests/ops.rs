@@ -524,7 +524,7 @@ fn gradient_of_batch_norm() {
 }
 
 #[test]
-fn gradient_of_pooling_and_normalisation() {
+fn gradient_of_pooling_and_normalization() {
     let x = random(&mut stream(), &[2, 7, 6, 2]);
     for config in [
         PoolConfig::square(2),

@@ -1,4 +1,5 @@
-//! Alignment and uniformity (Wang and Isola, ICML 2020, section 4), with a queue of embeddings as in its experiments on MoCo.
+//! Alignment and uniformity (Wang and Isola, ICML 2020, section 4), with a queue of embeddings as in its
+//! experiments on MoCo.
 //!
 //! ```text
 //! x, y in R^{B x D} unit rows, two views of B images;  q in R^{K x D} the last K embeddings, without gradient
@@ -78,7 +79,7 @@ impl Method for AlignUniform {
     }
 }
 
-/// The loss of two views, each B x D of unit rows, beside a queue of K x D: a scalar.
+/// Returns the loss of two views, each B x D of unit rows, beside a queue of K x D: a scalar.
 fn align_uniform(
     x: &Tensor,
     y: &Tensor,

@@ -1,4 +1,5 @@
-//! `invaspread` with one method more: alignment and uniformity. Every command is there: `own-method train method=align_uniform`.
+//! `invaspread` with one method more: alignment and uniformity. Every command is there:
+//! `own-method train method=align_uniform`.
 
 mod align_uniform;
 

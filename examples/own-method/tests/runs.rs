@@ -1,4 +1,5 @@
-//! The method of this package has what the built-in ones have: config, errors, runs that resume exactly after a kill, suites and reports.
+//! The method of this package has what the built-in ones have: config, errors, runs that resume exactly after
+//! a kill, suites and reports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ const SMALL: [&str; 9] = [
     "methods.align_uniform.queue=40",
 ];
 
-/// The program, where it finds this package's `experiments`.
+/// Returns the program, where it finds this package's `experiments`.
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_own-method"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("INVASPREAD_DATA").args(arguments);
@@ -38,7 +39,7 @@ fn reproduce(folder: &Path) -> Command {
     command
 }
 
-/// The folder of the method's run, once it is there.
+/// Returns the folder of the method's run, once it is there.
 fn run_of_the_method(folder: &Path) -> Option<PathBuf> {
     let runs = fs::read_dir(folder.join("runs/own")).ok()?.map(|entry| entry.unwrap().path());
     let is_ours = |run: &PathBuf| {
@@ -87,6 +88,20 @@ fn a_killed_run_ends_as_one_left_alone_and_stands_in_the_report() {
         report(killed.path(), "report.md")
     );
     assert!(report(killed.path(), "curves.svg").contains("Align + uniform"));
+}
+
+#[test]
+fn its_name_chooses_it_where_no_file_does() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let output = |arguments: &[&str]| {
+        let output = program(arguments).current_dir(elsewhere.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, shown) = output(&["config", "show", "method=align_uniform", "method.queue=8"]);
+    assert!(code == Some(0) && shown.contains("name = \"align_uniform\""), "{shown}");
+    assert!(shown.contains("queue = 8\n"), "{shown}");
+    let (code, told) = output(&["config", "show", "method=align_unform"]);
+    assert!(code == Some(2) && told.contains("did you mean `align_uniform`"), "{told}");
 }
 
 #[test]

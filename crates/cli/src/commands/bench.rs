@@ -1,4 +1,4 @@
-//! `invaspread bench`: how fast each part is on this machine.
+//! `invaspread bench`: the speed of each part on this machine.
 
 use super::print_json;
 use crate::arguments::{BenchArguments, BenchCommand};
@@ -39,7 +39,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An error of usage unless the first flag's value is at most the second's.
+/// Returns a usage error unless the first flag's value is at most the second's.
 fn at_most((flag, found): (&str, usize), (limit, most): (&str, usize)) -> Result<(), Failure> {
     if found <= most {
         return Ok(());

@@ -1,10 +1,10 @@
-//! `invaspread config`: what a run would do, and where each setting came from.
+//! `invaspread config`: the settings of a run, and where each came from.
 
 use super::print_json;
 use crate::arguments::ConfigCommand;
 use crate::failure::Failure;
-use crate::output::print_line;
-use invaspread_runner::config::{GROUPS, Origin, Resolved, Suite, available, expand, resolve};
+use crate::output::{print_block, print_line};
+use invaspread_runner::config::{GROUPS, Origin, Resolved, Suite, available, expand, resolve, statements};
 use invaspread_runner::methods::Registry;
 use serde_json::json;
 
@@ -30,31 +30,31 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the config as TOML. Above each key of the chosen method stands what it means and who set it.
+/// Prints the config as TOML. A comment above each key of the chosen method gives its meaning and origin.
 fn show(resolved: &Resolved) -> Result<(), Failure> {
     let origin_of = |key: &str| {
         let key = format!("method.{key}");
         resolved.origins.iter().find(|origin| origin.key == key)
     };
     let mut is_of_method = false;
-    for line in resolved.config.to_toml()?.lines() {
-        if line.starts_with('[') {
-            is_of_method = line == "[method]";
+    for statement in statements(&resolved.config.to_toml()?) {
+        if statement.starts_with('[') {
+            is_of_method = statement == "[method]";
         }
-        let key = line.split(" = ").next().filter(|_| is_of_method);
+        let key = statement.split(" = ").next().filter(|_| is_of_method);
         if let Some(Origin { meaning: Some(meaning), origin, .. }) = key.and_then(origin_of) {
             print_line!("# {meaning} Set by {origin}.");
         }
-        print_line!("{line}");
+        print_block(&statement);
     }
-    // TOML has no word for a key that has no value.
+    // TOML cannot express a key without a value.
     for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
         print_line!("# {} is unset by {}", origin.key, origin.origin);
     }
     Ok(())
 }
 
-/// Prints each value with where it came from, and what its key means.
+/// Prints each value with its origin, and the meaning of its key.
 fn show_origins(origins: &[Origin]) {
     let width = origins.iter().map(|o| o.key.len() + o.value.len() + 3).max().unwrap_or(0);
     for origin in origins {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use invaspread_data::{DataError, DataState, Phase, Progress, Source};
 
-/// Sets with more classes are summed up.
+/// Sets with more classes are summarized.
 const MOST_CLASSES_SHOWN: usize = 20;
 
 pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
@@ -83,7 +83,7 @@ pub(crate) fn data(command: &DataCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A name that no data set has is the caller's mistake; everything else went wrong here.
+/// Returns a usage error for a name that no data set has, and a failure for everything else.
 fn wrong_name(error: DataError) -> Failure {
     match error {
         DataError::UnknownName { .. } | DataError::Value { .. } => Failure::Usage(error.into()),
@@ -98,7 +98,7 @@ fn in_context(failure: Failure, doing: &str) -> Failure {
     }
 }
 
-/// A bar for bytes on their way.
+/// Returns a progress bar for a download.
 struct Transfer {
     bar: ProgressBar,
     phase: Option<Phase>,
@@ -119,7 +119,7 @@ impl Transfer {
             };
             let message = format!("{doing} {}", progress.file);
             self.bar.set_message(visible(&message).into_owned());
-            // Bytes of an earlier, broken download must not count towards the rate.
+            // Bytes of an earlier, interrupted download must not count in the rate.
             self.bar.set_position(progress.bytes);
             self.bar.reset_eta();
             self.phase = Some(progress.phase);

@@ -1,4 +1,5 @@
-//! `invaspread demo`: three methods on generated images, then a table, curves and a picture of retrieved neighbours.
+//! `invaspread demo`: three methods on generated images, then a table, curves and a picture of retrieved
+//! neighbors.
 
 use super::launch::{announce, each_once, work};
 use super::report::{Print, draw, write};

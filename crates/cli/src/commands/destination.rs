@@ -1,4 +1,5 @@
-//! Where a command may write a file that the user names: never over what it reads, nor over anything that it did not write itself.
+//! Checks a file that the user names as the output of a command: it must not be the input, nor a file that
+//! the command did not write itself.
 
 use crate::failure::Failure;
 use anyhow::anyhow;
@@ -7,20 +8,21 @@ use serde_json::Value;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-/// What a command writes.
+/// The output of a command.
 pub(super) struct Destination<'a> {
-    /// What it reads.
+    /// The file that the command reads.
     pub(super) input: &'a Path,
-    /// What it calls such a file.
+    /// The name of such a file in messages.
     pub(super) what: &'a str,
-    /// The entries of a seal's content that tell a file as one that this command wrote.
+    /// The entries in a seal that mark a file as written by this command.
     pub(super) keys: [&'a str; 2],
 }
 
 impl Destination<'_> {
-    /// The file to write for `out`: a link's target rather than the link.
+    /// Returns the file to write for `out`; for a link, its target.
     ///
-    /// Refused are an ending that the content would belie, the input under any name, and whatever exists and is not this command's own.
+    /// Refuses an ending that does not fit the content, the input under any name, and an existing file that
+    /// this command did not write.
     pub(super) fn check(&self, out: &Path) -> Result<PathBuf, Failure> {
         let refused = |found: &str, advice: &str| {
             let what = self.what;

@@ -1,5 +1,6 @@
-//! `invaspread doctor`: the machine, the device, the data that is there, and every op against its plain version; on a GPU machine every
-//! op of the GPU against the CPU's, in each precision. Each method of the registry trains for a moment.
+//! `invaspread doctor`: reports the machine, the device and the data that is present, and compares every op
+//! with its plain version; on a machine with a GPU it compares every op of the GPU with the CPU's, in each
+//! precision. Each method of the registry trains for a few steps.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;
@@ -14,7 +15,7 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::self_check::{Check, self_check};
 use serde_json::{Value, json};
 
-/// Checks of one device in one precision.
+/// The checks of one device in one precision.
 struct Checked {
     device: DeviceKind,
     precision: &'static str,
@@ -123,10 +124,10 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
     verdict_of_methods(&tried, device)
 }
 
-/// A method, and how a run of seconds went.
+/// A method, and the result of a short run of it.
 type Tried = (&'static str, Result<Trial, String>);
 
-/// How a method did, in words.
+/// Returns the result of a method's run in words.
 fn told(trial: &Result<Trial, String>) -> String {
     match trial {
         Ok(Trial { losses, is_same_twice }) => match (losses.first(), losses.last()) {
@@ -140,7 +141,7 @@ fn told(trial: &Result<Trial, String>) -> String {
     }
 }
 
-/// The verdict on the methods as an exit code. A GPU may take sums in another order.
+/// Returns a failure if a method failed. A GPU may take sums in another order.
 fn verdict_of_methods(tried: &[Tried], device: DeviceKind) -> Result<(), Failure> {
     let is_wrong = |trial: &Result<Trial, String>| match trial {
         Ok(trial) => !trial.is_same_twice && device == DeviceKind::Cpu,
@@ -154,7 +155,7 @@ fn verdict_of_methods(tried: &[Tried], device: DeviceKind) -> Result<(), Failure
     Err(Failure::Failed(anyhow::Error::msg(message)))
 }
 
-/// The verdict as an exit code.
+/// Returns a failure if a check failed.
 fn verdict(all: &[Checked]) -> Result<(), Failure> {
     let wrong: Vec<String> = all
         .iter()
@@ -180,7 +181,7 @@ fn verdict(all: &[Checked]) -> Result<(), Failure> {
     Err(Failure::Failed(anyhow::Error::msg(message)))
 }
 
-/// What is known of the GPU; its checks are added to `all`.
+/// Returns the facts about the GPU; adds its checks to `all`.
 #[cfg(feature = "cuda")]
 fn gpu(all: &mut Vec<Checked>) -> Result<Value, Failure> {
     use invaspread_tensor::Precision;

@@ -1,4 +1,5 @@
-//! `invaspread evaluate WEIGHTS`: what a file of weights is worth on its run's data, or on the data that is named.
+//! `invaspread evaluate WEIGHTS`: measures a file of weights on the data of its run, or on data that the user
+//! names.
 
 use super::destination::Destination;
 use super::origin::Origin;
@@ -6,7 +7,7 @@ use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use invaspread_data::Dataset;
 use invaspread_models::WeightsFile;
 use invaspread_runner::config::{Work, expand};
@@ -15,15 +16,17 @@ use invaspread_runner::engine::{self, Embeddings, Recipe};
 use invaspread_runner::launch::images;
 use invaspread_runner::memory::Memory;
 use invaspread_runner::methods::Layer;
+use invaspread_runner::record::names;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
-    let weights = open(&arguments.weights, arguments.within.as_deref())?;
+    let path = file_of(&arguments.weights)?;
+    let weights = open(&path, arguments.within.as_deref())?;
     let origin = Origin::of(&weights, &overrides)?;
-    origin.require_data(&arguments.weights)?;
+    origin.require_data(&path)?;
     let config = &origin.config;
     config.fits_for(Work::Measure, &Memory::of)?;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
@@ -32,16 +35,16 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     }
     let (recipe, images) = (config.recipe(), images(&dataset));
     let files = match &arguments.embeddings {
-        Some(folder) => files(folder, images.gallery.is_some(), &arguments.weights)?,
+        Some(folder) => files(folder, images.gallery.is_some(), &path)?,
         None => Vec::new(),
     };
     let result = engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
-    save(&files, &dataset, &result.embeddings, &arguments.weights, recipe.layer)?;
+    save(&files, &dataset, &result.embeddings, &path, recipe.layer)?;
     let loaded = &result.loaded;
     let among = images.gallery.is_some().then(|| dataset.gallery().len());
     if arguments.json {
         return Ok(print_json(&json!({
-            "weights": arguments.weights,
+            "weights": path,
             "run": origin.run,
             "config": origin.file,
             "arguments": origin.arguments,
@@ -78,7 +81,24 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The file of weights, or the part of it that was asked for.
+/// Returns the file of weights that `path` stands for: of a run's folder, the weights of its last epoch.
+pub(super) fn file_of(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let last = path.join(names::LAST_WEIGHTS);
+    if !last.is_file() {
+        return Err(Failure::Usage(anyhow!(
+            "failed to read {}: it is a folder without {}; expected a file of weights, or the folder of a run",
+            path.display(),
+            names::LAST_WEIGHTS,
+        )));
+    }
+    note!("{} is the folder of a run: {} is read", path.display(), last.display());
+    Ok(last)
+}
+
+/// Returns the content of a file of weights, or the part of it that the user asked for.
 pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Failure> {
     let file = engine::open_weights(path).context("failed to read the weights")?;
     Ok(match within {
@@ -87,7 +107,8 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
-/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a gallery.
+/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a
+/// gallery.
 fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     let layer = match recipe.layer {
         Layer::Embedding => "embedding",
@@ -100,7 +121,8 @@ fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     format!("kNN with k = {asked}{all}, temperature {temperature}, of the {layer}")
 }
 
-/// The file of each split's embeddings, in the order of the splits; nothing else may be there under these names.
+/// Returns the file of each split's embeddings, in the order of the splits. No other file may exist under
+/// these names.
 fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
@@ -110,7 +132,7 @@ fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str
     splits.iter().map(file).collect()
 }
 
-/// The embeddings of what was measured.
+/// Saves the embeddings that were measured.
 fn save(
     files: &[(&str, PathBuf)],
     dataset: &Dataset,

@@ -1,4 +1,4 @@
-//! Settings to runs: what `train`, `reproduce` and `demo` share.
+//! From settings to runs, for `train`, `reproduce` and `demo`.
 
 use crate::arguments::Settings;
 use crate::failure::Failure;
@@ -15,14 +15,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Runs shorter than this are begun without a word on how to shorten them.
+/// For runs shorter than this no advice on shortening them is printed.
 const LONG: Duration = Duration::from_mins(10);
 
-/// More runs than this are listed by what they have in common, one line for all of their seeds.
+/// If there are more runs than this, one line stands for all seeds of a run.
 const LISTED: usize = 40;
 
 impl Settings {
-    /// The settings in the order in which they win: flags, then key=value arguments.
+    /// Returns the settings in the order in which they win: flags, then key=value arguments.
     pub(crate) fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
         let mut overrides = Vec::new();
         for (flag, key, text) in [("--profile", "profile", &self.profile), ("--seeds", "seed", &self.seeds)] {
@@ -41,7 +41,8 @@ impl Settings {
         Ok(overrides)
     }
 
-    /// [`Settings::overrides`] of a command that is given a file of weights: none has to be named for the network to begin with.
+    /// Returns [`Settings::overrides`] for a command that takes a file of weights: the config need not name
+    /// pretrained weights.
     pub(crate) fn overrides_beside_weights(&self) -> Result<Vec<Override>, ConfigError> {
         let mut overrides = vec![Override::parse("model.pretrained=false")?];
         overrides.extend(self.overrides()?);
@@ -49,7 +50,7 @@ impl Settings {
     }
 }
 
-/// The runs of a sweep, once it is said which of them were asked for more than once.
+/// Returns the runs of a sweep, after a note that names those that were asked for more than once.
 pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     for line in &sweep.repeated {
         note!("{line}");
@@ -57,8 +58,8 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     sweep
 }
 
-/// Says what there is to do and how long it takes here. A run that cannot be looked at fails when its turn comes; if none can be, nothing is
-/// begun.
+/// Prints what there is to do and how long it takes on this machine. A run that cannot be inspected fails
+/// when its turn comes; if no run can be inspected, nothing is begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> {
     let (mut done, mut incomplete, mut unknown) = (0, 0, Vec::new());
     for run in planned {
@@ -86,11 +87,13 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     }
     note!("timing a few steps of each ...");
     let workloads = match estimate_all(planned, root) {
-        // Such a number of epochs is a slip of whoever typed it.
-        Err(LaunchError::Engine(error)) if matches!(*error, EngineError::TooManySteps { .. }) => {
+        // The settings do not fit the images: nothing has run yet.
+        Err(LaunchError::Engine(error))
+            if matches!(*error, EngineError::TooManySteps { .. } | EngineError::TooFewImages { .. }) =>
+        {
             return Err(Failure::Usage(error.into()));
         }
-        // The error says itself which run it is of, and what is wrong.
+        // The error names the run and says what is wrong.
         workloads => workloads.map_err(anyhow::Error::new)?,
     };
     let total = workloads.iter().map(|w| w.left).fold(Duration::ZERO, Duration::saturating_add);
@@ -109,7 +112,7 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Returns a line for each run that is left; of many, a line for all seeds of each.
+/// Returns a line for each remaining run; if there are many, one line for all seeds of a run.
 fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
     if workloads.len() <= LISTED {
         let line = |workload: &Workload| {
@@ -117,7 +120,7 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
         };
         return workloads.iter().map(line).collect();
     }
-    // In the order in which the first run of each is planned.
+    // In the order of the first run of each.
     let mut groups: Vec<(String, usize, Duration)> = Vec::new();
     let mut places = HashMap::new();
     for workload in workloads {
@@ -136,7 +139,7 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
     groups.into_iter().map(line).collect()
 }
 
-/// Works through the runs, showing progress; the records of those that are finished.
+/// Works through the runs, shows the progress, and returns the records of the finished ones.
 pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, Failure> {
     let stop = Stop::on_signals().context("failed to listen for signals")?;
     let mut progress = Progress::new(planned.len());
@@ -148,7 +151,7 @@ pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, F
 }
 
 fn outcome(reports: Vec<RunReport>) -> Result<Vec<RunRecord>, Failure> {
-    // Why each failed was said when it did.
+    // The reason for each failure was printed when it happened.
     let failed: Vec<&str> =
         reports.iter().filter(|r| matches!(r.end, End::Failed { .. })).map(|r| r.row.as_str()).collect();
     if !failed.is_empty() {

@@ -1,4 +1,5 @@
-//! Which run a file of weights is of, and the config that it is measured or exported with: nothing is assumed in silence.
+//! The run that a file of weights belongs to, and the config with which it is measured or exported. Nothing
+//! is assumed silently.
 
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
@@ -8,24 +9,26 @@ use invaspread_runner::record::Layout;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// What every command that is given a file of weights adds to what was typed.
+/// The setting that every command that takes a file of weights adds to the typed ones.
 const NOT_TYPED: &str = "model.pretrained=false";
 
-/// A config, and where it came from.
+/// A config and its origin.
 pub(super) struct Origin {
     pub(super) config: Config,
-    /// The run's own config, if the file is of a run.
+    /// The run's own config, if the file belongs to a run.
     pub(super) file: Option<PathBuf>,
-    /// The run, as the file itself says.
+    /// The run that the file itself names.
     pub(super) run: Option<String>,
-    /// What was asked for on the command line, as typed.
+    /// The settings on the command line, as typed.
     pub(super) arguments: Vec<String>,
-    /// Where the data set's name was set, if nobody asked for it: the built-in default.
+    /// The output of the network that the file itself says to measure, if no config and no setting does.
+    layer: Option<String>,
+    /// The origin of the data set's name if nobody asked for it: the built-in default.
     data_by_default: bool,
 }
 
 impl Origin {
-    /// Of the run that `weights` is of, with what was asked for over it.
+    /// Returns the config of the run that `weights` belongs to, with the typed settings over it.
     pub(super) fn of(weights: &WeightsFile, overrides: &[Override]) -> Result<Self, Failure> {
         let run = run_of(weights);
         let folder = match run_folder(weights, run.as_deref())? {
@@ -36,17 +39,42 @@ impl Origin {
             },
         };
         let file = folder.map(|folder| Layout::of(folder).config());
-        let group = match &file {
-            Some(file) => Some(read(file, run.as_deref())?),
-            None => None,
+        let (group, layer) = match &file {
+            Some(file) => (Some(read(file, run.as_deref())?), None),
+            None => (None, layer_of(weights).filter(|_| overrides.iter().all(|o| o.key != "eval.layer"))),
         };
-        let Resolved { config, origins } = resolve_over(group, overrides)?;
+        let of_file = layer.iter().map(|layer| Override::parse(&format!("eval.layer={layer}")));
+        let all = of_file.chain(overrides.iter().cloned().map(Ok)).collect::<Result<Vec<_>, _>>()?;
+        let Resolved { config, origins } = match (resolve_over(group, &all), &file) {
+            (Err(error), Some(file)) if error.to_string().contains(&file.display().to_string()) => {
+                return Err(Failure::Failed(anyhow!(
+                    "the config of the run is damaged: {error}; ask for the run again with the arguments it was \
+                     begun with, which writes the file again, or put an intact copy there"
+                )));
+            }
+            (resolved, _) => resolved?,
+        };
         let data = origins.iter().find(|origin| origin.key == "data.name");
         let asked = overrides.iter().any(|o| o.key == "dataset" || o.key == "data.name");
         let data_by_default = !asked
             && data.is_none_or(|data| data.origin.ends_with("(built in)") || data.origin.contains("default"));
         let arguments = overrides.iter().map(Override::argument).filter(|typed| typed != NOT_TYPED).collect();
-        Ok(Self { config, file, run, arguments, data_by_default })
+        Ok(Self { config, file, run, arguments, layer, data_by_default })
+    }
+
+    /// Refuses to guess the network of a run whose config was not found, unless the user named one.
+    pub(super) fn require_network(&self, weights: &Path, overrides: &[Override]) -> Result<(), Failure> {
+        let of_network = |o: &Override| o.key == "model" || o.key.starts_with("model.");
+        let asked = overrides.iter().any(|o| of_network(o) && o.argument() != NOT_TYPED);
+        match &self.run {
+            Some(run) if self.file.is_none() && !asked => Err(Failure::Usage(anyhow!(
+                "failed to find the network of {}: it is of the run {run}, whose config.toml was not found \
+                 beside it nor in runs.root; give the file in its run's folder or --runs FOLDER, or say \
+                 model=NAME (and what else differs from the defaults)",
+                weights.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses to measure on a data set that nobody named.
@@ -67,11 +95,15 @@ impl Origin {
         )))
     }
 
-    /// Says where the config came from.
+    /// Prints where the config came from.
     pub(super) fn describe(&self) -> String {
         let from = match &self.file {
             Some(file) => file.display().to_string(),
             None => "the defaults".to_owned(),
+        };
+        let from = match &self.layer {
+            Some(layer) => format!("{from}, with eval.layer={layer} as the file says"),
+            None => from,
         };
         match self.arguments.len() {
             0 => from,
@@ -80,26 +112,33 @@ impl Origin {
     }
 }
 
-/// The run that a sealed file says it is of.
+/// Returns the output of the network that a sealed file says to measure.
+fn layer_of(weights: &WeightsFile) -> Option<String> {
+    let content: Value = serde_json::from_str(weights.content.as_deref()?).ok()?;
+    content.get("layer")?.as_str().map(ToOwned::to_owned)
+}
+
+/// Returns the run that a sealed file names.
 fn run_of(weights: &WeightsFile) -> Option<String> {
     let content: Value = serde_json::from_str(weights.content.as_deref()?).ok()?;
     content.get("run")?.as_str().map(ToOwned::to_owned)
 }
 
-/// The folder of the run in whose `checkpoints` the file lies, whichever links lead there.
+/// Returns the folder of the run in whose `checkpoints` the file is, also through links.
 fn run_folder(weights: &WeightsFile, run: Option<&str>) -> Result<Option<PathBuf>, Failure> {
     let path = std::fs::canonicalize(&weights.path)
         .with_context(|| format!("failed to find out where {} lies", weights.path.display()))?;
     let Some(beside) = path.parent() else { return Ok(None) };
     let Some(above) = beside.parent() else { return Ok(None) };
     let has_config = |folder: &&Path| Layout::of(*folder).config().is_file();
-    // Beside the file itself only if the file says of which run it is: another program's config.toml may lie there.
+    // Beside the file itself only if the file names its run, because another program's config.toml may be
+    // there.
     let in_checkpoints = Some(above).filter(|above| Layout::of(*above).checkpoints() == beside);
     let found = in_checkpoints.filter(has_config).or_else(|| run.and(Some(beside)).filter(has_config));
     Ok(found.map(Path::to_path_buf))
 }
 
-/// The folder of `run` among those in `runs.root`.
+/// Returns the folder of `run` among those in `runs.root`.
 fn elsewhere(run: &str, overrides: &[Override]) -> Result<Option<PathBuf>, Failure> {
     let root = resolve_over(None, overrides)?.config.runs.root;
     let Ok(suites) = std::fs::read_dir(&root) else { return Ok(None) };
@@ -108,12 +147,12 @@ fn elsewhere(run: &str, overrides: &[Override]) -> Result<Option<PathBuf>, Failu
         .map(|suite| suite.path().join(run))
         .filter(|folder| Layout::of(folder.as_path()).config().is_file())
         .collect();
-    // The run's name holds a hash of its config: two of a name have the same.
+    // The run's name holds a hash of its config, so two runs with one name have the same config.
     found.sort();
     Ok(found.into_iter().next())
 }
 
-/// A run's config and, of its seed, what its name says: a run's config leaves the seed out.
+/// Returns a run's config, and the seed from its name, because a run's config does not contain the seed.
 fn read(file: &Path, run: Option<&str>) -> Result<GroupFile, Failure> {
     let origin = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {origin}"))?;

@@ -1,45 +1,95 @@
-//! `invaspread report SUITE`: tables and figures from the runs that are there. `report all`: one page of every table and figure.
+//! `invaspread report SUITE`: tables and figures from the runs that exist. `report all`: one page of every
+//! table and figure.
 
 use super::print_json;
 use crate::arguments::ReportArguments;
 use crate::failure::Failure;
-use crate::neighbours::draw_neighbours;
+use crate::neighbors::draw_neighbors;
 use crate::output::{note, print_block, print_line};
 use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, write_index};
 use invaspread_report::records::Loaded;
-use invaspread_report::{ReportError, gallery, paper, records, write_report};
+use invaspread_report::{ReportError, gallery, is_of_full_runs, paper, records, write_report};
 use invaspread_runner::config::Suite;
 use invaspread_runner::launch::{Planned, damaged_results};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// In place of a suite: every table and figure of the paper.
+/// The word that stands for every table and figure of the paper.
 pub(crate) const ALL: &str = "all";
+
+/// The folder of the reports of all suites.
+const RESULTS: &str = "results";
 
 pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     if arguments.suite == ALL {
-        let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
+        let results = match &arguments.out {
+            Some(out) => out.clone(),
+            None => default_results(&arguments.runs)?,
+        };
         print_line!("{}", write_all(&arguments.runs, &results)?.display());
         return Ok(());
     }
     let suite = Suite::open(&arguments.suite)?;
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => default_folder(&suite, &arguments.runs)?,
+    };
     write(&suite, &arguments.runs, &out, if arguments.json { Print::Json } else { Print::Text })
 }
 
-/// What is printed once a report is written.
+/// Returns the folder of a suite's report if none is given: `results/SUITE`, or `RUNS/SUITE-report` if that
+/// [`belongs_aside`].
+pub(crate) fn default_folder(suite: &Suite, root: &Path) -> Result<PathBuf, Failure> {
+    let usual = PathBuf::from(RESULTS).join(&suite.name);
+    if !belongs_aside(suite, root)? {
+        return Ok(usual);
+    }
+    Ok(aside(root, &suite.name, &usual))
+}
+
+/// Returns the folder of the page of all suites if none is given, by the same rule.
+pub(crate) fn default_results(root: &Path) -> Result<PathBuf, Failure> {
+    let usual = PathBuf::from(RESULTS);
+    for name in Suite::names() {
+        if belongs_aside(&Suite::open(&name)?, root)? {
+            return Ok(aside(root, ALL, &usual));
+        }
+    }
+    Ok(usual)
+}
+
+/// Returns whether a report must not be written into `results`, so that it replaces nothing: that of profile
+/// smoke, whose numbers mean nothing, and that of reduced runs where `results` has one of full runs.
+fn belongs_aside(suite: &Suite, root: &Path) -> Result<bool, Failure> {
+    let runs = finished(suite, root)?;
+    let all = |is: fn(&invaspread_report::Run) -> bool| !runs.is_empty() && runs.iter().all(is);
+    let is_smoke = |run: &invaspread_report::Run| {
+        let rest = run.record.profile.strip_prefix("smoke");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    let is_reduced = |run: &invaspread_report::Run| run.record.reduced;
+    Ok(all(is_smoke) || all(is_reduced) && is_of_full_runs(&Path::new(RESULTS).join(&suite.name)))
+}
+
+fn aside(root: &Path, name: &str, usual: &Path) -> PathBuf {
+    let aside = root.join(format!("{name}-report"));
+    note!("the runs are reduced: the report is written into {}, not {}", aside.display(), usual.display());
+    aside
+}
+
+/// What is printed after a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Print {
-    /// The table, and where the files are.
+    /// The table and the paths of the files.
     Text,
     /// The table as JSON.
     Json,
-    /// Nothing: something else was printed already.
+    /// Nothing, because something else was printed already.
     Nothing,
 }
 
-/// Writes the report of a suite's runs into `out`, and says which runs it lacks.
+/// Writes the report of a suite's runs into `out`, and prints which runs are missing.
 pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Result<(), Failure> {
     let written = alone_in(&root.join(suite.runs_name()), || {
         let loaded = load(suite, root)?;
@@ -83,7 +133,7 @@ fn load(suite: &Suite, root: &Path) -> Result<Loaded, Failure> {
     )))
 }
 
-/// So many names are said of a longer list.
+/// Number of names that are printed of a longer list.
 const MOST_NAMES: usize = 8;
 
 fn note_unfinished(suite: &Suite, loaded: &Loaded) {
@@ -121,8 +171,9 @@ fn shortened(names: &[String]) -> String {
     }
 }
 
-/// Does `work` while no other process does so for the same `folder` of runs: of several processes that end a suite together, the last to
-/// read the records is then the last to write the report. Where folders cannot be locked, nothing is waited for.
+/// Does `work` while no other process does so for the same `folder` of runs. If several processes end a suite
+/// at the same time, the last one to read the records is then the last one to write the report. If folders
+/// cannot be locked, this does not wait.
 fn alone_in<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let held = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     let done = work();
@@ -130,13 +181,13 @@ fn alone_in<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Resu
     done
 }
 
-/// The suites that are tables or figures of the paper, in its order.
+/// Returns the suites that are tables or figures of the paper, in its order.
 pub(crate) fn every_suite() -> Vec<String> {
     let known = Suite::names();
     paper::tables().iter().map(|table| table.key.clone()).filter(|key| known.contains(key)).collect()
 }
 
-/// The reports of all suites that have runs, and the page of all tables and figures.
+/// Writes the reports of all suites that have runs, and the page of all tables and figures.
 pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure> {
     let mut entries = Vec::new();
     for name in Suite::names() {
@@ -161,26 +212,26 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
     )
 }
 
-/// Whether a suite of our own has been run: one that shows another's runs has some as soon as the other has, and says nothing until it has
-/// those of all its rows and seeds.
+/// Returns whether a report of the suite makes sense. A suite that shows another's runs has some as soon as
+/// the other has, but its report makes sense only with the runs of all its rows and seeds.
 fn says_something(suite: &Suite, runs: &[invaspread_report::Run]) -> bool {
     let is_there = |row: &str, seed| runs.iter().any(|run| run.record.row == row && run.record.seed == seed);
     let mut rows = suite.rows.iter().map(|row| row.key.as_str());
     suite.runs_of.is_none() || rows.all(|row| suite.seeds.iter().all(|&seed| is_there(row, seed)))
 }
 
-/// The pictures of a suite's report that are in `folder`: what a figure of the paper shows, and learning curves unless it shows something
-/// else.
+/// Returns the pictures of a suite's report that are in `folder`: those of the paper's figure, or else the
+/// learning curves.
 fn pictures(suite: &Suite, folder: &Path) -> Vec<String> {
     let similarities = suite.similarity.iter().map(|grouping| format!("similarity-{grouping}.png"));
-    let neighbours = suite.gallery.iter().map(|_| gallery::FILE.to_owned());
-    let of_figure: Vec<String> = similarities.chain(neighbours).collect();
+    let neighbors = suite.gallery.iter().map(|_| gallery::FILE.to_owned());
+    let of_figure: Vec<String> = similarities.chain(neighbors).collect();
     let is_figure = suite.name.starts_with("figure") && !of_figure.is_empty();
     let curves = if is_figure { None } else { Some("curves.png".to_owned()) };
     curves.into_iter().chain(of_figure).filter(|file| folder.join(file).is_file()).collect()
 }
 
-/// What reports say of a suite beside its runs.
+/// Returns the facts about a suite that its report shows beside its runs.
 fn named(suite: &Suite) -> invaspread_report::Suite {
     invaspread_report::Suite {
         name: suite.name.clone(),
@@ -190,28 +241,28 @@ fn named(suite: &Suite) -> invaspread_report::Suite {
     }
 }
 
-/// The runs of a suite that are done; none if it was never begun.
+/// Returns the finished runs of a suite; none if it was never begun.
 fn finished(suite: &Suite, root: &Path) -> Result<Vec<invaspread_report::Run>, Failure> {
     match records::load(root, suite.runs_name()) {
         Ok(loaded) => Ok(of_suite(suite, loaded.runs)),
         Err(ReportError::NoSuite { .. } | ReportError::NoRuns { .. }) => Ok(Vec::new()),
-        // Which file it is that is damaged, and what to do.
+        // The error names the damaged file and says what to do.
         Err(_) => load(suite, root).map(|loaded| of_suite(suite, loaded.runs)),
     }
 }
 
-/// Of runs that suites share, those that are rows of this one.
+/// Returns, of the runs that suites share, those that are rows of this suite.
 fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_report::Run> {
     let rows: Vec<&str> = suite.rows.iter().map(|row| row.key.as_str()).collect();
     runs.into_iter().filter_map(|run| run.as_row_of(&rows)).collect()
 }
 
-/// Draws the suite's picture of retrieved neighbours into `out`, if it has one, for its report to show.
+/// Draws the suite's picture of retrieved neighbors into `out`, if it has one, for its report to show.
 pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) -> Result<(), Failure> {
     if let Some(figure) = &suite.gallery {
         let path = out.join(gallery::FILE);
-        std::fs::create_dir_all(out).context("failed to draw the retrieved neighbours")?;
-        draw_neighbours(figure, planned, root, &path).context("failed to draw the retrieved neighbours")?;
+        std::fs::create_dir_all(out).context("failed to draw the retrieved neighbors")?;
+        draw_neighbors(figure, planned, root, &path).context("failed to draw the retrieved neighbors")?;
         note!("{}", path.display());
     }
     Ok(())

@@ -1,8 +1,9 @@
-//! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the paper, then the page of all.
+//! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the
+//! paper, then the page of all.
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
-use super::report::{ALL, Print, draw, every_suite, write, write_all};
+use super::report::{ALL, Print, default_folder, default_results, draw, every_suite, write, write_all};
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
@@ -15,14 +16,14 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     if arguments.suite != ALL {
         return one(&arguments.suite, arguments, arguments.out.as_deref()).map(drop);
     }
-    let results = arguments.out.clone().unwrap_or_else(|| PathBuf::from("results"));
     let (mut root, mut failed) = (PathBuf::from("runs"), Vec::new());
     let suites = every_suite();
     for suite in &suites {
-        match one(suite, arguments, Some(&results.join(suite))) {
+        match one(suite, arguments, arguments.out.as_ref().map(|out| out.join(suite)).as_deref()) {
             Ok(used) => root = used,
             Err(Failure::Stopped) => return Err(Failure::Stopped),
-            // One may lack its data or its weights; the others need not wait for that. What is wrong for all is a wrong argument.
+            // A suite may lack its data or its weights; the others run nevertheless. An argument that is
+            // wrong for all suites is an error.
             Err(failure) => {
                 failed.push(suite.as_str());
                 if failed.len() == suites.len() && matches!(failure, Failure::Usage(_)) {
@@ -35,6 +36,10 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     if arguments.dry_run {
         return Ok(());
     }
+    let results = match &arguments.out {
+        Some(out) => out.clone(),
+        None => default_results(&root)?,
+    };
     print_line!("{}", write_all(&root, &results)?.display());
     match failed.as_slice() {
         [] => Ok(()),
@@ -42,11 +47,11 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
     }
 }
 
-/// Runs a suite and writes its report; the folder of its runs.
+/// Runs a suite, writes its report, and returns the folder of its runs.
 fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
     let suite = Suite::open(name)?;
     let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
-    let Sweep { planned, root, profile, .. } = each_once(sweep);
+    let Sweep { planned, root, .. } = each_once(sweep);
     note!("{}", suite.title);
     announce(&planned, &root)?;
     if arguments.dry_run {
@@ -56,12 +61,10 @@ fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result
     if arguments.json {
         print_json(&records)?;
     }
-    // What `smoke` measures means nothing and must not overwrite what was measured in earnest.
-    let default = || match profile.as_str() {
-        "smoke" => root.join(format!("{}-report", suite.name)),
-        _ => PathBuf::from("results").join(&suite.name),
+    let out = match out {
+        Some(out) => out.to_path_buf(),
+        None => default_folder(&suite, &root)?,
     };
-    let out = out.map_or_else(default, Path::to_path_buf);
     draw(&suite, &planned, &root, &out)?;
     write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
     Ok(root)

@@ -1,16 +1,17 @@
-//! `invaspread weights`: what a file of weights holds, and the way of weights in and out under PyTorch's names.
+//! `invaspread weights`: prints the content of a file of weights, and imports and exports weights under
+//! PyTorch's names.
 
 use super::destination::Destination;
-use super::evaluate::open;
+use super::evaluate::{file_of, open};
 use super::origin::Origin;
 use super::print_json;
 use crate::arguments::{WeightsArguments, WeightsCommand};
 use crate::failure::Failure;
 use crate::output::print_line;
 use anyhow::Context;
-use invaspread_models::{HeadNeeded, LoadReport, Network, inspect, load};
+use invaspread_models::{HeadNeeded, LoadReport, Network, WeightsFile, inspect, load};
 use invaspread_runner::checkpoint;
-use invaspread_runner::config::{Config, Work, expand, resolve_over};
+use invaspread_runner::config::{Config, Work, expand};
 use invaspread_runner::memory::Memory;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), Failure> {
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let (entries, not_read) = inspect(file).context("failed to inspect the weights")?;
+    let (entries, not_read) = inspect(&file_of(file)?).context("failed to inspect the weights")?;
     if as_json {
         let entries: Vec<_> = entries
             .iter()
@@ -48,7 +49,8 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
             place = &entry.place;
             print_line!("in {place}:");
         }
-        let not_finite = entry.not_finite.as_ref().map(|found| format!("  {found}")).unwrap_or_default();
+        let not_finite =
+            entry.not_finite.as_ref().map(|found| format!("  NOT FINITE: {found}")).unwrap_or_default();
         print_line!("{:<widest$}  {:<5} {:?}{not_finite}", entry.name, entry.dtype.as_str(), entry.shape);
     }
     for entry in &not_read {
@@ -56,40 +58,52 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
     }
     let parameters: usize = entries.iter().map(|entry| entry.parameters).sum();
     print_line!("{} entries, {parameters} numbers", entries.len());
+    let not_finite: Vec<usize> = entries.iter().filter_map(|e| Some(e.not_finite.as_ref()?.count)).collect();
+    if !not_finite.is_empty() {
+        print_line!(
+            "NOT FINITE: entries: {}, values: {}; a network cannot load these entries",
+            not_finite.len(),
+            not_finite.iter().sum::<usize>()
+        );
+    }
     Ok(())
 }
 
-/// Someone else's weights into the configured network, saved as ours.
+/// Reads weights of another program into the configured network and saves them in our format.
 fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
-    let out = destination(arguments)?;
-    let config = resolve_over(None, &overrides)?.config;
-    let weights = open(&arguments.file, arguments.within.as_deref())?;
-    let network = network(&config)?;
+    let (weights, out, origin) = opened(arguments)?;
+    let network = network(&origin.config)?;
     let report = load(&weights, &network, HeadNeeded::No).context("failed to import the weights")?;
-    save(&network, arguments, &out, None)?;
+    save(&network, &weights, &out, &origin)?;
+    if origin.run.is_some() {
+        print_line!("config: {}", origin.describe());
+    }
     say(&report, &network, arguments);
     Ok(())
 }
 
-/// A run's checkpoint, or anything that fits the configured network, as a plain state dict.
+/// Saves a run's checkpoint, or any weights that fit the configured network, as a plain state dict.
 fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
-    let out = destination(arguments)?;
-    let weights = open(&arguments.file, arguments.within.as_deref())?;
-    let origin = Origin::of(&weights, &overrides)?;
+    let (weights, out, origin) = opened(arguments)?;
     let network = network(&origin.config)?;
     let report = load(&weights, &network, HeadNeeded::Yes)
         .with_context(|| format!("failed to export the weights with the config of {}", origin.describe()))?;
-    save(&network, arguments, &out, origin.run.as_deref())?;
+    save(&network, &weights, &out, &origin)?;
     print_line!("config: {}", origin.describe());
     say(&report, &network, arguments);
     Ok(())
 }
 
-/// Where the weights may be written.
-fn destination(arguments: &WeightsArguments) -> Result<PathBuf, Failure> {
-    Destination { input: &arguments.file, what: "weights", keys: ["network", "from"] }.check(&arguments.out)
+/// Returns the weights that are read, the file to which they may be written, and the config of their network.
+fn opened(arguments: &WeightsArguments) -> Result<(WeightsFile, PathBuf, Origin), Failure> {
+    let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
+    let path = file_of(&arguments.file)?;
+    let destination = Destination { input: &path, what: "weights", keys: ["network", "from"] };
+    let out = destination.check(&arguments.out)?;
+    let weights = open(&path, arguments.within.as_deref())?;
+    let origin = Origin::of(&weights, &overrides)?;
+    origin.require_network(&path, &overrides)?;
+    Ok((weights, out, origin))
 }
 
 fn say(report: &LoadReport, network: &Network, arguments: &WeightsArguments) {
@@ -117,17 +131,16 @@ fn network(config: &Config) -> Result<Network, Failure> {
     Ok(Network::new(recipe.network, recipe.seed).context("failed to set up the network")?)
 }
 
-/// Saves the network; `run` is the one that trained it, so that its config is found again.
-fn save(
-    network: &Network,
-    arguments: &WeightsArguments,
-    out: &Path,
-    run: Option<&str>,
-) -> Result<(), Failure> {
+/// Saves the network with the run that trained it, so that its config can be found later, and with the output
+/// that is to be measured, in case it is not found.
+fn save(network: &Network, from: &WeightsFile, out: &Path, origin: &Origin) -> Result<(), Failure> {
     let tensors = network.state_dict().context("failed to copy the weights")?;
-    let mut content = json!({ "network": network.config().to_string(), "from": arguments.file });
-    if let Some(run) = run {
-        content["run"] = run.into();
+    let mut content = json!({ "network": network.config().to_string(), "from": from.path });
+    if let Some(run) = &origin.run {
+        content["run"] = run.as_str().into();
+    }
+    if let Some(layer) = origin.config.eval.layer {
+        content["layer"] = json!(layer);
     }
     Ok(checkpoint::write(out, &tensors, &content).context("failed to save the weights")?)
 }

@@ -46,10 +46,10 @@ pub const CLASSES: [&str; 10] =
 /// Width and height of an image, in pixels.
 pub const IMAGE_SIZE: usize = 32;
 
-/// Bytes of one colour of an image.
+/// Bytes of one color of an image.
 const PLANE: usize = IMAGE_SIZE * IMAGE_SIZE;
 
-/// Bytes of a record: the label and three colours.
+/// Bytes of a record: the label and three colors.
 pub(crate) const RECORD: usize = 1 + 3 * PLANE;
 
 /// The names of the batches, training first.
@@ -176,7 +176,7 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: IMAGE_SIZE,
         evaluation: Evaluation::Neighbors,
-        labelled: None,
+        labeled: None,
         train: split(train, kept, layout),
         test: split(test, first, layout),
         state,
@@ -240,7 +240,7 @@ pub(crate) fn labels(batches: &[Batch]) -> Vec<u32> {
         .collect()
 }
 
-/// Makes a split of the images `kept` (numbered through all of `batches`), with interleaved colours.
+/// Makes a split of the images `kept` (numbered through all of `batches`), with interleaved colors.
 fn split(batches: &[Batch], kept: Vec<u32>, layout: &Layout) -> Split {
     let mut images = vec![0; kept.len() * 3 * PLANE];
     let mut labels = vec![0; kept.len()];

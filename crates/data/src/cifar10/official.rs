@@ -15,7 +15,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Bytes of a batch.
+    /// Returns the bytes of a batch.
     pub(crate) fn batch_bytes(&self) -> u64 {
         (self.per_batch * super::RECORD) as u64
     }

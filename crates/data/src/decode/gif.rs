@@ -1,5 +1,5 @@
-//! Decodes the first picture of a GIF as Pillow does: transparent pixels keep the colour that the palette has
-//! for them, and the part of the screen that the picture does not cover has the colour of the transparent
+//! Decodes the first picture of a GIF as Pillow does: transparent pixels keep the color that the palette has
+//! for them, and the part of the screen that the picture does not cover has the color of the transparent
 //! index, or of index 0.
 
 use std::num::NonZeroU64;
@@ -27,17 +27,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
 
     let palette = frame.palette.as_deref().or(decoder.global_palette()).unwrap_or_default();
     // An index beyond the palette is black.
-    let mut colours = [[0; 3]; 256];
-    for (colour, given) in colours.iter_mut().zip(palette.as_chunks::<3>().0) {
-        *colour = *given;
+    let mut colors = [[0; 3]; 256];
+    for (color, given) in colors.iter_mut().zip(palette.as_chunks::<3>().0) {
+        *color = *given;
     }
-    let free = colours[usize::from(frame.transparent.unwrap_or(0))];
+    let free = colors[usize::from(frame.transparent.unwrap_or(0))];
     let mut pixels = free.repeat(width * height);
     if wide > 0 {
         for (y, row) in frame.buffer.chunks_exact(wide).enumerate() {
             let start = ((top + y) * width + left) * 3;
             for (pixel, index) in pixels[start..].as_chunks_mut::<3>().0.iter_mut().zip(row) {
-                *pixel = colours[usize::from(*index)];
+                *pixel = colors[usize::from(*index)];
             }
         }
     }

@@ -1,10 +1,10 @@
 //! JPEG, refused where part of it is missing.
 //!
-//! The decoder fills what a cut file lacks with grey and reports nothing. So the markers of the file are
+//! The decoder fills what a cut file lacks with gray and reports nothing. So the markers of the file are
 //! walked first: each segment must lie within the file, and the last marker must be the end of the image.
-//! Pillow refuses a file without that marker too, except for some grey ones that lack nothing else; here each
+//! Pillow refuses a file without that marker too, except for some gray ones that lack nothing else; here each
 //! of them is refused. Then the decoder runs in its strict mode, in which an unknown Huffman code is an
-//! error. A file whose scan was cut and closed again with a new end marker cannot be recognised.
+//! error. A file whose scan was cut and closed again with a new end marker cannot be recognized.
 
 use invaspread_augment::Image;
 use zune_jpeg::JpegDecoder;
@@ -20,18 +20,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     reaches_its_end(bytes)?;
     let mut decoder = decoder(bytes, true);
     if decoder.decode_headers().is_err() {
-        // Bytes between headers, or a colour space that does not fit, do not damage the picture; other
+        // Bytes between headers, or a color space that does not fit, do not damage the picture; other
         // programs read it too.
         decoder = self::decoder(bytes, false);
         decoder.decode_headers().map_err(|error| broken(&said(error)))?;
     }
     let (width, height) = decoder.dimensions().ok_or("a JPEG without a size")?;
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    within_limits(width as u64, height as u64, (width * height) as u64 * if grey { 1 } else { 3 })?;
-    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(decoder.options().jpeg_set_out_colorspace(colours));
+    let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    within_limits(width as u64, height as u64, (width * height) as u64 * if gray { 1 } else { 3 })?;
+    let colors = if gray { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(decoder.options().jpeg_set_out_colorspace(colors));
     let pixels = decoder.decode().map_err(|error| broken(&said(error)))?;
-    let pixels = if grey { pixels.into_iter().flat_map(|value| [value; 3]).collect() } else { pixels };
+    let pixels = if gray { pixels.into_iter().flat_map(|value| [value; 3]).collect() } else { pixels };
     if pixels.len() != width * height * 3 {
         return Err(format!("a JPEG of {width} x {height} pixels whose data has {} bytes", pixels.len()));
     }

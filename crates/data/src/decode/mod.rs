@@ -1,15 +1,16 @@
 //! Decodes an image file to RGB, as Pillow's `Image.open(FILE).convert("RGB")` does.
 //!
-//! The content of a file decides its format, not its name. Of an animation the first picture is taken. Grey
+//! The content of a file decides its format, not its name. Of an animation the first picture is taken. Gray
 //! becomes three equal channels, CMYK is converted, transparency is dropped, 16 bits become 8 as in Pillow,
 //! and the orientation that a camera stores (EXIF) is ignored, as in torchvision's loader. Lossless formats
-//! give the same bytes as Pillow, with two exceptions: 16-bit grey, which Pillow clips at 255 so that nearly
-//! every pixel is white, is scaled here like 16-bit colour; and a BMP of 5 bits for each colour may differ by
+//! give the same bytes as Pillow, with two exceptions: 16-bit gray, which Pillow clips at 255 so that nearly
+//! every pixel is white, is scaled here like 16-bit color; and a BMP of 5 bits for each color may differ by
 //! one step. JPEG may differ by up to nine steps. A file that lacks part of its picture is an error.
 
 mod gif;
 mod jpeg;
 mod tiff;
+mod webp;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub(crate) const ENDINGS: [&str; 14] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "ppm", "pgm", "pbm", "pnm", "bmp", "tif", "tiff", "webp", "gif"];
 
 /// The largest number of bytes of an image, in the form of its file and as RGB together: 89 megapixels of
-/// colour. A file of kilobytes can claim billions of pixels, and a grey PNG can hold them.
+/// color. A file of kilobytes can claim billions of pixels, and a gray PNG can hold them.
 const LARGEST: u64 = 512 << 20;
 
 /// The largest length of a file in bytes: more than any image of [`LARGEST`] needs.
@@ -47,14 +48,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
         Ok(ImageFormat::Jpeg) => jpeg::decode(bytes),
         Ok(ImageFormat::Gif) => gif::decode(bytes),
         Ok(ImageFormat::Tiff) => match tiff::indexed(bytes) {
-            Some(tiff::Indexed { grey, colours }) => {
-                let indices = other(&grey, ImageFormat::Tiff)?;
+            Some(tiff::Indexed { gray, colors }) => {
+                let indices = other(&gray, ImageFormat::Tiff)?;
                 let pixels =
-                    indices.pixels.iter().step_by(3).flat_map(|index| colours[usize::from(*index)]).collect();
+                    indices.pixels.iter().step_by(3).flat_map(|index| colors[usize::from(*index)]).collect();
                 Ok(Image::new(indices.width, indices.height, pixels))
             }
             None => other(bytes, ImageFormat::Tiff),
         },
+        Ok(ImageFormat::WebP) => webp::check_length(bytes).and_then(|()| other(bytes, ImageFormat::WebP)),
         Ok(format) => other(bytes, format),
         Err(_) => Err("bytes of no known image format".to_owned()),
     }?;
@@ -102,13 +104,10 @@ fn other(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
     Ok(Image::new(width, height, pixels))
 }
 
-/// Returns RGB from the upper bytes of samples of `channels`: grey, grey and alpha, RGB, or RGB and alpha.
+/// Returns RGB from the upper bytes of samples of `channels`: gray, gray and alpha, RGB, or RGB and alpha.
 fn upper(samples: &[u16], channels: usize) -> Vec<u8> {
-    let colours = if channels < 3 { [0, 0, 0] } else { [0, 1, 2] };
-    samples
-        .chunks_exact(channels)
-        .flat_map(|sample| colours.map(|colour| (sample[colour] >> 8) as u8))
-        .collect()
+    let colors = if channels < 3 { [0, 0, 0] } else { [0, 1, 2] };
+    samples.chunks_exact(channels).flat_map(|sample| colors.map(|color| (sample[color] >> 8) as u8)).collect()
 }
 
 /// Reads and decodes the file at `path`; `advice` says what to do if it is broken.

@@ -3,7 +3,7 @@
     python samples.py    # Pillow 13.0 and numpy
 
 For each NAME there is NAME.rgb: width and height (u32, little-endian) and Image.open(NAME).convert("RGB"). One kind differs on purpose:
-Pillow cuts 16-bit grey at 255, so that nearly every pixel is white; NAME.rgb has the upper byte instead, as Pillow takes of 16-bit colour.
+Pillow cuts 16-bit gray at 255, so that nearly every pixel is white; NAME.rgb has the upper byte instead, as Pillow takes of 16-bit color.
 """
 
 import gzip
@@ -30,14 +30,14 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width, height, depth, colour, rows):
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+def png(width, height, depth, color, rows):
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def png16(colour, channels):
+def png16(color, channels):
     samples = random.randint(0, 65536, (3, 4, channels)).astype(">u2")
-    return png(4, 3, 16, colour, b"".join(b"\0" + row.tobytes() for row in samples))
+    return png(4, 3, 16, color, b"".join(b"\0" + row.tobytes() for row in samples))
 
 
 def bmp(bits, compression, data, size=(4, 4), masks=b"", palette=b""):
@@ -78,22 +78,22 @@ def tiff(channels, samples, photometric, bits, extra=()):
 noise = random.randint(0, 256, (HEIGHT, WIDTH, 3)).astype("uint8")
 alpha = random.choice([0, 255, 128], (HEIGHT, WIDTH, 1)).astype("uint8")
 rgb, rgba = Image.fromarray(noise), Image.fromarray(numpy.concatenate([noise, alpha], -1))
-grey, few, many, one = rgb.convert("L"), rgb.quantize(16), rgb.quantize(200), rgb.convert("1")
-grey16 = Image.fromarray(random.randint(0, 65536, (HEIGHT, WIDTH)).astype("uint16"))
+gray, few, many, one = rgb.convert("L"), rgb.quantize(16), rgb.quantize(200), rgb.convert("1")
+gray16 = Image.fromarray(random.randint(0, 65536, (HEIGHT, WIDTH)).astype("uint16"))
 inverse = Image.fromarray(255 - noise)
 ramp = numpy.stack(numpy.meshgrid(numpy.arange(19) * 13, numpy.arange(17) * 15), -1)
 ramp = Image.fromarray(numpy.concatenate([ramp, numpy.full((17, 19, 1), 99)], -1).astype("uint8"))
 
-for name, image in [("rgb", rgb), ("rgba", rgba), ("grey", grey), ("la", rgba.convert("LA")), ("grey16", grey16), ("one", one), ("few", few)]:
+for name, image in [("rgb", rgb), ("rgba", rgba), ("grey", gray), ("la", rgba.convert("LA")), ("grey16", gray16), ("one", one), ("few", few)]:
     add(f"{name}.png", image)
 add("few_transparent.png", few, transparency=3)
 add("few_alphas.png", few, transparency=bytes([0, 128, 255]))
 add("rgb_transparent.png", rgb, transparency=tuple(noise[0, 0].tolist()))
-add("grey_transparent.png", grey, transparency=7)
-for name, colour, channels in [("rgb16", 2, 3), ("rgba16", 6, 4), ("la16", 4, 2)]:
-    files[f"{name}.png"] = png16(colour, channels)
+add("grey_transparent.png", gray, transparency=7)
+for name, color, channels in [("rgb16", 2, 3), ("rgba16", 6, 4), ("la16", 4, 2)]:
+    files[f"{name}.png"] = png16(color, channels)
 files["grey2.png"] = png(4, 1, 2, 0, b"\0\x1b")
-for name, image in [("rgb", rgb), ("grey", grey), ("one", one), ("few", few), ("rgba", rgba)]:
+for name, image in [("rgb", rgb), ("grey", gray), ("one", one), ("few", few), ("rgba", rgba)]:
     add(f"{name}.bmp", image)
 files["top_down.bmp"] = bmp(24, 0, random.bytes(48), (4, -4))
 files["unused_byte.bmp"] = bmp(32, 0, random.bytes(64))
@@ -102,7 +102,7 @@ files["run_length.bmp"] = bmp(
     palette=bytes([1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0]),
 )
 files["five_bits.bmp"] = bmp(16, 0, random.randint(0, 32768, 16).astype("<u2").tobytes())
-for name, image in [("rgb.ppm", rgb), ("grey.pgm", grey), ("one.pbm", one), ("grey16.pgm", grey16)]:
+for name, image in [("rgb.ppm", rgb), ("grey.pgm", gray), ("one.pbm", one), ("grey16.pgm", gray16)]:
     add(name, image)
 files["plain.ppm"] = b"P3\n# comment\n2 2\n255\n255 0 0 0 255 0\n0 0 255 10 20 30\n"
 files["plain.pgm"] = b"P2\n3 2\n15\n0 3 15 7 8 9\n"
@@ -114,18 +114,18 @@ for compression in [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"]:
     add(f"rgb_{name}.tif", rgb, **options)
     add(f"few_{name}.tif", few, **options)
 add("rgba.tif", rgba)
-add("grey.tif", grey)
-add("grey16.tif", grey16)
+add("grey.tif", gray)
+add("grey16.tif", gray16)
 add("one.tif", one)
 add("fax.tif", one, compression="group4")
 add("cmyk.tif", rgb.convert("CMYK"))
 two = numpy.array([[0b10100000], [0b01100000]], "u1")
-colours = numpy.array([0x1234, 0xFF00, 0x8080, 0x0100, 0xABCD, 0x00FF], "<u2").tobytes()
+colors = numpy.array([0x1234, 0xFF00, 0x8080, 0x0100, 0xABCD, 0x00FF], "<u2").tobytes()
 whole = tiff(1, two, 3, 1, [(320, 3, 6, 0)])
 files["two_colours.tif"] = whole.replace(struct.pack("<HHII", 256, 3, 1, 1), struct.pack("<HHII", 256, 3, 1, 3)).replace(
-    struct.pack("<HHII", 320, 3, 6, 0), struct.pack("<HHII", 320, 3, 6, len(whole))) + colours
+    struct.pack("<HHII", 320, 3, 6, 0), struct.pack("<HHII", 320, 3, 6, len(whole))) + colors
 files["rgb16.tif"] = tiff(3, random.randint(0, 65536, (3, 4, 3)).astype("<u2"), 2, 16)
-for name, image, options in [("few", few, {}), ("few_transparent", few, {"transparency": 3}), ("grey", grey, {}), ("interlaced", many, {"interlace": 1})]:
+for name, image, options in [("few", few, {}), ("few_transparent", few, {"transparency": 3}), ("grey", gray, {}), ("interlaced", many, {"interlace": 1})]:
     add(f"{name}.gif", image, **options)
 add("animated.gif", few, save_all=True, append_images=[inverse.quantize(16)], loop=0)
 files["within_screen_transparent.gif"] = gif((6, 5), 1, 2, (3, 2), [0, 1, 2, 3, 2, 1], transparent=2)

@@ -8,12 +8,12 @@ use std::io::Read;
 use super::*;
 use crate::sample::png;
 
-/// Whether a sample is of the kind that its name ends with.
+/// Returns whether a sample is of the kind that its name ends with.
 fn is(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
-/// The files that `samples.py` wrote, by name.
+/// Returns the files that `samples.py` wrote, by name.
 pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("samples.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
@@ -27,7 +27,7 @@ pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     entries.collect()
 }
 
-/// Each image with what Pillow makes of it.
+/// Returns each image with what Pillow makes of it.
 fn pictures() -> Vec<(String, Vec<u8>, Image)> {
     let all = samples();
     let expected = |name: &str| {
@@ -97,6 +97,16 @@ fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
     let message = decode(&bytes[..bytes.len() - 10]).unwrap_err();
     assert!(message.contains("a JPEG cut after") && message.contains("no end marker follows"), "{message}");
+}
+
+#[test]
+fn a_webp_that_lacks_its_last_byte_is_an_error() {
+    for (name, bytes) in samples().iter().filter(|(name, _)| is(name, "webp")) {
+        assert!(decode(bytes).is_ok(), "{name}");
+        let message = decode(&bytes[..bytes.len() - 1]).unwrap_err();
+        let whole = format!("a WebP cut after {} bytes: its header says {}", bytes.len() - 1, bytes.len());
+        assert_eq!(message, whole, "{name}");
+    }
 }
 
 #[test]

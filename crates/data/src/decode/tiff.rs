@@ -1,30 +1,30 @@
-//! TIFF with a palette, which the decoder does not support: it is given the indices as grey, and the colours
+//! TIFF with a palette, which the decoder does not support: it is given the indices as gray, and the colors
 //! are looked up here.
 //!
 //! A TIFF begins with its byte order and the place of its first directory, a list of tags of 12 bytes each
-//! (TIFF 6.0, section 2). The colour map holds all reds, then all greens, then all blues, 16 bits each, of
+//! (TIFF 6.0, section 2). The color map holds all reds, then all greens, then all blues, 16 bits each, of
 //! which Pillow takes the upper byte.
 
-/// The tag for the meaning of samples, and its values for indices and for grey.
+/// The tag for the meaning of samples, and its values for indices and for gray.
 const PHOTOMETRIC: u16 = 262;
 const PALETTE: u16 = 3;
-const GREY: u16 = 1;
+const GRAY: u16 = 1;
 
-/// The tag of the colour map.
-const COLOUR_MAP: u16 = 320;
+/// The tag of the color map.
+const COLOR_MAP: u16 = 320;
 
 /// The tag for the number of bits of a sample.
 const BITS: u16 = 258;
 
-/// A TIFF of indices, and their colours.
+/// A TIFF of indices, and their colors.
 pub(super) struct Indexed {
-    /// The file with its indices declared as grey.
-    pub(super) grey: Vec<u8>,
-    /// The colour of each grey value.
-    pub(super) colours: [[u8; 3]; 256],
+    /// The file with its indices declared as gray.
+    pub(super) gray: Vec<u8>,
+    /// The color of each gray value.
+    pub(super) colors: [[u8; 3]; 256],
 }
 
-/// Returns the TIFF in `bytes` if it has a palette of 2 or 256 colours; `None` if it has none, or is damaged
+/// Returns the TIFF in `bytes` if it has a palette of 2 or 256 colors; `None` if it has none, or is damaged
 /// in a way that the decoder will name.
 pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
     let file = Reader { bytes, big: bytes.starts_with(b"MM\0*") };
@@ -43,23 +43,23 @@ pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
         8 => 256,
         _ => return None,
     };
-    let map = tag(COLOUR_MAP)?;
+    let map = tag(COLOR_MAP)?;
     if file.long(map + 4)? != count * 3 {
         return None;
     }
     let map = file.long(map + 8)?;
-    let mut colours = [[0; 3]; 256];
+    let mut colors = [[0; 3]; 256];
     for index in 0..count {
-        // The decoder gives one bit as a grey of 0 or 255.
-        let colour = &mut colours[index * 255 / (count - 1)];
-        for (channel, value) in colour.iter_mut().enumerate() {
+        // The decoder gives one bit as a gray of 0 or 255.
+        let color = &mut colors[index * 255 / (count - 1)];
+        for (channel, value) in color.iter_mut().enumerate() {
             *value = (file.short(map + (channel * count + index) * 2)? >> 8) as u8;
         }
     }
-    let mut grey = bytes.to_vec();
-    let value = if file.big { GREY.to_be_bytes() } else { GREY.to_le_bytes() };
-    grey[photometric..photometric + 2].copy_from_slice(&value);
-    Some(Indexed { grey, colours })
+    let mut gray = bytes.to_vec();
+    let value = if file.big { GRAY.to_be_bytes() } else { GRAY.to_le_bytes() };
+    gray[photometric..photometric + 2].copy_from_slice(&value);
+    Some(Indexed { gray, colors })
 }
 
 /// Reads numbers in the byte order of the file.

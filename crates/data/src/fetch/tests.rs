@@ -168,7 +168,7 @@ fn an_unwritable_folder_says_what_to_do() {
     server.stop();
 }
 
-/// A set of two archives and a plain file, as Cars196 comes.
+/// Returns a set of two archives and a plain file, as Cars196 comes.
 fn package(pieces: [(&'static str, &[u8], Packing); 3], url: Option<&str>) -> Package {
     let piece = |(file, bytes, packing): (&str, &[u8], Packing)| Piece {
         base_url: url.map(str::to_owned),

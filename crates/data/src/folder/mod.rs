@@ -18,6 +18,7 @@ use crate::config::{DataConfig, FolderConfig};
 use crate::dataset::{DataState, Dataset, Evaluation, Split};
 use crate::decode;
 use crate::error::DataError;
+use crate::left_out::{self, LEFT_OUT};
 use crate::manifest::SetCopy;
 use crate::subset;
 use scan::{Item, Scan, scan, untested_note, unusable};
@@ -63,7 +64,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         image_size: size,
         evaluation: Evaluation::Neighbors,
         train,
-        labelled: None,
+        labeled: None,
         test,
         state: DataState::Unverified { reason: "a folder of images has no published checksum".to_owned() },
         skipped: skipped_train + skipped_test,
@@ -150,13 +151,17 @@ fn read_all(
     skip_broken: bool,
     classes: &[String],
 ) -> Result<(Split, usize), DataError> {
-    let read = |item: &Item| match decode::load(&folder.join(&item.file), BROKEN) {
-        Ok(image) => Ok(Some(resize(image.as_ref(), size, size, Filter::Bilinear).pixels)),
-        Err(error) if skip_broken => {
-            tracing::warn!(%error, "left out an image");
-            Ok(None)
+    let advice = if skip_broken { LEFT_OUT } else { BROKEN };
+    let read = |item: &Item| {
+        let path = folder.join(&item.file);
+        match decode::load(&path, advice) {
+            Ok(image) => Ok(Some(resize(image.as_ref(), size, size, Filter::Bilinear).pixels)),
+            Err(error) if skip_broken => {
+                left_out::warn_once(&path, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        Err(error) => Err(error),
     };
     let images: Vec<Option<Vec<u8>>> = files.items.par_iter().map(read).collect::<Result<_, _>>()?;
     let (mut pixels, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
@@ -178,7 +183,7 @@ fn read_all(
     Ok((Split::new(pixels, labels, numbers, size), skipped))
 }
 
-/// Returns advice for a file that cannot be decoded.
+/// Advice for a file that cannot be decoded.
 const BROKEN: &str = "repair or remove it, or set data.folder.skip_broken=true to leave such files out";
 
 #[cfg(test)]

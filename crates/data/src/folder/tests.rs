@@ -7,10 +7,10 @@ use crate::config::FolderConfig;
 use crate::sample::pictures::jpeg;
 use crate::sample::png;
 
-fn put(root: &Path, name: &str, colour: [u8; 3], size: (u32, u32)) {
+fn put(root: &Path, name: &str, color: [u8; 3], size: (u32, u32)) {
     let path = root.join(name);
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-    fs_err::write(path, png(size, |_, _| colour)).unwrap();
+    fs_err::write(path, png(size, |_, _| color)).unwrap();
 }
 
 fn config(root: &Path) -> DataConfig {

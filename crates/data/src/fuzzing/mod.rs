@@ -20,12 +20,12 @@ use crate::records::{Arrangement, RecordFile};
 use crate::retrieval::{self, Set};
 use crate::{decode, matlab, pack, stl10};
 
-/// One image in each batch of CIFAR-10, of no known checksum.
+/// Returns one image in each batch of CIFAR-10, of no known checksum.
 fn one_image_a_batch() -> Layout {
     Layout { per_batch: 1, sha256: Default::default(), archive_bytes: [0; 2] }
 }
 
-/// A folder with the given files.
+/// Returns a folder with the given files.
 fn folder_of(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for (name, bytes) in files {
@@ -76,7 +76,7 @@ fn is_tar(bytes: &[u8]) -> bool {
     bytes.get(TAR_NAME) == Some(b"ustar")
 }
 
-/// The archive with the checksums that its headers should have: a fuzzer does not guess them.
+/// Returns the archive with the checksums that its headers should have: a fuzzer does not guess them.
 fn with_checksums(tar: &[u8]) -> Vec<u8> {
     let mut tar = tar.to_vec();
     for header in tar.chunks_exact_mut(TAR_BLOCK).filter(|block| is_tar(block)) {
@@ -87,7 +87,7 @@ fn with_checksums(tar: &[u8]) -> Vec<u8> {
     tar
 }
 
-/// A gzip file that holds the bytes as they are.
+/// Returns a gzip file that holds the bytes as they are.
 fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(bytes).expect("memory can be written");
@@ -101,7 +101,8 @@ pub fn cifar10_pickle(bytes: &[u8]) {
     }
 }
 
-/// STL-10: the bytes as the labels of as many images, then as the images of one label, then as images of 2 x 2.
+/// STL-10: the bytes as the labels of as many images, then as the images of one label, then as images of 2 x
+/// 2.
 pub fn stl10_binary(bytes: &[u8]) {
     let layout = stl10::Layout { counts: [0; 3], md5: stl10::OFFICIAL.md5.clone() };
     let folder = folder_of(&[("train_y.bin", bytes), ("test_y.bin", bytes)]);

@@ -7,7 +7,7 @@ use std::io::Read;
 use flate2::read::{GzDecoder, ZlibDecoder};
 
 use crate::sample::matlab::{Mat, Writer};
-use crate::sample::pictures::{CMYK_JPEG, USUAL, birds, cars_list, grey_jpeg, jpeg, products};
+use crate::sample::pictures::{CMYK_JPEG, USUAL, birds, cars_list, gray_jpeg, jpeg, products};
 use crate::sample::{Member, pickled, png, tar, tar_gz};
 
 mod replay;
@@ -104,10 +104,10 @@ fn seeds() {
         packed_seed("matlab", &name.replace("cars", "cells"), &writer.file(&[("cells", cells)]), inflated);
     }
 
-    let colour = |x: u32, y: u32| [(x * 20) as u8, (y * 20) as u8, 90];
-    packed_seed("images", "seed.png", &png((9, 7), colour), pixels_of);
+    let color = |x: u32, y: u32| [(x * 20) as u8, (y * 20) as u8, 90];
+    packed_seed("images", "seed.png", &png((9, 7), color), pixels_of);
     seed("images", "seed.jpg", &jpeg((9, 7), [200, 40, 20]));
-    seed("images", "seed_grey.jpg", &grey_jpeg((9, 7), 77));
+    seed("images", "seed_grey.jpg", &gray_jpeg((9, 7), 77));
     seed("images", "seed_cmyk.jpg", CMYK_JPEG);
     for (name, bytes) in crate::decode::tests::samples() {
         if OF_EACH_FORMAT.contains(&name.as_str()) {
@@ -148,7 +148,7 @@ fn read(mut from: impl Read) -> Vec<u8> {
     bytes
 }
 
-/// A MAT-file of one variable, with that inflated if it is not.
+/// Returns a MAT-file of one variable, with that inflated if it is not.
 fn inflated(file: &[u8]) -> Vec<u8> {
     const HEAD: usize = 128;
     const DEFLATED: [u8; 4] = 15_u32.to_le_bytes();

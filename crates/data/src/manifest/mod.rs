@@ -20,6 +20,15 @@ use note::{Entry, Note, Stamp};
 pub use changes::Changes;
 
 /// The files of a set.
+///
+/// ```
+/// use invaspread_data::Manifest;
+///
+/// let before = Manifest::from_text("aa 10 cat/1.png\nbb 12 cat/2.png\n").expect("two files");
+/// let after = Manifest::from_text("aa 10 cat/1.png\ncc 12 cat/2.png\n").expect("two files");
+/// assert_eq!((before.len(), after.len()), (2, 2));
+/// assert_ne!(before.hash(), after.hash());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Ordered by name.

@@ -70,7 +70,7 @@ impl Set {
         note.write(&[self.path(".invaspread-manifest")]);
     }
 
-    /// The files whose hash is out of the falsified note.
+    /// Returns the files whose hash is out of the falsified note.
     fn not_read(&self) -> Vec<String> {
         let files = self.manifest().files.into_iter();
         files.filter(|file| file.content == "0".repeat(64)).map(|file| file.name).collect()

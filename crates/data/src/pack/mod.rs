@@ -22,6 +22,7 @@ use crate::config::RetrievalConfig;
 use crate::decode;
 use crate::digest;
 use crate::error::{DataError, reading};
+use crate::left_out::{self, LEFT_OUT};
 use crate::records::{Arrangement, RecordFile};
 
 /// The first bytes of a pack.
@@ -251,7 +252,7 @@ pub(crate) fn read(
     Ok(Ok(Pack { images: images.checked(checks), broken, content }))
 }
 
-/// The first bytes of a pack.
+/// Returns the first bytes of a pack.
 pub(crate) fn beginning(side: usize, images: usize, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());
@@ -339,10 +340,11 @@ impl Sources<'_> {
     fn decode(&self, name: &Path) -> Result<Decoded, DataError> {
         let path = self.folder.join(name);
         let side = self.resize.image_size;
-        let bytes = match decode::read(&path, BROKEN) {
+        let advice = if self.skip_broken { LEFT_OUT } else { BROKEN };
+        let bytes = match decode::read(&path, advice) {
             Ok(bytes) => bytes,
             Err(error) if self.skip_broken => {
-                tracing::warn!(%error, "left out an image");
+                left_out::warn_once(&path, &error);
                 return Ok(Decoded { sha256: "missing".to_owned(), pixels: None });
             }
             Err(error) => return Err(error),
@@ -351,11 +353,11 @@ impl Sources<'_> {
         let pixels = match decode::decode(&bytes) {
             Ok(image) => Some(resize(image.as_ref(), side, side, self.resize.filter.filter()).pixels),
             Err(found) => {
-                let error = decode::damaged(&path, found, BROKEN);
+                let error = decode::damaged(&path, found, advice);
                 if !self.skip_broken {
                     return Err(error);
                 }
-                tracing::warn!(%error, "left out an image");
+                left_out::warn_once(&path, &error);
                 None
             }
         };

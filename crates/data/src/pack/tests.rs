@@ -8,7 +8,7 @@ use invaspread_augment::Filter;
 
 use super::*;
 use crate::config::ResizeFilter;
-use crate::sample::pictures::{CMYK_JPEG, grey_jpeg, jpeg, put};
+use crate::sample::pictures::{CMYK_JPEG, gray_jpeg, jpeg, put};
 use crate::sample::png;
 
 const SMALL: RetrievalConfig = RetrievalConfig { image_size: 8, filter: ResizeFilter::Bilinear };
@@ -43,7 +43,7 @@ impl Folder {
         self.path("cache/set-8-bilinear.pack")
     }
 
-    /// The names in the cache.
+    /// Returns the names in the cache.
     fn cached(&self) -> Vec<String> {
         let entries = fs_err::read_dir(self.path("cache")).unwrap();
         let mut names: Vec<String> =
@@ -75,8 +75,8 @@ fn near(found: [u8; 3], expected: [u8; 3]) -> bool {
 
 #[test]
 fn images_are_squashed_by_the_exact_resize() {
-    let colour = |x: u32, y: u32| [(x * 9) as u8, (y * 11) as u8, (x * y) as u8];
-    let folder = Folder::new(&[("a.png", png((23, 17), colour)), ("b.png", png((8, 8), colour))]);
+    let color = |x: u32, y: u32| [(x * 9) as u8, (y * 11) as u8, (x * y) as u8];
+    let folder = Folder::new(&[("a.png", png((23, 17), color)), ("b.png", png((8, 8), color))]);
     for filter in [ResizeFilter::Bilinear, ResizeFilter::Lanczos] {
         let resize_to = RetrievalConfig { image_size: 8, filter };
         let pack = open(&folder.sources(&resize_to, false), &folder.path("cache")).unwrap();
@@ -92,7 +92,7 @@ fn images_are_squashed_by_the_exact_resize() {
 }
 
 #[test]
-fn grey_cmyk_transparent_and_misnamed_files_are_read() {
+fn gray_cmyk_transparent_and_misnamed_files_are_read() {
     let transparent = {
         let image = image::RgbaImage::from_pixel(5, 5, image::Rgba([30, 60, 90, 0]));
         let mut bytes = std::io::Cursor::new(Vec::new());
@@ -100,7 +100,7 @@ fn grey_cmyk_transparent_and_misnamed_files_are_read() {
         bytes.into_inner()
     };
     let folder = Folder::new(&[
-        ("grey.jpg", grey_jpeg((30, 12), 77)),
+        ("grey.jpg", gray_jpeg((30, 12), 77)),
         ("cmyk.jpg", CMYK_JPEG.to_vec()),
         ("really_a_png.jpg", png((6, 6), |_, _| [1, 2, 3])),
         ("really_a_jpeg.png", jpeg((6, 6), [100, 120, 140])),

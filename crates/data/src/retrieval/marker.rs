@@ -73,7 +73,7 @@ pub(crate) fn write(set: Set, folder: &Path, archives: &str) -> Result<(), DataE
 }
 
 impl Set {
-    /// The copy that `folder` itself is.
+    /// Returns the copy that `folder` itself is.
     fn find_in(self, folder: &Path) -> Option<Found> {
         self.find(folder).filter(|found| found.folder == folder)
     }

@@ -409,7 +409,7 @@ pub(crate) fn open(set: Set, config: &DataConfig) -> Result<Dataset, DataError> 
         image_size: size,
         evaluation: Evaluation::Retrieval,
         train,
-        labelled: None,
+        labeled: None,
         test,
         state,
         skipped,

@@ -10,7 +10,7 @@ use super::tests::config;
 use super::*;
 use crate::location::ENVIRONMENT;
 
-/// The folder that holds `set`, unpacked into `scratch` if need be.
+/// Returns the folder that holds `set`, unpacked into `scratch` if need be.
 fn folder_of(set: Set, scratch: &Path) -> Option<PathBuf> {
     let name = set.name();
     let Some(root) = std::env::var_os(ENVIRONMENT).map(PathBuf::from) else {
@@ -47,7 +47,7 @@ fn check(set: Set, classes: [&str; 2]) {
     let boundary = dataset.classes.len() as u32 / 2;
     assert!(dataset.train.labels.iter().all(|label| *label < boundary));
     assert!(dataset.test.labels.iter().all(|label| *label >= boundary));
-    // Photographs: no image is of one colour, and together they are neither dark nor bright.
+    // Photographs: no image is of one color, and together they are neither dark nor bright.
     let mut total = 0;
     for split in [&dataset.train, &dataset.test] {
         for index in 0..split.len() {

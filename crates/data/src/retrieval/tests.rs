@@ -8,7 +8,7 @@ use invaspread_augment::ImageSource;
 use super::*;
 use crate::sample::pictures::{birds, cars_devkit, products};
 
-/// A config that takes the miniature sets of the tests.
+/// Returns a config that takes the miniature sets of the tests.
 pub(super) fn config(set: Set, root: &Path) -> DataConfig {
     DataConfig {
         name: set.name().to_owned(),
@@ -23,13 +23,13 @@ pub(super) fn message(set: Set, root: &Path) -> String {
     open(set, &config(set, root)).unwrap_err().to_string()
 }
 
-/// Class and number of each image, as its colour tells them; see `picture`.
+/// Class and number of each image, as its color tells them; see `picture`.
 pub(super) fn shown(split: &Split) -> Vec<(u32, u32)> {
     (0..split.len())
         .map(|index| {
             let image = split.image(index).unwrap();
             let [red, green, _] = image.as_ref().pixel(4, 4);
-            // Colours come back from a JPEG within a few steps; classes in tests are further apart.
+            // Colors come back from a JPEG within a few steps; classes in tests are further apart.
             (u32::from(red), (u32::from(green) + 10) / 20)
         })
         .collect()

@@ -26,14 +26,14 @@ pub(crate) enum Member<'a> {
     Link(&'a str, &'a str),
 }
 
-/// A `.tar.gz`; names are written as they are, `..` and all.
+/// Returns a `.tar.gz`; names are written as they are, `..` and all.
 pub(crate) fn tar_gz(members: &[Member<'_>]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&tar(members)).unwrap();
     encoder.finish().unwrap()
 }
 
-/// A `.tar`, likewise.
+/// Returns a `.tar`, likewise.
 pub(crate) fn tar(members: &[Member<'_>]) -> Vec<u8> {
     let mut tar = ::tar::Builder::new(Vec::new());
     for member in members {
@@ -55,7 +55,7 @@ pub(crate) fn tar(members: &[Member<'_>]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A `.zip` of stored files; names are written as they are.
+/// Returns a `.zip` of stored files; names are written as they are.
 pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored =
@@ -67,9 +67,9 @@ pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A PNG file.
-pub(crate) fn png(size: (u32, u32), colour: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(size.0, size.1, |x, y| image::Rgb(colour(x, y)));
+/// Returns a PNG file.
+pub(crate) fn png(size: (u32, u32), color: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(size.0, size.1, |x, y| image::Rgb(color(x, y)));
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
@@ -156,7 +156,7 @@ fn pickle_of(records: &[u8]) -> Vec<u8> {
     pickled(&labels, (labels.len(), RECORD - 1), &data, false)
 }
 
-/// A batch as Python 2's cPickle writes it, protocol 2.
+/// Returns a batch as Python 2's cPickle writes it, protocol 2.
 pub(crate) fn pickled(labels: &[i32], shape: (usize, usize), data: &[u8], columns_first: bool) -> Vec<u8> {
     let mut out =
         b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05("

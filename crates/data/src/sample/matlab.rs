@@ -34,7 +34,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A file with the given variables.
+    /// Returns a file with the given variables.
     pub fn file(self, variables: &[(&str, Mat)]) -> Vec<u8> {
         let mut out = b"MATLAB 5.0 MAT-file, Platform: TEST".to_vec();
         out.resize(124, b' ');

@@ -7,16 +7,16 @@ use image::codecs::jpeg::JpegEncoder;
 
 use super::matlab::{Mat, Writer};
 
-/// A JPEG of one colour.
-pub fn jpeg(size: (u32, u32), colour: [u8; 3]) -> Vec<u8> {
-    let image = image::RgbImage::from_pixel(size.0, size.1, image::Rgb(colour));
+/// Returns a JPEG of one color.
+pub fn jpeg(size: (u32, u32), color: [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_pixel(size.0, size.1, image::Rgb(color));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();
     bytes.into_inner()
 }
 
-/// A grey JPEG, of one channel, of one value.
-pub fn grey_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
+/// Returns a gray JPEG, of one channel, of one value.
+pub fn gray_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     let image = image::GrayImage::from_pixel(size.0, size.1, image::Luma([value]));
     let mut bytes = Cursor::new(Vec::new());
     image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95)).unwrap();
@@ -33,7 +33,8 @@ pub fn put(path: &Path, bytes: &[u8]) {
     fs_err::write(path, bytes).unwrap();
 }
 
-/// The picture of class `class` and number `number`: its red is the class, its green the number times 20.
+/// Returns the picture of class `class` and number `number`: its red is the class, its green the number times
+/// 20.
 pub fn picture(class: u32, number: u32) -> Vec<u8> {
     jpeg((20 + number, 10 + class % 7), [class as u8, (number * 20) as u8, 128])
 }
@@ -59,7 +60,7 @@ pub fn birds(root: &Path, classes: &[u32]) -> PathBuf {
     folder
 }
 
-/// A list of cars: class and path of each, as the field `path_field`.
+/// Returns a list of cars: class and path of each, as the field `path_field`.
 pub fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]) -> Vec<u8> {
     let fields = ["bbox_x1", "class", path_field].map(str::to_owned).to_vec();
     let structs = cars.iter().map(|(class, path)| {
@@ -101,7 +102,8 @@ pub fn cars_devkit(root: &Path, classes: &[u32]) {
     put(&root.join("cars_test_annos_withlabels.mat"), &cars_list(USUAL, "fname", &test));
 }
 
-/// Products of the given numbers, three pictures each, of which those up to 11,318 train.
+/// Returns the number of multiply-adds of the given numbers, three pictures each, of which those up to 11,318
+/// train.
 pub fn products(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("Stanford_Online_Products");
     let heading = || vec!["image_id class_id super_class_id path".to_owned()];

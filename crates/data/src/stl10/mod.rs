@@ -1,9 +1,9 @@
-//! STL-10: 5,000 labelled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its
+//! STL-10: 5,000 labeled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its
 //! binary files.
 //!
 //! `*_X.bin` holds 27,648 bytes an image: all its red bytes, all green, all blue, each column after column.
-//! `*_y.bin` holds a byte an image, 1 to 10. The training images are the labelled ones or, with
-//! `stl10.unlabeled`, those and then the unlabelled ones; the gallery of kNN is the labelled ones either way.
+//! `*_y.bin` holds a byte an image, 1 to 10. The training images are the labeled ones or, with
+//! `stl10.unlabeled`, those and then the unlabeled ones; the gallery of kNN is the labeled ones either way.
 //! Images are read from the files when they are needed: all of them would fill 3 GB. A. Coates, H. Lee, A. Y.
 //! Ng, "An Analysis of Single Layer Networks in Unsupervised Feature Learning", AISTATS 2011;
 //! <https://cs.stanford.edu/~acoates/stl10/>.
@@ -171,7 +171,7 @@ impl PublishedSet for Stl10 {
     }
 }
 
-/// The archive as published.
+/// Returns the archive as published.
 fn package() -> Package {
     fn keep(name: &str) -> bool {
         let described = ["class_names.txt", "fold_indices.txt"].contains(&name);
@@ -261,11 +261,11 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
         RecordFile::open(&part.images_in(folder), 0, IMAGE_SIZE, Arrangement::ColumnPlanes, REFETCH)
     };
     let (train, test) = (Arc::new(file(Part::Train)?), Arc::new(file(Part::Test)?));
-    let labelled = contents.train.len();
+    let labeled = contents.train.len();
 
     // Images without labels count as one more class, so a subset holds its share of them.
     let mut strata = contents.train.clone();
-    strata.resize(labelled + contents.unlabeled, CLASSES.len() as u32);
+    strata.resize(labeled + contents.unlabeled, CLASSES.len() as u32);
     let mut files = vec![Arc::clone(&train)];
     if with_unlabeled {
         files.push(Arc::new(file(Part::Unlabeled)?));
@@ -274,7 +274,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
         Some(keep) => subset::stratified(&strata, CLASSES.len() + 1, keep, seed, "subset")?,
         None => (0..strata.len() as u32).collect(),
     };
-    let place = |&number: &u32| match number.checked_sub(labelled as u32) {
+    let place = |&number: &u32| match number.checked_sub(labeled as u32) {
         None => Place { file: 0, record: number },
         Some(record) => Place { file: 1, record },
     };
@@ -291,7 +291,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
         image_size: IMAGE_SIZE,
         evaluation: Evaluation::Neighbors,
         train: Split::stored(files, places, labels, kept, IMAGE_SIZE),
-        labelled: with_unlabeled.then(|| whole(train, &contents.train, (0..labelled as u32).collect())),
+        labeled: with_unlabeled.then(|| whole(train, &contents.train, (0..labeled as u32).collect())),
         test: whole(test, &contents.test, first),
         state,
         skipped: 0,

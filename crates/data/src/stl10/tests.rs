@@ -13,7 +13,7 @@ fn config(unlabeled: bool) -> DataConfig {
     DataConfig { name: "stl10".to_owned(), stl10: Some(Stl10Config { unlabeled }), ..DataConfig::default() }
 }
 
-/// Whether image `index` of `split` is record `record` of `planes`, by its own arithmetic.
+/// Returns whether image `index` of `split` is record `record` of `planes`, by its own arithmetic.
 fn is_record(split: &Split, index: usize, planes: &[u8], record: usize) -> bool {
     let image = split.image(index).unwrap();
     let at = |channel: usize, x: usize, y: usize| planes[record * 27_648 + channel * 9_216 + x * 96 + y];
@@ -23,7 +23,7 @@ fn is_record(split: &Split, index: usize, planes: &[u8], record: usize) -> bool 
 }
 
 #[test]
-fn labelled_images_train_and_columns_become_rows() {
+fn labeled_images_train_and_columns_become_rows() {
     let mini = MiniatureStl10::new([20, 10, 5]);
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());
@@ -33,7 +33,7 @@ fn labelled_images_train_and_columns_become_rows() {
     let dataset = open_found(&folder, &config(false), &mini.layout()).unwrap();
     assert_eq!(dataset.state, DataState::Verified);
     assert_eq!((dataset.train.len(), dataset.test.len(), dataset.image_size), (20, 10, 96));
-    assert!(dataset.labelled.is_none() && dataset.gallery() == &dataset.train);
+    assert!(dataset.labeled.is_none() && dataset.gallery() == &dataset.train);
     for index in 0..20 {
         assert!(is_record(&dataset.train, index, &mini.files[0].1, index));
         assert_eq!(dataset.train.labels[index], index as u32 % 10);
@@ -42,7 +42,7 @@ fn labelled_images_train_and_columns_become_rows() {
 }
 
 #[test]
-fn unlabelled_images_train_too_and_the_labelled_ones_alone_vote() {
+fn unlabeled_images_train_too_and_the_labeled_ones_alone_vote() {
     let mini = MiniatureStl10::new([20, 10, 40]);
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());

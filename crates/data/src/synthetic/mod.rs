@@ -1,10 +1,10 @@
 //! `synthetic`: images drawn on the fly, so that everything runs without a file.
 //!
 //! A class is a shape with its kind of texture: [`CLASSES`]. Everything else is drawn for each image and
-//! independent of the class: the colours, the place, the size and the rotation of the object, the scale and
+//! independent of the class: the colors, the place, the size and the rotation of the object, the scale and
 //! the phase of its texture, the gradient, the blobs and the lines of the background, fragments of other
 //! objects, the light and the noise. The object fills between half and almost all of the frame and differs
-//! from the background in brightness. So a crop, a mirror image, a change of colour or a grey copy still
+//! from the background in brightness. So a crop, a mirror image, a change of color or a gray copy still
 //! shows the class, while single pixels hardly do.
 //!
 //! Image `i` of a split depends on the seed, the split and `i` alone, and its class is `i` modulo 10. So a
@@ -68,7 +68,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: numbers.image_size,
         evaluation: Evaluation::Neighbors,
-        labelled: None,
+        labeled: None,
         train: split(config, false, kept),
         test: split(config, true, first),
         state: DataState::Generated,

@@ -9,14 +9,14 @@ use super::texture::{Weave, mix};
 use super::{CLASSES, shape};
 
 /// Linear RGB between 0 and 1.
-type Colour = [f64; 3];
+type Color = [f64; 3];
 
 /// Draws an object of `class` in a scene of `size` x `size` pixels.
 pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
-    let colours = Colours::draw(stream);
-    let background = Background::draw(stream, &colours);
-    let fragments: Vec<Thing> = (0..stream.below(4)).map(|_| Thing::fragment(stream, &colours)).collect();
-    let object = Thing::object(stream, class, &colours);
+    let colors = Colors::draw(stream);
+    let background = Background::draw(stream, &colors);
+    let fragments: Vec<Thing> = (0..stream.below(4)).map(|_| Thing::fragment(stream, &colors)).collect();
+    let object = Thing::object(stream, class, &colors);
     let light = Light::draw(stream);
     let noise = stream.between(0.01, 0.04);
     let pixel = 1.0 / size as f64;
@@ -24,12 +24,12 @@ pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
     for row in 0..size {
         for column in 0..size {
             let (x, y) = ((column as f64 + 0.5) * pixel, (row as f64 + 0.5) * pixel);
-            let mut colour = background.at(x, y);
+            let mut color = background.at(x, y);
             for thing in fragments.iter().chain([&object]) {
-                colour = thing.over(colour, x, y, pixel);
+                color = thing.over(color, x, y, pixel);
             }
             let light = light.at(x, y);
-            for value in colour {
+            for value in color {
                 let value = value * light + noise * stream.normal();
                 pixels.push((value.clamp(0.0, 1.0) * 255.0).round() as u8);
             }
@@ -38,16 +38,16 @@ pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
     Image::new(size, size, pixels)
 }
 
-/// Draws the two colours of the object and those of the background. They differ in brightness, so that grey
+/// Draws the two colors of the object and those of the background. They differ in brightness, so that gray
 /// copies keep the object and its texture.
-struct Colours {
-    object: [Colour; 2],
-    background: [Colour; 2],
+struct Colors {
+    object: [Color; 2],
+    background: [Color; 2],
 }
 
-impl Colours {
+impl Colors {
     fn draw(stream: &mut Stream) -> Self {
-        // The colours of the object are brighter or darker than the background, or one is brighter and one is
+        // The colors of the object are brighter or darker than the background, or one is brighter and one is
         // darker.
         let middle = stream.between(0.25, 0.75);
         let spread = stream.between(0.28, 0.5);
@@ -69,15 +69,15 @@ impl Colours {
     }
 }
 
-/// Draws a random hue and saturation with the given brightness (by the weights of Rec. 601, which grey copies
+/// Draws a random hue and saturation with the given brightness (by the weights of Rec. 601, which gray copies
 /// use).
-fn of_brightness(stream: &mut Stream, brightness: f64) -> Colour {
+fn of_brightness(stream: &mut Stream, brightness: f64) -> Color {
     let hue = stream.uniform() * 6.0;
     let saturation = stream.between(0.0, 0.75);
     let pure = [0.0, 4.0, 2.0].map(|shift: f64| ((hue + shift).rem_euclid(6.0) - 3.0).abs() - 1.0);
     let pure = pure.map(|value| value.clamp(0.0, 1.0));
     let tone = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2];
-    // On the line from grey to the pure hue, as far as the saturation says and the cube of colours allows.
+    // On the line from gray to the pure hue, as far as the saturation says and the cube of colors allows.
     let offset = pure.map(|value| (value - tone) * saturation);
     let room = offset.iter().fold(1.0f64, |room, &step| {
         if step > 0.0 {
@@ -91,25 +91,25 @@ fn of_brightness(stream: &mut Stream, brightness: f64) -> Colour {
     offset.map(|step| brightness + step * room)
 }
 
-fn blend(a: Colour, b: Colour, part: f64) -> Colour {
+fn blend(a: Color, b: Color, part: f64) -> Color {
     [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * part)
 }
 
 /// Draws a gradient with soft blobs and faint lines.
 struct Background {
-    ends: [Colour; 2],
+    ends: [Color; 2],
     direction: [f64; 2],
-    blobs: Vec<([f64; 2], f64, Colour, f64)>,
-    lines: Vec<([f64; 2], f64, f64, Colour, f64)>,
+    blobs: Vec<([f64; 2], f64, Color, f64)>,
+    lines: Vec<([f64; 2], f64, f64, Color, f64)>,
 }
 
 impl Background {
-    fn draw(stream: &mut Stream, colours: &Colours) -> Self {
+    fn draw(stream: &mut Stream, colors: &Colors) -> Self {
         let angle = stream.between(0.0, 2.0 * PI);
         let tint = |stream: &mut Stream| {
-            let [a, b] = colours.background;
+            let [a, b] = colors.background;
             let base = blend(a, b, stream.uniform());
-            let own = colours.object[stream.below(2)];
+            let own = colors.object[stream.below(2)];
             blend(base, own, stream.between(0.0, 0.5))
         };
         let blobs = (0..2 + stream.below(4))
@@ -131,22 +131,22 @@ impl Background {
                 )
             })
             .collect();
-        Self { ends: colours.background, direction: [angle.cos(), angle.sin()], blobs, lines }
+        Self { ends: colors.background, direction: [angle.cos(), angle.sin()], blobs, lines }
     }
 
-    fn at(&self, x: f64, y: f64) -> Colour {
+    fn at(&self, x: f64, y: f64) -> Color {
         let (x, y) = (x - 0.5, y - 0.5);
         let along = 0.5 + 0.7 * (x * self.direction[0] + y * self.direction[1]);
-        let mut colour = blend(self.ends[0], self.ends[1], along.clamp(0.0, 1.0));
+        let mut color = blend(self.ends[0], self.ends[1], along.clamp(0.0, 1.0));
         for (place, radius, tint, strength) in &self.blobs {
             let distance = (x + 0.5 - place[0]).hypot(y + 0.5 - place[1]) / radius;
-            colour = blend(colour, *tint, strength * (-distance * distance).exp());
+            color = blend(color, *tint, strength * (-distance * distance).exp());
         }
         for (normal, place, width, tint, strength) in &self.lines {
             let distance = (x * normal[0] + y * normal[1] - place).abs() / width;
-            colour = blend(colour, *tint, strength * (1.5 - distance).clamp(0.0, 1.0));
+            color = blend(color, *tint, strength * (1.5 - distance).clamp(0.0, 1.0));
         }
-        colour
+        color
     }
 }
 
@@ -154,24 +154,24 @@ impl Background {
 struct Thing {
     outline: usize,
     filling: usize,
-    centre: [f64; 2],
+    center: [f64; 2],
     radius: f64,
     /// Width over height of the shape.
     squeeze: f64,
     turn: [f64; 2],
     weave: Weave,
-    colours: [Colour; 2],
+    colors: [Color; 2],
     opacity: f64,
 }
 
 impl Thing {
-    fn object(stream: &mut Stream, class: usize, colours: &Colours) -> Self {
+    fn object(stream: &mut Stream, class: usize, colors: &Colors) -> Self {
         let radius = stream.between(0.3, 0.48);
         let room = (0.5 - 0.8 * radius).max(0.0) + 0.04;
         Self {
             outline: class,
             filling: class,
-            centre: [0.5 + stream.between(-room, room), 0.5 + stream.between(-room, room)],
+            center: [0.5 + stream.between(-room, room), 0.5 + stream.between(-room, room)],
             radius,
             squeeze: stream.between(0.87, 1.15),
             turn: turn(stream, 0.8),
@@ -180,20 +180,20 @@ impl Thing {
                 shift: [stream.uniform(), stream.uniform()],
                 soft: 0.08,
             },
-            colours: colours.object,
+            colors: colors.object,
             opacity: 1.0,
         }
     }
 
     /// Draws a small, faint piece of any object, so that fragments say nothing about the class.
-    fn fragment(stream: &mut Stream, colours: &Colours) -> Self {
-        let [a, b] = colours.background;
+    fn fragment(stream: &mut Stream, colors: &Colors) -> Self {
+        let [a, b] = colors.background;
         let part = stream.between(0.1, 0.5);
-        let own = colours.object.map(|own| blend(a, own, part));
+        let own = colors.object.map(|own| blend(a, own, part));
         Self {
             outline: stream.below(CLASSES.len()),
             filling: stream.below(CLASSES.len()),
-            centre: [stream.uniform(), stream.uniform()],
+            center: [stream.uniform(), stream.uniform()],
             radius: stream.between(0.08, 0.2),
             squeeze: stream.between(0.7, 1.4),
             turn: turn(stream, PI),
@@ -202,14 +202,14 @@ impl Thing {
                 shift: [stream.uniform(), stream.uniform()],
                 soft: 0.1,
             },
-            colours: [blend(own[0], b, 0.2), own[1]],
+            colors: [blend(own[0], b, 0.2), own[1]],
             opacity: stream.between(0.4, 0.9),
         }
     }
 
     /// Draws this thing over `below`, with an edge that is `pixel` wide.
-    fn over(&self, below: Colour, x: f64, y: f64, pixel: f64) -> Colour {
-        let (x, y) = ((x - self.centre[0]) / self.radius, (y - self.centre[1]) / self.radius);
+    fn over(&self, below: Color, x: f64, y: f64, pixel: f64) -> Color {
+        let (x, y) = ((x - self.center[0]) / self.radius, (y - self.center[1]) / self.radius);
         let [cos, sin] = self.turn;
         let (x, y) = ((x * cos + y * sin) / self.squeeze, (y * cos - x * sin) * self.squeeze);
         let inside = 0.5 - shape::distance(self.outline, x, y) * self.radius / pixel;
@@ -221,7 +221,7 @@ impl Thing {
         let samples = [(-step, -step), (step, -step), (-step, step), (step, step)];
         let part =
             samples.map(|(dx, dy)| mix(self.filling, self.weave, x + dx, y + dy)).iter().sum::<f64>() / 4.0;
-        blend(below, blend(self.colours[0], self.colours[1], part), inside.min(1.0) * self.opacity)
+        blend(below, blend(self.colors[0], self.colors[1], part), inside.min(1.0) * self.opacity)
     }
 }
 

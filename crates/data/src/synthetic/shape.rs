@@ -1,5 +1,5 @@
 //! The ten outlines, as signed distances: negative inside, in units of the object's radius (about 1 from
-//! centre to tip).
+//! center to tip).
 //!
 //! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is
 //! enough for an edge one pixel soft.
@@ -26,7 +26,7 @@ pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
     }
 }
 
-/// A regular polygon whose sides are `inner` from the centre.
+/// Returns a regular polygon whose sides are `inner` from the center.
 fn regular(sides: u32, x: f64, y: f64, inner: f64) -> f64 {
     let sector = 2.0 * PI / f64::from(sides);
     let angle = y.atan2(x).rem_euclid(sector) - sector / 2.0;
@@ -45,7 +45,7 @@ fn star(x: f64, y: f64) -> f64 {
     (point_x * along_y - point_y * along_x) / along_x.hypot(along_y)
 }
 
-/// A shaft and a head, pointing along x.
+/// Returns a shaft and a head, pointing along x.
 fn arrow(x: f64, y: f64) -> f64 {
     let shaft = (x - 0.1).max(-0.95 - x).max(y.abs() - 0.3);
     // The head's sides run from the tip (1, 0) to (0, 0.85).
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::synthetic::CLASSES;
 
-    /// The centre of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
+    /// The center of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
     /// part of its square.
     #[test]
     fn every_outline_fills_its_circle() {

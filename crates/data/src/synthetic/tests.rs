@@ -44,10 +44,10 @@ fn numbers_out_of_range_name_their_key() {
     assert!(open(&large).unwrap_err().to_string().starts_with("data.synthetic.image_size: found 5000"));
 }
 
-/// Colour and brightness tell nothing of the class: a classifier by nearest class mean of an image's mean
-/// colour, and of its contrast, is at chance.
+/// Color and brightness tell nothing of the class: a classifier by nearest class mean of an image's mean
+/// color, and of its contrast, is at chance.
 #[test]
-fn mean_colour_does_not_give_the_class_away() {
+fn mean_color_does_not_give_the_class_away() {
     let dataset = open(&config(4000, 1000)).unwrap();
     let summary = |split: &Split, index: usize| {
         let pixels = split.pixels(index).pixels;
@@ -66,10 +66,10 @@ fn mean_colour_does_not_give_the_class_away() {
         (0..10).min_by(|&a, &b| distance(a).total_cmp(&distance(b))) == Some(index % 10)
     });
     let percent = right.count() as f64 / 10.0;
-    assert!((5.0..16.0).contains(&percent), "{percent}% by mean colour");
+    assert!((5.0..16.0).contains(&percent), "{percent}% by mean color");
 }
 
-/// Pixels alone place some images right, but few: weighted kNN (k = 200, cosine of centred pixels, exp(s /
+/// Pixels alone place some images right, but few: weighted kNN (k = 200, cosine of centered pixels, exp(s /
 /// 0.1)).
 #[test]
 fn raw_pixels_are_a_poor_embedding() {

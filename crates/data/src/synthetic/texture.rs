@@ -1,4 +1,4 @@
-//! The ten textures: the share of the second colour of the object at a point, 0 to 1.
+//! The ten textures: the share of the second color of the object at a point, 0 to 1.
 
 use std::f64::consts::PI;
 
@@ -9,7 +9,7 @@ pub(super) struct Weave {
     pub period: f64,
     /// Shift along both axes, in periods.
     pub shift: [f64; 2],
-    /// Half the width of an edge between the two colours, in periods.
+    /// Half the width of an edge between the two colors, in periods.
     pub soft: f64,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Weave {
 pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
     let Weave { period, shift, soft } = weave;
     let (u, v) = (x / period + shift[0], y / period + shift[1]);
-    // A wave of period 1 whose upper half becomes the second colour, with soft edges.
+    // A wave of period 1 whose upper half becomes the second color, with soft edges.
     let band = |at: f64| edge((2.0 * PI * at).sin() / (2.0 * PI), soft);
     let cell = |at: f64| at - at.floor() - 0.5;
     match class {
@@ -30,12 +30,12 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
         // A checkerboard: two repeats to a period of stripes.
         1 => edge((PI * u).sin() * (PI * v).sin() / 2.0, soft),
         2 => band(u),
-        // Rays from the centre.
+        // Rays from the center.
         3 => {
             let rays = (5.0 / period.max(0.3)).round().clamp(9.0, 15.0);
             edge((rays * y.atan2(x) + 2.0 * PI * shift[0]).sin() / (2.0 * PI), soft)
         }
-        // Specks: a hash of its place decides which colour a cell of the grid has.
+        // Specks: a hash of its place decides which color a cell of the grid has.
         4 => {
             let (column, row) = ((u * 1.6).floor() as i64, (v * 1.6).floor() as i64);
             let hash =
@@ -44,13 +44,13 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
         }
         // Thin lines in both directions.
         5 => edge(0.17 - cell(u).abs().min(cell(v).abs()), soft),
-        // Rings around a point beside the centre.
+        // Rings around a point beside the center.
         6 => band((x + 0.5).hypot(y) / period + shift[0]),
         // Zigzag stripes.
         7 => band(v * 0.9 + (cell(u * 0.6).abs() - 0.25) * 1.6),
         // Waves.
         8 => band(v + 0.3 * (2.0 * PI * u * 0.45).sin()),
-        // No texture: a gradient from one colour to the other across the object.
+        // No texture: a gradient from one color to the other across the object.
         _ => {
             (0.5 + 0.25 * (x * (2.0 * PI * shift[0]).cos() + y * (2.0 * PI * shift[0]).sin())).clamp(0.0, 1.0)
         }

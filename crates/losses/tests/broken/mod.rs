@@ -27,7 +27,8 @@ pub(crate) struct Sizes {
     pub(crate) entries: usize,
 }
 
-/// All objectives; batches of at least two images, of which none has more than one entry of the memory.
+/// Returns all objectives; batches of at least two images, of which none has more than one entry of the
+/// memory.
 pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
     let Sizes { images, dim, entries } = sizes;
     let index: Vec<u32> = (0..images as u32).collect();
@@ -80,9 +81,15 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
             shapes: vec![[images, dim]],
             loss: Box::new(move |x, bank| {
                 let noise = draw_noise(0, 1, 0, of_noise.len(), 5, bank.len())?;
-                // A normaliser that an earlier batch set: this one cannot refuse its own.
+                // A normalizer that an earlier batch set: this one cannot refuse its own.
                 let mut normalizer = Some(bank.len() as f64);
-                Nce { negatives: 5, ..Nce::default() }.loss(&x[0], bank, &of_noise, &noise, &mut normalizer)
+                Nce { noise_per_row: 5, ..Nce::default() }.loss(
+                    &x[0],
+                    bank,
+                    &of_noise,
+                    &noise,
+                    &mut normalizer,
+                )
             }),
         },
         Objective {
@@ -101,7 +108,8 @@ pub(crate) struct Place {
 }
 
 impl Objective {
-    /// Whether the objective says that an input holds `value`: by a loss that is not finite, or by an error.
+    /// Returns whether the objective says that an input holds `value`: by a loss that is not finite, or by an
+    /// error.
     pub(crate) fn tells(
         &self,
         (sizes, seed): (Sizes, u64),

@@ -54,7 +54,7 @@ pub fn weights_hdf5(bytes: &[u8]) {
     }
 }
 
-/// A ZIP archive of uncompressed members, as `torch.save` writes.
+/// Returns a ZIP archive of uncompressed members, as `torch.save` writes.
 pub(crate) fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));

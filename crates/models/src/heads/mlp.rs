@@ -1,12 +1,13 @@
-//! A multilayer perceptron with batch norm: the projector of `SimCLR`, MoCo v2, BYOL, `SimSiam`, `SwAV`, Barlow Twins and `VICReg`, and the
-//! predictor of BYOL and `SimSiam`.
+//! A multilayer perceptron with batch norm: the projector of `SimCLR`, MoCo v2, BYOL, `SimSiam`, `SwAV`,
+//! Barlow Twins and `VICReg`, and the predictor of BYOL and `SimSiam`.
 //!
-//! Features (N, `input`) -> `layers` - 1 times [linear to `hidden`, batch norm, ReLU] -> linear to `output` -> batch norm, perhaps. A linear
-//! layer has a bias where no batch norm follows, which would take it out again. Without batch norm altogether the hidden layers are linear
-//! with bias and ReLU.
+//! Features (N, `input`) -> `layers` - 1 times [linear to `hidden`, batch norm, ReLU] -> linear to `output`
+//! -> perhaps batch norm. A linear layer has a bias unless batch norm follows, which would remove it again.
+//! Without batch norm the hidden layers are linear with bias and ReLU.
 //!
-//! Names are those of a PyTorch `Sequential` of these layers after a prefix: `projector.0.weight`, `projector.1.weight`,
-//! `projector.1.running_mean`, ..., with the ReLU's number left out. First weights are PyTorch's defaults, from streams of the head's own.
+//! Names are those of a PyTorch `Sequential` of these layers after a prefix: `projector.0.weight`,
+//! `projector.1.weight`, `projector.1.running_mean`, ..., where the ReLU's number is left out. Initial
+//! weights are PyTorch's defaults, drawn from the head's own streams.
 
 use crate::batch_norm::BatchNorm;
 use crate::initial::Source;
@@ -28,28 +29,28 @@ pub enum LastNorm {
     Plain,
 }
 
-/// What an MLP is built from.
+/// The settings of an MLP.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MlpConfig {
-    /// Length of a row that goes in.
+    /// Length of an input row.
     pub input: usize,
     /// Length of a hidden row.
     pub hidden: usize,
-    /// Length of a row that comes out.
+    /// Length of an output row.
     pub output: usize,
-    /// Linear layers, at least 1; with 1 there is nothing hidden.
+    /// Number of linear layers, at least 1; with 1 there is no hidden layer.
     pub layers: usize,
     /// Whether batch norm follows the hidden linear layers.
     pub batch_norm: bool,
     /// What follows the last linear layer.
     pub last: LastNorm,
-    /// f32, or f64 for checks, which is for the CPU alone.
+    /// f32, or f64 for checks on the CPU.
     pub dtype: DType,
 }
 
 impl MlpConfig {
-    /// Returns two layers with batch norm between and nothing after them.
+    /// Returns the settings of two layers with batch norm between them and nothing after them.
     pub fn new(input: usize, hidden: usize, output: usize) -> Self {
         let (layers, batch_norm, last) = (2, true, LastNorm::None);
         Self { input, hidden, output, layers, batch_norm, last, dtype: DType::F32 }
@@ -57,8 +58,19 @@ impl MlpConfig {
 }
 
 /// A multilayer perceptron with its weights.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_models::{Mlp, MlpConfig, Mode};
+///
+/// let projector = Mlp::new("projector", &MlpConfig::new(64, 32, 16), 0, 0)?;
+/// let rows = projector.run(&Tensor::ones((4, 64), DType::F32, &Device::Cpu)?, Mode::Evaluate)?;
+/// assert_eq!(rows.dims(), [4, 16]);
+/// assert_eq!(projector.parameters()[0].0, "projector.0.weight");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Mlp {
-    /// What all names begin with.
+    /// The prefix of all names.
     prefix: String,
     config: MlpConfig,
     layers: Vec<Layer>,
@@ -77,8 +89,8 @@ struct Layer {
 }
 
 impl Mlp {
-    /// Returns the head number `head` (0, 1, ...) of a run on the CPU, its names beginning with `prefix`, its first weights drawn from
-    /// `seed` and that number.
+    /// Returns head number `head` (0, 1, ...) of a run, on the CPU. Its names begin with `prefix`; its
+    /// initial weights are drawn from `seed` and that number.
     ///
     /// # Errors
     /// If a size is zero.
@@ -89,7 +101,7 @@ impl Mlp {
     /// Returns the same head on `device`.
     ///
     /// # Errors
-    /// Those of [`Mlp::new`], or if the device cannot hold it.
+    /// Returns the errors of [`Mlp::new`], and one if the device cannot hold the head.
     pub fn on(device: &Device, prefix: &str, config: &MlpConfig, seed: u64, head: u64) -> Result<Self> {
         let &MlpConfig { input, hidden, output, layers: count, batch_norm, last, dtype } = config;
         if [input, hidden, output, count].contains(&0) {
@@ -127,17 +139,17 @@ impl Mlp {
         Ok(Self { prefix: prefix.to_owned(), config: config.clone(), layers, device: device.clone() })
     }
 
-    /// Returns a head of the same names and sizes on the same device, whose weights are of no account.
+    /// Returns a head with the same names and sizes on the same device. Its weights are arbitrary.
     pub(crate) fn another(&self) -> Result<Self> {
         Self::on(&self.device, &self.prefix, &self.config, 0, 0)
     }
 
-    /// What the head was built from.
+    /// Returns the config that the head was built from.
     pub fn config(&self) -> &MlpConfig {
         &self.config
     }
 
-    /// Where the head is.
+    /// Returns the device that holds the head.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -165,25 +177,26 @@ impl Mlp {
         Ok(x)
     }
 
-    /// Runs without gradients on rows (N, `input`), on whose device the head is.
+    /// Runs without gradients on rows (N, `input`) on the head's device.
     ///
     /// # Errors
-    /// Those of [`Mlp::forward`], or if the mode is [`Mode::Train`], which needs a tape: see [`crate::Output::through`].
+    /// Returns the errors of [`Mlp::forward`], and one if the mode is [`Mode::Train`], which needs a tape:
+    /// see [`crate::Output::through`].
     pub fn run(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         if mode == Mode::Train {
             bail!("a head that is trained runs on a tape: see Output::through")
         }
         let run = || Ok(self.forward(&mut Tape::idle(), &Value::constant(x), mode)?.tensor().clone());
-        // The team's workers would wait in vain for work that the GPU does.
+        // On a GPU there is no work for the team's workers.
         if x.device().is_cpu() { with_team(run) } else { run() }
     }
 
-    /// The trained parameters under PyTorch's names, in the order of its state dict.
+    /// Returns the trained parameters under PyTorch's names, in the order of its state dict.
     pub fn parameters(&self) -> Vec<(String, Var)> {
         self.layers.iter().flat_map(Layer::parameters).collect()
     }
 
-    /// Parameters and running statistics under PyTorch's names, in its order.
+    /// Returns the parameters and running statistics under PyTorch's names, in its order.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -200,10 +213,11 @@ impl Mlp {
         Ok(entries)
     }
 
-    /// Takes up what [`Mlp::state_dict`] gave, all of it or nothing.
+    /// Restores what [`Mlp::state_dict`] returned, all of it or nothing.
     ///
     /// # Errors
-    /// Names the first entry that is missing, has another shape or is none of the head's.
+    /// If an entry is missing, has another shape or does not belong to the head; the error names the first
+    /// such entry.
     pub fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
         let own = self.state_dict()?;
         if let Some(other) = state.keys().find(|name| !own.iter().any(|(own, _)| own == *name)) {

@@ -12,7 +12,7 @@ const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// Returns the format of `bytes`, the content of the file at `path`. A Caffe model has no mark and is
-/// recognised by reading it. The ending of the name counts only where the content shows no format, since the
+/// recognized by reading it. The ending of the name counts only where the content shows no format, since the
 /// mark itself may be damaged: the error is then about the format of that ending.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub(super) fn detect(bytes: &[u8], path: &Path) -> Result<WeightsFormat, String>
     }
 }
 
-/// Recognises kinds of files that are often mistaken for weights, and says what to do.
+/// Recognizes kinds of files that are often mistaken for weights, and says what to do.
 fn another(bytes: &[u8]) -> Option<&'static str> {
     let text = |start: &str| {
         let trimmed = bytes.trim_ascii_start();

@@ -168,6 +168,8 @@ pub struct Mismatch {
     pub ours: Vec<String>,
     /// The state dicts of the file, if it has several, the best match first.
     pub state_dicts: Vec<String>,
+    /// Whether everything fits except the embedding layer.
+    pub only_head: bool,
 }
 
 impl std::error::Error for Mismatch {}

@@ -28,6 +28,20 @@ pub struct Entry {
 /// and `place.name: kind` of each entry of a kind that cannot be read. All tensors are read, so a file that
 /// can be inspected can be imported.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use invaspread_models::{inspect, write_weights};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let tensor = Tensor::new(&[[1f32, f32::NAN]], &Device::Cpu)?;
+/// write_weights(&path, &[("fc.weight".to_owned(), tensor)])?;
+/// let (entries, _) = inspect(&path)?;
+/// assert_eq!((entries[0].name.as_str(), entries[0].shape.as_slice()), ("fc.weight", &[1, 2][..]));
+/// assert_eq!(entries[0].not_finite.as_ref().map(|found| found.count), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Returns the errors of [`WeightsFile::open`].
 pub fn inspect(path: &Path) -> Result<(Vec<Entry>, Vec<String>), WeightError> {

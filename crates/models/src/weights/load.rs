@@ -11,7 +11,7 @@
 //! | torchvision's GoogLeNet | none: it is another network, see [`WeightError::Torchvision`] | |
 //! | `googlenet.h5`, which the released code needs: BVLC GoogLeNet, converted | [`Inception`](crate::Inception) | the file has none, and no classifiers |
 //!
-//! A network needs images that are normalised like those that its weights were trained on: for torchvision's
+//! A network needs images that are normalized like those that its weights were trained on: for torchvision's
 //! ResNets red, green, blue with the mean and the standard deviation of ImageNet, for BVLC's GoogLeNet as
 //! [`Inception`](crate::Inception) says.
 
@@ -76,6 +76,20 @@ impl LoadReport {
 /// The best match among several state dicts is taken. All entries except the embedding layer must be there,
 /// of the right shape and finite; otherwise nothing is changed. A network that is half random would train,
 /// and be worse without a visible reason.
+///
+/// ```
+/// use invaspread_models::{HeadNeeded, Network, ResNetConfig, WeightsFile, load, write_weights};
+///
+/// let small = ResNetConfig { width: 8, ..ResNetConfig::default() };
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// write_weights(&path, &Network::new(small.clone(), 1)?.state_dict()?)?;
+///
+/// let network = Network::new(small, 2)?;
+/// let report = load(&WeightsFile::open(&path)?, &network, HeadNeeded::Yes)?;
+/// assert!(report.missing.is_empty() && report.left_over.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// If the file is of another network, the error names every entry that is missing or of another shape;
@@ -151,12 +165,15 @@ pub(crate) fn load_from(
             state_dicts.insert(0, state_dict.to_string());
         }
         let Fit { missing, misshapen, .. } = fit;
+        let of_head = |entry: &String| head_names.iter().any(|name| entry.starts_with(name.as_str()));
+        let only_head = missing.iter().chain(&misshapen).all(of_head);
         return Err(WeightError::Mismatch(Box::new(Mismatch {
             missing,
             misshapen,
             theirs,
             ours,
             state_dicts,
+            only_head,
         })));
     }
     check(&wanted, &fit.found)?;
@@ -191,6 +208,7 @@ fn strangers(state_dicts: &[StateDict], wanted: &[(String, Tensor)]) -> Mismatch
         } else {
             Vec::new()
         },
+        only_head: false,
     }
 }
 

@@ -44,6 +44,20 @@ pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -
 /// Compares a safetensors file with its seal and returns the content of the seal; `None` if there is no seal,
 /// as in files of other programs.
 ///
+/// ```
+/// use invaspread_models::{check_seal, write_sealed};
+/// use safetensors::{Dtype, tensor::TensorView};
+///
+/// let values = 1f32.to_le_bytes();
+/// let view = TensorView::new(Dtype::F32, vec![1], &values)?;
+/// let mut bytes = write_sealed(vec![("x", view)], "content".to_owned())?;
+/// assert_eq!(check_seal(&bytes)?.as_deref(), Some("content"));
+/// // A changed byte is found.
+/// *bytes.last_mut().unwrap() ^= 1;
+/// assert!(check_seal(&bytes).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Says what was found instead, in words that follow "found".
 pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {

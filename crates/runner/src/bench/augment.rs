@@ -88,7 +88,7 @@ fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let batches: Vec<Vec<u32>> =
         (0..images as u32).collect::<Vec<_>>().chunks(BATCH).map(<[u32]>::to_vec).collect();
     let words: Vec<u32> =
-        pipeline.plans([size, size], &batches, 1, 0, 1).iter().flat_map(|plan| plan.0).collect();
+        pipeline.plans([size, size], &batches, 0..1, 0, 1).iter().flat_map(|plan| plan.0).collect();
     let [index, plans] = store.upload(&batches.concat(), &words).map_err(failed)?;
     let dtype = if compute.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     let times = Times::of(1, repeats, || -> candle_core::Result<()> {

@@ -1,4 +1,4 @@
-//! What can be wrong with a config: each message names the key, where it came from, what was found and what was expected.
+//! Errors of configs. Each message names the key, where it came from, what was found and what was expected.
 
 /// Why a config cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum ConfigError {
         key: String,
         /// The file or argument.
         origin: String,
-        /// The known key most like it.
+        /// The known key that is most similar.
         nearest: Option<String>,
     },
     /// A key that the chosen method does not have.
@@ -28,7 +28,7 @@ pub enum ConfigError {
         key: String,
         /// The file or argument.
         origin: String,
-        /// The keys that the method has, the one that may be meant, and the methods that have a key of this name.
+        /// The keys that the method has, the most similar one, and the methods that have a key of this name.
         known: String,
     },
     /// A key of the first format.
@@ -46,14 +46,14 @@ pub enum ConfigError {
     UnknownChoice {
         /// The group.
         group: String,
-        /// What was asked for.
+        /// The name that was given.
         found: String,
-        /// What there is.
+        /// The names that exist.
         known: Vec<String>,
-        /// The known name most like it.
+        /// The known name that is most similar.
         nearest: Option<String>,
     },
-    /// A value of the wrong type, or outside what the key takes.
+    /// A value of the wrong type or out of the key's range.
     #[error("`{key}` in {origin}: found {found}, expected {expected}")]
     Value {
         /// The key.
@@ -70,7 +70,7 @@ pub enum ConfigError {
     File {
         /// The file.
         file: String,
-        /// The parser's or the system's word, with the line.
+        /// The message of the parser or of the system, with the line.
         reason: String,
     },
     /// Several values for a key where one is expected.
@@ -86,7 +86,7 @@ pub enum ConfigError {
         /// Whether the key takes a list.
         list: bool,
     },
-    /// Several values for a key that tells no runs apart.
+    /// Several values for a key that does not distinguish runs.
     #[error(
         "`{key}` has several values ({values}), expected one: it changes no result, so all of them would be the same runs{}",
         if *path { format!("; a path that holds a comma is quoted: {key}='\"a,b\"'") } else { String::new() }
@@ -99,17 +99,17 @@ pub enum ConfigError {
         /// Whether the key takes a path.
         path: bool,
     },
-    /// More combinations of values than anyone can mean.
+    /// More combinations of values than can be intended.
     #[error("the values of {keys} make {runs} runs, expected at most {most}; list fewer values")]
     TooManyRuns {
         /// The keys that have several values.
         keys: String,
         /// Their combinations.
         runs: String,
-        /// How many there may be.
+        /// The largest number of runs.
         most: usize,
     },
-    /// Settings that no memory of this machine holds.
+    /// Settings that need more memory than the machine has.
     #[error("{0}")]
     Memory(#[from] crate::memory::TooLittleMemory),
 }

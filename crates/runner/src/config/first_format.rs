@@ -1,27 +1,28 @@
-//! Configs of the first format, which did not say a format: `[method]` held the name and the keys of some methods, `[loss]` those of the
-//! others, all of them whatever the method was.
+//! Configs of the first format, which had no format number. `[method]` held the name and the keys of some
+//! methods, and `[loss]` those of the others; every config held the keys of all methods.
 //!
-//! Stored runs of that format are still read, by what is here alone. What people type is not translated: they are told where a key went.
+//! Only this file reads stored runs of that format. What people type is not translated: an error says where a
+//! key went.
 
+use super::groups::METHOD;
 use super::identity::FORMAT_KEY;
-use super::schema::METHOD;
 use super::without_manifest;
 use crate::methods::{NAME, Registry};
 
-/// The section that is gone.
+/// The section that no longer exists.
 const LOSS: &str = "loss";
 
-/// The keys of the section that is gone. Each is called the same in `[method]`, where the chosen method has it.
+/// The keys of that section. Each has the same name in `[method]` if the chosen method has it.
 const KEYS: [&str; 7] =
     ["temperature", "negative_weight", "negatives", "normalize_weight", "margin", "noise", "memory_momentum"];
 
-/// Whether a run's own config is of the first format.
+/// Returns whether a run's own config is of the first format.
 pub(crate) fn is_first(config: &toml::Table) -> bool {
     !config.contains_key(FORMAT_KEY)
 }
 
-/// A run's own config of the first format as one of the second, but for the word that says so: the chosen method has its own settings
-/// alone, and all of them.
+/// Returns a run's own config of the first format as one of the second, except for the format number: the
+/// chosen method has only its own settings, and all of them.
 pub(super) fn to_second(mut config: toml::Table) -> toml::Table {
     let loss = config.remove(LOSS);
     let Some(toml::Value::Table(method)) = config.get_mut(METHOD) else { return config };
@@ -30,7 +31,7 @@ pub(super) fn to_second(mut config: toml::Table) -> toml::Table {
     }
     if let Some(entry) = method.get(NAME).and_then(|name| Registry::installed().entry(name.as_str()?)) {
         method.retain(|key, _| key == NAME || entry.key(key).is_some());
-        // What was left out, or came later, was as the defaults have it.
+        // A key that was left out, or that is newer than the config, had its default.
         for (key, value) in entry.default_method().settings() {
             method.entry(key).or_insert(value);
         }
@@ -38,7 +39,8 @@ pub(super) fn to_second(mut config: toml::Table) -> toml::Table {
     config
 }
 
-/// Whether a stored config of the first format has the settings of one of the second, whichever images they are of.
+/// Returns whether a stored config of the first format has the same settings as one of the second. The images
+/// are not compared.
 pub(crate) fn is_same(first: &str, second: &str) -> bool {
     let parse = |text: &str| without_manifest(text).parse::<toml::Table>().ok();
     let (Some(first), Some(mut second)) = (parse(first), parse(second)) else { return false };
@@ -46,12 +48,13 @@ pub(crate) fn is_same(first: &str, second: &str) -> bool {
     is_first(&first) && to_second(first) == second
 }
 
-/// Whether `key` is of the section that is gone.
+/// Returns whether `key` is of the section that no longer exists.
 pub(super) fn is_gone(key: &str) -> bool {
     key.split('.').next() == Some(LOSS)
 }
 
-/// What to say of a key of the section that is gone, where the chosen method is `method`; `None` of any other key.
+/// Returns what an error says about a key of the old section if the chosen method is `method`; `None` for any
+/// other key.
 pub(super) fn where_it_went(key: &str, method: &str) -> Option<String> {
     let rest = key.strip_prefix(LOSS)?;
     let Some(name) = rest.strip_prefix('.') else {

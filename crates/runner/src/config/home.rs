@@ -1,18 +1,19 @@
-//! `~` in paths: shells read it where a word begins with it, but not in `data.root=~/images`, `--runs=~/runs` or a file.
+//! `~` in paths. A shell replaces it at the start of a word, but not in `data.root=~/images`, in
+//! `--runs=~/runs` or in a file.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Why a path that begins with `~` is none.
+/// Why a path that begins with `~` cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found {found}, expected {expected}")]
 pub struct HomeError {
     /// The first part of the path.
     pub found: String,
-    /// What would do.
+    /// What to give instead.
     pub expected: String,
 }
 
-/// The path with a leading `~` replaced by the home folder; any other path as it is.
+/// Returns the path with a leading `~` replaced by the home folder; any other path as it is.
 ///
 /// # Errors
 /// If there is no home folder, or the path begins with another user's (`~name`).

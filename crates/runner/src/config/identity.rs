@@ -1,8 +1,9 @@
-//! What makes two runs the same: the part of a config that can change a result, as text, and its hash.
+//! The identity of a run: the part of a config that can change a result, as text, and its hash.
 //!
-//! Left out are the seed (it is part of a run's name), where data and runs lie, and labels. The device stays: another device rounds
-//! differently. Where the data set's name does not say what it holds (a folder of images, a copy that is not the published one), the hash
-//! of its manifest does.
+//! The seed (it is part of a run's name), the folders of data and runs, and labels are left out. The device
+//! is kept, because another device rounds differently. If the data set's name does not determine its images
+//! (a folder of images, a copy that is not the published one), the identity contains the hash of its
+//! manifest.
 
 use super::sections::{
     CONTENT, Device, EvalSection, ModelSection, OptimSection, Precision, ProtocolSection, is_content,
@@ -18,17 +19,19 @@ use serde::Serialize;
 /// Key of a run's config that says in which format it is written.
 pub(super) const FORMAT_KEY: &str = "format";
 
-/// The format that is written now. It is part of the identity, so that a change of format renames runs once and never mixes two. The first
-/// format, which did not say so, held the settings of every method; see `first_format`.
+/// The format that is written now. It is part of the identity, so that a change of format renames runs once
+/// and runs of two formats are never mixed. The first format had no number and held the settings of every
+/// method; see `first_format`.
 pub(super) const FORMAT: u32 = 2;
 
-/// In place of a manifest's hash where the set cannot be looked through. No run begins with it.
+/// Stands for the manifest's hash if the set cannot be listed. No run begins with it.
 pub(crate) const NO_SET: &str = "none: the set cannot be read";
 
 /// Hexadecimal digits of a hash in names: 48 bits, far more than the runs one folder will ever hold.
 const DIGITS: usize = 12;
 
-/// What is hashed, in this order. Written field by field and not as a table, whose order depends on how the toml crate was built.
+/// The hashed fields, in this order. They are written field by field and not as a table, whose order depends
+/// on how the toml crate was built.
 #[derive(Serialize)]
 struct Identity<'a> {
     format: u32,
@@ -44,7 +47,8 @@ struct Identity<'a> {
 }
 
 impl Config {
-    /// The config as TOML without what cannot change a result; what a run's hash is taken of.
+    /// Returns the config as TOML, without what cannot change a result. A run's hash is the hash of this
+    /// text.
     ///
     /// # Errors
     /// If a value cannot be written as TOML.
@@ -52,13 +56,13 @@ impl Config {
         self.identity_of(self.manifest()?)
     }
 
-    /// The hash of the manifest of the data set as it is now; `None` where the set's name says what it holds, and for a published set
-    /// that is not there.
+    /// Returns the hash of the manifest of the data set as it is now; `None` if the set's name determines its
+    /// images, and for a published set that is absent.
     ///
     /// # Errors
-    /// If `data.manifest` names another one.
+    /// If `data.manifest` names another manifest.
     pub(super) fn manifest(&self) -> Result<Option<String>, ConfigError> {
-        // Why the set cannot be looked through is said when it is opened.
+        // The error that says why the set cannot be listed comes when it is opened.
         let found = invaspread_data::recent_hash(&self.data).unwrap_or_else(|_| Some(NO_SET.to_owned()));
         match &self.data.manifest {
             Some(asked) if found.as_ref().is_none_or(|found| found != asked && found != NO_SET) => {
@@ -78,11 +82,11 @@ impl Config {
         }
     }
 
-    /// [`Config::identity`] where the data set has the given manifest.
+    /// Returns [`Config::identity`] for a data set with the given manifest.
     pub(super) fn identity_of(&self, manifest: Option<String>) -> Result<String, ConfigError> {
         let mut model = self.model.clone();
         if let Some(path) = model.weights.as_mut().filter(|path| !is_content(path)) {
-            // Where the file lies changes no result; what it holds does.
+            // The place of the file changes no result; its content does.
             let mut hash = blake3::Hasher::new();
             let read = open_regular(path).and_then(|file| hash.update_reader(file).map(drop));
             read.map_err(|error| ConfigError::File {
@@ -93,7 +97,7 @@ impl Config {
         }
         text(&Identity {
             format: FORMAT,
-            // `auto` is whatever it comes to here.
+            // `auto` is replaced by the device that is chosen on this machine.
             device: match self.device.resolve() {
                 DeviceKind::Cpu => Device::Cpu,
                 DeviceKind::Cuda => Device::Cuda,
@@ -109,15 +113,15 @@ impl Config {
         })
     }
 
-    /// The first digits of the BLAKE3 hash of [`Config::identity`].
+    /// Returns the first digits of the BLAKE3 hash of [`Config::identity`].
     ///
     /// # Errors
-    /// As [`Config::identity`].
+    /// Returns the errors of [`Config::identity`].
     pub fn hash(&self) -> Result<String, ConfigError> {
         Ok(hash_of(&self.identity()?))
     }
 
-    /// The whole config as a table.
+    /// Returns the whole config as a table.
     pub(super) fn table(&self) -> Result<toml::Table, ConfigError> {
         toml::Table::try_from(self).map_err(|error| ConfigError::File {
             file: "the resolved config".into(),
@@ -125,7 +129,7 @@ impl Config {
         })
     }
 
-    /// The whole config as TOML; reads back as itself.
+    /// Returns the whole config as TOML, from which the same config can be read.
     ///
     /// # Errors
     /// If a value cannot be written as TOML.
@@ -134,22 +138,23 @@ impl Config {
     }
 }
 
-/// The hash of an identity.
+/// Returns the hash of an identity.
 pub(super) fn hash_of(identity: &str) -> String {
     blake3::hash(identity.as_bytes()).to_hex()[..DIGITS].to_owned()
 }
 
-/// An identity without the line that says which images it is of: two runs of the same settings differ in that line alone.
+/// Returns an identity without the line that says which images it is for. Two runs with the same settings
+/// differ only in that line.
 pub(crate) fn without_manifest(identity: &str) -> String {
     identity.split_inclusive('\n').filter(|line| !line.starts_with(MANIFEST_LINE)).collect()
 }
 
-/// The manifest's hash that an identity has, if it has one.
+/// Returns the manifest's hash that an identity has, if it has one.
 pub(crate) fn manifest_in(identity: &str) -> Option<&str> {
     identity.lines().find_map(|line| line.strip_prefix(MANIFEST_LINE)?.strip_suffix('"'))
 }
 
-/// How the line begins that [`DataConfig::manifest`] is written as.
+/// The start of the line that holds [`DataConfig::manifest`].
 const MANIFEST_LINE: &str = "manifest = \"";
 
 fn text(value: &impl Serialize) -> Result<String, ConfigError> {

@@ -1,22 +1,24 @@
-//! What a record calls a run: names of what ran, taken from the resolved values. A group's file may be called anything, and single keys may
-//! change what it says.
+//! The labels of a run in its record. They are taken from the resolved values, because a group's file may
+//! have any name and single keys may change its values.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use super::groups::METHOD;
 use super::groups::{Files, GROUPS, built_in};
 use super::layers::Layers;
-use super::schema::{METHOD, leaves, lookup, of_method};
+use super::schema::of_method;
 use super::scoped::of_chosen_method;
 use super::sections::{Architecture, ModelSection, StemName};
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::launch::Labels;
 use crate::methods::NAME;
 
-/// Changed keys that a label names; it counts the others.
+/// Number of changed keys that a label names; further ones are counted.
 const MOST_NAMED: usize = 3;
 
-/// Sizes that make a run a reduced one where they are smaller than its groups say.
+/// Sizes. A run is a reduced one if one of them is smaller than in the files of its groups.
 const SIZES: [&str; 6] = [
     "optim.epochs",
     "model.width",
@@ -26,10 +28,10 @@ const SIZES: [&str; 6] = [
     "data.synthetic.test",
 ];
 
-/// Keys that a choice of `protocol` is about.
+/// Keys that a `protocol` sets.
 static PROTOCOL: LazyLock<BTreeSet<String>> = LazyLock::new(|| keys_of("protocol"));
 
-/// Keys that a choice of `profile` is about: how large a run is.
+/// Keys that a `profile` sets: the size of a run.
 static PROFILE: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     keys_of("profile").into_iter().filter(|key| !PROTOCOL.contains(key) && key != "profile.reduced").collect()
 });
@@ -39,27 +41,28 @@ fn keys_of(group: &str) -> BTreeSet<String> {
     built_in(group).flat_map(|text| leaves(&table(text))).map(|key| of_chosen_method(&key)).collect()
 }
 
-/// One run that is asked for.
+/// A run that was asked for.
 pub(super) struct Asked<'a> {
-    /// The suite under whose name it is kept.
+    /// The suite whose folder holds it.
     pub(super) suite: Option<&'a str>,
     /// The suite's row.
     pub(super) row: Option<&'a str>,
-    /// What tables call the row, where the suite says it.
+    /// The name of the row in tables, if the suite sets one.
     pub(super) label: Option<&'a str>,
-    /// The suite's and the row's own settings.
+    /// The settings of the suite and of the row.
     pub(super) own: &'a [Override],
-    /// What was typed beside them.
+    /// The settings that were typed.
     pub(super) typed: &'a [Override],
-    /// That of it in which the runs of the sweep differ.
+    /// Those typed settings in which the runs of the sweep differ.
     pub(super) varied: &'a [String],
 }
 
-/// What the choices of groups come to without the single keys that somebody typed: what the groups' names promise.
+/// The values that the chosen files of the groups set, without the single keys that somebody typed: what the
+/// names of the groups promise.
 pub(super) struct Promised(toml::Table);
 
 impl Promised {
-    /// By the groups of `config` and the single keys in `own`, which are a suite's.
+    /// Resolves the groups of `config` and the single keys in `own`, which a suite sets.
     ///
     /// # Errors
     /// If a group's file cannot be read.
@@ -79,7 +82,7 @@ impl Promised {
             overrides.push(Override::parse(&format!("{group}={name}"))?);
         }
         overrides.extend(own.iter().filter(|one| !GROUPS.contains(&one.key.as_str())).cloned());
-        // A file under ./experiments may say something else than the built-in one whose name it bears.
+        // A file under ./experiments may have other values than the built-in one of the same name.
         Ok(Self(Layers::new(&overrides, None, Files::BuiltIn)?.extract()?.table()?))
     }
 
@@ -89,7 +92,7 @@ impl Promised {
 }
 
 impl Config {
-    /// Returns the names of what this config runs, as it was asked for.
+    /// Returns the labels of the run that this config describes.
     ///
     /// # Errors
     /// If the config cannot be written as TOML.
@@ -100,11 +103,12 @@ impl Config {
         let name = format!("{METHOD}.{NAME}");
         let row = match row {
             Some(row) => row.to_owned(),
-            // A method's file of one's own has a name that its owner chose, as long as it is what ran.
+            // A user's own file of a method gives the run its name, as long as the method is the one that
+            // ran.
             None if promised.word(&name) == Some(&method) => self.groups.method.clone(),
             None => method.clone(),
         };
-        // Of another method than promised, the keys are others too.
+        // Another method than the promised one has other keys too.
         let is_comparable =
             |key: &str| of_method(key).is_none() || promised.word(&name) == Some(self.method.name());
         let changed = |key: &&String| is_comparable(key) && lookup(&values, key) != lookup(&promised.0, key);
@@ -141,7 +145,7 @@ impl Config {
         })
     }
 
-    /// The data set's name; behind it that of its file, where someone chose a file of their own.
+    /// Returns the name of the data set, followed by the name of its file if that is a user's own.
     fn dataset_label(&self, promised: &Promised) -> String {
         let (name, file) = (&self.data.name, &self.groups.dataset);
         let folder = self.data.folder.path.as_deref().and_then(|path| path.to_str());
@@ -151,7 +155,7 @@ impl Config {
     }
 }
 
-/// The network as the built-in files call it.
+/// Returns the network's name in the built-in files.
 fn model_label(model: &ModelSection) -> String {
     match model.architecture.unwrap_or_default() {
         Architecture::InceptionV1 => "inception_v1".to_owned(),
@@ -165,13 +169,14 @@ fn model_label(model: &ModelSection) -> String {
     }
 }
 
-/// Whether a size is smaller than promised; none at all is everything there is.
+/// Returns whether a size is smaller than promised. A size that is not set means all that there is.
 fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
     let size = |table| lookup(table, key).and_then(toml::Value::as_integer).unwrap_or(i64::MAX);
     size(values) < size(promised)
 }
 
-/// Whether a record says under another name what an argument of this key sets, or it is where files lie on this machine.
+/// Returns whether a record holds the value of this key under another name, or whether the key is a folder on
+/// this machine.
 fn is_said_elsewhere(key: &str) -> bool {
     matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
 }

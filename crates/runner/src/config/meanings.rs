@@ -1,8 +1,10 @@
-//! What keys mean, for people: `meanings.toml` says it of those that are there whatever the method is, a method's own keys themselves.
+//! The meanings of keys, for people. `meanings.toml` holds those of the keys that every config has; the keys
+//! of a method are documented where they are declared.
 
 use std::sync::LazyLock;
 
-use super::schema::{lookup, of_method};
+use super::schema::of_method;
+use super::tables::lookup;
 use crate::methods::{ChosenMethod, Registry};
 
 /// The meanings by key.
@@ -23,7 +25,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::MEANINGS;
-    use crate::config::schema::{Schema, leaves};
+    use crate::config::schema::Schema;
+    use crate::config::tables::leaves;
     use crate::settings::Kind;
 
     #[test]

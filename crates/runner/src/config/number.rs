@@ -1,6 +1,6 @@
 //! Numbers as people write them: `.01`, `1.`, `+0.1`, `5e4`, `1_000`.
 
-/// What text stands for where a whole number is expected.
+/// The meaning of a text where a whole number is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     /// A whole number from 0 to [`i64::MAX`], the most that TOML holds.
@@ -14,7 +14,8 @@ pub(super) enum Whole {
 /// Decimal digits of [`i64::MAX`].
 const MOST_DIGITS: i64 = 19;
 
-/// Reads a whole number exactly, in decimal with or without an exponent (`200`, `5e4`, `2.0`), or as TOML's `0x`, `0o` and `0b`.
+/// Reads a whole number exactly, in decimal with or without an exponent (`200`, `5e4`, `2.0`), or as TOML's
+/// `0x`, `0o` and `0b`.
 pub(super) fn whole(text: &str) -> Whole {
     let Some(text) = without_underscores(text) else { return Whole::Other };
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
@@ -43,12 +44,12 @@ pub(super) fn whole(text: &str) -> Whole {
 /// Reads a finite number; `None` for anything else, NaN and infinities too.
 pub(super) fn number(text: &str) -> Option<f64> {
     let text = without_underscores(text)?;
-    // Words that the standard library reads as numbers ("inf", "nan") are no decimals.
+    // The standard library also reads words ("inf", "nan") as numbers; they are refused here.
     Decimal::parse(&text)?;
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The text without its underscores, each of which must stand between two digits.
+/// Returns the text without its underscores, each of which must stand between two digits.
 fn without_underscores(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
@@ -56,7 +57,8 @@ fn without_underscores(text: &str) -> Option<String> {
     (0..bytes.len()).all(fine).then(|| text.replace('_', ""))
 }
 
-/// A decimal number: its digits without zeros at either end, times ten to the power of `exponent`. Zero has no digits.
+/// A decimal number: its digits without zeros at either end, times ten to the power of `exponent`. Zero has
+/// no digits.
 struct Decimal {
     negative: bool,
     digits: String,
@@ -83,7 +85,7 @@ impl Decimal {
     }
 }
 
-/// An exponent; one with more digits than any number has use for is as good as the largest.
+/// Returns an exponent; one with too many digits for any number becomes the largest.
 fn exponent_of(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

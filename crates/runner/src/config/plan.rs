@@ -7,14 +7,15 @@ use crate::engine::{Fall, Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use invaspread_data::DataConfig;
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
-use invaspread_tensor::initialise::Defaults;
+use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, LarsConfig, OptimizerConfig, SgdConfig};
 
 /// The trust coefficient of LARS unless one is set.
 const DEFAULT_TRUST: f64 = 1e-3;
 
 impl Config {
-    /// The run that this config describes, of `suite` or of its own, under the names that `labels` give it.
+    /// Returns the run that this config describes, of `suite` or of its own, under the names that `labels`
+    /// give it.
     ///
     /// # Errors
     /// If the config cannot be written as TOML.
@@ -31,7 +32,7 @@ impl Config {
         })
     }
 
-    /// What the engine needs of it.
+    /// Returns the recipe that the engine needs.
     pub fn recipe(&self) -> Recipe {
         Recipe {
             seed: self.seed,
@@ -86,7 +87,8 @@ impl Config {
         }
     }
 
-    /// Learning rates: the milestones are parts of the run, so that a reduced run keeps the schedule's shape.
+    /// Returns the learning rates. The milestones are fractions of the run, so that a reduced run keeps the
+    /// shape of the schedule.
     fn schedule(&self) -> Schedule {
         let epochs = self.optim.epochs;
         let warmup = self.optim.warmup.unwrap_or_default() * epochs as f64;

@@ -1,18 +1,21 @@
-//! The config that files and arguments come to, and where each of its values came from.
+//! The config that results from files and arguments, and the origin of each value.
 
+use super::built_in;
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
-use super::schema::{leaves, lookup};
+use super::one_line::one_line;
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::methods::ChosenMethod;
 
-/// A config, and where each of its values came from.
+/// A config, and the origin of each of its values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
     /// The values.
     pub config: Config,
-    /// Each key with its value as TOML and its origin, in alphabetical order; keys that a file or argument unset are among them.
+    /// Each key with its value as TOML and its origin, in alphabetical order; keys that a file or argument
+    /// unset are included.
     pub origins: Vec<Origin>,
 }
 
@@ -21,7 +24,7 @@ pub struct Resolved {
 pub struct Origin {
     /// The dotted key.
     pub key: String,
-    /// Its value, as TOML; [`Origin::UNSET`] where there is none.
+    /// Its value, as TOML; [`Origin::UNSET`] if it has none.
     pub value: String,
     /// The file or argument that set it.
     pub origin: String,
@@ -30,29 +33,31 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The value of a key that was unset, as it is typed.
+    /// The value that a person types to unset a key.
     pub const UNSET: &'static str = "null";
 }
 
-/// The method of the built-in config: the paper's own.
+/// Returns the method of the built-in config, which is the paper's.
 pub(crate) fn built_in_method() -> ChosenMethod {
-    Layers::built_in().extract().expect("the built-in files make a config").method
+    built_in::config().method
 }
 
-/// The config that `overrides` make of the groups' files.
+/// Returns the config that `overrides` make of the groups' files.
 ///
 /// # Errors
-/// Names the key, the file or argument it came from, what was found and what was expected.
+/// If a file or an argument is wrong; the error names the key, where it came from, what was found and what
+/// was expected.
 pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
     resolve_over(None, overrides)
 }
 
-/// As [`resolve`], with a run's own config between the groups' files and `overrides`. That config is whole: what it leaves out is unset, but
-/// for where files lie. A group's file that is asked for wins over it, as a single value does; else `dataset=cifar10` for a run on
-/// something else would be passed over in silence.
+/// Returns the config that the groups' files, a run's own config and `overrides` make, in this order. A run's
+/// config is complete: a key that it leaves out is unset, except for the folders of data and runs. A group's
+/// file among `overrides` wins over the run's config, as a single value does; otherwise `dataset=cifar10` for
+/// a run on another set would be ignored silently.
 ///
 /// # Errors
-/// As [`resolve`].
+/// Returns the errors of [`resolve`].
 pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Resolved, ConfigError> {
     let layers = Layers::new(overrides, run, Files::Own)?;
     let config = layers.extract()?;
@@ -61,7 +66,7 @@ pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Re
     let table = config.table()?;
     let meaning = |key: &str| meaning(key, &config.method);
     let set = leaves(&table).into_iter().map(|key| {
-        let value = lookup(&table, &key).map_or_else(String::new, ToString::to_string);
+        let value = lookup(&table, &key).map_or_else(String::new, one_line);
         Origin { origin: origin(&key), value, meaning: meaning(&key), key }
     });
     let unset = layers.unset_keys().map(|(key, origin)| Origin {

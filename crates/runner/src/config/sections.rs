@@ -1,10 +1,11 @@
-//! The resolved config: every key that a file or an argument may set, with its type. `experiments/config.toml` explains each.
+//! The resolved config: every key that a file or an argument may set, with its type.
+//! `experiments/config.toml` explains each.
 
 use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer};
 use crate::settings::Refusal;
-use invaspread_augment::{AugmentConfig, RandomCrop};
+use invaspread_augment::{AugmentConfig, AugmentError, RandomCrop, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::KeySide;
 use invaspread_tensor::DeviceKind;
@@ -21,9 +22,9 @@ pub struct Config {
     pub device: Device,
     /// In which precision.
     pub precision: Precision,
-    /// Which file of each group was picked; labels alone, read by reports.
+    /// The chosen file of each group. These are labels, which only reports read.
     pub groups: Groups,
-    /// Which images, how many, and where they are.
+    /// The images: which, how many, and where they are.
     pub data: DataConfig,
     /// The network.
     pub model: ModelSection,
@@ -31,9 +32,9 @@ pub struct Config {
     pub method: ChosenMethod,
     /// Views of the training images.
     pub augment: AugmentConfig,
-    /// The optimiser and how long it runs.
+    /// The optimizer and how long it runs.
     pub optim: OptimSection,
-    /// What paper, code and figures disagree on.
+    /// The points on which paper, code and figures disagree.
     pub protocol: ProtocolSection,
     /// How results are measured.
     pub eval: EvalSection,
@@ -43,7 +44,7 @@ pub struct Config {
     pub runs: RunsSection,
 }
 
-/// The file picked from each group.
+/// The chosen file of each group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Groups {
@@ -76,7 +77,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// What it comes to on this machine, with this build.
+    /// Returns what it comes to on this machine, with this build.
     pub fn resolve(self) -> DeviceKind {
         match self {
             Self::Auto => DeviceKind::best().0,
@@ -123,24 +124,24 @@ pub struct ModelSection {
     pub pool: usize,
     /// Whether convolutions may use Winograd's algorithm.
     pub winograd: bool,
-    /// Which network; a residual one unless set.
+    /// The network; a residual one unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
-    /// Whether it must begin with weights from elsewhere.
+    /// Whether it must begin with pretrained weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<bool>,
-    /// The file of those weights. In a run's own config, the BLAKE3 of its content.
+    /// The file of those weights; in a run's own config, the BLAKE3 hash of its content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// What a residual network begins with; CIFAR's unless set.
+    /// The stem of a residual network; CIFAR's unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemName>,
 }
 
-/// What stands for a file of weights in a run's own config.
+/// The prefix that stands for a file of weights in a run's own config.
 pub(super) const CONTENT: &str = "blake3:";
 
-/// Whether `path` is no path but a content's hash.
+/// Returns whether `path` is the hash of a file's content and not a path.
 pub(super) fn is_content(path: &Path) -> bool {
     path.to_string_lossy().starts_with(CONTENT)
 }
@@ -156,7 +157,7 @@ pub enum Architecture {
     InceptionV1,
 }
 
-/// What comes before the first residual block.
+/// The part of a ResNet before its first residual block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StemName {
@@ -167,7 +168,7 @@ pub enum StemName {
     Imagenet,
 }
 
-/// The optimiser.
+/// The optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
@@ -179,12 +180,13 @@ pub struct OptimSection {
     pub weight_decay: f64,
     /// Epochs.
     pub epochs: u64,
-    /// Images in a batch; methods with two views see twice as many rows.
+    /// Images in a batch; a method with two views has twice as many rows.
     pub batch_size: usize,
-    /// Which optimiser; SGD with momentum unless set.
+    /// The optimizer; SGD with momentum unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerName>,
-    /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001 unless set.
+    /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001
+    /// unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_coefficient: Option<f64>,
     /// Part of the run over which the learning rate rises linearly from step to step; none unless set.
@@ -192,7 +194,7 @@ pub struct OptimSection {
     pub warmup: Option<f64>,
 }
 
-/// The optimisers.
+/// The optimizers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
@@ -206,7 +208,7 @@ pub enum OptimizerName {
 /// Whose learning-rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScheduleName {
-    /// The released code as it stands: x0.1, then x0.05, then x0.01 from the end on.
+    /// The released code today: x0.1, then x0.05, then x0.01 from the end on.
     #[serde(rename = "code")]
     Code,
     /// The released code when the paper appeared: x0.1 to the end.
@@ -223,7 +225,7 @@ pub enum ScheduleName {
     Cosine,
 }
 
-/// Whose defaults initial weights follow.
+/// The release of PyTorch whose defaults the initial weights follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Initial {
     /// PyTorch 0.4's: batch-norm gain uniform in [0, 1).
@@ -244,7 +246,7 @@ pub struct ProtocolSection {
     pub milestones: [f64; 2],
     /// Whether gradients flow through the second factor of inner products among a batch's own embeddings.
     pub key_side: KeySide,
-    /// Views whose batch-norm statistics are taken together; 0 for all.
+    /// Number of views whose batch-norm statistics are taken together; 0 stands for all.
     pub batch_norm_chunk: usize,
     /// Initial weights.
     pub initialiser: Initial,
@@ -254,19 +256,21 @@ pub struct ProtocolSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub k: usize,
     /// Temperature of the votes.
     pub temperature: f64,
-    /// Measure after every so many epochs.
+    /// Number of epochs between two measurements.
     pub every: u64,
-    /// Which output of the network is measured: embedding, projection (the same, before it is normalised) or pooled.
+    /// The output of the network that is measured: embedding, projection (the embedding before it is
+    /// normalized) or pooled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
     /// When a linear classifier (SVM) is measured beside kNN: never, last, every.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear: Option<When>,
-    /// Where test classes were never trained on: R@K, NMI and their kin. Set by the data sets that are judged so.
+    /// Retrieval metrics (R@K, NMI and others), for test classes that training never saw. Set by the data
+    /// sets that are measured in this way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieval: Option<RetrievalRecipe>,
 }
@@ -275,7 +279,7 @@ pub struct EvalSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileSection {
-    /// Whether images, width or epochs are fewer than the paper's.
+    /// Whether a run has fewer images, fewer channels or fewer epochs than the paper's.
     pub reduced: bool,
 }
 
@@ -340,6 +344,9 @@ impl Config {
             if recall_at.is_empty() || recall_at.contains(&0) {
                 return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
             }
+            if (1..recall_at.len()).any(|place| recall_at[..place].contains(&recall_at[place])) {
+                return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "each number once");
+            }
             if *kmeans_restarts == 0 {
                 return wrong("eval.retrieval.kmeans_restarts", "0".into(), "at least 1");
             }
@@ -381,24 +388,40 @@ impl Config {
         if let Err((key, found, expected)) = self.check_steps() {
             return wrong(key, found, &expected);
         }
-        let rows = self.optim.batch_size as u128 * self.method.views() as u128;
+        let more_views = self.method.more_views(&self.augment);
         let chunk = self.protocol.batch_norm_chunk;
-        if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
-            return wrong(
-                "protocol.batch_norm_chunk",
-                chunk.to_string(),
-                &format!("0, or a divisor above 1 of the batch's {rows} views"),
-            );
+        // Each group of views is a pass of its own.
+        for views in std::iter::once(self.method.views()).chain(more_views.iter().map(|group| group.views)) {
+            let rows = self.optim.batch_size as u128 * views as u128;
+            if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
+                return wrong(
+                    "protocol.batch_norm_chunk",
+                    chunk.to_string(),
+                    &format!("0, or a divisor above 1 of the batch's {rows} views"),
+                );
+            }
         }
-        self.augment.check().map_err(|error| ConfigError::Value {
-            key: "augment".into(),
-            origin: origin("augment"),
-            found: error.to_string(),
-            expected: "settings that fit together".into(),
-        })
+        let of_method = more_views.iter().map(|group| &group.augment);
+        for (own, augment) in
+            std::iter::once((true, &self.augment)).chain(of_method.map(|other| (false, other)))
+        {
+            let key = |name: &str| if own { format!("augment{name}") } else { "method".to_owned() };
+            match augment.check() {
+                Ok(()) => {}
+                Err(AugmentError::UnknownTransform { found }) => {
+                    let expected = format!("names of transforms: {}", TRANSFORMS.join(", "));
+                    return wrong(&key(".without"), format!("{found:?}"), &expected);
+                }
+                Err(AugmentError::OutOfRange { key: name, found, expected }) if own => {
+                    return wrong(&key(&format!(".{name}")), found, expected);
+                }
+                Err(other) => return wrong(&key(""), other.to_string(), "settings that fit together"),
+            }
+        }
+        Ok(())
     }
 
-    /// This config with every optional value given: the one that shows all keys there are.
+    /// Returns this config with every optional value set, which shows all keys.
     pub(super) fn with_every_key(mut self) -> Self {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);
@@ -422,7 +445,7 @@ impl Config {
         self.eval.retrieval = Some(RetrievalRecipe::default());
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
-        // Of an empty list nobody can tell what it is a list of.
+        // The kind of a list is that of its first value.
         self.augment.without = vec![String::new()];
         self
     }

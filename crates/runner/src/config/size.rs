@@ -1,8 +1,8 @@
-//! What a run takes, known before it begins: memory by the network's own shapes, and the number of its steps. Each is a lower bound, so that
-//! nothing is refused that could run.
+//! What a run needs, computed before it begins: its memory, from the shapes of the network, and the number of
+//! its steps. Each is a lower bound, so that no run is refused that could run.
 
-use super::schema::lookup;
 use super::sections::Architecture;
+use super::tables::lookup;
 use super::{Config, ConfigError, Precision, Room};
 use crate::memory::{Need, check};
 use crate::methods::{Layer, Sizes};
@@ -13,17 +13,17 @@ const MOST: u64 = 1 << 53;
 /// Bytes of a number in f32.
 const FLOAT: u128 = 4;
 
-/// Images that are embedded together when a network is measured.
+/// Number of images that are embedded together when a network is measured.
 const EMBEDDED_TOGETHER: u128 = 250;
 
-/// What is done with a network.
+/// What a command does with a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// It is trained, and measured.
+    /// The network is trained and measured.
     Train,
-    /// It is measured.
+    /// The network is measured.
     Measure,
-    /// Its weights are read and written.
+    /// The network's weights are read and written.
     Convert,
 }
 
@@ -31,16 +31,18 @@ impl Config {
     /// Checks that a run of this config fits into the memory of its device.
     ///
     /// # Errors
-    /// If it does not: how much it would take at least, by which settings, and how much there is.
+    /// If it does not; the error says how much it needs at least, because of which settings, and how much
+    /// there is.
     pub fn fits(&self, room: Room<'_>) -> Result<(), ConfigError> {
         self.fits_for(Work::Train, room)
     }
 
-    /// Checks that `work` fits into the memory of the config's device, and the network's pool into its last map. Where the amount of memory
-    /// is not known, everything fits into it.
+    /// Checks that `work` fits into the memory of the config's device, and that the network's pool fits its
+    /// last map. If the amount of memory is unknown, everything fits.
     ///
     /// # Errors
-    /// Returns the errors of [`Config::fits`], and one for a pool that does not leave one value a channel.
+    /// Returns the errors of [`Config::fits`], and one for a pool that does not leave one value for each
+    /// channel.
     pub fn fits_for(&self, work: Work, room: Room<'_>) -> Result<(), ConfigError> {
         if work != Work::Convert {
             self.pool_fits()?;
@@ -51,12 +53,18 @@ impl Config {
         }
     }
 
-    /// Checks that the average pool leaves one value a channel of the last map. A model's file and an augmentation's each resolve without the
-    /// other, so that this is known of a run alone.
+    /// Checks that the average pool leaves one value for each channel of the last map. The files of the model
+    /// and of the augmentation resolve without each other, so only a run can be checked.
     fn pool_fits(&self) -> Result<(), ConfigError> {
-        let (pool, size) = (self.model.pool as u128, self.augment.size);
+        let further = self.method.more_views(&self.augment);
+        let sizes = std::iter::once(self.augment.size).chain(further.iter().map(|group| group.augment.size));
+        sizes.into_iter().try_for_each(|size| self.pool_fits_views_of(size))
+    }
+
+    fn pool_fits_views_of(&self, size: usize) -> Result<(), ConfigError> {
+        let pool = self.model.pool as u128;
         let map = self.recipe().network.size(size).map;
-        // Inception pools its whole map.
+        // Inception-v1 pools its whole map.
         let pools = self.model.architecture.unwrap_or_default() == Architecture::Resnet && pool != 0;
         if !pools || (pool <= map && map / 2 < pool) {
             return Ok(());
@@ -66,12 +74,12 @@ impl Config {
             origin: "the config".to_owned(),
             found: pool.to_string(),
             expected: format!(
-                "{map}, the side of the map that images of augment.size={size} end in, a pool above half of it, or 0 for all of it"
+                "{map}, the side of the map that views of {size} x {size} pixels (augment.size, or the method's own) end in, a pool above half of it, or 0 for all of it"
             ),
         })
     }
 
-    /// What `work` holds in memory at one time, at least.
+    /// Returns what `work` holds in memory at one time, at least.
     fn needs(&self, work: Work) -> Result<Vec<Need>, ConfigError> {
         let values = self.table()?;
         let named = |keys: &[&str]| self.named(&values, keys);
@@ -94,7 +102,12 @@ impl Config {
                 &[3, size.parameters, FLOAT],
             );
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
-            need(format!("activations of a batch ({batches})"), &[rows, size.activations, number]);
+            let further: u128 = self.method.more_views(&self.augment).iter().fold(0, |sum, group| {
+                let of_view = network.size(group.augment.size).activations;
+                sum.saturating_add(of_view.saturating_mul(batch).saturating_mul(group.views as u128))
+            });
+            let activations = rows.saturating_mul(size.activations).saturating_add(further);
+            need(format!("activations of a batch ({batches})"), &[activations, number]);
         } else {
             need(format!("weights of the network ({model})"), &[size.parameters, FLOAT]);
         }
@@ -132,7 +145,8 @@ impl Config {
         keys.map(|key| format!("{key}={}", value(key))).collect::<Vec<_>>().join(", ")
     }
 
-    /// Images that are held and measured, at least: what is generated; of a set on disk, a whole batch of which must be there.
+    /// a lower bound of the images that are held and measured: the generated ones, or one batch of a set on
+    /// disk.
     fn images(&self) -> u128 {
         let kept = |all: usize, keep: Option<usize>| all.min(keep.unwrap_or(all)) as u128;
         if self.data.name == "synthetic" {
@@ -143,7 +157,8 @@ impl Config {
         }
     }
 
-    /// Checks that a run's steps can be counted: at least one an epoch, and of generated images as many as there are batches.
+    /// Checks that the steps of a run can be counted: at least one for each epoch, and for generated images
+    /// the number of batches.
     pub(super) fn check_steps(&self) -> Result<(), (&'static str, String, String)> {
         let most = format!("at most {MOST} (2^53)");
         let Config { optim, eval, .. } = self;

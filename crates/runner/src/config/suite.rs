@@ -18,18 +18,18 @@ pub struct Suite {
     pub name: String,
     /// What it reproduces, in a line.
     pub title: String,
-    /// The suite whose runs it shows, if it has none of its own.
+    /// The suite whose runs it shows, if it has no runs of its own.
     #[serde(default)]
     pub runs_of: Option<String>,
     /// Seeds of every row.
     pub seeds: Vec<u64>,
-    /// Arguments that every row begins with, as they would be typed.
+    /// Arguments at the start of every row, as a person would type them.
     #[serde(default)]
     pub overrides: Vec<String>,
-    /// Groupings of the classes whose distributions of similarity the report draws.
+    /// Groupings of the classes, for each of which the report draws the distributions of similarity.
     #[serde(default)]
     pub similarity: Vec<String>,
-    /// The picture of retrieved neighbours to draw.
+    /// The picture of retrieved neighbors to draw.
     #[serde(default)]
     pub gallery: Option<GalleryFigure>,
     /// The rows, in the order in which they are run and shown.
@@ -37,15 +37,15 @@ pub struct Suite {
     pub rows: Vec<Row>,
 }
 
-/// A picture of retrieved neighbours.
+/// A picture of retrieved neighbors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GalleryFigure {
-    /// The rows whose networks are asked, side by side.
+    /// The rows whose networks search, side by side.
     pub rows: Vec<String>,
-    /// Test images that are asked.
+    /// Number of test images that are queries.
     pub queries: usize,
-    /// Neighbours shown of each.
+    /// Number of neighbors shown for each query.
     pub neighbors: usize,
 }
 
@@ -55,18 +55,19 @@ pub struct GalleryFigure {
 pub struct Row {
     /// Its key in the paper's tables.
     pub key: String,
-    /// What tables call it, if not what the paper calls the key or the method of that name calls itself.
+    /// Its name in tables. If it is not set, the paper's name of the key, or the label of the method of that
+    /// name, is used.
     #[serde(default)]
     pub label: Option<String>,
-    /// Arguments that make it, as they would be typed.
+    /// Arguments that make it, as a person would type them.
     pub overrides: Vec<String>,
 }
 
 impl Suite {
-    /// The suite called `name`, built in or under `./experiments/suite`.
+    /// Returns the suite called `name`, built in or under `./experiments/suite`.
     ///
     /// # Errors
-    /// If there is none (names what there is), or its file is wrong.
+    /// If there is none (the error names the suites that exist), or if its file is wrong.
     pub fn open(name: &str) -> Result<Self, ConfigError> {
         let file = choose("suite", name, Files::Own)?;
         let suite: Self = toml::from_str(&file.text).map_err(|error| ConfigError::File {
@@ -76,21 +77,22 @@ impl Suite {
         Ok(Self { name: name.to_owned(), ..suite })
     }
 
-    /// Names of all suites.
+    /// Returns the names of all suites.
     pub fn names() -> Vec<String> {
         available("suite")
     }
 
-    /// The suite under whose name its runs are kept.
+    /// Returns the suite whose folder holds its runs.
     pub fn runs_name(&self) -> &str {
         self.runs_of.as_deref().unwrap_or(&self.name)
     }
 
-    /// The runs that `arguments` make, of lists of values every combination: for each seed every row, so that a first whole table is there
-    /// early. `arguments` come after the suite's own and win; a `seed` among them replaces the suite's seeds.
+    /// Returns the runs that `arguments` make, for lists of values every combination. The runs of all rows
+    /// with the first seed come first, so that a first whole table is ready early. `arguments` come after the
+    /// suite's own and win; a `seed` among them replaces the suite's seeds.
     ///
     /// # Errors
-    /// As [`Suite::plan`], or if a run needs more memory than there is `room`.
+    /// Returns the errors of [`Suite::plan`], and one if a run needs more memory than `room` says.
     pub fn plan_all(&self, arguments: &[Override], room: Room<'_>) -> Result<Sweep, ConfigError> {
         let combinations = Combinations::of_suite(arguments)?;
         let mut planner = Planner::new(Some(room));
@@ -102,10 +104,11 @@ impl Suite {
         Ok(gathering.into_sweep())
     }
 
-    /// The same of arguments with one value each, and each run's config.
+    /// Returns the same for arguments with one value each, with the config of each run.
     ///
     /// # Errors
-    /// If an argument is wrong, of the suite's own or of `arguments`, or would make a row another than its name says.
+    /// If an argument of the suite or of `arguments` is wrong, or if it would make a row something else than
+    /// its name says.
     pub fn plan(&self, arguments: &[Override]) -> Result<Vec<(Planned, Config)>, ConfigError> {
         let mut planned = Vec::new();
         self.each(arguments, &[], &mut Planner::new(None), |run, config| {
@@ -147,12 +150,13 @@ impl Suite {
         Ok(())
     }
 
-    /// No argument may set what makes a row: its numbers would stand under the name of another method.
+    /// Checks that no argument sets what defines a row: the numbers would otherwise stand under the name of
+    /// another method.
     fn check(&self, arguments: &[Override]) -> Result<(), ConfigError> {
         for row in &self.rows {
             for text in &row.overrides {
                 let own = Override::parse(text)?;
-                // What is for one method alone is for its rows.
+                // A setting for one method applies to the rows of that method.
                 let sets_it =
                     |argument: &&Override| of_chosen_method(&argument.key) == of_chosen_method(&own.key);
                 if let Some(argument) = arguments.iter().find(sets_it) {

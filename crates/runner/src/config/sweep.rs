@@ -1,4 +1,4 @@
-//! From arguments with lists of values to the runs they make, each once.
+//! The runs that arguments with lists of values make, each once.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::{Config, ConfigError, Override, Resolved, resolve};
 use crate::launch::Planned;
 use crate::memory::Memory;
 
-/// Says how much memory a device has, if that is known.
+/// Returns the memory of a device, if it is known.
 pub type Room<'a> = &'a dyn Fn(DeviceKind) -> Option<Memory>;
 
 /// The runs that a command asks for.
@@ -23,16 +23,15 @@ pub struct Sweep {
     pub planned: Vec<Planned>,
     /// Where they are kept (`runs.root`).
     pub root: PathBuf,
-    /// The profile chosen.
-    pub profile: String,
-    /// What was asked for more than once, one run a line; it is planned once.
+    /// The runs that were asked for more than once, one a line; each is planned once.
     pub repeated: Vec<String>,
 }
 
-/// The runs of their own that `arguments` make.
+/// Returns the runs that `arguments` make outside of a suite.
 ///
 /// # Errors
-/// If an argument is wrong, has several values without `multirun`, or a run needs more memory than there is `room`.
+/// If an argument is wrong or has several values without `multirun`, or if a run needs more memory than
+/// `room` says.
 pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Result<Sweep, ConfigError> {
     let combinations = Combinations::of_runs(arguments, multirun)?;
     let mut planner = Planner::new(Some(room));
@@ -46,31 +45,32 @@ pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Resu
     Ok(gathering.into_sweep())
 }
 
-/// The settings of `typed` in which runs of a sweep differ; seed and method are part of what runs are called anyway.
+/// Returns the settings of `typed` in which the runs of a sweep differ, without seed and method, which the
+/// names of runs contain anyway.
 pub(super) fn varied(typed: &[Override], keys: &[String]) -> Vec<String> {
     let told = |one: &&Override| keys.contains(&one.key) && one.key != "seed" && one.key != "method";
     typed.iter().filter(told).map(Override::argument).collect()
 }
 
-/// Plans runs; of settings that differ in the seed alone it resolves the first.
+/// Plans runs. Settings that differ only in the seed are resolved once.
 pub(super) struct Planner<'a> {
     room: Option<Room<'a>>,
     known: HashMap<(Option<String>, Vec<Override>), (Planned, Config)>,
 }
 
 impl<'a> Planner<'a> {
-    /// With `room`, runs that need more memory are refused.
+    /// If it is set, runs that need more memory are refused.
     pub(super) fn new(room: Option<Room<'a>>) -> Self {
         Self { room, known: HashMap::new() }
     }
 
-    /// How many configs were resolved.
+    /// Returns the number of configs that were resolved.
     #[cfg(test)]
     pub(super) fn resolved(&self) -> usize {
         self.known.len()
     }
 
-    /// The run, and its config but for the seed.
+    /// Returns the run, and its config except for the seed.
     ///
     /// # Errors
     /// If a setting is wrong or the run is too large.
@@ -102,30 +102,29 @@ impl<'a> Planner<'a> {
 }
 
 impl Override {
-    /// The seed that this setting of `seed` is.
+    /// Returns the seed that this setting sets.
     fn seed(&self) -> Result<u64, ConfigError> {
-        // As any other value, but without the files around it.
+        // It is read like any other value, but without the files around it.
         let value = Layers::argument(self, Schema::without_method())?;
         Ok(value.and_then(|value| value.as_integer()).unwrap_or_default().unsigned_abs())
     }
 }
 
-/// Runs that were planned, each once.
+/// Planned runs, each once.
 #[derive(Default)]
 pub(super) struct Gathering {
     planned: Vec<Planned>,
     seen: HashSet<(String, String)>,
     root: PathBuf,
-    profile: String,
     repeated: Vec<String>,
 }
 
 impl Gathering {
-    /// Adds a run unless it is there. Rows of a suite may come to the same run under two names, and both are shown.
+    /// Adds a run unless it is in the list. Two rows of a suite may be the same run under two names; both are
+    /// shown.
     pub(super) fn take(&mut self, run: Planned, config: &Config) {
         if self.planned.is_empty() {
             self.root.clone_from(&config.runs.root);
-            self.profile.clone_from(&config.groups.profile);
         }
         if self.seen.insert((run.id(), run.labels.row.clone())) {
             self.planned.push(run);
@@ -135,7 +134,7 @@ impl Gathering {
     }
 
     pub(super) fn into_sweep(self) -> Sweep {
-        let Self { planned, root, profile, repeated, .. } = self;
-        Sweep { planned, root, profile, repeated }
+        let Self { planned, root, repeated, .. } = self;
+        Sweep { planned, root, repeated }
     }
 }

@@ -1,5 +1,5 @@
-//! Configs as they resolve, what errors say, and what a suite plans. Run from the crate's folder, where no `experiments/` wins over
-//! the built-in files.
+//! Tests of resolved configs, of the texts of errors, and of what a suite plans. They run in the crate's
+//! folder, where no `experiments/` wins over the built-in files.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -35,7 +35,7 @@ fn the_papers_recipe() {
     insta::assert_snapshot!("paper", config(&["dataset=cifar10"]).to_toml().unwrap());
 }
 
-/// Profiles are tuned now and then: what they must do is shrink the run and say so, whatever their numbers.
+/// The numbers of profiles change now and then. A profile must make the run smaller and say so.
 #[test]
 fn reduced_profiles_shrink_the_run_and_say_so() {
     let full = config(&["dataset=synthetic", "method=nce"]);
@@ -44,9 +44,9 @@ fn reduced_profiles_shrink_the_run_and_say_so() {
         let small = config(&["dataset=synthetic", "method=nce", &format!("profile={profile}")]);
         assert!(small.profile.reduced, "{profile}");
         assert!(small.model.width < full.model.width && small.optim.epochs < full.optim.epochs, "{profile}");
-        // A profile makes the run smaller, never another method.
+        // A profile makes the run smaller and never changes the method.
         assert_eq!((small.method.name(), small.optim.lr), (full.method.name(), full.optim.lr), "{profile}");
-        // What is typed wins over the profile, wherever it stands.
+        // A typed setting wins over the profile, in any order.
         let typed = config(&["model.width=48", &format!("profile={profile}")]);
         assert_eq!(typed.model.width, 48, "{profile}");
     }
@@ -118,7 +118,7 @@ fn every_file_of_every_group_resolves_and_says_where_it_is_from() {
         let names = available(group);
         assert!(!names.is_empty(), "{group}");
         for name in names {
-            // Networks that want weights from elsewhere say so; see below.
+            // Networks that need pretrained weights are tested below.
             let chosen = format!("{group}={name}");
             let found = resolve(&overrides(&[&chosen, "model.pretrained=false"])).unwrap();
             let key = format!("groups.{group}");
@@ -145,14 +145,14 @@ fn weights_to_begin_with_are_named_by_what_they_hold() {
         [("a.pth", "one"), ("b.pth", "one"), ("a.pth", "two")].map(|(n, c)| hash_of(n, c));
     assert_eq!(a, elsewhere, "where a file lies changes no run");
     assert_ne!(a, b, "what it holds does");
-    // What a run keeps of it reads back, though the file may be gone.
+    // A run's own config can be read even if the file no longer exists.
     let path = folder.path().join("a.pth");
     let text =
         config(&["model=inception_v1", &format!("model.weights={}", path.display())]).identity().unwrap();
     assert!(text.contains("blake3:"), "{text}");
 }
 
-/// The files are listed by hand where they are embedded: a forgotten one would be missing from installed binaries alone.
+/// A file that is not embedded would be missing only from installed binaries.
 #[test]
 fn every_file_under_experiments_is_built_in() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
@@ -178,7 +178,7 @@ fn a_config_written_out_reads_back_as_itself() {
 fn the_hash_is_of_what_can_change_a_result() {
     let base = hash(&["dataset=cifar10"]);
     assert!(base.len() == 12 && base.bytes().all(|b| b.is_ascii_hexdigit()), "{base}");
-    // `auto` is what it comes to here.
+    // `auto` is replaced by the device of this machine.
     let best = format!("device={}", invaspread_tensor::DeviceKind::best().0.name());
     let same =
         ["seed=7", &best, "data.root=/elsewhere", "data.cache=/there", "runs.root=/else", "optim.lr=3e-2"];
@@ -266,7 +266,7 @@ fn an_argument_cannot_put_one_methods_numbers_under_anothers_name() {
             "{text}"
         );
     }
-    // What holds for all rows alike is no trouble.
+    // A setting that applies to all rows is allowed.
     assert_eq!(suite.plan(&overrides(&["model.width=16", "dataset=synthetic"])).unwrap().len(), 9);
 }
 
@@ -296,7 +296,7 @@ fn an_unknown_suite_is_answered_with_the_known_ones() {
     );
 }
 
-/// Hashes name the folders of runs that are there: those of committed records, and the paper's whole recipe.
+/// Hashes name the folders of existing runs: those of committed records, and of the paper's whole recipe.
 #[test]
 fn hashes_are_what_they_were() {
     for (arguments, known) in [
@@ -311,7 +311,7 @@ fn hashes_are_what_they_were() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What is typed is what runs, and the written config says the same.
+    /// The typed values are those that run, and the written config has them too.
     #[test]
     fn typed_values_arrive(lr in 1e-6..10.0f64, width in 1usize..512, seed in 0u64..=i64::MAX as u64, temperature in 0.01..5.0f64) {
         let settings = [format!("optim.lr={lr:?}"), format!("model.width={width}"), format!("seed={seed}"),
@@ -323,7 +323,7 @@ proptest! {
         prop_assert_eq!(again, one);
     }
 
-    /// Whatever is typed is a config or an error that names the key.
+    /// Any typed text gives a config or an error that names the key.
     #[test]
     fn no_key_panics(key in "[a-z]{1,8}(\\.[a-z_]{1,10}){0,2}", value in "[ -~]{1,12}") {
         if let Ok(one) = Override::parse(&format!("{key}={value}"))

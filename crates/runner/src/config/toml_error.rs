@@ -1,7 +1,7 @@
-//! What the TOML parser finds wrong, on one line.
+//! An error of the TOML parser, on one line.
 
-/// Tells where in `text` the parser stumbled and over what, as "line 3, column 5: invalid table header, expected `]`". The parser's own
-/// words draw the place over several lines, and quote it.
+/// Returns the place of the error in `text` and its message, such as "line 3, column 5: invalid table header,
+/// expected `]`". The parser's own message draws the place over several lines and quotes it.
 pub(super) fn reason(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim().lines().collect::<Vec<_>>().join(", ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };

@@ -1,4 +1,4 @@
-//! From text to a key's value: the kind of the key decides how the text is read, not how the text looks.
+//! Reads a key's value from text. The kind of the key decides how the text is read, not the look of the text.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use super::home::{HomeError, expand_home};
 use super::number::{Whole, number, whole};
 use crate::settings::Kind;
 
-/// What text or a file's value is to a key.
+/// The meaning of a text, or of a file's value, for a key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Reading {
     /// A value of the key's kind.
     Value(toml::Value),
-    /// Nothing: the key is to be unset.
+    /// No value: the key is unset.
     Unset,
 }
 
-/// Why text is no value of a key: what was found, and what was expected.
+/// Why a text is not a value of a key: what was found, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unfit {
     pub(super) found: String,
@@ -28,11 +28,11 @@ impl Unfit {
     }
 }
 
-/// A whole number's largest value, as TOML and therefore every run's own config holds it.
+/// The largest whole number, as TOML, and so every run's own config, can hold.
 const WHOLE: &str = "a whole number from 0 to 9223372036854775807";
 
 impl Kind {
-    /// What its values are, in words.
+    /// Returns what its values are, in words.
     pub(super) fn in_words(&self) -> String {
         match self {
             Self::Whole => "a whole number, 0 or more".into(),
@@ -49,10 +49,10 @@ impl Kind {
         }
     }
 
-    /// Reads what was typed after `key=`. `null`, or nothing at all, unsets a key; quotes make a text of either.
+    /// Reads what was typed after `key=`. `null`, or an empty text, unsets a key; in quotes either is a text.
     ///
     /// # Errors
-    /// If the text is no value of this kind.
+    /// If the text is not a value of this kind.
     pub(super) fn read(&self, text: &str) -> Result<Reading, Unfit> {
         if matches!(text.trim(), "" | "null") {
             return Ok(Reading::Unset);
@@ -61,9 +61,13 @@ impl Kind {
     }
 
     fn value(&self, text: &str) -> Result<toml::Value, Unfit> {
-        // A path may begin or end with a space; nothing else can.
+        // Only a path may begin or end with a space.
         let trimmed = text.trim();
-        let wrong = || Unfit::new(format!("{trimmed:?}"), self.in_words());
+        let is_listed = trimmed.starts_with('[') && trimmed.ends_with(']');
+        let wrong = || {
+            let hint = if is_listed { "; values of several runs have no brackets, as 0,1" } else { "" };
+            Unfit::new(format!("{trimmed:?}"), format!("{}{hint}", self.in_words()))
+        };
         match self {
             Self::Whole => match whole(trimmed) {
                 Whole::Number(number) => Ok(number.into()),
@@ -78,6 +82,10 @@ impl Kind {
                 _ => Err(wrong()),
             },
             Self::Word => Ok(unquoted(trimmed).unwrap_or_else(|| trimmed.to_owned()).into()),
+            Self::Path if is_listed && trimmed.contains(',') => {
+                let expected = format!("one path; a path that has brackets is quoted, as '\"{trimmed}\"'");
+                Err(Unfit::new(format!("the list {trimmed}"), expected))
+            }
             Self::Path => path(&unquoted(trimmed).unwrap_or_else(|| text.to_owned())),
             Self::List(of) => {
                 let inner = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -93,11 +101,11 @@ impl Kind {
         }
     }
 
-    /// Takes a file's value as one of this kind: `1e3` is a whole number there too, and `~` the home folder. What is of another type is
-    /// left for the config's own types to refuse.
+    /// Converts a file's value to this kind: `1e3` is a whole number in files too, and `~` is the home
+    /// folder. The types of the config refuse a value of another type.
     ///
     /// # Errors
-    /// If the value is of the right type and no value of this kind.
+    /// If the value has the right type and is not a value of this kind.
     pub(super) fn conform(&self, value: toml::Value) -> Result<toml::Value, Unfit> {
         match (self, value) {
             (Self::Whole, toml::Value::Float(float)) => match whole(&format!("{float:?}")) {
@@ -133,7 +141,7 @@ fn path(text: &str) -> Result<toml::Value, Unfit> {
     expanded.to_str().map(toml::Value::from).ok_or_else(found)
 }
 
-/// The content of one TOML string that is all of `text`; `None` if it is anything else.
+/// Returns the content of `text` if it is one TOML string, else `None`.
 pub(super) fn unquoted(text: &str) -> Option<String> {
     if !text.starts_with(['"', '\'']) {
         return None;
@@ -145,7 +153,8 @@ pub(super) fn unquoted(text: &str) -> Option<String> {
     }
 }
 
-/// The parts between the commas that stand outside of quotes and brackets, without the spaces around them. A comma may end the list.
+/// Returns the parts between the commas that stand outside of quotes and brackets, without the spaces around
+/// them. A comma may end the list.
 pub(super) fn items(text: &str) -> Vec<&str> {
     let mut items = pieces(text);
     if items.last().is_some_and(|last| last.trim().is_empty()) {
@@ -154,7 +163,8 @@ pub(super) fn items(text: &str) -> Vec<&str> {
     items.into_iter().map(str::trim).collect()
 }
 
-/// The parts between the commas that stand outside of quotes and brackets. Text whose quotes or brackets do not close is one part.
+/// Returns the parts between the commas that stand outside of quotes and brackets. Text whose quotes or
+/// brackets do not close is one part.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut start, mut depth, mut quote, mut escaped) = (Vec::new(), 0, 0_usize, None, false);
     for (at, letter) in text.char_indices() {
@@ -201,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_kind_of_the_key_decides() {
-        // Each of these looks like something else to TOML.
+        // TOML would read each of these as something else.
         for text in [
             "20240105",
             "2024-01-05",
@@ -241,6 +251,20 @@ mod tests {
                 assert_eq!(kind.read(text), Ok(Reading::Unset), "{kind:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_where_one_value_is_expected_is_told_how_to_be_several_runs() {
+        let told = Kind::Whole.read("[0,1]").unwrap_err();
+        assert_eq!(told.found, "\"[0,1]\"");
+        assert!(
+            told.expected.ends_with("values of several runs have no brackets, as 0,1"),
+            "{}",
+            told.expected
+        );
+        let told = Kind::Path.read("[a,b]").unwrap_err();
+        assert!(told.expected.starts_with("one path; "), "{}", told.expected);
+        assert_eq!(read(&Kind::Path, "\"[a,b]\""), toml::Value::from("[a,b]"));
     }
 
     #[test]
@@ -302,17 +326,18 @@ mod tests {
     }
 
     proptest! {
-        /// Any value of a kind, written as text, is read as itself.
+        /// Any value of a kind, written as text, is read as the same value.
         #[test]
         fn values_come_back(x in any::<f64>().prop_filter("finite", |x| x.is_finite()), n in 0..=i64::MAX, b in any::<bool>(), text in "\\PC{1,30}") {
             prop_assert_eq!(read(&Kind::Number, &format!("{x:?}")), toml::Value::from(x));
             prop_assert_eq!(read(&Kind::Whole, &n.to_string()), toml::Value::from(n));
             prop_assert_eq!(read(&Kind::Switch, &b.to_string()), toml::Value::from(b));
-            let plain = !text.starts_with('~') && unquoted(text.trim()).is_none() && !matches!(text.trim(), "" | "null");
+            let plain = !text.starts_with('~') && unquoted(text.trim()).is_none() && !matches!(text.trim(), "" | "null")
+                && !(text.trim().starts_with('[') && text.trim().ends_with(']'));
             if plain {
                 prop_assert_eq!(read(&Kind::Path, &text), toml::Value::from(text.as_str()));
             }
-            // Quoted, a text is itself whatever it holds.
+            // In quotes any text is read as itself.
             let quoted = toml::Value::from(text.as_str()).to_string();
             if !text.starts_with('~') {
                 prop_assert_eq!(read(&Kind::Path, &quoted), toml::Value::from(text.as_str()));

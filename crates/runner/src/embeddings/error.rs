@@ -99,7 +99,7 @@ fn named(name: Option<&str>) -> String {
 }
 
 /// The most arrays that an error lists.
-const MOST_LISTED: usize = 20;
+const MOST_LISTED: usize = 8;
 
 fn listed(there: &[String]) -> String {
     match there.len() {

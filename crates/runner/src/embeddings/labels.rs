@@ -74,7 +74,8 @@ impl Labels {
     }
 
     /// Reads labels from text with one label a line: numbers if every line is a number (also in the form of
-    /// `numpy.savetxt`), else words. Returns `None` if the file is not text.
+    /// `numpy.savetxt`), else words. Blank lines at the end are ignored. Returns `None` if the file is not
+    /// text.
     ///
     /// # Errors
     /// Returns a problem that names the empty line, or the number that is not whole.
@@ -85,7 +86,8 @@ impl Labels {
             Ok(text) if !text.contains('\0') => text.strip_prefix('\u{feff}').unwrap_or(text),
             _ => return Ok(None),
         };
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        // Editors and scripts leave blank lines at the end; anywhere else a label is missing.
+        let lines: Vec<&str> = text.trim_end().lines().map(str::trim).collect();
         if let Some(line) = lines.iter().position(|line| line.is_empty()) {
             return Err(Problem::new(format!("nothing in line {}", line + 1), LINES));
         }

@@ -45,7 +45,7 @@ pub enum EngineError {
     /// There are fewer images than one batch needs.
     #[error(
         "optim.batch_size is {batch_size} but there are only {images} training images, expected at least one whole batch; lower \
-         optim.batch_size or raise data.subset"
+         optim.batch_size to at most {images}, or train on more images (with a larger data.subset, if it is set)"
     )]
     TooFewImages {
         /// The number of training images.

@@ -30,9 +30,24 @@ pub enum EvaluateError {
     /// The weights belong to another network or are not finite.
     #[error(transparent)]
     Weights(Box<WeightError>),
+    /// Only the embedding layer of the weights does not fit the network.
+    #[error("{0}. Only the embedding layer does not fit: eval.layer=pooled measures the features before it")]
+    EmbeddingLayer(Box<WeightError>),
     /// The evaluation failed.
     #[error(transparent)]
     Engine(Box<EngineError>),
+}
+
+impl From<WeightError> for EvaluateError {
+    fn from(error: WeightError) -> Self {
+        let only_head = match &error {
+            WeightError::Load { source, .. } => {
+                matches!(&**source, WeightError::Mismatch(mismatch) if mismatch.only_head)
+            }
+            _ => false,
+        };
+        if only_head { Self::EmbeddingLayer(Box::new(error)) } else { Self::Weights(Box::new(error)) }
+    }
 }
 
 impl From<EngineError> for EvaluateError {
@@ -70,7 +85,7 @@ pub fn evaluate(recipe: &Recipe, images: &Images, weights: &WeightsFile) -> Resu
     let network = Network::on(&device, recipe.network.clone(), recipe.seed)
         .map_err(|source| EngineError::SetUp { what: "network", source })?;
     let head = if recipe.layer == Layer::Pooled { HeadNeeded::No } else { HeadNeeded::Yes };
-    let loaded = load(weights, &network, head).map_err(|error| EvaluateError::Weights(Box::new(error)))?;
+    let loaded = load(weights, &network, head)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment).map_err(EngineError::from)?);
     let embeddings = EvaluationFeeds::new(images, &plain, &network)?.embed(&network, recipe.layer)?;
     let measured = images.measure(recipe, &embeddings, recipe.epochs, true).map_err(EngineError::from)?;

@@ -16,9 +16,9 @@ pub struct Images {
     pub train: Arc<dyn ImageSource>,
     /// The images that vote in kNN: the training images, or those of them that have labels. `None` if the
     /// test classes are not trained on; each test image is then searched among the others.
-    pub gallery: Option<Labelled>,
+    pub gallery: Option<Labeled>,
     /// The test images.
-    pub test: Labelled,
+    pub test: Labeled,
     /// The number of classes.
     pub classes: usize,
     /// Groupings of the classes whose separation is measured beside that of the classes.
@@ -27,7 +27,7 @@ pub struct Images {
 
 /// Images and their classes, which only evaluation uses.
 #[derive(Clone)]
-pub struct Labelled {
+pub struct Labeled {
     /// The images.
     pub images: Arc<dyn ImageSource>,
     /// The class of each image.

@@ -26,7 +26,7 @@ pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate, open_weights};
 pub(crate) use feed::ImageFeed;
-pub use images::{Images, Labelled};
+pub use images::{Images, Labeled};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};

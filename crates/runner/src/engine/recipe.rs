@@ -2,14 +2,15 @@
 //! they came from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use invaspread_augment::AugmentConfig;
+use invaspread_augment::{AugmentConfig, AugmentError, Pipeline, ViewGroup};
 use invaspread_losses::KeySide;
 use invaspread_models::NetworkConfig;
 use invaspread_tensor::{DeviceKind, LarsConfig, OptimizerConfig, SgdConfig};
 
 use super::{RetrievalRecipe, When};
-use crate::methods::{ChosenMethod, Layer};
+use crate::methods::{ChosenMethod, Layer, MoreViews};
 
 /// A run, as the engine needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,13 +35,13 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rates.
     pub schedule: Schedule,
-    /// The optimiser, of network and heads alike.
+    /// The optimizer, of network and heads alike.
     pub optimizer: OptimizerConfig,
     /// Evaluate every so many epochs (and before training, and after the last).
     pub evaluate_every: u64,
     /// The output that is measured, as unit rows.
     pub layer: Layer,
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
@@ -58,8 +59,8 @@ pub struct Recipe {
 pub struct Schedule {
     /// The rate without warm-up and factors.
     pub base: f64,
-    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0, has (n + 1) / N of it, so that
-    /// the first step moves.
+    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0,
+    /// has (n + 1) / N of it, so that the first step moves.
     pub warmup: f64,
     /// What it falls by.
     pub fall: Fall,
@@ -69,10 +70,12 @@ pub struct Schedule {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fall {
-    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all steps of an epoch.
+    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all
+    /// steps of an epoch.
     Factors(Vec<(u64, f64)>),
-    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs: `base (1 + cos(π t)) / 2`, where t is
-    /// the part of those epochs' steps that is done (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs:
+    /// `base (1 + cos(π t)) / 2`, where t is the part of those epochs' steps that is done (Loshchilov and
+    /// Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
     Cosine {
         /// Epochs of the run.
         epochs: u64,
@@ -85,7 +88,8 @@ impl Schedule {
         Self { base, warmup: 0.0, fall: Fall::Factors(factors) }
     }
 
-    /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has `steps`.
+    /// Returns the learning rate of step `step` (from 0) of epoch `epoch` (from 1), where an epoch has
+    /// `steps`.
     pub fn at(&self, epoch: u64, step: u64, steps: u64) -> f64 {
         let done = (epoch.saturating_sub(1) * steps + step) as f64;
         let warmup = (self.warmup * steps as f64).round();
@@ -107,7 +111,7 @@ impl Schedule {
 }
 
 impl Recipe {
-    /// Weight decay of the optimiser.
+    /// Weight decay of the optimizer.
     pub fn weight_decay(&self) -> f64 {
         match self.optimizer {
             OptimizerConfig::Sgd(SgdConfig { weight_decay, .. })
@@ -116,17 +120,31 @@ impl Recipe {
         }
     }
 
+    /// Returns the views of a batch: those that the run's own transforms make, then the method's further groups.
+    ///
+    /// # Errors
+    /// Returns the first setting of the transforms that is unknown or out of range.
+    pub(crate) fn view_groups(&self) -> Result<Vec<ViewGroup>, AugmentError> {
+        let own = MoreViews { views: self.method.views(), augment: self.augment.clone() };
+        std::iter::once(own)
+            .chain(self.method.more_views(&self.augment))
+            .map(|MoreViews { views, augment }| {
+                Ok(ViewGroup { pipeline: Arc::new(Pipeline::train(&augment)?), views })
+            })
+            .collect()
+    }
+
     /// Epochs that its method trains: none where the network stays as drawn.
     pub fn epochs_trained(&self) -> u64 {
         if self.method.trains() { self.epochs } else { 0 }
     }
 
-    /// Whether epoch `epoch` ends with an evaluation.
+    /// Returns whether epoch `epoch` ends with an evaluation.
     pub(crate) fn evaluates(&self, epoch: u64) -> bool {
         epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))
     }
 
-    /// How many of its epochs end with one, the start before the first among them.
+    /// Returns how many of its epochs end with one, the start before the first among them.
     pub(crate) fn evaluations(&self) -> u64 {
         let every = self.evaluate_every.max(1);
         1 + self.epochs / every + u64::from(!self.epochs.is_multiple_of(every))

@@ -155,10 +155,9 @@ struct Training<'a> {
     pace: Pace,
 }
 
-/// The images and the pipelines that make views of them.
+/// The images and the pipeline that evaluation makes views of them by.
 struct Prepared {
     images: Images,
-    augmented: Arc<Pipeline>,
     plain: Arc<Pipeline>,
 }
 
@@ -183,7 +182,7 @@ impl<'a> Training<'a> {
         let (mut learner, began_with) = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
         let train_feed =
-            ImageFeed::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
+            ImageFeed::of_groups(Arc::clone(&data.images.train), recipe.view_groups()?, &learner.network)?;
         let evaluation_feeds = EvaluationFeeds::new(&data.images, &data.plain, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = LossLog::new(learner.network.device(), batches)
@@ -300,7 +299,6 @@ impl<'a> Training<'a> {
         let batches =
             order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig {
-            views: self.recipe.method.views(),
             second_images: self.learner.method.second_images().map(Into::into),
             seed: self.recipe.seed,
             epoch,
@@ -539,7 +537,7 @@ pub(super) fn learner(
         Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
         None => None,
     };
-    let learner = Learner::new(network, recipe.optimizer, method)
+    let learner = Learner::new(network, recipe.optimizer, recipe.schedule.base, method)
         .map_err(|source| EngineError::SetUp { what: "method", source })?;
     Ok((learner, began_with))
 }
@@ -547,11 +545,7 @@ pub(super) fn learner(
 impl Prepared {
     fn new(recipe: &Recipe, images: &Images) -> Result<Self, EngineError> {
         images.check()?;
-        Ok(Self {
-            images: images.clone(),
-            augmented: Arc::new(Pipeline::train(&recipe.augment)?),
-            plain: Arc::new(Pipeline::evaluate(&recipe.augment)?),
-        })
+        Ok(Self { images: images.clone(), plain: Arc::new(Pipeline::evaluate(&recipe.augment)?) })
     }
 }
 
@@ -585,6 +579,6 @@ fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineErro
     }
     learner
         .load(tensors)
-        .map_err(|found| foreign(found, "the tensors of this run's network, optimiser and method"))?;
+        .map_err(|found| foreign(found, "the tensors of this run's network, optimizer and method"))?;
     Ok(journal)
 }

@@ -1,4 +1,5 @@
-//! The parsers of this crate as functions of bytes, for the targets in `fuzz/` and the tests that replay their corpora.
+//! The parsers of this crate as functions of bytes, for the targets in `fuzz/` and the tests that replay
+//! their corpora.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
 
@@ -23,8 +24,8 @@ pub fn config_overrides(bytes: &[u8]) {
 /// Bytes of arrays that a file may unpack to.
 const MOST: u64 = 1 << 24;
 
-/// A `.npz` file, a `.npy` file, or safetensors. That reading ends and takes no more memory than it may is what is tested; what is wrong with a
-/// file is told.
+/// A `.npz` file, a `.npy` file, or safetensors. That reading ends and takes no more memory than it may is
+/// what is tested; what is wrong with a file is told.
 pub fn numpy(bytes: &[u8]) {
     let Ok(arrays) = read_every_array(bytes, MOST) else { return };
     for array in arrays.into_iter().filter_map(|(_, array)| array.ok()) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use invaspread_augment::{ImageSource, SourceError, SourceImage};
 use invaspread_data::{Dataset, Evaluation, Split};
 
-use crate::engine::{Images, Labelled};
+use crate::engine::{Images, Labeled};
 
 /// Returns the images of `dataset`.
 pub fn images(dataset: &Arc<Dataset>) -> Images {
     let split = |pick| Arc::new(Part { dataset: Arc::clone(dataset), pick });
-    let labelled = |pick: fn(&Dataset) -> &Split| Labelled {
+    let labeled = |pick: fn(&Dataset) -> &Split| Labeled {
         images: split(pick),
         labels: pick(dataset).labels.clone().into(),
     };
@@ -18,10 +18,10 @@ pub fn images(dataset: &Arc<Dataset>) -> Images {
         name: dataset.name.clone(),
         train: split(|dataset| &dataset.train),
         gallery: match dataset.evaluation {
-            Evaluation::Neighbors => Some(labelled(Dataset::gallery)),
+            Evaluation::Neighbors => Some(labeled(Dataset::gallery)),
             Evaluation::Retrieval => None,
         },
-        test: labelled(|dataset| &dataset.test),
+        test: labeled(|dataset| &dataset.test),
         classes: dataset.classes.len(),
         groupings: dataset.groupings().into(),
     }

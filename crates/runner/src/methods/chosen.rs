@@ -1,21 +1,23 @@
-//! What the program knows of a method before it is built: its name, its settings, how many views it takes, what memory it needs.
+//! What the program knows about a method before it is built: its name, its settings, its number of views, the
+//! memory that it needs.
 
 use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Result;
+use invaspread_augment::AugmentConfig;
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-use super::{Method, Registry, RunFacts};
+use super::{Method, RunFacts};
 use crate::settings::{Key, Refusal, Settings, read};
 
 /// The key that names the method; all others are the method's own.
 pub(crate) const NAME: &str = "name";
 
-/// A method's settings, and all that the program has to know of the method: the entry of the registry.
+/// A method's settings and all that the program has to know about the method: its entry in the registry.
 pub trait MethodSettings: Settings {
-    /// What `method.name` says: letters, digits, `_` and `-`.
+    /// The value of `method.name`: letters, digits, `_` and `-`.
     const NAME: &'static str;
 
     /// What tables and figures call it.
@@ -29,13 +31,21 @@ pub trait MethodSettings: Settings {
         Ok(())
     }
 
-    /// Returns the number of views of each image in a batch, at least 1. Rows i, i + B, i + 2 B, ... of the output are views of one image.
+    /// Returns the number of views of each image in a batch, at least 1. Rows i, i + B, i + 2 B, ... of the
+    /// output are views of one image.
     fn views(&self) -> usize {
         1
     }
 
-    /// Returns whether the loss runs on a GPU, by kernels of its own or as candle's ops. If not, it runs on the host, from features copied
-    /// there in each step: see [`invaspread_losses::op`].
+    /// Returns the groups of further views of each image in a batch, such as the small views of multi-crop
+    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets the
+    /// views of each group after the first ones, and their rows of the output follow.
+    fn more_views(&self, _augment: &AugmentConfig) -> Vec<MoreViews> {
+        Vec::new()
+    }
+
+    /// Returns whether the loss runs on a GPU, by kernels of its own or as candle's ops. If not, it runs on
+    /// the host, from features copied there in each step: see [`invaspread_losses::op`].
     fn has_cuda_loss(&self) -> bool {
         true
     }
@@ -56,21 +66,31 @@ pub trait MethodSettings: Settings {
     /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
 
-    /// Returns settings that a run on a few dozen images allows. The tests that go over all methods take each of them, so let there be one
-    /// for each kind of state that the method can have; `invaspread doctor` takes the first.
+    /// Returns settings for a run on a few dozen images. The tests that go over all methods use each of them,
+    /// so there should be one for each kind of state that the method can have; `invaspread doctor` uses the
+    /// first.
     fn small() -> Vec<Self> {
         vec![Self::default()]
     }
 }
 
-/// Sizes of a run, as far as a method's memory depends on them.
+/// A group of further views: how many of each image, and how they are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MoreViews {
+    /// Views of each image, at least 1.
+    pub views: usize,
+    /// Their transforms and size.
+    pub augment: AugmentConfig,
+}
+
+/// The sizes of a run on which a method's memory depends.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     /// Rows of a batch: its images times the views of each.
     pub rows: u128,
     /// Images of a batch.
     pub batch: u128,
-    /// Training images, at least so many.
+    /// Lower bound of the number of training images.
     pub images: u128,
     /// Length of an embedding.
     pub dim: u128,
@@ -79,7 +99,7 @@ pub struct Sizes {
 /// Memory that a method needs for one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MethodMemory {
-    /// What for: "noise of a batch".
+    /// Its purpose, such as "noise of a batch".
     pub what: &'static str,
     /// The keys that make it large, in full: `method.noise`, `optim.batch_size`.
     pub keys: Vec<&'static str>,
@@ -88,7 +108,7 @@ pub struct MethodMemory {
 }
 
 impl MethodMemory {
-    /// Returns the memory of as many numbers in f32 as the product of `factors`; more than can be counted counts as the most that can.
+    /// Returns the memory of as many f32 numbers as the product of `factors` says. The product saturates.
     pub fn new(what: &'static str, keys: &[&'static str], factors: &[u128]) -> Self {
         let numbers = factors.iter().fold(1, |numbers: u128, factor| numbers.saturating_mul(*factor));
         Self { what, keys: keys.to_vec(), numbers }
@@ -100,14 +120,14 @@ impl MethodMemory {
         Self::new("a memory of all training images", &keys, &[copies, sizes.images, sizes.dim])
     }
 
-    /// Returns the memory of a batch's images compared with all of its rows.
+    /// Returns the memory of the similarities between a batch's images and all of its rows.
     pub fn of_similarities(sizes: &Sizes) -> Self {
         let factors = [sizes.batch, sizes.rows.max(sizes.batch)];
         Self::new("similarities within a batch", &["optim.batch_size"], &factors)
     }
 }
 
-/// A method with its settings: cloned at no cost, compared by name and settings.
+/// A method with its settings. Cloning is cheap; two are equal if their names and settings are.
 #[derive(Clone)]
 pub struct ChosenMethod(Arc<dyn Chosen>);
 
@@ -119,6 +139,7 @@ trait Chosen: Send + Sync {
     fn table(&self) -> toml::Table;
     fn check(&self) -> std::result::Result<(), Refusal>;
     fn views(&self) -> usize;
+    fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews>;
     fn has_cuda_loss(&self) -> bool;
     fn trains(&self) -> bool;
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory>;
@@ -148,6 +169,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn views(&self) -> usize {
         MethodSettings::views(self)
+    }
+
+    fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
+        MethodSettings::more_views(self, augment)
     }
 
     fn has_cuda_loss(&self) -> bool {
@@ -201,9 +226,14 @@ impl ChosenMethod {
         self.0.check()
     }
 
-    /// Returns the number of views of each image in a batch.
+    /// Returns the number of views of each image in a batch that are made by the run's own transforms.
     pub fn views(&self) -> usize {
         self.0.views()
+    }
+
+    /// Returns the groups of further views of each image, where `augment` holds the run's own transforms.
+    pub fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
+        self.0.more_views(augment)
     }
 
     /// Returns whether the loss runs on a GPU; if not, on the host.
@@ -243,8 +273,9 @@ impl fmt::Debug for ChosenMethod {
 }
 
 impl Serialize for ChosenMethod {
-    /// As a table: the name, then the keys that are set, in the order of the settings' fields. Not as [`toml::Table`], whose order depends
-    /// on how the toml crate was built: a run's name is the hash of what is written.
+    /// Writes a table: the name, then the keys that are set, in the order of the settings' fields. A
+    /// [`toml::Table`] would not do: its order depends on how the toml crate was built, and a run's name is
+    /// the hash of the written text.
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let settings = self.settings();
         let mut map = serializer.serialize_map(None)?;
@@ -255,18 +286,5 @@ impl Serialize for ChosenMethod {
             }
         }
         map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for ChosenMethod {
-    /// From a table of its name and all its keys, of a method that the installed registry has.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        use serde::de::Error;
-        let mut table = toml::Table::deserialize(deserializer)?;
-        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
-        let name = name.as_str().unwrap_or_default();
-        let entry = Registry::installed().entry(name);
-        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
-        entry.read(&table).map_err(Error::custom)
     }
 }

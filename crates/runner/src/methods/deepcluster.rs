@@ -1,9 +1,11 @@
-//! DeepCluster: each epoch the network's own features are clustered, and the clusters are what a fresh classifier learns.
+//! DeepCluster: in each epoch the network's own features are clustered, and a new classifier learns the
+//! clusters.
 //!
-//! Before each epoch: projections of the whole training set in evaluation mode, PCA-whitened to at most 256 dimensions, rows
-//! normalised, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of images drawn uniformly over clusters.
-//! The head has an optimiser of its own, without momentum, at the learning rate of the rest. As the released code, except that
-//! it ran `AlexNet` or VGG on Sobel-filtered images and put the head on a `ReLU` layer; here it is the paper's network.
+//! Before each epoch: projections of the whole training set in evaluation mode, PCA-whitened to at most 256
+//! dimensions, rows normalized, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of
+//! images drawn uniformly over clusters. The head has an optimizer of its own, without momentum, at the
+//! learning rate of the rest. This is the procedure of the released code, which used `AlexNet` or VGG on
+//! Sobel-filtered images and put the head on a `ReLU` layer; here the network is the paper's.
 
 use std::collections::HashMap;
 
@@ -24,11 +26,12 @@ use crate::settings::Refusal;
 const ASSIGNMENTS: &str = "assignments";
 const WEIGHT: &str = "head.weight";
 const BIAS: &str = "head.bias";
-/// As the released code.
+/// The released code's value.
 const COMPONENTS: usize = 256;
 const HEAD_DEVIATION: f64 = 0.01;
 
-/// Iterations of k-means that can be counted in f64, in which times of a run are computed.
+/// Largest number of iterations of k-means: f64, in which the times of a run are computed, counts exactly up
+/// to here.
 const MOST_ITERATIONS: usize = 1 << 53;
 
 crate::settings! {
@@ -72,7 +75,7 @@ impl MethodSettings for DeepClusterSettings {
     }
 }
 
-/// Clustering and classifying in turn.
+/// The method: clustering and classification in turn.
 struct DeepClusterMethod {
     facts: RunFacts,
     settings: DeepClusterSettings,

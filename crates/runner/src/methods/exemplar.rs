@@ -1,7 +1,7 @@
 //! Exemplar: each training image is a class of its own, with a learned weight vector (Eq. 1 of the paper).
 //!
-//! The weight (n x D) is trained by the run's own optimiser and starts as PyTorch's `Linear` does, U(±1/√D); no code for this row
-//! was released.
+//! The run's own optimizer trains the weight (n x D), whose initial values are those of PyTorch's `Linear`,
+//! U(±1/√D). No code for this row was released.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,10 @@
-//! Ours: two views of each image, recognised among all views of the batch (sections 3.1 to 3.3).
+//! InvaSpread, the paper's method: each of the two views of an image is recognized among all views of the
+//! batch (sections 3.1 to 3.3).
 //!
-//! With [`Positives::NearestNeighbor`] (the paper's CUB-200 recipe, section 4.2, and the released code's `demo_unseen.py`) the second view of
-//! image i is of image i itself or of its nearest neighbour by unit pooled features, drawn half and half anew each epoch; that choice is
-//! all it remembers.
+//! With [`Positives::NearestNeighbor`] (the paper's CUB-200 recipe, section 4.2, and the released code's
+//! `demo_unseen.py`) the second view of image i shows image i itself or its nearest neighbor by unit pooled
+//! features, with probability one half each, drawn anew in each epoch. This choice is the method's only
+//! state.
 
 use std::collections::HashMap;
 
@@ -20,14 +22,14 @@ use crate::settings::{Kind, Refusal, SettingType, temperature};
 
 const SECOND_IMAGES: &str = "second_images";
 
-/// What the second view of an image is of.
+/// The image that the second view of an image shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positives {
     /// The image itself.
     #[default]
     Itself,
-    /// The image itself or its nearest neighbour, half and half.
+    /// The image itself or its nearest neighbor, with probability one half each.
     NearestNeighbor,
 }
 
@@ -44,7 +46,8 @@ impl SettingType for Negatives {
 }
 
 crate::settings! {
-    /// Settings of InvaSpread. Whether gradients flow through the key side is `protocol.key_side`, as paper and code disagree on it.
+    /// Settings of InvaSpread. Whether gradients flow through the key side is `protocol.key_side`, as paper
+    /// and code disagree on it.
     pub struct InvaSpreadSettings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.1,
@@ -52,8 +55,8 @@ crate::settings! {
         negative_weight: f64 = 1.0,
         /// Which negatives count: all, hardest_half or easiest_half (Table 8).
         negatives: Negatives = Negatives::All,
-        /// What the second view of an image is of: itself, or nearest_neighbor (the image or its nearest neighbor, half and half, the
-        /// paper's recipe for CUB-200).
+        /// What the second view of an image is of: itself, or nearest_neighbor (the image or its nearest
+        /// neighbor, half and half, the paper's recipe for CUB-200).
         positives: Positives = Positives::Itself,
     }
 }
@@ -98,7 +101,8 @@ struct InvaSpreadMethod {
     facts: RunFacts,
     loss: InvaSpread,
     positives: Positives,
-    /// The image of each image's second view; empty where that is always itself, or before the first epoch.
+    /// The image that each image's second view shows; empty if that is always the image itself, and before
+    /// the first epoch.
     second_images: Vec<u32>,
 }
 
@@ -114,7 +118,7 @@ impl InvaSpreadMethod {
         let nearest = top_k_on(self.facts.device, rows, rows, 1, true)?;
         let choose = |image: u32| {
             let mut stream = Stream::new(self.facts.seed, Purpose::Positive, epoch, image.into());
-            // A lone image has no neighbour.
+            // A single image has no neighbor.
             let (nearest, _) = nearest.of(image as usize);
             if stream.below(2) == 0 { image } else { nearest.first().copied().unwrap_or(image) }
         };

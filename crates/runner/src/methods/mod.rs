@@ -1,9 +1,10 @@
-//! The objectives, one file a method: its settings, its entry in the registry, what it needs from the training loop, its state.
+//! The methods, one file each: the settings, the entry in the registry, what the method needs from the
+//! training loop, and its state.
 //!
-//! The loop owns the network, the batches and the optimiser. A method's settings ([`MethodSettings`]) say how many views it wants of each
-//! image; the method itself ([`Method`]) says in which order it wants the images, what the loss of a batch is, and what it remembers. All
-//! it remembers is tensors by name, so that a checkpoint taken after any step is exact. `registry.rs` lists the methods; nothing else in
-//! the program names one.
+//! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
+//! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
+//! of a batch, and its state. The state consists of named tensors, so that a checkpoint taken after any step
+//! is exact. `registry.rs` lists the methods; nothing else in the program names one.
 
 mod chosen;
 mod registry;
@@ -30,11 +31,11 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::NamedTensors;
 
 pub(crate) use chosen::NAME;
-pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
+pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
-/// What a method is told about the run it is part of.
+/// What a method is told about its run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunFacts {
     /// Training images, n.
@@ -45,16 +46,16 @@ pub struct RunFacts {
     pub pooled: usize,
     /// The run's seed.
     pub seed: u64,
-    /// The optimiser's weight decay.
+    /// The optimizer's weight decay.
     pub weight_decay: f64,
-    /// Where the network is, and with it what a method remembers.
+    /// The device of the network, which is also the device of the method's state.
     pub device: DeviceKind,
-    /// Whether gradients flow through the second factor of inner products among a batch's own embeddings: a reading of the paper that the
-    /// protocol chooses.
+    /// Whether gradients flow through the second factor of inner products among a batch's own embeddings: an
+    /// interpretation of the paper that the protocol chooses.
     pub key_side: KeySide,
 }
 
-/// Where training stands: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
+/// The current step: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
     /// From 1.
@@ -65,15 +66,15 @@ pub struct Step<'a> {
     pub index: &'a [u32],
 }
 
-/// A step that the optimiser has taken.
+/// A step that the optimizer has taken.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct TakenStep<'a> {
-    /// Where training stands.
+    /// The step.
     pub step: Step<'a>,
     /// The network after the step.
     pub network: &'a Network,
-    /// Its outputs before the step, free of any graph.
+    /// The outputs before the step, detached from any graph.
     pub output: &'a Output,
     /// The gradients that the step went along.
     pub gradients: &'a GradStore,
@@ -81,14 +82,14 @@ pub struct TakenStep<'a> {
     pub lr: f64,
 }
 
-/// Which output of the network.
+/// An output of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// Unit rows of the embedding.
     #[default]
     Embedding,
-    /// The same before normalising.
+    /// The embedding before it is normalized.
     Projection,
     /// The pooled features before the embedding's linear layer.
     Pooled,
@@ -103,10 +104,11 @@ pub struct Features {
     pub dim: usize,
 }
 
-/// An objective, with its memory.
+/// An objective with its state.
 pub trait Method: Send {
-    /// Called once, before anything else, with the network as the run begins with it: drawn, or with the weights it was given. For copies
-    /// of it, such as a momentum encoder. A resumed run loads its state afterwards.
+    /// Prepares the method. Called once, before anything else, with the network in its initial state: with
+    /// drawn weights, or with the given ones. A method may copy it here, for example for a momentum encoder.
+    /// A resumed run loads its state afterwards.
     ///
     /// # Errors
     /// If candle fails.
@@ -114,10 +116,11 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// Called before the first step of each epoch, but not when an epoch is resumed midway (the state then holds its outcome).
+    /// Prepares an epoch. Called before the first step of each epoch, but not if an epoch is resumed in the
+    /// middle (the state then holds the result).
     ///
     /// # Errors
-    /// If the features cannot be had or used.
+    /// If the features cannot be computed or used.
     fn begin_epoch(
         &mut self,
         _epoch: u64,
@@ -126,42 +129,55 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// Returns the images in the order in which epoch `epoch` visits them; whole batches are taken from the front. `None` stands for a
-    /// uniformly random order of all images, another one each epoch.
+    /// Returns the images in the order in which epoch `epoch` visits them; whole batches are taken from the
+    /// front. `None` stands for a uniformly random order of all images, a new one in each epoch.
     ///
     /// # Errors
-    /// If the method's memory does not allow one.
+    /// If the method's state does not give an order.
     fn order(&self, _epoch: u64) -> Result<Option<Vec<u32>>> {
         Ok(None)
     }
 
-    /// The image that each image's second view is of in the epoch begun last; `None` where that is the image itself.
+    /// Returns the image that each image's second view shows in the current epoch; `None` if that is always
+    /// the image itself.
     fn second_images(&self) -> Option<&[u32]> {
         None
     }
 
-    /// Runs the network on a batch's views (views * B, S, S, 3), the first of all images above the second of all, and so on. Unless a
-    /// method says otherwise, in one pass with gradients. A method may leave views out of it, run other networks of its own on them
-    /// without gradients ([`Mode::TrainWithoutGradient`]), or run it more than once ([`Output::join`]).
+    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms
+    /// (views * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups
+    /// of [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
+    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on them
+    /// without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
+    /// ([`Output::join`], [`Output::stacked`]).
     ///
     /// # Errors
     /// If candle fails or the views do not fit the network.
-    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
-        network.forward(views, Mode::Train)
+    fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
+        let passes = views.iter().map(|views| network.forward(views, Mode::Train));
+        Output::stacked(passes.collect::<Result<_>>()?)
     }
 
-    /// Returns the loss of a batch, a scalar that gradients flow back from. Heads go on from the outputs with [`Output::through`].
+    /// Returns the loss of a batch, a scalar that gradients flow back from. Heads continue from the outputs
+    /// with [`Output::through`].
     ///
     /// # Errors
-    /// If candle fails, or the outputs do not fit the method's memory.
+    /// If candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// What the run's optimiser trains besides the network's own parameters; asked for after [`Method::set_up`].
+    /// Returns the parameters that the run's optimizer trains besides those of the network. Called after
+    /// [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
     }
 
-    /// Called once the optimiser has taken its step.
+    /// Returns whether a parameter of [`Method::parameters`] is trained at the schedule's base rate in every
+    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled rate.
+    fn has_constant_rate(&self, _parameter: &str) -> bool {
+        false
+    }
+
+    /// Updates the state. Called after each step of the optimizer.
     ///
     /// # Errors
     /// If candle fails.
@@ -169,7 +185,7 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// All it remembers from step to step.
+    /// Returns the whole state.
     ///
     /// # Errors
     /// If candle fails.
@@ -177,7 +193,7 @@ pub trait Method: Send {
         Ok(Vec::new())
     }
 
-    /// Takes back what [`Method::state`] gave.
+    /// Restores what [`Method::state`] returned.
     ///
     /// # Errors
     /// If a tensor is missing, unknown, or of another shape.
@@ -186,11 +202,11 @@ pub trait Method: Send {
     }
 }
 
-/// Returns the images in the order in which epoch `epoch` visits them: the method's own order, or else a uniformly random one of all
-/// `images` images, another one each epoch.
+/// Returns the images in the order in which epoch `epoch` visits them: the method's own order, or else a
+/// uniformly random one of all `images` images, a new one in each epoch.
 ///
 /// # Errors
-/// If the method's memory does not allow one.
+/// If the method's state does not give an order.
 pub(crate) fn visiting_order(method: &dyn Method, seed: u64, images: usize, epoch: u64) -> Result<Vec<u32>> {
     let shuffled = || Stream::new(seed, Purpose::Shuffle, epoch, 0).permutation(images);
     Ok(method.order(epoch)?.unwrap_or_else(shuffled))

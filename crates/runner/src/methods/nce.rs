@@ -1,5 +1,6 @@
-//! NCE: an image's remembered embedding told from m drawn ones (Wu et al. 2018). The normaliser Z is set by the very first batch and
-//! frozen, as in the released code; it is part of the state.
+//! NCE: the stored embedding of an image is distinguished from m drawn ones (Wu et al. 2018). The first batch
+//! of a run sets the normalizer Z, which then stays the same, as in the released code; it is part of the
+//! state.
 
 use std::collections::HashMap;
 
@@ -44,7 +45,7 @@ impl MethodSettings for NceSettings {
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
-        let loss = Nce { temperature: self.temperature, negatives: self.noise };
+        let loss = Nce { temperature: self.temperature, noise_per_row: self.noise };
         Ok(Box::new(NceMethod::new(facts, loss, self.memory_momentum)?))
     }
 
@@ -53,7 +54,7 @@ impl MethodSettings for NceSettings {
     }
 }
 
-/// Noise-contrastive estimation against the memory.
+/// Noise-contrastive estimation with the memory bank.
 #[derive(Debug)]
 struct NceMethod {
     facts: RunFacts,
@@ -74,7 +75,7 @@ impl NceMethod {
 impl Method for NceMethod {
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let RunFacts { seed, images, .. } = self.facts;
-        let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.negatives, images)?;
+        let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.noise_per_row, images)?;
         self.loss.loss(&output.embedding, &self.bank, step.index, &noise, &mut self.normalizer)
     }
 
@@ -93,7 +94,7 @@ impl Method for NceMethod {
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let memory = take(&mut state, MEMORY, &[self.facts.images, self.facts.dim])?;
         self.bank = MemoryBank::from_tensor(&memory)?.to_device(&self.facts.device.open()?)?;
-        // Before the first step there is no normaliser yet.
+        // Before the first step there is no normalizer yet.
         self.normalizer = if state.contains_key(NORMALIZER) {
             Some(take(&mut state, NORMALIZER, &[])?.to_scalar::<f64>()?)
         } else {

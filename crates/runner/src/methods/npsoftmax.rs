@@ -1,4 +1,4 @@
-//! NPSoftmax: each training image is a class of its own, whose weight vector is its remembered embedding (the
+//! NPSoftmax: each training image is a class of its own, whose weight vector is its stored embedding (the
 //! non-parametric softmax; released code with `--nce-k 0`).
 
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl MethodSettings for NpSoftmaxSettings {
     }
 }
 
-/// A softmax over all of the memory.
+/// The softmax over the whole memory bank.
 #[derive(Debug)]
 struct NpSoftmaxMethod {
     facts: RunFacts,

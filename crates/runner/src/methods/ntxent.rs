@@ -1,8 +1,10 @@
-//! NT-Xent: `SimCLR`'s objective on what a projector makes of the pooled features (Chen et al., ICML 2020).
+//! NT-Xent: `SimCLR`'s objective on the projection of the pooled features by a projector (Chen et al., ICML
+//! 2020).
 //!
-//! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by the run's optimiser and
-//! thrown away afterwards) -> unit rows -> NT-Xent. The embedding's linear layer has no part in the loss and stays as it was drawn, so what
-//! is to be measured are the pooled features, the `h` of the paper: `eval.layer=pooled`, which the method's page sets.
+//! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by
+//! the run's optimizer and thrown away afterwards) -> unit rows -> NT-Xent. The loss does not depend on the
+//! embedding's linear layer, which keeps its initial weights. So the pooled features, the `h` of the paper,
+//! are measured: `eval.layer=pooled`, which the method's file sets.
 
 use std::collections::HashMap;
 
@@ -18,7 +20,7 @@ use super::{
 use crate::checkpoint::NamedTensors;
 use crate::settings::{Refusal, temperature};
 
-/// What the projector's names begin with.
+/// The prefix of the projector's names.
 const PROJECTOR: &str = "projector";
 
 crate::settings! {
@@ -63,7 +65,7 @@ impl MethodSettings for NtXentSettings {
         let keys = ["method.projector_layers", "method.projector_hidden", "method.projector_output"];
         let [layers, hidden, output] =
             [self.projector_layers, self.projector_hidden, self.projector_output].map(|size| size as u128);
-        // Weights, gradients and momentum of all layers but the first, whose size is the network's to say.
+        // Weights, gradients and momentum of all layers but the first, whose size depends on the network.
         let inner = MethodMemory::new("a projector", &keys, &[3, layers, hidden, hidden.max(output)]);
         let similarities = MethodMemory::new(
             "similarities within a batch",

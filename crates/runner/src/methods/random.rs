@@ -1,4 +1,4 @@
-//! The random network: the initial weights, evaluated and never trained (`RandomCNN` of Table 1).
+//! The random network: the initial weights are evaluated and never trained (`RandomCNN` of Table 1).
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_models::Output;

@@ -1,13 +1,16 @@
-//! The methods that there are: one line a method.
+//! The list of methods, one line each.
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Deserializer};
+
 use super::MethodSettings;
-use super::chosen::ChosenMethod;
+use super::chosen::{ChosenMethod, NAME};
 use crate::settings::{Key, Refusal, Settings};
 
-/// Hands `$then` the module and the settings of every built-in method, in the order in which they are listed. The parent module declares
-/// the modules by this list, and [`Registry::built_in`] enters the settings.
+/// Calls the macro `$then` with the module and the settings of every built-in method, in the order in which
+/// they are listed. The parent module declares the modules with this list, and [`Registry::built_in`] adds
+/// the settings.
 macro_rules! built_in {
     ($then:ident) => {
         $then! {
@@ -68,7 +71,7 @@ impl Entry {
         &self.default
     }
 
-    /// Returns the method as a few dozen images allow it, once for each kind of state that it can have.
+    /// Returns the method with settings for a few dozen images, once for each kind of state that it can have.
     pub fn small(&self) -> &[ChosenMethod] {
         &self.small
     }
@@ -84,9 +87,9 @@ impl Entry {
 
 /// The methods that the program knows.
 ///
-/// The program reads the one that was installed. It is kept for the whole process and not handed down, since a config is read in many
-/// places, a suite's rows and stored runs among them, that would each have to be given it; and since a process in which two parts know
-/// different methods would give one run two names.
+/// The program uses the registry that was installed. It is global to the process and not passed down, because
+/// a config is read in many places (rows of suites and stored runs are two of them), and because two parts of
+/// a process that know different methods would give one run two names.
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: Vec<Entry>,
@@ -103,7 +106,8 @@ impl Registry {
     /// Adds a method.
     ///
     /// # Panics
-    /// If there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or if one of its keys is called `name`.
+    /// If there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or if one
+    /// of its keys is called `name`.
     #[must_use]
     pub fn with<S: MethodSettings>(mut self) -> Self {
         let entry = Entry::of::<S>();
@@ -111,15 +115,12 @@ impl Registry {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         assert!(!name.is_empty() && name.chars().all(plain), "{name:?} cannot be typed as a method's name");
         assert!(self.entry(name).is_none(), "there are two methods called {name}");
-        assert!(
-            entry.key(super::chosen::NAME).is_none(),
-            "{name} has a key called `name`, which names the method"
-        );
+        assert!(entry.key(NAME).is_none(), "{name} has a key called `name`, which names the method");
         self.entries.push(entry);
         self
     }
 
-    /// Makes this the registry of the process. To be called before anything reads a config.
+    /// Makes this the registry of the process. Call it before anything reads a config.
     ///
     /// # Errors
     /// Returns the registry if another one has been installed or read already.
@@ -127,7 +128,8 @@ impl Registry {
         INSTALLED.set(self)
     }
 
-    /// Returns the registry of the process: that of [`Registry::built_in`] if none was installed before the first call.
+    /// Returns the registry of the process: that of [`Registry::built_in`] if none was installed before the
+    /// first call.
     pub fn installed() -> &'static Self {
         INSTALLED.get_or_init(Self::built_in)
     }
@@ -140,6 +142,19 @@ impl Registry {
     /// Returns the method of that name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChosenMethod {
+    /// Reads a table of the name and all keys of a method in the installed registry.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
+        let name = name.as_str().unwrap_or_default();
+        let entry = Registry::installed().entry(name);
+        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
+        entry.read(&table).map_err(Error::custom)
     }
 }
 

@@ -9,10 +9,10 @@ use invaspread_models::Module;
 
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
 
-/// A checkpoint whose method state is not what this method keeps.
+/// A checkpoint whose method state does not fit the method.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// A tensor that the method needs is not there.
+    /// A tensor that the method needs is missing.
     #[error("no tensor `{name}`; expected one of shape {expected:?}")]
     Missing {
         /// Its name within the method's state.
@@ -66,7 +66,7 @@ pub fn take(
 /// Returns an error if anything was not taken.
 ///
 /// # Errors
-/// If anything was not taken: its names.
+/// If anything was not taken; the error names it.
 pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     if state.is_empty() {
         return Ok(());
@@ -76,7 +76,8 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     Err(StateError::Unknown { names })
 }
 
-/// Returns the weights and running statistics of a head, or of a copy of the network, under names that begin with `prefix`.
+/// Returns the weights and running statistics of a head, or of a copy of the network, under names that begin
+/// with `prefix`.
 ///
 /// # Errors
 /// If candle fails.
@@ -84,10 +85,10 @@ pub fn module_state(prefix: &str, module: &impl Module) -> candle_core::Result<N
     Ok(prefixed(prefix, module.state_dict()?).collect())
 }
 
-/// Takes out of `state` what [`module_state`] gave under the same `prefix`, and loads it.
+/// Takes out of `state` what [`module_state`] returned for the same `prefix`, and loads it.
 ///
 /// # Errors
-/// Says which tensor is missing, unknown or of another shape.
+/// If a tensor is missing, unknown or has another shape; the error names it.
 pub fn load_module(
     prefix: &str,
     module: &impl Module,

@@ -1,5 +1,5 @@
-//! Triplet: view 1 is the anchor, view 2 the positive, another image of the batch the negative, drawn at random ("Triplet" of Table 1).
-//! No memory.
+//! Triplet: view 1 is the anchor, view 2 the positive, another image of the batch the negative, drawn at
+//! random ("Triplet" of Table 1). No memory.
 
 use candle_core::{Result, Tensor};
 use invaspread_losses::{Mining, Triplet, draw_negatives};
@@ -38,7 +38,7 @@ impl MethodSettings for TripletSettings {
     }
 }
 
-/// The triplet loss, of either mining.
+/// The triplet loss, with either kind of mining.
 #[derive(Debug)]
 pub(super) struct TripletMethod {
     pub(super) seed: u64,

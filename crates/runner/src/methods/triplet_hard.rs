@@ -1,4 +1,5 @@
-//! Triplet (hard): as Triplet, with the nearest other image of the batch as the negative ("Triplet (Hard)" of Table 1).
+//! Triplet (hard): Triplet with the nearest other image of the batch as the negative ("Triplet (Hard)" of
+//! Table 1).
 
 use candle_core::Result;
 use invaspread_losses::{Mining, Triplet};

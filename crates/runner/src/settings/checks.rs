@@ -26,7 +26,7 @@ pub fn above_zero(key: &str, value: f64) -> Result<(), Refusal> {
     Refusal::unless(value > 0.0 && value.is_finite(), key, value, "a number above 0")
 }
 
-/// Returns an error unless `value` is the share of something old that stays.
+/// Returns an error unless `value` is a share of an old value, such as a momentum.
 ///
 /// # Errors
 /// Unless it is from 0 to below 1.

@@ -1,8 +1,8 @@
-//! What the values of a key are.
+//! The kinds of values that a key can have.
 
 use std::path::PathBuf;
 
-/// What a key's values are.
+/// The kind of a key's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A whole number, 0 or more.

@@ -1,7 +1,8 @@
-//! The settings of a method as data: what its keys are, of what kind, and what they mean.
+//! The settings of a method as data: its keys, their kinds and their meanings.
 //!
-//! A method's settings are a plain struct, written down by [`crate::settings!`] with the default and the meaning of each key. From it the
-//! config takes how text is read, what errors name, what `invaspread config show` explains, and what a run's name is the hash of.
+//! A method's settings are a plain struct, declared by [`crate::settings!`] with the default and the meaning
+//! of each key. The config uses it to read text, to write errors, to explain keys in
+//! `invaspread config show`, and to compute the hash that names a run.
 
 mod checks;
 mod kind;
@@ -44,10 +45,12 @@ pub trait Settings:
     fn keys() -> Vec<Key>;
 }
 
-/// Declares a struct of settings: each field with its documentation, which is the key's meaning, its type and its default.
+/// Declares a struct of settings: each field with its documentation, which is the key's meaning, its type and
+/// its default.
 ///
-/// The types are those that implement [`SettingType`]: numbers, switches, words, paths, lists of them, and `Option` of them for keys that
-/// may be left out. The crate that uses this macro depends on `serde` with its feature `derive`.
+/// The types are those that implement [`SettingType`]: numbers, switches, words, paths, lists of them, and
+/// `Option` of them for keys that may be left out. The crate that uses this macro depends on `serde` with its
+/// feature `derive`.
 ///
 /// ```
 /// use invaspread_runner::settings::Settings;

@@ -1,10 +1,10 @@
-//! From a table of values to a struct of settings, and what is wrong with those that do not fit.
+//! Reads a struct of settings from a table of values, and describes values that do not fit.
 
 use figment::error::Kind as Fault;
 use figment::value::Value;
 use serde::de::DeserializeOwned;
 
-/// A value that a key does not take.
+/// An error: a value that a key does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: found {found}, expected {expected}")]
 pub struct Refusal {
@@ -17,7 +17,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Returns an error that says so unless `is_good`.
+    /// Returns an error with the key, the value and what was expected, unless `is_good`.
     ///
     /// # Errors
     /// Unless `is_good`.
@@ -43,7 +43,7 @@ pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusa
     })
 }
 
-/// Returns what figment found and what it expected, in words for people who write no Rust.
+/// Returns what figment found and what it expected, in words for people who do not write Rust.
 pub(crate) fn found_and_expected(fault: &Fault) -> (String, String) {
     match fault {
         Fault::InvalidType(found, expected) | Fault::InvalidValue(found, expected) => {
@@ -61,7 +61,7 @@ pub(crate) fn found_and_expected(fault: &Fault) -> (String, String) {
     }
 }
 
-/// serde's names of types, for people who write no Rust.
+/// Returns serde's names of types in words for people who do not write Rust.
 fn type_in_words(expected: &str) -> &str {
     match expected {
         "u64" | "usize" => "a whole number, 0 or more",

@@ -12,7 +12,7 @@ use invaspread_losses::KeySide;
 use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
-use invaspread_runner::engine::{Images, Labelled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
+use invaspread_runner::engine::{Images, Labeled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
 use invaspread_runner::methods::invaspread::InvaSpreadSettings;
 use invaspread_runner::methods::nce::NceSettings;
 use invaspread_runner::methods::random::RandomSettings;
@@ -23,7 +23,7 @@ use momentum_contrast::MomentumContrastSettings;
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
 
-/// Stripes whose slope is the class, in drawn colours.
+/// Stripes whose slope is the class, in drawn colors.
 pub(crate) struct Stripes {
     images: Vec<Image>,
 }
@@ -57,21 +57,21 @@ impl ImageSource for Stripes {
 }
 
 pub(crate) fn images() -> Images {
-    let labelled = |first: usize, count: usize| Labelled {
+    let labeled = |first: usize, count: usize| Labeled {
         images: Arc::new(Stripes::new(first, count)),
         labels: (first..first + count).map(|i| (i % 3) as u32).collect(),
     };
     Images {
         name: "stripes".to_owned(),
         train: Arc::new(Stripes::new(0, TRAIN)),
-        gallery: Some(labelled(0, TRAIN)),
-        test: labelled(TRAIN, 18),
+        gallery: Some(labeled(0, TRAIN)),
+        test: labeled(TRAIN, 18),
         classes: 3,
         groupings: Arc::new([]),
     }
 }
 
-/// A network of the given width for the stripes.
+/// Returns a network of the given width for the stripes.
 pub(crate) fn small(width: usize) -> ResNetConfig {
     ResNetConfig { width, embedding: 16, pool: SIDE / 8, ..ResNetConfig::default() }
 }
@@ -99,7 +99,8 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
     }
 }
 
-/// Every method of the registry, in each of its forms for few images: what to call it, and the method.
+/// Returns every method of the registry, in each of its forms for few images: what to call it, and the
+/// method.
 pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     let named =
         |(place, method): (usize, &ChosenMethod)| (format!("{}_{place}", method.name()), method.clone());
@@ -107,7 +108,7 @@ pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     all.flat_map(|entry| entry.small().iter().enumerate().map(named)).collect()
 }
 
-/// The built-in methods and the one of the tests.
+/// Returns the built-in methods and the one of the tests.
 pub(crate) fn registry() -> &'static Registry {
     // Whoever comes second finds it installed already.
     let _ = Registry::built_in().with::<MomentumContrastSettings>().install();

@@ -170,7 +170,7 @@ struct Flow<'a> {
 trait Visit<V: Vector> {
     /// # Safety
     /// `at + LANES` must lie inside the block.
-    unsafe fn visit(&mut self, at: usize, gradient: V, centred: V);
+    unsafe fn visit(&mut self, at: usize, gradient: V, centered: V);
 }
 
 impl Flow<'_> {
@@ -202,9 +202,9 @@ impl Flow<'_> {
                 Gate::Input { scale, shift } => {
                     let (scale, shift) = (V::load(scale.as_ptr().add(c)), V::load(shift.as_ptr().add(c)));
                     for at in offsets {
-                        let centred = V::load(x.add(at)).sub(mean);
-                        let gradient = V::load(gy.add(at)).through_relu(centred.mul_add(scale, shift));
-                        visitor.visit(at, gradient, centred);
+                        let centered = V::load(x.add(at)).sub(mean);
+                        let gradient = V::load(gy.add(at)).through_relu(centered.mul_add(scale, shift));
+                        visitor.visit(at, gradient, centered);
                     }
                 }
             }
@@ -220,9 +220,9 @@ struct TwoSums<V> {
 
 impl<V: Vector> Visit<V> for TwoSums<V> {
     #[inline(always)]
-    unsafe fn visit(&mut self, _: usize, gradient: V, centred: V) {
+    unsafe fn visit(&mut self, _: usize, gradient: V, centered: V) {
         self.plain = self.plain.add(gradient);
-        self.weighted = gradient.mul_add(centred, self.weighted);
+        self.weighted = gradient.mul_add(centered, self.weighted);
     }
 }
 
@@ -257,13 +257,13 @@ struct WriteBack<V> {
 
 impl<V: Vector> Visit<V> for WriteBack<V> {
     #[inline(always)]
-    unsafe fn visit(&mut self, at: usize, gradient: V, centred: V) {
+    unsafe fn visit(&mut self, at: usize, gradient: V, centered: V) {
         // SAFETY: both pointers are to blocks as long as the visited one.
         unsafe {
             if let Some(to) = self.residual_gradient {
                 gradient.store(to.add(at));
             }
-            let rest = centred.mul_add(self.of_input, self.constant);
+            let rest = centered.mul_add(self.of_input, self.constant);
             gradient.mul_add(self.of_gradient, rest).store(self.gx.add(at));
         }
     }

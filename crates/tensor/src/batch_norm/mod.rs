@@ -14,7 +14,7 @@ mod running;
 
 pub use running::RunningStatistics;
 
-use crate::memory::uninitialised;
+use crate::memory::uninitialized;
 use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +47,21 @@ impl Default for BatchNormConfig {
 
 /// Normalizes by the batch's own statistics (training mode). Returns the output and the statistics of the
 /// first chunk.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{BatchNormConfig, batch_norm};
+///
+/// // One channel with the values 1 and 3: mean 2, biased variance 1.
+/// let x = Tensor::new(&[[1f64], [3.0]], &Device::Cpu)?;
+/// let gain = Tensor::ones(1, DType::F64, &Device::Cpu)?;
+/// let shift = Tensor::zeros(1, DType::F64, &Device::Cpu)?;
+/// let config = BatchNormConfig { eps: 0.0, ..BatchNormConfig::default() };
+/// let (y, statistics) = batch_norm(&x, &gain, &shift, None, config)?;
+/// assert_eq!((statistics.mean[0], statistics.variance[0]), (2.0, 1.0));
+/// assert_eq!(y.to_vec2::<f64>()?, [[-1.0], [1.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes or the data types do not match, or the chunk size does not divide the batch.
@@ -192,6 +207,21 @@ fn on_host(
 
 /// Normalizes by the given statistics (evaluation mode). Not differentiable.
 ///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{BatchNormConfig, Statistics, batch_norm_with};
+///
+/// let x = Tensor::new(&[[5f64, 0.0]], &Device::Cpu)?;
+/// let gain = Tensor::ones(2, DType::F64, &Device::Cpu)?;
+/// let shift = Tensor::zeros(2, DType::F64, &Device::Cpu)?;
+/// let statistics = Statistics { mean: vec![1.0, 1.0], variance: vec![4.0, 1.0] };
+/// // A ReLU follows, so the second channel, which would be -1, is 0.
+/// let config = BatchNormConfig { eps: 0.0, relu: true, ..BatchNormConfig::default() };
+/// let y = batch_norm_with(&x, &gain, &shift, None, &statistics, config)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[2.0, 0.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes or the data types do not match.
 pub fn batch_norm_with(
@@ -322,7 +352,7 @@ impl BatchNorm {
         residual: Option<&[f32]>,
     ) -> (Self, Vec<f32>) {
         let channels = gamma.len();
-        let mut y = uninitialised(x.len());
+        let mut y = uninitialized(x.len());
         let mut all = Vec::new();
         for (i, (x, y)) in x.chunks(chunk_len).zip(y.chunks_mut(chunk_len)).enumerate() {
             let statistics = if fused::fits(channels) {
@@ -398,8 +428,8 @@ impl BatchNorm {
             }};
         }
         let (gx, gr) = match x.dtype() {
-            DType::F32 if fused::fits(channels) => run!(f32, uninitialised(len), fused::backward),
-            DType::F32 => run!(f32, uninitialised(len), plain::backward),
+            DType::F32 if fused::fits(channels) => run!(f32, uninitialized(len), fused::backward),
+            DType::F32 => run!(f32, uninitialized(len), plain::backward),
             _ => run!(f64, vec![0.0f64; len], plain::backward),
         };
         let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
@@ -539,7 +569,7 @@ impl Evaluation {
         let y = match x {
             CpuStorage::F32(_) => {
                 let x = slice::<f32>(x, lx)?;
-                let mut y = uninitialised(x.len());
+                let mut y = uninitialized(x.len());
                 let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
                 apply_f32(x, residual, &self.affine, self.relu, &mut y);
                 CpuStorage::F32(y)

@@ -27,8 +27,8 @@ pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine,
     let channels = affine.scale.len();
     for (i, y) in y.iter_mut().enumerate() {
         let c = i % channels;
-        let normalised = (x[i].read() - affine.mean[c]) * affine.scale[c] + affine.shift[c];
-        let value = normalised + residual.map_or(0.0, |r| r[i].read());
+        let normalized = (x[i].read() - affine.mean[c]) * affine.scale[c] + affine.shift[c];
+        let value = normalized + residual.map_or(0.0, |r| r[i].read());
         // Not `f64::max`, which would turn a NaN into zero.
         *y = T::write(if relu && value < 0.0 { 0.0 } else { value });
     }
@@ -46,16 +46,16 @@ pub(crate) fn backward<T: Scalar>(
     let rows = (x.len() / channels) as f64;
     let gated = |i: usize| if relu && y[i].read() <= 0.0 { 0.0 } else { gy[i].read() };
     let rstd: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
-    let normalised = |i: usize| (x[i].read() - statistics.mean[i % channels]) * rstd[i % channels];
+    let normalized = |i: usize| (x[i].read() - statistics.mean[i % channels]) * rstd[i % channels];
     let (mut grad_gamma, mut grad_beta) = (vec![0.0; channels], vec![0.0; channels]);
     for i in 0..x.len() {
-        grad_gamma[i % channels] += gated(i) * normalised(i);
+        grad_gamma[i % channels] += gated(i) * normalized(i);
         grad_beta[i % channels] += gated(i);
     }
     for i in 0..x.len() {
         let c = i % channels;
-        let centred = gated(i) - grad_beta[c] / rows - normalised(i) * grad_gamma[c] / rows;
-        gx[i] = T::write(gamma[c] * rstd[c] * centred);
+        let centered = gated(i) - grad_beta[c] / rows - normalized(i) * grad_gamma[c] / rows;
+        gx[i] = T::write(gamma[c] * rstd[c] * centered);
         if let Some(gradient) = residual_gradient.as_deref_mut() {
             gradient[i] = T::write(gated(i));
         }

@@ -9,6 +9,17 @@ pub(crate) const SHARE: f64 = 0.1;
 
 /// The running statistics of one batch norm. They live where its parameters are: on the host, or on the
 /// device, whose kernels then update them.
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use invaspread_tensor::RunningStatistics;
+///
+/// let running = RunningStatistics::new(2, DType::F32, &Device::Cpu)?;
+/// let [mean, variance] = running.tensors()?;
+/// assert_eq!((mean.to_vec1::<f32>()?, variance.to_vec1::<f32>()?), (vec![0.0; 2], vec![1.0; 2]));
+/// assert_eq!(running.batches(), 0);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct RunningStatistics {
     numbers: Numbers,

@@ -13,7 +13,7 @@
 use super::geometry::Geometry;
 use super::im2col;
 use super::tiles::{Indirect, PANEL, indirect_product, outer_product};
-use crate::memory::{Aligned, uninitialised};
+use crate::memory::{Aligned, uninitialized};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
 
@@ -109,7 +109,7 @@ fn products(
 /// Computes `y = conv(x, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
     let depth = g.taps() * g.ci;
-    let mut panels = Aligned::uninitialised(g.weight_len());
+    let mut panels = Aligned::uninitialized(g.weight_len());
     team::for_each_chunk(&mut panels, depth * PANEL, |j, panel| {
         for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
             to.copy_from_slice(&w[k * g.co + j * PANEL..][..PANEL]);
@@ -139,7 +139,7 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
             let mut taps = g.tap_positions();
             taps.retain(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x));
             let depth = taps.len() * g.co;
-            let mut panels = Aligned::uninitialised(depth * g.ci);
+            let mut panels = Aligned::uninitialized(depth * g.ci);
             team::for_each_chunk(&mut panels, (depth * PANEL).max(1), |j, panel| {
                 for (t, (ky, kx)) in taps.iter().enumerate() {
                     for i in 0..PANEL {
@@ -237,7 +237,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let chunk = rows_at_once(g).min(rows.next_multiple_of(SUM_ROWS));
     let zeros = vec![0.0; g.ci];
     let positions = g.tap_positions();
-    let mut panels = Aligned::uninitialised(chunk * g.co);
+    let mut panels = Aligned::uninitialized(chunk * g.co);
     let mut pointers = vec![0usize; taps * chunk];
     let out = SharedMut::new(gw);
     for first in (0..rows).step_by(chunk) {
@@ -279,7 +279,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
 fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     let depth = g.taps() * g.ci;
     let padded = depth.next_multiple_of(PANEL);
-    let mut columns = Aligned::uninitialised(g.out_rows() * padded);
+    let mut columns = Aligned::uninitialized(g.out_rows() * padded);
     im2col::unroll(g, x, 0, &mut columns, padded);
     let unrolled = Geometry {
         n: g.n,
@@ -292,7 +292,7 @@ fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut
         stride: 1,
         padding: 0,
     };
-    let mut padded_gradient = uninitialised(unrolled.weight_len());
+    let mut padded_gradient = uninitialized(unrolled.weight_len());
     weight_gradient(&unrolled, &columns, gy, &mut padded_gradient);
     gw.copy_from_slice(&padded_gradient[..depth * g.co]);
 }

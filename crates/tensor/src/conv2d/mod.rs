@@ -20,7 +20,7 @@ mod im2col;
 mod tiles;
 mod winograd;
 
-use crate::memory::uninitialised;
+use crate::memory::uninitialized;
 use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use geometry::Geometry;
@@ -57,6 +57,21 @@ impl Default for Conv2dConfig {
 
 /// Convolves `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out). On the CPU both are f32 or both f64; on
 /// CUDA `x` is f32 or bf16 and `w` is f32. Differentiable in both inputs.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use invaspread_tensor::{Conv2dConfig, conv2d};
+///
+/// // Each output of a 3x3 kernel of ones is the sum of the inputs around it, with zeros outside.
+/// let x = Tensor::ones((1, 4, 4, 1), DType::F32, &Device::Cpu)?;
+/// let w = Tensor::ones((3, 3, 1, 2), DType::F32, &Device::Cpu)?;
+/// let y = conv2d(&x, &w, Conv2dConfig { padding: 1, ..Conv2dConfig::default() })?;
+/// assert_eq!(y.dims(), [1, 4, 4, 2]);
+/// let first = y.get(0)?.narrow(2, 0, 1)?.squeeze(2)?.to_vec2::<f32>()?;
+/// assert_eq!(first[0], [4.0, 6.0, 6.0, 4.0]);
+/// assert_eq!(first[1], [6.0, 9.0, 9.0, 6.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes do not match, or the data type is not one of these.
@@ -109,7 +124,7 @@ impl Conv2d {
 
     fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut y = uninitialised(g.output_len());
+        let mut y = uninitialized(g.output_len());
         if self.winograd() {
             winograd::forward(g, x, w, &mut y);
         } else if direct::forward_fits(g) {
@@ -122,7 +137,7 @@ impl Conv2d {
 
     fn input_gradient(&self, w: &[f32], gy: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut gx = uninitialised(g.input_len());
+        let mut gx = uninitialized(g.input_len());
         if self.winograd() {
             winograd::input_gradient(g, w, gy, &mut gx);
         } else if direct::input_gradient_fits(g) {
@@ -135,7 +150,7 @@ impl Conv2d {
 
     fn weight_gradient(&self, x: &[f32], gy: &[f32]) -> Vec<f32> {
         let g = &self.geometry;
-        let mut gw = uninitialised(g.weight_len());
+        let mut gw = uninitialized(g.weight_len());
         if self.winograd() {
             winograd::weight_gradient(g, x, gy, &mut gw);
         } else if direct::weight_gradient_fits(g) {

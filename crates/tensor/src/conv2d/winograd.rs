@@ -335,7 +335,7 @@ impl Weights<'_> {
         if self.turn == Turn::Forward {
             return dispatch(Panel { taps: &values[number * PANEL..], distance: co, inputs, out, plane });
         }
-        let mut taps = Aligned::uninitialised(9 * inputs * PANEL);
+        let mut taps = Aligned::uninitialized(9 * inputs * PANEL);
         for (t, taps) in taps.chunks_exact_mut(inputs * PANEL).enumerate() {
             let rows: [&[f32]; PANEL] =
                 std::array::from_fn(|l| &values[((8 - t) * ci + number * PANEL + l) * co..][..co]);
@@ -351,7 +351,7 @@ impl Weights<'_> {
     /// Returns the transformed kernel, 36 planes of `[outputs / 16][inputs][16]`.
     fn transform(&self) -> Aligned {
         let plane = plane(self.ci * self.co);
-        let mut points = Aligned::uninitialised(POINTS * plane);
+        let mut points = Aligned::uninitialized(POINTS * plane);
         let out = SharedMut::new(&mut points);
         team::for_each(self.outputs() / PANEL, |number| {
             // SAFETY: each task writes its own panel of the 36 planes.
@@ -413,7 +413,7 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
         // thread.
         let mut values = std::mem::take(&mut *scratch.borrow_mut());
         if values.len() < len {
-            values = Aligned::uninitialised(len);
+            values = Aligned::uninitialized(len);
         }
         work(&mut values[..len]);
         *scratch.borrow_mut() = values;
@@ -526,7 +526,7 @@ impl Kernel for Slab<'_> {
 fn convolve_wide(x: Pixels<'_>, output: Map, weights: Weights<'_>, y: SharedMut) {
     let (tiles, inputs) = (x.map.tiles(), weights.inputs());
     let capacity = tiles.min(WIDE_TILES);
-    let mut points = Aligned::uninitialised(POINTS * plane(capacity * inputs));
+    let mut points = Aligned::uninitialized(POINTS * plane(capacity * inputs));
     for first in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - first);
         let to = SharedMut::new(&mut points);
@@ -712,9 +712,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let fitting = (4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co));
     let capacity = if wide { WIDE_TILES } else { fitting.max(64) }.min(tiles);
     let (of_points, of_gradients) = (plane(capacity * g.ci), plane(capacity * g.co));
-    let mut points = Aligned::uninitialised(POINTS * of_points);
-    let mut gradient_points = Aligned::uninitialised(POINTS * of_gradients);
-    let mut sums = Aligned::uninitialised(if wide { 0 } else { POINTS * plane(g.ci * g.co) });
+    let mut points = Aligned::uninitialized(POINTS * of_points);
+    let mut gradient_points = Aligned::uninitialized(POINTS * of_gradients);
+    let mut sums = Aligned::uninitialized(if wide { 0 } else { POINTS * plane(g.ci * g.co) });
     let gw = SharedMut::new(gw);
     for chunk in (0..tiles).step_by(capacity) {
         let count = capacity.min(tiles - chunk);

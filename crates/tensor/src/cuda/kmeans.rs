@@ -41,7 +41,7 @@ pub struct Descent {
 ///
 /// # Errors
 /// If the points are not a matrix of f32 on the device, `start` does not have their width, there is no
-/// centroid, there are fewer points than centroids, or the device fails.
+/// centroid, there are fewer points than centroids, a number is not finite, or the device fails.
 pub fn descend(points: &Tensor, start: &[f32], iterations: usize, still: Option<f64>) -> Result<Descent> {
     let (count, dim) = points.dims2()?;
     let clusters = start.len() / dim.max(1);
@@ -65,6 +65,11 @@ fn descend_in_blocks(
     let mut moved = uninitialised(count, DType::U32, clustering.device())?;
     clustering.assign(&assignments)?;
     let (mut inertia, _) = clustering.totals(&assignments, &assignments)?;
+    if !inertia.is_finite() {
+        bail!(
+            "cuda: k-means of points or first centroids that are not finite: the distances add up to {inertia}"
+        )
+    }
     let mut done = 0;
     while done < iterations {
         done += 1;

@@ -55,5 +55,5 @@ pub(crate) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
 
 /// Makes an error of the driver or of one of NVIDIA's libraries; `what` says what was being done.
 pub(crate) fn failed(what: impl std::fmt::Display, error: impl std::fmt::Debug) -> Error {
-    Error::Msg(format!("cuda: {what}: {error:?}"))
+    Error::Msg(format!("cuda: {what}: {}", crate::driver_error::message(&format!("{error:?}"))))
 }

@@ -274,7 +274,7 @@ impl Op for Pooling {
         if self.maximum { max_pool2d(&t[0], self.config) } else { avg_pool2d(&t[0], self.config) }
     }
 
-    /// The maximum as in PyTorch: a value wins if it is greater than the best before it, or NaN.
+    /// The maximum is as in PyTorch: a value wins if it is greater than the best before it, or NaN.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, channels] = self.input[0].shape[..] else { unreachable!("a map has four axes") };
         let PoolConfig { kernel, stride, padding, .. } = self.config;
@@ -430,8 +430,9 @@ impl Op for UnitRows {
         l2_normalize(&t[0])
     }
 
-    /// The reciprocal of the length of a row of zeros counts as zero: the row stays as it is. Its gradient is
-    /// zero, or all NaN where a value of the output gradient is NaN or an infinity, as in every row.
+    /// The reciprocal of the length of a row of zeros counts as zero: the row stays as it is. Its
+    /// gradient is zero, or all NaN where a value of the output gradient is NaN or an infinity, as in every
+    /// row.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let dim = self.0[0].shape[1];
         let (mut y, mut gx) = (Vec::new(), Vec::new());

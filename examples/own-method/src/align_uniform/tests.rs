@@ -3,7 +3,8 @@
 use super::{AlignUniformSettings, align_uniform};
 use invaspread::candle::{Device, Tensor};
 
-/// Two images at a right angle, each seen twice alike: nothing to align, and pairs at a squared distance of 2.
+/// Two images at a right angle, each seen twice alike: nothing to align, and pairs at a squared distance of
+/// 2.
 #[test]
 fn two_pairs_have_a_closed_form() {
     let rows = Tensor::new(&[[1.0_f64, 0.0], [0.0, 1.0]], &Device::Cpu).unwrap();

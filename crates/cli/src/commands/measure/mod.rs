@@ -1,4 +1,4 @@
-//! `invaspread measure FILE`: what embeddings are worth, whoever made them.
+//! `invaspread measure FILE`: measures embeddings from any program.
 
 mod notes;
 mod settings;
@@ -16,10 +16,10 @@ use invaspread_runner::engine::{self, Classed, Recipe, RetrievalRecipe, When};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// So many rows times clusters take a core minutes, over the hundreds of iterations of k-means.
+/// Product of rows and clusters from which on k-means takes a core minutes, with its hundreds of iterations.
 const LONG_TO_CLUSTER: usize = 50_000_000;
 
-/// Names of classes that are shown on a line.
+/// Largest number of class names on a line.
 const MOST_NAMED: usize = 10;
 
 pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
@@ -115,7 +115,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is measured, and how.
+/// The metrics to compute, and their settings.
 struct Measurement {
     test: Embedded,
     gallery: Option<Embedded>,
@@ -131,12 +131,13 @@ impl Measurement {
         Self { test, gallery, classes, recipe, clusters }
     }
 
-    /// Whether anything is drawn at random: the centres that k-means starts from, the order in which the classifier sees its rows.
+    /// Returns whether anything is drawn at random: the initial centers of k-means, or the order of the rows
+    /// for the classifier.
     fn draws(&self) -> bool {
         self.clusters || (self.gallery.is_some() && self.recipe.linear != When::Never)
     }
 
-    /// How many rows there are to be found for each.
+    /// Returns the number of rows in which each row is searched.
     fn to_find(&self) -> usize {
         self.gallery.as_ref().map_or(self.test.labels.len() - 1, |gallery| gallery.labels.len())
     }
@@ -151,7 +152,7 @@ impl Measurement {
         )?)
     }
 
-    /// What is measured and by which protocol, in a few lines.
+    /// Returns a few lines on what is measured and by which protocol.
     fn describe(&self, scaling: Scaling) -> Vec<String> {
         let mut lines = vec![described(&self.test)];
         lines.extend(self.gallery.as_ref().map(|gallery| format!("gallery {}", described(gallery))));
@@ -189,7 +190,7 @@ impl Measurement {
     }
 }
 
-/// The files and arrays that were read.
+/// Returns a description of the files and arrays that were read.
 fn described(read: &Embedded) -> String {
     let embeddings::Origin { embeddings, labels } = &read.origin;
     let file = embeddings.file.display();
@@ -200,7 +201,7 @@ fn described(read: &Embedded) -> String {
     }
 }
 
-/// The flags that say where one file's arrays are.
+/// The flags that name the arrays of one file.
 struct Flags {
     name: &'static str,
     label_name: &'static str,
@@ -231,11 +232,16 @@ fn gallery_source(arguments: &MeasureArguments, scaling: Scaling) -> Option<Sour
     })
 }
 
-/// Reads one file; an error says which flag helps.
+/// Reads one file. An error says which flag helps.
 fn read(source: &Source, flags: &Flags) -> Result<Embedded, Failure> {
     embeddings::read(source).map_err(|error| {
         let Flags { name, label_name, labels } = flags;
         let advice = match &error {
+            EmbeddingsError::Missing { there, .. }
+                if there.iter().any(|array| array.contains(".weight\"")) =>
+            {
+                "; these are weights of a network, which `invaspread evaluate FILE` measures".to_owned()
+            }
             EmbeddingsError::Missing { role: Role::Embeddings, .. }
             | EmbeddingsError::Ambiguous { role: Role::Embeddings, .. } => {
                 format!("; {name} NAME says which array they are")

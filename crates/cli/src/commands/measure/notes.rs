@@ -1,10 +1,11 @@
-//! What to know before believing the numbers: what of the embeddings and labels is out of the ordinary.
+//! Notes on unusual properties of the embeddings and labels, which a reader should know before trusting the
+//! numbers.
 
 use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
 
-/// Rows that lie nearer to their mean than this part of their length are called nearly equal.
+/// Rows are called nearly equal if their distance to their mean is below this part of their length.
 const NEARLY_EQUAL: f64 = 0.01;
-/// Below this spread, single precision keeps fewer than three digits of what tells rows apart.
+/// Below this spread, single precision keeps fewer than three digits of the differences between rows.
 const DIGITS_LOST: f64 = 1e-4;
 
 /// Notes on the rows and labels of `file`.
@@ -57,13 +58,13 @@ pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
     }
     if classes.count() == 1 {
         notes.push(
-            "all rows are of one class: whatever the embeddings are, every neighbour is right".to_owned(),
+            "all rows are of one class: whatever the embeddings are, every neighbor is right".to_owned(),
         );
     }
     notes
 }
 
-/// A note if the rows that are measured are the gallery's.
+/// Returns a note if the rows that are measured are the gallery's.
 pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
     let same = test.features.dim == gallery.features.dim
         && test.features.values == gallery.features.values
@@ -74,7 +75,7 @@ pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
     })
 }
 
-/// A note if some K of R@K is beyond what there is to be found.
+/// Returns a note if a K of R@K is larger than the number of rows that can be found.
 pub(super) fn of_depth(recall_at: &[usize], among: usize) -> Option<String> {
     let beyond: Vec<String> = recall_at.iter().filter(|&&k| k > among).map(|k| format!("R@{k}")).collect();
     (!beyond.is_empty()).then(|| format!("{} looks at all there are to be found, {among}", beyond.join(", ")))

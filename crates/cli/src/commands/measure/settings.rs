@@ -1,14 +1,15 @@
-//! The settings that `measure` uses. One that changes nothing of what is measured is an error: whoever gives it expects something else.
+//! The settings that `measure` uses. A setting that changes nothing is an error, because its user expects an
+//! effect.
 
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::config::{Config, ConfigError, Origin, Override, Resolved, resolve_over};
 
 const ALWAYS: [&str; 2] = ["device", "seed"];
-/// Keys of what is measured among a gallery.
+/// Keys for measuring with a gallery.
 const GALLERY: [&str; 5] =
     ["eval.k", "eval.temperature", "eval.linear", "eval.retrieval", "eval.retrieval.recall_at"];
-/// Keys of what is measured without one.
+/// Keys for measuring without a gallery.
 const THEMSELVES: [&str; 4] = [
     "eval.retrieval",
     "eval.retrieval.recall_at",
@@ -18,7 +19,7 @@ const THEMSELVES: [&str; 4] = [
 /// Groups, whose files may set such keys.
 const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
 
-/// Refuses keys that measuring, with or without a gallery, has no use for.
+/// Refuses keys that have no effect, with or without a gallery.
 pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure> {
     let used: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
     let has = |keys: &[&str], key: &str| keys.contains(&key);
@@ -29,7 +30,7 @@ pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure
         let why = if has(&THEMSELVES, key) {
             "clusters are made of the rows that are measured without --gallery".to_owned()
         } else if has(&GALLERY, key) {
-            "neighbours vote, and a classifier is learned, where there is a --gallery".to_owned()
+            "neighbors vote, and a classifier is learned, where there is a --gallery".to_owned()
         } else if key == "eval.layer" {
             "the layer was chosen when the embeddings were made".to_owned()
         } else {
@@ -43,7 +44,8 @@ pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure
     Ok(())
 }
 
-/// Notes of the settings that could count and do not: choices of files that set nothing of the kind, and a seed where nothing is drawn.
+/// Prints a note for each setting without an effect: a chosen file that sets no such key, and a seed where
+/// nothing is drawn.
 pub(super) fn idle(overrides: &[Override], config: &Config, draws: bool) -> Result<Vec<String>, ConfigError> {
     let mut notes = Vec::new();
     for (place, chosen) in overrides.iter().enumerate() {
@@ -65,14 +67,14 @@ pub(super) fn idle(overrides: &[Override], config: &Config, draws: bool) -> Resu
     Ok(notes)
 }
 
-/// Returns the settings that count, with where each came from.
+/// Returns the settings that have an effect, with the origin of each.
 pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Origin> {
     let keys: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
     let counts = |key: &str| keys.contains(&key) || key == "device" || (key == "seed" && draws);
     resolved.origins.iter().filter(|origin| counts(&origin.key)).collect()
 }
 
-/// Returns those of them that an argument, or a file besides the one of defaults, has set.
+/// Returns those of them that an argument or a file other than that of the defaults has set.
 pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
     let default =
         |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";

@@ -32,13 +32,13 @@ fn shape(dims: &[u64]) -> Vec<u8> {
     bytes(7, &bytes(1, &dims.iter().flat_map(|&d| number(d)).collect::<Vec<_>>()))
 }
 
-/// A layer of today's form: blobs with a list for a shape.
+/// Returns a layer of today's form: blobs with a list for a shape.
 pub(crate) fn layer(name: &str, blobs: &[(&[u64], &[f32])]) -> Vec<u8> {
     let blobs = blobs.iter().flat_map(|(dims, values)| bytes(7, &[shape(dims), packed(values)].concat()));
     bytes(100, &[bytes(1, name.as_bytes()), bytes(2, b"Convolution"), blobs.collect()].concat())
 }
 
-/// A layer of the form before: a number for a type, four numbers for a shape.
+/// Returns a layer of the form before: a number for a type, four numbers for a shape.
 pub(crate) fn old_layer(name: &str, blobs: &[([u64; 4], &[f32])]) -> Vec<u8> {
     let blobs = blobs.iter().flat_map(|(dims, values)| {
         let dims = dims.iter().zip(1..).flat_map(|(&len, field)| varint(field, len));

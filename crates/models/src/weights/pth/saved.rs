@@ -29,7 +29,7 @@ pub(super) struct Tensors {
 }
 
 /// Returns each dict of tensors, in the order of the file: the top level, dicts within dicts, lists and
-/// objects, and whole modules. Dicts whose keys are not strings, like those of an optimiser, do not count.
+/// objects, and whole modules. Dicts whose keys are not strings, like those of an optimizer, do not count.
 ///
 /// # Errors
 /// Says what is wrong with the pickle and where, in words that follow "found".
@@ -212,7 +212,7 @@ fn tensor<'a>(pickle: &'a Pickle<'_>, mut value: Value) -> Option<Found<'a>> {
                 return Some(Found::Other("a sparse tensor".to_owned()));
             }
             (b"torch._utils", b"_rebuild_qtensor") => {
-                return Some(Found::Other("a quantised tensor".to_owned()));
+                return Some(Found::Other("a quantized tensor".to_owned()));
             }
             (b"torch._utils", kind) if kind.starts_with(b"_rebuild_") => {
                 return Some(Found::Other(format!("a tensor of the kind {}", String::from_utf8_lossy(kind))));

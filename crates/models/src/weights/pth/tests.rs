@@ -28,7 +28,7 @@ fn tuple(sizes: &[u8]) -> Vec<u8> {
     [b'('].into_iter().chain(numbers).chain([b't']).collect()
 }
 
-/// The pickle of an `OrderedDict` of tensors, in protocol 2.
+/// Returns the pickle of an `OrderedDict` of tensors, in protocol 2.
 pub(crate) fn state_dict(tensors: &[Saved<'_>]) -> Vec<u8> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(".to_vec();
     for tensor in tensors {
@@ -51,7 +51,7 @@ pub(crate) fn state_dict(tensors: &[Saved<'_>]) -> Vec<u8> {
     out
 }
 
-/// The pickle of a dict that holds the pickled `inner` under `key`, and a number.
+/// Returns the pickle of a dict that holds the pickled `inner` under `key`, and a number.
 pub(crate) fn under(key: &str, inner: &[u8]) -> Vec<u8> {
     let inner = &inner[2..inner.len() - 1];
     [b"\x80\x02}(", &text("acc")[..], b"G?\xe0\0\0\0\0\0\0", &text(key), inner, b"u."].concat()
@@ -61,7 +61,7 @@ fn file(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
     archive(&[("set/data.pkl", pickle), ("set/byteorder", b"little"), ("set/data/0", storage)])
 }
 
-/// The tensors of the only state dict.
+/// Returns the tensors of the only state dict.
 fn read_bytes(file: &[u8]) -> Result<HashMap<String, Tensor>, String> {
     let [state_dict] = &read(file)?[..] else { panic!("one state dict") };
     Ok(state_dict.tensors.clone())

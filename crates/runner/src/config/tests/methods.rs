@@ -1,4 +1,5 @@
-//! The keys of `[method]`: those of the chosen method alone, wherever the method is chosen, and what is said of all others.
+//! The keys of `[method]`: those of the chosen method alone, wherever the method is chosen, and what is said
+//! of all others.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -154,7 +155,8 @@ fn committed() -> Vec<PathBuf> {
     folders(&runs).iter().flat_map(|suite| folders(suite)).map(|run| run.join("config.toml")).collect()
 }
 
-/// Every committed config of the first format resolves to the method and the numbers that it holds, and to nothing else of the method.
+/// Every committed config of the first format resolves to the method and the numbers that it holds, and to
+/// nothing else of the method.
 #[test]
 fn configs_of_the_first_format_are_read() {
     let mut read = 0;

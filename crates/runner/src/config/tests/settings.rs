@@ -1,4 +1,5 @@
-//! Settings as people write them: what is unset, what is a path, how numbers are read, and what the lists of keys say.
+//! Settings as people write them: what is unset, what is a path, how numbers are read, and what the lists of
+//! keys say.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -6,7 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{config, error, overrides};
-use crate::config::schema::{OUTSIDE_IDENTITY, PATHS, Schema, leaves};
+use crate::config::schema::{OUTSIDE_IDENTITY, PATHS, Schema};
+use crate::config::tables::leaves;
 use crate::config::{GroupFile, Origin, Override, resolve, resolve_over};
 use crate::methods::Registry;
 use crate::settings::Kind;
@@ -204,4 +206,15 @@ fn numbers_and_switches_are_read_as_people_write_them() {
     assert!(told.contains("optim.lr") && told.contains("mine.toml") && told.contains("NaN"), "{told}");
     assert!(error(&["groups.method=nce"]).contains("did you mean `method`"));
     assert!(error(&["profile.reduced=false"]).contains("profile.reduced"));
+}
+
+#[test]
+fn names_of_transforms_and_numbers_of_recall_are_checked_one_by_one() {
+    let told = error(&["augment.without=[flip,nope]"]);
+    let expected = "`augment.without` in argument augment.without=[flip,nope]: found \"nope\", expected names of \
+                    transforms: resized_crop, crop, color_jitter, grayscale, flip";
+    assert_eq!(told, expected);
+    assert!(error(&["augment.size=0"]).contains("`augment.size` in argument augment.size=0: found 0"));
+    let told = error(&["eval.retrieval.recall_at=[1,2,1]"]);
+    assert!(told.contains("found [1, 2, 1], expected each number once"), "{told}");
 }

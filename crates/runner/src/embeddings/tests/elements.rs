@@ -121,6 +121,9 @@ fn labels_of_text_are_numbers_if_all_are() {
     assert_eq!(from("\u{feff}red fox\nnan\n"), words(&["red fox", "nan"]));
     assert_eq!(from("3\nb\n"), words(&["3", "b"]));
     assert_eq!(Labels::from_text(&b"a\0b"[..]).unwrap(), None);
+    // Blank lines at the end are no labels; between two labels one is missing.
+    assert_eq!(from("3\n1\n\n \r\n\n"), from("3\n1"));
+    assert!(Labels::from_text(&b"3\n\n1\n"[..]).unwrap_err().found.contains("nothing in line 2"));
     assert!(Labels::from_text(&b"1.5\n2.5\n"[..]).unwrap_err().found.contains("the label 1.5 of row 0"));
 }
 

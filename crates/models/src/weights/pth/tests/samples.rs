@@ -81,7 +81,7 @@ fn whole_modules_give_their_state_dict() {
 fn state_dicts_are_found_beside_other_things() {
     let found = read(&sample(NESTED)).unwrap();
     let places: Vec<&str> = found.iter().map(|state_dict| state_dict.place.as_str()).collect();
-    assert_eq!(places, ["", "state_dict", "ema.shadow"], "an optimiser's state is none");
+    assert_eq!(places, ["", "state_dict", "ema.shadow"], "an optimizer's state is none");
     assert_eq!(names(&found[0]), ["best_acc1"]);
     assert!(names(&found[1]).contains(&"model.conv.weight") && names(&found[2]).contains(&"conv.weight"));
 }

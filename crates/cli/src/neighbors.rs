@@ -1,4 +1,4 @@
-//! The picture of retrieved neighbours, from the embeddings that runs leave behind (Figure 4 of the paper).
+//! The picture of retrieved neighbors, from the embeddings that runs store (Figure 4 of the paper).
 
 use anyhow::Context;
 use invaspread_data::{Dataset, Evaluation, Split};
@@ -13,9 +13,10 @@ use invaspread_runner::record::{names, write_atomically};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Draws what `figure` asks for into `path`: for test images of classes spread evenly over all, the nearest neighbours in the embeddings
-/// of each named run among `runs`, whose first seed is shown. All runs are of one data set.
-pub(crate) fn draw_neighbours(
+/// Draws `figure` into `path`: test images of classes that are spread evenly over all classes, and their
+/// nearest neighbors in the embeddings of each named run among `runs`, with its first seed. All runs must
+/// have one data set.
+pub(crate) fn draw_neighbors(
     figure: &GalleryFigure,
     runs: &[Planned],
     root: &Path,
@@ -65,7 +66,8 @@ pub(crate) fn draw_neighbours(
         .with_context(|| format!("failed to write {}", path.display()))
 }
 
-/// The first test image of each of `count` classes, spread evenly over those that the test set has.
+/// Returns the first test image of each of `count` classes, which are spread evenly over the classes of the
+/// test set.
 fn queries(dataset: &Dataset, count: usize) -> Vec<usize> {
     let labels = &dataset.test.labels;
     let classes: Vec<u32> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
@@ -76,7 +78,7 @@ fn queries(dataset: &Dataset, count: usize) -> Vec<usize> {
         .collect()
 }
 
-/// For each of `asked`, the nearest images as the network of `run` sees them.
+/// Returns the nearest images of each of `asked` in the embeddings of `run`.
 fn neighbors(
     run: &Planned,
     root: &Path,

@@ -23,8 +23,23 @@ pub enum Defaults {
 }
 
 /// Draws the parameters of one network, each from its own random stream.
+///
+/// ```
+/// use candle_core::DType;
+/// use invaspread_tensor::initialize::{Defaults, Initializer};
+///
+/// let mut initial = Initializer::new(0, Defaults::Current, DType::F32);
+/// let weight = initial.uniform_fan_in((8, 4), 4)?;
+/// assert!(weight.flatten_all()?.to_vec1::<f32>()?.iter().all(|w| w.abs() <= 0.5));
+/// assert_eq!(initial.batch_norm_gain(2)?.to_vec1::<f32>()?, [1.0, 1.0]);
+///
+/// // The same seed gives the same parameters.
+/// let again = Initializer::new(0, Defaults::Current, DType::F32).uniform_fan_in((8, 4), 4)?;
+/// assert_eq!(weight.to_vec2::<f32>()?, again.to_vec2::<f32>()?);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
-pub struct Initialiser {
+pub struct Initializer {
     seed: u64,
     /// What the draws are for, and the head's number.
     stream: (Purpose, u64),
@@ -33,13 +48,14 @@ pub struct Initialiser {
     drawn: u64,
 }
 
-impl Initialiser {
+impl Initializer {
     /// Makes an initializer. The same `seed` gives the same `n`-th parameter.
     pub fn new(seed: u64, defaults: Defaults, dtype: DType) -> Self {
-        Self { seed, stream: (Purpose::Initialise, 0), defaults, dtype, drawn: 0 }
+        Self { seed, stream: (Purpose::Initialize, 0), defaults, dtype, drawn: 0 }
     }
 
-    /// An initialiser of the head number `head` of a run (0, 1, ...), with other draws than the network's and any other head's.
+    /// Returns an initializer of the head number `head` of a run (0, 1, ...), with other draws than the
+    /// network's and any other head's.
     pub fn of_head(seed: u64, head: u64, defaults: Defaults, dtype: DType) -> Self {
         Self { stream: (Purpose::Head, head), ..Self::new(seed, defaults, dtype) }
     }
@@ -94,13 +110,13 @@ impl Initialiser {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::{Defaults, Initialiser};
+    use super::{Defaults, Initializer};
     use candle_core::DType;
 
     #[test]
     fn weights_fill_their_range_and_follow_the_seed() {
         let draw = |seed| {
-            Initialiser::new(seed, Defaults::Pytorch04, DType::F32).uniform_fan_in((100, 100), 25).unwrap()
+            Initializer::new(seed, Defaults::Pytorch04, DType::F32).uniform_fan_in((100, 100), 25).unwrap()
         };
         let values = draw(1).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -112,7 +128,7 @@ mod tests {
     #[test]
     fn normal_weights_have_the_variance_asked_for() {
         let drawn =
-            Initialiser::new(1, Defaults::Current, DType::F64).normal_fan_out((100, 100), 50).unwrap();
+            Initializer::new(1, Defaults::Current, DType::F64).normal_fan_out((100, 100), 50).unwrap();
         let values = drawn.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let mean = values.iter().sum::<f64>() / 1e4;
         let variance = values.iter().map(|v| v * v).sum::<f64>() / 1e4;
@@ -122,7 +138,7 @@ mod tests {
     #[test]
     fn gains_are_uniform_in_the_old_release_and_one_today() {
         let gain = |defaults| {
-            Initialiser::new(0, defaults, DType::F64)
+            Initializer::new(0, defaults, DType::F64)
                 .batch_norm_gain(10_000)
                 .unwrap()
                 .to_vec1::<f64>()
