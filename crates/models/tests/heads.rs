@@ -6,6 +6,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_models::{LastNorm, Mlp, MlpConfig, Mode, Momentum, Network, Output, ResNetConfig};
+use invaspread_tensor::assign;
 use std::collections::HashMap;
 
 /// Numbers between -1 and 1 that depend on `number` and their place.
@@ -117,7 +118,8 @@ fn assert_as_finite_differences(
             let at = |delta: f64| {
                 let mut moved = before.clone();
                 moved[place] += delta;
-                parameter.set(&Tensor::from_vec(moved, parameter.shape(), &Device::Cpu).unwrap()).unwrap();
+                let moved = Tensor::from_vec(moved, parameter.shape(), &Device::Cpu).unwrap();
+                assign(parameter, &moved).unwrap();
                 loss()
             };
             let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
