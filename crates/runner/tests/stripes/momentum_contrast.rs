@@ -1,6 +1,6 @@
-//! A method for tests that has all that a method can have: a projector, a predictor, a momentum encoder with
-//! a projector of its own, a second forward pass without gradients, a queue, and perhaps three views. Like
-//! MoCo (He et al., CVPR 2020) with BYOL's predictor.
+//! A method for tests that uses everything that a method can use: a projector, a predictor, a momentum
+//! encoder with a projector of its own, a second forward pass without gradients, a queue, and perhaps three
+//! views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
 
 use std::collections::HashMap;
 
