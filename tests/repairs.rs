@@ -1,4 +1,4 @@
-//! Runs whose files were lost, and signals, from a user's point of view.
+//! Tests from outside of runs whose files were lost, and of signals.
 
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -16,7 +16,7 @@ pub enum SourceImage<'a> {
 }
 
 impl SourceImage<'_> {
-    /// Borrows the image, whoever owns it.
+    /// Borrows the image, owned or not.
     pub fn as_ref(&self) -> ImageRef<'_> {
         match self {
             Self::Borrowed(image) => *image,

@@ -1,5 +1,5 @@
-//! Every transform against torchvision on Pillow, to the byte: the folder that `INVASPREAD_GOLDENS` names,
-//! else the workspace's `tests/goldens`, each case found there.
+//! Compares every transform with torchvision on Pillow, byte for byte, for each case in the folder that
+//! `INVASPREAD_GOLDENS` names, else in `tests/goldens` of the workspace.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its goldens has failed")]
 
 use std::collections::BTreeSet;

@@ -132,7 +132,7 @@ pub enum DataError {
         /// How to use it.
         advice: &'static str,
     },
-    /// A data set whose publisher's server is gone.
+    /// A data set whose publisher's server no longer exists.
     #[error(
         "data fetch: the server that published {name} is gone; name another with --mirror URL, or put {files} into {} to have them \
          checked and unpacked",

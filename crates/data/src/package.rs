@@ -35,7 +35,7 @@ pub(crate) struct Package {
 /// One download.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
-    /// Its address without the file name; `None` if its publisher's server is gone.
+    /// Its address without the file name; `None` if its publisher's server no longer exists.
     pub base_url: Option<String>,
     /// Its file name.
     pub file: String,

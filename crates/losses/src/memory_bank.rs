@@ -88,7 +88,7 @@ impl MemoryBank {
             Device::Cuda(_) => {
                 Ok(Self { entries: Entries::OnDevice(self.tensor()?.to_device(device)?), ..*self })
             }
-            other => bail!("{NAME}: there is no memory on {other:?}"),
+            other => bail!("{NAME}: a memory bank cannot be on {other:?}, only on the CPU or on CUDA"),
         }
     }
 
@@ -110,7 +110,9 @@ impl MemoryBank {
         match &self.entries {
             Entries::OnDevice(entries) => Ok(entries),
             Entries::Host(_) => {
-                bail!("{NAME}: the features are on CUDA, the memory on the host; see to_device")
+                bail!(
+                    "{NAME}: the features are on CUDA, the memory bank is on the host; move it with to_device"
+                )
             }
         }
     }

@@ -206,7 +206,9 @@ impl Objective<1> for Batch<'_> {
 
 fn check_normalizer(z: f64) -> Result<f64> {
     if !(z > 0.0 && z.is_finite()) {
-        bail!("{NAME}: the normalizer Z must be a positive number, it is {z}; are all features numbers?")
+        bail!(
+            "{NAME}: the normalizer Z must be a positive number, it is {z}; check that all features are finite"
+        )
     }
     Ok(z)
 }

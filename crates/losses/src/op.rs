@@ -127,7 +127,7 @@ fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
 
 /// Returns the common data type of the inputs, f32 or f64.
 fn data_type(loss: &str, inputs: &[&Tensor]) -> Result<DType> {
-    let Some(first) = inputs.first() else { bail!("{loss}: a loss of nothing; give at least one input") };
+    let Some(first) = inputs.first() else { bail!("{loss}: there is no input; give at least one") };
     let dtype = first.dtype();
     if let Some(other) = inputs.iter().find(|x| x.dtype() != dtype) {
         bail!("{loss}: inputs are {dtype:?} and {:?}; give both the same type", other.dtype())
@@ -150,7 +150,9 @@ fn evaluate_on_host<T: Float, const N: usize, O: Objective<N>>(
     let matrices: Vec<Matrix<'_, T>> = storages
         .iter()
         .map(|(storage, layout)| {
-            let Storage::Cpu(storage) = &**storage else { bail!("{name}: a copy on the host is not there") };
+            let Storage::Cpu(storage) = &**storage else {
+                bail!("{name}: the copy on the host does not exist")
+            };
             let Some((start, end)) = layout.contiguous_offsets() else {
                 bail!("{name}: a contiguous copy of a {:?} tensor is not contiguous", layout.shape())
             };

@@ -72,7 +72,7 @@ impl Queue {
         let (length, own) = self.rows.dims2()?;
         if dim != own || count > length {
             bail!(
-                "{NAME}: {count} new rows of {dim} numbers for {length} of {own}; at most as many, of the same length"
+                "{NAME}: {count} new rows of {dim} numbers, expected at most {length} rows of {own} numbers"
             )
         }
         if new.dtype() != DType::F32 || !new.device().same_device(self.rows.device()) {
@@ -124,7 +124,10 @@ impl Queue {
                 self.oldest = place;
                 Ok(())
             }
-            _ => bail!("{NAME}: the oldest row is said to be {place}, there are {}", self.rows.dim(0)?),
+            _ => bail!(
+                "{NAME}: the place of the oldest row is {place}, expected a place below {}",
+                self.rows.dim(0)?
+            ),
         }
     }
 }
@@ -209,7 +212,7 @@ mod tests {
             let error = result.unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         };
-        says(queue.push(&matrix_f32(&[0.0; 8], 2)), "4 new rows of 2 numbers for 3 of 2");
+        says(queue.push(&matrix_f32(&[0.0; 8], 2)), "4 new rows of 2 numbers, expected at most 3");
         says(queue.push(&matrix_f32(&[0.0; 3], 3)), "1 new rows of 3");
         says(queue.push(&Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap()), "F64");
         says(queue.load_state([&rows.narrow(0, 0, 2).unwrap(), &oldest]), "[2, 2]");

@@ -1,5 +1,5 @@
-//! The objectives on the GPU against themselves on the CPU, at several sizes. Skipped where there is no
-//! device.
+//! Compares the objectives on the GPU with the same objectives on the CPU, at several sizes. The test is
+//! skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

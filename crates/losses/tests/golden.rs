@@ -1,4 +1,4 @@
-//! The losses against values and gradients of the authors' published `PyTorch` code.
+//! Compares the losses with values and gradients of the authors' published `PyTorch` code.
 //!
 //! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked.
 //! Losses must agree to 1e-5 relative, gradients to 1e-4 of their length.

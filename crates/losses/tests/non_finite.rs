@@ -1,5 +1,5 @@
-//! A NaN or an infinity in any input of any objective shows in the loss, which then is not finite, or is an
-//! error: never a plausible number.
+//! A NaN or an infinity in any input of any objective makes the loss not finite or is an error. The loss is
+//! never a plausible number.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

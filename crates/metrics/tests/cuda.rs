@@ -1,4 +1,5 @@
-//! Search and clustering on the GPU against the CPU's. Skipped where there is no device.
+//! Compares search and clustering on the GPU with those on the CPU. The test is skipped where there is no
+//! device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

@@ -1,6 +1,6 @@
-//! Embeddings whose common part is far longer than what tells them apart: nearly collapsed ones in a narrow
-//! cone, raw ones far from the origin, groups far from one another. Every measure must be the one that f64
-//! finds on the same rows.
+//! Embeddings whose common part is far longer than their differences: nearly collapsed ones in a narrow cone,
+//! raw ones far from the origin, groups far from one another. Every metric must have the value that f64 gives
+//! for the same rows.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

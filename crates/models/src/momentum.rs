@@ -50,7 +50,7 @@ impl Module for Network {
     fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
         let report = Self::load_state_dict(self, state).map_err(candle_core::Error::wrap)?;
         if let [other, ..] = &report.left_over[..] {
-            bail!("{other} is no entry of the network")
+            bail!("{other} is not an entry of the network")
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ impl Output {
         }
         if !x.is_variable() {
             bail!(
-                "a pass goes on from an output itself or from what an earlier call returned, not from what was made of it"
+                "expected an output of this pass or the result of an earlier call, found a tensor that was computed from one"
             )
         }
         let mut tape = Tape::default();
@@ -140,7 +140,7 @@ impl Output {
     pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
         if self.tapes.is_empty() {
             bail!(
-                "this output has nothing to go back through: its pass recorded no gradients, or it was used already"
+                "no backward pass is possible: the pass recorded no gradients, or `backward` was called before"
             )
         }
         let mut gradients = loss.backward()?;

@@ -1,5 +1,5 @@
-//! The networks against the authors' PyTorch code: embeddings, gradients and running statistics, and ten
-//! steps of SGD of the CIFAR ResNet.
+//! Compares the networks with the authors' PyTorch code: embeddings, gradients and running statistics, and
+//! ten steps of SGD of the CIFAR ResNet.
 //!
 //! Reads the folder that INVASPREAD_GOLDENS names, else tests/goldens of the workspace.
 

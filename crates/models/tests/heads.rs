@@ -1,5 +1,5 @@
-//! Heads, passes that go on from one another, and copies that follow: gradients in f64 against finite
-//! differences, names, states.
+//! Tests of heads, of passes that continue from another pass, and of copies that follow a network: gradients
+//! in f64 against finite differences, names, states.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

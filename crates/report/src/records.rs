@@ -140,7 +140,7 @@ fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String,
 fn check_threads() -> std::io::Result<()> {
     let (held, release) = channel::<()>();
     let wait = move || {
-        // Ends when the other side is gone, which is no failure.
+        // The thread ends when its receiver is dropped, which is not a failure.
         let _ = release.recv();
     };
     let first = Builder::new().spawn(wait)?;

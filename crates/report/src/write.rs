@@ -93,8 +93,8 @@ pub fn write_report(
     Ok(Written { report: written[0].clone(), files: written, table, terminal })
 }
 
-/// Returns whether `folder` holds a report with a run that is not reduced. A report of reduced runs should not
-/// replace it.
+/// Returns whether `folder` holds a report with a run that is not reduced. A report of reduced runs should
+/// not replace it.
 pub fn is_of_full_runs(folder: &Path) -> bool {
     let report = fs::read_to_string(folder.join("report.md")).unwrap_or_default();
     report.lines().next().is_some_and(|title| !title.ends_with(markdown::REDUCED))

@@ -1,5 +1,5 @@
-//! Whole runs on the GPU: every method takes the CPU's way, in each precision, and one that is stopped goes
-//! on as if it had not been. Skipped where there is no device.
+//! Whole runs on the GPU: every method agrees with its run on the CPU, in each precision, and a stopped run
+//! resumes as if it had not been stopped. The tests are skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

@@ -1,5 +1,5 @@
-//! Views made on the GPU against the CPU's pipeline, for the same draws: every number equal. Skipped where
-//! there is no device.
+//! Compares views made on the GPU with those of the CPU's pipeline, for the same draws: every number is
+//! equal. The test is skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

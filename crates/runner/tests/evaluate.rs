@@ -1,4 +1,4 @@
-//! Scoring weights from a file, and the estimate of how long a run takes.
+//! Tests of the evaluation of a file of weights, and of the estimate of a run's time.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

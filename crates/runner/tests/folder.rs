@@ -1,5 +1,6 @@
-//! Runs on a folder of one's own images: a changed folder is another run and says what changed, one that is
-//! gone is an error that names what is there, and the advice of the built-in config works as it is written.
+//! Runs on a folder of a user's images: a changed folder gives another run and a note of what changed; a
+//! folder that no longer exists is an error that names the finished runs; and the advice in the built-in
+//! config works as it is written.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -125,7 +126,7 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
         "{note}"
     );
 
-    // One gone: the half-done run is told of, and is not gone on with.
+    // One image is gone: a note names the unfinished run, which is not resumed.
     fs::remove_file(set.path().join("a/6.ppm")).unwrap();
     let third = plan(set.path(), &arguments);
     assert_eq!(third.standing(runs.path()).unwrap(), Standing::New);

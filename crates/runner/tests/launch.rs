@@ -1,5 +1,5 @@
-//! A queue of runs on generated images: what is finished is skipped, what was stopped goes on, what fails
-//! does not hold up the rest.
+//! A queue of runs on generated images: finished runs are skipped, stopped runs resume, and a run that fails
+//! does not stop the others.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

@@ -1,6 +1,6 @@
-//! A finished run whose files are lost or damaged: what can be made again is made again, without training and
-//! to the same bytes; what cannot is said. For a set whose classes are known (kNN) and one whose test classes
-//! are not (retrieval).
+//! Finished runs whose files are lost or damaged: the files that can be made again are made again, without
+//! training and with the same bytes; an error names the others. The tests use a set with known classes (kNN)
+//! and one with unseen test classes (retrieval).
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -37,7 +37,7 @@ fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Puts back what `files` gave, and nothing else.
+/// Restores exactly the files that `files` returned.
 fn put_back(layout: &Layout, whole: &BTreeMap<String, Vec<u8>>) {
     for name in files(layout).keys() {
         fs::remove_file(layout.folder().join(name)).unwrap();

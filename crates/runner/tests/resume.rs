@@ -1,5 +1,5 @@
-//! A run that is stopped or killed, again and again, ends as one that was left alone: the same weights byte
-//! for byte, the same measurements. For every method, as each keeps another state.
+//! A run that is stopped or killed repeatedly ends like one that was not: with the same weights, byte for
+//! byte, and the same measurements. This is tested for every method, because each has another state.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

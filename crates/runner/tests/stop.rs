@@ -1,4 +1,4 @@
-//! The signals that ask a process to stop. In a process of its own, as its handlers stay.
+//! The signals that ask a process to stop. The test is a separate process, because its signal handlers stay.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

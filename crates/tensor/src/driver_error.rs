@@ -1,7 +1,7 @@
 //! Messages of errors of the CUDA driver and of NVIDIA's libraries, for people.
 
-/// Returns the message of an error from its debug form: `DriverError(CODE, "text")` becomes "text (CODE)", and
-/// `CudnnError(CODE)` becomes "CODE". Any other form stays as it is.
+/// Returns the message of an error from its debug form: `DriverError(CODE, "text")` becomes "text (CODE)",
+/// and `CudnnError(CODE)` becomes "CODE". Any other form stays as it is.
 pub(crate) fn message(debug: &str) -> String {
     let inside = debug.strip_suffix(')').and_then(|rest| rest.split_once('(')).map(|(_, inside)| inside);
     let Some(inside) = inside else { return debug.to_owned() };

@@ -43,7 +43,7 @@ where
     let y = if first_to_last { y } else { y.force_contiguous()? };
     let backward = move |inputs: &[&Tensor], y: &Tensor, gy: &Tensor| match inputs.try_into() {
         Ok(inputs) => backward(inputs, y, gy).map(Vec::from),
-        Err(_) => bail!("{name}: {} inputs on the way back, {N} on the way there", inputs.len()),
+        Err(_) => bail!("{name}: the backward pass got {} inputs, the forward pass {N}", inputs.len()),
     };
     let known = Known { name, y, backward };
     match &inputs[..] {

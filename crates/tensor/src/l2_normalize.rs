@@ -1,8 +1,8 @@
-//! Rows of length one: `y = x / ||x||`, with no epsilon, as the official code divides.
+//! Rows of length 1: `y = x / ||x||`, without an epsilon, as in the official code.
 //!
-//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction: it
-//! is an error in the caller's network and stays zero here, with zero gradient, so that it shows as a zero
-//! row and not as NaN. Where the row holds a NaN, all of it are NaN.
+//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction. It
+//! shows an error in the caller's network and stays zero here, with zero gradient, instead of becoming NaN.
+//! If a row holds a NaN, all of its values become NaN.
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;

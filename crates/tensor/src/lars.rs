@@ -6,12 +6,12 @@
 //!
 //! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole
 //! parameter, and `v = 0` at first. You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks",
-//! 2017, equation 6 and algorithm 1; as there, the rate goes into the running step, where [`crate::Sgd`]
-//! multiplies by it afterwards.
+//! 2017, equation 6 and algorithm 1; as in that paper, the learning rate is part of the running step;
+//! [`crate::Sgd`] multiplies by it afterwards.
 //!
 //! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take
-//! `v ← momentum v + γ g`: neither adapted nor decayed, as `SimCLR`, BYOL and those after them train. A
-//! parameter whose norm is zero has a step of zero.
+//! `v ← momentum v + γ g`: neither adapted nor decayed, as in `SimCLR`, BYOL and later methods. A parameter
+//! whose norm is zero has a step of zero.
 //!
 //! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own
 //! ops, and nothing waits for them.

@@ -9,7 +9,7 @@ use candle_core::{
     CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
 };
 
-/// `x Wᵀ + b` in f32 or f64, differentiable in all three.
+/// Returns `x Wᵀ + b`, in f32 or f64, differentiable in all three.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -23,7 +23,7 @@ use candle_core::{
 /// ```
 ///
 /// # Errors
-/// If the shapes do not go together.
+/// If the shapes do not fit one another.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let op = Linear::new(x, weight, bias)?;
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);

@@ -15,17 +15,16 @@ use crate::storage::Scalar;
 use crate::team;
 use candle_core::{Result, Shape, Tensor, bail};
 
-/// Which channels are around a channel.
+/// The channels that count as near a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalResponseWindow {
-    /// As many before it as after it: the equation, Caffe, and what PyTorch computed on GPUs when the paper
-    /// was written.
+    /// As many before it as after it: the equation, Caffe, and PyTorch on GPUs when the paper was written.
     #[default]
     Centered,
-    /// As PyTorch's `CrossMapLRN2d` does today. Channel 0, once its turn to leave the moving sum has come,
-    /// stays in it: it is in every window. And the gradient adds up the terms of one channel further back
-    /// than it should, c from j - n/2 - 1 to j + n/2 - 1. For comparing with numbers that were computed so;
-    /// windows of an odd number of channels only.
+    /// The window of PyTorch's `CrossMapLRN2d` today, for comparison with numbers that were computed with it.
+    /// Channel 0 is never removed from the moving sum, so it is in every window; and the gradient adds up the
+    /// terms c from j - n/2 - 1 to j + n/2 - 1, one channel too far back. Only for windows of an odd number
+    /// of channels.
     CrossMapLrn2d,
 }
 
@@ -40,7 +39,7 @@ pub struct LocalResponseNormConfig {
     pub beta: f64,
     /// Added to the mean square.
     pub k: f64,
-    /// Which channels they are.
+    /// The channels of a window.
     pub window: LocalResponseWindow,
 }
 
@@ -50,7 +49,7 @@ impl Default for LocalResponseNormConfig {
     }
 }
 
-/// Normalizes each value of `x` by those of the channels around it; f32 or f64, differentiable.
+/// Normalizes each value of `x` by the values of the channels around it; f32 or f64, differentiable.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

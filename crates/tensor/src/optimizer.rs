@@ -1,10 +1,10 @@
-//! The optimizers, for a program that is told which by its config.
+//! Any of the optimizers, for a program whose config names the optimizer.
 
 use crate::{Lars, LarsConfig, Sgd, SgdConfig};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-/// Which optimizer, with its settings.
+/// The kind of an optimizer, with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum OptimizerConfig {

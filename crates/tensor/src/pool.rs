@@ -41,12 +41,13 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// Windows side by side: stride as large as the kernel, no padding, rounded down.
+    /// Returns windows side by side: the stride is as large as the kernel, there is no padding, and the
+    /// output size is rounded down.
     pub fn square(kernel: usize) -> Self {
         Self { kernel, stride: kernel, padding: 0, ceil_mode: false }
     }
 
-    /// Length of the output for an input of `len`; `None` if the window does not fit.
+    /// Returns the length of the output for an input of length `len`; `None` if the window does not fit.
     pub fn out_len(&self, len: usize) -> Option<usize> {
         let span = (len + 2 * self.padding).checked_sub(self.kernel)?;
         if !self.ceil_mode {
@@ -76,7 +77,7 @@ pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Pool::maximum(x, config)?)
 }
 
-/// Returns the mean over each window; of bf16 in f32.
+/// Returns the mean over each window. The mean of bf16 values is f32.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

@@ -10,16 +10,16 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use std::sync::{Mutex, PoisonError};
 
-/// Settings of the optimizer.
+/// The settings of SGD.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdConfig {
-    /// Share of the last step that goes into the next.
+    /// The share of the last step in the next step.
     pub momentum: f64,
-    /// Pull of every parameter towards zero.
+    /// The factor of the pull of every parameter towards zero.
     pub weight_decay: f64,
 }
 
-/// The optimizer: parameters by name, and the running step of each.
+/// SGD with momentum: parameters by name, and the running step of each.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -58,11 +58,11 @@ enum Velocity {
     OnDevice(Tensor),
 }
 
-/// The gradient of a parameter, given its name; `None` leaves it as it is.
+/// A function from a parameter and its name to its gradient; `None` leaves the parameter unchanged.
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
 impl Sgd {
-    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, whose running steps are 0.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -103,7 +103,7 @@ impl Sgd {
         Ok(Self { config, slots })
     }
 
-    /// Takes one step of size `learning_rate` along `gradients`; parameters without a gradient stay.
+    /// Takes one step of size `learning_rate` along `gradients`; parameters without a gradient do not change.
     ///
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.

@@ -303,7 +303,7 @@ impl Tape {
 
     /// Takes the gradients of the leaves out of `gradients`, sends them back through the tape, and adds the
     /// gradients of all parameters and inputs. The gradients of a parameter that several ops used, on this
-    /// tape or on one gone back through before, are added up.
+    /// tape or on one whose backward pass ran before, are added up.
     ///
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
@@ -435,7 +435,7 @@ impl InplaceOp2 for AddInto {
             ($to:expr, $from:expr) => {{
                 let to = &mut $to[start..end];
                 if to.len() != $from.len() {
-                    bail!("gradients of {} and {} values meet in one place", to.len(), $from.len())
+                    bail!("two gradients of one value have {} and {} numbers", to.len(), $from.len())
                 }
                 team::for_each_chunk(to, BLOCK, |i, to| {
                     for (t, f) in to.iter_mut().zip(&$from[i * BLOCK..]) {

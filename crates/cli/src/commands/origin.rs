@@ -39,11 +39,19 @@ impl Origin {
             },
         };
         let file = folder.map(|folder| Layout::of(folder).config());
-        let (group, layer) = match &file {
-            Some(file) => (Some(read(file, run.as_deref())?), None),
-            None => (None, layer_of(weights).filter(|_| overrides.iter().all(|o| o.key != "eval.layer"))),
+        let (group, seed, layer) = match &file {
+            Some(file) => {
+                let (group, seed) = read(file, run.as_deref())?;
+                (Some(group), seed, None)
+            }
+            None => {
+                let layer = layer_of(weights).filter(|_| overrides.iter().all(|o| o.key != "eval.layer"));
+                (None, None, layer)
+            }
         };
-        let of_file = layer.iter().map(|layer| Override::parse(&format!("eval.layer={layer}")));
+        let seed = seed.map(|seed| format!("seed={seed}"));
+        let layer_set = layer.as_ref().map(|layer| format!("eval.layer={layer}"));
+        let of_file = seed.iter().chain(&layer_set).map(|set| Override::parse(set));
         let all = of_file.chain(overrides.iter().cloned().map(Ok)).collect::<Result<Vec<_>, _>>()?;
         let Resolved { config, origins } = match (resolve_over(group, &all), &file) {
             (Err(error), Some(file)) if error.to_string().contains(&file.display().to_string()) => {
@@ -89,8 +97,8 @@ impl Origin {
             None => "it names no run".to_owned(),
         };
         Err(Failure::Usage(anyhow!(
-            "failed to find what to measure {} on: {run}; say dataset=NAME (and what else differs from the defaults), or give the file in \
-             its run's folder",
+            "failed to find the data set to measure {} on: {run}; say dataset=NAME (and what else differs from the defaults), or give the \
+             file in its run's folder",
             weights.display()
         )))
     }
@@ -153,21 +161,20 @@ fn elsewhere(run: &str, overrides: &[Override]) -> Result<Option<PathBuf>, Failu
 }
 
 /// Returns a run's config, and the seed from its name, because a run's config does not contain the seed.
-fn read(file: &Path, run: Option<&str>) -> Result<GroupFile, Failure> {
+fn read(file: &Path, run: Option<&str>) -> Result<(GroupFile, Option<u64>), Failure> {
     let origin = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {origin}"))?;
     let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let Some(name) = run.or(folder.as_deref()) else { return Ok(GroupFile { origin, text }) };
-    let Some((hash, seed)) = name.rsplit_once("-s") else { return Ok(GroupFile { origin, text }) };
+    let name = run.or(folder.as_deref()).and_then(|name| name.rsplit_once("-s"));
+    let Some((hash, seed)) = name else { return Ok((GroupFile { origin, text }, None)) };
     if let Some(run) = run
         && folder.as_deref() != Some(run)
         && !blake3::hash(text.as_bytes()).to_hex().starts_with(hash)
     {
         return Err(Failure::Failed(anyhow!(
-            "failed to take up the config {origin}: the weights are of the run {run}, this is the config of another; move the weights \
-             away from it or put them back into their run's folder"
+            "failed to use the config {origin}: the weights are of the run {run}, and this is the config of another run; move the weights \
+             to another folder or put them back into their run's folder"
         )));
     }
-    let seed = seed.parse::<u64>().map(|seed| format!("seed = {seed}\n")).unwrap_or_default();
-    Ok(GroupFile { origin, text: format!("{seed}{text}") })
+    Ok((GroupFile { origin, text }, seed.parse().ok()))
 }

@@ -186,7 +186,7 @@ fn bare(name: &str) -> impl Iterator<Item = char> {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
 }
 
-/// Returns the archives as published. Their server is gone; copies of them are found by name.
+/// Returns the archives as published. Their server no longer exists; copies are found by name.
 pub(super) fn package() -> Package {
     fn all(_: &str) -> bool {
         true

@@ -1,4 +1,4 @@
-//! Every objective on inputs with one value that is not finite.
+//! Runs every objective on inputs with one value that is not finite.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

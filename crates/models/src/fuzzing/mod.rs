@@ -31,7 +31,7 @@ pub fn weights_pickle(bytes: &[u8]) {
 
 /// A `.safetensors` file.
 pub fn weights_safetensors(bytes: &[u8]) {
-    // What is wrong with it is told; that no length in it is trusted is what is tested.
+    // An error says what is wrong with it; the test is that no length in it is trusted.
     let _ = read_safetensors(bytes);
 }
 

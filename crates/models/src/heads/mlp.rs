@@ -184,7 +184,7 @@ impl Mlp {
     /// see [`crate::Output::through`].
     pub fn run(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         if mode == Mode::Train {
-            bail!("a head that is trained runs on a tape: see Output::through")
+            bail!("training needs a tape: use Output::through")
         }
         let run = || Ok(self.forward(&mut Tape::idle(), &Value::constant(x), mode)?.tensor().clone());
         // On a GPU there is no work for the team's workers.
@@ -221,7 +221,7 @@ impl Mlp {
     pub fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()> {
         let own = self.state_dict()?;
         if let Some(other) = state.keys().find(|name| !own.iter().any(|(own, _)| own == *name)) {
-            bail!("{other} is no entry of this head")
+            bail!("{other} is not an entry of this head")
         }
         for (name, like) in own {
             match state.get(&name) {

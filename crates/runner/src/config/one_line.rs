@@ -1,7 +1,7 @@
 //! Values as TOML on one line, for people and for programs that read line by line.
 //!
-//! The TOML writer puts a text with a line break on several lines, and leaves characters without width as they
-//! are. Both are valid, but lines of such a text look like settings, and a terminal does not show such
+//! The TOML writer puts a text with a line break on several lines, and leaves characters without width as
+//! they are. Both are valid, but lines of such a text look like settings, and a terminal does not show such
 //! characters. Here they are escaped.
 
 use toml::{Table, Value};
@@ -21,8 +21,8 @@ pub(super) fn one_line(value: &Value) -> String {
     }
 }
 
-/// Splits the TOML text of a config into its headers, settings and empty lines. A setting with characters that
-/// are not shown comes on one line.
+/// Splits the TOML text of a config into its headers, settings and empty lines. A setting with characters
+/// that are not shown comes on one line.
 pub fn statements(text: &str) -> Vec<String> {
     let mut statements = Vec::new();
     let mut statement = String::new();
@@ -51,7 +51,8 @@ fn has_hidden(value: &Value) -> bool {
     }
 }
 
-/// Returns whether a terminal may not show `letter` as it is: all that is no letter, digit, space or sign of ASCII.
+/// Returns whether a terminal may not show `letter` as it is: all that is no letter, digit, space or sign of
+/// ASCII.
 fn is_hidden(letter: char) -> bool {
     letter.is_control() || !(letter.is_ascii() || letter.is_alphanumeric())
 }

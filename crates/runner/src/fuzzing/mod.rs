@@ -15,7 +15,7 @@ pub fn config_overrides(bytes: &[u8]) {
         // What several lists multiply out to is asked for, not parsed: only one at a time.
         let item = std::slice::from_ref(&parsed);
         for item in [expand(item, true), expand(item, false)].into_iter().flatten().flatten() {
-            // What is wrong with a value is told.
+            // An error says what is wrong with a value.
             let _ = resolve(&item);
         }
     }

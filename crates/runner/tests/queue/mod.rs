@@ -1,4 +1,4 @@
-//! Small runs on generated images, as a suite plans them, and somebody who watches them.
+//! Small runs on generated images, as a suite plans them, and an observer of their progress.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -1,5 +1,5 @@
-//! A method for tests that has all that a method can have: a projector, a predictor with a learning rate of its
-//! own, a momentum encoder with a projector of its own, a second forward pass without gradients, a queue,
+//! A method for tests that uses everything that a method can use: a projector, a predictor with a learning rate
+//! of its own, a momentum encoder with a projector of its own, a second forward pass without gradients, a queue,
 //! perhaps three views, and perhaps small views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
 
 use std::collections::HashMap;

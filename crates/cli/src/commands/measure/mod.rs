@@ -37,7 +37,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let (rows, dim) = (test.labels.len(), test.features.dim);
     if rows < 2 && gallery.is_none() {
         return Err(anyhow!(
-            "{} holds one row, which has no other to be asked among: expected two or more, or a --gallery",
+            "{} holds one row, and there is no other row to search: expected two or more rows, or a --gallery",
             test.origin.embeddings.file.display()
         )
         .into());

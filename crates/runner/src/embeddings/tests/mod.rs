@@ -1,4 +1,4 @@
-//! Files of each form, as numpy and safetensors write them, and what is told of others.
+//! Tests of files in each format that numpy and safetensors write, and of the errors for other files.
 
 #![allow(
     clippy::unwrap_used,
