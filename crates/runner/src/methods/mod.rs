@@ -76,7 +76,8 @@ pub struct TakenStep<'a> {
     pub network: &'a Network,
     /// The outputs before the step, detached from any graph.
     pub output: &'a Output,
-    /// The gradients that the step went along.
+    /// The gradients that the step went along. On CUDA, those of the network's convolutions may be in cuDNN's
+    /// layout and precision, as the optimizer reads them.
     pub gradients: &'a GradStore,
     /// The learning rate of the step.
     pub lr: f64,
