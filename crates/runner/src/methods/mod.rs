@@ -7,6 +7,7 @@
 //! is exact. `registry.rs` lists the methods; nothing else in the program names one.
 
 mod chosen;
+mod projector;
 mod registry;
 mod state;
 

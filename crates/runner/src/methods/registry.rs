@@ -22,6 +22,7 @@ macro_rules! built_in {
             triplet::TripletSettings,
             triplet_hard::TripletHardSettings,
             ntxent::NtXentSettings,
+            dcl::DclSettings,
             invaspread::InvaSpreadSettings,
         }
     };
