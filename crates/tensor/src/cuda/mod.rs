@@ -28,7 +28,7 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
-pub use libraries::{Facts, device, facts, why_not};
+pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
 pub use peak::{peak_gflops, peak_memory};
