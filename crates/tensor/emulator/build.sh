@@ -24,6 +24,7 @@ done
 for compiler in "${running[@]}"; do wait "$compiler"; done
 kernels=()
 for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
-g++ -shared -o "$folder/libcuda.so.1" "${kernels[@]}"
-g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o"
+g++ -shared -Wl,-soname,libcuda.so.1 -o "$folder/libcuda.so.1" "${kernels[@]}"
+# The libraries tell the driver what they would launch.
+g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
 for library in libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do cp "$folder/libcublas.so.13" "$folder/$library"; done

@@ -8,6 +8,8 @@
 #include <ucontext.h>
 #endif
 
+using u64 = uint64_t;
+
 namespace emulated {
 uint3 thread_index, block_index;
 dim3 block_size, grid_size;
@@ -16,7 +18,11 @@ unsigned char *dynamic_shared;
 struct Kernel {
     std::string name;
     int arguments;
+    // The most threads of a block that it was compiled for.
+    unsigned threads;
     std::function<void(void **)> run;
+    // The most dynamic shared memory that a launch may request; more than this must be asked for.
+    unsigned shared = 48 << 10;
 };
 
 static std::map<std::string, Kernel> &kernels() {
@@ -24,7 +30,9 @@ static std::map<std::string, Kernel> &kernels() {
     return all;
 }
 
-void add_kernel(const char *name, int arguments, std::function<void(void **)> run) { kernels()[name] = {name, arguments, run}; }
+void add_kernel(const char *name, int arguments, unsigned threads, std::function<void(void **)> run) {
+    kernels()[name] = {name, arguments, threads, run};
+}
 
 [[noreturn]] static void die(const std::string &what) {
     fprintf(stderr, "emulated device: %s\n", what.c_str());
@@ -214,6 +222,14 @@ static const size_t GUARD = 64;
 static size_t in_use, most_in_use;
 static std::recursive_mutex lock;
 
+// What the device did so far, for tests: the order of `Counts` in src/cuda/testing.rs.
+struct Counts {
+    u64 launches, library_calls, allocations, frees, copies_to_host, bytes_to_host, copies_to_device, bytes_to_device;
+};
+static Counts counts;
+// What tests may change: the number of multiprocessors that the device reports.
+static unsigned multiprocessors = 132;
+
 static void check_guards(uint64_t address, size_t bytes) {
     for (size_t i = 0; i < GUARD; ++i)
         if (((unsigned char *)address)[-1 - (long)i] != 0xa5 || ((unsigned char *)address)[bytes + i] != 0xa5)
@@ -232,9 +248,13 @@ static FILE *log_file() {
 }
 } // namespace emulated
 using namespace emulated;
-using u64 = uint64_t;
 #define API extern "C" __attribute__((visibility("default"))) int
 static const int INVALID = 1, NOT_FOUND = 500;
+
+// The libraries say here that they would launch kernels of their own.
+extern "C" __attribute__((visibility("default"))) void emulated_library_call() { ++counts.library_calls; }
+extern "C" __attribute__((visibility("default"))) void emulated_counts(Counts *to) { *to = counts; }
+extern "C" __attribute__((visibility("default"))) void emulated_multiprocessors(unsigned count) { multiprocessors = count; }
 
 API cuInit(unsigned) { return 0; }
 API cuDriverGetVersion(int *v) { *v = 13000; return 0; }
@@ -251,7 +271,8 @@ API cuDeviceGetAttribute(int *v, int attribute, int) {
     switch (attribute) {
     case 1: *v = 1024; break;   // threads of a block
     case 10: *v = 32; break;    // lanes of a warp
-    case 16: *v = 132; break;   // multiprocessors
+    case 16: *v = multiprocessors; break;
+    case 97: *v = 227 << 10; break; // shared memory of a block that asks for it
     case 75: *v = 9; break;     // compute capability, major
     case 76: *v = 0; break;     // and minor
     case 115: *v = 1; break;    // memory pools
@@ -285,7 +306,12 @@ API cuEventSynchronize(void *) { return 0; }
 API cuEventElapsedTime_v2(float *ms, void *, void *) { *ms = 1; return 0; }
 API cuEventDestroy_v2(void *) { return 0; }
 API cuDeviceGetDefaultMemPool(void **p, int) { *p = (void *)0x4000; return 0; }
-API cuMemPoolSetAttribute(void *, int, void *) { return 0; }
+API cuMemPoolSetAttribute(void *, int a, void *v) {
+    // The mark of the most memory in use can only be reset.
+    if (a == 8 && *(u64 *)v != 0) return INVALID;
+    if (a == 8) most_in_use = in_use;
+    return 0;
+}
 API cuMemPoolGetAttribute(void *, int a, void *v) { *(u64 *)v = a == 8 ? most_in_use : in_use; return 0; }
 API cuGetErrorString(int e, const char **s) {
     *s = e == NOT_FOUND ? "named symbol not found" : e == INVALID ? "invalid argument" : "emulated error";
@@ -304,6 +330,7 @@ static int allocate(u64 *p, size_t n) {
     memset(raw + 256, 0xff, std::min(n, size_t(16) << 20));
     memset(raw + 256 + n, 0xa5, GUARD);
     *p = (u64)(raw + 256);
+    ++counts.allocations;
     allocations[*p] = {n, current_device()};
     in_use += n;
     most_in_use = std::max(most_in_use, in_use);
@@ -314,6 +341,7 @@ static int release(u64 p) {
     auto found = allocations.find(p);
     if (found == allocations.end()) die("memory freed that was not allocated, or twice");
     check_guards(p, found->second.bytes);
+    ++counts.frees;
     in_use -= found->second.bytes;
     allocations.erase(found);
     free((void *)(p - 256));
@@ -334,6 +362,8 @@ static int copy(void *to, const void *from, size_t n, bool to_device, bool from_
         return INVALID;
     }
     memmove(to, from, n);
+    if (to_device && !from_device) ++counts.copies_to_device, counts.bytes_to_device += n;
+    if (from_device && !to_device) ++counts.copies_to_host, counts.bytes_to_host += n;
     if (FILE *f = log_file()) fprintf(f, "copy %s%s %zu\n", from_device ? "d" : "h", to_device ? "d" : "h", n), fflush(f);
     return 0;
 }
@@ -362,19 +392,27 @@ API cuModuleGetFunction(void **f, void *, const char *name) {
     *f = &found->second;
     return 0;
 }
-API cuFuncSetAttribute(void *, int, int) { return 0; }
-API cuFuncGetAttribute(int *v, int, void *) { *v = 1024; return 0; }
+API cuFuncSetAttribute(void *f, int attribute, int value) {
+    const int MAX_DYNAMIC_SHARED = 8;
+    if (attribute != MAX_DYNAMIC_SHARED) return 0;
+    if (value > 227 << 10) return INVALID;
+    ((Kernel *)f)->shared = value;
+    return 0;
+}
+API cuFuncGetAttribute(int *v, int, void *f) { *v = ((const Kernel *)f)->threads; return 0; }
 API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
                    void **arguments, void **) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (!current_context) return 201;
     unsigned threads = bx * by * bz;
-    if (threads == 0 || threads > 1024 || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || shared > 227 * 1024) {
-        fprintf(stderr, "emulated device: a launch that no device takes: grid %u %u %u, block %u %u %u, shared %u\n", gx, gy, gz, bx, by, bz,
-                shared);
+    const Kernel *kernel = (const Kernel *)f;
+    if (threads == 0 || threads > kernel->threads || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || shared > kernel->shared) {
+        fprintf(stderr, "emulated device: a launch of %s that no device takes: grid %u %u %u, block %u %u %u of at most %u, shared %u of at most %u\n",
+                kernel->name.c_str(), gx, gy, gz, bx, by, bz, kernel->threads, shared, kernel->shared);
         return INVALID;
     }
-    running = (const Kernel *)f;
+    ++counts.launches;
+    running = kernel;
     running_arguments = arguments;
     std::vector<unsigned char> memory(shared + 2 * GUARD + 16, 0xa5);
     unsigned char *base = (unsigned char *)(((u64)memory.data() + GUARD + 15) / 16 * 16);

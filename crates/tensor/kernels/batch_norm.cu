@@ -213,7 +213,7 @@ __device__ void gradient_sums(const T *x, const T *y, const T *gy, const float *
 
 // Writes means[chunk][2][channels], the means of the gated gradient and of its product with the normalized
 // input, and the gradients of gamma and beta over all chunks. Grid: (channels / 32).
-extern "C" __global__ void batch_norm_finish_gradients(const float *partial, float *means, float *grad_gamma, float *grad_beta,
+KERNEL(1024, batch_norm_finish_gradients)(const float *partial, float *means, float *grad_gamma, float *grad_beta,
                                                        int chunks, int rows, int channels, int slices) {
     int channel = blockIdx.x * 32 + threadIdx.x;
     double gamma = 0.0, beta = 0.0;
@@ -263,7 +263,7 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
 }
 
 // Writes saved[1][2][channels] from running statistics, for evaluation.
-extern "C" __global__ void batch_norm_from_running(const float *mean, const float *variance, float *saved, int channels, float eps) {
+KERNEL(256, batch_norm_from_running)(const float *mean, const float *variance, float *saved, int channels, float eps) {
     int channel = blockIdx.x * blockDim.x + threadIdx.x;
     if (channel >= channels) return;
     saved[channel] = mean[channel];
@@ -273,19 +273,19 @@ extern "C" __global__ void batch_norm_from_running(const float *mean, const floa
 // Channels are taken in packs of sixteen bytes if they fill such packs (suffix _packed), one at a time
 // otherwise.
 #define BATCH_NORM_KERNELS(SUFFIX, T, V)                                                                                           \
-    extern "C" __global__ void batch_norm_statistics_##SUFFIX(const T *x, float *partial, int rows, int channels) {                \
+    KERNEL(256, batch_norm_statistics_##SUFFIX)(const T *x, float *partial, int rows, int channels) {                \
         statistics<T, V>(x, partial, rows, channels);                                                                              \
     }                                                                                                                              \
-    extern "C" __global__ void batch_norm_apply_##SUFFIX(const T *x, const T *residual, const float *saved, const float *gamma,    \
+    KERNEL(256, batch_norm_apply_##SUFFIX)(const T *x, const T *residual, const float *saved, const float *gamma,    \
                                                          const float *beta, T *y, int rows, int channels, int relu) {              \
         apply<T, V>(x, residual, saved, gamma, beta, y, rows, channels, relu);                                                     \
     }                                                                                                                              \
-    extern "C" __global__ void batch_norm_gradient_sums_##SUFFIX(const T *x, const T *y, const T *gy, const float *saved,          \
+    KERNEL(256, batch_norm_gradient_sums_##SUFFIX)(const T *x, const T *y, const T *gy, const float *saved,          \
                                                                  const float *gamma, const float *beta, float *partial, int rows,  \
                                                                  int channels, int gate) {                                         \
         gradient_sums<T, V>(x, y, gy, saved, gamma, beta, partial, rows, channels, gate);                                          \
     }                                                                                                                              \
-    extern "C" __global__ void batch_norm_gradients_##SUFFIX(const T *x, const T *y, const T *gy, const float *saved,              \
+    KERNEL(256, batch_norm_gradients_##SUFFIX)(const T *x, const T *y, const T *gy, const float *saved,              \
                                                              const float *means, const float *gamma, const float *beta, T *gx,     \
                                                              T *gr, int rows, int channels, int gate) {                            \
         gradients<T, V>(x, y, gy, saved, means, gamma, beta, gx, gr, rows, channels, gate);                                        \
@@ -301,11 +301,11 @@ BATCH_NORM_KERNELS(bf16, bf16, 1)
 BATCH_NORM_KERNELS(bf16_packed, bf16, 8)
 
 extern "C" {
-__global__ void batch_norm_finish_statistics_f32(const float *x, const float *partial, float *saved, float *running_mean,
+KERNEL(1024, batch_norm_finish_statistics_f32)(const float *x, const float *partial, float *saved, float *running_mean,
                                                  float *running_variance, int rows, int channels, int slices, float eps, float share) {
     finish_statistics(x, partial, saved, running_mean, running_variance, rows, channels, slices, eps, share);
 }
-__global__ void batch_norm_finish_statistics_bf16(const bf16 *x, const float *partial, float *saved, float *running_mean,
+KERNEL(1024, batch_norm_finish_statistics_bf16)(const bf16 *x, const float *partial, float *saved, float *running_mean,
                                                   float *running_variance, int rows, int channels, int slices, float eps, float share) {
     finish_statistics(x, partial, saved, running_mean, running_variance, rows, channels, slices, eps, share);
 }

@@ -35,16 +35,16 @@ __device__ void backward(const T *y, const T *gy, T *gx, float *sums, long long 
 }
 
 extern "C" {
-__global__ void bias_relu_f32(const float *x, const float *bias, float *y, long long count, int channels) {
+KERNEL(256, bias_relu_f32)(const float *x, const float *bias, float *y, long long count, int channels) {
     forward(x, bias, y, count, channels);
 }
-__global__ void bias_relu_bf16(const bf16 *x, const float *bias, bf16 *y, long long count, int channels) {
+KERNEL(256, bias_relu_bf16)(const bf16 *x, const float *bias, bf16 *y, long long count, int channels) {
     forward(x, bias, y, count, channels);
 }
-__global__ void bias_relu_gradient_f32(const float *y, const float *gy, float *gx, float *sums, long long rows, int channels) {
+KERNEL(256, bias_relu_gradient_f32)(const float *y, const float *gy, float *gx, float *sums, long long rows, int channels) {
     backward(y, gy, gx, sums, rows, channels);
 }
-__global__ void bias_relu_gradient_bf16(const bf16 *y, const bf16 *gy, bf16 *gx, float *sums, long long rows, int channels) {
+KERNEL(256, bias_relu_gradient_bf16)(const bf16 *y, const bf16 *gy, bf16 *gx, float *sums, long long rows, int channels) {
     backward(y, gy, gx, sums, rows, channels);
 }
 }

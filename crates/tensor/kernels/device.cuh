@@ -5,9 +5,12 @@
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
+// Begins a kernel that is launched with at most `threads` threads to a block. The compiler keeps the registers of
+// such a block within a multiprocessor's, and every device refuses a larger block.
+#define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #define HOST_KERNEL(name)
-// The shared memory that a launch requests.
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+// The shared memory that a launch requests, aligned for the widest loads.
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #else
 #include "cuda_on_host.hpp"
 #endif

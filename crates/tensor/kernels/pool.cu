@@ -110,24 +110,24 @@ template <typename From, typename To> __device__ void average_backward(const Fro
 }
 
 extern "C" {
-__global__ void max_pool_f32(const float *x, float *y, long long count, Window window) { max_forward(x, y, count, window); }
-__global__ void max_pool_bf16(const bf16 *x, bf16 *y, long long count, Window window) { max_forward(x, y, count, window); }
-__global__ void max_pool_gradient_f32(const float *x, const float *gy, float *gx, long long count, Window window) {
+KERNEL(256, max_pool_f32)(const float *x, float *y, long long count, Window window) { max_forward(x, y, count, window); }
+KERNEL(256, max_pool_bf16)(const bf16 *x, bf16 *y, long long count, Window window) { max_forward(x, y, count, window); }
+KERNEL(256, max_pool_gradient_f32)(const float *x, const float *gy, float *gx, long long count, Window window) {
     max_backward(x, gy, gx, count, window);
 }
-__global__ void max_pool_gradient_bf16(const bf16 *x, const bf16 *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, max_pool_gradient_bf16)(const bf16 *x, const bf16 *gy, bf16 *gx, long long count, Window window) {
     max_backward(x, gy, gx, count, window);
 }
-__global__ void average_pool_f32_f32(const float *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_bf16_f32(const bf16 *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_bf16_bf16(const bf16 *x, bf16 *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_gradient_f32_f32(const float *gy, float *gx, long long count, Window window) {
+KERNEL(256, average_pool_f32_f32)(const float *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_bf16_f32)(const bf16 *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_bf16_bf16)(const bf16 *x, bf16 *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_gradient_f32_f32)(const float *gy, float *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
-__global__ void average_pool_gradient_f32_bf16(const float *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, average_pool_gradient_f32_bf16)(const float *gy, bf16 *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
-__global__ void average_pool_gradient_bf16_bf16(const bf16 *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, average_pool_gradient_bf16_bf16)(const bf16 *gy, bf16 *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
 }

@@ -14,14 +14,14 @@ __device__ __forceinline__ double inverse_length(const float *row, int dim) {
 
 extern "C" {
 // Blocks of whole warps, with one warp for each row.
-__global__ void l2_normalize(const float *x, float *y, int rows, int dim) {
+KERNEL(256, l2_normalize)(const float *x, float *y, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     double scale = inverse_length(x + (size_t)row * dim, dim);
     for (int i = threadIdx.x % 32; i < dim; i += 32) y[(size_t)row * dim + i] = (float)(x[(size_t)row * dim + i] * scale);
 }
 
-__global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx, int rows, int dim) {
+KERNEL(256, l2_normalize_gradient)(const float *x, const float *gy, float *gx, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     const float *at = x + (size_t)row * dim, *back = gy + (size_t)row * dim;
@@ -31,20 +31,20 @@ __global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx
     for (int i = threadIdx.x % 32; i < dim; i += 32) gx[(size_t)row * dim + i] = (float)((back[i] - at[i] * along) * scale);
 }
 
-__global__ void inverse_lengths(const float *x, float *lengths, int rows, int dim) {
+KERNEL(256, inverse_lengths)(const float *x, float *lengths, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     double scale = inverse_length(x + (size_t)row * dim, dim);
     if (threadIdx.x % 32 == 0) lengths[row] = (float)scale;
 }
 
-__global__ void add_bias(float *y, const float *bias, int rows, int columns) {
+KERNEL(256, add_bias)(float *y, const float *bias, int rows, int columns) {
     int stride = gridDim.x * blockDim.x;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
 }
 
 // sums[column], added from the first row to the last. One thread for each column.
-__global__ void sum_rows(const float *x, float *sums, int rows, int columns) {
+KERNEL(256, sum_rows)(const float *x, float *sums, int rows, int columns) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) return;
     float total = 0.0f;

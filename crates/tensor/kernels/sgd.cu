@@ -19,7 +19,7 @@ struct Table {
 // A launch takes 4 KiB of arguments on every card.
 static_assert(sizeof(Table) <= 4096, "the table must fit into a launch");
 
-extern "C" __global__ void sgd_step(const Table table) {
+KERNEL(256, sgd_step)(const Table table) {
     int slot = 0;
     while (slot + 1 < table.slots && table.first[slot + 1] <= blockIdx.x) ++slot;
     unsigned begin = (blockIdx.x - table.first[slot]) * BLOCK, end = min(begin + BLOCK, table.length[slot]);

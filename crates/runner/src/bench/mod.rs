@@ -61,13 +61,15 @@ impl Compute {
         invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
     }
 
+    /// Returns the most memory held so far, and on a GPU also with what cuDNN's search for algorithms held.
     #[cfg(feature = "cuda")]
-    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
+    fn peak_memory(self) -> Result<[Option<u64>; 2], EngineError> {
         if !self.device.is_cuda() {
-            return Ok(peak_memory_bytes());
+            return Ok([peak_memory_bytes(), None]);
         }
         let device = self.device.open().map_err(failed)?;
-        invaspread_tensor::cuda::peak_memory(&device).map(Some).map_err(failed)
+        let peak = invaspread_tensor::cuda::peak_memory(&device).map_err(failed)?;
+        Ok([peak.outside_search, peak.with_search].map(Some))
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -86,8 +88,8 @@ impl Compute {
         clippy::unused_self,
         reason = "a device can fail, and this build has none"
     )]
-    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
-        Ok(peak_memory_bytes())
+    fn peak_memory(self) -> Result<[Option<u64>; 2], EngineError> {
+        Ok([peak_memory_bytes(), None])
     }
 }
 
@@ -183,8 +185,13 @@ impl Figures {
 
     /// Adds the most memory that the process has held so far, on the GPU or else on the machine.
     fn memory(self, compute: Compute) -> Result<Self, EngineError> {
-        let mib = compute.peak_memory()?.map(|bytes| bytes as f64 / f64::from(1 << 20));
-        Ok(self.with("peak_mib", mib))
+        let [held, with_search] =
+            compute.peak_memory()?.map(|bytes| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
+        let report = self.with("peak_mib", held);
+        Ok(match with_search {
+            Some(mib) => report.with("peak_mib_with_search", mib),
+            None => report,
+        })
     }
 
     fn report(self, what: &'static str, settings: &impl Serialize) -> BenchReport {

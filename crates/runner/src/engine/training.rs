@@ -13,6 +13,7 @@ use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::{HeadNeeded, LoadReport, Network, load};
 
+use super::algorithms;
 use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
 use super::feed::ImageFeed;
@@ -103,6 +104,9 @@ pub fn train(
     measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
 ) -> Result<Outcome, EngineError> {
     let mut training = Training::new(recipe, place, images)?;
+    if let Some(note) = algorithms::take_up(&training.journal, training.learner.network.device())? {
+        observer.note(&format!("{}: {note}", place.title));
+    }
     if let Some(path) = recipe.weights.as_ref().filter(|_| !training.journal.started) {
         let choice = training.began_with.as_ref().and_then(LoadReport::choice);
         let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
@@ -474,6 +478,7 @@ impl<'a> Training<'a> {
     /// no run could resume from it.
     fn commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
+        algorithms::keep(&mut self.journal, self.learner.network.device())?;
         let copied = || EngineError::tensor("copy the run's state");
         let tensors = self.learner.tensors().map_err(copied())?;
         if let Some((name, found)) = not_finite(&tensors).map_err(copied())? {

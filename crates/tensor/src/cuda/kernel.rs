@@ -125,3 +125,79 @@ pub(crate) fn launch_with<S: DeviceRepr>(
     unsafe { builder.launch(config) }.map_err(|e| failed(format_args!("launch {name}"), e))?;
     Ok(())
 }
+
+/// What the assembler says of one kernel on one card, as `build.rs` reads it.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    kernel: &'static str,
+    card: &'static str,
+    threads: u32,
+    registers: u32,
+    shared: u32,
+    stack: u32,
+    spills: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{USAGES, Usage};
+
+    /// Registers of a multiprocessor that one block may hold, on every card so far.
+    const REGISTERS: u32 = 65_536;
+    /// Registers are given out to a warp by this many.
+    const GRAIN: u32 = 256;
+    /// Shared memory that a block has without asking for more.
+    const SHARED: u32 = 48 << 10;
+
+    /// Returns what is wrong with a kernel, in words.
+    fn fault(usage: &Usage) -> Option<String> {
+        let Usage { kernel, card, threads, registers, shared, stack, spills } = *usage;
+        let held = (registers * 32).next_multiple_of(GRAIN) * threads.div_ceil(32);
+        let what = match () {
+            () if threads == 0 => "has no launch bounds: begin it with KERNEL(threads, name)".to_owned(),
+            () if registers == 0 => "has no line of the assembler".to_owned(),
+            () if stack > 0 => format!("keeps {stack} bytes of each thread on a stack, in memory"),
+            () if spills > 0 => format!("spills {spills} bytes of each thread's registers into memory"),
+            () if held > REGISTERS => {
+                format!("needs {held} registers for {threads} threads, a block has {REGISTERS}")
+            }
+            () if shared > SHARED => format!("needs {shared} bytes of shared memory, a block has {SHARED}"),
+            () => return None,
+        };
+        Some(format!("{kernel} on {card} {what}"))
+    }
+
+    #[test]
+    fn every_kernel_fits_into_the_registers_of_the_blocks_that_launch_it() {
+        // 70 kernels and 4 cards at the least: were a line of the assembler not understood, all would pass.
+        assert!(USAGES.len() >= 4 * 70, "{}", USAGES.len());
+        let faults: Vec<String> = USAGES.iter().filter_map(fault).collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_found() {
+        let good = Usage {
+            kernel: "k",
+            card: "sm_90",
+            threads: 1024,
+            registers: 64,
+            shared: 0,
+            stack: 0,
+            spills: 0,
+        };
+        assert_eq!(fault(&good), None);
+        for (bad, what) in [
+            (Usage { registers: 65, ..good }, "registers for 1024 threads"),
+            (Usage { stack: 8, ..good }, "on a stack"),
+            (Usage { spills: 8, ..good }, "spills"),
+            (Usage { threads: 0, ..good }, "launch bounds"),
+            (Usage { registers: 0, ..good }, "assembler"),
+            (Usage { shared: 50 << 10, ..good }, "shared memory"),
+        ] {
+            let said = fault(&bad).unwrap_or_default();
+            assert!(said.contains(what), "{said}");
+        }
+    }
+}

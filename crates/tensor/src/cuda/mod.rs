@@ -7,6 +7,7 @@
 //! A value on the device is a [`candle_core::Tensor`]; kernels read from its address ([`Input`]) and write
 //! into fresh memory ([`Output`]).
 
+mod algorithms;
 pub mod augment;
 mod batch_norm;
 mod bias_relu;
@@ -24,6 +25,7 @@ mod sgd;
 pub mod testing;
 pub mod top_k;
 
+pub use algorithms::{algorithms, take_algorithms};
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
@@ -31,7 +33,7 @@ pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients}
 pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
-pub use peak::{peak_gflops, peak_memory};
+pub use peak::{PeakMemory, peak_gflops, peak_memory};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,
 };

@@ -1,4 +1,4 @@
-//! The device for tests that need a GPU.
+//! The device for tests that need a GPU, and what the emulated device counted.
 
 use crate::DeviceKind;
 use candle_core::Device;
@@ -17,4 +17,68 @@ pub fn device_or_skip() -> Option<Device> {
         return None;
     }
     Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
+}
+
+/// What the emulated device has done since the program began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counts {
+    /// Launches of our kernels and of candle's.
+    pub launches: u64,
+    /// Calls of NVIDIA's libraries that launch something: products and convolutions.
+    pub library_calls: u64,
+    /// Allocations of device memory.
+    pub allocations: u64,
+    /// Times that device memory was given back.
+    pub frees: u64,
+    /// Copies from the device to the host.
+    pub copies_to_host: u64,
+    /// Their bytes.
+    pub bytes_to_host: u64,
+    /// Copies from the host to the device.
+    pub copies_to_device: u64,
+    /// Their bytes.
+    pub bytes_to_device: u64,
+}
+
+impl Counts {
+    /// Returns what the emulated device has done so far, or `None` where the device is a real one.
+    pub fn now() -> Option<Self> {
+        let count = emulator(c"emulated_counts")?;
+        let mut counts = Self::default();
+        // SAFETY: the emulator's function takes the address of a struct of this layout, and fills it.
+        unsafe {
+            let count: unsafe extern "C" fn(*mut Self) = std::mem::transmute(count);
+            count(&raw mut counts);
+        }
+        Some(counts)
+    }
+
+    /// Returns what was done after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            launches: self.launches - before.launches,
+            library_calls: self.library_calls - before.library_calls,
+            allocations: self.allocations - before.allocations,
+            frees: self.frees - before.frees,
+            copies_to_host: self.copies_to_host - before.copies_to_host,
+            bytes_to_host: self.bytes_to_host - before.bytes_to_host,
+            copies_to_device: self.copies_to_device - before.copies_to_device,
+            bytes_to_device: self.bytes_to_device - before.bytes_to_device,
+        }
+    }
+}
+
+/// Returns the address of a function of the emulated driver, or `None` where the driver is a real one.
+fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
+    // SAFETY: the library is not opened anew, only found if it is open.
+    let address = unsafe {
+        let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
+        if driver.is_null() {
+            return None;
+        }
+        libc::dlsym(driver, name.as_ptr())
+    };
+    (!address.is_null()).then_some(address)
 }
