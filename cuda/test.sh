@@ -9,10 +9,11 @@ cd "$(dirname "$0")/.."
 if [ -e /dev/nvidiactl ] && [ -z "${INVASPREAD_EMULATE:-}" ]; then
     echo "== on the GPU of this machine (INVASPREAD_EMULATE=1 for the emulated one)"
 else
-    echo "== on the emulated device"
+    echo "== on two emulated devices"
     emulator=$PWD/target/cuda/emulator
     crates/tensor/emulator/build.sh "$emulator"
     export LD_LIBRARY_PATH="$emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    export INVASPREAD_EMULATOR_DEVICES=2
     unset INVASPREAD_CUDA_LIBRARIES
 fi
 # By default a test that finds no device is skipped and passes; here that is an error.

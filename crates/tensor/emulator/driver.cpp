@@ -322,7 +322,12 @@ static void run_blocks(unsigned threads, unsigned shared) {
     }
 }
 
-static std::map<uint64_t, size_t> allocations;
+// Allocations by address: their bytes, and the number of the device that they are on.
+struct Allocation {
+    size_t bytes;
+    int device;
+};
+static std::map<uint64_t, Allocation> allocations;
 static size_t in_use, most_in_use;
 static std::recursive_mutex lock;
 
@@ -339,11 +344,12 @@ static void check_guards(uint64_t address, size_t bytes) {
         if (((unsigned char *)address)[-1 - (long)i] != 0xa5 || ((unsigned char *)address)[bytes + i] != 0xa5)
             die("memory around an allocation of " + std::to_string(bytes) + " bytes was overwritten; last kernel " + (running ? running->name : "none"));
 }
-static bool inside(uint64_t address, size_t bytes) {
+// Of another device's memory a copy has nothing to say.
+static bool inside(uint64_t address, size_t bytes, int device) {
     auto after = allocations.upper_bound(address);
     if (after == allocations.begin()) return false;
     --after;
-    return address + bytes <= after->first + after->second;
+    return address + bytes <= after->first + after->second.bytes && after->second.device == device;
 }
 static FILE *log_file() {
     static FILE *file = getenv("INVASPREAD_EMULATOR_LOG") ? fopen(getenv("INVASPREAD_EMULATOR_LOG"), "a") : nullptr;
@@ -361,8 +367,13 @@ extern "C" __attribute__((visibility("default"))) void emulated_multiprocessors(
 
 API cuInit(unsigned) { return 0; }
 API cuDriverGetVersion(int *v) { *v = 13000; return 0; }
-API cuDeviceGetCount(int *n) { *n = 1; return 0; }
-API cuDeviceGet(int *d, int i) { *d = i; return i == 0 ? 0 : 101; }
+// The number of devices: INVASPREAD_EMULATOR_DEVICES, or 1. All are alike.
+static int devices() {
+    const char *asked = getenv("INVASPREAD_EMULATOR_DEVICES");
+    return asked ? atoi(asked) : 1;
+}
+API cuDeviceGetCount(int *n) { *n = devices(); return 0; }
+API cuDeviceGet(int *d, int i) { *d = i; return 0 <= i && i < devices() ? 0 : 101; }
 API cuDeviceGetName(char *s, int n, int) { snprintf(s, n, "Emulated device (host)"); return 0; }
 API cuDeviceTotalMem_v2(size_t *n, int) { *n = size_t(8) << 30; return 0; }
 API cuDeviceGetAttribute(int *v, int attribute, int) {
@@ -378,7 +389,8 @@ API cuDeviceGetAttribute(int *v, int attribute, int) {
     }
     return 0;
 }
-API cuDevicePrimaryCtxRetain(void **c, int) { *c = (void *)0x1000; return 0; }
+// The context of device i is the address 0x1000 + i.
+API cuDevicePrimaryCtxRetain(void **c, int device) { *c = (void *)(u64)(0x1000 + device); return 0; }
 API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API cuDevicePrimaryCtxSetFlags_v2(int, unsigned) { return 0; }
 API cuDevicePrimaryCtxGetState(int, unsigned *f, int *a) { *f = 0, *a = 1; return 0; }
@@ -386,7 +398,8 @@ static thread_local void *current_context;
 API cuCtxSetCurrent(void *c) { current_context = c; return 0; }
 API cuCtxGetCurrent(void **c) { *c = current_context; return 0; }
 API cuCtxSynchronize() { return 0; }
-API cuCtxGetDevice(int *d) { *d = 0; return 0; }
+static int current_device() { return (int)((u64)current_context - 0x1000); }
+API cuCtxGetDevice(int *d) { *d = current_device(); return current_context ? 0 : 201; }
 API cuMemGetInfo_v2(size_t *f, size_t *t) { *t = size_t(8) << 30, *f = *t - in_use; return 0; }
 API cuStreamCreate(void **s, unsigned) { static u64 next = 0x2000; *s = (void *)next++; return 0; }
 API cuStreamCreateWithPriority(void **s, unsigned f, int) { return cuStreamCreate(s, f); }
@@ -457,7 +470,7 @@ static int allocate(u64 *p, size_t n) {
     memset(raw + 256, 0xff, std::min(n, size_t(16) << 20));
     memset(raw + 256 + n, 0xa5, GUARD);
     *p = (u64)(raw + 256);
-    allocations[*p] = n;
+    allocations[*p] = {n, current_device()};
     in_use += n;
     most_in_use = std::max(most_in_use, in_use);
     return 0;
@@ -466,9 +479,9 @@ static int release(u64 p) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     auto found = allocations.find(p);
     if (found == allocations.end()) die("memory freed that was not allocated, or twice");
-    check_guards(p, found->second);
-    in_use -= found->second;
-    size_t size = with_guards(found->second);
+    check_guards(p, found->second.bytes);
+    in_use -= found->second.bytes;
+    size_t size = with_guards(found->second.bytes);
     allocations.erase(found);
     freed[size].push_back((unsigned char *)(p - 256));
     freed_bytes += size;
@@ -485,7 +498,8 @@ API cuMemFreeHost(void *p) { free(p); return 0; }
 static int copy(void *to, const void *from, size_t n, bool to_device, bool from_device) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (!current_context) return 201;
-    if ((to_device && !inside((u64)to, n)) || (from_device && !inside((u64)from, n))) {
+    int device = current_device();
+    if ((to_device && !inside((u64)to, n, device)) || (from_device && !inside((u64)from, n, device))) {
         fprintf(stderr, "emulated device: a copy outside of any allocation\n");
         return INVALID;
     }
@@ -503,7 +517,7 @@ API cuMemcpyDtoH_v2(void *to, u64 from, size_t n) { return copy(to, (void *)from
 API cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t n, void *) { return copy((void *)to, (void *)from, n, true, true); }
 API cuMemcpyDtoD_v2(u64 to, u64 from, size_t n) { return copy((void *)to, (void *)from, n, true, true); }
 API cuMemsetD8Async(u64 to, unsigned char v, size_t n, void *) {
-    if (!inside(to, n)) return INVALID;
+    if (!inside(to, n, current_device())) return INVALID;
     memset((void *)to, v, n);
     return 0;
 }
@@ -553,7 +567,7 @@ static int launch(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, u
     block_size = {bx, by, bz};
     grid_size = {gx, gy, gz};
     run_blocks(threads, shared);
-    for (auto &a : allocations) check_guards(a.first, a.second);
+    for (auto &a : allocations) check_guards(a.first, a.second.bytes);
     if (FILE *log = log_file())
         fprintf(log, "launch %s grid %u %u %u block %u %u %u shared %u\n", running->name.c_str(), gx, gy, gz, bx, by, bz, shared), fflush(log);
     return 0;

@@ -10,8 +10,6 @@ use crate::engine::EngineError;
 use candle_core::DType;
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderError, Pipeline, Scratch};
 use invaspread_random::{Purpose, Stream};
-#[cfg(feature = "cuda")]
-use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
 /// The sizes of the images.
@@ -38,7 +36,7 @@ const BATCH: usize = 128;
 pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let AugmentBench { images, size, repeats, compute } = bench;
     #[cfg(feature = "cuda")]
-    if compute.device == DeviceKind::Cuda {
+    if compute.device.is_cuda() {
         return on_device(bench);
     }
     let pipeline = Pipeline::train(&AugmentConfig { size, ..AugmentConfig::default() })?;

@@ -132,7 +132,7 @@ impl Config {
             method,
             dataset: self.dataset_label(promised),
             profile: with(&self.groups.profile, &PROFILE),
-            device: self.device.resolve().name().into(),
+            device: self.device.name().into(),
             model: model_label(&self.model),
             protocol: with(&self.groups.protocol, &PROTOCOL),
             arguments: typed

@@ -36,6 +36,7 @@ mod size;
 mod suite;
 mod sweep;
 mod tables;
+mod text;
 mod toml_error;
 mod value;
 
@@ -52,8 +53,8 @@ pub use overrides::{Override, expand};
 pub(crate) use resolve::built_in_method;
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{
-    Config, Device, EvalSection, Groups, Initial, ModelSection, OptimSection, Precision, ProfileSection,
-    ProtocolSection, RunsSection, ScheduleName,
+    Config, EvalSection, Groups, Initial, ModelSection, OptimSection, ProfileSection, ProtocolSection,
+    RunsSection, ScheduleName,
 };
 pub use size::Work;
 pub use suite::{GalleryFigure, Row, Suite};

@@ -3,9 +3,10 @@
 
 use super::sections::Architecture;
 use super::tables::lookup;
-use super::{Config, ConfigError, Precision, Room};
+use super::{Config, ConfigError, Room};
 use crate::memory::{Need, check};
 use crate::methods::{Layer, Sizes};
+use invaspread_tensor::Precision;
 
 /// Numbers up to here are whole in f64, in which times and shares of a run are computed.
 const MOST: u64 = 1 << 53;

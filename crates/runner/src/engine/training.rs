@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::{HeadNeeded, LoadReport, Network, load};
-use invaspread_tensor::DeviceKind;
 
 use super::algorithms;
 use super::embed::{EvaluationFeeds, embed};
@@ -113,7 +112,7 @@ pub fn train(
         let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
         observer.note(&format!("{}: begins with the weights of {}{choice}", place.title, path.display()));
     }
-    if recipe.device == DeviceKind::Cuda && !recipe.method.has_cuda_loss() {
+    if recipe.device.is_cuda() && !recipe.method.has_cuda_loss() {
         observer.note(&format!(
             "{}: the loss of {} has no CUDA kernel: it is computed on the host, from features copied there in each step",
             place.title,

@@ -34,7 +34,7 @@ pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
 pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
-pub use libraries::{Facts, device, facts, why_not};
+pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
 pub use peak::{PeakMemory, peak_gflops, peak_memory};

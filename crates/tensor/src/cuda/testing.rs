@@ -11,12 +11,12 @@ const EXPECTED: &str = "INVASPREAD_EXPECT_CUDA";
 /// # Panics
 /// If there is no device although `INVASPREAD_EXPECT_CUDA` is set, or if it cannot be opened.
 pub fn device_or_skip() -> Option<Device> {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
+    if let Some(why) = DeviceKind::Cuda(0).why_not() {
         assert!(std::env::var_os(EXPECTED).is_none(), "{EXPECTED} promises a device: {why}");
         println!("skipped: {why}");
         return None;
     }
-    Some(DeviceKind::Cuda.open().expect("a device that can be used can be opened"))
+    Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
 }
 
 /// What the emulated device has done since the program began.
