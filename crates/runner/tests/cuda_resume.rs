@@ -70,7 +70,7 @@ fn weights(folder: &Path) -> BTreeMap<String, Vec<f64>> {
 #[test]
 fn a_resumed_run_takes_the_algorithms_that_it_began_with() {
     let Some(device) = device_or_skip() else { return };
-    let recipe = Recipe { device: DeviceKind::Cuda, epochs: 1, ..recipe(invaspread()) };
+    let recipe = Recipe { device: DeviceKind::Cuda(0), epochs: 1, ..recipe(invaspread()) };
     let [alone, resumed, anew] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let expected = trained(go(&recipe, alone.path(), usize::MAX).0);
     let chosen = algorithms(&device).unwrap();

@@ -29,7 +29,7 @@ fn a_step_takes_few_launches() {
     }
     let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
     let recipe =
-        Recipe { device: DeviceKind::Cuda, epochs: 1, evaluate_every: 2, network, ..recipe(invaspread()) };
+        Recipe { device: DeviceKind::Cuda(0), epochs: 1, evaluate_every: 2, network, ..recipe(invaspread()) };
     let folder = tempfile::tempdir().unwrap();
     let mut steps = Steps::default();
     let outcome =
