@@ -75,7 +75,8 @@ impl NceMethod {
 impl Method for NceMethod {
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor> {
         let RunFacts { seed, images, .. } = self.facts;
-        let noise = draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.noise_per_row, images)?;
+        let noise =
+            draw_noise(seed, step.epoch, step.step, step.index.len(), self.loss.noise_per_row, images)?;
         self.loss.loss(&output.embedding, &self.bank, step.index, &noise, &mut self.normalizer)
     }
 
