@@ -2,7 +2,7 @@
 # Runs cargo so that feature `cuda` builds and links on a machine without CUDA. The program opens CUDA's
 # libraries only when it runs.
 #
-#   cuda/cargo.sh build --release -p invaspread-cli --features cuda
+#   cuda/cargo.sh build --release -p invaspread --features cuda
 #   cuda/cargo.sh test -p invaspread-tensor --features cuda
 #
 # The results are in target/x86_64-unknown-linux-gnu (or this machine's own triple).

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::draw::ParameterDraw;
-
 /// The transforms of training and evaluation. The default is the recipe of the paper's released code for
 /// CIFAR-10.
 ///
@@ -37,6 +35,19 @@ pub struct AugmentConfig {
     pub flip: RandomFlip,
     /// How bytes become the numbers that the network gets.
     pub normalize: Normalize,
+}
+
+/// Which release of torchvision the random parameters are drawn like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ParameterDraw {
+    /// torchvision 0.2, with which the results of the paper were made.
+    #[default]
+    #[serde(rename = "torchvision-0.2")]
+    Torchvision02,
+    /// torchvision since 0.8.
+    #[serde(rename = "current")]
+    Current,
 }
 
 /// The names that [`AugmentConfig::without`] accepts.
@@ -196,6 +207,16 @@ impl AugmentConfig {
     /// Returns whether `name` (one of [`TRANSFORMS`]) is applied in training.
     pub fn uses(&self, name: &str) -> bool {
         !self.none && !self.without.iter().any(|left_out| left_out == name)
+    }
+
+    /// Returns the same transforms for the small views of multi-crop: `size` x `size` pixels of a window with a share of the image's area
+    /// within `scale` (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
+    /// section 3.2: 96 pixels, a share from 0.05 to 0.14).
+    #[must_use]
+    pub fn small_crops(&self, size: usize, scale: [f64; 2]) -> Self {
+        let resized_crop = ResizedCrop { scale, ..self.resized_crop.clone() };
+        // A window of the view's own size, as `crop` takes one, would show a fixed share of the image.
+        Self { size, resized_crop, crop: None, ..self.clone() }
     }
 
     /// Checks every value.

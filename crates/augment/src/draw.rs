@@ -8,23 +8,9 @@
 //! jitter and the order of its changes are uniform in both; today the order is drawn before the factors.
 
 use invaspread_random::Stream;
-use serde::{Deserialize, Serialize};
 
-use crate::config::{ColorJitter, ResizedCrop};
+use crate::config::{ColorJitter, ParameterDraw, ResizedCrop};
 use crate::geometry::Window;
-
-/// Which release of torchvision the random parameters are drawn like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum ParameterDraw {
-    /// torchvision 0.2, with which the results of the paper were made.
-    #[default]
-    #[serde(rename = "torchvision-0.2")]
-    Torchvision02,
-    /// torchvision since 0.8.
-    #[serde(rename = "current")]
-    Current,
-}
 
 /// One of the four changes of the color jitter with its factor (for hue, a part of the color circle).
 #[derive(Debug, Clone, Copy, PartialEq)]

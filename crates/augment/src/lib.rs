@@ -21,13 +21,13 @@ mod source;
 
 pub use color::{brightness, contrast, grayscale, hue, luma, saturation};
 pub use config::{
-    AugmentConfig, AugmentError, ChannelOrder, ColorJitter, Normalize, RandomCrop, RandomFlip,
+    AugmentConfig, AugmentError, ChannelOrder, ColorJitter, Normalize, ParameterDraw, RandomCrop, RandomFlip,
     RandomGrayscale, ResizedCrop, TRANSFORMS,
 };
-pub use draw::{Adjust, ParameterDraw, jitter, resized_crop_window};
+pub use draw::{Adjust, jitter, resized_crop_window};
 pub use geometry::{Window, center_crop, crop, hflip, pad, random_crop, resized_crop};
 pub use image::{Image, ImageRef};
-pub use loader::{Batch, BatchLoader, LoaderConfig, LoaderError};
+pub use loader::{Batch, BatchLoader, LoaderConfig, LoaderError, ViewGroup};
 pub use pipeline::{Pipeline, Scratch};
 pub use plan::{ViewPlan, ViewSettings};
 pub use resize::{Filter, resize};

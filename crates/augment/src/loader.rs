@@ -26,14 +26,25 @@ use crate::pipeline::{Pipeline, Scratch};
 use crate::plan::view_stream;
 use crate::source::{ImageSource, SourceError};
 
+/// Views that are made alike: how, and how many of each image.
+#[derive(Debug, Clone)]
+pub struct ViewGroup {
+    /// The transforms and the size of the views.
+    pub pipeline: Arc<Pipeline>,
+    /// Views of each image.
+    pub views: usize,
+}
+
 /// Which batches a loader prepares, and how.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// The numbers of the images of each batch, in order. Batches may differ in length; empty ones are
     /// skipped.
     pub batches: Vec<Vec<u32>>,
-    /// Views of each image, at least 1.
+    /// Views of each image by the loader's own pipeline, at least 1.
     pub views: usize,
+    /// Further views of each image by other pipelines, perhaps of other sizes, as for multi-crop. They do not change the first ones.
+    pub more: Vec<ViewGroup>,
     /// For each image the number of the image that all of its views but the first show; `None` for the image
     /// itself. The random draws are those of the first image either way.
     pub second_images: Option<Arc<[u32]>>,
@@ -54,7 +65,16 @@ impl LoaderConfig {
 
     /// Takes `batches` with one view of each image, seed and epoch 0, two batches ahead.
     pub fn new(batches: Vec<Vec<u32>>) -> Self {
-        Self { batches, views: 1, second_images: None, seed: 0, epoch: 0, ahead: 2, threads: None }
+        Self {
+            batches,
+            views: 1,
+            more: Vec::new(),
+            second_images: None,
+            seed: 0,
+            epoch: 0,
+            ahead: 2,
+            threads: None,
+        }
     }
 
     /// Takes the images `0..n` in order, `batch` at a time, as evaluation does.
@@ -72,18 +92,26 @@ impl LoaderConfig {
 pub struct Batch {
     /// The views (views * B, S, S, 3): the first view of all B images, then the second view of all, and so on.
     pub images: Vec<f32>,
+    /// The views of each further group, in the same order.
+    pub more: Vec<Vec<f32>>,
     /// The numbers of the B images.
     pub index: Vec<u32>,
-    /// Views of each image.
+    /// Views of each image in `images`.
     pub views: usize,
-    used: Sender<Vec<f32>>,
+    /// Width and height of the views in `images`, then of those of each further group, in pixels.
+    pub sizes: Vec<usize>,
+    used: Sender<Buffers>,
 }
 
+/// The views of a batch, by group.
+type Buffers = Vec<Vec<f32>>;
+
 impl Batch {
-    /// Returns the buffer of `images` to the loader, for a later batch.
+    /// Returns the buffers of the views to the loader, for a later batch.
     pub fn recycle(self) {
+        let Self { images, more, used, .. } = self;
         // A loader that has finished needs no more buffers.
-        let _ = self.used.send(self.images);
+        let _ = used.send(std::iter::once(images).chain(more).collect());
     }
 }
 
@@ -212,12 +240,13 @@ impl BatchLoader {
             .map_err(|error| LoaderError::Threads(error.into()))?;
         let pool = pool(threads)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let mut groups = vec![ViewGroup { pipeline, views: config.views }];
+        groups.extend(config.more);
         let worker = Worker {
             scratches: (0..pool.current_num_threads()).map(|_| Mutex::default()).collect(),
             pool,
             source,
-            pipeline,
-            views: config.views,
+            groups,
             second_images: config.second_images,
             seed: config.seed,
             epoch: config.epoch,
@@ -271,14 +300,20 @@ impl Drop for BatchLoader {
     }
 }
 
+/// A view that is to be made: where it goes, and how it is made.
+struct View<'a> {
+    pipeline: &'a Pipeline,
+    out: &'a mut [f32],
+}
+
 /// The state of the loader's thread.
 struct Worker {
     pool: ThreadPool,
     /// One for each thread of the pool, so that no thread waits for a lock.
     scratches: Vec<Mutex<Scratch>>,
     source: Arc<dyn ImageSource>,
-    pipeline: Arc<Pipeline>,
-    views: usize,
+    /// The loader's own pipeline, then the further ones.
+    groups: Vec<ViewGroup>,
     second_images: Option<Arc<[u32]>>,
     seed: u64,
     epoch: u64,
@@ -289,8 +324,8 @@ impl Worker {
     fn run(&self, batches: Vec<Vec<u32>>, ready: &SyncSender<Result<Batch, LoaderError>>) {
         let (used, free) = channel();
         for index in batches.into_iter().filter(|batch| !batch.is_empty()) {
-            let images = free.try_recv().unwrap_or_default();
-            let batch = self.prepare(index, images, &used);
+            let buffers = free.try_recv().unwrap_or_default();
+            let batch = self.prepare(index, buffers, &used);
             let failed = batch.is_err();
             if self.stop.load(Ordering::Relaxed) || ready.send(batch).is_err() || failed {
                 return;
@@ -301,24 +336,30 @@ impl Worker {
     fn prepare(
         &self,
         index: Vec<u32>,
-        mut images: Vec<f32>,
-        used: &Sender<Vec<f32>>,
+        mut buffers: Buffers,
+        used: &Sender<Buffers>,
     ) -> Result<Batch, LoaderError> {
-        let view_len = self.pipeline.view_len();
-        images.resize(self.views * index.len() * view_len, 0.0);
-        // Of each image its views, which lie a batch apart.
-        let mut of_image: Vec<Vec<&mut [f32]>> =
-            index.iter().map(|_| Vec::with_capacity(self.views)).collect();
-        for (place, view) in images.chunks_exact_mut(view_len).enumerate() {
-            of_image[place % index.len()].push(view);
+        buffers.resize_with(self.groups.len(), Vec::new);
+        // Of each image its views, which lie a batch apart, and how each is made.
+        let all_views = self.groups.iter().map(|group| group.views).sum();
+        let mut of_image: Vec<Vec<View<'_>>> = index.iter().map(|_| Vec::with_capacity(all_views)).collect();
+        for (ViewGroup { pipeline, views }, buffer) in self.groups.iter().zip(&mut buffers) {
+            let view_len = pipeline.view_len();
+            buffer.resize(views * index.len() * view_len, 0.0);
+            for (place, out) in buffer.chunks_exact_mut(view_len).enumerate() {
+                of_image[place % index.len()].push(View { pipeline, out });
+            }
         }
         self.pool.install(|| {
             index.par_iter().zip(of_image).try_for_each(|(image, views)| self.make_views(*image, views))
         })?;
-        Ok(Batch { images, index, views: self.views, used: used.clone() })
+        let more = buffers.split_off(1);
+        let images = buffers.swap_remove(0);
+        let sizes = self.groups.iter().map(|group| group.pipeline.size()).collect();
+        Ok(Batch { images, more, index, views: self.groups[0].views, sizes, used: used.clone() })
     }
 
-    fn make_views(&self, index: u32, mut views: Vec<&mut [f32]>) -> Result<(), LoaderError> {
+    fn make_views(&self, index: u32, mut views: Vec<View<'_>>) -> Result<(), LoaderError> {
         let second = self.second_images.as_ref().and_then(|second| second.get(index as usize));
         let second = second.copied().unwrap_or(index);
         if second == index {
@@ -335,7 +376,7 @@ impl Worker {
         of: u32,
         index: u32,
         first: usize,
-        views: Vec<&mut [f32]>,
+        views: Vec<View<'_>>,
     ) -> Result<(), LoaderError> {
         if self.stop.load(Ordering::Relaxed) {
             // Nobody will use this batch.
@@ -355,9 +396,9 @@ impl Worker {
         // The content of a scratch has no influence on a view, so one that a panic left half-used is still
         // good.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        for (view, out) in views.into_iter().enumerate() {
+        for (view, View { pipeline, out }) in views.into_iter().enumerate() {
             let mut stream = view_stream(self.seed, self.epoch, index, first + view);
-            self.pipeline.apply(image, &mut stream, &mut scratch, out);
+            pipeline.apply(image, &mut stream, &mut scratch, out);
         }
         Ok(())
     }
@@ -471,6 +512,37 @@ mod tests {
                         "image {image} view {view}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn further_groups_have_views_of_their_own_size_and_draws() {
+        let crops = AugmentConfig { size: 8, ..AugmentConfig::default() }.small_crops(5, [0.05, 0.14]);
+        let small = Arc::new(Pipeline::train(&crops).unwrap());
+        let images = Images::new(53);
+        let mut expected = vec![0.0; small.view_len()];
+        let alone = bits(config(1, 1));
+        for threads in [1, 3] {
+            let more = vec![
+                ViewGroup { pipeline: Arc::clone(&small), views: 3 },
+                ViewGroup { pipeline: pipeline(), views: 1 },
+            ];
+            let config = LoaderConfig { more, ..config(threads, 2) };
+            let loader = BatchLoader::new(Arc::new(Images::new(53)), pipeline(), config).unwrap();
+            for (batch, (index, first)) in loader.zip(&alone) {
+                let batch = batch.unwrap();
+                assert_eq!((&batch.index, &batch.sizes), (index, &vec![8, 5, 8]));
+                assert!(batch.images.iter().map(|x| x.to_bits()).eq(first.iter().copied()), "first views");
+                assert_eq!(batch.more[1].len(), index.len() * 8 * 8 * 3);
+                for (place, found) in batch.more[0].chunks_exact(small.view_len()).enumerate() {
+                    let image = index[place % index.len()];
+                    let mut stream = view_stream(3, 4, image, 2 + place / index.len());
+                    let pixels = images.stored[image as usize].as_ref();
+                    small.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
+                    assert!(expected.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits()), "{place}");
+                }
+                batch.recycle();
             }
         }
     }

@@ -2,6 +2,8 @@
 //! (`kernels/augment.cu` of crate `tensor`). It uses the streams of the CPU's loader and gives the same
 //! bytes.
 
+use std::ops::Range;
+
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
@@ -97,14 +99,14 @@ impl Pipeline {
         ViewPlan(words)
     }
 
-    /// The plans of `views` views of each image of `batches`, images of `width` x `height`: for each batch
-    /// first the first views of its images, then the second, and so on. The numbers are those that the loader
-    /// draws in `epoch` with `seed`.
+    /// Returns the plans of the views numbered `views` of each image of `batches`, images of `width` x
+    /// `height`: for each batch the first of these views of all its images, then the second, and so on. The
+    /// draws are those of the loader in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
         batches: &[Vec<u32>],
-        views: usize,
+        views: Range<usize>,
         seed: u64,
         epoch: u64,
     ) -> Vec<ViewPlan> {
@@ -113,7 +115,7 @@ impl Pipeline {
         batches
             .par_iter()
             .flat_map_iter(|batch| {
-                (0..views).flat_map(move |view| batch.iter().map(move |&image| plan(image, view)))
+                views.clone().flat_map(move |view| batch.iter().map(move |&image| plan(image, view)))
             })
             .collect()
     }

@@ -1,7 +1,7 @@
 //! The command line: every flag with its help, in one place.
 
 use clap::builder::{OsStringValueParser, PathBufValueParser, RangedU64ValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use invaspread_runner::bench::{
     AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench,
@@ -298,6 +298,9 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
+    /// What to check beside the CPU: auto (the first GPU if there is one), cpu (nothing), cuda or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) device: DeviceKind,
     /// Print the findings as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -313,45 +316,18 @@ pub(crate) struct BenchArguments {
     /// Print the figures as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Where to compute: auto, cpu or cuda
+    /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "NAME", global = true, default_value = "cpu")]
-    pub(crate) device: DeviceArgument,
+    pub(crate) device: DeviceKind,
     /// Precision in which convolutions multiply: f32, tf32 or bf16
     #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
-    pub(crate) precision: PrecisionArgument,
-}
-
-/// `--device`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum DeviceArgument {
-    Auto,
-    Cpu,
-    Cuda,
-}
-
-/// `--precision`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum PrecisionArgument {
-    F32,
-    Tf32,
-    Bf16,
+    pub(crate) precision: Precision,
 }
 
 impl BenchArguments {
     /// Returns the device and precision of the workload.
     pub(crate) fn compute(&self) -> Compute {
-        Compute {
-            device: match self.device {
-                DeviceArgument::Auto => DeviceKind::best().0,
-                DeviceArgument::Cpu => DeviceKind::Cpu,
-                DeviceArgument::Cuda => DeviceKind::Cuda,
-            },
-            precision: match self.precision {
-                PrecisionArgument::F32 => Precision::F32,
-                PrecisionArgument::Tf32 => Precision::Tf32,
-                PrecisionArgument::Bf16 => Precision::Bf16,
-            },
-        }
+        Compute { device: self.device.resolve(), precision: self.precision }
     }
 }
 

@@ -10,7 +10,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use invaspread_augment::{AugmentConfig, Image, Pipeline, Scratch};
 use invaspread_losses::InvaSpread;
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::l2_normalize;
+use invaspread_tensor::{assign, l2_normalize};
 
 const PICTURES: usize = 16;
 const STEPS: usize = 60;
@@ -67,7 +67,7 @@ fn train() -> Result<[(f32, usize); 2]> {
         let (loss, _) = state()?;
         let gradients = loss.backward()?;
         let Some(gradient) = gradients.get(&weight) else { candle_core::bail!("the loss has no gradient") };
-        weight.set(&(weight.as_tensor() - gradient.affine(2e-3, 0.0)?)?)?;
+        assign(&weight, &(weight.as_tensor() - gradient.affine(2e-3, 0.0)?)?)?;
     }
     let (after, found_after) = state()?;
     Ok([(before.to_scalar()?, found_before), (after.to_scalar()?, found_after)])

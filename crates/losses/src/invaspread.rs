@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{check_temperature, two_views};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
+use crate::similarities::{similarities, through_both_sides};
 
 const NAME: &str = "invaspread";
 
@@ -253,19 +254,17 @@ impl Objective<1> for InvaSpread {
 
     fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
         let Matrix { values: x, rows, columns: dim } = features;
-        let mut scores = vec![T::ZERO; rows * rows];
-        gemm::nt(rows, rows, dim, x, x, &mut scores);
+        let mut scores = similarities(features);
         let losses: Vec<f64> =
             scores.par_chunks_mut(rows).enumerate().map(|(own, row)| self.settle_row(row, own)).collect();
-        let mut gradient = vec![T::ZERO; rows * dim];
-        gemm::nn(rows, dim, rows, &scores, x, &mut gradient);
-        if self.key_side == KeySide::BothSides {
-            let mut through_keys = vec![T::ZERO; rows * dim];
-            gemm::tn(rows, dim, rows, &scores, x, &mut through_keys);
-            for (g, k) in gradient.iter_mut().zip(through_keys) {
-                *g += k;
+        let gradient = match self.key_side {
+            KeySide::BothSides => through_both_sides(&scores, features),
+            KeySide::Detached => {
+                let mut gradient = vec![T::ZERO; rows * dim];
+                gemm::nn(rows, dim, rows, &scores, x, &mut gradient);
+                gradient
             }
-        }
+        };
         Ok((losses.iter().sum(), [gradient]))
     }
 

@@ -1,5 +1,5 @@
-//! The objectives of the paper's Table 1 and NT-Xent, one file each: functions of embeddings and, for some,
-//! of a memory bank.
+//! The objectives of the paper's Table 1, NT-Xent and DCL, one file each: functions of embeddings and, for
+//! some, of a memory bank.
 //!
 //! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that
 //! `backward` goes through. Value and gradient are computed together in one pass over slices; candle only
@@ -13,6 +13,7 @@
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod check;
+mod dcl;
 mod deepcluster;
 mod exemplar;
 mod float;
@@ -25,11 +26,13 @@ pub mod op;
 mod queue;
 #[cfg(feature = "cuda")]
 mod self_check;
+mod similarities;
 mod softmax;
 #[cfg(test)]
 mod testing;
 mod triplet;
 
+pub use dcl::Dcl;
 pub use deepcluster::{balanced_order, cluster_cross_entropy};
 pub use exemplar::Exemplar;
 pub use invaspread::{InvaSpread, KeySide, Negatives};

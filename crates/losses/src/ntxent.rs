@@ -19,13 +19,13 @@
 //! on the host.
 
 use candle_core::{Result, Tensor};
-use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{check_temperature, two_views};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
+use crate::similarities::{similarities, through_both_sides};
 use crate::softmax::cross_entropy_of_row;
 
 /// The objective and its settings.
@@ -70,9 +70,8 @@ impl Objective<1> for NtXent {
     const NAME: &'static str = "ntxent";
 
     fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
-        let Matrix { values: x, rows, columns: dim } = features;
-        let mut scores = vec![T::ZERO; rows * rows];
-        gemm::nt(rows, rows, dim, x, x, &mut scores);
+        let rows = features.rows;
+        let mut scores = similarities(features);
         let (inverse, share) = (T::from_f64(1.0 / self.temperature), 1.0 / rows as f64);
         let losses: Vec<f64> = scores
             .par_chunks_mut(rows)
@@ -89,14 +88,7 @@ impl Objective<1> for NtXent {
                 loss
             })
             .collect();
-        let mut gradient = vec![T::ZERO; rows * dim];
-        gemm::nn(rows, dim, rows, &scores, x, &mut gradient);
-        let mut through_keys = vec![T::ZERO; rows * dim];
-        gemm::tn(rows, dim, rows, &scores, x, &mut through_keys);
-        for (g, k) in gradient.iter_mut().zip(through_keys) {
-            *g += k;
-        }
-        Ok((losses.iter().sum::<f64>() * share, [gradient]))
+        Ok((losses.iter().sum::<f64>() * share, [through_both_sides(&scores, features)]))
     }
 }
 

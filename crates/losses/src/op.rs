@@ -114,8 +114,9 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
 /// Applies the chain rule: `gradient * upstream`. If `backward` is called on the loss itself, upstream is 1,
 /// and on the CPU this costs no pass. On a GPU nothing waits for the value of upstream.
 fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
     if upstream.device().is_cuda() {
-        return gradient.broadcast_mul(upstream);
+        return invaspread_tensor::cuda::scale_by(gradient, upstream);
     }
     let factor = upstream.to_dtype(DType::F64)?.to_scalar::<f64>()?;
     if factor.to_bits() == 1.0_f64.to_bits() {

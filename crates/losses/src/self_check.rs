@@ -6,7 +6,7 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::self_check::Check;
 
 use crate::{
-    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
+    Dcl, Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
     cluster_cross_entropy, draw_negatives, draw_noise,
 };
 
@@ -41,6 +41,12 @@ pub fn self_check_on(device: &Device, images: usize, dim: usize, entries: usize)
         ("InvaSpread, easiest half", vec![views], inva(KeySide::Detached, Negatives::EasiestHalf, 1.0, 0.1)),
         // Without a kernel: computed on the host, with copies from and to the GPU.
         ("NT-Xent, on the host", vec![views], Box::new(|x, _| NtXent::default().loss(&x[0]))),
+        ("DCL, on the host", vec![views], Box::new(|x, _| Dcl::default().loss(&x[0]))),
+        (
+            "DCLW, on the host",
+            vec![views],
+            Box::new(|x, _| Dcl { sigma: Some(0.5), ..Dcl::default() }.loss(&x[0])),
+        ),
         (
             "NPSoftmax",
             vec![[images, dim]],

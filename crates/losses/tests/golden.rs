@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
-use invaspread_losses::{InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Triplet};
+use invaspread_losses::{Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Triplet};
 
 /// The workspace's own goldens.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
@@ -161,22 +161,38 @@ fn golden_triplet_hard() {
     assert!(found > 0, "no case of triplet_hard");
 }
 
-/// PyTorch's own cross-entropy and autograd, in a file of their own that folders made before it lack.
-#[test]
-fn golden_ntxent() {
-    let mut file = folder().join("ntxent.safetensors");
+/// Checks every case of a file that holds one loss, which folders made before it lack: `run` gets the features
+/// and the settings of a case by name.
+fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
+    let mut file = folder().join(name);
     if !file.exists() {
-        file = PathBuf::from(OWN).join("ntxent.safetensors");
+        file = PathBuf::from(OWN).join(name);
     }
     let tensors = candle_core::safetensors::load(&file, &Device::Cpu)
         .unwrap_or_else(|e| panic!("failed to read {}: {e}", file.display()));
     let mut found = 0;
     for case in tensors.keys().filter_map(|key| key.strip_suffix(".features")) {
         found += 1;
-        let [features, temperature, loss, grad] =
-            ["features", "temperature", "loss", "grad"].map(|what| &tensors[&format!("{case}.{what}")]);
-        let objective = NtXent { temperature: temperature.to_scalar().unwrap() };
-        check_loss(case, features, loss, grad, |x| objective.loss(x).unwrap());
+        let [features, loss, grad] =
+            ["features", "loss", "grad"].map(|what| &tensors[&format!("{case}.{what}")]);
+        let setting = |what: &str| Some(tensors.get(&format!("{case}.{what}"))?.to_scalar().unwrap());
+        check_loss(case, features, loss, grad, |x| run(x, &setting));
     }
-    assert!(found > 0, "no case of ntxent in {}", file.display());
+    assert!(found > 0, "no case in {}", file.display());
+}
+
+/// PyTorch's own cross-entropy and autograd.
+#[test]
+fn golden_ntxent() {
+    check_own_file("ntxent.safetensors", |x, setting| {
+        NtXent { temperature: setting("temperature").unwrap() }.loss(x).unwrap()
+    });
+}
+
+/// JAX's logsumexp and automatic differentiation.
+#[test]
+fn golden_dcl() {
+    check_own_file("dcl.safetensors", |x, setting| {
+        Dcl { temperature: setting("temperature").unwrap(), sigma: setting("sigma") }.loss(x).unwrap()
+    });
 }

@@ -142,8 +142,8 @@ impl KMeans {
         still: Option<f64>,
     ) -> Result<Clustering, MetricError> {
         #[cfg(feature = "cuda")]
-        if self.device == DeviceKind::Cuda {
-            return crate::on_device::cuda::descend(points, &centroids, self.iterations, still);
+        if self.device.is_cuda() {
+            return crate::on_device::cuda::descend(self.device, points, &centroids, self.iterations, still);
         }
         let (mut assignments, mut inertia) = assign(points, &centroids);
         let mut iterations = 0;

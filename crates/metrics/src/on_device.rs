@@ -20,12 +20,12 @@ pub fn top_k_on(
     k: usize,
     exclude_self: bool,
 ) -> Result<Neighbors, MetricError> {
-    match device {
+    match device.resolve() {
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda if k.min(gallery.len()) < invaspread_tensor::cuda::top_k::LARGEST_K => {
-            cuda::search(queries, gallery, k, exclude_self)
+        device @ DeviceKind::Cuda(_) if k.min(gallery.len()) < invaspread_tensor::cuda::top_k::LARGEST_K => {
+            cuda::search(device, queries, gallery, k, exclude_self)
         }
-        DeviceKind::Cpu | DeviceKind::Cuda => top_k(queries, gallery, k, exclude_self),
+        _ => top_k(queries, gallery, k, exclude_self),
     }
 }
 
@@ -46,11 +46,12 @@ pub(crate) mod cuda {
         MetricError::Device { reason: error.to_string() }
     }
 
-    fn upload(rows: Rows) -> Result<Tensor> {
-        Tensor::from_slice(rows.values, (rows.len(), rows.dim), &DeviceKind::Cuda.open()?)
+    fn upload(rows: Rows, device: DeviceKind) -> Result<Tensor> {
+        Tensor::from_slice(rows.values, (rows.len(), rows.dim), &device.open()?)
     }
 
     pub(super) fn search(
+        device: DeviceKind,
         queries: Rows,
         gallery: Rows,
         k: usize,
@@ -69,12 +70,12 @@ pub(crate) mod cuda {
         let (there, asking) = if scale.has_offset() {
             let mut rows = vec![0.0; gallery.len() * width];
             rows.chunks_mut(width).enumerate().for_each(|(row, to)| scale.write_row(gallery.row(row), to));
-            let there = upload(Rows::new(&rows, width)).map_err(failed)?;
-            (there, upload(Rows::new(&scale.queries(queries), width)).map_err(failed)?)
+            let there = upload(Rows::new(&rows, width), device).map_err(failed)?;
+            (there, upload(Rows::new(&scale.queries(queries), width), device).map_err(failed)?)
         } else {
-            let there = upload(gallery).map_err(failed)?;
+            let there = upload(gallery, device).map_err(failed)?;
             let same = std::ptr::eq(queries.values, gallery.values);
-            let asking = if same { there.clone() } else { upload(queries).map_err(failed)? };
+            let asking = if same { there.clone() } else { upload(queries, device).map_err(failed)? };
             (there, asking)
         };
         // All rows that f32 cannot distinguish from the k-th must be among those found; they are if the last
@@ -114,12 +115,13 @@ pub(crate) mod cuda {
     /// Runs Lloyd's iterations from `start` until the sum of the centroids' squared shifts is at most
     /// `still`.
     pub(crate) fn descend(
+        device: DeviceKind,
         points: Rows,
         start: &[f32],
         iterations: usize,
         still: Option<f64>,
     ) -> std::result::Result<Clustering, MetricError> {
-        let there = upload(points).map_err(failed)?;
+        let there = upload(points, device).map_err(failed)?;
         let found = kmeans::descend(&there, start, iterations, still).map_err(failed)?;
         let kmeans::Descent { assignments, centroids, inertia, iterations } = found;
         Ok(Clustering { assignments, centroids, inertia, iterations })

@@ -24,14 +24,14 @@ fn the_same_neighbors() {
     for (queries, gallery, dim, k) in sizes {
         let (q, g) = (whole(queries, dim, 1), whole(gallery, dim, 2));
         let (q, g) = (Rows::new(&q, dim), Rows::new(&g, dim));
-        assert_eq!(top_k_on(DeviceKind::Cuda, q, g, k, false), top_k(q, g, k, false));
-        assert_eq!(top_k_on(DeviceKind::Cuda, q, q, k, true), top_k(q, q, k, true));
+        assert_eq!(top_k_on(DeviceKind::Cuda(0), q, g, k, false), top_k(q, g, k, false));
+        assert_eq!(top_k_on(DeviceKind::Cuda(0), q, q, k, true), top_k(q, q, k, true));
     }
     let far = [f32::MAX, 1.0];
-    let found = top_k_on(DeviceKind::Cuda, Rows::new(&far, 1), Rows::new(&far, 1), 1, false);
+    let found = top_k_on(DeviceKind::Cuda(0), Rows::new(&far, 1), Rows::new(&far, 1), 1, false);
     assert_eq!(found, Err(MetricError::Overflow { row: 0 }));
     let bad = [1.0, f32::NAN];
-    assert!(top_k_on(DeviceKind::Cuda, Rows::new(&bad, 1), Rows::new(&far, 1), 1, false).is_err());
+    assert!(top_k_on(DeviceKind::Cuda(0), Rows::new(&bad, 1), Rows::new(&far, 1), 1, false).is_err());
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_same_votes_and_clusters() {
         let knn = WeightedKnn { k: 30, temperature: 5.0, device };
         knn.evaluate(Rows::new(&q, 8), &labels[..20], Rows::new(&g, 8), &labels, 5).unwrap()
     };
-    assert_eq!(vote(DeviceKind::Cuda), vote(DeviceKind::Cpu));
+    assert_eq!(vote(DeviceKind::Cuda(0)), vote(DeviceKind::Cpu));
     for (points, clusters) in [(200, 7), (50, 49)] {
         let x = whole(points, 6, 5);
         let cluster = |device| {
@@ -61,7 +61,7 @@ fn the_same_votes_and_clusters() {
             };
             settings.fit(Rows::new(&x, 6)).unwrap()
         };
-        let (there, here) = (cluster(DeviceKind::Cuda), cluster(DeviceKind::Cpu));
+        let (there, here) = (cluster(DeviceKind::Cuda(0)), cluster(DeviceKind::Cpu));
         assert_eq!((&there.assignments, there.iterations), (&here.assignments, here.iterations));
         assert!((there.inertia - here.inertia).abs() < 1e-6 * here.inertia);
     }

@@ -23,7 +23,7 @@ fn devices() -> Vec<DeviceKind> {
 #[cfg(feature = "cuda")]
 fn devices() -> Vec<DeviceKind> {
     let there = invaspread_tensor::cuda::testing::device_or_skip().is_some();
-    if there { vec![DeviceKind::Cpu, DeviceKind::Cuda] } else { vec![DeviceKind::Cpu] }
+    if there { vec![DeviceKind::Cpu, DeviceKind::Cuda(0)] } else { vec![DeviceKind::Cpu] }
 }
 
 /// `common + s z` for points z about 20 places, the row of number i about place i mod 20; `noise` is how wide

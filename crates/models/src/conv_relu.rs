@@ -1,7 +1,6 @@
 //! A convolution with bias and ReLU: the unit that Inception-v1 is made of.
 
-use crate::initial::Source;
-use crate::layer::ConvSize;
+use crate::initial::{ConvSize, Source};
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, Conv2dConfig, Precision, Tape, Value};
 

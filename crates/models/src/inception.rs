@@ -15,8 +15,7 @@
 
 use crate::conv_relu::ConvRelu;
 use crate::head::Head;
-use crate::initial::{Source, Start};
-use crate::layer::ConvSize;
+use crate::initial::{ConvSize, Source, Start};
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -1,6 +1,5 @@
 //! Initial weights of a network, from a seed and the distributions that its authors used.
 
-use crate::layer::ConvSize;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use invaspread_tensor::initialize::{Defaults, Initializer};
 
@@ -12,6 +11,15 @@ pub(crate) enum Start {
     /// Convolutions are normal by their fan-out, as He et al. proposed; batch-norm gains are 1; linear layers
     /// have PyTorch's defaults.
     FanOut,
+}
+
+/// Sizes of one convolution; its padding is half the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvSize {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
 }
 
 /// Draws variables on a device, each from its own stream. The values depend only on the order of the draws.

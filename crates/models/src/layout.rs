@@ -20,7 +20,7 @@ pub(crate) fn take_up(parameters: &[(String, Var)], found: &HashMap<String, Tens
     for (name, parameter) in parameters {
         if let Some(tensor) = found.get(name) {
             let tensor = to_our_layout(tensor)?.to_dtype(parameter.dtype())?;
-            parameter.set(&tensor.to_device(parameter.device())?)?;
+            invaspread_tensor::assign(parameter, &tensor.to_device(parameter.device())?)?;
         }
     }
     Ok(())

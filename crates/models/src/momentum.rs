@@ -86,7 +86,7 @@ impl Module for Mlp {
 /// let head = Mlp::new("head", &MlpConfig::new(2, 2, 1), 0, 0)?;
 /// let copy = Momentum::of(&head)?;
 /// let (_, weight) = &head.parameters()[0];
-/// weight.set(&weight.zeros_like()?)?;
+/// invaspread_tensor::assign(weight, &weight.zeros_like()?)?;
 /// // With a momentum of 0 nothing of the old value is left.
 /// copy.follow(&head, 0.0)?;
 /// let (_, followed) = &copy.module().parameters()[0];
@@ -127,7 +127,8 @@ impl<M: Module> Momentum<M> {
                 bail!("{name} of {:?} cannot follow {theirs_name} of {:?}", mine.shape(), theirs.shape())
             }
             let kept = mine.as_detached_tensor().affine(momentum, 0.0)?;
-            mine.set(&(kept + theirs.as_detached_tensor().affine(1.0 - momentum, 0.0)?)?)?;
+            let moved = (kept + theirs.as_detached_tensor().affine(1.0 - momentum, 0.0)?)?;
+            invaspread_tensor::assign(mine, &moved)?;
         }
         Ok(())
     }

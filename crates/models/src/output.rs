@@ -91,6 +91,47 @@ impl Output {
         self.tapes.append(&mut other.tapes);
     }
 
+    /// Stacks passes of the same batch, such as those of views of several sizes: the rows of the first pass,
+    /// then those of the second, and so on. A head can continue from all rows at once ([`Output::through`]);
+    /// its batch norms then take the statistics of all rows.
+    ///
+    /// ```
+    /// # use candle_core::{Device, Result, Tensor};
+    /// # use invaspread_models::{Mode, Network, Output, ResNetConfig};
+    /// let network = Network::new(ResNetConfig { width: 8, pool: 0, ..Default::default() }, 0)?;
+    /// let large = Tensor::rand(0f32, 1.0, (4, 16, 16, 3), &Device::Cpu)?;
+    /// let small = Tensor::rand(0f32, 1.0, (6, 8, 8, 3), &Device::Cpu)?;
+    /// let passes = vec![network.forward(&large, Mode::Train)?, network.forward(&small, Mode::Train)?];
+    /// let output = Output::stacked(passes)?;
+    /// assert_eq!(output.embedding.dims(), [10, 128]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no pass, or the passes differ in the lengths of their rows.
+    pub fn stacked(passes: Vec<Self>) -> Result<Self> {
+        let mut passes = passes;
+        if passes.len() == 1 {
+            return Ok(passes.swap_remove(0));
+        }
+        let differentiable = passes.iter().all(|pass| !pass.tapes.is_empty());
+        let mut tape = if differentiable { Tape::default() } else { Tape::idle() };
+        let mut stack = |of: fn(&Self) -> &Tensor| -> Result<Tensor> {
+            let rows: Vec<Value> = passes.iter().map(|pass| tape.input(of(pass))).collect();
+            let all = tape.stack_rows(&rows)?;
+            if differentiable { tape.leaf(&all) } else { Ok(all.tensor().clone()) }
+        };
+        let pooled = stack(|pass| &pass.pooled)?;
+        let projection = stack(|pass| &pass.projection)?;
+        let embedding = stack(|pass| &pass.embedding)?;
+        let mut tapes = Vec::new();
+        if differentiable {
+            tapes.extend(passes.into_iter().flat_map(|pass| pass.tapes));
+            tapes.push(tape);
+        }
+        Ok(Self { pooled, projection, embedding, tapes })
+    }
+
     /// Returns the gradients of `loss`, a scalar made from these outputs by candle's ops, with respect to
     /// every parameter it depends on. Frees the activations.
     ///

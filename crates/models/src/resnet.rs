@@ -16,8 +16,8 @@
 //! `bn1`, `layer1.0.conv1`, ..., `layer2.0.downsample.0`, `fc`.
 
 use crate::head::Head;
-use crate::initial::{Source, Start};
-use crate::layer::{ConvNorm, ConvSize, Pass};
+use crate::initial::{ConvSize, Source, Start};
+use crate::layer::{ConvNorm, Pass};
 use crate::layout::to_pytorch_layout;
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};

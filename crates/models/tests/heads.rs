@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_models::{LastNorm, Mlp, MlpConfig, Mode, Momentum, Network, Output, ResNetConfig};
+use invaspread_tensor::assign;
 use std::collections::HashMap;
 
 /// Numbers between -1 and 1 that depend on `number` and their place.
@@ -65,29 +66,66 @@ fn gradients_agree_with_finite_differences() {
         let (_, gradients, _) = through(&network, &head, &x).unwrap();
         let mut parameters = head.parameters();
         parameters.extend(network.parameters().into_iter().filter(|(name, _)| name.contains("layer4.1")));
-        for (name, parameter) in parameters {
-            let gradient =
-                values(gradients.get(&parameter).unwrap_or_else(|| panic!("{name} has no gradient")));
-            let before = values(&parameter);
-            let largest = gradient.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
-            for place in (0..before.len()).step_by(before.len().div_ceil(5)) {
-                let at = |delta: f64| {
-                    let mut moved = before.clone();
-                    moved[place] += delta;
-                    parameter
-                        .set(&Tensor::from_vec(moved, parameter.shape(), &Device::Cpu).unwrap())
-                        .unwrap();
-                    through(&network, &head, &x).unwrap().0
-                };
-                let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
-                at(0.0);
-                let away = (numeric - gradient[place]).abs() / largest;
-                assert!(
-                    away < 1e-4,
-                    "{layers} {batch_norm} {last:?}, {name}[{place}]: {numeric} {}",
-                    gradient[place]
-                );
-            }
+        let what = format!("{layers} {batch_norm} {last:?}");
+        assert_as_finite_differences(&parameters, &gradients, &what, || {
+            through(&network, &head, &x).unwrap().0
+        });
+    }
+}
+
+/// Stacked passes of two sizes go on through one head, whose batch norm takes the statistics of all rows.
+#[test]
+fn gradients_of_stacked_passes_agree_with_finite_differences() {
+    let network = small_network(DType::F64);
+    let mut config = MlpConfig::new(64, 5, 4);
+    config.dtype = DType::F64;
+    let head = Mlp::new("head", &config, 7, 0).unwrap();
+    let (large, small) = (tensor(&[3, 16, 16, 3], 0, DType::F64), tensor(&[4, 8, 8, 3], 1, DType::F64));
+    let stacked = || {
+        let passes = [&large, &small].map(|x| network.forward(x, Mode::Train).unwrap());
+        let alone: Vec<Vec<f64>> = passes.iter().map(|pass| values(&pass.embedding)).collect();
+        let mut output = Output::stacked(passes.into()).unwrap();
+        assert_eq!(values(&output.embedding), alone.concat());
+        let y = output.through(&output.pooled.clone(), |tape, x| head.forward(tape, x, Mode::Train)).unwrap();
+        // A loss of the embedding beside the head's: each pass gets both gradients.
+        let loss = (weighted(&y).unwrap() + weighted(&output.embedding).unwrap()).unwrap();
+        (values(&loss)[0], output.backward(&loss).unwrap())
+    };
+    let gradients = stacked().1;
+    let mut parameters = head.parameters();
+    let of_network = |name: &str| name.contains("layer4.1") || name.starts_with("linear");
+    parameters.extend(network.parameters().into_iter().filter(|(name, _)| of_network(name)));
+    assert_as_finite_differences(&parameters, &gradients, "stacked", || stacked().0);
+    let idle = [&large, &small].map(|x| network.forward(x, Mode::TrainWithoutGradient).unwrap());
+    let mut idle = Output::stacked(idle.into()).unwrap();
+    assert_eq!(idle.pooled.dims(), [7, 64]);
+    assert!(idle.backward(&weighted(&idle.pooled).unwrap()).is_err(), "no gradients were recorded");
+    assert!(Output::stacked(Vec::new()).is_err());
+}
+
+/// Compares some entries of each parameter's gradient with differences of `loss`.
+fn assert_as_finite_differences(
+    parameters: &[(String, Var)],
+    gradients: &GradStore,
+    what: &str,
+    loss: impl Fn() -> f64,
+) {
+    for (name, parameter) in parameters {
+        let gradient = values(gradients.get(parameter).unwrap_or_else(|| panic!("{name} has no gradient")));
+        let before = values(parameter);
+        let largest = gradient.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
+        for place in (0..before.len()).step_by(before.len().div_ceil(5)) {
+            let at = |delta: f64| {
+                let mut moved = before.clone();
+                moved[place] += delta;
+                let moved = Tensor::from_vec(moved, parameter.shape(), &Device::Cpu).unwrap();
+                assign(parameter, &moved).unwrap();
+                loss()
+            };
+            let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
+            at(0.0);
+            let away = (numeric - gradient[place]).abs() / largest;
+            assert!(away < 1e-4, "{what}, {name}[{place}]: {numeric} {}", gradient[place]);
         }
     }
 }

@@ -22,6 +22,10 @@ pub struct Environment {
     pub os: String,
     /// "cpu" or "cuda".
     pub device: String,
+    /// The GPU's model name and its place in the machine, as in "NVIDIA H200 (cuda:1)"; `None` on the CPU, and
+    /// in files written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// When the run was started or resumed, RFC 3339.
     pub started: String,
 }

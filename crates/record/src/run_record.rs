@@ -38,6 +38,10 @@ pub struct RunRecord {
     pub profile: String,
     /// The device: "cpu" or "cuda".
     pub device: String,
+    /// The GPU that the run was finished on, by its model name and its place in the machine, as in "NVIDIA H200
+    /// (cuda:1)"; `None` on the CPU, and in records written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// The seed of every random draw.
     pub seed: u64,
     /// The number of epochs trained.
@@ -213,6 +217,7 @@ mod tests {
             data_state: "unverified".into(),
             profile: "quick".into(),
             device: "cpu".into(),
+            gpu: None,
             seed: id.split_once("-s").unwrap().1.parse().unwrap(),
             epochs: 10,
             batch_size: 64,

@@ -69,6 +69,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         data_state: "verified".into(),
         profile: profile.into(),
         device: "cpu".into(),
+        gpu: None,
         seed,
         epochs,
         batch_size: if full { 128 } else { 64 },

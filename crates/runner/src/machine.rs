@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use invaspread_record::{Environment, VERSION, now_rfc3339};
+use invaspread_tensor::DeviceKind;
 
-/// Describes this process, which works on `device` ("cpu" or "cuda") from now on.
-pub fn environment(device: &str) -> Environment {
+/// Describes this process, which works on `device` from now on.
+pub fn environment(device: DeviceKind) -> Environment {
     Environment {
         version: VERSION.to_owned(),
         git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
@@ -15,8 +16,22 @@ pub fn environment(device: &str) -> Environment {
         cpu: cpu_model(),
         threads: rayon::current_num_threads(),
         os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        device: device.to_owned(),
+        device: device.name().to_owned(),
+        gpu: gpu_name(device),
         started: now_rfc3339(),
+    }
+}
+
+/// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for the
+/// CPU, or if the GPU does not say.
+pub fn gpu_name(device: DeviceKind) -> Option<String> {
+    match device.resolve() {
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(index) => {
+            let facts = invaspread_tensor::cuda::facts(&device.open().ok()?).ok()?;
+            Some(format!("{} (cuda:{index})", facts.name))
+        }
+        _ => None,
     }
 }
 
@@ -80,7 +95,7 @@ fn high_water_mark(status: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Environment, environment, git_revision, high_water_mark, model_name};
+    use super::{DeviceKind, Environment, environment, git_revision, high_water_mark, model_name};
     use std::fs;
 
     const COMMIT: &str = "29de3983a1c2b4d5e6f708192a3b4c5d6e7f8091";
@@ -126,7 +141,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_described() {
-        let environment = environment("cpu");
+        let environment = environment(DeviceKind::Cpu);
         assert!(environment.rustc.starts_with("rustc 1."), "{}", environment.rustc);
         assert!(environment.version.starts_with("invaspread "));
         assert!(environment.threads > 0);

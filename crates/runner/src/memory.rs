@@ -16,9 +16,9 @@ impl Memory {
     /// Returns all memory of a device. For the CPU it is the machine's or, if that is less, the limit of this
     /// process's control group. `None` where the system does not say.
     pub fn of(device: DeviceKind) -> Option<Self> {
-        match device {
-            DeviceKind::Cpu => Self::of_host(),
-            DeviceKind::Cuda => Self::of_gpu(),
+        match device.resolve() {
+            DeviceKind::Cuda(_) => Self::of_gpu(device),
+            _ => Self::of_host(),
         }
     }
 
@@ -33,14 +33,14 @@ impl Memory {
     }
 
     #[cfg(feature = "cuda")]
-    fn of_gpu() -> Option<Self> {
-        let device = DeviceKind::Cuda.open().ok()?;
+    fn of_gpu(device: DeviceKind) -> Option<Self> {
+        let device = device.open().ok()?;
         let facts = invaspread_tensor::cuda::facts(&device).ok()?;
         Some(Self { bytes: facts.memory as u64, of: "the GPU" })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn of_gpu() -> Option<Self> {
+    fn of_gpu(_device: DeviceKind) -> Option<Self> {
         None
     }
 }

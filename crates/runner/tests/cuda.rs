@@ -73,7 +73,7 @@ fn every_method_goes_the_cpus_way() {
         for (batch_size, loss, cosine) in [(40, 1e-4, 0.9999), (13, 5e-3, 0.995)] {
             let mut here = Recipe { epochs: 1, batch_size, ..recipe(method.clone()) };
             here.schedule.base = 0.003;
-            let there = Recipe { device: DeviceKind::Cuda, ..here.clone() };
+            let there = Recipe { device: DeviceKind::Cuda(0), ..here.clone() };
             let (here, there) = (run(&here), run(&there));
             for (a, b) in losses(&here).iter().zip(&losses(&there)) {
                 assert!(
@@ -88,11 +88,31 @@ fn every_method_goes_the_cpus_way() {
 }
 
 #[test]
+fn each_gpu_comes_to_the_same() {
+    if device_or_skip().is_none() {
+        return;
+    }
+    let gpus = DeviceKind::gpus();
+    assert!(gpus > 1 || std::env::var_os("INVASPREAD_EMULATOR_DEVICES").is_none(), "asked for several");
+    let on = |index| run(&Recipe { device: DeviceKind::Cuda(index), epochs: 1, ..recipe(invaspread()) });
+    let first = on(0);
+    for index in 1..gpus {
+        let other = on(index);
+        assert_eq!(losses(&other), losses(&first), "cuda:{index}");
+        assert_eq!(other.embeddings.test.values, first.embeddings.test.values, "cuda:{index}");
+    }
+    let missing = Recipe { device: DeviceKind::Cuda(gpus), ..recipe(invaspread()) };
+    let folder = tempfile::tempdir().unwrap();
+    let error = go(&missing, folder.path(), usize::MAX).unwrap_err().to_string();
+    assert!(error.contains(&format!("cuda:{gpus}")), "{error}");
+}
+
+#[test]
 fn other_precisions_stay_near() {
     if device_or_skip().is_none() {
         return;
     }
-    let mut single = Recipe { device: DeviceKind::Cuda, epochs: 1, ..recipe(invaspread()) };
+    let mut single = Recipe { device: DeviceKind::Cuda(0), epochs: 1, ..recipe(invaspread()) };
     single.schedule.base = 0.003;
     let reference = run(&single);
     for (precision, loss, cosine) in [(Precision::Tf32, 0.01, 0.98), (Precision::Bf16, 0.05, 0.9)] {
@@ -114,7 +134,7 @@ fn a_stopped_run_goes_on_where_it_was() {
         if !method.trains() {
             continue;
         }
-        let recipe = Recipe { device: DeviceKind::Cuda, epochs: 2, ..recipe(method) };
+        let recipe = Recipe { device: DeviceKind::Cuda(0), epochs: 2, ..recipe(method) };
         let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let expected = trained(go(&recipe, alone.path(), usize::MAX).unwrap());
         let mut stops = 0;
@@ -143,7 +163,7 @@ fn a_loss_that_is_no_number_ends_the_run() {
     if device_or_skip().is_none() {
         return;
     }
-    let mut recipe = Recipe { device: DeviceKind::Cuda, ..recipe(invaspread()) };
+    let mut recipe = Recipe { device: DeviceKind::Cuda(0), ..recipe(invaspread()) };
     recipe.schedule.base = 1e30;
     let folder = tempfile::tempdir().unwrap();
     let error = go(&recipe, folder.path(), usize::MAX).unwrap_err();

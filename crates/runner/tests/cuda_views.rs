@@ -28,7 +28,7 @@ fn differing(device: &Device, pipeline: &Pipeline, [width, height]: [usize; 2], 
         ImageStore::new(device, &bytes, [width, height], settings.size, &settings.normalized, settings.bgr)
             .unwrap();
     let batches: Vec<Vec<u32>> = vec![(0..IMAGES as u32).collect(), vec![3, 1]];
-    let plans = pipeline.plans([width, height], &batches, 2, 7, epoch);
+    let plans = pipeline.plans([width, height], &batches, 0..2, 7, epoch);
     let index: Vec<u32> = batches.iter().flat_map(|batch| batch.repeat(2)).collect();
     let words: Vec<u32> = plans.iter().flat_map(|plan| plan.0).collect();
     let [there, uploaded] = store.upload(&index, &words).unwrap();

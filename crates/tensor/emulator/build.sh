@@ -16,7 +16,8 @@ for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$her
     object=$folder/objects/${name%.*}.o
     objects+=("$object")
     # Compile only what has changed since the last build.
-    if [ ! "$object" -nt "$source" ] || [ ! "$object" -nt "$here/cuda_on_host.hpp" ] || [ ! "$object" -nt "$here/../kernels/device.cuh" ]; then
+    newest=$(ls -t "$source" "$here"/*.hpp "$here"/../kernels/*.cuh "$0" | head -n 1)
+    if [ ! "$object" -nt "$newest" ]; then
         g++ "${flags[@]}" -x c++ -c "$source" -o "$object" &
         running+=($!)
     fi
@@ -24,6 +25,7 @@ done
 for compiler in "${running[@]}"; do wait "$compiler"; done
 kernels=()
 for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
-g++ -shared -o "$folder/libcuda.so.1" "${kernels[@]}"
-g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o"
+g++ -shared -Wl,-soname,libcuda.so.1 -o "$folder/libcuda.so.1" "${kernels[@]}"
+# The libraries tell the driver what they would launch.
+g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
 for library in libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do cp "$folder/libcublas.so.13" "$folder/$library"; done

@@ -15,13 +15,13 @@ template <typename F> static void each(size_t count, F f) {
 }
 
 #define MOVES(T, S)                                                                                                                 \
-    extern "C" __global__ void const_set_##S(size_t n, size_t axes, const size_t *info, T value, T *out) {                          \
+    KERNEL(1024, const_set_##S)(size_t n, size_t axes, const size_t *info, T value, T *out) {                          \
         each(n, [&](size_t i) { out[place(i, axes, info, info + axes)] = value; });                                                 \
     }                                                                                                                               \
-    extern "C" __global__ void ucopy_##S(size_t n, size_t axes, const size_t *info, const T *in, T *out) {                          \
+    KERNEL(1024, ucopy_##S)(size_t n, size_t axes, const size_t *info, const T *in, T *out) {                          \
         each(n, [&](size_t i) { out[i] = in[place(i, axes, info, info + axes)]; });                                                 \
     }                                                                                                                               \
-    extern "C" __global__ void copy2d_##S(const T *in, T *out, unsigned rows, unsigned columns, unsigned from, unsigned to) {       \
+    KERNEL(1024, copy2d_##S)(const T *in, T *out, unsigned rows, unsigned columns, unsigned from, unsigned to) {       \
         each((size_t)rows * columns, [&](size_t i) { out[i / columns * to + i % columns] = in[i / columns * from + i % columns]; }); \
     }                                                                                                                               \
     HOST_KERNEL(const_set_##S) HOST_KERNEL(ucopy_##S) HOST_KERNEL(copy2d_##S)
@@ -38,7 +38,7 @@ template <typename T> static T narrow(double x) { return (T)x; }
 template <> bf16 narrow<bf16>(double x) { return __float2bfloat16((float)x); }
 
 #define BINARY(T, S, NAME, OP)                                                                                                      \
-    extern "C" __global__ void NAME##_##S(size_t n, size_t axes, const size_t *info, const T *a, const T *b, T *out) {              \
+    KERNEL(1024, NAME##_##S)(size_t n, size_t axes, const size_t *info, const T *a, const T *b, T *out) {              \
         each(n, [&](size_t i) {                                                                                                     \
             double x = wide(a[place(i, axes, info, info + axes)]), y = wide(b[place(i, axes, info, info + 2 * axes)]);              \
             out[i] = narrow<T>(x OP y);                                                                                             \
@@ -50,24 +50,24 @@ template <> bf16 narrow<bf16>(double x) { return __float2bfloat16((float)x); }
     BINARY(T, S, bsub, -)                                                                                                           \
     BINARY(T, S, bmul, *)                                                                                                           \
     BINARY(T, S, bdiv, /)                                                                                                           \
-    extern "C" __global__ void affine_##S(size_t n, size_t axes, const size_t *info, const T *in, T *out, T factor, T offset) {     \
+    KERNEL(1024, affine_##S)(size_t n, size_t axes, const size_t *info, const T *in, T *out, T factor, T offset) {     \
         each(n, [&](size_t i) { out[i] = narrow<T>(wide(in[place(i, axes, info, info + axes)]) * wide(factor) + wide(offset)); });  \
     }                                                                                                                               \
-    extern "C" __global__ void fast_sum_##S(size_t n, size_t together, size_t axes, const size_t *info, const T *in, T *out) {      \
+    KERNEL(1024, fast_sum_##S)(size_t n, size_t together, size_t axes, const size_t *info, const T *in, T *out) {      \
         if (threadIdx.x) return;                                                                                                    \
         double sum = 0;                                                                                                             \
         for (size_t i = blockIdx.x * together; i < min(n, (blockIdx.x + 1) * together); ++i)                                        \
             sum += wide(in[place(i, axes, info, info + axes)]);                                                                     \
         out[blockIdx.x] = narrow<T>(sum);                                                                                           \
     }                                                                                                                               \
-    extern "C" __global__ void fast_sum_small_##S(size_t n, size_t together, size_t axes, const size_t *info, const T *in, T *out) { \
+    KERNEL(1024, fast_sum_small_##S)(size_t n, size_t together, size_t axes, const size_t *info, const T *in, T *out) { \
         each(n, [&](size_t o) {                                                                                                     \
             double sum = 0;                                                                                                         \
             for (size_t i = o * together; i < (o + 1) * together; ++i) sum += wide(in[place(i, axes, info, info + axes)]);          \
             out[o] = narrow<T>(sum);                                                                                                \
         });                                                                                                                         \
     }                                                                                                                               \
-    extern "C" __global__ void usqrt_##S(size_t n, size_t axes, const size_t *info, const T *in, T *out) {                          \
+    KERNEL(1024, usqrt_##S)(size_t n, size_t axes, const size_t *info, const T *in, T *out) {                          \
         each(n, [&](size_t i) { out[i] = narrow<T>(sqrt(wide(in[place(i, axes, info, info + axes)]))); });                          \
     }                                                                                                                               \
     HOST_KERNEL(affine_##S) HOST_KERNEL(fast_sum_##S) HOST_KERNEL(fast_sum_small_##S) HOST_KERNEL(usqrt_##S)
@@ -76,7 +76,7 @@ ARITHMETIC(double, f64)
 ARITHMETIC(bf16, bf16)
 
 #define CAST(FROM, F, TO, T)                                                                                                        \
-    extern "C" __global__ void cast_##F##_##T(size_t n, size_t axes, const size_t *info, const FROM *in, TO *out) {                 \
+    KERNEL(1024, cast_##F##_##T)(size_t n, size_t axes, const size_t *info, const FROM *in, TO *out) {                 \
         each(n, [&](size_t i) { out[i] = narrow<TO>(wide(in[place(i, axes, info, info + axes)])); });                               \
     }                                                                                                                               \
     HOST_KERNEL(cast_##F##_##T)

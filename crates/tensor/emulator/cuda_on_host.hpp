@@ -62,18 +62,20 @@ extern dim3 block_size, grid_size;
 extern unsigned char *dynamic_shared;
 // Runs the other threads until all that have not ended are at a barrier.
 void barrier();
+// Runs the other blocks of a cooperative launch until the flag is not zero.
+void wait_for(const unsigned *flag);
 // Exchanges a value with the other lanes of the warp: all[lane] is the value of each, and present says which
 // lanes took part.
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present);
-void add_kernel(const char *name, int arguments, std::function<void(void **)> run);
+void add_kernel(const char *name, int arguments, unsigned threads, std::function<void(void **)> run);
 
 template <typename... A, size_t... I>
 std::function<void(void **)> unpack(void (*kernel)(A...), std::index_sequence<I...>) {
     return [kernel](void **arguments) { kernel(*reinterpret_cast<std::remove_const_t<A> *>(arguments[I])...); };
 }
 struct Registration {
-    template <typename... A> Registration(const char *name, void (*kernel)(A...)) {
-        add_kernel(name, sizeof...(A), unpack(kernel, std::index_sequence_for<A...>()));
+    template <typename... A> Registration(const char *name, unsigned threads, void (*kernel)(A...)) {
+        add_kernel(name, sizeof...(A), threads, unpack(kernel, std::index_sequence_for<A...>()));
     }
 };
 template <typename T> uint64_t pack(T x) {
@@ -101,7 +103,11 @@ inline int lane() {
 } // namespace emulated
 
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulated::dynamic_shared)
-#define HOST_KERNEL(name) static emulated::Registration registration_of_##name(#name, name);
+#define KERNEL(threads, name)                           \
+    static constexpr unsigned threads_of_##name = threads; \
+    extern "C" void name
+#define RESIDENT_KERNEL(threads, blocks, name) KERNEL(threads, name)
+#define HOST_KERNEL(name) static emulated::Registration registration_of_##name(#name, threads_of_##name, name);
 #define threadIdx emulated::thread_index
 #define blockIdx emulated::block_index
 #define blockDim emulated::block_size
@@ -141,6 +147,7 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 // Fibers switch at barriers alone, so all that happens between two barriers is atomic.
 template <typename T> T atomicAdd(T *p, T x) { return std::exchange(*p, T(*p + x)); }
+template <typename T> T atomicExch(T *p, T x) { return std::exchange(*p, x); }
 template <typename T> T atomicMax(T *p, T x) { return std::exchange(*p, std::max(*p, x)); }
 template <typename T> T atomicMin(T *p, T x) { return std::exchange(*p, std::min(*p, x)); }
 template <typename T> T atomicOr(T *p, T x) { return std::exchange(*p, T(*p | x)); }

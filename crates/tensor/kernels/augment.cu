@@ -102,14 +102,18 @@ __device__ void turn_hue(unsigned char *p, int shift) {
     }
     double turned = hue * 6.0 / 255.0, sector = floor(turned);
     float within = (float)(turned - sector), share = (float)(saturation / 255.0);
-    double keeps[3] = {1.0 - (double)share, 1.0 - (double)__fmul_rn(share, within), 1.0 - __dmul_rn((double)share, 1.0 - (double)within)};
-    int shades[4];
-    for (int i = 0; i < 3; ++i) shades[i] = (int)fmin(fmax(round(__dmul_rn((double)most, keeps[i])), 0.0), 255.0);
-    shades[3] = most;
-    // Which of p, q, t and v each channel takes in each sector, two bits for each channel.
-    const int taken[6] = {3 | 2 << 2 | 0 << 4, 1 | 3 << 2 | 0 << 4, 0 | 3 << 2 | 2 << 4, 0 | 1 << 2 | 3 << 4, 2 | 0 << 2 | 3 << 4, 3 | 0 << 2 | 1 << 4};
-    int which = taken[(int)sector % 6];
-    for (int channel = 0; channel < 3; ++channel) p[channel] = (unsigned char)shades[which >> (2 * channel) & 3];
+    // A byte for each of p, q, t and v, and which of them each channel takes in each sector, two bits for a channel: in registers, where an
+    // array with a variable index would lie in memory.
+    unsigned shades = (unsigned)most << 24;
+    for (int i = 0; i < 3; ++i) {
+        double keep = i == 0 ? 1.0 - (double)share
+                      : i == 1 ? 1.0 - (double)__fmul_rn(share, within)
+                               : 1.0 - __dmul_rn((double)share, 1.0 - (double)within);
+        shades |= (unsigned)(int)fmin(fmax(round(__dmul_rn((double)most, keep)), 0.0), 255.0) << (8 * i);
+    }
+    const unsigned long long taken = 013ull | 015ull << 6 | 054ull << 12 | 064ull << 18 | 062ull << 24 | 023ull << 30;
+    unsigned which = (unsigned)(taken >> (6 * ((int)sector % 6))) & 63;
+    for (int channel = 0; channel < 3; ++channel) p[channel] = (unsigned char)(shades >> (8 * (which >> (2 * channel) & 3)));
 }
 
 // Shared memory: the view's bytes, then weights and bounds of one pass, then the intermediate image if
@@ -199,11 +203,11 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
 }
 
 extern "C" {
-__global__ void augment_views_f32(const unsigned char *images, const unsigned *index, const unsigned *plans, const float *normalized,
+KERNEL(256, augment_views_f32)(const unsigned char *images, const unsigned *index, const unsigned *plans, const float *normalized,
                                   unsigned char *scratch, float *views, ViewSettings settings) {
     view(images, index, plans, normalized, scratch, views, settings);
 }
-__global__ void augment_views_bf16(const unsigned char *images, const unsigned *index, const unsigned *plans, const float *normalized,
+KERNEL(256, augment_views_bf16)(const unsigned char *images, const unsigned *index, const unsigned *plans, const float *normalized,
                                    unsigned char *scratch, bf16 *views, ViewSettings settings) {
     view(images, index, plans, normalized, scratch, views, settings);
 }

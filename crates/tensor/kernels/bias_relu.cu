@@ -1,14 +1,21 @@
 // Bias and ReLU on (rows, channels): y = max(x + b, 0); a NaN passes through. The gradient is zero where y <=
 // 0 and passes elsewhere (so it also passes at a NaN, as in PyTorch). Its sum over the rows is the bias's
 // gradient; it is taken over pieces of consecutive rows, each in a fixed order.
-#include "device.cuh"
+#include "by_channels.cuh"
 
-template <typename T>
-__device__ void forward(const T *x, const float *bias, T *y, long long count, int channels) {
-    long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
-        float sum = to_float(x[i]) + bias[i % channels];
-        y[i] = from_float<T>(sum < 0.0f ? 0.0f : sum);
+template <typename T, int V> __device__ void forward(const T *x, const float *bias, T *y, int rows, int channels) {
+    Place at = place<V>(rows, channels);
+    if (!at.active) return;
+    float add[V];
+    for (int k = 0; k < V; ++k) add[k] = bias[at.channel + k];
+    for (int row = at.begin + threadIdx.y; row < at.end; row += blockDim.y) {
+        size_t offset = at.chunk_start + at.channel + (size_t)row * channels;
+        Group<T, V> v = Group<T, V>::load(x + offset);
+        for (int k = 0; k < V; ++k) {
+            float sum = v.value[k] + add[k];
+            v.value[k] = sum < 0.0f ? 0.0f : sum;
+        }
+        v.store(y + offset);
     }
 }
 
@@ -35,21 +42,25 @@ __device__ void backward(const T *y, const T *gy, T *gx, float *sums, long long 
 }
 
 extern "C" {
-__global__ void bias_relu_f32(const float *x, const float *bias, float *y, long long count, int channels) {
-    forward(x, bias, y, count, channels);
+KERNEL(256, bias_relu_f32)(const float *x, const float *bias, float *y, int rows, int channels) { forward<float, 1>(x, bias, y, rows, channels); }
+KERNEL(256, bias_relu_f32_packed)(const float *x, const float *bias, float *y, int rows, int channels) {
+    forward<float, 4>(x, bias, y, rows, channels);
 }
-__global__ void bias_relu_bf16(const bf16 *x, const float *bias, bf16 *y, long long count, int channels) {
-    forward(x, bias, y, count, channels);
+KERNEL(256, bias_relu_bf16)(const bf16 *x, const float *bias, bf16 *y, int rows, int channels) { forward<bf16, 1>(x, bias, y, rows, channels); }
+KERNEL(256, bias_relu_bf16_packed)(const bf16 *x, const float *bias, bf16 *y, int rows, int channels) {
+    forward<bf16, 8>(x, bias, y, rows, channels);
 }
-__global__ void bias_relu_gradient_f32(const float *y, const float *gy, float *gx, float *sums, long long rows, int channels) {
+KERNEL(256, bias_relu_gradient_f32)(const float *y, const float *gy, float *gx, float *sums, long long rows, int channels) {
     backward(y, gy, gx, sums, rows, channels);
 }
-__global__ void bias_relu_gradient_bf16(const bf16 *y, const bf16 *gy, bf16 *gx, float *sums, long long rows, int channels) {
+KERNEL(256, bias_relu_gradient_bf16)(const bf16 *y, const bf16 *gy, bf16 *gx, float *sums, long long rows, int channels) {
     backward(y, gy, gx, sums, rows, channels);
 }
 }
 
 HOST_KERNEL(bias_relu_f32)
+HOST_KERNEL(bias_relu_f32_packed)
 HOST_KERNEL(bias_relu_bf16)
+HOST_KERNEL(bias_relu_bf16_packed)
 HOST_KERNEL(bias_relu_gradient_f32)
 HOST_KERNEL(bias_relu_gradient_bf16)

@@ -5,9 +5,14 @@
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
+// Begins a kernel that is launched with at most `threads` threads to a block. The compiler keeps the registers of
+// such a block within a multiprocessor's, and every device refuses a larger block.
+#define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
+// The same for a kernel of which so many blocks must fit onto a multiprocessor together.
+#define RESIDENT_KERNEL(threads, blocks, name) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 #define HOST_KERNEL(name)
-// The shared memory that a launch requests.
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+// The shared memory that a launch requests, aligned for the widest loads.
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #else
 #include "cuda_on_host.hpp"
 #endif
@@ -59,4 +64,47 @@ __device__ __forceinline__ float block_sum(float x, float *shared) {
     float total = 0.0f;
     for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += shared[warp];
     return total;
+}
+
+#ifdef __CUDACC__
+// Reads what another block of this launch has written.
+template <typename T> __device__ __forceinline__ T read_fresh(const T *from) { return __ldcg(from); }
+
+// Waits until another block writes something but zero here. Only in cooperative launches, whose blocks all run at
+// once.
+__device__ __forceinline__ void wait_for(const unsigned *flag) {
+    while (*reinterpret_cast<const volatile unsigned *>(flag) == 0) __nanosleep(64);
+}
+#else
+template <typename T> T read_fresh(const T *from) { return *from; }
+inline void wait_for(const unsigned *flag) { emulated::wait_for(flag); }
+#endif
+
+// Returns, to every thread of a block, whether all other `blocks - 1` blocks that count at this ticket have got here
+// before: then all that they wrote before is readable. The ticket is zero again when the last one has got here.
+static __device__ __forceinline__ bool is_last(unsigned *ticket, unsigned blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x + threadIdx.y == 0) {
+        last = atomicAdd(ticket, 1u) == blocks - 1;
+        if (last) *ticket = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+// Lets a group of `blocks` blocks go on once its last one, which `is_last` found, has called this: all that it wrote
+// before is then readable. gate[0] opens, gate[1] counts those that went through; both are zero again after the last.
+static __device__ __forceinline__ void pass_gate(unsigned *gate, unsigned blocks, bool opens) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x + threadIdx.y == 0) {
+        if (opens) atomicExch(gate, 1u);
+        else wait_for(gate);
+        if (atomicAdd(gate + 1, 1u) == blocks - 1) gate[0] = gate[1] = 0;
+    }
+    __syncthreads();
+    __threadfence();
 }

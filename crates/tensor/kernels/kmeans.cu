@@ -49,7 +49,7 @@ __device__ unsigned long long wide_largest(unsigned long long x, unsigned long l
 
 extern "C" {
 // halves[cluster] = |c|^2 / 2. One warp for each centroid.
-__global__ void kmeans_half_squares(const float *centroids, float *halves, int clusters, int dim) {
+KERNEL(256, kmeans_half_squares)(const float *centroids, float *halves, int clusters, int dim) {
     int cluster = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (cluster >= clusters) return;
     const float *centroid = centroids + (size_t)cluster * dim;
@@ -60,7 +60,7 @@ __global__ void kmeans_half_squares(const float *centroids, float *halves, int c
 }
 
 // longest: the largest of the halves. One block of WIDE threads.
-__global__ void kmeans_longest(const float *halves, float *longest, int clusters) {
+KERNEL(1024, kmeans_longest)(const float *halves, float *longest, int clusters) {
     __shared__ unsigned long long shared[32];
     // The bits of positive floats have the same order as the floats.
     unsigned long long largest = 0;
@@ -77,7 +77,7 @@ __global__ void kmeans_longest(const float *halves, float *longest, int clusters
 // (points). `second` (points) holds the runner-up, equal values included. The three need no values before the
 // first call. One warp for each point. A NaN is never the largest; where every value is NaN, the point goes
 // to cluster 0.
-__global__ void kmeans_assign(const float *products, const float *halves, float *best, float *second, unsigned *assignments, int points,
+KERNEL(256, kmeans_assign)(const float *products, const float *halves, float *best, float *second, unsigned *assignments, int points,
                               int clusters, int first_cluster) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (point >= points) return;
@@ -127,7 +127,7 @@ __global__ void kmeans_assign(const float *products, const float *halves, float 
 // Assigns those points again whose best two values differ by less than products of f32 can tell: by their
 // distances in f64, to the first of equals. The error of a product is at most `rounding` times the lengths of
 // its two rows. One warp for each point.
-__global__ void kmeans_settle(const float *x, const float *centroids, const float *best, const float *second, const float *longest,
+KERNEL(256, kmeans_settle)(const float *x, const float *centroids, const float *best, const float *second, const float *longest,
                               unsigned *assignments, double rounding, int points, int clusters, int dim) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (point >= points) return;
@@ -159,7 +159,7 @@ __global__ void kmeans_settle(const float *x, const float *centroids, const floa
 
 // shift: the sum of the squared differences of two sets of centroids, of `count` numbers each. One block of
 // WIDE threads.
-__global__ void kmeans_shift(const float *before, const float *after, double *shift, int count) {
+KERNEL(1024, kmeans_shift)(const float *before, const float *after, double *shift, int count) {
     __shared__ double shared[32];
     double sum = 0.0;
     for (int i = threadIdx.x; i < count; i += WIDE) {
@@ -172,7 +172,7 @@ __global__ void kmeans_shift(const float *before, const float *after, double *sh
 
 // distances[point] = |x - c|^2 to its centroid, from the difference itself: the expanded square cancels where
 // points lie on their centroids. One warp for each point.
-__global__ void kmeans_distances(const float *x, const float *centroids, const unsigned *assignments, double *distances, int points,
+KERNEL(256, kmeans_distances)(const float *x, const float *centroids, const unsigned *assignments, double *distances, int points,
                                  int dim) {
     int point = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (point >= points) return;
@@ -188,7 +188,7 @@ __global__ void kmeans_distances(const float *x, const float *centroids, const u
 
 // totals: the sum of the distances, and the number of points that changed their cluster. One block of WIDE
 // threads.
-__global__ void kmeans_totals(const double *distances, const unsigned *assignments, const unsigned *before, double *totals, int points) {
+KERNEL(1024, kmeans_totals)(const double *distances, const unsigned *assignments, const unsigned *before, double *totals, int points) {
     __shared__ double shared[32];
     double sum = 0.0, moved = 0.0;
     for (int i = threadIdx.x; i < points; i += WIDE) {
@@ -205,7 +205,7 @@ __global__ void kmeans_totals(const double *distances, const unsigned *assignmen
 
 // places[point]: how many earlier points of its chunk are in its cluster. counters (chunks, clusters), zero
 // before: the number of the chunk's points in each cluster. One block of WIDE threads for each chunk.
-__global__ void kmeans_rank(const unsigned *assignments, unsigned *places, unsigned *counters, int points, int clusters) {
+KERNEL(1024, kmeans_rank)(const unsigned *assignments, unsigned *places, unsigned *counters, int points, int clusters) {
     __shared__ unsigned chunk[WIDE];
     int point = blockIdx.x * WIDE + threadIdx.x;
     unsigned cluster = point < points ? assignments[point] : 0;
@@ -220,7 +220,7 @@ __global__ void kmeans_rank(const unsigned *assignments, unsigned *places, unsig
 
 // Turns each counter into the number of the cluster's points in earlier chunks, and writes the start and the
 // size of each cluster. One block of WIDE threads.
-__global__ void kmeans_offsets(unsigned *counters, unsigned *starts, unsigned *sizes, int chunks, int clusters) {
+KERNEL(1024, kmeans_offsets)(unsigned *counters, unsigned *starts, unsigned *sizes, int chunks, int clusters) {
     __shared__ unsigned sums[WIDE];
     unsigned total = 0;
     for (int first = 0; first < clusters; first += WIDE) {
@@ -254,7 +254,7 @@ __global__ void kmeans_offsets(unsigned *counters, unsigned *starts, unsigned *s
 }
 
 // members: the points, by cluster and within it by index. One block of WIDE threads for each chunk.
-__global__ void kmeans_place(const unsigned *assignments, const unsigned *places, const unsigned *counters, const unsigned *starts,
+KERNEL(1024, kmeans_place)(const unsigned *assignments, const unsigned *places, const unsigned *counters, const unsigned *starts,
                              unsigned *members, int points, int clusters) {
     int point = blockIdx.x * WIDE + threadIdx.x;
     if (point >= points) return;
@@ -264,7 +264,7 @@ __global__ void kmeans_place(const unsigned *assignments, const unsigned *places
 
 // Moves each centroid to the mean of its points; a centroid without points stays. Grid (clusters, dim /
 // threads).
-__global__ void kmeans_means(const float *x, const unsigned *members, const unsigned *starts, const unsigned *sizes, float *centroids,
+KERNEL(256, kmeans_means)(const float *x, const unsigned *members, const unsigned *starts, const unsigned *sizes, float *centroids,
                              int dim) {
     unsigned cluster = blockIdx.x, size = sizes[cluster], i = 0;
     int column = blockIdx.y * blockDim.x + threadIdx.x;
@@ -283,7 +283,7 @@ __global__ void kmeans_means(const float *x, const unsigned *members, const unsi
 // Gives each empty cluster, in order, half of the cluster that is largest at that time, the first of equals:
 // both centroids become the largest cluster's, pushed apart by 1/1024. `sizes` then counts half of its points
 // to each. One block of WIDE threads.
-__global__ void kmeans_split(float *centroids, unsigned *sizes, int clusters, int dim) {
+KERNEL(1024, kmeans_split)(float *centroids, unsigned *sizes, int clusters, int dim) {
     __shared__ unsigned long long shared[32];
     const float apart = 1.0f / 1024.0f;
     for (int next = 0;;) {

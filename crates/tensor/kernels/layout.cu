@@ -6,10 +6,10 @@
 static constexpr int TILE = 32;
 
 // `to`[column][row] = `from`[row][column] for a weight of `kernel` pixels x `channels` rows and `columns`
-// columns; the rows of a pixel are padded to `padded`. Grid: (columns / 32, kernel * padded / 32), blocks of
-// 32 x 8.
+// columns; the rows of a pixel are padded with zeros to `padded`, and the columns to `all_columns`. Grid:
+// (all_columns / 32, kernel * padded / 32), blocks of 32 x 8.
 template <typename T>
-__device__ void pack_weight(const float *from, T *to, int kernel, int channels, int padded, int columns) {
+__device__ void pack_weight(const float *from, T *to, int kernel, int channels, int padded, int columns, int all_columns) {
     __shared__ float tile[TILE][TILE + 1];
     int rows = kernel * padded;
     for (int i = threadIdx.y; i < TILE; i += blockDim.y) {
@@ -21,13 +21,13 @@ __device__ void pack_weight(const float *from, T *to, int kernel, int channels, 
     __syncthreads();
     for (int i = threadIdx.y; i < TILE; i += blockDim.y) {
         int column = blockIdx.x * TILE + i, row = blockIdx.y * TILE + threadIdx.x;
-        if (row < rows && column < columns) to[(size_t)column * rows + row] = from_float<T>(tile[threadIdx.x][i]);
+        if (row < rows && column < all_columns) to[(size_t)column * rows + row] = from_float<T>(tile[threadIdx.x][i]);
     }
 }
 
 // The inverse, for gradients: the gradient of the padding is dropped.
 template <typename T>
-__device__ void unpack_weight(const T *from, float *to, int kernel, int channels, int padded, int columns) {
+__device__ void unpack_weight(const T *from, float *to, int kernel, int channels, int padded, int columns, int) {
     __shared__ float tile[TILE][TILE + 1];
     int rows = kernel * padded;
     for (int i = threadIdx.y; i < TILE; i += blockDim.y) {
@@ -49,8 +49,9 @@ template <typename From, typename To>
 __device__ void cast_channels(const From *from, To *to, long long pixels, int channels, int padded) {
     long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < pixels * padded; i += stride) {
-        long long pixel = i / padded;
-        int channel = (int)(i % padded);
+        // Division of 64 bits is a long program of its own; few maps need it.
+        long long pixel = i >> 32 ? i / padded : (unsigned)i / (unsigned)padded;
+        int channel = (int)(i - pixel * padded);
         to[i] = from_float<To>(channel < channels ? to_float(from[pixel * channels + channel]) : 0.0f);
     }
 }
@@ -70,32 +71,32 @@ template <typename T> __device__ void add_into(T *to, const T *from, long long c
 }
 
 extern "C" {
-__global__ void pack_weight_f32(const float *from, float *to, int kernel, int channels, int padded, int columns) {
-    pack_weight(from, to, kernel, channels, padded, columns);
+KERNEL(256, pack_weight_f32)(const float *from, float *to, int kernel, int channels, int padded, int columns, int all_columns) {
+    pack_weight(from, to, kernel, channels, padded, columns, all_columns);
 }
-__global__ void pack_weight_bf16(const float *from, bf16 *to, int kernel, int channels, int padded, int columns) {
-    pack_weight(from, to, kernel, channels, padded, columns);
+KERNEL(256, pack_weight_bf16)(const float *from, bf16 *to, int kernel, int channels, int padded, int columns, int all_columns) {
+    pack_weight(from, to, kernel, channels, padded, columns, all_columns);
 }
-__global__ void unpack_weight_f32(const float *from, float *to, int kernel, int channels, int padded, int columns) {
-    unpack_weight(from, to, kernel, channels, padded, columns);
+KERNEL(256, unpack_weight_f32)(const float *from, float *to, int kernel, int channels, int padded, int columns, int all_columns) {
+    unpack_weight(from, to, kernel, channels, padded, columns, all_columns);
 }
-__global__ void unpack_weight_bf16(const bf16 *from, float *to, int kernel, int channels, int padded, int columns) {
-    unpack_weight(from, to, kernel, channels, padded, columns);
+KERNEL(256, unpack_weight_bf16)(const bf16 *from, float *to, int kernel, int channels, int padded, int columns, int all_columns) {
+    unpack_weight(from, to, kernel, channels, padded, columns, all_columns);
 }
-__global__ void cast_channels_f32_f32(const float *from, float *to, long long pixels, int channels, int padded) {
+KERNEL(256, cast_channels_f32_f32)(const float *from, float *to, long long pixels, int channels, int padded) {
     cast_channels(from, to, pixels, channels, padded);
 }
-__global__ void cast_channels_f32_bf16(const float *from, bf16 *to, long long pixels, int channels, int padded) {
+KERNEL(256, cast_channels_f32_bf16)(const float *from, bf16 *to, long long pixels, int channels, int padded) {
     cast_channels(from, to, pixels, channels, padded);
 }
-__global__ void cast_channels_bf16_f32(const bf16 *from, float *to, long long pixels, int channels, int padded) {
+KERNEL(256, cast_channels_bf16_f32)(const bf16 *from, float *to, long long pixels, int channels, int padded) {
     cast_channels(from, to, pixels, channels, padded);
 }
-__global__ void cast_channels_bf16_bf16(const bf16 *from, bf16 *to, long long pixels, int channels, int padded) {
+KERNEL(256, cast_channels_bf16_bf16)(const bf16 *from, bf16 *to, long long pixels, int channels, int padded) {
     cast_channels(from, to, pixels, channels, padded);
 }
-__global__ void add_into_f32(float *to, const float *from, long long count) { add_into(to, from, count); }
-__global__ void add_into_bf16(bf16 *to, const bf16 *from, long long count) { add_into(to, from, count); }
+KERNEL(256, add_into_f32)(float *to, const float *from, long long count) { add_into(to, from, count); }
+KERNEL(256, add_into_bf16)(bf16 *to, const bf16 *from, long long count) { add_into(to, from, count); }
 }
 
 HOST_KERNEL(pack_weight_f32)

@@ -51,12 +51,12 @@ template <typename T> __device__ void backward(const T *x, const T *gy, T *gx, N
 }
 
 extern "C" {
-__global__ void local_response_norm_f32(const float *x, float *y, Normalization norm) { forward(x, y, norm); }
-__global__ void local_response_norm_bf16(const bf16 *x, bf16 *y, Normalization norm) { forward(x, y, norm); }
-__global__ void local_response_norm_gradient_f32(const float *x, const float *gy, float *gx, Normalization norm) {
+KERNEL(256, local_response_norm_f32)(const float *x, float *y, Normalization norm) { forward(x, y, norm); }
+KERNEL(256, local_response_norm_bf16)(const bf16 *x, bf16 *y, Normalization norm) { forward(x, y, norm); }
+KERNEL(256, local_response_norm_gradient_f32)(const float *x, const float *gy, float *gx, Normalization norm) {
     backward(x, gy, gx, norm);
 }
-__global__ void local_response_norm_gradient_bf16(const bf16 *x, const bf16 *gy, bf16 *gx, Normalization norm) {
+KERNEL(256, local_response_norm_gradient_bf16)(const bf16 *x, const bf16 *gy, bf16 *gx, Normalization norm) {
     backward(x, gy, gx, norm);
 }
 }

@@ -68,7 +68,7 @@ __device__ void leave_out(float *row, int views, int own, int positive, int keep
 }
 
 // scores: (views, views) inner products. Shared memory: one byte for each view.
-extern "C" __global__ void invaspread_rows(float *scores, float *losses, int views, InvaSpreadSettings settings) {
+KERNEL(256, invaspread_rows)(float *scores, float *losses, int views, InvaSpreadSettings settings) {
     DYNAMIC_SHARED(unsigned char, drop);
     __shared__ Best best[32];
     __shared__ double sums[32];
@@ -163,7 +163,7 @@ extern "C" __global__ void invaspread_rows(float *scores, float *losses, int vie
 // Softmax cross-entropy of rows of scores with the column labels[row]. The score that is used is scores[k] *
 // scale * column_scale[k]; the gradient is with respect to scores[k] and includes those factors and the
 // mean's 1 / rows. column_scale may be null.
-extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *labels, const float *column_scale, float *losses,
+KERNEL(256, cross_entropy_rows)(float *scores, const unsigned *labels, const float *column_scale, float *losses,
                                               int columns, float scale, float share) {
     __shared__ Best best[32];
     __shared__ double sums[32];
@@ -209,7 +209,7 @@ extern "C" __global__ void cross_entropy_rows(float *scores, const unsigned *lab
 
 // sums[row] = the sum of exp(f . v / temperature) over the row's own entry and its noise. NCE computes its
 // normalizer from these.
-extern "C" __global__ void nce_sums(const float *features, const float *bank, const unsigned *index, const unsigned *noise, double *sums_out,
+KERNEL(256, nce_sums)(const float *features, const float *bank, const unsigned *index, const unsigned *noise, double *sums_out,
                                     int dim, int negatives, double inverse) {
     DYNAMIC_SHARED(float, feature);
     __shared__ double sums[32];
@@ -231,7 +231,7 @@ extern "C" __global__ void nce_sums(const float *features, const float *bank, co
 // Each row's part of the NCE loss and its gradient with respect to the features. Each warp takes one entry at
 // a time; the warps' parts of the gradient are added in their order. Shared memory: dim floats, and dim more
 // for each warp.
-extern "C" __global__ void nce_rows(const float *features, const float *bank, const unsigned *index, const unsigned *noise,
+KERNEL(256, nce_rows)(const float *features, const float *bank, const unsigned *index, const unsigned *noise,
                                     double log_z, float *losses, float *gradient, int dim, int negatives, double inverse, double c,
                                     double share) {
     DYNAMIC_SHARED(float, feature);
@@ -265,7 +265,7 @@ extern "C" __global__ void nce_rows(const float *features, const float *bank, co
 
 // gradient[row] -= (gradient . weight) / |weight|^2 weight: removes the part along a weight that is divided
 // by its length. One warp for each row.
-extern "C" __global__ void across_weight(float *gradient, const float *weight, const float *inverse_lengths, int rows, int dim) {
+KERNEL(256, across_weight)(float *gradient, const float *weight, const float *inverse_lengths, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
     float *g = gradient + (size_t)row * dim;
@@ -279,7 +279,7 @@ extern "C" __global__ void across_weight(float *gradient, const float *weight, c
 // Triplet: a row's distances, its negative (given, or the nearest second view of another image), its loss,
 // and the scales of the unit differences in the gradients: near[row] and away[row] hold share / distance if
 // the margin is violated, else 0.
-extern "C" __global__ void triplet_choose(const float *anchors, const float *positives, const unsigned *given, unsigned *negatives,
+KERNEL(256, triplet_choose)(const float *anchors, const float *positives, const unsigned *given, unsigned *negatives,
                                           float *near, float *away, float *losses, int rows, int dim, float margin, float share) {
     __shared__ Best best[32];
     int row = blockIdx.x, lane = threadIdx.x % 32, warps = blockDim.x / 32;
@@ -319,7 +319,7 @@ extern "C" __global__ void triplet_choose(const float *anchors, const float *pos
 
 // The gradients of both sides. One block for each row and one thread for each column; the terms of other
 // rows' negatives are added in order.
-extern "C" __global__ void triplet_gradients(const float *anchors, const float *positives, const unsigned *negatives, const float *near,
+KERNEL(256, triplet_gradients)(const float *anchors, const float *positives, const unsigned *negatives, const float *near,
                                              const float *away, float *to_anchor, float *to_positive, int rows, int dim) {
     int row = blockIdx.x;
     for (int i = threadIdx.x; i < dim; i += blockDim.x) {
@@ -336,7 +336,7 @@ extern "C" __global__ void triplet_gradients(const float *anchors, const float *
 
 // Moves the memory's entries of `index` towards the features. One warp for each image of the batch; where an
 // image occurs more than once, the warp of its first place makes all its moves, in order.
-extern "C" __global__ void memory_bank_update(float *bank, const unsigned *index, const float *features, int rows, int dim, float kept,
+KERNEL(256, memory_bank_update)(float *bank, const unsigned *index, const float *features, int rows, int dim, float kept,
                                               float taken) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
@@ -359,7 +359,7 @@ extern "C" __global__ void memory_bank_update(float *bank, const unsigned *index
 }
 
 // total = the sum of the rows' losses, in f64. One block.
-extern "C" __global__ void sum_losses(const float *losses, float *total, int rows) {
+KERNEL(256, sum_losses)(const float *losses, float *total, int rows) {
     __shared__ double sums[32];
     double sum = 0.0;
     for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += losses[i];

@@ -32,13 +32,18 @@ struct Pixel {
     int n, y, x, c;
 };
 
-__device__ __forceinline__ Pixel pixel(long long i, int h, int w, int c) {
+template <typename Index> __device__ __forceinline__ Pixel pixel_of(Index i, int h, int w, int c) {
     Pixel at;
     at.c = (int)(i % c), i /= c;
     at.x = (int)(i % w), i /= w;
     at.y = (int)(i % h);
     at.n = (int)(i / h);
     return at;
+}
+
+// Division of 64 bits is a long program of its own; few maps need it.
+__device__ __forceinline__ Pixel pixel(long long i, int h, int w, int c) {
+    return i >> 32 ? pixel_of<unsigned long long>(i, h, w, c) : pixel_of<unsigned>((unsigned)i, h, w, c);
 }
 
 template <typename T> __device__ __forceinline__ size_t first_of(const T *x, const Pixel &image, const Window &window, Span rows, Span columns) {
@@ -110,24 +115,24 @@ template <typename From, typename To> __device__ void average_backward(const Fro
 }
 
 extern "C" {
-__global__ void max_pool_f32(const float *x, float *y, long long count, Window window) { max_forward(x, y, count, window); }
-__global__ void max_pool_bf16(const bf16 *x, bf16 *y, long long count, Window window) { max_forward(x, y, count, window); }
-__global__ void max_pool_gradient_f32(const float *x, const float *gy, float *gx, long long count, Window window) {
+KERNEL(256, max_pool_f32)(const float *x, float *y, long long count, Window window) { max_forward(x, y, count, window); }
+KERNEL(256, max_pool_bf16)(const bf16 *x, bf16 *y, long long count, Window window) { max_forward(x, y, count, window); }
+KERNEL(256, max_pool_gradient_f32)(const float *x, const float *gy, float *gx, long long count, Window window) {
     max_backward(x, gy, gx, count, window);
 }
-__global__ void max_pool_gradient_bf16(const bf16 *x, const bf16 *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, max_pool_gradient_bf16)(const bf16 *x, const bf16 *gy, bf16 *gx, long long count, Window window) {
     max_backward(x, gy, gx, count, window);
 }
-__global__ void average_pool_f32_f32(const float *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_bf16_f32(const bf16 *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_bf16_bf16(const bf16 *x, bf16 *y, long long count, Window window) { average_forward(x, y, count, window); }
-__global__ void average_pool_gradient_f32_f32(const float *gy, float *gx, long long count, Window window) {
+KERNEL(256, average_pool_f32_f32)(const float *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_bf16_f32)(const bf16 *x, float *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_bf16_bf16)(const bf16 *x, bf16 *y, long long count, Window window) { average_forward(x, y, count, window); }
+KERNEL(256, average_pool_gradient_f32_f32)(const float *gy, float *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
-__global__ void average_pool_gradient_f32_bf16(const float *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, average_pool_gradient_f32_bf16)(const float *gy, bf16 *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
-__global__ void average_pool_gradient_bf16_bf16(const bf16 *gy, bf16 *gx, long long count, Window window) {
+KERNEL(256, average_pool_gradient_bf16_bf16)(const bf16 *gy, bf16 *gx, long long count, Window window) {
     average_backward(gy, gx, count, window);
 }
 }

@@ -14,14 +14,14 @@ __device__ __forceinline__ double inverse_length(const float *row, int dim) {
 
 extern "C" {
 // Blocks of whole warps, with one warp for each row.
-__global__ void l2_normalize(const float *x, float *y, int rows, int dim) {
+KERNEL(256, l2_normalize)(const float *x, float *y, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     double scale = inverse_length(x + (size_t)row * dim, dim);
     for (int i = threadIdx.x % 32; i < dim; i += 32) y[(size_t)row * dim + i] = (float)(x[(size_t)row * dim + i] * scale);
 }
 
-__global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx, int rows, int dim) {
+KERNEL(256, l2_normalize_gradient)(const float *x, const float *gy, float *gx, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     const float *at = x + (size_t)row * dim, *back = gy + (size_t)row * dim;
@@ -31,24 +31,38 @@ __global__ void l2_normalize_gradient(const float *x, const float *gy, float *gx
     for (int i = threadIdx.x % 32; i < dim; i += 32) gx[(size_t)row * dim + i] = (float)((back[i] - at[i] * along) * scale);
 }
 
-__global__ void inverse_lengths(const float *x, float *lengths, int rows, int dim) {
+KERNEL(256, inverse_lengths)(const float *x, float *lengths, int rows, int dim) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (row >= rows) return;
     double scale = inverse_length(x + (size_t)row * dim, dim);
     if (threadIdx.x % 32 == 0) lengths[row] = (float)scale;
 }
 
-__global__ void add_bias(float *y, const float *bias, int rows, int columns) {
+KERNEL(256, add_bias)(float *y, const float *bias, int rows, int columns) {
     int stride = gridDim.x * blockDim.x;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
 }
 
-// sums[column], added from the first row to the last. One thread for each column.
-__global__ void sum_rows(const float *x, float *sums, int rows, int columns) {
-    int column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= columns) return;
+// y = x times the one number at `factor`.
+KERNEL(256, scale_by)(const float *x, const float *factor, float *y, int count) {
+    float by = *factor;
+    int stride = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) y[i] = x[i] * by;
+}
+
+// sums[column]. Blocks of 32 x 8, 32 columns each: a thread adds up every eighth row, then the eight are added.
+KERNEL(256, sum_rows)(const float *x, float *sums, int rows, int columns) {
+    __shared__ float shared[8][33];
+    int column = blockIdx.x * 32 + threadIdx.x;
     float total = 0.0f;
-    for (int row = 0; row < rows; ++row) total += x[(size_t)row * columns + column];
+    if (column < columns) {
+#pragma unroll 8
+        for (int row = threadIdx.y; row < rows; row += 8) total += x[(size_t)row * columns + column];
+    }
+    shared[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    if (threadIdx.y != 0 || column >= columns) return;
+    for (int i = 1; i < 8; ++i) total += shared[i][threadIdx.x];
     sums[column] = total;
 }
 }
@@ -57,4 +71,5 @@ HOST_KERNEL(l2_normalize)
 HOST_KERNEL(l2_normalize_gradient)
 HOST_KERNEL(inverse_lengths)
 HOST_KERNEL(add_bias)
+HOST_KERNEL(scale_by)
 HOST_KERNEL(sum_rows)

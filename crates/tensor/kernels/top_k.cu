@@ -152,7 +152,7 @@ __device__ __forceinline__ void load_tile(const float *row, int columns, int til
 // best: (rows, k) keys, largest first. scores: (rows, columns), for the gallery's rows from `first_column` on
 // and the queries from `first_query` on. With `carry`, the keys in `best` take part. With `exclude_self`,
 // query i leaves out the gallery's row i. k is 1 to LARGEST_K. One block of THREADS threads for each row.
-extern "C" __global__ void top_k_merge(const float *scores, Key *best, int columns, int k, int first_query, int first_column, int carry,
+KERNEL(256, top_k_merge)(const float *scores, Key *best, int columns, int k, int first_query, int first_column, int carry,
                                        int exclude_self) {
     __shared__ Buffer buffer;
     const float *row = scores + (size_t)blockIdx.x * columns;
@@ -200,7 +200,7 @@ extern "C" __global__ void top_k_merge(const float *scores, Key *best, int colum
 
 // Splits the keys into indices and similarities. The key 0 becomes the largest index and NaN. Threads stride
 // over `count` keys.
-extern "C" __global__ void top_k_write(const Key *best, unsigned *indices, float *similarities, long long count) {
+KERNEL(256, top_k_write)(const Key *best, unsigned *indices, float *similarities, long long count) {
     long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
         indices[i] = ~(unsigned)best[i];

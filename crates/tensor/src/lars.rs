@@ -71,7 +71,7 @@ impl Lars {
     /// If a parameter has another data type.
     pub fn new(parameters: Vec<(String, Var)>, config: LarsConfig) -> Result<Self> {
         let steps = SgdConfig { momentum: config.momentum, weight_decay: 0.0 };
-        Ok(Self { config, steps: Sgd::new(parameters, steps)? })
+        Ok(Self { config, steps: Sgd::with(parameters, steps, false)? })
     }
 
     /// Takes one step at `learning_rate` along `gradients`; parameters without a gradient stay.

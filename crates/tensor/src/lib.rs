@@ -8,6 +8,7 @@
 //! lives in this crate alone.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod assign;
 mod batch_norm;
 mod bias_relu;
 mod conv2d;
@@ -42,6 +43,7 @@ mod tape;
 mod team;
 mod threads;
 
+pub use assign::assign;
 pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm, batch_norm_with};
 pub use bias_relu::bias_relu;
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};

@@ -45,6 +45,9 @@ struct Slot {
     name: String,
     parameter: Var,
     velocity: Velocity,
+    /// Holds the weight's other form on the device, if it has one.
+    #[cfg(feature = "cuda")]
+    _kept: Option<crate::cuda::Kept>,
 }
 
 enum Velocity {
@@ -64,6 +67,16 @@ impl Sgd {
     /// # Errors
     /// If a parameter has another data type.
     pub fn new(parameters: Vec<(String, Var)>, config: SgdConfig) -> Result<Self> {
+        Self::with(parameters, config, true)
+    }
+
+    /// Does the same as [`Sgd::new`] for an optimizer that makes its steps of the gradients itself: unless
+    /// `as_computed`, it is given them in the parameters' layout and type.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "gradients have other layouts on CUDA alone")
+    )]
+    pub(crate) fn with(parameters: Vec<(String, Var)>, config: SgdConfig, as_computed: bool) -> Result<Self> {
         let slots = parameters
             .into_iter()
             .map(|(name, parameter)| {
@@ -75,7 +88,16 @@ impl Sgd {
                     DType::F64 => Velocity::F64(vec![0.0; len]),
                     other => bail!("sgd: parameter {name} is {other:?}, expected f32 or f64"),
                 };
-                Ok(Slot { name, parameter, velocity })
+                Ok(Slot {
+                    #[cfg(feature = "cuda")]
+                    _kept: match &velocity {
+                        Velocity::OnDevice(_) => crate::cuda::Kept::new(&parameter, as_computed)?,
+                        _ => None,
+                    },
+                    name,
+                    parameter,
+                    velocity,
+                })
             })
             .collect::<Result<_>>()?;
         Ok(Self { config, slots })
@@ -113,11 +135,7 @@ impl Sgd {
             }
             #[cfg(feature = "cuda")]
             if let Velocity::OnDevice(velocity) = &slot.velocity {
-                on_device.push([
-                    slot.parameter.as_detached_tensor(),
-                    gradient.contiguous()?,
-                    velocity.clone(),
-                ]);
+                on_device.push([slot.parameter.as_detached_tensor(), gradient, velocity.clone()]);
                 continue;
             }
             let step = Step { velocity: Mutex::new(&mut slot.velocity), config: self.config, learning_rate };

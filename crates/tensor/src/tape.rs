@@ -21,7 +21,7 @@ use crate::storage::slice;
 use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
 /// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
@@ -106,8 +106,9 @@ enum Op {
         x: Value,
         parameters: [Var; 2],
     },
-    /// The origin of each part, and its channels.
+    /// The axis, and of each part its origin and its length there.
     Concatenate {
+        axis: usize,
         parts: Vec<(Option<usize>, usize)>,
     },
     One {
@@ -222,10 +223,23 @@ impl Tape {
     /// # Errors
     /// If there are no maps, or they differ in more than their channels.
     pub fn concatenate(&mut self, parts: &[Value]) -> Result<Value> {
+        let last = parts.first().map_or(0, |x| x.tensor.rank().saturating_sub(1));
+        self.join(parts, last)
+    }
+
+    /// Stacks tensors (N_i, ...) one upon the other: returns (N, ...) with N the sum of the N_i.
+    ///
+    /// # Errors
+    /// If there are no tensors, or they differ in more than their rows.
+    pub fn stack_rows(&mut self, parts: &[Value]) -> Result<Value> {
+        self.join(parts, 0)
+    }
+
+    fn join(&mut self, parts: &[Value], axis: usize) -> Result<Value> {
         let tensors: Vec<&Tensor> = parts.iter().map(Value::tensor).collect();
-        let y = Tensor::cat(&tensors, D::Minus1)?;
-        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(D::Minus1)?))).collect::<Result<_>>()?;
-        Ok(self.push(Op::Concatenate { parts }, y))
+        let y = Tensor::cat(&tensors, axis)?;
+        let parts = parts.iter().map(|x| Ok((x.id, x.tensor.dim(axis)?))).collect::<Result<_>>()?;
+        Ok(self.push(Op::Concatenate { axis, parts }, y))
     }
 
     /// Runs [`crate::max_pool2d`].
@@ -311,6 +325,10 @@ impl Tape {
         }
         while let Some(Step { op, output }) = self.steps.pop() {
             let Some(gy) = of[output].take() else { continue };
+            let before = match &op {
+                Op::Conv2d { x: Value { id: Some(id), .. }, .. } => of[*id].clone(),
+                _ => None,
+            };
             let mut hand_back = |id: Option<usize>, gradient: Option<Tensor>| match (id, gradient) {
                 (Some(id), Some(gradient)) => add(&mut of[id], gradient),
                 _ => Ok(()),
@@ -319,7 +337,8 @@ impl Tape {
             match op {
                 Op::Conv2d { op, x, weight } => {
                     let w = weight.as_detached_tensor();
-                    let (gx, gw) = op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true])?;
+                    let (gx, gw) =
+                        op.gradients(&x.tensor, &w, &gy, [x.id.is_some(), true], before.as_ref())?;
                     hand_back(x.id, gx)?;
                     if let Some(gw) = gw {
                         parameter(&weight, gw)?;
@@ -346,12 +365,12 @@ impl Tape {
                     parameter(&weight, gw)?;
                     parameter(&bias, gb)?;
                 }
-                Op::Concatenate { parts } => {
+                Op::Concatenate { axis, parts } => {
                     let mut first = 0;
-                    for (id, channels) in parts {
-                        let part = gy.narrow(D::Minus1, first, channels)?;
+                    for (id, length) in parts {
+                        let part = gy.narrow(axis, first, length)?;
                         hand_back(id, Some(part.contiguous()?))?;
-                        first += channels;
+                        first += length;
                     }
                 }
                 Op::One { op, x, y } => {
@@ -373,7 +392,8 @@ impl Tape {
 /// loss holds.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
-        Some(before) => (before + gradient)?,
+        // On CUDA, the gradient of a convolution's weight may be in the activations' precision.
+        Some(before) => (before.to_dtype(of.dtype())? + gradient.to_dtype(of.dtype())?)?,
         None => gradient,
     };
     gradients.insert(of, sum);

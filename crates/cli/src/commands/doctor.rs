@@ -11,32 +11,39 @@ use comfy_table::{Table, presets};
 use invaspread_runner::launch::{Trial, try_out};
 use invaspread_runner::machine;
 use invaspread_runner::methods::{Entry, Registry};
-use invaspread_tensor::DeviceKind;
 use invaspread_tensor::self_check::{Check, self_check};
+use invaspread_tensor::{DeviceKind, Precision};
 use serde_json::{Value, json};
 
 /// The checks of one device in one precision.
 struct Checked {
     device: DeviceKind,
-    precision: &'static str,
+    precision: Precision,
     checks: Vec<Check>,
 }
 
 pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
-    let environment = machine::environment("cpu");
+    let environment = machine::environment(DeviceKind::Cpu);
     let instructions = format!("{:?}", invaspread_tensor::instruction_set());
-    let why_not = DeviceKind::Cuda.why_not();
+    if let Some(why) = arguments.device.why_not() {
+        return Err(Failure::Usage(anyhow::anyhow!("--device {}: {why}", arguments.device)));
+    }
+    let device = arguments.device.resolve();
+    let why_not = match (arguments.device, device) {
+        (_, DeviceKind::Cuda(_)) => None,
+        (DeviceKind::Cpu, _) => Some("--device cpu".to_owned()),
+        _ => DeviceKind::best().1,
+    };
     let mut all = vec![Checked {
         device: DeviceKind::Cpu,
-        precision: "f32",
+        precision: Precision::F32,
         checks: self_check().context("failed to run the checks")?,
     }];
-    let gpu = if why_not.is_none() { gpu(&mut all)? } else { Value::Null };
+    let gpu = if why_not.is_none() { gpu(device, &mut all)? } else { Value::Null };
     let data = invaspread_data::list(None);
     let methods = Registry::installed().entries().iter();
     let on_the_host: Vec<&str> =
         methods.filter(|entry| !entry.default_method().has_cuda_loss()).map(Entry::name).collect();
-    let device = DeviceKind::best().0;
     let tried: Vec<Tried> = Registry::installed()
         .entries()
         .iter()
@@ -45,13 +52,13 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
     if arguments.json {
         print_json(&json!({
             "environment": environment,
-            "device": DeviceKind::best().0.name(),
+            "device": device.to_string(),
             "gpu": gpu,
             "no_gpu_because": why_not,
             "instruction_set": instructions,
             "methods_with_their_loss_on_the_host": on_the_host,
             "checks": all.iter().flat_map(|checked| checked.checks.iter().map(|c| json!({
-                "device": checked.device.name(), "precision": checked.precision,
+                "device": checked.device.to_string(), "precision": checked.precision.name(),
                 "op": c.op, "error": c.error, "tolerance": c.tolerance, "good": c.is_good(),
             }))).collect::<Vec<_>>(),
             "methods": tried.iter().map(|(name, trial)| json!({
@@ -109,8 +116,8 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
             for check in &checked.checks {
                 let verdict = if check.is_good() { "good" } else { "WRONG" };
                 table.add_row([
-                    checked.device.name().to_owned(),
-                    checked.precision.to_owned(),
+                    checked.device.to_string(),
+                    checked.precision.to_string(),
                     check.op.to_owned(),
                     format!("{:.1e}", check.error),
                     format!("{:.0e}", check.tolerance),
@@ -162,7 +169,7 @@ fn verdict(all: &[Checked]) -> Result<(), Failure> {
         .flat_map(|checked| {
             let Checked { device, precision, checks } = checked;
             let wrong = checks.iter().filter(|check| !check.is_good());
-            wrong.map(move |check| format!("{} ({}, {precision})", check.op, device.name()))
+            wrong.map(move |check| format!("{} ({}, {precision})", check.op, device))
         })
         .collect();
     if wrong.is_empty() {
@@ -183,23 +190,23 @@ fn verdict(all: &[Checked]) -> Result<(), Failure> {
 
 /// Returns the facts about the GPU; adds its checks to `all`.
 #[cfg(feature = "cuda")]
-fn gpu(all: &mut Vec<Checked>) -> Result<Value, Failure> {
-    use invaspread_tensor::Precision;
+fn gpu(kind: DeviceKind, all: &mut Vec<Checked>) -> Result<Value, Failure> {
     use invaspread_tensor::cuda::{Facts, facts};
     use invaspread_tensor::self_check::self_check_on;
-    let device = DeviceKind::Cuda.open().context("failed to open the GPU")?;
+    let device = kind.open().context("failed to open the GPU")?;
     let failed = "failed to run the checks on the GPU";
-    for (precision, name) in [(Precision::F32, "f32"), (Precision::Tf32, "tf32"), (Precision::Bf16, "bf16")] {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         let checks = self_check_on(&device, precision).context(failed)?;
-        all.push(Checked { device: DeviceKind::Cuda, precision: name, checks });
+        all.push(Checked { device: kind, precision, checks });
     }
     let checks = invaspread_runner::self_check_on(&device).context(failed)?;
-    all.push(Checked { device: DeviceKind::Cuda, precision: "f32", checks });
+    all.push(Checked { device: kind, precision: Precision::F32, checks });
     let Facts { name, capability, multiprocessors, memory, free, driver, cudnn } =
         facts(&device).context("failed to ask the GPU what it is")?;
     let gib = |bytes: usize| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     Ok(json!({
         "name": name,
+        "number": format!("{kind} of {}", DeviceKind::gpus()),
         "compute capability": format!("{}.{}", capability.0, capability.1),
         "multiprocessors": multiprocessors,
         "memory": gib(memory),
@@ -211,6 +218,6 @@ fn gpu(all: &mut Vec<Checked>) -> Result<Value, Failure> {
 
 #[cfg(not(feature = "cuda"))]
 #[expect(clippy::unnecessary_wraps, reason = "a GPU can fail, and this build knows none")]
-fn gpu(_all: &mut Vec<Checked>) -> Result<Value, Failure> {
+fn gpu(_kind: DeviceKind, _all: &mut Vec<Checked>) -> Result<Value, Failure> {
     Ok(Value::Null)
 }

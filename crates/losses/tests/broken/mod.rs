@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use invaspread_losses::{
-    Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
+    Dcl, Exemplar, InvaSpread, KeySide, MemoryBank, Mining, Nce, Negatives, NpSoftmax, NtXent, Triplet,
     cluster_cross_entropy, draw_negatives, draw_noise,
 };
 use invaspread_random::{Purpose, Stream};
@@ -38,6 +38,11 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
         shapes: vec![[2 * images, dim]],
         loss: Box::new(move |x, _| InvaSpread { key_side, negatives, ..InvaSpread::default() }.loss(&x[0])),
     };
+    let dcl = |name, sigma| Objective {
+        name,
+        shapes: vec![[2 * images, dim]],
+        loss: Box::new(move |x, _| Dcl { sigma, ..Dcl::default() }.loss(&x[0])),
+    };
     let exemplar = |name, normalize_weight| {
         let index = index.clone();
         Objective {
@@ -67,6 +72,8 @@ pub(crate) fn objectives(sizes: Sizes) -> Vec<Objective> {
             shapes: vec![[2 * images, dim]],
             loss: Box::new(|x, _| NtXent::default().loss(&x[0])),
         },
+        dcl("DCL", None),
+        dcl("DCLW", Some(0.5)),
         exemplar("Exemplar", false),
         exemplar("Exemplar, unit weights", true),
         triplet("triplet", Mining::Random),

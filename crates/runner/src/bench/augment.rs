@@ -10,8 +10,6 @@ use crate::engine::EngineError;
 use candle_core::DType;
 use invaspread_augment::{AugmentConfig, ImageSource, LoaderError, Pipeline, Scratch};
 use invaspread_random::{Purpose, Stream};
-#[cfg(feature = "cuda")]
-use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
 /// The sizes of the images.
@@ -38,7 +36,7 @@ const BATCH: usize = 128;
 pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let AugmentBench { images, size, repeats, compute } = bench;
     #[cfg(feature = "cuda")]
-    if compute.device == DeviceKind::Cuda {
+    if compute.device.is_cuda() {
         return on_device(bench);
     }
     let pipeline = Pipeline::train(&AugmentConfig { size, ..AugmentConfig::default() })?;
@@ -88,7 +86,7 @@ fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     let batches: Vec<Vec<u32>> =
         (0..images as u32).collect::<Vec<_>>().chunks(BATCH).map(<[u32]>::to_vec).collect();
     let words: Vec<u32> =
-        pipeline.plans([size, size], &batches, 1, 0, 1).iter().flat_map(|plan| plan.0).collect();
+        pipeline.plans([size, size], &batches, 0..1, 0, 1).iter().flat_map(|plan| plan.0).collect();
     let [index, plans] = store.upload(&batches.concat(), &words).map_err(failed)?;
     let dtype = if compute.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     let times = Times::of(1, repeats, || -> candle_core::Result<()> {

@@ -1,11 +1,11 @@
 //! An InvaSpread epoch from u8 images to updated weights: views made by the loader while the network trains.
 
 use super::noise::Noise;
-use super::train::{SIDE, learner};
+use super::train::{RATE, SIDE, learner};
 use super::{BenchReport, Compute, Figures, Times, TrainBench, failed};
 use crate::engine::{EngineError, ImageFeed};
 use crate::methods::{Step, visiting_order};
-use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline};
+use invaspread_augment::{AugmentConfig, ImageSource, LoaderConfig, Pipeline, ViewGroup};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
         learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
-    let images_feed = ImageFeed::new(source, pipeline, &learner.network)?;
+    let groups = vec![ViewGroup { pipeline, views: 2 }];
+    let images_feed = ImageFeed::of_groups(source, groups, &learner.network)?;
     // The engine's loader takes as many by default, unless the pool is smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
@@ -46,13 +47,13 @@ pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
         epoch += 1;
         let order = visiting_order(&*learner.method, 0, images, epoch).map_err(failed)?;
         let batches: Vec<Vec<u32>> = order.chunks_exact(batch).map(<[u32]>::to_vec).collect();
-        let config = LoaderConfig { views: 2, epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
+        let config = LoaderConfig { epoch, threads: Some(threads), ..LoaderConfig::new(batches) };
         let mut feed = images_feed.epoch(config)?;
         let (mut loss, mut step) = (None, 0);
         while let Some(batch) = feed.next()? {
             let (views, index) = batch.views(&learner.network).map_err(failed)?;
             let at = Step { epoch, step, index: &index };
-            loss = Some(learner.step(&views, &at, 0.003).map_err(failed)?);
+            loss = Some(learner.step(&views, &at, RATE).map_err(failed)?);
             step += 1;
         }
         // On a GPU the epoch ends when its last loss is known.

@@ -31,16 +31,17 @@ use crate::machine::{self, peak_memory_bytes};
 use invaspread_tensor::{DeviceKind, Precision};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::time::Instant;
 
 /// The device and the precision of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Compute {
     /// The device.
-    #[serde(serialize_with = "device_name")]
+    #[serde(serialize_with = "written")]
     pub device: DeviceKind,
     /// The precision in which convolutions multiply.
-    #[serde(serialize_with = "precision_name")]
+    #[serde(serialize_with = "written")]
     pub precision: Precision,
 }
 
@@ -53,24 +54,22 @@ impl Default for Compute {
 impl Compute {
     #[cfg(feature = "cuda")]
     fn peak_gflops(self) -> Result<f64, EngineError> {
-        match self.device {
-            DeviceKind::Cpu => Ok(invaspread_tensor::peak_gflops()),
-            DeviceKind::Cuda => {
-                let device = self.device.open().map_err(failed)?;
-                invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
-            }
+        if !self.device.is_cuda() {
+            return Ok(invaspread_tensor::peak_gflops());
         }
+        let device = self.device.open().map_err(failed)?;
+        invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
     }
 
+    /// Returns the most memory held so far, and on a GPU also with what cuDNN's search for algorithms held.
     #[cfg(feature = "cuda")]
-    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
-        match self.device {
-            DeviceKind::Cpu => Ok(peak_memory_bytes()),
-            DeviceKind::Cuda => {
-                let device = self.device.open().map_err(failed)?;
-                invaspread_tensor::cuda::peak_memory(&device).map(Some).map_err(failed)
-            }
+    fn peak_memory(self) -> Result<[Option<u64>; 2], EngineError> {
+        if !self.device.is_cuda() {
+            return Ok([peak_memory_bytes(), None]);
         }
+        let device = self.device.open().map_err(failed)?;
+        let peak = invaspread_tensor::cuda::peak_memory(&device).map_err(failed)?;
+        Ok([peak.outside_search, peak.with_search].map(Some))
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -89,23 +88,14 @@ impl Compute {
         clippy::unused_self,
         reason = "a device can fail, and this build has none"
     )]
-    fn peak_memory(self) -> Result<Option<u64>, EngineError> {
-        Ok(peak_memory_bytes())
+    fn peak_memory(self) -> Result<[Option<u64>; 2], EngineError> {
+        Ok([peak_memory_bytes(), None])
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn device_name<S: Serializer>(device: &DeviceKind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(device.name())
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn precision_name<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match precision {
-        Precision::F32 => "f32",
-        Precision::Tf32 => "tf32",
-        Precision::Bf16 => "bf16",
-    })
+/// Writes a value as configs have it.
+fn written<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// The results of a workload, with the machine that they were measured on.
@@ -195,17 +185,23 @@ impl Figures {
 
     /// Adds the most memory that the process has held so far, on the GPU or else on the machine.
     fn memory(self, compute: Compute) -> Result<Self, EngineError> {
-        let mib = compute.peak_memory()?.map(|bytes| bytes as f64 / f64::from(1 << 20));
-        Ok(self.with("peak_mib", mib))
+        let [held, with_search] =
+            compute.peak_memory()?.map(|bytes| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
+        let report = self.with("peak_mib", held);
+        Ok(match with_search {
+            Some(mib) => report.with("peak_mib_with_search", mib),
+            None => report,
+        })
     }
 
     fn report(self, what: &'static str, settings: &impl Serialize) -> BenchReport {
-        let environment = machine::environment("cpu");
+        let environment = machine::environment(DeviceKind::Cpu);
         let settings = match serde_json::to_value(settings) {
             Ok(Value::Object(settings)) => settings,
             other => unreachable!("settings are plain structs of numbers, not {other:?}"),
         };
-        let gpu = (settings.get("device") == Some(&Value::from("cuda"))).then(gpu_name).flatten();
+        let device = settings.get("device").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let gpu = device.and_then(machine::gpu_name);
         BenchReport {
             what,
             settings,
@@ -217,18 +213,6 @@ impl Figures {
             gpu,
         }
     }
-}
-
-/// Returns the name of the GPU.
-#[cfg(feature = "cuda")]
-fn gpu_name() -> Option<String> {
-    let device = DeviceKind::Cuda.open().ok()?;
-    invaspread_tensor::cuda::facts(&device).ok().map(|facts| facts.name)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpu_name() -> Option<String> {
-    None
 }
 
 /// Returns the error of a workload that failed.

@@ -33,6 +33,8 @@ pub struct TrainBench {
 
 /// How often all steps are timed on a GPU.
 const GPU_REPEATS: usize = 5;
+/// The learning rate. It has no influence on the time.
+pub(super) const RATE: f64 = 0.003;
 
 /// The side of the images.
 pub(super) const SIDE: usize = 32;
@@ -59,7 +61,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
     let device = bench.compute.device.open().map_err(failed)?;
     let method = built_in_method().build(facts).map_err(failed)?;
     let optimizer = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay });
-    Learner::new(Network::on(&device, network, 0).map_err(failed)?, optimizer, method).map_err(failed)
+    Learner::new(Network::on(&device, network, 0).map_err(failed)?, optimizer, RATE, method).map_err(failed)
 }
 
 /// Times the step.
@@ -78,7 +80,7 @@ pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     let mut take = || {
         let at = Step { epoch: 1, step, index: &index };
         step += 1;
-        learner.step(&x, &at, 0.003).map_err(failed)
+        learner.step(std::slice::from_ref(&x), &at, RATE).map_err(failed)
     };
     let times = if device.is_cpu() {
         Times::of(bench.warmup, bench.steps, || take().map(drop))?

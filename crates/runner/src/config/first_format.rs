@@ -4,8 +4,8 @@
 //! Only this file reads stored runs of that format. What people type is not translated: an error says where a
 //! key went.
 
+use super::groups::METHOD;
 use super::identity::FORMAT_KEY;
-use super::schema::METHOD;
 use super::without_manifest;
 use crate::methods::{NAME, Registry};
 

@@ -1,12 +1,16 @@
 //! The files of the groups. They are built into the binary; files under `./experiments` win over them.
 
-use super::ConfigError;
-use super::schema::METHOD;
-use crate::methods::Registry;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use super::ConfigError;
+use crate::methods::Registry;
 
 /// The groups, in the order in which their files are merged.
 pub const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
+
+/// The group of methods, which is also the section of the chosen method's keys.
+pub(super) const METHOD: &str = "method";
 
 /// Folder whose files win over the built-in ones, relative to the working directory.
 const FOLDER: &str = "experiments";
@@ -98,6 +102,45 @@ pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile,
         let nearest = nearest(name, known.iter().map(String::as_str));
         ConfigError::UnknownChoice { group: group.to_owned(), found: name.to_owned(), known, nearest }
     })
+}
+
+/// Parses the text of a file.
+///
+/// # Errors
+/// If it is not TOML: names the file and the line.
+pub(super) fn parse(file: &GroupFile) -> Result<toml::Table, ConfigError> {
+    file.text.parse().map_err(|error: toml::de::Error| ConfigError::File {
+        file: file.origin.clone(),
+        reason: super::toml_error::reason(&error, &file.text),
+    })
+}
+
+/// The choice of each group, and who made it, from a list like `["dataset/cifar10", ...]`.
+pub(super) fn default_choices(
+    origin: &str,
+    defaults: Option<toml::Value>,
+) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
+    let wrong = |found: String| ConfigError::Value {
+        key: "defaults".into(),
+        origin: origin.into(),
+        found,
+        expected: format!("a list of group/name, with the groups {}", GROUPS.join(", ")),
+    };
+    let list = match defaults {
+        Some(toml::Value::Array(list)) => list,
+        other => return Err(wrong(other.map_or_else(|| "nothing".into(), |v| v.to_string()))),
+    };
+    list.iter()
+        .map(|item| {
+            let choice = item.as_str().and_then(|text| text.split_once('/'));
+            match choice {
+                Some((group, name)) if GROUPS.contains(&group) => {
+                    Ok((group.to_owned(), (name.to_owned(), origin.to_owned())))
+                }
+                _ => Err(wrong(item.to_string())),
+            }
+        })
+        .collect()
 }
 
 /// Returns the candidate that is most similar to `name`, if one is similar.

@@ -5,15 +5,12 @@
 //! (a folder of images, a copy that is not the published one), the identity contains the hash of its
 //! manifest.
 
-use super::sections::{
-    CONTENT, Device, EvalSection, ModelSection, OptimSection, Precision, ProtocolSection, is_content,
-};
+use super::sections::{CONTENT, EvalSection, ModelSection, OptimSection, ProtocolSection, is_content};
 use super::{Config, ConfigError};
 use crate::methods::ChosenMethod;
 use invaspread_augment::AugmentConfig;
 use invaspread_data::DataConfig;
 use invaspread_files::open_regular;
-use invaspread_tensor::DeviceKind;
 use serde::Serialize;
 
 /// Key of a run's config that says in which format it is written.
@@ -35,8 +32,8 @@ const DIGITS: usize = 12;
 #[derive(Serialize)]
 struct Identity<'a> {
     format: u32,
-    device: Device,
-    precision: Precision,
+    device: &'static str,
+    precision: &'static str,
     data: DataConfig,
     model: &'a ModelSection,
     method: &'a ChosenMethod,
@@ -97,12 +94,10 @@ impl Config {
         }
         text(&Identity {
             format: FORMAT,
-            // `auto` is replaced by the device that is chosen on this machine.
-            device: match self.device.resolve() {
-                DeviceKind::Cpu => Device::Cpu,
-                DeviceKind::Cuda => Device::Cuda,
-            },
-            precision: self.precision,
+            // `auto` is replaced by the device that is chosen on this machine. Which of its GPUs computes a run
+            // does not change it.
+            device: self.device.name(),
+            precision: self.precision.name(),
             data: DataConfig { root: None, cache: None, manifest, ..self.data.clone() },
             model: &model,
             method: &self.method,

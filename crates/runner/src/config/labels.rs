@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use super::groups::METHOD;
 use super::groups::{Files, GROUPS, built_in};
 use super::layers::Layers;
-use super::schema::{METHOD, leaves, lookup, of_method};
+use super::schema::of_method;
 use super::scoped::of_chosen_method;
 use super::sections::{Architecture, ModelSection, StemName};
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::launch::Labels;
 use crate::methods::NAME;
@@ -130,7 +132,7 @@ impl Config {
             method,
             dataset: self.dataset_label(promised),
             profile: with(&self.groups.profile, &PROFILE),
-            device: self.device.resolve().name().into(),
+            device: self.device.name().into(),
             model: model_label(&self.model),
             protocol: with(&self.groups.protocol, &PROTOCOL),
             arguments: typed

@@ -6,9 +6,10 @@ use figment::error::Kind as Fault;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::groups::{Files, GROUPS, GroupFile, choose, nearest, read};
+use super::groups::{Files, GROUPS, GroupFile, METHOD, choose, default_choices, nearest, parse, read};
 use super::identity::{FORMAT, FORMAT_KEY};
-use super::schema::{METHOD, OUTSIDE_IDENTITY, Schema, leaves, lookup, of_method};
+use super::schema::{OUTSIDE_IDENTITY, Schema, of_method};
+use super::tables::{leaves, lookup, merge, nested, remove};
 use super::value::{Reading, Unfit};
 use super::{Config, ConfigError, Override, first_format, scoped};
 use crate::methods::{Entry, NAME, Registry};
@@ -137,20 +138,6 @@ impl Layers {
             }
         }
         Ok(layers)
-    }
-
-    /// The files that are built in as they are, without a check: what the keys are taken from that there are.
-    pub(super) fn built_in() -> Self {
-        let given = given(&[], None, Files::BuiltIn).expect("the built-in files can be read");
-        let entry = Chosen::of(&given).expect("the built-in files name a method").entry();
-        let mut layers = Self::of_defaults(entry);
-        for one in given {
-            if let Given::File(mut source) | Given::Label(mut source) = one {
-                source.table.remove(scoped::METHODS);
-                layers.sources.push(source);
-            }
-        }
-        layers
     }
 
     fn of_defaults(entry: &Entry) -> Self {
@@ -462,70 +449,6 @@ fn conform(
         conformed.insert(name, value);
     }
     Ok(conformed)
-}
-
-fn merge(mut into: toml::Table, from: &toml::Table) -> toml::Table {
-    for (key, value) in from {
-        let merged = match (into.remove(key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new).into(),
-            (_, value) => value.clone(),
-        };
-        into.insert(key.clone(), merged);
-    }
-    into
-}
-
-fn remove(table: &mut toml::Table, key: &str) {
-    match key.split_once('.') {
-        None => drop(table.remove(key)),
-        Some((first, rest)) => {
-            if let Some(toml::Value::Table(inner)) = table.get_mut(first) {
-                remove(inner, rest);
-            }
-        }
-    }
-}
-
-/// The table in which the dotted `key` is `value` and nothing else is.
-fn nested(key: &str, value: toml::Value) -> toml::Table {
-    let (outer, last) = key.rsplit_once('.').map_or((None, key), |(outer, last)| (Some(outer), last));
-    let table = toml::Table::from_iter([(last.to_owned(), value)]);
-    outer.map_or(table.clone(), |outer| nested(outer, table.into()))
-}
-
-fn parse(file: &GroupFile) -> Result<toml::Table, ConfigError> {
-    file.text.parse().map_err(|error: toml::de::Error| ConfigError::File {
-        file: file.origin.clone(),
-        reason: super::toml_error::reason(&error, &file.text),
-    })
-}
-
-/// The choice of each group, and who made it, from a list like `["dataset/cifar10", ...]`.
-fn default_choices(
-    origin: &str,
-    defaults: Option<toml::Value>,
-) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
-    let wrong = |found: String| ConfigError::Value {
-        key: "defaults".into(),
-        origin: origin.into(),
-        found,
-        expected: format!("a list of group/name, with the groups {}", GROUPS.join(", ")),
-    };
-    let list = match defaults {
-        Some(toml::Value::Array(list)) => list,
-        other => return Err(wrong(other.map_or_else(|| "nothing".into(), |v| v.to_string()))),
-    };
-    list.iter()
-        .map(|item| {
-            let choice = item.as_str().and_then(|text| text.split_once('/'));
-            match choice {
-                Some((group, name)) if GROUPS.contains(&group) => {
-                    Ok((group.to_owned(), (name.to_owned(), origin.to_owned())))
-                }
-                _ => Err(wrong(item.to_string())),
-            }
-        })
-        .collect()
 }
 
 /// figment's word on a value of the wrong type, as ours.

@@ -3,7 +3,8 @@
 
 use std::sync::LazyLock;
 
-use super::schema::{lookup, of_method};
+use super::schema::of_method;
+use super::tables::lookup;
 use crate::methods::{ChosenMethod, Registry};
 
 /// The meanings by key.
@@ -24,7 +25,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::MEANINGS;
-    use crate::config::schema::{Schema, leaves};
+    use crate::config::schema::Schema;
+    use crate::config::tables::leaves;
     use crate::settings::Kind;
 
     #[test]

@@ -15,6 +15,7 @@
 //! text, unsets an optional key; a file lists such keys under `unset`. The labels of a run in its record come
 //! from the resolved values (`labels`), and the memory that it needs is computed before it begins (`size`).
 
+mod built_in;
 mod error;
 mod first_format;
 mod groups;
@@ -34,6 +35,8 @@ mod sections;
 mod size;
 mod suite;
 mod sweep;
+mod tables;
+mod text;
 mod toml_error;
 mod value;
 
@@ -50,8 +53,8 @@ pub use overrides::{Override, expand};
 pub(crate) use resolve::built_in_method;
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{
-    Config, Device, EvalSection, Groups, Initial, ModelSection, OptimSection, Precision, ProfileSection,
-    ProtocolSection, RunsSection, ScheduleName,
+    Config, EvalSection, Groups, Initial, ModelSection, OptimSection, ProfileSection, ProtocolSection,
+    RunsSection, ScheduleName,
 };
 pub use size::Work;
 pub use suite::{GalleryFigure, Row, Suite};

@@ -60,7 +60,7 @@ impl Config {
         let model = &self.model;
         let embedding = model.embedding;
         let algorithm = if model.winograd { Algorithm::Fastest } else { Algorithm::Direct };
-        let precision = self.precision.of_tensors();
+        let precision = self.precision;
         match model.architecture.unwrap_or_default() {
             Architecture::Resnet => ResNetConfig {
                 depth: model.depth,

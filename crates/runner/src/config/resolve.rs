@@ -1,10 +1,11 @@
 //! The config that results from files and arguments, and the origin of each value.
 
+use super::built_in;
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
 use super::one_line::one_line;
-use super::schema::{leaves, lookup};
+use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
 use crate::methods::ChosenMethod;
 
@@ -38,7 +39,7 @@ impl Origin {
 
 /// Returns the method of the built-in config, which is the paper's.
 pub(crate) fn built_in_method() -> ChosenMethod {
-    Layers::built_in().extract().expect("the built-in files make a config").method
+    built_in::config().method
 }
 
 /// Returns the config that `overrides` make of the groups' files.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use super::groups::{GROUPS, nearest};
-use super::layers::Layers;
+use super::built_in;
+use super::groups::{GROUPS, METHOD, nearest};
+use super::tables::{leaves, lookup};
 use crate::methods::{Entry, NAME};
 use crate::settings::{Key, Kind};
 
@@ -17,9 +18,6 @@ pub(super) const OUTSIDE_IDENTITY: [&str; 4] = ["data.root", "data.cache", "runs
 
 /// The table of labels that choices of groups set.
 const LABELS: &str = "groups";
-
-/// The section of the chosen method's keys.
-pub(super) const METHOD: &str = "method";
 
 /// All keys that there are where one method is chosen.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +38,7 @@ static BASE: LazyLock<Base> = LazyLock::new(Base::built_in);
 impl Base {
     /// Files of one's own hold the same keys as those that are built in, from which this is made.
     fn built_in() -> Self {
-        let config = Layers::built_in().extract().expect("the built-in files make a config");
+        let config = built_in::config();
         let required = config.table().expect("a config can be written as TOML");
         let every = config.with_every_key().table().expect("a config can be written as TOML");
         let tables = |table: &toml::Table| -> BTreeSet<String> {
@@ -159,30 +157,5 @@ fn kind_of(key: &str, value: &toml::Value) -> Kind {
                 Kind::Word
             }
         }
-    }
-}
-
-/// Dotted keys of every value that is not a table of others, in alphabetical order.
-pub(super) fn leaves(table: &toml::Table) -> Vec<String> {
-    let mut keys = Vec::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) if !inner.is_empty() => {
-                keys.extend(leaves(inner).into_iter().map(|rest| format!("{key}.{rest}")));
-            }
-            _ => keys.push(key.clone()),
-        }
-    }
-    keys.sort();
-    keys
-}
-
-/// The value of a dotted key.
-pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
-    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
-    match (table.get(first)?, rest) {
-        (value, None) => Some(value),
-        (toml::Value::Table(inner), Some(rest)) => lookup(inner, rest),
-        _ => None,
     }
 }

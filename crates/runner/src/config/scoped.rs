@@ -4,8 +4,7 @@
 //! chosen, and nothing elsewhere.
 
 use super::ConfigError;
-use super::groups::nearest;
-use super::schema::METHOD;
+use super::groups::{METHOD, nearest};
 use crate::methods::{Entry, Registry};
 
 /// The section of such settings.

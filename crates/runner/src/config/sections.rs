@@ -8,7 +8,7 @@ use crate::settings::Refusal;
 use invaspread_augment::{AugmentConfig, AugmentError, RandomCrop, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::KeySide;
-use invaspread_tensor::DeviceKind;
+use invaspread_tensor::{DeviceKind, Precision};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,10 @@ pub struct Config {
     /// Seed of every draw.
     pub seed: u64,
     /// Where to compute.
-    pub device: Device,
+    #[serde(with = "super::text")]
+    pub device: DeviceKind,
     /// In which precision.
+    #[serde(with = "super::text")]
     pub precision: Precision,
     /// The chosen file of each group. These are labels, which only reports read.
     pub groups: Groups,
@@ -62,52 +64,6 @@ pub struct Groups {
     pub protocol: String,
     /// Of `profile/`.
     pub profile: String,
-}
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The best there is.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
-}
-
-impl Device {
-    /// Returns what it comes to on this machine, with this build.
-    pub fn resolve(self) -> DeviceKind {
-        match self {
-            Self::Auto => DeviceKind::best().0,
-            Self::Cpu => DeviceKind::Cpu,
-            Self::Cuda => DeviceKind::Cuda,
-        }
-    }
-}
-
-/// Precision of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision throughout.
-    F32,
-    /// Convolutions multiply in TF32; CUDA alone.
-    Tf32,
-    /// Activations and convolutions in bf16, sums and parameters in f32; CUDA alone.
-    Bf16,
-}
-
-impl Precision {
-    /// As crate `tensor` has it.
-    pub fn of_tensors(self) -> invaspread_tensor::Precision {
-        match self {
-            Self::F32 => invaspread_tensor::Precision::F32,
-            Self::Tf32 => invaspread_tensor::Precision::Tf32,
-            Self::Bf16 => invaspread_tensor::Precision::Bf16,
-        }
-    }
 }
 
 /// The network.
@@ -297,14 +253,12 @@ impl Config {
         let wrong = |key: &str, found: String, expected: &str| {
             Err(ConfigError::Value { key: key.into(), origin: origin(key), found, expected: expected.into() })
         };
-        if self.device == Device::Cuda
-            && let Some(why) = DeviceKind::Cuda.why_not()
-        {
-            return wrong("device", "cuda".into(), &format!("auto or cpu: {why}"));
+        if let Some(why) = self.device.why_not() {
+            let others = if DeviceKind::gpus() > 0 { "one that is there" } else { "auto or cpu" };
+            return wrong("device", self.device.to_string(), &format!("{others}: {why}"));
         }
-        if self.precision != Precision::F32 && self.device.resolve() == DeviceKind::Cpu {
-            let found = format!("{:?}", self.precision).to_lowercase();
-            return wrong("precision", found, "f32: anything else is for device=cuda");
+        if self.precision != Precision::F32 && !self.device.is_cuda() {
+            return wrong("precision", self.precision.to_string(), "f32: anything else is for device=cuda");
         }
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");
@@ -388,26 +342,37 @@ impl Config {
         if let Err((key, found, expected)) = self.check_steps() {
             return wrong(key, found, &expected);
         }
-        let rows = self.optim.batch_size as u128 * self.method.views() as u128;
+        let more_views = self.method.more_views(&self.augment);
         let chunk = self.protocol.batch_norm_chunk;
-        if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
-            return wrong(
-                "protocol.batch_norm_chunk",
-                chunk.to_string(),
-                &format!("0, or a divisor above 1 of the batch's {rows} views"),
-            );
-        }
-        match self.augment.check() {
-            Ok(()) => Ok(()),
-            Err(AugmentError::UnknownTransform { found }) => {
-                let expected = format!("names of transforms: {}", TRANSFORMS.join(", "));
-                wrong("augment.without", format!("{found:?}"), &expected)
+        // Each group of views is a pass of its own.
+        for views in std::iter::once(self.method.views()).chain(more_views.iter().map(|group| group.views)) {
+            let rows = self.optim.batch_size as u128 * views as u128;
+            if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
+                return wrong(
+                    "protocol.batch_norm_chunk",
+                    chunk.to_string(),
+                    &format!("0, or a divisor above 1 of the batch's {rows} views"),
+                );
             }
-            Err(AugmentError::OutOfRange { key, found, expected }) => {
-                wrong(&format!("augment.{key}"), found, expected)
-            }
-            Err(other) => wrong("augment", other.to_string(), "settings that fit together"),
         }
+        let of_method = more_views.iter().map(|group| &group.augment);
+        for (own, augment) in
+            std::iter::once((true, &self.augment)).chain(of_method.map(|other| (false, other)))
+        {
+            let key = |name: &str| if own { format!("augment{name}") } else { "method".to_owned() };
+            match augment.check() {
+                Ok(()) => {}
+                Err(AugmentError::UnknownTransform { found }) => {
+                    let expected = format!("names of transforms: {}", TRANSFORMS.join(", "));
+                    return wrong(&key(".without"), format!("{found:?}"), &expected);
+                }
+                Err(AugmentError::OutOfRange { key: name, found, expected }) if own => {
+                    return wrong(&key(&format!(".{name}")), found, expected);
+                }
+                Err(other) => return wrong(&key(""), other.to_string(), "settings that fit together"),
+            }
+        }
+        Ok(())
     }
 
     /// Returns this config with every optional value set, which shows all keys.

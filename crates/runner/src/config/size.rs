@@ -1,11 +1,12 @@
 //! What a run needs, computed before it begins: its memory, from the shapes of the network, and the number of
 //! its steps. Each is a lower bound, so that no run is refused that could run.
 
-use super::schema::lookup;
 use super::sections::Architecture;
-use super::{Config, ConfigError, Precision, Room};
+use super::tables::lookup;
+use super::{Config, ConfigError, Room};
 use crate::memory::{Need, check};
 use crate::methods::{Layer, Sizes};
+use invaspread_tensor::Precision;
 
 /// Numbers up to here are whole in f64, in which times and shares of a run are computed.
 const MOST: u64 = 1 << 53;
@@ -56,7 +57,13 @@ impl Config {
     /// Checks that the average pool leaves one value for each channel of the last map. The files of the model
     /// and of the augmentation resolve without each other, so only a run can be checked.
     fn pool_fits(&self) -> Result<(), ConfigError> {
-        let (pool, size) = (self.model.pool as u128, self.augment.size);
+        let further = self.method.more_views(&self.augment);
+        let sizes = std::iter::once(self.augment.size).chain(further.iter().map(|group| group.augment.size));
+        sizes.into_iter().try_for_each(|size| self.pool_fits_views_of(size))
+    }
+
+    fn pool_fits_views_of(&self, size: usize) -> Result<(), ConfigError> {
+        let pool = self.model.pool as u128;
         let map = self.recipe().network.size(size).map;
         // Inception-v1 pools its whole map.
         let pools = self.model.architecture.unwrap_or_default() == Architecture::Resnet && pool != 0;
@@ -68,7 +75,7 @@ impl Config {
             origin: "the config".to_owned(),
             found: pool.to_string(),
             expected: format!(
-                "{map}, the side of the map that images of augment.size={size} end in, a pool above half of it, or 0 for all of it"
+                "{map}, the side of the map that views of {size} x {size} pixels (augment.size, or the method's own) end in, a pool above half of it, or 0 for all of it"
             ),
         })
     }
@@ -96,7 +103,12 @@ impl Config {
                 &[3, size.parameters, FLOAT],
             );
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
-            need(format!("activations of a batch ({batches})"), &[rows, size.activations, number]);
+            let further: u128 = self.method.more_views(&self.augment).iter().fold(0, |sum, group| {
+                let of_view = network.size(group.augment.size).activations;
+                sum.saturating_add(of_view.saturating_mul(batch).saturating_mul(group.views as u128))
+            });
+            let activations = rows.saturating_mul(size.activations).saturating_add(further);
+            need(format!("activations of a batch ({batches})"), &[activations, number]);
         } else {
             need(format!("weights of the network ({model})"), &[size.parameters, FLOAT]);
         }

@@ -94,7 +94,7 @@ fn errors_name_key_origin_found_and_expected() {
 #[test]
 fn a_device_that_is_not_there_is_an_error_that_says_why() {
     use invaspread_tensor::DeviceKind;
-    if let Some(why) = DeviceKind::Cuda.why_not() {
+    if let Some(why) = DeviceKind::Cuda(0).why_not() {
         let told = error(&["device=cuda"]);
         assert!(
             told.contains("argument device=cuda") && told.contains("auto or cpu") && told.contains(&why),
@@ -107,8 +107,16 @@ fn a_device_that_is_not_there_is_an_error_that_says_why() {
         );
         assert_eq!(config(&["device=auto"]).device.resolve(), DeviceKind::Cpu);
     } else {
-        assert_eq!(config(&["device=cuda", "precision=bf16"]).device.resolve(), DeviceKind::Cuda);
+        assert_eq!(config(&["device=cuda", "precision=bf16"]).device.resolve(), DeviceKind::Cuda(0));
         assert_ne!(hash(&["device=cpu"]), hash(&["device=cuda"]));
+        // Every GPU has its number, and a run of one is the run of any other.
+        for index in 0..DeviceKind::gpus() {
+            let named = format!("device=cuda:{index}");
+            assert_eq!(config(&[&named]).device, DeviceKind::Cuda(index));
+            assert_eq!(hash(&[&named]), hash(&["device=cuda"]));
+        }
+        let told = error(&[&format!("device=cuda:{}", DeviceKind::gpus())]);
+        assert!(told.contains("`device`") && told.contains("one that is there"), "{told}");
     }
 }
 
@@ -162,6 +170,14 @@ fn every_file_under_experiments_is_built_in() {
             entries.filter_map(|name| Some(name.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
         assert_eq!(files, available(group).into_iter().collect(), "{group}");
     }
+}
+
+#[test]
+fn a_device_and_a_precision_that_nobody_has_name_what_there_is() {
+    let told = error(&["device=gpu"]);
+    assert!(told.contains("`device`") && told.contains("\"gpu\"") && told.contains("cuda:N"), "{told}");
+    let told = error(&["precision=fp16"]);
+    assert!(told.contains("`precision`") && told.contains("f32, tf32 or bf16"), "{told}");
 }
 
 #[test]

@@ -74,9 +74,9 @@ pub(crate) fn embed_some(
     let mut parts: Vec<Tensor> = Vec::new();
     let mut batches = feed.epoch(LoaderConfig::in_order(images, BATCH))?;
     while let Some(batch) = batches.next()? {
-        let (x, _) = batch.views(network).map_err(failed())?;
+        let (views, _) = batch.views(network).map_err(failed())?;
         // On a worker of the pool, like a training step (see `Learner::step`).
-        let forward = || network.forward(&x, Mode::Evaluate);
+        let forward = || network.forward(&views[0], Mode::Evaluate);
         let output = if network.device().is_cpu() { rayon::scope(|_| forward()) } else { forward() };
         let Output { pooled, projection, embedding, .. } = output.map_err(failed())?;
         let chosen = match layer {

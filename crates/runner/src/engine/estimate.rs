@@ -120,14 +120,9 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         .map_err(EngineError::tensor("order the images"))?;
     let batches: Vec<Vec<u32>> =
         order.chunks_exact(recipe.batch_size).cycle().take(STEPS + 1).map(<[u32]>::to_vec).collect();
-    let config = LoaderConfig {
-        views: recipe.method.views(),
-        seed: recipe.seed,
-        epoch: 1,
-        ..LoaderConfig::new(batches)
-    };
-    let pipeline = Arc::new(Pipeline::train(&recipe.augment)?);
-    let mut feed = ImageFeed::new(Arc::clone(&images.train), pipeline, &learner.network)?.epoch(config)?;
+    let config = LoaderConfig { seed: recipe.seed, epoch: 1, ..LoaderConfig::new(batches) };
+    let mut feed = ImageFeed::of_groups(Arc::clone(&images.train), recipe.view_groups()?, &learner.network)?
+        .epoch(config)?;
     let begun = Instant::now();
     let mut times = Vec::new();
     let mut from = begun;

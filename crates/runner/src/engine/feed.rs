@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
-use candle_core::Device;
-use candle_core::{DType, Result, Tensor};
-use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline};
+use candle_core::{DType, Device};
+use candle_core::{Result, Tensor};
+#[cfg(feature = "cuda")]
+use invaspread_augment::ViewSettings;
+use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline, ViewGroup};
 use invaspread_models::Network;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::Precision;
@@ -20,18 +22,40 @@ use super::EngineError;
 #[cfg(feature = "cuda")]
 const MOST_BYTES: usize = 8 << 30;
 
-/// Images and the pipeline that makes views of them.
+/// Images and the pipelines that make views of them.
 pub(crate) struct ImageFeed {
     source: Arc<dyn ImageSource>,
-    pipeline: Arc<Pipeline>,
+    groups: Vec<ViewGroup>,
     #[cfg(feature = "cuda")]
-    store: Option<(ImageStore, [usize; 2], DType)>,
+    on_device: Option<OnDevice>,
+}
+
+/// The images on the device.
+#[cfg(feature = "cuda")]
+struct OnDevice {
+    /// Of each group of views.
+    stores: Vec<ImageStore>,
+    /// Width and height of the images.
+    sides: [usize; 2],
+    dtype: DType,
 }
 
 impl ImageFeed {
-    /// Makes a feed for `network`. If the network is on a GPU, the images are copied there, provided that
-    /// they fit, have one size, are not squashed first, and their views are small enough for a thread block.
-    /// Otherwise the loader makes views on the CPU.
+    /// Makes a feed for `network` of one view of each image, as evaluation takes it: see [`ImageFeed::of_groups`].
+    ///
+    /// # Errors
+    /// Returns an error if an image cannot be read.
+    pub(crate) fn new(
+        source: Arc<dyn ImageSource>,
+        pipeline: Arc<Pipeline>,
+        network: &Network,
+    ) -> std::result::Result<Self, EngineError> {
+        Self::of_groups(source, vec![ViewGroup { pipeline, views: 1 }], network)
+    }
+
+    /// Makes a feed for `network` of the views of `groups`, at least one group. If the network is on a GPU, the images are copied there,
+    /// provided that they fit, have one size, are not squashed first, and their views are small enough for a thread block. Otherwise the
+    /// loader makes views on the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be read.
@@ -39,29 +63,29 @@ impl ImageFeed {
         not(feature = "cuda"),
         expect(clippy::unnecessary_wraps, unused_variables, reason = "CUDA's memory can fail")
     )]
-    pub(crate) fn new(
+    pub(crate) fn of_groups(
         source: Arc<dyn ImageSource>,
-        pipeline: Arc<Pipeline>,
+        groups: Vec<ViewGroup>,
         network: &Network,
     ) -> std::result::Result<Self, EngineError> {
         #[cfg(feature = "cuda")]
-        let store = {
+        let on_device = {
             let dtype = match network.config().precision() {
                 Precision::Bf16 => DType::BF16,
                 Precision::F32 | Precision::Tf32 => DType::F32,
             };
             match network.device() {
                 device @ Device::Cuda(_) => {
-                    store(&source, &pipeline, device)?.map(|(store, sides)| (store, sides, dtype))
+                    store(&source, &groups, device)?.map(|(stores, sides)| OnDevice { stores, sides, dtype })
                 }
                 _ => None,
             }
         };
         Ok(Self {
             source,
-            pipeline,
+            groups,
             #[cfg(feature = "cuda")]
-            store,
+            on_device,
         })
     }
 
@@ -70,57 +94,71 @@ impl ImageFeed {
         self.source.len()
     }
 
-    /// Returns the batches of an epoch, in order.
+    /// Returns the batches of an epoch, in order. The feed's groups of views stand in for those of `config`.
     ///
     /// # Errors
     /// Returns an error if a batch names an image that does not exist, or the loader's threads cannot be
     /// started.
     pub(crate) fn epoch(&self, config: LoaderConfig) -> std::result::Result<EpochFeed, EngineError> {
         #[cfg(feature = "cuda")]
-        if let Some((store, sides, dtype)) = &self.store {
-            let LoaderConfig { batches, views, second_images, seed, epoch, .. } = config;
-            let words: Vec<u32> = self
-                .pipeline
-                .plans(*sides, &batches, views, seed, epoch)
-                .iter()
-                .flat_map(|plan| plan.0)
-                .collect();
-            let second = |image: u32| second_images.as_ref().map_or(image, |of| of[image as usize]);
+        if let Some(on_device) = &self.on_device {
+            return on_device.epoch(&self.groups, config);
+        }
+        let ViewGroup { pipeline, views } = self.groups[0].clone();
+        let config = LoaderConfig { views, more: self.groups[1..].to_vec(), ..config };
+        Ok(EpochFeed::Host(BatchLoader::new(Arc::clone(&self.source), pipeline, config)?))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl OnDevice {
+    /// Copies what is drawn for an epoch to the device.
+    fn epoch(
+        &self,
+        groups: &[ViewGroup],
+        config: LoaderConfig,
+    ) -> std::result::Result<EpochFeed, EngineError> {
+        let LoaderConfig { batches, second_images, seed, epoch, .. } = config;
+        let second = |image: u32| second_images.as_ref().map_or(image, |of| of[image as usize]);
+        let mut first = 0;
+        let mut on_device = Vec::new();
+        for (ViewGroup { pipeline, views }, store) in groups.iter().zip(&self.stores) {
+            let range = first..first + views;
+            first += views;
+            let plans = pipeline.plans(self.sides, &batches, range.clone(), seed, epoch);
+            let words: Vec<u32> = plans.iter().flat_map(|plan| plan.0).collect();
             let of_view = |image: u32, view: usize| if view == 0 { image } else { second(image) };
             let of_batch = |batch: &Vec<u32>| -> Vec<u32> {
-                (0..views)
+                range
+                    .clone()
                     .flat_map(|view| batch.iter().map(move |&i| (i, view)))
                     .map(|(i, v)| of_view(i, v))
                     .collect()
             };
             let index: Vec<u32> = batches.iter().flat_map(of_batch).collect();
-            let uploaded = if index.is_empty() { None } else { Some(store.upload(&index, &words)) };
-            let uploaded =
-                uploaded.transpose().map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
-            let store = store.clone();
-            return Ok(EpochFeed::OnDevice {
-                store,
-                dtype: *dtype,
-                views,
-                uploaded,
-                batches: batches.into_iter(),
-                done: 0,
-            });
+            if index.is_empty() {
+                break;
+            }
+            let draws = store
+                .upload(&index, &words)
+                .map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
+            on_device.push(DeviceViews { store: store.clone(), views: *views, draws, done: 0 });
         }
-        Ok(EpochFeed::Host(BatchLoader::new(Arc::clone(&self.source), Arc::clone(&self.pipeline), config)?))
+        Ok(EpochFeed::OnDevice { groups: on_device, dtype: self.dtype, batches: batches.into_iter() })
     }
 }
 
-/// Copies all images of `source` to `device`; returns them with their width and height, or `None` if they
+/// Copies all images of `source` to `device`; returns them once for each group of views, with their width and height, or `None` if they
 /// cannot be stored there.
 #[cfg(feature = "cuda")]
 fn store(
     source: &Arc<dyn ImageSource>,
-    pipeline: &Pipeline,
+    groups: &[ViewGroup],
     device: &Device,
-) -> std::result::Result<Option<(ImageStore, [usize; 2])>, EngineError> {
+) -> std::result::Result<Option<(Vec<ImageStore>, [usize; 2])>, EngineError> {
     use invaspread_augment::LoaderError;
-    let Some(settings) = pipeline.view_settings() else { return Ok(None) };
+    let settings: Option<Vec<_>> = groups.iter().map(|group| group.pipeline.view_settings()).collect();
+    let Some(settings) = settings else { return Ok(None) };
     let (mut bytes, mut sides) = (Vec::new(), None);
     for index in 0..source.len() {
         let image =
@@ -135,8 +173,16 @@ fn store(
     }
     let Some(sides) = sides else { return Ok(None) };
     // Views that a thread block cannot hold, or images for which the device has no memory, stay on the CPU.
-    let store = ImageStore::new(device, &bytes, sides, settings.size, &settings.normalized, settings.bgr);
-    Ok(store.ok().map(|store| (store, sides)))
+    let mut stores: Vec<ImageStore> = Vec::new();
+    for ViewSettings { size, normalized, bgr } in settings {
+        let store = match stores.first() {
+            None => ImageStore::new(device, &bytes, sides, size, &normalized, bgr),
+            Some(first) => first.with_views(size, &normalized, bgr),
+        };
+        let Ok(store) = store else { return Ok(None) };
+        stores.push(store);
+    }
+    Ok(Some((stores, sides)))
 }
 
 /// The batches of one epoch, one after the other.
@@ -146,22 +192,43 @@ pub(crate) enum EpochFeed {
     /// Batches that the device makes when they are needed.
     #[cfg(feature = "cuda")]
     OnDevice {
-        store: ImageStore,
+        /// None if the epoch has no batches.
+        groups: Vec<DeviceViews>,
         dtype: DType,
-        views: usize,
-        /// The image number and the plan of each view of the epoch.
-        uploaded: Option<[Tensor; 2]>,
         batches: std::vec::IntoIter<Vec<u32>>,
-        /// The number of views made so far.
-        done: usize,
     },
+}
+
+/// The views of one group in an epoch.
+#[cfg(feature = "cuda")]
+pub(crate) struct DeviceViews {
+    store: ImageStore,
+    /// Views of each image.
+    views: usize,
+    /// The image number and the plan of each view of the epoch.
+    draws: [Tensor; 2],
+    /// The number of views made so far.
+    done: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl DeviceViews {
+    /// Makes the views of the next `images` images.
+    fn next(&mut self, images: usize, dtype: DType) -> Result<Tensor> {
+        let count = images * self.views;
+        let [index, plans] = &self.draws;
+        let (index, plans) = (index.narrow(0, self.done, count)?, plans.narrow(0, self.done, count)?);
+        debug_assert_eq!(plans.dims(), [count, PLAN_WORDS]);
+        self.done += count;
+        self.store.views(&index, &plans, dtype)
+    }
 }
 
 /// One batch, ready for a step.
 pub(crate) enum ReadyBatch {
-    Host(invaspread_augment::Batch),
+    Host(Box<invaspread_augment::Batch>),
     #[cfg(feature = "cuda")]
-    OnDevice(Tensor, Vec<u32>),
+    OnDevice(Vec<Tensor>, Vec<u32>),
 }
 
 impl EpochFeed {
@@ -171,18 +238,14 @@ impl EpochFeed {
     /// Returns an error if an image cannot be read or the device fails.
     pub(crate) fn next(&mut self) -> std::result::Result<Option<ReadyBatch>, EngineError> {
         match self {
-            Self::Host(loader) => Ok(loader.next().transpose()?.map(ReadyBatch::Host)),
+            Self::Host(loader) => {
+                Ok(loader.next().transpose()?.map(|batch| ReadyBatch::Host(Box::new(batch))))
+            }
             #[cfg(feature = "cuda")]
-            Self::OnDevice { store, dtype, views, uploaded, batches, done } => {
-                let (Some(batch), Some([index, plans])) = (batches.next(), uploaded) else { return Ok(None) };
-                let count = batch.len() * *views;
-                let views = || {
-                    let (index, plans) = (index.narrow(0, *done, count)?, plans.narrow(0, *done, count)?);
-                    debug_assert_eq!(plans.dims(), [count, PLAN_WORDS]);
-                    store.views(&index, &plans, *dtype)
-                };
-                let made = views().map_err(EngineError::tensor("make views"))?;
-                *done += count;
+            Self::OnDevice { groups, dtype, batches } => {
+                let Some(batch) = batches.next() else { return Ok(None) };
+                let made = groups.iter_mut().map(|group| group.next(batch.len(), *dtype));
+                let made = made.collect::<Result<_>>().map_err(EngineError::tensor("make views"))?;
                 Ok(Some(ReadyBatch::OnDevice(made, batch)))
             }
         }
@@ -199,19 +262,23 @@ impl EpochFeed {
 }
 
 impl ReadyBatch {
-    /// Returns the views (v, S, S, C) on the device and in the precision of `network`, and the number of the
+    /// Returns the views (v, S, S, C) of each group on the device and in the precision of `network`, and the number of the
     /// image of each row of the batch.
     ///
     /// # Errors
     /// Returns an error if the device fails.
-    pub(crate) fn views(self, network: &Network) -> Result<(Tensor, Vec<u32>)> {
+    pub(crate) fn views(self, network: &Network) -> Result<(Vec<Tensor>, Vec<u32>)> {
         match self {
             Self::Host(batch) => {
-                let rows = batch.views * batch.index.len();
-                let side = (batch.images.len() / rows / 3).isqrt();
-                let x = Tensor::from_vec(batch.images, (rows, side, side, 3), network.device())?;
-                let dtype: DType = network.config().dtype();
-                Ok((x.to_dtype(dtype)?, batch.index))
+                let invaspread_augment::Batch { images, more, index, sizes, .. } = *batch;
+                let tensor = |(values, side): (Vec<f32>, usize)| {
+                    let rows = values.len() / (side * side * 3);
+                    let x = Tensor::from_vec(values, (rows, side, side, 3), network.device())?;
+                    x.to_dtype(network.config().dtype())
+                };
+                let views =
+                    std::iter::once(images).chain(more).zip(sizes).map(tensor).collect::<Result<_>>()?;
+                Ok((views, index))
             }
             #[cfg(feature = "cuda")]
             Self::OnDevice(views, index) => Ok((views, index)),

@@ -3,6 +3,8 @@
 //! Floating-point numbers are stored as bits: conversion to decimals may change the last digit, and a resumed
 //! run must not differ in it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::record::{MetricRow, now_rfc3339};
@@ -47,6 +49,9 @@ pub(crate) struct Journal {
     pub(crate) training_images: u64,
     /// The best evaluation so far.
     pub(crate) best: Option<Evaluation>,
+    /// The algorithms that cuDNN's search chose, on CUDA: a search in another process might choose differently.
+    #[serde(default)]
+    pub(crate) algorithms: BTreeMap<String, String>,
     rows: Vec<StoredRow>,
 }
 

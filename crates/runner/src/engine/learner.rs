@@ -35,6 +35,8 @@ pub(crate) struct Learner {
     pub(crate) network: Network,
     pub(crate) method: Box<dyn Method>,
     optimizer: Optimizer,
+    /// Of the parameters that stay at one rate, and the rate.
+    at_constant_rate: Option<(Optimizer, f64)>,
     device: Device,
 }
 
@@ -63,40 +65,47 @@ impl Loss {
 }
 
 impl Learner {
-    /// Returns a learner at the start of a run, with the network as it begins.
+    /// Returns a learner at the start of a run, with the network as it begins. `rate` is the learning rate of the parameters that do not
+    /// follow the schedule ([`Method::has_constant_rate`]).
     ///
     /// # Errors
     /// Returns an error if the method cannot take up the network.
     pub(crate) fn new(
         network: Network,
         optimizer: OptimizerConfig,
+        rate: f64,
         mut method: Box<dyn Method>,
     ) -> Result<Self> {
         method.set_up(&network)?;
         let device = network.device().clone();
         let mut parameters = network.parameters();
-        parameters.extend(method.parameters());
+        let (constant, scheduled): (Vec<_>, Vec<_>) =
+            method.parameters().into_iter().partition(|(name, _)| method.has_constant_rate(name));
+        parameters.extend(scheduled);
+        let at_constant_rate = match constant.is_empty() {
+            true => None,
+            false => Some((Optimizer::new(constant, optimizer)?, rate)),
+        };
         let optimizer = Optimizer::new(parameters, optimizer)?;
-        Ok(Self { network, method, optimizer, device })
+        Ok(Self { network, method, optimizer, at_constant_rate, device })
     }
 
-    /// Takes one step on the batch `x` (views * B, S, S, C), which is on the network's device, at learning
-    /// rate `lr`. Returns the loss. If the loss is known and not finite, only the running statistics of batch
+    /// Takes one step on a batch's views, as [`Method::forward`] takes them, which are on the network's device, at learning rate `lr`. Returns the loss. If the loss is known and not finite, only the running statistics of batch
     /// norm have changed.
     ///
     /// # Errors
     /// Returns an error if candle fails or the sizes do not fit.
-    pub(crate) fn step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
+    pub(crate) fn step(&mut self, views: &[Tensor], step: &Step<'_>, lr: f64) -> Result<Loss> {
         if self.device.is_cuda() {
-            return self.take_step(x, step, lr);
+            return self.take_step(views, step, lr);
         }
         // Runs on a worker of the pool: from outside, each of the step's many small parallel loops would wake
         // the workers and wait.
-        rayon::scope(|_| self.take_step(x, step, lr))
+        rayon::scope(|_| self.take_step(views, step, lr))
     }
 
-    fn take_step(&mut self, x: &Tensor, step: &Step<'_>, lr: f64) -> Result<Loss> {
-        let mut output = self.method.forward(&self.network, x)?;
+    fn take_step(&mut self, views: &[Tensor], step: &Step<'_>, lr: f64) -> Result<Loss> {
+        let mut output = self.method.forward(&self.network, views)?;
         let loss = self.method.loss(&mut output, step)?;
         #[cfg(feature = "cuda")]
         let value = if self.device.is_cuda() { Loss::OnDevice(loss.detach()) } else { known(&loss)? };
@@ -109,6 +118,9 @@ impl Learner {
         }
         let gradients = output.backward(&loss)?;
         self.optimizer.step(&gradients, lr)?;
+        if let Some((optimizer, rate)) = &mut self.at_constant_rate {
+            optimizer.step(&gradients, *rate)?;
+        }
         output.pooled = output.pooled.detach();
         output.projection = output.projection.detach();
         output.embedding = output.embedding.detach();
@@ -132,6 +144,9 @@ impl Learner {
     pub(crate) fn tensors(&self) -> Result<NamedTensors> {
         let mut all: NamedTensors = prefixed(WEIGHTS, self.weights()?).collect();
         all.extend(prefixed(MOMENTUM, self.optimizer.state()?));
+        if let Some((optimizer, _)) = &self.at_constant_rate {
+            all.extend(prefixed(MOMENTUM, optimizer.state()?));
+        }
         all.extend(prefixed(METHOD, self.method.state()?));
         Ok(all)
     }
@@ -147,8 +162,71 @@ impl Learner {
             return Err(format!("weights {:?}, which the network does not have", report.left_over));
         }
         let momentum = take_prefixed(&mut tensors, MOMENTUM);
-        self.optimizer.load_state(|name| momentum.get(name).cloned()).map_err(|e| e.to_string())?;
+        let optimizers = self.at_constant_rate.as_mut().map(|(optimizer, _)| optimizer);
+        for optimizer in std::iter::once(&mut self.optimizer).chain(optimizers) {
+            optimizer.load_state(|name| momentum.get(name).cloned()).map_err(|e| e.to_string())?;
+        }
         let method = take_prefixed(&mut tensors, METHOD);
         self.method.load_state(method).map_err(|e| format!("in the method's state, {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use candle_core::{Device, Result, Tensor, Var};
+    use invaspread_models::{Network, Output, ResNetConfig};
+    use invaspread_tensor::{OptimizerConfig, SgdConfig};
+
+    use super::Learner;
+    use crate::methods::{Method, Step};
+
+    /// The sum of two numbers of its own.
+    struct Sum([Var; 2]);
+
+    impl Method for Sum {
+        fn loss(&mut self, output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
+            let of_network = output.embedding.affine(0.0, 0.0)?.sum_all()?;
+            of_network + (self.0[0].as_tensor() + self.0[1].as_tensor())?
+        }
+
+        fn parameters(&self) -> Vec<(String, Var)> {
+            vec![("predictor".to_owned(), self.0[0].clone()), ("projector".to_owned(), self.0[1].clone())]
+        }
+
+        fn has_constant_rate(&self, parameter: &str) -> bool {
+            parameter == "predictor"
+        }
+    }
+
+    #[test]
+    fn a_constant_rate_does_not_follow_the_schedule_and_its_momentum_is_kept() {
+        let learner = || {
+            let network = ResNetConfig { width: 8, embedding: 4, pool: 0, ..ResNetConfig::default() };
+            let network = Network::new(network, 0).unwrap();
+            let numbers =
+                [0, 1].map(|_| Var::from_tensor(&Tensor::new(0f32, &Device::Cpu).unwrap()).unwrap());
+            let sgd = OptimizerConfig::Sgd(SgdConfig { momentum: 0.5, weight_decay: 0.0 });
+            let own = numbers.clone();
+            (Learner::new(network, sgd, 0.25, Box::new(Sum(numbers))).unwrap(), own)
+        };
+        let views = [Tensor::zeros((2, 8, 8, 3), candle_core::DType::F32, &Device::Cpu).unwrap()];
+        let step = Step { epoch: 1, step: 0, index: &[0, 1] };
+        let values = |own: &[Var; 2]| own.clone().map(|number| number.to_scalar::<f32>().unwrap());
+        let (mut first, own) = learner();
+        first.step(&views, &step, 0.125).unwrap();
+        assert_eq!(values(&own), [-0.25, -0.125]);
+        let state = first.tensors().unwrap();
+        assert!(
+            ["momentum/predictor", "momentum/projector"]
+                .iter()
+                .all(|n| state.iter().any(|(name, _)| name == n))
+        );
+        first.step(&views, &step, 0.0).unwrap();
+        assert_eq!(values(&own), [-0.25 - 0.25 * 1.5, -0.125]);
+        let (mut second, own) = learner();
+        second.load(state.into_iter().collect()).unwrap();
+        second.step(&views, &step, 0.0).unwrap();
+        assert_eq!(values(&own), [-0.25 * 1.5, 0.0], "the method's own state is its own to keep");
     }
 }

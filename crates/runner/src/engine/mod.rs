@@ -3,6 +3,7 @@
 //! It knows nothing of config files, suites or records (see `launch`) and prints nothing (see [`Observer`]).
 //! It may be killed at any moment: the checkpoint on disk then resumes to the same weights, bit for bit.
 
+mod algorithms;
 mod embed;
 mod error;
 mod estimate;

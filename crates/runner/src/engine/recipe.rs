@@ -2,14 +2,15 @@
 //! they came from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use invaspread_augment::AugmentConfig;
+use invaspread_augment::{AugmentConfig, AugmentError, Pipeline, ViewGroup};
 use invaspread_losses::KeySide;
 use invaspread_models::NetworkConfig;
 use invaspread_tensor::{DeviceKind, LarsConfig, OptimizerConfig, SgdConfig};
 
 use super::{RetrievalRecipe, When};
-use crate::methods::{ChosenMethod, Layer};
+use crate::methods::{ChosenMethod, Layer, MoreViews};
 
 /// A run, as the engine needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +118,20 @@ impl Recipe {
             | OptimizerConfig::Lars(LarsConfig { weight_decay, .. }) => weight_decay,
             _ => 0.0,
         }
+    }
+
+    /// Returns the views of a batch: those that the run's own transforms make, then the method's further groups.
+    ///
+    /// # Errors
+    /// Returns the first setting of the transforms that is unknown or out of range.
+    pub(crate) fn view_groups(&self) -> Result<Vec<ViewGroup>, AugmentError> {
+        let own = MoreViews { views: self.method.views(), augment: self.augment.clone() };
+        std::iter::once(own)
+            .chain(self.method.more_views(&self.augment))
+            .map(|MoreViews { views, augment }| {
+                Ok(ViewGroup { pipeline: Arc::new(Pipeline::train(&augment)?), views })
+            })
+            .collect()
     }
 
     /// Epochs that its method trains: none where the network stays as drawn.

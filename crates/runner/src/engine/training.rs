@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::{HeadNeeded, LoadReport, Network, load};
-use invaspread_tensor::DeviceKind;
 
+use super::algorithms;
 use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
 use super::feed::ImageFeed;
@@ -104,12 +104,15 @@ pub fn train(
     measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
 ) -> Result<Outcome, EngineError> {
     let mut training = Training::new(recipe, place, images)?;
+    if let Some(note) = algorithms::take_up(&training.journal, training.learner.network.device())? {
+        observer.note(&format!("{}: {note}", place.title));
+    }
     if let Some(path) = recipe.weights.as_ref().filter(|_| !training.journal.started) {
         let choice = training.began_with.as_ref().and_then(LoadReport::choice);
         let choice = choice.map(|choice| format!(" ({choice})")).unwrap_or_default();
         observer.note(&format!("{}: begins with the weights of {}{choice}", place.title, path.display()));
     }
-    if recipe.device == DeviceKind::Cuda && !recipe.method.has_cuda_loss() {
+    if recipe.device.is_cuda() && !recipe.method.has_cuda_loss() {
         observer.note(&format!(
             "{}: the loss of {} has no CUDA kernel: it is computed on the host, from features copied there in each step",
             place.title,
@@ -151,10 +154,9 @@ struct Training<'a> {
     pace: Pace,
 }
 
-/// The images and the pipelines that make views of them.
+/// The images and the pipeline that evaluation makes views of them by.
 struct Prepared {
     images: Images,
-    augmented: Arc<Pipeline>,
     plain: Arc<Pipeline>,
 }
 
@@ -179,7 +181,7 @@ impl<'a> Training<'a> {
         let (mut learner, began_with) = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
         let train_feed =
-            ImageFeed::new(Arc::clone(&data.images.train), Arc::clone(&data.augmented), &learner.network)?;
+            ImageFeed::of_groups(Arc::clone(&data.images.train), recipe.view_groups()?, &learner.network)?;
         let evaluation_feeds = EvaluationFeeds::new(&data.images, &data.plain, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = LossLog::new(learner.network.device(), batches)
@@ -296,7 +298,6 @@ impl<'a> Training<'a> {
         let batches =
             order.chunks_exact(size).skip(self.journal.step as usize).map(<[u32]>::to_vec).collect();
         let config = LoaderConfig {
-            views: self.recipe.method.views(),
             second_images: self.learner.method.second_images().map(Into::into),
             seed: self.recipe.seed,
             epoch,
@@ -475,6 +476,7 @@ impl<'a> Training<'a> {
     /// no run could resume from it.
     fn commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
+        algorithms::keep(&mut self.journal, self.learner.network.device())?;
         let copied = || EngineError::tensor("copy the run's state");
         let tensors = self.learner.tensors().map_err(copied())?;
         if let Some((name, found)) = not_finite(&tensors).map_err(copied())? {
@@ -534,7 +536,7 @@ pub(super) fn learner(
         Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
         None => None,
     };
-    let learner = Learner::new(network, recipe.optimizer, method)
+    let learner = Learner::new(network, recipe.optimizer, recipe.schedule.base, method)
         .map_err(|source| EngineError::SetUp { what: "method", source })?;
     Ok((learner, began_with))
 }
@@ -542,11 +544,7 @@ pub(super) fn learner(
 impl Prepared {
     fn new(recipe: &Recipe, images: &Images) -> Result<Self, EngineError> {
         images.check()?;
-        Ok(Self {
-            images: images.clone(),
-            augmented: Arc::new(Pipeline::train(&recipe.augment)?),
-            plain: Arc::new(Pipeline::evaluate(&recipe.augment)?),
-        })
+        Ok(Self { images: images.clone(), plain: Arc::new(Pipeline::evaluate(&recipe.augment)?) })
     }
 }
 

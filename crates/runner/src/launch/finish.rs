@@ -172,6 +172,7 @@ pub(super) fn record(
         data_state: dataset.state.to_string(),
         profile: labels.profile.clone(),
         device: labels.device.clone(),
+        gpu: environment.gpu.clone(),
         seed: recipe.seed,
         epochs: facts.epoch,
         batch_size: recipe.batch_size as u64,

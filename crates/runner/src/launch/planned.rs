@@ -102,6 +102,9 @@ impl Planned {
     /// Returns an error if the system does not allow the run's files to be read.
     pub fn standing(&self, root: &Path) -> Result<Standing, LaunchError> {
         let layout = self.layout(root);
+        if layout.is_absent() {
+            return Ok(Standing::New);
+        }
         if let Some(Finished { faults, .. }) = look(&layout, Depth::Glance)? {
             return Ok(if faults.is_empty() { Standing::Done } else { Standing::Incomplete { faults } });
         }

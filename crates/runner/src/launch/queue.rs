@@ -263,7 +263,7 @@ impl Queue<'_> {
     ) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
         directory.set_status(State::Running, done_before, None)?;
-        let environment = machine::environment(&run.labels.device);
+        let environment = machine::environment(run.recipe.device);
         directory.write_environment(&environment)?;
         directory.log(
             "run_begun",

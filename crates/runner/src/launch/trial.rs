@@ -65,7 +65,7 @@ fn once(method: &ChosenMethod, device: DeviceKind) -> Result<Vec<f64>, String> {
 fn overrides(method: &ChosenMethod, device: DeviceKind, root: &Path) -> Result<Vec<Override>, ConfigError> {
     let settings = method.settings();
     let of_method = settings.iter().map(|(key, value)| format!("method.{key}={value}"));
-    let named = [format!("method.name={}", method.name()), format!("device={}", device.name())];
+    let named = [format!("method.name={}", method.name()), format!("device={device}")];
     let all = SETTINGS.iter().map(|&text| text.to_owned()).chain(named).chain(of_method);
     let mut overrides = all.map(|text| Override::parse(&text)).collect::<Result<Vec<_>, _>>()?;
     overrides.push(Override::path("the folder of a trial", "runs.root", root)?);

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Result;
+use invaspread_augment::AugmentConfig;
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-use super::{Method, Registry, RunFacts};
+use super::{Method, RunFacts};
 use crate::settings::{Key, Refusal, Settings, read};
 
 /// The key that names the method; all others are the method's own.
@@ -34,6 +35,13 @@ pub trait MethodSettings: Settings {
     /// output are views of one image.
     fn views(&self) -> usize {
         1
+    }
+
+    /// Returns the groups of further views of each image in a batch, such as the small views of multi-crop
+    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets the
+    /// views of each group after the first ones, and their rows of the output follow.
+    fn more_views(&self, _augment: &AugmentConfig) -> Vec<MoreViews> {
+        Vec::new()
     }
 
     /// Returns whether the loss runs on a GPU, by kernels of its own or as candle's ops. If not, it runs on
@@ -64,6 +72,15 @@ pub trait MethodSettings: Settings {
     fn small() -> Vec<Self> {
         vec![Self::default()]
     }
+}
+
+/// A group of further views: how many of each image, and how they are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MoreViews {
+    /// Views of each image, at least 1.
+    pub views: usize,
+    /// Their transforms and size.
+    pub augment: AugmentConfig,
 }
 
 /// The sizes of a run on which a method's memory depends.
@@ -122,6 +139,7 @@ trait Chosen: Send + Sync {
     fn table(&self) -> toml::Table;
     fn check(&self) -> std::result::Result<(), Refusal>;
     fn views(&self) -> usize;
+    fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews>;
     fn has_cuda_loss(&self) -> bool;
     fn trains(&self) -> bool;
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory>;
@@ -151,6 +169,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn views(&self) -> usize {
         MethodSettings::views(self)
+    }
+
+    fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
+        MethodSettings::more_views(self, augment)
     }
 
     fn has_cuda_loss(&self) -> bool {
@@ -204,9 +226,14 @@ impl ChosenMethod {
         self.0.check()
     }
 
-    /// Returns the number of views of each image in a batch.
+    /// Returns the number of views of each image in a batch that are made by the run's own transforms.
     pub fn views(&self) -> usize {
         self.0.views()
+    }
+
+    /// Returns the groups of further views of each image, where `augment` holds the run's own transforms.
+    pub fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
+        self.0.more_views(augment)
     }
 
     /// Returns whether the loss runs on a GPU; if not, on the host.
@@ -259,18 +286,5 @@ impl Serialize for ChosenMethod {
             }
         }
         map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for ChosenMethod {
-    /// Reads a table of the name and all keys of a method in the installed registry.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        use serde::de::Error;
-        let mut table = toml::Table::deserialize(deserializer)?;
-        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
-        let name = name.as_str().unwrap_or_default();
-        let entry = Registry::installed().entry(name);
-        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
-        entry.read(&table).map_err(Error::custom)
     }
 }

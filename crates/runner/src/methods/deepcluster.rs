@@ -14,7 +14,7 @@ use invaspread_losses::{balanced_order, cluster_cross_entropy};
 use invaspread_metrics::{KMeans, MetricError, Rows, Seeding, Whitening, l2_normalize_rows};
 use invaspread_models::Output;
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::{Sgd, SgdConfig};
+use invaspread_tensor::{Sgd, SgdConfig, assign};
 
 use super::state::{nothing_left, take};
 use super::{
@@ -132,8 +132,8 @@ impl Method for DeepClusterMethod {
         let shape = self.weight.dims().to_vec();
         let fresh: Vec<f32> =
             (0..self.weight.elem_count()).map(|_| (HEAD_DEVIATION * stream.normal()) as f32).collect();
-        self.weight.set(&Tensor::from_vec(fresh, shape, self.weight.device())?)?;
-        self.bias.set(&self.bias.zeros_like()?)
+        assign(&self.weight, &Tensor::from_vec(fresh, shape, self.weight.device())?)?;
+        assign(&self.bias, &self.bias.zeros_like()?)
     }
 
     fn order(&self, epoch: u64) -> Result<Option<Vec<u32>>> {
@@ -164,8 +164,8 @@ impl Method for DeepClusterMethod {
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let device = self.weight.device().clone();
         let weight = take(&mut state, WEIGHT, &[self.settings.clusters, self.facts.dim])?;
-        self.weight.set(&weight.to_device(&device)?)?;
-        self.bias.set(&take(&mut state, BIAS, &[self.settings.clusters])?.to_device(&device)?)?;
+        assign(&self.weight, &weight.to_device(&device)?)?;
+        assign(&self.bias, &take(&mut state, BIAS, &[self.settings.clusters])?.to_device(&device)?)?;
         // Before the first epoch nothing has been clustered yet.
         self.assignments = if state.contains_key(ASSIGNMENTS) {
             take(&mut state, ASSIGNMENTS, &[self.facts.images])?.to_vec1::<u32>()?

@@ -83,7 +83,7 @@ impl Method for ExemplarMethod {
 
     fn load_state(&mut self, mut state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         let weight = take(&mut state, WEIGHT, &[self.facts.images, self.facts.dim])?;
-        self.weight.set(&weight.to_device(self.weight.device())?)?;
+        invaspread_tensor::assign(&self.weight, &weight.to_device(self.weight.device())?)?;
         nothing_left(&state)
     }
 }

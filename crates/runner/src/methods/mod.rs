@@ -7,6 +7,7 @@
 //! is exact. `registry.rs` lists the methods; nothing else in the program names one.
 
 mod chosen;
+mod projector;
 mod registry;
 mod state;
 
@@ -31,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::NamedTensors;
 
 pub(crate) use chosen::NAME;
-pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, Sizes};
+pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
@@ -76,7 +77,8 @@ pub struct TakenStep<'a> {
     pub network: &'a Network,
     /// The outputs before the step, detached from any graph.
     pub output: &'a Output,
-    /// The gradients that the step went along.
+    /// The gradients that the step went along. On CUDA, those of the network's convolutions may be in cuDNN's
+    /// layout and precision, as the optimizer reads them.
     pub gradients: &'a GradStore,
     /// The learning rate of the step.
     pub lr: f64,
@@ -144,15 +146,18 @@ pub trait Method: Send {
         None
     }
 
-    /// Runs the network on a batch's views (views * B, S, S, 3): the first views of all images, then the
-    /// second views of all, and so on. The default is one pass with gradients. A method may leave out views,
-    /// run other networks on them without gradients ([`Mode::TrainWithoutGradient`]), or run the network more
-    /// than once ([`Output::join`]).
+    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms
+    /// (views * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups
+    /// of [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
+    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on them
+    /// without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
+    /// ([`Output::join`], [`Output::stacked`]).
     ///
     /// # Errors
     /// If candle fails or the views do not fit the network.
-    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
-        network.forward(views, Mode::Train)
+    fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
+        let passes = views.iter().map(|views| network.forward(views, Mode::Train));
+        Output::stacked(passes.collect::<Result<_>>()?)
     }
 
     /// Returns the loss of a batch, a scalar that gradients flow back from. Heads continue from the outputs
@@ -166,6 +171,12 @@ pub trait Method: Send {
     /// [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
+    }
+
+    /// Returns whether a parameter of [`Method::parameters`] is trained at the schedule's base rate in every
+    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled rate.
+    fn has_constant_rate(&self, _parameter: &str) -> bool {
+        false
     }
 
     /// Updates the state. Called after each step of the optimizer.

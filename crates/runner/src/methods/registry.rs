@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Deserializer};
+
 use super::MethodSettings;
-use super::chosen::ChosenMethod;
+use super::chosen::{ChosenMethod, NAME};
 use crate::settings::{Key, Refusal, Settings};
 
 /// Calls the macro `$then` with the module and the settings of every built-in method, in the order in which
@@ -20,6 +22,7 @@ macro_rules! built_in {
             triplet::TripletSettings,
             triplet_hard::TripletHardSettings,
             ntxent::NtXentSettings,
+            dcl::DclSettings,
             invaspread::InvaSpreadSettings,
         }
     };
@@ -113,10 +116,7 @@ impl Registry {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         assert!(!name.is_empty() && name.chars().all(plain), "{name:?} cannot be typed as a method's name");
         assert!(self.entry(name).is_none(), "there are two methods called {name}");
-        assert!(
-            entry.key(super::chosen::NAME).is_none(),
-            "{name} has a key called `name`, which names the method"
-        );
+        assert!(entry.key(NAME).is_none(), "{name} has a key called `name`, which names the method");
         self.entries.push(entry);
         self
     }
@@ -143,6 +143,19 @@ impl Registry {
     /// Returns the method of that name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChosenMethod {
+    /// Reads a table of the name and all keys of a method in the installed registry.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = table.remove(NAME).ok_or_else(|| Error::missing_field(NAME))?;
+        let name = name.as_str().unwrap_or_default();
+        let entry = Registry::installed().entry(name);
+        let entry = entry.ok_or_else(|| Error::custom(format!("no method is called {name:?}")))?;
+        entry.read(&table).map_err(Error::custom)
     }
 }
 

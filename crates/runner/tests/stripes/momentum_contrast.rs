@@ -1,15 +1,16 @@
-//! A method for tests that uses everything that a method can use: a projector, a predictor, a momentum
-//! encoder with a projector of its own, a second forward pass without gradients, a queue, and perhaps three
-//! views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
+//! A method for tests that uses everything that a method can use: a projector, a predictor with a learning rate
+//! of its own, a momentum encoder with a projector of its own, a second forward pass without gradients, a queue,
+//! perhaps three views, and perhaps small views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
 
 use std::collections::HashMap;
 
 use candle_core::{D, Result, Tensor, Var};
+use invaspread_augment::AugmentConfig;
 use invaspread_losses::{Queue, cluster_cross_entropy};
 use invaspread_models::{Mlp, MlpConfig, Mode, Momentum, Network, Output};
 use invaspread_runner::checkpoint::NamedTensors;
 use invaspread_runner::methods::{
-    Method, MethodSettings, RunFacts, StateError, Step, TakenStep, load_module, module_state,
+    Method, MethodSettings, MoreViews, RunFacts, StateError, Step, TakenStep, load_module, module_state,
 };
 use invaspread_tensor::l2_normalize;
 
@@ -22,6 +23,8 @@ invaspread_runner::settings! {
         queue: usize = 44,
         /// Views of each image, 2 or 3: the second goes through the copy.
         views: usize = 2,
+        /// Further views, of three quarters of the side.
+        small: usize = 0,
     }
 }
 
@@ -36,6 +39,11 @@ impl MethodSettings for MomentumContrastSettings {
         self.views
     }
 
+    fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
+        let crops = augment.small_crops(augment.size * 3 / 4, [0.1, 0.3]);
+        if self.small == 0 { Vec::new() } else { vec![MoreViews { views: self.small, augment: crops }] }
+    }
+
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         let device = facts.device.open()?;
         let projector = MlpConfig::new(facts.pooled, 16, DIM);
@@ -48,12 +56,13 @@ impl MethodSettings for MomentumContrastSettings {
             encoder: None,
             queue: Queue::new(self.queue, DIM, facts.seed, &device)?,
             keys: None,
-            others: None,
+            others: Vec::new(),
         }))
     }
 
     fn small() -> Vec<Self> {
-        vec![Self::default(), Self { views: 3, queue: 43, ..Self::default() }]
+        let three = Self { views: 3, queue: 43, ..Self::default() };
+        vec![Self::default(), three.clone(), Self { small: 2, ..three }]
     }
 }
 
@@ -67,8 +76,8 @@ struct MomentumContrast {
     queue: Queue,
     /// Of the batch under way.
     keys: Option<Tensor>,
-    /// Of its third views, pooled.
-    others: Option<Tensor>,
+    /// Of its third and its small views, pooled.
+    others: Vec<Tensor>,
 }
 
 impl MomentumContrast {
@@ -87,33 +96,41 @@ impl Method for MomentumContrast {
         Ok(())
     }
 
-    fn forward(&mut self, network: &Network, views: &Tensor) -> Result<Output> {
+    fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
         let mode = Mode::TrainWithoutGradient;
-        let batch = views.dim(0)? / self.settings.views;
-        let view = |number: usize| views.narrow(0, number * batch, batch)?.contiguous();
-        let keys = self.encoder().module().forward(&view(1)?, mode)?;
+        let batch = views[0].dim(0)? / self.settings.views;
+        let view = |of: &Tensor, number: usize| of.narrow(0, number * batch, batch)?.contiguous();
+        let keys = self.encoder().module().forward(&view(&views[0], 1)?, mode)?;
         self.keys = Some(l2_normalize(&self.key_projector.module().run(&keys.pooled, mode)?)?);
-        let mut output = network.forward(&view(0)?, Mode::Train)?;
+        let mut output = network.forward(&view(&views[0], 0)?, Mode::Train)?;
+        let mut others = Vec::new();
         if self.settings.views == 3 {
             // A pass of its own through the same weights: gradients add up.
-            let mut other = network.forward(&view(2)?, Mode::Train)?;
+            others.push(network.forward(&view(&views[0], 2)?, Mode::Train)?);
+        }
+        if let Some(small) = views.get(1) {
+            others.push(network.forward(small, Mode::Train)?);
+        }
+        self.others.clear();
+        for mut other in others {
             output.join(&mut other);
-            self.others = Some(other.pooled);
+            self.others.push(other.pooled);
         }
         Ok(output)
     }
 
     fn loss(&mut self, output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
         let mut queries = Vec::new();
-        for pooled in std::iter::once(output.pooled.clone()).chain(self.others.take()) {
+        for pooled in std::iter::once(output.pooled.clone()).chain(std::mem::take(&mut self.others)) {
             queries.push(output.through(&pooled, |tape, x| {
                 let projected = self.projector.forward(tape, x, Mode::Train)?;
                 let predicted = self.predictor.forward(tape, &projected, Mode::Train)?;
                 tape.l2_normalize(&predicted)
             })?);
         }
-        let keys = vec![self.keys(); queries.len()];
         let queries = Tensor::cat(&queries, 0)?;
+        // Each view of an image has the same key.
+        let keys = vec![self.keys(); queries.dim(0)? / self.keys().dim(0)?];
         let positives = (&queries * Tensor::cat(&keys, 0)?)?.sum_keepdim(D::Minus1)?;
         let negatives = queries.matmul(&self.queue.rows()?.t()?)?;
         let logits = (Tensor::cat(&[&positives, &negatives], 1)? / TEMPERATURE)?;
@@ -124,6 +141,10 @@ impl Method for MomentumContrast {
         let mut parameters = self.projector.parameters();
         parameters.extend(self.predictor.parameters());
         parameters
+    }
+
+    fn has_constant_rate(&self, parameter: &str) -> bool {
+        parameter.starts_with("predictor")
     }
 
     fn after_step(&mut self, taken: &TakenStep<'_>) -> Result<()> {

@@ -82,7 +82,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     if x.device().is_cuda() {
         let y = op.apply(&x, &w)?;
         let backward = move |[x, w]: [&Tensor; 2], _: &Tensor, gy: &Tensor| {
-            op.gradients(x, w, gy, [x.track_op(), w.track_op()]).map(|(gx, gw)| [gx, gw])
+            op.gradients(x, w, gy, [x.track_op(), w.track_op()], None).map(|(gx, gw)| [gx, gw])
         };
         return crate::differentiable("conv2d", [&x, &w], y, backward);
     }
@@ -170,19 +170,22 @@ impl Conv2d {
         x.apply_op2(w, self.clone())
     }
 
-    /// Returns the gradients of the input and the weight, each if needed.
+    /// Returns the gradients of the input and the weight, each if needed. On CUDA the input's may have been added to
+    /// `sum` instead, the sum of those that arrived before it.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "on the CPU the caller adds"))]
     pub(crate) fn gradients(
         &self,
         x: &Tensor,
         w: &Tensor,
         gy: &Tensor,
         [need_gx, need_gw]: [bool; 2],
+        sum: Option<&Tensor>,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gy = gy.contiguous()?;
         let g = &self.geometry;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return crate::cuda::convolution_gradients(g, x, w, &gy, self.tf32, [need_gx, need_gw]);
+            return crate::cuda::convolution_gradients(g, x, w, &gy, self.tf32, [need_gx, need_gw], sum);
         }
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
         if x.dtype() == DType::F32 {
@@ -246,6 +249,6 @@ impl CustomOp2 for Conv2d {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(x, w, gy, [x.track_op(), w.track_op()])
+        self.gradients(x, w, gy, [x.track_op(), w.track_op()], None)
     }
 }

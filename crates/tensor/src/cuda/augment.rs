@@ -57,20 +57,27 @@ impl ImageStore {
         bgr: bool,
     ) -> Result<Self> {
         let image = width * height * 3;
-        if image == 0
-            || size == 0
-            || bytes.is_empty()
-            || !bytes.len().is_multiple_of(image)
-            || normalized.len() != 768
-        {
-            bail!(
-                "cuda: {} bytes are no images of {width} x {height}, or {} no table",
-                bytes.len(),
-                normalized.len()
-            )
+        if image == 0 || bytes.is_empty() || !bytes.len().is_multiple_of(image) {
+            bail!("cuda: {} bytes are no images of {width} x {height}", bytes.len())
         }
         let images = Tensor::from_slice(bytes, (bytes.len() / image, height, width, 3), device)?;
-        let normalized = Tensor::from_slice(normalized, (3, 256), device)?;
+        Self::of_images(images, size, normalized, bgr)
+    }
+
+    /// Returns a store of the same images, which stay where they are, for views of another kind.
+    ///
+    /// # Errors
+    /// If `normalized` is no table of (3, 256), or the device has too little memory.
+    pub fn with_views(&self, size: usize, normalized: &[f32], bgr: bool) -> Result<Self> {
+        Self::of_images(self.images.clone(), size, normalized, bgr)
+    }
+
+    fn of_images(images: Tensor, size: usize, normalized: &[f32], bgr: bool) -> Result<Self> {
+        if size == 0 || normalized.len() != 768 {
+            bail!("cuda: views of {size} x {size} pixels with a table of {} numbers", normalized.len())
+        }
+        let (_, height, width, _) = images.dims4()?;
+        let normalized = Tensor::from_slice(normalized, (3, 256), images.device())?;
         let stretch = width.max(height).div_ceil(size).max(1);
         let store = Self { images, normalized, size, bgr, taps: 2 * stretch + 1 };
         if store.shared_bytes() > SHARED_BYTES {

@@ -1,12 +1,15 @@
-//! Batch norm on the device: two passes over the data in each direction, with two small kernels between them
-//! (see `kernels/batch_norm.cu`).
+//! Batch norm on the device: two passes over the data in each direction, in one launch or in two (see
+//! `kernels/batch_norm.cu`).
 
+use super::by_channels::{Grid, grid, scratch, tickets};
 use super::device_of;
-use super::kernel::{Argument, launch};
-use super::memory::{check_type, uninitialised};
+use super::kernel::{Argument, Start, launch_as};
+use super::memory::{Input, uninitialised};
+use super::switches::Switches;
 use crate::batch_norm::Gradients;
 use crate::{BatchNormConfig, Statistics};
-use candle_core::{DType, Result, Tensor};
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::{CudaDevice, DType, Result, Tensor};
 
 /// What a batch norm keeps for its gradients: the mean and 1 / sqrt(variance + eps) of each chunk, (chunks,
 /// 2, C).
@@ -19,46 +22,58 @@ pub(crate) struct Saved {
     with_residual: bool,
 }
 
-/// The sizes of a launch over (chunks, rows, channels).
-struct Grid {
-    suffix: String,
-    blocks: [u32; 3],
-    block: [u32; 3],
-    slices: usize,
-    shared_bytes: usize,
+/// `Forward` of the kernels.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Forward {
+    rows: i32,
+    channels: i32,
+    relu: i32,
+    eps: f32,
+    share: f32,
 }
 
-/// Threads of a block.
-const THREADS: usize = 256;
-/// Blocks of a launch: two for each multiprocessor of the largest card.
-const BLOCKS: usize = 264;
-/// The fewest rows that a thread walks, so that loading its channel's numbers pays.
-const ROWS: usize = 4;
+// SAFETY: numbers in C's layout, as the kernels declare them.
+unsafe impl DeviceRepr for Forward {}
 
-fn grid(dtype: DType, chunks: usize, rows: usize, channels: usize) -> Result<Grid> {
-    let kind = check_type("batch_norm", dtype)?;
-    let pack = 16 / dtype.size_in_bytes();
-    let (width, packed) = if channels.is_multiple_of(pack) { (pack, "_packed") } else { (1, "") };
-    let groups = channels / width;
-    let lanes = groups.next_power_of_two().min(32);
-    let down = THREADS / lanes;
-    let across = groups.div_ceil(lanes);
-    let slices = (BLOCKS / (across * chunks)).clamp(1, rows.div_ceil(down * ROWS).max(1));
-    Ok(Grid {
-        suffix: format!("{kind}{packed}"),
-        blocks: [across as u32, slices as u32, chunks as u32],
-        block: [lanes as u32, down as u32, 1],
-        slices,
-        shared_bytes: down * lanes * width * size_of::<f32>(),
-    })
+/// `Backward` of the kernels.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Backward {
+    rows: i32,
+    channels: i32,
+    gate: i32,
 }
+
+// SAFETY: numbers in C's layout, as the kernels declare them.
+unsafe impl DeviceRepr for Backward {}
 
 fn optional(tensor: Option<&Tensor>) -> Result<Argument> {
     tensor.map_or(Ok(Argument::Address(0)), Argument::address)
 }
 
-fn int(value: usize) -> Argument {
-    Argument::Int(value as i32)
+/// Queues a kernel with the sizes of `grid`; `together` lets its blocks wait for one another.
+fn run<S: DeviceRepr>(
+    device: &CudaDevice,
+    name: &str,
+    grid: &Grid,
+    together: bool,
+    arguments: &[Argument],
+    sizes: &S,
+) -> Result<()> {
+    let name = format!("batch_norm_{name}_{}", grid.suffix);
+    let start = if together { Start::Together } else { Start::Apart };
+    launch_as(
+        start,
+        device,
+        "batch_norm",
+        &name,
+        grid.blocks,
+        grid.block,
+        grid.shared_bytes,
+        arguments,
+        Some(sizes),
+    )
 }
 
 /// Runs training mode: returns the output and what its gradients need. If running mean and variance (C each)
@@ -74,32 +89,36 @@ pub(crate) fn normalize(
     let device = device_of(x)?;
     let channels = gamma.elem_count();
     let (chunks, rows) = (x.elem_count() / chunk_len, chunk_len / channels);
-    let g = grid(x.dtype(), chunks, rows, channels)?;
-    let partial = uninitialised((chunks, g.slices, 2, channels), DType::F32, device)?;
-    let arguments = [Argument::address(x)?, Argument::address(&partial)?, int(rows), int(channels)];
-    let name = format!("batch_norm_statistics_{}", g.suffix);
-    launch(device, "batch_norm", &name, g.blocks, g.block, g.shared_bytes, &arguments)?;
+    let g = grid(device, "batch_norm", x.dtype(), [chunks, rows, channels])?;
+    let partial = scratch(device, chunks * g.slices * 2 * channels)?;
     let numbers = uninitialised((chunks, 2, channels), DType::F32, device)?;
     let (mean, variance, share) = match running {
         Some(([mean, variance], share)) => (Some(mean), Some(variance), share),
         None => (None, None, 0.0),
     };
-    let arguments = [
+    let mut arguments = vec![
         Argument::address(x)?,
-        Argument::address(&partial)?,
+        Argument::Address(partial),
         Argument::address(&numbers)?,
         optional(mean)?,
         optional(variance)?,
-        int(rows),
-        int(channels),
-        int(g.slices),
-        Argument::Float(config.eps as f32),
-        Argument::Float(share as f32),
+        Argument::address(&tickets(device, g.tickets())?)?,
     ];
-    let name = format!("batch_norm_finish_statistics_{}", check_type("batch_norm", x.dtype())?);
-    launch(device, "batch_norm", &name, [across(channels), 1, chunks as u32], [32, 32, 1], 0, &arguments)?;
     let saved = Saved { numbers, chunks, rows, config, with_residual: residual.is_some() };
-    let y = saved.apply(x, [gamma, beta], residual)?;
+    let sizes = Forward { share: share as f32, ..saved.sizes(channels) };
+    if !(g.at_once && Switches::taken()?.norm_together) {
+        run(device, "statistics", &g, false, &arguments, &sizes)?;
+        let y = saved.apply(x, [gamma, beta], residual)?;
+        return Ok((saved, y));
+    }
+    let y = uninitialised(x.shape(), x.dtype(), device)?;
+    arguments.extend([
+        optional(residual)?,
+        Argument::address(gamma)?,
+        Argument::address(beta)?,
+        Argument::address(&y)?,
+    ]);
+    run(device, "together", &g, true, &arguments, &sizes)?;
     Ok((saved, y))
 }
 
@@ -111,29 +130,52 @@ pub(crate) fn normalize_by(
     [mean, variance]: [&Tensor; 2],
     config: BatchNormConfig,
 ) -> Result<Tensor> {
-    let device = device_of(x)?;
     let channels = gamma.elem_count();
-    let numbers = uninitialised((1, 2, channels), DType::F32, device)?;
-    let arguments = [
-        Argument::address(mean)?,
-        Argument::address(variance)?,
-        Argument::address(&numbers)?,
-        int(channels),
-        Argument::Float(config.eps as f32),
-    ];
-    let blocks = (channels as u32).div_ceil(128);
-    launch(device, "batch_norm", "batch_norm_from_running", [blocks, 1, 1], [128, 1, 1], 0, &arguments)?;
     let rows = x.elem_count() / channels;
-    Saved { numbers, chunks: 1, rows, config, with_residual: residual.is_some() }.apply(
+    let sizes = Forward {
+        rows: rows as i32,
+        channels: channels as i32,
+        relu: i32::from(config.relu),
+        eps: config.eps as f32,
+        share: 0.0,
+    };
+    apply_with(
         x,
         [gamma, beta],
         residual,
+        [Argument::address(mean)?, Argument::address(variance)?],
+        true,
+        1,
+        sizes,
     )
 }
 
-/// Returns the number of blocks of 32 channels.
-fn across(channels: usize) -> u32 {
-    (channels as u32).div_ceil(32)
+/// Normalizes by the means and, of each chunk, 1 / sqrt(variance + eps) at two addresses, or (`running`) by the
+/// means and the variances.
+fn apply_with(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    residual: Option<&Tensor>,
+    [mean, second]: [Argument; 2],
+    running: bool,
+    chunks: usize,
+    sizes: Forward,
+) -> Result<Tensor> {
+    let device = device_of(x)?;
+    let g = grid(device, "batch_norm", x.dtype(), [chunks, sizes.rows as usize, sizes.channels as usize])?;
+    let y = uninitialised(x.shape(), x.dtype(), device)?;
+    let arguments = [
+        Argument::address(x)?,
+        optional(residual)?,
+        mean,
+        second,
+        Argument::address(gamma)?,
+        Argument::address(beta)?,
+        Argument::address(&y)?,
+        Argument::Int(i32::from(running)),
+    ];
+    run(device, "apply", &g, false, &arguments, &sizes)?;
+    Ok(y)
 }
 
 impl Saved {
@@ -146,32 +188,21 @@ impl Saved {
         Ok(Statistics { mean, variance })
     }
 
-    fn apply(&self, x: &Tensor, [gamma, beta]: [&Tensor; 2], residual: Option<&Tensor>) -> Result<Tensor> {
-        let device = device_of(x)?;
-        let channels = gamma.elem_count();
-        let g = grid(x.dtype(), self.chunks, self.rows, channels)?;
-        let y = uninitialised(x.shape(), x.dtype(), device)?;
-        let arguments = [
-            Argument::address(x)?,
-            optional(residual)?,
-            Argument::address(&self.numbers)?,
-            Argument::address(gamma)?,
-            Argument::address(beta)?,
-            Argument::address(&y)?,
-            int(self.rows),
-            int(channels),
-            Argument::Int(i32::from(self.config.relu)),
-        ];
-        launch(
-            device,
-            "batch_norm",
-            &format!("batch_norm_apply_{}", g.suffix),
-            g.blocks,
-            g.block,
-            0,
-            &arguments,
-        )?;
-        Ok(y)
+    fn sizes(&self, channels: usize) -> Forward {
+        Forward {
+            rows: self.rows as i32,
+            channels: channels as i32,
+            relu: i32::from(self.config.relu),
+            eps: self.config.eps as f32,
+            share: 0.0,
+        }
+    }
+
+    fn apply(&self, x: &Tensor, parameters: [&Tensor; 2], residual: Option<&Tensor>) -> Result<Tensor> {
+        let channels = parameters[0].elem_count();
+        let numbers = Input::of(&self.numbers)?.address;
+        let places = [numbers, numbers + (channels * size_of::<f32>()) as u64].map(Argument::Address);
+        apply_with(x, parameters, residual, places, false, self.chunks, self.sizes(channels))
     }
 }
 
@@ -186,47 +217,37 @@ pub(crate) fn normalize_gradients(
     let device = device_of(x)?;
     let channels = gamma.elem_count();
     let Saved { numbers, chunks, rows, config, with_residual } = saved;
-    let g = grid(x.dtype(), *chunks, *rows, channels)?;
+    let g = grid(device, "batch_norm", x.dtype(), [*chunks, *rows, channels])?;
     // The values of `Gate` in the kernels.
-    let gate = Argument::Int(if config.relu { 1 + i32::from(*with_residual) } else { 0 });
-    let flow =
-        [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?, Argument::address(numbers)?];
-    let parameters = [Argument::address(gamma)?, Argument::address(beta)?];
-    let partial = uninitialised((*chunks, g.slices, 2, channels), DType::F32, device)?;
-    let mut arguments = flow.to_vec();
-    arguments.extend(parameters);
-    arguments.extend([Argument::address(&partial)?, int(*rows), int(channels), gate]);
-    let name = format!("batch_norm_gradient_sums_{}", g.suffix);
-    launch(device, "batch_norm", &name, g.blocks, g.block, g.shared_bytes, &arguments)?;
-    let means = uninitialised((*chunks, 2, channels), DType::F32, device)?;
-    let grad_gamma = uninitialised(channels, DType::F32, device)?;
-    let grad_beta = uninitialised(channels, DType::F32, device)?;
-    let arguments = [
-        Argument::address(&partial)?,
-        Argument::address(&means)?,
-        Argument::address(&grad_gamma)?,
-        Argument::address(&grad_beta)?,
-        int(*chunks),
-        int(*rows),
-        int(channels),
-        int(g.slices),
-    ];
-    let name = "batch_norm_finish_gradients";
-    launch(device, "batch_norm", name, [across(channels), 1, 1], [32, 32, 1], 0, &arguments)?;
+    let gate = if config.relu { 1 + i32::from(*with_residual) } else { 0 };
+    let sizes = Backward { rows: *rows as i32, channels: channels as i32, gate };
+    let [x_, y_, gy_] = [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?];
+    let given =
+        [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
+    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right after.
+    let (of_slices, of_chunks) = (chunks * g.slices * 2 * channels, chunks * 2 * channels);
+    let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
+    let partial = totals + (of_chunks * size_of::<f64>()) as u64;
+    let means = partial + (of_slices * size_of::<f32>()) as u64;
+    let of_parameters = uninitialised((2, channels), DType::F32, device)?;
+    let [grad_gamma, grad_beta] = [of_parameters.get(0)?, of_parameters.get(1)?];
+    let mut sums = given.to_vec();
+    sums.extend([partial, means, totals].map(Argument::Address));
+    for to in [&grad_gamma, &grad_beta, &tickets(device, g.tickets())?] {
+        sums.push(Argument::address(to)?);
+    }
     let gx = uninitialised(x.shape(), x.dtype(), device)?;
     let gr = if residual { Some(uninitialised(x.shape(), x.dtype(), device)?) } else { None };
-    let mut arguments = flow.to_vec();
-    arguments.push(Argument::address(&means)?);
-    arguments.extend(parameters);
-    arguments.extend([Argument::address(&gx)?, optional(gr.as_ref())?, int(*rows), int(channels), gate]);
-    launch(
-        device,
-        "batch_norm",
-        &format!("batch_norm_gradients_{}", g.suffix),
-        g.blocks,
-        g.block,
-        0,
-        &arguments,
-    )?;
+    let results = [Argument::address(&gx)?, optional(gr.as_ref())?];
+    if g.at_once && Switches::taken()?.norm_together {
+        sums.extend(results);
+        run(device, "gradients_together", &g, true, &sums, &sizes)?;
+    } else {
+        run(device, "gradient_sums", &g, false, &sums, &sizes)?;
+        let mut arguments = given.to_vec();
+        arguments.push(Argument::Address(means));
+        arguments.extend(results);
+        run(device, "gradients", &g, false, &arguments, &sizes)?;
+    }
     Ok(Gradients { x: gx, gamma: grad_gamma, beta: grad_beta, residual: gr })
 }

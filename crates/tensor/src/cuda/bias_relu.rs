@@ -1,25 +1,27 @@
 //! Bias and ReLU on the device.
 
+use super::by_channels::grid;
 use super::device_of;
 use super::kernel::{Argument, launch};
-use super::memory::{check_type, spread, uninitialised};
+use super::memory::{check_type, uninitialised};
 use super::rows::sum_rows;
 use candle_core::{D, DType, Result, Tensor};
 
 /// Returns `max(x + bias, 0)` for `x` (..., C) and `bias` (C).
 pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let y = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
-    let count = x.elem_count();
-    let (grid, block) = spread(count);
+    let device = device_of(x)?;
+    let channels = bias.elem_count();
+    let rows = x.elem_count() / channels;
+    let g = grid(device, "bias_relu", x.dtype(), [1, rows, channels])?;
+    let y = uninitialised(x.shape(), x.dtype(), device)?;
     let arguments = [
         Argument::address(x)?,
         Argument::address(bias)?,
         Argument::address(&y)?,
-        Argument::Long(count as i64),
-        Argument::Int(bias.elem_count() as i32),
+        Argument::Int(rows as i32),
+        Argument::Int(channels as i32),
     ];
-    let name = format!("bias_relu_{}", check_type("bias_relu", x.dtype())?);
-    launch(device_of(x)?, "bias_relu", &name, grid, block, 0, &arguments)?;
+    launch(device, "bias_relu", &format!("bias_relu_{}", g.suffix), g.blocks, g.block, 0, &arguments)?;
     Ok(y)
 }
 

@@ -2,15 +2,19 @@
 //! measurement, once for each shape.
 //!
 //! Weights stay (K, K, C_in, C_out) in f32, as on the CPU, so that checkpoints, optimizer and weight files
-//! know one layout. A kernel of ours converts them to cuDNN's (C_out, K, K, C_in) in the activations'
-//! precision, and their gradients back. Both conversions together move a hundredth of the bytes that the
-//! activations move. In bf16, input channels are padded to a multiple of eight, without which tensor cores
-//! cannot be used; only the first layer of a network needs this.
+//! know one layout. cuDNN's is (C_out, K, K, C_in) in the activations' precision; the optimizer's step keeps it
+//! (`kept_weights`), and where there is no optimizer, kernels of ours convert weights and gradients. Channels are padded to a multiple of sixteen bytes, without which tensor cores cannot be used
+//! and some gradients have no deterministic algorithm; of the usual networks only the first layer needs this.
 //!
-//! Only algorithms that cuDNN calls deterministic are used.
+//! Only algorithms that cuDNN calls deterministic are used. Which ones a search chose can be read and set
+//! (`algorithms`).
 
+use super::algorithms::{Choice, Direction, Key, keep, known};
+use super::kept_weights::{packed, takes_packed_gradients};
 use super::kernel::{Argument, launch};
-use super::memory::{Input, cast_channels, check_type, uninitialised};
+use super::memory::{Input, Output, cast_channels, check_type, uninitialised};
+use super::peak::Searching;
+use super::switches::Switches;
 use super::{device_of, failed};
 use crate::conv2d::Geometry;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
@@ -27,31 +31,12 @@ const LARGEST_WORKSPACE: usize = 1 << 30;
 /// The most algorithms that cuDNN is asked for; more than any direction has.
 const ALGORITHMS: usize = 10;
 
-/// The key of descriptors and algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    geometry: Geometry,
-    channels: usize,
-    dtype: DType,
-    tf32: bool,
-}
-
-/// cuDNN's descriptors of one convolution, and the algorithms found for it so far.
+/// cuDNN's descriptors of one convolution.
 struct Plan {
     x: sys::cudnnTensorDescriptor_t,
     w: sys::cudnnFilterDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
     convolution: sys::cudnnConvolutionDescriptor_t,
-    forward: Option<(sys::cudnnConvolutionFwdAlgo_t, Settings)>,
-    input: Option<(sys::cudnnConvolutionBwdDataAlgo_t, Settings)>,
-    weight: Option<(sys::cudnnConvolutionBwdFilterAlgo_t, Settings)>,
-}
-
-/// What a call needs besides the algorithm.
-#[derive(Clone, Copy)]
-struct Settings {
-    workspace: usize,
-    math: sys::cudnnMathType_t,
 }
 
 /// cuDNN on one device, for one thread: its handles must not be shared.
@@ -70,16 +55,18 @@ thread_local! {
 /// Convolves `x` with `w`: returns (N, H', W', C_out) in the type of `x`.
 pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Result<Tensor> {
     let device = device_of(x)?;
-    let x = padded_input(g, x)?;
-    let key = Key { geometry: *g, channels: x.dim(3)?, dtype: x.dtype(), tf32 };
-    let packed = pack(g, w, key)?;
-    let y = uninitialised((g.n, g.out_h(), g.out_w(), g.co), x.dtype(), device)?;
-    let (x, w, y_) = (Input::of(&x)?.address, Input::of(&packed)?.address, Input::of(&y)?.address);
-    with_library(device, |library| library.forward(key, x, w, y_))?;
-    Ok(y)
+    let key = key(g, x.dtype(), tf32)?;
+    let x = with_channels(x, key.channels)?;
+    let packed = pack(w, key)?;
+    let y = uninitialised((g.n, g.out_h(), g.out_w(), key.out_channels), key.dtype, device)?;
+    let addresses = addresses([&x, &packed, &y])?;
+    with_library(device, |library| library.run(Direction::Forward, key, addresses, false))?;
+    with_channels(&y, g.co)
 }
 
-/// Returns the gradients of the input (in its type) and of the weight (in f32), each if needed.
+/// Returns the gradients of the input (in its type) and of the weight (in f32, or as cuDNN writes it where the
+/// optimizer takes that), each if needed. If the input's gradient could be added to `sum`, that was done, and there is
+/// none to return.
 pub(crate) fn gradients(
     g: &Geometry,
     x: &Tensor,
@@ -87,70 +74,101 @@ pub(crate) fn gradients(
     gy: &Tensor,
     tf32: bool,
     [need_gx, need_gw]: [bool; 2],
+    sum: Option<&Tensor>,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let device = device_of(x)?;
     let given_channels = x.dim(3)?;
-    let x = padded_input(g, x)?;
-    let key = Key { geometry: *g, channels: x.dim(3)?, dtype: x.dtype(), tf32 };
-    let (x_, gy_) = (Input::of(&x)?.address, Input::of(gy)?.address);
+    let key = key(g, x.dtype(), tf32)?;
+    let gy = with_channels(gy, key.out_channels)?;
     let gw = if need_gw {
-        let packed = uninitialised((g.co, g.kh, g.kw, key.channels), key.dtype, device)?;
-        let to = Input::of(&packed)?.address;
-        with_library(device, |library| library.weight_gradient(key, x_, gy_, to))?;
-        Some(unpack(g, &packed, key)?)
+        let x = with_channels(x, key.channels)?;
+        let packed = uninitialised((key.out_channels, g.kh, g.kw, key.channels), key.dtype, device)?;
+        let addresses = addresses([&x, &packed, &gy])?;
+        with_library(device, |library| library.run(Direction::Weight, key, addresses, false))?;
+        Some(if takes_packed_gradients(Input::of(w)?.address) {
+            packed.narrow(0, 0, g.co)?.narrow(3, 0, g.ci)?.permute((1, 2, 3, 0))?
+        } else {
+            unpack(&packed, key)?
+        })
     } else {
         None
     };
-    let gx = if need_gx {
-        let packed = pack(g, w, key)?;
-        let gx = uninitialised((g.n, g.h, g.w, key.channels), key.dtype, device)?;
-        let (w, to) = (Input::of(&packed)?.address, Input::of(&gx)?.address);
-        with_library(device, |library| library.input_gradient(key, w, gy_, to))?;
-        Some(if given_channels == key.channels { gx } else { cast_channels(&gx, key.dtype, given_channels)? })
-    } else {
-        None
+    if !need_gx {
+        return Ok((None, gw));
+    }
+    let packed = pack(w, key)?;
+    let fits = |sum: &&Tensor| {
+        sum.dims() == [g.n, g.h, g.w, key.channels]
+            && given_channels == key.channels
+            && sum.dtype() == key.dtype
+            && sum.is_contiguous()
     };
-    Ok((gx, gw))
+    if let Some(sum) = sum.filter(fits)
+        && Switches::taken()?.sums_in_convolution
+    {
+        let addresses = addresses([sum, &packed, &gy])?;
+        with_library(device, |library| library.run(Direction::Input, key, addresses, true))?;
+        return Ok((None, gw));
+    }
+    let gx = uninitialised((g.n, g.h, g.w, key.channels), key.dtype, device)?;
+    let addresses = addresses([&gx, &packed, &gy])?;
+    with_library(device, |library| library.run(Direction::Input, key, addresses, false))?;
+    Ok((Some(with_channels(&gx, given_channels)?), gw))
 }
 
-/// Returns the input with as many channels as the hardware needs.
-fn padded_input(g: &Geometry, x: &Tensor) -> Result<Tensor> {
-    check_type("conv2d", x.dtype())?;
-    let channels = if x.dtype() == DType::BF16 { g.ci.next_multiple_of(8) } else { g.ci };
+/// Returns the key of a convolution: with as many channels as the hardware needs.
+fn key(g: &Geometry, dtype: DType, tf32: bool) -> Result<Key> {
+    check_type("conv2d", dtype)?;
+    // Sixteen bytes of channels. With fewer, tensor cores cannot be used in bf16, and for some gradients cuDNN has no
+    // deterministic algorithm in either type.
+    let pack = 16 / dtype.size_in_bytes();
+    let [channels, out_channels] = [g.ci, g.co].map(|channels| channels.next_multiple_of(pack));
+    Ok(Key { geometry: *g, channels, out_channels, dtype, tf32 })
+}
+
+/// Returns a contiguous map with so many channels: the last ones are cut, or zeros are added.
+fn with_channels(x: &Tensor, channels: usize) -> Result<Tensor> {
     if x.dim(3)? == channels { x.contiguous() } else { cast_channels(x, x.dtype(), channels) }
+}
+
+fn addresses(tensors: [&Tensor; 3]) -> Result<[u64; 3]> {
+    let [x, w, y] = tensors.map(|tensor| Input::of(tensor).map(|input| input.address));
+    Ok([x?, w?, y?])
 }
 
 const TILE: u32 = 32;
 
-fn pack_arguments(
-    g: &Geometry,
-    from: &Tensor,
-    to: &Tensor,
-    channels: usize,
-) -> Result<([u32; 3], [Argument; 6])> {
+/// Runs a kernel that converts a weight's layout.
+fn convert(name: &str, from: &Tensor, to: &Tensor, key: Key) -> Result<()> {
+    let Key { geometry: g, channels, out_channels, dtype, .. } = key;
     let kernel = g.kh * g.kw;
-    let grid = [(g.co as u32).div_ceil(TILE), ((kernel * channels) as u32).div_ceil(TILE), 1];
-    let sizes = [kernel, g.ci, channels, g.co].map(|size| Argument::Int(size as i32));
-    Ok((grid, [Argument::address(from)?, Argument::address(to)?, sizes[0], sizes[1], sizes[2], sizes[3]]))
+    let grid = [(out_channels as u32).div_ceil(TILE), ((kernel * channels) as u32).div_ceil(TILE), 1];
+    let mut arguments = vec![Argument::address(from)?, Argument::address(to)?];
+    arguments.extend([kernel, g.ci, channels, g.co, out_channels].map(|size| Argument::Int(size as i32)));
+    let name = format!("{name}_{}", check_type("conv2d", dtype)?);
+    launch(device_of(from)?, "layout", &name, grid, [TILE, 8, 1], 0, &arguments)
 }
 
-/// Converts the weight to cuDNN's layout and precision.
-fn pack(g: &Geometry, w: &Tensor, key: Key) -> Result<Tensor> {
-    let device = device_of(w)?;
-    let packed = uninitialised((g.co, g.kh, g.kw, key.channels), key.dtype, device)?;
-    let (grid, arguments) = pack_arguments(g, w, &packed, key.channels)?;
-    let name = format!("pack_weight_{}", check_type("conv2d", key.dtype)?);
-    launch(device, "layout", &name, grid, [TILE, 8, 1], 0, &arguments)?;
+/// Returns the weight in cuDNN's layout and precision: as it is kept, or converted.
+fn pack(w: &Tensor, key: Key) -> Result<Tensor> {
+    match packed(Input::of(w)?.address, key, || convert_weight(w, key))? {
+        Some(kept) => Ok(kept),
+        None => convert_weight(w, key),
+    }
+}
+
+fn convert_weight(w: &Tensor, key: Key) -> Result<Tensor> {
+    let Key { geometry: g, channels, out_channels, dtype, .. } = key;
+    let packed = uninitialised((out_channels, g.kh, g.kw, channels), dtype, device_of(w)?)?;
+    convert("pack_weight", w, &packed, key)?;
     Ok(packed)
 }
 
 /// Converts a weight's gradient from cuDNN's layout and precision to ours.
-fn unpack(g: &Geometry, packed: &Tensor, key: Key) -> Result<Tensor> {
-    let device = device_of(packed)?;
-    let gw = uninitialised((g.kh, g.kw, g.ci, g.co), DType::F32, device)?;
-    let (grid, arguments) = pack_arguments(g, packed, &gw, key.channels)?;
-    let name = format!("unpack_weight_{}", check_type("conv2d", key.dtype)?);
-    launch(device, "layout", &name, grid, [TILE, 8, 1], 0, &arguments)?;
+fn unpack(packed: &Tensor, key: Key) -> Result<Tensor> {
+    let g = key.geometry;
+    let gw = uninitialised((g.kh, g.kw, g.ci, g.co), DType::F32, device_of(packed)?)?;
+    convert("unpack_weight", packed, &gw, key)?;
     Ok(gw)
 }
 
@@ -173,10 +191,29 @@ fn scalar(value: &f32) -> *const c_void {
     (&raw const *value).cast()
 }
 
-/// Lets cuDNN measure the algorithms of one direction and keeps the fastest that is deterministic and needs
-/// little enough memory.
+/// Returns cuDNN's name of a number that a search gave or a checkpoint recorded.
+macro_rules! numbered {
+    ($number:expr, $kind:ident, [$($name:ident),* $(,)?]) => {
+        [$(sys::$kind::$name),*].into_iter().find(|name| *name as u32 == $number).ok_or_else(|| {
+            candle_core::Error::Msg(format!(
+                "cuda: cuDNN has no {} of number {}; expected one that its search returned", stringify!($kind), $number
+            ))
+        })
+    };
+}
+
+fn math(number: u32) -> Result<sys::cudnnMathType_t> {
+    numbered!(
+        number,
+        cudnnMathType_t,
+        [CUDNN_DEFAULT_MATH, CUDNN_TENSOR_OP_MATH, CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION, CUDNN_FMA_MATH]
+    )
+}
+
+/// Lets cuDNN measure the algorithms of one direction and returns the fastest that is deterministic, needs
+/// little enough memory and, where full f32 is asked for, computes in it.
 macro_rules! find {
-    ($library:expr, $what:literal, $performance:ty, $find:path, $($argument:expr),*) => {{
+    ($library:expr, $key:expr, $performance:ty, $find:path, $($argument:expr),*) => {{
         let mut found = 0;
         // SAFETY: plain numbers, for which zero is a valid value.
         let mut results: [$performance; ALGORITHMS] = unsafe { std::mem::zeroed() };
@@ -187,16 +224,22 @@ macro_rules! find {
                 workspace as *mut c_void, LARGEST_WORKSPACE)
         }
         .result()
-        .map_err(|e| failed(concat!("measure the algorithms of ", $what), e))?;
-        let best = results[..found as usize].iter().find(|result| {
-            result.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
-                && result.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
-                && result.memory <= LARGEST_WORKSPACE
-        });
-        let Some(best) = best else {
-            candle_core::bail!(concat!("cuda: cuDNN has no deterministic algorithm for ", $what))
-        };
-        (best.algo, Settings { workspace: best.memory, math: best.mathType })
+        .map_err(|e| failed(format_args!("measure the algorithms of {:?}", $key.geometry), e))?;
+        let strict = $key.dtype == DType::F32 && !$key.tf32;
+        results[..found as usize]
+            .iter()
+            .find(|result| {
+                result.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                    && result.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
+                    && result.memory <= LARGEST_WORKSPACE
+                    // cuDNN's default lets f32 be rounded to TF32.
+                    && (!strict || result.mathType == sys::cudnnMathType_t::CUDNN_FMA_MATH)
+            })
+            .map(|best| Choice {
+                algorithm: best.algo as u32,
+                math: best.mathType as u32,
+                workspace: best.memory,
+            })
     }};
 }
 
@@ -232,150 +275,159 @@ impl Library {
         }
     }
 
-    /// Frees the gigabyte that a search was given.
-    fn give_back(&mut self) {
+    /// Returns the algorithm of one direction, measured if nothing is known of it. The search writes into memory
+    /// of its own, since the result's may hold something to add to.
+    fn choose(&mut self, direction: Direction, key: Key, [x, w, y]: [u64; 3]) -> Result<Choice> {
+        if let Some(choice) = known(direction, key) {
+            return Ok(choice);
+        }
+        let g = key.geometry;
+        let (in_len, out_len) = (g.n * g.h * g.w * key.channels, g.out_rows() * key.out_channels);
+        let weight_len = g.taps() * key.channels * key.out_channels;
+        let searching = Searching::begin(&self.device)?;
+        let result_len = match direction {
+            Direction::Forward => out_len,
+            Direction::Input => in_len,
+            Direction::Weight => weight_len,
+        };
+        let scratch = Output::new(&self.device, key.dtype, result_len)?;
+        let to = scratch.address as *mut c_void;
+        let Plan { x: dx, w: dw, y: dy, convolution } = *self.plan(key)?;
+        let found = match direction {
+            Direction::Forward => find!(
+                self,
+                key,
+                sys::cudnnConvolutionFwdAlgoPerf_t,
+                sys::cudnnFindConvolutionForwardAlgorithmEx,
+                dx,
+                x as *const c_void,
+                dw,
+                w as *const c_void,
+                convolution,
+                dy,
+                to
+            ),
+            Direction::Input => find!(
+                self,
+                key,
+                sys::cudnnConvolutionBwdDataAlgoPerf_t,
+                sys::cudnnFindConvolutionBackwardDataAlgorithmEx,
+                dw,
+                w as *const c_void,
+                dy,
+                y as *const c_void,
+                convolution,
+                dx,
+                to
+            ),
+            Direction::Weight => find!(
+                self,
+                key,
+                sys::cudnnConvolutionBwdFilterAlgoPerf_t,
+                sys::cudnnFindConvolutionBackwardFilterAlgorithmEx,
+                dx,
+                x as *const c_void,
+                dy,
+                y as *const c_void,
+                convolution,
+                dw,
+                to
+            ),
+        };
+        // The gigabyte goes back: what the algorithms need is far less.
         self.workspace = None;
+        drop(scratch);
+        searching.end()?;
+        let Some(choice) = found else {
+            candle_core::bail!(
+                "cuda: cuDNN has no deterministic algorithm for the {direction:?} product of {g:?} in {:?}{}",
+                key.dtype,
+                if key.dtype == DType::F32 && !key.tf32 {
+                    " without TF32 (precision=tf32 allows it)"
+                } else {
+                    ""
+                }
+            )
+        };
+        keep(direction, key, choice);
+        Ok(choice)
     }
 
-    fn forward(&mut self, key: Key, x: u64, w: u64, y: u64) -> Result<()> {
-        let Plan { x: dx, w: dw, y: dy, convolution, forward, .. } = *self.plan(key)?;
-        let (algorithm, settings) = match forward {
-            Some(known) => known,
-            None => {
-                let found = find!(
-                    self,
-                    "a convolution",
-                    sys::cudnnConvolutionFwdAlgoPerf_t,
-                    sys::cudnnFindConvolutionForwardAlgorithmEx,
-                    dx,
-                    x as *const c_void,
-                    dw,
-                    w as *const c_void,
-                    convolution,
-                    dy,
-                    y as *mut c_void
-                );
-                self.give_back();
-                self.plan(key)?.forward = Some(found);
-                found
-            }
-        };
-        let workspace = self.workspace(settings.workspace)?;
-        // SAFETY: descriptors and buffers belong together; see `find`.
+    /// Runs one direction on the addresses of input, weight and output (or of their gradients). With `add`, the
+    /// result is added to what lies in its place.
+    fn run(&mut self, direction: Direction, key: Key, addresses: [u64; 3], add: bool) -> Result<()> {
+        let choice = self.choose(direction, key, addresses)?;
+        let workspace = self.workspace(choice.workspace)? as *mut c_void;
+        let Plan { x: dx, w: dw, y: dy, convolution } = *self.plan(key)?;
+        let (alpha, beta) = (scalar(&ONE), scalar(if add { &ONE } else { &ZERO }));
+        let Choice { algorithm, workspace: bytes, .. } = choice;
+        let [x, w, y] = addresses.map(|address| address as *mut c_void);
+        // SAFETY: descriptors and buffers belong together, and the workspace has the size that the algorithm asked
+        // for.
         unsafe {
-            result::set_convolution_math_type(convolution, settings.math)
+            result::set_convolution_math_type(convolution, math(choice.math)?)
                 .map_err(|e| failed("set the math of a convolution", e))?;
-            result::convolution_forward(
-                self.handle,
-                scalar(&ONE),
-                dx,
-                x as *const c_void,
-                dw,
-                w as *const c_void,
-                convolution,
-                algorithm,
-                workspace as *mut c_void,
-                settings.workspace,
-                scalar(&ZERO),
-                dy,
-                y as *mut c_void,
-            )
-        }
-        .map_err(|e| failed(format_args!("convolve {:?}", key.geometry), e))
-    }
-
-    fn input_gradient(&mut self, key: Key, w: u64, gy: u64, gx: u64) -> Result<()> {
-        let Plan { x: dx, w: dw, y: dy, convolution, input, .. } = *self.plan(key)?;
-        let (algorithm, settings) = match input {
-            Some(known) => known,
-            None => {
-                let found = find!(
-                    self,
-                    "an input's gradient",
-                    sys::cudnnConvolutionBwdDataAlgoPerf_t,
-                    sys::cudnnFindConvolutionBackwardDataAlgorithmEx,
-                    dw,
-                    w as *const c_void,
-                    dy,
-                    gy as *const c_void,
-                    convolution,
-                    dx,
-                    gx as *mut c_void
-                );
-                self.give_back();
-                self.plan(key)?.input = Some(found);
-                found
+            match direction {
+                Direction::Forward => {
+                    let algorithm = numbered!(
+                        algorithm,
+                        cudnnConvolutionFwdAlgo_t,
+                        [
+                            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+                            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+                            CUDNN_CONVOLUTION_FWD_ALGO_GEMM,
+                            CUDNN_CONVOLUTION_FWD_ALGO_DIRECT,
+                            CUDNN_CONVOLUTION_FWD_ALGO_FFT,
+                            CUDNN_CONVOLUTION_FWD_ALGO_FFT_TILING,
+                            CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD,
+                            CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD_NONFUSED,
+                        ]
+                    )?;
+                    let (handle, from) = (self.handle, convolution);
+                    result::convolution_forward(
+                        handle, alpha, dx, x, dw, w, from, algorithm, workspace, bytes, beta, dy, y,
+                    )
+                }
+                Direction::Input => {
+                    let algorithm = numbered!(
+                        algorithm,
+                        cudnnConvolutionBwdDataAlgo_t,
+                        [
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_FFT,
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_FFT_TILING,
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD,
+                            CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD_NONFUSED,
+                        ]
+                    )?;
+                    let (handle, from) = (self.handle, convolution);
+                    result::convolution_backward_data(
+                        handle, alpha, dw, w, dy, y, from, algorithm, workspace, bytes, beta, dx, x,
+                    )
+                }
+                Direction::Weight => {
+                    let algorithm = numbered!(
+                        algorithm,
+                        cudnnConvolutionBwdFilterAlgo_t,
+                        [
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_FFT,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_WINOGRAD,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_WINOGRAD_NONFUSED,
+                            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_FFT_TILING,
+                        ]
+                    )?;
+                    let (handle, from) = (self.handle, convolution);
+                    result::convolution_backward_filter(
+                        handle, alpha, dx, x, dy, y, from, algorithm, workspace, bytes, beta, dw, w,
+                    )
+                }
             }
-        };
-        let workspace = self.workspace(settings.workspace)?;
-        // SAFETY: as above.
-        unsafe {
-            result::set_convolution_math_type(convolution, settings.math)
-                .map_err(|e| failed("set the math of a convolution", e))?;
-            result::convolution_backward_data(
-                self.handle,
-                scalar(&ONE),
-                dw,
-                w as *const c_void,
-                dy,
-                gy as *const c_void,
-                convolution,
-                algorithm,
-                workspace as *mut c_void,
-                settings.workspace,
-                scalar(&ZERO),
-                dx,
-                gx as *mut c_void,
-            )
         }
-        .map_err(|e| failed(format_args!("take the input's gradient of {:?}", key.geometry), e))
-    }
-
-    fn weight_gradient(&mut self, key: Key, x: u64, gy: u64, gw: u64) -> Result<()> {
-        let Plan { x: dx, w: dw, y: dy, convolution, weight, .. } = *self.plan(key)?;
-        let (algorithm, settings) = match weight {
-            Some(known) => known,
-            None => {
-                let found = find!(
-                    self,
-                    "a weight's gradient",
-                    sys::cudnnConvolutionBwdFilterAlgoPerf_t,
-                    sys::cudnnFindConvolutionBackwardFilterAlgorithmEx,
-                    dx,
-                    x as *const c_void,
-                    dy,
-                    gy as *const c_void,
-                    convolution,
-                    dw,
-                    gw as *mut c_void
-                );
-                self.give_back();
-                self.plan(key)?.weight = Some(found);
-                found
-            }
-        };
-        let workspace = self.workspace(settings.workspace)?;
-        // SAFETY: as above.
-        unsafe {
-            result::set_convolution_math_type(convolution, settings.math)
-                .map_err(|e| failed("set the math of a convolution", e))?;
-            result::convolution_backward_filter(
-                self.handle,
-                scalar(&ONE),
-                dx,
-                x as *const c_void,
-                dy,
-                gy as *const c_void,
-                convolution,
-                algorithm,
-                workspace as *mut c_void,
-                settings.workspace,
-                scalar(&ZERO),
-                dw,
-                gw as *mut c_void,
-            )
-        }
-        .map_err(|e| failed(format_args!("take the weight's gradient of {:?}", key.geometry), e))
+        .map_err(|e| failed(format_args!("compute the {direction:?} product of {:?}", key.geometry), e))
     }
 }
 
@@ -409,15 +461,22 @@ impl Plan {
             w: result::create_filter_descriptor()?,
             y: result::create_tensor_descriptor()?,
             convolution: result::create_convolution_descriptor()?,
-            forward: None,
-            input: None,
-            weight: None,
         };
         // SAFETY: the descriptors were made right above.
         unsafe {
             result::set_tensor4d_descriptor(plan.x, layout, dtype, sizes([g.n, key.channels, g.h, g.w]))?;
-            result::set_filter4d_descriptor(plan.w, dtype, layout, sizes([g.co, key.channels, g.kh, g.kw]))?;
-            result::set_tensor4d_descriptor(plan.y, layout, dtype, sizes([g.n, g.co, g.out_h(), g.out_w()]))?;
+            result::set_filter4d_descriptor(
+                plan.w,
+                dtype,
+                layout,
+                sizes([key.out_channels, key.channels, g.kh, g.kw]),
+            )?;
+            result::set_tensor4d_descriptor(
+                plan.y,
+                layout,
+                dtype,
+                sizes([g.n, key.out_channels, g.out_h(), g.out_w()]),
+            )?;
             result::set_convolution2d_descriptor(
                 plan.convolution,
                 padding,

@@ -48,16 +48,24 @@ pub fn device(ordinal: usize) -> Result<Device> {
     if let Some(why) = why_not() {
         bail!("{why}")
     }
-    let count = driver::CudaContext::device_count().map_err(|e| failed("count the devices", e))?;
-    if ordinal >= count as usize {
-        bail!("cuda: there is no device {ordinal}; the driver knows {count}")
-    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: all work of this process goes to this device's one stream, in order.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda)?;
     Ok(device)
+}
+
+/// Returns the number of devices that the driver knows.
+///
+/// # Errors
+/// If the driver does not answer.
+///
+/// # Panics
+/// If there is no driver; [`why_not`] says so.
+pub fn device_count() -> Result<usize> {
+    let count = driver::CudaContext::device_count().map_err(|e| failed("count the devices", e))?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Returns the facts about a device that [`device`] opened.

@@ -7,7 +7,7 @@
 use super::blas::{Product, product};
 use super::device_of;
 use super::kernel::{Argument, launch, launch_with};
-use super::memory::{Input, tensor, uninitialised};
+use super::memory::{Input, staged, uninitialised};
 use super::rows::inverse_lengths;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
@@ -349,5 +349,5 @@ pub fn update_memory(bank: &Tensor, index: &Tensor, features: &Tensor, momentum:
 /// # Errors
 /// If their number does not match the shape, or the memory cannot be allocated.
 pub fn indices(values: &[u32], shape: &[usize], like: &Tensor) -> Result<Tensor> {
-    tensor(values, shape, device_of(like)?)
+    staged(values, shape, device_of(like)?)
 }

@@ -8,6 +8,9 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, PinnedHostSlice, sys}
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
 
 /// Contiguous values on the device that an op reads. The tensor that owns them must live until the op is
 /// launched, no longer: memory is freed in the order of the stream.
@@ -26,6 +29,15 @@ impl Input {
         }
     }
 
+    /// Returns the address of a tensor's first value, whatever its strides.
+    pub(crate) fn first(tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Self::at(storage, layout.start_offset()).map(|input| input.address),
+            _ => bail!("cuda: expected a tensor on the device, found one on {:?}", tensor.device()),
+        }
+    }
+
     pub(crate) fn stored(storage: &CudaStorage, layout: &Layout) -> Result<Self> {
         let Some((start, _)) = layout.contiguous_offsets() else {
             bail!(
@@ -34,6 +46,10 @@ impl Input {
                 layout.shape()
             )
         };
+        Self::at(storage, start)
+    }
+
+    fn at(storage: &CudaStorage, start: usize) -> Result<Self> {
         let dtype = storage.dtype();
         let address = match dtype {
             DType::F32 => base::<f32>(storage)?,
@@ -99,6 +115,46 @@ pub(crate) fn tensor<T: candle_core::WithDType>(
     device: &CudaDevice,
 ) -> Result<Tensor> {
     Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
+}
+
+/// Bytes from which on a copy goes through page-locked memory of ours. Smaller ones the driver takes over at once; for
+/// larger ones, out of memory that can be swapped out, it would wait for the device.
+const STAGED: usize = 64 << 10;
+
+/// Two page-locked arrays of one length: one is filled while the device may still read the other.
+struct Staging {
+    arrays: [PinnedHostSlice<u32>; 2],
+    next: usize,
+}
+
+/// Copies numbers of the host to the device, without waiting for what the device is doing.
+pub(crate) fn staged(values: &[u32], shape: impl Into<Shape>, device: &CudaDevice) -> Result<Tensor> {
+    static ALL: Mutex<Option<HashMap<(usize, usize), Staging>>> = Mutex::new(None);
+    let shape = shape.into();
+    if size_of_val(values) < STAGED || values.len() != shape.elem_count() {
+        return tensor(values, shape, device);
+    }
+    let stream = device.cuda_stream();
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let staging = match all.get_or_insert_default().entry((stream.context().ordinal(), values.len())) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => {
+            // SAFETY: an array is filled before each copy.
+            let array = || unsafe { stream.context().alloc_pinned::<u32>(values.len()) };
+            let locked = |e| failed("allocate page-locked memory", e);
+            place.insert(Staging { arrays: [array().map_err(locked)?, array().map_err(locked)?], next: 0 })
+        }
+    };
+    let array = &mut staging.arrays[staging.next];
+    staging.next = 1 - staging.next;
+    // Waits for the copy before the last.
+    let to_fill = array.as_mut_slice().map_err(|e| failed("wait for an earlier copy", e))?;
+    to_fill.copy_from_slice(values);
+    // SAFETY: the copy below fills it.
+    let mut there = unsafe { device.alloc::<u32>(values.len())? };
+    stream.memcpy_htod(&*array, &mut there).map_err(|e| failed("copy numbers to the device", e))?;
+    let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(there, device.clone()));
+    Ok(Tensor::from_storage(storage, shape, BackpropOp::none(), false))
 }
 
 /// Checks the type of activations and returns its suffix in the names of kernels.

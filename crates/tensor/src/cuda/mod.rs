@@ -7,11 +7,14 @@
 //! A value on the device is a [`candle_core::Tensor`]; kernels read from its address ([`Input`]) and write
 //! into fresh memory ([`Output`]).
 
+mod algorithms;
 pub mod augment;
 mod batch_norm;
 mod bias_relu;
 mod blas;
+mod by_channels;
 mod conv2d;
+mod kept_weights;
 mod kernel;
 pub mod kmeans;
 mod libraries;
@@ -21,22 +24,27 @@ mod peak;
 mod pool;
 mod rows;
 mod sgd;
+mod switches;
 pub mod testing;
 pub mod top_k;
 
+pub use algorithms::{algorithms, take_algorithms};
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
-pub use libraries::{Facts, device, facts, why_not};
+pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
+pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
-pub use peak::{peak_gflops, peak_memory};
+pub use peak::{PeakMemory, peak_gflops, peak_memory};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,
 };
+pub use rows::scale_by;
 pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
 pub(crate) use sgd::step as sgd_step;
+pub use switches::Switches;
 
 use candle_core::{CudaDevice, Error, Result, Tensor};
 

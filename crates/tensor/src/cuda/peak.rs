@@ -5,7 +5,8 @@ use super::memory::{Input, cast_channels, uninitialised};
 use super::{device_of, failed};
 use crate::Precision;
 use candle_core::cuda_backend::cudarc::driver::{result, sys};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{CudaDevice, DType, Device, Result, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Side of the matrices: large enough for every card's fastest kernel.
@@ -43,24 +44,67 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
 }
 
+/// The most bytes that values on the device have used since the program began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeakMemory {
+    /// At any time but during cuDNN's search for algorithms: what training needs.
+    pub outside_search: u64,
+    /// At any time; the search has a gigabyte of scratch memory, once for each shape.
+    pub with_search: u64,
+}
+
+/// The peaks until the mark was last reset, in [`PeakMemory`]'s order.
+static PEAKS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Returns the default pool of a device.
+fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+    // SAFETY: asks for a handle that the driver keeps.
+    unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }
+        .map_err(|e| failed("find the memory pool", e))
+}
+
+/// Returns the pool's high-water mark since its last reset.
+fn high_water(device: &CudaDevice) -> Result<u64> {
+    let mark = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    let mut bytes = 0u64;
+    // SAFETY: the attribute is a u64, which lives through the call.
+    unsafe { sys::cuMemPoolGetAttribute(pool(device)?, mark, (&raw mut bytes).cast()) }
+        .result()
+        .map_err(|e| failed("ask the memory pool", e))?;
+    Ok(bytes)
+}
+
+/// A search for algorithms that is under way: its memory is counted apart.
+pub(super) struct Searching(CudaDevice);
+
+impl Searching {
+    /// Notes the peak before the search.
+    pub(super) fn begin(device: &CudaDevice) -> Result<Self> {
+        let bytes = high_water(device)?;
+        for peak in &PEAKS {
+            peak.fetch_max(bytes, Relaxed);
+        }
+        Ok(Self(device.clone()))
+    }
+
+    /// Notes the peak of the search, whose memory was given back, and resets the pool's mark.
+    pub(super) fn end(self) -> Result<()> {
+        PEAKS[1].fetch_max(high_water(&self.0)?, Relaxed);
+        let mark = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let mut zero = 0u64;
+        // SAFETY: the attribute is a u64, which lives through the call. Zero is the one value that it can be set to;
+        // it makes the mark what is in use now.
+        unsafe { result::mem_pool::set_attribute(pool(&self.0)?, mark, (&raw mut zero).cast()) }
+            .map_err(|e| failed("reset the mark of the memory pool", e))
+    }
+}
+
 /// Returns the most bytes of the device's memory pool that values have used since the program began.
 ///
 /// # Errors
 /// If the device is the CPU, or the driver does not answer.
-pub fn peak_memory(device: &Device) -> Result<u64> {
-    let context = device.as_cuda_device()?.cuda_stream();
-    let mut bytes = 0u64;
-    // SAFETY: the attribute is a u64, which lives through the call.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(context.context().cu_device())
-            .map_err(|e| failed("find the memory pool", e))?;
-        sys::cuMemPoolGetAttribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
-            (&raw mut bytes).cast(),
-        )
-        .result()
-        .map_err(|e| failed("ask the memory pool", e))?;
-    }
-    Ok(bytes)
+pub fn peak_memory(device: &Device) -> Result<PeakMemory> {
+    let bytes = high_water(device.as_cuda_device()?)?;
+    let [outside_search, with_search] = [0, 1].map(|which: usize| PEAKS[which].load(Relaxed).max(bytes));
+    Ok(PeakMemory { outside_search, with_search })
 }

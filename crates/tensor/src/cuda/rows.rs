@@ -60,6 +60,25 @@ pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     launch(device_of(y)?, "rows", "add_bias", grid, block, 0, &arguments)
 }
 
+/// Multiplies a tensor of f32 by a scalar on its device, without waiting for the scalar's value. (candle's product would
+/// upload the sizes for each call.)
+///
+/// # Errors
+/// If the two are not f32 on one device, or `factor` is not one number.
+pub fn scale_by(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    if factor.dtype() != DType::F32 || factor.elem_count() != 1 {
+        bail!("cuda: a factor of {:?} numbers of {:?}, expected one of f32", factor.shape(), factor.dtype())
+    }
+    let y = like(&x)?;
+    let (grid, block) = spread(x.elem_count());
+    let count = i32::try_from(x.elem_count()).map_err(candle_core::Error::wrap)?;
+    let arguments =
+        [Argument::address(&x)?, Argument::address(factor)?, Argument::address(&y)?, Argument::Int(count)];
+    launch(device_of(&x)?, "rows", "scale_by", grid, block, 0, &arguments)?;
+    Ok(y)
+}
+
 /// Returns the sum of the rows of `x` (N, E): (E).
 pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
@@ -70,7 +89,7 @@ pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
         Argument::Int(rows as i32),
         Argument::Int(columns as i32),
     ];
-    let grid = [(columns as u32).div_ceil(128), 1, 1];
-    launch(device_of(x)?, "rows", "sum_rows", grid, [128, 1, 1], 0, &arguments)?;
+    let grid = [(columns as u32).div_ceil(32), 1, 1];
+    launch(device_of(x)?, "rows", "sum_rows", grid, [32, 8, 1], 0, &arguments)?;
     Ok(sums)
 }

@@ -1,4 +1,4 @@
-//! The device for tests that need a GPU.
+//! The device for tests that need a GPU, and what the emulated device counted.
 
 use crate::DeviceKind;
 use candle_core::Device;
@@ -11,10 +11,88 @@ const EXPECTED: &str = "INVASPREAD_EXPECT_CUDA";
 /// # Panics
 /// If there is no device although `INVASPREAD_EXPECT_CUDA` is set, or if it cannot be opened.
 pub fn device_or_skip() -> Option<Device> {
-    if let Some(why) = DeviceKind::Cuda.why_not() {
+    if let Some(why) = DeviceKind::Cuda(0).why_not() {
         assert!(std::env::var_os(EXPECTED).is_none(), "{EXPECTED} promises a device: {why}");
         println!("skipped: {why}");
         return None;
     }
-    Some(DeviceKind::Cuda.open().expect("a device that can be used can be opened"))
+    Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
+}
+
+/// What the emulated device has done since the program began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counts {
+    /// Launches of our kernels and of candle's.
+    pub launches: u64,
+    /// Calls of NVIDIA's libraries that launch something: products and convolutions.
+    pub library_calls: u64,
+    /// Allocations, most of which the pool serves with memory that was freed before.
+    pub allocator_calls: u64,
+    /// Allocations for which the pool had to take new memory from the device.
+    pub allocations: u64,
+    /// Copies from the device to itself.
+    pub copies_on_device: u64,
+    /// Copies from the device to the host.
+    pub copies_to_host: u64,
+    /// Their bytes.
+    pub bytes_to_host: u64,
+    /// Copies from the host to the device.
+    pub copies_to_device: u64,
+    /// Their bytes.
+    pub bytes_to_device: u64,
+}
+
+impl Counts {
+    /// Returns what the emulated device has done so far, or `None` where the device is a real one.
+    pub fn now() -> Option<Self> {
+        let count = emulator(c"emulated_counts")?;
+        let mut counts = Self::default();
+        // SAFETY: the emulator's function takes the address of a struct of this layout, and fills it.
+        unsafe {
+            let count: unsafe extern "C" fn(*mut Self) = std::mem::transmute(count);
+            count(&raw mut counts);
+        }
+        Some(counts)
+    }
+
+    /// Returns what was done after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            launches: self.launches - before.launches,
+            library_calls: self.library_calls - before.library_calls,
+            allocator_calls: self.allocator_calls - before.allocator_calls,
+            allocations: self.allocations - before.allocations,
+            copies_on_device: self.copies_on_device - before.copies_on_device,
+            copies_to_host: self.copies_to_host - before.copies_to_host,
+            bytes_to_host: self.bytes_to_host - before.bytes_to_host,
+            copies_to_device: self.copies_to_device - before.copies_to_device,
+            bytes_to_device: self.bytes_to_device - before.bytes_to_device,
+        }
+    }
+}
+
+/// Returns the address of a function of the emulated driver, or `None` where the driver is a real one.
+fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
+    // SAFETY: the library is not opened anew, only found if it is open.
+    let address = unsafe {
+        let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
+        if driver.is_null() {
+            return None;
+        }
+        libc::dlsym(driver, name.as_ptr())
+    };
+    (!address.is_null()).then_some(address)
+}
+
+/// Makes the emulated device report so many multiprocessors; returns whether the device is an emulated one.
+pub fn set_multiprocessors(count: u32) -> bool {
+    let Some(set) = emulator(c"emulated_multiprocessors") else { return false };
+    // SAFETY: the emulator's function takes one unsigned int.
+    unsafe {
+        let set: unsafe extern "C" fn(u32) = std::mem::transmute(set);
+        set(count);
+    }
+    true
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{config, error, overrides};
-use crate::config::schema::{OUTSIDE_IDENTITY, PATHS, Schema, leaves};
+use crate::config::schema::{OUTSIDE_IDENTITY, PATHS, Schema};
+use crate::config::tables::leaves;
 use crate::config::{GroupFile, Origin, Override, resolve, resolve_over};
 use crate::methods::Registry;
 use crate::settings::Kind;

@@ -101,6 +101,9 @@ proptest! {
         let inputs = [random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co])];
         let config = Conv2dConfig { stride, padding, ..Default::default() };
         for (dtype, tolerance) in BOTH {
+            // The device rounds the weight too; where few terms cancel, that alone would be a large part of their sum.
+            let rounded = inputs[1].to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let inputs = [inputs[0].clone(), rounded];
             let error = error(&device, &inputs, &[0], dtype, |t| conv2d(&t[0], &t[1], config));
             prop_assert!(error < tolerance, "{dtype:?}: {error}");
         }
@@ -111,7 +114,8 @@ proptest! {
         chunks in 1usize..4, images in 1usize..4, side in 1usize..8, channels in prop_oneof![1usize..40, Just(64), Just(160), Just(520)],
         relu: bool, with_residual: bool, shift in -30.0f64..30.0, seed: u64,
     ) {
-        prop_assume!(images * side * side > 1);
+        // Of two rows the gradient is what eps alone leaves of terms that cancel.
+        prop_assume!(images * side * side > 2);
         let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 1, 0);
         let x = (random(&mut stream, &[chunks * images, side, side, channels]) + shift).unwrap();

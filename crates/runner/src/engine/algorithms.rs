@@ -1,0 +1,49 @@
+//! The algorithms of convolutions in a run's checkpoint, on CUDA.
+//!
+//! cuDNN's search measures time, so it may choose otherwise in the process that resumes a run, and another algorithm
+//! rounds otherwise. The checkpoint therefore holds what was chosen.
+
+use candle_core::Device;
+
+use super::EngineError;
+use super::journal::Journal;
+
+/// Puts the algorithms chosen so far into the journal.
+///
+/// # Errors
+/// Returns an error if the device does not answer.
+#[cfg(feature = "cuda")]
+pub(super) fn keep(journal: &mut Journal, device: &Device) -> Result<(), EngineError> {
+    let chosen = invaspread_tensor::cuda::algorithms(device);
+    journal.algorithms = chosen.map_err(EngineError::tensor("list the algorithms of convolutions"))?;
+    Ok(())
+}
+
+/// Keeps what the journal holds: a program without CUDA chooses none.
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::unnecessary_wraps, reason = "a device can fail")]
+pub(super) fn keep(_: &mut Journal, _: &Device) -> Result<(), EngineError> {
+    Ok(())
+}
+
+/// Takes up the algorithms of the checkpoint that a run resumes from. Returns what a person must know if they are
+/// of another machine and so are measured anew.
+///
+/// # Errors
+/// Returns an error if an entry cannot be read, or the device does not answer.
+#[cfg(feature = "cuda")]
+pub(super) fn take_up(journal: &Journal, device: &Device) -> Result<Option<String>, EngineError> {
+    // A new run takes what this process has chosen for earlier ones.
+    if journal.algorithms.is_empty() {
+        return Ok(None);
+    }
+    invaspread_tensor::cuda::take_algorithms(device, &journal.algorithms)
+        .map_err(EngineError::tensor("take up the algorithms of convolutions"))
+}
+
+/// Returns nothing: a program without CUDA chooses no algorithms.
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::unnecessary_wraps, reason = "a device can fail")]
+pub(super) fn take_up(_: &Journal, _: &Device) -> Result<Option<String>, EngineError> {
+    Ok(None)
+}

@@ -1,0 +1,71 @@
+//! What a training step of a ResNet-18 asks of the driver, as the emulated device counts it. Skipped elsewhere.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod stripes;
+
+use candle_core::{DType, Tensor};
+use invaspread_models::{Mode, Network, ResNetConfig};
+use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
+use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
+use invaspread_tensor::{DeviceKind, Precision};
+use stripes::{images, invaspread, place, recipe, small};
+
+/// Notes what the device has done at the end of each step.
+#[derive(Default)]
+struct Steps(Vec<Counts>);
+
+impl Observer for Steps {
+    fn step(&mut self, _: &StepTaken) {
+        self.0.push(Counts::now().unwrap());
+    }
+}
+
+#[test]
+fn a_step_takes_few_launches() {
+    if device_or_skip().is_none() || Counts::now().is_none() {
+        return;
+    }
+    let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
+    let recipe =
+        Recipe { device: DeviceKind::Cuda(0), epochs: 1, evaluate_every: 2, network, ..recipe(invaspread()) };
+    let folder = tempfile::tempdir().unwrap();
+    let mut steps = Steps::default();
+    let outcome =
+        train(&recipe, &place(folder.path()), &images(), &mut steps, &Stop::new(), &mut |_| Ok(())).unwrap();
+    assert!(matches!(outcome, Outcome::Trained(_)));
+    let Steps(counts) = steps;
+    assert!(counts.len() >= 4, "{} steps", counts.len());
+    for pair in counts.windows(2).skip(1) {
+        let step = pair[1].since(pair[0]);
+        // 20 convolutions forward, 20 and 19 backward; the head's and the loss's products.
+        assert!(step.library_calls <= 59 + 6, "{step:?}");
+        // A batch norm is one launch in each direction; everything else is under two dozen.
+        assert!(step.launches + step.copies_on_device <= 40 + 23, "{step:?}");
+        assert!(step.launches + step.library_calls + step.copies_on_device <= 130, "{step:?}");
+        // All memory is what earlier steps freed, and nothing is waited for but the loss.
+        assert_eq!(step.allocations, 0, "{step:?}");
+        assert!(step.allocator_calls <= 165, "{step:?}");
+        assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
+        assert_eq!(step.copies_to_device, 0, "{step:?}");
+    }
+}
+
+#[test]
+fn evaluation_copies_no_map_and_launches_one_kernel_for_each_batch_norm() {
+    let Some(device) = device_or_skip() else { return };
+    if Counts::now().is_none() {
+        return;
+    }
+    let network = Network::on(&device, ResNetConfig { precision: Precision::Bf16, ..small(8) }, 1).unwrap();
+    let x = Tensor::ones((2, 16, 16, 3), DType::F32, &device).unwrap();
+    network.forward(&x, Mode::Evaluate).unwrap();
+    let before = Counts::now().unwrap();
+    network.forward(&x, Mode::Evaluate).unwrap();
+    let pass = Counts::now().unwrap().since(before);
+    assert_eq!((pass.copies_on_device, pass.copies_to_host, pass.allocations), (0, 0, 0), "{pass:?}");
+    // 20 convolutions and the head; for each convolution the weight's conversion and the batch norm (no optimizer keeps the weights here).
+    assert_eq!(pass.library_calls, 21, "{pass:?}");
+    assert!(pass.launches <= 40 + 5, "{pass:?}");
+}

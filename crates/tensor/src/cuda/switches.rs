@@ -1,0 +1,96 @@
+//! Choices between two ways of computing the same, which only measurements on a GPU can settle.
+//!
+//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `norm=apart,sums=kernel,weights=packed`.
+//! ARCHITECTURE.md lists what is undecided.
+
+use std::sync::{Mutex, PoisonError};
+
+/// The variable that sets them.
+const VARIABLE: &str = "INVASPREAD_CUDA_SWITCHES";
+
+/// The ways that are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// A batch norm is one cooperative launch in each direction, whose blocks wait for the sums of all
+    /// (`norm=together`), or two launches (`norm=apart`).
+    pub norm_together: bool,
+    /// A second gradient of a map is added by the convolution that computes it (`sums=convolution`), or by a kernel
+    /// of its own (`sums=kernel`).
+    pub sums_in_convolution: bool,
+    /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN writes
+    /// them (`weights=kept`), or both are converted at each use (`weights=packed`).
+    pub weights_kept: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self { norm_together: true, sums_in_convolution: true, weights_kept: true }
+    }
+}
+
+static TAKEN: Mutex<Option<Switches>> = Mutex::new(None);
+
+impl Switches {
+    /// Reads a list of settings; what it does not name stays as it is by default.
+    ///
+    /// # Errors
+    /// Returns what was found and what is expected, if a setting is not known.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut switches = Self::default();
+        for setting in list.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
+            match setting {
+                "norm=together" => switches.norm_together = true,
+                "norm=apart" => switches.norm_together = false,
+                "sums=convolution" => switches.sums_in_convolution = true,
+                "sums=kernel" => switches.sums_in_convolution = false,
+                "weights=kept" => switches.weights_kept = true,
+                "weights=packed" => switches.weights_kept = false,
+                other => {
+                    return Err(format!(
+                        "{VARIABLE}: found {other:?}, expected norm=together|apart, sums=convolution|kernel or weights=kept|packed, with \
+                         commas between them"
+                    ));
+                }
+            }
+        }
+        Ok(switches)
+    }
+
+    /// Returns the ways that this process takes.
+    ///
+    /// # Errors
+    /// If the environment names a setting that is not known.
+    pub(crate) fn taken() -> candle_core::Result<Self> {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(switches) = *taken {
+            return Ok(switches);
+        }
+        let switches = match std::env::var(VARIABLE) {
+            Ok(list) => Self::parse(&list).map_err(candle_core::Error::Msg)?,
+            Err(_) => Self::default(),
+        };
+        *taken = Some(switches);
+        Ok(switches)
+    }
+
+    /// Makes this process take these ways from now on, whatever the environment says.
+    pub fn take(self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::Switches;
+
+    #[test]
+    fn settings_are_read_and_what_is_unknown_is_named() {
+        assert_eq!(Switches::parse(""), Ok(Switches::default()));
+        let some = Switches { norm_together: false, weights_kept: false, ..Switches::default() };
+        assert_eq!(Switches::parse("norm=apart, weights=packed"), Ok(some));
+        let error = Switches::parse("norm=both").unwrap_err();
+        assert!(error.contains("norm=both") && error.contains("norm=together|apart"), "{error}");
+    }
+}
