@@ -216,8 +216,8 @@ mod tests {
         says(queue.push(&matrix_f32(&[0.0; 3], 3)), "1 new rows of 3");
         says(queue.push(&Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap()), "F64");
         says(queue.load_state([&rows.narrow(0, 0, 2).unwrap(), &oldest]), "[2, 2]");
-        says(queue.load_state([&rows, &number(3)]), "said to be 3, there are 3");
-        says(queue.load_state([&rows, &number(-1)]), "said to be -1");
+        says(queue.load_state([&rows, &number(3)]), "is 3, expected a place below 3");
+        says(queue.load_state([&rows, &number(-1)]), "is -1, expected");
         assert_eq!(values(&queue.rows().unwrap()), before);
         assert!(Queue::new(0, 2, 0, &Device::Cpu).is_err());
     }

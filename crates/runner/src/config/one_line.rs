@@ -58,20 +58,16 @@ fn is_hidden(letter: char) -> bool {
 }
 
 fn escaped(text: &str) -> String {
-    let mut out = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            hidden if is_hidden(hidden) => out.push_str(&format!("\\U{:08X}", u32::from(hidden))),
-            plain => out.push(plain),
-        }
-    }
-    out.push('"');
-    out
+    let letter = |letter: char| match letter {
+        '"' => "\\\"".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\t' => "\\t".to_owned(),
+        hidden if is_hidden(hidden) => format!("\\U{:08X}", u32::from(hidden)),
+        plain => plain.to_string(),
+    };
+    format!("\"{}\"", text.chars().map(letter).collect::<String>())
 }
 
 #[cfg(test)]

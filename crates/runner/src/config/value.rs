@@ -332,8 +332,10 @@ mod tests {
             prop_assert_eq!(read(&Kind::Number, &format!("{x:?}")), toml::Value::from(x));
             prop_assert_eq!(read(&Kind::Whole, &n.to_string()), toml::Value::from(n));
             prop_assert_eq!(read(&Kind::Switch, &b.to_string()), toml::Value::from(b));
-            let plain = !text.starts_with('~') && unquoted(text.trim()).is_none() && !matches!(text.trim(), "" | "null")
-                && !(text.trim().starts_with('[') && text.trim().ends_with(']'));
+            let trimmed = text.trim();
+            let is_list = trimmed.starts_with('[') && trimmed.ends_with(']');
+            let is_special = is_list || text.starts_with('~') || matches!(trimmed, "" | "null");
+            let plain = !is_special && unquoted(trimmed).is_none();
             if plain {
                 prop_assert_eq!(read(&Kind::Path, &text), toml::Value::from(text.as_str()));
             }
