@@ -5,12 +5,17 @@
 
 mod stripes;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{DType, Tensor};
 use invaspread_models::{Mode, Network, ResNetConfig};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, invaspread, place, recipe, small};
+
+/// The counts are the process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Notes what the device has done at the end of each step.
 #[derive(Default)]
@@ -27,6 +32,7 @@ fn a_step_takes_few_launches() {
     if device_or_skip().is_none() || Counts::now().is_none() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
     let recipe =
         Recipe { device: DeviceKind::Cuda(0), epochs: 1, evaluate_every: 2, network, ..recipe(invaspread()) };
@@ -58,6 +64,7 @@ fn evaluation_copies_no_map_and_launches_one_kernel_for_each_batch_norm() {
     if Counts::now().is_none() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let network = Network::on(&device, ResNetConfig { precision: Precision::Bf16, ..small(8) }, 1).unwrap();
     let x = Tensor::ones((2, 16, 16, 3), DType::F32, &device).unwrap();
     network.forward(&x, Mode::Evaluate).unwrap();

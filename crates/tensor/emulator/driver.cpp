@@ -209,7 +209,8 @@ struct Block {
                 std::swap(order[i - 1], order[(order_seed >> 8) % i]);
             }
         // Shared memory holds NaN at first, with guards around what the launch requested.
-        statics.assign(__start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0, 0xff);
+        if (cooperative) statics.assign(__start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0, 0xff);
+        else if (__start_emulated_shared) memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
         dynamics.assign(shared + 2 * GUARD + 16, 0xa5);
         dynamic = (unsigned char *)(((uint64_t)dynamics.data() + GUARD + 15) / 16 * 16);
         memset(dynamic, 0xff, shared);
@@ -219,9 +220,10 @@ struct Block {
     bool run() {
         block_index = index;
         dynamic_shared = dynamic;
-        if (!statics.empty()) memcpy(__start_emulated_shared, statics.data(), statics.size());
+        // Only where blocks take turns does each need its own.
+        if (cooperative && !statics.empty()) memcpy(__start_emulated_shared, statics.data(), statics.size());
         bool ran = go();
-        if (!statics.empty()) memcpy(statics.data(), __start_emulated_shared, statics.size());
+        if (cooperative && !statics.empty()) memcpy(statics.data(), __start_emulated_shared, statics.size());
         for (size_t i = 0; i < 32; ++i)
             if (dynamic[shared + i] != 0xa5) die("dynamic shared memory overrun: " + running->name);
         return ran;

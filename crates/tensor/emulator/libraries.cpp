@@ -130,25 +130,18 @@ template <typename F> static void each(const Tensor *x, const Tensor *w, const T
         int oy = pixel / y->w, ox = pixel % y->w, ky = tap / w->w, kx = tap % w->w;
         int iy = oy * c->sh + ky - c->ph, ix = ox * c->sw + kx - c->pw;
         if (iy < 0 || ix < 0 || iy >= x->h || ix >= x->w) continue;
-        for (int o = 0; o < y->c; ++o)
-            for (int i = 0; i < x->c; ++i) {
-                int channel = backwards ? x->c - 1 - i : i;
-                f(index(*x, n, channel, iy, ix), index(*w, o, channel, ky, kx), index(*y, n, o, oy, ox));
-            }
+        size_t from = index(*x, n, 0, iy, ix), to = index(*y, n, 0, oy, ox), taps = (size_t)w->h * w->w, channels = x->c;
+        for (int o = 0; o < y->c; ++o) {
+            size_t weight = (o * taps + tap) * channels;
+            if (backwards)
+                for (size_t i = channels; i-- > 0;) f(from + i, weight + i, to + o);
+            else
+                for (size_t i = 0; i < channels; ++i) f(from + i, weight + i, to + o);
+        }
     }
 }
 static void write(void *to, const Tensor &t, const std::vector<float> &sums, float beta = 0) {
     for (size_t i = 0; i < sums.size(); ++i) put(to, kind(t), i, sums[i] + (beta ? beta * at(to, kind(t), i) : 0));
-}
-// A factor, rounded to the ten bits of TF32 where the algorithm does so.
-static float factor(const void *p, const Tensor &t, size_t i, bool tf32) {
-    float x = at(p, kind(t), i);
-    if (!tf32 || x - x != 0) return x;
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    bits = (bits + 0x0fff + (bits >> 13 & 1)) & ~0x1fffu;
-    memcpy(&x, &bits, 4);
-    return x;
 }
 static size_t count(const Tensor &t) { return (size_t)t.n * t.c * t.h * t.w; }
 static int check(size_t size, bool right, void *work) {
@@ -160,35 +153,50 @@ static int check(size_t size, bool right, void *work) {
     memset(work, 0x77, WORK);
     return 0;
 }
-// The sums of one direction: over the places that `each` gives.
+// Factors in f32, rounded to the ten bits of TF32 where the algorithm does so.
+static std::vector<float> factors(const void *p, const Tensor &t, bool tf32) {
+    std::vector<float> all(count(t));
+    for (size_t i = 0; i < all.size(); ++i) {
+        float x = at(p, kind(t), i);
+        if (tf32 && x - x == 0) {
+            uint32_t bits;
+            memcpy(&bits, &x, 4);
+            bits = (bits + 0x0fff + (bits >> 13 & 1)) & ~0x1fffu;
+            memcpy(&x, &bits, 4);
+        }
+        all[i] = x;
+    }
+    return all;
+}
+// One direction. `first` and `second` are the factors, and `term` adds a product of them at the places that `each` gives.
 template <typename F>
 static int convolve(const Tensor *x, const Tensor *w, const Tensor *y, const Conv *c, int algorithm, void *work, size_t size, const float *alpha,
-                    const float *beta, const Tensor *to, void *result, F term) {
+                    const float *beta, const Tensor *to, void *result, const Tensor *first, const void *a, const Tensor *second, const void *b,
+                    F term) {
     if (!fits(x, w, y, c)) return 3000;
     bool known = algorithm == GOOD || algorithm == BACKWARDS || (algorithm == TF32 && x->type == 0 && c->math != FMA);
     if (int e = check(size, known && *alpha == 1, work)) return e;
-    std::vector<float> s(count(*to));
-    each(x, w, y, c, algorithm == BACKWARDS, [&](size_t i, size_t j, size_t o) { term(s, i, j, o, algorithm == TF32); });
-    write(result, *to, s, *beta);
+    std::vector<float> sums(count(*to)), one = factors(a, *first, algorithm == TF32), other = factors(b, *second, algorithm == TF32);
+    float *s = sums.data();
+    const float *f = one.data(), *g = other.data();
+    each(x, w, y, c, algorithm == BACKWARDS, [=](size_t i, size_t j, size_t o) { term(s, f, g, i, j, o); });
+    write(result, *to, sums, *beta);
     return 0;
 }
 API cudnnConvolutionForward(void *, const float *alpha, const Tensor *xd, const void *x, const Tensor *wd, const void *w,
                             const Conv *c, int algo, void *work, size_t size, const float *beta, const Tensor *yd, void *y) {
-    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, yd, y, [&](std::vector<float> &s, size_t i, size_t j, size_t o, bool tf32) {
-        s[o] += factor(x, *xd, i, tf32) * factor(w, *wd, j, tf32);
-    });
+    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, yd, y, xd, x, wd, w,
+                    [](float *s, const float *x, const float *w, size_t i, size_t j, size_t o) { s[o] += x[i] * w[j]; });
 }
 API cudnnConvolutionBackwardData(void *, const float *alpha, const Tensor *wd, const void *w, const Tensor *yd, const void *gy,
                                  const Conv *c, int algo, void *work, size_t size, const float *beta, const Tensor *xd, void *gx) {
-    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, xd, gx, [&](std::vector<float> &s, size_t i, size_t j, size_t o, bool tf32) {
-        s[i] += factor(gy, *yd, o, tf32) * factor(w, *wd, j, tf32);
-    });
+    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, xd, gx, yd, gy, wd, w,
+                    [](float *s, const float *gy, const float *w, size_t i, size_t j, size_t o) { s[i] += gy[o] * w[j]; });
 }
 API cudnnConvolutionBackwardFilter(void *, const float *alpha, const Tensor *xd, const void *x, const Tensor *yd, const void *gy,
                                    const Conv *c, int algo, void *work, size_t size, const float *beta, const Tensor *wd, void *gw) {
-    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, wd, gw, [&](std::vector<float> &s, size_t i, size_t j, size_t o, bool tf32) {
-        s[j] += factor(gy, *yd, o, tf32) * factor(x, *xd, i, tf32);
-    });
+    return convolve(xd, wd, yd, c, algo, work, size, alpha, beta, wd, gw, yd, gy, xd, x,
+                    [](float *s, const float *gy, const float *x, size_t i, size_t j, size_t o) { s[j] += gy[o] * x[i]; });
 }
 // The search overwrites its output, as the real one does.
 API cudnnFindConvolutionForwardAlgorithmEx(void *, const Tensor *x, const void *, const Tensor *w, const void *, const Conv *c, const Tensor *y,

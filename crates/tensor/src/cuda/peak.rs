@@ -89,6 +89,8 @@ impl Searching {
 
     /// Notes the peak of the search, whose memory was given back, and resets the pool's mark.
     pub(super) fn end(self) -> Result<()> {
+        // Memory is given back in the order of the stream.
+        self.0.cuda_stream().synchronize().map_err(|e| failed("wait for the device", e))?;
         PEAKS[1].fetch_max(high_water(&self.0)?, Relaxed);
         let mark = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
         let mut zero = 0u64;
