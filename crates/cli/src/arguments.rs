@@ -22,12 +22,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "report")]
     /// InvaSpread against NCE and an untrained network on generated images: a table, curves and a picture, in minutes
     Demo(DemoArguments),
     /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME is `reproduce NAME`
     Train(TrainArguments),
+    #[cfg(feature = "report")]
     /// Run a table or figure of the paper and write its report
     Reproduce(ReproduceArguments),
+    #[cfg(feature = "report")]
     /// Write a suite's report again from the runs that are there
     Report(ReportArguments),
     /// Measure a file of weights on its run's data set, or on the one that is named
@@ -71,6 +74,18 @@ pub(crate) struct Settings {
     pub(crate) runs: Option<PathBuf>,
 }
 
+/// The GPUs that a queue of runs is spread over.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Gpus {
+    /// GPUs to spread the runs over, as 0,1; with device=cuda all of this machine if not given
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) gpus: Option<Vec<usize>>,
+    /// Do the runs on this GPU for the process that began this one
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) worker: Option<usize>,
+}
+
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
     #[command(flatten)]
@@ -81,6 +96,8 @@ pub(crate) struct DemoArguments {
 pub(crate) struct TrainArguments {
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) gpus: Gpus,
     /// Run every combination of listed values (seed=0,1 method=nce,invaspread)
     #[arg(long)]
     pub(crate) multirun: bool,
@@ -92,12 +109,15 @@ pub(crate) struct TrainArguments {
     pub(crate) json: bool,
 }
 
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct ReproduceArguments {
     /// table1, figure3, ..., a file of ./experiments/suite, or `all`: every table and figure of the paper
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) gpus: Gpus,
     /// Folder of the report; results/SUITE if not given (RUNS/SUITE-report for profile smoke; of `all`, results)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
@@ -109,6 +129,7 @@ pub(crate) struct ReproduceArguments {
     pub(crate) json: bool,
 }
 
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct ReportArguments {
     /// table1, figure3, ..., a file of ./experiments/suite, or `all`: one page of every table and figure
@@ -138,7 +159,13 @@ pub(crate) enum WeightsCommand {
     /// Take up weights trained elsewhere (torchvision's ResNets, BVLC GoogLeNet) and save them as .safetensors for this network
     Import(WeightsArguments),
     /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True
-    Export(WeightsArguments),
+    Export {
+        #[command(flatten)]
+        weights: WeightsArguments,
+        /// Write numbers of 16 bits, f16: half the size, three digits
+        #[arg(long)]
+        half: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,12 @@
 //! PyTorch's layouts, in which weights are on disk, and the ones in memory. A convolution is (C_out, C_in, K, K) there and
 //! (K, K, C_in, C_out) here.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use std::collections::HashMap;
 
-/// A parameter or gradient as PyTorch lays it out.
+/// A parameter or gradient as PyTorch lays it out: a copy, on the device that it is on.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
-    let tensor = tensor.detach().to_device(&Device::Cpu)?;
+    let tensor = tensor.detach();
     if tensor.rank() == 4 { tensor.permute((3, 2, 0, 1))?.contiguous() } else { tensor.copy() }
 }
 

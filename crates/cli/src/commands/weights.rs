@@ -7,8 +7,9 @@ use super::print_json;
 use crate::arguments::{WeightsArguments, WeightsCommand};
 use crate::failure::Failure;
 use crate::output::print_line;
-use anyhow::Context;
-use invaspread_models::{HeadNeeded, LoadReport, Network, inspect, load};
+use anyhow::{Context, anyhow};
+use candle_core::DType;
+use invaspread_models::{HeadNeeded, LoadReport, Network, inspect, load, not_finite};
 use invaspread_runner::checkpoint;
 use invaspread_runner::config::{Config, Work, expand, resolve_over};
 use invaspread_runner::memory::Memory;
@@ -19,7 +20,7 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
         WeightsCommand::Inspect { file, json } => show(file, *json),
         WeightsCommand::Import(arguments) => bring_in(arguments),
-        WeightsCommand::Export(arguments) => take_out(arguments),
+        WeightsCommand::Export { weights, half } => take_out(weights, *half),
     }
 }
 
@@ -67,13 +68,13 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     let weights = open(&arguments.file, arguments.within.as_deref())?;
     let network = network(&config)?;
     let report = load(&weights, &network, HeadNeeded::No).context("failed to import the weights")?;
-    save(&network, arguments, &out, None)?;
+    save(&network, arguments, &out, None, false)?;
     say(&report, &network, arguments);
     Ok(())
 }
 
-/// A run's checkpoint, or anything that fits the configured network, as a plain state dict.
-fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
+/// A run's checkpoint, or anything that fits the configured network, as a plain state dict; of 16 bits a number if `half` is set.
+fn take_out(arguments: &WeightsArguments, half: bool) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let out = destination(arguments)?;
     let weights = open(&arguments.file, arguments.within.as_deref())?;
@@ -81,7 +82,7 @@ fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
     let network = network(&origin.config)?;
     let report = load(&weights, &network, HeadNeeded::Yes)
         .with_context(|| format!("failed to export the weights with the config of {}", origin.describe()))?;
-    save(&network, arguments, &out, origin.run.as_deref())?;
+    save(&network, arguments, &out, origin.run.as_deref(), half)?;
     print_line!("config: {}", origin.describe());
     say(&report, &network, arguments);
     Ok(())
@@ -123,8 +124,21 @@ fn save(
     arguments: &WeightsArguments,
     out: &Path,
     run: Option<&str>,
+    half: bool,
 ) -> Result<(), Failure> {
-    let tensors = network.state_dict().context("failed to copy the weights")?;
+    let mut tensors = network.state_dict().context("failed to copy the weights")?;
+    if half {
+        for (_, tensor) in tensors.iter_mut().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
+            *tensor = tensor.to_dtype(DType::F16).context("failed to round the weights")?;
+        }
+        if let Some((name, _)) =
+            tensors.iter().find(|(_, tensor)| not_finite(tensor).is_ok_and(|found| found.is_some()))
+        {
+            return Err(Failure::Failed(anyhow!(
+                "failed to round the weights: {name} has numbers beyond 65504, the largest of f16; export without --half"
+            )));
+        }
+    }
     let mut content = json!({ "network": network.config().to_string(), "from": arguments.file });
     if let Some(run) = run {
         content["run"] = run.into();

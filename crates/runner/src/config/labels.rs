@@ -173,5 +173,8 @@ fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
 
 /// Whether a record says under another name what an argument of this key sets, or it is where files lie on this machine.
 fn is_said_elsewhere(key: &str) -> bool {
-    matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
+    matches!(
+        key,
+        "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root" | "runs.checkpoint_seconds"
+    )
 }

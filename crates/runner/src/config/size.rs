@@ -94,6 +94,9 @@ impl Config {
                 format!("weights, gradients and momentum of the network ({model})"),
                 &[3, size.parameters, FLOAT],
             );
+            // On a GPU the weights of the best epoch so far; on the CPU all that a checkpoint is written from.
+            let copies = if self.device.is_cuda() { 1 } else { 2 };
+            need(format!("copies for checkpoints ({model})"), &[copies, size.parameters, FLOAT]);
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
             need(format!("activations of a batch ({batches})"), &[rows, size.activations, number]);
         } else {

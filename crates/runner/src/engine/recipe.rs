@@ -2,6 +2,7 @@
 //! they came from.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use invaspread_augment::AugmentConfig;
 use invaspread_losses::KeySide;
@@ -51,6 +52,8 @@ pub struct Recipe {
     /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
     /// after the last epoch.
     pub retrieval_beside_knn: bool,
+    /// The time between checkpoints: one is written at the first end of an epoch after it. Changes no result.
+    pub checkpoint_every: Duration,
 }
 
 /// A learning rate from step to step: a warm-up, then what it falls by.

@@ -13,6 +13,7 @@ mod batch_norm;
 mod bias_relu;
 mod blas;
 mod conv2d;
+mod host_copy;
 mod kernel;
 pub mod kmeans;
 mod libraries;
@@ -30,6 +31,7 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
+pub use host_copy::HostCopy;
 pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
