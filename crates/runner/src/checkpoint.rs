@@ -10,7 +10,8 @@
 //! ```
 //!
 //! They are written at the ends of epochs, whenever `runs.checkpoint_seconds` have passed since the last time, and
-//! when the run ends or is stopped. A resumed run repeats the epochs since then, to the same numbers.
+//! when the run ends or is stopped. A resumed run repeats the epochs since then, to the same numbers. With 0 seconds
+//! they are written after each epoch and waited for, so that a run that is killed loses no epoch that it announced.
 //!
 //! The rename of `last.state.safetensors` is the commit. `best` is renamed before it: after a kill between
 //! the two, `best` is of an epoch that the resumed run trains again, to the same bytes. `last` is renamed
@@ -18,7 +19,7 @@
 //! between any two writes does no harm. Each file carries a digest of its content
 //! ([`invaspread_models::check_seal`]), which every reader compares.
 //!
-//! All three are written from one copy of the tensors in the host's memory, a [`Snapshot`], so that training goes on
+//! All three are written from one copy of the tensors in the host's memory, a `Snapshot`, so that training can go on
 //! meanwhile.
 
 use std::collections::HashMap;

@@ -52,7 +52,8 @@ pub struct Recipe {
     /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
     /// after the last epoch.
     pub retrieval_beside_knn: bool,
-    /// The time between checkpoints: one is written at the first end of an epoch after it. Changes no result.
+    /// The time between checkpoints: one is written at the first end of an epoch after it, while training goes on. If it is zero, one is
+    /// written after each epoch, and waited for. Changes no result.
     pub checkpoint_every: Duration,
 }
 
