@@ -95,6 +95,10 @@ test-cuda:
 gpu-session *arguments:
     ./cuda/session.sh "$@"
 
+# A GPU machine for a few minutes (cuda/README.md): `just gpu-visit pack FOLDER` makes the files to take there, `cut`, `unpack` what goes and comes in pieces
+gpu-visit *arguments:
+    python3 cuda/visit.py "$@"
+
 # The machine, the device, the data that is there, and a check of every op
 doctor:
     cargo run --release -- doctor

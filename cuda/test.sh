@@ -19,7 +19,7 @@ fi
 # By default a test that finds no device is skipped and passes; here that is an error.
 export INVASPREAD_EXPECT_CUDA=1
 ./cuda/cargo.sh test -p invaspread-tensor -p invaspread-losses -p invaspread-metrics -p invaspread-models -p invaspread-runner \
-    --features invaspread-runner/cuda "$@"
+    -p invaspread --no-default-features --features invaspread/cuda "$@"
 
 # What the assembler says of every kernel on every card, for the log. A test compares it with what the cards have.
 table=$(ls -t target/*/*/build/invaspread-tensor-*/out/kernels.txt 2>/dev/null | head -n 1)

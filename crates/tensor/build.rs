@@ -3,7 +3,8 @@
 //! ones. What the assembler says of each kernel (registers, shared memory, stack, spills) goes into
 //! `modules.rs` too, for a test, and as a table into `kernels.txt`.
 //!
-//! The compiler is `$CUDA_HOME/bin/nvcc`, or the `nvcc` on the path.
+//! The compiler is `$CUDA_HOME/bin/nvcc`, or the `nvcc` on the path. `INVASPREAD_CUDA_ARCHITECTURES=90` (several by
+//! comma) makes a small program for these cards alone: their machine code, no other and no PTX.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -14,12 +15,26 @@ use std::{env, fs};
 /// Compute capabilities that get machine code: A100; RTX 30; RTX 40 and L4; H100 and H200.
 const ARCHITECTURES: [&str; 4] = ["80", "86", "89", "90"];
 
+/// Names the compute capabilities to compile for instead.
+const CHOSEN: &str = "INVASPREAD_CUDA_ARCHITECTURES";
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    println!("cargo::rerun-if-env-changed={CHOSEN}");
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
+    }
+    let chosen = env::var(CHOSEN).ok().filter(|chosen| !chosen.is_empty());
+    let architectures: Vec<&str> =
+        chosen.as_ref().map_or(ARCHITECTURES.to_vec(), |chosen| chosen.split(',').map(str::trim).collect());
+    for architecture in &architectures {
+        assert!(
+            ARCHITECTURES.contains(architecture),
+            "{CHOSEN}: found {architecture:?}, expected some of {} by comma",
+            ARCHITECTURES.join(", ")
+        );
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let nvcc =
@@ -55,11 +70,13 @@ fn main() {
                 .arg("-o")
                 .arg(&fatbin)
                 .arg(source);
-            for architecture in ARCHITECTURES {
+            for architecture in &architectures {
                 command.arg(format!("-gencode=arch=compute_{architecture},code=sm_{architecture}"));
             }
-            let newest = ARCHITECTURES[ARCHITECTURES.len() - 1];
-            command.arg(format!("-gencode=arch=compute_{newest},code=compute_{newest}"));
+            if chosen.is_none() {
+                let newest = ARCHITECTURES[ARCHITECTURES.len() - 1];
+                command.arg(format!("-gencode=arch=compute_{newest},code=compute_{newest}"));
+            }
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
             let child = command.spawn().unwrap_or_else(|e| {
                 panic!("{} cannot be run: {e}; set CUDA_HOME, or run `just cuda-toolkit`", nvcc.display())

@@ -22,14 +22,17 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "report")]
     /// Compare InvaSpread with NCE and an untrained network on generated images; prints a table and draws
     /// curves and a picture, in minutes
     Demo(DemoArguments),
     /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME does
     /// what `reproduce NAME` does
     Train(TrainArguments),
+    #[cfg(feature = "report")]
     /// Run the suite of a table or figure of the paper and write its report
     Reproduce(ReproduceArguments),
+    #[cfg(feature = "report")]
     /// Write the report of a suite again, from the runs that exist
     Report(ReportArguments),
     /// Measure the weights of a file or of a run on the run's data set, or on a data set that you name
@@ -76,6 +79,18 @@ pub(crate) struct Settings {
     pub(crate) runs: Option<PathBuf>,
 }
 
+/// The GPUs that a queue of runs is spread over.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Gpus {
+    /// GPUs to spread the runs over, as 0,1; with device=cuda all of this machine if not given
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) gpus: Option<Vec<usize>>,
+    /// Do the runs on this GPU for the process that began this one
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) worker: Option<usize>,
+}
+
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
     #[command(flatten)]
@@ -86,6 +101,8 @@ pub(crate) struct DemoArguments {
 pub(crate) struct TrainArguments {
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) gpus: Gpus,
     /// Run every combination of listed values (seed=0,1 method=nce,invaspread)
     #[arg(long)]
     pub(crate) multirun: bool,
@@ -97,12 +114,15 @@ pub(crate) struct TrainArguments {
     pub(crate) json: bool,
 }
 
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct ReproduceArguments {
     /// table1, figure3, ..., a file in ./experiments/suite, or `all` for every table and figure of the paper
     pub(crate) suite: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) gpus: Gpus,
     /// Folder of the report; results/SUITE if not given, and results for `all` (RUNS/SUITE-report for runs of
     /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
@@ -115,6 +135,7 @@ pub(crate) struct ReproduceArguments {
     pub(crate) json: bool,
 }
 
+#[cfg(feature = "report")]
 #[derive(Debug, Args)]
 pub(crate) struct ReportArguments {
     /// table1, figure3, ..., a file in ./experiments/suite, or `all` for one page of every table and figure
@@ -147,7 +168,13 @@ pub(crate) enum WeightsCommand {
     /// .safetensors for the configured network
     Import(WeightsArguments),
     /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True
-    Export(WeightsArguments),
+    Export {
+        #[command(flatten)]
+        weights: WeightsArguments,
+        /// Write numbers of 16 bits, f16: half the size, three digits
+        #[arg(long)]
+        half: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -59,6 +59,7 @@ mod commands;
 mod failure;
 mod log;
 mod metric_names;
+#[cfg(feature = "report")]
 mod neighbors;
 mod output;
 mod panics;
@@ -184,9 +185,12 @@ fn start_threads(command: &Command) -> Result<(), Failure> {
 fn obey(command: Command) -> Result<(), Failure> {
     start_threads(&command)?;
     match command {
+        #[cfg(feature = "report")]
         Command::Demo(arguments) => commands::demo(&arguments),
         Command::Train(arguments) => commands::train(&arguments),
+        #[cfg(feature = "report")]
         Command::Reproduce(arguments) => commands::reproduce(&arguments),
+        #[cfg(feature = "report")]
         Command::Report(arguments) => commands::report(&arguments),
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
         Command::Measure(arguments) => commands::measure(&arguments),

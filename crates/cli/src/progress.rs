@@ -4,16 +4,58 @@ use crate::metric_names::short_name;
 use crate::output::{draws, note_above, visible};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use invaspread_runner::engine::{End, EpochFinished, Measured, Observer, RunFinished, RunStarted, StepTaken};
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 /// Shows a queue of runs.
 pub(crate) struct Progress {
+    shown: Shown,
     bar: ProgressBar,
     steps: u64,
     title: String,
     done: usize,
     runs: usize,
 }
+
+/// Where a queue is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// On standard error.
+    Here,
+    /// There too, without the runs that were finished before: other processes have just said how they ended.
+    HereAfterOthers,
+    /// By the process that began this one, which reads standard output.
+    There {
+        /// When it was last told of a step.
+        told: Option<Instant>,
+    },
+}
+
+/// What a process tells the one that began it, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Told {
+    /// A line for people.
+    Line(String),
+    /// What is being done, in place of what was said before.
+    Doing(String),
+    /// A run ended.
+    Finished,
+}
+
+impl Told {
+    /// Tells it. Without a reader there is nobody to tell, and the end of standard input says so.
+    fn tell(&self) {
+        if let Ok(line) = serde_json::to_string(self) {
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+    }
+}
+
+/// The least time between two [`Told::Doing`].
+const BETWEEN: Duration = Duration::from_millis(500);
 
 /// Returns a duration as text: "2 h 05 min", "3 min 20 s", "12 s".
 pub(crate) fn readable(time: Duration) -> String {
@@ -29,11 +71,32 @@ impl Progress {
     /// Returns the display for a queue of `runs` runs.
     pub(crate) fn new(runs: usize) -> Self {
         let bar = bar("{prefix} {bar:24} {percent:>3}%  {msg}");
-        Self { bar, steps: 0, title: String::new(), done: 0, runs }
+        Self { shown: Shown::Here, bar, steps: 0, title: String::new(), done: 0, runs }
+    }
+
+    /// The same, after other processes have worked on the queue.
+    pub(crate) fn after_others(runs: usize) -> Self {
+        Self { shown: Shown::HereAfterOthers, ..Self::new(runs) }
+    }
+
+    /// The same for the process that began this one to show.
+    pub(crate) fn for_another(runs: usize) -> Self {
+        Self { shown: Shown::There { told: None }, bar: ProgressBar::hidden(), ..Self::new(runs) }
     }
 
     fn line(&self, text: &str) {
-        note_above(&self.bar, text);
+        match self.shown {
+            Shown::There { .. } => Told::Line(text.to_owned()).tell(),
+            Shown::Here | Shown::HereAfterOthers => note_above(&self.bar, text),
+        }
+    }
+
+    /// Before a run's title: its place in the queue, unless other processes work on the same.
+    fn place(&self, done: usize) -> String {
+        match self.shown {
+            Shown::There { .. } => String::new(),
+            Shown::Here | Shown::HereAfterOthers => format!("[{done}/{}] ", self.runs),
+        }
     }
 }
 
@@ -48,7 +111,7 @@ pub(crate) fn bar(template: &str) -> ProgressBar {
 impl Observer for Progress {
     fn run_started(&mut self, event: &RunStarted) {
         self.steps = event.steps;
-        self.title = format!("[{}/{}] {}", self.done + 1, self.runs, event.title);
+        self.title = format!("{}{}", self.place(self.done + 1), event.title);
         self.bar.set_length((event.epochs * event.steps).max(1));
         self.bar.set_position(event.resumed_at.0 * event.steps + event.resumed_at.1);
         self.bar.set_prefix(visible(&self.title).into_owned());
@@ -63,10 +126,15 @@ impl Observer for Progress {
     fn step(&mut self, event: &StepTaken) {
         self.bar.set_position((event.epoch - 1) * self.steps + event.step);
         let left = event.left.map_or_else(String::new, |left| format!(", {} left", readable(left)));
-        self.bar.set_message(format!(
+        let message = format!(
             "epoch {}: loss {:.4}, {:.0} images/s{left}",
             event.epoch, event.mean_loss, event.images_per_second
-        ));
+        );
+        let Shown::There { told } = &mut self.shown else { return self.bar.set_message(message) };
+        if told.is_none_or(|told| told.elapsed() >= BETWEEN) {
+            *told = Some(Instant::now());
+            Told::Doing(format!("{} {message}", self.title)).tell();
+        }
     }
 
     fn epoch_finished(&mut self, event: &EpochFinished) {
@@ -82,6 +150,10 @@ impl Observer for Progress {
 
     fn run_finished(&mut self, event: &RunFinished) {
         self.done += 1;
+        let is_said_before = self.shown != Shown::Here && event.end == End::AlreadyDone;
+        if matches!(self.shown, Shown::There { .. }) && !is_said_before {
+            Told::Finished.tell();
+        }
         let end = match &event.end {
             End::Done { measured } => format!("done, {}in {}", spoken(measured, 1), readable(event.took)),
             End::AlreadyDone => "finished before, nothing to do".into(),
@@ -93,7 +165,9 @@ impl Observer for Progress {
             }
             End::Failed { message } => format!("failed: {message}"),
         };
-        self.line(&format!("[{}/{}] {}: {end}", self.done, self.runs, event.title));
+        if !is_said_before {
+            self.line(&format!("{}{}: {end}", self.place(self.done), event.title));
+        }
         if self.done == self.runs {
             self.bar.finish_and_clear();
         }

@@ -5,7 +5,7 @@
 //! All functions take slices; none reads a file or knows a data set. The similarity of two rows is their
 //! inner product. Products are taken block by block, and nothing of n x n is ever held. The number of threads
 //! changes no result. Everything runs on the CPU, and with the feature `cuda` nearest neighbors
-//! ([`top_k_on`]) and k-means can run on an NVIDIA GPU too, where the caller passes `DeviceKind::Cuda`.
+//! ([`top_k_on`]) and k-means can run on an NVIDIA GPU too, where the caller passes `DeviceKind::Cuda(0)`.
 //! Neighbors are the same there; centroids may differ in their last digits.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 

@@ -20,13 +20,13 @@ pub fn top_k_on(
     k: usize,
     exclude_self: bool,
 ) -> Result<Neighbors, MetricError> {
-    match device.resolve() {
-        #[cfg(feature = "cuda")]
-        device @ DeviceKind::Cuda(_) if k.min(gallery.len()) < invaspread_tensor::cuda::top_k::LARGEST_K => {
-            cuda::search(device, queries, gallery, k, exclude_self)
-        }
-        _ => top_k(queries, gallery, k, exclude_self),
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() && k.min(gallery.len()) < invaspread_tensor::cuda::top_k::LARGEST_K {
+        return cuda::search(device, queries, gallery, k, exclude_self);
     }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+    top_k(queries, gallery, k, exclude_self)
 }
 
 #[cfg(feature = "cuda")]

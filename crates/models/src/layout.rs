@@ -1,12 +1,12 @@
 //! Conversion between PyTorch's layouts, which weight files have, and the layouts in memory. A convolution is
 //! (C_out, C_in, K, K) in a file and (K, K, C_in, C_out) in memory.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use std::collections::HashMap;
 
-/// Returns a parameter or gradient in PyTorch's layout.
+/// Returns a parameter or gradient in PyTorch's layout: a copy on the same device.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
-    let tensor = tensor.detach().to_device(&Device::Cpu)?;
+    let tensor = tensor.detach();
     if tensor.rank() == 4 { tensor.permute((3, 2, 0, 1))?.contiguous() } else { tensor.copy() }
 }
 

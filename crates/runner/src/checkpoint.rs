@@ -9,18 +9,28 @@
 //! best.safetensors         the weights of the best epoch so far, in the same form
 //! ```
 //!
+//! They are written at the ends of epochs, whenever `runs.checkpoint_seconds` have passed since the last time, and
+//! when the run ends or is stopped. A resumed run repeats the epochs since then, to the same numbers. With 0 seconds
+//! they are written after each epoch and waited for, so that a run that is killed loses no epoch that it announced.
+//!
 //! The rename of `last.state.safetensors` is the commit. `best` is renamed before it: after a kill between
 //! the two, `best` is of an epoch that the resumed run trains again, to the same bytes. `last` is renamed
 //! after it and derived from it, so a resumed run writes it again. No two files have to agree, so a kill
 //! between any two writes does no harm. Each file carries a digest of its content
 //! ([`invaspread_models::check_seal`]), which every reader compares.
+//!
+//! All three are written from one copy of the tensors in the host's memory, a `Snapshot`, so that training can go on
+//! meanwhile.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use half::f16;
 use invaspread_models::{check_seal, write_sealed};
 use invaspread_record::names;
+#[cfg(feature = "cuda")]
+use invaspread_tensor::cuda::HostCopy;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,24 +154,145 @@ fn advice(error: &std::io::Error) -> &'static str {
 /// # Errors
 /// Returns an error if the file system refuses. An older file at `path` is then unchanged.
 pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> Result<(), CheckpointError> {
-    let refused = |source| CheckpointError::Write {
-        path: path.to_path_buf(),
-        source,
-        replaces: path.symlink_metadata().is_ok(),
-    };
-    let content = serde_json::to_string(content).map_err(|error| refused(error.into()))?;
-    let stored = tensors
-        .iter()
-        .map(|(name, tensor)| Ok((name.as_str(), Stored::from_tensor(tensor)?)))
-        .collect::<candle_core::Result<Vec<_>>>()
+    let copied = Snapshot::of(tensors, None)
         .map_err(|source| CheckpointError::Tensor { path: path.to_path_buf(), source: Box::new(source) })?;
-    let views = stored
-        .iter()
-        .map(|(name, s)| Ok((*name, TensorView::new(s.dtype, s.shape.clone(), &s.bytes)?)))
-        .collect::<Result<Vec<_>, SafeTensorError>>()
-        .map_err(|error| refused(std::io::Error::other(error.to_string())))?;
-    let bytes = write_sealed(views, content).map_err(|error| refused(std::io::Error::other(error)))?;
-    invaspread_record::write_atomically(path, &bytes).map_err(refused)
+    copied.write(path, "", content)
+}
+
+/// A copy of tensors in the host's memory, from which another thread may write files while the tensors change.
+///
+/// Copies from a GPU go to page-locked memory and may still be under way: only what reads them waits.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    entries: Vec<Entry>,
+    #[cfg(feature = "cuda")]
+    from_device: Option<HostCopy>,
+}
+
+/// A tensor of a snapshot.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+/// The little-endian bytes of a tensor.
+#[derive(Debug)]
+enum Bytes {
+    Host(Vec<u8>),
+    /// Number so-and-so of those that were copied from the device.
+    #[cfg(feature = "cuda")]
+    FromDevice(usize),
+}
+
+impl Snapshot {
+    /// Copies tensors. The page-locked memory of `room`, an earlier snapshot, is used again.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor is of a type that checkpoints do not hold, or the device fails.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a device needs the room"))]
+    pub(crate) fn of(tensors: &NamedTensors, room: Option<Self>) -> candle_core::Result<Self> {
+        #[cfg(feature = "cuda")]
+        let mut there: Vec<Tensor> = Vec::new();
+        let mut entries = Vec::with_capacity(tensors.len());
+        for (name, tensor) in tensors {
+            let dtype = stored_type(tensor.dtype())?;
+            #[cfg(feature = "cuda")]
+            let bytes = if tensor.device().is_cuda() {
+                there.push(tensor.contiguous()?);
+                Bytes::FromDevice(there.len() - 1)
+            } else {
+                Bytes::Host(host_bytes(tensor)?)
+            };
+            #[cfg(not(feature = "cuda"))]
+            let bytes = Bytes::Host(host_bytes(tensor)?);
+            entries.push(Entry { name: name.clone(), dtype, shape: tensor.dims().to_vec(), bytes });
+        }
+        Ok(Self {
+            entries,
+            #[cfg(feature = "cuda")]
+            from_device: if there.is_empty() {
+                None
+            } else {
+                let all: Vec<&Tensor> = there.iter().collect();
+                Some(HostCopy::begin(&all, room.and_then(|room| room.from_device))?)
+            },
+        })
+    }
+
+    /// Returns the first value that is not a finite number, with the name of its tensor.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub(crate) fn not_finite(&self) -> candle_core::Result<Option<(String, f64)>> {
+        for (entry, bytes) in self.bytes()? {
+            let found = match entry.dtype {
+                Dtype::F32 => first_not_finite(bytes, |bytes| f32::from_le_bytes(bytes).into()),
+                Dtype::F64 => first_not_finite(bytes, f64::from_le_bytes),
+                Dtype::F16 => first_not_finite(bytes, |bytes| f16::from_le_bytes(bytes).into()),
+                _ => None,
+            };
+            if let Some(found) = found {
+                return Ok(Some((entry.name.clone(), found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the tensors whose names begin with `prefix`, without it, and `content` to a temporary name, flushes
+    /// the file and renames it to `path`.
+    ///
+    /// # Errors
+    /// Returns an error if the file system refuses or the device fails. An older file at `path` is then unchanged.
+    pub(crate) fn write<T: Serialize>(
+        &self,
+        path: &Path,
+        prefix: &str,
+        content: &T,
+    ) -> Result<(), CheckpointError> {
+        let refused = |source| CheckpointError::Write {
+            path: path.to_path_buf(),
+            source,
+            replaces: path.symlink_metadata().is_ok(),
+        };
+        let content = serde_json::to_string(content).map_err(|error| refused(error.into()))?;
+        let all = self.bytes().map_err(|source| CheckpointError::Tensor {
+            path: path.to_path_buf(),
+            source: Box::new(source),
+        })?;
+        let views = all
+            .into_iter()
+            .filter_map(|(entry, bytes)| Some((entry.name.strip_prefix(prefix)?, entry, bytes)))
+            .map(|(name, entry, bytes)| Ok((name, TensorView::new(entry.dtype, entry.shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, SafeTensorError>>()
+            .map_err(|error| refused(std::io::Error::other(error.to_string())))?;
+        let bytes = write_sealed(views, content).map_err(|error| refused(std::io::Error::other(error)))?;
+        invaspread_record::write_atomically(path, &bytes).map_err(refused)
+    }
+
+    /// Returns the bytes of every tensor; waits for copies that are under way.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
+    fn bytes(&self) -> candle_core::Result<Vec<(&Entry, &[u8])>> {
+        #[cfg(feature = "cuda")]
+        let from_device = self.from_device.as_ref().map(HostCopy::bytes).transpose()?.unwrap_or_default();
+        let mut all = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let bytes: &[u8] = match &entry.bytes {
+                Bytes::Host(bytes) => bytes,
+                #[cfg(feature = "cuda")]
+                Bytes::FromDevice(number) => from_device[*number],
+            };
+            all.push((entry, bytes));
+        }
+        Ok(all)
+    }
+}
+
+/// Returns the first value among little-endian numbers that is not finite.
+fn first_not_finite<const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> f64) -> Option<f64> {
+    bytes.as_chunks::<N>().0.iter().map(|&chunk| from(chunk)).find(|value| !value.is_finite())
 }
 
 /// Reads what [`write()`] wrote: the tensors by name, and the content.
@@ -189,33 +320,28 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(HashMap<String, Tensor>
     Ok((tensors, content))
 }
 
-/// A tensor as little-endian bytes.
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+/// Returns the type that a file holds a tensor in.
+fn stored_type(dtype: DType) -> candle_core::Result<Dtype> {
+    match dtype {
+        DType::F32 => Ok(Dtype::F32),
+        DType::F64 => Ok(Dtype::F64),
+        DType::U32 => Ok(Dtype::U32),
+        DType::I64 => Ok(Dtype::I64),
+        DType::F16 => Ok(Dtype::F16),
+        other => candle_core::bail!("a checkpoint holds F32, F64, F16, U32 and I64 tensors, not {other:?}"),
+    }
 }
 
-impl Stored {
-    fn from_tensor(tensor: &Tensor) -> candle_core::Result<Self> {
-        let flat = tensor.flatten_all()?;
-        let (dtype, bytes) = match tensor.dtype() {
-            DType::F32 => {
-                (Dtype::F32, flat.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect())
-            }
-            DType::F64 => {
-                (Dtype::F64, flat.to_vec1::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect())
-            }
-            DType::U32 => {
-                (Dtype::U32, flat.to_vec1::<u32>()?.into_iter().flat_map(u32::to_le_bytes).collect())
-            }
-            DType::I64 => {
-                (Dtype::I64, flat.to_vec1::<i64>()?.into_iter().flat_map(i64::to_le_bytes).collect())
-            }
-            other => candle_core::bail!("a checkpoint holds F32, F64, U32 and I64 tensors, not {other:?}"),
-        };
-        Ok(Self { dtype, shape: tensor.dims().to_vec(), bytes })
-    }
+/// Copies a tensor of the host as little-endian bytes.
+fn host_bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F32 => flat.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
+        DType::F64 => flat.to_vec1::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect(),
+        DType::U32 => flat.to_vec1::<u32>()?.into_iter().flat_map(u32::to_le_bytes).collect(),
+        DType::F16 => flat.to_vec1::<f16>()?.into_iter().flat_map(f16::to_le_bytes).collect(),
+        _ => flat.to_vec1::<i64>()?.into_iter().flat_map(i64::to_le_bytes).collect(),
+    })
 }
 
 fn to_tensor(view: &TensorView<'_>) -> candle_core::Result<Tensor> {
@@ -228,7 +354,8 @@ fn to_tensor(view: &TensorView<'_>) -> candle_core::Result<Tensor> {
         Dtype::F64 => Tensor::from_vec(elements(bytes, f64::from_le_bytes), shape, &Device::Cpu),
         Dtype::U32 => Tensor::from_vec(elements(bytes, u32::from_le_bytes), shape, &Device::Cpu),
         Dtype::I64 => Tensor::from_vec(elements(bytes, i64::from_le_bytes), shape, &Device::Cpu),
-        other => candle_core::bail!("a checkpoint holds F32, F64, U32 and I64 tensors, not {other:?}"),
+        Dtype::F16 => Tensor::from_vec(elements(bytes, f16::from_le_bytes), shape, &Device::Cpu),
+        other => candle_core::bail!("a checkpoint holds F32, F64, F16, U32 and I64 tensors, not {other:?}"),
     }
 }
 
@@ -264,6 +391,10 @@ mod tests {
             ("weights/bn1.num_batches_tracked".to_owned(), Tensor::new(7_i64, device).unwrap()),
             ("method/assignments".to_owned(), Tensor::new(&[3_u32, u32::MAX], device).unwrap()),
             ("method/normalizer".to_owned(), Tensor::new(&[0.1_f64 + 0.2], device).unwrap()),
+            (
+                "weights/half".to_owned(),
+                Tensor::new(&[0.1_f32], device).unwrap().to_dtype(DType::F16).unwrap(),
+            ),
         ]
     }
 
@@ -278,7 +409,8 @@ mod tests {
         assert_eq!(fs_err::read(&a).unwrap(), fs_err::read(&b).unwrap());
         let (tensors, content): (_, (String, i32)) = read(&a).unwrap();
         assert_eq!(content, ("epoch".to_owned(), 3));
-        assert_eq!(tensors.len(), 4);
+        assert_eq!(tensors.len(), 5);
+        assert_eq!(tensors["weights/half"].to_vec1::<half::f16>().unwrap(), [half::f16::from_f32(0.1)]);
         let weights = tensors["weights/conv1.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(
             weights.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
@@ -319,7 +451,7 @@ mod tests {
         let path = folder.path().join("last.safetensors");
         write(&path, &example(), &1).unwrap();
         let before = fs_err::read(&path).unwrap();
-        let unsupported = vec![("x".to_owned(), Tensor::zeros(2, DType::F16, &Device::Cpu).unwrap())];
+        let unsupported = vec![("x".to_owned(), Tensor::zeros(2, DType::U8, &Device::Cpu).unwrap())];
         assert!(write(&path, &unsupported, &2).is_err());
         assert_eq!(fs_err::read(&path).unwrap(), before);
         let missing = folder.path().join("missing").join("last.safetensors");

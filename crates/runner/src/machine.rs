@@ -24,15 +24,17 @@ pub fn environment(device: DeviceKind) -> Environment {
 
 /// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for the
 /// CPU, or if the GPU does not say.
+#[cfg(feature = "cuda")]
 pub fn gpu_name(device: DeviceKind) -> Option<String> {
-    match device.resolve() {
-        #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(index) => {
-            let facts = invaspread_tensor::cuda::facts(&device.open().ok()?).ok()?;
-            Some(format!("{} (cuda:{index})", facts.name))
-        }
-        _ => None,
-    }
+    let DeviceKind::Cuda(index) = device.resolve() else { return None };
+    let facts = invaspread_tensor::cuda::facts(&device.open().ok()?).ok()?;
+    Some(format!("{} (cuda:{index})", facts.name))
+}
+
+/// Returns nothing: a program without CUDA uses no GPU.
+#[cfg(not(feature = "cuda"))]
+pub fn gpu_name(_device: DeviceKind) -> Option<String> {
+    None
 }
 
 /// Returns the largest resident memory of this process so far, in bytes; `None` where the system does not

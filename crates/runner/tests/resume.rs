@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
-    EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, StepTaken, Stop, Trained,
-    train,
+    EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, StepTaken, Stop,
+    Trained, train,
 };
 use invaspread_runner::record::MetricRow;
 use stripes::{images, invaspread, methods, nce, place, recipe, small};
@@ -89,6 +89,66 @@ fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
             if trains { 4 } else { 1 }
         );
     }
+}
+
+/// With checkpoints further apart than epochs, a run that ends without one (here by an error in what it hands its rows to, which is a
+/// kill's only trace that a test can time) repeats the epochs since the last, and hands on the same rows again.
+#[test]
+fn a_run_repeats_the_epochs_since_its_last_checkpoint() {
+    for (name, method) in methods().into_iter().filter(|(_, method)| method.trains()) {
+        let each = Recipe { epochs: 4, ..recipe(method) };
+        let rare = Recipe { checkpoint_every: Duration::from_hours(1), ..each.clone() };
+        let (alone, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = trained(go(&each, alone.path(), usize::MAX).unwrap());
+        let until = |epoch: i64| {
+            let mut seen = Vec::new();
+            let mut rows_of = |rows: &[MetricRow]| {
+                seen = rows.to_vec();
+                if rows.last().is_some_and(|row| row.epoch >= epoch) {
+                    return Err(EngineError::TooFewImages { images: 0, batch_size: 0 });
+                }
+                Ok(())
+            };
+            let outcome =
+                train(&rare, &place(broken.path()), &images(), &mut Silent, &Stop::new(), &mut rows_of);
+            assert!(matches!(outcome, Err(EngineError::TooFewImages { .. })), "{name}: {outcome:?}");
+            seen
+        };
+        let epoch_of = |name| -> i64 {
+            let path = broken.path().join("checkpoints").join(name);
+            let (_, header): (_, serde_json::Value) = invaspread_runner::checkpoint::read(&path).unwrap();
+            header["epoch"].as_i64().unwrap()
+        };
+        let before = until(3);
+        // Before the first epoch there is always one, and then only at the end.
+        assert_eq!(epoch_of("last.safetensors"), 0, "{name}");
+        let again = until(2);
+        assert!(!again.is_empty() && before.len() > again.len());
+        let (before, again) = (measurements(&before), measurements(&again));
+        assert_eq!(again, before[..again.len()], "{name}: the repeated epochs measure the same");
+        // A stop writes one at once, the best weights of an epoch before it included.
+        assert!(
+            matches!(go(&rare, broken.path(), 12).unwrap(), Outcome::Stopped { epoch: 2, step: 2 }),
+            "{name}"
+        );
+        assert!(epoch_of("best.safetensors") <= 2 && epoch_of("last.safetensors") == 2, "{name}");
+        let found = trained(go(&rare, broken.path(), usize::MAX).unwrap());
+        assert_same_files(alone.path(), broken.path(), &name);
+        assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
+        assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
+    }
+}
+
+/// A checkpoint that cannot be written ends the run, though a thread writes it.
+#[test]
+fn a_write_that_fails_ends_the_run_and_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = place(folder.path()).checkpoints;
+    // A folder in the place of the file: no rename replaces it.
+    std::fs::create_dir_all(files.best().join("in the way")).unwrap();
+    let error = go(&recipe(invaspread()), folder.path(), usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("failed to write") && error.contains("best.safetensors"), "{error}");
+    assert!(files.state().is_file(), "the checkpoint before it is whole");
 }
 
 #[test]

@@ -29,5 +29,6 @@ kernels=()
 for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
 g++ -shared -Wl,-soname,libcuda.so.1 -o "$folder/libcuda.so.1" "${kernels[@]}"
 # The libraries tell the driver what they would launch.
-g++ -shared -o "$folder/libcublas.so.13" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
-for library in libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do cp "$folder/libcublas.so.13" "$folder/$library"; done
+for library in libcublas.so.13 libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do
+    g++ -shared "-Wl,-soname,$library" -o "$folder/$library" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
+done

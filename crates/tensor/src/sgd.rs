@@ -157,7 +157,8 @@ impl Sgd {
                 Velocity::F32(v) => Tensor::from_slice(v, shape, device),
                 Velocity::F64(v) => Tensor::from_slice(v, shape, device),
                 #[cfg(feature = "cuda")]
-                Velocity::OnDevice(v) => v.to_device(&candle_core::Device::Cpu),
+                // A copy: the next step writes to the running step's own memory.
+                Velocity::OnDevice(v) => v.copy(),
             }
         };
         self.slots.iter().map(|slot| Ok((slot.name.clone(), tensor(slot)?))).collect()

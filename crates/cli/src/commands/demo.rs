@@ -14,8 +14,8 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
     let Sweep { planned, root, .. } = each_once(sweep);
     note!("{}", suite.title);
-    announce(&planned, &root)?;
-    work(&planned, &root)?;
+    announce(&planned, &root, 1)?;
+    work(&planned, &root, &[], &[])?;
     let out = root.join("demo-report");
     draw(&suite, &planned, &root, &out)?;
     write(&suite, &root, &out, Print::Text)?;

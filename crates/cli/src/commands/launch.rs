@@ -1,5 +1,6 @@
 //! From settings to runs, for `train`, `reproduce` and `demo`.
 
+use super::spread::spread;
 use crate::arguments::Settings;
 use crate::failure::Failure;
 use crate::output::note;
@@ -12,6 +13,7 @@ use invaspread_runner::launch::{
 };
 use invaspread_runner::record::RunRecord;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,6 +43,19 @@ impl Settings {
         Ok(overrides)
     }
 
+    /// Returns the settings as arguments, for a process that does the same.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        for (flag, text) in [("--profile", &self.profile), ("--seeds", &self.seeds)] {
+            arguments.extend(text.iter().flat_map(|text| [flag.into(), text.into()]));
+        }
+        for (flag, path) in [("--data-root", &self.data_root), ("--runs", &self.runs)] {
+            arguments.extend(path.iter().flat_map(|path| [flag.into(), path.into()]));
+        }
+        arguments.extend(self.overrides.iter().map(Into::into));
+        arguments
+    }
+
     /// Returns [`Settings::overrides`] for a command that takes a file of weights: the config need not name
     /// pretrained weights.
     pub(crate) fn overrides_beside_weights(&self) -> Result<Vec<Override>, ConfigError> {
@@ -58,9 +73,9 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     sweep
 }
 
-/// Prints what there is to do and how long it takes on this machine. A run that cannot be inspected fails
-/// when its turn comes; if no run can be inspected, nothing is begun.
-pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> {
+/// Prints what there is to do and how long it takes on this machine, and with several `gpus` says so. A run
+/// that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
+pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<(), Failure> {
     let (mut done, mut incomplete, mut unknown) = (0, 0, Vec::new());
     for run in planned {
         match run.standing(root) {
@@ -100,7 +115,14 @@ pub(crate) fn announce(planned: &[Planned], root: &Path) -> Result<(), Failure> 
     for line in lines(planned, &workloads) {
         note!("  {line}");
     }
-    note!("about {} in all on this machine", readable(total));
+    match gpus {
+        0 | 1 => note!("about {} in all on this machine", readable(total)),
+        _ => note!(
+            "about {} in all, spread over {gpus} GPUs: {} if they share it evenly",
+            readable(total),
+            readable(total / gpus as u32)
+        ),
+    }
     if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
         note!(
             "clusters for NMI and AMI and linear classifiers, as some of them are measured by, come on top"
@@ -139,10 +161,21 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
     groups.into_iter().map(line).collect()
 }
 
-/// Works through the runs, shows the progress, and returns the records of the finished ones.
-pub(crate) fn work(planned: &[Planned], root: &Path) -> Result<Vec<RunRecord>, Failure> {
+/// Works through the runs, shows the progress, and returns the records of the finished ones. With several of
+/// `gpus`, processes that are started with the arguments `request` work on the runs first.
+pub(crate) fn work(
+    planned: &[Planned],
+    root: &Path,
+    gpus: &[usize],
+    request: &[OsString],
+) -> Result<Vec<RunRecord>, Failure> {
     let stop = Stop::on_signals().context("failed to listen for signals")?;
-    let mut progress = Progress::new(planned.len());
+    spread(planned, root, gpus, request, &stop)?;
+    if stop.is_raised() {
+        return Err(Failure::Stopped);
+    }
+    let mut progress =
+        if gpus.len() > 1 { Progress::after_others(planned.len()) } else { Progress::new(planned.len()) };
     let reports = run_all(planned, root, &mut progress, &stop);
     if stop.is_raised() {
         return Err(Failure::Stopped);

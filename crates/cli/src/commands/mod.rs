@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod data;
+#[cfg(feature = "report")]
 mod demo;
 mod destination;
 mod doctor;
@@ -10,19 +11,25 @@ mod evaluate;
 mod launch;
 mod measure;
 mod origin;
+#[cfg(feature = "report")]
 mod report;
+#[cfg(feature = "report")]
 mod reproduce;
+mod spread;
 mod train;
 mod weights;
 
 pub(crate) use bench::bench;
 pub(crate) use config::config;
 pub(crate) use data::data;
+#[cfg(feature = "report")]
 pub(crate) use demo::demo;
 pub(crate) use doctor::doctor;
 pub(crate) use evaluate::evaluate;
 pub(crate) use measure::measure;
+#[cfg(feature = "report")]
 pub(crate) use report::report;
+#[cfg(feature = "report")]
 pub(crate) use reproduce::reproduce;
 pub(crate) use train::train;
 pub(crate) use weights::weights;

@@ -4,6 +4,7 @@
 use super::launch::{announce, each_once, work};
 use super::print_json;
 use super::report::{ALL, Print, default_folder, default_results, draw, every_suite, write, write_all};
+use super::spread::serve;
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
@@ -51,13 +52,19 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
 fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
     let suite = Suite::open(name)?;
     let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
-    let Sweep { planned, root, .. } = each_once(sweep);
+    if let Some(gpu) = arguments.gpus.worker {
+        let Sweep { mut planned, root, .. } = sweep;
+        return serve(&mut planned, &root, gpu).map(|()| root);
+    }
+    let Sweep { mut planned, root, .. } = each_once(sweep);
+    let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
     note!("{}", suite.title);
-    announce(&planned, &root)?;
+    announce(&planned, &root, gpus.len())?;
     if arguments.dry_run {
         return Ok(root);
     }
-    let records = work(&planned, &root)?;
+    let request = [vec!["reproduce".into(), name.into()], arguments.settings.arguments()].concat();
+    let records = work(&planned, &root, &gpus, &request)?;
     if arguments.json {
         print_json(&records)?;
     }

@@ -2,29 +2,35 @@
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
-use super::reproduce::reproduce;
-use crate::arguments::{ReproduceArguments, TrainArguments};
+use super::spread::serve;
+use crate::arguments::TrainArguments;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
 use invaspread_runner::config::{Sweep, plan_runs};
 use invaspread_runner::memory::Memory;
+use std::ffi::OsString;
 
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let suite = |text: &String| text.strip_prefix("suite=").map(str::to_owned);
     if let Some(suite) = arguments.settings.overrides.iter().find_map(suite) {
-        let mut settings = arguments.settings.clone();
-        settings.overrides.retain(|text| !text.starts_with("suite="));
-        let (dry_run, json) = (arguments.dry_run, arguments.json);
-        return reproduce(&ReproduceArguments { suite, settings, out: None, dry_run, json });
+        return of_suite(suite, arguments);
     }
     let sweep = plan_runs(&arguments.settings.overrides()?, arguments.multirun, &Memory::of)?;
-    let Sweep { planned, root, .. } = each_once(sweep);
-    announce(&planned, &root)?;
+    if let Some(gpu) = arguments.gpus.worker {
+        let Sweep { mut planned, root, .. } = sweep;
+        return serve(&mut planned, &root, gpu);
+    }
+    let Sweep { mut planned, root, .. } = each_once(sweep);
+    let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
+    announce(&planned, &root, gpus.len())?;
     if arguments.dry_run {
         return Ok(());
     }
-    let records = work(&planned, &root)?;
+    let mut request = vec![OsString::from("train")];
+    request.extend(arguments.multirun.then(|| "--multirun".into()));
+    request.extend(arguments.settings.arguments());
+    let records = work(&planned, &root, &gpus, &request)?;
     if arguments.json {
         return Ok(print_json(&records)?);
     }
@@ -41,4 +47,28 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// Does what `reproduce` does.
+#[cfg(feature = "report")]
+fn of_suite(suite: String, arguments: &TrainArguments) -> Result<(), Failure> {
+    let mut settings = arguments.settings.clone();
+    settings.overrides.retain(|text| !text.starts_with("suite="));
+    let (gpus, dry_run, json) = (arguments.gpus.clone(), arguments.dry_run, arguments.json);
+    super::reproduce(&crate::arguments::ReproduceArguments {
+        suite,
+        settings,
+        gpus,
+        out: None,
+        dry_run,
+        json,
+    })
+}
+
+/// Says that this program knows no suites.
+#[cfg(not(feature = "report"))]
+fn of_suite(suite: String, _arguments: &TrainArguments) -> Result<(), Failure> {
+    Err(Failure::Usage(anyhow::anyhow!(
+        "suite={suite}: this program was built without suites and reports (feature `report`), expected the settings of a run"
+    )))
 }

@@ -8,8 +8,9 @@ use super::print_json;
 use crate::arguments::{WeightsArguments, WeightsCommand};
 use crate::failure::Failure;
 use crate::output::print_line;
-use anyhow::Context;
-use invaspread_models::{HeadNeeded, LoadReport, Network, WeightsFile, inspect, load};
+use anyhow::{Context, anyhow};
+use candle_core::DType;
+use invaspread_models::{HeadNeeded, LoadReport, Network, WeightsFile, inspect, load, not_finite};
 use invaspread_runner::checkpoint;
 use invaspread_runner::config::{Config, Work, expand};
 use invaspread_runner::memory::Memory;
@@ -20,7 +21,7 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
         WeightsCommand::Inspect { file, json } => show(file, *json),
         WeightsCommand::Import(arguments) => bring_in(arguments),
-        WeightsCommand::Export(arguments) => take_out(arguments),
+        WeightsCommand::Export { weights, half } => take_out(weights, *half),
     }
 }
 
@@ -74,7 +75,7 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     let (weights, out, origin) = opened(arguments)?;
     let network = network(&origin.config)?;
     let report = load(&weights, &network, HeadNeeded::No).context("failed to import the weights")?;
-    save(&network, &weights, &out, &origin)?;
+    save(&network, &weights, &out, &origin, false)?;
     if origin.run.is_some() {
         print_line!("config: {}", origin.describe());
     }
@@ -82,13 +83,14 @@ fn bring_in(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves a run's checkpoint, or any weights that fit the configured network, as a plain state dict.
-fn take_out(arguments: &WeightsArguments) -> Result<(), Failure> {
+/// Saves a run's checkpoint, or any weights that fit the configured network, as a plain state dict; as f16 if
+/// `half` is set.
+fn take_out(arguments: &WeightsArguments, half: bool) -> Result<(), Failure> {
     let (weights, out, origin) = opened(arguments)?;
     let network = network(&origin.config)?;
     let report = load(&weights, &network, HeadNeeded::Yes)
         .with_context(|| format!("failed to export the weights with the config of {}", origin.describe()))?;
-    save(&network, &weights, &out, &origin)?;
+    save(&network, &weights, &out, &origin, half)?;
     print_line!("config: {}", origin.describe());
     say(&report, &network, arguments);
     Ok(())
@@ -132,9 +134,27 @@ fn network(config: &Config) -> Result<Network, Failure> {
 }
 
 /// Saves the network with the run that trained it, so that its config can be found later, and with the output
-/// that is to be measured, in case it is not found.
-fn save(network: &Network, from: &WeightsFile, out: &Path, origin: &Origin) -> Result<(), Failure> {
-    let tensors = network.state_dict().context("failed to copy the weights")?;
+/// that is to be measured, in case it is not found. The numbers are f16 if `half` is set.
+fn save(
+    network: &Network,
+    from: &WeightsFile,
+    out: &Path,
+    origin: &Origin,
+    half: bool,
+) -> Result<(), Failure> {
+    let mut tensors = network.state_dict().context("failed to copy the weights")?;
+    if half {
+        for (_, tensor) in tensors.iter_mut().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
+            *tensor = tensor.to_dtype(DType::F16).context("failed to round the weights")?;
+        }
+        if let Some((name, _)) =
+            tensors.iter().find(|(_, tensor)| not_finite(tensor).is_ok_and(|found| found.is_some()))
+        {
+            return Err(Failure::Failed(anyhow!(
+                "failed to round the weights: {name} has numbers beyond 65504, the largest of f16; export without --half"
+            )));
+        }
+    }
     let mut content = json!({ "network": network.config().to_string(), "from": from.path });
     if let Some(run) = &origin.run {
         content["run"] = run.as_str().into();

@@ -178,5 +178,8 @@ fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
 /// Returns whether a record holds the value of this key under another name, or whether the key is a folder on
 /// this machine.
 fn is_said_elsewhere(key: &str) -> bool {
-    matches!(key, "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root")
+    matches!(
+        key,
+        "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root" | "runs.checkpoint_seconds"
+    )
 }

@@ -9,9 +9,13 @@ use invaspread_data::DataConfig;
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
 use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, LarsConfig, OptimizerConfig, SgdConfig};
+use std::time::Duration;
 
 /// The trust coefficient of LARS unless one is set.
 const DEFAULT_TRUST: f64 = 1e-3;
+
+/// Seconds between the checkpoints of a run on a GPU, unless they are set.
+const CHECKPOINT_SECONDS_ON_GPU: f64 = 60.0;
 
 impl Config {
     /// Returns the run that this config describes, of `suite` or of its own, under the names that `labels`
@@ -53,7 +57,15 @@ impl Config {
             linear: self.eval.linear.unwrap_or(When::Never),
             retrieval: self.eval.retrieval.clone().unwrap_or_default(),
             retrieval_beside_knn: self.eval.retrieval.is_some(),
+            checkpoint_every: self.checkpoint_every(),
         }
+    }
+
+    /// On the CPU an epoch takes far longer than its checkpoint; on a GPU it may take less.
+    fn checkpoint_every(&self) -> Duration {
+        let unset = if self.device.is_cuda() { CHECKPOINT_SECONDS_ON_GPU } else { 0.0 };
+        let seconds = self.runs.checkpoint_seconds.unwrap_or(unset);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     fn network(&self) -> NetworkConfig {

@@ -14,7 +14,8 @@ pub(super) const PATHS: [&str; 5] =
     ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
 
 /// Keys that change no result, so that runs which differ in them alone are one run. The groups' own labels are no keys at all.
-pub(super) const OUTSIDE_IDENTITY: [&str; 4] = ["data.root", "data.cache", "runs.root", "profile.reduced"];
+pub(super) const OUTSIDE_IDENTITY: [&str; 5] =
+    ["data.root", "data.cache", "runs.root", "runs.checkpoint_seconds", "profile.reduced"];
 
 /// The table of labels that choices of groups set.
 const LABELS: &str = "groups";

@@ -239,12 +239,15 @@ pub struct ProfileSection {
     pub reduced: bool,
 }
 
-/// Where runs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where runs are kept, and how often they are saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunsSection {
     /// The folder.
     pub root: PathBuf,
+    /// Seconds between checkpoints; on the CPU 0 (one after each epoch), on a GPU 60 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_seconds: Option<f64>,
 }
 
 impl Config {
@@ -322,6 +325,11 @@ impl Config {
         {
             return wrong("optim.trust_coefficient", trust.to_string(), "a number above 0");
         }
+        if let Some(seconds) = self.runs.checkpoint_seconds
+            && !(seconds.is_finite() && seconds >= 0.0)
+        {
+            return wrong("runs.checkpoint_seconds", seconds.to_string(), "a number of at least 0");
+        }
         if self.optim.trust_coefficient.is_some() && self.optim.optimizer != Some(OptimizerName::Lars) {
             let found = "a value, where optim.optimizer is sgd".to_owned();
             return wrong("optim.trust_coefficient", found, "optim.optimizer=lars beside it, or null");
@@ -397,6 +405,7 @@ impl Config {
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
         self.eval.retrieval = Some(RetrievalRecipe::default());
+        self.runs.checkpoint_seconds = Some(0.0);
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
         // The kind of a list is that of its first value.

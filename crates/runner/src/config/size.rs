@@ -102,6 +102,9 @@ impl Config {
                 format!("weights, gradients and momentum of the network ({model})"),
                 &[3, size.parameters, FLOAT],
             );
+            // On a GPU the weights of the best epoch so far; on the CPU all that a checkpoint is written from.
+            let copies = if self.device.is_cuda() { 1 } else { 2 };
+            need(format!("copies for checkpoints ({model})"), &[copies, size.parameters, FLOAT]);
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
             let further: u128 = self.method.more_views(&self.augment).iter().fold(0, |sum, group| {
                 let of_view = network.size(group.augment.size).activations;

@@ -196,8 +196,15 @@ fn the_hash_is_of_what_can_change_a_result() {
     assert!(base.len() == 12 && base.bytes().all(|b| b.is_ascii_hexdigit()), "{base}");
     // `auto` is replaced by the device of this machine.
     let best = format!("device={}", invaspread_tensor::DeviceKind::best().0.name());
-    let same =
-        ["seed=7", &best, "data.root=/elsewhere", "data.cache=/there", "runs.root=/else", "optim.lr=3e-2"];
+    let same = [
+        "seed=7",
+        &best,
+        "data.root=/elsewhere",
+        "data.cache=/there",
+        "runs.root=/else",
+        "optim.lr=3e-2",
+        "runs.checkpoint_seconds=7",
+    ];
     for same in same {
         assert_eq!(hash(&["dataset=cifar10", same]), base, "{same}");
     }

@@ -13,19 +13,6 @@ pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
 const METHOD: &str = "method/";
 
-/// Returns the first tensor that holds a value that is not finite, by name, with that value.
-///
-/// # Errors
-/// Returns the errors of candle.
-pub(super) fn not_finite(tensors: &NamedTensors) -> Result<Option<(String, f64)>> {
-    for (name, tensor) in tensors {
-        if let Some(found) = invaspread_models::not_finite(tensor)? {
-            return Ok(Some((name.clone(), found.value)));
-        }
-    }
-    Ok(None)
-}
-
 fn known(loss: &Tensor) -> Result<Loss> {
     loss.to_dtype(DType::F64)?.to_scalar::<f64>().map(Loss::Known)
 }

@@ -11,6 +11,7 @@ mod evaluate;
 mod feed;
 mod images;
 mod journal;
+mod keeper;
 mod learner;
 mod loss_log;
 mod measure;

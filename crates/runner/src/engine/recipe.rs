@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use invaspread_augment::{AugmentConfig, AugmentError, Pipeline, ViewGroup};
 use invaspread_losses::KeySide;
@@ -52,6 +53,9 @@ pub struct Recipe {
     /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
     /// after the last epoch.
     pub retrieval_beside_knn: bool,
+    /// The time between checkpoints: one is written at the first end of an epoch after it, while training goes on. If it is zero, one is
+    /// written after each epoch, and waited for. Changes no result.
+    pub checkpoint_every: Duration,
 }
 
 /// A learning rate from step to step: a warm-up, then what it falls by.

@@ -69,7 +69,12 @@ pub fn write_weights(
     epoch: u64,
     step: u64,
 ) -> Result<(), CheckpointError> {
-    checkpoint::write(path, weights, &serde_json::json!({ "run": run, "epoch": epoch, "step": step }))
+    checkpoint::write(path, weights, &weights_header(run, epoch, step))
+}
+
+/// Returns what a file of weights holds beside them.
+pub(super) fn weights_header(run: &str, epoch: u64, step: u64) -> serde_json::Value {
+    serde_json::json!({ "run": run, "epoch": epoch, "step": step })
 }
 
 /// Embeds the images that `recipe` measures with the network of `recipe` and these `weights`.

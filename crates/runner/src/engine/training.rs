@@ -1,8 +1,9 @@
 //! One run from its last checkpoint to its end: each epoch has steps, an evaluation and a checkpoint.
 //!
-//! The order of an epoch's writes makes a kill harmless at any point (see `checkpoint`): the best weights,
-//! then the state (the commit), then the files derived from the state, which are the last weights and the
-//! metrics table.
+//! The order of a checkpoint's writes makes a kill harmless at any point (see `checkpoint`): the best weights,
+//! then the state (the commit), then the last weights, which are derived from it. A thread writes them beside the
+//! next epoch. The metrics table is written after each epoch and so may be ahead of the state; a resumed run writes
+//! it again from the state, and repeats the epochs that it lacks.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use super::embed::{EvaluationFeeds, embed};
 use super::evaluate::open_weights;
 use super::feed::ImageFeed;
 use super::journal::{Evaluation, Journal, Partial};
-use super::learner::{Learner, not_finite};
+use super::keeper::{BestWeights, Keeper, NotWritten, header};
+use super::learner::Learner;
 use super::loss_log::LossLog;
 use super::restore::write_weights;
 use super::{
@@ -28,7 +30,7 @@ use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
 use crate::methods::{RunFacts, Step, visiting_order};
 use crate::record::MetricRow;
 
-/// In an epoch that takes longer than this, checkpoints are also written between steps.
+/// In an epoch that takes longer than this, checkpoints are also written between steps, unless they are to be rarer.
 const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
 
 /// The identity and the folder of a run.
@@ -90,7 +92,8 @@ pub struct Best {
 }
 
 /// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
-/// are new measurements, and after the checkpoint holds them, `measured` is called with all rows so far.
+/// are new measurements, `measured` is called with all rows so far. A run that resumes calls it first with the
+/// rows of its checkpoint, which may lack some that an earlier process had measured: these are measured again.
 ///
 /// # Errors
 /// Returns an error if the run cannot be set up or resumed, the loss is not finite, or a file cannot be read
@@ -149,8 +152,11 @@ struct Training<'a> {
     begun: Instant,
     /// The time spent on the run by earlier processes, seconds.
     seconds_before: f64,
-    /// When the last checkpoint was written.
+    keeper: Keeper,
+    /// When the last checkpoint was begun.
     committed: Instant,
+    /// The weights of the best epoch so far, until a checkpoint takes them along.
+    best: Option<BestWeights>,
     pace: Pace,
 }
 
@@ -200,7 +206,9 @@ impl<'a> Training<'a> {
             seconds_before: journal.seconds.into(),
             journal,
             begun: now,
+            keeper: Keeper::new(place.checkpoints.clone()),
             committed: now,
+            best: None,
             pace: Pace::default(),
         })
     }
@@ -328,9 +336,10 @@ impl<'a> Training<'a> {
             if let Some(&loss) = known.last() {
                 observer.step(&self.step_taken(epoch, loss));
             }
-            if self.committed.elapsed() > LONGEST_WITHOUT_CHECKPOINT && self.journal.step < self.batches {
+            let longest = self.recipe.checkpoint_every.max(LONGEST_WITHOUT_CHECKPOINT);
+            if self.committed.elapsed() > longest && self.journal.step < self.batches {
                 self.drain_losses(epoch)?;
-                self.commit()?;
+                self.begin_commit()?;
             }
         }
         Ok(Stepped::Through)
@@ -454,9 +463,22 @@ impl<'a> Training<'a> {
         measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         if self.journal.best.is_some_and(|best| best.epoch == epoch) {
-            self.write_weights(&self.place.checkpoints.best())?;
+            self.best = Some(BestWeights::OfState);
         }
-        self.commit()?;
+        if epoch >= self.epochs() || self.recipe.checkpoint_every.is_zero() {
+            // Whoever sees an epoch's measurements can then count on its checkpoint.
+            self.commit()?;
+        } else if epoch == 0 || self.committed.elapsed() >= self.recipe.checkpoint_every {
+            self.begin_commit()?;
+        } else {
+            if matches!(self.best, Some(BestWeights::OfState)) {
+                // The next epoch changes them, so they are copied, on the device.
+                let weights = self.learner.weights().map_err(EngineError::tensor("copy the weights"))?;
+                self.best = Some(BestWeights::Kept(weights, header(&self.journal)));
+            }
+            let written = self.keeper.look();
+            written.map_err(|error| self.not_written(error))?;
+        }
         measured(&self.journal.rows())?;
         observer.epoch_finished(&EpochFinished {
             epoch,
@@ -469,25 +491,39 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Writes the state, then the weights derived from it.
+    /// Writes a checkpoint and waits for it.
     ///
     /// # Errors
-    /// Returns an error and writes nothing if the state is not finite (after a NaN gradient, for instance):
-    /// no run could resume from it.
+    /// Returns the errors of [`Training::begin_commit`], and those of this write. If the state is not finite
+    /// (after a NaN gradient, for instance), nothing is written: no run could resume from it.
     fn commit(&mut self) -> Result<(), EngineError> {
+        self.begin_commit()?;
+        let written = self.keeper.wait();
+        written.map_err(|error| self.not_written(error))
+    }
+
+    /// Copies the state and lets a thread write the checkpoint.
+    ///
+    /// # Errors
+    /// Returns the error of the write before, or an error if the state cannot be copied.
+    fn begin_commit(&mut self) -> Result<(), EngineError> {
         self.journal.seconds = self.seconds().into();
         algorithms::keep(&mut self.journal, self.learner.network.device())?;
-        let copied = || EngineError::tensor("copy the run's state");
-        let tensors = self.learner.tensors().map_err(copied())?;
-        if let Some((name, found)) = not_finite(&tensors).map_err(copied())? {
-            let Journal { epoch, step, .. } = self.journal;
-            let (epoch, step) = if step == 0 { (epoch, self.batches) } else { (epoch + 1, step) };
-            return Err(self.not_finite(name, found, epoch, step));
-        }
-        checkpoint::write(&self.place.checkpoints.state(), &tensors, &self.journal)?;
-        self.write_weights(&self.place.checkpoints.last())?;
+        let tensors = self.learner.tensors().map_err(EngineError::tensor("copy the run's state"))?;
+        let begun = self.keeper.begin(&tensors, &self.journal, self.best.take());
+        begun.map_err(|error| self.not_written(error))?;
         self.committed = Instant::now();
         Ok(())
+    }
+
+    fn not_written(&self, error: NotWritten) -> EngineError {
+        match error {
+            NotWritten::NotFinite { name, found, epoch, step } => {
+                let (epoch, step) = if step == 0 { (epoch, self.batches) } else { (epoch + 1, step) };
+                self.not_finite(name, found, epoch, step)
+            }
+            NotWritten::File(error) => error.into(),
+        }
     }
 
     fn write_weights(&self, path: &Path) -> Result<(), EngineError> {

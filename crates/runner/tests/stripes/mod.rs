@@ -6,6 +6,7 @@ mod momentum_contrast;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use invaspread_augment::{AugmentConfig, Image, ImageSource, SourceError, SourceImage};
 use invaspread_losses::KeySide;
@@ -96,6 +97,7 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
         linear: When::Never,
         retrieval: RetrievalRecipe::default(),
         retrieval_beside_knn: false,
+        checkpoint_every: Duration::ZERO,
     }
 }
 

@@ -3,22 +3,34 @@
 //! The driver comes with the system. cuBLAS, cuDNN and cuRAND are searched where the dynamic loader searches,
 //! and in the folders that `INVASPREAD_CUDA_LIBRARIES` names (colon-separated), such as those of PyTorch's
 //! wheels; their subfolders `*/lib` count too. Once a library is opened from there by its full path,
-//! everything later finds it by its name.
+//! everything later finds it by its versioned name (`libcublas.so.13`).
+//!
+//! cudarc asks for the unversioned name (`libcublas.so`) first, which a toolkit's folder on the loader's path answers.
+//! Such a library is then the one for all: it is opened first, no second copy is opened beside it, and it must have
+//! the version that this program is made for.
 
 use super::failed;
 use candle_core::cuda_backend::cudarc::{self, cublas, cudnn, curand, driver};
 use candle_core::{Device, Result, bail};
-use std::ffi::{CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Names the folders to search before those of the system.
 const FOLDERS: &str = "INVASPREAD_CUDA_LIBRARIES";
 
-/// The libraries, in the order in which they need one another.
-const NAMES: [&str; 5] =
-    ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9", "libnvrtc.so.13"];
+/// The libraries and their versions, in the order in which they need one another.
+const LIBRARIES: [(&str, &str); 5] = [
+    ("libcublasLt.so", "13"),
+    ("libcublas.so", "13"),
+    ("libcurand.so", "10"),
+    ("libcudnn.so", "9"),
+    ("libnvrtc.so", "13"),
+];
+
+/// Names the folder in which the driver keeps what it compiles, if it is set.
+const COMPILED: &str = "CUDA_CACHE_PATH";
 
 /// Facts about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,8 +110,8 @@ pub fn why_not() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     ANSWER
         .get_or_init(|| {
-            preload();
-            missing()
+            keep_compiled_kernels();
+            preload().or_else(missing)
         })
         .clone()
 }
@@ -134,15 +146,80 @@ fn missing() -> Option<String> {
     None
 }
 
-/// Opens the libraries in the folders that the environment names.
-fn preload() {
-    let Some(folders) = std::env::var_os(FOLDERS) else { return };
+/// Opens each library that the loader finds by its unversioned name, or else the one in the folders that the
+/// environment names. Returns what is wrong with one, in words.
+fn preload() -> Option<String> {
+    let folders = std::env::var_os(FOLDERS).unwrap_or_default();
     let folders: Vec<PathBuf> =
         std::env::split_paths(&folders).flat_map(|folder| with_subfolders(&folder)).collect();
-    for name in NAMES {
-        if let Some(path) = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
+    for (name, version) in LIBRARIES {
+        if let Some(handle) = open_for_all(OsStr::new(name)) {
+            if let Some(wrong) = path_of(handle).and_then(|path| wrong_version(&path, name, version)) {
+                return Some(wrong);
+            }
+            continue;
+        }
+        let mut paths = folders.iter().map(|folder| folder.join(format!("{name}.{version}")));
+        if let Some(path) = paths.find(|path| path.is_file()) {
             open_for_all(path.as_os_str());
         }
+    }
+    None
+}
+
+/// Returns why the library at `path`, which was found as `name`, cannot be used; `None` if it has the `version` that
+/// this program is made for, or its file does not say its version.
+fn wrong_version(path: &Path, name: &str, version: &str) -> Option<String> {
+    let whole = path.canonicalize().ok()?;
+    let found = whole.file_name()?.to_str()?.strip_prefix(name)?.strip_prefix('.')?.to_owned();
+    if found.split('.').next() == Some(version) {
+        return None;
+    }
+    Some(format!(
+        "cuda: {name} is found first at {} and has version {found}, expected {version}; take its folder off \
+         LD_LIBRARY_PATH, or put a folder with a link {name} to version {version} in front of it",
+        path.display()
+    ))
+}
+
+/// Returns the file that an open library was loaded from.
+fn path_of(handle: *mut libc::c_void) -> Option<PathBuf> {
+    // What glibc's and musl's `struct link_map` begins with.
+    #[repr(C)]
+    struct LinkMap {
+        address: usize,
+        name: *const libc::c_char,
+    }
+    let mut map: *const LinkMap = std::ptr::null();
+    // SAFETY: the handle is open and stays so; on success `map` points to the loader's own entry of it, whose name
+    // is a C string.
+    unsafe {
+        if libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) != 0 || map.is_null() {
+            return None;
+        }
+        let name = CStr::from_ptr((*map).name);
+        Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
+    }
+}
+
+/// Lets the driver keep in the user's cache folder what it compiles, unless the environment says where: candle's
+/// kernels are PTX, and compiling them takes seconds. The driver's own folder is `~/.nv`, which machines that are
+/// rented by the minute do not keep.
+fn keep_compiled_kernels() {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if set(COMPILED).is_some() {
+        return;
+    }
+    let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let Some(folder) = caches.map(|caches| caches.join("invaspread").join("cuda")) else { return };
+    if std::fs::create_dir_all(&folder).is_ok()
+        && let Ok(folder) = CString::new(folder.into_os_string().into_vec())
+        && let Ok(name) = CString::new(COMPILED)
+    {
+        // SAFETY: both are C strings. The driver, which reads the variable, is opened after this, once; Rust's own
+        // readers of the environment take the lock that this crate's callers hold none of, and no C library that is
+        // open by now reads it from another thread.
+        unsafe { libc::setenv(name.as_ptr(), folder.as_ptr(), 0) };
     }
 }
 
@@ -155,12 +232,13 @@ fn with_subfolders(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Opens a library and leaves it open. A library that cannot be opened is reported missing later, by name.
-fn open_for_all(path: &OsStr) {
-    if let Ok(path) = CString::new(path.as_bytes()) {
-        // SAFETY: as above; the handle is never closed.
-        unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    }
+/// Opens a library and leaves it open; returns its handle. A library that cannot be opened is reported missing later,
+/// by name.
+fn open_for_all(path: &OsStr) -> Option<*mut libc::c_void> {
+    let path = CString::new(path.as_bytes()).ok()?;
+    // SAFETY: as above; the handle is never closed.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    (!handle.is_null()).then_some(handle)
 }
 
 /// Tells the driver's pool to keep freed memory; by default it returns the memory at every synchronization.

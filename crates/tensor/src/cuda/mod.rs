@@ -14,6 +14,7 @@ mod bias_relu;
 mod blas;
 mod by_channels;
 mod conv2d;
+mod host_copy;
 mod kept_weights;
 mod kernel;
 pub mod kmeans;
@@ -33,6 +34,7 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
+pub use host_copy::HostCopy;
 pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
 pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;

@@ -51,6 +51,7 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "optim.optimizer",
             "optim.trust_coefficient",
             "optim.warmup",
+            "runs.checkpoint_seconds",
         ]
     );
     assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
