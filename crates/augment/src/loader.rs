@@ -176,7 +176,7 @@ fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
 /// };
 /// use std::sync::Arc;
 ///
-/// /// Ten images, each of one grey.
+/// /// Ten images, each of one gray.
 /// struct Greys;
 ///
 /// impl ImageSource for Greys {

@@ -21,7 +21,7 @@ use crate::resize::Filter;
 /// let mut view = vec![0.0; pipeline.view_len()];
 /// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
 /// pipeline.apply(Image::black(10, 12).as_ref(), &mut stream, &mut Scratch::default(), &mut view);
-/// // Black, normalised: minus the mean, divided by the standard deviation.
+/// // Black, normalized: minus the mean, divided by the standard deviation.
 /// assert_eq!(view[..3], [-0.4914 / 0.2023, -0.4822 / 0.1994, -0.4465 / 0.2010]);
 /// # Ok::<(), invaspread_augment::AugmentError>(())
 /// ```
@@ -111,7 +111,7 @@ impl Pipeline {
     }
 
     /// Makes a view of `image` with the numbers of `stream` and writes it to `out` (size x size x 3, row
-    /// after row, normalised).
+    /// after row, normalized).
     ///
     /// # Panics
     /// If `out` is not [`Self::view_len`] long or the image has no pixels.
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn evaluation_of_an_image_of_the_right_size_only_normalises() {
+    fn evaluation_of_an_image_of_the_right_size_only_normalizes() {
         let pipeline = Pipeline::evaluate(&AugmentConfig { size: 2, ..AugmentConfig::default() }).unwrap();
         let image = Image::new(2, 2, vec![0, 128, 255, 3, 2, 1, 9, 8, 7, 255, 255, 255]);
         let mut out = vec![0.0; 12];

@@ -8,14 +8,14 @@
 //! DCLW: w_i = 2 − exp(p_i/σ) / mean_k exp(p_k/σ),   p_i = x_i · x_{i⁺},  k over the B images
 //! ```
 //!
-//! Source: Yeh, Hong, Hsu, Liu, Chen, LeCun, "Decoupled Contrastive Learning", ECCV 2022, section 3, equation 6
-//! (DCL) and the weighted loss that follows it (DCLW, with a negative von Mises-Fisher weighting). The second
-//! sum runs over all views of all other images, in one logarithm.
+//! Source: Yeh, Hong, Hsu, Liu, Chen, LeCun, "Decoupled Contrastive Learning", ECCV 2022, section 3, equation
+//! 6 (DCL) and the weighted loss that follows it (DCLW, with a negative von Mises-Fisher weighting). The
+//! second sum runs over all views of all other images, in one logarithm.
 //!
 //! With `q_ij = exp(s_ij) / Σ_{k∉{i,i⁺}} exp(s_ik)` and the softmax `r_i = exp(p_i/σ) / Σ_k exp(p_k/σ)`, so
-//! that `w_i = 2 − B r_i`, the gradient with respect to `x_i · x_j` is `q_ij / 2Bτ` for a negative and, for the
-//! positive, `−[w_i − (B/σ) r_i (p_i − Σ_k r_k p_k)] / 2Bτ` (`−1 / 2Bτ` for DCL). It flows through both sides
-//! of each inner product: `grad x_i = Σ_j (g_ij + g_ji) x_j`.
+//! that `w_i = 2 − B r_i`, the gradient with respect to `x_i · x_j` is `q_ij / 2Bτ` for a negative and, for
+//! the positive, `−[w_i − (B/σ) r_i (p_i − Σ_k r_k p_k)] / 2Bτ` (`−1 / 2Bτ` for DCL). It flows through both
+//! sides of each inner product: `grad x_i = Σ_j (g_ij + g_ji) x_j`.
 //!
 //! Deviations: the paper adds up the 2B rows; this is their mean, as in NT-Xent, so that the learning rate
 //! does not depend on the batch. The paper does not say whether the weights are constants in the gradient;
@@ -216,11 +216,11 @@ mod tests {
 
     #[test]
     fn the_weights_of_two_pairs_have_a_closed_form() {
-        // Image 1 has both views at e1, image 2 has e2 and −e2: p = (1, −1), all negatives at 0. With
-        // t = tanh(1/σ) the softmax of p/σ is ((1 + t)/2, (1 − t)/2), the weights are (1 − t, 1 + t), and the
-        // loss is log 2 + t/τ. The slope of p_1 is (1 − t)/2 − (1 + t)/2 · (1 − t)/σ; that of p_2 is
-        // (1 + t)/2 + (1 − t)/2 · (1 + t)/σ. Each of the views of an image gets the slope times its twin, over
-        // −τ. A row has a gradient of 1/8 at each of its negatives from either side, which is 1/4τ times their
+        // Image 1 has both views at e1, image 2 has e2 and −e2: p = (1, −1), all negatives at 0. With t =
+        // tanh(1/σ) the softmax of p/σ is ((1 + t)/2, (1 − t)/2), the weights are (1 − t, 1 + t), and the
+        // loss is log 2 + t/τ. The slope of p_1 is (1 − t)/2 − (1 + t)/2 · (1 − t)/σ; that of p_2 is (1 +
+        // t)/2 + (1 − t)/2 · (1 + t)/σ. Each of the views of an image gets the slope times its twin, over −τ.
+        // A row has a gradient of 1/8 at each of its negatives from either side, which is 1/4τ times their
         // sum: nothing for the rows of image 1, and e1/2τ for those of image 2.
         let (temperature, sigma) = (0.5, 0.8);
         let loss = Dcl { temperature, sigma: Some(sigma) };
