@@ -115,7 +115,8 @@ fn other_precisions_stay_near() {
     let mut single = Recipe { device: DeviceKind::Cuda(0), epochs: 1, ..recipe(invaspread()) };
     single.schedule.base = 0.003;
     let reference = run(&single);
-    for (precision, loss, cosine) in [(Precision::Tf32, 0.01, 0.98), (Precision::Bf16, 0.05, 0.9)] {
+    // TF32 rounds factors to ten bits, bf16 to seven; five steps and batch norms over few rows magnify that.
+    for (precision, loss, cosine) in [(Precision::Tf32, 0.03, 0.95), (Precision::Bf16, 0.05, 0.9)] {
         let network = ResNetConfig { precision, ..small(8) }.into();
         let found = run(&Recipe { network, ..single.clone() });
         let (a, b) = (losses(&reference)[0], losses(&found)[0]);
