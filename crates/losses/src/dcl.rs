@@ -228,8 +228,8 @@ mod tests {
         let (value, gradient) = gradient_of(&x, |x| loss.loss(x)).unwrap();
         let t = (1.0_f64 / sigma).tanh();
         assert!((value - (2.0_f64.ln() + t / temperature)).abs() < 1e-14, "{value}");
-        let one = (1.0 - t) / 2.0 - (1.0 + t) / 2.0 * (1.0 - t) / sigma;
-        let two = (1.0 + t) / 2.0 + (1.0 - t) / 2.0 * (1.0 + t) / sigma;
+        let one = 0.5 * (1.0 - t) - 0.5 * (1.0 + t) * (1.0 - t) / sigma;
+        let two = 0.5 * (1.0 + t) + 0.5 * (1.0 - t) * (1.0 + t) / sigma;
         let want = [-one, 0.0, 0.5, two, -one, 0.0, 0.5, -two].map(|g| g / temperature);
         assert_close(&gradient, &want, 1e-13, 0.0);
     }

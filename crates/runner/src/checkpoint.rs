@@ -192,7 +192,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns an error if a tensor is of a type that checkpoints do not hold, or the device fails.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a device needs the room"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, clippy::needless_pass_by_value, reason = "only a device needs the room")
+    )]
     pub(crate) fn of(tensors: &NamedTensors, room: Option<Self>) -> candle_core::Result<Self> {
         #[cfg(feature = "cuda")]
         let mut there: Vec<Tensor> = Vec::new();
@@ -279,6 +282,10 @@ impl Snapshot {
         let from_device = self.from_device.as_ref().map(HostCopy::bytes).transpose()?.unwrap_or_default();
         let mut all = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
+            #[cfg_attr(
+                not(feature = "cuda"),
+                expect(clippy::infallible_destructuring_match, reason = "bytes may be on a device")
+            )]
             let bytes: &[u8] = match &entry.bytes {
                 Bytes::Host(bytes) => bytes,
                 #[cfg(feature = "cuda")]

@@ -112,7 +112,9 @@ pub(crate) fn spread(
     while !workers.is_empty() {
         if stop.is_raised() {
             // The end of its standard input asks a worker to stop.
-            workers.values_mut().for_each(|worker: &mut Child| drop(worker.stdin.take()));
+            for worker in workers.values_mut() {
+                drop(worker.stdin.take());
+            }
         }
         match events.recv_timeout(TICK) {
             Ok(Event::Told(gpu, Told::Line(text))) => note_above(&bar, &format!("cuda:{gpu}  {text}")),

@@ -69,16 +69,15 @@ impl Learner {
         let (constant, scheduled): (Vec<_>, Vec<_>) =
             method.parameters().into_iter().partition(|(name, _)| method.has_constant_rate(name));
         parameters.extend(scheduled);
-        let at_constant_rate = match constant.is_empty() {
-            true => None,
-            false => Some((Optimizer::new(constant, optimizer)?, rate)),
-        };
+        let at_constant_rate =
+            if constant.is_empty() { None } else { Some((Optimizer::new(constant, optimizer)?, rate)) };
         let optimizer = Optimizer::new(parameters, optimizer)?;
         Ok(Self { network, method, optimizer, at_constant_rate, device })
     }
 
-    /// Takes one step on a batch's views, as [`Method::forward`] takes them, which are on the network's device, at learning rate `lr`. Returns the loss. If the loss is known and not finite, only the running statistics of batch
-    /// norm have changed.
+    /// Takes one step on a batch's views, which [`Method::forward`] describes and which are on the network's
+    /// device, at learning rate `lr`. Returns the loss. If the loss is known and not finite, only the running
+    /// statistics of batch norm have changed.
     ///
     /// # Errors
     /// Returns an error if candle fails or the sizes do not fit.
@@ -160,7 +159,7 @@ impl Learner {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests; the numbers are powers of two")]
     use candle_core::{Device, Result, Tensor, Var};
     use invaspread_models::{Network, Output, ResNetConfig};
     use invaspread_tensor::{OptimizerConfig, SgdConfig};
