@@ -192,7 +192,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns an error if a tensor is of a type that checkpoints do not hold, or the device fails.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a device needs the room"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, clippy::needless_pass_by_value, reason = "only a device needs the room")
+    )]
     pub(crate) fn of(tensors: &NamedTensors, room: Option<Self>) -> candle_core::Result<Self> {
         #[cfg(feature = "cuda")]
         let mut there: Vec<Tensor> = Vec::new();
@@ -273,7 +276,14 @@ impl Snapshot {
     }
 
     /// Returns the bytes of every tensor; waits for copies that are under way.
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::infallible_destructuring_match,
+            reason = "a device can fail, and has bytes of its own"
+        )
+    )]
     fn bytes(&self) -> candle_core::Result<Vec<(&Entry, &[u8])>> {
         #[cfg(feature = "cuda")]
         let from_device = self.from_device.as_ref().map(HostCopy::bytes).transpose()?.unwrap_or_default();

@@ -101,7 +101,7 @@ pub(crate) fn spread(
     bar.set_length(left as u64);
     bar.set_prefix("runs");
     let (sender, events) = mpsc::channel();
-    let mut workers = BTreeMap::new();
+    let mut workers: BTreeMap<usize, Child> = BTreeMap::new();
     for &gpu in gpus {
         let worker = begin(gpu, gpus.len(), request, &sender).context("failed to begin a process")?;
         workers.insert(gpu, worker);
@@ -112,7 +112,9 @@ pub(crate) fn spread(
     while !workers.is_empty() {
         if stop.is_raised() {
             // The end of its standard input asks a worker to stop.
-            workers.values_mut().for_each(|worker: &mut Child| drop(worker.stdin.take()));
+            for worker in workers.values_mut() {
+                drop(worker.stdin.take());
+            }
         }
         match events.recv_timeout(TICK) {
             Ok(Event::Told(gpu, Told::Line(text))) => note_above(&bar, &format!("cuda:{gpu}  {text}")),
