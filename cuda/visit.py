@@ -123,7 +123,7 @@ def pack(a):
             subprocess.run(["strip", str(target)], check=True)
     for name in ("benches/peer_bench.py",):
         shutil.copy(HERE.parent / name, stripped)
-    with lzma.open(out / PROGRAM, "wb", preset=9 | lzma.PRESET_EXTREME) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+    with lzma.open(out / PROGRAM, "wb", preset=a.preset) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         tar.add(stripped, "program")
     shutil.rmtree(stripped)
     shutil.copy(__file__, out / "visit.py")
@@ -260,7 +260,7 @@ def wait(child, seconds, interrupt):
         pass
     try:
         if interrupt:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
             try:
                 child.wait(40)
                 return "stopped in time"
@@ -442,6 +442,7 @@ def main():
     c.add_argument("out")
     c.add_argument("--architecture", default="90", choices=CARDS, help="compute capability of the card: 80 A100, 86 RTX 30, 89 RTX 40 and L4, 90 H100 and H200")
     c.add_argument("--program", help="one that is built already")
+    c.add_argument("--preset", type=int, default=9 | lzma.PRESET_EXTREME, help="of xz, 0 to 9: how hard to compress")
     c.add_argument("--tests", nargs="*", default=[], help="test programs that are built already")
     c.add_argument("--images", help=f"the folder {BINARY}")
     c.add_argument("--count", type=int, help="images of each of its files, instead of as many as fit")

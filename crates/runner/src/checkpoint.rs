@@ -276,7 +276,14 @@ impl Snapshot {
     }
 
     /// Returns the bytes of every tensor; waits for copies that are under way.
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device can fail"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::infallible_destructuring_match,
+            reason = "a device can fail, and has bytes of its own"
+        )
+    )]
     fn bytes(&self) -> candle_core::Result<Vec<(&Entry, &[u8])>> {
         #[cfg(feature = "cuda")]
         let from_device = self.from_device.as_ref().map(HostCopy::bytes).transpose()?.unwrap_or_default();

@@ -101,7 +101,7 @@ pub(crate) fn spread(
     bar.set_length(left as u64);
     bar.set_prefix("runs");
     let (sender, events) = mpsc::channel();
-    let mut workers = BTreeMap::new();
+    let mut workers: BTreeMap<usize, Child> = BTreeMap::new();
     for &gpu in gpus {
         let worker = begin(gpu, gpus.len(), request, &sender).context("failed to begin a process")?;
         workers.insert(gpu, worker);
