@@ -69,6 +69,9 @@ impl std::ops::DerefMut for Aligned {
 /// When a file would grow beyond the limit of the process (`ulimit -f`), the write fails, as it does on a
 /// full disk, instead of ending the process: SIGXFSZ is ignored. Rust ignores SIGPIPE already: when a reader
 /// closes its pipe, the write fails too.
+///
+/// With the feature `cuda`, the driver keeps the kernels that it compiles in the user's cache folder, unless
+/// `CUDA_CACHE_PATH` says otherwise.
 pub fn prepare_process() {
     #[cfg(unix)]
     // SAFETY: this ignores a signal, before any thread is started.
@@ -83,6 +86,8 @@ pub fn prepare_process() {
             unsafe { std::env::set_var(threads, "1") };
         }
     }
+    #[cfg(feature = "cuda")]
+    crate::cuda::keep_compiled_kernels();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` only sets parameters of the allocator and takes plain integers.
     unsafe {

@@ -19,6 +19,8 @@ fn child() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
+    // As a program does first. The harness's own thread, which waits for this one, does not read the environment.
+    invaspread_tensor::prepare_process();
     if let Some(why) = DeviceKind::Cuda(0).why_not() {
         println!("WHY {why}");
         return;

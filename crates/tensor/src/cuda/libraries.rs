@@ -13,7 +13,7 @@ use super::failed;
 use candle_core::cuda_backend::cudarc::{self, cublas, cudnn, curand, driver};
 use candle_core::{Device, Result, bail};
 use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -108,12 +108,7 @@ pub fn facts(device: &Device) -> Result<Facts> {
 /// calls repeat the first answer.
 pub fn why_not() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
-    ANSWER
-        .get_or_init(|| {
-            keep_compiled_kernels();
-            preload().or_else(missing)
-        })
-        .clone()
+    ANSWER.get_or_init(|| preload().or_else(missing)).clone()
 }
 
 /// Returns what cannot be found, in words. The presence of a library must be checked first: the use of a
@@ -204,22 +199,17 @@ fn path_of(handle: *mut libc::c_void) -> Option<PathBuf> {
 
 /// Lets the driver keep in the user's cache folder what it compiles, unless the environment says where: candle's
 /// kernels are PTX, and compiling them takes seconds. The driver's own folder is `~/.nv`, which machines that are
-/// rented by the minute do not keep.
-fn keep_compiled_kernels() {
+/// rented by the minute do not keep. To be called before any thread is started.
+pub(crate) fn keep_compiled_kernels() {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if set(COMPILED).is_some() {
         return;
     }
     let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let Some(folder) = caches.map(|caches| caches.join("invaspread").join("cuda")) else { return };
-    if std::fs::create_dir_all(&folder).is_ok()
-        && let Ok(folder) = CString::new(folder.into_os_string().into_vec())
-        && let Ok(name) = CString::new(COMPILED)
-    {
-        // SAFETY: both are C strings. The driver, which reads the variable, is opened after this, once; Rust's own
-        // readers of the environment take the lock that this crate's callers hold none of, and no C library that is
-        // open by now reads it from another thread.
-        unsafe { libc::setenv(name.as_ptr(), folder.as_ptr(), 0) };
+    if std::fs::create_dir_all(&folder).is_ok() {
+        // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(COMPILED, folder) };
     }
 }
 

@@ -36,6 +36,7 @@ pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
 pub use host_copy::HostCopy;
 pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
+pub(crate) use libraries::keep_compiled_kernels;
 pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
 pub(crate) use memory::{Input, add_into, cast_channels};
