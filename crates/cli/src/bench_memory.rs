@@ -1,6 +1,6 @@
 //! The memory that a workload of `invaspread bench` needs, computed from its flags before it begins.
 
-use crate::arguments::{BenchArguments, BenchCommand};
+use crate::bench_arguments::{BenchArguments, BenchCommand};
 use invaspread_models::{NetworkConfig, NetworkSize, ResNetConfig};
 use invaspread_runner::memory::{Memory, Need, TooLittleMemory, check};
 

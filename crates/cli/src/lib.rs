@@ -54,6 +54,7 @@
 )]
 
 mod arguments;
+mod bench_arguments;
 mod bench_memory;
 mod commands;
 mod failure;

@@ -1,7 +1,7 @@
 //! `invaspread bench`: the speed of each part on this machine.
 
 use super::print_json;
-use crate::arguments::{BenchArguments, BenchCommand};
+use crate::bench_arguments::{BenchArguments, BenchCommand};
 use crate::bench_memory;
 use crate::failure::Failure;
 use crate::output::{print_block, print_line};

@@ -10,7 +10,7 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
 use super::embed::embed_some;
-use super::training::learner;
+use super::learner::learner;
 use super::{EngineError, ImageFeed, Images, Recipe, When};
 use crate::methods::{Features, Layer, Step, visiting_order};
 

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use invaspread_models::Network;
+use invaspread_models::{HeadNeeded, LoadReport, Network, load};
 use invaspread_tensor::{Optimizer, OptimizerConfig};
 
+use super::evaluate::open_weights;
+use super::{EngineError, Images, Recipe};
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
-use crate::methods::{Method, Step, TakenStep};
+use crate::methods::{Method, RunFacts, Step, TakenStep};
 
 pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
@@ -155,6 +157,43 @@ impl Learner {
         let method = take_prefixed(&mut tensors, METHOD);
         self.method.load_state(method).map_err(|e| format!("in the method's state, {e}"))
     }
+}
+
+/// Returns network, method and optimizer at the start of a run, and what was loaded from the weights that the
+/// run starts from.
+///
+/// # Errors
+/// Returns an error if the network or the method cannot be built, or if there are fewer images than one batch
+/// needs.
+pub(super) fn learner(
+    recipe: &Recipe,
+    images: &Images,
+) -> std::result::Result<(Learner, Option<LoadReport>), EngineError> {
+    let images = images.train.len();
+    let facts = RunFacts {
+        images,
+        dim: recipe.network.embedding(),
+        pooled: recipe.network.pooled(),
+        seed: recipe.seed,
+        weight_decay: recipe.weight_decay(),
+        device: recipe.device,
+        key_side: recipe.key_side,
+    };
+    let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
+    let method =
+        recipe.method.build(facts).map_err(|source| EngineError::SetUp { what: "method", source })?;
+    if recipe.method.trains() && images < recipe.batch_size {
+        return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
+    }
+    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
+        .map_err(|source| EngineError::SetUp { what: "network", source })?;
+    let began_with = match &recipe.weights {
+        Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
+        None => None,
+    };
+    let learner = Learner::new(network, recipe.optimizer, recipe.schedule.base, method)
+        .map_err(|source| EngineError::SetUp { what: "method", source })?;
+    Ok((learner, began_with))
 }
 
 #[cfg(test)]

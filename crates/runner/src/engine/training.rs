@@ -12,22 +12,21 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
-use invaspread_models::{HeadNeeded, LoadReport, Network, load};
+use invaspread_models::LoadReport;
 
 use super::algorithms;
 use super::embed::{EvaluationFeeds, embed};
-use super::evaluate::open_weights;
 use super::feed::ImageFeed;
 use super::journal::{Evaluation, Journal, Partial};
 use super::keeper::{BestWeights, Keeper, NotWritten, header};
-use super::learner::Learner;
+use super::learner::{Learner, learner};
 use super::loss_log::LossLog;
 use super::restore::write_weights;
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
 };
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
-use crate::methods::{RunFacts, Step, visiting_order};
+use crate::methods::{Step, visiting_order};
 use crate::record::MetricRow;
 
 /// In an epoch that takes longer than this, checkpoints are also written between steps, unless they are to be rarer.
@@ -538,43 +537,6 @@ impl<'a> Training<'a> {
         let lr = self.recipe.schedule.at(epoch, step.saturating_sub(1), self.batches);
         EngineError::NotFinite { what, found, epoch, step, lr, checkpoint: self.place.checkpoints.state() }
     }
-}
-
-/// Returns network, method and optimizer at the start of a run, and what was loaded from the weights that the
-/// run starts from.
-///
-/// # Errors
-/// Returns an error if the network or the method cannot be built, or if there are fewer images than one batch
-/// needs.
-pub(super) fn learner(
-    recipe: &Recipe,
-    images: &Images,
-) -> Result<(Learner, Option<LoadReport>), EngineError> {
-    let images = images.train.len();
-    let facts = RunFacts {
-        images,
-        dim: recipe.network.embedding(),
-        pooled: recipe.network.pooled(),
-        seed: recipe.seed,
-        weight_decay: recipe.weight_decay(),
-        device: recipe.device,
-        key_side: recipe.key_side,
-    };
-    let device = recipe.device.open().map_err(|source| EngineError::SetUp { what: "device", source })?;
-    let method =
-        recipe.method.build(facts).map_err(|source| EngineError::SetUp { what: "method", source })?;
-    if recipe.method.trains() && images < recipe.batch_size {
-        return Err(EngineError::TooFewImages { images, batch_size: recipe.batch_size });
-    }
-    let network = Network::on(&device, recipe.network.clone(), recipe.seed)
-        .map_err(|source| EngineError::SetUp { what: "network", source })?;
-    let began_with = match &recipe.weights {
-        Some(path) => Some(load(&open_weights(path)?, &network, HeadNeeded::No)?),
-        None => None,
-    };
-    let learner = Learner::new(network, recipe.optimizer, recipe.schedule.base, method)
-        .map_err(|source| EngineError::SetUp { what: "method", source })?;
-    Ok((learner, began_with))
 }
 
 impl Prepared {

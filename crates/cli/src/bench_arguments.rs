@@ -1,0 +1,271 @@
+//! The command line of `invaspread bench`: each workload with its sizes.
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand};
+use invaspread_runner::bench::{
+    AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench,
+};
+use invaspread_tensor::{DeviceKind, Precision};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+    /// Number of threads; one for each core if not given
+    #[arg(long, value_name = "N", global = true, value_parser = threads())]
+    pub(crate) threads: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "NAME", global = true, default_value = "cpu")]
+    pub(crate) device: DeviceKind,
+    /// Precision in which convolutions multiply: f32, tf32 or bf16
+    #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
+    pub(crate) precision: Precision,
+}
+
+impl BenchArguments {
+    /// Returns the device and precision of the workload.
+    pub(crate) fn compute(&self) -> Compute {
+        Compute { device: self.device.resolve(), precision: self.precision }
+    }
+}
+
+/// Parses a number of threads, from 1 to 4096.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=4096)
+}
+
+/// Parses a count of at least 1.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// Parses the side of an image, in pixels, in the range that augmentation allows.
+fn side() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=8192)
+}
+
+/// Parses a ResNet depth: 18, 34 or 50.
+fn depth(text: &str) -> Result<usize, String> {
+    match text {
+        "18" => Ok(18),
+        "34" => Ok(34),
+        "50" => Ok(50),
+        other => Err(format!("found {other}, expected 18, 34 or 50")),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time a training step of InvaSpread: forward, loss, backward, SGD
+    Train(TrainBenchArguments),
+    /// Time the embedding of images by a network in evaluation mode
+    Evaluate(EvaluateBenchArguments),
+    /// Time the making of views with the paper's four transforms, on one core
+    Augment(AugmentBenchArguments),
+    /// Time the exact search of the nearest neighbors of a test set in a training set
+    Knn(KnnBenchArguments),
+    /// Time iterations of k-means
+    Kmeans(KmeansBenchArguments),
+    /// Time a training epoch, from u8 images to updated weights
+    Epoch(EpochBenchArguments),
+}
+
+impl BenchCommand {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Train(_) => "train",
+            Self::Evaluate(_) => "evaluate",
+            Self::Augment(_) => "augment",
+            Self::Knn(_) => "knn",
+            Self::Kmeans(_) => "kmeans",
+            Self::Epoch(_) => "epoch",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainBenchArguments {
+    /// Images of a batch; twice as many views pass through the network
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) batch: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Number of timed steps
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
+    pub(crate) steps: usize,
+    /// Number of steps before them, which are not timed
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) warmup: usize,
+    /// Compute convolutions directly, without Winograd's algorithm
+    #[arg(long)]
+    pub(crate) no_winograd: bool,
+}
+
+impl TrainBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> TrainBench {
+        let sizes = self;
+        TrainBench {
+            compute,
+            batch: sizes.batch,
+            width: sizes.width,
+            depth: sizes.depth,
+            steps: sizes.steps,
+            warmup: sizes.warmup,
+            winograd: !sizes.no_winograd,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateBenchArguments {
+    /// Number of images to embed
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Number of timed repetitions, after a short one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl EvaluateBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> EvaluateBench {
+        let sizes = self;
+        EvaluateBench {
+            compute,
+            images: sizes.images,
+            width: sizes.width,
+            depth: sizes.depth,
+            repeats: sizes.repeats,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AugmentBenchArguments {
+    /// Number of views in a repetition
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Side of an image and of a view, in pixels
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = side())]
+    pub(crate) size: usize,
+    /// Number of timed repetitions, after one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl AugmentBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> AugmentBench {
+        AugmentBench { images: self.images, size: self.size, repeats: self.repeats, compute }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KnnBenchArguments {
+    /// Number of rows that are searched
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = at_least_one())]
+    pub(crate) train: usize,
+    /// Number of query rows
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) test: usize,
+    /// Length of a row
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
+    pub(crate) dim: usize,
+    /// Number of neighbors of each row
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one())]
+    pub(crate) k: usize,
+    /// Number of timed repetitions, after one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl KnnBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> KnnBench {
+        let sizes = self;
+        KnnBench {
+            compute,
+            train: sizes.train,
+            test: sizes.test,
+            dim: sizes.dim,
+            k: sizes.k,
+            repeats: sizes.repeats,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmeansBenchArguments {
+    /// Points
+    #[arg(long, value_name = "N", default_value_t = 60_502, value_parser = at_least_one())]
+    pub(crate) points: usize,
+    /// Values of a point
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
+    pub(crate) dim: usize,
+    /// Clusters
+    #[arg(long, value_name = "N", default_value_t = 11_316, value_parser = at_least_one())]
+    pub(crate) clusters: usize,
+    /// Iterations
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
+    pub(crate) iterations: usize,
+    /// Number of timed repetitions
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl KmeansBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> KMeansBench {
+        let sizes = self;
+        KMeansBench {
+            compute,
+            points: sizes.points,
+            dim: sizes.dim,
+            clusters: sizes.clusters,
+            iterations: sizes.iterations,
+            repeats: sizes.repeats,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EpochBenchArguments {
+    /// Number of images in the epoch, of which whole batches are used
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
+    pub(crate) images: usize,
+    /// Images of a batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub(crate) batch: usize,
+    /// Channels of the first stage
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    pub(crate) width: usize,
+    /// Layers: 18, 34 or 50
+    #[arg(long, value_name = "N", default_value = "18", value_parser = depth)]
+    pub(crate) depth: usize,
+    /// Number of timed epochs, after one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+}
+
+impl EpochBenchArguments {
+    pub(crate) fn on(&self, compute: Compute) -> EpochBench {
+        let sizes = self;
+        EpochBench {
+            compute,
+            images: sizes.images,
+            batch: sizes.batch,
+            width: sizes.width,
+            depth: sizes.depth,
+            repeats: sizes.repeats,
+        }
+    }
+}
