@@ -112,17 +112,23 @@ fn other_precisions_stay_near() {
     if device_or_skip().is_none() {
         return;
     }
-    let mut single = Recipe { device: DeviceKind::Cuda(0), epochs: 1, ..recipe(invaspread()) };
-    single.schedule.base = 0.003;
-    let reference = run(&single);
-    // TF32 rounds factors to ten bits, bf16 to seven; five steps and batch norms over few rows magnify that.
-    for (precision, loss, cosine) in [(Precision::Tf32, 0.03, 0.95), (Precision::Bf16, 0.05, 0.9)] {
-        let network = ResNetConfig { precision, ..small(8) }.into();
-        let found = run(&Recipe { network, ..single.clone() });
-        let (a, b) = (losses(&reference)[0], losses(&found)[0]);
-        assert!((a - b).abs() < loss * a, "{precision:?}: losses {a} and {b}");
-        let agreement = agreement(&reference, &found);
-        assert!(agreement > cosine, "{precision:?}: embeddings agree to a cosine of {agreement}");
+    // TF32 rounds factors to ten bits, bf16 to seven. One step shows that; five steps with batch norms over few rows
+    // magnify any rounding, so they show only that training goes on.
+    let of_one_step = [(Precision::Tf32, 5e-4, 0.9999), (Precision::Bf16, 5e-3, 0.9999)];
+    let of_five_steps = [(Precision::Tf32, 0.03, 0.98), (Precision::Bf16, 0.05, 0.9)];
+    for (batch_size, bounds) in [(40, of_one_step), (8, of_five_steps)] {
+        let mut single =
+            Recipe { device: DeviceKind::Cuda(0), epochs: 1, batch_size, ..recipe(invaspread()) };
+        single.schedule.base = 0.003;
+        let reference = run(&single);
+        for (precision, loss, cosine) in bounds {
+            let network = ResNetConfig { precision, ..small(8) }.into();
+            let found = run(&Recipe { network, ..single.clone() });
+            let (a, b) = (losses(&reference)[0], losses(&found)[0]);
+            let agreement = agreement(&reference, &found);
+            assert!((a - b).abs() < loss * a, "{batch_size}, {precision:?}: losses {a} and {b}");
+            assert!(agreement > cosine, "{batch_size}, {precision:?}: a cosine of {agreement}");
+        }
     }
 }
 

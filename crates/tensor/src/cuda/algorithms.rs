@@ -180,7 +180,29 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::Choice;
+    use std::collections::BTreeSet;
+
+    use candle_core::DType;
+
+    use super::super::conv2d::key;
+    use super::{Choice, Direction, text};
+    use crate::conv2d::Geometry;
+
+    /// A process may run all three precisions, and its checkpoints hold the choices for all of them.
+    #[test]
+    fn each_precision_and_direction_has_an_entry_of_its_own() {
+        let geometry = Geometry { n: 2, h: 8, w: 8, ci: 16, co: 32, kh: 3, kw: 3, stride: 2, padding: 1 };
+        // Networks ask for TF32 wherever full f32 is not asked for, in bf16 too.
+        let precisions = [(DType::F32, false), (DType::F32, true), (DType::BF16, true)];
+        let texts: BTreeSet<String> = precisions
+            .iter()
+            .flat_map(|&(dtype, tf32)| {
+                [Direction::Forward, Direction::Input, Direction::Weight]
+                    .map(|direction| text((direction, key(&geometry, dtype, tf32).unwrap())))
+            })
+            .collect();
+        assert_eq!(texts.len(), 9, "{texts:?}");
+    }
 
     #[test]
     fn a_choice_is_read_as_it_is_written() {

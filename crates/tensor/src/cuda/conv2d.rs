@@ -117,13 +117,14 @@ pub(crate) fn gradients(
 }
 
 /// Returns the key of a convolution: with as many channels as the hardware needs.
-fn key(g: &Geometry, dtype: DType, tf32: bool) -> Result<Key> {
+pub(super) fn key(g: &Geometry, dtype: DType, tf32: bool) -> Result<Key> {
     check_type("conv2d", dtype)?;
     // Sixteen bytes of channels. With fewer, tensor cores cannot be used in bf16, and for some gradients cuDNN has no
     // deterministic algorithm in either type.
     let pack = 16 / dtype.size_in_bytes();
     let [channels, out_channels] = [g.ci, g.co].map(|channels| channels.next_multiple_of(pack));
-    Ok(Key { geometry: *g, channels, out_channels, dtype, tf32 })
+    // A flag that makes no difference to the type would give two convolutions one entry in a checkpoint.
+    Ok(Key { geometry: *g, channels, out_channels, dtype, tf32: tf32 && dtype == DType::F32 })
 }
 
 /// Returns a contiguous map with so many channels: the last ones are cut, or zeros are added.
