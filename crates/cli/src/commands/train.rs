@@ -14,7 +14,7 @@ use std::ffi::OsString;
 pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let suite = |text: &String| text.strip_prefix("suite=").map(str::to_owned);
     if let Some(suite) = arguments.settings.overrides.iter().find_map(suite) {
-        return of_suite(suite, arguments);
+        return of_suite(&suite, arguments);
     }
     let sweep = plan_runs(&arguments.settings.overrides()?, arguments.multirun, &Memory::of)?;
     if let Some(gpu) = arguments.gpus.worker {
@@ -51,12 +51,12 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
 
 /// Does what `reproduce` does.
 #[cfg(feature = "report")]
-fn of_suite(suite: String, arguments: &TrainArguments) -> Result<(), Failure> {
+fn of_suite(suite: &str, arguments: &TrainArguments) -> Result<(), Failure> {
     let mut settings = arguments.settings.clone();
     settings.overrides.retain(|text| !text.starts_with("suite="));
     let (gpus, dry_run, json) = (arguments.gpus.clone(), arguments.dry_run, arguments.json);
     super::reproduce(&crate::arguments::ReproduceArguments {
-        suite,
+        suite: suite.to_owned(),
         settings,
         gpus,
         out: None,
@@ -67,7 +67,7 @@ fn of_suite(suite: String, arguments: &TrainArguments) -> Result<(), Failure> {
 
 /// Says that this program knows no suites.
 #[cfg(not(feature = "report"))]
-fn of_suite(suite: String, _arguments: &TrainArguments) -> Result<(), Failure> {
+fn of_suite(suite: &str, _arguments: &TrainArguments) -> Result<(), Failure> {
     Err(Failure::Usage(anyhow::anyhow!(
         "suite={suite}: this program was built without suites and reports (feature `report`), expected the settings of a run"
     )))

@@ -75,9 +75,7 @@ impl ImageFeed {
                 Precision::F32 | Precision::Tf32 => DType::F32,
             };
             match network.device() {
-                device @ Device::Cuda(_) => {
-                    store(&source, &groups, device)?.map(|(stores, sides)| OnDevice { stores, sides, dtype })
-                }
+                device @ Device::Cuda(_) => OnDevice::new(&source, &groups, device, dtype)?,
                 _ => None,
             }
         };
@@ -112,6 +110,43 @@ impl ImageFeed {
 
 #[cfg(feature = "cuda")]
 impl OnDevice {
+    /// Copies all images of `source` to `device`, for the views of each group in `dtype`. Returns `None` if the images
+    /// cannot be stored there.
+    fn new(
+        source: &Arc<dyn ImageSource>,
+        groups: &[ViewGroup],
+        device: &Device,
+        dtype: DType,
+    ) -> std::result::Result<Option<Self>, EngineError> {
+        use invaspread_augment::LoaderError;
+        let settings: Option<Vec<_>> = groups.iter().map(|group| group.pipeline.view_settings()).collect();
+        let Some(settings) = settings else { return Ok(None) };
+        let (mut bytes, mut sides) = (Vec::new(), None);
+        for index in 0..source.len() {
+            let image =
+                source.image(index).map_err(|source| LoaderError::Image { index: index as u32, source })?;
+            let image = image.as_ref();
+            let these = [image.width, image.height];
+            let fits = image.pixels.len() * source.len() <= MOST_BYTES && !image.pixels.is_empty();
+            if *sides.get_or_insert(these) != these || !fits {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(image.pixels);
+        }
+        let Some(sides) = sides else { return Ok(None) };
+        // Views that a thread block cannot hold, or images for which the device has no memory, stay on the CPU.
+        let mut stores: Vec<ImageStore> = Vec::new();
+        for ViewSettings { size, normalized, bgr } in settings {
+            let store = match stores.first() {
+                None => ImageStore::new(device, &bytes, sides, size, &normalized, bgr),
+                Some(first) => first.with_views(size, &normalized, bgr),
+            };
+            let Ok(store) = store else { return Ok(None) };
+            stores.push(store);
+        }
+        Ok(Some(Self { stores, sides, dtype }))
+    }
+
     /// Copies what is drawn for an epoch to the device.
     fn epoch(
         &self,
@@ -146,43 +181,6 @@ impl OnDevice {
         }
         Ok(EpochFeed::OnDevice { groups: on_device, dtype: self.dtype, batches: batches.into_iter() })
     }
-}
-
-/// Copies all images of `source` to `device`; returns them once for each group of views, with their width and height, or `None` if they
-/// cannot be stored there.
-#[cfg(feature = "cuda")]
-fn store(
-    source: &Arc<dyn ImageSource>,
-    groups: &[ViewGroup],
-    device: &Device,
-) -> std::result::Result<Option<(Vec<ImageStore>, [usize; 2])>, EngineError> {
-    use invaspread_augment::LoaderError;
-    let settings: Option<Vec<_>> = groups.iter().map(|group| group.pipeline.view_settings()).collect();
-    let Some(settings) = settings else { return Ok(None) };
-    let (mut bytes, mut sides) = (Vec::new(), None);
-    for index in 0..source.len() {
-        let image =
-            source.image(index).map_err(|source| LoaderError::Image { index: index as u32, source })?;
-        let image = image.as_ref();
-        let these = [image.width, image.height];
-        let fits = image.pixels.len() * source.len() <= MOST_BYTES && !image.pixels.is_empty();
-        if *sides.get_or_insert(these) != these || !fits {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(image.pixels);
-    }
-    let Some(sides) = sides else { return Ok(None) };
-    // Views that a thread block cannot hold, or images for which the device has no memory, stay on the CPU.
-    let mut stores: Vec<ImageStore> = Vec::new();
-    for ViewSettings { size, normalized, bgr } in settings {
-        let store = match stores.first() {
-            None => ImageStore::new(device, &bytes, sides, size, &normalized, bgr),
-            Some(first) => first.with_views(size, &normalized, bgr),
-        };
-        let Ok(store) = store else { return Ok(None) };
-        stores.push(store);
-    }
-    Ok(Some((stores, sides)))
 }
 
 /// The batches of one epoch, one after the other.

@@ -180,6 +180,7 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::collections::BTreeSet;
 
     use candle_core::DType;
