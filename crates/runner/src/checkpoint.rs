@@ -289,10 +289,6 @@ impl Snapshot {
         let from_device = self.from_device.as_ref().map(HostCopy::bytes).transpose()?.unwrap_or_default();
         let mut all = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
-            #[cfg_attr(
-                not(feature = "cuda"),
-                expect(clippy::infallible_destructuring_match, reason = "bytes may be on a device")
-            )]
             let bytes: &[u8] = match &entry.bytes {
                 Bytes::Host(bytes) => bytes,
                 #[cfg(feature = "cuda")]
