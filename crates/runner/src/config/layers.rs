@@ -1,4 +1,4 @@
-//! The files and arguments that make a config, one over the other, each with its name.
+//! The files and arguments that make up a config, in the order in which they win, each with its name.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{Config, ConfigError, Override, first_format, scoped};
 use crate::methods::{Entry, NAME, Registry};
 use crate::settings::{Kind, Refusal, found_and_expected};
 
-/// Key of a file under which it lists what it unsets: TOML has no word for nothing.
+/// The key under which a file lists the keys that it unsets: TOML has no null.
 const UNSET: &str = "unset";
 
 /// One file or argument.
@@ -36,20 +36,20 @@ impl Provider for Source {
     }
 }
 
-/// What is given, before it is known which method it chooses.
+/// A file or an argument, before the chosen method is known.
 enum Given<'a> {
     /// A file.
     File(Source),
     /// A run's own config.
     Run(Source),
-    /// A label that says which file of a group was picked.
+    /// The label of the chosen file of a group.
     Label(Source),
     /// A single value.
     Argument(&'a Override),
 }
 
 impl Given<'_> {
-    /// The method that it names, and where.
+    /// Returns the method that it names, and its own name.
     fn method(&self) -> Option<(String, String)> {
         match self {
             Self::File(source) | Self::Run(source) => {
@@ -69,10 +69,10 @@ fn name_key() -> String {
     format!("{METHOD}.{NAME}")
 }
 
-/// Which method is in force at each of the things that were given.
+/// The method that applies to each file and argument.
 struct Chosen {
     at: Vec<&'static Entry>,
-    /// The first place from which on it is the last one's. What came before says nothing of that method's keys.
+    /// The index from which on the method is the last one. What comes before does not set keys of that method.
     since: usize,
 }
 
@@ -99,7 +99,7 @@ impl Chosen {
         Ok(Self { at, since })
     }
 
-    /// The method that runs.
+    /// Returns the method that runs.
     fn entry(&self) -> &'static Entry {
         self.at[self.at.len() - 1]
     }
@@ -108,7 +108,7 @@ impl Chosen {
 /// Files and arguments, in the order in which they win.
 pub(super) struct Layers {
     sources: Vec<Source>,
-    /// Keys that were unset, and by what.
+    /// The keys that were unset, each with the file or argument that did so.
     unset: BTreeMap<String, String>,
 }
 
@@ -235,10 +235,10 @@ impl Layers {
         Ok(())
     }
 
-    /// The value that an argument gives its key; `None` if it unsets the key.
+    /// Returns the value that an argument gives its key, or `None` if it unsets the key.
     ///
     /// # Errors
-    /// If there is no such key, the text is no value of it, or it is required.
+    /// If there is no such key, the text is not a value of its kind, or a required key would be unset.
     pub(super) fn argument(argument: &Override, schema: Schema) -> Result<Option<toml::Value>, ConfigError> {
         Self::value(argument, schema, &argument.origin())
     }
@@ -262,7 +262,7 @@ impl Layers {
         }
     }
 
-    /// Takes `key` out of everything so far.
+    /// Removes `key` from all files and arguments so far.
     fn unset(&mut self, key: &str, origin: &str) {
         for source in &mut self.sources {
             remove(&mut source.table, key);
@@ -270,12 +270,12 @@ impl Layers {
         self.unset.insert(key.to_owned(), origin.to_owned());
     }
 
-    /// All of it merged, as a table.
+    /// Returns all files and arguments merged into one table.
     pub(super) fn merged(&self) -> toml::Table {
         self.sources.iter().fold(toml::Table::new(), |merged, source| merge(merged, &source.table))
     }
 
-    /// All of it merged, as a config that is not checked yet.
+    /// Returns all files and arguments merged into a config, which is not checked yet.
     ///
     /// # Errors
     /// If a value is missing or of the wrong type.
@@ -297,7 +297,7 @@ impl Layers {
         Registry::installed().entry(name).map_or(Ok(()), |entry| entry.read(method).map(drop))
     }
 
-    /// The file or argument that set a key.
+    /// Returns a function that names the file or argument that set a key.
     pub(super) fn origins(&self) -> impl Fn(&str) -> String {
         let figment = self.figment();
         move |key| {
@@ -307,7 +307,7 @@ impl Layers {
         }
     }
 
-    /// Keys that were unset and have no value now, with what unset them.
+    /// Returns the keys that were unset and have no value now, each with the file or argument that unset it.
     pub(super) fn unset_keys(&self) -> impl Iterator<Item = (&str, &str)> {
         let merged = self.merged();
         self.unset
@@ -369,7 +369,7 @@ fn given(
     Ok(given)
 }
 
-/// The error that a key is which nothing reads.
+/// Returns the error for a key that does not exist.
 fn unknown(schema: Schema, key: &str, origin: &str) -> ConfigError {
     let (key, origin) = (key.to_owned(), origin.to_owned());
     let Some(method) = schema.method() else {
@@ -398,7 +398,7 @@ fn unknown(schema: Schema, key: &str, origin: &str) -> ConfigError {
     ConfigError::MethodKey { key, origin, known }
 }
 
-/// An error unless `key` is one that may be left out.
+/// Checks that `key` may be left out.
 fn check_optional(schema: Schema, key: &str, known: bool, origin: &str) -> Result<(), ConfigError> {
     if !known {
         return Err(unknown(schema, key, origin));
@@ -417,7 +417,7 @@ fn check_optional(schema: Schema, key: &str, known: bool, origin: &str) -> Resul
     Err(ConfigError::Value { key: key.into(), origin: origin.into(), found: "nothing".into(), expected })
 }
 
-/// The table with each value as its key's kind has it.
+/// Returns the table with each value converted to the kind of its key.
 fn conform(
     table: toml::Table,
     prefix: &str,
@@ -451,7 +451,7 @@ fn conform(
     Ok(conformed)
 }
 
-/// figment's word on a value of the wrong type, as ours.
+/// Returns our error for figment's error on a value of the wrong type.
 fn type_error(figment: &Figment, error: figment::Error) -> ConfigError {
     let key = error.path.join(".");
     let origin = error

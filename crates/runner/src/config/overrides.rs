@@ -70,10 +70,10 @@ impl Override {
         Self { key: key.to_owned(), text: text.to_owned(), given: Given::Flag(flag) }
     }
 
-    /// The path that `flag` sets `key` to, as it is.
+    /// Returns the setting of `key` to the path of `flag`, unchanged.
     ///
     /// # Errors
-    /// If the path is not UTF-8, which the text of a config is.
+    /// If the path is not UTF-8: a config is stored as UTF-8.
     pub fn path(flag: &'static str, key: &str, path: &Path) -> Result<Self, ConfigError> {
         let text = path.to_str().ok_or_else(|| ConfigError::Value {
             key: key.to_owned(),
@@ -84,17 +84,17 @@ impl Override {
         Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Path(flag) })
     }
 
-    /// The same setting of another key.
+    /// Returns the same setting for another key.
     pub(super) fn renamed(&self, key: String) -> Self {
         Self { key, ..self.clone() }
     }
 
-    /// The setting as an argument.
+    /// Returns the setting as an argument.
     pub fn argument(&self) -> String {
         format!("{}={}", self.key, self.text)
     }
 
-    /// What messages call it.
+    /// Returns its name in messages.
     pub(super) fn origin(&self) -> String {
         match self.given {
             Given::Argument => format!("argument {}", self.argument()),
@@ -102,15 +102,15 @@ impl Override {
         }
     }
 
-    /// The text as a word, without its quotes.
+    /// Returns the text as a word, without its quotes.
     pub(super) fn word(&self) -> String {
         unquoted(self.text.trim()).unwrap_or_else(|| self.text.trim().to_owned())
     }
 
-    /// The value, of a key of the given kind.
+    /// Returns the value for a key of the given kind.
     ///
     /// # Errors
-    /// If the text is none.
+    /// If the text is not a value of that kind.
     pub(super) fn read(&self, kind: &Kind) -> Result<Reading, Unfit> {
         match self.given {
             Given::Path(_) => Ok(Reading::Value(self.text.as_str().into())),
@@ -118,7 +118,7 @@ impl Override {
         }
     }
 
-    /// The texts of its values.
+    /// Returns the texts of its values.
     fn values(&self, kind: &Kind, commas: Commas) -> Vec<&str> {
         if matches!(self.given, Given::Path(_)) {
             return vec![&self.text];
@@ -132,7 +132,7 @@ impl Override {
     }
 }
 
-/// Every combination of listed values (`seed=0,1`), the last argument varying fastest. Without `multirun`, one value is expected of each
+/// Returns every combination of listed values (`seed=0,1`), the last argument varying fastest. Without `multirun`, one value is expected of each
 /// argument.
 ///
 /// # Errors
@@ -141,7 +141,7 @@ pub fn expand(overrides: &[Override], multirun: bool) -> Result<Vec<Vec<Override
     Ok(Combinations::new(overrides, if multirun { Commas::Multirun } else { Commas::One })?.runs)
 }
 
-/// The runs that lists of values make.
+/// The runs that result from lists of values.
 pub(super) struct Combinations {
     /// Each with one value of every argument.
     pub(super) runs: Vec<Vec<Override>>,

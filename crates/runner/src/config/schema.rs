@@ -1,4 +1,4 @@
-//! Every key there is: of what kind its values are, and whether it may be left out.
+//! All keys: the kind of their values, and whether they may be left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -9,25 +9,25 @@ use super::tables::{leaves, lookup};
 use crate::methods::{Entry, NAME};
 use crate::settings::{Key, Kind};
 
-/// Keys whose values are paths; a test holds the list to the types.
+/// Keys whose values are paths. A test compares the list with the types.
 pub(super) const PATHS: [&str; 5] =
     ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
 
-/// Keys that change no result, so that runs which differ in them alone are one run. The groups' own labels are no keys at all.
+/// Keys that change no result: runs that differ only in them are one run. The labels of the groups are not keys.
 pub(super) const OUTSIDE_IDENTITY: [&str; 5] =
     ["data.root", "data.cache", "runs.root", "runs.checkpoint_seconds", "profile.reduced"];
 
-/// The table of labels that choices of groups set.
+/// The table of the labels that the choice of a group sets.
 const LABELS: &str = "groups";
 
-/// All keys that there are where one method is chosen.
+/// All keys for one chosen method.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schema {
     base: &'static Base,
     method: Option<&'static Entry>,
 }
 
-/// The keys that there are whatever the method is.
+/// The keys that do not depend on the method.
 #[derive(Debug)]
 struct Base {
     keys: BTreeMap<String, Kind>,
@@ -37,7 +37,7 @@ struct Base {
 static BASE: LazyLock<Base> = LazyLock::new(Base::built_in);
 
 impl Base {
-    /// Files of one's own hold the same keys as those that are built in, from which this is made.
+    /// Takes the keys from the built-in files; the files of users have the same keys.
     fn built_in() -> Self {
         let config = built_in::config();
         let required = config.table().expect("a config can be written as TOML");
@@ -65,55 +65,55 @@ impl Base {
     }
 }
 
-/// The name of a key within the method's section; `None` if it is of another section.
+/// Returns the name of a key within the section of the method, or `None` if the key is in another section.
 pub(super) fn of_method(key: &str) -> Option<&str> {
     key.strip_prefix(METHOD)?.strip_prefix('.')
 }
 
 impl Schema {
-    /// Returns the keys that there are where the method `entry` is chosen.
+    /// Returns the keys for the chosen method `entry`.
     pub(super) fn of(entry: &'static Entry) -> Self {
         Self { base: &BASE, method: Some(entry) }
     }
 
-    /// Returns the keys that there are whatever the method is.
+    /// Returns the keys that do not depend on the method.
     pub(super) fn without_method() -> Self {
         Self { base: &BASE, method: None }
     }
 
-    /// The kind of `key`; `None` if nothing reads it.
+    /// Returns the kind of `key`, or `None` if there is no such key.
     pub(super) fn kind(&self, key: &str) -> Option<&'static Kind> {
         // A group's name is set by its file's name, which is a word; its section's keys are set one by one.
         if GROUPS.contains(&key) { Some(&Kind::Word) } else { self.kind_in_file(key) }
     }
 
-    /// The kind of `key` where it stands in a file, in which a group's name is its section.
+    /// Returns the kind of `key` in a file, where the name of a group is a section.
     pub(super) fn kind_in_file(&self, key: &str) -> Option<&'static Kind> {
         self.base.keys.get(key).or_else(|| Some(&self.method_key(key)?.kind))
     }
 
-    /// The chosen method's key that `key` is.
+    /// Returns the key of the chosen method with the full name `key`.
     fn method_key(&self, key: &str) -> Option<&'static Key> {
         self.method?.key(of_method(key)?)
     }
 
-    /// The chosen method.
+    /// Returns the chosen method.
     pub(super) fn method(&self) -> Option<&'static Entry> {
         self.method
     }
 
-    /// Whether `key` may be left out.
+    /// Returns whether `key` may be left out.
     pub(super) fn is_optional(&self, key: &str) -> bool {
         self.base.optional.contains(key) || self.method_key(key).is_some_and(|key| key.optional)
     }
 
-    /// The keys that may be left out, whole tables among them.
+    /// Returns the keys that may be left out, including whole tables.
     pub(super) fn optional(&self) -> Vec<String> {
         let of_method = self.method_keys().filter(|key| self.is_optional(key));
         self.base.optional.iter().cloned().chain(of_method).collect()
     }
 
-    /// All keys with their kinds.
+    /// Returns all keys with their kinds.
     #[cfg(test)]
     pub(super) fn keys(&self) -> Vec<(String, Kind)> {
         let base = self.base.keys.iter().map(|(key, kind)| (key.clone(), kind.clone()));
@@ -122,13 +122,13 @@ impl Schema {
         base.chain(of_method).collect()
     }
 
-    /// The chosen method's keys, in full.
+    /// Returns the full names of the keys of the chosen method.
     pub(super) fn method_keys(&self) -> impl Iterator<Item = String> {
         let keys = self.method.map_or(&[][..], Entry::keys);
         keys.iter().map(|key| format!("{METHOD}.{}", key.name))
     }
 
-    /// The known key most like `key`, by its whole or by its last part.
+    /// Returns the known key that is most similar to `key`, as a whole or in its last part.
     pub(super) fn nearest(&self, key: &str) -> Option<String> {
         if let Some(group) = key.strip_prefix("groups.").filter(|group| GROUPS.contains(group)) {
             return Some(group.to_owned());

@@ -1,4 +1,4 @@
-//! Settings that hold only where a certain method is chosen: `methods.NAME.KEY`, as an argument or in the tables `[methods.NAME]` of a file.
+//! Settings that apply only to one method: `methods.NAME.KEY`, as an argument or in the tables `[methods.NAME]` of a file.
 //!
 //! A profile or a suite is for runs of several methods, which have different keys. What it says in `[methods.nce]` is `[method]` where nce is
 //! chosen, and nothing elsewhere.
@@ -10,21 +10,21 @@ use crate::methods::{Entry, Registry};
 /// The section of such settings.
 pub(super) const METHODS: &str = "methods";
 
-/// The method of `methods.NAME.KEY`, and the key as it is called where that method is chosen, `method.KEY`.
+/// Returns the method of `methods.NAME.KEY`, and the key of the chosen method that it sets, `method.KEY`.
 pub(super) fn scoped(key: &str) -> Option<(&str, String)> {
     let (name, key) = key.strip_prefix(METHODS)?.strip_prefix('.')?.split_once('.')?;
     Some((name, format!("{METHOD}.{key}")))
 }
 
-/// The key as it is called where its method is chosen.
+/// Returns the key under its name for the chosen method.
 pub(super) fn of_chosen_method(key: &str) -> String {
     scoped(key).map_or_else(|| key.to_owned(), |(_, key)| key)
 }
 
-/// The method called `name` by the key `key`.
+/// Returns the method called `name`, which `key` has set.
 ///
 /// # Errors
-/// If there is none: names those that there are.
+/// If there is no such method; the error lists the methods.
 pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entry, ConfigError> {
     Registry::installed().entry(name).ok_or_else(|| {
         let known = || Registry::installed().entries().iter().map(Entry::name);
@@ -42,10 +42,10 @@ pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entr
     })
 }
 
-/// Takes the settings of single methods out of a file's table: each method with its settings.
+/// Removes the settings of single methods from the table of a file, and returns each method with its settings.
 ///
 /// # Errors
-/// If there is no such method, or its settings are no table.
+/// If there is no such method, or its settings are not a table.
 pub(super) fn take(
     table: &mut toml::Table,
     origin: &str,

@@ -1,6 +1,6 @@
 //! TOML tables by dotted keys (`optim.lr`).
 
-/// Dotted keys of every value that is not a table of others, in alphabetical order.
+/// Returns the dotted keys of all values that are not tables, in alphabetical order.
 pub(super) fn leaves(table: &toml::Table) -> Vec<String> {
     let mut keys = Vec::new();
     for (key, value) in table {
@@ -15,7 +15,7 @@ pub(super) fn leaves(table: &toml::Table) -> Vec<String> {
     keys
 }
 
-/// The value of a dotted key.
+/// Returns the value of a dotted key.
 pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
     let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
     match (table.get(first)?, rest) {
@@ -49,7 +49,7 @@ pub(super) fn remove(table: &mut toml::Table, key: &str) {
     }
 }
 
-/// The table in which the dotted `key` is `value` and nothing else is.
+/// Returns the table in which the dotted `key` has `value` and nothing else is set.
 pub(super) fn nested(key: &str, value: toml::Value) -> toml::Table {
     let (outer, last) = key.rsplit_once('.').map_or((None, key), |(outer, last)| (Some(outer), last));
     let table = toml::Table::from_iter([(last.to_owned(), value)]);
