@@ -148,8 +148,10 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
     let path = set.path().to_owned();
     drop(set);
     let gone = plan(&path, &arguments);
-    assert_eq!(gone.standing(runs.path()).unwrap(), Standing::New);
-    let message = estimate_all(std::slice::from_ref(&gone), runs.path()).unwrap_err().to_string();
+    let standing = gone.standing(runs.path()).unwrap();
+    assert_eq!(standing, Standing::New);
+    let message =
+        estimate_all(std::slice::from_ref(&gone), &[Ok(standing)], runs.path()).unwrap_err().to_string();
     assert!(message.contains(&path.display().to_string()), "{message}");
     assert!(message.contains("of the same settings is finished: its results are in"), "{message}");
     let watch = go(&gone, runs.path(), None);

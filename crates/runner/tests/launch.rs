@@ -12,16 +12,21 @@ use std::time::{Duration, Instant};
 
 use invaspread_runner::checkpoint;
 use invaspread_runner::engine::{End, Observer, RunFinished, Silent, StepTaken, Stop};
-use invaspread_runner::launch::{Standing, damaged_results, estimate_all, run_all};
+use invaspread_runner::launch::{Planned, Standing, Workload, damaged_results, estimate_all, run_all};
 use invaspread_runner::record::{MetricsTable, RunDirectory, State, Status, load_records};
 use queue::{Watch, go, nce, planned, queue};
 use stripes::random;
+
+fn estimates(plan: &[Planned], root: &Path) -> Vec<Workload> {
+    let standings: Vec<_> = plan.iter().map(|run| run.standing(root)).collect();
+    estimate_all(plan, &standings, root).unwrap()
+}
 
 #[test]
 fn finished_runs_are_skipped_and_stopped_ones_go_on() {
     let root = tempfile::tempdir().unwrap();
     let plan = queue();
-    assert!(estimate_all(&plan, root.path()).unwrap().len() == 3);
+    assert!(estimates(&plan, root.path()).len() == 3);
 
     let first = go(&plan, root.path(), Some(7));
     assert!(
@@ -34,7 +39,7 @@ fn finished_runs_are_skipped_and_stopped_ones_go_on() {
     assert_eq!(plan[2].standing(root.path()).unwrap(), Standing::New);
     let status = Status::read(&plan[1].layout(root.path())).unwrap().unwrap();
     assert_eq!(status.state, State::Interrupted);
-    let left = estimate_all(&plan, root.path()).unwrap();
+    let left = estimates(&plan, root.path());
     assert_eq!(left.iter().map(|workload| workload.index).collect::<Vec<_>>(), [1, 2]);
     assert!(left[0].left < left[0].estimate.total());
 
@@ -120,7 +125,7 @@ fn a_config_that_changed_under_a_half_done_run_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let mut plan = queue().split_off(2);
     go(&plan, root.path(), Some(2));
-    plan[0].config = "row = \"other\"\n".to_owned();
+    plan[0].config = "row = \"other\"\n".into();
     let found = go(&plan, root.path(), None);
     let [End::Failed { message }] = &found.ends[..] else { panic!("{:?}", found.ends) };
     assert!(

@@ -76,20 +76,15 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
 /// Prints what there is to do and how long it takes on this machine, and with several `gpus` says so. A run
 /// that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<(), Failure> {
-    let (mut done, mut incomplete, mut unknown) = (0, 0, Vec::new());
-    for run in planned {
-        match run.standing(root) {
-            Ok(Standing::Done) => done += 1,
-            Ok(Standing::Incomplete { .. }) => incomplete += 1,
-            Ok(Standing::New | Standing::Begun { .. }) => {}
-            Err(error) => unknown.push(error),
-        }
-    }
-    if unknown.len() == planned.len()
-        && let Some(error) = unknown.into_iter().next()
+    let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
+    if standings.iter().all(Result::is_err)
+        && let Some(Err(error)) = standings.pop()
     {
         return Err(anyhow::Error::new(error).context("failed to look at the runs that are there").into());
     }
+    let count = |is: fn(&Standing) -> bool| standings.iter().flatten().filter(|&found| is(found)).count();
+    let done = count(|found| matches!(found, Standing::Done));
+    let incomplete = count(|found| matches!(found, Standing::Incomplete { .. }));
     let left = planned.len() - done - incomplete;
     let runs = if planned.len() == 1 { "run" } else { "runs" };
     let missing = match incomplete {
@@ -101,7 +96,7 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<
         return Ok(());
     }
     note!("timing a few steps of each ...");
-    let workloads = match estimate_all(planned, root) {
+    let workloads = match estimate_all(planned, &standings, root) {
         // The settings do not fit the images: nothing has run yet.
         Err(LaunchError::Engine(error))
             if matches!(*error, EngineError::TooManySteps { .. } | EngineError::TooFewImages { .. }) =>

@@ -31,7 +31,7 @@ impl Config {
             recipe: self.recipe(),
             data: DataConfig { manifest, ..self.data.clone() },
             hash: hash_of(&config),
-            config,
+            config: config.into(),
             labels,
         })
     }

@@ -35,7 +35,7 @@ pub struct Sweep {
 pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Result<Sweep, ConfigError> {
     let combinations = Combinations::of_runs(arguments, multirun)?;
     let mut planner = Planner::new(Some(room));
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::with_capacity(combinations.runs.len());
     for typed in &combinations.runs {
         let varied = varied(typed, &combinations.varied);
         let asked = Asked { suite: None, row: None, label: None, own: &[], typed, varied: &varied };
@@ -52,16 +52,22 @@ pub(super) fn varied(typed: &[Override], keys: &[String]) -> Vec<String> {
     typed.iter().filter(told).map(Override::argument).collect()
 }
 
+/// A suite's row, and the settings without the seed.
+type SettingsKey = (Option<String>, Vec<Override>);
+
 /// Plans runs. Settings that differ only in the seed are resolved once.
 pub(super) struct Planner<'a> {
     room: Option<Room<'a>>,
-    known: HashMap<(Option<String>, Vec<Override>), (Planned, Config)>,
+    known: HashMap<SettingsKey, (Planned, Config)>,
+    /// The key of the run that was planned last: a sweep over seeds asks for the same settings many times in a
+    /// row, and to compare with this key is cheaper than to copy the settings into a new one.
+    latest: Option<SettingsKey>,
 }
 
 impl<'a> Planner<'a> {
     /// If it is set, runs that need more memory are refused.
     pub(super) fn new(room: Option<Room<'a>>) -> Self {
-        Self { room, known: HashMap::new() }
+        Self { room, known: HashMap::new(), latest: None }
     }
 
     /// Returns the number of configs that were resolved.
@@ -76,13 +82,18 @@ impl<'a> Planner<'a> {
     /// If a setting is wrong or the run is too large.
     pub(super) fn plan(&mut self, asked: &Asked<'_>) -> Result<(Planned, &Config), ConfigError> {
         let all = || asked.own.iter().chain(asked.typed);
-        let settings: Vec<Override> = all().filter(|one| one.key != "seed").cloned().collect();
-        let key = (asked.row.map(str::to_owned), settings);
+        let settings = || all().filter(|one| one.key != "seed");
+        let is_asked =
+            |(row, known): &SettingsKey| row.as_deref() == asked.row && known.iter().eq(settings());
+        let key = match self.latest.take().filter(is_asked) {
+            Some(key) => key,
+            None => (asked.row.map(str::to_owned), settings().cloned().collect()),
+        };
         if !self.known.contains_key(&key) {
             let planned = self.resolve(asked, &key.1)?;
             self.known.insert(key.clone(), planned);
         }
-        let (known, config) = &self.known[&key];
+        let (known, config) = &self.known[self.latest.insert(key)];
         let mut run = known.clone();
         if let Some(seed) = all().rfind(|one| one.key == "seed") {
             run.recipe.seed = seed.seed()?;
@@ -120,6 +131,11 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
+    /// Has room for `runs` runs.
+    fn with_capacity(runs: usize) -> Self {
+        Self { planned: Vec::with_capacity(runs), seen: HashSet::with_capacity(runs), ..Self::default() }
+    }
+
     /// Adds a run unless it is in the list. Two rows of a suite may be the same run under two names; both are
     /// shown.
     pub(super) fn take(&mut self, run: Planned, config: &Config) {

@@ -16,10 +16,12 @@ use crate::methods::{Features, Layer, Step, visiting_order};
 
 /// The most steps that are timed, after one step that warms up.
 const STEPS: usize = 3;
+/// If the times of two steps differ by at most this fraction, no further step is timed.
+const AGREEMENT: f64 = 0.1;
 /// After this time no further step is started.
 const ENOUGH: Duration = Duration::from_secs(3);
 /// The number of images whose embedding is timed, and of queries whose search is timed.
-const SAMPLE: usize = 250;
+const SAMPLE: usize = 125;
 
 /// The time that each part of a run takes, and the number of such parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,7 +138,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         timed().map_err(EngineError::tensor("time a step"))?;
         times.push(from.elapsed());
         from = Instant::now();
-        if begun.elapsed() > ENOUGH {
+        if begun.elapsed() > ENOUGH || agree(&times) {
             break;
         }
     }
@@ -151,6 +153,12 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
         evaluations: recipe.evaluations(),
         more_is_measured,
     })
+}
+
+/// Returns whether two steps after the first took the same time.
+fn agree(times: &[Duration]) -> bool {
+    let [_, one, other] = times else { return false };
+    one.abs_diff(*other).as_secs_f64() <= AGREEMENT * one.max(other).as_secs_f64()
 }
 
 /// Returns the seconds to search the neighbors of one test image. Other metrics take little time beside it,

@@ -1,6 +1,7 @@
 //! A planned run: its recipe, its data and its names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use invaspread_data::DataConfig;
 
@@ -19,7 +20,7 @@ pub struct Planned {
     /// The data that it trains on.
     pub data: DataConfig,
     /// Text of the resolved config, without what is no part of the run's identity.
-    pub config: String,
+    pub config: Arc<str>,
     /// Hash of that text.
     pub hash: String,
     /// The names in its record.

@@ -76,27 +76,34 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
 }
 
 /// Times the unfinished runs of `planned`, each distinct recipe once (all seeds take the same time).
+/// `standings` says how far each has come.
 ///
 /// # Errors
 /// Returns an error if the images of a run cannot be opened, or the run cannot be set up.
-pub fn estimate_all(planned: &[Planned], root: &Path) -> Result<Vec<Workload>, LaunchError> {
+pub fn estimate_all(
+    planned: &[Planned],
+    standings: &[Result<Standing, LaunchError>],
+    root: &Path,
+) -> Result<Vec<Workload>, LaunchError> {
     let mut datasets = DatasetCache::default();
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
-    for (index, run) in planned.iter().enumerate() {
-        let done = match run.standing(root) {
+    for (index, (run, standing)) in planned.iter().zip(standings).enumerate() {
+        let done = match standing {
             // A run whose files cannot be read fails when its turn comes.
             Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => continue,
-            Ok(Standing::Begun { epoch }) => epoch,
+            Ok(Standing::Begun { epoch }) => *epoch,
             Ok(Standing::New) => 0,
         };
-        let recipe = Recipe { seed: 0, ..run.recipe.clone() };
-        let timed = known.iter().find(|(other, data, _)| *other == recipe && *data == run.data);
-        let estimate = if let Some(&(_, _, estimate)) = timed {
+        let timed = known.iter_mut().find_map(|(other, data, estimate)| {
+            other.seed = run.recipe.seed;
+            (*other == run.recipe && *data == run.data).then_some(*estimate)
+        });
+        let estimate = if let Some(estimate) = timed {
             estimate
         } else {
             let estimate = estimate(&run.recipe, &images(&opened(&mut datasets, run, root)?))?;
-            known.push((recipe, run.data.clone(), estimate));
+            known.push((run.recipe.clone(), run.data.clone(), estimate));
             estimate
         };
         workloads.push(Workload { index, estimate, left: estimate.left(done, 0) });

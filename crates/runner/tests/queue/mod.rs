@@ -19,7 +19,7 @@ pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
         suite: Some("table1".to_owned()),
         recipe,
         data: DataConfig { synthetic, ..DataConfig::default() },
-        config: format!("row = \"{row}\"\n"),
+        config: format!("row = \"{row}\"\n").into(),
         hash: format!("hash{row}"),
         labels: Labels {
             row: row.to_owned(),
