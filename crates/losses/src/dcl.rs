@@ -30,6 +30,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_temperature, two_views};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
@@ -143,6 +144,16 @@ impl Objective<1> for Dcl {
         let value = repulsions.iter().sum::<f64>() * share - attraction * inverse;
         Ok((value, [through_both_sides(&scores, features)]))
     }
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new::<1, Dcl>("DCL", [Input::Views], |x, _| Dcl::default().loss(&x[0])),
+        Case::new::<1, Dcl>("DCLW", [Input::Views], |x, _| {
+            Dcl { sigma: Some(0.5), ..Dcl::default() }.loss(&x[0])
+        }),
+    ]
 }
 
 #[cfg(test)]

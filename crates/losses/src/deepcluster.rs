@@ -14,6 +14,7 @@
 use candle_core::{Result, Tensor};
 use invaspread_random::{Purpose, Stream};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_index, matrix};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
@@ -105,6 +106,13 @@ pub fn balanced_order(assignments: &[u32], clusters: usize, seed: u64, epoch: u6
     Stream::new(seed, Purpose::ClusterSampling, epoch, clusters as u64).shuffle(&mut order);
     order.truncate(assignments.len());
     Ok(order)
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new::<1, Clusters<'_>>("softmax of clusters", [Input::Scores], |x, context| {
+        cluster_cross_entropy(&x[0], context.index)
+    })]
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_index, check_temperature, matrix};
 use crate::float::{Float, add_scaled, dot};
 use crate::op::{Matrix, Objective, apply};
@@ -130,6 +131,19 @@ fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
             T::from_f64(if squared == 0.0 { 0.0 } else { squared.sqrt().recip() })
         })
         .collect()
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    let inputs = [Input::Images, Input::Entries];
+    vec![
+        Case::new::<2, Batch<'_>>("Exemplar", inputs, |x, context| {
+            Exemplar { temperature: 0.2, normalize_weight: false }.loss(&x[0], &x[1], context.index)
+        }),
+        Case::new::<2, Batch<'_>>("Exemplar, unit weights", inputs, |x, context| {
+            Exemplar { temperature: 0.1, normalize_weight: true }.loss(&x[0], &x[1], context.index)
+        }),
+    ]
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Context, Input};
 use crate::check::{check_temperature, two_views};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
@@ -281,6 +282,28 @@ impl Objective<1> for InvaSpread {
             invaspread(features, self.temperature, self.negative_weight, kept, both_sides)?;
         Ok((value, [gradient]))
     }
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    fn case(name: &'static str, loss: fn(&[Tensor], &Context<'_>) -> Result<Tensor>) -> Case {
+        Case::new::<1, InvaSpread>(name, [Input::Views], loss)
+    }
+    vec![
+        case("InvaSpread", |x, _| InvaSpread::default().loss(&x[0])),
+        case("InvaSpread, both sides", |x, _| {
+            InvaSpread { key_side: KeySide::BothSides, ..InvaSpread::default() }.loss(&x[0])
+        }),
+        case("InvaSpread, weight 2", |x, _| {
+            InvaSpread { negative_weight: 2.0, temperature: 0.05, ..InvaSpread::default() }.loss(&x[0])
+        }),
+        case("InvaSpread, hardest half", |x, _| {
+            InvaSpread { negatives: Negatives::HardestHalf, ..InvaSpread::default() }.loss(&x[0])
+        }),
+        case("InvaSpread, easiest half", |x, _| {
+            InvaSpread { negatives: Negatives::EasiestHalf, ..InvaSpread::default() }.loss(&x[0])
+        }),
+    ]
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The objectives of the paper's Table 1, NT-Xent and DCL, one file each: functions of embeddings and, for
-//! some, of a memory bank.
+//! The objectives of the paper's Table 1 and newer ones, one file each: functions of embeddings and, for some,
+//! of a memory bank.
 //!
 //! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that
 //! `backward` goes through. Value and gradient are computed together in one pass over slices; candle only
@@ -12,16 +12,10 @@
 //! in f32.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod cases;
 mod check;
-mod dcl;
-mod deepcluster;
-mod exemplar;
 mod float;
-mod invaspread;
 mod memory_bank;
-mod nce;
-mod npsoftmax;
-mod ntxent;
 pub mod op;
 mod queue;
 #[cfg(feature = "cuda")]
@@ -30,17 +24,64 @@ mod similarities;
 mod softmax;
 #[cfg(test)]
 mod testing;
-mod triplet;
 
-pub use dcl::Dcl;
-pub use deepcluster::{balanced_order, cluster_cross_entropy};
-pub use exemplar::Exemplar;
-pub use invaspread::{InvaSpread, KeySide, Negatives};
+/// Calls the macro `$then` with the modules `$more` and those of all objectives. With this list, this crate
+/// declares and exports the modules and checks the objectives, and `invaspread-runner` makes a method of each.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_objective {
+    ($then:ident $(, $more:ident)*) => {
+        $then! {
+            $($more,)*
+            deepcluster,
+            exemplar,
+            npsoftmax,
+            nce,
+            triplet,
+            ntxent,
+            dcl,
+            invaspread,
+        }
+    };
+}
+
+macro_rules! objectives {
+    ($($module:ident),* $(,)?) => {
+        $(
+            mod $module;
+            pub use $module::*;
+        )*
+
+        /// Returns every objective at every setting that changes its computation.
+        ///
+        /// ```
+        /// use candle_core::{Device, Tensor};
+        /// use invaspread_losses::{Context, MemoryBank, Sizes, all_cases};
+        ///
+        /// let sizes = Sizes { images: 2, dim: 4, entries: 3 };
+        /// let memory = MemoryBank::new(sizes.entries, sizes.dim, 0)?;
+        /// for case in all_cases() {
+        ///     let inputs = case.inputs.iter().map(|input| {
+        ///         let [rows, columns] = input.shape(sizes);
+        ///         Tensor::randn(0.0f32, 0.1, (rows, columns), &Device::Cpu)
+        ///     });
+        ///     let inputs = inputs.collect::<candle_core::Result<Vec<_>>>()?;
+        ///     let loss = (case.loss)(&inputs, &Context { memory: &memory, index: &[2, 0] })?;
+        ///     assert!(loss.to_scalar::<f32>()?.is_finite(), "{}", case.name);
+        /// }
+        /// # Ok::<(), candle_core::Error>(())
+        /// ```
+        pub fn all_cases() -> Vec<Case> {
+            let mut cases = Vec::new();
+            $( cases.extend($module::cases()); )*
+            cases
+        }
+    };
+}
+each_objective!(objectives);
+
+pub use cases::{Case, Context, Input, Sizes};
 pub use memory_bank::MemoryBank;
-pub use nce::{Nce, draw_noise};
-pub use npsoftmax::NpSoftmax;
-pub use ntxent::NtXent;
 pub use queue::Queue;
 #[cfg(feature = "cuda")]
 pub use self_check::self_check_on;
-pub use triplet::{Mining, Triplet, draw_negatives};

@@ -22,6 +22,7 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Context, Input};
 use crate::check::{check_index, check_temperature, matrix};
 use crate::float::{Float, add_scaled, dot};
 use crate::memory_bank::MemoryBank;
@@ -231,6 +232,22 @@ pub fn draw_noise(
     }
     let mut stream = Stream::new(seed, Purpose::NegativeNoise, epoch, step);
     Ok((0..rows * noise_per_row).map(|_| stream.below(images) as u32).collect())
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    fn loss(x: &Tensor, context: &Context<'_>, mut normalizer: Option<f64>) -> Result<Tensor> {
+        let objective = Nce { noise_per_row: 50, ..Nce::default() };
+        let rows = context.index.len();
+        let noise = draw_noise(0, 1, 0, rows, objective.noise_per_row, context.memory.len())?;
+        objective.loss(x, context.memory, context.index, &noise, &mut normalizer)
+    }
+    vec![
+        Case::new::<1, Batch<'_>>("NCE", [Input::Images], |x, context| loss(&x[0], context, None)),
+        Case::new::<1, Batch<'_>>("NCE, normalizer of an earlier batch", [Input::Images], |x, context| {
+            loss(&x[0], context, Some(context.memory.len() as f64))
+        }),
+    ]
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use invaspread_tensor::gemm;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_index, check_temperature, matrix};
 use crate::float::Float;
 use crate::memory_bank::MemoryBank;
@@ -170,6 +171,13 @@ impl<T: Float> Running<T> {
         }
         self.sum = self.sum * self.rescale.to_f64() + shifted_exp(scores, self.top, own);
     }
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new::<1, Batch<'_>>("NPSoftmax", [Input::Images], |x, context| {
+        NpSoftmax::default().loss(&x[0], context.memory, context.index)
+    })]
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_temperature, two_views};
 use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
@@ -90,6 +91,11 @@ impl Objective<1> for NtXent {
             .collect();
         Ok((losses.iter().sum::<f64>() * share, [through_both_sides(&scores, features)]))
     }
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new::<1, NtXent>("NT-Xent", [Input::Views], |x, _| NtXent::default().loss(&x[0]))]
 }
 
 #[cfg(test)]

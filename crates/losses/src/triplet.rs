@@ -18,6 +18,7 @@ use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::{Case, Input};
 use crate::check::{check_index, matrix};
 use crate::float::{Float, add_scaled};
 use crate::op::{Matrix, Objective, apply};
@@ -216,6 +217,20 @@ pub fn draw_negatives(seed: u64, epoch: u64, step: u64, rows: usize) -> Result<V
             (other + usize::from(other >= own)) as u32
         })
         .collect())
+}
+
+/// Returns the objective at its settings, for checks that go over all objectives.
+pub(crate) fn cases() -> Vec<Case> {
+    let inputs = [Input::Images; 2];
+    vec![
+        Case::new::<2, Batch<'_>>("triplet", inputs, |x, _| {
+            let drawn = draw_negatives(0, 1, 0, x[0].dim(0)?)?;
+            Triplet::default().loss(&x[0], &x[1], Some(&drawn))
+        }),
+        Case::new::<2, Batch<'_>>("triplet, hardest", inputs, |x, _| {
+            Triplet { mining: Mining::Hardest, ..Triplet::default() }.loss(&x[0], &x[1], None)
+        }),
+    ]
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Compares every op in f32, as this machine runs it, with its plain version in f64. `invaspread doctor`
 //! prints the result.
 
+use std::borrow::Cow;
+
 use crate::{
     Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, avg_pool2d, batch_norm,
     bias_relu, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
@@ -9,10 +11,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 
 /// The error of one op on this machine.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Check {
     /// The op and the path it took.
-    pub op: &'static str,
+    pub op: Cow<'static, str>,
     /// Norm of the difference between the f32 and f64 results, relative to the norm of the f64 result: the
     /// largest over the output and the gradients. For the NaN check: the number of ops that swallow a NaN.
     pub error: f64,
@@ -36,7 +38,7 @@ pub fn self_check() -> Result<Vec<Check>> {
         .into_iter()
         .enumerate()
         .map(|(i, (op, shapes, tolerance, f))| {
-            Ok(Check { op, error: error(i as u64, shapes, &f)?, tolerance })
+            Ok(Check { op: op.into(), error: error(i as u64, shapes, &f)?, tolerance })
         })
         .chain([not_a_number(&Device::Cpu, DType::F32)])
         .collect()
@@ -68,7 +70,7 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
             y.flatten_all()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.get(0)?.to_scalar()?;
         swallowed += usize::from(!first.is_nan());
     }
-    Ok(Check { op: "NaN through maximum and ReLU", error: swallowed as f64, tolerance: 0.0 })
+    Ok(Check { op: "NaN through maximum and ReLU".into(), error: swallowed as f64, tolerance: 0.0 })
 }
 
 /// Runs every op forward and backward on `device`, which must be CUDA, in `precision`, and compares it with
@@ -116,7 +118,7 @@ pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec
                     },
                 )
                 .collect::<Result<Vec<_>>>()?;
-            Ok(Check { op, error: largest(&run(&here, dtype, &f)?, &double), tolerance })
+            Ok(Check { op: op.into(), error: largest(&run(&here, dtype, &f)?, &double), tolerance })
         })
         .chain([not_a_number(device, dtype)])
         .collect()

@@ -118,7 +118,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
                 table.add_row([
                     checked.device.to_string(),
                     checked.precision.to_string(),
-                    check.op.to_owned(),
+                    check.op.to_string(),
                     format!("{:.1e}", check.error),
                     format!("{:.0e}", check.tolerance),
                     verdict.to_owned(),

@@ -5,38 +5,22 @@ use candle_core::Result;
 use invaspread_losses::Dcl;
 use invaspread_losses::op::Objective;
 
-use super::projector::ProjectorSizes;
+use super::projector::settings_with_projector;
 use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes};
 use crate::settings::{Refusal, above_zero, temperature};
 
-crate::settings! {
+settings_with_projector! {
     /// Settings of DCL with a projector.
-    pub struct DclSettings {
+    pub struct Settings {
         /// Temperature of the similarities, at least 0.01.
         temperature: f64 = 0.1,
         /// DCLW's σ: the positive pairs are weighed by how close they are, above 0 (0.5 in the paper). Unset:
         /// DCL, which weighs all pairs alike.
         sigma: Option<f64> = None,
-        /// Linear layers of the projector, at least 1; batch norm and a ReLU lie between them.
-        projector_layers: usize = 2,
-        /// Length of the projector's hidden rows, at least 1.
-        projector_hidden: usize = 512,
-        /// Length of the rows that the loss compares, at least 1.
-        projector_output: usize = 128,
     }
 }
 
-impl DclSettings {
-    fn projector(&self) -> ProjectorSizes {
-        ProjectorSizes {
-            layers: self.projector_layers,
-            hidden: self.projector_hidden,
-            output: self.projector_output,
-        }
-    }
-}
-
-impl MethodSettings for DclSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "dcl";
     const LABEL: &'static str = "DCL";
 

@@ -36,7 +36,7 @@ const MOST_ITERATIONS: usize = 1 << 53;
 
 crate::settings! {
     /// Settings of DeepCluster.
-    pub struct DeepClusterSettings {
+    pub struct Settings {
         /// Number of clusters, from 2 to the number of images.
         clusters: usize = 1000,
         /// Iterations of k-means an epoch, at least 1.
@@ -44,7 +44,7 @@ crate::settings! {
     }
 }
 
-impl MethodSettings for DeepClusterSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "deepcluster";
     const LABEL: &'static str = "DeepCluster";
 
@@ -78,7 +78,7 @@ impl MethodSettings for DeepClusterSettings {
 /// The method: clustering and classification in turn.
 struct DeepClusterMethod {
     facts: RunFacts,
-    settings: DeepClusterSettings,
+    settings: Settings,
     /// Cluster of each image; empty before the first epoch.
     assignments: Vec<u32>,
     weight: Var,
@@ -87,7 +87,7 @@ struct DeepClusterMethod {
 }
 
 impl DeepClusterMethod {
-    fn new(facts: RunFacts, settings: DeepClusterSettings) -> Result<Self> {
+    fn new(facts: RunFacts, settings: Settings) -> Result<Self> {
         if settings.clusters > facts.images {
             bail!(
                 "deepcluster: {} clusters of {} images; set method.clusters to at most the number of images, or raise data.subset",

@@ -20,7 +20,7 @@ const WEIGHT: &str = "instances.weight";
 
 crate::settings! {
     /// Settings of Exemplar.
-    pub struct ExemplarSettings {
+    pub struct Settings {
         /// Temperature of the softmax, at least 0.01. 1 leaves the logits as they are.
         temperature: f64 = 1.0,
         /// Whether the weights of the instances are scaled to length 1.
@@ -28,7 +28,7 @@ crate::settings! {
     }
 }
 
-impl MethodSettings for ExemplarSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "exemplar";
     const LABEL: &'static str = "Exemplar";
 

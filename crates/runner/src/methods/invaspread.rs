@@ -48,7 +48,7 @@ impl SettingType for Negatives {
 crate::settings! {
     /// Settings of InvaSpread. Whether gradients flow through the key side is `protocol.key_side`, as paper
     /// and code disagree on it.
-    pub struct InvaSpreadSettings {
+    pub struct Settings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.1,
         /// Weight m of the negatives (`--batch-m` of the released code), at least 1.
@@ -61,7 +61,7 @@ crate::settings! {
     }
 }
 
-impl MethodSettings for InvaSpreadSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "invaspread";
     const LABEL: &'static str = "InvaSpread";
 

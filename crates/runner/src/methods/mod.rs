@@ -4,20 +4,29 @@
 //! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
 //! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
 //! of a batch, and its state. The state consists of named tensors, so that a checkpoint taken after any step
-//! is exact. `registry.rs` lists the methods; nothing else in the program names one.
+//! is exact. The list of objectives in `invaspread-losses` and [`built_in`] below name the methods; nothing else in
+//! the program names one.
 
 mod chosen;
 mod projector;
 mod registry;
 mod state;
 
-/// Declares the module of each built-in method.
+/// Calls the macro `$then` with the modules of all built-in methods: those without an objective of their own,
+/// and one for each objective of `invaspread-losses`. Each has a file here, with its `Settings`.
+macro_rules! built_in {
+    ($then:ident) => {
+        invaspread_losses::each_objective! { $then, random, triplet_hard }
+    };
+}
+use built_in;
+
 macro_rules! modules {
-    ($($module:ident::$settings:ident),* $(,)?) => {
+    ($($module:ident),* $(,)?) => {
         $(pub mod $module;)*
     };
 }
-registry::built_in!(modules);
+built_in!(modules);
 
 use std::collections::HashMap;
 

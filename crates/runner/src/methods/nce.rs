@@ -18,7 +18,7 @@ const NORMALIZER: &str = "normalizer";
 
 crate::settings! {
     /// Settings of NCE.
-    pub struct NceSettings {
+    pub struct Settings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.1,
         /// Noise instances drawn for each image, at least 1.
@@ -28,7 +28,7 @@ crate::settings! {
     }
 }
 
-impl MethodSettings for NceSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "nce";
     const LABEL: &'static str = "NCE";
 

@@ -16,7 +16,7 @@ const MEMORY: &str = "memory";
 
 crate::settings! {
     /// Settings of NPSoftmax.
-    pub struct NpSoftmaxSettings {
+    pub struct Settings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.1,
         /// Share of the old entry in the memory's new one, from 0 to below 1.
@@ -24,7 +24,7 @@ crate::settings! {
     }
 }
 
-impl MethodSettings for NpSoftmaxSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "npsoftmax";
     const LABEL: &'static str = "NPSoftmax";
 

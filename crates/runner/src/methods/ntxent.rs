@@ -5,35 +5,19 @@ use candle_core::Result;
 use invaspread_losses::NtXent;
 use invaspread_losses::op::Objective;
 
-use super::projector::ProjectorSizes;
+use super::projector::settings_with_projector;
 use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes};
 use crate::settings::{Refusal, temperature};
 
-crate::settings! {
+settings_with_projector! {
     /// Settings of NT-Xent with a projector.
-    pub struct NtXentSettings {
+    pub struct Settings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.5,
-        /// Linear layers of the projector, at least 1; batch norm and a ReLU lie between them.
-        projector_layers: usize = 2,
-        /// Length of the projector's hidden rows, at least 1.
-        projector_hidden: usize = 512,
-        /// Length of the rows that the loss compares, at least 1.
-        projector_output: usize = 128,
     }
 }
 
-impl NtXentSettings {
-    fn projector(&self) -> ProjectorSizes {
-        ProjectorSizes {
-            layers: self.projector_layers,
-            hidden: self.projector_hidden,
-            output: self.projector_output,
-        }
-    }
-}
-
-impl MethodSettings for NtXentSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "ntxent";
     const LABEL: &'static str = "NT-Xent";
 

@@ -19,6 +19,36 @@ use crate::settings::{Refusal, at_least_one};
 /// The prefix of the projector's names.
 const PROJECTOR: &str = "projector";
 
+/// Declares the settings of a method with a projector, as [`crate::settings!`] does: the given keys, those of
+/// the projector, and the function `projector` that returns its sizes.
+macro_rules! settings_with_projector {
+    ($(#[doc = $about:literal])+ pub struct Settings { $($keys:tt)* }) => {
+        $crate::settings! {
+            $(#[doc = $about])+
+            pub struct Settings {
+                $($keys)*
+                /// Linear layers of the projector, at least 1; batch norm and a ReLU lie between them.
+                projector_layers: usize = 2,
+                /// Length of the projector's hidden rows, at least 1.
+                projector_hidden: usize = 512,
+                /// Length of the rows that the loss compares, at least 1.
+                projector_output: usize = 128,
+            }
+        }
+
+        impl Settings {
+            fn projector(&self) -> $crate::methods::projector::ProjectorSizes {
+                $crate::methods::projector::ProjectorSizes {
+                    layers: self.projector_layers,
+                    hidden: self.projector_hidden,
+                    output: self.projector_output,
+                }
+            }
+        }
+    };
+}
+pub(super) use settings_with_projector;
+
 /// The sizes of a projector, which a method has as the keys `projector_layers`, `projector_hidden` and
 /// `projector_output`.
 #[derive(Debug, Clone, Copy)]

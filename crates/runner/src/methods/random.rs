@@ -7,10 +7,10 @@ use super::{Method, MethodSettings, RunFacts, Step};
 
 crate::settings! {
     /// Settings of the random network: it has none.
-    pub struct RandomSettings {}
+    pub struct Settings {}
 }
 
-impl MethodSettings for RandomSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "random";
     const LABEL: &'static str = "RandomCNN";
 

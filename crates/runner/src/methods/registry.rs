@@ -1,4 +1,4 @@
-//! The list of methods, one line each.
+//! The methods that a process knows, by name.
 
 use std::sync::OnceLock;
 
@@ -8,30 +8,10 @@ use super::MethodSettings;
 use super::chosen::{ChosenMethod, NAME};
 use crate::settings::{Key, Refusal, Settings};
 
-/// Calls the macro `$then` with the module and the settings of every built-in method, in the order in which
-/// they are listed. The parent module declares the modules with this list, and [`Registry::built_in`] adds
-/// the settings.
-macro_rules! built_in {
-    ($then:ident) => {
-        $then! {
-            random::RandomSettings,
-            deepcluster::DeepClusterSettings,
-            exemplar::ExemplarSettings,
-            npsoftmax::NpSoftmaxSettings,
-            nce::NceSettings,
-            triplet::TripletSettings,
-            triplet_hard::TripletHardSettings,
-            ntxent::NtXentSettings,
-            dcl::DclSettings,
-            invaspread::InvaSpreadSettings,
-        }
-    };
-}
-pub(super) use built_in;
-
-macro_rules! registry {
-    ($($module:ident::$settings:ident),* $(,)?) => {
-        Registry::default()$(.with::<super::$module::$settings>())*
+/// Adds the settings of every module that it is given to a registry.
+macro_rules! registry_of {
+    ($($module:ident),* $(,)?) => {
+        Registry::default()$(.with::<super::$module::Settings>())*
     };
 }
 
@@ -101,7 +81,7 @@ static INSTALLED: OnceLock<Registry> = OnceLock::new();
 impl Registry {
     /// Returns the methods of this crate.
     pub fn built_in() -> Self {
-        built_in!(registry)
+        super::built_in!(registry_of)
     }
 
     /// Adds a method.

@@ -10,13 +10,13 @@ use crate::settings::{Refusal, above_zero};
 
 crate::settings! {
     /// Settings of triplets with the batch's hardest negative.
-    pub struct TripletHardSettings {
+    pub struct Settings {
         /// Distance by which the negative has to be farther from the anchor than the positive is, above 0.
         margin: f64 = 0.5,
     }
 }
 
-impl MethodSettings for TripletHardSettings {
+impl MethodSettings for Settings {
     const NAME: &'static str = "triplet_hard";
     const LABEL: &'static str = "Triplet (hard)";
 

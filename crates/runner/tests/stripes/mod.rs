@@ -14,10 +14,7 @@ use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::checkpoint::CheckpointFiles;
 use invaspread_runner::engine::{Images, Labeled, Recipe, RetrievalRecipe, RunPlace, Schedule, When};
-use invaspread_runner::methods::invaspread::InvaSpreadSettings;
-use invaspread_runner::methods::nce::NceSettings;
-use invaspread_runner::methods::random::RandomSettings;
-use invaspread_runner::methods::{ChosenMethod, Layer, Registry};
+use invaspread_runner::methods::{self, ChosenMethod, Layer, Registry};
 use invaspread_tensor::{DeviceKind, OptimizerConfig, SgdConfig};
 use momentum_contrast::MomentumContrastSettings;
 
@@ -118,15 +115,15 @@ pub(crate) fn registry() -> &'static Registry {
 }
 
 pub(crate) fn random() -> ChosenMethod {
-    ChosenMethod::new(RandomSettings::default())
+    ChosenMethod::new(methods::random::Settings::default())
 }
 
 pub(crate) fn invaspread() -> ChosenMethod {
-    ChosenMethod::new(InvaSpreadSettings::default())
+    ChosenMethod::new(methods::invaspread::Settings::default())
 }
 
 pub(crate) fn nce(noise: usize) -> ChosenMethod {
-    ChosenMethod::new(NceSettings { noise, ..NceSettings::default() })
+    ChosenMethod::new(methods::nce::Settings { noise, ..methods::nce::Settings::default() })
 }
 
 pub(crate) fn place(folder: &Path) -> RunPlace {
