@@ -21,7 +21,8 @@ const TIME: usize = 8;
 /// Checks that the workload fits into the memory of its device.
 ///
 /// # Errors
-/// If it does not; the error says how much it needs, because of which flags, and how much there is.
+/// Returns an error if it does not; the error says how much it needs, because of which flags, and how much
+/// there is.
 pub(crate) fn fits(arguments: &BenchArguments) -> Result<(), TooLittleMemory> {
     match Memory::of(arguments.compute().device) {
         Some(memory) => check(needs(&arguments.command), memory),

@@ -92,7 +92,7 @@ pub use invaspread_tensor::DeviceKind;
 /// wrong request, 1 for a failure.
 ///
 /// # Panics
-/// If it is called twice in a process, because a run's name must stand for one method.
+/// Panics if it is called twice in a process, because a run's name must stand for one method.
 pub fn run(registry: Registry) -> ExitCode {
     panics::report_as_bugs();
     assert!(registry.install().is_ok(), "invaspread::run is called once, before anything reads a config");

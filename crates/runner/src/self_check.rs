@@ -7,7 +7,7 @@ use invaspread_tensor::self_check::Check;
 /// Returns every objective on `device`, which is CUDA.
 ///
 /// # Errors
-/// If one fails outright.
+/// Returns an error if one fails outright.
 pub fn self_check_on(device: &Device) -> Result<Vec<Check>> {
     invaspread_losses::self_check_on(device, 48, 128, 2000)
 }

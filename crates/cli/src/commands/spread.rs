@@ -1,8 +1,10 @@
-//! A queue of runs on several GPUs: a process for each GPU, which the locks of the runs keep apart. The first process shows the progress of
-//! all, hands a request to stop on, and at the end does what a process that died has left.
+//! A queue of runs on several GPUs: a process for each GPU, which the locks of the runs keep apart. The first
+//! process shows the progress of all, hands a request to stop on, and at the end does what a process that
+//! died has left.
 //!
-//! A worker is this program, asked for the same runs with `--worker N`. It writes what it has to say to standard output, a line of JSON each,
-//! and stops when its standard input ends: at a request, or because the first process is gone.
+//! A worker is this program, asked for the same runs with `--worker N`. It writes what it has to say to
+//! standard output, a line of JSON each, and stops when its standard input ends: at a request, or because the
+//! first process is gone.
 
 use crate::arguments::Gpus;
 use crate::failure::Failure;
@@ -24,11 +26,12 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(50);
 
 impl Gpus {
-    /// The GPUs that runs are spread over: those of `--gpus`; without it all of this machine, unless the runs are to be on the CPU or a
-    /// `device=cuda:N` among the arguments `typed` names one. A single one is set in the runs themselves.
+    /// The GPUs that runs are spread over: those of `--gpus`; without it all of this machine, unless the runs
+    /// are to be on the CPU or a `device=cuda:N` among the arguments `typed` names one. A single one is set
+    /// in the runs themselves.
     ///
     /// # Errors
-    /// If `--gpus` names one that is not there, or the runs are not for GPUs.
+    /// Returns an error if `--gpus` names one that is not there, or the runs are not for GPUs.
     pub(crate) fn choose(&self, planned: &mut [Planned], typed: &[String]) -> Result<Vec<usize>, Failure> {
         let Some(asked) = &self.gpus else {
             let on_first = planned.iter().all(|run| run.recipe.device == DeviceKind::Cuda(0));
@@ -79,11 +82,11 @@ enum Event {
     Ended(usize),
 }
 
-/// Works through the runs that are left with a process on each of `gpus`, which are begun with the arguments `request`. What they leave
-/// undone is for the caller to do.
+/// Works through the runs that are left with a process on each of `gpus`, which are begun with the arguments
+/// `request`. What they leave undone is for the caller to do.
 ///
 /// # Errors
-/// If no process can be begun.
+/// Returns an error if no process can be begun.
 pub(crate) fn spread(
     planned: &[Planned],
     root: &Path,
@@ -158,7 +161,8 @@ fn begin(gpu: usize, workers: usize, request: &[OsString], events: &Sender<Event
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         command.env(THREADS, (cores / workers).max(1).to_string());
     }
-    // A terminal sends its interrupt to the whole group; a second one would end a worker at once, and the first process asks it anyway.
+    // A terminal sends its interrupt to the whole group; a second one would end a worker at once, and the
+    // first process asks it anyway.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn()?;

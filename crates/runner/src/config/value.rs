@@ -52,7 +52,7 @@ impl Kind {
     /// Reads what was typed after `key=`. `null`, or an empty text, unsets a key; in quotes either is a text.
     ///
     /// # Errors
-    /// If the text is not a value of this kind.
+    /// Returns an error if the text is not a value of this kind.
     pub(super) fn read(&self, text: &str) -> Result<Reading, Unfit> {
         if matches!(text.trim(), "" | "null") {
             return Ok(Reading::Unset);
@@ -105,7 +105,7 @@ impl Kind {
     /// folder. The types of the config refuse a value of another type.
     ///
     /// # Errors
-    /// If the value has the right type and is not a value of this kind.
+    /// Returns an error if the value has the right type and is not a value of this kind.
     pub(super) fn conform(&self, value: toml::Value) -> Result<toml::Value, Unfit> {
         match (self, value) {
             (Self::Whole, toml::Value::Float(float)) => match whole(&format!("{float:?}")) {

@@ -14,7 +14,7 @@ pub enum EngineError {
     /// The loss, an embedding or a tensor of the state is not finite.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
-         is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or, of a method that has one, a higher method.temperature, as a new run",
+         is kept ({checkpoint}). Start a new run with a smaller optim.lr (a third of it, say) or, if the method has one, a higher method.temperature",
         checkpoint = checkpoint.display()
     )]
     NotFinite {
@@ -117,7 +117,8 @@ impl From<WeightError> for EngineError {
 }
 
 impl EngineError {
-    /// Returns a function for `map_err`: a tensor operation failed while `doing` (a verb and its object).
+    /// Returns a function for `map_err`, for a tensor operation that failed; `doing` is a verb and its
+    /// object.
     pub(crate) fn tensor(doing: &'static str) -> impl FnOnce(candle_core::Error) -> Self {
         move |source| Self::Tensor { doing, source }
     }

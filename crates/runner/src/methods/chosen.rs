@@ -38,8 +38,8 @@ pub trait MethodSettings: Settings {
     }
 
     /// Returns the groups of further views of each image in a batch, such as the small views of multi-crop
-    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets the
-    /// views of each group after the first ones, and their rows of the output follow.
+    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets
+    /// the views of each group after the first ones, and their rows of the output follow.
     fn more_views(&self, _augment: &AugmentConfig) -> Vec<MoreViews> {
         Vec::new()
     }
@@ -63,7 +63,8 @@ pub trait MethodSettings: Settings {
     /// Builds the method in its initial state.
     ///
     /// # Errors
-    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    /// Returns an error if candle fails to make its tensors, or the run is too small for it (more clusters
+    /// than images).
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
 
     /// Returns settings for a run on a few dozen images. The tests that go over all methods use each of them,
@@ -254,7 +255,8 @@ impl ChosenMethod {
     /// Builds the method in its initial state.
     ///
     /// # Errors
-    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    /// Returns an error if candle fails to make its tensors, or the run is too small for it (more clusters
+    /// than images).
     pub fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         self.0.build(facts)
     }

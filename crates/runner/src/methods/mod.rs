@@ -113,7 +113,7 @@ pub trait Method: Send {
     /// A resumed run loads its state afterwards.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn set_up(&mut self, _network: &Network) -> Result<()> {
         Ok(())
     }
@@ -122,7 +122,7 @@ pub trait Method: Send {
     /// middle (the state then holds the result).
     ///
     /// # Errors
-    /// If the features cannot be computed or used.
+    /// Returns an error if the features cannot be computed or used.
     fn begin_epoch(
         &mut self,
         _epoch: u64,
@@ -135,7 +135,7 @@ pub trait Method: Send {
     /// front. `None` stands for a uniformly random order of all images, a new one in each epoch.
     ///
     /// # Errors
-    /// If the method's state does not give an order.
+    /// Returns an error if the method's state does not give an order.
     fn order(&self, _epoch: u64) -> Result<Option<Vec<u32>>> {
         Ok(None)
     }
@@ -146,15 +146,15 @@ pub trait Method: Send {
         None
     }
 
-    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms
-    /// (views * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups
-    /// of [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
-    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on them
-    /// without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
+    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms (views
+    /// * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups of
+    /// [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
+    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on
+    /// them without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
     /// ([`Output::join`], [`Output::stacked`]).
     ///
     /// # Errors
-    /// If candle fails or the views do not fit the network.
+    /// Returns an error if candle fails or the views do not fit the network.
     fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
         let passes = views.iter().map(|views| network.forward(views, Mode::Train));
         Output::stacked(passes.collect::<Result<_>>()?)
@@ -164,7 +164,7 @@ pub trait Method: Send {
     /// with [`Output::through`].
     ///
     /// # Errors
-    /// If candle fails, or the outputs do not fit the method's state.
+    /// Returns an error if candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
     /// Returns the parameters that the run's optimizer trains besides those of the network. Called after
@@ -174,7 +174,8 @@ pub trait Method: Send {
     }
 
     /// Returns whether a parameter of [`Method::parameters`] is trained at the schedule's base rate in every
-    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled rate.
+    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled
+    /// rate.
     fn has_constant_rate(&self, _parameter: &str) -> bool {
         false
     }
@@ -182,7 +183,7 @@ pub trait Method: Send {
     /// Updates the state. Called after each step of the optimizer.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn after_step(&mut self, _taken: &TakenStep<'_>) -> Result<()> {
         Ok(())
     }
@@ -190,7 +191,7 @@ pub trait Method: Send {
     /// Returns the whole state.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn state(&self) -> Result<NamedTensors> {
         Ok(Vec::new())
     }
@@ -198,7 +199,7 @@ pub trait Method: Send {
     /// Restores what [`Method::state`] returned.
     ///
     /// # Errors
-    /// If a tensor is missing, unknown, or of another shape.
+    /// Returns an error if a tensor is missing, unknown, or of another shape.
     fn load_state(&mut self, state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         state::nothing_left(&state)
     }
@@ -208,7 +209,7 @@ pub trait Method: Send {
 /// uniformly random one of all `images` images, a new one in each epoch.
 ///
 /// # Errors
-/// If the method's state does not give an order.
+/// Returns an error if the method's state does not give an order.
 pub(crate) fn visiting_order(method: &dyn Method, seed: u64, images: usize, epoch: u64) -> Result<Vec<u32>> {
     let shuffled = || Stream::new(seed, Purpose::Shuffle, epoch, 0).permutation(images);
     Ok(method.order(epoch)?.unwrap_or_else(shuffled))

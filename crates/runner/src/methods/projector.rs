@@ -1,5 +1,5 @@
-//! A projector behind the pooled features, for methods whose loss compares the projected rows of the two views
-//! of each image.
+//! A projector behind the pooled features, for methods whose loss compares the projected rows of the two
+//! views of each image.
 //!
 //! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by
 //! the run's optimizer and thrown away afterwards) -> unit rows -> loss. The loss does not depend on the
@@ -60,7 +60,7 @@ impl ProjectorSizes {
     /// images above view 2.
     ///
     /// # Errors
-    /// If candle fails to make the projector.
+    /// Returns an error if candle fails to make the projector.
     pub(super) fn method(
         self,
         facts: RunFacts,

@@ -80,7 +80,8 @@ impl Entry {
     /// Returns the method with these settings.
     ///
     /// # Errors
-    /// If a required key is missing, a value is of another type, or there is a key that it does not have.
+    /// Returns an error if a required key is missing, a value is of another type, or there is a key that it
+    /// does not have.
     pub fn read(&self, settings: &toml::Table) -> Result<ChosenMethod, Refusal> {
         (self.read)(settings)
     }
@@ -107,8 +108,8 @@ impl Registry {
     /// Adds a method.
     ///
     /// # Panics
-    /// If there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or if one
-    /// of its keys is called `name`.
+    /// Panics if there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or
+    /// if one of its keys is called `name`.
     #[must_use]
     pub fn with<S: MethodSettings>(mut self) -> Self {
         let entry = Entry::of::<S>();

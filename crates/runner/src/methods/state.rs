@@ -44,7 +44,7 @@ pub enum StateError {
 /// Takes the tensor `name` of shape `expected` out of `state`.
 ///
 /// # Errors
-/// If it is missing or has another shape.
+/// Returns an error if it is missing or has another shape.
 pub fn take(
     state: &mut HashMap<String, Tensor>,
     name: &str,
@@ -66,7 +66,7 @@ pub fn take(
 /// Returns an error if anything was not taken.
 ///
 /// # Errors
-/// If anything was not taken; the error names it.
+/// Returns an error if anything was not taken; the error names it.
 pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     if state.is_empty() {
         return Ok(());
@@ -80,7 +80,7 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
 /// with `prefix`.
 ///
 /// # Errors
-/// If candle fails.
+/// Returns an error if candle fails.
 pub fn module_state(prefix: &str, module: &impl Module) -> candle_core::Result<NamedTensors> {
     Ok(prefixed(prefix, module.state_dict()?).collect())
 }
@@ -88,7 +88,7 @@ pub fn module_state(prefix: &str, module: &impl Module) -> candle_core::Result<N
 /// Takes out of `state` what [`module_state`] returned for the same `prefix`, and loads it.
 ///
 /// # Errors
-/// If a tensor is missing, unknown or has another shape; the error names it.
+/// Returns an error if a tensor is missing, unknown or has another shape; the error names it.
 pub fn load_module(
     prefix: &str,
     module: &impl Module,

@@ -13,7 +13,7 @@ pub fn temperature(key: &str, value: f64) -> Result<(), Refusal> {
 /// Returns an error unless `value` is at least 1.
 ///
 /// # Errors
-/// If it is 0.
+/// Returns an error if it is 0.
 pub fn at_least_one(key: &str, value: usize) -> Result<(), Refusal> {
     Refusal::unless(value > 0, key, value, "at least 1")
 }

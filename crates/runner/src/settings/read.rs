@@ -33,7 +33,7 @@ impl Refusal {
 /// Reads settings from the values of their keys.
 ///
 /// # Errors
-/// If a value is missing, of another type, or unknown.
+/// Returns an error if a value is missing, of another type, or unknown.
 #[allow(clippy::result_large_err, reason = "figment's own error, kept for a moment")]
 pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusal> {
     let read = Value::serialize(table).and_then(|value| value.deserialize::<S>());
