@@ -75,7 +75,7 @@ impl Config {
             origin: "the config".to_owned(),
             found: pool.to_string(),
             expected: format!(
-                "{map}, the side of the map that views of {size} x {size} pixels (augment.size, or the method's own) end in, a pool above half of it, or 0 for all of it"
+                "{map}, which is the side of the last map for views of {size} x {size} pixels (augment.size, or the method's own), a smaller pool above half of it, or 0 for the whole map"
             ),
         })
     }
@@ -102,8 +102,8 @@ impl Config {
                 format!("weights, gradients and momentum of the network ({model})"),
                 &[3, size.parameters, FLOAT],
             );
-            // On a GPU the weights of the best epoch so far; on the CPU all that a checkpoint is written
-            // from.
+            // On a GPU, the copy of the weights of the best epoch so far. On the CPU, the copy of weights and
+            // momentum from which a checkpoint is written.
             let copies = if self.device.is_cuda() { 1 } else { 2 };
             need(format!("copies for checkpoints ({model})"), &[copies, size.parameters, FLOAT]);
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };

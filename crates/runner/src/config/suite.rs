@@ -165,7 +165,7 @@ impl Suite {
                         origin: format!("argument {}", argument.argument()),
                         found: argument.text.clone(),
                         expected: format!(
-                            "no such argument: row {} of {} is made by {text}; `invaspread train` runs anything",
+                            "no such argument: {text} defines row {} of {}; `invaspread train` takes any settings",
                             row.key, self.name
                         ),
                     });

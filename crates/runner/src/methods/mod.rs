@@ -1,5 +1,5 @@
-//! The methods, one file each: the settings, the entry in the registry, what the method needs from the
-//! training loop, and its state.
+//! The methods, one file each: its settings, its entry in the registry, its part of the training loop, and
+//! its state.
 //!
 //! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
 //! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
@@ -36,12 +36,12 @@ pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
-/// What a method is told about its run.
+/// The facts about a run that a method needs.
 #[derive(Debug, Clone, Copy)]
 pub struct RunFacts {
-    /// Training images, n.
+    /// Number of training images, n.
     pub images: usize,
-    /// Embedding length, D.
+    /// Length of an embedding, D.
     pub dim: usize,
     /// Length of the pooled features before the embedding's linear layer.
     pub pooled: usize,
@@ -59,9 +59,9 @@ pub struct RunFacts {
 /// The current step: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// From 1.
+    /// The epoch, from 1.
     pub epoch: u64,
-    /// Within the epoch, from 0.
+    /// The step within the epoch, from 0.
     pub step: u64,
     /// The images of the batch, in order.
     pub index: &'a [u32],
@@ -77,7 +77,7 @@ pub struct TakenStep<'a> {
     pub network: &'a Network,
     /// The outputs before the step, detached from any graph.
     pub output: &'a Output,
-    /// The gradients that the step went along. On CUDA, those of the network's convolutions may be in cuDNN's
+    /// The gradients of the step. On CUDA, those of the network's convolutions may be in cuDNN's
     /// layout and precision, as the optimizer reads them.
     pub gradients: &'a GradStore,
     /// The learning rate of the step.
@@ -97,7 +97,7 @@ pub enum Layer {
     Pooled,
 }
 
-/// An output of the whole training set in evaluation mode, row-major, n x `dim`.
+/// An output of the network for n images in evaluation mode, row-major, n x `dim`.
 #[derive(Debug, Clone)]
 pub struct Features {
     /// n * `dim` numbers.
@@ -108,9 +108,9 @@ pub struct Features {
 
 /// An objective with its state.
 pub trait Method: Send {
-    /// Prepares the method. Called once, before anything else, with the network in its initial state: with
-    /// drawn weights, or with the given ones. A method may copy it here, for example for a momentum encoder.
-    /// A resumed run loads its state afterwards.
+    /// Prepares the method. This is called once, before the other functions, with the network in its initial
+    /// state: with randomly drawn weights, or with those of a file. A method may copy the network here, for
+    /// example for a momentum encoder. A resumed run loads its state afterwards.
     ///
     /// # Errors
     /// Returns an error if candle fails.
@@ -118,8 +118,8 @@ pub trait Method: Send {
         Ok(())
     }
 
-    /// Prepares an epoch. Called before the first step of each epoch, but not if an epoch is resumed in the
-    /// middle (the state then holds the result).
+    /// Prepares an epoch. This is called before the first step of each epoch, but not if an epoch is resumed
+    /// in the middle (the state then holds the result).
     ///
     /// # Errors
     /// Returns an error if the features cannot be computed or used.
@@ -160,15 +160,15 @@ pub trait Method: Send {
         Output::stacked(passes.collect::<Result<_>>()?)
     }
 
-    /// Returns the loss of a batch, a scalar that gradients flow back from. Heads continue from the outputs
+    /// Returns the loss of a batch, a scalar from which gradients flow back. Heads continue from the outputs
     /// with [`Output::through`].
     ///
     /// # Errors
     /// Returns an error if candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// Returns the parameters that the run's optimizer trains besides those of the network. Called after
-    /// [`Method::set_up`].
+    /// Returns the parameters that the run's optimizer trains besides those of the network. This is called
+    /// after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
     }
@@ -180,7 +180,7 @@ pub trait Method: Send {
         false
     }
 
-    /// Updates the state. Called after each step of the optimizer.
+    /// Updates the state. This is called after each step of the optimizer.
     ///
     /// # Errors
     /// Returns an error if candle fails.

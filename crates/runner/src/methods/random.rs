@@ -23,7 +23,7 @@ impl MethodSettings for RandomSettings {
     }
 }
 
-/// No objective at all.
+/// A method without an objective.
 #[derive(Debug)]
 struct Random;
 

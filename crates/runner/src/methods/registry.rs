@@ -8,9 +8,8 @@ use super::MethodSettings;
 use super::chosen::{ChosenMethod, NAME};
 use crate::settings::{Key, Refusal, Settings};
 
-/// Calls the macro `$then` with the module and the settings of every built-in method, in the order in which
-/// they are listed. The parent module declares the modules with this list, and [`Registry::built_in`] adds
-/// the settings.
+/// Calls the macro `$then` with the module and the settings of every built-in method, in the order of this
+/// list. The parent module declares the modules with this list, and [`Registry::built_in`] adds the settings.
 macro_rules! built_in {
     ($then:ident) => {
         $then! {
@@ -52,17 +51,17 @@ impl Entry {
         Self { name: S::NAME, keys: <S as Settings>::keys(), default, small, read: ChosenMethod::read::<S> }
     }
 
-    /// Returns its name, as `method.name` says it.
+    /// Returns the method's name, the value of `method.name`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns its keys, in the order in which they were declared.
+    /// Returns the method's keys, in the order in which they were declared.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Returns its key of the given name.
+    /// Returns the method's key of the given name.
     pub fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name)
     }
@@ -130,7 +129,7 @@ impl Registry {
         INSTALLED.set(self)
     }
 
-    /// Returns the registry of the process: that of [`Registry::built_in`] if none was installed before the
+    /// Returns the registry of the process; it is [`Registry::built_in`] if none was installed before the
     /// first call.
     pub fn installed() -> &'static Self {
         INSTALLED.get_or_init(Self::built_in)
