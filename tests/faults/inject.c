@@ -112,8 +112,8 @@ int openat64(int at_folder, const char *path, int flags, ...) {
     return open_fails(path, flags) ? -1 : REAL(openat64)(at_folder, path, flags, mode);
 }
 
-/* Returns how many of `length` bytes may be written: all, fewer where the room ends, or -1 with errno set where none
- * may. */
+/* Returns how many of `length` bytes may be written: all, fewer if the room ends, or -1 with errno set if none may
+ * be written. */
 static ssize_t allowed(int file, size_t length) {
     if (!counts_file(file)) return (ssize_t)length;
     if (fails(WRITE)) return -1;
