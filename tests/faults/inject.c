@@ -6,7 +6,8 @@
  * FAULT_AT      the call, counted from 1, at which the fault happens
  * FAULT_ERROR   the error number that the call then returns; 0 kills the process instead
  * FAULT_LASTS   if set, every later call fails as well
- * FAULT_ROOM    total bytes that may be written; a write beyond them is cut short, and later ones fail with ENOSPC
+ * FAULT_ROOM    total bytes that may be written; a write beyond them is cut short, and later writes fail with
+ *               ENOSPC
  * FAULT_COUNTS  a file that receives "call number" lines when the process ends
  */
 #define _GNU_SOURCE

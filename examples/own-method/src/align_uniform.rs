@@ -2,7 +2,8 @@
 //! experiments on MoCo.
 //!
 //! ```text
-//! x, y in R^{B x D} unit rows, two views of B images;  q in R^{K x D} the last K embeddings, without gradient
+//! x, y in R^{B x D}  unit rows, two views of B images
+//! q    in R^{K x D}  the last K embeddings, without gradient
 //! align   = (1/B) Σ_i ‖x_i − y_i‖²
 //! uniform = log mean_{i,j} exp(−t ‖x_i − z_j‖²)      over the other rows z_j of x and all rows of q
 //! loss    = align + λ uniform
