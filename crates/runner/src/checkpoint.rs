@@ -47,7 +47,7 @@ pub enum CheckpointError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The file cannot be written.
@@ -59,7 +59,7 @@ pub enum CheckpointError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
         /// Whether an older file of that name exists.
         replaces: bool,
@@ -95,7 +95,7 @@ pub enum CheckpointError {
     Tensor {
         /// The file.
         path: PathBuf,
-        /// What candle said.
+        /// The error of candle.
         source: Box<candle_core::Error>,
     },
 }

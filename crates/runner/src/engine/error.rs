@@ -79,7 +79,7 @@ pub enum EngineError {
     SetUp {
         /// "network", "method" or "device".
         what: &'static str,
-        /// What candle or the method said.
+        /// The error of candle or of the method.
         source: candle_core::Error,
     },
     /// The weights to start from cannot be loaded.
@@ -90,7 +90,7 @@ pub enum EngineError {
     Tensor {
         /// The failed action.
         doing: &'static str,
-        /// What candle said.
+        /// The error of candle.
         source: candle_core::Error,
     },
     /// An image could not be read.
