@@ -338,7 +338,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Parses text: the settings of a run are stored as UTF-8.
 fn text() -> impl TypedValueParser<Value = String> {
-    #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
+    #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are not text")]
     let text = |text: OsString| text.into_string().map_err(|text| format!("found {text:?}, expected UTF-8"));
     OsStringValueParser::new().try_map(text)
 }
