@@ -79,7 +79,7 @@ fn a_key_in_a_file_of_ones_own_is_traced_to_that_file() {
         2,
         &["method.temprature", "mine.toml", "did you mean `method.temperature`"],
     );
-    // A file from before the keys of all methods went to [method].
+    // An older file, which sets a key of the former section [loss].
     fs::write(path.join("mine.toml"), "[method]\nname = \"nce\"\n[loss]\ntemperature = 0.1\n").unwrap();
     refused(
         folder.path(),
@@ -135,7 +135,7 @@ fn a_truncated_archive_is_named_with_its_length() {
     refused(folder.path(), &arguments, 1, &["cifar-10-binary.tar.gz", "data fetch cifar10"]);
 }
 
-/// A file where a folder must be stops even a user who may write anywhere.
+/// A file in the place of a folder is an error even for a user who may write anywhere.
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let folder = empty();
@@ -189,7 +189,7 @@ fn completions_are_of_this_program() {
     }
 }
 
-/// Settings in the forms that people type: each ends as it should, and at once.
+/// Wrong settings are refused at once, and settings in unusual forms are accepted.
 #[test]
 fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     let folder = empty();
@@ -206,8 +206,11 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         (&["train", "model.embedding=1e9"], &["model.embedding=1000000000", "of memory"]),
         (&["train", "method=nce", "method.noise=1e12"], &["method.noise=1000000000000", "of memory"]),
         (&["train", "optim.epochs=1e18", "--dry-run"], &["optim.epochs", "9007199254740992"]),
-        (&["train", "model.pool=1e10"], &["model.pool", "found 10000000000", "4, the side of the map"]),
-        (&["train", "model.pool=2"], &["model.pool", "found 2", "4, the side of the map"]),
+        (
+            &["train", "model.pool=1e10"],
+            &["model.pool", "found 10000000000", "4, which is the side of the last map"],
+        ),
+        (&["train", "model.pool=2"], &["model.pool", "found 2", "4, which is the side of the last map"]),
         (
             &["train", "dataset=folder", "data.folder.path=.", "data.folder.image_size=1e7"],
             &["data.folder.image_size", "10000000", "between 4 and 1024"],
@@ -243,7 +246,7 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         assert!(shown.lines().any(|found| found == line), "{line} in {shown}");
         toml::from_str::<toml::Table>(&shown).unwrap();
     }
-    // A text of several lines comes on one, so that every line is a setting.
+    // A text of several lines is printed on one line, so that every line is a setting.
     let lines = shown(&["data.root=a\n[method]\nname = x\u{200b}"]);
     let text = "root = \"a\\n[method]\\nname = x\\U0000200B\"";
     assert!(lines.lines().any(|line| line == text), "{lines}");
@@ -269,7 +272,7 @@ fn records_and_progress_say_what_ran() {
     assert!(!said.err.contains("invaspread"), "{}", said.err);
 }
 
-/// A run, the same run again, and the evaluation of its checkpoint agree.
+/// A run, the same command again, and the evaluation of its checkpoint give the same numbers.
 #[test]
 fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     let folder = empty();
@@ -297,7 +300,8 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     assert_eq!(&measured["metrics"]["knn_top1"], top1);
 }
 
-/// Writes a folder of gray images, four of each of two classes; `broken` of the first class are cut.
+/// Writes a folder of gray images, four of each of two classes; `broken` images of the first class are
+/// truncated.
 fn pictures(folder: &Path, broken: usize) {
     for split in ["train", "test"] {
         for (class, gray) in [("a", 60_u8), ("b", 190)] {
@@ -353,7 +357,8 @@ fn a_report_of_reduced_runs_replaces_none_of_full_ones() {
     assert!(said.err.contains("runs/mine-report") && said.err.contains("results/mine"), "{}", said.err);
     assert!(aside.is_file() && !folder.path().join("results").exists());
 
-    // Reduced runs that are no smoke test have their usual place, unless a report of full runs is there.
+    // The report of reduced runs that are not of profile smoke has its usual place, unless a report of full
+    // runs is there.
     let quick = ["data.subset=40", "data.test_subset=40", "model.width=4", "--runs", "quick"];
     let mine = folder.path().join("results/mine/report.md");
     let reproduce =
@@ -392,7 +397,8 @@ fn a_dry_run_of_many_seeds_has_a_line_for_all_of_them() {
     assert!(said.err.lines().count() < 20, "{}", said.err);
 }
 
-/// Runs each workload, as small as possible: figures are printed as JSON, with their units in their names.
+/// Runs each workload, as small as possible. The figures are printed as JSON, with their units in their
+/// names.
 #[test]
 fn bench_measures_each_workload() {
     let folder = empty();

@@ -1,5 +1,6 @@
-//! A queue of runs on several GPUs, from outside: each GPU gets runs, a dying process loses none, a request to stop reaches all. On the
-//! emulator's two devices; skipped where there are not two.
+//! A queue of runs on several GPUs, tested from outside: each GPU gets runs, no run is lost if a process
+//! dies, and a request to stop reaches all processes. The tests run on the emulator's two devices and are
+//! skipped if there are fewer than two.
 
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -22,7 +23,7 @@ fn has_two_gpus() -> bool {
     gpus > 1
 }
 
-/// The command of four runs of a few seconds each.
+/// Returns the command of four runs of a few seconds each.
 fn command(folder: &Path, epochs: usize, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_invaspread"));
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -39,7 +40,7 @@ fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
     runs.map(|run| run.path().join(name)).filter(|path| path.is_file()).collect()
 }
 
-/// The GPU, and what was measured, of each finished run.
+/// Returns the GPU and the measurements of each finished run.
 fn records(folder: &Path) -> BTreeMap<String, (String, Value)> {
     files(folder, "record.json")
         .iter()
@@ -57,7 +58,7 @@ fn waited(child: Child) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Waits until `found` gives something.
+/// Waits until `found` returns a value.
 fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -73,7 +74,7 @@ fn signal(name: &str, process: u32) {
     assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
-/// The processes that `parent` began.
+/// Returns the processes that `parent` started.
 fn children(parent: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let is_child = |process: &u32| {
@@ -104,7 +105,7 @@ fn runs_are_spread_over_the_gpus_and_come_to_the_same() {
     for gpu in ["(cuda:0)", "(cuda:1)"] {
         assert!(found.values().any(|(on, _)| on.ends_with(gpu)), "{found:?}");
     }
-    // On one GPU alone, that of a number: the same runs by name, and the same results.
+    // With one numbered GPU alone, the runs have the same names and results.
     let (code, said) = waited(command(one.path(), 2, &["--gpus", "1"]).spawn().unwrap());
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("a process on each"), "{said}");
@@ -114,7 +115,7 @@ fn runs_are_spread_over_the_gpus_and_come_to_the_same() {
         records.iter().map(|(id, (_, metrics))| (id.clone(), metrics.clone())).collect()
     };
     assert_eq!(measured(&found), measured(&alone));
-    // What is not there or not meant is an error of the request.
+    // A GPU that does not exist, and runs on the CPU, are errors of the request.
     let (code, said) = waited(command(one.path(), 2, &["--gpus", "0,9"]).spawn().unwrap());
     assert!(code == Some(2) && said.contains("there is no cuda:9: there are 2 GPUs"), "{code:?}: {said}");
     let mut on_cpu = Command::new(env!("CARGO_BIN_EXE_invaspread"));
@@ -152,7 +153,8 @@ fn a_request_to_stop_reaches_every_process_and_the_same_command_resumes() {
         let workers = children(parent.id());
         (files(folder.path(), "status.json").len() > 1 && workers.len() == 2).then_some(workers)
     });
-    // Not an interrupt, which is ignored by what a shell without job control begins in the background.
+    // No interrupt is sent, because a process that a shell without job control starts in the background
+    // ignores it.
     signal("-TERM", parent.id());
     let (code, said) = waited(parent);
     assert_eq!(code, Some(130), "{said}");

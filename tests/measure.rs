@@ -1,5 +1,5 @@
-//! Tests of `invaspread measure` from outside: for embeddings from any program it prints the values that the
-//! definitions give, with the warnings that a reader needs, or the reason why it cannot.
+//! Tests of `invaspread measure` from outside: for embeddings from any program it prints the values of the
+//! definitions, with the warnings that a reader needs, or the reason why it cannot measure them.
 
 #![allow(
     missing_docs,
@@ -24,8 +24,8 @@ fn npy(path: &Path, descr: &str, shape: &str, numbers: &[u8]) {
     fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), numbers].concat()).unwrap();
 }
 
-/// Three classes of two rows each; all rows but one are nearest to a row of their own class. In the order of
-/// labels: 40, -1, 7.
+/// There are three classes (40, -1 and 7) of two rows each, and all rows but one are nearest to a row of
+/// their own class.
 #[test]
 fn embeddings_from_elsewhere_are_measured() {
     let folder = empty();
@@ -85,8 +85,8 @@ fn embeddings_from_elsewhere_are_measured() {
     refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
 }
 
-/// Writes the rows and labels of the test above, and three rows that vote, to the files that its commands
-/// name.
+/// Writes the rows and labels of the test above, and a gallery of three rows, to the files that the commands
+/// below name.
 fn example(folder: &Path) {
     let rows: [[f32; 2]; 6] = [[2.0, 0.0], [9.0, 1.0], [0.0, 1.0], [0.1, 3.0], [-1.0, -0.1], [-0.2, 4.0]];
     put(folder, "rows.npy", &rows);
@@ -121,8 +121,7 @@ fn metric(result: &Value, name: &str) -> f64 {
     result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
 }
 
-/// Returns the path of a file made by numpy: three rows times 1e-50, labels as words, and other arrays beside
-/// them.
+/// Returns the path of a file that numpy wrote: three rows times 1e-50, labels as words, and other arrays.
 fn people() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/numpy/seed_people.npz");
     file.to_str().unwrap().to_owned()
@@ -153,7 +152,7 @@ fn queries_are_looked_up_in_a_gallery() {
     assert_eq!(result["recall_at"], serde_json::json!([1, 2, 50]));
     assert_eq!(result["arrays"]["gallery"]["labels"]["type"], "text");
     assert_eq!(result["settings"]["eval.k"]["origin"], "argument eval.k=1");
-    assert!(result["notes"].to_string().contains("R@50 looks at all there are to be found, 3"), "{result}");
+    assert!(result["notes"].to_string().contains("R@50 looks at all 3 rows that can be found"), "{result}");
     // All three vote if `eval.k` is three or more.
     let all = json(at, &[&AMONG_VOTERS[..], &["eval.k=3"]].concat());
     let more = json(at, &AMONG_VOTERS);
@@ -241,7 +240,7 @@ fn files_of_numpys_are_measured_with_words_for_labels() {
     assert!(said.contains("PEOPLE.NPZ: embeddings float64 (3, 2), labels <U4 (3,)"), "{said}");
     assert!(said.contains("classes by name: bird, cat"), "{said}");
     assert!(said.contains("rows scaled to length 1, ranked by cosine similarity"), "{said}");
-    // (0, 1), (2, 3), (4, 5): the cat lies nearest to both birds.
+    // Of the rows (0, 1), (2, 3) and (4, 5), the cat is nearest to both birds.
     assert!(said.contains("R@1                  0.00%"), "{said}");
     let result = json(at, &["measure", "PEOPLE.NPZ"]);
     assert_eq!(result["class_names"], serde_json::json!(["bird", "cat"]));
@@ -269,7 +268,7 @@ fn files_of_numpys_are_measured_with_words_for_labels() {
         &["--gallery-label-key NAME", "--gallery-labels FILE"],
     );
     let twice = invaspread(at, &["measure", "PEOPLE.NPZ", "--gallery", "PEOPLE.NPZ"]);
-    assert!(twice.err.contains("the gallery holds the very rows that are measured"), "{}", twice.err);
+    assert!(twice.err.contains("the gallery holds the same rows as the measured file"), "{}", twice.err);
 }
 
 #[test]

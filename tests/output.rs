@@ -1,6 +1,6 @@
-//! Tests of the program when it cannot print, and of names with control characters. When standard output is
-//! on a full disk or exceeds a size limit, every command that prints ends with an error. When the reader is
-//! gone, the command ends quietly. Standard error is for people, and a run never ends because nobody reads
+//! Tests of the program when it cannot print, and of names with control characters. If standard output is on
+//! a full disk or exceeds a size limit, every command that prints ends with an error. If the reader has
+//! ended, the command ends quietly. Standard error is for people, and a run never ends because nobody reads
 //! it.
 
 #![cfg(target_os = "linux")] // /dev/full, limits of processes
@@ -30,8 +30,7 @@ fn program() -> PathBuf {
     assert_cmd::cargo::cargo_bin!("invaspread").to_path_buf()
 }
 
-/// Returns the program in `folder`, without those of the caller's settings that could change the results of a
-/// test.
+/// Returns the program in `folder`, without the caller's settings that could change the results of a test.
 fn invaspread(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
@@ -193,7 +192,7 @@ fn closed_descriptors_swallow_what_is_printed() {
     assert_eq!(code, Some(1));
 }
 
-/// If SIGXFSZ were not ignored it would end the process; since it is, the write fails.
+/// The program ignores the signal SIGXFSZ, which would end the process, so the write fails instead.
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_that_says_what_to_do() {
     let folder = empty();
@@ -211,8 +210,7 @@ fn a_limit_on_the_size_of_files_is_an_error_that_says_what_to_do() {
     assert!(out.contains("after the last epoch"), "{out}");
 }
 
-/// Nobody reads the progress, so it is dropped; the run ends as usual, with the same record as when somebody
-/// reads it.
+/// Progress that nobody reads is dropped; the run ends as usual, with the same record as if it were read.
 #[test]
 fn a_run_goes_on_when_nobody_reads_standard_error() {
     let record = |stderr: Option<Stdio>| {
@@ -262,7 +260,7 @@ fn errors_that_cannot_be_printed_keep_their_exit_code() {
     }
 }
 
-/// Every place that a name can come from: wherever it is shown, it is shown as text.
+/// Names may come from many places; wherever one is shown, its control characters are shown as escapes.
 #[test]
 fn names_from_elsewhere_cannot_command_the_terminal() {
     let folder = empty();
@@ -333,7 +331,7 @@ fn names_from_elsewhere_cannot_command_the_terminal() {
     assert!(err.contains(SHOWN), "{err}");
 }
 
-/// The folder of a data set, in results and in a warning of the log; the title of a suite.
+/// Tests the folder of a data set, in results and in a warning of the log, and the title of a suite.
 #[test]
 fn names_of_data_and_suites_cannot_command_the_terminal() {
     let folder = empty();
@@ -402,7 +400,7 @@ fn no_message_shows_the_inside_of_a_library() {
         assert!(matches!(calm.0, Some(1 | 2)), "{arguments:?}: {calm:?}");
         for (name, value) in [("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "1")] {
             let traced = said(invaspread(path, arguments).env(name, value));
-            // Times differ, measured or estimated; errors do not.
+            // Measured and estimated times differ between two calls, but errors do not.
             let error = |err: &str| {
                 err.lines().filter(|l| l.starts_with("error:")).map(str::to_owned).collect::<Vec<_>>()
             };
@@ -416,7 +414,7 @@ fn no_message_shows_the_inside_of_a_library() {
     }
 }
 
-/// With stacks larger than any machine's memory the system starts no thread, as at a limit on processes.
+/// If stacks are larger than any machine's memory, the system starts no thread, as at a limit on processes.
 #[test]
 fn without_threads_the_first_one_computes_or_an_error_says_why() {
     let folder = empty();

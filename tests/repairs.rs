@@ -1,4 +1,4 @@
-//! Tests from outside of runs whose files were lost, and of signals.
+//! Tests, from outside, of runs whose files were lost, and of signals.
 
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -99,7 +99,7 @@ fn a_lost_table_of_measurements_is_named_by_report_and_made_again_by_reproduce()
     assert!(err.contains("no finished run of"), "{err}");
 }
 
-/// Longer than any step here takes, even on a busy machine.
+/// The longest time to wait for anything here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A small run of more epochs than any test waits for. It is killed when a test fails.
@@ -114,7 +114,8 @@ impl Drop for LongRun {
 }
 
 impl LongRun {
-    /// Starts the run in `folder`, by a shell that first executes `shell`, and waits for its first epoch.
+    /// Starts the run in `folder`, by a shell that first executes `shell`, and waits until its first epoch is
+    /// done.
     fn new(folder: &Path, shell: &str) -> Self {
         let arguments = "train method=nce profile=smoke optim.epochs=100000 optim.batch_size=16 model.width=4 model.embedding=8 \
                          data.synthetic.train=32 data.synthetic.test=16 data.subset=32 data.test_subset=16";
@@ -139,7 +140,7 @@ impl LongRun {
         assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
     }
 
-    /// Checks that the run has ended as a run that was asked to stop, and that the same command resumes it.
+    /// Checks that the run has ended as a run that was asked to stop, so that the same command can resume it.
     #[track_caller]
     fn was_stopped(mut self, folder: &Path) {
         assert_eq!(self.0.wait().unwrap().code(), Some(130));

@@ -1,5 +1,5 @@
-//! Checks that the committed tables are made from the committed run records, to the byte: no number in
-//! `results/` was typed.
+//! Checks that the committed tables equal, byte for byte, those made from the committed run records: no
+//! number in `results/` was typed.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 

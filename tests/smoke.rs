@@ -1,5 +1,6 @@
-//! The main task in small: all nine rows of Table 1 on generated images, and their report. Whether it fits
-//! into 90 seconds on two idle cores is for a person to check; a busy machine must not make the test fail.
+//! The main task at a small size: all nine rows of Table 1 on generated images, and their report. The test
+//! prints its time but does not check it, because a busy machine must not make it fail; the goal is 90
+//! seconds on two idle cores.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -53,7 +54,7 @@ fn nine_rows_become_a_table() {
         assert!(!read(picture).is_empty(), "{picture}");
     }
 
-    // Given again, the command trains nothing, and the report is the same to the byte.
+    // The same command, given again, trains nothing and writes the same report, byte for byte.
     let report = read("report.md");
     reproduce();
     assert_eq!(String::from_utf8(read("table.csv")).unwrap(), table);

@@ -1,5 +1,5 @@
-//! Whole suites on miniature sets in the exact formats of the published ones: from the files to the report.
-//! Their numbers mean nothing; the tests check that every step runs.
+//! Runs whole suites, from the files to the report, on miniature sets in the exact formats of the published
+//! ones. Their numbers mean nothing; the tests check that every step runs.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,8 +26,8 @@ fn reproduce(folder: &Path, suite: &str, settings: &[&str]) -> [String; 2] {
     ["table.csv", "report.md"].map(|name| fs::read_to_string(folder.join("results").join(name)).unwrap())
 }
 
-/// Returns forty classes on each side of the border; each gets three pictures: more images than DeepCluster
-/// has clusters.
+/// Returns forty classes on each side of the border. Each gets three pictures, so that there are more images
+/// than DeepCluster has clusters.
 fn classes(border: u32) -> Vec<u32> {
     (1..=40).chain(border + 1..=border + 40).collect()
 }
@@ -113,8 +113,8 @@ fn stl10() {
     assert!(report.contains("quoted by the paper"), "{report}");
 }
 
-/// Inception-v1 takes seconds for each batch in a debug build: few images, and training from scratch, since
-/// no weights are available.
+/// Settings for Inception-v1: few images, because each batch takes seconds in a debug build, and training
+/// from scratch, because no weights are available.
 const INCEPTION: [&str; 5] = [
     "model.pretrained=false",
     "optim.batch_size=4",

@@ -1,5 +1,5 @@
-//! Tests of weight files as people bring them, from outside: the run and the config that they are evaluated
-//! with, damage and NaN, PyTorch's formats under any name, and which files may be overwritten.
+//! Tests of weight files, from outside: the run and the config with which they are evaluated, damage and NaN,
+//! PyTorch's formats under any name, and which files may be overwritten.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -49,7 +49,7 @@ fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/weights_pickle").join(name)
 }
 
-/// Writes a file of a small network's weights as another program would write it, with those entries that are
+/// Writes a file of a small network's weights as another program would write it, with the entries that are
 /// `wanted`.
 fn stranger(path: &Path, wanted: impl Fn(&str) -> bool) {
     let network = Network::new(ResNetConfig { width: 8, embedding: 16, ..Default::default() }, 5).unwrap();
@@ -94,7 +94,7 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     measured(&run.join("checkpoints"), "last.safetensors");
     measured(&run.join("checkpoints"), "last.state.safetensors");
     measured(&run, "checkpoints/last.safetensors");
-    // A copy elsewhere knows the name of its run, and so does a file exported from it.
+    // A copy in another folder holds the name of its run, and so does a file exported from it.
     fs::copy(&last, folder.path().join("copy")).unwrap();
     let export = ["weights", "export", "copy", "plain.safetensors", "--runs", "r"];
     assert!(done(folder.path(), &export).contains("config.toml"), "the config is told");
@@ -135,7 +135,7 @@ fn a_checkpoint_finds_its_run_through_links_and_from_any_folder() {
     fs::copy(&last, folder.path().join("x/checkpoints/last.safetensors")).unwrap();
     fs::write(folder.path().join("x/config.toml"), "device = \"cpu\"\n").unwrap();
     refused(folder.path(), &["evaluate", "x/checkpoints/last.safetensors"], 1, &["the config of another"]);
-    // A damaged config is told with what makes it again.
+    // The error for a damaged config says how to make it again.
     fs::write(&config, "x = [").unwrap();
     let words = ["config.toml: line 1", "the config of the run is damaged", "ask for the run again"];
     refused(folder.path(), &["evaluate", last.to_str().unwrap()], 1, &words);
@@ -191,8 +191,8 @@ fn what_is_no_number_is_loaded_nowhere() {
     assert!(said.contains("NOT FINITE: entries: 1, values: 1;"), "{said}");
 }
 
-/// The file that the released code saves, NAME_best.t, as PyTorch 1.0 wrote it: values by the formula in
-/// samples.py.
+/// Reads the file that the released code saves, NAME_best.t, as PyTorch 1.0 wrote it. A formula in samples.py
+/// gives its values.
 #[test]
 fn files_of_the_released_code_load_as_they_are() {
     let folder = empty();
@@ -237,7 +237,7 @@ fn a_run_of_pooled_features_is_measured_so_wherever_its_weights_go() {
         "{said}"
     );
 
-    // A file written from the run keeps the layer, though its run is not found any more.
+    // A file written from the run keeps the layer, also if its run is no longer found.
     for command in ["import", "export"] {
         let out = format!("{command}.safetensors");
         assert!(done(folder.path(), &["weights", command, &run, &out]).contains("config.toml"), "{command}");
@@ -255,7 +255,7 @@ fn a_run_of_pooled_features_is_measured_so_wherever_its_weights_go() {
     fs::rename(folder.path().join("r"), folder.path().join("gone")).unwrap();
     for command in ["import", "export"] {
         let again = ["weights", command, "export.safetensors", "again.safetensors"];
-        refused(folder.path(), &again, 2, &["export.safetensors", "model=NAME", "of the run"]);
+        refused(folder.path(), &again, 2, &["export.safetensors", "model=NAME", "to the run"]);
         done(folder.path(), &[&again, &SMALL[..]].concat());
     }
     refused(folder.path(), &["evaluate", "gone"], 2, &["gone", "checkpoints/last.safetensors"]);

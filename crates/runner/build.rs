@@ -7,8 +7,8 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The folder of config files: a link to the repository's own, and a plain folder in the packaged crate. It
-/// isn't called `experiments`: a program that is started in the crate's folder, as tests are, would take it
-/// for somebody's own files.
+/// is not called `experiments`, because a program that is started in the crate's folder, as tests are, would
+/// take it for the user's own files.
 const EXPERIMENTS: &str = "built-in";
 
 fn main() {
@@ -27,8 +27,8 @@ fn main() {
     fs::write(out.join("built_in.rs"), built_in()).expect("OUT_DIR can be written");
 }
 
-/// Returns the Rust source of `BUILT_IN`: path below `experiments/` and text of every TOML file there, in
-/// alphabetical order.
+/// Returns the Rust source of `BUILT_IN`: the path below `experiments/` and the text of every TOML file
+/// there, in alphabetical order.
 fn built_in() -> String {
     let root = Path::new(EXPERIMENTS);
     assert!(

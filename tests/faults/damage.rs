@@ -39,7 +39,7 @@ fn a_damaged_state_is_named_and_never_resumed_from() {
     let root = whole.path().join("runs");
     succeeds(train(&root, "nce"));
     let expected = Outcome::of(&root);
-    // The run is stopped half-way, at a late rename, so that a checkpoint exists.
+    // The run is killed half-way, at a late flush, so that a checkpoint exists.
     let half = folder();
     let root = half.path().join("runs");
     let mut command = train(&root, "nce");

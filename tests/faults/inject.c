@@ -6,7 +6,8 @@
  * FAULT_AT      the call, counted from 1, at which the fault happens
  * FAULT_ERROR   the error number that the call then returns; 0 kills the process instead
  * FAULT_LASTS   if set, every later call fails as well
- * FAULT_ROOM    total bytes that may be written; a write beyond them is cut short, and later ones fail with ENOSPC
+ * FAULT_ROOM    total bytes that may be written; a write beyond them is cut short, and later writes fail with
+ *               ENOSPC
  * FAULT_COUNTS  a file that receives "call number" lines when the process ends
  */
 #define _GNU_SOURCE
@@ -112,8 +113,8 @@ int openat64(int at_folder, const char *path, int flags, ...) {
     return open_fails(path, flags) ? -1 : REAL(openat64)(at_folder, path, flags, mode);
 }
 
-/* Returns how many of `length` bytes may be written: all, fewer where the room ends, or -1 with errno set where none
- * may. */
+/* Returns how many of `length` bytes may be written: all, fewer if the room ends, or -1 with errno set if none may
+ * be written. */
 static ssize_t allowed(int file, size_t length) {
     if (!counts_file(file)) return (ssize_t)length;
     if (fails(WRITE)) return -1;

@@ -1,4 +1,4 @@
-//! Builds the library that makes calls fail, once, and sets the fault that a process meets.
+//! Builds the library that makes calls fail (once per test process), and sets the fault of a command.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

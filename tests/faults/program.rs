@@ -19,7 +19,7 @@ pub(crate) fn long() -> bool {
     std::env::var("INVASPREAD_FAULTS").is_ok_and(|length| length == "long")
 }
 
-/// Returns `short` in `cargo test` and `long_form` in the long campaign.
+/// Returns `short` in `cargo test`, and `long_form` in the long campaign.
 pub(crate) fn times(short: usize, long_form: usize) -> usize {
     if long() { long_form } else { short }
 }

@@ -1,10 +1,13 @@
-"""Makes dcl.safetensors: DCL and DCLW with their gradients by JAX's logsumexp, softmax and automatic differentiation, in f64.
+"""Makes dcl.safetensors: DCL and DCLW with their gradients, by JAX's logsumexp, softmax and automatic
+differentiation, in f64.
 
-    python3 tests/goldens/dcl.py [FOLDER] [SEED]      # needs jax and safetensors; FOLDER is tests/goldens, SEED 0 if not given
+    python3 tests/goldens/dcl.py [FOLDER] [SEED]      # FOLDER is tests/goldens and SEED is 0 if not given
 
-The equations are written anew from the paper, not taken from a published program. The loss of a batch is computed view by view: for the
-queries of one view, the keys of both views without those of the own image are gathered into one matrix, so nothing of the order of rows, of
-the masks or of the closed form of the gradient is shared with the code under test. The gradient passes through the weights of DCLW.
+It needs jax and safetensors. The equations are written anew from the paper and not taken from a published
+program. The loss of a batch is computed view by view: for the queries of one view, the keys of both views,
+without those of the query's own image, are gathered into one matrix. So this program shares neither the order of
+rows nor the masks nor the closed form of the gradient with the code under test. The gradient passes through the
+weights of DCLW.
 """
 
 import sys
@@ -46,7 +49,7 @@ def main() -> None:
         # The noise is larger for later images, so that the pairs are not equally close.
         spread = np.linspace(0.2, 1.5, pairs)[:, None]
         views = np.concatenate([directions + spread * generator.standard_normal((pairs, columns)) for _ in range(2)])
-        # Rounded to f32 first: both sides then compute on the same numbers.
+        # The features are rounded to f32 first, so that both programs compute on the same numbers.
         features = (views / np.linalg.norm(views, axis=1, keepdims=True)).astype(np.float32)
         loss, gradient = jax.value_and_grad(dcl)(jnp.asarray(features, jnp.float64), temperature, sigma)
         tensors |= {

@@ -1,9 +1,10 @@
-"""Makes ntxent.safetensors: NT-Xent and its gradient by PyTorch's own normalize, cross_entropy and autograd, in f64.
+"""Makes ntxent.safetensors: NT-Xent and its gradient by PyTorch's own normalize, cross_entropy and autograd, in
+f64.
 
-    python3 tests/goldens/ntxent.py [FOLDER] [SEED]      # needs torch and safetensors; FOLDER is tests/goldens, SEED 0 if not given
+    python3 tests/goldens/ntxent.py [FOLDER] [SEED]      # FOLDER is tests/goldens and SEED is 0 if not given
 
-The two views of a batch are taken apart and put into two cross-entropies, as the paper's own code does, so that nothing of the order of
-rows or of the diagonal is shared with the code under test.
+It needs torch and safetensors. The two views of a batch enter two separate cross-entropies, as in the paper's own
+code, so that this program shares neither the order of rows nor the mask of the diagonal with the code under test.
 """
 
 import sys
@@ -35,7 +36,7 @@ def main() -> None:
     for number, (pairs, columns, temperature) in enumerate(CASES):
         directions = torch.randn(pairs, columns, dtype=torch.float64)
         views = [directions + 0.5 * torch.randn(pairs, columns, dtype=torch.float64) for _ in range(2)]
-        # Rounded to f32 first: both sides then compute on the same numbers.
+        # The features are rounded to f32 first, so that both programs compute on the same numbers.
         features = torch.nn.functional.normalize(torch.cat(views)).float().double().requires_grad_()
         loss = ntxent(features, temperature)
         loss.backward()

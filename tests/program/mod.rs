@@ -1,4 +1,4 @@
-//! Runs the program for the tests: from outside, in a folder, without the caller's environment.
+//! Runs the program for the tests: from outside, in a folder, without the caller's variables.
 
 use std::path::Path;
 

@@ -80,10 +80,10 @@ pub(crate) struct Settings {
 /// The GPUs that a queue of runs is spread over.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Gpus {
-    /// GPUs to spread the runs over, as 0,1; with device=cuda all of this machine if not given
+    /// GPUs to spread the runs over, such as 0,1; with device=cuda all GPUs of this machine if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) gpus: Option<Vec<usize>>,
-    /// Do the runs on this GPU for the process that began this one
+    /// Do the runs on this GPU, for the process that started this one
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) worker: Option<usize>,
 }
@@ -169,7 +169,7 @@ pub(crate) enum WeightsCommand {
     Export {
         #[command(flatten)]
         weights: WeightsArguments,
-        /// Write numbers of 16 bits, f16: half the size, three digits
+        /// Write 16-bit numbers (f16): half the size, with three digits
         #[arg(long)]
         half: bool,
     },
@@ -183,7 +183,7 @@ pub(crate) struct WeightsArguments {
     /// The .safetensors file to write; an existing file is replaced only if this command wrote it
     #[arg(value_parser = path())]
     pub(crate) out: PathBuf,
-    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema,
+    /// Which network to take from a file with several: the name of its state dict or prefix (ema,
     /// module.encoder_k)
     #[arg(long, value_name = "NAME")]
     pub(crate) within: Option<String>,
@@ -197,7 +197,7 @@ pub(crate) struct EvaluateArguments {
     /// checkpoint of a run is measured with the run's config
     #[arg(value_parser = path())]
     pub(crate) weights: PathBuf,
-    /// Of a file that holds several networks, the one in this state dict or with this prefix (ema,
+    /// Which network to take from a file with several: the name of its state dict or prefix (ema,
     /// module.encoder_k)
     #[arg(long, value_name = "NAME")]
     pub(crate) within: Option<String>,
@@ -338,7 +338,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Parses text: the settings of a run are stored as UTF-8.
 fn text() -> impl TypedValueParser<Value = String> {
-    #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
+    #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are not text")]
     let text = |text: OsString| text.into_string().map_err(|text| format!("found {text:?}, expected UTF-8"));
     OsStringValueParser::new().try_map(text)
 }

@@ -100,7 +100,7 @@ pub(crate) struct TrainBenchArguments {
     /// Number of timed steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
     pub(crate) steps: usize,
-    /// Number of steps before them, which are not timed
+    /// Number of warm-up steps, which are not timed
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) warmup: usize,
     /// Compute convolutions directly, without Winograd's algorithm
@@ -206,16 +206,16 @@ impl KnnBenchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct KmeansBenchArguments {
-    /// Points
+    /// Number of points
     #[arg(long, value_name = "N", default_value_t = 60_502, value_parser = at_least_one())]
     pub(crate) points: usize,
-    /// Values of a point
+    /// Number of values of a point
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
     pub(crate) dim: usize,
-    /// Clusters
+    /// Number of clusters
     #[arg(long, value_name = "N", default_value_t = 11_316, value_parser = at_least_one())]
     pub(crate) clusters: usize,
-    /// Iterations
+    /// Most iterations
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
     pub(crate) iterations: usize,
     /// Number of timed repetitions

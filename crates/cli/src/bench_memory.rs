@@ -6,7 +6,7 @@ use invaspread_runner::memory::{Memory, Need, TooLittleMemory, check};
 
 /// Side of the images of every workload with a network.
 const SIDE: usize = 32;
-/// Largest number of images whose bytes are held; further ones repeat them.
+/// Largest number of images whose bytes are held; further images repeat them.
 const DISTINCT: usize = 2048;
 /// Number of views whose memory `augment` writes again and again.
 const AUGMENTED_TOGETHER: usize = 128;
@@ -21,7 +21,8 @@ const TIME: usize = 8;
 /// Checks that the workload fits into the memory of its device.
 ///
 /// # Errors
-/// If it does not; the error says how much it needs, because of which flags, and how much there is.
+/// Returns an error if it does not; the error says how much it needs, because of which flags, and how much
+/// there is.
 pub(crate) fn fits(arguments: &BenchArguments) -> Result<(), TooLittleMemory> {
     match Memory::of(arguments.compute().device) {
         Some(memory) => check(needs(&arguments.command), memory),
@@ -38,7 +39,7 @@ fn size(width: usize, depth: usize) -> NetworkSize {
     NetworkConfig::from(ResNetConfig { width, depth, ..ResNetConfig::default() }).size(SIDE)
 }
 
-/// Returns a count as a factor. A count beyond the address space becomes the largest one.
+/// Returns a count as a factor. A count beyond the address space becomes the largest `usize`.
 fn factor(count: u128) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -59,7 +59,8 @@ impl From<ConfigError> for Failure {
 }
 
 impl From<anyhow::Error> for Failure {
-    /// A value that only the data set can check is a wrong request, like any other wrong value.
+    /// Returns a wrong request if a value was refused that only the data set can check, and a failure for any
+    /// other error.
     fn from(error: anyhow::Error) -> Self {
         let of_a_key = |cause: &(dyn std::error::Error + 'static)| {
             let data = match cause.downcast_ref() {

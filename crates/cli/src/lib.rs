@@ -1,7 +1,8 @@
-//! The `invaspread` program as a library: arguments in, results out. The libraries below do all computations.
+//! The `invaspread` program as a library: it parses the arguments and prints the results. The libraries below
+//! do all computations.
 //!
-//! Another crate can build the program again with a method of its own. The method then has what the built-in
-//! ones have: the config and its errors, checkpoints that resume exactly, suites, reports, `doctor`.
+//! Another crate can build the program with a method of its own. The method then has everything that the
+//! built-in ones have: the config and its errors, checkpoints that resume exactly, suites, reports, `doctor`.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -92,7 +93,7 @@ pub use invaspread_tensor::DeviceKind;
 /// wrong request, 1 for a failure.
 ///
 /// # Panics
-/// If it is called twice in a process, because a run's name must stand for one method.
+/// Panics if it is called twice in a process, because a run's name must stand for one method.
 pub fn run(registry: Registry) -> ExitCode {
     panics::report_as_bugs();
     assert!(registry.install().is_ok(), "invaspread::run is called once, before anything reads a config");
@@ -123,7 +124,10 @@ pub fn run(registry: Registry) -> ExitCode {
 fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     if answer.kind() == ErrorKind::InvalidUtf8 {
         // clap's message does not say which argument it is and what it contains.
-        #[allow(clippy::unnecessary_debug_formatting, reason = "its escapes show the bytes that are no text")]
+        #[allow(
+            clippy::unnecessary_debug_formatting,
+            reason = "its escapes show the bytes that are not text"
+        )]
         let found: Vec<String> = std::env::args_os()
             .filter(|given| given.to_str().is_none())
             .map(|given| format!("{given:?}"))
@@ -152,7 +156,7 @@ fn answered(answer: clap::Error) -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// Returns the same answer with escapes in its quotes of the command line, which may contain any character.
+/// Returns the same answer with control characters of the command line, which it quotes, written as escapes.
 fn with_visible_arguments(answer: clap::Error) -> clap::Error {
     let arguments = std::env::args_os().map(|argument| visible(&argument.to_string_lossy()).into_owned());
     match Arguments::try_parse_from(arguments) {

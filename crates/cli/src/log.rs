@@ -1,5 +1,5 @@
-//! The log of the libraries on standard error: warnings, unless the variable `INVASPREAD_LOG` asks for more
-//! or less.
+//! The log of the libraries, on standard error. It contains warnings, unless the variable `INVASPREAD_LOG`
+//! asks for more or less.
 
 use crate::output::{has_colors, note, note_raw, visible};
 use std::fmt;

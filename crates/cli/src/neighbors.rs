@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// Draws `figure` into `path`: test images of classes that are spread evenly over all classes, and their
 /// nearest neighbors in the embeddings of each named run among `runs`, with its first seed. All runs must
-/// have one data set.
+/// have the same data set.
 pub(crate) fn draw_neighbors(
     figure: &GalleryFigure,
     runs: &[Planned],

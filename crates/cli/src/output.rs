@@ -1,8 +1,8 @@
 //! Everything that the program prints: results on standard output, notes and errors on standard error.
 //!
 //! Results are collected, and written before each note and at the end. A failure to write them is stored
-//! until [`finish`], which returns it as the program's failure. A note that cannot be written is dropped: a
-//! run must not end because nobody reads its progress.
+//! until [`finish`], which returns it as the program's failure. A note that cannot be written is dropped,
+//! because a run must not end only because nobody reads its progress.
 //!
 //! Names in archives and weight files, paths and lines of configs come from outside and may hold control
 //! characters. Every line passes through [`visible`], so that no control character reaches a terminal.
@@ -30,12 +30,12 @@ macro_rules! note {
 
 pub(crate) use {note, print_line};
 
-/// Number of bytes from which on results are written before the end.
+/// Results of more bytes than this are written before the end.
 const MANY: usize = 1 << 16;
 
 static RESULTS: Mutex<Results> = Mutex::new(Results { pending: String::new(), failure: None });
 
-/// What goes to standard output.
+/// The text for standard output that has not been written yet.
 struct Results {
     pending: String,
     /// The first failure; nothing is written after it.
@@ -60,7 +60,8 @@ impl Results {
     }
 }
 
-/// Standard output without the buffer of the standard library, which reports success for a bad descriptor.
+/// Returns standard output without the buffer of the standard library, which reports success for a bad
+/// descriptor.
 #[cfg(unix)]
 fn standard_output() -> io::Result<impl Write> {
     use std::os::fd::AsFd;
@@ -142,7 +143,7 @@ pub(crate) fn note_raw(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Writes one line to standard error, above `bar` where it is drawn.
+/// Writes one line to standard error, above `bar` if that is drawn.
 pub(crate) fn note_above(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() {
         note!("{text}");
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    /// Takes a byte at a time, and asks to wait or to try again before each.
+    /// A writer that takes a byte at a time, and asks to wait or to try again before each.
     struct Reluctant(Vec<u8>, usize);
 
     impl Write for Reluctant {

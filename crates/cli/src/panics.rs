@@ -32,7 +32,7 @@ mod tests {
 
     use std::process::Command;
 
-    /// Set in the process that is to panic.
+    /// The variable that is set in the process that must panic.
     const CHILD: &str = "INVASPREAD_TEST_PANICS";
 
     /// Runs this test in a process of its own, whose panics are reported like those of the program.

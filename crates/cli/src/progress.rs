@@ -23,29 +23,31 @@ pub(crate) struct Progress {
 enum Shown {
     /// On standard error.
     Here,
-    /// There too, without the runs that were finished before: other processes have just said how they ended.
+    /// On standard error, without the runs that were finished before, because other processes have just
+    /// reported them.
     HereAfterOthers,
-    /// By the process that began this one, which reads standard output.
+    /// By the process that started this one, which reads standard output.
     There {
-        /// When it was last told of a step.
+        /// When a step was last reported to it.
         told: Option<Instant>,
     },
 }
 
-/// What a process tells the one that began it, a line of JSON each.
+/// A message of a process to the one that started it, written as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Told {
-    /// A line for people.
+    /// A line of text to show.
     Line(String),
-    /// What is being done, in place of what was said before.
+    /// The present work; it replaces the message before it.
     Doing(String),
     /// A run ended.
     Finished,
 }
 
 impl Told {
-    /// Tells it. Without a reader there is nobody to tell, and the end of standard input says so.
+    /// Writes the message to standard output. An error is ignored: if the reader has ended, the end of
+    /// standard input stops this process.
     fn tell(&self) {
         if let Ok(line) = serde_json::to_string(self) {
             let mut out = std::io::stdout().lock();
@@ -74,12 +76,12 @@ impl Progress {
         Self { shown: Shown::Here, bar, steps: 0, title: String::new(), done: 0, runs }
     }
 
-    /// The same, after other processes have worked on the queue.
+    /// Returns the display for a queue on which other processes have worked before.
     pub(crate) fn after_others(runs: usize) -> Self {
         Self { shown: Shown::HereAfterOthers, ..Self::new(runs) }
     }
 
-    /// The same for the process that began this one to show.
+    /// Returns a display that sends everything to the process that started this one.
     pub(crate) fn for_another(runs: usize) -> Self {
         Self { shown: Shown::There { told: None }, bar: ProgressBar::hidden(), ..Self::new(runs) }
     }
@@ -91,7 +93,8 @@ impl Progress {
         }
     }
 
-    /// Before a run's title: its place in the queue, unless other processes work on the same.
+    /// Returns the text before a run's title: its place in the queue, or nothing if other processes work on
+    /// the same queue.
     fn place(&self, done: usize) -> String {
         match self.shown {
             Shown::There { .. } => String::new(),

@@ -4,23 +4,24 @@
 //! A run keeps three files:
 //!
 //! ```text
-//! last.state.safetensors   everything needed to resume: weights, momentum, method state, position, measurements so far
+//! last.state.safetensors   all that a run resumes from: weights, momentum, method state, position, measurements
 //! last.safetensors         only the same weights, under PyTorch's names and layouts, for other programs
 //! best.safetensors         the weights of the best epoch so far, in the same form
 //! ```
 //!
-//! They are written at the ends of epochs, whenever `runs.checkpoint_seconds` have passed since the last time, and
-//! when the run ends or is stopped. A resumed run repeats the epochs since then, to the same numbers. With 0 seconds
-//! they are written after each epoch and waited for, so that a run that is killed loses no epoch that it announced.
+//! They are written at the end of an epoch, once `runs.checkpoint_seconds` have passed since the last time,
+//! and when the run ends or is stopped. A resumed run repeats the epochs since then, with the same results.
+//! With 0 seconds they are written after each epoch, and the next epoch waits for them, so that a run that is
+//! killed loses no epoch that it reported.
 //!
 //! The rename of `last.state.safetensors` is the commit. `best` is renamed before it: after a kill between
-//! the two, `best` is of an epoch that the resumed run trains again, to the same bytes. `last` is renamed
-//! after it and derived from it, so a resumed run writes it again. No two files have to agree, so a kill
-//! between any two writes does no harm. Each file carries a digest of its content
+//! the two, `best` holds the weights of an epoch that the resumed run trains again, to the same bytes. `last`
+//! is renamed after the state and derived from it, so a resumed run writes `last` again. No two files have to
+//! agree, so a kill between any two writes does no harm. Each file carries a digest of its content
 //! ([`invaspread_models::check_seal`]), which every reader compares.
 //!
-//! All three are written from one copy of the tensors in the host's memory, a `Snapshot`, so that training can go on
-//! meanwhile.
+//! All three are written from a copy of the tensors in the host's memory, a `Snapshot`, so that training can
+//! go on meanwhile.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub enum CheckpointError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The file cannot be written.
@@ -58,7 +59,7 @@ pub enum CheckpointError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
         /// Whether an older file of that name exists.
         replaces: bool,
@@ -94,7 +95,7 @@ pub enum CheckpointError {
     Tensor {
         /// The file.
         path: PathBuf,
-        /// What candle said.
+        /// The error of candle.
         source: Box<candle_core::Error>,
     },
 }
@@ -159,9 +160,11 @@ pub fn write<T: Serialize>(path: &Path, tensors: &NamedTensors, content: &T) -> 
     copied.write(path, "", content)
 }
 
-/// A copy of tensors in the host's memory, from which another thread may write files while the tensors change.
+/// A copy of tensors in the host's memory, from which another thread may write files while the tensors
+/// change.
 ///
-/// Copies from a GPU go to page-locked memory and may still be under way: only what reads them waits.
+/// Copies from a GPU go to page-locked memory and may still be in progress; only a read of the bytes waits
+/// for them.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     entries: Vec<Entry>,
@@ -182,7 +185,7 @@ struct Entry {
 #[derive(Debug)]
 enum Bytes {
     Host(Vec<u8>),
-    /// Number so-and-so of those that were copied from the device.
+    /// The number of the tensor among those that were copied from the device.
     #[cfg(feature = "cuda")]
     FromDevice(usize),
 }
@@ -244,11 +247,12 @@ impl Snapshot {
         Ok(None)
     }
 
-    /// Writes the tensors whose names begin with `prefix`, without it, and `content` to a temporary name, flushes
-    /// the file and renames it to `path`.
+    /// Writes `content` and the tensors whose names begin with `prefix`, under their names without it, to a
+    /// temporary name, flushes the file and renames it to `path`.
     ///
     /// # Errors
-    /// Returns an error if the file system refuses or the device fails. An older file at `path` is then unchanged.
+    /// Returns an error if the file system refuses or the device fails. An older file at `path` is then
+    /// unchanged.
     pub(crate) fn write<T: Serialize>(
         &self,
         path: &Path,
@@ -275,7 +279,7 @@ impl Snapshot {
         invaspread_record::write_atomically(path, &bytes).map_err(refused)
     }
 
-    /// Returns the bytes of every tensor; waits for copies that are under way.
+    /// Returns the bytes of every tensor; waits for copies that are in progress.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(
@@ -448,7 +452,7 @@ mod tests {
             prop_assert!(matches!(error, CheckpointError::Damaged { .. } | CheckpointError::Foreign { .. }), "{error}");
             let message = error.to_string();
             prop_assert!(message.contains("last.state.safetensors") && message.contains("elete"), "{message}");
-            // Who reads the file as weights or embeddings is told as well.
+            // Reading the file as weights or embeddings is an error, too.
             let error = invaspread_models::WeightsFile::open(&path).unwrap_err().to_string();
             let told = error.contains("damaged") || (cut && at == 0 && error.contains("an empty file"));
             prop_assert!(error.contains("last.state.safetensors") && told, "{error}");

@@ -1,5 +1,5 @@
-//! The program and the machine that this process runs on, as a run's record states them. What a system does
-//! not give is left empty ("unknown" or null): no run fails for it.
+//! The program and the machine that this process runs on, as a run's record states them. A fact that the
+//! system does not give is left empty ("unknown" or null) and is never an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use invaspread_record::{Environment, VERSION, now_rfc3339};
 use invaspread_tensor::DeviceKind;
 
-/// Describes this process, which works on `device` from now on.
+/// Describes this process, which is about to work on `device`.
 pub fn environment(device: DeviceKind) -> Environment {
     Environment {
         version: VERSION.to_owned(),
@@ -22,8 +22,8 @@ pub fn environment(device: DeviceKind) -> Environment {
     }
 }
 
-/// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for the
-/// CPU, or if the GPU does not say.
+/// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for
+/// the CPU, or if the GPU does not say.
 #[cfg(feature = "cuda")]
 pub fn gpu_name(device: DeviceKind) -> Option<String> {
     let DeviceKind::Cuda(index) = device.resolve() else { return None };
@@ -58,7 +58,7 @@ fn git_revision(folder: &Path) -> Option<String> {
     let Some(reference) = head.strip_prefix("ref:").map(str::trim) else {
         return revision(&head);
     };
-    // A worktree keeps its HEAD to itself and shares the branches.
+    // A worktree has its own HEAD and shares the branches.
     let shared: PathBuf =
         fs::read_to_string(git.join("commondir")).map_or_else(|_| git.clone(), |text| git.join(text.trim()));
     if let Ok(text) = fs::read_to_string(shared.join(reference)) {

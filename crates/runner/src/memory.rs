@@ -1,4 +1,4 @@
-//! How much memory there is, and a check before any work begins that the memory suffices.
+//! The amount of memory that there is, and a check, before any work begins, that it is enough.
 
 use invaspread_tensor::DeviceKind;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
@@ -14,7 +14,7 @@ pub struct Memory {
 
 impl Memory {
     /// Returns all memory of a device. For the CPU it is the machine's or, if that is less, the limit of this
-    /// process's control group. `None` where the system does not say.
+    /// process's control group. `None` if the system does not say.
     pub fn of(device: DeviceKind) -> Option<Self> {
         match device.resolve() {
             DeviceKind::Cuda(_) => Self::of_gpu(device),
@@ -51,8 +51,8 @@ pub fn free() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
     let available = Some(system.available_memory()).filter(|&bytes| bytes > 0);
-    // The limit counts, and not what is left of it: the use of a group includes cached files, which the
-    // system drops when it has to.
+    // The limit itself counts, and not the part of it that is left: the memory that a group uses includes
+    // cached files, which the system drops if necessary.
     available.into_iter().chain(group_limit(&mut system)).min()
 }
 
@@ -71,7 +71,7 @@ fn group_limit(system: &mut System) -> Option<u64> {
     limits.filter(|&bytes| bytes > 0).min()
 }
 
-/// The memory that one part of some work takes at least.
+/// A lower bound of the memory that one part of some work takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// What the memory holds, and which settings make it large.
@@ -125,7 +125,7 @@ fn total(needs: &[Need]) -> u128 {
     needs.iter().fold(0, |sum: u128, need| sum.saturating_add(need.bytes))
 }
 
-/// Returns an amount with its unit: "512 bytes", "23.1 GiB".
+/// Returns an amount with its unit, such as "512 bytes" or "23.1 GiB".
 fn in_words(bytes: u128) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {

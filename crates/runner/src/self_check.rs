@@ -1,13 +1,13 @@
-//! What the GPU computes for a run besides the network's ops, against the CPU: for `invaspread doctor` and
-//! the tests.
+//! Compares with the CPU what the GPU computes for a run besides the network's ops, for `invaspread doctor`
+//! and the tests.
 
 use candle_core::{Device, Result};
 use invaspread_tensor::self_check::Check;
 
-/// Returns every objective on `device`, which is CUDA.
+/// Compares every objective on `device`, a CUDA device, with the CPU.
 ///
 /// # Errors
-/// If one fails outright.
+/// Returns an error if an objective cannot be computed.
 pub fn self_check_on(device: &Device) -> Result<Vec<Check>> {
     invaspread_losses::self_check_on(device, 48, 128, 2000)
 }

@@ -54,7 +54,7 @@ fn losses(trained: &Trained) -> Vec<f64> {
     trained.rows.iter().filter(|row| row.name == "loss").map(|row| row.value).collect()
 }
 
-/// Cosine of the two runs' test embeddings, the lowest of all images.
+/// Returns the cosine of the two runs' test embeddings, the lowest over all images.
 fn agreement(a: &Trained, b: &Trained) -> f64 {
     let dim = a.embeddings.test.dim;
     let rows = a.embeddings.test.values.chunks(dim).zip(b.embeddings.test.values.chunks(dim));
@@ -67,9 +67,10 @@ fn every_method_goes_the_cpus_way() {
         return;
     }
     for (name, method) in methods() {
-        // A single step shows what was computed, the third what the optimizer made of two. Not more: a
-        // projector's units that are nearly constant over a batch magnify rounding in its batch norms, a
-        // hundredfold a step (losses 2e-7 apart after two, 7e-3 after five).
+        // A single step compares what the GPU computes; three steps also compare two steps of the optimizer.
+        // More steps are not compared, because a projector's units that are nearly constant over a batch
+        // magnify rounding errors in its batch norms, a hundredfold in each step (losses are 2e-7 apart after
+        // two steps, 7e-3 after five).
         for (batch_size, loss, cosine) in [(40, 1e-4, 0.9999), (13, 5e-3, 0.995)] {
             let mut here = Recipe { epochs: 1, batch_size, ..recipe(method.clone()) };
             here.schedule.base = 0.003;
@@ -112,8 +113,8 @@ fn other_precisions_stay_near() {
     if device_or_skip().is_none() {
         return;
     }
-    // TF32 rounds factors to ten bits, bf16 to seven. One step shows that; five steps with batch norms over few rows
-    // magnify any rounding, so they show only that training goes on.
+    // TF32 rounds factors to ten bits, bf16 to seven. One step shows that; five steps with batch norms over
+    // few rows magnify any rounding, so they show only that training goes on.
     let of_one_step = [(Precision::Tf32, 5e-4, 0.9999), (Precision::Bf16, 5e-3, 0.9999)];
     let of_five_steps = [(Precision::Tf32, 0.03, 0.98), (Precision::Bf16, 0.05, 0.9)];
     for (batch_size, bounds) in [(40, of_one_step), (8, of_five_steps)] {
@@ -155,7 +156,7 @@ fn a_stopped_run_goes_on_where_it_was() {
         assert!(stops >= 2, "{name} was stopped {stops} times only");
         let agreement = agreement(&expected, &found);
         assert!(agreement > 0.999, "{name}: embeddings agree to a cosine of {agreement}");
-        // What it wrote is a file like any other: the CPU measures it too.
+        // The CPU can also measure the weights that the GPU run wrote.
         let here = Recipe { device: DeviceKind::Cpu, ..recipe.clone() };
         let weights = stopped.path().join("checkpoints/last.safetensors");
         let measured = evaluate(&here, &images(), &open_weights(&weights).unwrap()).unwrap();

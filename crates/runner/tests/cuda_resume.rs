@@ -1,5 +1,5 @@
-//! A run on the GPU that another process resumes repeats itself bit for bit, whatever cuDNN's search would choose there. Skipped where
-//! there is no device.
+//! A run on the GPU that another process resumes ends with the same bits, whatever cuDNN's search would
+//! choose there. The test is skipped if there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(
@@ -22,7 +22,7 @@ use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::cuda::{algorithms, take_algorithms};
 use stripes::{images, invaspread, place, recipe};
 
-/// Raises the flag after some steps, and keeps what it is told.
+/// Raises the flag after some steps, and keeps the notes.
 struct StopAfter {
     steps: usize,
     stop: Stop,
@@ -77,7 +77,7 @@ fn a_resumed_run_takes_the_algorithms_that_it_began_with() {
     assert!(matches!(go(&recipe, resumed.path(), 3).0, Outcome::Stopped { .. }));
     assert_eq!(algorithms(&device).unwrap(), chosen);
 
-    // In a new process nothing is chosen yet, and the search would choose otherwise.
+    // In a new process no algorithm is chosen yet, and the search would choose others.
     take_algorithms(&device, &BTreeMap::new()).unwrap();
     let (outcome, notes) = go(&recipe, resumed.path(), usize::MAX);
     let found = trained(outcome);
@@ -86,7 +86,7 @@ fn a_resumed_run_takes_the_algorithms_that_it_began_with() {
     assert!(expected.embeddings.test.values == found.embeddings.test.values);
     assert!(weights(alone.path()) == weights(resumed.path()));
 
-    // It would have made a difference.
+    // Other algorithms would have given other weights.
     take_algorithms(&device, &BTreeMap::new()).unwrap();
     trained(go(&recipe, anew.path(), usize::MAX).0);
     assert!(Counts::now().is_none() || weights(alone.path()) != weights(anew.path()));

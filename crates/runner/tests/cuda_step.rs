@@ -1,4 +1,5 @@
-//! What a training step of a ResNet-18 asks of the driver, as the emulated device counts it. Skipped elsewhere.
+//! Counts the calls of the driver in a training step of a ResNet-18, on the emulated device. The tests are
+//! skipped elsewhere.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -14,7 +15,7 @@ use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, invaspread, place, recipe, small};
 
-/// The counts are the process's: one test at a time.
+/// The counts belong to the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Notes what the device has done at the end of each step.
@@ -50,7 +51,7 @@ fn a_step_takes_few_launches() {
         // A batch norm is one launch in each direction; everything else is under two dozen.
         assert!(step.launches + step.copies_on_device <= 40 + 23, "{step:?}");
         assert!(step.launches + step.library_calls + step.copies_on_device <= 130, "{step:?}");
-        // All memory is what earlier steps freed, and nothing is waited for but the loss.
+        // A step uses only memory that earlier steps freed, and copies only the loss to the host.
         assert_eq!(step.allocations, 0, "{step:?}");
         assert!(step.allocator_calls <= 165, "{step:?}");
         assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
@@ -72,7 +73,8 @@ fn evaluation_copies_no_map_and_launches_one_kernel_for_each_batch_norm() {
     network.forward(&x, Mode::Evaluate).unwrap();
     let pass = Counts::now().unwrap().since(before);
     assert_eq!((pass.copies_on_device, pass.copies_to_host, pass.allocations), (0, 0, 0), "{pass:?}");
-    // 20 convolutions and the head; for each convolution the weight's conversion and the batch norm (no optimizer keeps the weights here).
+    // There are 20 convolutions and the head. Each convolution needs a launch for the conversion of its
+    // weights (no optimizer keeps them here) and one for its batch norm.
     assert_eq!(pass.library_calls, 21, "{pass:?}");
     assert!(pass.launches <= 40 + 5, "{pass:?}");
 }

@@ -1,5 +1,6 @@
-//! What goes from a GPU to the host in an epoch: embeddings, neighbours and losses, and no weights unless a checkpoint is due. Counted by the
-//! emulated device; skipped elsewhere. One test in a process of its own, because the counts are of the whole process.
+//! Counts the bytes that go from a GPU to the host in an epoch: embeddings, neighbors and losses, and no
+//! weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is skipped. It is
+//! the only test of its process, because the counts are those of the whole process.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -13,7 +14,7 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use stripes::{TRAIN, images, invaspread, place, recipe, small};
 
-/// Notes what was counted by the end of each epoch.
+/// Keeps the counts at the end of each epoch.
 #[derive(Default)]
 struct Traffic(Vec<Counts>);
 
@@ -23,7 +24,7 @@ impl Observer for Traffic {
     }
 }
 
-/// The bytes to the host in each epoch after the first.
+/// Returns the bytes to the host in each epoch.
 fn bytes_to_host(checkpoint_every: Duration) -> Vec<u64> {
     let recipe = Recipe {
         device: DeviceKind::Cuda(0),
@@ -49,12 +50,14 @@ fn an_epoch_sends_the_host_its_embeddings_neighbours_and_losses_alone() {
     }
     let (dim, tests, steps) = (16, 18, TRAIN / recipe(invaspread()).batch_size);
     let embeddings = (TRAIN + tests) * dim * 4;
-    // Ten neighbours are asked for; the device looks for 32 more, so that ties at the end can be told. Each has a number and a similarity.
+    // The evaluation asks for ten neighbors; the device looks for 32 more, to recognize ties at the end. Each
+    // neighbor is a number and a similarity.
     let neighbours = tests * (10 + 32) * 8;
     let expected = (embeddings + neighbours + steps * 4) as u64;
     let rare = bytes_to_host(Duration::from_hours(1));
     let (last, between) = rare.split_last().unwrap();
-    // A new best epoch's weights stay on the device, but for the means and variances of its batch norms, of 300 channels in all.
+    // The weights of a new best epoch stay on the device, except for the means and variances of the batch
+    // norms, which have 300 channels in all.
     let statistics = 300 * 2 * 4;
     let kept = |bytes: &u64| *bytes == expected || *bytes == expected + statistics;
     assert!(
@@ -63,8 +66,8 @@ fn an_epoch_sends_the_host_its_embeddings_neighbours_and_losses_alone() {
     );
     let each = bytes_to_host(Duration::ZERO);
     let state = each[0] - expected;
-    // Weights and running steps go over once, though three files are written from them.
+    // The state goes to the host once, although three files are written from it.
     assert_eq!(each, [expected + state; 3], "with a checkpoint");
-    // The last epoch's has the weights of an earlier best epoch with it, if one was better.
+    // The last checkpoint also has the weights of an earlier epoch if that was the best.
     assert!(state > 0 && (expected + state..expected + 2 * state).contains(last), "{last}");
 }

@@ -12,10 +12,10 @@ use invaspread_tensor::cuda::testing::device_or_skip;
 
 const IMAGES: usize = 4;
 
-/// Views of drawn images by both ways; how many numbers differ.
+/// Makes views of random images in both ways and returns how many numbers differ.
 fn differing(device: &Device, pipeline: &Pipeline, [width, height]: [usize; 2], epoch: u64) -> usize {
     let mut stream = Stream::new(epoch, Purpose::Synthetic, 0, (width * 1000 + height) as u64);
-    // Smooth parts, noise and flat parts: each rounds in its own places.
+    // The images have smooth parts, noise and flat parts, because each of these rounds in other places.
     let bytes: Vec<u8> = (0..IMAGES * height * width * 3)
         .map(|i| match i / (width * 3) % 3 {
             0 => (i % (width * 3) * 255 / (width * 3)) as u8,

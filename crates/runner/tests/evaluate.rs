@@ -46,8 +46,8 @@ fn the_estimate_is_of_the_order_of_the_run() {
         let from = Instant::now();
         train(&recipe, &place(folder.path()), &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
         let (took, expected) = (from.elapsed(), estimate.total());
-        // Tests run beside each other and the run also writes files: an order of magnitude is what can be
-        // held to.
+        // Other tests run at the same time and the run also writes files, so only the order of magnitude is
+        // checked.
         let slack = Duration::from_millis(500);
         assert!(
             took < 10 * expected + slack && expected < 10 * took + slack,
@@ -60,7 +60,7 @@ fn the_estimate_is_of_the_order_of_the_run() {
     }
 }
 
-/// Weights with one NaN, wherever it is, are not worth any number.
+/// Weights with a NaN anywhere are an error and are not measured.
 #[test]
 fn weights_with_a_nan_are_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,14 +12,14 @@ use invaspread_runner::config::{Config, ConfigError, Override, plan_runs, resolv
 use invaspread_runner::engine::{End, Observer, RunFinished, StepTaken, Stop};
 use invaspread_runner::launch::{Planned, Standing, estimate_all, run_all};
 
-/// A portable pixmap: no library is needed to write one.
+/// Writes a portable pixmap, which needs no library.
 fn picture(path: &Path, side: usize, shade: u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let pixels: Vec<u8> = (0..side * side * 3).map(|at| shade.wrapping_add((at % 7) as u8 * 9)).collect();
     fs::write(path, [format!("P6\n{side} {side}\n255\n").as_bytes(), &pixels].concat()).unwrap();
 }
 
-/// Two classes of six pictures each.
+/// Makes a folder of two classes with six pictures each.
 fn folder(side: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..6u8 {
@@ -52,14 +52,13 @@ fn plan_now(folder: &Path, arguments: &[&str]) -> Result<Planned, ConfigError> {
     Ok(sweep.planned.into_iter().next().unwrap())
 }
 
-/// Its plan a moment later: what was found of a folder stands for two seconds, as the runs of one command are
-/// planned in.
+/// Plans the run as a later command does: within one command, the hash of a folder is kept for two seconds.
 fn plan(folder: &Path, arguments: &[&str]) -> Planned {
     std::thread::sleep(std::time::Duration::from_millis(2100));
     plan_now(folder, arguments).unwrap()
 }
 
-/// Keeps what is said; stops after some steps.
+/// Keeps the notes and the ends of runs, and stops after some steps.
 #[derive(Default)]
 struct Watch {
     steps: usize,
@@ -113,7 +112,8 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
     let again = plan(set.path(), &arguments);
     assert_eq!((again.id(), again.standing(runs.path()).unwrap()), (first.id(), Standing::Done));
 
-    // One more and one changed: a new run, which says what changed, is stopped half way.
+    // One image is added and one is changed: a new run begins with a note of what changed; it is stopped half
+    // way.
     picture(&set.path().join("a/6.ppm"), 8, 77);
     picture(&set.path().join("b/0.ppm"), 8, 99);
     let second = plan(set.path(), &arguments);
@@ -126,7 +126,7 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
         "{note}"
     );
 
-    // One image is gone: a note names the unfinished run, which is not resumed.
+    // One image is removed: a note names the unfinished run, which is not resumed.
     fs::remove_file(set.path().join("a/6.ppm")).unwrap();
     let third = plan(set.path(), &arguments);
     assert_eq!(third.standing(runs.path()).unwrap(), Standing::New);
@@ -135,7 +135,7 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
     let note = watch.notes.iter().find(|note| note.contains(&second.id())).unwrap();
     assert!(note.contains("1 removed (a/6.ppm)") && note.contains("stays half done"), "{note}");
 
-    // Changed between planning and training: neither run.
+    // An image that changes between planning and training is an error, and nothing is trained.
     picture(&set.path().join("a/9.ppm"), 8, 78);
     let late = plan(set.path(), &arguments);
     picture(&set.path().join("a/9.ppm"), 8, 79);
@@ -143,7 +143,8 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
     let [End::Failed { message }] = &watch.ends[..] else { panic!("{:?}", watch.ends) };
     assert!(message.contains("have changed since it was planned") && watch.steps == 0, "{message}");
 
-    // Gone with all its pictures: an error that names the run that is there, and no new folder.
+    // If the folder and all its pictures are gone, an error names the finished run, and no new folder is
+    // made.
     let before = folders(&runs.path().join("train"));
     let path = set.path().to_owned();
     drop(set);
@@ -195,7 +196,7 @@ fn the_advice_for_pictures_of_64_pixels_works_as_written() {
     let (set, runs) = (folder(64), tempfile::tempdir().unwrap());
     let watch = go(&plan(set.path(), &arguments), runs.path(), None);
     assert!(matches!(watch.ends[..], [End::Done { .. }]), "{:?}", watch.ends);
-    // With one of the last two left out, the error says what to set, each way, before anything is run.
+    // If one of the last two is left out, the error names both keys before anything is run.
     for two in
         [["data.folder.image_size=64", "model.pool=8"], ["data.folder.image_size=64", "augment.size=64"]]
     {

@@ -154,7 +154,8 @@ fn a_status_that_is_damaged_or_a_checkpoint_that_is_gone_is_said() {
     assert!(found.notes.iter().any(said), "{:?}", found.notes);
 }
 
-/// What is in a run's place, and its name.
+/// The words of the error, and a function that puts something in the place of a run's folder or of a file in
+/// it.
 type Obstacle = (&'static str, fn(&Path));
 
 #[cfg(unix)]
@@ -163,7 +164,7 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// What lies where a run's files are to be is named, and the other runs go on.
+/// An error names what is in the place of a run's files, and the other runs go on.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_cannot_be_used_is_named() {
@@ -202,7 +203,7 @@ fn process(test: &str, root: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Works through the queue as one of several processes, and leaves the number of its steps.
+/// Works through the queue as one of several processes, and writes the number of its steps to a file.
 #[test]
 fn one_of_several() {
     let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else { return };
@@ -216,7 +217,7 @@ fn one_of_several() {
     std::fs::write(root.join(format!("steps-{}", std::process::id())), found.steps.to_string()).unwrap();
 }
 
-/// Trains one epoch, and then keeps the run without going on.
+/// Trains one epoch and then holds the run without training further.
 struct Halted;
 
 impl Observer for Halted {
@@ -253,7 +254,7 @@ fn several_processes_share_a_queue_and_nothing_is_trained_twice() {
     }
 }
 
-/// Watches a queue whose run another process holds: what is said of it is followed by what the test does.
+/// Watches a queue whose run another process holds, and calls `act` at the note about waiting.
 struct WhileWaiting<F> {
     watch: Watch,
     act: Option<F>,
@@ -331,7 +332,7 @@ fn waiting_ends_at_once_when_a_stop_is_asked_for() {
     assert!(ended - asked.expect("it waited") < Duration::from_millis(400));
 }
 
-/// Between a first look at a run and its lock, another process may finish it.
+/// Another process may finish a run after this one has looked at it and before this one has its lock.
 #[test]
 fn what_another_process_finished_meanwhile_is_not_finished_again() {
     let root = tempfile::tempdir().unwrap();
@@ -365,7 +366,7 @@ fn a_row_of_another_suite_is_added_to_the_record_of_a_shared_run() {
     }
 }
 
-/// The records that the project's own tables are made from.
+/// The committed records are those from which the project's tables are made.
 #[test]
 fn committed_runs_are_finished_and_whole() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/runs");

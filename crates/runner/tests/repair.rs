@@ -19,7 +19,7 @@ use invaspread_runner::record::{Layout, RunRecord, Status};
 use queue::{Watch, nce, planned};
 use stripes::{SIDE, random};
 
-/// Returns all files of a run but the log and the lock, by path.
+/// Returns all files of a run except the log and the lock, by path.
 fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
     fn visit(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -88,7 +88,7 @@ fn every_file_is_made_again(run: &Planned, root: &Path, expected: &[&str]) {
         for (damage, inflict) in DAMAGES {
             let what = format!("{name} {damage}");
             inflict(&layout.folder().join(name));
-            // A list that is not there is what runs of earlier versions have.
+            // A missing list is no fault: runs of earlier versions have none.
             let is_noticed = !(name == "files.json" && damage == "removed");
             if is_noticed && name != "files.json" {
                 let standing = run.standing(root).unwrap();
@@ -113,7 +113,7 @@ fn every_file_is_made_again(run: &Planned, root: &Path, expected: &[&str]) {
             assert_eq!(again(run, root).ends, [End::AlreadyDone], "{what}");
             let repaired = files(&layout);
             if name.starts_with("tb/") {
-                // Event files hold the times they were written at, and are named after them.
+                // Event files hold the times at which they were written, and their names contain them.
                 let lengths = |files: &BTreeMap<String, Vec<u8>>| -> Vec<usize> {
                     let events = files.iter().filter(|(name, _)| name.starts_with("tb/"));
                     events.map(|(_, bytes)| bytes.len()).collect()
@@ -173,7 +173,7 @@ fn every_file_of_a_run_with_unseen_classes_is_made_again() {
         retrieval: Some(RetrievalConfig { image_size: SIDE, ..RetrievalConfig::default() }),
         ..run.data
     };
-    // Untrained, the last network is also the best.
+    // The run is not trained, so the last network is also the best.
     every_file_is_made_again(
         &run,
         &root.path().join("runs"),
@@ -237,13 +237,13 @@ fn what_no_file_holds_any_more_is_said_and_nothing_is_trained() {
     let before: RunRecord = serde_json::from_slice(&whole["record.json"]).unwrap();
     let made = RunRecord::read(&layout).unwrap();
     assert!((made.seconds - before.seconds).abs() < 1.0);
-    // What no file holds stays open; the rest is as it was, to the last digit.
+    // The peak memory, which no other file holds, is empty; all else is as it was, to the last digit.
     let RunRecord { seconds, finished, .. } = made.clone();
     assert_eq!(made, RunRecord { peak_memory_bytes: None, seconds, finished, ..before });
     put_back(&layout, &whole);
     fs::write(layout.log(), &log).unwrap();
 
-    // Everything but the state and the log at once.
+    // All files except the state, the log and the list are lost at once.
     let all: Vec<&str> = whole.keys().map(String::as_str).filter(|name| *name != state).collect();
     remove(&all.iter().copied().filter(|name| *name != "files.json").collect::<Vec<_>>());
     let found = again(&run, root.path());
@@ -255,7 +255,7 @@ fn what_no_file_holds_any_more_is_said_and_nothing_is_trained() {
     assert_eq!(made.len(), all.len() - 1 - usize::from(!best_is_last), "{made:?}");
 }
 
-/// Earlier versions wrote no list of files.
+/// Runs of earlier versions have no list of files.
 #[test]
 fn a_run_without_a_list_is_looked_at_file_by_file_and_gets_one() {
     let root = tempfile::tempdir().unwrap();
@@ -278,7 +278,8 @@ fn a_run_without_a_list_is_looked_at_file_by_file_and_gets_one() {
         assert!(layout.files().is_file(), "{name}");
         assert_eq!(again(&run, root.path()).ends, [End::AlreadyDone]);
     }
-    // A record that was published without the rest is finished, and says what it lacks.
+    // A record that was published without the other files counts as finished, and a note says what is
+    // missing.
     fs::remove_file(layout.files()).unwrap();
     for folder in [layout.checkpoints(), layout.embeddings(), layout.tensorboard()] {
         fs::remove_dir_all(folder).unwrap();

@@ -48,7 +48,7 @@ fn trained(outcome: Outcome) -> Trained {
     }
 }
 
-/// Returns all but the clock: what must not depend on being stopped.
+/// Returns all measurements except times, which may differ if the run is stopped.
 fn measurements(rows: &[MetricRow]) -> Vec<(i64, i64, String, String, u64)> {
     rows.iter()
         .filter(|row| row.name != "images_per_second" && row.name != "wait_seconds")
@@ -91,8 +91,9 @@ fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
     }
 }
 
-/// With checkpoints further apart than epochs, a run that ends without one (here by an error in what it hands its rows to, which is a
-/// kill's only trace that a test can time) repeats the epochs since the last, and hands on the same rows again.
+/// With checkpoints further apart than epochs, a run that ends without a checkpoint repeats the epochs since
+/// the last one and reports the same rows again. The run ends by an error in the function that receives its
+/// rows, because a test can time this, unlike a kill.
 #[test]
 fn a_run_repeats_the_epochs_since_its_last_checkpoint() {
     for (name, method) in methods().into_iter().filter(|(_, method)| method.trains()) {
@@ -120,13 +121,13 @@ fn a_run_repeats_the_epochs_since_its_last_checkpoint() {
             header["epoch"].as_i64().unwrap()
         };
         let before = until(3);
-        // Before the first epoch there is always one, and then only at the end.
+        // There is a checkpoint before the first epoch, and the next one comes only at the end.
         assert_eq!(epoch_of("last.safetensors"), 0, "{name}");
         let again = until(2);
         assert!(!again.is_empty() && before.len() > again.len());
         let (before, again) = (measurements(&before), measurements(&again));
         assert_eq!(again, before[..again.len()], "{name}: the repeated epochs measure the same");
-        // A stop writes one at once, the best weights of an epoch before it included.
+        // A stop writes a checkpoint at once, including the best weights of an earlier epoch.
         assert!(
             matches!(go(&rare, broken.path(), 12).unwrap(), Outcome::Stopped { epoch: 2, step: 2 }),
             "{name}"
@@ -139,12 +140,12 @@ fn a_run_repeats_the_epochs_since_its_last_checkpoint() {
     }
 }
 
-/// A checkpoint that cannot be written ends the run, though a thread writes it.
+/// A checkpoint that cannot be written ends the run, although a thread writes it.
 #[test]
 fn a_write_that_fails_ends_the_run_and_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let files = place(folder.path()).checkpoints;
-    // A folder in the place of the file: no rename replaces it.
+    // A folder is in the place of the file, and no rename can replace it.
     std::fs::create_dir_all(files.best().join("in the way")).unwrap();
     let error = go(&recipe(invaspread()), folder.path(), usize::MAX).unwrap_err().to_string();
     assert!(error.contains("failed to write") && error.contains("best.safetensors"), "{error}");
@@ -169,7 +170,7 @@ fn classes_never_trained_on_are_measured_by_retrieval() {
     let found = trained(go(stopped.path(), usize::MAX));
     assert_same_files(alone.path(), stopped.path(), "retrieval");
     assert_eq!(measurements(&expected.rows), measurements(&found.rows));
-    // Asked again after its last epoch, it measures the same once more.
+    // A run that is started again after its last epoch measures the same.
     assert_eq!(trained(go(alone.path(), usize::MAX)).last, expected.last);
 
     let of = |name: &str| expected.rows.iter().filter(|row| row.name == name).count();
@@ -243,7 +244,7 @@ fn checkpoints_that_are_damaged_or_of_another_run_are_errors() {
     );
 }
 
-/// What the killed process runs; does nothing unless the test below started it.
+/// Runs in the killed process; does nothing unless the test below started it.
 #[test]
 fn child() {
     let Ok(folder) = std::env::var("INVASPREAD_TEST_CHILD") else { return };
@@ -279,7 +280,7 @@ fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
         }
         assert!(child().wait().unwrap().success());
         assert_same_files(alone.path(), killed.path(), name);
-        // Resuming a run that is through changes nothing and has all measurements at hand.
+        // Resuming a finished run changes nothing and returns all measurements.
         let again = trained(go(&recipe(method.clone()), killed.path(), usize::MAX).unwrap());
         let expected = tempfile::tempdir().unwrap();
         let expected = trained(go(&recipe(method), expected.path(), usize::MAX).unwrap());
@@ -287,8 +288,8 @@ fn a_run_killed_at_random_moments_ends_as_one_left_alone() {
     }
 }
 
-/// A step that makes the weights infinite while its own loss is still a number: the run ends with an error
-/// that names a tensor, and the checkpoint before it stays as it was, so that the run can still go on.
+/// If a step makes the weights infinite while its own loss is still a number, the run ends with an error that
+/// names a tensor. The checkpoint before the step is unchanged, so that the run can still resume.
 #[test]
 fn a_state_that_is_not_finite_is_never_written() {
     let method = || invaspread();

@@ -1,4 +1,4 @@
-//! Further views of another size than the run's, as for multi-crop.
+//! Further views whose size is not the run's, as for multi-crop.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -14,7 +14,7 @@ fn ignores_hangups() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// A suite after another asks for the flag again; a terminal that closes sends its signal more than once.
+/// The flag may be asked for more than once, and a closing terminal sends its signal more than once.
 #[test]
 fn a_hangup_raises_the_one_flag_however_often_it_comes() {
     if ignores_hangups() {

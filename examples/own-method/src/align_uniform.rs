@@ -2,13 +2,14 @@
 //! experiments on MoCo.
 //!
 //! ```text
-//! x, y in R^{B x D} unit rows, two views of B images;  q in R^{K x D} the last K embeddings, without gradient
+//! x, y in R^{B x D}  unit rows, two views of B images
+//! q    in R^{K x D}  the last K embeddings, without gradient
 //! align   = (1/B) Σ_i ‖x_i − y_i‖²
 //! uniform = log mean_{i,j} exp(−t ‖x_i − z_j‖²)      over the other rows z_j of x and all rows of q
 //! loss    = align + λ uniform
 //! ```
 //!
-//! Deviation: the sources take the uniformity of x and of y and average the two; here it is that of x.
+//! Deviation: the sources average the uniformities of x and of y; here only that of x is used.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ invaspread::settings! {
         uniformity: f64 = 1.0,
         /// Sharpness t of the uniformity's kernel, above 0.
         sharpness: f64 = 2.0,
-        /// Embeddings of the last batches that uniformity is taken over too; 0 for none.
+        /// Number of embeddings of earlier batches over which uniformity is also taken; 0 for none.
         queue: usize = 256,
     }
 }
@@ -46,7 +47,7 @@ impl MethodSettings for AlignUniformSettings {
     }
 }
 
-/// The method: its state is the queue, empty before the first step.
+/// The method. Its state is the queue, which is empty before the first step.
 struct AlignUniform {
     settings: AlignUniformSettings,
     queue: Option<Tensor>,
@@ -79,7 +80,7 @@ impl Method for AlignUniform {
     }
 }
 
-/// Returns the loss of two views, each B x D of unit rows, beside a queue of K x D: a scalar.
+/// Returns the loss, a scalar, of two views (each B x D, unit rows) and a queue (K x D).
 fn align_uniform(
     x: &Tensor,
     y: &Tensor,
@@ -88,7 +89,7 @@ fn align_uniform(
 ) -> Result<Tensor> {
     let batch = x.dim(0)?;
     let align = (x - y)?.sqr()?.sum(D::Minus1)?.mean_all()?;
-    // ‖x_i − z_j‖² = 2 − 2 x_i · z_j of unit rows; a row is none of its own neighbors.
+    // For unit rows, ‖x_i − z_j‖² = 2 − 2 x_i · z_j. A row is not compared with itself.
     let kernel = |z: &Tensor| ((x.matmul(&z.t()?)? - 1.0)? * (2.0 * settings.sharpness))?.exp();
     let others = (1.0 - Tensor::eye(batch, x.dtype(), x.device())?)?;
     let within = (kernel(x)? * others)?.sum_all()?;

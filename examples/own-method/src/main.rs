@@ -1,4 +1,4 @@
-//! `invaspread` with one method more: alignment and uniformity. Every command is there:
+//! `invaspread` with one more method, alignment and uniformity. It has every command, such as
 //! `own-method train method=align_uniform`.
 
 mod align_uniform;

@@ -1,12 +1,12 @@
-//! The method of this package has what the built-in ones have: config, errors, runs that resume exactly after
-//! a kill, suites and reports.
+//! The method of this package has everything that the built-in ones have: config, errors, runs that resume
+//! exactly after a kill, suites and reports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs of a second or two.
+/// The settings of runs that take a second or two.
 const SMALL: [&str; 9] = [
     "model.width=4",
     "model.embedding=8",
@@ -19,7 +19,7 @@ const SMALL: [&str; 9] = [
     "methods.align_uniform.queue=40",
 ];
 
-/// Returns the program, where it finds this package's `experiments`.
+/// Returns the program, in the folder where it finds this package's `experiments`.
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_own-method"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("INVASPREAD_DATA").args(arguments);
@@ -39,7 +39,7 @@ fn reproduce(folder: &Path) -> Command {
     command
 }
 
-/// Returns the folder of the method's run, once it is there.
+/// Returns the folder of the method's run, if it exists.
 fn run_of_the_method(folder: &Path) -> Option<PathBuf> {
     let runs = fs::read_dir(folder.join("runs/own")).ok()?.map(|entry| entry.unwrap().path());
     let is_ours = |run: &PathBuf| {
@@ -56,7 +56,7 @@ fn a_killed_run_ends_as_one_left_alone_and_stands_in_the_report() {
 
     let mut child = reproduce(killed.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
-    // Some epochs are through and others are not.
+    // The run is killed when some of its epochs are done and others are not.
     let is_half_done = || {
         let run = run_of_the_method(killed.path())?;
         let status: serde_json::Value =

@@ -98,7 +98,7 @@ fn in_context(failure: Failure, doing: &str) -> Failure {
     }
 }
 
-/// Returns a progress bar for a download.
+/// The progress bar of a download.
 struct Transfer {
     bar: ProgressBar,
     phase: Option<Phase>,

@@ -1,5 +1,5 @@
-//! Checks a file that the user names as the output of a command: it must not be the input, nor a file that
-//! the command did not write itself.
+//! Checks a file that the user names as the output of a command: it must be neither the input nor an existing
+//! file that the command did not write itself.
 
 use crate::failure::Failure;
 use anyhow::anyhow;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Destination<'a> {
     /// The file that the command reads.
     pub(super) input: &'a Path,
-    /// The name of such a file in messages.
+    /// The content of the output, in messages: "weights" or "embeddings".
     pub(super) what: &'a str,
     /// The entries in a seal that mark a file as written by this command.
     pub(super) keys: [&'a str; 2],

@@ -1,6 +1,6 @@
 //! `invaspread doctor`: reports the machine, the device and the data that is present, and compares every op
-//! with its plain version; on a machine with a GPU it compares every op of the GPU with the CPU's, in each
-//! precision. Each method of the registry trains for a few steps.
+//! with its plain version. On a machine with a GPU it also compares every op of the GPU with that of the CPU,
+//! in each precision. It trains each method of the registry for a few steps.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;
@@ -148,7 +148,8 @@ fn told(trial: &Result<Trial, String>) -> String {
     }
 }
 
-/// Returns a failure if a method failed. A GPU may take sums in another order.
+/// Returns a failure if a method failed, or if on the CPU its losses differ from run to run. A GPU may take
+/// sums in another order.
 fn verdict_of_methods(tried: &[Tried], device: DeviceKind) -> Result<(), Failure> {
     let is_wrong = |trial: &Result<Trial, String>| match trial {
         Ok(trial) => !trial.is_same_twice && device == DeviceKind::Cpu,

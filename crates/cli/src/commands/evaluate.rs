@@ -76,12 +76,12 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         print_line!("not in the file, and not needed for the pooled features: {}", loaded.missing.join(", "));
     }
     if !loaded.left_over.is_empty() {
-        print_line!("entries of the file that the network has no use for: {}", loaded.left_over.join(", "));
+        print_line!("entries of the file that the network does not use: {}", loaded.left_over.join(", "));
     }
     Ok(())
 }
 
-/// Returns the file of weights that `path` stands for: of a run's folder, the weights of its last epoch.
+/// Returns the file of weights that `path` names; for a run's folder, the weights of its last epoch.
 pub(super) fn file_of(path: &Path) -> Result<PathBuf, Failure> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
@@ -107,8 +107,7 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
-/// Returns how the embeddings are measured: by the votes of neighbors among so many images, if there is a
-/// gallery.
+/// Describes how the embeddings are measured. If there is a gallery, `among` is the number of its images.
 fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
     let layer = match recipe.layer {
         Layer::Embedding => "embedding",

@@ -17,14 +17,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-/// For runs shorter than this no advice on shortening them is printed.
+/// Advice on shortening the runs is printed only if they take longer than this.
 const LONG: Duration = Duration::from_mins(10);
 
 /// If there are more runs than this, one line stands for all seeds of a run.
 const LISTED: usize = 40;
 
 impl Settings {
-    /// Returns the settings in the order in which they win: flags, then key=value arguments.
+    /// Returns the settings: first the flags, then the key=value arguments, which win over flags.
     pub(crate) fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
         let mut overrides = Vec::new();
         for (flag, key, text) in [("--profile", "profile", &self.profile), ("--seeds", "seed", &self.seeds)] {
@@ -43,7 +43,7 @@ impl Settings {
         Ok(overrides)
     }
 
-    /// Returns the settings as arguments, for a process that does the same.
+    /// Returns the settings as command-line arguments, for another process of this program.
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         for (flag, text) in [("--profile", &self.profile), ("--seeds", &self.seeds)] {
@@ -73,8 +73,8 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     sweep
 }
 
-/// Prints what there is to do and how long it takes on this machine, and with several `gpus` says so. A run
-/// that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
+/// Prints what there is to do and how long it takes on this machine, or on `gpus` GPUs if there are several.
+/// A run that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<(), Failure> {
     let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
     if standings.iter().all(Result::is_err)
@@ -120,7 +120,7 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<
     }
     if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
         note!(
-            "clusters for NMI and AMI and linear classifiers, as some of them are measured by, come on top"
+            "not included: the time of clustering (for NMI and AMI) and of linear classifiers in some runs"
         );
     }
     if total > LONG {
@@ -137,7 +137,7 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
         };
         return workloads.iter().map(line).collect();
     }
-    // In the order of the first run of each.
+    // The groups are in the order of their first runs.
     let mut groups: Vec<(String, usize, Duration)> = Vec::new();
     let mut places = HashMap::new();
     for workload in workloads {
@@ -156,8 +156,8 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
     groups.into_iter().map(line).collect()
 }
 
-/// Works through the runs, shows the progress, and returns the records of the finished ones. With several of
-/// `gpus`, processes that are started with the arguments `request` work on the runs first.
+/// Works through the runs, shows the progress, and returns the records of the finished ones. If there are
+/// several `gpus`, processes that are started with the arguments `request` work on the runs first.
 pub(crate) fn work(
     planned: &[Planned],
     root: &Path,

@@ -1,5 +1,5 @@
-//! The run that a file of weights belongs to, and the config with which it is measured or exported. Nothing
-//! is assumed silently.
+//! The run that a file of weights belongs to, and the config with which it is measured or exported. A config
+//! or a data set that nobody named is never assumed silently.
 
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
@@ -21,9 +21,9 @@ pub(super) struct Origin {
     pub(super) run: Option<String>,
     /// The settings on the command line, as typed.
     pub(super) arguments: Vec<String>,
-    /// The output of the network that the file itself says to measure, if no config and no setting does.
+    /// The output of the network that the file says to measure, if no config and no setting says it.
     layer: Option<String>,
-    /// The origin of the data set's name if nobody asked for it: the built-in default.
+    /// Whether the name of the data set is only the built-in default.
     data_by_default: bool,
 }
 
@@ -76,9 +76,9 @@ impl Origin {
         let asked = overrides.iter().any(|o| of_network(o) && o.argument() != NOT_TYPED);
         match &self.run {
             Some(run) if self.file.is_none() && !asked => Err(Failure::Usage(anyhow!(
-                "failed to find the network of {}: it is of the run {run}, whose config.toml was not found \
-                 beside it nor in runs.root; give the file in its run's folder or --runs FOLDER, or say \
-                 model=NAME (and what else differs from the defaults)",
+                "failed to find the network of {}: it belongs to the run {run}, whose config.toml was found \
+                 neither beside it nor in runs.root; name the file in its run's folder, give --runs FOLDER, or \
+                 set model=NAME (and all else that differs from the defaults)",
                 weights.display()
             ))),
             _ => Ok(()),
@@ -92,18 +92,20 @@ impl Origin {
         }
         let run = match &self.run {
             Some(run) => {
-                format!("it is of the run {run}, whose config.toml was not found beside it nor in runs.root")
+                format!(
+                    "it belongs to the run {run}, whose config.toml was found neither beside it nor in runs.root"
+                )
             }
             None => "it names no run".to_owned(),
         };
         Err(Failure::Usage(anyhow!(
-            "failed to find the data set to measure {} on: {run}; say dataset=NAME (and what else differs from the defaults), or give the \
-             file in its run's folder",
+            "failed to find the data set to measure {} on: {run}; set dataset=NAME (and all else that differs from the defaults), or name \
+             the file in its run's folder",
             weights.display()
         )))
     }
 
-    /// Prints where the config came from.
+    /// Returns a text that says where the config came from.
     pub(super) fn describe(&self) -> String {
         let from = match &self.file {
             Some(file) => file.display().to_string(),
@@ -139,8 +141,8 @@ fn run_folder(weights: &WeightsFile, run: Option<&str>) -> Result<Option<PathBuf
     let Some(beside) = path.parent() else { return Ok(None) };
     let Some(above) = beside.parent() else { return Ok(None) };
     let has_config = |folder: &&Path| Layout::of(*folder).config().is_file();
-    // Beside the file itself only if the file names its run, because another program's config.toml may be
-    // there.
+    // A config.toml beside the file itself counts only if the file names its run, because another program's
+    // config.toml may be there.
     let in_checkpoints = Some(above).filter(|above| Layout::of(*above).checkpoints() == beside);
     let found = in_checkpoints.filter(has_config).or_else(|| run.and(Some(beside)).filter(has_config));
     Ok(found.map(Path::to_path_buf))

@@ -38,8 +38,8 @@ pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     write(&suite, &arguments.runs, &out, if arguments.json { Print::Json } else { Print::Text })
 }
 
-/// Returns the folder of a suite's report if none is given: `results/SUITE`, or `RUNS/SUITE-report` if that
-/// [`belongs_aside`].
+/// Returns the folder of a suite's report if none is given: `results/SUITE`, or `RUNS/SUITE-report` if the
+/// report [`belongs_aside`].
 pub(crate) fn default_folder(suite: &Suite, root: &Path) -> Result<PathBuf, Failure> {
     let usual = PathBuf::from(RESULTS).join(&suite.name);
     if !belongs_aside(suite, root)? {
@@ -59,8 +59,8 @@ pub(crate) fn default_results(root: &Path) -> Result<PathBuf, Failure> {
     Ok(usual)
 }
 
-/// Returns whether a report must not be written into `results`, so that it replaces nothing: that of profile
-/// smoke, whose numbers mean nothing, and that of reduced runs where `results` has one of full runs.
+/// Returns whether a report must not be written into `results`. This holds for a report of profile smoke,
+/// whose numbers mean nothing, and for a report of reduced runs if it would replace one of full runs.
 fn belongs_aside(suite: &Suite, root: &Path) -> Result<bool, Failure> {
     let runs = finished(suite, root)?;
     let all = |is: fn(&invaspread_report::Run) -> bool| !runs.is_empty() && runs.iter().all(is);
@@ -133,7 +133,7 @@ fn load(suite: &Suite, root: &Path) -> Result<Loaded, Failure> {
     )))
 }
 
-/// Number of names that are printed of a longer list.
+/// The most names of a list that are printed.
 const MOST_NAMES: usize = 8;
 
 fn note_unfinished(suite: &Suite, loaded: &Loaded) {
@@ -212,8 +212,8 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
     )
 }
 
-/// Returns whether a report of the suite makes sense. A suite that shows another's runs has some as soon as
-/// the other has, but its report makes sense only with the runs of all its rows and seeds.
+/// Returns whether a report of the suite makes sense. A suite that shows another suite's runs has some as
+/// soon as that suite has, but its report makes sense only with the runs of all its rows and seeds.
 fn says_something(suite: &Suite, runs: &[invaspread_report::Run]) -> bool {
     let is_there = |row: &str, seed| runs.iter().any(|run| run.record.row == row && run.record.seed == seed);
     let mut rows = suite.rows.iter().map(|row| row.key.as_str());
@@ -251,13 +251,13 @@ fn finished(suite: &Suite, root: &Path) -> Result<Vec<invaspread_report::Run>, F
     }
 }
 
-/// Returns, of the runs that suites share, those that are rows of this suite.
+/// Returns those of the shared runs that are rows of this suite.
 fn of_suite(suite: &Suite, runs: Vec<invaspread_report::Run>) -> Vec<invaspread_report::Run> {
     let rows: Vec<&str> = suite.rows.iter().map(|row| row.key.as_str()).collect();
     runs.into_iter().filter_map(|run| run.as_row_of(&rows)).collect()
 }
 
-/// Draws the suite's picture of retrieved neighbors into `out`, if it has one, for its report to show.
+/// Draws the suite's picture of retrieved neighbors into `out`, if it has one; the suite's report shows it.
 pub(crate) fn draw(suite: &Suite, planned: &[Planned], root: &Path, out: &Path) -> Result<(), Failure> {
     if let Some(figure) = &suite.gallery {
         let path = out.join(gallery::FILE);

@@ -1,8 +1,10 @@
-//! A queue of runs on several GPUs: a process for each GPU, which the locks of the runs keep apart. The first process shows the progress of
-//! all, hands a request to stop on, and at the end does what a process that died has left.
+//! A queue of runs on several GPUs, with one process for each GPU; the locks of the runs keep two processes
+//! from working on the same run. The first process shows the progress of all, passes on a request to stop,
+//! and at the end does the runs that a process left when it died.
 //!
-//! A worker is this program, asked for the same runs with `--worker N`. It writes what it has to say to standard output, a line of JSON each,
-//! and stops when its standard input ends: at a request, or because the first process is gone.
+//! A worker is this program, started for the same runs with `--worker N`. It writes its messages to standard
+//! output, each a line of JSON, and stops when its standard input ends, which means that a stop is requested
+//! or that the first process is gone.
 
 use crate::arguments::Gpus;
 use crate::failure::Failure;
@@ -20,15 +22,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-/// How often a request to stop is looked for.
+/// The time between two checks for a request to stop.
 const TICK: Duration = Duration::from_millis(50);
 
 impl Gpus {
-    /// The GPUs that runs are spread over: those of `--gpus`; without it all of this machine, unless the runs are to be on the CPU or a
-    /// `device=cuda:N` among the arguments `typed` names one. A single one is set in the runs themselves.
+    /// Returns the GPUs that runs are spread over: those of `--gpus`. Without this flag they are all GPUs of
+    /// the machine, or none if the runs use the CPU or an argument in `typed` names a GPU (`device=cuda:N`).
+    /// Sets the first GPU of `--gpus` in the runs.
     ///
     /// # Errors
-    /// If `--gpus` names one that is not there, or the runs are not for GPUs.
+    /// Returns an error if `--gpus` names a GPU that is not there, or the runs are not for GPUs.
     pub(crate) fn choose(&self, planned: &mut [Planned], typed: &[String]) -> Result<Vec<usize>, Failure> {
         let Some(asked) = &self.gpus else {
             let on_first = planned.iter().all(|run| run.recipe.device == DeviceKind::Cuda(0));
@@ -56,7 +59,7 @@ impl Gpus {
 /// Works through the runs as a worker on GPU number `gpu`.
 ///
 /// # Errors
-/// [`Failure::Stopped`] if it was asked to stop. Runs that fail are the first process's to report.
+/// Returns [`Failure::Stopped`] if it was asked to stop. The first process reports runs that failed.
 pub(crate) fn serve(planned: &mut [Planned], root: &Path, gpu: usize) -> Result<(), Failure> {
     for run in &mut *planned {
         run.recipe.device = DeviceKind::Cuda(gpu);
@@ -64,7 +67,7 @@ pub(crate) fn serve(planned: &mut [Planned], root: &Path, gpu: usize) -> Result<
     let stop = Stop::on_signals().context("failed to listen for signals")?;
     let raised = stop.clone();
     std::thread::spawn(move || {
-        // Nothing is ever written to it.
+        // Nothing is ever written to standard input; only its end matters.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         raised.raise();
     });
@@ -72,18 +75,18 @@ pub(crate) fn serve(planned: &mut [Planned], root: &Path, gpu: usize) -> Result<
     if stop.is_raised() { Err(Failure::Stopped) } else { Ok(()) }
 }
 
-/// What comes from the workers.
+/// An event of a worker.
 enum Event {
     Told(usize, Told),
     /// The worker's output ended.
     Ended(usize),
 }
 
-/// Works through the runs that are left with a process on each of `gpus`, which are begun with the arguments `request`. What they leave
-/// undone is for the caller to do.
+/// Works through the remaining runs with a process on each of `gpus`, which is started with the arguments
+/// `request`. The caller must do the runs that these processes leave undone.
 ///
 /// # Errors
-/// If no process can be begun.
+/// Returns an error if a process cannot be started.
 pub(crate) fn spread(
     planned: &[Planned],
     root: &Path,
@@ -144,12 +147,12 @@ pub(crate) fn spread(
     Ok(())
 }
 
-/// "cuda:0, cuda:1".
+/// Returns the names of the GPUs, such as "cuda:0, cuda:1".
 fn named(gpus: &[usize]) -> String {
     gpus.iter().map(|gpu| format!("cuda:{gpu}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Begins the worker on GPU number `gpu`, one of `workers`, and a thread that reads what it tells.
+/// Starts the worker on GPU number `gpu`, one of `workers`, and a thread that reads its messages.
 fn begin(gpu: usize, workers: usize, request: &[OsString], events: &Sender<Event>) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(request).args(["--worker", &gpu.to_string()]);
@@ -158,7 +161,8 @@ fn begin(gpu: usize, workers: usize, request: &[OsString], events: &Sender<Event
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         command.env(THREADS, (cores / workers).max(1).to_string());
     }
-    // A terminal sends its interrupt to the whole group; a second one would end a worker at once, and the first process asks it anyway.
+    // A terminal sends its interrupt to the whole process group, and a second interrupt would end a worker at
+    // once. In a group of its own, a worker is stopped only by the first process.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn()?;
@@ -172,11 +176,11 @@ fn begin(gpu: usize, workers: usize, request: &[OsString], events: &Sender<Event
                 return;
             }
         }
-        // Nobody listens any more if the first process goes on to something else.
+        // Sending fails if the first process no longer reads the events.
         let _ = events.send(Event::Ended(gpu));
     });
     Ok(child)
 }
 
-/// How many threads a process computes with.
+/// The variable for the number of threads with which a process computes.
 const THREADS: &str = "RAYON_NUM_THREADS";

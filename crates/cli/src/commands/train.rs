@@ -49,7 +49,7 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Does what `reproduce` does.
+/// Runs a suite, as `reproduce` does.
 #[cfg(feature = "report")]
 fn of_suite(suite: &str, arguments: &TrainArguments) -> Result<(), Failure> {
     let mut settings = arguments.settings.clone();
@@ -65,7 +65,7 @@ fn of_suite(suite: &str, arguments: &TrainArguments) -> Result<(), Failure> {
     })
 }
 
-/// Says that this program knows no suites.
+/// Returns an error that says that this program was built without suites.
 #[cfg(not(feature = "report"))]
 fn of_suite(suite: &str, _arguments: &TrainArguments) -> Result<(), Failure> {
     Err(Failure::Usage(anyhow::anyhow!(

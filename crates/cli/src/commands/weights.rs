@@ -96,7 +96,7 @@ fn take_out(arguments: &WeightsArguments, half: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the weights that are read, the file to which they may be written, and the config of their network.
+/// Returns the weights, the file to which they may be written, and the config of their network.
 fn opened(arguments: &WeightsArguments) -> Result<(WeightsFile, PathBuf, Origin), Failure> {
     let overrides = expand(&arguments.settings.overrides_beside_weights()?, false)?.remove(0);
     let path = file_of(&arguments.file)?;
@@ -118,8 +118,8 @@ fn say(report: &LoadReport, network: &Network, arguments: &WeightsArguments) {
         );
     }
     for (what, names) in [
-        ("freshly drawn, as the file has none", &report.missing),
-        ("of the file, not used", &report.left_over),
+        ("not in the file, newly initialized", &report.missing),
+        ("in the file, not used", &report.left_over),
     ] {
         if !names.is_empty() {
             print_line!("{what}: {}", names.join(", "));
@@ -133,8 +133,9 @@ fn network(config: &Config) -> Result<Network, Failure> {
     Ok(Network::new(recipe.network, recipe.seed).context("failed to set up the network")?)
 }
 
-/// Saves the network with the run that trained it, so that its config can be found later, and with the output
-/// that is to be measured, in case it is not found. The numbers are f16 if `half` is set.
+/// Saves the network. The file names the run that trained it, so that the run's config can be found later,
+/// and the output that is to be measured, in case the config is not found. The numbers are f16 if `half` is
+/// set.
 fn save(
     network: &Network,
     from: &WeightsFile,

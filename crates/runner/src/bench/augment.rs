@@ -65,8 +65,8 @@ pub fn augment(bench: AugmentBench) -> Result<BenchReport, EngineError> {
         .report("augment", &bench))
 }
 
-/// Times the making of views on the GPU, where the images and the draws are already: the part that a training
-/// step waits for.
+/// Times the making of views on the GPU, from images and random parameters that are already there: the part
+/// that a training step waits for.
 #[cfg(feature = "cuda")]
 fn on_device(bench: AugmentBench) -> Result<BenchReport, EngineError> {
     use invaspread_tensor::Precision;

@@ -39,7 +39,7 @@ pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     let groups = vec![ViewGroup { pipeline, views: 2 }];
     let images_feed = ImageFeed::of_groups(source, groups, &learner.network)?;
-    // The engine's loader takes as many by default, unless the pool is smaller.
+    // The engine's loader uses the same number of threads by default, unless the pool is smaller.
     let threads = rayon::current_num_threads().min(LoaderConfig::MOST_THREADS);
     let mut epoch = 0;
     let mut waited = 0.0;

@@ -17,7 +17,7 @@ pub struct KMeansBench {
     pub clusters: usize,
     /// The most iterations, at least 1. The points are assigned once before the first iteration.
     pub iterations: usize,
-    /// The number of timed repetitions. None of them only warms up, because each is long enough.
+    /// The number of timed repetitions. There is no warm-up, because one repetition is long enough.
     pub repeats: usize,
     /// The device and the precision.
     #[serde(flatten)]

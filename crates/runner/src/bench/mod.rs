@@ -1,15 +1,15 @@
-//! The workloads of `invaspread bench`, one file each, which `benches/compare.py` sets beside PyTorch.
+//! The workloads of `invaspread bench`, one file each, which `benches/compare.py` compares with PyTorch.
 //!
 //! The workloads run the project's own code (the engine's step, its embedding loop, its loader, the search of
 //! the metrics) on generated numbers, so nothing has to be downloaded. Times are wall-clock; each is measured
 //! several times after a warm-up, and the median counts.
 //!
-//! `gflops` counts the additions and multiplications of the plain computation, in billions a second: two for
-//! each product of a convolution, none saved by Winograd, none for norms, transforms and selection.
-//! `share_of_peak` divides by what the vector units reach on registers alone
-//! ([`invaspread_tensor::peak_gflops`]); Winograd can exceed the share that a direct sum reaches. The peak is
-//! measured right after the work. If other programs use the machine at that moment, the peak is too low and
-//! the share too high, so `benches/compare.py` takes the best peak of all its runs.
+//! `gflops` counts the additions and multiplications of the plain computation, in billions per second: two
+//! for each product of a convolution, also of those that Winograd saves, and none for norms, transforms and
+//! selection. `share_of_peak` divides by the rate that the vector units reach on registers alone
+//! ([`invaspread_tensor::peak_gflops`]); with Winograd the share can be above 1. The peak is measured right
+//! after the work. If other programs use the machine at that moment, the peak is too low and the share too
+//! high, so `benches/compare.py` takes the best peak of all its runs.
 
 mod augment;
 mod epoch;
@@ -61,7 +61,8 @@ impl Compute {
         invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
     }
 
-    /// Returns the most memory held so far, and on a GPU also with what cuDNN's search for algorithms held.
+    /// Returns the most memory held so far; on a GPU, without and with the memory of cuDNN's search for
+    /// algorithms.
     #[cfg(feature = "cuda")]
     fn peak_memory(self) -> Result<[Option<u64>; 2], EngineError> {
         if !self.device.is_cuda() {
@@ -93,7 +94,7 @@ impl Compute {
     }
 }
 
-/// Writes a value as configs have it.
+/// Writes a value by its name, as in a config.
 fn written<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -125,7 +126,7 @@ pub struct BenchReport {
 struct Times(Vec<f64>);
 
 impl Times {
-    /// Runs `work` `warmup` times, then `repeats` times against the clock.
+    /// Runs `work` `warmup` times, then `repeats` times with the time of each.
     fn of<E>(warmup: usize, repeats: usize, mut work: impl FnMut() -> Result<(), E>) -> Result<Self, E> {
         for _ in 0..warmup {
             work()?;
@@ -178,7 +179,8 @@ impl Figures {
 
     /// Adds the rate of `operations` in `seconds`, and its share of the peak of the machine (or the GPU).
     fn arithmetic(self, operations: f64, seconds: f64, compute: Compute) -> Result<Self, EngineError> {
-        // The peak is measured after the work: before, it would warm up the threads and add to the memory.
+        // The peak is measured after the work: before the work, it would warm up the threads and add to the
+        // memory.
         let (rate, peak) = (operations / seconds / 1e9, compute.peak_gflops()?);
         Ok(self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak))
     }

@@ -3,7 +3,7 @@
 use invaspread_augment::{ImageRef, ImageSource, SourceError, SourceImage};
 use invaspread_random::{Purpose, Stream};
 
-/// `len` images of `side` x `side` pixels. After [`Noise::DISTINCT`] images they repeat.
+/// `len` images of `side` x `side` pixels, which repeat after [`Noise::DISTINCT`] images.
 pub(super) struct Noise {
     side: usize,
     len: usize,

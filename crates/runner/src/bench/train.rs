@@ -22,7 +22,7 @@ pub struct TrainBench {
     pub depth: usize,
     /// The number of timed steps.
     pub steps: usize,
-    /// The number of steps before them.
+    /// The number of steps that warm up, before the timed ones.
     pub warmup: usize,
     /// Whether 3x3 convolutions may use Winograd on the CPU.
     pub winograd: bool,
@@ -31,7 +31,7 @@ pub struct TrainBench {
     pub compute: Compute,
 }
 
-/// How often all steps are timed on a GPU.
+/// The number of times that all steps are timed on a GPU.
 const GPU_REPEATS: usize = 5;
 /// The learning rate. It has no influence on the time.
 pub(super) const RATE: f64 = 0.003;

@@ -1,4 +1,4 @@
-//! The config of the built-in files alone: what the keys that there are, and their kinds, are taken from.
+//! The config of the built-in files alone. The list of keys and their kinds is taken from it.
 
 use super::Config;
 use super::groups::{Files, GROUPS, METHOD, choose, default_choices, parse, read};
@@ -6,10 +6,11 @@ use super::scoped::METHODS;
 use super::tables::{lookup, merge, nested};
 use crate::methods::{NAME, Registry};
 
-/// Returns the config that the built-in files make with the groups that they choose. Its values are not checked.
+/// Returns the config that the built-in files make with their default choice of each group. Its values are
+/// not checked.
 ///
 /// # Panics
-/// If the built-in files do not make a config, which tests hold them to.
+/// Panics if the built-in files do not make a config; tests check that they do.
 pub(super) fn config() -> Config {
     let base = read("config.toml", Files::BuiltIn).ok().flatten().expect("there is a base file");
     let mut table = parse(&base).expect("the base file is TOML");

@@ -1,7 +1,7 @@
 //! Configs of the first format, which had no format number. `[method]` held the name and the keys of some
 //! methods, and `[loss]` those of the others; every config held the keys of all methods.
 //!
-//! Only this file reads stored runs of that format. What people type is not translated: an error says where a
+//! Only this file reads stored runs of that format. Typed arguments are not translated: an error says where a
 //! key went.
 
 use super::groups::METHOD;
@@ -21,8 +21,8 @@ pub(crate) fn is_first(config: &toml::Table) -> bool {
     !config.contains_key(FORMAT_KEY)
 }
 
-/// Returns a run's own config of the first format as one of the second, except for the format number: the
-/// chosen method has only its own settings, and all of them.
+/// Converts a run's own config of the first format to the second, except for the format number: `[method]`
+/// then holds all settings of the chosen method and no others.
 pub(super) fn to_second(mut config: toml::Table) -> toml::Table {
     let loss = config.remove(LOSS);
     let Some(toml::Value::Table(method)) = config.get_mut(METHOD) else { return config };
@@ -48,7 +48,7 @@ pub(crate) fn is_same(first: &str, second: &str) -> bool {
     is_first(&first) && to_second(first) == second
 }
 
-/// Returns whether `key` is of the section that no longer exists.
+/// Returns whether `key` belongs to the section that no longer exists.
 pub(super) fn is_gone(key: &str) -> bool {
     key.split('.').next() == Some(LOSS)
 }

@@ -39,7 +39,7 @@ pub(super) enum Files {
 /// Reads `name` (`method/nce.toml`), from `./experiments` or built in; `None` if there is none.
 ///
 /// # Errors
-/// If the file exists but cannot be read.
+/// Returns an error if the file exists but cannot be read.
 pub(super) fn read(name: &str, files: Files) -> Result<Option<GroupFile>, ConfigError> {
     let built_in = BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| GroupFile {
         origin: format!("{FOLDER}/{name} (built in)"),
@@ -62,8 +62,8 @@ pub(super) fn built_in(group: &str) -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().filter(move |(name, _)| name.starts_with(&prefix)).map(|(_, text)| *text)
 }
 
-/// Returns the file that stands for a method of the registry without a file: it chooses the method and sets
-/// nothing. A method from another crate needs no file of its own.
+/// Returns a file for a method of the registry that has none: the text chooses the method and sets nothing. A
+/// method from another crate therefore needs no file of its own.
 fn without_file(group: &str, name: &str) -> Option<GroupFile> {
     if group != METHOD {
         return None;
@@ -93,7 +93,7 @@ pub fn available(group: &str) -> Vec<String> {
 /// Returns the file that `group=name` picks.
 ///
 /// # Errors
-/// If there is none; the error names those that exist.
+/// Returns an error if there is none; the error names those that exist.
 pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile, ConfigError> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     let file = if plain { read(&format!("{group}/{name}.toml"), files)? } else { None };
@@ -107,7 +107,7 @@ pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile,
 /// Parses the text of a file.
 ///
 /// # Errors
-/// If it is not TOML: names the file and the line.
+/// Returns an error if it is not TOML; the error names the file and the line.
 pub(super) fn parse(file: &GroupFile) -> Result<toml::Table, ConfigError> {
     file.text.parse().map_err(|error: toml::de::Error| ConfigError::File {
         file: file.origin.clone(),
@@ -115,7 +115,7 @@ pub(super) fn parse(file: &GroupFile) -> Result<toml::Table, ConfigError> {
     })
 }
 
-/// The choice of each group, and who made it, from a list like `["dataset/cifar10", ...]`.
+/// Reads the choice of each group, and who made it, from a list like `["dataset/cifar10", ...]`.
 pub(super) fn default_choices(
     origin: &str,
     defaults: Option<toml::Value>,

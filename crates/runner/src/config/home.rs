@@ -13,10 +13,10 @@ pub struct HomeError {
     pub expected: String,
 }
 
-/// Returns the path with a leading `~` replaced by the home folder; any other path as it is.
+/// Returns the path with a leading `~` replaced by the home folder; any other path is returned unchanged.
 ///
 /// # Errors
-/// If there is no home folder, or the path begins with another user's (`~name`).
+/// Returns an error if there is no home folder, or the path begins with another user's (`~name`).
 pub fn expand_home(path: &Path) -> Result<PathBuf, HomeError> {
     expand(path, std::env::home_dir)
 }

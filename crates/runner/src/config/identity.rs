@@ -21,10 +21,11 @@ pub(super) const FORMAT_KEY: &str = "format";
 /// method; see `first_format`.
 pub(super) const FORMAT: u32 = 2;
 
-/// Stands for the manifest's hash if the set cannot be listed. No run begins with it.
+/// The manifest's hash if the images of the set cannot be listed. No run begins with it.
 pub(crate) const NO_SET: &str = "none: the set cannot be read";
 
-/// Hexadecimal digits of a hash in names: 48 bits, far more than the runs one folder will ever hold.
+/// Hexadecimal digits of a hash in names. Their 48 bits are enough for all runs that one folder will ever
+/// hold.
 const DIGITS: usize = 12;
 
 /// The hashed fields, in this order. They are written field by field and not as a table, whose order depends
@@ -48,18 +49,18 @@ impl Config {
     /// text.
     ///
     /// # Errors
-    /// If a value cannot be written as TOML.
+    /// Returns an error if a value cannot be written as TOML.
     pub fn identity(&self) -> Result<String, ConfigError> {
         self.identity_of(self.manifest()?)
     }
 
     /// Returns the hash of the manifest of the data set as it is now; `None` if the set's name determines its
-    /// images, and for a published set that is absent.
+    /// images, or if the set is a published one that is absent.
     ///
     /// # Errors
-    /// If `data.manifest` names another manifest.
+    /// Returns an error if `data.manifest` names another manifest.
     pub(super) fn manifest(&self) -> Result<Option<String>, ConfigError> {
-        // The error that says why the set cannot be listed comes when it is opened.
+        // Opening the set later gives the error that says why it cannot be listed.
         let found = invaspread_data::recent_hash(&self.data).unwrap_or_else(|_| Some(NO_SET.to_owned()));
         match &self.data.manifest {
             Some(asked) if found.as_ref().is_none_or(|found| found != asked && found != NO_SET) => {
@@ -94,8 +95,8 @@ impl Config {
         }
         text(&Identity {
             format: FORMAT,
-            // `auto` is replaced by the device that is chosen on this machine. Which of its GPUs computes a run
-            // does not change it.
+            // `auto` is replaced by the device that is chosen on this machine. Which of its GPUs computes a
+            // run does not change it.
             device: self.device.name(),
             precision: self.precision.name(),
             data: DataConfig { root: None, cache: None, manifest, ..self.data.clone() },
@@ -127,7 +128,7 @@ impl Config {
     /// Returns the whole config as TOML, from which the same config can be read.
     ///
     /// # Errors
-    /// If a value cannot be written as TOML.
+    /// Returns an error if a value cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         text(self)
     }

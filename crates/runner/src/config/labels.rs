@@ -18,7 +18,7 @@ use crate::methods::NAME;
 /// Number of changed keys that a label names; further ones are counted.
 const MOST_NAMED: usize = 3;
 
-/// Sizes. A run is a reduced one if one of them is smaller than in the files of its groups.
+/// The keys of sizes. A run is a reduced one if one of them is smaller than in the files of its groups.
 const SIZES: [&str; 6] = [
     "optim.epochs",
     "model.width",
@@ -28,10 +28,10 @@ const SIZES: [&str; 6] = [
     "data.synthetic.test",
 ];
 
-/// Keys that a `protocol` sets.
+/// The keys that a `protocol` sets.
 static PROTOCOL: LazyLock<BTreeSet<String>> = LazyLock::new(|| keys_of("protocol"));
 
-/// Keys that a `profile` sets: the size of a run.
+/// The keys that a `profile` sets, without those of a `protocol`: the size of a run.
 static PROFILE: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     keys_of("profile").into_iter().filter(|key| !PROTOCOL.contains(key) && key != "profile.reduced").collect()
 });
@@ -57,15 +57,15 @@ pub(super) struct Asked<'a> {
     pub(super) varied: &'a [String],
 }
 
-/// The values that the chosen files of the groups set, without the single keys that somebody typed: what the
-/// names of the groups promise.
+/// The values that the chosen files of the groups set, without the single keys that were typed. A reader who
+/// sees only the names of the groups expects these values.
 pub(super) struct Promised(toml::Table);
 
 impl Promised {
     /// Resolves the groups of `config` and the single keys in `own`, which a suite sets.
     ///
     /// # Errors
-    /// If a group's file cannot be read.
+    /// Returns an error if a group's file cannot be read.
     pub(super) fn new(config: &Config, own: &[Override]) -> Result<Self, ConfigError> {
         let groups = &config.groups;
         let names = [
@@ -95,7 +95,7 @@ impl Config {
     /// Returns the labels of the run that this config describes.
     ///
     /// # Errors
-    /// If the config cannot be written as TOML.
+    /// Returns an error if the config cannot be written as TOML.
     pub(super) fn labels(&self, promised: &Promised, asked: &Asked<'_>) -> Result<Labels, ConfigError> {
         let Asked { row, label, typed, varied, .. } = *asked;
         let values = self.table()?;
@@ -103,12 +103,11 @@ impl Config {
         let name = format!("{METHOD}.{NAME}");
         let row = match row {
             Some(row) => row.to_owned(),
-            // A user's own file of a method gives the run its name, as long as the method is the one that
-            // ran.
+            // A user's own file of a method gives the row its name, if the file's method is the one that ran.
             None if promised.word(&name) == Some(&method) => self.groups.method.clone(),
             None => method.clone(),
         };
-        // Another method than the promised one has other keys too.
+        // If the method is not the promised one, its keys are not comparable either.
         let is_comparable =
             |key: &str| of_method(key).is_none() || promised.word(&name) == Some(self.method.name());
         let changed = |key: &&String| is_comparable(key) && lookup(&values, key) != lookup(&promised.0, key);
@@ -145,7 +144,7 @@ impl Config {
         })
     }
 
-    /// Returns the name of the data set, followed by the name of its file if that is a user's own.
+    /// Returns the name of the data set, followed by the name of its file if the two differ.
     fn dataset_label(&self, promised: &Promised) -> String {
         let (name, file) = (&self.data.name, &self.groups.dataset);
         let folder = self.data.folder.path.as_deref().and_then(|path| path.to_str());
@@ -169,7 +168,7 @@ fn model_label(model: &ModelSection) -> String {
     }
 }
 
-/// Returns whether a size is smaller than promised. A size that is not set means all that there is.
+/// Returns whether a size is smaller than promised. A size that is not set means all images or epochs.
 fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
     let size = |table| lookup(table, key).and_then(toml::Value::as_integer).unwrap_or(i64::MAX);
     size(values) < size(promised)

@@ -1,4 +1,4 @@
-//! The files and arguments that make up a config, in the order in which they win, each with its name.
+//! The files and arguments that make up a config, each with its name. A later one wins over an earlier one.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,8 @@ enum Given<'a> {
 }
 
 impl Given<'_> {
-    /// Returns the method that it names, and its own name.
+    /// Returns the name of the method that the file or argument chooses, and the name of the file or
+    /// argument.
     fn method(&self) -> Option<(String, String)> {
         match self {
             Self::File(source) | Self::Run(source) => {
@@ -64,7 +65,7 @@ impl Given<'_> {
     }
 }
 
-/// The key that names the method.
+/// Returns the key that names the method.
 fn name_key() -> String {
     format!("{METHOD}.{NAME}")
 }
@@ -72,7 +73,8 @@ fn name_key() -> String {
 /// The method that applies to each file and argument.
 struct Chosen {
     at: Vec<&'static Entry>,
-    /// The index from which on the method is the last one. What comes before does not set keys of that method.
+    /// The index from which on the method is the one that runs. Earlier files and arguments do not set its
+    /// keys.
     since: usize,
 }
 
@@ -86,7 +88,7 @@ impl Chosen {
             };
             at.push(entry);
         }
-        // What comes before the first that names a method is of that method.
+        // Files and arguments before the first that names a method belong to that method.
         let first = at.iter().copied().flatten().next().ok_or_else(|| ConfigError::Value {
             key: name_key(),
             origin: "experiments/config.toml".to_owned(),
@@ -105,7 +107,7 @@ impl Chosen {
     }
 }
 
-/// Files and arguments, in the order in which they win.
+/// Files and arguments; a later one wins over an earlier one.
 pub(super) struct Layers {
     sources: Vec<Source>,
     /// The keys that were unset, each with the file or argument that did so.
@@ -113,11 +115,11 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// The chosen method's defaults, the base file, the chosen file of each group, a run's own config, then the single values. Keys and values
-    /// are checked.
+    /// Collects the chosen method's defaults, the base file, the chosen file of each group, a run's own
+    /// config and the single values, in this order. Checks keys and values.
     ///
     /// # Errors
-    /// Names the key, the file or argument, what was found and what was expected.
+    /// Returns an error that names the key, the file or argument, what was found and what was expected.
     pub(super) fn new(
         overrides: &[Override],
         run: Option<GroupFile>,
@@ -127,7 +129,7 @@ impl Layers {
         let chosen = Chosen::of(&given)?;
         let mut layers = Self::of_defaults(chosen.entry());
         for (place, one) in given.into_iter().enumerate() {
-            // Keys of a method that is no longer chosen are checked, and left behind.
+            // Keys of a method that a later file or argument replaces are checked, but not used.
             let is_left = place < chosen.since;
             let schema = Schema::of(chosen.at[place]);
             match one {
@@ -186,7 +188,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Adds a run's own config, of either format. It is whole: what it does not set was unset.
+    /// Adds a run's own config, of either format. It is complete: a key that it does not set was unset.
     fn push_run(
         &mut self,
         Source { origin, mut table }: Source,
@@ -238,7 +240,8 @@ impl Layers {
     /// Returns the value that an argument gives its key, or `None` if it unsets the key.
     ///
     /// # Errors
-    /// If there is no such key, the text is not a value of its kind, or a required key would be unset.
+    /// Returns an error if there is no such key, the text is not a value of its kind, or a required key would
+    /// be unset.
     pub(super) fn argument(argument: &Override, schema: Schema) -> Result<Option<toml::Value>, ConfigError> {
         Self::value(argument, schema, &argument.origin())
     }
@@ -278,10 +281,11 @@ impl Layers {
     /// Returns all files and arguments merged into a config, which is not checked yet.
     ///
     /// # Errors
-    /// If a value is missing or of the wrong type.
+    /// Returns an error if a value is missing or of the wrong type.
     pub(super) fn extract(&self) -> Result<Config, ConfigError> {
         let figment = self.figment();
-        // Read once for itself: of a value that it does not take, its own error says more than figment's of the whole.
+        // The method's settings are read on their own first: for a value that the method does not accept, its
+        // own error says more than figment's error for the whole config.
         if let Err(Refusal { key, found, expected }) = self.method() {
             let key = format!("{METHOD}.{key}");
             return Err(ConfigError::Value { origin: self.origins()(&key), key, found, expected });
@@ -321,7 +325,7 @@ impl Layers {
     }
 }
 
-/// What is given: the base file, the chosen file of each group, a run's own config, the single values.
+/// Collects the base file, the chosen file of each group, a run's own config and the single values.
 fn given(
     overrides: &[Override],
     run: Option<GroupFile>,
@@ -339,7 +343,7 @@ fn given(
     for choice in choices {
         chosen.insert(choice.key.clone(), (choice.word(), choice.origin()));
     }
-    // A group's file that is asked for wins over a run's config, as a single value does.
+    // A group's file that an argument chooses wins over a run's config, as a single value does.
     let over_run = |group: &str| run.is_some() && overrides.iter().any(|one| one.key == group);
     let (late, early): (Vec<&str>, Vec<&str>) = GROUPS.into_iter().partition(|group| over_run(group));
     let mut group = |group: &str| -> Result<Vec<Given<'_>>, ConfigError> {
@@ -363,7 +367,8 @@ fn given(
     for name in late {
         given.extend(group(name)?);
     }
-    // Whatever stands first: the method's other keys are of the method that is named.
+    // `method.name` is put first, wherever it was typed: the other keys of `[method]` belong to the method
+    // that it names.
     values.sort_by_key(|value| value.key != name_key());
     given.extend(values.into_iter().map(Given::Argument));
     Ok(given)

@@ -11,7 +11,7 @@ use crate::methods::{ChosenMethod, Registry};
 static MEANINGS: LazyLock<toml::Table> =
     LazyLock::new(|| include_str!("meanings.toml").parse().expect("meanings.toml is TOML"));
 
-/// Returns what `key` means where `method` is chosen; `None` if there is no such key.
+/// Returns the meaning of `key` if `method` is chosen; `None` if there is no such key.
 pub(super) fn meaning(key: &str, method: &ChosenMethod) -> Option<String> {
     let of_method = || {
         let entry = Registry::installed().entry(method.name())?;

@@ -2,18 +2,18 @@
 //!
 //! `experiments/config.toml` lists one file of each group (`dataset`, `model`, `method`, `augment`, `optim`,
 //! `protocol`, `profile`) under `defaults`; `dataset=cifar10` on the command line picks another. Files are
-//! merged in the order of that list, then single values (`optim.lr=0.01`), and each value remembers where it
-//! came from. Built-in files are part of the binary; files of the same name under `./experiments` win over
+//! merged in the order of that list, then single values (`optim.lr=0.01`), and the origin of each value is
+//! kept. Built-in files are part of the binary; files of the same name under `./experiments` win over
 //! them.
 //!
 //! The keys of `[method]` are those of the chosen method alone; the registry (`crate::methods`) says which
 //! they are. `methods.NAME.KEY` sets a key only where the method NAME is chosen (`scoped`). Runs that were
 //! stored when `[method]` and `[loss]` held the keys of all methods are still read (`first_format`).
 //!
-//! The kind of a key decides how the text after its equals sign is read: the text of a path is never read as
-//! anything else, and numbers may be written in the usual short forms (`.01`, `5e4`). `null`, or an empty
-//! text, unsets an optional key; a file lists such keys under `unset`. The labels of a run in its record come
-//! from the resolved values (`labels`), and the memory that it needs is computed before it begins (`size`).
+//! The kind of a key decides how the text after its equals sign is read: the text of a path is always read as
+//! a path, and numbers may be written in the usual short forms (`.01`, `5e4`). `null`, or an empty text,
+//! unsets an optional key; a file lists such keys under `unset`. The labels of a run in its record come from
+//! the resolved values (`labels`), and the memory that it needs is computed before it begins (`size`).
 
 mod built_in;
 mod error;

@@ -22,7 +22,7 @@ pub(super) fn one_line(value: &Value) -> String {
 }
 
 /// Splits the TOML text of a config into its headers, settings and empty lines. A setting with characters
-/// that are not shown comes on one line.
+/// that a terminal may not show is put on one line.
 pub fn statements(text: &str) -> Vec<String> {
     let mut statements = Vec::new();
     let mut statement = String::new();
@@ -51,8 +51,8 @@ fn has_hidden(value: &Value) -> bool {
     }
 }
 
-/// Returns whether a terminal may not show `letter` as it is: all that is no letter, digit, space or sign of
-/// ASCII.
+/// Returns whether a terminal may not show `letter`: a control character, or a character outside of ASCII
+/// that is not a letter or a digit.
 fn is_hidden(letter: char) -> bool {
     letter.is_control() || !(letter.is_ascii() || letter.is_alphanumeric())
 }
@@ -91,7 +91,7 @@ mod tests {
         assert!(found.iter().all(|statement| !statement.contains("[method]\n")), "{found:?}");
         assert!(found.iter().any(|statement| statement.starts_with("root = \"a\\n[method]\\n")), "{found:?}");
         assert_eq!(found.join("\n").parse::<Table>().unwrap(), table);
-        // What hides nothing stays as the writer has it.
+        // Text without such characters stays as the TOML writer wrote it.
         let plain = "seed = 1\n\n[augment]\nwithout = [\n    \"flip\",\n]\n";
         assert_eq!(statements(plain).join("\n") + "\n", plain);
     }

@@ -1,5 +1,5 @@
-//! `key=value` arguments and the flags that stand for some: their form, how their text is read, and lists of values that make several
-//! runs.
+//! `key=value` arguments, and flags that set a key: their form, how their text is read, and lists of values
+//! that make several runs.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::{ConfigError, first_format};
 use crate::methods::Registry;
 use crate::settings::Kind;
 
-/// Runs that one command may ask for.
+/// The most runs that one command may ask for.
 const MOST_RUNS: usize = 1_000_000;
 
 /// One setting, as typed.
@@ -29,30 +29,32 @@ pub struct Override {
 enum Given {
     /// As `key=value`.
     Argument,
-    /// By a flag whose text is read as an argument's is, lists included.
+    /// By a flag whose text is read like that of an argument, lists included.
     Flag(&'static str),
-    /// By a flag that takes one path, whatever it looks like.
+    /// By a flag whose text is always one path.
     Path(&'static str),
 }
 
 /// What a comma between values means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commas {
-    /// Nothing that can be run here: one value is expected.
+    /// A list of values is an error.
     One,
-    /// The same, but for the flag that takes several seeds.
+    /// A list of values is an error, except for the flag that takes several seeds.
     Seeds,
-    /// Values of several runs; but in a path it is a letter as any other, unless the paths are quoted.
+    /// It separates the values of several runs. In a path it is an ordinary character, unless all paths are
+    /// quoted.
     Suite,
-    /// Values of several runs, of paths too.
+    /// It separates the values of several runs, also of paths.
     Multirun,
 }
 
 impl Override {
-    /// Takes an argument apart. No text after the equals sign unsets the key, as `null` does.
+    /// Parses an argument. An empty text after the equals sign unsets the key, as `null` does.
     ///
     /// # Errors
-    /// If there is no equals sign, or the key is empty or holds anything but letters, digits, `_`, `-` and dots between names.
+    /// Returns an error if there is no equals sign, or the key is empty or holds anything but letters,
+    /// digits, `_`, `-` and dots between names.
     pub fn parse(argument: &str) -> Result<Self, ConfigError> {
         let form = || ConfigError::Form { found: argument.to_owned() };
         let (key, text) = argument.split_once('=').ok_or_else(form)?;
@@ -65,7 +67,8 @@ impl Override {
         Ok(Self { key: key.to_owned(), text: text.to_owned(), given: Given::Argument })
     }
 
-    /// What `flag` sets `key` to. Of several values, separated by commas, each is run.
+    /// Returns the setting of `key` by `flag`. The text may be several values, separated by commas, each of
+    /// which is run.
     pub fn flag(flag: &'static str, key: &str, text: &str) -> Self {
         Self { key: key.to_owned(), text: text.to_owned(), given: Given::Flag(flag) }
     }
@@ -73,7 +76,7 @@ impl Override {
     /// Returns the setting of `key` to the path of `flag`, unchanged.
     ///
     /// # Errors
-    /// If the path is not UTF-8: a config is stored as UTF-8.
+    /// Returns an error if the path is not UTF-8, because a config is stored as UTF-8.
     pub fn path(flag: &'static str, key: &str, path: &Path) -> Result<Self, ConfigError> {
         let text = path.to_str().ok_or_else(|| ConfigError::Value {
             key: key.to_owned(),
@@ -94,7 +97,7 @@ impl Override {
         format!("{}={}", self.key, self.text)
     }
 
-    /// Returns its name in messages.
+    /// Returns the setting's name in messages.
     pub(super) fn origin(&self) -> String {
         match self.given {
             Given::Argument => format!("argument {}", self.argument()),
@@ -110,7 +113,7 @@ impl Override {
     /// Returns the value for a key of the given kind.
     ///
     /// # Errors
-    /// If the text is not a value of that kind.
+    /// Returns an error if the text is not a value of that kind.
     pub(super) fn read(&self, kind: &Kind) -> Result<Reading, Unfit> {
         match self.given {
             Given::Path(_) => Ok(Reading::Value(self.text.as_str().into())),
@@ -118,7 +121,7 @@ impl Override {
         }
     }
 
-    /// Returns the texts of its values.
+    /// Returns the texts of the setting's values.
     fn values(&self, kind: &Kind, commas: Commas) -> Vec<&str> {
         if matches!(self.given, Given::Path(_)) {
             return vec![&self.text];
@@ -132,36 +135,38 @@ impl Override {
     }
 }
 
-/// Returns every combination of listed values (`seed=0,1`), the last argument varying fastest. Without `multirun`, one value is expected of each
-/// argument.
+/// Returns every combination of listed values (`seed=0,1`), the last argument varying fastest. Without
+/// `multirun`, one value is expected of each argument.
 ///
 /// # Errors
-/// If there is a list and `multirun` is false, a key is unknown, or the listed values make no difference between runs.
+/// Returns an error if there is a list and `multirun` is false, a key is unknown, or the listed values make
+/// no difference between runs.
 pub fn expand(overrides: &[Override], multirun: bool) -> Result<Vec<Vec<Override>>, ConfigError> {
     Ok(Combinations::new(overrides, if multirun { Commas::Multirun } else { Commas::One })?.runs)
 }
 
 /// The runs that result from lists of values.
 pub(super) struct Combinations {
-    /// Each with one value of every argument.
+    /// The runs, each with one value of every argument.
     pub(super) runs: Vec<Vec<Override>>,
     /// The keys whose values differ from run to run.
     pub(super) varied: Vec<String>,
 }
 
 impl Combinations {
-    /// Of the arguments of `train`: without `multirun`, several values of the flag for seeds alone.
+    /// Returns the runs of the arguments of `train`. Without `multirun`, only the flag for seeds may have
+    /// several values.
     ///
     /// # Errors
-    /// As [`expand`].
+    /// Returns the errors of [`expand`].
     pub(super) fn of_runs(overrides: &[Override], multirun: bool) -> Result<Self, ConfigError> {
         Self::new(overrides, if multirun { Commas::Multirun } else { Commas::Seeds })
     }
 
-    /// Of arguments for all rows of a suite, where lists need no further word.
+    /// Returns the runs of arguments for all rows of a suite, where lists need no `--multirun`.
     ///
     /// # Errors
-    /// As [`expand`].
+    /// Returns the errors of [`expand`].
     pub(super) fn of_suite(overrides: &[Override]) -> Result<Self, ConfigError> {
         Self::new(overrides, Commas::Suite)
     }
@@ -172,7 +177,7 @@ impl Combinations {
             lists.push(values(item, commas)?);
         }
         for (at, (item, values)) in overrides.iter().zip(&lists).enumerate() {
-            // Of two values the later one wins; of a list that would drop runs that were asked for.
+            // A later value of a key wins. If it replaced a list, runs that were asked for would be missing.
             let later = overrides[at + 1..].iter().find(|later| later.key == item.key);
             if let Some(later) = later.filter(|_| values.len() > 1) {
                 return Err(ConfigError::Value {
@@ -209,8 +214,9 @@ impl Combinations {
     }
 }
 
-/// The kind of a setting's key where it is not known yet which method is chosen. That it is a path is what decides what a comma means. Whether
-/// the method has the key is said when the config is resolved.
+/// Returns the kind of a setting's key before it is known which method is chosen. The kind decides what a
+/// comma means, because paths may hold commas. Whether the chosen method has the key is checked when the
+/// config is resolved.
 fn kind_for_any_method(item: &Override) -> Result<Kind, ConfigError> {
     let schema = Schema::without_method();
     if let Some(kind) = schema.kind(&item.key) {
@@ -311,7 +317,7 @@ mod tests {
             matches!(error, ConfigError::Sweep { .. }) && error.to_string().contains("train --multirun"),
             "{error}"
         );
-        // A list that is one value is none of several.
+        // A list that is one value is not a list of several values.
         for one in [
             "augment.without=[flip,grayscale]",
             "data.name=\"a,b\"",
@@ -338,7 +344,7 @@ mod tests {
         let runs = |list: &[Override]| Combinations::of_runs(list, false).map(|found| told(&found.runs));
         assert_eq!(runs(&seeds).unwrap(), ["seed=0 optim.lr=0.1", "seed=1 optim.lr=0.1"]);
         let more = [Override::flag("--seeds", "seed", "0,1"), parse("optim.lr=0.1,0.2")];
-        assert!(matches!(runs(&more), Err(ConfigError::Sweep { .. })), "of another key the list is a slip");
+        assert!(matches!(runs(&more), Err(ConfigError::Sweep { .. })), "only the flag lists values");
         assert!(
             matches!(expand(&seeds, false), Err(ConfigError::Sweep { .. })),
             "where nothing is run, one is expected"
@@ -354,7 +360,7 @@ mod tests {
         let quoted = parse("data.folder.path=\"a,b\",'c'");
         assert_eq!(Combinations::of_suite(std::slice::from_ref(&quoted)).unwrap().runs.len(), 2);
         assert!(matches!(expand(&[quoted], false), Err(ConfigError::Sweep { .. })));
-        // What a flag for a path is given is a path, whatever is asked for.
+        // The text of a flag for a path is always one path.
         for text in ["/x, y", "20240105", "null", "\"a\",\"b\"", "[a]", "a=b"] {
             let flag = Override::path("--runs", "runs.root", Path::new(text)).unwrap();
             assert_eq!(told(&expand(&[flag], true).unwrap()), [format!("runs.root={text}")]);
@@ -369,7 +375,7 @@ mod tests {
             assert!(error.to_string().contains(argument.split('=').next().unwrap()), "{error}");
         }
         assert!(Combinations::of_suite(&[parse("runs.root='a','b'")]).is_err());
-        // A list that a later setting would replace is a slip: runs that were asked for would be missing.
+        // A list that a later setting would replace is refused: runs that were asked for would be missing.
         let error = expand(&[parse("seed=0,1"), parse("seed=2")], true).err().unwrap().to_string();
         assert!(error.contains("seed") && error.contains("0, 1, and after it 2"), "{error}");
         assert_eq!(expand(&[parse("seed=2"), parse("seed=0,1")], true).unwrap().len(), 2);

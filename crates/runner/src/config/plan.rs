@@ -18,11 +18,11 @@ const DEFAULT_TRUST: f64 = 1e-3;
 const CHECKPOINT_SECONDS_ON_GPU: f64 = 60.0;
 
 impl Config {
-    /// Returns the run that this config describes, of `suite` or of its own, under the names that `labels`
-    /// give it.
+    /// Returns the run that this config describes, as a part of `suite` or as a single run, with the names in
+    /// `labels`.
     ///
     /// # Errors
-    /// If the config cannot be written as TOML.
+    /// Returns an error if the config cannot be written as TOML.
     pub(super) fn plan(&self, suite: Option<&str>, labels: Labels) -> Result<Planned, ConfigError> {
         let manifest = self.manifest()?;
         let config = self.identity_of(manifest.clone())?;
@@ -61,7 +61,8 @@ impl Config {
         }
     }
 
-    /// On the CPU an epoch takes far longer than its checkpoint; on a GPU it may take less.
+    /// Returns the time between checkpoints. The default depends on the device: on the CPU an epoch takes far
+    /// longer than its checkpoint, but on a GPU it may take less time.
     fn checkpoint_every(&self) -> Duration {
         let unset = if self.device.is_cuda() { CHECKPOINT_SECONDS_ON_GPU } else { 0.0 };
         let seconds = self.runs.checkpoint_seconds.unwrap_or(unset);
@@ -99,8 +100,8 @@ impl Config {
         }
     }
 
-    /// Returns the learning rates. The milestones are fractions of the run, so that a reduced run keeps the
-    /// shape of the schedule.
+    /// Returns the learning-rate schedule. The milestones are fractions of the run, so that a reduced run
+    /// keeps the shape of the schedule.
     fn schedule(&self) -> Schedule {
         let epochs = self.optim.epochs;
         let warmup = self.optim.warmup.unwrap_or_default() * epochs as f64;

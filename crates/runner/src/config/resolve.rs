@@ -45,8 +45,8 @@ pub(crate) fn built_in_method() -> ChosenMethod {
 /// Returns the config that `overrides` make of the groups' files.
 ///
 /// # Errors
-/// If a file or an argument is wrong; the error names the key, where it came from, what was found and what
-/// was expected.
+/// Returns an error if a file or an argument is wrong; the error names the key, where it came from, what was
+/// found and what was expected.
 pub fn resolve(overrides: &[Override]) -> Result<Resolved, ConfigError> {
     resolve_over(None, overrides)
 }

@@ -13,7 +13,8 @@ use crate::settings::{Key, Kind};
 pub(super) const PATHS: [&str; 5] =
     ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
 
-/// Keys that change no result: runs that differ only in them are one run. The labels of the groups are not keys.
+/// Keys that change no result: settings that differ only in them describe the same run. The labels of the
+/// groups are not keys.
 pub(super) const OUTSIDE_IDENTITY: [&str; 5] =
     ["data.root", "data.cache", "runs.root", "runs.checkpoint_seconds", "profile.reduced"];
 

@@ -1,7 +1,8 @@
-//! Settings that apply only to one method: `methods.NAME.KEY`, as an argument or in the tables `[methods.NAME]` of a file.
+//! Settings that apply only to one method: `methods.NAME.KEY`, as an argument or in the tables
+//! `[methods.NAME]` of a file.
 //!
-//! A profile or a suite is for runs of several methods, which have different keys. What it says in `[methods.nce]` is `[method]` where nce is
-//! chosen, and nothing elsewhere.
+//! A profile or a suite is for runs of several methods, which have different keys. Its table `[methods.nce]`
+//! sets keys of `[method]` if nce is chosen, and has no effect otherwise.
 
 use super::ConfigError;
 use super::groups::{METHOD, nearest};
@@ -16,15 +17,16 @@ pub(super) fn scoped(key: &str) -> Option<(&str, String)> {
     Some((name, format!("{METHOD}.{key}")))
 }
 
-/// Returns the key under its name for the chosen method.
+/// Returns the name of the key in `[method]`: `method.KEY` for `methods.NAME.KEY`, and any other key
+/// unchanged.
 pub(super) fn of_chosen_method(key: &str) -> String {
     scoped(key).map_or_else(|| key.to_owned(), |(_, key)| key)
 }
 
-/// Returns the method called `name`, which `key` has set.
+/// Returns the method called `name`, which is the value of `key`.
 ///
 /// # Errors
-/// If there is no such method; the error lists the methods.
+/// Returns an error if there is no such method; the error lists the methods.
 pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entry, ConfigError> {
     Registry::installed().entry(name).ok_or_else(|| {
         let known = || Registry::installed().entries().iter().map(Entry::name);
@@ -42,10 +44,11 @@ pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entr
     })
 }
 
-/// Removes the settings of single methods from the table of a file, and returns each method with its settings.
+/// Removes the settings of single methods from the table of a file, and returns each method with its
+/// settings.
 ///
 /// # Errors
-/// If there is no such method, or its settings are not a table.
+/// Returns an error if there is no such method, or its settings are not a table.
 pub(super) fn take(
     table: &mut toml::Table,
     origin: &str,

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Seed of every draw.
     pub seed: u64,
-    /// Where to compute.
+    /// The device that computes.
     #[serde(with = "super::text")]
     pub device: DeviceKind,
-    /// In which precision.
+    /// The precision of convolutions.
     #[serde(with = "super::text")]
     pub precision: Precision,
     /// The chosen file of each group. These are labels, which only reports read.
@@ -50,19 +50,19 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Groups {
-    /// Of `dataset/`.
+    /// The file of `dataset/`.
     pub dataset: String,
-    /// Of `model/`.
+    /// The file of `model/`.
     pub model: String,
-    /// Of `method/`.
+    /// The file of `method/`.
     pub method: String,
-    /// Of `augment/`.
+    /// The file of `augment/`.
     pub augment: String,
-    /// Of `optim/`.
+    /// The file of `optim/`.
     pub optim: String,
-    /// Of `protocol/`.
+    /// The file of `protocol/`.
     pub protocol: String,
-    /// Of `profile/`.
+    /// The file of `profile/`.
     pub profile: String,
 }
 
@@ -70,7 +70,7 @@ pub struct Groups {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// 18, 34 or 50.
+    /// Layers of a ResNet: 18, 34 or 50.
     pub depth: usize,
     /// Channels of the first stage.
     pub width: usize,
@@ -80,21 +80,21 @@ pub struct ModelSection {
     pub pool: usize,
     /// Whether convolutions may use Winograd's algorithm.
     pub winograd: bool,
-    /// The network; a residual one unless set.
+    /// The network; a ResNet unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
-    /// Whether it must begin with pretrained weights.
+    /// Whether the network must begin with pretrained weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<bool>,
     /// The file of those weights; in a run's own config, the BLAKE3 hash of its content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// The stem of a residual network; CIFAR's unless set.
+    /// The stem of a ResNet; CIFAR's unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemName>,
 }
 
-/// The prefix that stands for a file of weights in a run's own config.
+/// The prefix of the hash that replaces the path of a file of weights in a run's own config.
 pub(super) const CONTENT: &str = "blake3:";
 
 /// Returns whether `path` is the hash of a file's content and not a path.
@@ -109,7 +109,7 @@ pub enum Architecture {
     /// ResNet-18, -34 or -50.
     #[default]
     Resnet,
-    /// GoogLeNet as BVLC has it.
+    /// BVLC's GoogLeNet.
     InceptionV1,
 }
 
@@ -128,21 +128,21 @@ pub enum StemName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
-    /// Learning rate of the first epoch.
+    /// Learning rate before warm-up and schedule change it.
     pub lr: f64,
     /// Momentum.
     pub momentum: f64,
     /// Weight decay, on all parameters.
     pub weight_decay: f64,
-    /// Epochs.
+    /// Number of epochs.
     pub epochs: u64,
     /// Images in a batch; a method with two views has twice as many rows.
     pub batch_size: usize,
     /// The optimizer; SGD with momentum unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerName>,
-    /// LARS: the length of a layer's step as a share of the layer's own, at a learning rate of 1; 0.001
-    /// unless set.
+    /// LARS: length of a layer's step divided by the length of the layer's weights, at a learning rate of 1;
+    /// 0.001 unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_coefficient: Option<f64>,
     /// Part of the run over which the learning rate rises linearly from step to step; none unless set.
@@ -157,11 +157,11 @@ pub enum OptimizerName {
     /// SGD with momentum; weight decay on all parameters.
     #[default]
     Sgd,
-    /// LARS; biases and batch norms neither adapted nor decayed.
+    /// LARS; biases and the parameters of batch norms are neither adapted nor decayed.
     Lars,
 }
 
-/// Whose learning-rate schedule.
+/// The learning-rate schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScheduleName {
     /// The released code today: x0.1, then x0.05, then x0.01 from the end on.
@@ -196,15 +196,15 @@ pub enum Initial {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProtocolSection {
-    /// Learning-rate factors.
+    /// The learning-rate schedule.
     pub schedule: ScheduleName,
-    /// Where the factors change, as parts of the run.
+    /// Where the learning rate changes, as fractions of the run.
     pub milestones: [f64; 2],
     /// Whether gradients flow through the second factor of inner products among a batch's own embeddings.
     pub key_side: KeySide,
-    /// Number of views whose batch-norm statistics are taken together; 0 stands for all.
+    /// Number of views whose batch-norm statistics are taken together; 0 for the whole batch.
     pub batch_norm_chunk: usize,
-    /// Initial weights.
+    /// The distribution of the initial weights.
     pub initialiser: Initial,
 }
 
@@ -251,7 +251,8 @@ pub struct RunsSection {
 }
 
 impl Config {
-    /// Checks what types cannot say. `origin` tells where a key's value came from.
+    /// Checks the ranges of the values, and that they fit together. `origin` tells where a key's value came
+    /// from.
     pub(super) fn check(&self, origin: impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let wrong = |key: &str, found: String, expected: &str| {
             Err(ConfigError::Value { key: key.into(), origin: origin(key), found, expected: expected.into() })
@@ -383,7 +384,7 @@ impl Config {
         Ok(())
     }
 
-    /// Returns this config with every optional value set, which shows all keys.
+    /// Returns this config with every optional value set, so that all keys are in it.
     pub(super) fn with_every_key(mut self) -> Self {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);

@@ -1,5 +1,5 @@
 //! What a run needs, computed before it begins: its memory, from the shapes of the network, and the number of
-//! its steps. Each is a lower bound, so that no run is refused that could run.
+//! its steps. Each is a lower bound, so that a run that would fit is never refused.
 
 use super::sections::Architecture;
 use super::tables::lookup;
@@ -8,7 +8,7 @@ use crate::memory::{Need, check};
 use crate::methods::{Layer, Sizes};
 use invaspread_tensor::Precision;
 
-/// Numbers up to here are whole in f64, in which times and shares of a run are computed.
+/// Up to this number every whole number has an exact f64, in which times and shares of a run are computed.
 const MOST: u64 = 1 << 53;
 
 /// Bytes of a number in f32.
@@ -32,8 +32,8 @@ impl Config {
     /// Checks that a run of this config fits into the memory of its device.
     ///
     /// # Errors
-    /// If it does not; the error says how much it needs at least, because of which settings, and how much
-    /// there is.
+    /// Returns an error if it does not; the error says how much it needs at least, because of which settings,
+    /// and how much there is.
     pub fn fits(&self, room: Room<'_>) -> Result<(), ConfigError> {
         self.fits_for(Work::Train, room)
     }
@@ -75,12 +75,12 @@ impl Config {
             origin: "the config".to_owned(),
             found: pool.to_string(),
             expected: format!(
-                "{map}, the side of the map that views of {size} x {size} pixels (augment.size, or the method's own) end in, a pool above half of it, or 0 for all of it"
+                "{map}, which is the side of the last map for views of {size} x {size} pixels (augment.size, or the method's own), a smaller pool above half of it, or 0 for the whole map"
             ),
         })
     }
 
-    /// Returns what `work` holds in memory at one time, at least.
+    /// Returns a lower bound of what `work` holds in memory at one time.
     fn needs(&self, work: Work) -> Result<Vec<Need>, ConfigError> {
         let values = self.table()?;
         let named = |keys: &[&str]| self.named(&values, keys);
@@ -102,7 +102,8 @@ impl Config {
                 format!("weights, gradients and momentum of the network ({model})"),
                 &[3, size.parameters, FLOAT],
             );
-            // On a GPU the weights of the best epoch so far; on the CPU all that a checkpoint is written from.
+            // On a GPU, the copy of the weights of the best epoch so far. On the CPU, the copy of weights and
+            // momentum from which a checkpoint is written.
             let copies = if self.device.is_cuda() { 1 } else { 2 };
             need(format!("copies for checkpoints ({model})"), &[copies, size.parameters, FLOAT]);
             let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
@@ -141,7 +142,8 @@ impl Config {
         Ok(needs)
     }
 
-    /// `key=value` of those keys among `values`, for people to change.
+    /// Returns `key=value` of `keys`, which a user can change. Keys of generated images are left out for
+    /// other data sets.
     fn named(&self, values: &toml::Table, keys: &[&str]) -> String {
         let generated = self.data.name == "synthetic";
         let keys = keys.iter().filter(|key| generated || !key.starts_with("data.synthetic"));
@@ -149,8 +151,8 @@ impl Config {
         keys.map(|key| format!("{key}={}", value(key))).collect::<Vec<_>>().join(", ")
     }
 
-    /// a lower bound of the images that are held and measured: the generated ones, or one batch of a set on
-    /// disk.
+    /// Returns a lower bound of the number of images that are held and measured: the generated ones, or one
+    /// batch of a set on disk.
     fn images(&self) -> u128 {
         let kept = |all: usize, keep: Option<usize>| all.min(keep.unwrap_or(all)) as u128;
         if self.data.name == "synthetic" {

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
-    /// Its name: the file's, without the ending.
+    /// The suite's name: that of its file, without the ending.
     #[serde(skip)]
     pub name: String,
-    /// What it reproduces, in a line.
+    /// A line that says what the suite reproduces.
     pub title: String,
     /// The suite whose runs it shows, if it has no runs of its own.
     #[serde(default)]
@@ -53,13 +53,13 @@ pub struct GalleryFigure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// Its key in the paper's tables.
+    /// The row's key in the paper's tables.
     pub key: String,
-    /// Its name in tables. If it is not set, the paper's name of the key, or the label of the method of that
-    /// name, is used.
+    /// The row's name in tables. If it is not set, the paper's name of the key, or the label of the method of
+    /// that name, is used.
     #[serde(default)]
     pub label: Option<String>,
-    /// Arguments that make it, as a person would type them.
+    /// The arguments that define the row, as a person would type them.
     pub overrides: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ impl Suite {
     /// Returns the suite called `name`, built in or under `./experiments/suite`.
     ///
     /// # Errors
-    /// If there is none (the error names the suites that exist), or if its file is wrong.
+    /// Returns an error if there is none (the error names the suites that exist), or if its file is wrong.
     pub fn open(name: &str) -> Result<Self, ConfigError> {
         let file = choose("suite", name, Files::Own)?;
         let suite: Self = toml::from_str(&file.text).map_err(|error| ConfigError::File {
@@ -87,7 +87,7 @@ impl Suite {
         self.runs_of.as_deref().unwrap_or(&self.name)
     }
 
-    /// Returns the runs that `arguments` make, for lists of values every combination. The runs of all rows
+    /// Returns the runs that `arguments` make; lists of values make every combination. The runs of all rows
     /// with the first seed come first, so that a first whole table is ready early. `arguments` come after the
     /// suite's own and win; a `seed` among them replaces the suite's seeds.
     ///
@@ -104,11 +104,11 @@ impl Suite {
         Ok(gathering.into_sweep())
     }
 
-    /// Returns the same for arguments with one value each, with the config of each run.
+    /// Returns the runs for arguments with one value each, with the config of each run.
     ///
     /// # Errors
-    /// If an argument of the suite or of `arguments` is wrong, or if it would make a row something else than
-    /// its name says.
+    /// Returns an error if an argument of the suite or of `arguments` is wrong, or if one of `arguments` sets
+    /// what defines a row.
     pub fn plan(&self, arguments: &[Override]) -> Result<Vec<(Planned, Config)>, ConfigError> {
         let mut planned = Vec::new();
         self.each(arguments, &[], &mut Planner::new(None), |run, config| {
@@ -150,7 +150,7 @@ impl Suite {
         Ok(())
     }
 
-    /// Checks that no argument sets what defines a row: the numbers would otherwise stand under the name of
+    /// Checks that no argument sets what defines a row: the row's numbers would otherwise have the name of
     /// another method.
     fn check(&self, arguments: &[Override]) -> Result<(), ConfigError> {
         for row in &self.rows {
@@ -165,7 +165,7 @@ impl Suite {
                         origin: format!("argument {}", argument.argument()),
                         found: argument.text.clone(),
                         expected: format!(
-                            "no such argument: row {} of {} is made by {text}; `invaspread train` runs anything",
+                            "no such argument: {text} defines row {} of {}; `invaspread train` takes any settings",
                             row.key, self.name
                         ),
                     });

@@ -21,7 +21,7 @@ pub type Room<'a> = &'a dyn Fn(DeviceKind) -> Option<Memory>;
 pub struct Sweep {
     /// Each run, in order.
     pub planned: Vec<Planned>,
-    /// Where they are kept (`runs.root`).
+    /// The folder that the runs are kept in (`runs.root`).
     pub root: PathBuf,
     /// The runs that were asked for more than once, one a line; each is planned once.
     pub repeated: Vec<String>,
@@ -30,8 +30,8 @@ pub struct Sweep {
 /// Returns the runs that `arguments` make outside of a suite.
 ///
 /// # Errors
-/// If an argument is wrong or has several values without `multirun`, or if a run needs more memory than
-/// `room` says.
+/// Returns an error if an argument is wrong or has several values without `multirun`, or if a run needs more
+/// memory than `room` says.
 pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Result<Sweep, ConfigError> {
     let combinations = Combinations::of_runs(arguments, multirun)?;
     let mut planner = Planner::new(Some(room));
@@ -59,13 +59,13 @@ type SettingsKey = (Option<String>, Vec<Override>);
 pub(super) struct Planner<'a> {
     room: Option<Room<'a>>,
     known: HashMap<SettingsKey, (Planned, Config)>,
-    /// The key of the run that was planned last: a sweep over seeds asks for the same settings many times in a
-    /// row, and to compare with this key is cheaper than to copy the settings into a new one.
+    /// The key of the run that was planned last: a sweep over seeds asks for the same settings many times in
+    /// a row, and to compare with this key is cheaper than to copy the settings into a new one.
     latest: Option<SettingsKey>,
 }
 
 impl<'a> Planner<'a> {
-    /// If it is set, runs that need more memory are refused.
+    /// Returns a planner. If `room` is set, the planner refuses runs that need more memory.
     pub(super) fn new(room: Option<Room<'a>>) -> Self {
         Self { room, known: HashMap::new(), latest: None }
     }
@@ -79,7 +79,7 @@ impl<'a> Planner<'a> {
     /// Returns the run, and its config except for the seed.
     ///
     /// # Errors
-    /// If a setting is wrong or the run is too large.
+    /// Returns an error if a setting is wrong or the run is too large.
     pub(super) fn plan(&mut self, asked: &Asked<'_>) -> Result<(Planned, &Config), ConfigError> {
         let all = || asked.own.iter().chain(asked.typed);
         let settings = || all().filter(|one| one.key != "seed");
@@ -121,7 +121,7 @@ impl Override {
     }
 }
 
-/// Planned runs, each once.
+/// A list of planned runs, each once.
 #[derive(Default)]
 pub(super) struct Gathering {
     planned: Vec<Planned>,
@@ -131,7 +131,7 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Has room for `runs` runs.
+    /// Returns an empty list with room for `runs` runs.
     fn with_capacity(runs: usize) -> Self {
         Self { planned: Vec::with_capacity(runs), seen: HashSet::with_capacity(runs), ..Self::default() }
     }

@@ -25,7 +25,8 @@ pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::
     }
 }
 
-/// Returns `into` with the values of `from` in place of its own. Tables that both have are merged alike.
+/// Returns `into` with the values of `from` in place of its own. Tables that both have are merged in the same
+/// way.
 pub(super) fn merge(mut into: toml::Table, from: &toml::Table) -> toml::Table {
     for (key, value) in from {
         let merged = match (into.remove(key), value) {

@@ -36,7 +36,7 @@ fn the_papers_recipe() {
     insta::assert_snapshot!("paper", config(&["dataset=cifar10"]).to_toml().unwrap());
 }
 
-/// The numbers of profiles change now and then. A profile must make the run smaller and say so.
+/// The numbers of profiles may change, but a profile must always make the run smaller and say so.
 #[test]
 fn reduced_profiles_shrink_the_run_and_say_so() {
     let full = config(&["dataset=synthetic", "method=nce"]);
@@ -114,7 +114,7 @@ fn a_device_that_is_not_there_is_an_error_that_says_why() {
     } else {
         assert_eq!(config(&["device=cuda", "precision=bf16"]).device.resolve(), DeviceKind::Cuda(0));
         assert_ne!(hash(&["device=cpu"]), hash(&["device=cuda"]));
-        // Every GPU has its number, and a run of one is the run of any other.
+        // Every GPU has its number, which does not change the name of a run.
         for index in 0..DeviceKind::gpus() {
             let named = format!("device=cuda:{index}");
             assert_eq!(config(&[&named]).device, DeviceKind::Cuda(index));
@@ -156,8 +156,8 @@ fn weights_to_begin_with_are_named_by_what_they_hold() {
     };
     let [a, elsewhere, b] =
         [("a.pth", "one"), ("b.pth", "one"), ("a.pth", "two")].map(|(n, c)| hash_of(n, c));
-    assert_eq!(a, elsewhere, "where a file lies changes no run");
-    assert_ne!(a, b, "what it holds does");
+    assert_eq!(a, elsewhere, "the place of a file changes no run");
+    assert_ne!(a, b, "its content does");
     // A run's own config can be read even if the file no longer exists.
     let path = folder.path().join("a.pth");
     let text =
@@ -339,7 +339,7 @@ fn hashes_are_what_they_were() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The typed values are those that run, and the written config has them too.
+    /// A run uses the typed values, and the written config holds them too.
     #[test]
     fn typed_values_arrive(lr in 1e-6..10.0f64, width in 1usize..512, seed in 0u64..=i64::MAX as u64, temperature in 0.01..5.0f64) {
         let settings = [format!("optim.lr={lr:?}"), format!("model.width={width}"), format!("seed={seed}"),

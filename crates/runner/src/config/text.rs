@@ -12,7 +12,7 @@ pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> 
 /// Reads a value from its name.
 ///
 /// # Errors
-/// If there is no such name: what was found and what is expected.
+/// Returns an error if there is no such name; it says what was found and what is expected.
 pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -1,4 +1,4 @@
-//! Reads a key's value from text. The kind of the key decides how the text is read, not the look of the text.
+//! Reads a key's value from text. Only the kind of the key decides how the text is read.
 
 use std::path::Path;
 
@@ -28,11 +28,11 @@ impl Unfit {
     }
 }
 
-/// The largest whole number, as TOML, and so every run's own config, can hold.
+/// The whole numbers that TOML, and so a run's own config, can hold.
 const WHOLE: &str = "a whole number from 0 to 9223372036854775807";
 
 impl Kind {
-    /// Returns what its values are, in words.
+    /// Describes the values of this kind in words.
     pub(super) fn in_words(&self) -> String {
         match self {
             Self::Whole => "a whole number, 0 or more".into(),
@@ -49,10 +49,11 @@ impl Kind {
         }
     }
 
-    /// Reads what was typed after `key=`. `null`, or an empty text, unsets a key; in quotes either is a text.
+    /// Reads the text that was typed after `key=`. `null`, or an empty text, unsets a key; in quotes either
+    /// one is an ordinary text.
     ///
     /// # Errors
-    /// If the text is not a value of this kind.
+    /// Returns an error if the text is not a value of this kind.
     pub(super) fn read(&self, text: &str) -> Result<Reading, Unfit> {
         if matches!(text.trim(), "" | "null") {
             return Ok(Reading::Unset);
@@ -105,7 +106,7 @@ impl Kind {
     /// folder. The types of the config refuse a value of another type.
     ///
     /// # Errors
-    /// If the value has the right type and is not a value of this kind.
+    /// Returns an error if the value has the right type but is not a value of this kind.
     pub(super) fn conform(&self, value: toml::Value) -> Result<toml::Value, Unfit> {
         match (self, value) {
             (Self::Whole, toml::Value::Float(float)) => match whole(&format!("{float:?}")) {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-/// What the elements of an array are.
+/// The kind of an array's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// IEEE floats of 2, 4 or 8 bytes.

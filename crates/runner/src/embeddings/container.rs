@@ -1,7 +1,7 @@
 //! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and
 //! safetensors. The bytes decide which one a file is, not its name.
 //!
-//! Arrays are listed by their headers and read one by one, so that arrays nobody asks for cost nothing. No
+//! Arrays are listed by their headers and read one by one, so that other arrays in the file cost nothing. No
 //! length in a file is trusted: an array is read up to the length in its header, its bytes are counted, and
 //! the checksums of an archive are compared. Limits apply to the unpacked size, however small the packed
 //! array is.
@@ -128,7 +128,7 @@ fn is_safetensors(start: &[u8], length: u64) -> bool {
     u64::from_le_bytes(*header) <= length.saturating_sub(8) && rest.first() == Some(&b'{')
 }
 
-/// Names the format of a file that is none of the three, if it is a usual one.
+/// Describes a file that is none of the three kinds, by its format if that is a usual one.
 fn something_else(start: &[u8]) -> String {
     let known: [(&[u8], &str); 4] = [
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -156,7 +156,7 @@ fn member<'a, F: Read + Seek>(archive: &'a mut ZipArchive<F>, name: &str) -> Res
     }
     if !matches!(packed, CompressionMethod::Stored | CompressionMethod::Deflated) {
         return Err(format!(
-            "an array packed by {packed}, where numpy.savez stores arrays and numpy.savez_compressed deflates them"
+            "an array packed by {packed}, but numpy.savez stores arrays and numpy.savez_compressed deflates them"
         ));
     }
     archive.by_index(index).map_err(|error| damaged(&error))

@@ -29,7 +29,7 @@ pub enum EmbeddingsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The file holds something other than what is needed.

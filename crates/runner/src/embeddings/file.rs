@@ -1,4 +1,4 @@
-//! A file of arrays: finding the arrays for embeddings and labels in it, and reading them.
+//! A file of arrays: finds the arrays of embeddings and labels in it, and reads them.
 
 use std::fs::File;
 use std::path::Path;

@@ -50,14 +50,14 @@ impl Labels {
         if shape.iter().filter(|&&length| length > 1).count() > 1 {
             return Err(Problem::new(
                 format!("labels of the shape {}", Shape(shape)),
-                "one label a row: of one-hot rows, labels.argmax(axis=1)",
+                "one label a row; for one-hot rows, use labels.argmax(axis=1)",
             ));
         }
         let (count, element) = (array.count(), &array.header.element);
         if element.is_text() {
             let words = (0..count).map(|row| {
                 array.word(row).ok_or_else(|| {
-                    let found = format!("a label of row {row} whose bytes are no text");
+                    let found = format!("a label of row {row} whose bytes are not text");
                     Problem::new(found, "words in UTF-8")
                 })
             });
@@ -136,7 +136,7 @@ pub enum ClassesError {
         "the labels of one file are numbers and those of the other are words: save both as one or the other"
     )]
     Unlike,
-    /// There are more classes than 32 bits count.
+    /// There are more classes than 32 bits can number.
     #[error("found {found} classes, expected at most {}", u32::MAX)]
     TooMany {
         /// The number of classes.
@@ -148,8 +148,8 @@ impl Classes {
     /// Numbers the classes of one or two sets of labels.
     ///
     /// # Errors
-    /// `Unlike` if one set has numbers and the other words; `TooMany` if there are more classes than 32 bits
-    /// count.
+    /// Returns `Unlike` if one set has numbers and the other words, and `TooMany` if there are more classes
+    /// than 32 bits can number.
     pub fn number(test: &Labels, gallery: Option<&Labels>) -> Result<Self, ClassesError> {
         match (test, gallery) {
             (Labels::Numbers(test), None) => numbered(test, None, Labels::Numbers),
@@ -169,8 +169,8 @@ impl Classes {
         self.labels.len()
     }
 
-    /// Returns the number of test rows that no search can classify correctly: no row of the gallery, or
-    /// without a gallery no other test row, is of their class.
+    /// Returns the number of test rows that no search can classify correctly, because no row of the gallery
+    /// (or, without a gallery, no other test row) is of their class.
     pub fn without_match(&self) -> usize {
         let (among, needed) = self.gallery.as_ref().map_or((&self.test, 2), |gallery| (gallery, 1));
         let mut rows_of = vec![0_usize; self.count()];

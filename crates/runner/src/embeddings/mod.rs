@@ -1,4 +1,4 @@
-//! Files of embeddings and labels: those that a run leaves for each split, and those that people bring.
+//! Files of embeddings and labels: those that a run writes for each split, and those of other programs.
 //!
 //! A run writes safetensors with `embeddings` (n, D; f32) and `labels` (n; u32), in the order of the split.
 //! [`read`] accepts any safetensors, numpy's archives (`numpy.savez(FILE, embeddings=..., labels=...)`) and

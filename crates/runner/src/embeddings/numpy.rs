@@ -1,9 +1,9 @@
 //! The header of numpy's `.npy` files.
 //!
 //! A `.npy` file is `\x93NUMPY`, two bytes of version, the header's length (two bytes; four from version 2
-//! on), the header and the elements. The header is a Python dict of three:
+//! on), the header and the elements. The header is a Python dict of three keys:
 //! `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`. Source: numpy's `lib/format`. It is parsed
-//! by hand, because the crates for it bring a parser generator with C to build for these three keys.
+//! by hand, because a crate for it would add a parser generator and a C build for these three keys.
 
 use std::io::Read;
 
@@ -40,11 +40,11 @@ pub(crate) fn read_header(file: &mut impl Read) -> Result<(Header, u64), String>
         return Err(format!("a header of {length} bytes, of which at most {LONGEST_HEADER} are read"));
     }
     let text = exactly(file, length)?;
-    let text = std::str::from_utf8(&text).map_err(|_| "a header that is no text".to_owned())?;
+    let text = std::str::from_utf8(&text).map_err(|_| "a header that is not text".to_owned())?;
     Ok((parse(text)?, (start.len() + version.len() + wide + length) as u64))
 }
 
-/// Reads the next `count` bytes, or fewer if the file ends before.
+/// Reads the next `count` bytes, or fewer if the file ends earlier.
 fn up_to(file: &mut impl Read, count: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(count as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
-//! Rows of embeddings in single precision, in which the search works. Scaling happens before, in double
-//! precision: a row whose numbers are too small or too large for single precision still has a direction.
+//! Rows of embeddings in single precision, in which the search works. They are scaled before, in double
+//! precision, because a row whose numbers are too small or too large for single precision still has a
+//! direction.
 
 use super::array::{Array, Shape};
 use super::problem::Problem;
@@ -25,11 +26,11 @@ pub struct RowFacts {
     /// The root mean square distance of the rows from their mean, divided by the root mean square of their
     /// lengths: 0 if all rows are equal, 1 if they point in all directions.
     pub spread: f64,
-    /// Whether the file holds more digits than single precision keeps.
+    /// Whether the file's numbers have more digits than single precision keeps.
     pub narrowed: bool,
 }
 
-/// Returns the rows of an array (n, D), or with further axes of length 1, in single precision.
+/// Returns the rows of an array of shape (n, D), or with further axes of length 1, in single precision.
 ///
 /// # Errors
 /// Returns a problem that names the other shape, the elements that are not numbers, the number that is not
@@ -134,7 +135,7 @@ fn check_range(index: usize, row: &[f64]) -> Result<(), Problem> {
     Err(Problem::new(
         found,
         format!(
-            "numbers that single precision holds, {bound}: divide all rows by one number, or have them scaled to length 1"
+            "numbers that single precision holds, {bound}: divide all rows by one number, or scale them to length 1"
         ),
     ))
 }
@@ -145,8 +146,8 @@ fn scale_to_unit_length(row: &mut [f64]) -> bool {
     if largest == 0.0 {
         return false;
     }
-    // A power of two changes no digit, and after it no square overflows. It is applied in two parts because
-    // one factor may overflow.
+    // Multiplying by a power of two changes no digit, and after it no square overflows. The power is applied
+    // in two parts, because a single factor may overflow.
     let exponent = -largest.log2().floor() as i32;
     let (first, second) = (2.0_f64.powi(exponent / 2), 2.0_f64.powi(exponent - exponent / 2));
     let mut squares = 0.0;

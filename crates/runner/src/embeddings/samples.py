@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes fuzz/corpus/numpy/seed*; needs numpy (2.4 wrote what is there).
+"""Writes fuzz/corpus/numpy/seed*; needs numpy (version 2.4 wrote the committed files).
 
   samples.py FOLDER
 """
@@ -21,7 +21,7 @@ numpy.save(folder / "seed_fields.npy", numpy.zeros(2, dtype=[("a", "<f4"), ("b",
 numpy.savez(folder / "seed.npz", embeddings=embeddings, labels=labels)
 numpy.savez_compressed(folder / "seed_packed.npz", embeddings=embeddings.astype("<f2"), labels=labels.astype("u1"))
 
-# As people bring them: names of classes, and other arrays beside what is asked for.
+# As files of other programs may be: names of classes as labels, and further arrays.
 people = {
     "embeddings": embeddings.astype("<f8") * 1e-50,
     "labels": numpy.array(["bird", "cat", "bird"]),
@@ -36,13 +36,13 @@ numpy.savez(folder / "seed_positional.npz", embeddings, labels)
 
 
 def repacked(name, compression):
-    """The arrays of seed.npz, packed in another way."""
+    """Writes the arrays of seed.npz, packed in another way."""
     with zipfile.ZipFile(folder / "seed.npz") as source, zipfile.ZipFile(folder / name, "w", compression) as target:
         for member in source.namelist():
             target.writestr(zipfile.ZipInfo(member), source.read(member), compression)
 
 
 repacked("seed_bzip2.npz", zipfile.ZIP_BZIP2)
-# Every size in the 64-bit fields, as zipfile writes them of files past 4 GB.
+# Every size is in the 64-bit fields, as zipfile writes them for files above 4 GB.
 zipfile.ZIP64_LIMIT = 1
 repacked("seed_zip64.npz", zipfile.ZIP_DEFLATED)

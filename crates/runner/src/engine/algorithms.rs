@@ -1,7 +1,7 @@
 //! The algorithms of convolutions in a run's checkpoint, on CUDA.
 //!
-//! cuDNN's search measures time, so it may choose otherwise in the process that resumes a run, and another algorithm
-//! rounds otherwise. The checkpoint therefore holds what was chosen.
+//! cuDNN's search measures time, so it may choose other algorithms in the process that resumes a run, and
+//! these round differently. The checkpoint therefore holds the chosen ones.
 
 use candle_core::Device;
 
@@ -19,21 +19,21 @@ pub(super) fn keep(journal: &mut Journal, device: &Device) -> Result<(), EngineE
     Ok(())
 }
 
-/// Keeps what the journal holds: a program without CUDA chooses none.
+/// Leaves the journal as it is: a program without CUDA chooses no algorithms.
 #[cfg(not(feature = "cuda"))]
 #[expect(clippy::unnecessary_wraps, reason = "a device can fail")]
 pub(super) fn keep(_: &mut Journal, _: &Device) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Takes up the algorithms of the checkpoint that a run resumes from. Returns what a person must know if they are
-/// of another machine and so are measured anew.
+/// Uses the algorithms of the checkpoint that a run resumes from. Returns a note for the user if they come
+/// from another machine and are therefore measured anew.
 ///
 /// # Errors
 /// Returns an error if an entry cannot be read, or the device does not answer.
 #[cfg(feature = "cuda")]
 pub(super) fn take_up(journal: &Journal, device: &Device) -> Result<Option<String>, EngineError> {
-    // A new run takes what this process has chosen for earlier ones.
+    // A new run uses the algorithms that this process has chosen for earlier runs.
     if journal.algorithms.is_empty() {
         return Ok(None);
     }

@@ -51,7 +51,7 @@ impl EvaluationFeeds {
     }
 }
 
-/// Returns output `layer` of `network` for every image of `feed`; row i is of image i.
+/// Returns output `layer` of `network` for every image of `feed`; row i belongs to image i.
 ///
 /// # Errors
 /// Returns an error if an image cannot be read or candle fails.
@@ -70,7 +70,7 @@ pub(crate) fn embed_some(
     images: usize,
 ) -> Result<Features, EngineError> {
     let failed = || EngineError::tensor("compute embeddings");
-    // The parts are copied to the host only at the end, so that nothing waits for a GPU before.
+    // The parts are copied to the host only at the end, so that the host does not wait for a GPU earlier.
     let mut parts: Vec<Tensor> = Vec::new();
     let mut batches = feed.epoch(LoaderConfig::in_order(images, BATCH))?;
     while let Some(batch) = batches.next()? {

@@ -14,7 +14,7 @@ pub enum EngineError {
     /// The loss, an embedding or a tensor of the state is not finite.
     #[error(
         "{what} became {found} at step {step} of epoch {epoch} (learning rate {lr}), expected a finite number; the last checkpoint \
-         is kept ({checkpoint}). Try a smaller optim.lr (a third of it, say) or, of a method that has one, a higher method.temperature, as a new run",
+         is kept ({checkpoint}). Start a new run with a smaller optim.lr (a third of it, say) or, if the method has one, a higher method.temperature",
         checkpoint = checkpoint.display()
     )]
     NotFinite {
@@ -79,7 +79,7 @@ pub enum EngineError {
     SetUp {
         /// "network", "method" or "device".
         what: &'static str,
-        /// What candle or the method said.
+        /// The error of candle or of the method.
         source: candle_core::Error,
     },
     /// The weights to start from cannot be loaded.
@@ -90,7 +90,7 @@ pub enum EngineError {
     Tensor {
         /// The failed action.
         doing: &'static str,
-        /// What candle said.
+        /// The error of candle.
         source: candle_core::Error,
     },
     /// An image could not be read.
@@ -117,7 +117,8 @@ impl From<WeightError> for EngineError {
 }
 
 impl EngineError {
-    /// Returns a function for `map_err`: a tensor operation failed while `doing` (a verb and its object).
+    /// Returns a function for `map_err`, for a tensor operation that failed; `doing` is a verb and its
+    /// object.
     pub(crate) fn tensor(doing: &'static str) -> impl FnOnce(candle_core::Error) -> Self {
         move |source| Self::Tensor { doing, source }
     }

@@ -142,7 +142,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
             break;
         }
     }
-    // The first step warms up caches and threads. It counts only if there is no other.
+    // The first step warms up caches and threads. It counts only if no other step was timed.
     let timed = if times.len() > 1 { &times[1..] } else { &times[..] };
     Ok(Estimate {
         step: timed.iter().sum::<Duration>() / timed.len() as u32,
@@ -155,7 +155,7 @@ pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineErro
     })
 }
 
-/// Returns whether two steps after the first took the same time.
+/// Returns whether the two steps after the first took about the same time.
 fn agree(times: &[Duration]) -> bool {
     let [_, one, other] = times else { return false };
     one.abs_diff(*other).as_secs_f64() <= AGREEMENT * one.max(other).as_secs_f64()

@@ -33,7 +33,7 @@ pub(crate) struct ImageFeed {
 /// The images on the device.
 #[cfg(feature = "cuda")]
 struct OnDevice {
-    /// Of each group of views.
+    /// One store for each group of views.
     stores: Vec<ImageStore>,
     /// Width and height of the images.
     sides: [usize; 2],
@@ -41,7 +41,8 @@ struct OnDevice {
 }
 
 impl ImageFeed {
-    /// Makes a feed for `network` of one view of each image, as evaluation takes it: see [`ImageFeed::of_groups`].
+    /// Makes a feed for `network` of one view of each image, as evaluation needs it; see
+    /// [`ImageFeed::of_groups`].
     ///
     /// # Errors
     /// Returns an error if an image cannot be read.
@@ -53,9 +54,9 @@ impl ImageFeed {
         Self::of_groups(source, vec![ViewGroup { pipeline, views: 1 }], network)
     }
 
-    /// Makes a feed for `network` of the views of `groups`, at least one group. If the network is on a GPU, the images are copied there,
-    /// provided that they fit, have one size, are not squashed first, and their views are small enough for a thread block. Otherwise the
-    /// loader makes views on the CPU.
+    /// Makes a feed for `network` of the views of `groups`, at least one group. If the network is on a GPU,
+    /// the images are copied there, provided that they fit, have one size, are not squashed first, and their
+    /// views are small enough for a thread block. Otherwise the loader makes views on the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be read.
@@ -92,7 +93,7 @@ impl ImageFeed {
         self.source.len()
     }
 
-    /// Returns the batches of an epoch, in order. The feed's groups of views stand in for those of `config`.
+    /// Returns the batches of an epoch, in order. The feed's groups of views replace those of `config`.
     ///
     /// # Errors
     /// Returns an error if a batch names an image that does not exist, or the loader's threads cannot be
@@ -110,8 +111,8 @@ impl ImageFeed {
 
 #[cfg(feature = "cuda")]
 impl OnDevice {
-    /// Copies all images of `source` to `device`, for the views of each group in `dtype`. Returns `None` if the images
-    /// cannot be stored there.
+    /// Copies all images of `source` to `device`, for the views of each group in `dtype`. Returns `None` if
+    /// the images cannot be stored there.
     fn new(
         source: &Arc<dyn ImageSource>,
         groups: &[ViewGroup],
@@ -134,7 +135,8 @@ impl OnDevice {
             bytes.extend_from_slice(image.pixels);
         }
         let Some(sides) = sides else { return Ok(None) };
-        // Views that a thread block cannot hold, or images for which the device has no memory, stay on the CPU.
+        // If a thread block cannot hold a view, or the device has too little memory, the images stay on the
+        // CPU.
         let mut stores: Vec<ImageStore> = Vec::new();
         for ViewSettings { size, normalized, bgr } in settings {
             let store = match stores.first() {
@@ -147,7 +149,7 @@ impl OnDevice {
         Ok(Some(Self { stores, sides, dtype }))
     }
 
-    /// Copies what is drawn for an epoch to the device.
+    /// Copies the random parameters of an epoch's views to the device.
     fn epoch(
         &self,
         groups: &[ViewGroup],
@@ -260,8 +262,8 @@ impl EpochFeed {
 }
 
 impl ReadyBatch {
-    /// Returns the views (v, S, S, C) of each group on the device and in the precision of `network`, and the number of the
-    /// image of each row of the batch.
+    /// Returns the views (v, S, S, C) of each group on the device and in the precision of `network`, and the
+    /// number of the image of each row of the batch.
     ///
     /// # Errors
     /// Returns an error if the device fails.

@@ -29,7 +29,7 @@ impl From<Exact> for f64 {
 /// The position of training, sums over the current epoch, and all rows of the metrics table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
-    /// The run that the checkpoint belongs to, `<config hash>-s<seed>`.
+    /// The name of the run that the checkpoint belongs to, `<config hash>-s<seed>`.
     pub(crate) run: String,
     /// When the run was started, RFC 3339.
     pub(crate) began: String,
@@ -49,7 +49,8 @@ pub(crate) struct Journal {
     pub(crate) training_images: u64,
     /// The best evaluation so far.
     pub(crate) best: Option<Evaluation>,
-    /// The algorithms that cuDNN's search chose, on CUDA: a search in another process might choose differently.
+    /// The algorithms that cuDNN's search chose; empty without CUDA. A search in another process might choose
+    /// others.
     #[serde(default)]
     pub(crate) algorithms: BTreeMap<String, String>,
     rows: Vec<StoredRow>,

@@ -1,5 +1,5 @@
-//! Writes a run's checkpoints by a thread, beside the next epoch. The tensors are copied before it begins, so training
-//! may change them meanwhile. At most one write is in flight.
+//! Writes a run's checkpoints in a thread, while the next epoch runs. The tensors are copied before the
+//! thread begins, so training may change them meanwhile. At most one write is in flight.
 
 use std::thread::JoinHandle;
 
@@ -34,22 +34,22 @@ impl From<CheckpointError> for NotWritten {
     }
 }
 
-/// The weights of the best epoch, where their file has still to be written.
+/// The weights of the best epoch, which have not been written to their file yet.
 pub(super) enum BestWeights {
-    /// Those of the state.
+    /// The weights of the state.
     OfState,
-    /// Those of an epoch before.
+    /// The weights of an earlier epoch, and the header of their file.
     Kept(NamedTensors, Value),
 }
 
-/// Which file of best weights is written.
+/// What is written to the file of the best weights.
 enum BestFile {
     Unchanged,
     OfState,
     OfCopy(Value),
 }
 
-/// The copies that a checkpoint is written from. Their memory is used again by the next.
+/// The copies that a checkpoint is written from. The next checkpoint uses their memory again.
 #[derive(Debug, Default)]
 struct Copies {
     state: Option<Snapshot>,
@@ -70,8 +70,8 @@ impl Keeper {
         Self { files, copies: Copies::default(), in_flight: None }
     }
 
-    /// Waits for the write in flight, copies the state `tensors` and begins to write it with `journal`: first the
-    /// best weights if they are another file's content now, then the state (the commit), then the last weights.
+    /// Waits for the write in flight, copies the state `tensors` and begins to write it with `journal`: first
+    /// the best weights if they have changed, then the state (the commit), then the last weights.
     ///
     /// # Errors
     /// Returns the error of the write before, or an error if the state cannot be copied.
@@ -130,14 +130,14 @@ impl Keeper {
                 self.copies = copies;
                 written
             }
-            // The thread's panic is a bug of ours, and goes on here.
+            // A panic of the thread is a bug of ours; this thread panics with it.
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
 }
 
 impl Drop for Keeper {
-    /// A run that ends with another error still finishes the checkpoint that it began.
+    /// Waits for the checkpoint that was begun: a run that ends with another error still finishes it.
     fn drop(&mut self) {
         if let Some(thread) = self.in_flight.take() {
             let _ = thread.join();
@@ -145,7 +145,7 @@ impl Drop for Keeper {
     }
 }
 
-/// Returns the header of a file of weights as the journal has the position.
+/// Returns the header of a file of weights at the journal's position.
 pub(super) fn header(journal: &Journal) -> Value {
     weights_header(&journal.run, journal.epoch, journal.step)
 }

@@ -24,7 +24,7 @@ pub(crate) struct Learner {
     pub(crate) network: Network,
     pub(crate) method: Box<dyn Method>,
     optimizer: Optimizer,
-    /// Of the parameters that stay at one rate, and the rate.
+    /// The optimizer of the parameters that keep one learning rate, and that rate.
     at_constant_rate: Option<(Optimizer, f64)>,
     device: Device,
 }
@@ -54,11 +54,11 @@ impl Loss {
 }
 
 impl Learner {
-    /// Returns a learner at the start of a run, with the network as it begins. `rate` is the learning rate of the parameters that do not
-    /// follow the schedule ([`Method::has_constant_rate`]).
+    /// Returns a learner at the start of a run; `network` has its initial weights. `rate` is the learning
+    /// rate of the parameters that do not follow the schedule ([`Method::has_constant_rate`]).
     ///
     /// # Errors
-    /// Returns an error if the method cannot take up the network.
+    /// Returns an error if the method cannot set up its own networks for `network`.
     pub(crate) fn new(
         network: Network,
         optimizer: OptimizerConfig,
@@ -87,8 +87,8 @@ impl Learner {
         if self.device.is_cuda() {
             return self.take_step(views, step, lr);
         }
-        // Runs on a worker of the pool: from outside, each of the step's many small parallel loops would wake
-        // the workers and wait.
+        // The step runs on a worker of the pool: from any other thread, each of its many small parallel loops
+        // would wake the workers and wait for them.
         rayon::scope(|_| self.take_step(views, step, lr))
     }
 
@@ -206,7 +206,7 @@ mod tests {
     use super::Learner;
     use crate::methods::{Method, Step};
 
-    /// The sum of two numbers of its own.
+    /// A method whose loss is the sum of two numbers of its own.
     struct Sum([Var; 2]);
 
     impl Method for Sum {

@@ -22,7 +22,7 @@ pub(super) struct LossLog {
 struct Pending {
     /// The memory that the GPU writes to.
     log: HostLog,
-    /// The step whose loss comes to the log's first place.
+    /// The step whose loss is at the log's first place.
     first: u64,
     /// The step after the last that was pushed.
     end: u64,

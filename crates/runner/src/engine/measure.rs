@@ -59,7 +59,7 @@ pub struct Classed<'a> {
     pub labels: &'a [u32],
 }
 
-/// Measures embeddings as `recipe` asks for after a last epoch: with a `gallery`, kNN and retrieval among its
+/// Measures embeddings as `recipe` says for the last epoch: with a `gallery`, kNN and retrieval among its
 /// rows; without one, retrieval among the test rows and clustering of them. MAP@R and R-precision are left
 /// out where they are undefined, because no image has another of its class to find.
 ///
@@ -180,7 +180,7 @@ fn rows(features: &Features) -> Rows<'_> {
 }
 
 impl Images {
-    /// Measures `embeddings` after epoch `epoch`, which is the run's `last` epoch or not.
+    /// Measures `embeddings` after epoch `epoch`; `last` says whether it is the run's last epoch.
     ///
     /// # Errors
     /// Returns an error if an embedding is not finite or a label is out of range.

@@ -1,7 +1,8 @@
 //! The training engine: from a recipe and images to trained weights, measurements and checkpoints.
 //!
-//! It knows nothing of config files, suites or records (see `launch`) and prints nothing (see [`Observer`]).
-//! It may be killed at any moment: the checkpoint on disk then resumes to the same weights, bit for bit.
+//! The engine knows nothing of config files, suites or records (see `launch`) and prints nothing (see
+//! [`Observer`]). The process may be killed at any moment: a run that resumes from the checkpoint on disk
+//! ends with the same weights, bit for bit.
 
 mod algorithms;
 mod embed;

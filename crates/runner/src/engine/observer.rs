@@ -9,7 +9,7 @@ use super::Measured;
 /// A run is about to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunStarted {
-    /// `<hash>-s<seed>`.
+    /// The run's name, `<hash>-s<seed>`.
     pub id: String,
     /// The run's title in messages: the suite's row, or the method.
     pub title: String,
@@ -40,7 +40,7 @@ pub struct StepTaken {
     pub left: Option<Duration>,
 }
 
-/// An epoch was trained and evaluated, and its checkpoint is on disk.
+/// An epoch was trained and evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EpochFinished {
     /// The epoch; 0 is the network before training.
@@ -60,7 +60,7 @@ pub struct EpochFinished {
 /// A run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunFinished {
-    /// `<hash>-s<seed>`.
+    /// The run's name, `<hash>-s<seed>`.
     pub id: String,
     /// The run's title in messages.
     pub title: String,
@@ -105,15 +105,15 @@ pub enum End {
 
 /// Receives the events of runs. By default, every method does nothing.
 pub trait Observer {
-    /// A run is about to train.
+    /// Receives the start of a run.
     fn run_started(&mut self, _event: &RunStarted) {}
-    /// A step was taken.
+    /// Receives a step that was taken.
     fn step(&mut self, _event: &StepTaken) {}
-    /// An epoch was trained and evaluated.
+    /// Receives an epoch that was trained and evaluated.
     fn epoch_finished(&mut self, _event: &EpochFinished) {}
-    /// A run ended.
+    /// Receives the end of a run.
     fn run_finished(&mut self, _event: &RunFinished) {}
-    /// A note for the user: what is being prepared, what was found, what was done about it.
+    /// Receives a note for the user: what is being prepared, what was found, what was done about it.
     fn note(&mut self, _text: &str) {}
 }
 

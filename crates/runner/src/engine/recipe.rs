@@ -1,5 +1,4 @@
-//! What the engine does in a run, every switch resolved: the numbers of the config and nothing about where
-//! they came from.
+//! The recipe of a run: all settings that the engine needs, resolved, without where they came from.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::methods::{ChosenMethod, Layer, MoreViews};
 pub struct Recipe {
     /// Seed of every draw.
     pub seed: u64,
-    /// Where it is computed.
+    /// The device that computes the run.
     pub device: DeviceKind,
     /// The objective, with its settings.
     pub method: ChosenMethod,
@@ -26,9 +25,9 @@ pub struct Recipe {
     pub key_side: KeySide,
     /// The network.
     pub network: NetworkConfig,
-    /// Weights to begin with; `None` for a network as drawn.
+    /// The file of weights to begin with; `None` for randomly drawn weights.
     pub weights: Option<PathBuf>,
-    /// Views and test images.
+    /// The transforms of views and of test images.
     pub augment: AugmentConfig,
     /// Epochs to train.
     pub epochs: u64,
@@ -36,9 +35,10 @@ pub struct Recipe {
     pub batch_size: usize,
     /// Learning rates.
     pub schedule: Schedule,
-    /// The optimizer, of network and heads alike.
+    /// The optimizer, for the network and the heads.
     pub optimizer: OptimizerConfig,
-    /// Evaluate every so many epochs (and before training, and after the last).
+    /// The number of epochs from one evaluation to the next. The run is also evaluated before training and
+    /// after the last epoch.
     pub evaluate_every: u64,
     /// The output that is measured, as unit rows.
     pub layer: Layer,
@@ -46,40 +46,41 @@ pub struct Recipe {
     pub neighbors: usize,
     /// Temperature of their votes.
     pub vote_temperature: f64,
-    /// When a linear classifier is learned on the gallery's embeddings, where they vote.
+    /// When a linear classifier is learned on the gallery's embeddings, if there is a gallery.
     pub linear: When,
-    /// Where test classes were never trained on: what is measured.
+    /// What is measured if the test classes were never trained on.
     pub retrieval: RetrievalRecipe,
-    /// Whether R@K, MAP@R and R-precision are measured beside kNN too, of the test images among the gallery,
+    /// Whether R@K, MAP@R and R-precision of the test images among the gallery are also measured beside kNN,
     /// after the last epoch.
     pub retrieval_beside_knn: bool,
-    /// The time between checkpoints: one is written at the first end of an epoch after it, while training goes on. If it is zero, one is
-    /// written after each epoch, and waited for. Changes no result.
+    /// The time between checkpoints. When it is over, a checkpoint is written at the end of the epoch, while
+    /// the next epoch runs. If it is zero, one is written after each epoch, and the next epoch waits for it.
+    /// It changes no result.
     pub checkpoint_every: Duration,
 }
 
-/// A learning rate from step to step: a warm-up, then what it falls by.
+/// A learning-rate schedule: a warm-up, then a decay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// The rate without warm-up and factors.
     pub base: f64,
-    /// Epochs, whole or not, over which the rate rises linearly from step to step: step n of their N, from 0,
-    /// has (n + 1) / N of it, so that the first step moves.
+    /// The number of epochs, whole or not, of the warm-up. If they have N steps, step n of them (from 0) has
+    /// the rate `base` (n + 1) / N, so that the first rate is not 0.
     pub warmup: f64,
-    /// What it falls by.
+    /// The decay.
     pub fall: Fall,
 }
 
-/// What a learning rate falls by.
+/// How a learning rate decays.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fall {
-    /// `(epochs done, factor)` in rising order: from then on the rate is `base * factor`. The same for all
-    /// steps of an epoch.
+    /// `(epochs done, factor)` in rising order: after so many epochs the rate is `base * factor`. It is the
+    /// same for all steps of an epoch.
     Factors(Vec<(u64, f64)>),
-    /// From step to step along half a cosine from `base` after the warm-up to 0 after so many epochs:
-    /// `base (1 + cos(π t)) / 2`, where t is the part of those epochs' steps that is done (Loshchilov and
-    /// Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    /// At each step the rate falls along half a cosine, from `base` after the warm-up to 0 at the end of the
+    /// run: `base (1 + cos(π t)) / 2`, where t is the part of the steps after the warm-up that is done
+    /// (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
     Cosine {
         /// Epochs of the run.
         epochs: u64,
@@ -115,7 +116,7 @@ impl Schedule {
 }
 
 impl Recipe {
-    /// Weight decay of the optimizer.
+    /// Returns the weight decay of the optimizer.
     pub fn weight_decay(&self) -> f64 {
         match self.optimizer {
             OptimizerConfig::Sgd(SgdConfig { weight_decay, .. })
@@ -124,7 +125,8 @@ impl Recipe {
         }
     }
 
-    /// Returns the views of a batch: those that the run's own transforms make, then the method's further groups.
+    /// Returns the views of a batch: those that the run's own transforms make, then the method's further
+    /// groups.
     ///
     /// # Errors
     /// Returns the first setting of the transforms that is unknown or out of range.
@@ -138,7 +140,7 @@ impl Recipe {
             .collect()
     }
 
-    /// Epochs that its method trains: none where the network stays as drawn.
+    /// Returns the number of epochs to train: 0 if the method does not train the network.
     pub fn epochs_trained(&self) -> u64 {
         if self.method.trains() { self.epochs } else { 0 }
     }
@@ -148,7 +150,7 @@ impl Recipe {
         epoch == 0 || epoch >= self.epochs || epoch.is_multiple_of(self.evaluate_every.max(1))
     }
 
-    /// Returns how many of its epochs end with one, the start before the first among them.
+    /// Returns the number of evaluations of the run, including the one before training.
     pub(crate) fn evaluations(&self) -> u64 {
         let every = self.evaluate_every.max(1);
         1 + self.epochs / every + u64::from(!self.epochs.is_multiple_of(every))
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn rates_change_after_the_named_number_of_epochs() {
-        // The official code counts epochs from 0: 119 is the last at the full rate, our 120.
+        // The released code counts epochs from 0: its epoch 119 is the last at the full rate; it is our 120.
         let schedule = Schedule::by_factors(0.03, vec![(120, 0.1), (160, 0.05), (200, 0.01)]);
         let rates = [1, 120, 121, 160, 161, 200, 201].map(|epoch| schedule.at(epoch, epoch % 7, 7) / 0.03);
         for (rate, want) in rates.into_iter().zip([1.0, 1.0, 0.1, 0.1, 0.05, 0.05, 0.01]) {
@@ -189,18 +191,18 @@ mod tests {
         let schedule = Schedule { base: 2.0, warmup: 2.0, fall: Fall::Cosine { epochs: 6 } };
         let at = |epoch, step| schedule.at(epoch, step, 10);
         let near = |found: f64, want: f64| assert!((found - want).abs() < 1e-12, "{found} {want}");
-        // The rise: 1/20, 2/20, ..., 20/20 of the base.
+        // The warm-up: 1/20, 2/20, ..., 20/20 of the base.
         near(at(1, 0), 0.1);
         near(at(1, 9), 1.0);
         near(at(2, 9), 2.0);
-        // The fall: the base, half of it in the middle of the 40 steps left, nearly nothing in the last.
+        // The decay: the base, half of it in the middle of the 40 steps left, nearly 0 in the last step.
         near(at(3, 0), 2.0);
         near(at(5, 0), 1.0);
         near(at(6, 9), 1.0 + (std::f64::consts::PI * 39.0 / 40.0).cos());
         let all: Vec<f64> =
             (3..=6).flat_map(|epoch| (0..10).map(move |step| (epoch, step))).map(|(e, s)| at(e, s)).collect();
         assert!(all.windows(2).all(|pair| pair[1] < pair[0]) && all.iter().all(|rate| *rate > 0.0));
-        // No epochs left to fall over, and a warm-up before factors.
+        // A warm-up that leaves no epochs for the decay, and a warm-up before factors.
         near(Schedule { warmup: 6.0, ..schedule.clone() }.at(6, 9, 10), 2.0);
         let factors = Schedule { warmup: 1.0, ..Schedule::by_factors(1.0, vec![(2, 0.1)]) };
         near(factors.at(1, 4, 10), 0.5);

@@ -1,4 +1,4 @@
-//! Reading a finished run's checkpoint, to make the run's other files again without training.
+//! Reads a finished run's checkpoint, to make the run's other files again without training.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::record::MetricRow;
 /// The content of a run's state, without what only training needs.
 #[derive(Debug)]
 pub struct KeptState {
-    /// `<config hash>-s<seed>`.
+    /// The run's name, `<config hash>-s<seed>`.
     pub run: String,
     /// When the run was started, RFC 3339.
     pub began: String,
@@ -72,7 +72,7 @@ pub fn write_weights(
     checkpoint::write(path, weights, &weights_header(run, epoch, step))
 }
 
-/// Returns what a file of weights holds beside them.
+/// Returns the header of a file of weights.
 pub(super) fn weights_header(run: &str, epoch: u64, step: u64) -> serde_json::Value {
     serde_json::json!({ "run": run, "epoch": epoch, "step": step })
 }

@@ -85,7 +85,7 @@ const HANDLED: [Handled; 2] = {
     [Handled { signal: SIGINT, ends_at_once: true }, Handled { signal: SIGTERM, ends_at_once: true }]
 };
 
-/// Returns the signals that this process ignores, signal n as bit n - 1; 0 where the system does not say.
+/// Returns the signals that this process ignores, signal n as bit n - 1; 0 if the system does not say.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,9 +1,10 @@
 //! One run from its last checkpoint to its end: each epoch has steps, an evaluation and a checkpoint.
 //!
-//! The order of a checkpoint's writes makes a kill harmless at any point (see `checkpoint`): the best weights,
-//! then the state (the commit), then the last weights, which are derived from it. A thread writes them beside the
-//! next epoch. The metrics table is written after each epoch and so may be ahead of the state; a resumed run writes
-//! it again from the state, and repeats the epochs that it lacks.
+//! The order of a checkpoint's writes makes a kill harmless at any point (see `checkpoint`): the best
+//! weights, then the state (the commit), then the last weights, which are derived from it. A thread writes
+//! them while the next epoch runs. The metrics table is written after each epoch and so may be ahead of the
+//! state; a resumed run writes the table again from the state, and trains again the epochs that the state
+//! lacks.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,13 +30,14 @@ use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
 use crate::methods::{Step, visiting_order};
 use crate::record::MetricRow;
 
-/// In an epoch that takes longer than this, checkpoints are also written between steps, unless they are to be rarer.
+/// In an epoch that takes longer than this, checkpoints are also written between steps, but never more often
+/// than [`Recipe::checkpoint_every`] says.
 const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
 
 /// The identity and the folder of a run.
 #[derive(Debug, Clone)]
 pub struct RunPlace {
-    /// `<hash>-s<seed>`.
+    /// The run's name, `<hash>-s<seed>`.
     pub id: String,
     /// The run's title in messages: the suite's row, or the method.
     pub title: String,
@@ -91,8 +93,9 @@ pub struct Best {
 }
 
 /// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
-/// are new measurements, `measured` is called with all rows so far. A run that resumes calls it first with the
-/// rows of its checkpoint, which may lack some that an earlier process had measured: these are measured again.
+/// are new measurements, `measured` is called with all rows so far. A run that resumes calls it first with
+/// the rows of its checkpoint. These may lack rows that an earlier process had measured, which are measured
+/// again.
 ///
 /// # Errors
 /// Returns an error if the run cannot be set up or resumed, the loss is not finite, or a file cannot be read
@@ -135,7 +138,7 @@ pub fn train(
     }
 }
 
-/// A running run.
+/// A run in progress.
 struct Training<'a> {
     recipe: &'a Recipe,
     place: &'a RunPlace,
@@ -154,12 +157,12 @@ struct Training<'a> {
     keeper: Keeper,
     /// When the last checkpoint was begun.
     committed: Instant,
-    /// The weights of the best epoch so far, until a checkpoint takes them along.
+    /// The weights of the best epoch so far, until a checkpoint includes them.
     best: Option<BestWeights>,
     pace: Pace,
 }
 
-/// The images and the pipeline that evaluation makes views of them by.
+/// The images, and the pipeline that makes their views for evaluation.
 struct Prepared {
     images: Images,
     plain: Arc<Pipeline>,
@@ -422,7 +425,7 @@ impl<'a> Training<'a> {
         for (name, value) in &measured.0 {
             self.row("test", name, *value);
         }
-        // The untrained network counts as the best epoch only where nothing is trained.
+        // The untrained network counts as the best epoch only if nothing is trained.
         let counts = epoch > 0 || self.epochs() == 0;
         let (_, headline) = measured.headline().expect("a measurement has a first metric");
         if counts && self.journal.best.is_none_or(|best| headline > f64::from(best.headline)) {
@@ -465,13 +468,13 @@ impl<'a> Training<'a> {
             self.best = Some(BestWeights::OfState);
         }
         if epoch >= self.epochs() || self.recipe.checkpoint_every.is_zero() {
-            // Whoever sees an epoch's measurements can then count on its checkpoint.
+            // The checkpoint of an epoch is then on disk before its measurements are reported.
             self.commit()?;
         } else if epoch == 0 || self.committed.elapsed() >= self.recipe.checkpoint_every {
             self.begin_commit()?;
         } else {
             if matches!(self.best, Some(BestWeights::OfState)) {
-                // The next epoch changes them, so they are copied, on the device.
+                // The next epoch changes these weights, so they are copied, on the device.
                 let weights = self.learner.weights().map_err(EngineError::tensor("copy the weights"))?;
                 self.best = Some(BestWeights::Kept(weights, header(&self.journal)));
             }

@@ -6,13 +6,13 @@
 use crate::config::{Override, expand, resolve};
 use crate::embeddings::read_every_array;
 
-/// Arguments, one a line: each must come back as it was typed, and be a config or an error.
+/// Parses arguments, one a line: each must be written back as it was typed, and give a config or an error.
 pub fn config_overrides(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for argument in text.lines() {
         let Ok(parsed) = Override::parse(argument) else { continue };
         assert_eq!(parsed.argument(), argument);
-        // What several lists multiply out to is asked for, not parsed: only one at a time.
+        // Arguments are expanded one at a time, because several lists could multiply to very many runs.
         let item = std::slice::from_ref(&parsed);
         for item in [expand(item, true), expand(item, false)].into_iter().flatten().flatten() {
             // An error says what is wrong with a value.
@@ -21,11 +21,11 @@ pub fn config_overrides(bytes: &[u8]) {
     }
 }
 
-/// Bytes of arrays that a file may unpack to.
+/// The most bytes that an array of a file may have.
 const MOST: u64 = 1 << 24;
 
-/// A `.npz` file, a `.npy` file, or safetensors. That reading ends and takes no more memory than it may is
-/// what is tested; what is wrong with a file is told.
+/// Reads a `.npz` file, a `.npy` file, or safetensors. Reading must end and take no more memory than allowed;
+/// a damaged file must give an error.
 pub fn numpy(bytes: &[u8]) {
     let Ok(arrays) = read_every_array(bytes, MOST) else { return };
     for array in arrays.into_iter().filter_map(|(_, array)| array.ok()) {

@@ -1,4 +1,4 @@
-//! Every input that fuzzing kept, once more.
+//! Runs the parsers on every input that fuzzing kept.
 
 mod replay;
 

@@ -11,7 +11,7 @@ use super::LaunchError;
 pub(super) struct DatasetCache(Option<(DataConfig, Arc<Dataset>)>);
 
 impl DatasetCache {
-    /// Returns the data set of `config`; opens it unless it was the last.
+    /// Returns the data set of `config`; opens it unless it is the one that was opened last.
     ///
     /// # Errors
     /// Returns the errors of [`invaspread_data::open`].

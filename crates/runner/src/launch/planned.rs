@@ -19,7 +19,7 @@ pub struct Planned {
     pub recipe: Recipe,
     /// The data that it trains on.
     pub data: DataConfig,
-    /// Text of the resolved config, without what is no part of the run's identity.
+    /// Text of the resolved config, without the keys that are not part of the run's identity.
     pub config: Arc<str>,
     /// Hash of that text.
     pub hash: String,
@@ -32,7 +32,7 @@ pub struct Planned {
 pub struct Labels {
     /// The table's row.
     pub row: String,
-    /// What tables call the row, where its key is the method's name or a suite says it.
+    /// The name of the row in tables, if the row's key is the method's name or a suite sets one.
     pub label: Option<String>,
     /// The method.
     pub method: String,
@@ -46,10 +46,10 @@ pub struct Labels {
     pub model: String,
     /// The protocol.
     pub protocol: String,
-    /// What was asked for beside the suite, as typed; seed, profile, device and folders are said elsewhere or
-    /// are this machine's.
+    /// The arguments beside the suite, as typed. Seed, profile and device are left out because other fields
+    /// hold them, and folders because they are this machine's.
     pub arguments: Vec<String>,
-    /// Those of the arguments in which the runs of a sweep differ, beside seed and method.
+    /// The arguments in which the runs of a sweep differ, except seed and method.
     pub varied: Vec<String>,
     /// Whether images, width or epochs are fewer than the paper's.
     pub reduced: bool,
@@ -75,7 +75,7 @@ pub enum Standing {
 }
 
 impl Planned {
-    /// `<hash>-s<seed>`.
+    /// Returns the run's name, `<hash>-s<seed>`.
     pub fn id(&self) -> String {
         format!("{}-s{}", self.hash, self.recipe.seed)
     }
@@ -85,7 +85,7 @@ impl Planned {
         format!("{} (seed {})", self.title_of_all_seeds(), self.recipe.seed)
     }
 
-    /// Returns what to call it and the same run with other seeds.
+    /// Returns a title for this run and the same run with other seeds.
     pub fn title_of_all_seeds(&self) -> String {
         let named = std::iter::once(&self.labels.row).chain(&self.labels.varied);
         named.map(String::as_str).collect::<Vec<_>>().join(" ")
@@ -96,7 +96,7 @@ impl Planned {
         Layout::new(root, self.suite.as_deref(), &self.id())
     }
 
-    /// Returns how far the run has come. A damaged status counts as no epochs; the checkpoint knows the true
+    /// Returns how far the run has come. A damaged status counts as no epochs; the checkpoint holds the true
     /// number.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::record::{
 /// The outcome of one planned run.
 #[derive(Debug)]
 pub struct RunReport {
-    /// `<hash>-s<seed>`.
+    /// The run's name, `<hash>-s<seed>`.
     pub id: String,
     /// The table's row.
     pub row: String,
@@ -115,7 +115,7 @@ pub fn estimate_all(
 enum Attempt {
     /// The run ended.
     Ended(Box<RunReport>),
-    /// Another process works on the run; its name, if the lock file gives it.
+    /// Another process works on the run; its description, if the lock file gives it.
     Busy(Option<Owner>),
 }
 
@@ -359,7 +359,7 @@ fn with_row(directory: &RunDirectory, row: &str) -> Result<RunRecord, LaunchErro
 /// Opens the data set of `run`.
 ///
 /// # Errors
-/// Returns why it cannot be opened, and which runs of the same settings there are.
+/// Returns an error that says why it cannot be opened, and names a run of the same settings if there is one.
 fn opened(datasets: &mut DatasetCache, run: &Planned, root: &Path) -> Result<Arc<Dataset>, LaunchError> {
     datasets.open(&run.data).map_err(|error| trained_on::with_similar_run(error, run, root))
 }

@@ -45,8 +45,8 @@ pub(super) struct Repaired {
 /// Repairs the finished run in `directory` as far as possible; `None` if the run is not finished.
 ///
 /// # Errors
-/// `Lost` if a result of the run cannot be made again; other errors if a file or the data set cannot be read
-/// or written.
+/// Returns [`LaunchError::Lost`] if a result of the run cannot be made again, and another error if a file
+/// cannot be read or written or the data set cannot be read.
 pub(super) fn repair(
     run: &Planned,
     root: &Path,
@@ -78,7 +78,7 @@ type Maker<W> = fn(&mut W) -> Result<bool, LaunchError>;
 impl Work<'_> {
     fn all(&mut self) -> Result<Repaired, LaunchError> {
         self.config()?;
-        // In an order in which each file is made only from files before it.
+        // In this order each file is made only from files before it.
         let making: [(&str, Maker<Self>); 8] = [
             (names::METRICS, Self::metrics),
             (names::ENVIRONMENT, Self::environment),
@@ -383,7 +383,7 @@ fn named(tensors: &HashMap<String, Tensor>) -> checkpoint::NamedTensors {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }
 
-/// Reads the rows of a file of embeddings that the run wrote.
+/// Reads the embeddings of a file that the run wrote.
 fn features(path: &Path) -> Result<Features, LaunchError> {
     let (tensors, _): (_, serde_json::Value) = checkpoint::read(path)?;
     let read = || {

@@ -2,8 +2,8 @@
 //! runs of the same settings.
 //!
 //! If the name of a data set does not determine its images, the hash of its manifest is part of a run's
-//! identity. A run on changed images is therefore a new run. The user is then told of the run on the other
-//! images, and what has changed since.
+//! identity. A run on changed images is therefore a new run. A note then names the run on the other images
+//! and says what has changed since.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -166,7 +166,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// A committed run of the first format, asked for again.
+    /// The same settings as those of a committed run of the first format.
     #[test]
     fn a_run_of_the_first_format_is_told_of_and_not_resumed() {
         let typed = ["profile=quick", "device=cpu"].map(|text| Override::parse(text).unwrap());

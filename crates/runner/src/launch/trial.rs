@@ -1,4 +1,5 @@
-//! A run of seconds with a method, twice: whether the method trains on this machine, and comes out the same.
+//! Trains a method for a few seconds, twice, to check that it trains on this machine and gives the same
+//! losses both times.
 
 use std::path::Path;
 
@@ -25,19 +26,20 @@ const SETTINGS: [&str; 12] = [
     "eval.k=5",
 ];
 
-/// How a method did.
+/// The outcome of trying a method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
     /// The loss of each step.
     pub losses: Vec<f64>,
-    /// Whether a second run took the same steps to the bit. On a GPU, sums may be taken in another order.
+    /// Whether the losses of a second run are equal bit for bit. On a GPU, sums may be taken in another
+    /// order.
     pub is_same_twice: bool,
 }
 
-/// Trains `method` for four steps on `device`, in a folder that is removed again, and once more.
+/// Trains `method` for four steps on `device`, twice, each time in a folder that is removed afterwards.
 ///
 /// # Errors
-/// Why it cannot be trained, in words.
+/// Returns a text that says why it cannot be trained.
 pub fn try_out(method: &ChosenMethod, device: DeviceKind) -> Result<Trial, String> {
     let losses = once(method, device)?;
     let is_same_twice = bits(&once(method, device)?) == bits(&losses);
@@ -48,7 +50,7 @@ fn bits(losses: &[f64]) -> Vec<u64> {
     losses.iter().map(|loss| loss.to_bits()).collect()
 }
 
-/// The losses of one run.
+/// Returns the losses of one run.
 fn once(method: &ChosenMethod, device: DeviceKind) -> Result<Vec<f64>, String> {
     let folder =
         tempfile::tempdir().map_err(|error| format!("failed to make a folder for the run: {error}"))?;

@@ -17,7 +17,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Waits a short time for runs that `owners` hold, one owner a run. Returns at once when `stop` is
+    /// Waits a short time for runs that `owners` hold, one owner for each run. Returns at once when `stop` is
     /// raised.
     pub(super) fn pause(&mut self, owners: Vec<Option<Owner>>, observer: &mut dyn Observer, stop: &Stop) {
         // If there is no owner, a stop kept the remaining runs from being tried.

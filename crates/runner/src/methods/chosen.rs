@@ -1,5 +1,4 @@
-//! What the program knows about a method before it is built: its name, its settings, its number of views, the
-//! memory that it needs.
+//! A method before it is built: its name, its settings, its number of views, the memory that it needs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,18 +14,18 @@ use crate::settings::{Key, Refusal, Settings, read};
 /// The key that names the method; all others are the method's own.
 pub(crate) const NAME: &str = "name";
 
-/// A method's settings and all that the program has to know about the method: its entry in the registry.
+/// A method's settings, and all that the program must know about the method: its entry in the registry.
 pub trait MethodSettings: Settings {
     /// The value of `method.name`: letters, digits, `_` and `-`.
     const NAME: &'static str;
 
-    /// What tables and figures call it.
+    /// The method's name in tables and figures.
     const LABEL: &'static str;
 
-    /// Checks what types cannot say.
+    /// Checks the ranges of the settings.
     ///
     /// # Errors
-    /// Names the key, what was found and what was expected.
+    /// Returns a refusal that names the key, what was found and what was expected.
     fn check(&self) -> std::result::Result<(), Refusal> {
         Ok(())
     }
@@ -38,14 +37,14 @@ pub trait MethodSettings: Settings {
     }
 
     /// Returns the groups of further views of each image in a batch, such as the small views of multi-crop
-    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets the
-    /// views of each group after the first ones, and their rows of the output follow.
+    /// ([`AugmentConfig::small_crops`]). `augment` holds the run's own transforms. [`Method::forward`] gets
+    /// the views of each group after the first ones, and their rows of the output follow.
     fn more_views(&self, _augment: &AugmentConfig) -> Vec<MoreViews> {
         Vec::new()
     }
 
-    /// Returns whether the loss runs on a GPU, by kernels of its own or as candle's ops. If not, it runs on
-    /// the host, from features copied there in each step: see [`invaspread_losses::op`].
+    /// Returns whether the loss can run on a GPU, with kernels of its own or as candle's ops. If not, it runs
+    /// on the host, from features that each step copies there: see [`invaspread_losses::op`].
     fn has_cuda_loss(&self) -> bool {
         true
     }
@@ -55,7 +54,7 @@ pub trait MethodSettings: Settings {
         true
     }
 
-    /// Returns what the method holds in memory at one time beside the network, at least.
+    /// Returns a lower bound of what the method holds in memory at one time beside the network.
     fn memory(&self, _sizes: &Sizes) -> Vec<MethodMemory> {
         Vec::new()
     }
@@ -63,7 +62,8 @@ pub trait MethodSettings: Settings {
     /// Builds the method in its initial state.
     ///
     /// # Errors
-    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    /// Returns an error if candle fails to make its tensors, or the run is too small for it (more clusters
+    /// than images).
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
 
     /// Returns settings for a run on a few dozen images. The tests that go over all methods use each of them,
@@ -193,7 +193,7 @@ impl<S: MethodSettings> Chosen for S {
 }
 
 impl ChosenMethod {
-    /// Returns the method that `settings` are of.
+    /// Returns the method with these settings.
     pub fn new(settings: impl MethodSettings) -> Self {
         Self(Arc::new(settings))
     }
@@ -203,12 +203,12 @@ impl ChosenMethod {
         read::<S>(table).map(Self::new)
     }
 
-    /// Returns its name, as `method.name` says it.
+    /// Returns the method's name, the value of `method.name`.
     pub fn name(&self) -> &'static str {
         self.0.name()
     }
 
-    /// Returns what tables and figures call it.
+    /// Returns the method's name in tables and figures.
     pub fn label(&self) -> &'static str {
         self.0.label()
     }
@@ -218,10 +218,10 @@ impl ChosenMethod {
         self.0.table()
     }
 
-    /// Checks what types cannot say.
+    /// Checks the ranges of the settings.
     ///
     /// # Errors
-    /// Names the key, what was found and what was expected.
+    /// Returns a refusal that names the key, what was found and what was expected.
     pub fn check(&self) -> std::result::Result<(), Refusal> {
         self.0.check()
     }
@@ -236,7 +236,7 @@ impl ChosenMethod {
         self.0.more_views(augment)
     }
 
-    /// Returns whether the loss runs on a GPU; if not, on the host.
+    /// Returns whether the loss can run on a GPU; if not, it runs on the host.
     pub fn has_cuda_loss(&self) -> bool {
         self.0.has_cuda_loss()
     }
@@ -246,7 +246,7 @@ impl ChosenMethod {
         self.0.trains()
     }
 
-    /// Returns what it holds in memory at one time beside the network, at least.
+    /// Returns a lower bound of what the method holds in memory at one time beside the network.
     pub fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
         self.0.memory(sizes)
     }
@@ -254,7 +254,8 @@ impl ChosenMethod {
     /// Builds the method in its initial state.
     ///
     /// # Errors
-    /// If candle fails to make its tensors, or the run is too small for it (more clusters than images).
+    /// Returns an error if candle fails to make its tensors, or the run is too small for it (more clusters
+    /// than images).
     pub fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         self.0.build(facts)
     }
@@ -274,8 +275,8 @@ impl fmt::Debug for ChosenMethod {
 
 impl Serialize for ChosenMethod {
     /// Writes a table: the name, then the keys that are set, in the order of the settings' fields. A
-    /// [`toml::Table`] would not do: its order depends on how the toml crate was built, and a run's name is
-    /// the hash of the written text.
+    /// [`toml::Table`] is not used, because its order depends on how the toml crate was built, and a run's
+    /// name is the hash of the written text.
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let settings = self.settings();
         let mut map = serializer.serialize_map(None)?;

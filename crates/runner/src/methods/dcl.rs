@@ -14,8 +14,8 @@ settings_with_projector! {
     pub struct Settings {
         /// Temperature of the similarities, at least 0.01.
         temperature: f64 = 0.1,
-        /// DCLW's σ: the positive pairs are weighed by how close they are, above 0 (0.5 in the paper). Unset:
-        /// DCL, which weighs all pairs alike.
+        /// DCLW's σ, which weighs each positive pair by its similarity; above 0 (0.5 in the paper). If it is
+        /// unset, the loss is DCL, which weighs all pairs equally.
         sigma: Option<f64> = None,
     }
 }

@@ -1,11 +1,12 @@
 //! DeepCluster: in each epoch the network's own features are clustered, and a new classifier learns the
 //! clusters.
 //!
-//! Before each epoch: projections of the whole training set in evaluation mode, PCA-whitened to at most 256
-//! dimensions, rows normalized, k-means; a new linear head N(0, 0.01) on the projection; then an epoch of
-//! images drawn uniformly over clusters. The head has an optimizer of its own, without momentum, at the
-//! learning rate of the rest. This is the procedure of the released code, which used `AlexNet` or VGG on
-//! Sobel-filtered images and put the head on a `ReLU` layer; here the network is the paper's.
+//! Before each epoch, the projections of the whole training set are computed in evaluation mode, PCA-whitened
+//! to at most 256 dimensions, scaled to length 1 and clustered by k-means. A new linear head on the
+//! projection is drawn from N(0, 0.01²). The images of the epoch are then drawn uniformly over the clusters.
+//! The head has an optimizer of its own, without momentum, with the learning rate of the network. This is the
+//! procedure of the released code, which used `AlexNet` or VGG on Sobel-filtered images and put the head on a
+//! `ReLU` layer; here the network is the paper's.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,7 @@ use crate::settings::Refusal;
 const ASSIGNMENTS: &str = "assignments";
 const WEIGHT: &str = "head.weight";
 const BIAS: &str = "head.bias";
-/// The released code's value.
+/// Dimensions after PCA in the released code.
 const COMPONENTS: usize = 256;
 const HEAD_DEVIATION: f64 = 0.01;
 
@@ -39,7 +40,7 @@ crate::settings! {
     pub struct Settings {
         /// Number of clusters, from 2 to the number of images.
         clusters: usize = 1000,
-        /// Iterations of k-means an epoch, at least 1.
+        /// Iterations of k-means in each epoch, at least 1.
         kmeans_iterations: usize = 20,
     }
 }
@@ -75,7 +76,7 @@ impl MethodSettings for Settings {
     }
 }
 
-/// The method: clustering and classification in turn.
+/// The method: it clusters the features and learns the clusters, in turn.
 struct DeepClusterMethod {
     facts: RunFacts,
     settings: Settings,
@@ -90,7 +91,7 @@ impl DeepClusterMethod {
     fn new(facts: RunFacts, settings: Settings) -> Result<Self> {
         if settings.clusters > facts.images {
             bail!(
-                "deepcluster: {} clusters of {} images; set method.clusters to at most the number of images, or raise data.subset",
+                "deepcluster: found {} clusters for {} images; set method.clusters to at most the number of images, or raise data.subset",
                 settings.clusters,
                 facts.images
             )

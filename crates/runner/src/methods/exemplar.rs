@@ -1,7 +1,7 @@
 //! Exemplar: each training image is a class of its own, with a learned weight vector (Eq. 1 of the paper).
 //!
-//! The run's own optimizer trains the weight (n x D), whose initial values are those of PyTorch's `Linear`,
-//! U(±1/√D). No code for this row was released.
+//! The run's optimizer trains the weights (n x D), whose initial values are those of PyTorch's `Linear`,
+//! U(±1/√D). No code for this method was released.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ const WEIGHT: &str = "instances.weight";
 crate::settings! {
     /// Settings of Exemplar.
     pub struct Settings {
-        /// Temperature of the softmax, at least 0.01. 1 leaves the logits as they are.
+        /// Temperature of the softmax, at least 0.01; 1 leaves the logits unchanged.
         temperature: f64 = 1.0,
         /// Whether the weights of the instances are scaled to length 1.
         normalize_weight: bool = false,

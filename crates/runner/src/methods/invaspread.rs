@@ -55,8 +55,8 @@ crate::settings! {
         negative_weight: f64 = 1.0,
         /// Which negatives count: all, hardest_half or easiest_half (Table 8).
         negatives: Negatives = Negatives::All,
-        /// What the second view of an image is of: itself, or nearest_neighbor (the image or its nearest
-        /// neighbor, half and half, the paper's recipe for CUB-200).
+        /// The image that the second view of an image shows: itself, or nearest_neighbor (the image or its
+        /// nearest neighbor, with probability one half each: the paper's recipe for CUB-200).
         positives: Positives = Positives::Itself,
     }
 }
@@ -178,7 +178,7 @@ mod tests {
             key_side: KeySide::Detached,
         };
         let new = || InvaSpreadMethod::new(facts, InvaSpread::default(), Positives::NearestNeighbor);
-        // Pairs in directions of their own, of any length: 0 with 1, 2 with 3, ...
+        // The rows of a pair (0 with 1, 2 with 3, ...) are nearest to each other in angle; lengths differ.
         let mut features = |layer: Layer| {
             assert_eq!(layer, Layer::Pooled);
             let row = |i: u32| {

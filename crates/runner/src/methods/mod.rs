@@ -1,5 +1,5 @@
-//! The methods, one file each: the settings, the entry in the registry, what the method needs from the
-//! training loop, and its state.
+//! The methods, one file each: its settings, its entry in the registry, its part of the training loop, and
+//! its state.
 //!
 //! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
 //! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
@@ -45,12 +45,12 @@ pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
-/// What a method is told about its run.
+/// The facts about a run that a method needs.
 #[derive(Debug, Clone, Copy)]
 pub struct RunFacts {
-    /// Training images, n.
+    /// Number of training images, n.
     pub images: usize,
-    /// Embedding length, D.
+    /// Length of an embedding, D.
     pub dim: usize,
     /// Length of the pooled features before the embedding's linear layer.
     pub pooled: usize,
@@ -68,9 +68,9 @@ pub struct RunFacts {
 /// The current step: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// From 1.
+    /// The epoch, from 1.
     pub epoch: u64,
-    /// Within the epoch, from 0.
+    /// The step within the epoch, from 0.
     pub step: u64,
     /// The images of the batch, in order.
     pub index: &'a [u32],
@@ -86,7 +86,7 @@ pub struct TakenStep<'a> {
     pub network: &'a Network,
     /// The outputs before the step, detached from any graph.
     pub output: &'a Output,
-    /// The gradients that the step went along. On CUDA, those of the network's convolutions may be in cuDNN's
+    /// The gradients of the step. On CUDA, those of the network's convolutions may be in cuDNN's
     /// layout and precision, as the optimizer reads them.
     pub gradients: &'a GradStore,
     /// The learning rate of the step.
@@ -106,7 +106,7 @@ pub enum Layer {
     Pooled,
 }
 
-/// An output of the whole training set in evaluation mode, row-major, n x `dim`.
+/// An output of the network for n images in evaluation mode, row-major, n x `dim`.
 #[derive(Debug, Clone)]
 pub struct Features {
     /// n * `dim` numbers.
@@ -117,21 +117,21 @@ pub struct Features {
 
 /// An objective with its state.
 pub trait Method: Send {
-    /// Prepares the method. Called once, before anything else, with the network in its initial state: with
-    /// drawn weights, or with the given ones. A method may copy it here, for example for a momentum encoder.
-    /// A resumed run loads its state afterwards.
+    /// Prepares the method. This is called once, before the other functions, with the network in its initial
+    /// state: with randomly drawn weights, or with those of a file. A method may copy the network here, for
+    /// example for a momentum encoder. A resumed run loads its state afterwards.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn set_up(&mut self, _network: &Network) -> Result<()> {
         Ok(())
     }
 
-    /// Prepares an epoch. Called before the first step of each epoch, but not if an epoch is resumed in the
-    /// middle (the state then holds the result).
+    /// Prepares an epoch. This is called before the first step of each epoch, but not if an epoch is resumed
+    /// in the middle (the state then holds the result).
     ///
     /// # Errors
-    /// If the features cannot be computed or used.
+    /// Returns an error if the features cannot be computed or used.
     fn begin_epoch(
         &mut self,
         _epoch: u64,
@@ -144,7 +144,7 @@ pub trait Method: Send {
     /// front. `None` stands for a uniformly random order of all images, a new one in each epoch.
     ///
     /// # Errors
-    /// If the method's state does not give an order.
+    /// Returns an error if the method's state does not give an order.
     fn order(&self, _epoch: u64) -> Result<Option<Vec<u32>>> {
         Ok(None)
     }
@@ -155,43 +155,44 @@ pub trait Method: Send {
         None
     }
 
-    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms
-    /// (views * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups
-    /// of [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
-    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on them
-    /// without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
+    /// Runs the network on a batch's views. `views` first holds the views by the run's own transforms (views
+    /// * B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups of
+    /// [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
+    /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on
+    /// them without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once
     /// ([`Output::join`], [`Output::stacked`]).
     ///
     /// # Errors
-    /// If candle fails or the views do not fit the network.
+    /// Returns an error if candle fails or the views do not fit the network.
     fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
         let passes = views.iter().map(|views| network.forward(views, Mode::Train));
         Output::stacked(passes.collect::<Result<_>>()?)
     }
 
-    /// Returns the loss of a batch, a scalar that gradients flow back from. Heads continue from the outputs
+    /// Returns the loss of a batch, a scalar from which gradients flow back. Heads continue from the outputs
     /// with [`Output::through`].
     ///
     /// # Errors
-    /// If candle fails, or the outputs do not fit the method's state.
+    /// Returns an error if candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// Returns the parameters that the run's optimizer trains besides those of the network. Called after
-    /// [`Method::set_up`].
+    /// Returns the parameters that the run's optimizer trains besides those of the network. This is called
+    /// after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {
         Vec::new()
     }
 
     /// Returns whether a parameter of [`Method::parameters`] is trained at the schedule's base rate in every
-    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled rate.
+    /// step, as `SimSiam`'s predictor is (Chen and He, CVPR 2021, section 4.2), instead of the scheduled
+    /// rate.
     fn has_constant_rate(&self, _parameter: &str) -> bool {
         false
     }
 
-    /// Updates the state. Called after each step of the optimizer.
+    /// Updates the state. This is called after each step of the optimizer.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn after_step(&mut self, _taken: &TakenStep<'_>) -> Result<()> {
         Ok(())
     }
@@ -199,7 +200,7 @@ pub trait Method: Send {
     /// Returns the whole state.
     ///
     /// # Errors
-    /// If candle fails.
+    /// Returns an error if candle fails.
     fn state(&self) -> Result<NamedTensors> {
         Ok(Vec::new())
     }
@@ -207,7 +208,7 @@ pub trait Method: Send {
     /// Restores what [`Method::state`] returned.
     ///
     /// # Errors
-    /// If a tensor is missing, unknown, or of another shape.
+    /// Returns an error if a tensor is missing, unknown, or of another shape.
     fn load_state(&mut self, state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         state::nothing_left(&state)
     }
@@ -217,7 +218,7 @@ pub trait Method: Send {
 /// uniformly random one of all `images` images, a new one in each epoch.
 ///
 /// # Errors
-/// If the method's state does not give an order.
+/// Returns an error if the method's state does not give an order.
 pub(crate) fn visiting_order(method: &dyn Method, seed: u64, images: usize, epoch: u64) -> Result<Vec<u32>> {
     let shuffled = || Stream::new(seed, Purpose::Shuffle, epoch, 0).permutation(images);
     Ok(method.order(epoch)?.unwrap_or_else(shuffled))

@@ -1,5 +1,5 @@
-//! NCE: the stored embedding of an image is distinguished from m drawn ones (Wu et al. 2018). The first batch
-//! of a run sets the normalizer Z, which then stays the same, as in the released code; it is part of the
+//! NCE: the stored embedding of an image is distinguished from m drawn ones (Wu et al., CVPR 2018). The first
+//! batch of a run sets the normalizer Z, which then stays the same, as in the released code; Z is part of the
 //! state.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ crate::settings! {
         temperature: f64 = 0.1,
         /// Noise instances drawn for each image, at least 1.
         noise: usize = 4096,
-        /// Share of the old entry in the memory's new one, from 0 to below 1.
+        /// Share of the old entry in the new entry of the memory bank, from 0 to below 1.
         memory_momentum: f64 = 0.5,
     }
 }

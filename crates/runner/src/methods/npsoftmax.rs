@@ -19,7 +19,7 @@ crate::settings! {
     pub struct Settings {
         /// Temperature of the softmax, at least 0.01.
         temperature: f64 = 0.1,
-        /// Share of the old entry in the memory's new one, from 0 to below 1.
+        /// Share of the old entry in the new entry of the memory bank, from 0 to below 1.
         memory_momentum: f64 = 0.5,
     }
 }

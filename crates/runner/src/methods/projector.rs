@@ -1,10 +1,11 @@
-//! A projector behind the pooled features, for methods whose loss compares the projected rows of the two views
-//! of each image.
+//! A projector behind the pooled features, for methods whose loss compares the projected rows of the two
+//! views of each image.
 //!
-//! Two views of each image -> the network's pooled features -> projector (an MLP with batch norm, trained by
-//! the run's optimizer and thrown away afterwards) -> unit rows -> loss. The loss does not depend on the
-//! embedding's linear layer, which keeps its initial weights. So the pooled features are measured:
-//! `eval.layer=pooled`, which the file of such a method sets.
+//! Two views of each image pass through the network; the projector, an MLP with batch norm, maps their pooled
+//! features to the rows of the loss, which are scaled to length 1. The run's optimizer trains the projector,
+//! which is not needed after training. The loss does not depend on the embedding's linear layer, which keeps
+//! its initial weights. Therefore the pooled features are measured: the file of such a method sets
+//! `eval.layer=pooled`.
 
 use std::collections::HashMap;
 
@@ -49,8 +50,7 @@ macro_rules! settings_with_projector {
 }
 pub(super) use settings_with_projector;
 
-/// The sizes of a projector, which a method has as the keys `projector_layers`, `projector_hidden` and
-/// `projector_output`.
+/// The sizes of a projector: a method's keys `projector_layers`, `projector_hidden` and `projector_output`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProjectorSizes {
     /// Linear layers.
@@ -62,10 +62,10 @@ pub(super) struct ProjectorSizes {
 }
 
 impl ProjectorSizes {
-    /// Checks that each is at least 1.
+    /// Checks that each size is at least 1.
     ///
     /// # Errors
-    /// Names the key that is 0.
+    /// Returns a refusal that names the key that is 0.
     pub(super) fn check(self) -> std::result::Result<(), Refusal> {
         at_least_one("projector_layers", self.layers)?;
         at_least_one("projector_hidden", self.hidden)?;
@@ -86,11 +86,11 @@ impl ProjectorSizes {
         vec![inner, similarities]
     }
 
-    /// Returns the method that trains on `loss` of the projected rows: 2B rows of unit length, view 1 of all
-    /// images above view 2.
+    /// Returns the method that minimizes `loss` of the projected rows: 2B rows of unit length, first view 1
+    /// of all images, then view 2.
     ///
     /// # Errors
-    /// If candle fails to make the projector.
+    /// Returns an error if candle fails to make the projector.
     pub(super) fn method(
         self,
         facts: RunFacts,

@@ -23,7 +23,7 @@ impl MethodSettings for Settings {
     }
 }
 
-/// No objective at all.
+/// A method without an objective.
 #[derive(Debug)]
 struct Random;
 

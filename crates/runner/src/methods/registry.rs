@@ -32,17 +32,17 @@ impl Entry {
         Self { name: S::NAME, keys: <S as Settings>::keys(), default, small, read: ChosenMethod::read::<S> }
     }
 
-    /// Returns its name, as `method.name` says it.
+    /// Returns the method's name, the value of `method.name`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns its keys, in the order in which they were declared.
+    /// Returns the method's keys, in the order in which they were declared.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Returns its key of the given name.
+    /// Returns the method's key of the given name.
     pub fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name)
     }
@@ -60,7 +60,8 @@ impl Entry {
     /// Returns the method with these settings.
     ///
     /// # Errors
-    /// If a required key is missing, a value is of another type, or there is a key that it does not have.
+    /// Returns an error if a required key is missing, a value is of another type, or there is a key that it
+    /// does not have.
     pub fn read(&self, settings: &toml::Table) -> Result<ChosenMethod, Refusal> {
         (self.read)(settings)
     }
@@ -87,8 +88,8 @@ impl Registry {
     /// Adds a method.
     ///
     /// # Panics
-    /// If there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or if one
-    /// of its keys is called `name`.
+    /// Panics if there is one of that name, if the name holds anything but letters, digits, `_` and `-`, or
+    /// if one of its keys is called `name`.
     #[must_use]
     pub fn with<S: MethodSettings>(mut self) -> Self {
         let entry = Entry::of::<S>();
@@ -109,7 +110,7 @@ impl Registry {
         INSTALLED.set(self)
     }
 
-    /// Returns the registry of the process: that of [`Registry::built_in`] if none was installed before the
+    /// Returns the registry of the process; it is [`Registry::built_in`] if none was installed before the
     /// first call.
     pub fn installed() -> &'static Self {
         INSTALLED.get_or_init(Self::built_in)

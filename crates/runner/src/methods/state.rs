@@ -1,4 +1,4 @@
-//! Reading a method's tensors back from a checkpoint.
+//! Reads a method's tensors from a checkpoint.
 
 #![expect(clippy::implicit_hasher, reason = "a state is the map that Method::load_state is given")]
 
@@ -15,15 +15,15 @@ pub enum StateError {
     /// A tensor that the method needs is missing.
     #[error("no tensor `{name}`; expected one of shape {expected:?}")]
     Missing {
-        /// Its name within the method's state.
+        /// The tensor's name within the method's state.
         name: String,
-        /// Its shape.
+        /// The shape that is needed.
         expected: Vec<usize>,
     },
     /// A tensor has another shape.
     #[error("tensor `{name}` of shape {found:?}; expected {expected:?}")]
     Shape {
-        /// Its name within the method's state.
+        /// The tensor's name within the method's state.
         name: String,
         /// The shape that was found.
         found: Vec<usize>,
@@ -33,7 +33,7 @@ pub enum StateError {
     /// There are tensors that the method does not know.
     #[error("tensors {names:?}, which this method does not keep")]
     Unknown {
-        /// Their names.
+        /// The names of the tensors.
         names: Vec<String>,
     },
     /// candle could not convert a tensor.
@@ -44,7 +44,7 @@ pub enum StateError {
 /// Takes the tensor `name` of shape `expected` out of `state`.
 ///
 /// # Errors
-/// If it is missing or has another shape.
+/// Returns an error if it is missing or has another shape.
 pub fn take(
     state: &mut HashMap<String, Tensor>,
     name: &str,
@@ -63,10 +63,10 @@ pub fn take(
     Ok(tensor)
 }
 
-/// Returns an error if anything was not taken.
+/// Checks that every tensor of the state was taken.
 ///
 /// # Errors
-/// If anything was not taken; the error names it.
+/// Returns an error that names the tensors that were not taken.
 pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     if state.is_empty() {
         return Ok(());
@@ -80,15 +80,15 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
 /// with `prefix`.
 ///
 /// # Errors
-/// If candle fails.
+/// Returns an error if candle fails.
 pub fn module_state(prefix: &str, module: &impl Module) -> candle_core::Result<NamedTensors> {
     Ok(prefixed(prefix, module.state_dict()?).collect())
 }
 
-/// Takes out of `state` what [`module_state`] returned for the same `prefix`, and loads it.
+/// Takes from `state` the tensors that [`module_state`] returned for the same `prefix`, and loads them.
 ///
 /// # Errors
-/// If a tensor is missing, unknown or has another shape; the error names it.
+/// Returns an error if a tensor is missing, unknown or has another shape; the error names it.
 pub fn load_module(
     prefix: &str,
     module: &impl Module,

@@ -1,5 +1,5 @@
-//! Triplet: view 1 is the anchor, view 2 the positive, another image of the batch the negative, drawn at
-//! random ("Triplet" of Table 1). No memory.
+//! Triplet: view 1 is the anchor, view 2 the positive, and the negative is another image of the batch, drawn
+//! at random ("Triplet" of Table 1). There is no memory bank.
 
 use candle_core::{Result, Tensor};
 use invaspread_losses::{Mining, Triplet, draw_negatives};
@@ -11,7 +11,7 @@ use crate::settings::{Refusal, above_zero};
 crate::settings! {
     /// Settings of triplets with a random negative.
     pub struct Settings {
-        /// Distance by which the negative has to be farther from the anchor than the positive is, above 0.
+        /// Distance by which the negative must be farther from the anchor than the positive, above 0.
         margin: f64 = 0.5,
     }
 }
@@ -38,7 +38,7 @@ impl MethodSettings for Settings {
     }
 }
 
-/// The triplet loss, with either kind of mining.
+/// The triplet loss, with random or with hard negatives.
 #[derive(Debug)]
 pub(super) struct TripletMethod {
     pub(super) seed: u64,

@@ -11,7 +11,7 @@ use crate::settings::{Refusal, above_zero};
 crate::settings! {
     /// Settings of triplets with the batch's hardest negative.
     pub struct Settings {
-        /// Distance by which the negative has to be farther from the anchor than the positive is, above 0.
+        /// Distance by which the negative must be farther from the anchor than the positive, above 0.
         margin: f64 = 0.5,
     }
 }

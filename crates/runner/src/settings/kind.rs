@@ -15,9 +15,9 @@ pub enum Kind {
     Word,
     /// A path.
     Path,
-    /// A list of such values.
+    /// A list of values of one kind.
     List(Box<Kind>),
-    /// Keys of their own.
+    /// A table with keys of its own.
     Table,
 }
 
@@ -26,7 +26,7 @@ pub trait SettingType {
     /// Whether a key of this type may be left out.
     const OPTIONAL: bool = false;
 
-    /// Returns what its values are.
+    /// Returns the kind of the type's values.
     fn kind() -> Kind;
 }
 

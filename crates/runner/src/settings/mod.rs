@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 /// A key of a method's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Its name, as typed behind `method.`.
+    /// The key's name, as typed after `method.`.
     pub name: &'static str,
-    /// What its values are.
+    /// The kind of its values.
     pub kind: Kind,
-    /// Whether it may be left out.
+    /// Whether the key may be left out.
     pub optional: bool,
-    /// What it means, with its range: a sentence or two.
+    /// The meaning of the key, with its range: a sentence or two.
     pub meaning: String,
 }
 

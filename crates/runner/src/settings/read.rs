@@ -4,7 +4,7 @@ use figment::error::Kind as Fault;
 use figment::value::Value;
 use serde::de::DeserializeOwned;
 
-/// An error: a value that a key does not take.
+/// The error for a value that a key does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: found {found}, expected {expected}")]
 pub struct Refusal {
@@ -17,10 +17,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Returns an error with the key, the value and what was expected, unless `is_good`.
+    /// Checks that `is_good`, which says whether the key accepts the value.
     ///
     /// # Errors
-    /// Unless `is_good`.
+    /// Returns a refusal with the key, the value and what was expected, unless `is_good`.
     #[allow(clippy::needless_pass_by_value, reason = "a number is given as it is")]
     pub fn unless(is_good: bool, key: &str, found: impl ToString, expected: &str) -> Result<(), Self> {
         if is_good {
@@ -33,7 +33,7 @@ impl Refusal {
 /// Reads settings from the values of their keys.
 ///
 /// # Errors
-/// If a value is missing, of another type, or unknown.
+/// Returns an error if a value is missing, of another type, or unknown.
 #[allow(clippy::result_large_err, reason = "figment's own error, kept for a moment")]
 pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusal> {
     let read = Value::serialize(table).and_then(|value| value.deserialize::<S>());
@@ -43,7 +43,7 @@ pub(crate) fn read<S: DeserializeOwned>(table: &toml::Table) -> Result<S, Refusa
     })
 }
 
-/// Returns what figment found and what it expected, in words for people who do not write Rust.
+/// Returns what figment found and what it expected, in words that need no knowledge of Rust.
 pub(crate) fn found_and_expected(fault: &Fault) -> (String, String) {
     match fault {
         Fault::InvalidType(found, expected) | Fault::InvalidValue(found, expected) => {
@@ -61,7 +61,7 @@ pub(crate) fn found_and_expected(fault: &Fault) -> (String, String) {
     }
 }
 
-/// Returns serde's names of types in words for people who do not write Rust.
+/// Returns serde's name of a type in words that need no knowledge of Rust.
 fn type_in_words(expected: &str) -> &str {
     match expected {
         "u64" | "usize" => "a whole number, 0 or more",

@@ -21,7 +21,7 @@ use momentum_contrast::MomentumContrastSettings;
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
 
-/// Stripes whose slope is the class, in drawn colors.
+/// Images of stripes in random colors, whose slope is the class.
 pub(crate) struct Stripes {
     images: Vec<Image>,
 }
@@ -98,8 +98,7 @@ pub(crate) fn recipe(method: ChosenMethod) -> Recipe {
     }
 }
 
-/// Returns every method of the registry, in each of its forms for few images: what to call it, and the
-/// method.
+/// Returns every method of the registry with each of its settings for few images, and a name for each.
 pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     let named =
         |(place, method): (usize, &ChosenMethod)| (format!("{}_{place}", method.name()), method.clone());
@@ -107,9 +106,9 @@ pub(crate) fn methods() -> Vec<(String, ChosenMethod)> {
     all.flat_map(|entry| entry.small().iter().enumerate().map(named)).collect()
 }
 
-/// Returns the built-in methods and the one of the tests.
+/// Returns the registry of the built-in methods and the tests' own.
 pub(crate) fn registry() -> &'static Registry {
-    // Whoever comes second finds it installed already.
+    // Only the first call installs it.
     let _ = Registry::built_in().with::<MomentumContrastSettings>().install();
     Registry::installed()
 }

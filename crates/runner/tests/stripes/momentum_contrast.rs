@@ -1,6 +1,7 @@
-//! A method for tests that uses everything that a method can use: a projector, a predictor with a learning rate
-//! of its own, a momentum encoder with a projector of its own, a second forward pass without gradients, a queue,
-//! perhaps three views, and perhaps small views. Like MoCo (He et al., CVPR 2020) with BYOL's predictor.
+//! A method for tests that uses everything that a method can use: a projector, a predictor with a learning
+//! rate of its own, a momentum encoder with a projector of its own, a second forward pass without gradients,
+//! a queue, optionally a third view, and optionally small views. It is like MoCo (He et al., CVPR 2020) with
+//! BYOL's predictor.
 
 use std::collections::HashMap;
 
@@ -17,13 +18,13 @@ use invaspread_tensor::l2_normalize;
 invaspread_runner::settings! {
     /// Settings of the method of the tests.
     pub(crate) struct MomentumContrastSettings {
-        /// Share of the copy's weights that stays in each step.
+        /// Share of the momentum encoder's old weights in its new ones.
         momentum: f64 = 0.9,
         /// Rows of the queue.
         queue: usize = 44,
-        /// Views of each image, 2 or 3: the second goes through the copy.
+        /// Views of each image, 2 or 3; the second one goes through the momentum encoder.
         views: usize = 2,
-        /// Further views, of three quarters of the side.
+        /// Number of further views with three quarters of the side.
         small: usize = 0,
     }
 }
@@ -70,13 +71,13 @@ struct MomentumContrast {
     settings: MomentumContrastSettings,
     projector: Mlp,
     predictor: Mlp,
-    /// Of the network, once it is known.
+    /// The momentum copy of the network; `None` before `set_up`.
     encoder: Option<Momentum<Network>>,
     key_projector: Momentum<Mlp>,
     queue: Queue,
-    /// Of the batch under way.
+    /// The keys of the current batch.
     keys: Option<Tensor>,
-    /// Of its third and its small views, pooled.
+    /// The pooled features of the current batch's third and small views.
     others: Vec<Tensor>,
 }
 
@@ -105,7 +106,7 @@ impl Method for MomentumContrast {
         let mut output = network.forward(&view(&views[0], 0)?, Mode::Train)?;
         let mut others = Vec::new();
         if self.settings.views == 3 {
-            // A pass of its own through the same weights: gradients add up.
+            // The third view is a pass of its own through the same weights, whose gradients add up.
             others.push(network.forward(&view(&views[0], 2)?, Mode::Train)?);
         }
         if let Some(small) = views.get(1) {

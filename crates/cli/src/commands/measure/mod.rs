@@ -16,7 +16,8 @@ use invaspread_runner::engine::{self, Classed, Recipe, RetrievalRecipe, When};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Product of rows and clusters from which on k-means takes a core minutes, with its hundreds of iterations.
+/// Product of rows and clusters from which on k-means, with its hundreds of iterations, takes minutes on a
+/// core.
 const LONG_TO_CLUSTER: usize = 50_000_000;
 
 /// Largest number of class names on a line.
@@ -152,7 +153,7 @@ impl Measurement {
         )?)
     }
 
-    /// Returns a few lines on what is measured and by which protocol.
+    /// Returns a few lines that describe what is measured, and how.
     fn describe(&self, scaling: Scaling) -> Vec<String> {
         let mut lines = vec![described(&self.test)];
         lines.extend(self.gallery.as_ref().map(|gallery| format!("gallery {}", described(gallery))));
@@ -232,7 +233,7 @@ fn gallery_source(arguments: &MeasureArguments, scaling: Scaling) -> Option<Sour
     })
 }
 
-/// Reads one file. An error says which flag helps.
+/// Reads one file. An error names the flag that helps.
 fn read(source: &Source, flags: &Flags) -> Result<Embedded, Failure> {
     embeddings::read(source).map_err(|error| {
         let Flags { name, label_name, labels } = flags;
@@ -247,7 +248,7 @@ fn read(source: &Source, flags: &Flags) -> Result<Embedded, Failure> {
                 format!("; {name} NAME says which array they are")
             }
             EmbeddingsError::Missing { role: Role::Labels, .. } => format!(
-                "; {label_name} NAME says which array they are, {labels} FILE that they are in another file"
+                "; {label_name} NAME says which array they are, and {labels} FILE names another file that holds them"
             ),
             EmbeddingsError::Ambiguous { role: Role::Labels, .. } => {
                 format!("; {label_name} NAME says which array they are")

@@ -8,7 +8,7 @@ const NEARLY_EQUAL: f64 = 0.01;
 /// Below this spread, single precision keeps fewer than three digits of the differences between rows.
 const DIGITS_LOST: f64 = 1e-4;
 
-/// Notes on the rows and labels of `file`.
+/// Returns notes on the rows and labels of `file`.
 pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
     let (facts, rows) = (&file.facts, file.labels.len());
     let path = file.origin.embeddings.file.display();
@@ -40,7 +40,7 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
     notes
 }
 
-/// Notes on the classes of what is measured.
+/// Returns notes on the classes of the rows that are measured.
 pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
     let (rows, without) = (classes.test.len(), classes.without_match());
     let mut notes = Vec::new();
@@ -64,13 +64,13 @@ pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
     notes
 }
 
-/// Returns a note if the rows that are measured are the gallery's.
+/// Returns a note if the rows that are measured are those of the gallery.
 pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
     let same = test.features.dim == gallery.features.dim
         && test.features.values == gallery.features.values
         && test.labels == gallery.labels;
     same.then(|| {
-        "the gallery holds the very rows that are measured: each finds itself first; leave out --gallery to ask each among the others"
+        "the gallery holds the same rows as the measured file, so each row finds itself first; leave out --gallery to search each row among the others"
             .to_owned()
     })
 }
@@ -78,5 +78,5 @@ pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
 /// Returns a note if a K of R@K is larger than the number of rows that can be found.
 pub(super) fn of_depth(recall_at: &[usize], among: usize) -> Option<String> {
     let beyond: Vec<String> = recall_at.iter().filter(|&&k| k > among).map(|k| format!("R@{k}")).collect();
-    (!beyond.is_empty()).then(|| format!("{} looks at all there are to be found, {among}", beyond.join(", ")))
+    (!beyond.is_empty()).then(|| format!("{} looks at all {among} rows that can be found", beyond.join(", ")))
 }

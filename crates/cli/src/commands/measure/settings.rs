@@ -16,7 +16,7 @@ const THEMSELVES: [&str; 4] = [
     "eval.retrieval.clustering",
     "eval.retrieval.kmeans_restarts",
 ];
-/// Groups, whose files may set such keys.
+/// The groups, whose files may set such keys.
 const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
 
 /// Refuses keys that have no effect, with or without a gallery.
@@ -28,9 +28,9 @@ pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure
             continue;
         }
         let why = if has(&THEMSELVES, key) {
-            "clusters are made of the rows that are measured without --gallery".to_owned()
+            "rows are clustered only without --gallery".to_owned()
         } else if has(&GALLERY, key) {
-            "neighbors vote, and a classifier is learned, where there is a --gallery".to_owned()
+            "votes of neighbors and a linear classifier need a --gallery".to_owned()
         } else if key == "eval.layer" {
             "the layer was chosen when the embeddings were made".to_owned()
         } else {
@@ -44,8 +44,8 @@ pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure
     Ok(())
 }
 
-/// Prints a note for each setting without an effect: a chosen file that sets no such key, and a seed where
-/// nothing is drawn.
+/// Returns a note for each setting without an effect: a chosen file that sets no such key, and a seed if
+/// nothing is drawn at random.
 pub(super) fn idle(overrides: &[Override], config: &Config, draws: bool) -> Result<Vec<String>, ConfigError> {
     let mut notes = Vec::new();
     for (place, chosen) in overrides.iter().enumerate() {
@@ -74,7 +74,7 @@ pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Orig
     resolved.origins.iter().filter(|origin| counts(&origin.key)).collect()
 }
 
-/// Returns those of them that an argument or a file other than that of the defaults has set.
+/// Returns the settings of `used` that an argument, or a file other than the default one, has set.
 pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
     let default =
         |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";

@@ -1,5 +1,5 @@
-//! The keys of `[method]`: those of the chosen method alone, wherever the method is chosen, and what is said
-//! of all others.
+//! The keys of `[method]`: only those of the chosen method exist, wherever it is chosen, and errors say what
+//! happened to all others.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -25,7 +25,7 @@ fn the_chosen_method_has_its_own_keys_alone() {
         let default = entry.default_method().settings();
         let with_value = entry.keys().iter().filter(|key| !key.optional || default.contains_key(key.name));
         let want: Vec<String> = with_value.map(|key| key.name.to_owned()).collect();
-        // However it is chosen, and whatever the method was before.
+        // It makes no difference how the method is chosen, and which one was chosen before.
         for before in names() {
             let choice = [format!("method={before}"), format!("method.name={}", entry.name())];
             let one = config(&choice.each_ref().map(String::as_str));
@@ -39,7 +39,7 @@ fn the_chosen_method_has_its_own_keys_alone() {
                 (entry.name(), want.clone())
             );
         }
-        // Nothing that is no key of it is written, or hashed.
+        // Only its keys are written and hashed.
         let written: toml::Table =
             config(&[&format!("method={}", entry.name())]).identity().unwrap().parse().unwrap();
         assert_eq!(written["format"].as_integer(), Some(2));
@@ -50,7 +50,7 @@ fn the_chosen_method_has_its_own_keys_alone() {
     }
 }
 
-/// A file of every method that there is, and no other.
+/// Every method has a file, and every file a method.
 #[test]
 fn every_method_has_its_file() {
     let mut names = names();
@@ -106,7 +106,7 @@ fn keys_that_moved_say_where_they_went() {
         let told = error(arguments);
         assert!(words.iter().all(|word| told.contains(word)), "{arguments:?}: {told}");
     }
-    // As lists of a sweep too.
+    // The same holds for lists of a sweep.
     let told = plan_runs(&overrides(&["loss.temperature=0.05,0.1"]), true, &|_| None).unwrap_err();
     assert!(matches!(told, ConfigError::Moved { .. }), "{told}");
 }
@@ -158,8 +158,7 @@ fn committed() -> Vec<PathBuf> {
     folders(&runs).iter().flat_map(|suite| folders(suite)).map(|run| run.join("config.toml")).collect()
 }
 
-/// Every committed config of the first format resolves to the method and the numbers that it holds, and to
-/// nothing else of the method.
+/// Every committed config of the first format resolves to the method and the settings that it holds.
 #[test]
 fn configs_of_the_first_format_are_read() {
     let mut read = 0;
@@ -170,7 +169,7 @@ fn configs_of_the_first_format_are_read() {
             continue;
         }
         read += 1;
-        // The text that named the run is still there as it was.
+        // The text whose hash names the run has not changed.
         let folder = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
         assert!(folder.starts_with(&hash_of(&text)), "{folder}");
         let file = GroupFile { origin: path.display().to_string(), text: text.clone() };
@@ -178,7 +177,7 @@ fn configs_of_the_first_format_are_read() {
         assert_eq!(Some(one.method.name()), stored["method"]["name"].as_str(), "{}", path.display());
         for (key, value) in one.method.settings() {
             let before = stored["method"].get(&key).or_else(|| stored["loss"].get(&key));
-            // What the first format left out was an image's own second view.
+            // The first format left out `positives` where the second view showed the image itself.
             assert_eq!(
                 value,
                 before.cloned().unwrap_or_else(|| "itself".into()),
@@ -186,7 +185,7 @@ fn configs_of_the_first_format_are_read() {
                 path.display()
             );
         }
-        // Everything else is as it was.
+        // Everything else is unchanged.
         let mut others: toml::Table = one.identity_of(one.data.manifest.clone()).unwrap().parse().unwrap();
         let mut before = stored.clone();
         for section in ["format", "method", "loss"] {

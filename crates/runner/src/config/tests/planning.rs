@@ -1,4 +1,5 @@
-//! From settings to runs: what records call them, each planned once, and none that the machine cannot hold.
+//! From settings to runs: the names of runs in records, each run is planned once, and a run that the machine
+//! cannot hold is refused.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -16,7 +17,7 @@ use crate::memory::Memory;
 use crate::methods::Registry;
 use crate::settings::Kind;
 
-/// As much memory as anything takes.
+/// Returns enough memory for any run.
 #[allow(clippy::unnecessary_wraps, reason = "the form of `Room`")]
 fn plenty(_: DeviceKind) -> Option<Memory> {
     Some(Memory { bytes: u64::MAX, of: "a large machine" })
@@ -42,14 +43,14 @@ fn a_record_says_what_ran() {
     );
 
     let told = labels(&["optim.epochs=3", "model.width=64", "protocol.schedule=paper"]);
-    assert_eq!(told.profile, "paper with optim.epochs=3", "a value as it was is no change");
+    assert_eq!(told.profile, "paper with optim.epochs=3", "an unchanged value is not named");
     assert_eq!((told.protocol.as_str(), told.reduced), ("code with protocol.schedule=\"paper\"", true));
     let told =
         labels(&["profile=quick", "data.subset=null", "eval.k=9", "optim.epochs=11", "model.width=17"]);
     assert_eq!(told.profile, "quick with data.subset=null, eval.k=9, model.width=17 and 1 more");
     assert!(!labels(&["optim.epochs=300", "optim.lr=0.1"]).reduced);
 
-    // Every built-in network and method is called as its file is.
+    // Every built-in network and method has the name of its file.
     for model in available("model") {
         assert_eq!(labels(&[&format!("model={model}"), "model.pretrained=false"]).model, model);
     }
@@ -123,7 +124,7 @@ fn runs_of_a_sweep_are_told_apart_and_planned_once() {
     ));
 }
 
-/// The seed is no part of a config: twenty thousand of them are one config, resolved once.
+/// The seed is not part of a config: twenty thousand seeds share one config, which is resolved once.
 #[test]
 fn seeds_are_resolved_once() {
     let mut planner = Planner::new(None);
@@ -162,7 +163,7 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
         let told = error(arguments);
         assert!(told.contains(key) && told.contains("9007199254740992"), "{told}");
     }
-    // What runs is refused nowhere: the paper's recipes fit into far less than a GPU has.
+    // A run that fits is never refused: the paper's recipes need far less memory than a GPU has.
     for suite in Suite::names() {
         let typed = overrides(&["profile=paper", "model.pretrained=false", "device=cpu"]);
         let room = |_| Some(Memory { bytes: 40 << 30, of: "a GPU" });
@@ -172,7 +173,7 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
     }
 }
 
-/// Every number of every key: a plan or an error, at once.
+/// Every number for every key gives a plan or an error, at once.
 #[test]
 fn no_number_of_any_key_panics() {
     let numbers = [

@@ -15,7 +15,7 @@ use crate::settings::Kind;
 
 #[test]
 fn the_lists_of_keys_are_what_the_types_say() {
-    // A path is what the config's own types say is one when it is given something else.
+    // A key is a path if the config's types name a path when they refuse another value.
     let schema = Schema::of(Registry::installed().entry("invaspread").unwrap());
     let keys = schema.keys();
     for (key, kind) in keys.iter().filter(|(_, kind)| matches!(kind, Kind::Word | Kind::Path)) {
@@ -56,7 +56,8 @@ fn the_lists_of_keys_are_what_the_types_say() {
     );
     assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
 
-    // What is hashed holds every key but those outside, the seed and the groups' labels.
+    // The hashed text holds every key except those in `OUTSIDE_IDENTITY`, the seed and the labels of the
+    // groups.
     let mut every = config(&["dataset=cifar10"]).with_every_key();
     every.model.weights = Some(PathBuf::from("blake3:0"));
     let hashed: toml::Table = every.identity_of(Some("blake3:0".into())).unwrap().parse().unwrap();
@@ -81,7 +82,7 @@ fn keys_are_unset_by_null_or_nothing() {
     assert_eq!(config(&["profile=quick", "data.subset=null", "data.subset=7"]).data.subset, Some(7));
     assert_eq!(config(&["dataset=cars196", "eval.retrieval=null", "data.retrieval="]).eval.retrieval, None);
     assert_eq!(config(&["model.stem=imagenet", "model.stem=null"]).model.stem, None);
-    // A folder of that name is in quotes.
+    // In quotes, `null` is the name of a folder.
     assert_eq!(config(&["data.root='null'"]).data.root, Some("null".into()));
 
     for (argument, expected) in [
@@ -117,7 +118,7 @@ fn a_file_unsets_keys_by_a_list() {
     }
 }
 
-/// What a run's config does not say was not so: no file or profile of another moment may fill it in.
+/// A key that a run's config does not set was not set: no file or profile of today may set it.
 #[test]
 fn a_runs_own_config_is_whole() {
     let run = config(&["dataset=cifar10", "method=nce"]);
@@ -127,7 +128,7 @@ fn a_runs_own_config_is_whole() {
     assert_eq!(found.config.data.root, Some("/d".into()));
     let told = found.origins.iter().find(|one| one.key == "data.subset").unwrap();
     assert_eq!((told.value.as_str(), told.origin.as_str()), (Origin::UNSET, "run/config.toml"));
-    // What is asked for wins over it.
+    // Arguments win over the run's config.
     let found = resolve_over(Some(file), &overrides(&["dataset=stl10", "profile=quick"])).unwrap().config;
     assert_eq!(
         (found.data.name.as_str(), found.data.subset, found.method.name()),

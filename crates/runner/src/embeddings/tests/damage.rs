@@ -45,7 +45,7 @@ fn archives_may_shrink_as_far_as_they_do_and_bytes_are_what_is_limited() {
         let error = container.array("embeddings", 999_999).unwrap_err();
         assert_eq!(error, "1000000 bytes to hold in memory, where 999999 are free");
     }
-    // Eight gigabytes are announced, a megabyte is there, and no more is taken.
+    // The header announces eight gigabytes; the file holds one megabyte, and no more is allocated.
     let liar = npy("<f4", false, "(2000000000,)", &vec![0; 1 << 20]);
     let liar = npz(&[("embeddings.npy", &liar)], CompressionMethod::Deflated);
     let error = open(&liar).unwrap().array("embeddings", u64::MAX).unwrap_err();
@@ -55,8 +55,8 @@ fn archives_may_shrink_as_far_as_they_do_and_bytes_are_what_is_limited() {
     assert_eq!(error, "bytes that numpy.save did not write");
 }
 
-/// Any changed byte of an array in an archive is noticed, packed or not, by the archive's own checksum if by
-/// nothing else.
+/// Any changed byte of an array in an archive is noticed, packed or not, at the latest by the archive's
+/// checksum.
 #[test]
 fn damage_in_an_archive_is_noticed() {
     let values: Vec<f32> = (0..64_u32).map(|i| (i as f32).sin()).collect();
@@ -74,7 +74,7 @@ fn damage_in_an_archive_is_noticed() {
     }
 }
 
-/// safetensors has no checksum, but what a run writes has a digest of its own.
+/// safetensors has no checksum, but the files of a run carry a digest.
 #[test]
 fn damage_in_a_runs_embeddings_is_noticed_at_every_byte() {
     let folder = Folder::new();
@@ -143,7 +143,7 @@ fn more_rows_than_are_counted_are_refused_by_the_header() {
     let folder = Folder::new();
     let header = npy("|i1", false, "(4294967296, 1)", &[]);
     folder.put("many.npy", &header);
-    // A file of holes, which takes no room on the disk.
+    // A sparse file, which takes no room on the disk.
     let file = std::fs::OpenOptions::new().write(true).open(folder.path("many.npy")).unwrap();
     file.set_len(header.len() as u64 + (1 << 32)).unwrap();
     folder.put("l.txt", b"1\n");
@@ -151,7 +151,7 @@ fn more_rows_than_are_counted_are_refused_by_the_header() {
     assert!(error.contains("4294967296 rows, expected at most 4294967295"), "{error}");
 }
 
-/// A pipe that nobody writes to would be waited for.
+/// Opening a pipe that nobody writes to would wait forever.
 #[cfg(unix)]
 #[test]
 fn pipes_and_devices_are_refused_at_once() {
@@ -164,7 +164,7 @@ fn pipes_and_devices_are_refused_at_once() {
 }
 
 proptest! {
-    /// Whatever bytes a file is changed in or cut to, reading it ends.
+    /// Reading a file with a changed byte, or a truncated file, always ends.
     #[test]
     fn damaged_files_end_in_an_error_or_an_array(cut in 0..100_usize, at in 0..100_usize, byte: u8) {
         let mut file = npy("<f4", false, "(1, 2)", &floats(&[1.0, 2.0]));

@@ -26,7 +26,7 @@ fn numbers_of_every_type_are_read() {
         numbers(&[5, i64::MIN.into()])
     );
     assert_eq!(i(">u4", &[0, 0, 1, 0, 0x80, 0, 0, 0]), numbers(&[256, 1 << 31]));
-    // Past what a number with a sign holds, and not the same as a negative one.
+    // A number larger than any signed one, which is different from every negative one.
     assert_eq!(
         i("<u8", &[u64::MAX.to_le_bytes(), 1_u64.to_le_bytes()].concat()),
         numbers(&[u64::MAX.into(), 1])
@@ -60,7 +60,7 @@ fn labels_may_be_words_booleans_and_whole_floats_of_any_shape_with_one_long_axis
         "the label NaN of row 1, counted from 0"
     );
     assert!(label("<f8", &doubles(&[1.0, f64::INFINITY])).unwrap_err().contains("infinity of row 1"));
-    assert!(label("|S2", b"a\0\xffc").unwrap_err().contains("row 1 whose bytes are no text"));
+    assert!(label("|S2", b"a\0\xffc").unwrap_err().contains("row 1 whose bytes are not text"));
     for shape in ["(2, 1)", "(1, 2)", "(2, 1, 1)"] {
         assert_eq!(labels_of("|u1", shape, &[4, 5]).unwrap(), numbers(&[4, 5]), "{shape}");
     }
@@ -121,7 +121,7 @@ fn labels_of_text_are_numbers_if_all_are() {
     assert_eq!(from("\u{feff}red fox\nnan\n"), words(&["red fox", "nan"]));
     assert_eq!(from("3\nb\n"), words(&["3", "b"]));
     assert_eq!(Labels::from_text(&b"a\0b"[..]).unwrap(), None);
-    // Blank lines at the end are no labels; between two labels one is missing.
+    // Blank lines at the end are not labels; a blank line between two labels is an error.
     assert_eq!(from("3\n1\n\n \r\n\n"), from("3\n1"));
     assert!(Labels::from_text(&b"3\n\n1\n"[..]).unwrap_err().found.contains("nothing in line 2"));
     assert!(Labels::from_text(&b"1.5\n2.5\n"[..]).unwrap_err().found.contains("the label 1.5 of row 0"));
@@ -135,7 +135,7 @@ fn the_same_label_is_the_same_class_in_both() {
     let alone = Classes::number(&words(&["b", "a", "b"]), None).unwrap();
     assert_eq!((&alone.test, &alone.gallery, alone.without_match()), (&vec![1, 0, 1], &None, 1));
     assert_eq!(Classes::number(&words(&["9"]), Some(&numbers(&[9]))), Err(ClassesError::Unlike));
-    // A number past 2^63 is no negative one.
+    // A number above 2^63 is not a negative one.
     let wide = Classes::number(&numbers(&[u64::MAX.into()]), Some(&numbers(&[-1]))).unwrap();
     assert_eq!((wide.count(), wide.without_match()), (2, 1));
 }

@@ -24,7 +24,7 @@ use super::container::Container;
 use super::{Embedded, EmbeddingsError, Labels, Scaling, Source, read, write};
 use crate::methods::Features;
 
-/// Returns a `.npy` file of version 1, its header padded to 64 bytes as numpy's is.
+/// Returns a `.npy` file of version 1, whose header is padded to 64 bytes like numpy's.
 fn npy(descr: &str, columns_first: bool, shape: &str, numbers: &[u8]) -> Vec<u8> {
     let order = if columns_first { "True" } else { "False" };
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
@@ -39,7 +39,7 @@ fn npy(descr: &str, columns_first: bool, shape: &str, numbers: &[u8]) -> Vec<u8>
 }
 
 fn npz(members: &[(&str, &[u8])], compression: CompressionMethod) -> Vec<u8> {
-    // As numpy's, which leave room for lengths of 64 bits.
+    // Like numpy's archives, which leave room for lengths of 64 bits.
     let options = SimpleFileOptions::default().compression_method(compression).large_file(true);
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in members {
@@ -105,7 +105,7 @@ impl Folder {
     }
 }
 
-/// Returns what numpy and Python wrote: `samples.py`.
+/// Returns the path of a file that `samples.py` wrote with numpy.
 fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/numpy").join(name)
 }
@@ -118,7 +118,7 @@ fn words(labels: &[&str]) -> Labels {
     Labels::Words(labels.iter().map(|&word| word.to_owned()).collect())
 }
 
-/// Returns the labels of an array of two, or of as many as `shape` says.
+/// Reads the labels of an array with this type, shape and bytes.
 fn labels_of(descr: &str, shape: &str, bytes: &[u8]) -> Result<Labels, String> {
     Labels::from_array(&array(&npy(descr, false, shape, bytes)).unwrap()).map_err(|problem| problem.found)
 }
@@ -134,7 +134,7 @@ fn numpys_own_files_are_read_with_other_arrays_beside() {
     assert_eq!(found.origin.labels.to_string(), "labels <U4 (3,)");
 
     let other = |label_name| read(&Source { label_name: Some(label_name), ..Source::of(&people) });
-    // Their numbers are too small for single precision unless they are scaled.
+    // The embeddings' numbers are too small for single precision unless they are scaled.
     assert!(other("codes").unwrap_err().to_string().contains("as the largest number of row 0"));
     let error = other("meta").unwrap_err().to_string();
     assert!(

@@ -6,7 +6,8 @@ use zip::CompressionMethod;
 use super::{Folder, array, doubles, npy, npz};
 use crate::embeddings::Scaling;
 
-/// Scaled in double precision, rows far out of single precision's range are the rows they are multiples of.
+/// Rows far outside of single precision's range, scaled in double precision, equal the rows that they are
+/// multiples of.
 #[test]
 fn rows_out_of_single_precision_are_scaled_before_they_are_narrowed() {
     let folder = Folder::new();
@@ -27,7 +28,7 @@ fn rows_out_of_single_precision_are_scaled_before_they_are_narrowed() {
     for factor in [1.0, 1e-50, 1e39, 1e-300, 1e307, 1e-320] {
         put("f.npz", &base.map(|value| value * factor));
         let found = folder.read("f.npz", Scaling::UnitLength).unwrap();
-        // The last factor leaves numbers without most of their digits.
+        // With the last factor, numbers lose most of their digits.
         let tolerance = if factor == 1e-320 { 1e-3 } else { 1e-7 };
         for (value, expected) in found.features.values.iter().zip(&expected) {
             assert!((value - expected).abs() <= tolerance, "{factor}: {value} for {expected}");
@@ -60,7 +61,7 @@ fn numbers_that_are_not_finite_are_called_what_they_are_and_where() {
     }
 }
 
-/// The root of the mean square distance from the mean, in units of the rows' length, as numpy computes it.
+/// The spread is the root mean square distance from the mean, divided by the length of the rows.
 #[test]
 fn the_spread_of_rows_is_measured_without_cancellation() {
     let folder = Folder::new();
@@ -79,7 +80,7 @@ fn the_spread_of_rows_is_measured_without_cancellation() {
 }
 
 proptest! {
-    /// Rows of any size come out with length 1, and multiples of a power of two as the same bits.
+    /// Rows of any size get length 1, and a power of two as a factor changes no bit of the result.
     #[test]
     fn rows_of_any_size_have_length_one(
         row in prop::collection::vec(-1e3..1e3_f64, 1..20), exponent in -900..900_i32,
@@ -95,7 +96,7 @@ proptest! {
         let length: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
         prop_assert!((length - 1.0).abs() < 1e-6);
         prop_assert_eq!(&scaled(2.0_f64.powi(exponent)), &values);
-        // What the rows were scaled by before: the same bits.
+        // The plain formula gives the same bits.
         let norm = row.iter().map(|value| value * value).sum::<f64>().sqrt();
         prop_assert_eq!(values, row.iter().map(|value| (value / norm) as f32).collect::<Vec<_>>());
     }
