@@ -56,8 +56,11 @@ template <typename T, int V> __device__ void sum_statistics(const T *x, float *p
     store_sums<V>(sum, square, partial, channels);
 }
 
-// Writes saved[chunk][2][channels]: mean and 1 / sqrt(variance + eps). Moves the running statistics, if given, by
-// those of the first chunk.
+// Numbers of a channel of a chunk that the forward pass saves: the mean, 1 / sqrt(variance + eps), and what the mean
+// loses when it is rounded to f32. Where few rows nearly cancel in a gradient, that loss alone would be a large part of it.
+enum Saved { MEAN = 0, INVERSE = 1, REMAINDER = 2, SAVED = 3 };
+
+// Writes saved[chunk][SAVED][channels]. Moves the running statistics, if given, by those of the first chunk.
 template <typename T, int V>
 __device__ void finish_statistics(const T *x, const float *partial, float *saved, float *running_mean, float *running_variance,
                                   Forward sizes) {
@@ -78,8 +81,10 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
                 variance += difference * difference / rows;
             }
         }
-        saved[(size_t)chunk * 2 * channels + channel] = (float)mean;
-        saved[((size_t)chunk * 2 + 1) * channels + channel] = (float)(1.0 / sqrt(variance + sizes.eps));
+        float *numbers = saved + (size_t)chunk * SAVED * channels + channel;
+        numbers[MEAN * channels] = (float)mean;
+        numbers[INVERSE * channels] = (float)(1.0 / sqrt(variance + sizes.eps));
+        numbers[REMAINDER * channels] = (float)(mean - (float)mean);
         if (chunk == 0 && running_mean) {
             double unbiased = rows > 1 ? variance * rows / (rows - 1.0) : variance * rows, share = sizes.share;
             running_mean[channel] = (float)((1.0 - share) * running_mean[channel] + share * mean);
@@ -90,20 +95,24 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
 
 // (x - mean) scale + beta. The forward and the backward pass both compute it this way, so that the gate is
 // the same in both.
-__device__ __forceinline__ float normalized(float x, float mean, float scale, float beta) { return fmaf(x - mean, scale, beta); }
+__device__ __forceinline__ float normalized(float x, float mean, float remainder, float scale, float beta) {
+    return fmaf(x - mean - remainder, scale, beta);
+}
 
-// `second` holds 1 / sqrt(variance + eps) of each chunk behind its means, or else (`running`) the variances.
+// `mean_of` and `second` are what is saved of the first chunk, from MEAN and from INVERSE on, or else (`running`) the
+// running means and variances.
 template <typename T, int V>
 __device__ void apply(const T *x, const T *residual, const float *mean_of, const float *second, const float *gamma, const float *beta, T *y,
                       Forward sizes, bool running) {
     int channels = sizes.channels;
     Place at = place<V>(sizes.rows, channels);
     if (!at.active) return;
-    float mean[V], scale[V], shift[V];
-    size_t numbers = (size_t)blockIdx.z * 2 * channels + at.channel;
+    float mean[V], remainder[V], scale[V], shift[V];
+    size_t numbers = (size_t)blockIdx.z * SAVED * channels + at.channel;
     for (int k = 0; k < V; ++k) {
         mean[k] = read_fresh(mean_of + numbers + k);
         float inverse = read_fresh(second + numbers + k);
+        remainder[k] = running ? 0.0f : read_fresh(second + numbers + (REMAINDER - INVERSE) * channels + k);
         if (running) inverse = (float)(1.0 / sqrt((double)inverse + sizes.eps));
         scale[k] = inverse * gamma[at.channel + k];
         shift[k] = beta[at.channel + k];
@@ -124,7 +133,7 @@ __device__ void apply(const T *x, const T *residual, const float *mean_of, const
             int row = last - i * (int)blockDim.y;
             if (row < at.begin) continue;
             for (int k = 0; k < V; ++k) {
-                float out = normalized(v[i].value[k], mean[k], scale[k], shift[k]);
+                float out = normalized(v[i].value[k], mean[k], remainder[k], scale[k], shift[k]);
                 if (residual) out += r[i].value[k];
                 // Written so that a NaN stays a NaN.
                 v[i].value[k] = sizes.relu && out < 0.0f ? 0.0f : out;
@@ -140,17 +149,18 @@ struct Backward {
 
 // The numbers of a channel that decide its gate.
 template <int V> struct Normalization {
-    float mean[V], scale[V], shift[V];
+    float mean[V], remainder[V], scale[V], shift[V];
     __device__ Normalization(const float *saved, const float *gamma, const float *beta, int channel, int channels) {
-        const float *numbers = saved + (size_t)blockIdx.z * 2 * channels + channel;
+        const float *numbers = saved + (size_t)blockIdx.z * SAVED * channels + channel;
         for (int k = 0; k < V; ++k) {
-            mean[k] = numbers[k];
-            scale[k] = numbers[channels + k] * gamma[channel + k];
+            mean[k] = numbers[MEAN * channels + k];
+            remainder[k] = numbers[REMAINDER * channels + k];
+            scale[k] = numbers[INVERSE * channels + k] * gamma[channel + k];
             shift[k] = beta[channel + k];
         }
     }
     __device__ bool open(int gate, int k, float x, float y) const {
-        return gate == OPEN || !((gate == FROM_Y ? y : normalized(x, mean[k], scale[k], shift[k])) <= 0.0f);
+        return gate == OPEN || !((gate == FROM_Y ? y : normalized(x, mean[k], remainder[k], scale[k], shift[k])) <= 0.0f);
     }
 };
 
@@ -179,12 +189,12 @@ __device__ void sum_gradients(const T *x, const T *y, const T *gy, const float *
                 for (int k = 0; k < V; ++k) {
                     float gated = norm.open(gate, k, v[i].value[k], out[i].value[k]) ? g[i].value[k] : 0.0f;
                     sum[k] += gated;
-                    along[k] = fmaf(gated, v[i].value[k] - norm.mean[k], along[k]);
+                    along[k] = fmaf(gated, v[i].value[k] - norm.mean[k] - norm.remainder[k], along[k]);
                 }
             }
         }
         // The sum is of products with the normalized input, whose factor is the same for all rows.
-        for (int k = 0; k < V; ++k) along[k] *= saved[((size_t)blockIdx.z * 2 + 1) * channels + at.channel + k];
+        for (int k = 0; k < V; ++k) along[k] *= saved[((size_t)blockIdx.z * SAVED + INVERSE) * channels + at.channel + k];
     }
     store_sums<V>(sum, along, partial, channels);
 }
@@ -226,10 +236,11 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
     if (!at.active) return;
     Normalization<V> norm(saved, gamma, beta, at.channel, channels);
     float mean_g[V], slope[V];
+    const float *inverse = saved + ((size_t)blockIdx.z * SAVED + INVERSE) * channels + at.channel;
     size_t numbers = (size_t)blockIdx.z * 2 * channels + at.channel;
     for (int k = 0; k < V; ++k) {
         mean_g[k] = read_fresh(means + numbers + k);
-        slope[k] = read_fresh(means + numbers + channels + k) * saved[numbers + channels + k];
+        slope[k] = read_fresh(means + numbers + channels + k) * inverse[k];
     }
     size_t start = at.chunk_start + at.channel;
     for (int last = at.end - 1 - threadIdx.y; last >= at.begin; last -= ROWS_OF_MANY * blockDim.y) {
@@ -249,7 +260,7 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
             if (row < at.begin) continue;
             for (int k = 0; k < V; ++k) {
                 float gated = norm.open(gate, k, v[i].value[k], out[i].value[k]) ? g[i].value[k] : 0.0f;
-                float rest = fmaf(norm.mean[k] - v[i].value[k], slope[k], gated - mean_g[k]);
+                float rest = fmaf(norm.mean[k] - v[i].value[k] + norm.remainder[k], slope[k], gated - mean_g[k]);
                 g[i].value[k] = gated;
                 v[i].value[k] = norm.scale[k] * rest;
             }

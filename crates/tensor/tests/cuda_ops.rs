@@ -114,8 +114,8 @@ proptest! {
         chunks in 1usize..4, images in 1usize..4, side in 1usize..8, channels in prop_oneof![1usize..40, Just(64), Just(160), Just(520)],
         relu: bool, with_residual: bool, shift in -30.0f64..30.0, seed: u64,
     ) {
-        // Of two rows the gradient is what eps alone leaves of terms that cancel.
-        prop_assume!(images * side * side > 2);
+        // The gradient of a single row is zero.
+        prop_assume!(images * side * side > 1);
         let Some(device) = device_or_skip() else { return Ok(()) };
         let mut stream = Stream::new(seed, Purpose::Synthetic, 1, 0);
         let x = (random(&mut stream, &[chunks * images, side, side, channels]) + shift).unwrap();

@@ -4,7 +4,7 @@
 //! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
 //! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
 //! of a batch, and its state. The state consists of named tensors, so that a checkpoint taken after any step
-//! is exact. The list of objectives in `invaspread-losses` and [`built_in`] below name the methods; nothing else in
+//! is exact. The list of objectives in `invaspread-losses` and `built_in` below name the methods; nothing else in
 //! the program names one.
 
 mod chosen;

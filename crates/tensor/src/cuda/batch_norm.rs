@@ -11,8 +11,8 @@ use crate::{BatchNormConfig, Statistics};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
-/// What a batch norm keeps for its gradients: the mean and 1 / sqrt(variance + eps) of each chunk, (chunks,
-/// 2, C).
+/// What a batch norm keeps for its gradients: of each chunk the mean, 1 / sqrt(variance + eps), and what the
+/// mean loses when it is rounded to f32, (chunks, 3, C).
 #[derive(Debug, Clone)]
 pub(crate) struct Saved {
     numbers: Tensor,
@@ -91,7 +91,7 @@ pub(crate) fn normalize(
     let (chunks, rows) = (x.elem_count() / chunk_len, chunk_len / channels);
     let g = grid(device, "batch_norm", x.dtype(), [chunks, rows, channels])?;
     let partial = scratch(device, chunks * g.slices * 2 * channels)?;
-    let numbers = uninitialised((chunks, 2, channels), DType::F32, device)?;
+    let numbers = uninitialised((chunks, 3, channels), DType::F32, device)?;
     let (mean, variance, share) = match running {
         Some(([mean, variance], share)) => (Some(mean), Some(variance), share),
         None => (None, None, 0.0),
@@ -150,8 +150,8 @@ pub(crate) fn normalize_by(
     )
 }
 
-/// Normalizes by the means and, of each chunk, 1 / sqrt(variance + eps) at two addresses, or (`running`) by the
-/// means and the variances.
+/// Normalizes by what was saved of each chunk, at the addresses of the first mean and of the number that
+/// follows the means, or (`running`) by running means and variances.
 fn apply_with(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
@@ -224,7 +224,8 @@ pub(crate) fn normalize_gradients(
     let [x_, y_, gy_] = [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?];
     let given =
         [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
-    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right after.
+    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right
+    // after.
     let (of_slices, of_chunks) = (chunks * g.slices * 2 * channels, chunks * 2 * channels);
     let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
     let partial = totals + (of_chunks * size_of::<f64>()) as u64;
