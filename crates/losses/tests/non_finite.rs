@@ -27,7 +27,7 @@ proptest! {
                     prop_assert!(tells(value), "{}, {dtype:?}: {value} was not noticed", objective.name);
                 }
                 for value in [0.0, -0.0] {
-                    prop_assert!(!tells(value), "{}, {dtype:?}: {value} was taken for a value that is not finite", objective.name);
+                    prop_assert!(!tells(value), "{}, {dtype:?}: {value} gave no finite loss", objective.name);
                 }
             }
         }

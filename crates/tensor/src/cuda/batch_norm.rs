@@ -22,7 +22,7 @@ pub(crate) struct Saved {
     with_residual: bool,
 }
 
-/// `Forward` of the kernels.
+/// The struct `Forward` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Forward {
@@ -36,7 +36,7 @@ struct Forward {
 // SAFETY: numbers in C's layout, as the kernels declare them.
 unsafe impl DeviceRepr for Forward {}
 
-/// `Backward` of the kernels.
+/// The struct `Backward` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Backward {
@@ -150,8 +150,8 @@ pub(crate) fn normalize_by(
     )
 }
 
-/// Normalizes by the means and, of each chunk, 1 / sqrt(variance + eps) at two addresses, or (`running`) by the
-/// means and the variances.
+/// Normalizes by the numbers at two addresses: the means and 1 / sqrt(variance + eps) of each chunk or, with
+/// `running`, the means and the variances.
 fn apply_with(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
@@ -206,8 +206,8 @@ impl Saved {
     }
 }
 
-/// Returns the gradients, given the input, the output and the output's gradient; that of the residual too, if
-/// it is wanted.
+/// Returns the gradients, given the input, the output and the output's gradient. The residual's gradient is
+/// among them if `residual` is true.
 pub(crate) fn normalize_gradients(
     saved: &Saved,
     [x, y, gy]: [&Tensor; 3],
@@ -224,7 +224,8 @@ pub(crate) fn normalize_gradients(
     let [x_, y_, gy_] = [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?];
     let given =
         [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
-    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right after.
+    // Scratch memory for the totals in f64, the sums of the slices, and the means in f32. No other launch
+    // uses it before the second launch, which follows at once, if there is one.
     let (of_slices, of_chunks) = (chunks * g.slices * 2 * channels, chunks * 2 * channels);
     let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
     let partial = totals + (of_chunks * size_of::<f64>()) as u64;

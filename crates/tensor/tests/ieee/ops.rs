@@ -78,7 +78,7 @@ impl Op for Convolution {
         conv2d(&t[0], &t[1], self.config)
     }
 
-    /// The padding takes no part.
+    /// The sums do not include the padding.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, ci, co, kernel] = self.sizes();
         let ([oh, ow], Conv2dConfig { stride, padding, .. }) = (self.output(), self.config);
@@ -274,7 +274,7 @@ impl Op for Pooling {
         if self.maximum { max_pool2d(&t[0], self.config) } else { avg_pool2d(&t[0], self.config) }
     }
 
-    /// The maximum is as in PyTorch: a value wins if it is greater than the best before it, or NaN.
+    /// The maximum is as in PyTorch: a value replaces the best before it if it is greater, or NaN.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, channels] = self.input[0].shape[..] else { unreachable!("a map has four axes") };
         let PoolConfig { kernel, stride, padding, .. } = self.config;
