@@ -4,8 +4,8 @@
 //! ```text
 //! logits z in R^{B x K}, y_i the cluster of image i:   loss = −(1/B) Σ_i log softmax(z_i)_{y_i}
 //! order of an epoch over N images in k non-empty clusters: ⌊N/k⌋ + 1 images are drawn from each cluster
-//! //! (without replacement, or with it if the cluster has no more images than that), all are shuffled, and the
-//! //! first N are kept
+//! (without replacement, or with it if the cluster has no more images than that), all are shuffled, and the
+//! first N are kept
 //! ```
 //!
 //! Paper: section 4.1, rows `DeepCluster (10)` and `(1000)`; the sampling is that of

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B
-//! //! τ temperature;  m negative weight
+//! τ temperature;  m negative weight
 //! s_ij = x_i · sg(x_j) / τ                                      (sg = no gradient, the "detached key side")
 //! D_i  = exp(s_{i,i⁺}) + m Σ_{j∉{i,i⁺}} exp(s_ij)
 //! p_ij = exp(s_ij) / D_i
@@ -116,9 +116,11 @@ impl InvaSpread {
     }
 
     /// Replaces a row of inner products by the gradient with respect to them and returns the row's part of
-    /// the loss. Let `t` be the index of the row's largest score. All other scores are taken relative to the
-    /// second largest: `rest` = `Σ_{k≠t} a_k exp(s_k − second)` with a = m for a negative and 1 for the
-    /// positive. With q = a p, r = p / (1 − p) and w the weight of the negatives' sum, the gradient is
+    /// the loss.
+    ///
+    /// Let `t` be the index of the row's largest score. All other scores are taken relative to the second
+    /// largest: `rest` = `Σ_{k≠t} a_k exp(s_k − second)` with a = m for a negative and 1 for the positive.
+    /// With q = a p, r = p / (1 − p) and w the weight of the negatives' sum, the gradient is
     ///
     /// ```text
     /// ∂L/∂s_k = q_k (1 − w R) + w r_k [k negative] − [k positive],  R = Σ_negatives r

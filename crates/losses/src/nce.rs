@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! f in R^{B x D} unit rows, v in R^{n x D} memory bank, y_i the image that row i shows
-//! //! m noise images per row
+//! m noise images per row
 //! P_ij = exp(f_i · v_j / τ) / Z,   c = m / n,   ε = 1e-7
 //! h⁺ = P / (P + c + ε)  for the own entry,   1 − h⁻ = c / (P + c + ε)  for a noise entry
 //! loss = −(1/B) Σ_i [ log h⁺_{i,y_i} + Σ_{j in noise_i} log(1 − h⁻_ij) ]

@@ -50,16 +50,16 @@ pub trait Objective<const N: usize> {
 
     /// Returns the loss and its gradient with respect to each input, in the shape of that input, row by
     /// row.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If the loss is not defined for these inputs.
+    ///
+    /// # Errors
+    /// If the loss is not defined for these inputs.
     fn evaluate<T: Float>(&self, inputs: [Matrix<'_, T>; N]) -> Result<(f64, [Vec<T>; N])>;
 
     /// Returns the loss and its gradients for inputs on CUDA, without waiting for the GPU: the loss as an
     /// f32 scalar on the GPU, the gradients as tensors.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If the loss is not defined for these inputs, or there is no kernel.
+    ///
+    /// # Errors
+    /// If the loss is not defined for these inputs, or there is no kernel.
     fn evaluate_on_device(&self, inputs: [&Tensor; N]) -> Result<(Tensor, [Tensor; N])> {
         bail!("{}: no CUDA kernel for {N} inputs on {:?}", Self::NAME, inputs.map(Tensor::device))
     }

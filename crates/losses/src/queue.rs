@@ -55,9 +55,9 @@ impl Queue {
 
     /// Returns the current rows, (K, D), in the order of their places and without a gradient. Later
     /// pushes do not change the tensor.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If memory cannot be allocated.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
     pub fn rows(&self) -> Result<Tensor> {
         self.rows.copy()
     }
@@ -95,9 +95,9 @@ impl Queue {
 
     /// Returns what a checkpoint needs, on the CPU: the rows, (K, D), and the place of the oldest row, a
     /// scalar.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If memory cannot be allocated.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<[Tensor; 2]> {
         let rows = self.rows.to_device(&Device::Cpu)?.copy()?;
         Ok([rows, Tensor::new(self.oldest as i64, &Device::Cpu)?])

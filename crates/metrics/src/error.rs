@@ -17,12 +17,12 @@ pub enum MetricError {
         /// The first value found there that is not finite.
         value: f32,
     },
-    /// Inner products of finite rows left the range of f32.
+    /// Inner products of finite rows exceed the range of f32.
     #[error(
         "the similarities of query {row} are too large for f32: the rows are far too long, so scale them to length 1 first"
     )]
     Overflow {
-        /// Zero-based query.
+        /// Number of the query, from 0.
         row: usize,
     },
     /// The device failed.

@@ -93,9 +93,9 @@ impl Lars {
     }
 
     /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If memory cannot be allocated.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         self.steps.state()
     }

@@ -60,9 +60,9 @@ impl Optimizer {
     }
 
     /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If memory cannot be allocated.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Sgd(sgd) => sgd.state(),

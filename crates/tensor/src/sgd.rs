@@ -153,9 +153,9 @@ impl Sgd {
     }
 
     /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
-    ///     ///
-    ///     /// # Errors
-    ///     /// If memory cannot be allocated.
+    ///
+    /// # Errors
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let tensor = |slot: &Slot| {
             let (shape, device) = (slot.parameter.shape(), slot.parameter.device());
