@@ -1,4 +1,4 @@
-//! The outputs of a network for a batch, and the backward pass from a loss of them.
+//! The outputs of a network for a batch, and the backward pass from a loss that is computed from them.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
@@ -28,7 +28,7 @@ impl Mode {
 pub struct Output {
     /// (N, C): the pooled features before the linear layer.
     pub pooled: Tensor,
-    /// (N, E): the linear layer's output, of any length.
+    /// (N, E): the output of the linear layer, not normalized.
     pub projection: Tensor,
     /// (N, E): the projection divided by its length.
     pub embedding: Tensor,
@@ -136,7 +136,7 @@ impl Output {
     /// every parameter it depends on. Frees the activations.
     ///
     /// # Errors
-    /// If the pass was without gradients, or if `backward` was called before.
+    /// If the pass recorded no gradients, or if `backward` was called before.
     pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
         if self.tapes.is_empty() {
             bail!(

@@ -62,7 +62,7 @@ pub enum WeightError {
         path: PathBuf,
         /// The network.
         network: String,
-        /// Why not.
+        /// The reason.
         source: Box<WeightError>,
     },
     /// Entries are missing or have another shape.
@@ -131,9 +131,9 @@ pub struct NotFinite {
     pub count: usize,
     /// The number of all values.
     pub elements: usize,
-    /// The index of the first.
+    /// The index of the first such value.
     pub index: Vec<usize>,
-    /// The first: NaN or an infinity.
+    /// The first such value: NaN or an infinity.
     pub value: f64,
 }
 
@@ -160,7 +160,7 @@ impl fmt::Display for NotFinite {
 pub struct Mismatch {
     /// Names that are missing in the weights.
     pub missing: Vec<String>,
-    /// `name: found shape, expected shape`.
+    /// Entries of another shape, each as `name: found shape, expected shape`.
     pub misshapen: Vec<String>,
     /// All names of the weights, in alphabetical order.
     pub theirs: Vec<String>,
