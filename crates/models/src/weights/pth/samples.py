@@ -96,7 +96,7 @@ if zip_form:
 
 save(entries, "entries")
 if not zip_form:
-     # The released code saves its files like this one, as NAME_best.t.
+    # The released code saves its files like this one, as NAME_best.t.
     save({"net": network.state_dict(), "acc": 83.6, "epoch": 3}, "released_best.t")
     sys.exit()
 save(entries, "entries.pth.tar", zipped=True)
