@@ -10,18 +10,18 @@ use super::{FORMAT, Owner};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The file system refused.
+    /// The file system refused an operation.
     #[error(
         "failed to {action} {}: {source}; {}",
         path.display(),
         if *action == "read" { remedy_of_reading(source) } else { remedy(source) }
     )]
     Io {
-        /// "write", "read", "create the folder", ...
+        /// The operation: "write", "read", "create the folder", ...
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file does not hold what it should hold.
@@ -60,7 +60,7 @@ pub enum RecordError {
         /// The other process, if it wrote down who it is.
         owner: Option<Box<Owner>>,
     },
-    /// The folder holds another config than the one that its name belongs to.
+    /// The stored config differs from the config that the folder is named after.
     #[error(
         "failed to resume the run in {}: its config was changed, line {line} of {} is `{found}`, expected `{expected}`; \
          put that line back, or move the folder away to start the run again",

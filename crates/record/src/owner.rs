@@ -1,4 +1,4 @@
-//! The process that works on a run, as its lock file names it.
+//! The process that works on a run, as named in the lock file.
 
 use std::fmt;
 
