@@ -34,8 +34,8 @@ impl Found {
         Err(DataError::damaged(&self.path, format!("no {} ({})", absent.join(", no "), self.form), expected))
     }
 
-    /// Returns its folder, its files as paths below that, and what distinguishes it from other copies in the
-    /// same folder.
+    /// Returns the copy's folder, its files as paths below that folder, and a text that distinguishes it from
+    /// other copies in the same folder.
     pub(crate) fn files(&self) -> (PathBuf, Vec<PathBuf>, String) {
         let batches = |ending: &str| BATCHES.map(|batch| PathBuf::from(format!("{batch}{ending}"))).to_vec();
         match self.form {

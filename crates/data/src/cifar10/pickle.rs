@@ -19,7 +19,8 @@ pub(crate) struct PickledBatch {
 /// Reads a batch.
 ///
 /// # Errors
-/// Says what is wrong with it and where, in words that follow "found".
+/// If the pickle is not such a batch. The error says what is wrong and where, in words that follow
+/// "found".
 pub(crate) fn read_batch(pickle: &[u8]) -> Result<PickledBatch, String> {
     let batch = Pickle::read(pickle)?;
     let root = batch.dict(batch.root()).ok_or("a pickle of something else than a dict")?;
