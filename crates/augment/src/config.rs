@@ -29,11 +29,11 @@ pub struct AugmentConfig {
     pub crop: Option<RandomCrop>,
     /// Random brightness, contrast, saturation and hue, in random order.
     pub color_jitter: ColorJitter,
-    /// How often a view is made gray.
+    /// The probability with which a view is made gray.
     pub grayscale: RandomGrayscale,
-    /// How often a view is mirrored.
+    /// The probability with which a view is mirrored.
     pub flip: RandomFlip,
-    /// How bytes become the numbers that the network gets.
+    /// The conversion of bytes to the numbers that the network gets.
     pub normalize: Normalize,
 }
 
@@ -117,7 +117,7 @@ impl Default for ColorJitter {
     }
 }
 
-/// How often a view is made gray.
+/// The probability with which a view is made gray.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomGrayscale {
@@ -131,7 +131,7 @@ impl Default for RandomGrayscale {
     }
 }
 
-/// How often a view is mirrored.
+/// The probability with which a view is mirrored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomFlip {
@@ -196,9 +196,9 @@ pub enum AugmentError {
     OutOfRange {
         /// The name of the setting.
         key: &'static str,
-        /// Its value.
+        /// The value.
         found: String,
-        /// What values are allowed.
+        /// The allowed values.
         expected: &'static str,
     },
 }

@@ -16,13 +16,13 @@ use crate::geometry::Window;
 /// One of the four changes of the color jitter with its factor (for hue, a part of the color circle).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Adjust {
-    /// See [`crate::brightness`].
+    /// A change by [`crate::brightness`].
     Brightness(f64),
-    /// See [`crate::contrast`].
+    /// A change by [`crate::contrast`].
     Contrast(f64),
-    /// See [`crate::saturation`].
+    /// A change by [`crate::saturation`].
     Saturation(f64),
-    /// See [`crate::hue`].
+    /// A change by [`crate::hue`].
     Hue(f64),
 }
 

@@ -120,7 +120,7 @@ impl Batch {
     }
 }
 
-/// Why a batch could not be prepared. No batch follows it.
+/// The reason why a batch could not be prepared. No batch follows it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoaderError {
@@ -145,9 +145,9 @@ pub enum LoaderError {
     Empty {
         /// Number of the image in its source.
         index: u32,
-        /// Its width.
+        /// The width.
         width: usize,
-        /// Its height.
+        /// The height.
         height: usize,
     },
     /// The system refused to start a thread.

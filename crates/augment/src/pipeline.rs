@@ -59,7 +59,7 @@ pub(crate) struct ViewParameters {
     pub(crate) flip: bool,
 }
 
-/// How the pixels of the view are taken from the image.
+/// The way in which the pixels of the view are taken from the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Placing {
     /// A window resized to the view.

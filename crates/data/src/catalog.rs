@@ -115,7 +115,7 @@ pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
     Ok(manifest::of_set(&copy))
 }
 
-/// How long an answer of [`recent_hash`] is kept.
+/// The time for which an answer of [`recent_hash`] is kept.
 const KEPT: Duration = Duration::from_secs(2);
 
 /// Returns the hash of [`manifest`], or the hash that was found less than two seconds ago, because the runs
@@ -184,7 +184,7 @@ pub struct VerifyReport {
     pub location: Location,
     /// The copy, if there is one.
     pub content: Option<Content>,
-    /// What is wrong, if anything: the copy is missing or damaged.
+    /// The problem, if there is one: the copy is missing or damaged.
     pub problem: Option<String>,
 }
 
@@ -222,7 +222,7 @@ pub struct Listed {
     pub name: String,
     /// Whether [`open`] would find it.
     pub present: bool,
-    /// Its form, if it has several.
+    /// The form of the copy, if the set has several forms.
     pub form: Option<Form>,
     /// The folder or archive.
     pub path: Option<PathBuf>,

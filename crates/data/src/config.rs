@@ -74,7 +74,7 @@ pub struct Stl10Config {
     pub unlabeled: bool,
 }
 
-/// How the images of a retrieval set are resized.
+/// The way in which the images of a retrieval set are resized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrievalConfig {
@@ -118,7 +118,7 @@ impl ResizeFilter {
     }
 }
 
-/// How a folder of images is read.
+/// The way in which a folder of images is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FolderConfig {

@@ -13,13 +13,13 @@ use crate::records::RecordFile;
 /// A training split and a test split.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// Its name, one of [`NAMES`](crate::NAMES).
+    /// The name, one of [`NAMES`](crate::NAMES).
     pub name: String,
     /// The name of each class.
     pub classes: Vec<String>,
     /// Width and height of every image, in pixels.
     pub image_size: usize,
-    /// How the test images are evaluated.
+    /// The way in which the test images are evaluated.
     pub evaluation: Evaluation,
     /// The training images. If the evaluation is [`Evaluation::Retrieval`], their labels are only for
     /// reports.
@@ -44,7 +44,7 @@ impl Dataset {
     }
 }
 
-/// How test images are evaluated.
+/// The way in which test images are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evaluation {
@@ -189,12 +189,12 @@ impl ImageSource for Split {
 pub enum DataState {
     /// Every published checksum agrees.
     Verified,
-    /// It differs from the published one, or cannot be compared; it is used with a warning.
+    /// The data set differs from the published one, or cannot be compared. It is used with a warning.
     Unverified {
-        /// What differs, or why nothing could be compared.
+        /// The difference, or the reason why nothing could be compared.
         reason: String,
     },
-    /// It is generated; there is nothing to compare with.
+    /// The data set is generated, so there is nothing to compare with.
     Generated,
 }
 

@@ -50,9 +50,9 @@ pub enum Phase {
 pub(crate) struct Remote {
     /// The address of the file.
     pub url: String,
-    /// Its published length in bytes.
+    /// The published length in bytes.
     pub bytes: u64,
-    /// Its published checksum.
+    /// The published checksum.
     pub sha256: String,
 }
 

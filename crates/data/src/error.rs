@@ -9,7 +9,7 @@ use crate::location::{Location, NoFolder};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// No data set has that name.
+    /// The name is not that of a data set.
     #[error("data.name: no data set is called \"{found}\"; the known names are {}", known.join(", "))]
     UnknownName {
         /// The name asked for.
@@ -22,9 +22,9 @@ pub enum DataError {
     Value {
         /// The key within the group.
         key: &'static str,
-        /// Its value.
+        /// The value.
         found: String,
-        /// What values are allowed.
+        /// The allowed values.
         expected: String,
     },
     /// There is no folder to search.
@@ -39,15 +39,15 @@ pub enum DataError {
         location: Location,
         /// The files and folders that were searched for.
         looked_for: Vec<String>,
-        /// How to get it.
+        /// The advice on how to get the data set.
         advice: String,
     },
     /// An operation on a file failed.
     #[error("{source}; {advice}")]
     Io {
-        /// What happened; it names the path.
+        /// The error of the system, which names the path.
         source: io::Error,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
     /// A file has the wrong length.
@@ -55,11 +55,11 @@ pub enum DataError {
     Size {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
+        /// The length in bytes.
         found: u64,
         /// The length it must have.
         expected: u64,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
     /// A label is not below the number of classes.
@@ -72,9 +72,9 @@ pub enum DataError {
         path: PathBuf,
         /// Number of the image within the file.
         record: usize,
-        /// Its label.
+        /// The label.
         found: i64,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
     /// The content of a file is wrong.
@@ -82,11 +82,11 @@ pub enum DataError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the file holds.
+        /// The content that was found.
         found: String,
-        /// What it should hold.
+        /// The expected content.
         expected: String,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
     /// A downloaded file is not the published one.
@@ -97,11 +97,11 @@ pub enum DataError {
     Checksum {
         /// The address of the file.
         url: String,
-        /// Its checksum.
+        /// The checksum.
         found: String,
         /// The published checksum.
         expected: String,
-        /// Its length.
+        /// The length.
         found_bytes: u64,
         /// The published length.
         expected_bytes: u64,
@@ -113,7 +113,7 @@ pub enum DataError {
         url: String,
         /// The status, or how the connection failed.
         found: String,
-        /// What to do.
+        /// The advice on what to do.
         advice: String,
     },
     /// Another process is downloading the same file.
@@ -129,7 +129,7 @@ pub enum DataError {
         name: String,
         /// The data sets that can be downloaded.
         known: &'static [&'static str],
-        /// How to use it.
+        /// The advice on how to use the data set.
         advice: &'static str,
     },
     /// The server of the data set's publisher no longer exists.
@@ -159,12 +159,12 @@ pub enum DataError {
     Hub {
         /// The data set's name on the hub.
         dataset: &'static str,
-        /// What happened.
+        /// The fault.
         found: String,
     },
 }
 
-/// What to do with a damaged copy.
+/// The advice for a damaged copy.
 pub(crate) const REFETCH: &str =
     "remove it and run `invaspread data fetch cifar10`, or point data.root at a good copy";
 

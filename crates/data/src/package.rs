@@ -3,13 +3,13 @@
 /// A published archive, and the files that it unpacks to.
 #[derive(Debug, Clone)]
 pub(crate) struct ArchiveSpec {
-    /// Its address without the file name.
+    /// The address without the file name.
     pub base_url: String,
-    /// Its file name.
+    /// The file name.
     pub file: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
-    /// Its checksum.
+    /// The checksum.
     pub sha256: String,
     /// The folder that it holds.
     pub folder: String,
@@ -28,28 +28,28 @@ pub(crate) struct Package {
     pub folder: &'static str,
     /// The downloads.
     pub pieces: Vec<Piece>,
-    /// What to do with a damaged download.
+    /// The advice for a damaged download.
     pub advice: &'static str,
 }
 
 /// One download.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
-    /// Its address without the file name; `None` if its publisher's server no longer exists.
+    /// The address without the file name; `None` if its publisher's server no longer exists.
     pub base_url: Option<String>,
-    /// Its file name.
+    /// The file name.
     pub file: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
-    /// Its checksum.
+    /// The checksum.
     pub sha256: String,
-    /// How its files are packed.
+    /// The way in which its files are packed.
     pub packing: Packing,
     /// The folder for its content, below the package's folder.
     pub into: &'static str,
 }
 
-/// How the files of a piece are packed.
+/// The way in which the files of a piece are packed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Packing {
     /// A `.tar.gz`. Those files below `top` are unpacked that `keep` accepts.

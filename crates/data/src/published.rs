@@ -53,7 +53,7 @@ pub(crate) trait PublishedSet: Sync {
 /// A copy that can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
-    /// Its form.
+    /// The form.
     pub form: Form,
     /// The folder or archive.
     pub path: PathBuf,

@@ -35,7 +35,7 @@ pub(crate) struct RecordFile {
     checks: Vec<u32>,
     /// The file that each record was made from, if any.
     sources: Vec<PathBuf>,
-    /// What to do if the file is damaged.
+    /// The advice for a damaged file.
     advice: &'static str,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Wanted<'a> {
     pub keep: fn(&str) -> bool,
     /// The folder for the files.
     pub into: &'a Path,
-    /// What to do with a damaged archive.
+    /// The advice for a damaged archive.
     pub advice: &'static str,
 }
 

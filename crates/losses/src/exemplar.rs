@@ -122,7 +122,7 @@ impl Objective<2> for Batch<'_> {
     }
 }
 
-/// `1/‖w_j‖` of each row; 0 for a row of zeros, which then has score 0 and no gradient.
+/// Returns `1/‖w_j‖` of each row, or 0 for a row of zeros, which then has score 0 and no gradient.
 fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
     w.par_chunks(dim)
         .map(|row| {

@@ -43,18 +43,18 @@ const NAME: &str = "invaspread";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySide {
-    /// No, as the released code (`.data`).
+    /// The gradient does not flow through it, as in the released code (`.data`).
     #[default]
     Detached,
-    /// Yes: the true gradient of the loss.
+    /// The gradient flows through it, which gives the true gradient of the loss.
     BothSides,
 }
 
-/// Which of a row's 2B − 2 negatives are used.
+/// The choice of negatives among the 2B − 2 of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
-    /// All of them.
+    /// All negatives.
     #[default]
     All,
     /// The B most similar; ties go to the lower row.
@@ -83,9 +83,9 @@ pub struct InvaSpread {
     pub temperature: f64,
     /// m, at least 1 (below that a probability could exceed 1); the released code's `--batch-m`.
     pub negative_weight: f64,
-    /// Where gradients flow.
+    /// Whether gradients flow through the key side.
     pub key_side: KeySide,
-    /// Which negatives are used.
+    /// The negatives that are used.
     pub negatives: Negatives,
 }
 

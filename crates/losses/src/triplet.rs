@@ -24,7 +24,7 @@ use crate::op::{Matrix, Objective, apply};
 
 const NAME: &str = "triplet";
 
-/// How a row's negative is found.
+/// The way in which a row's negative is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mining {
@@ -50,9 +50,9 @@ pub enum Mining {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
-    /// How much farther away the negative must be than the positive; 0.5 in the paper.
+    /// The distance by which the negative must be farther away than the positive; 0.5 in the paper.
     pub margin: f64,
-    /// Where negatives come from.
+    /// The way in which negatives are found.
     pub mining: Mining,
 }
 

@@ -22,7 +22,7 @@ use crate::MetricError;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// How well a clustering agrees with the classes: each value is 1 for equal partitions.
+/// The agreement of a clustering with the classes: each value is 1 for equal partitions.
 ///
 /// ```
 /// use invaspread_metrics::Agreement;

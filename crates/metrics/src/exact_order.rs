@@ -23,7 +23,7 @@ use std::cmp::Ordering;
 /// such products by zero.
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
 
-/// How products with a gallery are computed, and how large their errors can be.
+/// The way in which products with a gallery are computed, and the sizes that bound their errors.
 #[derive(Debug)]
 pub(crate) struct Scale {
     dim: usize,

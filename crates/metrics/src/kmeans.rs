@@ -24,7 +24,7 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::inner_products::exact_squared_distance;
 use rayon::prelude::*;
 
-/// How the first centroids are chosen.
+/// The way in which the first centroids are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seeding {
     /// k distinct points drawn at random, as faiss does.
@@ -68,7 +68,7 @@ pub struct KMeans {
     pub tolerance: f64,
     /// The number of starts. The result with the lowest inertia is kept, the first of equals.
     pub restarts: usize,
-    /// How the first centroids are chosen.
+    /// The way in which the first centroids are chosen.
     pub seeding: Seeding,
     /// Seed of the run.
     pub seed: u64,

@@ -43,7 +43,7 @@ impl Default for WeightedKnn {
     }
 }
 
-/// How well the labels of the gallery predict those of the queries.
+/// The accuracy with which the labels of the gallery predict those of the queries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnResult {
     /// The percentage of queries whose class has the highest score.

@@ -70,8 +70,8 @@ fn exact(a: &[f32], b: &[f32], unit: bool) -> f64 {
     if unit { product(a, b) / (product(a, a) * product(b, b)).sqrt() } else { product(a, b) }
 }
 
-/// Returns whether similarity `a` is larger than `b` by more than the last digits of a sum in f64, which depend
-/// on the order of its terms.
+/// Returns whether similarity `a` is larger than `b` by more than the last digits of a sum in f64, which
+/// depend on the order of its terms.
 fn clearly_nearer(a: f64, b: f64) -> bool {
     a - b > 1e-13 * a.abs().max(b.abs())
 }

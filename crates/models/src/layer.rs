@@ -6,7 +6,7 @@ use crate::output::Mode;
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Precision, Tape, Value};
 
-/// How a layer runs.
+/// The way in which a layer runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pass {
     pub(crate) mode: Mode,

@@ -4,7 +4,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::{Tape, Value};
 
-/// How a network or a head runs: which statistics batch norm uses, and whether gradients are recorded.
+/// The way in which a network or a head runs: which statistics batch norm uses, and whether gradients are
+/// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Batch norm uses the statistics of the batch and moves the running ones; differentiable.

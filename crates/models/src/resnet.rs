@@ -90,7 +90,7 @@ impl ResNetConfig {
         Self { stem: Stem::Imagenet, pool: 0, ..Self::default() }
     }
 
-    /// PyTorch's name of the linear layer.
+    /// Returns PyTorch's name of the linear layer.
     fn head(&self) -> &'static str {
         match self.stem {
             Stem::Cifar => "linear",

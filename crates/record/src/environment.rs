@@ -26,7 +26,7 @@ pub struct Environment {
     /// and in files that were written before this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
-    /// When the run was started or resumed, RFC 3339.
+    /// The time at which the run was started or resumed, RFC 3339.
     pub started: String,
 }
 

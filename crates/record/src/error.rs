@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::remedy::{remedy, remedy_of_reading};
 use super::{FORMAT, Owner};
 
-/// Why a run's file could not be written, read or trusted.
+/// The reason why a run's file could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -29,11 +29,11 @@ pub enum RecordError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the file holds.
+        /// The content that was found.
         found: String,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
-        /// What to do.
+        /// The advice on what to do.
         remedy: &'static str,
     },
     /// A newer version of the program wrote the folder.

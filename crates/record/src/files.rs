@@ -63,7 +63,7 @@ struct Noted {
 pub struct Fault {
     /// The path in the run's folder, with `/`.
     pub file: String,
-    /// What is wrong with the file; `None` if it is missing.
+    /// The fault of the file; `None` if it is missing.
     pub damage: Option<String>,
 }
 

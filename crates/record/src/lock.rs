@@ -24,7 +24,7 @@ pub(crate) struct Lock {
     warning: Option<LockWarning>,
 }
 
-/// Why a lock may not keep other processes out.
+/// The reason why a lock may not keep other processes out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockWarning {
     /// The file system has no locks.

@@ -14,7 +14,7 @@ pub struct Owner {
     pub host: String,
     /// The process's number on that host.
     pub pid: u32,
-    /// When the process locked the run, RFC 3339.
+    /// The time at which the process locked the run, RFC 3339.
     pub since: String,
     /// The program's name and version.
     pub version: String,

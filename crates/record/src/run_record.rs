@@ -79,9 +79,9 @@ pub struct RunRecord {
     pub peak_memory_bytes: Option<u64>,
     /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,
-    /// When the run was started, RFC 3339.
+    /// The time at which the run was started, RFC 3339.
     pub started: String,
-    /// When the run ended, RFC 3339.
+    /// The time at which the run ended, RFC 3339.
     pub finished: String,
     /// The program's name and version.
     pub version: String,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::json::{read_json, write_json};
 use super::{Layout, RecordError};
 
-/// What a run is doing.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -43,11 +43,11 @@ pub enum State {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// What the run is doing.
+    /// The state of the run.
     pub state: State,
     /// The number of completed epochs.
     pub epoch: u64,
-    /// When the status was written, RFC 3339.
+    /// The time at which the status was written, RFC 3339.
     pub updated: String,
     /// A text for people, such as the error that stopped the run.
     pub message: Option<String>,

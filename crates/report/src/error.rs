@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use invaspread_record::RecordError;
 
-/// Why a report could not be made.
+/// The reason why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -62,7 +62,7 @@ pub enum ReportError {
     Table {
         /// The suite.
         suite: String,
-        /// What polars found.
+        /// The error of polars.
         #[source]
         source: polars::error::PolarsError,
     },

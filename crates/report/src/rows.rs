@@ -14,7 +14,7 @@ use crate::color::Color;
 pub(crate) struct KnownRow {
     /// The name that the paper gives it.
     pub(crate) label: Option<String>,
-    /// Its color in every figure.
+    /// The color in every figure.
     pub(crate) color: Option<Color>,
     /// Whether it is the paper's own method, which figures emphasize.
     pub(crate) ours: bool,

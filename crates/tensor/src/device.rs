@@ -4,7 +4,7 @@
 use candle_core::DType;
 use candle_core::{Device, Result, Tensor, bail};
 
-/// Where to compute: `device=auto|cpu|cuda|cuda:N`.
+/// The device to compute on: `device=auto|cpu|cuda|cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DeviceKind {
     /// The first NVIDIA GPU if this program can use one here; otherwise the processor.

@@ -54,7 +54,7 @@ fn usual() -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
-/// The body of a thread: waits for the work that rayon gives it, and ends if rayon gives none.
+/// Runs in a thread: waits for the work that rayon gives it, and ends if rayon gives none.
 fn sit(seat: &Receiver<ThreadBuilder>) {
     if let Ok(work) = seat.recv() {
         work.run();

@@ -12,7 +12,7 @@ use crate::location::Location;
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How to read it.
+    /// The form of the copy.
     pub form: Form,
     /// The folder or archive.
     pub path: PathBuf,

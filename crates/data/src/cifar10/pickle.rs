@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::sample::pickled;
 
-    /// Two rows of three columns, written by hand.
+    /// Returns a pickle of two rows of three columns, written by hand.
     fn small(columns_first: bool, data: &[u8]) -> Vec<u8> {
         pickled(&[7, 300], (2, 3), data, columns_first)
     }

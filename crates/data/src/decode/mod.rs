@@ -21,7 +21,7 @@ use invaspread_files::read_regular;
 
 use crate::error::DataError;
 
-/// What errors expect instead of a file that is not an image.
+/// The text that errors expect in place of a file that is not an image.
 pub(crate) const EXPECTED: &str = "a whole image (PNG, JPEG, WebP, GIF, BMP, TIFF or PNM)";
 
 /// The endings of image files, in lowercase: those of torchvision's `ImageFolder`, and other endings of the

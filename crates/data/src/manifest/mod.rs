@@ -38,12 +38,12 @@ pub struct Manifest {
 /// A file of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
-    /// Its path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8
+    /// The path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8
     /// are escaped.
     name: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     length: u64,
-    /// Its BLAKE3 hash in hexadecimal, or the reason why there is none.
+    /// The BLAKE3 hash in hexadecimal, or the reason why there is none.
     content: String,
 }
 
@@ -96,9 +96,9 @@ impl Manifest {
 
 /// The files of a copy of a set.
 pub(crate) struct SetCopy<'a> {
-    /// Its folder.
+    /// The folder.
     pub(crate) folder: PathBuf,
-    /// Its files, as paths below the folder.
+    /// The files, as paths below the folder.
     pub(crate) files: Vec<PathBuf>,
     /// A text that distinguishes copies in the same folder; it is part of the name of the note.
     pub(crate) part: String,

@@ -23,7 +23,7 @@ const COARSENESS: i128 = 2_000_000_000;
 /// The properties that show a change of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) length: u64,
     /// The time at which its bytes were changed, in nanoseconds since 1970.
     modified: i128,

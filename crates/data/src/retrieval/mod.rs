@@ -35,7 +35,7 @@ pub(crate) use cars::class_called;
 #[cfg(test)]
 pub(crate) use marker::write as write_marker;
 
-/// One of the sets.
+/// A set whose test classes are not seen in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
     Cub2011,
@@ -51,9 +51,9 @@ const CACHE: &str = "invaspread-cache";
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How to list it.
+    /// The form of the copy.
     pub form: Form,
-    /// Its folder.
+    /// The folder.
     pub folder: PathBuf,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Listing {
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// Its file, as a path below the folder.
+    /// The file, as a path below the folder.
     pub file: PathBuf,
     /// The number of its class.
     pub class: u32,

@@ -17,10 +17,10 @@ use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::{BatchNormConfig, Tape, Value, with_team};
 use std::collections::HashMap;
 
-/// What follows the last linear layer.
+/// The normalization that follows the last linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LastNorm {
-    /// Nothing.
+    /// No normalization.
     #[default]
     None,
     /// A batch norm with gain and shift.
@@ -43,7 +43,7 @@ pub struct MlpConfig {
     pub layers: usize,
     /// Whether batch norm follows the hidden linear layers.
     pub batch_norm: bool,
-    /// What follows the last linear layer.
+    /// The normalization that follows the last linear layer.
     pub last: LastNorm,
     /// f32, or f64 for checks on the CPU.
     pub dtype: DType,

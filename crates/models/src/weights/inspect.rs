@@ -12,11 +12,11 @@ use std::path::Path;
 pub struct Entry {
     /// The place of its state dict in the file; empty for the top level.
     pub place: String,
-    /// Its name in that state dict. For a Caffe model: the name of the layer with `.weight` or `.bias`.
+    /// The name in that state dict. For a Caffe model: the name of the layer with `.weight` or `.bias`.
     pub name: String,
     /// The type of its values.
     pub dtype: DType,
-    /// Its shape in the file; that of a convolution is (C_out, C_in, K, K).
+    /// The shape in the file; that of a convolution is (C_out, C_in, K, K).
     pub shape: Vec<usize>,
     /// The number of its values.
     pub parameters: usize,

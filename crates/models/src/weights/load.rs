@@ -37,7 +37,7 @@ pub enum HeadNeeded {
     No,
 }
 
-/// What was loaded. It exists only if everything was loaded that had to be.
+/// The entries that were loaded. A report exists only if all necessary entries were loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadReport {
     /// Entries of the network that were loaded, in the order of its state dict.

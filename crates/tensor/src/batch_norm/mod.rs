@@ -399,7 +399,7 @@ impl BatchNorm {
     }
 }
 
-/// What the forward pass of the candle op leaves for its backward pass.
+/// The numbers that the forward pass of the candle op leaves for its backward pass.
 type Saved = Arc<Mutex<Option<BatchNorm>>>;
 
 /// The candle op in training mode. Its inputs are the input, gamma and beta stacked, and optionally a

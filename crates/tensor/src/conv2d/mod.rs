@@ -32,7 +32,7 @@ pub enum Algorithm {
     /// The fastest algorithm for the shape, including Winograd.
     #[default]
     Fastest,
-    /// No Winograd: the rounding error is as small as that of a plain sum.
+    /// All algorithms except Winograd, so that the rounding error is as small as that of a plain sum.
     Direct,
 }
 

@@ -11,8 +11,8 @@ use crate::{BatchNormConfig, Statistics};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
-/// What a batch norm keeps for its gradients: the mean and 1 / sqrt(variance + eps) of each chunk, (chunks,
-/// 2, C).
+/// The numbers that a batch norm keeps for its gradients: the mean and 1 / sqrt(variance + eps) of each
+/// chunk, (chunks, 2, C).
 #[derive(Debug, Clone)]
 pub(crate) struct Saved {
     numbers: Tensor,

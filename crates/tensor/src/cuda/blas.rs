@@ -5,7 +5,7 @@ use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-/// Which of the two factors is transposed.
+/// The kinds of products, by the factor that is transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
     /// A (m, k) times B (k, n).

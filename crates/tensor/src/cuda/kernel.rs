@@ -100,7 +100,7 @@ pub(crate) fn launch_with<S: DeviceRepr>(
     launch_as(Start::Apart, device, module, name, grid, block, shared_bytes, arguments, last)
 }
 
-/// How the blocks of a launch start.
+/// The way in which the blocks of a launch start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// A block starts as soon as there is room for it.

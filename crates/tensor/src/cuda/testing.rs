@@ -19,7 +19,7 @@ pub fn device_or_skip() -> Option<Device> {
     Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
 }
 
-/// What the emulated device has done since the program began.
+/// The counts of what the emulated device has done since the program began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counts {

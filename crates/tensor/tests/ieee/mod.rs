@@ -48,7 +48,7 @@ impl Values {
     }
 }
 
-/// How a value must agree with that of the equation.
+/// The way in which a value must agree with that of the equation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// NaN where the equation gives NaN, the same infinity where it gives one, else the same number up to

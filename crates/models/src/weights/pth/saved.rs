@@ -243,7 +243,7 @@ fn view(pickle: &Pickle<'_>, arguments: &[Value]) -> Result<Result<View, String>
 pub(super) struct Storage<'a> {
     /// The name of its class, which says the type of its elements.
     pub(super) kind: &'a [u8],
-    /// Its key among the storages.
+    /// The key among the storages.
     pub(super) key: &'a str,
     /// The number of its elements.
     pub(super) elements: usize,
