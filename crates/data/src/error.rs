@@ -12,7 +12,7 @@ pub enum DataError {
     /// The name is not that of a data set.
     #[error("data.name: no data set is called \"{found}\"; the known names are {}", known.join(", "))]
     UnknownName {
-        /// The name asked for.
+        /// The requested name.
         found: String,
         /// The known names.
         known: &'static [&'static str],

@@ -71,7 +71,7 @@ impl Objective<1> for Clusters<'_> {
 /// not at all.
 ///
 /// ```
-/// // Six images in clusters of five and of one: each cluster is drawn four times, and six of the eight are kept.
+/// // Six images in clusters of five and of one. Four images are drawn from each cluster, and six are kept.
 /// let clusters = [0, 0, 0, 0, 0, 1];
 /// let order = invaspread_losses::balanced_order(&clusters, 2, 0, 1)?;
 /// assert_eq!(order.len(), 6);

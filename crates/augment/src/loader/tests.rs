@@ -4,7 +4,7 @@ use crate::image::{Image, ImageRef};
 use crate::{AugmentConfig, SourceImage};
 use invaspread_random::{Purpose, Stream};
 
-/// Some images, one of which may be broken; counts how many were asked for.
+/// Some images, one of which may be broken; counts how many were requested.
 struct Images {
     stored: Vec<Image>,
     broken: Option<usize>,

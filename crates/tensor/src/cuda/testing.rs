@@ -75,7 +75,7 @@ impl Counts {
 
 /// Returns the address of a function of the emulated driver, or `None` where the driver is a real one.
 fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
-    // SAFETY: the library is not opened anew, only found if it is open.
+    // SAFETY: the library is only found if it is already open; it is not opened again.
     let address = unsafe {
         let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
         if driver.is_null() {
