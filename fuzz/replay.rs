@@ -17,7 +17,7 @@ pub(crate) fn replay(target: &str, parse: impl Fn(&[u8])) {
     let corpus = inputs("corpus");
     assert!(!corpus.is_empty(), "no input in fuzz/corpus/{target}");
     for path in corpus.into_iter().chain(inputs("artifacts")) {
-        // Shown only if the test fails.
+        // This is shown only if the test fails.
         println!("{}", path.display());
         parse(&std::fs::read(&path).expect("the input can be read"));
     }

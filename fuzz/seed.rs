@@ -1,9 +1,9 @@
-//! Compares the inputs that fuzzing starts from with what makes them. The crates whose tests can write what
-//! their parsers read include this file.
+//! Compares the inputs that fuzzing starts from with the output of the code that makes them. The crates whose
+//! tests can write what their parsers read include this file.
 
 use std::path::Path;
 
-/// If this variable is set, the seeds are written instead of compared.
+/// The variable with which the seeds are written instead of compared.
 const WRITE_SEEDS: &str = "INVASPREAD_WRITE_SEEDS";
 
 /// Checks that `corpus/<target>/<name>`, an input that fuzzing starts from, is what the tests' own writers

@@ -1,10 +1,11 @@
 //! With feature `cuda`: compiles every file of `kernels/` into one fatbin and writes `modules.rs`, which
 //! embeds the fatbins. Each holds machine code for the cards of the last four generations and PTX for later
-//! ones. What the assembler says of each kernel (registers, shared memory, stack, spills) goes into
-//! `modules.rs` too, for a test, and as a table into `kernels.txt`.
+//! ones. It also writes what the assembler reports of each kernel (registers, shared memory, stack, spills):
+//! into `modules.rs` for a test, and as a table into `kernels.txt`.
 //!
-//! The compiler is `$CUDA_HOME/bin/nvcc`, or the `nvcc` on the path. `INVASPREAD_CUDA_ARCHITECTURES=90` (several by
-//! comma) makes a small program for these cards alone: their machine code, no other and no PTX.
+//! The compiler is `$CUDA_HOME/bin/nvcc`, or the `nvcc` on the path. `INVASPREAD_CUDA_ARCHITECTURES=90`
+//! (several are separated by commas) makes a small program that runs on these cards only: it holds their
+//! machine code and no PTX.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,7 +16,7 @@ use std::{env, fs};
 /// Compute capabilities that get machine code: A100; RTX 30; RTX 40 and L4; H100 and H200.
 const ARCHITECTURES: [&str; 4] = ["80", "86", "89", "90"];
 
-/// Names the compute capabilities to compile for instead.
+/// The variable that names other compute capabilities to compile for.
 const CHOSEN: &str = "INVASPREAD_CUDA_ARCHITECTURES";
 
 fn main() {
@@ -51,7 +52,8 @@ fn main() {
             let name =
                 source.file_stem().expect("it has an extension").to_str().expect("our names are ASCII");
             let fatbin = out.join(format!("{name}.fatbin"));
-            // The intermediate files say which block sizes kernels were compiled for.
+            // The intermediate files are kept because they state the block sizes for which the kernels were
+            // compiled.
             let kept = out.join(name);
             fs::create_dir_all(&kept).expect("OUT_DIR can be written");
             let mut command = Command::new(&nvcc);
@@ -117,7 +119,8 @@ fn main() {
     fs::write(out.join("kernels.txt"), table).expect("OUT_DIR can be written");
 }
 
-/// What the assembler says of one kernel on one card. The crate has the same struct, for its test.
+/// The resources that the assembler reports for one kernel on one card. The crate has the same struct, for
+/// its test.
 #[derive(Debug, Default)]
 struct Usage {
     kernel: String,
@@ -130,7 +133,7 @@ struct Usage {
     shared: u32,
     /// Bytes of a thread's stack.
     stack: u32,
-    /// Bytes of a thread's registers that go to memory and come back.
+    /// Bytes of a thread's registers that are stored to memory and loaded again.
     spills: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Views per second on one core: the paper's four transforms at 32 x 32, each transform alone, and a
+//! Measures views per second on one core: the paper's four transforms at 32 x 32, each transform alone, and a
 //! 227-pixel view.
 
 use std::hint::black_box;

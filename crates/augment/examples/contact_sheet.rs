@@ -1,5 +1,4 @@
-//! Two views of a picture, and more: writes a PNG with one picture a row, the whole picture first and random
-//! views of it after.
+//! Writes a PNG with one row for each picture: first the whole picture, then random views of it.
 //!
 //!     cargo run -p invaspread-augment --example contact_sheet -- OUT.png [PICTURE ...]
 //!
@@ -44,7 +43,7 @@ fn write_sheet(out: &str, pictures: &[Image]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Draws a disc with stripes before a gradient, in colors of its own.
+/// Draws a striped disc in front of a gradient, in colors that depend on `number`.
 fn drawn(number: u64) -> Image {
     let mut stream = Stream::new(number, Purpose::Synthetic, 0, 0);
     let mut color = || [0; 3].map(|_: u8| stream.uniform());

@@ -37,7 +37,7 @@ pub fn saturation(image: ImageRef<'_>, factor: f64) -> Image {
     per_pixel(image, |pixel| pixel.map(|x| blend(luma(pixel), x, factor)))
 }
 
-/// Turns the hue by `factor` of a full circle, `-0.5..=0.5`.
+/// Shifts the hue by `factor` of a full circle, `-0.5..=0.5`.
 pub fn hue(image: ImageRef<'_>, factor: f64) -> Image {
     let shift = hue_shift(factor);
     per_pixel(image, |pixel| {
@@ -82,7 +82,8 @@ fn blend(degenerate: u8, x: u8, factor: f64) -> u8 {
     (degenerate + factor as f32 * (x - degenerate)).clamp(0.0, 255.0) as u8
 }
 
-/// Converts to 8-bit HSV in Pillow's mix of f32 and f64, whose rounding decides some bytes.
+/// Converts to 8-bit HSV, with f32 and f64 in the same places as in Pillow, because their rounding decides
+/// some bytes.
 pub(crate) fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     let (most, least) = (r.max(g).max(b), r.min(g).min(b));
     if most == least {
@@ -102,7 +103,7 @@ pub(crate) fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     [(f64::from(turn) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, most]
 }
 
-/// Converts back from 8-bit HSV, again in Pillow's mix of precisions.
+/// Converts back from 8-bit HSV, again with the precisions of Pillow.
 pub(crate) fn hsv_to_rgb([h, s, v]: [u8; 3]) -> [u8; 3] {
     if s == 0 {
         return [v; 3];
@@ -137,7 +138,7 @@ mod tests {
         }
         assert!(brightness(image.as_ref(), 0.0).pixels.iter().all(|&p| p == 0));
         assert_eq!(saturation(image.as_ref(), 0.0), grayscale(image.as_ref()));
-        // Grays 124 and 158, mean 141.
+        // The gray values are 124 and 158, and their mean is 141.
         assert_eq!(contrast(image.as_ref(), 0.0).pixels, vec![141; 6]);
     }
 

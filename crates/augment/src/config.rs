@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 /// The transforms of training and evaluation. The default is the recipe of the paper's released code for
 /// CIFAR-10.
 ///
-/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, flip, normalize.
-/// Evaluation: `squash`, then the shorter side made `size` if the image's size differs (not with `crop`), the
+/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, flip, normalize. Evaluation:
+/// `squash`, then a resize of the shorter side to `size` if the image's size differs (not with `crop`), the
 /// middle `size` x `size`, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
     /// Width and height of a view, in pixels.
     pub size: usize,
-    /// Which release of torchvision the random parameters are drawn like.
+    /// The release of torchvision whose random draws are followed.
     pub parameters: ParameterDraw,
     /// Whether to leave out all augmentation ("No DA" in Table 7): training views are then made as in
     /// evaluation.
@@ -29,15 +29,15 @@ pub struct AugmentConfig {
     pub crop: Option<RandomCrop>,
     /// Random brightness, contrast, saturation and hue, in random order.
     pub color_jitter: ColorJitter,
-    /// How often a view is made gray.
+    /// The probability with which a view is made gray.
     pub grayscale: RandomGrayscale,
-    /// How often a view is mirrored.
+    /// The probability with which a view is mirrored.
     pub flip: RandomFlip,
-    /// How bytes become the numbers that the network gets.
+    /// The conversion of bytes to the numbers that the network gets.
     pub normalize: Normalize,
 }
 
-/// Which release of torchvision the random parameters are drawn like.
+/// The release of torchvision whose random draws are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ParameterDraw {
@@ -117,7 +117,7 @@ impl Default for ColorJitter {
     }
 }
 
-/// How often a view is made gray.
+/// The probability with which a view is made gray.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomGrayscale {
@@ -131,7 +131,7 @@ impl Default for RandomGrayscale {
     }
 }
 
-/// How often a view is mirrored.
+/// The probability with which a view is mirrored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomFlip {
@@ -145,13 +145,13 @@ impl Default for RandomFlip {
     }
 }
 
-/// `(byte / 255 * scale - mean) / std` per channel, in f32 as torchvision computes it.
+/// The normalization `(byte / 255 * scale - mean) / std` of each channel, in f32 as in torchvision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalize {
-    /// Subtracted from R, G, B.
+    /// The numbers that are subtracted from R, G, B.
     pub mean: [f32; 3],
-    /// Divides R, G, B after that.
+    /// The numbers by which R, G, B are then divided.
     pub std: [f32; 3],
     /// The value of a white pixel before the mean is subtracted: 1, or 255 for networks from Caffe.
     pub scale: f32,
@@ -191,14 +191,14 @@ pub enum AugmentError {
         /// The name found.
         found: String,
     },
-    /// A value outside its range.
+    /// A value is outside its range.
     #[error("augment.{key}: found {found}, expected {expected}")]
     OutOfRange {
         /// The name of the setting.
         key: &'static str,
-        /// Its value.
+        /// The value.
         found: String,
-        /// What values are allowed.
+        /// The allowed values.
         expected: &'static str,
     },
 }
@@ -209,20 +209,20 @@ impl AugmentConfig {
         !self.none && !self.without.iter().any(|left_out| left_out == name)
     }
 
-    /// Returns the same transforms for the small views of multi-crop: `size` x `size` pixels of a window with a share of the image's area
-    /// within `scale` (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
-    /// section 3.2: 96 pixels, a share from 0.05 to 0.14).
+    /// Returns the same transforms for the small views of multi-crop: `size` x `size` pixels of a window with
+    /// a share of the image's area within `scale` (Caron et al., "Unsupervised Learning of Visual Features by
+    /// Contrasting Cluster Assignments", NeurIPS 2020, section 3.2: 96 pixels, a share from 0.05 to 0.14).
     #[must_use]
     pub fn small_crops(&self, size: usize, scale: [f64; 2]) -> Self {
         let resized_crop = ResizedCrop { scale, ..self.resized_crop.clone() };
-        // A window of the view's own size, as `crop` takes one, would show a fixed share of the image.
+        // `crop` takes a window of the size of the view, which would show a fixed share of the image.
         Self { size, resized_crop, crop: None, ..self.clone() }
     }
 
     /// Checks every value.
     ///
     /// # Errors
-    /// Returns the first setting whose value is unknown or out of range.
+    /// If the value of a setting is unknown or out of range; the error names the first such setting.
     pub fn check(&self) -> Result<(), AugmentError> {
         if let Some(found) = self.without.iter().find(|name| !TRANSFORMS.contains(&name.as_str())) {
             return Err(AugmentError::UnknownTransform { found: found.clone() });

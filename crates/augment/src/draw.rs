@@ -1,11 +1,12 @@
 //! The random parameters of a view, drawn as in torchvision 0.2, which the paper used, or as in torchvision
 //! today.
 //!
-//! The distributions differ in the resized crop alone. torchvision 0.2: the aspect ratio is uniform in its
-//! range, width and height are exchanged half of the time, and after ten windows that do not fit the largest
-//! centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and after ten windows
-//! that do not fit the largest centered window is taken whose ratio is in the range. The factors of the
-//! jitter and the order of its changes are uniform in both; today the order is drawn before the factors.
+//! Only the distributions of the resized crop differ. torchvision 0.2: the aspect ratio is uniform in its
+//! range, width and height are exchanged half of the time, and if ten windows in a row do not fit, the
+//! largest centered square is taken. Today: the ratio is log-uniform, nothing is exchanged, and if ten
+//! windows in a row do not fit, the largest centered window whose ratio is in the range is taken. The factors
+//! of the jitter and the order of its changes are uniform in both; today the order is drawn before the
+//! factors.
 
 use invaspread_random::Stream;
 
@@ -15,13 +16,13 @@ use crate::geometry::Window;
 /// One of the four changes of the color jitter with its factor (for hue, a part of the color circle).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Adjust {
-    /// See [`crate::brightness`].
+    /// A change by [`crate::brightness`].
     Brightness(f64),
-    /// See [`crate::contrast`].
+    /// A change by [`crate::contrast`].
     Contrast(f64),
-    /// See [`crate::saturation`].
+    /// A change by [`crate::saturation`].
     Saturation(f64),
-    /// See [`crate::hue`].
+    /// A change by [`crate::hue`].
     Hue(f64),
 }
 
@@ -91,7 +92,8 @@ fn round(area: f64) -> usize {
 /// use invaspread_augment::{ColorJitter, ParameterDraw, jitter};
 /// use invaspread_random::{Purpose, Stream};
 ///
-/// let none = ColorJitter { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, ..ColorJitter::default() };
+/// let [brightness, contrast, saturation, hue] = [0.0; 4];
+/// let none = ColorJitter { brightness, contrast, saturation, hue, ..ColorJitter::default() };
 /// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
 /// assert!(jitter(&none, ParameterDraw::Current, &mut stream).iter().all(Option::is_none));
 /// ```
@@ -134,13 +136,13 @@ mod tests {
         }
     }
 
-    /// The mean area and the mean log ratio of the two ways, from large images where no draw misses. The
-    /// spreads differ by 0.001.
+    /// Checks the mean area and the mean log ratio of both releases, with large images in which every window
+    /// fits. Their mean absolute log ratios differ by 0.001.
     #[test]
     fn windows_have_the_moments_of_their_distribution() {
         let n = 400_000;
         for (draw, spread) in [
-            // E|ln r| of r uniform in (3/4, 4/3), or of ln r uniform in ±ln(4/3).
+            // E|ln r|, with r uniform in (3/4, 4/3) or ln r uniform in ±ln(4/3).
             (ParameterDraw::Torchvision02, 0.144_82),
             (ParameterDraw::Current, (4.0f64 / 3.0).ln() / 2.0),
         ] {
@@ -164,7 +166,7 @@ mod tests {
         }
     }
 
-    /// A strip no window of the range fits: every draw falls back.
+    /// No window with a ratio in the range fits into this strip, so every draw takes the centered window.
     #[test]
     fn a_strip_falls_back_as_each_version_does() {
         let config = ResizedCrop::default();

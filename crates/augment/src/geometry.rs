@@ -1,5 +1,5 @@
-//! Transforms that move pixels and change none: crop, pad, mirror; and the resized crop, which is a crop and
-//! a resize.
+//! Transforms that move pixels without changing their values: crop, pad, mirror; and the resized crop, which
+//! is a crop and a resize.
 
 use crate::image::{Image, ImageRef};
 use crate::resize::{Filter, resize};

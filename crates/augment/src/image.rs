@@ -14,7 +14,7 @@ pub struct Image {
     pub width: usize,
     /// Number of rows.
     pub height: usize,
-    /// `height * width * 3` bytes.
+    /// The pixels, `height * width * 3` bytes.
     pub pixels: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ pub struct ImageRef<'a> {
     pub width: usize,
     /// Number of rows.
     pub height: usize,
-    /// `height * width * 3` bytes.
+    /// The pixels, `height * width * 3` bytes.
     pub pixels: &'a [u8],
 }
 

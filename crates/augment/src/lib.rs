@@ -1,10 +1,10 @@
 //! Transforms of 8-bit RGB images that give the same bytes as torchvision on Pillow images, random views of
 //! an image, and a loader that prepares batches of views ahead of the training step.
 //!
-//! [`resize()`], [`crop()`], [`brightness`] and the other free functions are plain code, written to be read.
-//! [`Pipeline`] makes a whole view from drawn parameters by faster code that is tested to give the same
-//! bytes. [`BatchLoader`] runs it on threads of its own. Nothing here reads a file or knows a data set:
-//! images come from an [`ImageSource`].
+//! [`resize()`], [`crop()`], [`brightness`] and the other free functions are plain code, which is easy to
+//! read. [`Pipeline`] makes a whole view from drawn parameters by faster code that is tested to give the same
+//! bytes. [`BatchLoader`] runs it on its own threads. Nothing here reads a file or knows a data set: images
+//! come from an [`ImageSource`].
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod color;

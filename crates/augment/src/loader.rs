@@ -1,17 +1,18 @@
-//! Batches of views, prepared ahead of the training step on threads of the loader's own.
+//! Prepares batches of views ahead of the training step, on the loader's own threads.
 //!
 //! One thread goes through the batches of an epoch. The views of a batch are made in parallel on a small
-//! rayon pool that belongs to the loader, not on the global pool. The training step uses the global pool, and
-//! the two would wait for each other there.
+//! rayon pool that belongs to the loader, not on the global pool. The training step uses the global pool;
+//! there the two would wait for each other.
 //!
 //! At 32 x 32 pixels the number of threads hardly matters. Measured three times on two busy cores, with steps
 //! of 30 ms on both and 128 views in a batch: the step waited 0.2 to 0.8% of the time with two threads and
-//! 1.3 to 2.4% with one; the whole took 1 to 7% longer with two, within the noise. The default is one thread
-//! for each core, since large images and images to be decoded need them.
+//! 1.3 to 2.4% with one; the whole run took 1 to 7% longer with two, which is within the noise. The default
+//! is one thread for each core, since large images and images to be decoded need them.
 //!
-//! At most `ahead` finished batches wait in a channel, and the buffers of used ones come back through
-//! [`Batch::recycle`]. View `v` of image `i` in epoch `e` draws from the stream
-//! `(seed, Augment, e, 2 i + v)`, so that neither threads nor the order of images nor `ahead` change it.
+//! At most `ahead` finished batches wait in a channel, and the buffers of used batches come back through
+//! [`Batch::recycle`]. View `v` (0 or 1) of image `i` in epoch `e` draws from the stream `(seed, Augment, e,
+//! 2 i + v)`; further views have other indices (see `Purpose::Augment` of crate `random`). So a view does not
+//! depend on threads, on the order of images or on `ahead`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -26,7 +27,7 @@ use crate::pipeline::{Pipeline, Scratch};
 use crate::plan::view_stream;
 use crate::source::{ImageSource, SourceError};
 
-/// Views that are made alike: how, and how many of each image.
+/// A group of views that one pipeline makes: the pipeline, and the number of views of each image.
 #[derive(Debug, Clone)]
 pub struct ViewGroup {
     /// The transforms and the size of the views.
@@ -35,7 +36,7 @@ pub struct ViewGroup {
     pub views: usize,
 }
 
-/// Which batches a loader prepares, and how.
+/// The batches that a loader prepares, and its settings.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// The numbers of the images of each batch, in order. Batches may differ in length; empty ones are
@@ -43,10 +44,11 @@ pub struct LoaderConfig {
     pub batches: Vec<Vec<u32>>,
     /// Views of each image by the loader's own pipeline, at least 1.
     pub views: usize,
-    /// Further views of each image by other pipelines, perhaps of other sizes, as for multi-crop. They do not change the first ones.
+    /// Further views of each image by other pipelines, perhaps of other sizes, as for multi-crop. They do not
+    /// change the views of the loader's own pipeline.
     pub more: Vec<ViewGroup>,
-    /// For each image the number of the image that all of its views but the first show; `None` for the image
-    /// itself. The random draws are those of the first image either way.
+    /// For each image, the number of the image that all of its views except the first show. With `None`, all
+    /// views show the image itself. The random draws are those of the image itself in both cases.
     pub second_images: Option<Arc<[u32]>>,
     /// The seed of the run.
     pub seed: u64,
@@ -54,16 +56,18 @@ pub struct LoaderConfig {
     pub epoch: u64,
     /// The number of finished batches that may wait; at least 1.
     pub ahead: usize,
-    /// The number of threads that make views; `None` for one for each core, at most
+    /// The number of threads that make views. `None` means one for each core, but at most
     /// [`LoaderConfig::MOST_THREADS`].
     pub threads: Option<usize>,
 }
 
 impl LoaderConfig {
-    /// With this many threads the views of small images are ready before any step needs them.
+    /// The largest default number of threads. With so many, the views of small images are ready before any
+    /// step needs them.
     pub const MOST_THREADS: usize = 8;
 
-    /// Takes `batches` with one view of each image, seed and epoch 0, two batches ahead.
+    /// Returns the settings for `batches` with one view of each image, seed 0, epoch 0, and two batches
+    /// ahead.
     pub fn new(batches: Vec<Vec<u32>>) -> Self {
         Self {
             batches,
@@ -77,7 +81,7 @@ impl LoaderConfig {
         }
     }
 
-    /// Takes the images `0..n` in order, `batch` at a time, as evaluation does.
+    /// Returns the settings for the images `0..n` in order, `batch` at a time, as in evaluation.
     ///
     /// # Panics
     /// If `batch` is zero.
@@ -90,7 +94,8 @@ impl LoaderConfig {
 /// A batch ready for the network.
 #[derive(Debug)]
 pub struct Batch {
-    /// The views (views * B, S, S, 3): the first view of all B images, then the second view of all, and so on.
+    /// The views (views * B, S, S, 3): the first view of all B images, then the second view of all images,
+    /// and so on.
     pub images: Vec<f32>,
     /// The views of each further group, in the same order.
     pub more: Vec<Vec<f32>>,
@@ -115,7 +120,7 @@ impl Batch {
     }
 }
 
-/// Why a batch could not be prepared. No batch follows it.
+/// The reason why a batch could not be prepared. No batch follows it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoaderError {
@@ -140,9 +145,9 @@ pub enum LoaderError {
     Empty {
         /// Number of the image in its source.
         index: u32,
-        /// Its width.
+        /// The width.
         width: usize,
-        /// Its height.
+        /// The height.
         height: usize,
     },
     /// The system refused to start a thread.
@@ -172,11 +177,12 @@ fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
 ///
 /// ```
 /// use invaspread_augment::{
-///     AugmentConfig, BatchLoader, Image, ImageSource, LoaderConfig, LoaderError, Pipeline, SourceError, SourceImage,
+///     AugmentConfig, BatchLoader, Image, ImageSource, LoaderConfig, LoaderError, Pipeline, SourceError,
+///     SourceImage,
 /// };
 /// use std::sync::Arc;
 ///
-/// /// Ten images, each of one gray.
+/// /// Ten images, each of a single gray value.
 /// struct Greys;
 ///
 /// impl ImageSource for Greys {
@@ -189,7 +195,8 @@ fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
 ///     }
 /// }
 ///
-/// let pipeline = Pipeline::train(&AugmentConfig { size: 8, ..AugmentConfig::default() }).expect("the defaults are valid");
+/// let augment = AugmentConfig { size: 8, ..AugmentConfig::default() };
+/// let pipeline = Pipeline::train(&augment).expect("the defaults are valid");
 /// let config = LoaderConfig { views: 2, ..LoaderConfig::new(vec![vec![4, 7, 1], vec![0, 9, 5]]) };
 /// let loader = BatchLoader::new(Arc::new(Greys), Arc::new(pipeline), config)?;
 /// let batches = loader.collect::<Result<Vec<_>, LoaderError>>()?;
@@ -199,7 +206,8 @@ fn pool(threads: usize) -> Result<ThreadPool, LoaderError> {
 /// ```
 #[derive(Debug)]
 pub struct BatchLoader {
-    /// `None` after the last batch or an error, or while dropping.
+    /// The channel of finished batches; `None` after the last batch or an error, and while the loader is
+    /// dropped.
     batches: Option<Receiver<Result<Batch, LoaderError>>>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -226,7 +234,7 @@ impl BatchLoader {
                 .map_or(1, |cores| cores.get().min(LoaderConfig::MOST_THREADS))
         });
         let (ready, batches) = sync_channel(config.ahead.max(1));
-        // Started first, so that a thread is left for it where the system allows few.
+        // This thread is started first, so that the system allows it even if it allows few threads.
         let (hand_over, work) = sync_channel::<Worker>(1);
         let numbers = config.batches;
         let remaining = numbers.iter().filter(|batch| !batch.is_empty()).count();
@@ -300,7 +308,7 @@ impl Drop for BatchLoader {
     }
 }
 
-/// A view that is to be made: where it goes, and how it is made.
+/// A view that is to be made: the memory that it is written to, and the pipeline that makes it.
 struct View<'a> {
     pipeline: &'a Pipeline,
     out: &'a mut [f32],
@@ -309,7 +317,7 @@ struct View<'a> {
 /// The state of the loader's thread.
 struct Worker {
     pool: ThreadPool,
-    /// One for each thread of the pool, so that no thread waits for a lock.
+    /// One scratch for each thread of the pool, so that no thread waits for a lock.
     scratches: Vec<Mutex<Scratch>>,
     source: Arc<dyn ImageSource>,
     /// The loader's own pipeline, then the further ones.
@@ -340,7 +348,7 @@ impl Worker {
         used: &Sender<Buffers>,
     ) -> Result<Batch, LoaderError> {
         buffers.resize_with(self.groups.len(), Vec::new);
-        // Of each image its views, which lie a batch apart, and how each is made.
+        // For each image: its views, which lie a batch apart in the buffers, and the pipeline of each.
         let all_views = self.groups.iter().map(|group| group.views).sum();
         let mut of_image: Vec<Vec<View<'_>>> = index.iter().map(|_| Vec::with_capacity(all_views)).collect();
         for (ViewGroup { pipeline, views }, buffer) in self.groups.iter().zip(&mut buffers) {
@@ -370,7 +378,8 @@ impl Worker {
         self.make_views_of(second, index, 1, others)
     }
 
-    /// Makes views of image `of` with the draws of image `index`, numbered from `first`.
+    /// Makes views of image `of` with the draws of image `index`; the first of these views has the number
+    /// `first`.
     fn make_views_of(
         &self,
         of: u32,
@@ -393,8 +402,8 @@ impl Worker {
             return Err(LoaderError::Empty { index: of, width: image.width, height: image.height });
         }
         let thread = rayon::current_thread_index().expect("views are made on the loader's pool");
-        // The content of a scratch has no influence on a view, so one that a panic left half-used is still
-        // good.
+        // The content of a scratch has no influence on a view, so a scratch that a panic interrupted can
+        // still be used.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
         for (view, View { pipeline, out }) in views.into_iter().enumerate() {
             let mut stream = view_stream(self.seed, self.epoch, index, first + view);

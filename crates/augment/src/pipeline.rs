@@ -21,7 +21,7 @@ use crate::resize::Filter;
 /// let mut view = vec![0.0; pipeline.view_len()];
 /// let mut stream = Stream::new(0, Purpose::Augment, 0, 0);
 /// pipeline.apply(Image::black(10, 12).as_ref(), &mut stream, &mut Scratch::default(), &mut view);
-/// // Black, normalized: minus the mean, divided by the standard deviation.
+/// // A black pixel is normalized to minus the mean, divided by the standard deviation.
 /// assert_eq!(view[..3], [-0.4914 / 0.2023, -0.4822 / 0.1994, -0.4465 / 0.2010]);
 /// # Ok::<(), invaspread_augment::AugmentError>(())
 /// ```
@@ -45,12 +45,12 @@ enum Mode {
 pub struct Scratch {
     resizer: Resizer,
     planes: Planes,
-    /// An image before its middle is cut out, and interleaved pixels between two resizes.
+    /// An image before its middle part is cut out, or a squashed image before its pixels are interleaved.
     before: Planes,
     squashed: Vec<u8>,
 }
 
-/// Everything that was drawn for one view.
+/// All parameters that were drawn for one view.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ViewParameters {
     pub(crate) placing: Placing,
@@ -59,7 +59,7 @@ pub(crate) struct ViewParameters {
     pub(crate) flip: bool,
 }
 
-/// How the pixels of the view are taken from the image.
+/// The way in which the pixels of the view are taken from the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Placing {
     /// A window resized to the view.
@@ -74,15 +74,15 @@ impl Pipeline {
     /// Makes the pipeline of training, which draws random views.
     ///
     /// # Errors
-    /// Returns the first setting of `config` that is unknown or out of range.
+    /// If a setting of `config` is unknown or out of range; the error names the first one.
     pub fn train(config: &AugmentConfig) -> Result<Self, AugmentError> {
         Self::new(config, if config.none { Mode::Evaluate } else { Mode::Train })
     }
 
-    /// Makes the pipeline of evaluation, which draws nothing: every view of an image is the same.
+    /// Makes the pipeline of evaluation, which draws nothing, so all views of an image are the same.
     ///
     /// # Errors
-    /// Returns the first setting of `config` that is unknown or out of range.
+    /// If a setting of `config` is unknown or out of range; the error names the first one.
     pub fn evaluate(config: &AugmentConfig) -> Result<Self, AugmentError> {
         Self::new(config, Mode::Evaluate)
     }
@@ -110,8 +110,8 @@ impl Pipeline {
         self.config.size * self.config.size * 3
     }
 
-    /// Makes a view of `image` with the numbers of `stream` and writes it to `out` (size x size x 3, row
-    /// after row, normalized).
+    /// Makes a view of `image` with the random numbers of `stream` and writes it to `out` (size x size x 3,
+    /// row after row, normalized).
     ///
     /// # Panics
     /// If `out` is not [`Self::view_len`] long or the image has no pixels.
@@ -124,7 +124,7 @@ impl Pipeline {
             self.size(),
             self.view_len()
         );
-        // Taken out of the scratch, since the other buffers are borrowed at the same time.
+        // This buffer is taken out of the scratch, since the other buffers are borrowed at the same time.
         let mut squashed = std::mem::take(&mut scratch.squashed);
         let image = match self.config.squash {
             Some(side) if (image.width, image.height) != (side, side) => {
@@ -258,7 +258,7 @@ mod tests {
     use invaspread_random::Purpose;
     use proptest::prelude::*;
 
-    /// The pipeline put together from the plain transforms.
+    /// Does the work of the pipeline with the plain transforms.
     fn plain(pipeline: &Pipeline, image: &Image, stream: &mut Stream) -> Vec<f32> {
         let config = &pipeline.config;
         let mut image = image.clone();

@@ -1,6 +1,6 @@
-//! Everything that was drawn for a view, as words, for a GPU that holds the images and makes the views itself
-//! (`kernels/augment.cu` of crate `tensor`). It uses the streams of the CPU's loader and gives the same
-//! bytes.
+//! Writes all parameters that were drawn for a view as words, for a GPU that holds the images and makes the
+//! views itself (`kernels/augment.cu` of crate `tensor`). The GPU uses the streams of the CPU's loader and
+//! gives the same bytes.
 
 use std::ops::Range;
 
@@ -18,18 +18,18 @@ use crate::resize::down_first;
 ///
 /// | word | content |
 /// |---|---|
-/// | 0 | 1: a window with black borders; 0: a resized window |
+/// | 0 | 1 for a window with black borders, 0 for a resized window |
 /// | 1 to 4 | left and top of the window (signed, from the corner of the image), its width and height |
 /// | 5, 6 | width and height that it is resized to |
 /// | 7, 8 | left and top of the part of the result that is kept |
-/// | 9 | 1: the vertical pass of the resize comes first |
-/// | 10 | the four changes of color in order, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
-/// | 11 to 14 | their factors, as bits of an f32; for hue, what is added to the byte |
-/// | 15 | 1: gray, 2: mirrored, added up |
+/// | 9 | 1 if the vertical pass of the resize comes first |
+/// | 10 | four changes of color, a byte each: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue |
+/// | 11 to 14 | their factors, as bits of an f32; for hue, the number that is added to the byte |
+/// | 15 | the sum of 1 if the view is gray and 2 if it is mirrored |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewPlan(pub [u32; 16]);
 
-/// What all views of a pipeline share.
+/// The settings that all views of a pipeline share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewSettings {
     /// Width and height of a view, in pixels.
@@ -41,8 +41,8 @@ pub struct ViewSettings {
 }
 
 impl Pipeline {
-    /// Returns what a GPU needs besides the plans; `None` if the pipeline first squashes images, which only
-    /// the CPU does.
+    /// Returns the settings that a GPU needs besides the plans; `None` if the pipeline first squashes images,
+    /// which only the CPU does.
     pub fn view_settings(&self) -> Option<ViewSettings> {
         self.config.squash.is_none().then(|| ViewSettings {
             size: self.size(),
@@ -99,9 +99,9 @@ impl Pipeline {
         ViewPlan(words)
     }
 
-    /// Returns the plans of the views numbered `views` of each image of `batches`, images of `width` x
-    /// `height`: for each batch the first of these views of all its images, then the second, and so on. The
-    /// draws are those of the loader in `epoch` with `seed`.
+    /// Returns the plans of the views `views` (their numbers) of each image of `batches`, whose images are
+    /// `width` x `height`. For each batch, the first of these views of all its images comes first, then the
+    /// second view, and so on. The draws are those of the loader in `epoch` with `seed`.
     pub fn plans(
         &self,
         [width, height]: [usize; 2],
@@ -121,8 +121,8 @@ impl Pipeline {
     }
 }
 
-/// Returns the draws of a view of an image, numbered from 0: the first two of an image lie side by side,
-/// further pairs apart from all images'.
+/// Returns the stream of a view of an image; views are numbered from 0. The streams of the first two views of
+/// all images come first. Further pairs of views follow, for all images, in ranges of their own.
 pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
     let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
     Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))

@@ -1,12 +1,12 @@
-//! Gives the same bytes as `resize` and `color`, several times faster: three planes in reused buffers, and
-//! loops without branches that the compiler turns into vector code.
+//! Gives the same bytes as `resize` and `color`, but is several times faster: it works on three planes in
+//! reused buffers, with loops without branches, which the compiler turns into vector code.
 //!
 //! - The horizontal pass of a resize works on transposed strips of 16 rows, so that a weight multiplies 48
 //!   neighboring bytes at once.
 //! - `byte_below` and `nearest_byte` replace Rust's saturating conversions to integers, which have no vector
 //!   form.
-//! - Hue: where Pillow's rounding in f64 and f32 matters, it is repeated; elsewhere small integers in f32,
-//!   which are exact, replace it. A test compares all 2^24 colors.
+//! - The hue repeats Pillow's rounding in f64 and f32 where it matters. Elsewhere it uses small integers in
+//!   f32, which are exact. A test compares all 2^24 colors.
 //!
 //! Everything is `inline(always)`: `Pipeline` compiles it once for each instruction set, through `pulp`'s
 //! dispatch.
@@ -25,9 +25,9 @@ use crate::resize::{Coefficients, Filter, HALF, PRECISION_BITS, down_first};
 const ROWS: usize = 16;
 /// Bytes of one column of a strip: the rows of each channel.
 const COLUMN: usize = 3 * ROWS;
-/// The number of pixels whose hue is turned at once.
+/// The number of pixels whose hue is shifted at once.
 const LANES: usize = 32;
-/// The longest source whose table is kept; tables of longer ones are computed each time.
+/// The longest source whose table is kept. Tables of longer sources are computed each time.
 const KEPT: usize = 512;
 
 /// An RGB image as three planes of `width * height` bytes.
@@ -138,7 +138,7 @@ impl Planes {
     #[inline(always)]
     fn total_luma(&self) -> u64 {
         let [r, g, b] = self.channels();
-        // 2^16 grays sum to less than 2^24, so the inner sum fits 32 bits.
+        // The sum of 2^16 gray values is less than 2^24, so the inner sum fits into 32 bits.
         let part = 1 << 16;
         let mut total = 0;
         for ((r, g), b) in r.chunks(part).zip(g.chunks(part)).zip(b.chunks(part)) {
@@ -166,7 +166,7 @@ impl Planes {
     }
 }
 
-/// Returns the three planes in step, up to [`LANES`] pixels at a time.
+/// Returns the three planes together, up to [`LANES`] pixels at a time.
 #[inline(always)]
 fn lanes([r, g, b]: [&mut [u8]; 3]) -> impl Iterator<Item = [&mut [u8]; 3]> {
     let blocks = r.chunks_mut(LANES).zip(g.chunks_mut(LANES)).zip(b.chunks_mut(LANES));
@@ -183,7 +183,8 @@ fn blend(degenerate: f32, x: f32, factor: f32) -> u8 {
     byte_below((degenerate + factor * (x - degenerate)).clamp(0.0, 255.0))
 }
 
-/// Adding 2^23 leaves an f32 of 0..256 no fraction bits: the low byte of its pattern is the nearest integer.
+/// After 2^23 is added, an f32 of 0..256 has no fraction bits, and the low byte of its bit pattern is the
+/// nearest integer.
 const INTEGERS: f32 = 8_388_608.0;
 
 /// Returns the integer nearest to `x` in `0.0..=255.0`; callers never pass a value halfway between two.
@@ -210,21 +211,22 @@ fn byte_of_unit(x: f32) -> u32 {
     (shifted.to_bits() & 0x1ff).wrapping_sub(u32::from(above))
 }
 
-/// Turns the hue of a block of pixels, given as separate R, G and B. Each stage is a loop of its own: one
-/// loop for all would stay scalar.
+/// Shifts the hue of a block of pixels, given as separate R, G and B. Each stage is a loop of its own,
+/// because the compiler would not vectorize a single loop.
 #[inline(always)]
 #[allow(clippy::float_cmp, reason = "the quotient of equal numbers is exactly one")]
 #[allow(clippy::needless_range_loop, reason = "a stage reads and writes several arrays in step")]
 fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
-    // To HSV: which channels are subtracted from the greatest, starting at which of 0, 2, 4 sixths of the
-    // circle.
+    // Conversion to HSV: finds which channels are subtracted from the greatest one, and whether the hue
+    // starts at 0, 2 or 4 sixths of the circle.
     let (mut most, mut range) = ([0.0f32; LANES], [0.0f32; LANES]);
     let (mut plus, mut minus, mut base) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     for i in 0..LANES {
         let (red, green, blue) = (r[i], g[i], b[i]);
         let greatest = red.max(green).max(blue);
         most[i] = f32::from(greatest);
-        // Without a range there is no saturation, so the hue computed with a divisor of one has no effect.
+        // If the range is zero, so is the saturation, and the hue, which is computed with a divisor of one,
+        // has no effect.
         range[i] = f32::from(greatest - red.min(green).min(blue));
         let (is_red, is_green) = (red == greatest, green == greatest);
         let add = if is_green { red } else { green };
@@ -235,8 +237,8 @@ fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
         minus[i] = f32::from(greatest - subtract);
         base[i] = f32::from(if is_red { 0 } else { 4 - 2 * u8::from(is_green) });
     }
-    // Pillow takes 2 + plus - minus and 4 + plus - minus in f64 and rounds once; as plus or minus is exactly
-    // 0 or 1, adding that one first makes f32 round once too.
+    // Pillow computes 2 + plus - minus and 4 + plus - minus in f64 and rounds once. Either plus or minus is
+    // exactly 0 or 1; if that one is added first, f32 rounds only once too.
     let mut sixths = [0.0f32; LANES];
     for i in 0..LANES {
         let divisor = range[i].max(1.0);
@@ -256,10 +258,10 @@ fn turn_hue([r, g, b]: &mut [[u8; LANES]; 3], shift: u8) {
         hue[i] = (byte_of_unit(turns[i]) as i32 + i32::from(shift)) & 0xff;
     }
 
-    // Back, without Pillow's six cases: at its own offset, each channel has its largest value for a third of
-    // the circle, its smallest for another third, and falls or rises in between. In steps of 1/510 of the
-    // circle everything is an integer, each channel one over 255 * 85, which is never halfway between two
-    // bytes.
+    // Conversion back, without Pillow's six cases: from its own offset on, each channel has its largest value
+    // for a third of the circle, its smallest for another third, and decreases or increases in between. In
+    // steps of 1/510 of the circle all numbers are integers, and each channel is an integer divided by 255 *
+    // 85, which is never halfway between two bytes.
     for (channel, offset) in [(r, 425), (g, 255), (b, 85)] {
         for i in 0..LANES {
             let place = offset + 2 * hue[i];
@@ -276,14 +278,14 @@ pub(crate) struct Resizer {
     /// Bilinear tables to `kept_for` positions, by the source's length.
     kept: Vec<Option<Coefficients>>,
     kept_for: usize,
-    /// Tables that are not kept: across, down.
+    /// The tables that are not kept: that of the horizontal pass, and that of the vertical one.
     passing: [Coefficients; 2],
     /// One strip, column by column.
     strip: Vec<u8>,
     /// The result of the horizontal pass: for each row, the positions of each channel.
     rows: Vec<u8>,
     sums: Vec<i32>,
-    /// The window after the vertical pass, where that comes first; interleaved.
+    /// The window after the vertical pass, if that comes first, as interleaved pixels.
     shortened: Vec<u8>,
 }
 
@@ -493,14 +495,14 @@ mod tests {
         planes
     }
 
-    /// Pillow's two conversions, over every color: forward for each RGB, back for each HSV.
+    /// Checks Pillow's two conversions for every color: forward for each RGB, back for each HSV.
     #[test]
     fn hue_is_exact_for_every_color() {
         let ramp: [u8; 256] = std::array::from_fn(|b| b as u8);
         for r in 0..=255u8 {
             for g in 0..=255u8 {
-                // All shifts would be 2^32 colors; each shade's hue and saturation are met under other
-                // shifts too.
+                // All shifts of all colors would be 2^32 cases. Each pair of hue and saturation also occurs
+                // with other shifts.
                 let shift = r.wrapping_mul(31) ^ g.wrapping_mul(17);
                 for blues in ramp.chunks_exact(LANES) {
                     let mut block = [[r; LANES], [g; LANES], blues.try_into().expect("a whole block")];
@@ -545,7 +547,7 @@ mod tests {
             width in 1usize..70, height in 1usize..70, lanczos: bool,
         ) {
             let filter = if lanczos { Filter::Lanczos } else { Filter::Bilinear };
-            // One resizer for all, so that what it keeps is used again.
+            // One resizer does all resizes, so that its kept tables are used again.
             let (mut resizer, mut out) = (Resizer::default(), Planes::default());
             for (image, a, b, c, d) in images {
                 let part = |u: f64, n: usize| (u * n as f64) as usize;

@@ -1,15 +1,15 @@
-//! Resizing of 8-bit images that gives the same bytes as Pillow's `Image.resize`.
+//! Resizes 8-bit images with the same bytes as Pillow's `Image.resize`.
 //!
-//! There are two passes, horizontal and vertical, each a weighted sum of the source pixels under the filter.
-//! When the image shrinks, the filter is stretched by the same factor, so that every source pixel counts
-//! (plain bilinear interpolation would skip some). Weights are computed in f64 and rounded to 22-bit fixed
-//! point; each pass rounds its sums to u8. A pass that would not change the size is left out. Source: Pillow,
-//! libImaging/Resample.c.
+//! There are two passes, horizontal and vertical. Each computes weighted sums of the source pixels under the
+//! filter. When the image shrinks, the filter is stretched by the same factor, so that every source pixel
+//! counts (plain bilinear interpolation would skip some). Weights are computed in f64 and rounded to 22-bit
+//! fixed point; each pass rounds its sums to u8. A pass that would not change the size is left out. Source:
+//! Pillow, libImaging/Resample.c.
 //!
-//! The order of the passes shows in the rounding between them. Up to Pillow 12 the horizontal pass is always
-//! first; since Pillow 13 the vertical pass is first where the image loses many more rows than columns. This
-//! code follows Pillow 13. Where a part of an image is resized to the size of the whole, as for CIFAR-10, no
-//! rows are lost, so both orders agree.
+//! The order of the passes matters, because of the rounding between them. Up to Pillow 12 the horizontal pass
+//! is always first. Since Pillow 13 the vertical pass is first if the image loses many more rows than
+//! columns. This code follows Pillow 13. If a part of an image is resized to the size of the whole, as for
+//! CIFAR-10, no rows are lost, and both orders give the same result.
 
 use std::f64::consts::PI;
 
@@ -117,7 +117,7 @@ fn weighted(weights: &[i32], source: impl Iterator<Item = u8>) -> u8 {
 pub(crate) struct Coefficients {
     /// First source position and number of weights of each output position.
     bounds: Vec<(u32, u32)>,
-    /// `taps` weights for each output position; those beyond its own number are unused.
+    /// `taps` weights for each output position. Weights beyond the position's own number are unused.
     weights: Vec<i32>,
     taps: usize,
     /// Weights of one output position before they are normalized.
@@ -132,7 +132,7 @@ impl Coefficients {
         table
     }
 
-    /// Computes the weights anew, in the same buffers.
+    /// Computes other weights in the same buffers.
     ///
     /// # Panics
     /// If `from` or `to` is zero.
@@ -200,8 +200,8 @@ mod tests {
         }
     }
 
-    /// Pillow 13.0.0's bytes for both orders of the passes: 2 x 5 to 3 x 2 goes down first, 2 x 4 to 1 x 2
-    /// across.
+    /// Compares with the bytes of Pillow 13.0.0 for both orders of the passes. From 2 x 5 to 3 x 2 the
+    /// vertical pass is first, and from 2 x 4 to 1 x 2 the horizontal one.
     #[test]
     fn the_pass_down_comes_first_where_many_rows_go() {
         let gray = |width, values: &[u8]| {
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn halving_bilinearly_looks_at_four_neighbors() {
-        // Stretched triangle at a pixel pair's middle: weights 1/8, 3/8, 3/8, 1/8, cut and normalized at the
-        // border.
+        // The stretched triangle lies in the middle between two pixels, so the weights are 1/8, 3/8, 3/8,
+        // 1/8. At the border they are cut and normalized.
         let gray = |values: &[u8]| Image::new(values.len(), 1, values.iter().flat_map(|&v| [v; 3]).collect());
         let out = resize(gray(&[0, 0, 80, 160, 0, 0]).as_ref(), 3, 1, Filter::Bilinear);
         assert_eq!(out, gray(&[11, 90, 23]));

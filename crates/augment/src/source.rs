@@ -1,4 +1,4 @@
-//! Sources of images: images in memory are borrowed, images that must be decoded or drawn are made for the
+//! Sources of images. Images in memory are borrowed; images that must be decoded or drawn are made for each
 //! call.
 
 use crate::image::{Image, ImageRef};
@@ -9,9 +9,9 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// An image from a source: borrowed from its storage (no copy) or made for this call.
 #[derive(Debug, Clone)]
 pub enum SourceImage<'a> {
-    /// Part of the source's own storage.
+    /// A part of the source's own storage.
     Borrowed(ImageRef<'a>),
-    /// Decoded or drawn for this call.
+    /// An image that was decoded or drawn for this call.
     Owned(Image),
 }
 
@@ -43,7 +43,7 @@ impl From<Image> for SourceImage<'_> {
 /// ```
 /// use invaspread_augment::{Image, ImageSource, SourceError, SourceImage};
 ///
-/// /// Squares of one gray each.
+/// /// Squares, each of a single gray value.
 /// struct Grays;
 ///
 /// impl ImageSource for Grays {

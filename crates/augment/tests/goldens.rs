@@ -1,5 +1,5 @@
 //! Compares every transform with torchvision on Pillow, byte for byte, for each case in the folder that
-//! `INVASPREAD_GOLDENS` names, else in `tests/goldens` of the workspace.
+//! `INVASPREAD_GOLDENS` names, or in `tests/goldens` of the workspace.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its goldens has failed")]
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ fn goldens() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens"), PathBuf::from)
 }
 
-/// Returns the image of that name, if the folder holds it: not every case has every result.
+/// Returns the image of that name, if the folder holds it. Not every case has every result.
 fn image<'a>(tensors: &SafeTensors<'a>, name: &str) -> Option<ImageRef<'a>> {
     let tensor = tensors.tensor(name).ok()?;
     let [height, width, 3] = *tensor.shape() else { panic!("{name} is {:?}, not H x W x 3", tensor.shape()) };

@@ -1,5 +1,5 @@
-//! Reads `.tar.gz` archives that are not trusted: only the named members, only plain files, nothing outside
-//! one folder.
+//! Reads `.tar.gz` archives that are not trusted: only the named members, only plain files, and only in one
+//! folder.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -11,14 +11,14 @@ use tar::{Archive, EntryType};
 
 use crate::error::{DataError, REFETCH, reading};
 
-/// What an archive must contain.
+/// The content that an archive must have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contents<'a> {
     /// The one folder at its top.
     pub folder: &'a str,
-    /// Plain files in it, by name: those that must be there and those that may be.
+    /// The names of the plain files that must be in the folder.
     pub required: &'a [&'a str],
-    /// See `required`. Other plain files are passed over.
+    /// The names of the plain files that may be in the folder. Other plain files are skipped.
     pub optional: &'a [&'a str],
     /// The largest length of a member, in bytes.
     pub longest: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Contents<'a> {
     pub published: u64,
 }
 
-/// Takes the name and the bytes of a member.
+/// A function that takes the name and the bytes of a member.
 pub(crate) type Take<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> Result<(), DataError>;
 
 /// Reads the named members of the archive at `path` and hands each to `take`, in the archive's order.
@@ -52,7 +52,8 @@ pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Resul
             "a whole .tar.gz archive",
         )
     };
-    // An honest archive unpacks to its members, headers and padding; one that unpacks to more is a bomb.
+    // A valid archive unpacks to its members, headers and padding. An archive that unpacks to more is
+    // hostile.
     let members = (contents.required.len() + contents.optional.len() + 1) as u64;
     let most = contents.longest * members + (1 << 20);
     let mut archive = Archive::new(GzDecoder::new(io::BufReader::new(file)).take(most));
@@ -62,7 +63,7 @@ pub(crate) fn read(path: &Path, contents: Contents<'_>, take: Take<'_>) -> Resul
         let mut entry = entry.map_err(|error| broken(&error))?;
         let Some(name) = plain_name(path, &entry, contents.folder)? else { continue };
         if !contents.required.contains(&name.as_str()) && !contents.optional.contains(&name.as_str()) {
-            tracing::debug!(archive = %path.display(), member = name, "passed over a member that nothing needs");
+            tracing::debug!(archive = %path.display(), member = name, "skipped a member that is not needed");
             continue;
         }
         if missing.remove(name.as_str()).is_none() {
@@ -208,7 +209,7 @@ mod tests {
                     let message = error.to_string();
                     assert!(message.contains("set.tar.gz") && message.contains("fetch cifar10"), "{message}");
                 }
-                // Only the padding after the last member may be absent without a loss.
+                // Only the padding after the last member may be missing without a loss.
                 Ok(found) => assert!(found.len() == 2 && found.iter().all(|(_, bytes)| *bytes == noise)),
             }
         }

@@ -1,5 +1,5 @@
-//! The data sets by name: opening one, fetching one, verifying one, listing what a folder holds. The only
-//! place that names them all.
+//! The data sets by name: opens, fetches and verifies one, and lists those in a folder. Only this file names
+//! all of them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub const FETCHABLE: [&str; 5] = ["cifar10", "stl10", "cub200-2011", "cars196", 
 const PUBLISHED: [&dyn PublishedSet; 7] =
     [&Cifar10, &Stl10, &Set::Cub2011, &Set::Cub2010, &Set::Cars, &Set::CarsHalf, &Set::Products];
 
-/// A set that a name stands for.
+/// The set that a name stands for.
 enum Named {
     Published(&'static dyn PublishedSet),
     Folder,
@@ -60,7 +60,7 @@ fn named(name: &str) -> Result<Named, DataError> {
     }
 }
 
-/// Opens the configured data set, subsets taken.
+/// Opens the configured data set, or the configured subsets of it.
 ///
 /// ```
 /// use invaspread_data::{DataConfig, SyntheticConfig};
@@ -69,13 +69,13 @@ fn named(name: &str) -> Result<Named, DataError> {
 /// let config = DataConfig { subset: Some(20), synthetic, ..DataConfig::default() };
 /// let dataset = invaspread_data::open(&config)?;
 /// assert_eq!((dataset.train.len(), dataset.test.len()), (20, 10));
-/// // A subset holds as many images of each class as of any other.
+/// // A subset holds the same number of images of each class.
 /// assert_eq!(dataset.train.labels.iter().filter(|&&label| label == 7).count(), 2);
 /// # Ok::<(), invaspread_data::DataError>(())
 /// ```
 ///
 /// # Errors
-/// If the name is unknown, the data set is not there or damaged, or a number of the config is out of range.
+/// If the name is unknown, the data set is missing or damaged, or a number of the config is out of range.
 pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let mut dataset = match named(&config.name)? {
         Named::Published(set) => set.open(config),
@@ -94,8 +94,8 @@ pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     Ok(dataset)
 }
 
-/// Lists the files of the configured set, where its name does not say what they hold; `None` if it is
-/// published and not there.
+/// Lists the files of the configured set. Returns `None` for generated images, and for a published set that
+/// is missing.
 fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     match named(&config.name)? {
         Named::Published(set) => set.copy(config),
@@ -104,28 +104,29 @@ fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     }
 }
 
-/// Returns the manifest of the configured set as it is now: `None` for generated images, for a published set
-/// whose checksums agree, and for a published set that is not there.
+/// Returns the manifest of the configured set in its current state. Returns `None` for generated images, for
+/// a published set whose checksums agree, and for a published set that is missing.
 ///
 /// # Errors
-/// If a `folder` is not there, cannot be looked through or is not laid out as one; if the name is unknown.
+/// If the name is unknown, or if the folder of a `folder` set is missing, cannot be listed or has another
+/// layout.
 pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
     let Some(copy) = copy(config)? else { return Ok(None) };
     Ok(manifest::of_set(&copy))
 }
 
-/// How long an answer of [`recent_hash`] is kept.
+/// The time for which an answer of [`recent_hash`] is kept.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Returns the hash of [`manifest`], or the one found less than two seconds ago: the runs of a suite or a
-/// sweep ask one after another.
+/// Returns the hash of [`manifest`], or the hash that was found less than two seconds ago, because the runs
+/// of a suite or a sweep ask for it one after another.
 ///
 /// # Errors
-/// Those of [`manifest`].
+/// Returns the errors of [`manifest`].
 pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
     type Known = HashMap<String, (Instant, Option<String>)>;
     static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
-    // What makes the files differ; nothing else of the config does.
+    // The files depend on these keys, and on nothing else in the config.
     let key = format!(
         "{} {:?} {:?} {:?} {:?} {:?}",
         config.name,
@@ -146,12 +147,12 @@ pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
     Ok(hash)
 }
 
-/// Fetches the data set `name` into `root` (or where [`Location::find`] says), and calls `progress` as it
-/// goes on.
+/// Fetches the data set `name` into `root` (or into the folder of [`Location::find`]), and calls `progress`
+/// again and again.
 ///
-/// Does nothing if a verified copy is there. Otherwise an archive already in the folder is used if it is the
-/// published one; an interrupted download resumes. The data set appears under its name only when every file
-/// of it is written.
+/// Does nothing if a verified copy exists. Otherwise an archive already in the folder is used if it is the
+/// published one; an interrupted download resumes. The data set gets its name only after all of its files are
+/// written.
 ///
 /// # Errors
 /// If the data set is not one to download, the folder cannot be written, the server does not give the file,
@@ -174,16 +175,16 @@ pub fn fetch(
     }
 }
 
-/// What a copy of a data set holds and whether it is the published one.
+/// The content of a copy of a data set, and whether it is the published one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReport {
     /// The data set.
     pub name: String,
-    /// The folder looked in and who chose it.
+    /// The folder that was searched, and who chose it.
     pub location: Location,
     /// The copy, if there is one.
     pub content: Option<Content>,
-    /// What is wrong, if anything: the copy is missing or damaged.
+    /// The problem, if there is one: the copy is missing or damaged.
     pub problem: Option<String>,
 }
 
@@ -194,11 +195,12 @@ impl VerifyReport {
     }
 }
 
-/// Reads all of the data set `name` in `root` (or where [`Location::find`] says) and compares its checksums.
-/// A missing or damaged copy is no error of this function; the report's `problem` names it.
+/// Reads the whole data set `name` in `root` (or in the folder of [`Location::find`]) and compares its
+/// checksums. A missing or damaged copy is not an error of this function; the report's `problem` describes
+/// it.
 ///
 /// # Errors
-/// If the name is unknown or has no files to verify, or there is no folder to look in.
+/// If the name is unknown or has no files to verify, or there is no folder to search.
 pub fn verify(name: &str, root: Option<&Path>) -> Result<VerifyReport, DataError> {
     let Named::Published(set) = named(name)? else {
         let expected =
@@ -213,22 +215,22 @@ pub fn verify(name: &str, root: Option<&Path>) -> Result<VerifyReport, DataError
     Ok(VerifyReport { name: name.to_owned(), location, content, problem })
 }
 
-/// A data set as [`list`] sees it: by names alone, nothing is read.
+/// A data set in the list of [`list`], which looks only at the names of files and reads none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// The data set.
     pub name: String,
     /// Whether [`open`] would find it.
     pub present: bool,
-    /// Its form, where it has several.
+    /// The form of the copy, if the set has several forms.
     pub form: Option<Form>,
     /// The folder or archive.
     pub path: Option<PathBuf>,
-    /// What it is or how to get it.
+    /// A description of it, or how to get it.
     pub note: String,
 }
 
-/// Lists the data sets, and which of them are in `root` (or where [`Location::find`] says).
+/// Lists the data sets, and says which of them are in `root` (or in the folder of [`Location::find`]).
 ///
 /// ```
 /// let empty = tempfile::tempdir()?;
@@ -239,7 +241,7 @@ pub struct Listed {
 /// ```
 ///
 /// # Errors
-/// If there is no folder to look in.
+/// If there is no folder to search.
 pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
     let location = Location::find(root)?;
     let mut all: Vec<Listed> = Vec::new();

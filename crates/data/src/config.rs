@@ -9,38 +9,39 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// One of [`NAMES`](crate::NAMES).
+    /// The name of the set, one of [`NAMES`](crate::NAMES).
     pub name: String,
-    /// Folder that holds the data sets; otherwise `INVASPREAD_DATA`, otherwise the platform's cache folder.
+    /// Folder that holds the data sets. Without it, the folder is `INVASPREAD_DATA` or, without that, the
+    /// platform's cache folder.
     pub root: Option<PathBuf>,
-    /// The number of training images to keep, stratified by class and drawn from `seed`; all of them if not
-    /// given, or if there are fewer.
+    /// The number of training images to keep, stratified by class and drawn from `seed`. All are kept if it
+    /// is not given, or if there are fewer.
     pub subset: Option<usize>,
-    /// The number of test images to keep, see [`subset::test`](crate::subset::test); all of them if there are
-    /// fewer.
+    /// The number of test images to keep, see [`subset::test`](crate::subset::test). All are kept if it is
+    /// not given, or if there are fewer.
     pub test_subset: Option<usize>,
     /// Seed of subsets, of the division of a folder into train and test, and of generated images.
     pub seed: u64,
-    /// Folder of the packed images that sets of image files are read from; by default `invaspread-cache` in
+    /// Folder of the packed images from which sets of image files are read; by default `invaspread-cache` in
     /// the folder of the set.
     pub cache: Option<PathBuf>,
     /// Whether to leave out and count image files that cannot be read or decoded, instead of stopping at the
-    /// first. For sets of image files and for `folder`, which has a key of its own too.
+    /// first. For sets of image files and for `folder`, which also has its own key.
     pub skip_broken: Option<bool>,
-    /// Whether to use a copy of a published set with another number of images, as unverified, instead of
-    /// stopping.
+    /// Whether to use a copy of a published set that has another number of images. The copy is then
+    /// unverified; otherwise it is an error.
     pub partial: Option<bool>,
     /// The hash of the [`Manifest`](crate::Manifest) of the images that a run uses. The config of a run holds
-    /// it where the name of the set does not say what it holds. If other images are opened,
+    /// this hash if the name of the set does not determine its images. If other images are opened,
     /// [`Dataset::notes`](crate::Dataset::notes) says so.
     pub manifest: Option<String>,
-    /// For `stl10` alone.
+    /// Settings for `stl10` only.
     pub stl10: Option<Stl10Config>,
-    /// For the sets whose test classes are not seen in training.
+    /// Settings for the sets whose test classes are not seen in training.
     pub retrieval: Option<RetrievalConfig>,
-    /// For `folder` alone.
+    /// Settings for `folder` only.
     pub folder: FolderConfig,
-    /// For `synthetic` alone.
+    /// Settings for `synthetic` only.
     pub synthetic: SyntheticConfig,
 }
 
@@ -68,12 +69,12 @@ impl Default for DataConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stl10Config {
-    /// Whether to train on the 100,000 images without labels too. Only labeled images vote in kNN either
-    /// way.
+    /// Whether to train on the 100,000 images without labels too. In both cases only labeled images vote in
+    /// kNN.
     pub unlabeled: bool,
 }
 
-/// How the images of a retrieval set are resized.
+/// The way in which the images of a retrieval set are resized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrievalConfig {
@@ -93,9 +94,9 @@ impl Default for RetrievalConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResizeFilter {
-    /// A triangle.
+    /// A triangle filter.
     Bilinear,
-    /// A windowed sinc, as in the preprocessing of the released code (`Image.ANTIALIAS`).
+    /// A windowed sinc filter, as in the preprocessing of the released code (`Image.ANTIALIAS`).
     Lanczos,
 }
 
@@ -108,7 +109,7 @@ impl ResizeFilter {
         }
     }
 
-    /// Returns its name in configs and file names.
+    /// Returns the filter's name in configs and file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bilinear => "bilinear",
@@ -117,11 +118,12 @@ impl ResizeFilter {
     }
 }
 
-/// How a folder of images is read.
+/// The way in which a folder of images is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FolderConfig {
-    /// The folder: `train/<class>/` and `test/<class>/`, or `<class>/` to be split here.
+    /// The folder, which holds `train/<class>/` and `test/<class>/`, or only `<class>/`, which is then split
+    /// by the program.
     pub path: Option<PathBuf>,
     /// Width and height that every image is resized to, in pixels, without keeping its aspect ratio.
     pub image_size: usize,

@@ -1,5 +1,5 @@
-//! A data set: splits of u8 images of one size, in memory or in files, and whether they are the published
-//! ones.
+//! A data set: splits of u8 images of one size, in memory or in files, with the information whether they are
+//! the published ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::records::RecordFile;
 /// A training split and a test split.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// Its name, one of [`NAMES`](crate::NAMES).
+    /// The name, one of [`NAMES`](crate::NAMES).
     pub name: String,
     /// The name of each class.
     pub classes: Vec<String>,
     /// Width and height of every image, in pixels.
     pub image_size: usize,
-    /// How the test images are evaluated.
+    /// The way in which the test images are evaluated.
     pub evaluation: Evaluation,
-    /// The training images. Where the evaluation is [`Evaluation::Retrieval`], their labels are for reports
-    /// alone.
+    /// The training images. If the evaluation is [`Evaluation::Retrieval`], their labels are only for
+    /// reports.
     pub train: Split,
     /// The labeled images that vote in kNN, if they are not the training images; see [`Dataset::gallery`].
     pub labeled: Option<Split>,
@@ -32,19 +32,19 @@ pub struct Dataset {
     pub state: DataState,
     /// Files left out because they could not be decoded (`skip_broken`, `folder.skip_broken`).
     pub skipped: usize,
-    /// Sentences to show: what else was passed over, or differs from what the configuration names.
+    /// Sentences to show about files that were skipped, and about differences from the config.
     pub notes: Vec<String>,
 }
 
 impl Dataset {
-    /// Returns the labeled images in which the neighbors of a test image are searched: all of `train`,
-    /// unless some of it has no labels (STL-10).
+    /// Returns the labeled images among which the neighbors of a test image are searched. They are all
+    /// training images, unless some of those have no labels (STL-10).
     pub fn gallery(&self) -> &Split {
         self.labeled.as_ref().unwrap_or(&self.train)
     }
 }
 
-/// How test images are evaluated.
+/// The way in which test images are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evaluation {
@@ -58,7 +58,7 @@ pub enum Evaluation {
 /// The label of an image without one; only in `train`, and only if [`Dataset::labeled`] is given.
 pub const UNLABELED: u32 = u32::MAX;
 
-/// Images of one size with a label each.
+/// Images of one size, each with a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     pixels: Pixels,
@@ -70,12 +70,12 @@ pub struct Split {
     pub image_size: usize,
 }
 
-/// Where the pixels are.
+/// The place of the pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pixels {
     /// N x S x S x 3 bytes: rows of interleaved RGB.
     Memory(Vec<u8>),
-    /// In files: for each image the file and the record.
+    /// In files, with the file and the record of each image.
     Files(Vec<Arc<RecordFile>>, Vec<Place>),
 }
 
@@ -189,12 +189,12 @@ impl ImageSource for Split {
 pub enum DataState {
     /// Every published checksum agrees.
     Verified,
-    /// It differs from the published one, or cannot be compared; it is used with a warning.
+    /// The data set differs from the published one, or cannot be compared. It is used with a warning.
     Unverified {
-        /// What differs, or why nothing could be compared.
+        /// The difference, or the reason why nothing could be compared.
         reason: String,
     },
-    /// It is generated; there is nothing to compare with.
+    /// The data set is generated, so there is nothing to compare with.
     Generated,
 }
 

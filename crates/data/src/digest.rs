@@ -1,4 +1,5 @@
-//! SHA-256 of bytes and of files, in lowercase hexadecimal; MD5 where nothing else was published.
+//! Computes SHA-256 of bytes and of files, in lowercase hexadecimal, and MD5 for files of which no other
+//! checksum was published.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -21,7 +22,7 @@ pub(crate) fn of_file(path: &Path, each: &mut dyn FnMut(u64)) -> Result<(String,
     hashed::<Sha256>(path, each)
 }
 
-/// Returns the MD5 of the file at `path`, which shows damage but no forgery.
+/// Returns the MD5 of the file at `path`, which shows damage but not forgery.
 pub(crate) fn md5_of_file(path: &Path) -> Result<String, DataError> {
     Ok(hashed::<Md5>(path, &mut |_| ())?.0)
 }

@@ -4,10 +4,11 @@
 //! Bytes go to `<file>.part`, which is locked against a second fetch. After an interruption the rest is
 //! requested (`Range`), on condition that the file is still the same (`If-Range` with the entity tag stored
 //! in `<file>.part.etag`). If the server sends the whole file instead, the download starts over. Only a file
-//! of the right length and SHA-256 is kept; a resumed one that is wrong is fetched once more from the start.
+//! of the right length and SHA-256 is kept; if a resumed file is wrong, it is fetched once more from the
+//! start.
 //!
-//! No server can keep a fetch busy forever. A try ends when bytes arrive more slowly than
-//! [`Patience::slowest`], and only bytes beyond the most ever held count as progress.
+//! A fetch always ends, whatever the server does. A try ends when bytes arrive more slowly than
+//! [`Patience::slowest`]. Only bytes beyond the largest number held so far count as progress.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub struct Progress {
     pub file: String,
     /// The number of bytes done, including those of an earlier, interrupted download.
     pub bytes: u64,
-    /// The number of bytes in all.
+    /// The total number of bytes.
     pub total: u64,
 }
 
@@ -47,22 +48,22 @@ pub enum Phase {
 /// A file to download.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
-    /// Where it is.
+    /// The address of the file.
     pub url: String,
-    /// Its published length in bytes.
+    /// The published length in bytes.
     pub bytes: u64,
-    /// Its published checksum.
+    /// The published checksum.
     pub sha256: String,
 }
 
-/// When to give up a download.
+/// The limits at which a download is given up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// The number of tries in a row without progress before giving up.
     pub tries: u32,
-    /// The number of bytes beyond the most ever held that count as progress.
+    /// The number of bytes beyond the largest number held so far that counts as progress.
     pub progress: u64,
-    /// The wait after the first failed try; each later wait is longer by as much.
+    /// The wait after the first failed try. Each later wait is longer by this time.
     pub pause: Duration,
     /// The longest silence of a server, and the time over which its rate is measured.
     pub silence: Duration,
@@ -138,22 +139,22 @@ struct Transfer<'a> {
     part: Part,
     patience: Patience,
     agent: Agent,
-    /// Whether the bytes held came in several pieces, which may not belong together.
+    /// Whether the bytes held came in several pieces, which may be of different files.
     resumed: bool,
 }
 
-/// The end of a request.
+/// The result of a request.
 enum Step {
     /// All bytes have arrived.
     Whole,
-    /// The connection broke: request the rest.
+    /// The connection broke, so the rest must be requested.
     Broken(String),
 }
 
 impl Transfer<'_> {
     /// Sends requests until all bytes have arrived.
     fn run(&mut self, each: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-        // A server that breaks off earlier each time sends bytes, but none beyond those already held.
+        // A server may break off earlier each time: then it sends bytes, but none beyond those already held.
         let (mut fruitless, mut most) = (0, self.part.length()?);
         loop {
             let mut held = self.part.length()?;
@@ -324,7 +325,7 @@ mod tests {
         left: Vec<String>,
     }
 
-    /// Downloads from a server that gives `answers` in turn, with `part` and its `tag` already there.
+    /// Downloads from a server that gives `answers` in turn. `part` and its `tag` exist before.
     fn attempt(answers: Vec<Answer>, part: Option<&[u8]>, tag: Option<&str>) -> Outcome {
         let server = Server::start(content(), answers);
         let folder = tempfile::tempdir().unwrap();
@@ -382,7 +383,8 @@ mod tests {
 
     #[test]
     fn a_part_of_another_file_is_found_out_and_fetched_again() {
-        // Another tag: the server sends everything at once. No tag: the checksum finds out.
+        // With another tag, the server sends the whole file. Without a tag, the checksum shows that the bytes
+        // are wrong.
         let other = vec![9; 150_000];
         let tagged = attempt(vec![Answer::Whole], Some(&other), Some("\"old\""));
         assert!(tagged.result.unwrap() == content());
@@ -430,7 +432,7 @@ mod tests {
         }
     }
 
-    /// Returns the message of a download that must end by itself, and how many requests it took.
+    /// Returns the message of a download that must end by itself, and the number of requests.
     fn ends(answers: Vec<Answer>, part: Option<&[u8]>) -> (String, usize) {
         let outcome = attempt(answers, part, None);
         (outcome.result.unwrap_err().to_string(), outcome.requests.len())
@@ -446,7 +448,7 @@ mod tests {
 
     #[test]
     fn small_gains_add_up_to_progress() {
-        // 400 bytes a try: every third try brings the sum past the kilobyte that counts.
+        // Each try gets 400 bytes, so the sum passes the kilobyte that counts as progress in every third try.
         let mut answers = vec![Answer::Some(400); 9];
         answers.push(Answer::Whole);
         let outcome = attempt(answers, Some(&content()[..70_000]), None);
@@ -458,7 +460,7 @@ mod tests {
     fn a_server_without_ranges_that_breaks_off_earlier_each_time_is_given_up() {
         let answers = (0..50).map(|i| Answer::BreakAfter(150_000 - 3_000 * i)).collect();
         let (message, requests) = ends(answers, None);
-        // The first try is progress; none after it holds more than it did.
+        // The first try makes progress. No later try holds more bytes than the first one.
         assert!(message.contains("no progress in 3 tries"), "{message}");
         assert_eq!(requests, 4);
     }
@@ -473,7 +475,7 @@ mod tests {
             download(&remote(&server, &content()), &folder.path().join("set.tar.gz"), patience, &mut |_| ());
         let message = result.unwrap_err().to_string();
         assert!(message.contains("bytes a second, which is less than 1048576"), "{message}");
-        // Let to itself, the server would drip for ten seconds a try.
+        // Without the limits, the server would send single bytes for ten seconds in each try.
         assert!(from.elapsed() < Duration::from_secs(8), "{:?}", from.elapsed());
         server.stop();
     }

@@ -9,22 +9,22 @@ use crate::location::{Location, NoFolder};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// No data set has that name.
+    /// The name is not that of a data set.
     #[error("data.name: no data set is called \"{found}\"; the known names are {}", known.join(", "))]
     UnknownName {
-        /// The name asked for.
+        /// The requested name.
         found: String,
-        /// The names that there are.
+        /// The known names.
         known: &'static [&'static str],
     },
-    /// A config value out of range.
+    /// A value of the config is out of range.
     #[error("data.{key}: found {found}, expected {expected}")]
     Value {
         /// The key within the group.
         key: &'static str,
-        /// Its value.
+        /// The value.
         found: String,
-        /// What values are allowed.
+        /// The allowed values.
         expected: String,
     },
     /// There is no folder to search.
@@ -35,34 +35,34 @@ pub enum DataError {
     Missing {
         /// The data set.
         name: &'static str,
-        /// Where it was looked for.
+        /// The folder in which it was searched.
         location: Location,
         /// The files and folders that were searched for.
         looked_for: Vec<String>,
-        /// How to get it.
+        /// The advice on how to get the data set.
         advice: String,
     },
     /// An operation on a file failed.
     #[error("{source}; {advice}")]
     Io {
-        /// What happened, naming the path.
+        /// The error of the system, which names the path.
         source: io::Error,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
-    /// A file of the wrong length.
+    /// A file has the wrong length.
     #[error("{}: found {found} bytes, expected {expected}; {advice}", path.display())]
     Size {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
+        /// The length in bytes.
         found: u64,
         /// The length it must have.
         expected: u64,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
-    /// A label beyond the number of classes.
+    /// A label is not below the number of classes.
     #[error(
         "{}: image {record} has label {found}, expected 0 to {}; the file is damaged or not CIFAR-10: {REFETCH}",
         path.display(), classes - 1
@@ -72,48 +72,48 @@ pub enum DataError {
         path: PathBuf,
         /// Number of the image within the file.
         record: usize,
-        /// Its label.
+        /// The label.
         found: i64,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
-    /// A file whose content is wrong.
+    /// The content of a file is wrong.
     #[error("{}: found {found}, expected {expected}; {advice}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the file holds.
+        /// The content that was found.
         found: String,
-        /// What it should hold.
+        /// The expected content.
         expected: String,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
-    /// A download that is not the published file.
+    /// A downloaded file is not the published one.
     #[error(
         "{url}: found a file of {found_bytes} bytes with SHA-256 {found}, expected {expected_bytes} bytes with SHA-256 \
          {expected}; it was removed, and nothing else was changed. Try again, or another mirror"
     )]
     Checksum {
-        /// Where it came from.
+        /// The address of the file.
         url: String,
-        /// Its checksum.
+        /// The checksum.
         found: String,
         /// The published checksum.
         expected: String,
-        /// Its length.
+        /// The length.
         found_bytes: u64,
         /// The published length.
         expected_bytes: u64,
     },
-    /// A server that did not send the file.
+    /// A server did not send the file.
     #[error("{url}: found {found}, expected the file; {advice}")]
     Http {
-        /// What was asked for.
+        /// The requested address.
         url: String,
         /// The status, or how the connection failed.
         found: String,
-        /// What to do.
+        /// The advice on what to do.
         advice: String,
     },
     /// Another process is downloading the same file.
@@ -122,17 +122,17 @@ pub enum DataError {
         /// The unfinished download.
         path: PathBuf,
     },
-    /// A data set that cannot be downloaded.
+    /// The data set cannot be downloaded.
     #[error("data fetch: found \"{name}\", which cannot be downloaded, expected one of {}; {advice}", known.join(", "))]
     NotFetchable {
         /// The data set.
         name: String,
-        /// Those that can be downloaded.
+        /// The data sets that can be downloaded.
         known: &'static [&'static str],
-        /// How to use it.
+        /// The advice on how to use the data set.
         advice: &'static str,
     },
-    /// A data set whose publisher's server no longer exists.
+    /// The server of the data set's publisher no longer exists.
     #[error(
         "data fetch: the server that published {name} is gone; name another with --mirror URL, or put {files} into {} to have them \
          checked and unpacked",
@@ -146,7 +146,7 @@ pub enum DataError {
         /// The folder to put them into.
         folder: PathBuf,
     },
-    /// Built without the `hub` feature.
+    /// The program was built without the `hub` feature.
     #[error(
         "this invaspread was built without the feature \"hub\", which fetching from the Hugging Face hub needs; rebuild with \
          `cargo build --release --features hub`, or leave the hub out to fetch the official archive"
@@ -157,14 +157,14 @@ pub enum DataError {
         "{dataset} on the Hugging Face hub: {found}; check the network, or leave the hub out to fetch the official archive"
     )]
     Hub {
-        /// The data set's name there.
+        /// The data set's name on the hub.
         dataset: &'static str,
-        /// What happened.
+        /// The fault.
         found: String,
     },
 }
 
-/// What to do with a damaged copy.
+/// The advice for a damaged copy.
 pub(crate) const REFETCH: &str =
     "remove it and run `invaspread data fetch cifar10`, or point data.root at a good copy";
 

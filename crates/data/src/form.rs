@@ -1,4 +1,4 @@
-//! The forms that copies of the data sets come in.
+//! The forms of copies of the data sets.
 
 use std::fmt;
 
@@ -27,18 +27,18 @@ impl fmt::Display for Form {
     }
 }
 
-/// A form of CIFAR-10. Where a folder holds several, the first in this order is read.
+/// A form of CIFAR-10. If a folder holds several, the first one in this order is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cifar10Form {
-    /// `cifar-10-batches-bin/`.
+    /// The folder `cifar-10-batches-bin/`.
     BinaryFolder,
-    /// `cifar-10-binary.tar.gz`.
+    /// The archive `cifar-10-binary.tar.gz`.
     BinaryArchive,
-    /// `cifar-10-batches-py/`.
+    /// The folder `cifar-10-batches-py/`.
     PythonFolder,
-    /// `cifar-10-python.tar.gz`.
+    /// The archive `cifar-10-python.tar.gz`.
     PythonArchive,
     /// The `plain_text/` folder of Parquet files from the Hugging Face hub.
     Parquet,
@@ -61,7 +61,7 @@ impl fmt::Display for Cifar10Form {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Stl10Form {
-    /// `stl10_binary/`.
+    /// The folder `stl10_binary/`.
     BinaryFiles,
 }
 
@@ -76,15 +76,15 @@ impl fmt::Display for Stl10Form {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RetrievalForm {
-    /// `images.txt` and `image_class_labels.txt`.
+    /// The lists `images.txt` and `image_class_labels.txt`.
     BirdLists,
-    /// `cars_annos.mat`.
+    /// The list `cars_annos.mat`.
     CarsUnion,
-    /// `devkit/` with a list for each of the official splits.
+    /// The folder `devkit/` with a list for each of the official splits.
     CarsDevkit,
     /// One folder for each class.
     ClassFolders,
-    /// `Ebay_train.txt` and `Ebay_test.txt`.
+    /// The lists `Ebay_train.txt` and `Ebay_test.txt`.
     EbayLists,
 }
 

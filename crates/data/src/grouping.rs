@@ -1,11 +1,11 @@
-//! Groups of classes: the attributes that Figure 6 of the paper groups CIFAR-10 by.
+//! Groups of classes: the attributes by which Figure 6 of the paper groups the classes of CIFAR-10.
 
 use crate::Dataset;
 
 /// A division of the classes of a data set into groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grouping {
-    /// Its name, such as `animals_artifacts`.
+    /// The name of the grouping, such as `animals_artifacts`.
     pub name: String,
     /// The names of the groups.
     pub groups: Vec<String>,
@@ -14,9 +14,10 @@ pub struct Grouping {
 }
 
 impl Dataset {
-    /// Returns the groupings known for its classes, by the names of the classes: animals and artifacts, and
-    /// big and small animals, for CIFAR-10 and STL-10. The paper takes them from Huang et al. (CVPR 2016) and
-    /// does not print the group of each class; the second grouping is our reading.
+    /// Returns the known groupings of the data set's classes, which are found by the names of the
+    /// classes: animals and artifacts, and big and small animals, for CIFAR-10 and STL-10. The paper
+    /// takes them from Huang et al. (CVPR 2016) and does not print the group of each class; the second
+    /// grouping is our interpretation.
     pub fn groupings(&self) -> Vec<Grouping> {
         let known = [
             (

@@ -1,5 +1,5 @@
-//! Warnings about images that are left out because they cannot be read or decoded. A program may open a set
-//! several times, but each image is named once.
+//! Warns about images that are left out because they cannot be read or decoded. A program may open a set
+//! several times, but each image is named only once.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::error::DataError;
 
-/// Advice for an image that is left out.
+/// The advice for an image that is left out.
 pub(crate) const LEFT_OUT: &str = "repair or replace it to have it again";
 
 /// Logs a warning that the image at `path` is left out, unless this process has logged it before. Returns

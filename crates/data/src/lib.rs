@@ -3,14 +3,15 @@
 //!
 //! [`open`] gives a [`Dataset`] for a [`DataConfig`]; [`fetch`], [`verify`] and [`list`] do the work of
 //! `invaspread data`. Each set has its module: [`cifar10`] (in all its forms), [`stl10`], the sets of
-//! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder a class), [`synthetic`]
-//! (drawn, no file). Images stay u8, rows of interleaved RGB, and are normalized only when a batch is made;
-//! sets too large for memory are read from their files as they are needed.
+//! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder for each class), and
+//! [`synthetic`] (generated, without files). Images stay u8, rows of interleaved RGB, and are normalized only
+//! when a batch is made. Images of sets that are too large for memory are read from their files when they are
+//! needed.
 //!
 //! The crate does not augment, pick a device, or guess. A damaged file is an error that names it. A copy
-//! whose checksum is not the official one is used, with a warning, and [`DataState`] says so; its
-//! [`Manifest`] lists what it holds. [`Dataset::notes`] says what was passed over, left out or taken in place
-//! of what the configuration names.
+//! whose checksum is not the official one is used with a warning, and [`DataState`] says so; its [`Manifest`]
+//! lists its files. [`Dataset::notes`] reports files that were skipped or left out, and differences from the
+//! config.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod archive;

@@ -14,7 +14,7 @@ pub(crate) fn read_list(path: &Path) -> Result<Vec<u8>, DataError> {
     read_regular(path, LONGEST_LIST).map_err(reading)
 }
 
-/// Reads the list at `path` as text; same errors as [`read_list`], and one for text that is not UTF-8.
+/// Reads the list at `path` as text. Returns the errors of [`read_list`], and one for text that is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     String::from_utf8(read_list(path)?).map_err(|error| {
         let found = format!("bytes that are not UTF-8 from byte {} on", error.utf8_error().valid_up_to());

@@ -1,4 +1,5 @@
-//! The folder of the data sets: the given one, that of `INVASPREAD_DATA`, or the platform's cache folder.
+//! Finds the folder of the data sets: the given one, that of `INVASPREAD_DATA`, or the platform's cache
+//! folder.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,7 +18,7 @@ pub const ENVIRONMENT: &str = "INVASPREAD_DATA";
 )]
 pub struct NoFolder;
 
-/// A folder and who chose it; errors show both.
+/// A folder, and the setting that chose it; errors show both.
 ///
 /// ```
 /// use invaspread_data::Location;
@@ -30,11 +31,11 @@ pub struct NoFolder;
 pub struct Location {
     /// The folder.
     pub path: PathBuf,
-    /// Who chose it.
+    /// The setting that chose it.
     pub origin: Origin,
 }
 
-/// Who chose a folder.
+/// The setting that chose a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -43,7 +44,7 @@ pub enum Origin {
     Config,
     /// The environment variable [`ENVIRONMENT`].
     Environment,
-    /// No one: the platform's cache folder.
+    /// No setting; the folder is the platform's cache folder.
     Cache,
 }
 

@@ -20,23 +20,23 @@ const HEADER: usize = 128;
 /// The deepest nesting of matrices; annotations have three levels.
 const DEEPEST: usize = 16;
 
-/// The number of bytes that all compressed elements of a file may unpack to. The list of 8,144 cars unpacks
-/// to under 4 MB.
+/// The largest number of bytes to which all compressed elements of a file may unpack. The list of 8,144 cars
+/// unpacks to less than 4 MB.
 const LONGEST: u64 = 32 << 20;
 
-/// The largest number of fields of a struct; annotations have six. A name of one byte in the file takes fifty
-/// in memory, even if no struct has the field.
+/// The largest number of fields of a struct; annotations have six. A name of one byte in the file needs fifty
+/// bytes in memory, even if no struct has the field.
 const MOST_FIELDS: usize = 1000;
 
-/// The class of an object of user-made classes, which has another layout.
+/// The class number of objects of user-defined classes, which have another layout.
 const OPAQUE: u32 = 17;
 
 /// A variable of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Variable {
-    /// Its name.
+    /// The name of the variable.
     pub name: String,
-    /// Its value.
+    /// The value of the variable.
     pub value: Value,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Value {
     Cells(Vec<Value>),
     /// A matrix of structs.
     Structs(Structs),
-    /// Something that annotations do not contain: its class.
+    /// The class of something that annotations do not contain.
     Other(u32),
 }
 
@@ -82,12 +82,12 @@ impl Structs {
 }
 
 impl Value {
-    /// Returns the characters, if it is text.
+    /// Returns the characters, if the value is text.
     pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns the number, if it is a single integer.
+    /// Returns the number, if the value is a single integer.
     pub(crate) fn whole(&self) -> Option<i64> {
         match self {
             Self::Numbers(numbers) => match numbers[..] {
@@ -102,7 +102,7 @@ impl Value {
 /// Reads all variables of a file.
 ///
 /// # Errors
-/// Says what is wrong with the file and where, in words that follow "found".
+/// If the file is not valid. The error says what is wrong and where, in words that follow "found".
 pub(crate) fn read(file: &[u8]) -> Result<Vec<Variable>, String> {
     let Some((header, body)) = file.split_at_checked(HEADER) else {
         return Err(format!("{} bytes, less than a MAT-file's header of {HEADER}", file.len()));
@@ -146,7 +146,7 @@ pub(crate) fn read(file: &[u8]) -> Result<Vec<Variable>, String> {
     Ok(variables)
 }
 
-/// Byte order.
+/// The byte order of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Little,
@@ -215,7 +215,7 @@ impl<'a> Elements<'a> {
         }
         let (&word, after) = self.bytes.split_first_chunk::<4>().ok_or("an element without a tag")?;
         let word = self.order.u32(word);
-        // A small element: length and type share a word, and up to four bytes follow.
+        // In a small element, the length and the type share a word, and up to four bytes follow.
         if word >> 16 != 0 {
             let (kind, length) = (Kind(word & 0xffff), (word >> 16) as usize);
             if length > 4 {
@@ -231,7 +231,7 @@ impl<'a> Elements<'a> {
         let (bytes, rest) = after
             .split_at_checked(length)
             .ok_or_else(|| format!("an element of {length} bytes of which {} are there", after.len()))?;
-        // An element is padded to whole words of eight bytes, except if compressed. The last padding of a
+        // An element is padded to a multiple of eight bytes, unless it is compressed. The last padding of a
         // file may be missing.
         let padding = if kind == Kind::COMPRESSED { 0 } else { length.wrapping_neg() % 8 };
         self.bytes = rest.get(padding..).unwrap_or_default();
@@ -257,7 +257,7 @@ fn variable(matrix: &Element<'_>, depth: usize) -> Result<Option<Variable>, Stri
     let Some(&flags) = flags.first() else { return Err("a matrix without flags".to_owned()) };
     let (class, complex) = (flags as u32 & 0xff, flags as u32 & 0x800 != 0);
     if class == OPAQUE {
-        return Ok(None); // an object of a class: no dimensions follow, and no annotation is one
+        return Ok(None); // An object of a class has no dimensions. No annotation is such an object.
     }
     let dimensions = parts.expect("dimensions")?.numbers()?;
     let count = dimensions.iter().try_fold(1_usize, |count, &size| {
@@ -266,7 +266,7 @@ fn variable(matrix: &Element<'_>, depth: usize) -> Result<Option<Variable>, Stri
     })?;
     let name = String::from_utf8_lossy(parts.expect("a name")?.bytes).into_owned();
     let matrices = |parts: &mut Elements<'_>, count: usize| {
-        // Each takes at least the bytes of its tag.
+        // Each matrix takes at least the bytes of its tag.
         if count > parts.bytes.len() / 8 {
             return Err(format!("{count} matrices in {} bytes", parts.bytes.len()));
         }
@@ -438,7 +438,7 @@ mod tests {
                 }
             }
             shorter.dedup();
-            // The padding at the very end is not missed.
+            // The padding at the end of the file may be missing.
             assert!(shorter == [0, 1] || shorter == [0, 1, 2], "{shorter:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! An unfinished download on disk: its bytes (`<file>.part`), the entity tag of the file that they belong to
-//! (`<file>.part.etag`), and the lock that keeps a second fetch away.
+//! (`<file>.part.etag`), and the lock that prevents a second fetch.
 //!
-//! Others may be able to write to the folder. A link, a pipe or a device under one of the two names is
-//! refused, as writing to it could overwrite a file that has nothing to do with the download.
+//! Other users may be able to write to the folder. A link, a pipe or a device under one of the two names is
+//! refused, since writing to it could overwrite a file that has nothing to do with the download.
 
 use std::fs::{Metadata, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -60,8 +60,8 @@ impl Part {
         Ok(self.file.metadata().map_err(reading)?.len())
     }
 
-    /// Returns the stored tag, if a server can have sent it: visible characters in quotes (RFC 9110, section
-    /// 8.8.3).
+    /// Returns the stored tag, if it has the form of a tag that a server can send: visible characters in
+    /// quotes (RFC 9110, section 8.8.3).
     pub(crate) fn tag(&self) -> Option<String> {
         let file = std::fs::File::open(&self.tag).ok()?;
         let mut tag = String::new();
@@ -74,7 +74,7 @@ impl Part {
     /// A weak tag does not promise equal bytes and so may not guard a range; it is not stored.
     pub(crate) fn keep_tag(&self, tag: Option<&str>) -> Result<(), DataError> {
         let Some(tag) = tag.filter(|tag| is_strong(tag)) else { return Ok(()) };
-        // Written as a new file, so that a link planted under the name is not followed.
+        // The tag is written as a new file, so that a link that was planted under the name is not followed.
         let file = fs_err::OpenOptions::new().write(true).create_new(true).open(&self.tag);
         file.map_err(writing)?.write_all(tag.as_bytes()).map_err(writing)
     }
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(part.tag().unwrap(), "\"tag\"");
     }
 
-    /// Puts something under a name, and what the error must call it.
+    /// A function that puts something under a name, and the words of the error for it.
     #[cfg(unix)]
     type Plant<'a> = (&'a dyn Fn(&Path), &'a str);
 

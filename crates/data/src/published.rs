@@ -1,5 +1,5 @@
-//! What a published set can do: be located, fetched, verified, opened and described. Each set implements it;
-//! the catalog knows them by name.
+//! The trait of published sets: they can be located, fetched, verified, opened and described. Each set
+//! implements it, and the catalog finds the sets by name.
 
 use std::path::{Path, PathBuf};
 
@@ -16,22 +16,23 @@ use crate::manifest::SetCopy;
 
 /// A data set that somebody published.
 pub(crate) trait PublishedSet: Sync {
-    /// Returns its name, one of [`NAMES`](crate::NAMES).
+    /// Returns the set's name, one of [`NAMES`](crate::NAMES).
     fn name(&self) -> &'static str;
 
-    /// Says in a line what it is.
+    /// Returns a description of the set in one line.
     fn description(&self) -> &'static str;
 
-    /// Says in a line how to get it.
+    /// Returns in one line how to get the set.
     fn how_to_get(&self) -> &'static str;
 
     /// Returns whether [`PublishedSet::fetch`] can get it.
     fn is_fetchable(&self) -> bool;
 
-    /// Looks for a copy in `root`, by names alone: its form, and its folder or archive.
+    /// Searches for a copy in `root` by the names of files alone; returns its form, and its folder or
+    /// archive.
     fn locate(&self, root: &Path) -> Option<(Form, PathBuf)>;
 
-    /// Opens the copy in the configured folder, subsets taken.
+    /// Opens the copy in the configured folder, or the configured subsets of it.
     fn open(&self, config: &DataConfig) -> Result<Dataset, DataError>;
 
     /// Lists the files of the copy in the configured folder; `None` if there is no copy.
@@ -40,7 +41,7 @@ pub(crate) trait PublishedSet: Sync {
     /// Reads all of the copy at `location` and compares its checksums.
     fn verify(&self, location: &Location) -> Result<Content, DataError>;
 
-    /// Fetches the set into `root`, unless a verified copy is there.
+    /// Fetches the set into `root`, unless a verified copy exists there.
     fn fetch(
         &self,
         root: &Path,
@@ -52,7 +53,7 @@ pub(crate) trait PublishedSet: Sync {
 /// A copy that can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
-    /// Its form.
+    /// The form.
     pub form: Form,
     /// The folder or archive.
     pub path: PathBuf,
@@ -64,9 +65,9 @@ pub struct Content {
     pub unlabeled: usize,
     /// The names of the classes.
     pub classes: Vec<String>,
-    /// How its checksums compare.
+    /// Whether its checksums are the published ones.
     pub state: DataState,
-    /// What of it is passed over, in sentences to show.
+    /// Sentences to show about files that are skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

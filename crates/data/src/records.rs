@@ -1,7 +1,7 @@
-//! A file of images of one size, each read when it is needed: for sets larger than memory.
+//! A file of images of one size, for sets larger than memory. Each image is read when it is needed.
 //!
-//! Each read names its position, so any number of threads share one open file without shared state. The
-//! operating system caches what was read lately; nothing is kept here.
+//! Each read states its position, so any number of threads can use one open file without shared state. The
+//! operating system caches what was read recently; this code keeps nothing.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use crate::error::{DataError, reading};
 pub(crate) enum Arrangement {
     /// Rows of interleaved RGB: the packed images of this crate.
     Interleaved,
-    /// All red bytes, all green, all blue, each column after column: STL-10.
+    /// All red bytes, then all green ones, then all blue ones, each column after column, as in STL-10.
     ColumnPlanes,
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Arrangement {
 pub(crate) struct RecordFile {
     path: PathBuf,
     file: File,
-    /// Bytes before the first record.
+    /// The number of bytes before the first record.
     start: u64,
     /// Width and height of every image.
     side: usize,
@@ -35,11 +35,11 @@ pub(crate) struct RecordFile {
     checks: Vec<u32>,
     /// The file that each record was made from, if any.
     sources: Vec<PathBuf>,
-    /// What to do if the file is damaged.
+    /// The advice for a damaged file.
     advice: &'static str,
 }
 
-/// Two are equal if they are the same file; contents are not compared.
+/// Two values are equal if they are the same file; contents are not compared.
 impl PartialEq for RecordFile {
     fn eq(&self, other: &Self) -> bool {
         (&self.path, self.start, self.side, self.arrangement, &self.checks)
@@ -79,7 +79,7 @@ impl RecordFile {
         Self { checks, ..self }
     }
 
-    /// Names in errors the file that a record was made from.
+    /// Makes errors name the file that a record was made from.
     pub(crate) fn made_of(self, sources: Vec<PathBuf>) -> Self {
         Self { sources, ..self }
     }
@@ -126,7 +126,7 @@ impl RecordFile {
     }
 }
 
-/// Turns three planes of columns into rows of interleaved RGB.
+/// Converts three planes of columns into rows of interleaved RGB.
 fn interleave(planes: &[u8], side: usize) -> Vec<u8> {
     let mut pixels = vec![0; planes.len()];
     for (channel, plane) in planes.chunks_exact(side * side).enumerate() {
@@ -166,7 +166,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
-    /// Two images of 2 x 2 behind a header of one byte.
+    /// Writes two images of 2 x 2 pixels after a header of one byte.
     fn file(folder: &Path) -> PathBuf {
         let path = folder.join("images");
         fs_err::write(&path, (0..25).collect::<Vec<u8>>()).unwrap();

@@ -1,16 +1,17 @@
-//! Subsets: training images drawn from the seed, stratified by class; test images from the beginning.
+//! Chooses subsets: training images at random by the seed, stratified by class, and test images from the
+//! beginning.
 
 use invaspread_random::{Purpose, Stream};
 
 use crate::config::DataConfig;
 use crate::error::DataError;
 
-/// Chooses `keep` of the images with `labels` (below `classes`), each class in its share, and returns
-/// ascending indices.
+/// Chooses `keep` of the images with `labels` (below `classes`), from each class in proportion to its size,
+/// and returns ascending indices.
 ///
-/// Shares are rounded by largest remainder, ties to the lower class. Within a class, images come in a random
-/// order that depends on `seed` and the class alone. So where classes have equal sizes, a larger subset
-/// contains every smaller one of the same seed.
+/// The numbers are rounded by the method of the largest remainder; ties go to the lower class. Within a
+/// class, images are taken in a random order that depends only on `seed` and the class. So if classes have
+/// equal sizes, a larger subset contains every smaller one with the same seed.
 ///
 /// ```
 /// use invaspread_data::subset::stratified;
@@ -61,8 +62,9 @@ pub fn test(keep: Option<usize>, found: usize) -> Result<Vec<u32>, DataError> {
     Ok((0..keep as u32).collect())
 }
 
-/// Divides every class: returns ascending indices to train on, and ascending indices to test with. The test
-/// indices are `fraction` of each class, with at least one image on either side if the class has two.
+/// Divides every class: returns ascending indices of training images, and ascending indices of test images.
+/// The test images are the share `fraction` of each class; if the class has at least two images, each side
+/// gets at least one.
 pub(crate) fn cut(labels: &[u32], classes: usize, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (class, mut own) in by_class(labels, classes).into_iter().enumerate() {
@@ -85,7 +87,7 @@ fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
     members
 }
 
-/// Returns `keep`, or `None` for all images where there are fewer than `keep`: a profile's subset is meant
+/// Returns `keep`, or `None` for all images if there are fewer than `keep`, since a profile's subset is meant
 /// for large sets. [`notes`] then says so.
 pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
     keep.map(|keep| keep.min(found))

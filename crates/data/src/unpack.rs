@@ -1,7 +1,8 @@
-//! Unpacks archives of many files, `.tar.gz` and `.zip`, one file at a time: for sets larger than memory.
+//! Unpacks archives of many files, `.tar.gz` and `.zip`, one file at a time, so that sets may be larger than
+//! memory.
 //!
 //! Archives are not trusted, as in [`archive`](crate::archive): only plain files with the wanted names are
-//! written, all below one folder, and no more bytes than an honest archive of that length can hold.
+//! written, all below one folder, and no more bytes than a valid archive of that length can hold.
 
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -13,20 +14,20 @@ use zip::ZipArchive;
 
 use crate::error::{DataError, reading, writing};
 
-/// Which members are written, and where.
+/// The members that are written, and the folder that they are written to.
 pub(crate) struct Wanted<'a> {
-    /// The folder at the archive's top; what lies in it goes into `into`.
+    /// The folder at the archive's top; its content is written into `into`.
     pub top: &'a str,
-    /// Which paths below `top` are kept.
+    /// A function that says which paths below `top` are kept.
     pub keep: fn(&str) -> bool,
-    /// Where they go.
+    /// The folder for the files.
     pub into: &'a Path,
-    /// What to do with a damaged archive.
+    /// The advice for a damaged archive.
     pub advice: &'static str,
 }
 
-/// Photographs and lists of names shrink by less than this factor when they are packed; an archive that
-/// unpacks to more is a bomb.
+/// Photographs and lists of names shrink by less than this factor when they are compressed. An archive that
+/// unpacks to more is hostile.
 const EXPANSION: u64 = 20;
 
 /// Writes the wanted members of the `.tar.gz` at `path`. Calls `each` with the number of bytes written so
@@ -95,19 +96,19 @@ impl Wanted<'_> {
     }
 }
 
-/// The files written from an archive.
+/// The files that are written from an archive.
 struct Output<'a> {
     wanted: &'a Wanted<'a>,
     /// The archive.
     path: &'a Path,
-    /// The number of bytes that may be written in all.
+    /// The total number of bytes that may be written.
     most: u64,
     written: u64,
 }
 
 impl Output<'_> {
-    /// Returns the path below `top` of a wanted member; an error if the path leads elsewhere or the member is
-    /// no plain file.
+    /// Returns the path below `top` of a wanted member, or an error if the path leads elsewhere or the member
+    /// is not a plain file.
     fn accept(&self, member: &Path, plain: bool) -> Result<Option<String>, DataError> {
         let refuse = |why: &str| {
             let expected =

@@ -1,8 +1,8 @@
-//! The hidden folder that a data set is unpacked into until it is whole.
+//! The hidden folder into which a data set is unpacked until it is complete.
 //!
-//! It is removed when the fetch ends, with success or not. A killed fetch cannot do that, so each fetch first
-//! removes what killed ones have left, which may be gigabytes. The lock on a file in a folder shows that the
-//! folder is in use.
+//! It is removed when the fetch ends, with or without success. A killed fetch cannot remove it, so each fetch
+//! first removes the folders of killed fetches, which may hold gigabytes. The lock on a file in a folder
+//! shows that the folder is in use.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use crate::error::{DataError, writing};
 /// The file whose lock shows that the folder is in use.
 const LOCK: &str = "lock";
 
-/// A folder without a lock file may have been made by another process a moment ago; after this time it was
-/// left behind.
+/// A folder without a lock file may have been made by another process a moment ago. After this time it counts
+/// as left behind.
 const JUST_MADE: Duration = Duration::from_hours(1);
 
 /// A folder to unpack into; dropping it removes the folder.
@@ -24,8 +24,8 @@ pub(crate) struct Unpacking {
 }
 
 impl Unpacking {
-    /// Makes a new folder in `root` for the data set folder `name`, and removes what killed fetches of it
-    /// have left there.
+    /// Makes a new folder in `root` for the data set folder `name`, and removes the folders that killed
+    /// fetches of it have left there.
     pub(crate) fn begin(root: &Path, name: &str) -> Result<Self, DataError> {
         let prefix = format!(".{name}-unpacking-");
         for left in abandoned(root, &prefix) {
@@ -49,8 +49,8 @@ impl Unpacking {
     }
 }
 
-/// Returns the folders in `root` whose names begin with `prefix` and that no process is writing to. What
-/// cannot be checked is left alone.
+/// Returns the folders in `root` whose names begin with `prefix` and that no process is writing to. Folders
+/// that cannot be checked are not returned.
 fn abandoned(root: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     entries

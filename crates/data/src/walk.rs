@@ -1,5 +1,5 @@
-//! Finds the images below a folder, by the endings of names and in the order of torchvision's `ImageFolder`,
-//! and counts what is passed over.
+//! Finds the images below a folder by the endings of their names, in the order of torchvision's
+//! `ImageFolder`, and counts the files that it skips.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use crate::decode::ENDINGS;
 use crate::error::{DataError, reading};
 
 /// Returns the images in `folder` and the folders within it, as paths below it: sorted by the path of the
-/// folder, then by name. Links to folders are followed. What is passed over is counted in `passed_over`, with
+/// folder, then by name. Links to folders are followed. Skipped files are counted in `passed_over`, with
 /// paths that begin with `name`.
 pub(crate) fn images(
     folder: &Path,
@@ -28,7 +28,7 @@ pub(crate) fn images(
     Ok(found.into_iter().map(|(folder, name)| folder.join(name)).collect())
 }
 
-/// Returns the sorted names of the folders in `path`. Hidden ones are passed over, and files are counted in
+/// Returns the sorted names of the folders in `path`. Hidden folders are skipped, and files are counted in
 /// `passed_over`, with paths that begin with `name`.
 pub(crate) fn subfolders(
     path: &Path,
@@ -57,7 +57,7 @@ struct Walk<'a> {
     top: &'a Path,
     /// The name of the folder in messages.
     name: &'a Path,
-    /// Folder and name of each image, below `top`.
+    /// The folder (below `top`) and the name of each image.
     found: Vec<(PathBuf, OsString)>,
     passed_over: &'a mut PassedOver,
 }
@@ -98,7 +98,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns whether a file or folder is hidden, or is one that systems leave everywhere.
+/// Returns whether a file or folder is hidden, or is one that operating systems leave in many folders.
 fn is_hidden(name: &OsStr) -> bool {
     let left = ["thumbs.db", "desktop.ini"];
     name.as_encoded_bytes().starts_with(b".") || left.iter().any(|left| name.eq_ignore_ascii_case(left))
@@ -109,7 +109,7 @@ fn is_image(name: &OsStr) -> bool {
     ending(name).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// Returns what follows the last dot of a name, in lowercase.
+/// Returns the text after the last dot of a name, in lowercase.
 fn ending(name: &OsStr) -> Option<String> {
     Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
@@ -119,9 +119,9 @@ fn ending(name: &OsStr) -> Option<String> {
 pub(crate) struct PassedOver {
     /// The number of files with each ending; "" stands for no ending.
     endings: BTreeMap<String, usize>,
-    /// The first of them by path.
+    /// The first of these files by path.
     example: Option<PathBuf>,
-    /// The number of links to a folder that contains them.
+    /// The links that lead to a folder that contains them.
     circles: Vec<PathBuf>,
 }
 
@@ -146,7 +146,7 @@ impl PassedOver {
         };
     }
 
-    /// Returns a sentence about them, if there are any.
+    /// Returns a sentence about the skipped files and links, if there are any.
     pub(crate) fn note(&self) -> Option<String> {
         (*self != Self::default()).then(|| self.to_string())
     }
@@ -171,20 +171,19 @@ impl fmt::Display for PassedOver {
                 })
                 .collect();
             told.extend((others > 0).then(|| format!("{others} others")));
-            let (are, files) = if count == 1 { ("is no image", "file") } else { ("are no images", "files") };
-            write!(
-                f,
-                "{count} {files} that by the name {are} passed over ({}), such as {}",
-                told.join(", "),
-                example.display()
-            )?;
+            let skipped = if count == 1 {
+                "file was skipped, since its name is not that of an image"
+            } else {
+                "files were skipped, since their names are not those of images"
+            };
+            write!(f, "{count} {skipped} ({}), such as {}", told.join(", "), example.display())?;
         }
         if let Some(circle) = self.circles.first() {
             let and = if count > 0 { "; " } else { "" };
             let links = self.circles.len();
             write!(
                 f,
-                "{and}{links} links to a folder they lie in not followed, such as {}",
+                "{and}links to a folder that contains them were not followed ({links}), such as {}",
                 circle.display()
             )?;
         }
@@ -233,7 +232,7 @@ mod tests {
         );
         let mut passed_over = PassedOver::default();
         let found = images(root.path(), Path::new("class"), &mut passed_over).unwrap();
-        // What Python says: sorted(os.walk(folder)), then sorted names.
+        // The order is that of Python: sorted(os.walk(folder)), then sorted names.
         let expected = [
             "B.Png",
             "a.jpeg",
@@ -264,7 +263,7 @@ mod tests {
         assert_eq!(images(root.path(), Path::new("class"), &mut passed_over).unwrap(), [Path::new("a.png")]);
         assert_eq!(
             passed_over.note().unwrap(),
-            "4 files that by the name are no images passed over (2 .heic, 1 without an ending, 1 .part), such as class/c.heic"
+            "4 files were skipped, since their names are not those of images (2 .heic, 1 without an ending, 1 .part), such as class/c.heic"
         );
     }
 
@@ -280,6 +279,9 @@ mod tests {
         let found = images(&at("class"), Path::new("class"), &mut passed_over).unwrap();
         assert_eq!(found, [Path::new("a.png"), Path::new("linked/b.png")]);
         let note = passed_over.note().unwrap();
-        assert_eq!(note, "1 links to a folder they lie in not followed, such as class/linked/back");
+        assert_eq!(
+            note,
+            "links to a folder that contains them were not followed (1), such as class/linked/back"
+        );
     }
 }

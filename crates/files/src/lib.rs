@@ -1,7 +1,7 @@
-//! Opens files that other programs put there: regular files alone.
+//! Opens files that other programs wrote, and only regular files.
 //!
-//! A path that a user gives need not name a file. Opening a named pipe waits for a writer forever, and
-//! reading a link to `/dev/zero` never ends. So everything that is read by name is opened here.
+//! A path that a user gives may not be that of a file. Opening a named pipe waits for a writer forever, and
+//! reading a link to `/dev/zero` never ends. So all files that a user names are opened here.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 use std::fs::Metadata;
@@ -27,13 +27,13 @@ use std::path::Path;
 /// Returns the error of the system, or one of kind `InvalidInput` for a folder, a pipe, a socket or a device.
 /// Each names the path.
 pub fn open_regular(path: &Path) -> io::Result<fs_err::File> {
-    // Checked before it is opened: opening a pipe waits, and opening a device may start it.
-    // If this fails, opening the file gives the plainer error.
+    // The path is checked before it is opened, because opening a pipe waits, and opening a device may start
+    // it. If the check fails, opening the file gives the clearer error.
     if let Ok(metadata) = std::fs::metadata(path) {
         check(path, &metadata)?;
     }
     let file = fs_err::File::open(path)?;
-    // Checked again, as the path may name something else by now.
+    // The open file is checked again, since the path may name something else by now.
     check(path, &file.metadata()?)?;
     Ok(file)
 }

@@ -1,5 +1,5 @@
-//! Two views of a picture, up to the loss: draws pictures, makes two views of each, embeds them by one linear
-//! layer, and takes gradient steps on the loss until views of one picture find each other.
+//! Draws pictures, makes two views of each picture, embeds the views by one linear layer, and takes gradient
+//! steps on the loss until the two views of a picture are nearest to each other.
 //!
 //!     cargo run -p invaspread-losses --example two_views
 //!
@@ -25,7 +25,7 @@ fn picture(number: usize) -> Image {
     Image::new(40, 40, pixels.collect())
 }
 
-/// Makes view `number` of every picture: (pictures, 16 * 16 * 3).
+/// Makes view `number` of every picture and returns the pixels, (pictures, 16 * 16 * 3).
 fn views(pipeline: &Pipeline, number: u64) -> Vec<f32> {
     let mut scratch = Scratch::default();
     let mut all = vec![0.0; PICTURES * pipeline.view_len()];

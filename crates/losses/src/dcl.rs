@@ -1,4 +1,5 @@
-//! DCL: NT-Xent without the positive pair in its denominator, and DCLW, which weighs the positive pairs.
+//! DCL, which is NT-Xent without the positive pair in its denominator, and DCLW, which also gives the
+//! positive pairs weights.
 //!
 //! ```text
 //! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B;  τ temperature
@@ -20,8 +21,8 @@
 //! Deviations: the paper adds up the 2B rows; this is their mean, as in NT-Xent, so that the learning rate
 //! does not depend on the batch. The paper does not say whether the weights are constants in the gradient;
 //! here they are not, so the gradient is that of the equation. The rows must already have unit length, as in
-//! NT-Xent. A batch of one image has no negatives, and the logarithm of an empty sum is no number: it is an
-//! error.
+//! NT-Xent. A batch of one image is an error: it has no negatives, and the logarithm of an empty sum is not
+//! defined.
 //!
 //! The loss may be negative. The 2B x 2B scores are held at once. There is no CUDA kernel: for features on a
 //! GPU the loss is computed on the host.
@@ -54,7 +55,7 @@ use crate::softmax::{maximum, shifted_exp};
 pub struct Dcl {
     /// τ, above 0.
     pub temperature: f64,
-    /// σ of DCLW's weights, above 0; 0.5 in the paper. `None` weighs all pairs alike, which is DCL and the
+    /// σ of DCLW's weights, above 0; 0.5 in the paper. `None` gives all pairs weight 1, which is DCL and the
     /// limit of large σ.
     pub sigma: Option<f64>,
 }
@@ -136,7 +137,7 @@ impl Objective<1> for Dcl {
                 for z in row.iter_mut() {
                     *z *= each;
                 }
-                // Each of the two rows of an image has half of the slope.
+                // Each of the two rows of an image gets half of the derivative.
                 row[partner] = T::from_f64(-slopes[image] * inverse / 2.0);
                 top.to_f64() + sum.ln()
             })
@@ -199,7 +200,7 @@ mod tests {
             let (loss, x) = (Dcl { temperature, sigma }, unit_rows(2 * pairs, dim, seed));
             let want = plain(loss, &x, dim);
             let (value, gradient) = gradient_of(&matrix_f64(&x, dim), |x| loss.loss(x)).unwrap();
-            // The loss is a difference: what cancels is of the order of 1/τ.
+            // The loss is a difference of terms of the order of 1/τ.
             let scale = 1.0 / temperature;
             prop_assert!((value - want).abs() <= 1e-11 * scale, "{} {}", value, want);
             let differences = central_differences(&x, 1e-5, |x| plain(loss, x, dim));
@@ -212,10 +213,11 @@ mod tests {
 
     #[test]
     fn two_pairs_have_a_closed_form() {
-        // Both views of image 1 are e1, both of image 2 e2: each row has its twin at 1/τ and two others at 0,
-        // loss log 2 − 1/τ. A row's scores have gradients −1/4 at the twin and 1/8 at each other. A row's
-        // gradient adds what it gets as query and as key, over τ: (−1/2, 1/2)/τ along (own, other axis). Both
-        // pairs are equally close, so DCLW weighs them alike, and its weights have no gradient.
+        // Both views of image 1 are e1, both views of image 2 are e2. So each row scores 1/τ with its
+        // positive and 0 with the two negatives, and the loss is log 2 − 1/τ. The gradient with respect to a
+        // row's scores is −1/4 for the positive and 1/8 for each negative. A row's gradient adds what it gets
+        // as query and as key, divided by τ: (−1/2, 1/2)/τ along (own, other axis). Both pairs are equally
+        // close, so DCLW gives them the same weight, and its weights have no gradient.
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2);
         for sigma in [None, Some(0.5)] {
             let loss = Dcl { temperature: 0.5, sigma };
@@ -227,12 +229,13 @@ mod tests {
 
     #[test]
     fn the_weights_of_two_pairs_have_a_closed_form() {
-        // Image 1 has both views at e1, image 2 has e2 and −e2: p = (1, −1), all negatives at 0. With t =
-        // tanh(1/σ) the softmax of p/σ is ((1 + t)/2, (1 − t)/2), the weights are (1 − t, 1 + t), and the
-        // loss is log 2 + t/τ. The slope of p_1 is (1 − t)/2 − (1 + t)/2 · (1 − t)/σ; that of p_2 is (1 +
-        // t)/2 + (1 − t)/2 · (1 + t)/σ. Each of the views of an image gets the slope times its twin, over −τ.
-        // A row has a gradient of 1/8 at each of its negatives from either side, which is 1/4τ times their
-        // sum: nothing for the rows of image 1, and e1/2τ for those of image 2.
+        // Both views of image 1 are e1; the views of image 2 are e2 and −e2. So p = (1, −1), and all
+        // negatives score 0. With t = tanh(1/σ) the softmax of p/σ is ((1 + t)/2, (1 − t)/2), the weights are
+        // (1 − t, 1 + t), and the loss is log 2 + t/τ. The derivative of the weighted sum with respect to p_1
+        // is (1 − t)/2 − (1 + t)/2 · (1 − t)/σ; that with respect to p_2 is (1 + t)/2 + (1 − t)/2 · (1 +
+        // t)/σ. From its positive, each view of an image gets this derivative times the other view, divided
+        // by −τ. From its negatives, a row gets 1/8 of each as query and 1/8 of each as key, divided by τ,
+        // which is 1/4τ times their sum: zero for the rows of image 1, and e1/2τ for those of image 2.
         let (temperature, sigma) = (0.5, 0.8);
         let loss = Dcl { temperature, sigma: Some(sigma) };
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, -1.0], 2);
@@ -268,7 +271,7 @@ mod tests {
                     single.is_finite() && (single - double).abs() <= 1e-5 * double.abs(),
                     "{single} {double}"
                 );
-                // Terms of up to 1/τ cancel: what is left of them is their rounding.
+                // Terms of up to 1/τ cancel, and their rounding errors are left.
                 assert_close(&in_single, &in_double, 1e-5, 1e-4);
             }
         }

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! logits z in R^{B x K}, y_i the cluster of image i:   loss = −(1/B) Σ_i log softmax(z_i)_{y_i}
-//! order of an epoch over N images in k non-empty clusters: ⌊N/k⌋ + 1 images drawn from each cluster (without replacement, or
-//! with it where the cluster has no more than that), all shuffled, the first N kept
+//! order of an epoch over N images in k non-empty clusters: ⌊N/k⌋ + 1 images are drawn from each cluster
+//! (without replacement, or with it if the cluster has no more images than that), all are shuffled, and the
+//! first N are kept
 //! ```
 //!
-//! Paper: section 4.1, rows `DeepCluster (10)` and `(1000)`; sampling as facebookresearch/deepcluster's
-//! `UnifLabelSampler`. Whitening and k-means are in crate `metrics`; the classifier, which is new in each
-//! epoch, is in crate `models`. No deviation.
+//! Paper: section 4.1, rows `DeepCluster (10)` and `(1000)`; the sampling is that of
+//! facebookresearch/deepcluster's `UnifLabelSampler`. Whitening and k-means are in crate `metrics`; the
+//! classifier, which is new in each epoch, is in crate `models`. No deviation.
 
 use candle_core::{Result, Tensor};
 use invaspread_random::{Purpose, Stream};
@@ -64,14 +65,14 @@ impl Objective<1> for Clusters<'_> {
     }
 }
 
-/// Returns the images of one epoch, in order: as many as there are `assignments`, with every non-empty
-/// cluster equally often.
+/// Returns the images of one epoch, in order: as many as there are `assignments`. Every non-empty cluster is
+/// expected to appear equally often.
 ///
 /// `assignments` gives each image's cluster (numbers below `clusters`). An image may appear several times or
 /// not at all.
 ///
 /// ```
-/// // Six images in two clusters of five and one: both clusters appear three times.
+/// // Six images in clusters of five and of one. Four images are drawn from each cluster, and six are kept.
 /// let clusters = [0, 0, 0, 0, 0, 1];
 /// let order = invaspread_losses::balanced_order(&clusters, 2, 0, 1)?;
 /// assert_eq!(order.len(), 6);
@@ -174,7 +175,7 @@ mod tests {
                     if size > quota {
                         drawn.sort_unstable();
                         drawn.dedup();
-                        // Without replacement: what was drawn is distinct.
+                        // Drawn without replacement, so the images are distinct.
                         let times = order.iter().filter(|&&i| assignments[i as usize] == cluster as u32).count();
                         prop_assert_eq!(drawn.len(), times);
                     }

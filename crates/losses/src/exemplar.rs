@@ -101,7 +101,8 @@ impl Objective<2> for Batch<'_> {
         let mut to_weight = vec![T::ZERO; images * dim];
         gemm::tn(images, dim, rows, &scores, f, &mut to_weight);
         if *normalize_weight {
-            // A unit vector can only turn, so the part of the gradient along it is removed: h − (h · ŵ) ŵ.
+            // The length of ŵ does not depend on w, so the part of the gradient along ŵ is removed: h − (h ·
+            // ŵ) ŵ.
             to_weight.par_chunks_mut(dim).zip(w.par_chunks(dim)).zip(&lengths).for_each(
                 |((h, w), &inverse_length)| {
                     let along = dot(h, w) * inverse_length * inverse_length;
@@ -122,7 +123,7 @@ impl Objective<2> for Batch<'_> {
     }
 }
 
-/// `1/‖w_j‖` of each row; 0 for a row of zeros, which then has score 0 and no gradient.
+/// Returns `1/‖w_j‖` of each row, or 0 for a row of zeros, which then has score 0 and no gradient.
 fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
     w.par_chunks(dim)
         .map(|row| {
@@ -202,8 +203,8 @@ mod tests {
 
     #[test]
     fn two_images_have_a_closed_form() {
-        // f = e1, w_1 = a e1, w_2 = b e1: loss = log(1 + exp((b − a)/τ)); with unit weights of one sign it is
-        // log 2.
+        // f = e1, w_1 = a e1, w_2 = b e1: loss = log(1 + exp((b − a)/τ)); with normalized weights, a and b of
+        // one sign, it is log 2.
         let (f, w) = (matrix_f64(&[1.0, 0.0], 2), matrix_f64(&[2.0, 0.0, 0.5, 0.0], 2));
         let loss = Exemplar { temperature: 0.5, normalize_weight: false };
         let (value, gradient) = gradient_of(&f, |f| loss.loss(f, &w, &[0])).unwrap();

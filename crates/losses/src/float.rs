@@ -11,7 +11,7 @@ pub trait Float: Element + WithDType + Neg<Output = Self> {
     /// Returns e to the power of this.
     #[must_use]
     fn exp(self) -> Self;
-    /// Returns ln(1 + this), without losing a small `this`.
+    /// Returns ln(1 + this), which is accurate for small values too.
     #[must_use]
     fn ln_1p(self) -> Self;
     /// Returns a memory bank's f32 entries in this type; f32 entries are borrowed.
@@ -42,8 +42,8 @@ impl Float for f64 {
     }
 }
 
-/// Returns the inner product. It is taken in eight interleaved sums: the order is fixed, and the compiler can
-/// keep them in one vector register.
+/// Returns the inner product. It is computed in eight interleaved sums: the order is fixed, and the compiler
+/// can keep them in one vector register.
 pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 8;
     let mut sums = [T::ZERO; LANES];

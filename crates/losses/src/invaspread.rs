@@ -2,7 +2,8 @@
 //! objective).
 //!
 //! ```text
-//! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B;  τ temperature;  m negative weight
+//! x in R^{2B x D}, unit rows, view 1 of all images above view 2;  i⁺ = (i + B) mod 2B
+//! τ temperature;  m negative weight
 //! s_ij = x_i · sg(x_j) / τ                                      (sg = no gradient, the "detached key side")
 //! D_i  = exp(s_{i,i⁺}) + m Σ_{j∉{i,i⁺}} exp(s_ij)
 //! p_ij = exp(s_ij) / D_i
@@ -43,18 +44,18 @@ const NAME: &str = "invaspread";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySide {
-    /// No, as the released code (`.data`).
+    /// The gradient does not flow through it, as in the released code (`.data`).
     #[default]
     Detached,
-    /// Yes: the true gradient of the loss.
+    /// The gradient flows through it, which gives the true gradient of the loss.
     BothSides,
 }
 
-/// Which of a row's 2B − 2 negatives are used.
+/// The choice of negatives among the 2B − 2 of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
-    /// All of them.
+    /// All negatives.
     #[default]
     All,
     /// The B most similar; ties go to the lower row.
@@ -83,9 +84,9 @@ pub struct InvaSpread {
     pub temperature: f64,
     /// m, at least 1 (below that a probability could exceed 1); the released code's `--batch-m`.
     pub negative_weight: f64,
-    /// Where gradients flow.
+    /// Whether gradients flow through the key side.
     pub key_side: KeySide,
-    /// Which negatives are used.
+    /// The negatives that are used.
     pub negatives: Negatives,
 }
 
@@ -118,16 +119,16 @@ impl InvaSpread {
     /// Replaces a row of inner products by the gradient with respect to them and returns the row's part of
     /// the loss.
     ///
-    /// With `t` the row's largest score and all others relative to the second largest, `rest` =
-    /// `Σ_{k≠t} a_k exp(s_k − second)` (a = m for a negative, 1 for the positive), `p_k` for k ≠ t, q = a p,
-    /// r = p / (1 − p), w the weight of the negatives' sum:
+    /// Let `t` be the index of the row's largest score. All other scores are taken relative to the second
+    /// largest: `rest` = `Σ_{k≠t} a_k exp(s_k − second)` with a = m for a negative and 1 for the positive.
+    /// With q = a p, r = p / (1 − p) and w the weight of the negatives' sum, the gradient is
     ///
     /// ```text
     /// ∂L/∂s_k = q_k (1 − w R) + w r_k [k negative] − [k positive],  R = Σ_negatives r
     /// ```
     ///
-    /// where `r_t` may be as large as exp(200); its products with `1 − q_t` and with `q_k` are bounded and
-    /// are formed directly.
+    /// `r_t` may be as large as exp(200), but its products with `1 − q_t` and with `q_k` are bounded; they
+    /// are computed directly.
     fn settle_row<T: Float>(&self, row: &mut [T], own: usize) -> f64 {
         let views = row.len();
         let positive = (own + views / 2) % views;
@@ -162,8 +163,8 @@ impl InvaSpread {
         let top_is_negative = top != positive;
         let (top_score, positive_score) = (row[top], row[positive]);
         if second == minus_infinity {
-            // With one image alone p = 1, or NaN if the score is NaN. With more images the features are not
-            // finite.
+            // In a batch of one image p = 1 and the loss is 0, or NaN if the score is NaN. In a larger batch
+            // this happens only if the features are not finite.
             row.fill(T::ZERO);
             return if views == 2 { 0.0 * positive_score.to_f64() } else { f64::NAN };
         }
@@ -195,7 +196,8 @@ impl InvaSpread {
         let p_top = (-above_top).exp();
         let (weighted, settled_top, through_top);
         if top_is_negative {
-            // log(Σ of all but the top) − s_top; a sum, so exact however close p_top is to 1.
+            // log(Σ of all but the top) − s_top. It is computed as a sum, so no digits are lost if p_top is
+            // close to 1.
             let (others, kept) = if m > 1.0 {
                 let others = m - 1.0 + rest_below_top;
                 (others.ln(), rest_below_top / others)
@@ -393,7 +395,7 @@ mod tests {
 
         #[test]
         fn single_precision_follows_double(loss in settings(), pairs in 1usize..20, dim in 2usize..40, seed: u64) {
-            // Neighboring scores may swap halves in f32; with all negatives nothing is chosen.
+            // In f32, close scores may fall into other halves. With all negatives there is no choice.
             let loss = InvaSpread { negatives: Negatives::All, ..loss };
             let x = unit_rows(2 * pairs, dim, seed);
             let (value, gradient) = gradient_of(&matrix_f32(&x, dim), |x| loss.loss(x)).unwrap();
@@ -415,7 +417,7 @@ mod tests {
 
     #[test]
     fn halves_differentiate_what_they_keep() {
-        // Scores far enough apart that a step of 1e-5 swaps nothing.
+        // These scores are so far apart that a step of 1e-5 does not change their order.
         for negatives in [Negatives::HardestHalf, Negatives::EasiestHalf] {
             for key_side in [KeySide::Detached, KeySide::BothSides] {
                 let loss = InvaSpread { negatives, key_side, temperature: 0.3, negative_weight: 1.5 };
@@ -474,15 +476,15 @@ mod tests {
                     let (single, gradient) = gradient_of(&matrix_f32(&x, 3), |x| loss.loss(x)).unwrap();
                     let (double, want) = gradient_of(&matrix_f64(&x, 3), |x| loss.loss(x)).unwrap();
                     assert!(single.is_finite() && gradient.iter().all(|g| g.is_finite()), "{loss:?}");
-                    // What is below f32's smallest number (a loss of 1e-87) may be zero there.
+                    // A loss below f32's smallest number, such as 1e-87, may be zero in f32.
                     assert!((single - double).abs() <= 1e-5 * double + 1e-37, "{single} {double}");
                     assert_close(&gradient, &want, 1e-4, 1e-4);
                 }
             }
         }
-        // By hand: the negative is identical (+100), positive and the other negative are opposite (−100
-        // each). D = e^100 + 2e^-100; log p⁺ = −200; 1 − p of the top = 2e^-200 -> log 2 − 200; the last
-        // log(1 − e^-200) is 0.
+        // Computed by hand: one negative is identical to the anchor (score +100), the positive and the other
+        // negative are opposite (score −100 each). D = e^100 + 2e^-100; log p⁺ = −200; 1 − p of the top =
+        // 2e^-200 -> log 2 − 200; the last log(1 − e^-200) is 0.
         let loss = InvaSpread { temperature: 0.01, ..InvaSpread::default() };
         let (value, _) = gradient_of(&matrix_f32(&e(&[1.0, 1.0, -1.0, -1.0]), 3), |x| loss.loss(x)).unwrap();
         assert!((value - (400.0 - 2.0_f64.ln())).abs() < 1e-3, "{value}");

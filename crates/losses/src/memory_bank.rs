@@ -28,7 +28,7 @@ const NAME: &str = "memory bank";
 /// use invaspread_losses::MemoryBank;
 ///
 /// let mut bank = MemoryBank::new(3, 2, 0)?;
-/// // The entry of image 1 becomes the direction of its new feature; a momentum of 0 keeps nothing of the old one.
+/// // With a momentum of 0, the entry of image 1 becomes the direction of its new feature.
 /// bank.update(&[1], &Tensor::new(&[[3f32, 4.0]], &Device::Cpu)?, 0.0)?;
 /// assert_eq!(bank.entry(1), [0.6, 0.8]);
 /// # Ok::<(), candle_core::Error>(())
@@ -43,7 +43,7 @@ pub struct MemoryBank {
 #[derive(Debug, Clone)]
 enum Entries {
     Host(Vec<f32>),
-    /// (n, D), moved in place.
+    /// (n, D), updated in place.
     #[cfg(feature = "cuda")]
     OnDevice(Tensor),
 }

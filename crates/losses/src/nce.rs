@@ -1,7 +1,8 @@
-//! NCE: instance discrimination against m drawn noise images instead of all n.
+//! NCE: instance discrimination against m randomly drawn noise images instead of all n images.
 //!
 //! ```text
-//! f in R^{B x D} unit rows, v in R^{n x D} memory bank, y_i the image that row i shows, m noise images per row
+//! f in R^{B x D} unit rows, v in R^{n x D} memory bank, y_i the image that row i shows
+//! m noise images per row
 //! P_ij = exp(f_i · v_j / τ) / Z,   c = m / n,   ε = 1e-7
 //! h⁺ = P / (P + c + ε)  for the own entry,   1 − h⁻ = c / (P + c + ε)  for a noise entry
 //! loss = −(1/B) Σ_i [ log h⁺_{i,y_i} + Σ_{j in noise_i} log(1 − h⁻_ij) ]
@@ -13,7 +14,7 @@
 //! n images with replacement, so it may hit the image's own entry, as in the released code. Gradients go to f
 //! alone.
 //!
-//! No deviation in value. P is taken as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
+//! No deviation in value. P is computed as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
 
 use std::cell::Cell;
 
@@ -49,7 +50,7 @@ const EPSILON: f64 = 1e-7;
 /// let e = 1f64.exp();
 /// assert!((loss - ((e + 0.5) / e).ln() - 3f64.ln()).abs() < 1e-5);
 ///
-/// // In training the noise is drawn: for each row so many image numbers.
+/// // In training the noise is drawn at random: here 4 image numbers below 2 for each of 8 rows.
 /// assert_eq!(draw_noise(0, 1, 0, 8, 4, 2)?.len(), 8 * 4);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -313,8 +314,9 @@ mod tests {
                 assert_close(&gradient, &differences, 1e-6, 1e-7);
                 let (single, single_gradient) = run(&matrix_f32(&f, dim));
                 prop_assert!((single - want).abs() <= 1e-5 * want);
-                // The own entry and the noise pull in opposite directions, each with up to 1/τ. Where they
-                // cancel (the noise is the own entry), only the rounding of those terms is left in f32.
+                // The gradients of the own entry and of the noise have opposite signs and sizes of up to 1/τ.
+                // If they cancel (the noise image is the own image), only their rounding errors are left in
+                // f32.
                 assert_close(&single_gradient, &gradient, 1e-4, 1e-6 / temperature);
             }
         }
@@ -368,7 +370,8 @@ mod tests {
         let noise = draw(1, 0);
         for image in 0..10 {
             let times = noise.iter().filter(|&&j| j == image).count();
-            assert!((1800..2200).contains(&times), "{image}: {times}"); // 2000 expected, standard deviation 42
+            // Expected value 2000, standard deviation 42.
+            assert!((1800..2200).contains(&times), "{image}: {times}");
         }
         assert_eq!(noise, draw(1, 0));
         assert_ne!(noise, draw(1, 1));

@@ -237,7 +237,7 @@ mod tests {
             prop_assert!((value - want).abs() <= 1e-10 * want.max(1.0));
             let differences = central_differences(&f, 1e-5, |f| plain(temperature, f, &bank, &index));
             assert_close(&gradient, &differences, 1e-6, 1e-6);
-            // Any width of block gives the same, and f32 follows.
+            // Every block size gives the same result, and f32 agrees with it.
             let (value, in_blocks) = evaluate::<f64>(loss, &f, &bank, &index, block);
             prop_assert!((value - want).abs() <= 1e-10 * want.max(1.0));
             assert_close(&in_blocks, &gradient, 1e-10, 1e-12);

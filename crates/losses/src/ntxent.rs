@@ -78,8 +78,8 @@ impl Objective<1> for NtXent {
             .par_chunks_mut(rows)
             .enumerate()
             .map(|(own, row)| {
-                // The row's product with itself waits at the end while all others are scored, and has no
-                // gradient.
+                // The row's product with itself is moved to the end, so that the softmax is over all others.
+                // Its gradient is 0.
                 let (positive, last) = ((own + rows / 2) % rows, rows - 1);
                 row.swap(own, last);
                 let positive = if positive == last { own } else { positive };
@@ -143,10 +143,11 @@ mod tests {
 
     #[test]
     fn two_pairs_have_a_closed_form() {
-        // Both views of image 1 are e1, both of image 2 e2: each row has its twin at 1/τ and two others at 0,
-        // loss log(1 + 2 exp(−1/τ)). With q = 2/(2 + exp(1/τ)) = 1 − p, a row's scores have gradients −q/4 at
-        // the twin and q/8 at each other. A row's gradient adds what it gets as query and as key: −q/2 · own
-        // + q/4 · other two, over τ, so (−q/2, q/2)/τ along (own, other axis).
+        // Both views of image 1 are e1, both views of image 2 are e2. So each row scores 1/τ with its
+        // positive and 0 with the two negatives, and the loss is log(1 + 2 exp(−1/τ)). With q = 2/(2 +
+        // exp(1/τ)) = 1 − p, the gradient with respect to a row's scores is −q/4 for the positive and q/8 for
+        // each negative. A row's gradient adds what it gets as query and as key, divided by τ: −q/2 ·
+        // positive + q/4 · (sum of the negatives), which is (−q/2, q/2)/τ along (own, other axis).
         let loss = NtXent { temperature: 0.5 };
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2);
         let (value, gradient) = gradient_of(&x, |x| loss.loss(x)).unwrap();
@@ -170,7 +171,7 @@ mod tests {
             let (single, in_single) = gradient_of(&matrix_f32(&rows, 2), |x| loss.loss(x)).unwrap();
             let (double, in_double) = gradient_of(&matrix_f64(&rows, 2), |x| loss.loss(x)).unwrap();
             assert!(single.is_finite() && (single - double).abs() <= 1e-5 * double, "{single} {double}");
-            // Terms of up to 1/τ cancel: what is left of them is their rounding.
+            // Terms of up to 1/τ cancel, and their rounding errors are left.
             assert_close(&in_single, &in_double, 1e-5, 1e-4);
         }
     }

@@ -2,13 +2,13 @@
 //! candle can differentiate through.
 //!
 //! A loss knows its gradient as soon as it knows its value (both come from the same probabilities), so it
-//! computes the two in one pass over slices, and the backward pass is one scaling. Composing the same loss
-//! from candle's own ops would hold every intermediate.
+//! computes the two in one pass over slices, and the backward pass is one scaling. If the same loss were
+//! composed of candle's own ops, every intermediate result would stay in memory.
 //!
 //! An [`Objective`] is written once for f32 (training) and f64 (checks of gradients). Where it has kernels of
 //! its own for CUDA ([`Objective::HAS_CUDA_KERNEL`]), inputs on a GPU go to them. Where it has none,
 //! [`apply`] copies the inputs to the host, computes there in f32 as on any CPU, and copies the value and the
-//! gradients back: slower, and otherwise the same.
+//! gradients back. This is slower, and the result is that of the CPU.
 //!
 //! ```
 //! use candle_core::{Device, Result, Tensor, Var};
@@ -41,24 +41,25 @@ pub use crate::float::Float;
 
 /// A loss of `N` matrices whose value and gradients are computed together.
 pub trait Objective<const N: usize> {
-    /// What errors begin with.
+    /// The name with which the errors of this loss begin.
     const NAME: &'static str;
 
-    /// Whether [`Objective::evaluate_on_device`] exists: whether the loss runs on a GPU or, for tensors
-    /// there, on the host.
+    /// Whether [`Objective::evaluate_on_device`] is implemented. If it is not, the loss of tensors on a GPU
+    /// is computed on the host.
     const HAS_CUDA_KERNEL: bool = false;
 
-    /// Returns the loss and its gradient with respect to each input, shaped like it, row by row.
+    /// Returns the loss and its gradient with respect to each input, in the shape of that input, row by
+    /// row.
     ///
     /// # Errors
-    /// If the inputs are outside of what the loss is defined for.
+    /// If the loss is not defined for these inputs.
     fn evaluate<T: Float>(&self, inputs: [Matrix<'_, T>; N]) -> Result<(f64, [Vec<T>; N])>;
 
-    /// Returns the same for inputs on CUDA, without waiting for the GPU: the loss as an f32 scalar on the
-    /// GPU, the gradients as tensors.
+    /// Returns the loss and its gradients for inputs on CUDA, without waiting for the GPU: the loss as an
+    /// f32 scalar on the GPU, the gradients as tensors.
     ///
     /// # Errors
-    /// If the inputs are outside of what the loss is defined for, or there is no kernel.
+    /// If the loss is not defined for these inputs, or there is no kernel.
     fn evaluate_on_device(&self, inputs: [&Tensor; N]) -> Result<(Tensor, [Tensor; N])> {
         bail!("{}: no CUDA kernel for {N} inputs on {:?}", Self::NAME, inputs.map(Tensor::device))
     }
@@ -112,7 +113,7 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
 }
 
 /// Applies the chain rule: `gradient * upstream`. If `backward` is called on the loss itself, upstream is 1,
-/// and on the CPU this costs no pass. On a GPU nothing waits for the value of upstream.
+/// and the CPU does not go over the gradient again. On a GPU nothing waits for the value of upstream.
 fn scale(gradient: &Tensor, upstream: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if upstream.device().is_cuda() {
@@ -187,7 +188,7 @@ mod tests {
     use crate::testing::{gradient_of, matrix_f32, matrix_f64, values};
     use candle_core::{DType, Device, Result, Tensor, Var};
 
-    /// `Σ x y`, element by element.
+    /// The loss `Σ x y` over all elements.
     struct Together;
 
     impl Objective<2> for Together {
@@ -212,7 +213,7 @@ mod tests {
         }
     }
 
-    /// A part of a larger tensor, and one whose rows are another's columns.
+    /// Checks a part of a larger tensor, and a transposed tensor.
     #[test]
     fn inputs_need_not_be_contiguous() {
         let x = matrix_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3);

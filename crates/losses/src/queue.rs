@@ -1,4 +1,4 @@
-//! A queue of embeddings: the last K rows that were pushed, the oldest overwritten first.
+//! A queue of embeddings: the last K rows that were pushed. New rows overwrite the oldest ones.
 //!
 //! The dictionary of He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation
 //! Learning", CVPR 2020, section 3.2 and algorithm 1. As in the authors' code, it begins full of random unit
@@ -33,8 +33,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Returns a queue of `length` rows of `dim` numbers on `device`: random directions; each row depends
-    /// only on the seed and its place.
+    /// Returns a queue of `length` rows of `dim` numbers on `device`. The rows are random directions; each
+    /// depends only on the seed and its place.
     ///
     /// # Errors
     /// If there are no rows or no columns, or the device cannot hold them.
@@ -53,11 +53,11 @@ impl Queue {
         Ok(Self { rows, oldest: 0 })
     }
 
-    /// Returns the current rows, (K, D), in the order of their places and without a gradient. Later pushes do
-    /// not change the tensor.
+    /// Returns the current rows, (K, D), in the order of their places and without a gradient. Later
+    /// pushes do not change the tensor.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn rows(&self) -> Result<Tensor> {
         self.rows.copy()
     }
@@ -97,7 +97,7 @@ impl Queue {
     /// scalar.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<[Tensor; 2]> {
         let rows = self.rows.to_device(&Device::Cpu)?.copy()?;
         Ok([rows, Tensor::new(self.oldest as i64, &Device::Cpu)?])
@@ -144,7 +144,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Against a list of all that was ever pushed.
+        /// Compares the queue with a list of all rows that were ever pushed.
         #[test]
         fn holds_the_last_rows_each_in_its_place(
             length in 1usize..12, batches in prop::collection::vec(1usize..12, 0..20),
@@ -157,7 +157,7 @@ mod tests {
                 queue.push(&matrix_f32(&new, 2)).unwrap();
                 all.extend(new);
             }
-            // Row number n of all lies in place n mod K.
+            // The row that was pushed as number n lies in place n mod K.
             let rows = values(&queue.rows().unwrap());
             let count = all.len() / 2;
             for n in count - length..count {

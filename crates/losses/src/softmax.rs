@@ -1,19 +1,19 @@
 //! Softmax cross-entropy of rows of scores, value and gradient in one pass over each row.
 //!
-//! With `o = log Σ_{k≠y} exp(z_k)` (all the others, their maximum shifted out) the loss of a row is
-//! `softplus(o − z_y)`, the probability of "not y" is `sigmoid(o − z_y)`, and the gradient is that
-//! probability spread over the others as their own softmax, and its negative at y. Keeping y apart saves the
-//! digits that `p_y − 1` would lose once `p_y` is nearly 1.
+//! Let `o = log Σ_{k≠y} exp(z_k)`, computed with the maximum of the others subtracted. The loss of a row is
+//! `softplus(o − z_y)`, and the probability of "not y" is `sigmoid(o − z_y)`. The gradient is minus that
+//! probability at y, and that probability times the softmax of the others at the others. Because y is kept
+//! apart, no digits are lost where `p_y` is nearly 1, as they would be in `p_y − 1`.
 //!
-//! A score that is not finite, minus infinity included, makes the row's loss NaN: features or weights are
-//! then not finite, and the score must not be taken for a class that is certain or impossible.
+//! A score that is not finite makes the row's loss NaN, also if it is minus infinity: such a score comes from
+//! features or weights that are not finite, and does not mean that a class is certain or impossible.
 
 use rayon::prelude::*;
 
 use crate::float::Float;
 
-/// Returns the mean loss over the rows; `scores` (rows x columns, unscaled) become the gradient with respect
-/// to the scores given.
+/// Returns the mean loss over the rows; `scores` (rows x columns, unscaled) are replaced by the gradient with
+/// respect to them.
 ///
 /// The score used is `scores[i][k] * scale(k)`; the gradient contains that factor and the 1/rows of the mean.
 pub(crate) fn cross_entropy<T: Float>(
@@ -32,8 +32,8 @@ pub(crate) fn cross_entropy<T: Float>(
     losses.iter().sum::<f64>() * share
 }
 
-/// Returns the loss of one row of scores, which become the gradient as [`cross_entropy`] says, with `share`
-/// in it but not in the loss.
+/// Returns the loss of one row of scores and replaces the scores by the gradient, as [`cross_entropy`] does.
+/// The gradient contains the factor `share`; the loss does not.
 pub(crate) fn cross_entropy_of_row<T: Float>(
     row: &mut [T],
     label: usize,
@@ -64,8 +64,8 @@ pub(crate) struct Settled {
     pub(crate) others: f64,
 }
 
-/// Computes both from the label's score and the sum of the others, `sum` = `Σ exp(z_k − top)`. Without others
-/// `sum` is 0 and the loss is 0.
+/// Returns the loss and the probability of the other classes, from the label's score `own` and the sum over
+/// the other classes, `sum` = `Σ exp(z_k − top)`. Without other classes `sum` is 0 and the loss is 0.
 pub(crate) fn settle(own: f64, top: f64, sum: f64) -> Settled {
     if sum == 0.0 || !own.is_finite() {
         let nothing_or_nan = if own.is_finite() { 0.0 } else { f64::NAN };
@@ -92,8 +92,8 @@ pub(crate) fn maximum<T: Float>(scores: &[T]) -> T {
     top
 }
 
-/// Replaces each z by exp(z − top), and the one at `own` by 0; returns the sum, taken in f64. Minus infinity
-/// becomes NaN.
+/// Replaces each z by exp(z − top), and the one at `own` by 0; returns the sum, computed in f64. A score of
+/// minus infinity becomes NaN.
 pub(crate) fn shifted_exp<T: Float>(scores: &mut [T], top: T, own: Option<usize>) -> f64 {
     let minus_infinity = T::from_f64(f64::NEG_INFINITY);
     let top = if top > minus_infinity { top } else { T::ZERO };

@@ -5,13 +5,13 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 
-/// Normal draws, rows x dim.
+/// Returns normal draws, rows x dim.
 pub(crate) fn random_rows(rows: usize, dim: usize, seed: u64) -> Vec<f64> {
     let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
     (0..rows * dim).map(|_| stream.normal()).collect()
 }
 
-/// Random rows of unit length.
+/// Returns random rows of unit length.
 pub(crate) fn unit_rows(rows: usize, dim: usize, seed: u64) -> Vec<f64> {
     let mut x = random_rows(rows, dim, seed);
     for row in x.chunks_mut(dim) {
@@ -23,7 +23,7 @@ pub(crate) fn unit_rows(rows: usize, dim: usize, seed: u64) -> Vec<f64> {
     x
 }
 
-/// Random indices below a bound.
+/// Returns random indices below a bound.
 pub(crate) fn random_index(len: usize, below: usize, seed: u64) -> Vec<u32> {
     let mut stream = Stream::new(seed, Purpose::Bootstrap, 1, 0);
     (0..len).map(|_| stream.below(below) as u32).collect()
@@ -53,7 +53,7 @@ pub(crate) fn gradient_of(x: &Tensor, loss: impl Fn(&Tensor) -> Result<Tensor>) 
     Ok((values(&value)[0], values(gradient)))
 }
 
-/// `(f(x + h e_i) − f(x − h e_i)) / 2h` for every i.
+/// Returns `(f(x + h e_i) − f(x − h e_i)) / 2h` for every i.
 pub(crate) fn central_differences(x: &[f64], step: f64, f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let mut x = x.to_vec();
     (0..x.len())
@@ -79,7 +79,7 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], relative: f64, absolute: f
     assert!(away <= relative * length + absolute, "{away} away from a vector of length {length}");
 }
 
-/// Returns a value and a gradient as bits, so that comparing them forgives nothing.
+/// Returns a value and a gradient as bits, so that a comparison accepts no difference.
 pub(crate) fn bits((value, gradient): (f64, Vec<f64>)) -> Vec<u64> {
     std::iter::once(value).chain(gradient).map(f64::to_bits).collect()
 }

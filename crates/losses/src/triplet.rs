@@ -11,7 +11,7 @@
 //! al., section 2. The paper states neither the distance nor how the easy variant chooses a negative, and no
 //! code was released. Euclidean distance, second views as negatives and a uniform draw are the interpretation
 //! of this code. Distances are computed from differences and not from 2 − 2 a·b, which loses all digits for
-//! close rows. A distance of zero has no gradient; it is taken as zero.
+//! close rows. The gradient of a distance is not defined where the distance is zero; zero is used there.
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_random::{Purpose, Stream};
@@ -25,7 +25,7 @@ use crate::op::{Matrix, Objective, apply};
 
 const NAME: &str = "triplet";
 
-/// How a row's negative is found.
+/// The way in which a row's negative is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mining {
@@ -51,9 +51,9 @@ pub enum Mining {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
-    /// How much farther away the negative must be than the positive; 0.5 in the paper.
+    /// The distance by which the negative must be farther away than the positive; 0.5 in the paper.
     pub margin: f64,
-    /// Where negatives come from.
+    /// The way in which negatives are found.
     pub mining: Mining,
 }
 
@@ -288,7 +288,8 @@ mod tests {
     #[test]
     fn two_pairs_have_a_closed_form() {
         // Images at e1 and e2, views identical: d⁺ = 0, d⁻ = √2, so a margin of 2 is violated by 2 − √2. The
-        // positive's distance of zero adds no gradient; the negative's direction is (e1 − e2)/√2.
+        // positive's distance is zero and adds no gradient; the gradient of the negative's distance is (e1 −
+        // e2)/√2.
         let x = matrix_f64(&[1.0, 0.0, 0.0, 1.0], 2);
         let half_root = 0.5 * 0.5_f64.sqrt();
         for (mining, negatives) in [(Mining::Hardest, None), (Mining::Random, Some(&[1, 0][..]))] {

@@ -15,7 +15,7 @@ use invaspread_tensor::cuda::testing::device_or_skip;
 #[test]
 fn every_objective_agrees_with_the_cpu() {
     let Some(device) = device_or_skip() else { return };
-    // Of 1366 numbers on, a row of NCE needs more shared memory than a block has without asking.
+    // With 1366 numbers or more, a row of NCE needs more shared memory than a block has by default.
     for (images, dim, entries) in [(2, 3, 5), (8, 16, 40), (33, 128, 300), (7, 65, 1031), (2, 2048, 9)] {
         for check in self_check_on(&device, images, dim, entries).unwrap() {
             assert!(check.is_good(), "{images} images, {dim} numbers, {entries} entries: {check:?}");
@@ -23,7 +23,7 @@ fn every_objective_agrees_with_the_cpu() {
     }
 }
 
-/// What is not finite shows in the loss on the device as it does on the CPU.
+/// A value that is not finite is visible in the loss on the device, as on the CPU.
 #[test]
 fn no_objective_hides_what_is_not_finite() {
     let Some(device) = device_or_skip() else { return };
@@ -34,14 +34,15 @@ fn no_objective_hides_what_is_not_finite() {
         for case in all_cases() {
             let told = |value| tells(&case, (sizes, 1), (DType::F32, &device), Place { input, at }, value);
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-                assert!(told(value), "{}, {sizes:?}: {value} went unseen", case.name);
+                assert!(told(value), "{}, {sizes:?}: {value} was not noticed", case.name);
             }
-            assert!(!told(-0.0), "{}, {sizes:?}: -0 was taken ill", case.name);
+            assert!(!told(-0.0), "{}, {sizes:?}: -0 gave no finite loss", case.name);
         }
     }
 }
 
-/// Long arrays go through page-locked memory that is used again: each arrives whole, and those before it stay.
+/// Long arrays are copied through page-locked memory that is reused: each array arrives complete, and earlier
+/// ones are not overwritten.
 #[test]
 fn arrays_of_any_length_arrive() {
     let Some(device) = device_or_skip() else { return };

@@ -1,7 +1,7 @@
 //! Compares the losses with values and gradients of the authors' published `PyTorch` code.
 //!
-//! The folder is `INVASPREAD_GOLDENS`, else the workspace's tests/goldens; every case found in it is checked.
-//! Losses must agree to 1e-5 relative, gradients to 1e-4 of their length.
+//! The folder is `INVASPREAD_GOLDENS` or, without that variable, the workspace's tests/goldens. Every case
+//! found in it is checked. Losses must agree to 1e-5 relative, gradients to 1e-4 of their length.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ fn golden_nce() {
 fn golden_npsoftmax() {
     let goldens = Goldens::read();
     for case in goldens.cases("npsoftmax") {
-        // Its temperature is written down at the NCE case of the same number.
+        // The temperature is stored with the NCE case of the same number.
         let temperature = goldens.setting(&case.replace("npsoftmax", "nce"), "temperature");
         let bank = MemoryBank::from_tensor(goldens.tensor(&case, "memory_before")).unwrap();
         let index = goldens.index(&case, "index");
@@ -161,8 +161,8 @@ fn golden_triplet_hard() {
     assert!(found > 0, "no case of triplet_hard");
 }
 
-/// Checks every case of a file that holds one loss, which folders made before it lack: `run` gets the features
-/// and the settings of a case by name.
+/// Checks every case of a file that holds one loss. If the folder was made before that file existed, the
+/// workspace's own file is read. `run` gets the features of a case, and its settings by name.
 fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
     let mut file = folder().join(name);
     if !file.exists() {
@@ -181,7 +181,7 @@ fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>
     assert!(found > 0, "no case in {}", file.display());
 }
 
-/// PyTorch's own cross-entropy and autograd.
+/// Compares with PyTorch's own cross-entropy and autograd.
 #[test]
 fn golden_ntxent() {
     check_own_file("ntxent.safetensors", |x, setting| {
@@ -189,7 +189,7 @@ fn golden_ntxent() {
     });
 }
 
-/// JAX's logsumexp and automatic differentiation.
+/// Compares with JAX's logsumexp and automatic differentiation.
 #[test]
 fn golden_dcl() {
     check_own_file("dcl.safetensors", |x, setting| {

@@ -24,10 +24,10 @@ proptest! {
                     tells(&case, (sizes, seed), (dtype, &Device::Cpu), Place { input, at }, value)
                 };
                 for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-                    prop_assert!(told(value), "{}, {dtype:?}: {value} went unseen", case.name);
+                    prop_assert!(told(value), "{}, {dtype:?}: {value} was not noticed", case.name);
                 }
                 for value in [0.0, -0.0] {
-                    prop_assert!(!told(value), "{}, {dtype:?}: {value} was taken ill", case.name);
+                    prop_assert!(!told(value), "{}, {dtype:?}: {value} gave no finite loss", case.name);
                 }
             }
         }
@@ -38,8 +38,8 @@ fn loss(loss: candle_core::Result<Tensor>) -> f64 {
     loss.unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
 }
 
-/// A score of infinity for the own class is no certainty, and one of minus infinity for another no
-/// impossibility.
+/// A score of infinity does not mean that the own class is certain, and a score of minus infinity does not
+/// mean that another class is impossible: both give a loss of NaN.
 #[test]
 fn infinite_scores_are_no_certainty() {
     let infinity = f32::INFINITY;
@@ -48,22 +48,22 @@ fn infinite_scores_are_no_certainty() {
         let found = loss(cluster_cross_entropy(&logits, &[0]));
         assert!(!found.is_finite(), "{logits}: {found}");
     }
-    // All the other weights score minus infinity.
+    // All other weights give the score minus infinity.
     let features = Tensor::new(&[[1.0f32]], &Device::Cpu).unwrap();
     let weight = Tensor::new(&[[1.0f32], [-infinity]], &Device::Cpu).unwrap();
     let found = loss(Exemplar::default().loss(&features, &weight, &[0]));
     assert!(!found.is_finite(), "{found}");
 }
 
-/// A lone class costs nothing, as long as its score is a number.
+/// The loss of a single class is zero only if its score is a number.
 #[test]
 fn a_lone_class_with_a_nan_is_not_free() {
     let of = |logit: f32| loss(cluster_cross_entropy(&Tensor::new(&[[logit]], &Device::Cpu).unwrap(), &[0]));
     assert!(of(3.0) == 0.0 && of(f32::NAN).is_nan() && of(f32::INFINITY).is_nan());
 }
 
-/// What is not finite in a feature stays visible in the memory that it is written to, and in what is compared
-/// with it later.
+/// A value of a feature that is not finite stays visible in the memory bank that it is written to, and in
+/// later losses against this bank.
 #[test]
 fn the_memory_keeps_what_is_not_finite() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -9,7 +9,8 @@ const ROWS: usize = 50_000;
 const DIM: usize = 128;
 const CLASSES: usize = 10;
 
-/// Unit rows about a direction per class, near enough to one another that no plane separates them.
+/// Returns unit rows around one direction for each class, so near to one another that no plane separates the
+/// classes.
 fn embeddings() -> (Vec<f32>, Vec<u32>) {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, 0);
     let centers: Vec<f64> = (0..CLASSES * DIM).map(|_| stream.normal()).collect();

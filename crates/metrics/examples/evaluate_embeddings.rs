@@ -1,11 +1,12 @@
-//! Embeddings to a table: weighted kNN, R@K, MAP@R, and how well clusters agree with the classes (NMI, AMI).
+//! Prints a table of the quality of embeddings: weighted kNN, R@K, MAP@R, and how well clusters agree with
+//! the classes (NMI, AMI).
 //!
-//!     cargo run --release -p invaspread-metrics --example evaluate_embeddings                              # generated rows
+//!     cargo run --release -p invaspread-metrics --example evaluate_embeddings
 //!     cargo run --release -p invaspread-metrics --example evaluate_embeddings -- EMBEDDINGS.npy LABELS.npy
 //!
-//! EMBEDDINGS.npy holds f32 of shape (n, d), LABELS.npy n labels of i64; `numpy.save` writes both. For other
-//! types and forms use `invaspread measure`. kNN takes every second row as a query among the others; R@K and
-//! the clusters take all rows.
+//! The first form measures generated rows. EMBEDDINGS.npy holds f32 of shape (n, d), LABELS.npy n labels of
+//! i64; `numpy.save` writes both. For other types and forms use `invaspread measure`. kNN takes every second
+//! row as a query among the others; R@K and the clusters take all rows.
 
 use invaspread_metrics::{
     Agreement, KMeans, RetrievalMetrics, Rows, Seeding, WeightedKnn, l2_normalize_rows,
@@ -15,14 +16,14 @@ use invaspread_tensor::DeviceKind;
 use std::error::Error;
 use std::process::ExitCode;
 
-/// Rows and a label each.
+/// Rows, each with a label.
 struct Embeddings {
     values: Vec<f32>,
     dim: usize,
     labels: Vec<u32>,
 }
 
-/// Draws 600 rows of 32 numbers about one direction for each of 6 classes.
+/// Draws 600 rows of 32 numbers, around one direction for each of 6 classes.
 fn generated() -> Embeddings {
     let mut stream = Stream::new(0, Purpose::Bootstrap, 0, 0);
     let (classes, dim) = (6, 32);

@@ -1,9 +1,10 @@
-//! Clusters points from a file, once for each seed: what `benches/kmeans_quality.py` sets beside scikit-learn
-//! and faiss.
+//! Clusters points from a file, once for each seed. `benches/kmeans_quality.py` compares the result with
+//! scikit-learn and faiss.
 //!
-//! `kmeans_of_file FILE DIM CLUSTERS SEEDS`: FILE holds f32 of this machine's byte order, DIM of them a
-//! point. For each seed from 0 on a line of JSON: the inertia, the iterations, and the cluster of each point.
-//! One start by k-means++, a tolerance of 1e-4, as the NMI of the evaluation has.
+//! `kmeans_of_file FILE DIM CLUSTERS SEEDS`: FILE holds f32 in this machine's byte order, DIM of them for
+//! each point. For each seed from 0 on, the program prints a line of JSON: the inertia, the iterations, and
+//! the cluster of each point. There is one start by k-means++ and a tolerance of 1e-4, as for NMI in the
+//! evaluation.
 
 use invaspread_metrics::{KMeans, Rows, Seeding};
 use invaspread_tensor::DeviceKind;

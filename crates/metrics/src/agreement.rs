@@ -1,4 +1,4 @@
-//! How well a clustering agrees with the classes: normalized and adjusted mutual information.
+//! Measures how well a clustering agrees with the classes, by normalized and adjusted mutual information.
 //!
 //! With n_ij points of class i in cluster j, a_i = Σ_j n_ij, b_j = Σ_i n_ij and n points in all:
 //!
@@ -6,23 +6,23 @@
 //! with the arithmetic or geometric mean m, `AMI = (MI - E[MI]) / ((H(a) + H(b))/2 - E[MI])`, where E[MI] is
 //! taken over all clusterings of the same sizes (Vinh, Epps and Bailey, JMLR 2010).
 //!
-//! These differences lose their digits near the limits (every point a class of its own, nearly equal
-//! partitions). So the code sums the disagreement
-//! `D = (H(a) + H(b))/2 - MI = Σ_ij (n_ij/n) ln(a_i b_j / n_ij²) / 2`, which has no negative term and is
-//! exactly 0 for equal partitions: `MI = (H(a) + H(b))/2 - D` and `AMI = 1 - D / E[D]`.
+//! These differences lose their digits near the limits, where every point is a class of its own or the
+//! partitions are nearly equal. So the code sums the disagreement `D = (H(a) + H(b))/2 - MI = Σ_ij (n_ij/n)
+//! ln(a_i b_j / n_ij²) / 2`, which has no negative term and is exactly 0 for equal partitions: `MI = (H(a) +
+//! H(b))/2 - D` and `AMI = 1 - D / E[D]`.
 //!
-//! Shapes: classes (n), clusters (n). Tables 3 to 6 of the paper have a column NMI. Their code calls
-//! scikit-learn, which took the geometric mean before version 0.22 and takes the arithmetic mean since; both
-//! are computed. Equal partitions have the value 1, whatever their sizes. Where all clusterings of the given
-//! sizes have the same MI (one single cluster, every point apart), any other partition has an AMI of 0. E[D]
-//! is summed once for each pair of distinct sizes, not of clusters: for 11,316 classes of a few sizes that
-//! takes seconds instead of hours.
+//! Shapes: classes (n), clusters (n). Tables 3 to 6 of the paper have a column NMI. The paper's code calls
+//! scikit-learn, which took the geometric mean before version 0.22 and has taken the arithmetic mean since;
+//! both are computed. Equal partitions have the value 1, whatever their sizes. If all clusterings of the
+//! given sizes have the same MI (there is a single cluster, or every point is a cluster), AMI is 0 unless the
+//! partitions are equal. The terms of E[D] are computed once for each pair of distinct sizes, not for each
+//! pair of clusters: for 11,316 classes of a few sizes this takes seconds instead of hours.
 
 use crate::MetricError;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// How well a clustering agrees with the classes: each value is 1 for equal partitions.
+/// The agreement of a clustering with the classes: each value is 1 for equal partitions.
 ///
 /// ```
 /// use invaspread_metrics::Agreement;
@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, HashMap};
 /// // The names of clusters do not matter.
 /// let same = Agreement::between(&[0, 0, 1, 1], &[5, 5, 2, 2])?;
 /// assert_eq!((same.nmi_arithmetic, same.ami), (1.0, 1.0));
-/// // Clusters that say nothing about the classes.
+/// // These clusters give no information about the classes.
 /// let unrelated = Agreement::between(&[0, 0, 1, 1], &[0, 1, 0, 1])?;
 /// assert!(unrelated.nmi_arithmetic.abs() < 1e-12 && unrelated.ami < 0.0);
 /// # Ok::<(), invaspread_metrics::MetricError>(())
@@ -42,7 +42,7 @@ pub struct Agreement {
     /// NMI with the geometric mean, as in scikit-learn before 0.22 and so most likely in the paper; at least
     /// 0.
     pub nmi_geometric: f64,
-    /// AMI: 0 on average for a random clustering, so that single ones may be below 0.
+    /// AMI. Its mean over random clusterings is 0, so that of a single clustering may be below 0.
     pub ami: f64,
 }
 
@@ -71,11 +71,11 @@ impl Agreement {
         for pair in classes.iter().copied().zip(clusters.iter().copied()) {
             *joint.entry(pair).or_default() += 1;
         }
-        // There are as many pairs as classes and as clusters: each class is one cluster.
+        // There are as many pairs as classes and as clusters, so each class is one cluster.
         if joint.len() == a.len() && joint.len() == b.len() {
             return Ok(Self { nmi_arithmetic: 1.0, nmi_geometric: 1.0, ami: 1.0 });
         }
-        // A single class or a single cluster says nothing about the other partition.
+        // A single class or a single cluster gives no information about the other partition.
         if a.len() == 1 || b.len() == 1 {
             return Ok(Self { nmi_arithmetic: 0.0, nmi_geometric: 0.0, ami: 0.0 });
         }
@@ -98,8 +98,8 @@ impl Agreement {
     }
 }
 
-/// Returns `ln(a b / k²) / 2` for k ≤ a and k ≤ b: exactly 0 where all are equal, and with all digits where
-/// they nearly are.
+/// Returns `ln(a b / k²) / 2` for k ≤ a and k ≤ b. It is exactly 0 if all three are equal, and loses no
+/// digits if they are nearly equal.
 fn half_log_excess(a: u32, b: u32, k: u32) -> f64 {
     let (a, b, k) = (u64::from(a), u64::from(b), u64::from(k));
     0.5 * ((a * b - k * k) as f64 / (k * k) as f64).ln_1p()
@@ -114,7 +114,8 @@ fn sizes(labels: &[u32]) -> HashMap<u32, u32> {
 }
 
 fn entropy(sizes: &HashMap<u32, u32>, n: f64) -> f64 {
-    // Summed in the order of sizes: in the order of a hash map the last digit would differ from run to run.
+    // The sum is in the order of sizes. In the order of a hash map, its last digit would differ from run to
+    // run.
     distinct(sizes)
         .into_iter()
         .map(|(size, times)| {
@@ -148,7 +149,7 @@ fn expected_disagreement(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: u
     of_size.iter().sum()
 }
 
-/// Weights below this share of the largest are lost in the rounding of the sum.
+/// Weights below this share of the largest weight are smaller than the rounding of the sum.
 const NEGLIGIBLE: f64 = 1e-30;
 
 /// Returns `E[(k/n) ln(a b / k²) / 2]`, where k is the number of points that a class of `a` and a cluster of
@@ -210,13 +211,14 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Two classes of two; clusters of three and one: MI = 1/2 ln(4/3) + 1/4 ln(2/3) + 1/4 ln 2.
+        // There are two classes of two points, and clusters of three points and of one: MI = 1/2 ln(4/3) +
+        // 1/4 ln(2/3) + 1/4 ln 2.
         let got = between(&[0, 0, 1, 1], &[0, 0, 0, 1]);
         let information = 0.5 * (4.0_f64 / 3.0).ln() + 0.25 * (2.0_f64 / 3.0).ln() + 0.25 * 2.0_f64.ln();
         let (h, g) = (2.0_f64.ln(), -(0.75 * 0.75_f64.ln() + 0.25 * 0.25_f64.ln()));
         assert!((got.nmi_arithmetic - information / f64::midpoint(h, g)).abs() < 1e-12);
         assert!((got.nmi_geometric - information / (h * g).sqrt()).abs() < 1e-12);
-        // Every clustering of these sizes has the same information: nothing is above chance.
+        // Every clustering of these sizes has the same mutual information, so none is better than chance.
         assert!(got.ami.abs() < 1e-12, "{got:?}");
     }
 
@@ -232,12 +234,12 @@ mod tests {
         assert!(Agreement::between(&[], &[]).is_err());
     }
 
-    /// Numbers of points at which the limits are looked at: all small ones, then some up to 2,000.
+    /// Returns the numbers of points at which the limits are checked: all small ones, then some up to 2,000.
     fn counts() -> impl Iterator<Item = u32> {
         (1..=64).chain((65..=2000).step_by(97)).chain([1024, 1999, 2000])
     }
 
-    /// Returns a permutation of 0..n that leaves few in place.
+    /// Returns a permutation of 0..n that leaves few numbers in place.
     fn permuted(n: u32) -> Vec<u32> {
         let step = (2..n + 3).map(|s| 2 * s + 1).find(|s| gcd(*s, n) == 1).unwrap();
         (0..n).map(|i| (u64::from(i) * u64::from(step) % u64::from(n)) as u32).collect()
@@ -282,7 +284,7 @@ mod tests {
 
     #[test]
     fn every_point_apart_has_the_information_of_the_other_partition_and_none_above_chance() {
-        // MI = H(b), H(a) = ln n; b has two halves, or one pair and the rest apart.
+        // MI = H(b), H(a) = ln n; b consists of two halves, or of one pair and single points.
         for n in counts().filter(|&n| n > 3) {
             let points = f64::from(n);
             let apart = permuted(n);
@@ -301,8 +303,8 @@ mod tests {
 
     #[test]
     fn nearly_every_point_apart_keeps_its_digits() {
-        // One pair on either side, not the same one. D = (4 ln 2 / n) / 2. The sizes of D's mean: the pairs
-        // coincide in one of n(n-1)/2 arrangements, and D is zero there.
+        // Both sides have one pair, but not the same one: D = (4 ln 2 / n) / 2. For E[D]: the pairs coincide
+        // in one of n(n-1)/2 arrangements, and there D is zero.
         for n in counts().filter(|&n| n > 4) {
             let classes: Vec<u32> = (0..n).map(|i| i.max(1)).collect();
             let clusters: Vec<u32> = (0..n).map(|i| if i == 3 { 2 } else { i }).collect();
@@ -315,7 +317,7 @@ mod tests {
     }
 
     proptest! {
-        /// E[D] against the mean over every arrangement of the clusters.
+        /// Compares E[D] with the mean over all arrangements of the clusters.
         #[test]
         fn chance_is_the_mean_over_all_arrangements(classes in prop::collection::vec(0_u32..3, 2..7), clusters in prop::collection::vec(0_u32..3, 7)) {
             let n = classes.len();

@@ -1,10 +1,10 @@
-//! The golden of NMI and AMI at their limits: what scikit-learn makes of partitions that are given by
+//! Compares NMI and AMI at their limits with the values of scikit-learn, for partitions that are given by a
 //! formula.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::Agreement;
 
-/// Returns a hash of an index, 32 bits wrapping: the tests' own source of labels.
+/// Returns a 32-bit hash of an index. The tests make their labels from it.
 fn hashed(index: u32, seed: u32) -> u32 {
     let mut x = index.wrapping_mul(2_654_435_761).wrapping_add(12_345 + seed * 7919);
     x ^= x >> 16;
@@ -47,7 +47,7 @@ fn partition(kind: &str, n: u32) -> Vec<u32> {
 
 #[test]
 fn golden_agreement_at_the_limits() {
-    // Given by formula, so that no other seed makes others.
+    // The labels come from a formula, so they do not depend on a random generator.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/agreement_limits.json");
     let file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let cases = file["cases"].as_array().unwrap();
@@ -58,8 +58,8 @@ fn golden_agreement_at_the_limits() {
         let got = Agreement::between(&partition(classes, n), &partition(clusters, n)).unwrap();
         for (place, value) in [(3, got.nmi_arithmetic), (4, got.nmi_geometric), (5, got.ami)] {
             let want = case[place].as_f64().unwrap();
-            // Where nearly every point is apart in both, scikit-learn divides rounding by what is 1 / n²
-            // small.
+            // If nearly every point is a cluster of its own in both partitions, scikit-learn divides a
+            // rounding error by a number of the size of 1 / n².
             let apart = |kind: &str| kind.starts_with("apart") || kind.ends_with("_pair");
             let off =
                 if place == 5 && apart(classes) && apart(clusters) { 1e-12 * f64::from(n * n) } else { 1e-9 };

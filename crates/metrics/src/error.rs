@@ -1,6 +1,6 @@
 //! Errors about embeddings, labels and settings.
 
-/// Why a metric could not be computed.
+/// The reason why a metric could not be computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricError {
@@ -10,19 +10,19 @@ pub enum MetricError {
          lower learning rate) or its file is damaged"
     )]
     NotFinite {
-        /// Which input: "queries", "gallery", "points".
+        /// The input: "queries", "gallery", "points".
         what: &'static str,
         /// Zero-based row.
         row: usize,
         /// The first value found there that is not finite.
         value: f32,
     },
-    /// Inner products of finite rows left the range of f32.
+    /// Inner products of finite rows exceed the range of f32.
     #[error(
         "the similarities of query {row} are too large for f32: the rows are far too long, so scale them to length 1 first"
     )]
     Overflow {
-        /// Zero-based query.
+        /// Number of the query, from 0.
         row: usize,
     },
     /// The device failed.
@@ -37,7 +37,7 @@ pub enum MetricError {
          layer"
     )]
     Dimension {
-        /// Which input.
+        /// The input.
         what: &'static str,
         /// Numbers per row.
         found: usize,
@@ -47,7 +47,7 @@ pub enum MetricError {
     /// There are more or fewer labels than rows.
     #[error("found {labels} labels for {rows} rows in the {what}, expected one label for each row")]
     LabelCount {
-        /// Which input.
+        /// The input.
         what: &'static str,
         /// Rows found.
         rows: usize,
@@ -61,15 +61,15 @@ pub enum MetricError {
     OneClass {
         /// The label.
         label: u32,
-        /// How many rows have it.
+        /// The number of rows with this label.
         rows: usize,
     },
     /// A setting must be a finite number above zero.
     #[error("{name} is {value}, expected a finite number above zero")]
     NotAboveZero {
-        /// Which setting.
+        /// The setting.
         name: &'static str,
-        /// Its value.
+        /// The value.
         value: f64,
     },
     /// An iteration did not reach its tolerance.
@@ -78,7 +78,7 @@ pub enum MetricError {
          {tolerance:e}: scale the rows (to length 1, or to a variance of 1), allow more iterations or lower C"
     )]
     NotConverged {
-        /// What was fitted.
+        /// The model that was fitted.
         what: &'static str,
         /// The distance reached, in the unit of the tolerance.
         found: f64,
@@ -90,25 +90,25 @@ pub enum MetricError {
     /// A label is not one of the classes.
     #[error("row {row} of the {what} has the label {label}, expected 0 to {}: check the file of labels", classes - 1)]
     LabelOutOfRange {
-        /// Which input: "queries" or "gallery".
+        /// The input: "queries" or "gallery".
         what: &'static str,
         /// Zero-based row.
         row: usize,
         /// The label found.
         label: u32,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
     /// There are fewer rows than the metric needs.
     #[error("found {found} rows in the {what}, expected at least {needed}: {advice}")]
     TooFewRows {
-        /// Which input.
+        /// The input.
         what: &'static str,
         /// Rows found.
         found: usize,
         /// Rows needed.
         needed: usize,
-        /// What to do.
+        /// The advice on what to do.
         advice: &'static str,
     },
 }

@@ -1,16 +1,16 @@
-//! The order of neighbors where f32 is not precise enough: similarities within its rounding errors are
-//! computed again in f64.
+//! Finds the order of neighbors where f32 is not precise enough: similarities that differ by less than its
+//! rounding errors are computed again in f64.
 //!
 //! A similarity computed in f32 has an error of at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the
 //! term of a common offset, see `write_row`). So the k nearest are among the rows whose f32 similarity is at
 //! most 2 E below the k-th largest, and two similarities that are more than 2 E apart are in their true
-//! order. Nearer ones are ordered by their inner product in f64, which holds each product of two f32 exactly,
-//! and by index where those are equal. A row of length 1 has that length only up to the rounding of its
-//! numbers to f32, and in a narrow cone that rounding is larger than the differences between rows. So where
-//! all rows of a gallery have length 1 up to rounding, similarities are those of the directions:
-//! `q · g / |g|`, in f64.
+//! order. Similarities that are closer than that are ordered by the inner product in f64, which holds each
+//! product of two f32 exactly, and by index if those are equal. A row of length 1 has that length only up to
+//! the rounding of its numbers to f32, and in a narrow cone that rounding is larger than the differences
+//! between rows. So if all rows of a gallery have length 1 up to rounding, the similarity is that of the
+//! directions: `q · g / |g|`, in f64.
 //!
-//! Where more rows are that near than a buffer holds, as in a gallery of a few distant narrow groups, all
+//! If more rows are that close than a buffer holds, as in a gallery of a few distant narrow groups, all
 //! similarities of the query are computed in f64.
 
 use crate::Rows;
@@ -19,17 +19,17 @@ use invaspread_tensor::inner_products::{exact_product, rounding};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// The error that f32 may make in each product below its normal range, which GPUs and some settings of CPUs
-/// replace by zero.
+/// The largest error of f32 in a product below its normal range. GPUs, and CPUs with some settings, replace
+/// such products by zero.
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
 
-/// How products with a gallery are computed, and how large their errors can be.
+/// The way in which products with a gallery are computed, and the sizes that bound their errors.
 #[derive(Debug)]
 pub(crate) struct Scale {
     dim: usize,
     /// Whether all rows of the gallery have length 1, up to the rounding of f32.
     unit: bool,
-    /// (d) what is subtracted from both sides; `None` where that would not help.
+    /// (d) the vector that is subtracted from queries and gallery; `None` where that would not help.
     offset: Option<Vec<f32>>,
     /// The length of the longest row of the gallery after the offset is subtracted.
     longest: f64,
@@ -51,7 +51,7 @@ impl Scale {
                 longest = f64::max(longest, exact_product(values, values));
                 largest = f64::max(largest, f64::from(term[0]).abs());
             }
-            // The term was rounded once.
+            // The term has been rounded once.
             (scale.longest, scale.largest_term) = (longest.sqrt(), largest * (1.0 + f64::from(f32::EPSILON)));
         } else {
             scale.longest = gallery.longest_square().sqrt();
@@ -73,17 +73,18 @@ impl Scale {
         self.offset.is_some()
     }
 
-    /// Returns the length of a row as it is multiplied: d, or d + 1 with an offset.
+    /// Returns the number of values of a row in the form in which it is multiplied: d, or d + 1 with an
+    /// offset.
     pub(crate) fn width(&self) -> usize {
         self.dim + usize::from(self.has_offset())
     }
 
-    /// Writes a gallery `row` (d) as it is multiplied.
+    /// Writes a gallery `row` (d) in the form in which it is multiplied.
     pub(crate) fn write_row(&self, row: &[f32], to: &mut [f32]) {
         let Some(offset) = &self.offset else { return to.copy_from_slice(row) };
         let length = if self.unit { exact_product(row, row).sqrt() } else { 1.0 };
-        // Computed from the differences in f64: in a narrow cone the rounding of the differences to f32 would
-        // exceed their sum.
+        // The term is computed from differences in f64. In a narrow cone, the rounding of the differences to
+        // f32 would exceed their sum.
         let mut term = 0.0;
         for ((to, &value), &offset) in to.iter_mut().zip(row).zip(offset) {
             let less = f64::from(value) / length - f64::from(offset);
@@ -93,7 +94,7 @@ impl Scale {
         to[self.dim] = term as f32;
     }
 
-    /// Returns `queries` (n, d) as they are multiplied: (n, width).
+    /// Returns `queries` (n, d) in the form in which they are multiplied, (n, width).
     pub(crate) fn queries<'a>(&self, queries: Rows<'a>) -> Cow<'a, [f32]> {
         match &self.offset {
             None => Cow::Borrowed(queries.values),
@@ -121,7 +122,7 @@ impl Scale {
 /// lengths of the two rows. Infinite where the sum may be too large for f32.
 pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
     match size {
-        // Zeros are exact.
+        // Products of zeros are exact.
         0.0 => 0.0,
         size if size > f64::from(f32::MAX) => f64::INFINITY,
         size => 2.0 * (rounding(terms) * size + terms as f64 * UNDERFLOW),
@@ -161,7 +162,8 @@ impl Asked<'_> {
 
 /// Writes the k nearest rows to `indices` and `similarities` (k), nearest first. `keys` are the candidates by
 /// their f32 similarities, largest first: at least all within `margin` of the k-th, or `None` if they were
-/// too many. With an offset every similarity is computed in f64, otherwise those that decide an order.
+/// too many. With an offset, every similarity is computed in f64; without one, only those that decide an
+/// order.
 ///
 /// Returns `None` if NaN or infinite similarities leave fewer than k.
 pub(crate) fn settle(
@@ -194,7 +196,7 @@ pub(crate) fn settle(
         let mut exact: Vec<(f64, u32)> =
             group.iter().map(|&key| (asked.similarity(index_of(key)), index_of(key))).collect();
         exact.sort_unstable_by(nearer);
-        // `zip` asks the places second, so that a neighbor left over takes none of them.
+        // `zip` takes from `places` second, so that a neighbor for which there is no place uses none up.
         for ((product, row), (index, similarity)) in exact.into_iter().zip(places.by_ref()) {
             (*index, *similarity) = (row, product as f32);
         }
@@ -202,7 +204,7 @@ pub(crate) fn settle(
     similarities.iter().all(|s| s.is_finite()).then_some(())
 }
 
-/// Orders by falling product, then by rising index.
+/// Orders by descending product, then by ascending index.
 fn nearer(a: &(f64, u32), b: &(f64, u32)) -> Ordering {
     (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)) // -0.0 + 0.0 is 0.0: both zeros are equal
 }
@@ -220,7 +222,7 @@ fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
             if kept.len() == capacity {
                 kept.select_nth_unstable_by(k - 1, nearer);
                 kept.truncate(k);
-                floor = kept[k - 1].0; // of equal products the earlier index wins
+                floor = kept[k - 1].0; // of equal products the one with the lower index stays
             }
         }
     }
@@ -229,7 +231,7 @@ fn nearest_in_f64(asked: &Asked) -> Vec<(f64, u32)> {
     kept
 }
 
-/// Returns one integer that orders by similarity, then by falling index.
+/// Returns one integer that orders by similarity, then by descending index.
 pub(crate) fn key(similarity: f32, index: u32) -> u64 {
     let bits = (similarity + 0.0).to_bits(); // -0.0 + 0.0 is 0.0: both zeros are equal
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };

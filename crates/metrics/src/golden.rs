@@ -1,5 +1,5 @@
-//! The goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors` and
-//! `values.json`.
+//! Compares with the goldens: values of the official code, faiss and scikit-learn in `metrics.safetensors`
+//! and `values.json`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::{Agreement, KMeans, RetrievalMetrics, Rows, Seeding, WeightedKnn};
@@ -7,7 +7,7 @@ use invaspread_tensor::DeviceKind;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
-/// Returns the folder `INVASPREAD_GOLDENS` names, else `tests/goldens` of the workspace.
+/// Returns the folder that `INVASPREAD_GOLDENS` names, or `tests/goldens` of the workspace.
 fn folder() -> PathBuf {
     std::env::var_os("INVASPREAD_GOLDENS")
         .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens").into(), PathBuf::from)

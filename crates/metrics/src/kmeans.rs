@@ -1,18 +1,19 @@
 //! k-means by Lloyd's iterations.
 //!
-//! Minimizes `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c in turns: first
-//! `a(i) = argmin_j |c_j|² - 2 x_i · c_j`, then `c_j` = the mean of its points.
+//! It minimizes `Σ_i |x_i - c_a(i)|²` over assignments a and centroids c in turn: first `a(i) = argmin_j
+//! |c_j|² - 2 x_i · c_j`, then `c_j` = the mean of its points.
 //!
 //! Shapes: points (n, d), centroids (k, d), assignments (n). Used by DeepCluster (paper section 4.1; 20
 //! iterations of faiss from random points) and for NMI (scikit-learn: k-means++, best of 10 starts). Products
-//! are taken in blocks, and the argmin of each block is taken at once. An empty cluster gets half of the
-//! largest one, whose centroid is split, as in faiss. Where this deviates from faiss: the largest cluster is
-//! split, not one drawn by size, and all points are used (faiss samples 256 for each cluster).
+//! are computed in blocks, and the argmin of each block is taken immediately. An empty cluster gets half of
+//! the largest one, whose centroid is split, as in faiss. Deviations from faiss: the largest cluster is
+//! split, where faiss draws a cluster by size; and all points are used, where faiss samples 256 for each
+//! cluster.
 //!
 //! Clusters do not depend on where the origin lies, but the rounding of f32 products does. So the mean is
-//! subtracted from points that lie in a narrow cone or far from the origin (which holds a copy of them).
-//! Where the nearest two centroids of a point are closer than the rounding of its products, their distances
-//! are compared in f64.
+//! subtracted from points that lie in a narrow cone or far from the origin; this needs memory for a copy of
+//! the points. If the distances to the two nearest centroids differ by less than the rounding of the
+//! products, they are compared in f64.
 
 use crate::kmeans_start::{plus_plus_start, random_start};
 use crate::nearest_centroid::assign;
@@ -23,7 +24,7 @@ use invaspread_tensor::DeviceKind;
 use invaspread_tensor::inner_products::exact_squared_distance;
 use rayon::prelude::*;
 
-/// How the first centroids are chosen.
+/// The way in which the first centroids are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seeding {
     /// k distinct points drawn at random, as faiss does.
@@ -67,7 +68,7 @@ pub struct KMeans {
     pub tolerance: f64,
     /// The number of starts. The result with the lowest inertia is kept, the first of equals.
     pub restarts: usize,
-    /// How the first centroids are chosen.
+    /// The way in which the first centroids are chosen.
     pub seeding: Seeding,
     /// Seed of the run.
     pub seed: u64,
@@ -94,10 +95,10 @@ impl KMeans {
     /// Clusters `points` (n, d).
     ///
     /// # Errors
-    /// `NotFinite` rows; fewer points than clusters.
+    /// If a row is not finite, or there are fewer points than clusters.
     ///
     /// # Panics
-    /// If clusters or restarts is zero.
+    /// If the number of clusters or of restarts is zero.
     pub fn fit(&self, points: Rows) -> Result<Clustering, MetricError> {
         assert!(self.clusters > 0 && self.restarts > 0, "{self:?}");
         points.check_finite("points")?;
@@ -165,19 +166,19 @@ impl KMeans {
     }
 }
 
-/// The squared length of the longest row for which f32 can hold products and differences of all rows.
+/// Squared lengths of the longest row for which f32 can hold the products and differences of all rows.
 const WITHIN: std::ops::Range<f64> = 1e-20..1e20;
 
-/// A shift and a scale for points that f32 products would otherwise lose the digits of.
+/// A shift and a scale for points whose f32 products would otherwise lose their digits.
 struct Frame {
-    /// (d)
+    /// (d) the vector that is subtracted.
     offset: Vec<f32>,
-    /// A power of two, so that it changes no digit.
+    /// The factor, a power of two, so that it changes no digit.
     scale: f32,
 }
 
 impl Frame {
-    /// Returns `None` where points can be clustered as they are.
+    /// Returns the frame of `points`, or `None` if they can be clustered as they are.
     fn of(points: Rows) -> Option<Self> {
         let offset = points.common_offset();
         let longest = points.longest_square();
@@ -185,7 +186,7 @@ impl Frame {
         if offset.is_none() && !scaled {
             return None;
         }
-        // An offset leaves differences that may be far shorter than the rows.
+        // After the offset is subtracted, the rows may be far shorter than before.
         let offset = offset.unwrap_or_else(|| vec![0.0; points.dim]);
         let left = points.values.chunks(points.dim).map(|row| exact_squared_distance(row, &offset));
         let left = left.fold(0.0, f64::max);
@@ -310,7 +311,7 @@ mod tests {
         (0..count).map(|_| stream.normal() as f32).collect()
     }
 
-    /// `per` points round each of `clusters` far-apart centers.
+    /// Returns `per` points around each of `clusters` centers that are far apart.
     fn blobs(clusters: usize, per: usize, dim: usize) -> Vec<f32> {
         let (centers, mut values) = (normal(clusters * dim, 2), normal(clusters * per * dim, 3));
         for (point, row) in values.chunks_mut(dim).enumerate() {
@@ -332,7 +333,7 @@ mod tests {
         (assignments.collect(), inertia)
     }
 
-    /// Lloyd's iterations as a textbook has them, in f64, from the given start; an empty cluster stays where
+    /// Runs Lloyd's iterations as in a textbook, in f64, from the given start. An empty cluster stays where
     /// it was.
     fn plain_lloyd(points: Rows, mut centroids: Vec<f32>) -> f64 {
         let mut inertia = f64::INFINITY;
@@ -374,12 +375,12 @@ mod tests {
         let points = Rows::new(&values, 1);
         let kmeans = KMeans { clusters: 2, ..SETTINGS };
         let descend = |still| kmeans.descend(points, vec![-1.0, 5.0], still).unwrap();
-        // (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2; then 1.5 goes over to 3 and they move by 7/6
-        // and 3/4; then nothing moves.
+        // The clusters (-3, -1, 1.5) and (3) move the centroids by 1/6 and 2. Then 1.5 changes to the cluster
+        // of 3, and the centroids move by 7/6 and 3/4. Then nothing moves.
         let iterations = [None, Some(1.0), Some(4.0), Some(4.1)].map(|still| descend(still).iterations);
         assert_eq!(iterations, [2, 2, 2, 1]);
         assert!((super::mean_variance(points) - 5.296_875).abs() < 1e-12);
-        // What comes back belongs together, wherever it ends.
+        // Assignments, centroids and inertia belong together, at whatever iteration the descent ends.
         let ended = descend(Some(4.1));
         let (assignments, inertia) = plain_assign(points, &ended.centroids);
         assert_eq!((ended.assignments, ended.inertia), (assignments, inertia));
@@ -401,7 +402,8 @@ mod tests {
                 assert!((got - want * scale).abs() <= 1e-5 * want.abs() * scale, "2^{power}");
             }
         }
-        // At 4e4 f32 still holds the 128th part: whole numbers over 128 move there and back unharmed.
+        // Near 4e4, f32 still resolves 1/128, so multiples of 1/128 can be shifted there and back without a
+        // loss.
         let whole: Vec<f32> = values.iter().map(|v| (v * 128.0).round() / 128.0).collect();
         let far: Vec<f32> = whole.iter().map(|v| v + 4e4).collect();
         let (near, far) = (fit(&whole), fit(&far));
@@ -428,7 +430,8 @@ mod tests {
     fn a_cluster_left_empty_takes_half_of_the_largest() {
         let values = blobs(4, 50, 8);
         let points = Rows::new(&values, 8);
-        // Three starts in one place and one in another: two of the three are empty at once.
+        // Three centroids start in one place and one in another, so two of the three are empty at the same
+        // time.
         let mut centroids = [points.row(0), points.row(0), points.row(0), points.row(1)].concat();
         let (assignments, _) = assign(points, &centroids);
         let sizes = update(points, &assignments, &mut centroids);

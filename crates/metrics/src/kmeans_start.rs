@@ -1,4 +1,5 @@
-//! The first centroids of k-means: points drawn at random, or by their distance from those drawn before.
+//! Chooses the first centroids of k-means: points drawn uniformly, or by their distance from the points drawn
+//! before.
 
 use crate::Rows;
 use invaspread_random::Stream;
@@ -6,8 +7,8 @@ use invaspread_tensor::gemm;
 use invaspread_tensor::inner_products::{exact_product, exact_squared_distance, rounding};
 use rayon::prelude::*;
 
-/// A squared distance is kept if it is at least this many times its possible error: starts are drawn in
-/// proportion to it.
+/// A squared distance is kept if it is at least this many times its possible error. Points are drawn in
+/// proportion to it, so it must have some correct digits.
 const DIGITS: f64 = 100.0;
 
 /// Draws k distinct points at random.
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn distances_far_from_the_origin_keep_their_digits() {
-        // Two groups 2e4 apart, a hundredth wide: no one mean brings both to the origin.
+        // Two groups are 2e4 apart and 1/100 wide: no single mean moves both to the origin.
         let values: Vec<f32> =
             (0..60).map(|i| if i % 2 == 0 { 1e4 } else { -1e4 } + ((i * 7) % 11) as f32 * 1e-2).collect();
         let points = Rows::new(&values, 1);

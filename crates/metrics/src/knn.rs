@@ -4,10 +4,10 @@
 //! of unit rows.
 //!
 //! Shapes: queries (n, d), gallery (m, d), labels (n) and (m). Paper section 4.1 and the code's `utils.kNN`:
-//! k = 200 and σ = τ = 0.1. Where this deviates: sums are in f64 and relative to the best similarity of the
-//! query, which changes no order and cannot overflow for small σ; of classes with equal scores the lower one
-//! is predicted, where the code leaves the choice to `torch.sort`. Where the rounding of f32 similarities
-//! could change the order of two classes, the votes of the query are counted again with similarities in f64.
+//! k = 200 and σ = τ = 0.1. Deviations: sums are in f64 and relative to the best similarity of the query,
+//! which changes no order and cannot overflow for small σ; of classes with equal scores the lower one is
+//! predicted, where the code leaves the choice to `torch.sort`. If the rounding of f32 similarities could
+//! change the order of two classes, the votes of the query are counted again with similarities in f64.
 
 use crate::exact_order::{Scale, twice_off};
 use crate::{MetricError, Rows, top_k_on};
@@ -28,7 +28,7 @@ use rayon::prelude::*;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightedKnn {
-    /// The number of neighbors that vote, at most all of the gallery.
+    /// The number of neighbors that vote; all rows of a smaller gallery vote.
     pub k: usize,
     /// σ of the weights, above zero.
     pub temperature: f64,
@@ -37,13 +37,13 @@ pub struct WeightedKnn {
 }
 
 impl Default for WeightedKnn {
-    /// k = 200, σ = 0.1, on the CPU.
+    /// Returns k = 200 and σ = 0.1, on the CPU.
     fn default() -> Self {
         Self { k: 200, temperature: 0.1, device: DeviceKind::Cpu }
     }
 }
 
-/// How well the labels of the gallery predict those of the queries.
+/// The accuracy with which the labels of the gallery predict those of the queries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnResult {
     /// The percentage of queries whose class has the highest score.
@@ -59,7 +59,7 @@ impl WeightedKnn {
     /// `query_labels` (n).
     ///
     /// # Errors
-    /// Rows that are not finite; labels of `classes` or more; no queries or no gallery.
+    /// If a row is not finite, a label is not below `classes`, or there are no queries or no gallery.
     ///
     /// # Panics
     /// If there are not as many labels as rows, or k or the temperature is not above zero.
@@ -118,8 +118,8 @@ impl WeightedKnn {
     }
 }
 
-/// Returns whether the order of two classes with votes could change if each score had an error of `off` times
-/// itself.
+/// Returns whether the order of two classes with votes could change if each score had a relative error of
+/// `off`.
 fn too_near(scores: &[f64], off: f64) -> bool {
     let mut voted: Vec<f64> = scores.iter().copied().filter(|&score| score > 0.0).collect();
     voted.sort_unstable_by(f64::total_cmp);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn near_votes_outweigh_many_far_ones() {
-        // One neighbor of class 2 at cosine 1, three of class 1 at cosine 0.8: e^10 against 3 e^8.
+        // One neighbor of class 2 has cosine 1, and three of class 1 have cosine 0.8: e^10 against 3 e^8.
         let gallery = [1.0, 0.0, 0.8, 0.6, 0.8, -0.6, 0.8, 0.6, -1.0, 0.0];
         let labels = [2, 1, 1, 1, 0];
         let query = Rows::new(&[1.0, 0.0], 2);
@@ -171,7 +171,7 @@ mod tests {
         let flat = run(4, 1.0, 2); // e against 3 e^0.8
         assert_eq!((flat.predictions[0], flat.top1, flat.top5), (1, 0.0, 100.0));
         assert!(run(5, 1e-4, 0).top1 < 1.0, "a tiny temperature must not overflow");
-        // Classes without votes come last, the lower first: 1, 2, then 0, 3, 4, 5, 6.
+        // Classes without votes come last, in ascending order: 1, 2, then 0, 3, 4, 5, 6.
         assert_eq!([4, 5].map(|label| run(4, 1.0, label).top5), [100.0, 0.0]);
     }
 

@@ -1,10 +1,10 @@
-//! Measures what a set of embeddings is worth: the exact top-k engine, weighted kNN, R@K, MAP@R and
-//! R-precision, k-means and its agreement with classes, distributions of similarity, linear classifiers, PCA
-//! whitening.
+//! Measures the quality of a set of embeddings: exact nearest neighbors, weighted kNN, R@K, MAP@R and
+//! R-precision, k-means and its agreement with classes, distributions of similarity, linear classifiers, and
+//! PCA whitening.
 //!
-//! All functions take slices; none reads a file or knows a data set. The similarity of two rows is their
-//! inner product. Products are taken block by block, and nothing of n x n is ever held. The number of threads
-//! changes no result. Everything runs on the CPU, and with the feature `cuda` nearest neighbors
+//! All functions take slices; none of them reads a file or knows a data set. The similarity of two rows is
+//! their inner product. Products are computed block by block, and no n x n matrix is ever held. The number of
+//! threads changes no result. Everything runs on the CPU, and with the feature `cuda` nearest neighbors
 //! ([`top_k_on`]) and k-means can run on an NVIDIA GPU too, where the caller passes `DeviceKind::Cuda(0)`.
 //! Neighbors are the same there; centroids may differ in their last digits.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]

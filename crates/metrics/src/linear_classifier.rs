@@ -1,4 +1,4 @@
-//! A linear classifier: what the linear SVM and the logistic regression fit.
+//! A linear classifier, the result of fitting the linear SVM or the logistic regression.
 //!
 //! `f_c(x) = w_c · x + b_c`, prediction = argmax over c.
 //!
@@ -9,10 +9,10 @@ use crate::{MetricError, Rows};
 use invaspread_tensor::gemm;
 use rayon::prelude::*;
 
-/// Rows scored at a time.
+/// The number of rows that are scored together.
 const BLOCK: usize = 512;
 
-/// One hyperplane per class.
+/// A linear classifier with one hyperplane for each class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearClassifier {
     classes: Vec<u32>,
@@ -33,7 +33,7 @@ impl LinearClassifier {
         Self { classes, dim, weights, intercepts }
     }
 
-    /// Returns the labels of the training rows (k), in rising order.
+    /// Returns the distinct labels of the training rows (k), in ascending order.
     pub fn classes(&self) -> &[u32] {
         &self.classes
     }
@@ -51,7 +51,7 @@ impl LinearClassifier {
     /// Returns the scores (n, k) of `rows` (n, d).
     ///
     /// # Errors
-    /// `NotFinite` rows; rows whose dimension is not that of the training rows.
+    /// If a row is not finite, or the rows do not have the dimension of the training rows.
     pub fn scores(&self, rows: Rows) -> Result<Vec<f64>, MetricError> {
         if rows.dim != self.dim {
             return Err(MetricError::Dimension { what: "rows", found: rows.dim, expected: self.dim });
@@ -74,7 +74,7 @@ impl LinearClassifier {
     /// Returns for each of `rows` (n, d) the class with the highest score.
     ///
     /// # Errors
-    /// Those of [`LinearClassifier::scores`].
+    /// Returns the errors of [`LinearClassifier::scores`].
     pub fn predict(&self, rows: Rows) -> Result<Vec<u32>, MetricError> {
         let first_largest = |scores: &[f64]| {
             let mut best = 0;
@@ -91,7 +91,8 @@ impl LinearClassifier {
     /// Returns the percentage of `rows` (n, d) whose predicted class is the label in `labels` (n).
     ///
     /// # Errors
-    /// Those of [`LinearClassifier::scores`]; no rows; not as many labels as rows.
+    /// Returns the errors of [`LinearClassifier::scores`]. Also an error: no rows, or more or fewer
+    /// labels than rows.
     pub fn accuracy(&self, rows: Rows, labels: &[u32]) -> Result<f64, MetricError> {
         check_counts("rows", rows, labels)?;
         let right = self.predict(rows)?.iter().zip(labels).filter(|(got, want)| got == want).count();
@@ -102,9 +103,9 @@ impl LinearClassifier {
 /// A training set whose rows and labels have been checked.
 #[derive(Debug)]
 pub(crate) struct TrainingSet<'a> {
-    /// (n, d)
+    /// (n, d) the training rows.
     pub(crate) rows: Rows<'a>,
-    /// (k) the distinct labels in rising order; at least two.
+    /// (k) the distinct labels in ascending order; at least two.
     pub(crate) classes: Vec<u32>,
     /// (n) for each row the index of its class.
     pub(crate) targets: Vec<usize>,
@@ -114,7 +115,8 @@ impl<'a> TrainingSet<'a> {
     /// Checks `rows` (n, d) and `labels` (n).
     ///
     /// # Errors
-    /// No rows, not as many labels as rows, `NotFinite` rows, labels of one single class.
+    /// If there are no rows, there are more or fewer labels than rows, a row is not finite, or all labels
+    /// are equal.
     pub(crate) fn new(rows: Rows<'a>, labels: &[u32]) -> Result<Self, MetricError> {
         check_counts("training rows", rows, labels)?;
         rows.check_finite("training rows")?;
@@ -155,7 +157,7 @@ mod tests {
     use super::{LinearClassifier, TrainingSet};
     use crate::{MetricError, Rows};
 
-    /// f_3 = x_0 + 1, f_5 = 2 x_1.
+    /// Returns the classifier with f_3 = x_0 + 1 and f_5 = 2 x_1.
     fn classifier() -> LinearClassifier {
         LinearClassifier::from_planes(vec![3, 5], 2, &[1.0, 0.0, 1.0, 0.0, 2.0, 0.0])
     }

@@ -1,4 +1,4 @@
-//! The linear support vector machine that the paper's STL-10 table classifies features with.
+//! The linear support vector machine that classifies features in the paper's STL-10 table.
 //!
 //! For each class, with y = 1 for its rows and -1 for the rest, it minimizes
 //! `P(w) = ½ |w|² + C Σ_i max(0, 1 - y_i w · x_i)²`.
@@ -9,12 +9,12 @@
 //! one class against the rest).
 //!
 //! A few sweeps of dual coordinate descent (Hsieh et al. 2008) find most support vectors at low cost. They
-//! converge slowly where features are long or correlated, so Newton's method on P continues from there
-//! (Keerthi and DeCoste 2005): P is quadratic as long as the support vectors stay the same, so a few steps
-//! reach the exact solution. The order of a sweep is random, and the result does not depend on it. Where this
-//! deviates from scikit-learn: the tolerance bounds the distance from the solution. With
-//! `h_i = max(0, 1 - y_i w · x_i)`, `∇P = w - 2 C Σ h_i y_i x_i`, and as P is strongly convex,
-//! `|w - w*| ≤ |∇P|`; the duality gap at `α_i = 2 C h_i` is `½ |∇P|²`.
+//! converge slowly if features are long or correlated, so Newton's method on P follows (Keerthi and DeCoste
+//! 2005): P is quadratic as long as the support vectors stay the same, so a few steps reach the exact
+//! solution. The order of a sweep is random, and the result does not depend on it. Deviation from
+//! scikit-learn: the tolerance bounds the distance from the solution. With `h_i = max(0, 1 - y_i w · x_i)`,
+//! `∇P = w - 2 C Σ h_i y_i x_i`, and since P is strongly convex, `|w - w*| ≤ |∇P|`; the duality gap at `α_i =
+//! 2 C h_i` is `½ |∇P|²`.
 
 use crate::linear_classifier::{LinearClassifier, TrainingSet, check_above_zero};
 use crate::{MetricError, Rows};
@@ -35,9 +35,9 @@ use rayon::prelude::*;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearSvm {
-    /// C, the weight of the training rows against the length of w; above zero.
+    /// C, the weight of the loss of the training rows relative to the penalty on w; above zero.
     pub c: f64,
-    /// How far the score of any training row may be from the solution's; above zero.
+    /// The largest distance of the score of a training row from its value at the solution; above zero.
     pub tolerance: f64,
     /// The largest number of sweeps and Newton steps together, for each class.
     pub max_iterations: usize,
@@ -56,8 +56,9 @@ impl LinearSvm {
     /// Trains each class of `labels` (n) against the rest of `train` (n, d).
     ///
     /// # Errors
-    /// C or the tolerance not above zero; no rows; not as many labels as rows; `NotFinite` rows; fewer than
-    /// two classes; `NotConverged` if the iterations do not suffice.
+    /// If C or the tolerance is not above zero, there are no rows, there are more or fewer labels than
+    /// rows, a row is not finite, there are fewer than two classes, or the iterations do not suffice
+    /// (`NotConverged`).
     pub fn fit(&self, train: Rows, labels: &[u32]) -> Result<LinearClassifier, MetricError> {
         check_above_zero("C", self.c)?;
         check_above_zero("the tolerance", self.tolerance)?;
@@ -77,17 +78,17 @@ impl LinearSvm {
     }
 }
 
-/// Sweeps before the first Newton step. Of 0, 3, 10 and 30, three took the least time for 50,000 x 128 and
-/// for 5,000 x 512.
+/// Sweeps before the first Newton step. Of 0, 3, 10 and 30 sweeps, three took the least time, for 50,000 x
+/// 128 and for 5,000 x 512 training rows.
 const SWEEPS: usize = 3;
 
-/// Sweeps between checks of the gradient, where rows are too wide for Newton steps.
+/// Sweeps between checks of the gradient if rows are too wide for Newton steps.
 const SWEEPS_PER_LOOK: usize = 10;
 
-/// The widest rows for which a Hessian is held.
+/// The largest number of columns for which a Hessian is held.
 const WIDEST: usize = 4096;
 
-/// Rows whose outer products are added to the Hessian at a time.
+/// The number of rows whose outer products are added to the Hessian together.
 const BLOCK: usize = 512;
 
 /// The problem of one class.
@@ -95,7 +96,7 @@ struct OneAgainstRest<'a> {
     settings: LinearSvm,
     class: usize,
     rows: Rows<'a>,
-    /// (n) y.
+    /// (n) the signs y.
     signs: Vec<f64>,
     /// (n) squared lengths of the rows with the 1 appended.
     squares: &'a [f64],
@@ -138,7 +139,7 @@ impl OneAgainstRest<'_> {
         })
     }
 
-    /// Minimizes the dual `½ |w|² + Σ α_i² / 4C - Σ α_i`, `w = Σ α_i y_i x_i`, in each α_i ≥ 0 by turns.
+    /// Minimizes the dual `½ |w|² + Σ α_i² / 4C - Σ α_i`, `w = Σ α_i y_i x_i`, over each α_i ≥ 0 in turn.
     fn sweep(&self, number: usize, dual: &mut [f64], w: &mut [f64]) {
         let order = Stream::new(self.settings.seed, Purpose::LinearSvm, number as u64, self.class as u64)
             .permutation(self.rows.len());
@@ -227,13 +228,13 @@ impl OneAgainstRest<'_> {
     }
 }
 
-/// Scores and gradient of P at some w.
+/// The scores and the gradient of P at some w.
 struct Point {
     /// (n) w · x_i.
     scores: Vec<f64>,
-    /// (d + 1) ∇P.
+    /// (d + 1) the gradient ∇P.
     gradient: Vec<f64>,
-    /// 2 C Σ h_i.
+    /// The sum 2 C Σ h_i.
     total: f64,
 }
 
@@ -250,12 +251,12 @@ impl Point {
     }
 }
 
-/// `I + 2 C Σ x_i x_iᵀ` over the support vectors. It is kept from step to step; a row is added or subtracted
-/// when it becomes or ceases to be a support vector.
+/// `I + 2 C Σ x_i x_iᵀ` over the support vectors. It is kept from step to step. A row is added when it
+/// becomes a support vector, and subtracted when it no longer is one.
 struct Hessian {
-    /// (d + 1, d + 1)
+    /// (d + 1, d + 1) the sum.
     matrix: DMatrix<f64>,
-    /// (n)
+    /// (n) whether each row is a support vector.
     support: Vec<bool>,
 }
 
@@ -331,7 +332,7 @@ mod tests {
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
 
-    /// `n` rows about a center per class, scaled and off center.
+    /// Returns `n` rows around one center for each class, scaled and shifted away from the origin.
     fn clouds(n: usize, dim: usize, classes: usize, scale: f64, seed: u64) -> (Vec<f32>, Vec<u32>) {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let centers: Vec<f64> = (0..classes * dim).map(|_| 0.5 + stream.normal()).collect();
@@ -342,7 +343,7 @@ mod tests {
         (values, labels)
     }
 
-    /// P and its gradient (d + 1) by the equations at the head of the file.
+    /// Returns P and its gradient (d + 1) by the equations at the head of the file.
     fn plain(rows: Rows, signs: &[f64], c: f64, w: &[f64]) -> (f64, Vec<f64>) {
         let mut gradient = w.to_vec();
         let mut value = w.iter().map(|w| 0.5 * w * w).sum();
@@ -364,7 +365,7 @@ mod tests {
         labels.iter().map(|&label| if label == class { 1.0 } else { -1.0 }).collect()
     }
 
-    /// Checks that every class's gradient and duality gap vanish to within the tolerance.
+    /// Checks that the gradient and the duality gap of every class are zero up to the tolerance.
     fn assert_solved(svm: LinearSvm, rows: Rows, labels: &[u32]) -> LinearClassifier {
         let classifier = svm.fit(rows, labels).unwrap();
         let longest = (0..rows.len())
@@ -376,7 +377,8 @@ mod tests {
             let (value, gradient) = plain(rows, &signs, svm.c, &w);
             let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
             assert!(longest * length <= 1.01 * svm.tolerance, "class {class}: {length} at rows of {longest}");
-            // The dual at α_i = 2 C h_i, which is feasible: its distance from P is the gap.
+            // The dual is computed at α_i = 2 C h_i, which is feasible; its distance from P is the duality
+            // gap.
             let (mut dual, mut v) = (0.0, vec![0.0; rows.dim + 1]);
             for (i, y) in signs.iter().enumerate() {
                 let x: Vec<f64> = rows.row(i).iter().map(|&v| f64::from(v)).chain([1.0]).collect();
@@ -393,8 +395,8 @@ mod tests {
 
     #[test]
     fn two_points_have_a_closed_form() {
-        // Points a and -a: the intercept is 0 and w minimizes ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 + 4 C
-        // a²).
+        // For points a and -a, the intercept is 0 and w minimizes ½ w² + 2 C (1 - a w)², so w = 4 C a / (1 +
+        // 4 C a²).
         for (a, c) in [(2.0f32, 1.0), (0.1, 1.0), (0.5, 30.0), (3.0, 1e-3)] {
             let svm = LinearSvm { c, tolerance: 1e-12, ..LinearSvm::default() };
             let got = svm.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
@@ -426,7 +428,7 @@ mod tests {
     fn more_dimensions_than_rows_and_repeated_rows_are_solved() {
         let (values, labels) = clouds(20, 100, 4, 1.0, 3);
         assert_solved(LinearSvm::default(), Rows::new(&values, 100), &labels);
-        // The same row in both classes.
+        // The same row is in both classes.
         let svm = LinearSvm { tolerance: 1e-9, ..LinearSvm::default() };
         assert_solved(svm, Rows::new(&[1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 2), &[0, 1, 1]);
     }
@@ -476,7 +478,7 @@ mod tests {
             let values: Vec<f32> = points.iter().flat_map(|p| p.0[..dim].to_vec()).collect();
             let rows = Rows::new(&values, dim);
             let got = LinearSvm { c, tolerance: 1e-9, seed, ..LinearSvm::default() }.fit(rows, &labels).unwrap();
-            // Steps of one over the steepest curvature there can be.
+            // The step size is one over a bound of the curvature.
             let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
             let step = 1.0 / (1.0 + 2.0 * c * (squares + labels.len() as f64));
             for (index, &class) in got.classes().iter().enumerate() {

@@ -1,15 +1,15 @@
 //! Multinomial logistic regression as a linear probe.
 //!
-//! Minimizes `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
+//! It minimizes `½ Σ_c |w_c|² + C Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i))`, `f_c(x) = w_c · x + b_c`.
 //!
 //! Shapes: x (n, d), labels (n), w (k, d), b (k), which is not penalized. The paper has no such row. It is
 //! the linear evaluation that later work reports, as scikit-learn's `LogisticRegression` defines it. For two
 //! classes scikit-learn fits the difference `w = w_1 - w_0` alone, with the penalty `½ |w|²`. The best
-//! softmax has `w_1 = -w_0`, with the penalty `¼ |w|²`, so C/2 gives the same difference here. Where this
-//! deviates: sums are in f64, and Newton's method (`crate::newton`) finds the solution in a few steps however
-//! weak the penalty is; the tolerance is a distance from the solution. L-BFGS stops by the gradient alone,
-//! and a gradient of g leaves an error of g divided by the penalty in the weights: at C = 100 that changes
-//! predictions.
+//! softmax has `w_1 = -w_0`, with the penalty `¼ |w|²`, so C/2 gives the same difference here. Deviations
+//! from scikit-learn: sums are in f64; Newton's method (`crate::newton`) finds the solution in a few steps,
+//! even with a weak penalty; and the tolerance is a distance from the solution. scikit-learn's L-BFGS stops
+//! when the gradient is small, and a gradient g means an error of g divided by the penalty in the weights: at
+//! C = 100 this changes predictions.
 
 use crate::linear_classifier::{LinearClassifier, TrainingSet, check_above_zero};
 use crate::newton::{Newton, Problem};
@@ -30,11 +30,11 @@ use rayon::prelude::*;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogisticRegression {
-    /// C, the weight of the training rows against the length of w; above zero.
+    /// C, the weight of the loss of the training rows relative to the penalty on w; above zero.
     pub c: f64,
     /// The fit ends when the next step of Newton's method would change no score of a training row by more
-    /// than this share of the largest score (of 1, where all scores are smaller); above zero. The solution is
-    /// then much nearer, as each step squares the distance.
+    /// than this share of the largest score (or of 1, if all scores are smaller); above zero. The
+    /// distance from the solution is then much smaller, since each step squares it.
     pub tolerance: f64,
     /// The largest number of steps of Newton's method.
     pub max_iterations: usize,
@@ -51,8 +51,9 @@ impl LogisticRegression {
     /// Fits to `train` (n, d) with `labels` (n).
     ///
     /// # Errors
-    /// C or the tolerance not above zero; no rows; not as many labels as rows; `NotFinite` rows; fewer than
-    /// two classes; `NotConverged` if the steps do not suffice.
+    /// If C or the tolerance is not above zero, there are no rows, there are more or fewer labels than
+    /// rows, a row is not finite, there are fewer than two classes, or the steps do not suffice
+    /// (`NotConverged`).
     pub fn fit(&self, train: Rows, labels: &[u32]) -> Result<LinearClassifier, MetricError> {
         check_above_zero("C", self.c)?;
         check_above_zero("the tolerance", self.tolerance)?;
@@ -74,13 +75,13 @@ impl LogisticRegression {
     }
 }
 
-/// Rows multiplied at a time.
+/// The number of rows that are multiplied together.
 const BLOCK: usize = 512;
 
-/// The widest rows for which a matrix of second derivatives is held.
+/// The largest number of columns for which a matrix of second derivatives is held.
 const WIDEST: usize = 4096;
 
-/// `1/n Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i)) + penalty/2 Σ_c |w_c|²`.
+/// The function `1/n Σ_i (log Σ_c exp f_c(x_i) - f_{y_i}(x_i)) + penalty/2 Σ_c |w_c|²`.
 struct Objective<'a> {
     set: &'a TrainingSet<'a>,
     penalty: f64,
@@ -95,8 +96,8 @@ impl Objective<'_> {
         self.set.classes.len()
     }
 
-    /// Adds up what `work` gives for each block: a part (k, d + 1), which it writes, and a number. Blocks are
-    /// added in order, so threads do not change the sums.
+    /// Adds up the results of `work` over all blocks: a part (k, d + 1), which it writes, and a number, which
+    /// it returns. Blocks are added in order, so threads do not change the sums.
     fn over_blocks(
         &self,
         sum: &mut [f64],
@@ -123,9 +124,9 @@ impl Objective<'_> {
         total
     }
 
-    /// Subtracts from each column of `sum` (k, d + 1) its mean over the classes. That mean is zero but for
-    /// rounding errors, which would otherwise grow, as adding one number to the intercepts of all classes
-    /// changes no prediction.
+    /// Subtracts from each column of `sum` (k, d + 1) its mean over the classes. That mean is zero up to
+    /// rounding errors. Without this step they would grow, since adding one number to the intercepts of all
+    /// classes changes no prediction.
     fn less_class_mean(&self, sum: &mut [f64]) {
         let width = self.width();
         for column in 0..width {
@@ -163,20 +164,20 @@ impl Objective<'_> {
     }
 }
 
-/// What the second derivatives at a point are computed from.
+/// The numbers from which the second derivatives at a point are computed.
 struct Curvature {
     /// (n, k) each row's probabilities.
     probabilities: Vec<f64>,
     preconditioner: Preconditioner,
 }
 
-/// An approximation of the inverse Hessian. It is the same for every class, so that sums over the classes
-/// stay zero.
+/// An approximation of the inverse Hessian. It is the same matrix for every class, so that sums over the
+/// classes stay zero.
 enum Preconditioner {
     /// The factors of `1/n Σ_i (1 - Σ_c p_ic²)/k x_i x_iᵀ + penalty`, the mean of the diagonal blocks of the
     /// Hessian.
     Whole(Cholesky<f64, Dyn>),
-    /// (d + 1) the diagonal of that matrix, where rows are too wide for a matrix or it is not positive
+    /// (d + 1) the diagonal of that matrix, if rows are too wide for a matrix or the matrix is not positive
     /// definite.
     Diagonal(Vec<f64>),
 }
@@ -232,7 +233,7 @@ impl Problem for Objective<'_> {
                 whole.iter_mut().zip(&product).for_each(|(w, p)| *w += p);
             }
         }
-        // Intercepts have no penalty. A small one keeps the matrix invertible where the probabilities of all
+        // Intercepts have no penalty. A small penalty keeps the matrix invertible if the probabilities of all
         // rows are 0 or 1.
         let intercept = self.penalty.min(diagonal[rows.dim].max(f64::MIN_POSITIVE));
         for i in 0..width {
@@ -268,7 +269,7 @@ impl Problem for Objective<'_> {
     fn precondition(&self, at: &Curvature, vector: &mut [f64]) {
         match &at.preconditioner {
             Preconditioner::Whole(cholesky) => {
-                // A column per class.
+                // There is one column for each class.
                 let mut columns = DMatrixViewMut::from_slice(vector, self.width(), self.classes());
                 cholesky.solve_mut(&mut columns);
             }
@@ -337,7 +338,7 @@ mod tests {
 
     const EXACT: LogisticRegression = LogisticRegression { c: 1.0, tolerance: 1e-11, max_iterations: 1000 };
 
-    /// C, the weights of class 0, its intercept: scikit-learn's.
+    /// Values of scikit-learn: C, the weights of class 0, and its intercept.
     const WEAK: [(f64, [f64; 6], f64); 3] = [
         (
             1.0,
@@ -385,8 +386,8 @@ mod tests {
 
     #[test]
     fn two_points_solve_their_equation() {
-        // Points a and -a: w = w_1 - w_0 minimizes ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 + exp(a
-        // w)); b is free of sign.
+        // For points a and -a, w = w_1 - w_0 minimizes ½ w² + 2 C log(1 + exp(-a w)), so w = 2 C a / (1 +
+        // exp(a w)), and the intercept is 0.
         for (a, c) in [(1.0f32, 1.0), (0.2, 50.0), (4.0, 0.01)] {
             let got = LogisticRegression { c, ..EXACT }.fit(Rows::new(&[a, -a], 1), &[1, 0]).unwrap();
             let (w, b) = (got.weights()[1] - got.weights()[0], got.intercepts()[1] - got.intercepts()[0]);
@@ -407,8 +408,8 @@ mod tests {
 
     #[test]
     fn weak_penalties_end_at_the_solution_that_scikit_learn_finds() {
-        // Labels of a noisy linear rule, so that no plane separates the classes; scikit-learn 1.9.1,
-        // newton-cg, tol 1e-12, on the same rows.
+        // The labels follow a noisy linear rule, so that no plane separates the classes. The expected values
+        // are those of scikit-learn 1.9.1 (newton-cg, tol 1e-12) on the same rows.
         let hashed = |k: u32| {
             let mut x = k.wrapping_mul(2_654_435_761).wrapping_add(12_345);
             x ^= x >> 16;

@@ -1,4 +1,4 @@
-//! The nearest centroid of each point: the step of k-means that takes nearly all of its time.
+//! Finds the nearest centroid of each point, the step of k-means that takes nearly all of its time.
 //!
 //! `|x - c|² = |x|² - (2 x·c - |c|²)`, so the nearest centroid has the largest bracket. The bracket is one
 //! inner product, of (x, 1) with (2 c, -|c|²), computed in f32 with an error of at most
@@ -14,7 +14,8 @@ use invaspread_tensor::inner_products::{
 };
 use rayon::prelude::*;
 
-/// Points and centroids of a block, which fit into a second-level cache of 1 MiB with their products.
+/// The numbers of points and of centroids of a block. Together with their products they fit into a
+/// second-level cache of 1 MiB.
 const POINT_BLOCK: usize = 192;
 const CENTROID_BLOCK: usize = 512;
 
@@ -55,8 +56,8 @@ pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
                     nearest.offer(&products[..range.len()], start as u32);
                 }
             }
-            // The expanded square loses its digits in f32 where a point lies on its centroid; the distance is
-            // computed from differences.
+            // The distance is computed from differences, because the expanded square loses its digits in f32
+            // if a point is close to its centroid.
             for (((row, nearest), assignment), distance) in
                 block.chunks(dim).zip(nearest).zip(assignments).zip(distances)
             {
@@ -67,13 +68,13 @@ pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
     (assignments, distances.iter().sum())
 }
 
-/// Centroids that are remembered of a point.
+/// The number of candidate centroids that are held for a point.
 const HELD: usize = 8;
 
-/// The centroids that may be the nearest of one point, of those that passed by.
+/// The centroids offered so far that may be the nearest to one point.
 #[derive(Clone, Copy)]
 struct Nearest {
-    /// 2 E; what is further below the largest bracket is not the nearest.
+    /// The margin 2 E: a centroid whose bracket is further below the largest one is not the nearest.
     margin: f64,
     best: f32,
     /// Brackets at or below it are skipped.
@@ -87,7 +88,7 @@ struct Nearest {
 impl Nearest {
     fn new(margin: f64) -> Self {
         let (best, floor) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-        // Brackets that may be too large for f32 cannot be compared.
+        // If brackets may be too large for f32, they cannot be compared.
         let crowded = margin.is_infinite();
         Self { margin, best, floor, held: [(0.0, 0); HELD], count: 0, crowded }
     }
@@ -148,7 +149,7 @@ impl Nearest {
     }
 }
 
-/// Returns which of the centroids `numbered`, in rising order, is least far from `row`.
+/// Returns which of the centroids `numbered`, in ascending order, is nearest to `row`; the first of equals.
 fn first_least(numbered: impl Iterator<Item = u32>, row: &[f32], centroids: Rows) -> u32 {
     let (mut nearest, mut least) = (0, f64::INFINITY);
     for centroid in numbered {
@@ -185,7 +186,8 @@ mod tests {
         fn assignment_agrees_with_plain_distances(
             n in 1usize..600, k in 1usize..1100, dim in 1usize..12, seed: u64,
         ) {
-            // Small integers: squares and products are exact, so ties fall the same way in both.
+            // With small integers, squares and products are exact, so both versions decide ties in the same
+            // way.
             let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
             let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| stream.below(9) as f32 - 4.0).collect() };
             let (values, centroids) = (draw(n * dim), draw(k * dim));
@@ -197,8 +199,8 @@ mod tests {
         fn what_f32_cannot_tell_apart_is_told_apart(
             n in 1usize..200, k in 1usize..60, dim in 1usize..20, far in 0i32..7, long in prop::sample::select(vec![1e-30, 1.0, 1e25]), seed: u64,
         ) {
-            // Two groups far from each other, each as wide as 1: f32 products of points at 1e6 are off by
-            // thousands.
+            // Two groups of width 1 are far from each other: the f32 products of points near 1e6 have errors
+            // of thousands.
             let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
             let mut draw = |count: usize| -> Vec<f32> {
                 (0..count).flat_map(|row| {

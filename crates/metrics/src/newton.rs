@@ -1,32 +1,32 @@
 //! Newton's method for smooth convex functions that can multiply a vector by their Hessian.
 //!
-//! Solves `H p = -g` by preconditioned conjugate gradients, up to a residual that falls with the gradient
-//! (Dembo, Eisenstat and Steihaug 1982: convergence is nearly quadratic). Then `x⁺ = x + t p`, where t is
-//! halved until the function falls by a share of what the slope predicts.
+//! Each step solves `H p = -g` by preconditioned conjugate gradients, up to a residual that decreases with
+//! the gradient (Dembo, Eisenstat and Steihaug 1982: convergence is nearly quadratic). Then `x⁺ = x + t p`,
+//! where t is halved until the function decreases by a certain share of the decrease that the slope predicts.
 //!
 //! Shapes: x, g and p (p). Everything is computed in f64 on the calling thread, in a fixed order; only the
 //! problem may use other threads.
 
 /// The share of the predicted decrease that a step must reach.
 const DECREASE: f64 = 1e-4;
-/// Values with a relative difference of at most this count as equal: near the minimum a decrease is lost in
-/// rounding.
+/// Values whose relative difference is at most this count as equal, since near the minimum a decrease is
+/// smaller than the rounding errors.
 const ROUNDING: f64 = 1e-14;
 /// The largest number of halvings of a step.
 const HALVINGS: usize = 50;
 /// The largest number of products with the Hessian for a step.
 const PRODUCTS: usize = 1000;
-/// The residual of a step, as a share of the gradient: at first, and at least. A gradient that is mostly
-/// rounding allows no less.
+/// The residual of a step as a share of the gradient: the first value and the smallest one. A gradient that
+/// consists mostly of rounding errors does not allow a smaller one.
 const RESIDUAL: [f64; 2] = [0.1, 1e-4];
 
 /// A function to be minimized.
 pub(crate) trait Problem {
-    /// What the Hessian at a point is computed from.
+    /// The numbers from which the Hessian at a point is computed.
     type Curvature;
     /// Returns the value at `x` (p); writes the gradient (p).
     fn value(&self, x: &[f64], gradient: &mut [f64]) -> f64;
-    /// Computes what the methods below need of the Hessian at `x`.
+    /// Computes the numbers that the methods below need for the Hessian at `x`.
     fn curvature(&self, x: &[f64]) -> Self::Curvature;
     /// Writes `H vector` to `product`.
     fn hessian_times(&self, at: &Self::Curvature, vector: &[f64], product: &mut [f64]);
@@ -36,7 +36,7 @@ pub(crate) trait Problem {
     fn distance(&self, x: &[f64], step: &[f64]) -> f64;
 }
 
-/// The settings.
+/// The settings of the method.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Newton {
     /// The iteration ends after a whole step of at most this length, by [`Problem::distance`].
@@ -45,12 +45,12 @@ pub(crate) struct Newton {
     pub(crate) max_iterations: usize,
 }
 
-/// The end of the iteration.
+/// The result of a minimization.
 #[derive(Debug)]
 pub(crate) struct Minimum {
     /// (p) the last point.
     pub(crate) at: Vec<f64>,
-    /// The length of the last whole step; NaN or infinite where none was found.
+    /// The length of the last whole step; NaN or infinite if there was none.
     pub(crate) distance: f64,
     /// The number of steps taken.
     pub(crate) iterations: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Minimum {
 impl Newton {
     /// Minimizes `problem` from `start` (p).
     ///
-    /// Ends early where no step lowers the function any more; the caller must compare `distance` with its
+    /// Ends early if no step lowers the function any more. The caller must compare `distance` with its
     /// tolerance.
     pub(crate) fn minimize(&self, problem: &impl Problem, start: Vec<f64>) -> Minimum {
         let mut at = start;
@@ -126,7 +126,7 @@ fn newton_step<P: Problem>(
     for _ in 0..PRODUCTS {
         problem.hessian_times(curvature, &direction, &mut product);
         let bend = dot(&direction, &product);
-        // The function has no curvature along the direction: only rounding is left.
+        // The function has no curvature along the direction, so only rounding errors are left.
         if bend <= 0.0 || bend.is_nan() {
             break;
         }
@@ -161,7 +161,7 @@ mod tests {
 
     const SETTINGS: Newton = Newton { tolerance: 1e-10, max_iterations: 100 };
 
-    /// `Σ_i w_i (cosh(x_i - c_i) + ½ (x_i - x_{i+1} - c_i + c_{i+1})²)`, least at c.
+    /// The function `Σ_i w_i (cosh(x_i - c_i) + ½ (x_i - x_{i+1} - c_i + c_{i+1})²)`, whose minimum is at c.
     struct Chain {
         weights: Vec<f64>,
         centers: Vec<f64>,

@@ -1,11 +1,11 @@
-//! Search and clustering on the device that the caller chooses: the CPU, or an NVIDIA GPU by the kernels of
-//! crate `tensor`.
+//! Runs the search and the clustering on the device that the caller chooses: on the CPU, or on an NVIDIA GPU
+//! by the kernels of crate `tensor`.
 
 use crate::{MetricError, Neighbors, Rows, top_k};
 use invaspread_tensor::DeviceKind;
 
-/// Does the work of [`top_k`] on `device`. Products may differ between the GPU and the CPU in their last
-/// digits. That changes no order: neighbors that are as near to each other as the rounding errors are
+/// Does the same as [`top_k`] on `device`. Products on the GPU and on the CPU may differ in their last
+/// digits. This changes no order: neighbors whose similarities differ by less than the rounding errors are
 /// ordered in f64, on the CPU. For 1,024 neighbors or more the CPU does the whole search.
 ///
 /// # Errors
@@ -38,7 +38,7 @@ pub(crate) mod cuda {
     use invaspread_tensor::cuda::{kmeans, top_k};
     use rayon::prelude::*;
 
-    /// The GPU searches for at least this many neighbors more than were asked for.
+    /// The GPU searches for at least this many more neighbors than requested.
     const MORE: usize = 32;
 
     #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]
@@ -78,8 +78,8 @@ pub(crate) mod cuda {
             let asking = if same { there.clone() } else { upload(queries, device).map_err(failed)? };
             (there, asking)
         };
-        // All rows that f32 cannot distinguish from the k-th must be among those found; they are if the last
-        // one found is further away.
+        // All rows that f32 cannot distinguish from the k-th must be among those found. This is so if the
+        // last row found is further away than that.
         let candidates = gallery.len() - usize::from(exclude_self);
         let found_each = (k + MORE.max(k / 8)).min(top_k::LARGEST_K).min(candidates);
         let (found, products) = top_k::top_k(&asking, &there, found_each, exclude_self).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! The golden of the linear probes: what scikit-learn's `LinearSVC` got.
+//! Compares the linear probes with the values of scikit-learn's `LinearSVC`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::golden::Goldens;
@@ -13,8 +13,8 @@ fn golden_linear_svm() {
         LinearSvm::default().fit(Rows::new(&train, dim), &goldens.labels("train_labels")).unwrap();
     let test_labels = goldens.labels("test_labels");
     let got = classifier.accuracy(Rows::new(&test, dim), &test_labels).unwrap();
-    // scikit-learn stops at a tolerance of 1e-4, so that a row on the border of two classes may fall on
-    // either side.
+    // scikit-learn stops at a tolerance of 1e-4, so a row near the border of two classes may get either
+    // class.
     let one_row = 100.0 / test_labels.len() as f64;
     assert!((got - want).abs() < 1.01 * one_row, "{got}, scikit-learn {want}");
 }

@@ -1,8 +1,8 @@
-//! How often the nearest neighbors of a query are of its class: R@K, MAP@R and R-precision. The queries are
-//! looked up among each other or in a gallery.
+//! Measures how often the nearest neighbors of a query have its class: R@K, MAP@R and R-precision. The
+//! queries are looked up among each other or in a gallery.
 //!
-//! For query i let j_1, j_2, ... be the other embeddings (or those of the gallery) in the order of falling
-//! inner product, rel_i(k) = 1 where y_{j_k} = y_i and 0 elsewhere, and R_i the number of embeddings of its
+//! For query i let j_1, j_2, ... be the other embeddings (or those of the gallery) in the order of descending
+//! inner product, rel_i(k) = 1 if y_{j_k} = y_i and 0 otherwise, and R_i the number of embeddings of its
 //! class among them:
 //!
 //! `R@K = mean_i max_{k <= K} rel_i(k)`, `R-precision = mean_i (1/R_i) Σ_{k <= R_i} rel_i(k)`,
@@ -23,14 +23,15 @@ use rayon::prelude::*;
 /// The largest number of neighbors held at once: 512 MiB of them, with their similarities.
 const MOST_HELD: usize = 1 << 26;
 
-/// Which retrieval metrics to compute, and where.
+/// The retrieval metrics to compute, and the device.
 ///
 /// ```
 /// use invaspread_metrics::{RetrievalMetrics, Rows};
 /// use invaspread_tensor::DeviceKind;
 ///
 /// // Directions at 0, 10, 30 and 90 degrees, in two classes.
-/// let values: Vec<f32> = [0f32, 10.0, 30.0, 90.0].iter().flat_map(|d| [d.to_radians().cos(), d.to_radians().sin()]).collect();
+/// let angles = [0f32, 10.0, 30.0, 90.0].map(f32::to_radians);
+/// let values: Vec<f32> = angles.iter().flat_map(|a| [a.cos(), a.sin()]).collect();
 /// let metrics = RetrievalMetrics { recall_at: vec![1, 2], device: DeviceKind::Cpu };
 /// let scores = metrics.evaluate(Rows::new(&values, 2), &[0, 0, 1, 1])?;
 /// // The row at 30 degrees finds its class only in third place.
@@ -58,10 +59,10 @@ pub struct RetrievalScores {
 
 impl RetrievalMetrics {
     /// Looks up each of `embeddings` (n, d) among all others. Holds the max(K, R) nearest neighbors of as
-    /// many queries as fit into 512 MiB, and nothing of n x n, however large a class is.
+    /// many queries as fit into 512 MiB, and no n x n matrix, even if a class is large.
     ///
     /// # Errors
-    /// Fewer than two rows; rows that are not finite.
+    /// If there are fewer than two rows, or a row is not finite.
     ///
     /// # Panics
     /// If there are not as many labels as rows, or a K is zero.
@@ -69,11 +70,11 @@ impl RetrievalMetrics {
         self.evaluate_holding(MOST_HELD, embeddings, labels)
     }
 
-    /// Looks up each of `queries` (n, d) in a `gallery` (m, d). Holds no more than
+    /// Looks up each of `queries` (n, d) in a `gallery` (m, d). It holds as much memory as
     /// [`RetrievalMetrics::evaluate`].
     ///
     /// # Errors
-    /// No queries or no gallery; queries and gallery of different dimensions; rows that are not finite.
+    /// If there are no queries or no gallery, the two have different dimensions, or a row is not finite.
     ///
     /// # Panics
     /// If there are not as many labels as rows, or a K is zero.
@@ -144,8 +145,8 @@ impl RetrievalMetrics {
         for start in (0..n).step_by(at_once) {
             let rows = start..(start + at_once).min(n);
             let block = Rows::new(queries.slice(rows.clone()), queries.dim);
-            // A query among its own set finds itself, so one more neighbor is searched for and the query is
-            // dropped.
+            // If the queries are looked up among themselves, each one finds itself. So one more neighbor is
+            // searched for, and the query itself is dropped.
             let neighbors = top_k_on(self.device, block, among, k + itself, false)?;
             scores.par_extend(rows.into_par_iter().map(|row| {
                 let class = labels[row];
@@ -232,12 +233,13 @@ mod tests {
             .iter()
             .flat_map(|a| [a.to_radians().cos(), a.to_radians().sin()])
             .collect();
-        // Class 0 at 0, 20 and 40; class 1 at 10; class 2 alone at 90... and 1 has no other either.
+        // Class 0 is at 0, 20 and 40 degrees. Class 1 has one row, at 10, and class 2 has one row, at 90.
         let got = evaluate(&values, 2, &[0, 1, 0, 0, 2], &[1, 2, 4]);
-        // Queries of class 0: order of 0 is 10 20 40 90, of 20 is 10 0 40 90 (0 and 40 as far: index
-        // decides), of 40 is 20 10 0 90. First hits at places 2, 2, 1; the two that are alone never hit.
+        // For the queries of class 0, the order of neighbors is 10 20 40 90 for 0, 10 0 40 90 for 20 (0 and
+        // 40 are equally far, so the index decides), and 20 10 0 90 for 40. The first hits are at places 2, 2
+        // and 1. The two rows that are alone in their class have no hit.
         assert_eq!(got.recall_at, [(1, 20.0), (2, 60.0), (4, 60.0)]);
-        // R = 2: average precisions 1/4, 1/4, 1/2; precisions 1/2 each.
+        // R = 2. The average precisions are 1/4, 1/4 and 1/2, and the precisions are 1/2 each.
         assert!((got.map_at_r - 100.0 / 3.0).abs() < 1e-9, "{got:?}");
         assert!((got.r_precision - 50.0).abs() < 1e-9, "{got:?}");
     }
@@ -249,7 +251,7 @@ mod tests {
         assert!(matches!(error, MetricError::TooFewRows { needed: 2, .. }));
     }
 
-    /// By hand; numpy gives the same: 51.388889, 58.333333 and 51.851852.
+    /// Compares with values computed by hand. numpy gives the same: 51.388889, 58.333333 and 51.851852.
     #[test]
     fn queries_are_asked_among_a_gallery() {
         let row = |degrees: &f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
@@ -263,14 +265,17 @@ mod tests {
                 .unwrap()
         };
         let got = ask(&[0, 0, 1, 2]);
-        // Orders: 5 -9 21, of classes 1 0 0; 43 21 62, 0 0 2; 90 62, 1 2; 131 90, 2 1.
+        // The orders of neighbors, and their classes: 5 -9 21 (1 0 0); 43 21 62 (0 0 2); 90 62 (1 2); 131 90
+        // (2 1).
         assert_eq!(got.recall_at, [(1, 75.0), (2, 100.0), (100, 100.0)]);
-        // R = 3, 3, 2, 2: average precisions (1/2 + 2/3)/3, 2/3, 1/2, 1/2; precisions 2/3, 2/3, 1/2, 1/2.
+        // R = 3, 3, 2, 2. The average precisions are (1/2 + 2/3)/3, 2/3, 1/2, 1/2; the precisions are 2/3,
+        // 2/3, 1/2, 1/2.
         let (map_at_r, r_precision) =
             (100.0 * (7.0 / 18.0 + 2.0 / 3.0 + 1.0) / 4.0, 100.0 * (4.0 / 3.0 + 1.0) / 4.0);
         assert!((got.map_at_r - map_at_r).abs() < 1e-9, "{got:?}");
         assert!((got.r_precision - r_precision).abs() < 1e-9, "{got:?}");
-        // A query whose class the gallery lacks is missed in R@K and left out of the others.
+        // A query whose class is not in the gallery counts as missed in R@K and is left out of the other
+        // metrics.
         let got = ask(&[0, 0, 1, 7]);
         assert_eq!(got.recall_at, [(1, 50.0), (2, 75.0), (100, 75.0)]);
         let map_at_r = 100.0 * (7.0 / 18.0 + 2.0 / 3.0 + 0.5) / 3.0;
@@ -299,7 +304,7 @@ mod tests {
                 .collect();
             let got = evaluate(&values, 3, &labels, &ks);
             let n = labels.len();
-            // However few are held at once.
+            // The result is the same however few neighbors are held at once.
             for most_held in [1, 2 * n, 7 * n] {
                 let retrieval = RetrievalMetrics { recall_at: ks.clone(), device: DeviceKind::Cpu };
                 let rows = Rows::new(&values, 3);

@@ -4,9 +4,9 @@ use crate::MetricError;
 use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
 
-/// The mean is subtracted where its square is more than this share of the mean square of the rows.
+/// The mean is subtracted if its square is more than this share of the mean square of the rows.
 const MOST_OF_ALL: f64 = 0.5;
-/// The largest squared length for which no product of two rows can leave the range of f32.
+/// The largest squared length for which no product of two rows can exceed the range of f32.
 const LONGEST: f64 = 1e36;
 
 /// `n` row vectors of `dim` numbers each, row-major.
@@ -72,11 +72,11 @@ impl<'a> Rows<'a> {
         self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).reduce(|| 0.0, f64::max)
     }
 
-    /// Returns the mean of the rows (dim) where it should be subtracted before inner products are taken:
-    /// where it makes up most of the rows, because they lie in a narrow cone or far from the origin. The
-    /// digits of f32 then go to what all rows share, and the inner products lose what distinguishes them.
-    /// `None` where the mean makes up less than half of the mean square, or where rows are so long that their
-    /// products overflow either way.
+    /// Returns the mean of the rows (dim) if it should be subtracted before inner products are computed. That
+    /// is so if the mean makes up most of the rows, because they lie in a narrow cone or far from the origin:
+    /// then the digits of f32 are used for the part that all rows share, and inner products lose what
+    /// distinguishes the rows. Returns `None` if the square of the mean is less than half of the mean square,
+    /// or if rows are so long that their products overflow either way.
     pub(crate) fn common_offset(&self) -> Option<Vec<f32>> {
         let squares: Vec<f64> = self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).collect();
         if self.is_empty() || squares.iter().any(|&square| square > LONGEST) {

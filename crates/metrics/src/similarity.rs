@@ -1,10 +1,11 @@
-//! How similar a query is to its nearest rows of the same class and of other classes: Figures 5 and 6.
+//! Measures how similar a query is to its nearest rows of the same class and of other classes, for Figures 5
+//! and 6.
 //!
 //! For query i let P_i be the cosines of the k nearest gallery rows with y_j = y_i, and N_i those of the k
 //! nearest with y_j ≠ y_i. Both are gathered over all queries into histograms p and q over [-1, 1], with
 //! their means, standard deviations and `overlap = Σ_b min(p_b, q_b)`, each histogram summing to 1.
 //!
-//! Shapes: queries (n, d) and gallery (m, d) of unit rows, groups (n) and (m). The paper takes k = 5 (section
+//! Shapes: queries (n, d) and gallery (m, d) of unit rows, groups (n) and (m). The paper uses k = 5 (section
 //! 4.3). A group may be a class or any other grouping, and a row without a group is left out. The nearest
 //! rows are found as in `top_k`; their cosines are then computed in f64, since in a nearly collapsed network
 //! they differ by less than the spacing of f32 at 1.
@@ -45,9 +46,9 @@ pub struct SimilarityDistribution {
 pub struct Similarities {
     /// The number of similarities in each bin; bins of equal width go from -1 to 1.
     pub counts: Vec<u64>,
-    /// Their mean.
+    /// The mean of the similarities.
     pub mean: f64,
-    /// Their standard deviation (divisor n).
+    /// The standard deviation of the similarities (divisor n).
     pub deviation: f64,
 }
 
@@ -58,7 +59,7 @@ pub struct Separation {
     pub same: Similarities,
     /// Similarities to the nearest rows of other groups.
     pub other: Similarities,
-    /// The area under both histograms, from 0 (apart) to 1 (equal).
+    /// The area under both histograms, from 0 (disjoint) to 1 (equal).
     pub overlap: f64,
 }
 
@@ -67,7 +68,7 @@ impl SimilarityDistribution {
     /// there is no pair of either kind.
     ///
     /// # Errors
-    /// Rows that are not finite.
+    /// If a row is not finite.
     ///
     /// # Panics
     /// If there are not as many groups as rows, or the number of neighbors or bins is zero.
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Unit numbers: similarities are products of signs, and 0.6 of the rows in between.
+        // All rows have length 1; one lies between the axes, with similarities 0.6 and 0.8 to them.
         let gallery = [1.0, 0.0, 0.6, 0.8, -1.0, 0.0, 0.0, 1.0];
         let groups = [Some(0), Some(0), Some(1), None];
         let queries = [1.0, 0.0, 0.0, 1.0];

@@ -1,20 +1,19 @@
-//! The exact nearest neighbors of every query by inner product, in blocks.
+//! Finds the exact nearest neighbors of every query by inner product, in blocks.
 //!
-//! `s_ij = q_i · g_j`; the k largest of each row i of s, by falling similarity, and by rising index where
-//! similarities are equal.
+//! With `s_ij = q_i · g_j`, it returns the k largest of each row i of s, by descending similarity, and by
+//! ascending index if similarities are equal.
 //!
 //! Shapes: queries (n, d), gallery (m, d), result (n, k). Blocks of queries are processed in parallel; for
 //! each block, the gallery is multiplied block by block. A query keeps its candidates in a buffer of a few
 //! times k. Only similarities above the k-th best so far enter it, and a full buffer is cut back to the k
 //! best. So a similarity costs one comparison, and n x m numbers are never held.
 //!
-//! Neighbors whose f32 similarities are further apart than the rounding errors are ordered by them. The
-//! others are compared again in f64 (`crate::exact_order`), so that the order is that of the exact products
-//! of the given rows, ties included. (Where all rows of the gallery have length 1 up to rounding, it is the
-//! order of the exact cosines.) Where the gallery lies in a narrow cone, as nearly collapsed embeddings do,
-//! or far from the origin, its mean m is subtracted from both sides first:
-//! `q · g = (q - m) · (g - m) + m · (g - m) + q · m`. The last term is the same for all g; the middle one is
-//! stored with the row as one more number.
+//! Neighbors whose f32 similarities differ by more than the rounding errors are ordered by them. The others
+//! are compared again in f64 (`crate::exact_order`), so the order is that of the exact products of the given
+//! rows, ties included. (If all rows of the gallery have length 1 up to rounding, it is the order of the
+//! exact cosines.) If the gallery lies in a narrow cone, as nearly collapsed embeddings do, or far from the
+//! origin, its mean m is subtracted from both sides first: `q · g = (q - m) · (g - m) + m · (g - m) + q · m`.
+//! The last term is the same for all g; the middle one is stored with the row as one more number.
 //!
 //! The result does not depend on threads or blocks: every inner product is one sum, taken in the same order
 //! everywhere.
@@ -28,7 +27,7 @@ use std::ops::Range;
 /// The k nearest gallery rows of each query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbors {
-    /// Neighbors of each query: the k asked for, or all of a smaller gallery.
+    /// The number of neighbors of each query: the requested k, or all rows of a smaller gallery.
     pub k: usize,
     /// (n, k) the indices of the gallery rows, nearest first.
     pub indices: Vec<u32>,
@@ -47,7 +46,7 @@ impl Neighbors {
 /// Finds for each query the `k` gallery rows with the largest inner products; equal similarities are ordered
 /// by index.
 ///
-/// Fewer are returned where the gallery has fewer rows. With `exclude_self`, queries and gallery must be the
+/// If the gallery has fewer rows, fewer are returned. With `exclude_self`, queries and gallery must be the
 /// same rows, and query i leaves out gallery row i.
 ///
 /// ```
@@ -60,8 +59,8 @@ impl Neighbors {
 /// ```
 ///
 /// # Errors
-/// `NotFinite` names the first row with NaN or an infinity; `Overflow` names a query whose inner products are
-/// too large for f32.
+/// If a row holds NaN or an infinity (`NotFinite` names the first one), or the inner products of a query are
+/// too large for f32 (`Overflow` names the query).
 ///
 /// # Panics
 /// If the dimensions differ, the gallery has 2^32 rows or more, or `exclude_self` is set and the two sets
@@ -162,15 +161,16 @@ fn candidates_of(
     candidates
 }
 
-/// The best gallery rows that a query has met so far, a few times k of them.
+/// The best gallery rows so far for one query, up to a few times k of them.
 struct Candidates {
     k: usize,
     capacity: usize,
     /// Twice the largest error of a similarity: rows this near to the k-th best are kept.
     margin: f64,
-    /// Larger is better: see [`key`].
+    /// The keys of the rows (see [`key`]); a larger key is better.
     keys: Vec<u64>,
-    /// Nothing at or below this can be among the k best: what comes later has a larger index and loses a tie.
+    /// No later row at or below this similarity can be among the k best, since it has a larger index and
+    /// loses a tie.
     floor: f32,
     /// Whether more rows are within the margin than the buffer holds.
     crowded: bool,
@@ -243,8 +243,8 @@ mod tests {
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
 
-    /// Small integers: products are exact, so the plain version's order of summation does not matter, and
-    /// ties abound.
+    /// Returns small integers. Their products are exact, so the order of summation does not matter, and ties
+    /// are frequent.
     fn integers(count: usize, range: usize, seed: u64) -> Vec<f32> {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         (0..count).map(|_| stream.below(2 * range + 1) as f32 - range as f32).collect()
@@ -305,7 +305,8 @@ mod tests {
 
     #[test]
     fn many_full_buffers_keep_the_best() {
-        // Rising similarities are the worst case: each one enters, and the buffer is cut again and again.
+        // Ascending similarities are the worst case: each one enters the buffer, which is cut again and
+        // again.
         let gallery: Vec<f32> = (0..5000).map(|i| i as f32).collect();
         let got = top_k(Rows::new(&[1.0, -1.0], 1), Rows::new(&gallery, 1), 3, false).unwrap();
         assert_eq!(got.indices, [4999, 4998, 4997, 0, 1, 2]);

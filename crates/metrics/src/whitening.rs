@@ -1,13 +1,14 @@
 //! PCA whitening, as DeepCluster prepares features for k-means.
 //!
-//! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, where Σ = V diag(λ) Vᵀ is the covariance (divisor n) and λ falls.
+//! `y = diag(λ + ε λ_1)^(-1/2) Vᵀ (x - μ)`, where Σ = V diag(λ) Vᵀ is the covariance (divisor n) and λ is in
+//! descending order.
 //!
 //! Shapes: x (n, d), V's kept columns (d, c), y (n, c). DeepCluster's code (`clustering.preprocess_features`)
-//! takes `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalizes the rows
-//! ([`crate::l2_normalize_rows`]). Where this deviates: covariance and eigenvectors are in f64; ε = 1e-9
-//! prevents a division by zero for directions without variance (fewer images than d, dead units), where faiss
-//! would amplify rounding errors; the largest entry of each eigenvector is positive, so that the result is
-//! the same on every machine.
+//! uses `faiss.PCAMatrix(d, 256, eigen_power=-0.5)` and L2-normalizes the rows
+//! ([`crate::l2_normalize_rows`]). Deviations: covariance and eigenvectors are in f64; ε = 1e-9 prevents a
+//! division by zero for directions without variance (fewer images than d, dead units), where faiss would
+//! amplify rounding errors; the largest entry of each eigenvector is positive, so that the result is the same
+//! on every machine.
 
 use crate::{MetricError, Rows};
 use invaspread_tensor::gemm;
@@ -17,7 +18,7 @@ use rayon::prelude::*;
 /// ε: the variance added to every direction, relative to the largest.
 const RELATIVE_EPSILON: f64 = 1e-9;
 
-/// Rows centered and multiplied at a time.
+/// The number of rows that are centered and multiplied together.
 const BLOCK: usize = 1024;
 
 /// A fitted whitening.
@@ -35,9 +36,9 @@ const BLOCK: usize = 1024;
 pub struct Whitening {
     dim: usize,
     components: usize,
-    /// (d)
+    /// (d) the mean.
     mean: Vec<f64>,
-    /// (c, d): eigenvectors over the root of their eigenvalues.
+    /// (c, d) the eigenvectors, divided by the square roots of their eigenvalues.
     projection: Vec<f32>,
 }
 
@@ -46,7 +47,7 @@ impl Whitening {
     /// less.
     ///
     /// # Errors
-    /// `NotFinite` rows, no rows.
+    /// If a row is not finite, or there are no rows.
     ///
     /// # Panics
     /// If `components` is zero.
@@ -80,7 +81,7 @@ impl Whitening {
         Ok(Self { dim, components, mean, projection })
     }
 
-    /// Numbers per whitened row.
+    /// Returns the number of values of a whitened row.
     pub fn components(&self) -> usize {
         self.components
     }
@@ -88,7 +89,7 @@ impl Whitening {
     /// Whitens `points` (n, d) to (n, c).
     ///
     /// # Panics
-    /// If d is not the dimension fitted.
+    /// If d is not the dimension of the points that were fitted.
     pub fn transform(&self, points: Rows) -> Vec<f32> {
         assert_eq!(points.dim, self.dim, "fitted to another dimension");
         let mut out = vec![0.0; points.len() * self.components];
@@ -131,7 +132,7 @@ mod tests {
     use crate::{MetricError, Rows};
     use invaspread_random::{Purpose, Stream};
 
-    /// Rows with a strongly correlated, badly scaled, off-center covariance.
+    /// Returns rows that are strongly correlated, badly scaled and off center.
     fn correlated(n: usize, dim: usize) -> Vec<f32> {
         let mut stream = Stream::new(5, Purpose::Bootstrap, 0, 0);
         let mixing: Vec<f64> = (0..dim * dim).map(|i| stream.normal() / (1 + i % dim) as f64).collect();
@@ -168,7 +169,8 @@ mod tests {
 
     #[test]
     fn the_directions_of_most_variance_are_kept() {
-        // Axis-aligned standard deviations 1, 10, 0.1: the first component is axis 1, the second axis 0.
+        // The standard deviations along the axes are 1, 10 and 0.1, so the first component is axis 1 and the
+        // second one axis 0.
         let mut stream = Stream::new(6, Purpose::Bootstrap, 0, 0);
         let values: Vec<f32> =
             (0..6000).map(|i| (stream.normal() * [1.0, 10.0, 0.1][i % 3]) as f32).collect();

@@ -9,7 +9,8 @@ use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::testing::device_or_skip;
 
-/// Small whole numbers: their products are exact in any order, so lists must be equal, ties and all.
+/// Returns small whole numbers. Their products are exact in any order, so the lists must be equal, ties
+/// included.
 fn whole(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
     let mut stream = Stream::new(seed, Purpose::Synthetic, 9, 0);
     (0..rows * dim).map(|_| stream.below(7) as f32 - 3.0).collect()

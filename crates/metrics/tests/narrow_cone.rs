@@ -1,6 +1,6 @@
-//! Embeddings whose common part is far longer than their differences: nearly collapsed ones in a narrow cone,
-//! raw ones far from the origin, groups far from one another. Every metric must have the value that f64 gives
-//! for the same rows.
+//! Tests embeddings whose common part is far longer than their differences: nearly collapsed embeddings in a
+//! narrow cone, unscaled rows far from the origin, and groups that are far from one another. Every metric
+//! must have the value that f64 gives for the same rows.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -26,8 +26,8 @@ fn devices() -> Vec<DeviceKind> {
     if there { vec![DeviceKind::Cpu, DeviceKind::Cuda(0)] } else { vec![DeviceKind::Cpu] }
 }
 
-/// `common + s z` for points z about 20 places, the row of number i about place i mod 20; `noise` is how wide
-/// they are.
+/// Returns rows `common + s z`, where the points z lie around 20 places (row i around place i mod 20) at
+/// distances of about `noise`.
 fn rows(common: impl Fn(usize) -> f64, s: f64, noise: f64, unit: bool) -> Vec<f32> {
     let mut stream = Stream::new(7, Purpose::Bootstrap, 0, 0);
     let places: Vec<f64> = (0..CLASSES * DIM).map(|_| stream.normal()).collect();
@@ -48,7 +48,7 @@ fn labels() -> Vec<u32> {
     (0..CLASSES * EACH).map(|point| (point % CLASSES) as u32).collect()
 }
 
-/// Returns every kind of such rows, with its name.
+/// Returns rows of every kind, each kind with its name.
 fn kinds(noise: f64) -> Vec<(String, Vec<f32>)> {
     let mut kinds: Vec<(String, Vec<f32>)> = (0..=5)
         .map(|power| (format!("a cone of 1e-{power}"), rows(|_| 1.0, 10.0_f64.powi(-power), noise, true)))
@@ -64,12 +64,14 @@ fn product(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// Returns the cosine of rows that were scaled to length 1 (and rounded then), the inner product of others.
+/// Returns the cosine of rows that were scaled to length 1 (and then rounded), and the inner product of other
+/// rows.
 fn exact(a: &[f32], b: &[f32], unit: bool) -> f64 {
     if unit { product(a, b) / (product(a, a) * product(b, b)).sqrt() } else { product(a, b) }
 }
 
-/// Without the last digits of a sum in f64, which depend on its order: equal rows are equal before and after.
+/// Returns whether similarity `a` is larger than `b` by more than the last digits of a sum in f64, which
+/// depend on the order of its terms.
 fn clearly_nearer(a: f64, b: f64) -> bool {
     a - b > 1e-13 * a.abs().max(b.abs())
 }
@@ -111,8 +113,8 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
     for device in devices() {
         for (kind, values) in kinds(0.1) {
             let rows = Rows::new(&values, DIM);
-            // By inner product raw rows have other neighbors than by distance: what f64 says of them is
-            // asked in the test above.
+            // Unscaled rows have other neighbors by inner product than by distance; the test above compares
+            // those with f64.
             if kind.starts_with("a cone") {
                 let found = RetrievalMetrics { recall_at: vec![1], device }.evaluate(rows, &labels).unwrap();
                 assert!(found.recall_at[0].1 > 99.999, "{kind}, {device:?}: {found:?}");
@@ -141,8 +143,8 @@ fn clear_classes_are_clear_however_narrow_the_cone() {
 
 #[test]
 fn votes_and_deviations_are_those_of_f64() {
-    // Labels that say little: classes come near to one another in votes, and in a narrow cone all votes are
-    // nearly one.
+    // The labels have little to do with the places, so the votes for the classes are close to one another; in
+    // a narrow cone all votes are nearly 1.
     let labels: Vec<u32> = (0..CLASSES * EACH).map(|point| ((point / 3 + point) % 4) as u32).collect();
     for device in devices() {
         for power in 0..=4 {

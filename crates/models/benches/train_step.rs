@@ -27,7 +27,7 @@ fn train_step(criterion: &mut Criterion) {
                 BenchmarkId::new(format!("width {width}, {views} views"), format!("{algorithm:?}")),
                 |b| {
                     b.iter(|| {
-                        // On a worker, as the engine does it.
+                        // The step runs on a worker thread of rayon, as in the engine.
                         rayon::scope(|_| {
                             let mut output = network.forward(&x, Mode::Train).expect("forward");
                             let loss = InvaSpread::default().loss(&output.embedding).expect("loss");

@@ -2,15 +2,16 @@
 //!
 //!     cargo run --release -p invaspread-models --example training_loop
 //!
-//! Trains InvaSpread on generated images, with the streams of random numbers that the engine of `invaspread`
-//! uses, and so reaches what the engine reaches. Both gave losses of 5.455, 5.118, 4.976, 4.839 and 4.706 in
+//! Trains InvaSpread on generated images, with the same streams of random numbers as the engine of
+//! `invaspread`, and so gets the same results. Both gave losses of 5.455, 5.118, 4.976, 4.839 and 4.706 in
 //! epochs 1 to 5, and a kNN accuracy of 9.4 % before the first epoch and of 17.2, 17.6, 17.6, 21.8 and 24.4 %
-//! after each. The command of the engine's run:
+//! after epochs 1 to 5. The command of the engine's run is
 //!
-//!     invaspread train dataset=synthetic data.synthetic.train=2000 data.synthetic.test=500 model.width=8 optim.epochs=5 \
-//!         optim.batch_size=64 protocol.schedule=constant eval.k=20 device=cpu
+//!     invaspread train dataset=synthetic data.synthetic.train=2000 data.synthetic.test=500 \
+//!         model.width=8 optim.epochs=5 optim.batch_size=64 protocol.schedule=constant eval.k=20 device=cpu
 //!
-//! What the engine adds: checkpoints and resume, records, schedules, other methods, data sets and devices.
+//! The engine has more than this example: checkpoints and resume, records, schedules, other methods, data
+//! sets and devices.
 
 use candle_core::{Device, Tensor};
 use invaspread_augment::{AugmentConfig, BatchLoader, ImageSource, LoaderConfig, Pipeline};
@@ -28,7 +29,7 @@ const EPOCHS: u64 = 5;
 const BATCH: usize = 64;
 const LEARNING_RATE: f64 = 0.03;
 
-/// Images in the order of `config`, views of them made by `pipeline`: (views * B, S, S, 3) for each batch.
+/// Returns the batches of `config`: the views that `pipeline` makes of each image, (views * B, S, S, 3).
 fn batches(
     images: &Split,
     pipeline: &Arc<Pipeline>,
@@ -43,7 +44,7 @@ fn batches(
     }))
 }
 
-/// Embeds a split as evaluation does: (n, 128), row by row.
+/// Embeds a split in evaluation mode and returns the embeddings (n, 128), row by row.
 fn embed(network: &Network, images: &Split, pipeline: &Arc<Pipeline>) -> Result<Vec<f32>, Box<dyn Error>> {
     let mut embeddings = Vec::new();
     for views in batches(images, pipeline, LoaderConfig::in_order(images.len(), BATCH))? {
@@ -53,7 +54,7 @@ fn embed(network: &Network, images: &Split, pipeline: &Arc<Pipeline>) -> Result<
     Ok(embeddings)
 }
 
-/// Classifies the test images by the 20 nearest training images: percent that are right.
+/// Classifies the test images by the 20 nearest training images, and returns the accuracy in percent.
 fn knn(network: &Network, data: &Dataset, pipeline: &Arc<Pipeline>) -> Result<f64, Box<dyn Error>> {
     let dim = network.config().embedding();
     let (test, train) = (embed(network, &data.test, pipeline)?, embed(network, &data.train, pipeline)?);
@@ -80,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             views: 2,
             seed: SEED,
             epoch,
-            // The last images of the epoch make no whole batch and are left out.
+            // The last images of the epoch do not fill a batch and are left out.
             ..LoaderConfig::new(order.chunks_exact(BATCH).map(<[u32]>::to_vec).collect())
         };
         let (mut sum, mut steps) = (0.0, 0.0);

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::{BatchNormConfig, RunningStatistics, Tape, Value};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A batch norm of (..., C), by the batch's statistics or by the running ones.
+/// A batch norm of (..., C) that uses the statistics of the batch or the running ones.
 pub(crate) struct BatchNorm {
     /// PyTorch's name of the layer.
     name: String,
@@ -41,7 +41,7 @@ impl BatchNorm {
         Ok(Self { name: name.to_owned(), gamma, beta, affine, running: Mutex::new(running) })
     }
 
-    /// Runs on `tape`, which moves the running statistics, or without the tape in evaluation.
+    /// Runs on `tape` and moves the running statistics or, in evaluation, runs without the tape.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape,
@@ -73,8 +73,8 @@ impl BatchNorm {
         vec![(format!("{name}.weight"), self.gamma.clone()), (format!("{name}.bias"), self.beta.clone())]
     }
 
-    /// Returns the running mean, running variance and the number of batches they come from, under PyTorch's
-    /// names.
+    /// Returns the running mean, the running variance and the number of batches that updated them, under
+    /// PyTorch's names.
     pub(crate) fn buffers(&self) -> Result<[(String, Tensor); 3]> {
         let name = &self.name;
         let running = self.running();
@@ -86,7 +86,7 @@ impl BatchNorm {
         ])
     }
 
-    /// Sets the running statistics that `find` knows, by the names of [`BatchNorm::buffers`].
+    /// Sets the running statistics that `find` returns for the names of [`BatchNorm::buffers`].
     pub(crate) fn load_buffers(&self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         let name = &self.name;
         let mut running = self.running();
@@ -94,7 +94,7 @@ impl BatchNorm {
         let mean = find(&format!("{name}.running_mean")).unwrap_or(mean);
         let variance = find(&format!("{name}.running_var")).unwrap_or(variance);
         let batches = match find(&format!("{name}.num_batches_tracked")) {
-            // It may have any type: some files hold it as a float.
+            // The number of batches may have any type; some files hold it as a float.
             Some(batches) => batches.to_dtype(DType::I64)?.reshape(())?.to_scalar()?,
             None => running.batches(),
         };

@@ -8,7 +8,7 @@ pub(crate) struct ConvRelu {
     /// PyTorch's name of the convolution.
     name: String,
     size: ConvSize,
-    /// (K, K, C_in, C_out)
+    /// The weight, (K, K, C_in, C_out).
     weight: Var,
     bias: Var,
 }

@@ -1,4 +1,4 @@
-//! The inputs that fuzzing starts from, as samples for tests.
+//! Reads the inputs that fuzzing starts from, which are also samples for tests.
 
 /// Reads `fuzz/corpus/<name>` of the repository.
 ///

@@ -10,7 +10,7 @@ pub(crate) struct Head {
     name: &'static str,
     /// Side of the average pool; 0 stands for the whole map.
     pool: usize,
-    /// (E, C)
+    /// The weight, (E, C).
     weight: Var,
     bias: Var,
 }

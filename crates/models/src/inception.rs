@@ -9,9 +9,9 @@
 //! transform does this.
 //!
 //! Names are those of the released code's state dict: `base_model.conv1.7x7_s2`,
-//! `base_model.inception_3a.5x5_reduce`, ..., `embedder`; without `base_model.`, and with Caffe's slash, they
-//! are the Caffe model's own. If no weights are loaded, the initial ones are PyTorch's defaults, which are
-//! the same in all releases.
+//! `base_model.inception_3a.5x5_reduce`, ..., `embedder`; without `base_model.`, and with a slash in place of
+//! the first dot, they are the names of the Caffe model. If no weights are loaded, the initial ones are
+//! PyTorch's defaults, which are the same in all releases.
 
 use crate::conv_relu::ConvRelu;
 use crate::head::Head;
@@ -30,14 +30,14 @@ use invaspread_tensor::{
 pub struct InceptionConfig {
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
-    /// Which channels local response norm adds up. Caffe's weights were trained with the centered window; the
-    /// released code, run with today's PyTorch, has the other one.
+    /// The channels that local response norm adds up. Caffe's weights were trained with the centered window;
+    /// the released code, if it is run with today's PyTorch, uses the other one.
     pub window: LocalResponseWindow,
-    /// Which convolution algorithms may be used.
+    /// The convolution algorithms that may be used.
     pub algorithm: Algorithm,
-    /// f32, or f64 for checks on the CPU.
+    /// Type of the parameters: f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// The precision in which convolutions multiply; only CUDA takes another one than f32.
+    /// The precision in which convolutions multiply. Only CUDA supports others than f32.
     pub precision: Precision,
 }
 
@@ -65,9 +65,9 @@ impl Default for InceptionConfig {
 /// ```
 pub struct Inception {
     config: InceptionConfig,
-    /// `conv1.7x7_s2`, `conv2.3x3_reduce`, `conv2.3x3`
+    /// The convolutions `conv1.7x7_s2`, `conv2.3x3_reduce`, `conv2.3x3`.
     stem: [ConvRelu; 3],
-    /// In order, grouped by the pool that follows them.
+    /// The modules in order, grouped by the pool that follows them.
     stages: [Vec<Module>; 3],
     head: Head,
 }
@@ -92,7 +92,7 @@ pub(crate) const STAGES: [&[(&str, [usize; 6])]; 3] = [
 /// The pools that halve a map.
 pub(crate) const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
 
-/// Four branches that start from one map and are joined along the channels.
+/// A module: four branches that start from one map and are concatenated along the channels.
 struct Module {
     one: ConvRelu,
     three: [ConvRelu; 2],
@@ -125,7 +125,7 @@ impl Module {
         run.tape.concatenate(&[one, three?, five?, projection])
     }
 
-    /// In the order of the state dict.
+    /// Returns the convolutions in the order of the state dict.
     fn layers(&self) -> impl Iterator<Item = &ConvRelu> {
         std::iter::once(&self.one).chain(&self.three).chain(&self.five).chain([&self.projection])
     }
@@ -230,7 +230,7 @@ impl Inception {
     }
 
     /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
-    /// `side` pixels, those of the padding included.
+    /// `side` pixels, including those with the padding.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
         let [first, reduce, second] = &self.stem;
@@ -259,7 +259,7 @@ impl Inception {
     /// Returns the parameters under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
         self.parameters()
             .into_iter()
@@ -273,8 +273,8 @@ impl Inception {
     }
 }
 
-/// Returns the names that an entry may have in a file: without the wrapper's prefix, and Caffe's name
-/// (`inception_3a/1x1`).
+/// Returns the names that an entry may have in a file: its own, the name without the wrapper's prefix, and
+/// Caffe's name (`inception_3a/1x1`).
 pub(crate) fn names(name: &str) -> Vec<String> {
     let bare = name.strip_prefix(BASE).unwrap_or(name);
     vec![name.to_owned(), bare.to_owned(), bare.replacen('.', "/", 1)]
@@ -289,8 +289,8 @@ mod tests {
     use candle_core::{Device, Tensor};
     use std::collections::HashMap;
 
-    /// 1.58 billion at 224 pixels: the sum of the paper's table 1, within its rounding. The count by hand
-    /// below leaves out the classifier.
+    /// The network has 1.58 billion multiply-adds at 224 pixels, the sum of table 1 of Szegedy et al. up to
+    /// its rounding. The count by hand below leaves out the classifier.
     #[test]
     fn products_of_the_papers_network() {
         let module = |from: u64, [one, three_reduce, three, five_reduce, five, projection]: [u64; 6]| {

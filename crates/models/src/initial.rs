@@ -8,12 +8,12 @@ use invaspread_tensor::initialize::{Defaults, Initializer};
 pub(crate) enum Start {
     /// The defaults of PyTorch's layers, in the given release.
     Defaults(Defaults),
-    /// Convolutions are normal by their fan-out, as He et al. proposed; batch-norm gains are 1; linear layers
-    /// have PyTorch's defaults.
+    /// Convolution weights are normal with a variance given by the fan-out, as He et al. proposed; batch-norm
+    /// gains are 1; linear layers have PyTorch's defaults.
     FanOut,
 }
 
-/// Sizes of one convolution; its padding is half the kernel.
+/// The sizes of one convolution; its padding is half of the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConvSize {
     pub(crate) from: usize,
@@ -49,7 +49,7 @@ impl<'a> Source<'a> {
         self.device
     }
 
-    /// (K, K, C_in, C_out)
+    /// Returns the weight of a convolution, (K, K, C_in, C_out).
     pub(crate) fn convolution(&mut self, size: ConvSize) -> Result<Var> {
         let ConvSize { from, to, kernel, .. } = size;
         let shape = (kernel, kernel, from, to);

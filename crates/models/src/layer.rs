@@ -6,7 +6,7 @@ use crate::output::Mode;
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Precision, Tape, Value};
 
-/// How a layer runs.
+/// The way in which a layer runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pass {
     pub(crate) mode: Mode,
@@ -15,12 +15,12 @@ pub(crate) struct Pass {
     pub(crate) precision: Precision,
 }
 
-/// A convolution without bias, its batch norm, and what follows (residual, ReLU).
+/// A convolution without bias, its batch norm, and the residual and the ReLU that may follow.
 pub(crate) struct ConvNorm {
     /// PyTorch's name of the convolution.
     name: String,
     size: ConvSize,
-    /// (K, K, C_in, C_out)
+    /// The weight, (K, K, C_in, C_out).
     weight: Var,
     norm: BatchNorm,
 }
@@ -31,7 +31,7 @@ impl ConvNorm {
         Ok(Self { name: conv.to_owned(), size, weight, norm: BatchNorm::new(norm, size.to, source)? })
     }
 
-    /// Runs on `tape` in training, without it in evaluation.
+    /// Runs on `tape` in training, and without it in evaluation.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape,
@@ -47,7 +47,7 @@ impl ConvNorm {
             tf32: pass.precision != Precision::F32,
         };
         let x = if pass.mode == Mode::Evaluate {
-            // Beside candle's graph, which would copy the result.
+            // An idle tape keeps the op out of candle's graph, which would copy the result.
             Tape::idle().conv2d(x, &self.weight, config)?
         } else {
             tape.conv2d(x, &self.weight, config)?
@@ -56,12 +56,12 @@ impl ConvNorm {
         self.norm.forward(tape, &x, residual, config, pass.mode)
     }
 
-    /// Step between output pixels.
+    /// Returns the step between output pixels.
     pub(crate) fn stride(&self) -> usize {
         self.size.stride
     }
 
-    /// Weights of the convolution.
+    /// Returns the number of weights of the convolution.
     pub(crate) fn weights(&self) -> usize {
         self.weight.elem_count()
     }

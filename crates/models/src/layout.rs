@@ -4,13 +4,13 @@
 use candle_core::{Result, Tensor, Var};
 use std::collections::HashMap;
 
-/// Returns a parameter or gradient in PyTorch's layout: a copy on the same device.
+/// Returns a copy of a parameter or gradient in PyTorch's layout, on the same device.
 pub(crate) fn to_pytorch_layout(tensor: &Tensor) -> Result<Tensor> {
     let tensor = tensor.detach();
     if tensor.rank() == 4 { tensor.permute((3, 2, 0, 1))?.contiguous() } else { tensor.copy() }
 }
 
-/// Returns a parameter in PyTorch's layout in the layout of this crate.
+/// Converts a parameter from PyTorch's layout to the layout of this crate.
 fn to_our_layout(tensor: &Tensor) -> Result<Tensor> {
     if tensor.rank() == 4 { tensor.permute((2, 3, 1, 0))?.contiguous() } else { Ok(tensor.clone()) }
 }

@@ -1,9 +1,9 @@
 //! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, and
-//! the paper's head; projectors and predictors on top of them, and copies that follow a network.
+//! the paper's embedding head; projectors and predictors on top of them; and copies that follow a network.
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes
-//! weights under PyTorch's names and in PyTorch's layouts, so that a file moves between the two without a
-//! script.
+//! weights under PyTorch's names and in PyTorch's layouts, so that PyTorch can load its files and it can load
+//! PyTorch's, without a conversion.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod batch_norm;

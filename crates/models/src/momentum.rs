@@ -5,10 +5,10 @@
 //! ```
 //!
 //! He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR
-//! 2020, section 3.2, equation 2. Parameters follow. The running statistics of batch norm do not: the copy
-//! has its own, which its own passes move
-//! ([`Mode::TrainWithoutGradient`](crate::Mode::TrainWithoutGradient)), as in the authors' code. No gradient
-//! reaches it.
+//! 2020, section 3.2, equation 2. Only the parameters follow the network. The copy has its own running
+//! statistics of batch norm, which its own passes move
+//! ([`Mode::TrainWithoutGradient`](crate::Mode::TrainWithoutGradient)), as in the authors' code. The copy
+//! gets no gradient.
 
 use crate::{Mlp, Network};
 use candle_core::{Result, Tensor, Var, bail};
@@ -22,7 +22,7 @@ pub trait Module: Sized {
     /// Returns parameters and running statistics by name.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     fn state_dict(&self) -> Result<Vec<(String, Tensor)>>;
 
     /// Restores what [`Module::state_dict`] returned.
@@ -31,10 +31,10 @@ pub trait Module: Sized {
     /// If an entry is missing or has another shape; the error names it.
     fn load_state_dict(&self, state: &HashMap<String, Tensor>) -> Result<()>;
 
-    /// Returns a module of the same sizes on the same device. Its weights are arbitrary.
+    /// Returns a module of the same sizes on the same device, with arbitrary weights.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     fn another(&self) -> Result<Self>;
 }
 
@@ -78,7 +78,7 @@ impl Module for Mlp {
     }
 }
 
-/// A copy of a module that follows it.
+/// A copy of a module that follows the module.
 ///
 /// ```
 /// use invaspread_models::{Mlp, MlpConfig, Momentum};
@@ -87,7 +87,7 @@ impl Module for Mlp {
 /// let copy = Momentum::of(&head)?;
 /// let (_, weight) = &head.parameters()[0];
 /// invaspread_tensor::assign(weight, &weight.zeros_like()?)?;
-/// // With a momentum of 0 nothing of the old value is left.
+/// // With a momentum of 0, the copy takes the new values.
 /// copy.follow(&head, 0.0)?;
 /// let (_, followed) = &copy.module().parameters()[0];
 /// assert_eq!(followed.to_vec2::<f32>()?, weight.to_vec2::<f32>()?);
@@ -101,14 +101,14 @@ impl<M: Module> Momentum<M> {
     /// Returns a copy of `module` in its current state, running statistics included.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn of(module: &M) -> Result<Self> {
         let copy = module.another()?;
         copy.load_state_dict(&module.state_dict()?.into_iter().collect())?;
         Ok(Self { copy })
     }
 
-    /// Returns the copy, to run and to save.
+    /// Returns the copy, for running and saving it.
     pub fn module(&self) -> &M {
         &self.copy
     }

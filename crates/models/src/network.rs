@@ -1,4 +1,4 @@
-//! Any of the networks, for a program whose config names the network.
+//! The choice between the networks, for a program whose config names one.
 
 use crate::inception::{self, Inception, InceptionConfig};
 use crate::layout::take_up;
@@ -18,7 +18,7 @@ pub enum NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// Length of the embedding.
+    /// Returns the length of the embedding.
     pub fn embedding(&self) -> usize {
         match self {
             Self::ResNet(config) => config.embedding,
@@ -26,7 +26,7 @@ impl NetworkConfig {
         }
     }
 
-    /// Length of the pooled features before the embedding layer.
+    /// Returns the length of the pooled features before the embedding layer.
     pub fn pooled(&self) -> usize {
         match self {
             Self::ResNet(config) => (config.width << 3) * if config.depth == 50 { 4 } else { 1 },
@@ -42,7 +42,7 @@ impl NetworkConfig {
         }
     }
 
-    /// Type of the parameters.
+    /// Returns the type of the parameters.
     pub fn dtype(&self) -> DType {
         match self {
             Self::ResNet(config) => config.dtype,
@@ -167,7 +167,7 @@ impl Network {
     }
 
     /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
-    /// `side` pixels, those of the padding included.
+    /// `side` pixels, including those with the padding.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         match self {
             Self::ResNet(network) => network.multiply_adds(side),
@@ -187,7 +187,7 @@ impl Network {
     /// Returns the parameters and running statistics under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::ResNet(network) => network.state_dict(),

@@ -1,10 +1,11 @@
-//! The outputs of a network for a batch, and the backward pass from a loss of them.
+//! The outputs of a network for a batch, and the backward pass from a loss that is computed from them.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::{Tape, Value};
 
-/// How a network or a head runs: which statistics batch norm uses, and whether gradients are recorded.
+/// The way in which a network or a head runs: which statistics batch norm uses, and whether gradients are
+/// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Batch norm uses the statistics of the batch and moves the running ones; differentiable.
@@ -28,7 +29,7 @@ impl Mode {
 pub struct Output {
     /// (N, C): the pooled features before the linear layer.
     pub pooled: Tensor,
-    /// (N, E): the linear layer's output, of any length.
+    /// (N, E): the output of the linear layer, not normalized.
     pub projection: Tensor,
     /// (N, E): the projection divided by its length.
     pub embedding: Tensor,
@@ -136,7 +137,7 @@ impl Output {
     /// every parameter it depends on. Frees the activations.
     ///
     /// # Errors
-    /// If the pass was without gradients, or if `backward` was called before.
+    /// If the pass recorded no gradients, or if `backward` was called before.
     pub fn backward(&mut self, loss: &Tensor) -> Result<GradStore> {
         if self.tapes.is_empty() {
             bail!(

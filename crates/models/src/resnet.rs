@@ -3,14 +3,14 @@
 //! retrieval experiment from scratch (section 4.2, table 6; `models/resnet.py`).
 //!
 //! Images (N, H, W, 3) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and
-//! strides 1, 2, 2, 2 (times four more channels in ResNet-50's bottlenecks, whose 3x3 convolution has the
-//! stride) -> average pool -> linear layer with bias to `embedding` values -> division by their length. A
-//! stem is a convolution to `width` channels, batch norm and ReLU:
+//! strides 1, 2, 2, 2 (in ResNet-50, whose bottlenecks have the stride in their 3x3 convolution, four times
+//! as many channels) -> average pool -> linear layer with bias to `embedding` values -> division by their
+//! length. A stem is a convolution to `width` channels, batch norm and ReLU:
 //!
-//! | stem | convolution | then | shortcut's name | linear layer's name | first weights |
+//! | stem | convolution | then | shortcut | linear layer | initial weights |
 //! |---|---|---|---|---|---|
-//! | CIFAR | 3x3, stride 1 | | `shortcut` | `linear` | PyTorch's defaults of a release |
-//! | ImageNet | 7x7, stride 2 | 3x3 maximum, stride 2 | `downsample` | `fc` | normal by fan-out, batch-norm gains 1 |
+//! | CIFAR | 3x3, stride 1 | | `shortcut` | `linear` | defaults of a PyTorch release |
+//! | ImageNet | 7x7, stride 2 | 3x3 maximum, stride 2 | `downsample` | `fc` | normal by fan-out; gains 1 |
 //!
 //! Names are those of the released code's state dict, which for the ImageNet stem are torchvision's: `conv1`,
 //! `bn1`, `layer1.0.conv1`, ..., `layer2.0.downsample.0`, `fc`.
@@ -25,23 +25,23 @@ use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, PoolConfig, Precision, Tape, Value, activations, with_team};
 use std::collections::HashMap;
 
-/// What comes before the first residual block.
+/// The layers before the first residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stem {
-    /// 3x3 convolution of stride 1: small images keep their size.
+    /// A 3x3 convolution of stride 1, so that small images keep their size.
     #[default]
     Cifar,
-    /// 7x7 convolution of stride 2 and 3x3 maximum pool of stride 2: the map has a quarter of the image's
-    /// side.
+    /// A 7x7 convolution of stride 2 and a 3x3 maximum pool of stride 2: the side of the map is a quarter
+    /// of the image's.
     Imagenet,
 }
 
 /// The settings of a ResNet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResNetConfig {
-    /// Layers as the paper by He et al. counts them: 18, 34 or 50.
+    /// Number of layers as He et al. count them: 18, 34 or 50.
     pub depth: usize,
-    /// What comes before the first residual block.
+    /// The layers before the first residual block.
     pub stem: Stem,
     /// Channels of the first stage; 64 in the paper.
     pub width: usize,
@@ -54,14 +54,14 @@ pub struct ResNetConfig {
     /// Number of images whose batch-norm statistics are taken together in training; 0 stands for the whole
     /// batch.
     pub batch_norm_chunk: usize,
-    /// The PyTorch release whose defaults the initial weights follow, with the CIFAR stem. The code of the
-    /// ImageNet stem draws its own.
+    /// The PyTorch release whose defaults the initial weights follow, with the CIFAR stem. With the ImageNet
+    /// stem, the initial weights are those of He et al., as in the released code.
     pub initial: Defaults,
-    /// Which convolution algorithms may be used.
+    /// The convolution algorithms that may be used.
     pub algorithm: Algorithm,
-    /// f32, or f64 for checks on the CPU.
+    /// Type of the parameters: f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// The precision in which convolutions multiply; only CUDA takes another one than f32.
+    /// The precision in which convolutions multiply. Only CUDA supports others than f32.
     pub precision: Precision,
 }
 
@@ -90,7 +90,7 @@ impl ResNetConfig {
         Self { stem: Stem::Imagenet, pool: 0, ..Self::default() }
     }
 
-    /// PyTorch's name of the linear layer.
+    /// Returns PyTorch's name of the linear layer.
     fn head(&self) -> &'static str {
         match self.stem {
             Stem::Cifar => "linear",
@@ -125,7 +125,8 @@ struct Block {
 }
 
 impl Block {
-    /// Makes a block from `from` to `to` channels; a bottleneck has a quarter as many inside.
+    /// Makes a block from `from` to `to` channels. The inner convolutions of a bottleneck have a quarter of
+    /// `to` channels.
     fn new(
         prefix: &str,
         shortcut: &str,
@@ -269,7 +270,7 @@ impl ResNet {
     }
 
     /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
-    /// `side` pixels, those of the padding included.
+    /// `side` pixels, including those with the padding.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let mut total = self.head.multiply_adds();
         let mut side = side;
@@ -308,7 +309,7 @@ impl ResNet {
     /// Returns the parameters and running statistics under PyTorch's names, in its order and layouts.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
         let mut entries = Vec::new();
         for layer in self.layers() {
@@ -350,7 +351,8 @@ mod tests {
         Tensor::from_vec(values, (count, side, side, 3), &Device::Cpu).unwrap()
     }
 
-    /// 0.56 billion, the usual figure for the CIFAR ResNet-18; counted by hand below.
+    /// The network has 0.56 billion multiply-adds, the usual number for the CIFAR ResNet-18; they are counted
+    /// by hand below.
     #[test]
     fn products_of_the_papers_network() {
         let convolutions = 27 * 64 * 1024
@@ -362,7 +364,8 @@ mod tests {
         assert_eq!(network.multiply_adds(32), convolutions + 512 * 128);
     }
 
-    /// torchvision's networks have 1.814, 3.664 and 4.089 billion, with a classifier of 1000 classes.
+    /// torchvision's networks have 1.814, 3.664 and 4.089 billion multiply-adds with a classifier of 1000
+    /// classes.
     #[test]
     fn products_with_the_imagenet_stem() {
         for (depth, with_classifier, channels) in
@@ -373,8 +376,8 @@ mod tests {
         }
     }
 
-    /// The paper's CIFAR map is 4x4, so its pool of 4 covers the whole map; it would cover a part of a larger
-    /// map.
+    /// The paper's CIFAR map is 4x4, so its pool of 4 covers the whole map. Of a larger map it would cover a
+    /// part.
     #[test]
     fn a_pool_of_zero_is_the_whole_map() {
         let network = |pool| ResNet::new(ResNetConfig { width: 8, pool, ..Default::default() }, 3).unwrap();

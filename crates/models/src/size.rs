@@ -1,16 +1,16 @@
-//! The size of a network, computed from its shapes alone. Nothing is built, so any size is allowed. All sums
+//! Computes the size of a network from its shapes alone. Nothing is built, so any size is allowed. All sums
 //! saturate.
 
 use crate::inception::{HALVE, STAGES};
 use crate::network::NetworkConfig;
 use crate::resnet::{ResNetConfig, Stem};
 
-/// Counts of numbers and products.
+/// The size of a network: counts of numbers and of multiply-adds.
 ///
 /// ```
 /// use invaspread_models::{NetworkConfig, ResNetConfig};
 ///
-/// // Nothing is built: a network of any size can be counted.
+/// // Nothing is built, so networks of any size can be counted.
 /// let size = NetworkConfig::from(ResNetConfig::default()).size(32);
 /// assert_eq!((size.map, size.pooled), (4, 512));
 /// ```
@@ -27,7 +27,8 @@ pub struct NetworkSize {
     pub map: u128,
     /// Length of the pooled features.
     pub pooled: u128,
-    /// Multiply-adds of the convolutions and the linear layer for one image, those of the padding included.
+    /// Multiply-adds of the convolutions and the linear layer for one image, including those with the
+    /// padding.
     pub multiply_adds: u128,
 }
 
@@ -46,7 +47,7 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => {
                 let (convolutions, channels) = resnet(config, side as u128);
-                // A gain and an offset for each channel.
+                // Batch norm has a gain and a shift for each channel.
                 for layer in &convolutions {
                     size.add(layer, 2);
                 }
@@ -105,7 +106,7 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
         Stem::Imagenet => {
             side = side.div_ceil(2);
             layers.push(Convolution { from: 3, to: width, kernel: 7, side });
-            // Its maximum pool.
+            // The stem's maximum pool halves the map.
             side = side.div_ceil(2);
         }
     }
@@ -186,8 +187,8 @@ mod tests {
         }
     }
 
-    /// By hand: a stem and four convolutions of 64 channels at 32x32, five of 128 at 16x16, of 256 at 8x8 and
-    /// of 512 at 4x4.
+    /// Counts by hand: the stem and four convolutions of 64 channels at 32x32, then five convolutions each of
+    /// 128 channels at 16x16, of 256 at 8x8 and of 512 at 4x4.
     #[test]
     fn activations_of_the_papers_network() {
         let size = NetworkConfig::from(ResNetConfig::default()).size(32);

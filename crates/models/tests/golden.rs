@@ -1,7 +1,7 @@
 //! Compares the networks with the authors' PyTorch code: embeddings, gradients and running statistics, and
 //! ten steps of SGD of the CIFAR ResNet.
 //!
-//! Reads the folder that INVASPREAD_GOLDENS names, else tests/goldens of the workspace.
+//! The values are read from the folder that INVASPREAD_GOLDENS names, or from tests/goldens of the workspace.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -21,7 +21,7 @@ fn goldens() -> PathBuf {
 struct Case {
     name: &'static str,
     network: fn(DType, Algorithm) -> NetworkConfig,
-    /// Number of the input, its images and their side.
+    /// Number of the input. The next fields are the number of its images and their side.
     input: u32,
     images: usize,
     side: usize,
@@ -57,7 +57,7 @@ const IMAGENET: Case = Case {
 
 const INCEPTION: Case = Case {
     name: "inception_v1",
-    // Computed with a PyTorch of today.
+    // The values were computed with a current PyTorch.
     network: |dtype, algorithm| {
         let window = LocalResponseWindow::CrossMapLrn2d;
         InceptionConfig { window, algorithm, dtype, ..Default::default() }.into()
@@ -85,7 +85,7 @@ impl Golden {
         Self { case, tensors, seed, dtype, algorithm: Algorithm::Direct }
     }
 
-    /// Returns the same values, met with Winograd's algorithm.
+    /// Returns the same golden, to be compared with Winograd's algorithm.
     fn by_winograd(self) -> Self {
         Self { algorithm: Algorithm::Fastest, ..self }
     }
@@ -108,7 +108,7 @@ impl Golden {
         names
     }
 
-    /// Returns the README's hash of a flat index, in [-0.5, 0.5).
+    /// Returns the hash of a flat index that the goldens' README defines, in [-0.5, 0.5).
     fn hash(&self, k: u32, i: u32) -> f64 {
         let salt = k.wrapping_mul(40_503).wrapping_add(12_345).wrapping_add(self.seed.wrapping_mul(7919));
         let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(salt);
@@ -120,10 +120,11 @@ impl Golden {
         f64::from(x) / 4_294_967_296.0 - 0.5
     }
 
-    /// Input `n` of `images` square pictures, (N, C, H, W).
+    /// Returns input `n`, which has `images` square pictures, (N, C, H, W).
     fn input(&self, n: u32, images: usize) -> Tensor {
         let side = self.case.side;
-        // The goldens were made in f32, input included: the scale is applied to what f32 holds.
+        // The goldens were made in f32, also their input, so the scale is applied to values that are rounded
+        // to f32.
         let values: Vec<f64> =
             (0..images * 3 * side * side).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
         let x = Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap();
@@ -175,7 +176,7 @@ fn norm(x: &Tensor) -> f64 {
     x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
-/// Rows divided by their length.
+/// Returns the rows divided by their length.
 fn unit(x: &Tensor) -> Tensor {
     let x = x.to_dtype(DType::F64).unwrap();
     x.broadcast_div(&x.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap()).unwrap()
@@ -193,7 +194,7 @@ fn gradients(golden: &Golden, network: &Network) -> (Tensor, f64, GradStore) {
     (output.embedding, value, gradients)
 }
 
-/// Embeddings in both modes, loss, gradients and running statistics, to the tolerances given.
+/// Checks embeddings in both modes, loss, gradients and running statistics, with the given tolerances.
 fn check_one_step(golden: &Golden, eval: f64, train: f64, relative: f64) {
     let network = golden.network();
     let output = network.forward(&golden.images(), Mode::Evaluate).unwrap();
@@ -239,7 +240,8 @@ fn check_one_step(golden: &Golden, eval: f64, train: f64, relative: f64) {
     }
 }
 
-/// Losses of ten SGD steps, relative, and the embedding afterwards, absolute.
+/// Checks the losses of ten SGD steps with a relative tolerance, and the embedding afterwards with an
+/// absolute one.
 fn check_ten_steps(golden: &Golden, relative: f64, eval: f64) {
     let network = golden.network();
     let config = SgdConfig { momentum: 0.9, weight_decay: 5e-4 };
@@ -281,8 +283,8 @@ fn golden_resnet18_cifar_sgd_in_f32() {
     check_ten_steps(&Golden::open(CIFAR, "models.safetensors", DType::F32), 2e-3, 2e-3);
 }
 
-/// Winograd rounds more: ten times the tolerances of the direct path, and 2% in norm for gradients, which
-/// flipped ReLUs dominate.
+/// Winograd has larger rounding errors: the tolerances are ten times those of the direct path, and 2% in norm
+/// for gradients, whose errors come mostly from ReLUs that change their side.
 #[test]
 fn golden_resnet18_cifar_by_winograd() {
     check_one_step(&Golden::open(CIFAR, "models.safetensors", DType::F32).by_winograd(), 2e-4, 2e-3, 2e-2);
@@ -293,7 +295,8 @@ fn golden_resnet18_cifar_sgd_by_winograd() {
     check_ten_steps(&Golden::open(CIFAR, "models.safetensors", DType::F32).by_winograd(), 2e-2, 2e-2);
 }
 
-/// With four images the gradients nearly cancel, so that f32's rounding shows: 3% in norm.
+/// With four images the gradients nearly cancel, so the rounding of f32 becomes visible: the tolerance is 3%
+/// in norm.
 #[test]
 fn golden_resnet18_stl() {
     check_one_step(&Golden::open(STL, "models.safetensors", DType::F32), 2e-5, 2e-4, 3e-2);
@@ -304,14 +307,14 @@ fn golden_resnet18_imagenet() {
     check_one_step(&Golden::open(IMAGENET, "models.safetensors", DType::F32), 2e-5, 2e-4, 3e-2);
 }
 
-/// No batch norm evens out what four images nearly cancel: PyTorch's own gradients in f32 are up to 2.6% off
-/// its f64 ones, over five seeds of the fill.
+/// With four images the gradients nearly cancel, and there is no batch norm to limit the rounding errors:
+/// over five seeds, PyTorch's own gradients in f32 differ from those in f64 by up to 2.6%.
 #[test]
 fn golden_inception_v1_in_f32() {
     check_one_step(&Golden::open(INCEPTION, "models.safetensors", DType::F32), 2e-5, 2e-5, 5e-2);
 }
 
-/// What f64 differs by from values computed in f32 is those values' rounding.
+/// The expected values were computed in f32, so the differences to f64 are their rounding errors.
 #[test]
 fn golden_inception_v1_in_f64() {
     check_one_step(&Golden::open(INCEPTION, "models.safetensors", DType::F64), 2e-5, 2e-5, 5e-2);

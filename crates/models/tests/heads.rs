@@ -1,5 +1,5 @@
-//! Tests of heads, of passes that continue from another pass, and of copies that follow a network: gradients
-//! in f64 against finite differences, names, states.
+//! Tests of heads, of passes that continue from another pass, and of copies that follow a network: their
+//! gradients in f64 against finite differences, their names and their states.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use invaspread_models::{LastNorm, Mlp, MlpConfig, Mode, Momentum, Network, Outpu
 use invaspread_tensor::assign;
 use std::collections::HashMap;
 
-/// Numbers between -1 and 1 that depend on `number` and their place.
+/// Returns numbers between -1 and 1 that depend on `number` and on their place.
 fn numbers(count: usize, number: usize) -> Vec<f64> {
     (0..count).map(|i| ((i * 37 + number * 101 + 7) as f64 * 0.7311).sin()).collect()
 }
@@ -28,7 +28,7 @@ fn small_network(dtype: DType) -> Network {
     Network::new(config, 3).unwrap()
 }
 
-/// `Σ c y` with fixed numbers c that differ.
+/// Returns `Σ c y` with fixed numbers c that differ.
 fn weighted(y: &Tensor) -> Result<Tensor> {
     let weights = tensor(y.dims(), 5, y.dtype());
     (y * weights)?.sum_all()
@@ -46,7 +46,8 @@ fn through(network: &Network, head: &Mlp, x: &Tensor) -> Result<(f64, GradStore,
     Ok((value, output.backward(&loss)?, output))
 }
 
-/// Every parameter of the head and some of the network before it, entry by entry (the first few of each).
+/// Checks the first few entries of every parameter of the head and of some parameters of the network before
+/// it.
 #[test]
 fn gradients_agree_with_finite_differences() {
     let network = small_network(DType::F64);
@@ -73,7 +74,7 @@ fn gradients_agree_with_finite_differences() {
     }
 }
 
-/// Stacked passes of two sizes go on through one head, whose batch norm takes the statistics of all rows.
+/// Stacked passes of two sizes continue through one head, whose batch norm uses the statistics of all rows.
 #[test]
 fn gradients_of_stacked_passes_agree_with_finite_differences() {
     let network = small_network(DType::F64);
@@ -87,7 +88,7 @@ fn gradients_of_stacked_passes_agree_with_finite_differences() {
         let mut output = Output::stacked(passes.into()).unwrap();
         assert_eq!(values(&output.embedding), alone.concat());
         let y = output.through(&output.pooled.clone(), |tape, x| head.forward(tape, x, Mode::Train)).unwrap();
-        // A loss of the embedding beside the head's: each pass gets both gradients.
+        // The loss depends on the embedding and on the head's output, so each pass gets both gradients.
         let loss = (weighted(&y).unwrap() + weighted(&output.embedding).unwrap()).unwrap();
         (values(&loss)[0], output.backward(&loss).unwrap())
     };
@@ -187,7 +188,8 @@ fn a_state_goes_on_bit_for_bit_and_another_is_refused() {
     assert!(second.run(&x, Mode::Train).unwrap_err().to_string().contains("Output::through"));
 }
 
-/// Two passes through one network, of images of two sizes: the gradients add up to those of each alone.
+/// Two passes with images of two sizes go through one network. The gradients are the sums of those of each
+/// pass alone.
 #[test]
 fn passes_of_two_sizes_add_up() {
     let network = small_network(DType::F64);
@@ -223,7 +225,7 @@ fn passes_of_two_sizes_add_up() {
     }
 }
 
-/// What is not asked for a loss of a head's rows alone: an output that is used by candle beside the head gets
+/// A loss need not depend on a head's rows alone: an output that enters a head and also the loss itself gets
 /// both gradients.
 #[test]
 fn an_output_used_by_a_head_and_by_the_loss_gets_both_gradients() {
@@ -249,7 +251,8 @@ fn an_output_used_by_a_head_and_by_the_loss_gets_both_gradients() {
     }
 }
 
-/// What candle computes from an output is no place to go on from: its gradient would be lost.
+/// A pass cannot continue from a tensor that candle computed from an output, because its gradient would be
+/// lost.
 #[test]
 fn a_pass_goes_on_from_outputs_alone() {
     let network = small_network(DType::F32);
@@ -300,7 +303,7 @@ fn a_copy_follows_by_its_momentum() {
     assert!(copy.follow(&other, 1.5).unwrap_err().to_string().contains("1.5"));
     let larger = Mlp::new("head", &MlpConfig::new(3, 5, 2), 0, 0).unwrap();
     assert!(copy.follow(&larger, 0.5).unwrap_err().to_string().contains("cannot follow"));
-    // All of it: the same weights.
+    // With a momentum of 0, the copy has the same weights.
     copy.follow(&other, 0.0).unwrap();
     for ((_, got), (_, want)) in copy.module().parameters().iter().zip(other.parameters()) {
         assert_eq!(values(got), values(&want));

@@ -1,11 +1,11 @@
-//! Reads what a Python pickle of protocol 2 to 5 describes, as values to look at. CIFAR-10's Python batches
-//! and the files of `torch.save` are pickles.
+//! Reads the content of a Python pickle of protocol 2 to 5 as values. CIFAR-10's Python batches are pickles,
+//! and the files of `torch.save` contain pickles.
 //!
-//! A pickle is a program for a stack machine that may call anything. This machine calls nothing; it keeps a
-//! call as a value. Every length is compared with the input before it is used. Each instruction makes at most
-//! one value, and values are indices into one arena that are never copied. So a hostile file costs no more
-//! than a small multiple of its own length and ends in an error. Source of the instructions: CPython's
-//! `pickletools`.
+//! A pickle is a program for a stack machine that may call anything. This machine calls nothing and keeps
+//! each call as a value. Every length is compared with the input before it is used. Each instruction makes at
+//! most one value, and values are indices into one arena that are never copied. So a hostile file needs no
+//! more memory than a small multiple of its own length, and ends in an error. Source of the instructions:
+//! CPython's `pickletools`.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod machine;
@@ -33,7 +33,8 @@ pub struct Pickle<'a> {
     length: usize,
 }
 
-/// A value: a small one itself, or the place of a larger one in its [`Pickle`].
+/// A value of a pickle. Small values are held directly; for larger ones it holds their place in the
+/// [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Value {
@@ -49,7 +50,7 @@ pub enum Value {
     Other,
 }
 
-/// Where a string lies in the input.
+/// The place of a string in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     start: usize,
@@ -69,9 +70,9 @@ pub struct Index(usize);
 /// A call that the pickle describes and that was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// What would be called.
+    /// The class or function that would be called.
     pub callable: Value,
-    /// Its arguments: a tuple, if the pickle is in order.
+    /// The arguments of the call; a tuple, if the pickle is valid.
     pub arguments: Value,
     /// The attributes that would be set on the result.
     pub state: Option<Value>,
@@ -82,10 +83,10 @@ enum Object {
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    /// A class or function: where its module and its name lie in the input.
+    /// A class or function: the places of its module and its name in the input.
     Global(Range<usize>, Range<usize>),
     Call(Call),
-    /// An object that the pickle names and does not hold.
+    /// An object that the pickle names but does not hold.
     Stored(Value),
 }
 
@@ -93,7 +94,7 @@ impl<'a> Pickle<'a> {
     /// Reads a pickle. What follows it in the input is ignored.
     ///
     /// # Errors
-    /// Says what is wrong with it and where, in words that follow "found".
+    /// If the pickle is not valid. The error says what is wrong and where, in words that follow "found".
     pub fn read(input: &'a [u8]) -> Result<Self, String> {
         let (root, objects, length) = Machine::new(input).run()?;
         Ok(Self { input, objects, root, length })
@@ -105,7 +106,7 @@ impl<'a> Pickle<'a> {
         self.length
     }
 
-    /// Returns what was pickled.
+    /// Returns the value that was pickled.
     #[must_use]
     pub fn root(&self) -> Value {
         self.root

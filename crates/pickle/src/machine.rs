@@ -23,7 +23,8 @@ impl<'a> Machine<'a> {
         Self { input, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), objects: Vec::new() }
     }
 
-    /// Returns what was pickled, the objects it is made of, and the length of the pickle in bytes.
+    /// Returns the value that was pickled, the objects that it consists of, and the length of the pickle in
+    /// bytes.
     pub(crate) fn run(mut self) -> Result<(Value, Vec<Object>, usize), String> {
         loop {
             let at = self.at;
@@ -86,7 +87,7 @@ impl<'a> Machine<'a> {
                 let length = usize::try_from(u64::from_le_bytes(self.take()?));
                 self.string(length.map_err(|_| wrong("a string past all memory"))?)?;
             }
-            // A frame only says how far a reader may read ahead.
+            // A frame only states how far a reader may read ahead.
             0x95 => {
                 self.take::<8>()?;
             }
@@ -133,7 +134,7 @@ impl<'a> Machine<'a> {
                 let items = if instruction == b'a' { vec![self.pop()?] } else { self.pop_to_mark()? };
                 match self.top() {
                     Some(Object::List(list)) => list.extend(items),
-                    // An object of some class may take items too.
+                    // An object of a class may get items too.
                     Some(Object::Call(_)) => {}
                     _ => return Err(wrong("items without a list")),
                 }
@@ -167,7 +168,7 @@ impl<'a> Machine<'a> {
             }
             b'R' | 0x81 | 0x92 => {
                 if instruction == 0x92 {
-                    // Named arguments; nothing that this crate is used for has them.
+                    // These are named arguments. The pickles that this crate is used for have none.
                     self.pop()?;
                 }
                 let arguments = self.pop()?;
@@ -267,9 +268,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Returns the keys and values that a dict is made of when it is called with a list of pairs, as Python 2
-    /// saves an `OrderedDict`. They are moved out of the list, so that a pickle that makes many dicts of one
-    /// list gains nothing by it.
+    /// Returns the keys and values of a dict that is made by a call with a list of pairs, as Python 2 saves
+    /// an `OrderedDict`. The pairs are moved out of the list, so that many dicts made from one list do not
+    /// need more memory.
     fn pairs_of(&mut self, arguments: Value) -> Vec<(Value, Value)> {
         let Value::Object(Index(index)) = arguments else { return Vec::new() };
         let Some(Object::Tuple(arguments)) = self.objects.get(index) else { return Vec::new() };
@@ -289,7 +290,7 @@ impl<'a> Machine<'a> {
         pairs.into_iter().filter_map(pair).collect()
     }
 
-    /// Returns whether calling it gives a dict of the standard library.
+    /// Returns whether a call of `callable` gives a dict of the standard library.
     fn is_dict(&self, callable: Value) -> bool {
         let Value::Object(Index(index)) = callable else { return false };
         let Some(Object::Global(module, name)) = self.objects.get(index) else { return false };

@@ -1,4 +1,4 @@
-//! The instructions, what they are told apart by, and what a hostile pickle may not do.
+//! Tests the instructions, and hostile pickles.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,9 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A dict that
-/// `{"list": [1, 258, -2, -1], "tuples": ((), (1,), (1, 2), (1, 2, 3), ("list",)), "call": a.b() with attributes, "stored": what is called 7}`
-/// and values of no use are pickled as.
+/// The pickle of this dict:
+///
+/// ```text
+/// {"list": [1, 258, -2, -1], "tuples": ((), (1,), (1, 2), (1, 2, 3), ("list",)),
+///  "call": a.b() with attributes, "stored": the object named 7}
+/// ```
+///
+/// It also has items of kinds that are only recognized, such as a float.
 const ALL: &[u8] = b"\x80\x02}q\x00(U\x04listq\x01]q\x02(K\x01M\x02\x01e\x4a\xfe\xff\xff\xffa\x8a\x01\xffa\
     X\x06\0\0\0tuples()K\x01\x85K\x01K\x02\x86K\x01K\x02K\x03\x87(h\x01tt\
     T\x04\0\0\0callca\nb\nr\xff\0\0\0)R}U\x01xG?\xe0\0\0\0\0\0\0sb\
@@ -45,8 +50,8 @@ fn each_instruction_gives_its_value() {
     assert_eq!(pickle.item(ordered, "k"), Some(int(9)));
 }
 
-/// What CPython's pickle.dumps makes of {"a": [1, (2, 3)], "b": b"bytes", "o": OrderedDict([("k", 9)]), "s":
-/// {5}} in protocols 3 to 5.
+/// The output of CPython's pickle.dumps for {"a": [1, (2, 3)], "b": b"bytes", "o": OrderedDict([("k", 9)]),
+/// "s": {5}} in protocols 3 to 5.
 const LATER: [&[u8]; 3] = [
     b"\x80\x03}q\x00(X\x01\x00\x00\x00aq\x01]q\x02(K\x01K\x02K\x03\x86q\x03eX\x01\x00\x00\x00bq\x04C\x05bytesq\x05X\x01\x00\x00\x00oq\x06ccollections\x0aOrderedDict\x0aq\x07)Rq\x08X\x01\x00\x00\x00kq\x09K\x09sX\x01\x00\x00\x00sq\x0acbuiltins\x0aset\x0aq\x0b]q\x0cK\x05a\x85q\x0dRq\x0eu.",
     b"\x80\x04\x95W\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01K\x02K\x03\x86\x94e\x8c\x01b\x94C\x05bytes\x94\x8c\x01o\x94\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94\x8c\x01k\x94K\x09s\x8c\x01s\x94\x8f\x94(K\x05\x90u.",
@@ -73,7 +78,7 @@ fn later_protocols_are_read() {
     }
 }
 
-/// What Python 2 makes of OrderedDict([("a", 1), ("b", 2)]): a call with a list of pairs.
+/// Python 2 pickles OrderedDict([("a", 1), ("b", 2)]) as a call with a list of pairs.
 #[test]
 fn ordered_dicts_of_python_2_are_read() {
     let pickle = Pickle::read(b"\x80\x02ccollections\x0aOrderedDict\x0aq\x00]q\x01(]q\x02(U\x01aq\x03K\x01e]q\x04(U\x01bq\x05K\x02ee\x85q\x06Rq\x07.").unwrap();
@@ -81,7 +86,7 @@ fn ordered_dicts_of_python_2_are_read() {
     assert_eq!(root.len(), 2);
     assert_eq!(pickle.item(root, "a"), Some(Value::Int(1)));
     assert_eq!(pickle.item(root, "b"), Some(Value::Int(2)));
-    // One list of many pairs, of which many dicts are made: no more pairs come of it.
+    // Many dicts are made from one list of many pairs, and the number of pairs does not grow.
     let list =
         [&b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01("[..], &b"K\x01K\x02\x86".repeat(1000), b"e"]
             .concat();
@@ -140,7 +145,8 @@ fn every_truncation_is_an_error() {
 
 #[test]
 fn memory_does_not_follow_what_a_pickle_claims() {
-    // Each value twice as long as the one before, were it copied; nested deeper than a recursion could go.
+    // Each value would be twice as long as the one before if values were copied; another input is nested
+    // deeper than a recursion could go.
     let doubled: Vec<u8> = (0..100_u8).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
     let pickle = [b"\x80\x02)", &doubled[..], b"."].concat();
     assert_eq!(Pickle::read(&pickle).unwrap().objects.len(), 101);

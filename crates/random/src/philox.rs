@@ -30,7 +30,7 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 mod tests {
     use super::philox4x32_10;
 
-    /// The known-answer vectors published with Random123 (kat_vectors, philox4x32 10).
+    /// Compares with the known-answer vectors published with Random123 (kat_vectors, philox4x32 10).
     #[test]
     fn matches_the_published_vectors() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);

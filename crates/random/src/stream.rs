@@ -2,7 +2,7 @@
 
 use crate::philox4x32_10;
 
-/// What a draw is for. Two purposes never share numbers, so a new draw in one place changes nothing
+/// The purpose of a draw. Two purposes never share numbers, so a new draw in one place changes nothing
 /// elsewhere.
 ///
 /// The discriminants decide the numbers of every run: append new ones, never renumber.
@@ -14,10 +14,10 @@ pub enum Purpose {
     Initialize = 0,
     /// The order of the training images within an epoch.
     Shuffle = 1,
-    /// Augmentation parameters; index is `2 * image + view` for the first two views of an
-    /// image, and `(view / 2) * 2^33` more for further pairs.
+    /// Augmentation parameters; the index is `(view / 2) * 2^33 + 2 * image + view % 2`, which is
+    /// `2 * image + view` for the first two views of an image.
     Augment = 2,
-    /// Which images a stratified subset keeps; the index is the class.
+    /// The choice of the images that a stratified subset keeps; the index is the class.
     Subset = 3,
     /// NCE's noise instances; the index is the step within the epoch.
     NegativeNoise = 4,
@@ -25,7 +25,8 @@ pub enum Purpose {
     MemoryBank = 5,
     /// k-means seeding; the index is the restart.
     KMeans = 6,
-    /// Balanced sampling over clusters.
+    /// Balanced sampling over clusters; the index is the cluster or, for the order of all, the number of
+    /// clusters.
     ClusterSampling = 7,
     /// The weights of a new classifier head.
     ClassifierHead = 8,
@@ -39,11 +40,12 @@ pub enum Purpose {
     Bootstrap = 12,
     /// Whether the second view of an image shows a neighbor; the index is the image.
     Positive = 13,
-    /// The order in which a linear SVM visits its points; the epoch is the sweep, the index the class.
+    /// The order in which a linear SVM visits its points; the epoch is the sweep, the index is the class.
     LinearSvm = 14,
-    /// Initial weights of a projector or a predictor; epoch is the head's number, index the parameter's.
+    /// Initial weights of a projector or a predictor; the epoch is the head's number, the index is the
+    /// parameter's.
     Head = 15,
-    /// Initial entries of a queue of embeddings; index is the row.
+    /// Initial entries of a queue of embeddings; the index is the row.
     Queue = 16,
 }
 
@@ -58,8 +60,8 @@ pub enum Purpose {
 #[derive(Debug, Clone)]
 pub struct Stream {
     key: [u32; 2],
-    /// The number of the block, the epoch, the low word of the index, the high bits of the index with the
-    /// purpose.
+    /// Four words: the number of the block, the epoch, the low word of the index, and the high bits of the
+    /// index with the purpose.
     counter: [u32; 4],
     words: [u32; 4],
     used: usize,
@@ -132,8 +134,8 @@ impl Stream {
         }
     }
 
-    /// Draws a standard normal number (cosine branch of Box and Muller; the sine is not used, so each draw
-    /// takes exactly four words).
+    /// Draws a standard normal number by the method of Box and Muller. Only its cosine is used, so each draw
+    /// takes exactly four words.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()

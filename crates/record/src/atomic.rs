@@ -1,4 +1,4 @@
-//! Atomic writing: at every moment either the old file or the new file is there, whole.
+//! Atomic writing: at every moment either the whole old file or the whole new file exists.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,11 +11,11 @@ use super::host::{has_ended, host_name};
 
 /// The prefix of temporary files. Host, process, a number and the final name follow it.
 const TEMPORARY: &str = ".unfinished-";
-/// A temporary file that is older than this belongs to no living writer, where the system cannot tell whether
-/// its writer lives.
+/// If the system cannot tell whether the writer of a temporary file still runs, a file that is older than
+/// this is taken for that of a writer that has ended.
 const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
-/// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames.
+/// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames the file.
 ///
 /// # Errors
 /// Returns the error of the file system. The temporary file is then removed, and the file at `path` is
@@ -38,9 +38,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let (temporary, mut file) = create_temporary(path)?;
     let written = fill(&mut file).and_then(|()| file.sync_all());
-    drop(file); // Windows does not rename open files
+    drop(file); // Windows does not rename open files.
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
-        // The first error is reported; a second one while cleaning up says nothing new.
+        // The first error is reported. A second error while the file is removed adds nothing.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
@@ -57,10 +57,10 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
         let is_abandoned = match writer(rest) {
             // This process holds the lock and is not writing, so an earlier process with the same number
-            // wrote this.
+            // wrote the file.
             Some((on, pid)) if on == host && pid == std::process::id() => true,
             Some((on, pid)) if on == host => has_ended(pid).unwrap_or_else(|| is_old(&entry)),
-            // That host may not see this lock.
+            // The other host may not see this lock.
             Some(_) => is_old(&entry),
             // Earlier versions of the program did not name the host.
             None => true,
@@ -103,7 +103,7 @@ fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
         temporary.push(name);
         let temporary = path.with_file_name(temporary);
         match File::options().write(true).create_new(true).open(&temporary) {
-            // An earlier process with the same number left it.
+            // An earlier process with the same number left this file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return Ok((temporary, opened?)),
         }
@@ -169,7 +169,7 @@ mod tests {
     fn a_full_disk_is_told_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last.safetensors");
-        // /dev/full is Linux's disk that is always full: the error is the system's own.
+        // On Linux, /dev/full behaves like a full disk, so this is the system's own error.
         let source = write_with(&path, |_| File::options().write(true).open("/dev/full")?.write_all(b"x"))
             .unwrap_err();
         let text = RecordError::io("write", &path)(source).to_string();
@@ -207,11 +207,13 @@ mod tests {
         ended.wait().unwrap();
         let (host, me, ended) = (host_in_name(), std::process::id(), ended.id());
         leave("status.json");
-        // An earlier version's, a process that has ended, and an earlier process with this one's number.
+        // These files are from an earlier version of the program, from a process that has ended, and from an
+        // earlier process with the number of this one.
         leave(".unfinished-77-0-status.json");
         leave(&format!(".unfinished-{host}-{ended}-0-status.json"));
         leave(&format!(".unfinished-{host}-{me}-987654-status.json"));
-        // A process of this host that lives, and one of another host that may.
+        // These files are from a running process of this host, and from a process of another host that may be
+        // running.
         let alive = format!(".unfinished-{host}-{}-3-status.json", std::os::unix::process::parent_id());
         leave(&alive);
         leave(".unfinished-elsewhere-77-0-status.json");

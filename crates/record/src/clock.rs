@@ -26,7 +26,8 @@ pub fn rfc3339(time: SystemTime) -> String {
 /// Returns the year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level
 /// Date Algorithms").
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    // Years begin in March, so that the leap day is a year's last; eras of 400 years begin at 0000-03-01.
+    // Years begin in March here, so that the leap day is the last day of a year. Eras of 400 years begin at
+    // 0000-03-01.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -1,4 +1,5 @@
-//! A run's folder, held by one process at a time: `run.lock` stays locked while a [`RunDirectory`] lives.
+//! A run's folder, in which one process works at a time: `run.lock` is locked as long as a [`RunDirectory`]
+//! exists.
 
 use std::fs::{self, File};
 use std::io;
@@ -39,8 +40,8 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Creates or reopens the run's folder, locks it and compares its config with `config`.
     ///
-    /// `config` is the text whose hash is part of the folder's name. Settings that are no part of a run's
-    /// identity (`runs.root`) must not be in it: they may change between two sittings.
+    /// `config` is the text whose hash is part of the folder's name. It must not contain settings that are
+    /// not part of a run's identity (`runs.root`), since they may change when the run is resumed.
     ///
     /// # Errors
     /// Returns the errors of [`Self::lock`] and [`Self::check_config`].
@@ -53,7 +54,8 @@ impl RunDirectory {
     /// Creates or reopens the run's folder, locks it and removes the temporary files of killed writers.
     ///
     /// # Errors
-    /// `Io` naming the path; `Busy` if another process holds the folder.
+    /// Returns `Busy` if another process holds the folder, and `Io`, which names the path, if the file system
+    /// refuses.
     pub fn lock(layout: Layout) -> Result<Self, RecordError> {
         for folder in
             [layout.folder().to_path_buf(), layout.tensorboard(), layout.checkpoints(), layout.embeddings()]
@@ -68,10 +70,11 @@ impl RunDirectory {
         Ok(Self { layout, lock })
     }
 
-    /// Compares the config stored in the folder with `config`; writes `config` where none is stored yet.
+    /// Compares the config that is stored in the folder with `config`, or writes `config` if none is stored
+    /// yet.
     ///
     /// # Errors
-    /// `ConfigChanged` if the two differ; `Io` naming the path.
+    /// Returns `ConfigChanged` if the two differ, and `Io`, which names the path, if the file system refuses.
     pub fn check_config(&self, config: &str) -> Result<(), RecordError> {
         let path = self.layout.config();
         match fs::read(&path) {
@@ -84,7 +87,7 @@ impl RunDirectory {
     /// Writes `config.toml`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write_config(&self, config: &str) -> Result<(), RecordError> {
         let path = self.layout.config();
         write_atomically(&path, config.as_bytes()).map_err(RecordError::io("write", &path))
@@ -103,16 +106,16 @@ impl RunDirectory {
     /// Writes `status.json` with the current time.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn set_status(&self, state: State, epoch: u64, message: Option<&str>) -> Result<(), RecordError> {
         let message = message.map(ToOwned::to_owned);
         self.write_status(&Status { state, epoch, updated: now_rfc3339(), message })
     }
 
-    /// Writes `status.json`, its time included.
+    /// Writes `status.json` with the time that `status` holds.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write_status(&self, status: &Status) -> Result<(), RecordError> {
         status.write(&self.layout)
     }
@@ -120,7 +123,7 @@ impl RunDirectory {
     /// Writes `env.json`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write_environment(&self, environment: &Environment) -> Result<(), RecordError> {
         environment.write(&self.layout)
     }
@@ -128,7 +131,7 @@ impl RunDirectory {
     /// Appends a line to `log.jsonl`: `{"time": ..., "event": ..., "data": ...}`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn log(&self, event: &str, data: &impl Serialize) -> Result<(), RecordError> {
         log::append(&self.layout.log(), event, data)
     }
@@ -145,7 +148,7 @@ fn compare_configs(layout: &Layout, stored: &str, asked: &str) -> Result<(), Rec
         line += 1;
         match (stored.next(), asked.next()) {
             (Some(a), Some(b)) if a == b => {}
-            (None, None) => return Ok(()), // line ends alone differ
+            (None, None) => return Ok(()), // Only line ends differ.
             (a, b) => break (a.unwrap_or(END).to_owned(), b.unwrap_or(END).to_owned()),
         }
     };
@@ -169,7 +172,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     const CONFIG: &str = "dataset = \"cifar10\"\n[optim]\nlr = 0.03\n";
-    /// Tells the test `second_process` what to do where.
+    /// The variable that tells the test `second_process` what to do, and in which folder.
     const TASK: &str = "INVASPREAD_TEST_SECOND_PROCESS";
 
     fn layout(root: &tempfile::TempDir) -> Layout {
@@ -260,7 +263,7 @@ mod tests {
     #[test]
     #[ignore = "what the second process of the next two tests runs"]
     fn second_process_task() {
-        // Alone (`--include-ignored`) it has no task.
+        // If the test is run by itself (`--include-ignored`), it has no task.
         let Ok(task) = std::env::var(TASK) else { return };
         let (task, root) = task.split_once('=').unwrap();
         let layout = Layout::new(root.as_ref(), Some("table1"), "0123abcd-s0");

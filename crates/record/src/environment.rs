@@ -22,11 +22,11 @@ pub struct Environment {
     pub os: String,
     /// "cpu" or "cuda".
     pub device: String,
-    /// The GPU's model name and its place in the machine, as in "NVIDIA H200 (cuda:1)"; `None` on the CPU, and
-    /// in files written before this field existed.
+    /// The GPU's model name and its number in the machine, as in "NVIDIA H200 (cuda:1)"; `None` on the CPU,
+    /// and in files that were written before this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
-    /// When the run was started or resumed, RFC 3339.
+    /// The time at which the run was started or resumed, RFC 3339.
     pub started: String,
 }
 
@@ -34,13 +34,13 @@ impl Environment {
     /// Reads the environment of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` or `Damaged`, naming the path.
+    /// Returns `Io` or `Damaged`, which name the path, if the file cannot be read or used.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         let remedy = "delete the file and ask for the run again: it is written again from the log";
         read_json(&layout.environment(), "the machine and program of a run", remedy)
     }
 
-    /// Returns the environment that the run's log names last; `None` if the log names none.
+    /// Returns the last environment in the run's log; `None` if the log holds none.
     pub fn logged(layout: &Layout) -> Option<Self> {
         log::last(&layout.log(), &["run_begun"], "environment")
     }
@@ -48,7 +48,7 @@ impl Environment {
     /// Writes the environment of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.environment(), self)
     }

@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use super::remedy::{remedy, remedy_of_reading};
 use super::{FORMAT, Owner};
 
-/// Why a run's file could not be written, read or trusted.
+/// The reason why a run's file could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The file system refused.
+    /// The file system refused an operation.
     #[error(
         "failed to {action} {}: {source}; {}",
         path.display(),
         if *action == "read" { remedy_of_reading(source) } else { remedy(source) }
     )]
     Io {
-        /// "write", "read", "create the folder", ...
+        /// The operation: "write", "read", "create the folder", ...
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file does not hold what it should hold.
@@ -29,11 +29,11 @@ pub enum RecordError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the file holds.
+        /// The content that was found.
         found: String,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
-        /// What to do.
+        /// The advice on what to do.
         remedy: &'static str,
     },
     /// A newer version of the program wrote the folder.
@@ -60,7 +60,7 @@ pub enum RecordError {
         /// The other process, if it wrote down who it is.
         owner: Option<Box<Owner>>,
     },
-    /// The folder holds another config than the one that its name belongs to.
+    /// The stored config differs from the config that the folder is named after.
     #[error(
         "failed to resume the run in {}: its config was changed, line {line} of {} is `{found}`, expected `{expected}`; \
          put that line back, or move the folder away to start the run again",

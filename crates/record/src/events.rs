@@ -1,10 +1,10 @@
 //! `TensorBoard` event files: `tb/events.out.tfevents.<seconds>.<host>.<process>.<number>`.
 //!
-//! A file is a sequence of records, each `length u64 | crc of length u32 | data | crc of data u32`,
-//! little-endian, the CRC being CRC-32C rotated and shifted ("masked"). The data is an `Event` protobuf: 1
-//! `wall_time` double, 2 `step` int64, 3 `file_version` string, 5 `summary` { 1 `value` { 1 `tag` string, 2
+//! A file is a sequence of records, each `length u64 | crc of length u32 | data | crc of data u32`, in
+//! little-endian order. The CRC is CRC-32C, rotated and shifted ("masked"). The data is an `Event` protobuf:
+//! 1 `wall_time` double, 2 `step` int64, 3 `file_version` string, 5 `summary` { 1 `value` { 1 `tag` string, 2
 //! `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run starts a new file with a
-//! session start, after which `TensorBoard` drops the points of earlier files behind that step.
+//! session start. `TensorBoard` then drops the points of earlier files after that step.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -38,10 +38,10 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Starts a new event file in `folder`. A resumed run gives the last step that it keeps.
+    /// Starts a new event file in `folder`. A resumed run passes the last step that it keeps.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn create(folder: &Path, resumed_after: Option<i64>) -> Result<Self, RecordError> {
         let path = folder.join(file_name());
         let file = File::options()
@@ -70,7 +70,7 @@ impl EventWriter {
     /// Adds the value of `tag` at `step`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn scalar(&mut self, step: i64, tag: &str, value: f64) -> Result<(), RecordError> {
         let mut point = Vec::new();
         put_bytes(&mut point, 1, tag.as_bytes());
@@ -86,7 +86,7 @@ impl EventWriter {
     /// Adds all of `rows` and flushes them to the system.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn rows(&mut self, rows: &[MetricRow]) -> Result<(), RecordError> {
         for MetricRow { step, split, name, value, .. } in rows {
             self.scalar(*step, &format!("{split}/{name}"), *value)?;
@@ -94,11 +94,11 @@ impl EventWriter {
         self.flush()
     }
 
-    /// Flushes the added events to the system, so that a running `TensorBoard` sees them. Once an epoch is
-    /// enough.
+    /// Flushes the added events to the system, so that a running `TensorBoard` sees them. It is enough to
+    /// call this once in each epoch.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn flush(&mut self) -> Result<(), RecordError> {
         self.file.flush().map_err(RecordError::io("write", &self.path))
     }
@@ -181,7 +181,7 @@ mod tests {
         })
     }
 
-    #[expect(clippy::manual_rotate, reason = "as the format's description has it")]
+    #[expect(clippy::manual_rotate, reason = "as in the description of the format")]
     fn plain_mask(crc: u32) -> u32 {
         ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
     }

@@ -1,8 +1,9 @@
-//! `files.json`: length, time and digest of each file of a finished run, by which later damage is detected.
+//! `files.json`: the length, time and digest of each file of a finished run, with which later damage is
+//! detected.
 //!
-//! It is written last. Small files are read at every check. Of a large file the length is always compared,
-//! but it is read only when its time has changed, so that checking gigabytes of checkpoints takes
-//! milliseconds. (Checkpoints and embeddings carry a digest of their own, which their readers compare.)
+//! It is written last. Small files are read at every check. The length of a large file is always compared,
+//! but the file is read only if its time has changed, so that checking gigabytes of checkpoints takes
+//! milliseconds. (Checkpoints and embeddings hold their own digest, which their readers compare.)
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,18 +43,18 @@ const SMALL: u64 = 1 << 20;
 pub struct FileList {
     /// Each file by its path in the run's folder, with `/`.
     files: BTreeMap<String, Noted>,
-    /// BLAKE3 of `files` as JSON, by which damage to the list itself is detected.
+    /// BLAKE3 digest of `files` as JSON, with which damage to the list itself is detected.
     #[serde(default)]
     blake3: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
-    /// The length.
+    /// The length in bytes.
     bytes: u64,
     /// The time of the last write, in nanoseconds since 1970.
     modified: u64,
-    /// BLAKE3 of the content.
+    /// BLAKE3 digest of the content.
     blake3: String,
 }
 
@@ -62,7 +63,7 @@ struct Noted {
 pub struct Fault {
     /// The path in the run's folder, with `/`.
     pub file: String,
-    /// What is wrong with the file; `None` if it is missing.
+    /// The fault of the file; `None` if it is missing.
     pub damage: Option<String>,
 }
 
@@ -88,10 +89,10 @@ impl fmt::Display for Fault {
 }
 
 impl FileList {
-    /// Makes a list of the files `names` (paths in the run's folder, with `/`) as they are now.
+    /// Makes a list of the files `names` (paths in the run's folder, with `/`) in their current state.
     ///
     /// # Errors
-    /// `Io` naming the file that cannot be read.
+    /// Returns `Io`, which names the file, if a file cannot be read.
     pub fn take(layout: &Layout, names: impl IntoIterator<Item = String>) -> Result<Self, RecordError> {
         let mut list = Self::default();
         for name in names {
@@ -100,10 +101,10 @@ impl FileList {
         Ok(list)
     }
 
-    /// Adds the file `name` as it is now, or updates its entry.
+    /// Adds an entry for the file `name` in its current state, or updates its entry.
     ///
     /// # Errors
-    /// `Io` naming the file that cannot be read.
+    /// Returns `Io`, which names the file, if a file cannot be read.
     pub fn note(&mut self, layout: &Layout, name: &str) -> Result<(), RecordError> {
         let path = layout.folder().join(name);
         let noted = || {
@@ -127,7 +128,7 @@ impl FileList {
     /// Writes the list of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         let path = layout.files();
         let blake3 = self.digest().map_err(RecordError::io("write", &path))?;
@@ -141,7 +142,7 @@ impl FileList {
     /// Reads the list of the run in `layout`; `None` if it has none.
     ///
     /// # Errors
-    /// `Io` or `Damaged`, naming the path.
+    /// Returns `Io` or `Damaged`, which name the path, if the file cannot be read or used.
     pub fn read(layout: &Layout) -> Result<Option<Self>, RecordError> {
         const EXPECTED: &str = "the list of a finished run's files";
         const REMEDY: &str =
@@ -165,7 +166,7 @@ impl FileList {
     /// that have a new time but the same bytes.
     ///
     /// # Errors
-    /// `Io` naming the file that the system does not allow to be read.
+    /// Returns `Io`, which names the file, if the system does not allow a file to be read.
     pub fn compare(
         &self,
         layout: &Layout,
@@ -217,7 +218,7 @@ impl Noted {
 /// Returns the length of a regular file and the time of its last write, in nanoseconds since 1970.
 ///
 /// # Errors
-/// `InvalidData` if it is no regular file; otherwise the system's error.
+/// Returns `InvalidData` if it is not a regular file, and otherwise the system's error.
 fn size_and_time(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
@@ -277,7 +278,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let list = FileList::take(&layout, ["state".to_owned()]).unwrap();
         let time = fs::metadata(&path).unwrap().modified().unwrap();
-        // Copied elsewhere: another time, the same bytes.
+        // A copied file has another time and the same bytes.
         let later = time + std::time::Duration::from_secs(1);
         File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(list.compare(&layout, |_| true).unwrap(), (vec![], vec!["state".to_owned()]));
@@ -285,7 +286,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(list.compare(&layout, |_| true).unwrap().0.len(), 1);
-        // What a look does not cost: reading it where neither size nor time speaks for a change.
+        // The file is not read if neither its size nor its time has changed, so this change is not found.
         File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         assert_eq!(list.compare(&layout, |_| true).unwrap(), (vec![], vec![]));
     }

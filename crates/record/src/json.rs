@@ -1,4 +1,4 @@
-//! Reading and writing a run's JSON files.
+//! Reads and writes a run's JSON files.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::atomic::write_atomically;
 /// Writes `value` to `path` as indented JSON with a line end.
 ///
 /// # Errors
-/// `Io` naming the path.
+/// Returns `Io`, which names the path, if the file system refuses.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
     let write = || {
         let mut text = serde_json::to_vec_pretty(value)?;
@@ -22,11 +22,11 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Reco
     write().map_err(RecordError::io("write", path))
 }
 
-/// Reads the JSON file at `path`. The error for a file of another form says what was `expected` and its
+/// Reads the JSON file at `path`. The error for a file with other content says what was `expected`, and the
 /// `remedy`.
 ///
 /// # Errors
-/// `Io` or `Damaged`, naming the path.
+/// Returns `Io` or `Damaged`, which name the path, if the file cannot be read or used.
 pub(crate) fn read_json<T: DeserializeOwned>(
     path: &Path,
     expected: &'static str,
@@ -36,10 +36,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     parse_json(path, &bytes, expected, remedy)
 }
 
-/// Parses `bytes`, the content of the JSON file at `path`; otherwise like [`read_json`].
+/// Parses `bytes`, the content of the JSON file at `path`, and otherwise does the same as [`read_json`].
 ///
 /// # Errors
-/// `Damaged`, naming the path.
+/// Returns `Damaged`, which names the path, if the content cannot be used.
 pub(crate) fn parse_json<T: DeserializeOwned>(
     path: &Path,
     bytes: &[u8],

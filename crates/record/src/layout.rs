@@ -1,4 +1,4 @@
-//! Where a run's files are.
+//! The paths of a run's files.
 
 use std::fs;
 use std::io;
@@ -45,7 +45,7 @@ impl Layout {
     /// suite has no folder there.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn all_of(root: &Path, suite: &str) -> Result<Vec<Self>, RecordError> {
         let group = root.join(suite);
         if !group.is_dir() {
@@ -79,7 +79,7 @@ impl Layout {
         self.file(names::STATUS)
     }
 
-    /// Returns the path of the log: one JSON object a line, what happened and when.
+    /// Returns the path of the log: one JSON object in each line, which says what happened and when.
     pub fn log(&self) -> PathBuf {
         self.file(names::LOG)
     }
@@ -104,7 +104,7 @@ impl Layout {
         self.file(names::FILES)
     }
 
-    /// Returns the path of the list of the run's images. It exists where the name of the data set does not
+    /// Returns the path of the list of the run's images. The file exists if the name of the data set does not
     /// determine them.
     pub fn images(&self) -> PathBuf {
         self.file(names::IMAGES)
@@ -130,7 +130,8 @@ impl Layout {
         self.file(names::EMBEDDINGS)
     }
 
-    /// Returns whether there is nothing at the folder's path. One look at the file system: cheap enough for thousands of runs.
+    /// Returns whether there is nothing at the folder's path. This asks the file system once, which is cheap
+    /// enough for thousands of runs.
     pub fn is_absent(&self) -> bool {
         fs::symlink_metadata(&self.folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
@@ -139,7 +140,7 @@ impl Layout {
     /// device may have no end.
     ///
     /// # Errors
-    /// `Io` naming the path of the pipe, socket or device.
+    /// Returns `Io`, which names the path of the pipe, socket or device.
     pub fn refuse_special_files(&self) -> Result<(), RecordError> {
         for folder in [self.folder.clone(), self.checkpoints(), self.embeddings()] {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -158,7 +159,7 @@ impl Layout {
 /// Returns the folders in `folder`, ordered by name.
 ///
 /// # Errors
-/// `Io` naming the folder.
+/// Returns `Io`, which names the folder, if the file system refuses.
 pub(crate) fn folders(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();

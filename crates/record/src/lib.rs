@@ -1,4 +1,5 @@
-//! The folder that a training run leaves on disk, in one place for those who write it and those who read it.
+//! The folder that a training run leaves on disk. Programs that write it and programs that read it share this
+//! definition.
 //!
 //! A run's folder is `<runs.root>/<suite or "train">/<config hash>-s<seed>/`. [`Layout`] gives the path of
 //! each file in it, and one type stands for the content of each file:
@@ -8,16 +9,16 @@
 //! | `config.toml` | | the resolved config |
 //! | `env.json` | [`Environment`] | the program and the machine |
 //! | `status.json` | [`Status`] | how far the run is |
-//! | `log.jsonl` | | one event a line |
-//! | `metrics.parquet` | [`MetricsTable`] | every measurement, one number a row |
+//! | `log.jsonl` | | one event in each line |
+//! | `metrics.parquet` | [`MetricsTable`] | every measurement, one number in each row |
 //! | `similarity.json` | [`SimilarityRecord`] | histograms of similarity after the last epoch |
 //! | `record.json` | [`RunRecord`] | the result of a finished run |
 //! | `files.json` | [`FileList`] | length, time and digest of each file of a finished run |
 //! | `tb/` | [`EventWriter`] | `TensorBoard` events |
 //! | `checkpoints/`, `embeddings/` | | safetensors files, which crate `invaspread-runner` reads and writes |
 //!
-//! A program that trains holds a [`RunDirectory`]: the folder, locked for this process. A program that
-//! reports needs no lock:
+//! A program that trains holds a [`RunDirectory`], which is the folder, locked for this process. A program
+//! that makes reports needs no lock:
 //!
 //! ```
 //! use invaspread_record::{Layout, MetricRow, MetricSummary, MetricsTable};

@@ -1,13 +1,13 @@
-//! The lock on a run's folder: one process works in it at a time.
+//! The lock on a run's folder, so that one process works in it at a time.
 //!
 //! The lock is the system's lock on an open file, so it ends with the process, however the process ends. The
-//! file names the process that holds the lock. A process that releases the lock empties the file; a killed
-//! process leaves its name there, which locks nothing.
+//! file names the process that holds the lock. A process that releases the lock empties the file. A killed
+//! process leaves its name there, but the file is then not locked.
 //!
-//! Some file systems have no locks, and some do not share locks between hosts. The first kind is detected:
-//! the system refuses, or allows the same file to be locked twice. On the second kind the only sign is the
-//! name of another host in the file. Both cases are a warning and no error, because most people run one
-//! process.
+//! Some file systems have no locks, and some do not share locks between hosts. The first kind is detected,
+//! because the system refuses to lock, or allows the same file to be locked twice. On the second kind, the
+//! only sign is the name of another host in the file. Both cases give a warning and not an error, because
+//! most people run one process.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -24,7 +24,7 @@ pub(crate) struct Lock {
     warning: Option<LockWarning>,
 }
 
-/// Why a lock may not keep other processes out.
+/// The reason why a lock may not keep other processes out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockWarning {
     /// The file system has no locks.
@@ -46,7 +46,7 @@ pub enum LockWarning {
     LeftByAnotherHost {
         /// The run's folder.
         folder: PathBuf,
-        /// That process.
+        /// The process of the other host.
         owner: Owner,
     },
 }
@@ -56,7 +56,8 @@ impl Lock {
     /// in tests.
     ///
     /// # Errors
-    /// `Busy` if another process holds it; `Io` naming the path.
+    /// Returns `Busy` if another process holds it, and `Io`, which names the path, if the file system
+    /// refuses.
     pub(crate) fn take(
         path: &Path,
         try_lock: impl Fn(&File) -> Result<(), TryLockError>,
@@ -64,7 +65,7 @@ impl Lock {
         let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open().map_err(RecordError::io("write", path))?;
         let locks = match try_lock(&file) {
-            // A second lock on the same file is refused wherever locks work.
+            // Where locks work, a second lock on the same file is refused.
             Ok(()) => matches!(
                 try_lock(&open().map_err(RecordError::io("write", path))?),
                 Err(TryLockError::WouldBlock)
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(Lock::take(&path, File::try_lock).unwrap().warning(), None);
     }
 
-    /// A file system without locks refuses with one of several errors, or grants every lock.
+    /// A file system without locks returns one of several errors, or grants every lock.
     #[test]
     fn a_file_system_without_locks_is_told() {
         let folder = tempfile::tempdir().unwrap();
@@ -180,7 +181,7 @@ mod tests {
             text.contains(&folder.path().display().to_string()) && text.contains("does not lock"),
             "{text}"
         );
-        // Anything else that the system says is an error.
+        // Every other answer of the system is an error.
         let text = refused(|| io::ErrorKind::Interrupted.into()).unwrap_err().to_string();
         assert!(text.starts_with("failed to lock") && text.contains("run.lock"), "{text}");
     }
@@ -199,7 +200,7 @@ mod tests {
         let lock = Lock::take(&path, File::try_lock).unwrap();
         let text = lock.warning().unwrap().to_string();
         assert!(text.contains("process 12 on host elsewhere, since 2026-11-29T00:00:00Z"), "{text}");
-        // A number alone is what earlier versions wrote.
+        // Earlier versions wrote only the number of the process.
         drop(lock);
         fs::write(&path, "4711\n").unwrap();
         assert_eq!(Lock::take(&path, File::try_lock).unwrap().warning(), None);

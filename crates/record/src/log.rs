@@ -1,4 +1,4 @@
-//! `log.jsonl`: the events of a run with their times, one JSON object a line.
+//! `log.jsonl`: the events of a run with their times, one JSON object in each line.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,15 +19,15 @@ struct Line<'a, T> {
 /// Appends a line to the log at `path`: `{"time": ..., "event": ..., "data": ...}`.
 ///
 /// # Errors
-/// `Io` naming the path.
+/// Returns `Io`, which names the path, if the file system refuses.
 pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<(), RecordError> {
     let append = || {
         let mut line = serde_json::to_vec(&Line { time: now_rfc3339(), event, data })?;
         line.push(b'\n');
         let mut file = File::options().read(true).append(true).create(true).open(path)?;
         if file.seek(SeekFrom::End(0))? > 0 {
-            // A killed process may have left its last line incomplete: end that line, so that no other is
-            // lost.
+            // A killed process may have left its last line incomplete. That line is ended here, so that the
+            // next one is not lost.
             let mut last = [0];
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;

@@ -1,8 +1,8 @@
-//! `metrics.parquet`: every measurement of a run, one number a row.
+//! `metrics.parquet`: every measurement of a run, one number in each row.
 //!
-//! Columns: `epoch` i64 (1-based; 0 is before training), `step` i64 (optimizer steps so far), `split` utf8
-//! ("train", "test"), `name` utf8, `value` f64, `seconds` f64 since the run began. Snappy-compressed, read by
-//! anything that reads Parquet.
+//! Columns: `epoch` i64 (from 1; 0 is before training), `step` i64 (optimizer steps so far), `split` utf8
+//! ("train", "test"), `name` utf8, `value` f64, `seconds` f64 since the run began. The file is compressed
+//! with Snappy, and every program that reads Parquet can read it.
 //!
 //! The metadata in the footer holds a CRC-32C of the whole file. It is compared before the file is parsed: a
 //! damaged file could otherwise give wrong numbers or make the `parquet` crate panic.
@@ -40,7 +40,7 @@ const SCHEMA: &str = "message metrics {
 pub struct MetricRow {
     /// The epoch, from 1; 0 is before training.
     pub epoch: i64,
-    /// The number of optimizer steps taken before.
+    /// The number of optimizer steps taken before the measurement.
     pub step: i64,
     /// "train" or "test".
     pub split: String,
@@ -48,7 +48,7 @@ pub struct MetricRow {
     pub name: String,
     /// The value.
     pub value: f64,
-    /// The time since the run began, over all sittings, seconds.
+    /// The time since the run began in seconds, without the time between interruptions and resumes.
     pub seconds: f64,
 }
 
@@ -112,8 +112,8 @@ impl MetricsTable {
         self.rows.iter().filter(wanted).map(|row| (row.epoch, row.value)).collect()
     }
 
-    /// Returns the last and the highest value of one metric; of equal values the first counts. `None` if it
-    /// was never measured.
+    /// Returns the last and the highest value of one metric; of equal highest values the first one counts.
+    /// Returns `None` if the metric was never measured.
     pub fn summary(&self, split: &str, name: &str) -> Option<MetricSummary> {
         let series = self.series(split, name);
         let &(first_epoch, first) = series.first()?;
@@ -127,10 +127,10 @@ impl MetricsTable {
         Some(summary)
     }
 
-    /// Writes the table to `path`, whole or not at all.
+    /// Writes the whole table to `path`, or leaves the old file.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, path: &Path) -> Result<(), RecordError> {
         let bytes = self.encode().map_err(io::Error::other);
         bytes.and_then(|bytes| write_atomically(path, &bytes)).map_err(RecordError::io("write", path))
@@ -139,7 +139,8 @@ impl MetricsTable {
     /// Reads the table at `path`.
     ///
     /// # Errors
-    /// `Io` naming the path; `Damaged` if the file is cut short, damaged or holds other columns.
+    /// Returns `Io`, which names the path, if the file system refuses, and `Damaged` if the file is cut
+    /// short, damaged or holds other columns.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let read = || {
             let (mut file, mut bytes) = (File::open(path)?, Vec::new());
@@ -187,8 +188,8 @@ impl MetricsTable {
     }
 }
 
-/// The text before the eight hexadecimal digits of the checksum, and the digits while the checksum is
-/// computed.
+/// The text before the eight hexadecimal digits of the checksum, and the digits that stand there while the
+/// checksum is computed.
 const CHECKSUM: &str = "crc32c=";
 const NO_CHECKSUM: &str = "00000000";
 
@@ -252,7 +253,7 @@ fn decode(file: File) -> ParquetResult<Vec<MetricRow>> {
     Ok(rows)
 }
 
-/// Reads all values of a required column: exactly as many as the group has rows.
+/// Reads all values of a required column, which must be as many as the group has rows.
 fn read_column<T: DataType>(group: &dyn RowGroupReader, column: usize) -> ParquetResult<Vec<T::T>> {
     let expected = usize::try_from(group.metadata().num_rows())?;
     let reader: ColumnReader = group.get_column_reader(column)?;

@@ -4,9 +4,9 @@
 pub const CONFIG: &str = "config.toml";
 /// The program and the machine.
 pub const ENVIRONMENT: &str = "env.json";
-/// How far the run is.
+/// The status: how far the run is.
 pub const STATUS: &str = "status.json";
-/// What happened and when, one JSON object a line.
+/// The log: what happened and when, one JSON object in each line.
 pub const LOG: &str = "log.jsonl";
 /// Every measurement.
 pub const METRICS: &str = "metrics.parquet";
@@ -16,7 +16,7 @@ pub const SIMILARITY: &str = "similarity.json";
 pub const RECORD: &str = "record.json";
 /// Length, time and digest of each file of a finished run.
 pub const FILES: &str = "files.json";
-/// The list of the images trained and tested on, where the name of the data set does not determine them.
+/// The list of the training and test images, if the name of the data set does not determine them.
 pub const IMAGES: &str = "images.txt";
 /// The lock file; it names the process that works on the run.
 pub const LOCK: &str = "run.lock";

@@ -1,4 +1,4 @@
-//! The process that works on a run, as its lock file names it.
+//! The process that works on a run, as named in the lock file.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Owner {
     pub host: String,
     /// The process's number on that host.
     pub pid: u32,
-    /// When the process locked the run, RFC 3339.
+    /// The time at which the process locked the run, RFC 3339.
     pub since: String,
     /// The program's name and version.
     pub version: String,

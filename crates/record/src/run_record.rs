@@ -1,4 +1,4 @@
-//! `record.json`: the result of a finished run. Reports are made from it, `metrics.parquet` and
+//! `record.json`: the result of a finished run. Reports are made from it, from `metrics.parquet` and from
 //! `similarity.json`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::layout::folders;
 use super::version::first_format;
 use super::{FORMAT, Layout, MetricSummary, RecordError, log};
 
-/// The content of `record.json`. Tables are built on these keys: fields may be added, never renamed.
+/// The content of `record.json`. Tables depend on these keys, so fields may be added but never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// The version of the folder's formats, [`FORMAT`] when it was written.
@@ -24,8 +24,8 @@ pub struct RunRecord {
     pub suite: String,
     /// The row of the suite's table that this run measures.
     pub row: String,
-    /// What tables call the row; `None` where the row's key alone says it, and in records written before this
-    /// field existed.
+    /// The name of the row in tables; `None` if the row's key gives it, and in records that were written
+    /// before this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The method that the network was trained with.
@@ -38,8 +38,8 @@ pub struct RunRecord {
     pub profile: String,
     /// The device: "cpu" or "cuda".
     pub device: String,
-    /// The GPU that the run was finished on, by its model name and its place in the machine, as in "NVIDIA H200
-    /// (cuda:1)"; `None` on the CPU, and in records written before this field existed.
+    /// The GPU on which the run was finished: its model name and its number in the machine, as in "NVIDIA
+    /// H200 (cuda:1)"; `None` on the CPU, and in records that were written before this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// The seed of every random draw.
@@ -48,7 +48,8 @@ pub struct RunRecord {
     pub epochs: u64,
     /// Images per step (twice as many views for a method with two views).
     pub batch_size: u64,
-    /// The number of images trained on. Unless the data set has its own, they are also the gallery of kNN.
+    /// The number of training images. Unless the data set has a gallery of its own, they are also the
+    /// gallery of kNN.
     pub train_images: u64,
     /// The number of test images.
     pub test_images: u64,
@@ -58,7 +59,8 @@ pub struct RunRecord {
     pub model: String,
     /// The protocol, "code" or "paper", or the switches that were set.
     pub protocol: String,
-    /// The arguments beside the suite, its profile, seed and device, as typed: `dataset=cub200-2010`.
+    /// The other arguments of the command, besides the suite, its profile, the seed and the device, as
+    /// they were typed: `dataset=cub200-2010`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
     /// Rows of other suites that share this run.
@@ -67,23 +69,23 @@ pub struct RunRecord {
     /// The metric by which the best epoch was chosen.
     #[serde(default = "knn_top1")]
     pub main_metric: String,
-    /// The last and the best value of each metric (`knn_top1`, ...), percent.
+    /// The last and the best value of each metric (`knn_top1`, ...), in percent.
     pub metrics: BTreeMap<String, MetricSummary>,
-    /// The wall-clock time of the run over all sittings, seconds.
+    /// The wall-clock time of the run in seconds, added up over interruptions.
     pub seconds: f64,
-    /// Images (not views) trained on per second; `None` for a run without training.
+    /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
-    /// The largest resident memory, bytes; `None` where the system does not give it.
+    /// The largest resident memory in bytes; `None` if the system does not give it.
     pub peak_memory_bytes: Option<u64>,
     /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,
-    /// When the run was started, RFC 3339.
+    /// The time at which the run was started, RFC 3339.
     pub started: String,
-    /// When the run ended, RFC 3339.
+    /// The time at which the run ended, RFC 3339.
     pub finished: String,
     /// The program's name and version.
     pub version: String,
-    /// The commit of the repository that the program ran in; `None` outside of one.
+    /// The commit of the repository in which the program ran; `None` outside of a repository.
     pub git: Option<String>,
     /// The compiler that the program was built with.
     pub rustc: String,
@@ -93,7 +95,7 @@ pub struct RunRecord {
     pub threads: u64,
     /// The run's folder, relative to `runs.root`.
     pub path: String,
-    /// Whether the images, the width or the epochs are fewer than the paper's.
+    /// Whether the run has fewer images, channels or epochs than the paper's.
     pub reduced: bool,
 }
 
@@ -115,7 +117,7 @@ impl RunRecord {
     /// Writes the record of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.record(), self)
     }
@@ -128,8 +130,8 @@ impl RunRecord {
     /// Reads the record of the run in `layout`.
     ///
     /// # Errors
-    /// `Io`, `NewerFormat` or `Damaged`, naming the path; `Damaged` also if the folder is named after another
-    /// run.
+    /// Returns `Io`, `NewerFormat` or `Damaged`, which name the path, if the file cannot be read or used.
+    /// Returns `Damaged` also if the folder is named after another run.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         const EXPECTED: &str = "the record of the run that the folder is named after";
         const REMEDY: &str =
@@ -141,7 +143,8 @@ impl RunRecord {
         }
         let path = layout.record();
         let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
-        // The version comes first: a record of a newer format may lack keys that this one requires.
+        // The version is read first, since a record of a newer format may lack keys that this format
+        // requires.
         let Version { format } = parse_json(&path, &bytes, EXPECTED, REMEDY)?;
         if format > FORMAT {
             return Err(RecordError::NewerFormat { path, found: format });
@@ -160,7 +163,8 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// Returns the record that the run's log holds from when the run finished; `None` if the log holds none.
+    /// Returns the record that was written to the run's log when the run finished; `None` if the log holds
+    /// none.
     pub fn logged(layout: &Layout) -> Option<Self> {
         log::last(&layout.log(), &["run_finished", "row_added"], "")
     }
@@ -180,8 +184,8 @@ impl RunRecord {
 /// ```
 ///
 /// # Errors
-/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table in which a run is
-/// missing without notice would be a false table.
+/// Returns the errors of [`RunRecord::read`], and `Io` if `root` cannot be listed: a table from which a run
+/// is missing without notice would be wrong.
 pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     let mut records = Vec::new();
     for group in folders(root)? {
@@ -314,10 +318,10 @@ mod tests {
         let text = fs::read_to_string(layout.record()).unwrap();
         let stated = format!("\"format\": {FORMAT},");
         assert!(text.contains(&stated), "{text}");
-        // Records written before the format was stated.
+        // This is a record from before records stated the format.
         fs::write(layout.record(), text.replace(&stated, "")).unwrap();
         assert_eq!(RunRecord::read(&layout).unwrap(), record("a-s0"));
-        // A newer one need not have any key that this version knows.
+        // A newer record may have none of the keys that this version knows.
         fs::write(layout.record(), format!("{{\"format\": {}}}", FORMAT + 1)).unwrap();
         let error = RunRecord::read(&layout).unwrap_err();
         assert!(matches!(error, RecordError::NewerFormat { found, .. } if found == FORMAT + 1), "{error}");

@@ -33,7 +33,7 @@ pub struct SimilarityRecord {
     pub groupings: Vec<GroupSimilarity>,
 }
 
-/// How far the members of a grouping's groups lie from the others.
+/// The similarities within and between the groups of one grouping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupSimilarity {
     /// "class", or the name of a grouping of classes that the data set defines.
@@ -61,7 +61,7 @@ impl SimilarityRecord {
     /// Reads the similarities of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` or `Damaged`, naming the path.
+    /// Returns `Io` or `Damaged`, which name the path, if the file cannot be read or used.
     pub fn read(layout: &Layout) -> Result<Self, RecordError> {
         let remedy = "delete the file and ask for the run again: it is made again from the embeddings";
         read_json(&layout.similarity(), "a finished run's histograms of similarity", remedy)
@@ -70,7 +70,7 @@ impl SimilarityRecord {
     /// Writes the similarities of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.similarity(), self)
     }

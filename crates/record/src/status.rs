@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use super::json::{read_json, write_json};
 use super::{Layout, RecordError};
 
-/// What a run is doing.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
-    /// Planned, not begun.
+    /// The run is planned but has not begun.
     Queued,
-    /// Training. A killed process could not change this; the folder is then not locked.
+    /// The run is training. A killed process leaves this state, but its folder is then not locked.
     Running,
-    /// Finished.
+    /// The run is finished.
     Done,
-    /// Stopped by an error, which the status's message gives.
+    /// The run was stopped by an error, which is in the message of the status.
     Failed,
-    /// Stopped by Ctrl-C or SIGTERM. The same command resumes it.
+    /// The run was stopped by Ctrl-C or SIGTERM. The same command resumes it.
     Interrupted,
 }
 
@@ -43,11 +43,11 @@ pub enum State {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// What the run is doing.
+    /// The state of the run.
     pub state: State,
-    /// The number of whole epochs trained.
+    /// The number of completed epochs.
     pub epoch: u64,
-    /// When this was written, RFC 3339.
+    /// The time at which the status was written, RFC 3339.
     pub updated: String,
     /// A text for people, such as the error that stopped the run.
     pub message: Option<String>,
@@ -57,7 +57,7 @@ impl Status {
     /// Reads the status of the run in `layout`; `None` if there is no such run yet.
     ///
     /// # Errors
-    /// `Io` or `Damaged`, naming the path.
+    /// Returns `Io` or `Damaged`, which name the path, if the file cannot be read or used.
     pub fn read(layout: &Layout) -> Result<Option<Self>, RecordError> {
         let remedy = "delete the file: the run resumes from its checkpoint";
         match read_json(&layout.status(), "a run's status", remedy) {
@@ -70,7 +70,7 @@ impl Status {
     /// Writes the status of the run in `layout`.
     ///
     /// # Errors
-    /// `Io` naming the path.
+    /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.status(), self)
     }

@@ -1,5 +1,5 @@
-//! From runs to numbers: means and deviations over seeds by polars, one number for each setting, row and
-//! metric.
+//! Aggregates runs into numbers: means and standard deviations over seeds, computed by polars, for each
+//! setting, row and metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::thresholds::thresholds;
 pub struct Line {
     /// The place of the setting in [`Table::settings`](crate::Table::settings).
     pub setting: usize,
-    /// The row, under the key that the paper's table has for it.
+    /// The row, by its key in the paper's table.
     pub row: String,
     /// The metric, under the paper's name (`knn` for the recorded `knn_top1`), or `epochs_to_<percent>`.
     pub metric: String,
@@ -29,11 +29,11 @@ pub struct Line {
     pub mean: Option<f64>,
     /// The standard deviation over seeds (n - 1); `None` for one seed.
     pub std: Option<f64>,
-    /// The mean of each run's best epoch; `None` for `epochs_to_*`.
+    /// The mean of the best values of the runs; `None` for `epochs_to_*`.
     pub best_mean: Option<f64>,
     /// The paper's value; `None` for generated images, on which the paper measured nothing.
     pub paper: Option<f64>,
-    /// `mean - paper`.
+    /// The difference `mean - paper`.
     pub difference: Option<f64>,
 }
 
@@ -116,8 +116,8 @@ fn line(suite: &Suite, settings: &[Setting], group: &DataFrame) -> PolarsResult<
     let text = |name: &str| -> PolarsResult<String> {
         Ok(group.column(name)?.str()?.get(0).unwrap_or_default().to_owned())
     };
-    // A mean over only the seeds that reached a threshold would be too good: one missing value empties the
-    // mean.
+    // A mean over only those seeds that reached a threshold would be too good, so there is no mean if one
+    // value is missing.
     let complete = |name: &str| -> PolarsResult<Option<&Float64Chunked>> {
         let column = group.column(name)?.f64()?;
         Ok((column.null_count() == 0).then_some(column))
@@ -126,7 +126,7 @@ fn line(suite: &Suite, settings: &[Setting], group: &DataFrame) -> PolarsResult<
     let last = complete("last")?;
     let mean = last.and_then(ChunkAgg::mean).map(rounded);
     let setting = group.column("setting")?.u32()?.get(0).unwrap_or_default() as usize;
-    // Nothing in the paper was measured on generated images.
+    // The paper measured nothing on generated images.
     let in_paper = settings[setting].data_state != "generated";
     let paper = paper::value(&suite.name, &row, &metric).filter(|_| in_paper);
     Ok(Line {
@@ -142,7 +142,7 @@ fn line(suite: &Suite, settings: &[Setting], group: &DataFrame) -> PolarsResult<
     })
 }
 
-/// Rounds to four decimals, once for all outputs.
+/// Rounds to four decimals, so that all outputs show the same number.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

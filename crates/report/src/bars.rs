@@ -1,5 +1,5 @@
-//! A section's main metric as a chart: for each row the measured mean (± one standard deviation) and the
-//! paper's value.
+//! Draws a section's main metric as a chart: for each row the measured mean (± one standard deviation) and
+//! the paper's value.
 
 use crate::aggregate::Line;
 use crate::canvas::{AXIS, Anchor, Face, GRID, INK, MUTED, Pen, draw, round_step, text_width};
@@ -19,7 +19,7 @@ const BESIDE_NAME: f64 = 12.0;
 const TOP: f64 = 62.0;
 const PLOT_WIDTH: f64 = 440.0;
 const ROW: f64 = 30.0;
-/// The right edges of the columns of numbers, from the left edge of the plot.
+/// The right edges of the columns of numbers, measured from the left edge of the plot.
 const COLUMNS: [f64; 3] = [554.0, 626.0, 708.0];
 /// The free space at the right.
 const RIGHT: f64 = 14.0;
@@ -27,7 +27,7 @@ const RIGHT: f64 = 14.0;
 /// Draws a section's main metric; `None` if no row has a value.
 ///
 /// # Errors
-/// Returns an error if drawing fails.
+/// If drawing fails.
 pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
     let metric = section.main_metric;
     let lines: Vec<&Line> = section.lines_of(metric).into_iter().filter(|line| line.mean.is_some()).collect();

@@ -1,9 +1,9 @@
 //! The drawing tools of every figure: a pen with fractional pixels over plotters' SVG backend, one typeface,
-//! and the rasteriser from SVG to PNG.
+//! and the rasterizer from SVG to PNG.
 //!
-//! plotters rounds positions to whole pixels, so figures are drawn with [`UNITS`] units a pixel and scaled
-//! down by the view box. Text is set in DejaVu Sans, which is embedded here for the PNG; an SVG only names
-//! it. No font of the system is used, so a PNG is the same everywhere.
+//! plotters rounds positions to whole pixels, so figures are drawn with [`UNITS`] units for each pixel and
+//! scaled down by the view box. Text is in DejaVu Sans, which is embedded here for the PNG; an SVG only names
+//! it. Fonts of the system are not used, so a PNG is the same everywhere.
 
 use plotters::prelude::{DrawingBackend, IntoFont, RGBAColor, RGBColor, SVGBackend, ShapeStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -218,7 +218,8 @@ pub(crate) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|&a, &b| wanted[a].total_cmp(&wanted[b]).then(a.cmp(&b)));
     let gap = gap.min((high - low) / (wanted.len().max(2) - 1) as f64);
-    // Neighbors that collide form a pool. A pool starts at the mean of the starts that its members want.
+    // Neighbors that would overlap form a pool. A pool starts at the mean of the positions that its members
+    // want.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for &index in &order {
         let mut pool = (wanted[index], 1);

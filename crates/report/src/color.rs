@@ -1,5 +1,5 @@
-//! The palette of figures: Okabe and Ito's, which stays distinct under all common forms of color blindness.
-//! Its yellow is too faint for a line on white and is replaced by Tol's wine.
+//! The palette of figures. It is that of Okabe and Ito, whose colors stay distinct under all common forms of
+//! color blindness. Their yellow is too faint for a line on white and is replaced by Tol's wine.
 
 use plotters::style::RGBColor;
 use serde::Deserialize;

@@ -1,4 +1,5 @@
-//! Learning curves: a section's main metric on the test images after each epoch, all rows in one figure.
+//! Draws learning curves: a section's main metric on the test images after each epoch, all rows in one
+//! figure.
 //!
 //! Solid lines are measured: the mean over seeds, with a band of one standard deviation if there are several
 //! seeds; epoch 0 is the untrained network. Dotted lines of the same color are the paper's Figure 3 over the
@@ -64,7 +65,7 @@ pub fn mean_curves(section: &Section<'_>) -> Vec<MeanCurve> {
 /// Draws a section's learning curves; `None` if no run of it has a curve.
 ///
 /// # Errors
-/// Returns an error if drawing fails.
+/// If drawing fails.
 pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
     let curves = mean_curves(section);
     if curves.is_empty() {
@@ -131,7 +132,7 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Ve
         let name = section.row_label(&curve.row);
         series.push(Series { row: curve.row.clone(), name, from_paper: false, level, points });
     }
-    // The paper's curves are kNN accuracies on CIFAR-10; beside anything else they would mislead.
+    // The paper's curves are kNN accuracies on CIFAR-10. They must not be compared with anything else.
     if section.main_metric == "knn" && section.setting.dataset == "cifar10" {
         for printed in
             paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
@@ -225,7 +226,7 @@ impl Axes {
     }
 }
 
-/// Draws the legend above the data: what solid, dotted and shaded mean.
+/// Draws the legend above the data, which explains solid, dotted and shaded.
 fn legend(pen: &mut Pen<'_>, series: &[Series]) {
     let y = TOP - 24.0;
     let mut x = LEFT;
@@ -266,8 +267,8 @@ fn paint_measured(pen: &mut Pen<'_>, axes: &Axes, series: &Series, color: RGBCol
     }
 }
 
-/// Draws a label at the end of each line: a leader to the label's place, a sample of the line, its name and
-/// its last value.
+/// Draws a label at the end of each curve: a line that leads to the label, a sample of the curve, its name
+/// and its last value.
 fn end_labels(pen: &mut Pen<'_>, axes: &Axes, series: &[Series], palette: &Palette) {
     let right = LEFT + PLOT.0;
     let wanted: Vec<f64> = series.iter().map(|series| axes.place(0.0, series.end()).1).collect();

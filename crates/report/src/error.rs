@@ -1,10 +1,10 @@
-//! Why a report could not be made. Every message names the file and what to do about it.
+//! The reasons why a report could not be made. Every message names the file and says what to do.
 
 use std::path::PathBuf;
 
 use invaspread_record::RecordError;
 
-/// Why a report could not be made.
+/// The reason why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -32,7 +32,7 @@ pub enum ReportError {
     /// A file could not be read or written.
     #[error("failed to {action} `{}`", path.display())]
     File {
-        /// The failed action: "read" or "write".
+        /// The action that failed: "read" or "write".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -62,11 +62,11 @@ pub enum ReportError {
     Table {
         /// The suite.
         suite: String,
-        /// What polars found.
+        /// The error of polars.
         #[source]
         source: polars::error::PolarsError,
     },
-    /// The system gave no thread, and polars needs threads.
+    /// The system refused to start a thread, and polars needs threads.
     #[error(
         "failed to start a thread: {source}; raise the limit on processes (`ulimit -u`, a container's pids limit) or on memory"
     )]
@@ -74,7 +74,7 @@ pub enum ReportError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A picture has not as many bytes as its size needs.
+    /// The number of bytes of a picture does not match its size.
     #[error("picture {what} has {found} bytes; {width} x {height} RGB pixels take {expected}")]
     Pixels {
         /// The picture: "query 3" or "query 3, neighbor 1".
@@ -91,7 +91,7 @@ pub enum ReportError {
     /// A gallery without a query was requested.
     #[error("a gallery needs at least one query; none was given")]
     EmptyGallery,
-    /// Drawing or rasterising a figure failed.
+    /// A figure could not be drawn or rasterized.
     #[error("failed to draw {figure}: {reason}")]
     Draw {
         /// The figure.

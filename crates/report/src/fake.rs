@@ -13,7 +13,8 @@ use invaspread_record::{
 
 use crate::records::{Point, Run};
 
-/// (row, kNN before training, kNN after, epochs in which it rises)
+/// The row, its kNN accuracy before training, the accuracy after training, and the number of epochs in which
+/// it rises.
 const ROWS: [(&str, f64, f64, f64); 9] = [
     ("random", 26.1, 26.1, 1.0),
     ("deepcluster_10", 26.1, 31.2, 3.0),
@@ -102,7 +103,8 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
     Run { record, curves, separations: Vec::new(), folder: format!("table1/{id}") }
 }
 
-/// Adds distributions of similarity to runs: two bells, the further apart the better the run's kNN.
+/// Adds distributions of similarity to runs: two bell curves, which are the further apart the better the
+/// run's kNN is.
 pub(crate) fn with_separations(mut runs: Vec<Run>) -> Vec<Run> {
     for run in &mut runs {
         let knn = run.record.metrics["knn_top1"].last / 100.0;
@@ -187,8 +189,8 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
     runs.to_vec()
 }
 
-/// For the eye: `REPORT_LOOK=folder cargo test -p invaspread-report look -- --ignored` draws every figure
-/// there.
+/// Draws every figure for a person to look at: `REPORT_LOOK=folder cargo test -p invaspread-report look --
+/// --ignored` writes them into the folder.
 #[test]
 #[ignore = "writes pictures for a person to look at"]
 fn look() {

@@ -1,22 +1,22 @@
-//! A drawn figure in its two forms.
+//! A figure in its two formats, SVG and PNG.
 
 use crate::canvas::{png, rasterise};
 use crate::error::ReportError;
 
-/// A figure in both forms.
+/// A figure in both formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Figure {
-    /// SVG text. It names its font and embeds none.
+    /// The SVG text. It names its font, but does not embed it.
     pub svg: String,
-    /// PNG bytes, at twice the pixels of the SVG.
+    /// The bytes of the PNG, which has twice the SVG's pixels in each direction.
     pub png: Vec<u8>,
 }
 
 impl Figure {
-    /// Rasterises a drawing; errors call it `name`.
+    /// Rasterizes a drawing, which is called `name` in errors.
     ///
     /// # Errors
-    /// Returns an error if the rasteriser or the PNG encoder fails.
+    /// If the rasterizer or the PNG encoder fails.
     pub(crate) fn of_svg(name: &'static str, svg: String) -> Result<Self, ReportError> {
         let png = png(name, &rasterise(name, &svg)?)?;
         Ok(Self { svg, png })

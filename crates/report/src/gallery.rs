@@ -1,5 +1,5 @@
-//! Retrieved neighbors as a picture. Each row is a query: its image at the left, then the nearest images that
-//! each network finds, framed green if they have the query's class and red otherwise.
+//! Draws retrieved neighbors as a picture. Each row is a query: its image at the left, then the nearest
+//! images that each network finds, framed green if they have the query's class and red otherwise.
 //!
 //! The picture is drawn from pixels and labels and needs no run record, so that a demo and the paper's Figure
 //! 4 can be drawn from any data set. Small images are enlarged by whole factors without smoothing, so that
@@ -73,7 +73,7 @@ pub struct Gallery {
 /// Draws a gallery and returns it as PNG.
 ///
 /// # Errors
-/// Returns an error if there is no query, or an image has not as many bytes as its size needs.
+/// If there is no query, or the number of bytes of an image does not match its size.
 pub fn draw_gallery(gallery: &Gallery) -> Result<Vec<u8>, ReportError> {
     png(FIGURE, &picture(gallery)?)
 }
@@ -84,7 +84,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
     }
     let top = MARGIN + 44.0;
     let row_height = FRAMED + 2.0 * LINE + GAP;
-    // Each network gets as many places as the longest list of neighbors has.
+    // Each network gets as many places as the longest list of neighbors is long.
     let most = gallery.queries.iter().flat_map(|query| &query.found).map(Vec::len).max().unwrap_or(0);
     let networks = if most == 0 { 0 } else { gallery.networks.len() };
     let group_width = most as f64 * (FRAMED + GAP) - GAP;
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn right_and_wrong_neighbors_are_framed_in_their_colors() {
         let both = picture(&two_neighbors()).unwrap();
-        // A frame of 6 pixels around 192: 204^2 - 192^2.
+        // A frame of 6 pixels around an image of 192 x 192 pixels has 204^2 - 192^2 pixels.
         let frame = 204 * 204 - 192 * 192;
         assert!(has(&both, RIGHT) >= frame && has(&both, WRONG) >= frame);
         let mut gallery = two_neighbors();

@@ -29,7 +29,7 @@ pub struct Entry {
 /// Writes `index.md` into `folder` and returns its path.
 ///
 /// # Errors
-/// Returns an error if polars fails or the file cannot be written.
+/// If polars fails or the file cannot be written.
 pub fn write_index(entries: &[Entry], folder: &Path) -> Result<std::path::PathBuf, ReportError> {
     let path = folder.join("index.md");
     let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
@@ -93,7 +93,7 @@ fn section(
     Ok(())
 }
 
-/// Writes the measured rows, then the rows that only the paper has.
+/// Writes the measured rows, then the rows that only the paper's table has.
 fn section_table(text: &mut String, section: &Section<'_>, printed: Option<&PaperTable>) {
     let metrics = match printed {
         Some(printed) => {

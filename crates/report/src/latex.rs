@@ -1,4 +1,4 @@
-//! `table.tex`: the table for a paper in booktabs style, one `tabular` for each section.
+//! Writes `table.tex`: the table in booktabs style, for use in a paper, with one `tabular` for each section.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,8 @@ pub(crate) fn tables(sections: &[Section<'_>]) -> String {
 fn tabular(text: &mut String, section: &Section<'_>) {
     let found = section.setting;
     let metrics = section.quality_metrics();
-    // Only metrics that the paper prints belong beside it. A suite of our own shows all that it has.
+    // If the paper prints some of the metrics, only those are shown. A suite that is not in the paper shows
+    // all its metrics.
     let printed: Vec<&str> = metrics.iter().copied().filter(|metric| section.is_printed(metric)).collect();
     let beside_paper = !printed.is_empty();
     let shown = if beside_paper { printed } else { metrics };

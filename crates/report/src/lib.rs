@@ -1,14 +1,14 @@
 //! Tables, figures and galleries, made from run records alone.
 //!
-//! The way through this crate: [`records::load`] reads finished runs; [`Table`] turns them into means and
-//! deviations beside the numbers of the [`paper`]; [`Table::sections`] gathers one [`Section`] for each
-//! setting (profile, device, data set), which every form of output takes: [`curves`], [`bars`] and
-//! [`separation`] draw it, [`terminal_table`] prints it. [`write_report`] writes all of them into one folder,
-//! and [`index`] sets all suites on one page. [`gallery`] draws retrieved neighbors from pixels and needs no
-//! run record.
+//! The parts of this crate, in the order in which data flows: [`records::load`] reads finished runs.
+//! [`Table`] turns them into means and deviations beside the numbers of the [`paper`]. [`Table::sections`]
+//! makes one [`Section`] for each setting (profile, device, data set), from which every output is made:
+//! [`curves`], [`bars`] and [`separation`] draw it, and [`terminal_table`] prints it. [`write_report`] writes
+//! all outputs into one folder, and [`index`] puts all suites on one page. [`gallery`] draws retrieved
+//! neighbors from pixels and needs no run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are
-//! always labeled as the paper's; and the same records give the same bytes, on any machine, at any time.
+//! always labeled as the paper's; and the same records always give the same bytes, on every machine.
 
 pub mod bars;
 pub mod curves;

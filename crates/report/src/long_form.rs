@@ -1,4 +1,4 @@
-//! A table in long form, one number a row, as CSV and Parquet.
+//! A table in long form, one number in each row, as CSV and Parquet.
 
 use polars::prelude::*;
 
@@ -34,7 +34,7 @@ impl Table {
         .map_err(|source| self.failed(source))
     }
 
-    /// Returns [`Table::frame`] as CSV. An empty field is a number that does not exist.
+    /// Returns [`Table::frame`] as CSV. The field of a number that does not exist is empty.
     ///
     /// # Errors
     /// Returns the errors of polars.

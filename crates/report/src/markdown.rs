@@ -1,4 +1,4 @@
-//! `report.md`: what was run, the results beside the paper's, and the runs behind each number.
+//! Writes `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,9 +19,9 @@ use crate::table::Table;
 pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
     pub(crate) chart: Option<String>,
-    /// With its extension: photographs have no SVG.
+    /// The file name with its extension, since photographs have no SVG.
     pub(crate) neighbors: Option<String>,
-    /// Each grouping and its file name.
+    /// Each grouping, with its file name.
     pub(crate) separations: Vec<(String, String)>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> Str
     text
 }
 
-/// The end of a report's title if all of its runs are reduced.
+/// The text that ends a report's title if all runs of the report are reduced.
 pub(crate) const REDUCED: &str = " (reduced run)";
 
 fn heading(text: &mut String, table: &Table) {
@@ -171,8 +171,7 @@ fn results(text: &mut String, section: &Section<'_>) {
     if metrics.len() > 2 {
         side_by_side(text, section, &metrics);
     }
-    // A metric has a table of its own where the paper's values stand beside it, or where there are few
-    // metrics.
+    // A metric has a table of its own if the paper prints its values, or if there are few metrics.
     let in_detail =
         |metric: &&str| metrics.len() <= 2 || *metric == section.main_metric || section.is_printed(metric);
     for metric in metrics.iter().copied().filter(in_detail) {
@@ -393,7 +392,7 @@ fn commands<'a>(text: &mut String, suite: &str, sections: impl Iterator<Item = &
         commands.push(format!(
             "invaspread reproduce {} --profile {} device={}{seeds}{}",
             shell(suite),
-            // Changes to the profile are among the arguments.
+            // Changes of the profile are among the arguments.
             shell(setting.profile.split(" with ").next().unwrap_or_default()),
             shell(&setting.device),
             arguments(runs)
@@ -425,7 +424,7 @@ fn row_label(key: &str) -> String {
     markdown(&crate::names::row_label(key))
 }
 
-/// Returns a row that was measured as a cell or a word of the page.
+/// Returns the label of a measured row, as a table cell or a word of the page.
 fn own_label(section: &Section<'_>, row: &str) -> String {
     markdown(&section.row_label(row))
 }

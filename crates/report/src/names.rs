@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::rows;
 
-/// Returns what to call a row of which only the key is known: the name that the paper gives it, or else the
-/// key in words.
+/// Returns the label of a row of which only the key is known: the paper's name for it or, if there is none,
+/// the key in words.
 pub fn row_label(key: &str) -> String {
     if let Some(label) = rows::known(key).and_then(|known| known.label.clone()) {
         return label;
@@ -53,7 +53,7 @@ pub(crate) fn metric_label(metric: &str) -> String {
     }
 }
 
-/// Returns a grouping of the classes by the name people use.
+/// Returns the usual name of a grouping of the classes.
 pub(crate) fn grouping_label(grouping: &str) -> &str {
     match grouping {
         "class" => "classes",
@@ -68,7 +68,7 @@ pub(crate) fn is_speed(metric: &str) -> bool {
     metric.starts_with(EPOCHS_TO)
 }
 
-/// What the names of speeds begin with; the threshold in percent follows.
+/// The beginning of the names of speeds; the threshold in percent follows.
 const EPOCHS_TO: &str = "epochs_to_";
 
 /// Returns the sort key of a metric that the paper's table of the suite does not print.
@@ -145,7 +145,7 @@ pub(crate) fn thousands(count: u64) -> String {
     text
 }
 
-/// Returns a time in words: "48 s", "12 min", "3 h 05 min".
+/// Returns a time as text: "48 s", "12 min", "3 h 05 min".
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round().max(0.0) as u64;
     match whole {

@@ -44,7 +44,7 @@ pub(crate) struct Order {
 
 /// Compares the order of a section's rows under its main metric with the paper's. The margin adds the
 /// binomial variance over `test_images` of both rows and the variance of each mean over seeds. The rows are
-/// treated as independent; since they share their images, the margin is rather too wide.
+/// treated as independent. Since they share their images, the margin is probably too wide.
 pub(crate) fn compare(section: &Section<'_>, test_images: Option<u64>) -> Order {
     let rows: Vec<(Side, f64)> = section
         .lines_of(section.main_metric)
@@ -95,7 +95,8 @@ mod tests {
         let section = &table.sections(&runs)[0];
         let order = compare(section, Some(2_000));
         assert_eq!(order.pairs, 36);
-        // Counted plainly: every ordered pair (a, b) that the paper ranks a over b and the runs b over a.
+        // The expected inversions are counted directly: every pair (a, b) in which the paper ranks a above b,
+        // and the runs rank b above a.
         let value = |row: &str| section.line(row, "knn").unwrap().clone();
         let mut inverted = 0;
         for a in &section.rows {

@@ -20,11 +20,11 @@ const SPARE: [Color; 8] = [
     Color::Gray,
 ];
 
-/// The colors of rows. Rows differ in color until the palette is used up.
+/// The colors of rows. All rows have different colors until the palette is used up.
 pub(crate) struct Palette(BTreeMap<String, RGBColor>);
 
 impl Palette {
-    /// Assigns colors to all rows of a table, so that its figures agree.
+    /// Assigns colors to all rows of a table, so that all its figures use the same ones.
     pub(crate) fn of(rows: &[&str]) -> Self {
         let taken: Vec<Color> = rows.iter().filter_map(|row| fixed(row)).collect();
         let mut spare = SPARE.iter().filter(|color| !taken.contains(color)).chain(SPARE.iter().cycle());

@@ -2,7 +2,7 @@
 //!
 //! Ye, Zhang, Yuen, Chang, "Unsupervised Embedding Learning via Invariant and Spreading Instance Feature",
 //! CVPR 2019. The tables hold the printed values. The curves were read from the vector paths of the PDF, one
-//! point an epoch. Reports show these numbers only as the paper's, never as measurements.
+//! point for each epoch. Reports show these numbers only as the paper's, never as measurements.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use crate::rows;
 const TABLES: &str = include_str!("../assets/paper_tables.toml");
 const CURVES: &str = include_str!("../assets/fig3_curves.csv");
 
-/// One printed table, or the numbers in the text about a figure; rows in the paper's order.
+/// One printed table, or the numbers in the text about a figure, with rows in the paper's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PaperTable {
     /// The key: `table1` to `table8`, `figure3` to `figure6`.
@@ -47,9 +47,9 @@ impl PaperTable {
 /// One curve of Figure 3: kNN accuracy on CIFAR-10, percent; `accuracy[e - 1]` is epoch e of 200.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PaperCurve {
-    /// The row of Table 1 it belongs to.
+    /// The row of Table 1 that the curve belongs to.
     pub row: &'static str,
-    /// Percent, one value an epoch from epoch 1.
+    /// The accuracy in percent, one value for each epoch from epoch 1 on.
     pub accuracy: Vec<f64>,
 }
 
@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn curves_end_where_the_table_says() {
         assert!(curves().iter().all(|curve| curve.accuracy.len() == 200));
-        // The two curves whose table entry is known to be a value of the curve: the last, and the largest.
+        // For two curves, the entry in the paper's table is known to be a value of the curve: the last value
+        // of one, and the largest of the other.
         assert!((curve("exemplar").unwrap().accuracy[199] - 74.5).abs() < 0.06);
         let largest = curve("deepcluster_1000").unwrap().accuracy.iter().copied().fold(0.0, f64::max);
         assert!((largest - 67.6).abs() < 0.06);

@@ -11,7 +11,8 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|letter| if breaks(letter) { ' ' } else { letter }).collect()
 }
 
-/// Quotes `text` for a line or a table cell of Markdown, so that it is no markup, HTML, link or new cell.
+/// Quotes `text` for a line or a table cell of Markdown, so that it is not read as markup, HTML, a link or a
+/// new cell.
 pub(crate) fn markdown(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for letter in one_line(text).chars() {

@@ -1,5 +1,5 @@
-//! Reads what finished runs left behind, through crate `invaspread-record`: the record, the measurements of
-//! every epoch and the similarities. Nothing of the engine that wrote them is needed here.
+//! Reads the files of finished runs through crate `invaspread-record`: the record, the measurements of every
+//! epoch and the similarities. The engine that wrote them is not needed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::names::row_label;
 pub struct Point {
     /// The epoch, from 1; 0 is before training.
     pub epoch: u64,
-    /// The metric's value, percent for accuracies.
+    /// The metric's value; accuracies are in percent.
     pub value: f64,
 }
 
@@ -35,19 +35,19 @@ pub struct Run {
 
 impl Run {
     /// Returns the run as a row of a suite with these `rows`, under its own name or a name in `also`; `None`
-    /// if it is no row of that suite.
+    /// if it is not a row of that suite.
     pub fn as_row_of(mut self, rows: &[&str]) -> Option<Self> {
         let names = std::iter::once(&self.record.row).chain(&self.record.also);
         let name = names.into_iter().find(|name| rows.contains(&name.as_str()))?.clone();
         if self.record.row != name {
-            // The label is of the row that the run was made for.
+            // The label belongs to the row that the run was made for.
             self.record.label = None;
             self.record.row = name;
         }
         Some(self)
     }
 
-    /// Returns what to call the run's row: what its record says, or else what is known of the row.
+    /// Returns the label of the run's row: that of its record or, if it has none, that of the row's key.
     pub fn row_label(&self) -> String {
         self.record.label.clone().unwrap_or_else(|| row_label(&self.record.row))
     }
@@ -57,7 +57,7 @@ impl Run {
         self.curves.get(metric)?.iter().find(|point| point.value >= threshold).map(|point| point.epoch)
     }
 
-    /// Returns whether the network was trained. A network left as initialized has no speed of learning.
+    /// Returns whether the network was trained. An untrained network has no speed of learning.
     pub(crate) fn is_trained(&self) -> bool {
         self.record.epochs > 0
     }
@@ -76,7 +76,7 @@ pub struct Loaded {
 /// status, if it has one, is `done`.
 ///
 /// # Errors
-/// Returns an error if the suite has no folder, no run in it is finished, or a file cannot be read or parsed.
+/// If the suite has no folder, no run in it is finished, or a file cannot be read or parsed.
 pub fn load(runs_root: &Path, suite: &str) -> Result<Loaded, ReportError> {
     check_threads().map_err(|source| ReportError::Threads { source })?;
     let folder = runs_root.join(suite);
@@ -116,8 +116,8 @@ fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportErro
     Ok(Some(Run { record, curves, separations, folder }))
 }
 
-/// Returns the values on the test images by metric. Where a run resumed within an epoch wrote a value twice,
-/// the later one counts.
+/// Returns the values on the test images by metric. If a run was resumed within an epoch and wrote a value
+/// twice, the later one counts.
 fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String, Vec<Point>>, ReportError> {
     let mut by_epoch: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
     for row in table.rows().iter().filter(|row| row.split == "test") {
@@ -134,9 +134,9 @@ fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String,
     Ok(by_epoch.into_iter().map(|(name, epochs)| (name, points(epochs))).collect())
 }
 
-/// Checks that the system gives this process threads: polars works on threads of its own and panics where it
-/// gets none. A second thread is started beside the first, because the system may count a thread that has
-/// just ended a moment longer.
+/// Checks that the system lets this process start threads: polars works on its own threads, and panics if it
+/// gets none. Two threads are started at the same time, because the system may still count a thread that has
+/// just ended.
 fn check_threads() -> std::io::Result<()> {
     let (held, release) = channel::<()>();
     let wait = move || {
@@ -146,7 +146,7 @@ fn check_threads() -> std::io::Result<()> {
     let first = Builder::new().spawn(wait)?;
     let second = Builder::new().spawn(|| ());
     drop(held);
-    // Neither has a result to look at.
+    // Neither thread has a result.
     let _ = first.join();
     let _ = second?.join();
     Ok(())

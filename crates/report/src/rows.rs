@@ -1,5 +1,5 @@
-//! What is known of rows by their keys: the names that the paper gives them, and their colors.
-//! `assets/rows.toml` holds it.
+//! The properties of rows that their keys determine: the names that the paper gives them, and their colors.
+//! `assets/rows.toml` lists them.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,19 +8,19 @@ use serde::Deserialize;
 
 use crate::color::Color;
 
-/// What is known of a row.
+/// The properties of a known row.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct KnownRow {
     /// The name that the paper gives it.
     pub(crate) label: Option<String>,
-    /// Its color in every figure.
+    /// The color in every figure.
     pub(crate) color: Option<Color>,
     /// Whether it is the paper's own method, which figures emphasize.
     pub(crate) ours: bool,
-    /// Whether it is an untrained network, which stands above all rows that no table puts into an order.
+    /// Whether it is an untrained network, which comes before all rows that no table puts into an order.
     pub(crate) first: bool,
-    /// The column of the paper's learning curves that is its curve.
+    /// The column of the paper's learning curves that holds its curve.
     pub(crate) curve: Option<String>,
 }
 
@@ -29,7 +29,7 @@ static KNOWN: LazyLock<BTreeMap<String, KnownRow>> = LazyLock::new(|| {
     toml::from_str(include_str!("../assets/rows.toml")).expect("assets/rows.toml describes rows")
 });
 
-/// Returns what is known of a row; `None` if nothing is.
+/// Returns the properties of a row; `None` if the row is not known.
 pub(crate) fn known(row: &str) -> Option<&'static KnownRow> {
     KNOWN.get(row)
 }

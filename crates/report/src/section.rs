@@ -1,4 +1,4 @@
-//! One setting of a suite's table: everything that a form of output shows, gathered once.
+//! One setting of a suite's table: everything that the outputs show, collected once.
 
 use crate::aggregate::Line;
 use crate::names::{is_speed, row_label};
@@ -14,11 +14,12 @@ pub struct Section<'a> {
     pub suite: &'a Suite,
     /// The setting.
     pub setting: &'a Setting,
-    /// The rows measured, in the paper's order, or else the suite's.
+    /// The measured rows, in the paper's order or, without one, in the suite's.
     pub rows: Vec<&'a str>,
-    /// The metrics measured, in the paper's order.
+    /// The measured metrics, in the paper's order.
     pub metrics: Vec<&'a str>,
-    /// The metric that the suite is about: the paper's first, else kNN or R@1, else the first recorded.
+    /// The main metric of the suite: the first one of the paper's table; if there is none, kNN or R@1;
+    /// otherwise the first one recorded.
     pub main_metric: &'a str,
     /// The numbers, ordered by row, then by metric.
     pub lines: &'a [Line],
@@ -27,15 +28,15 @@ pub struct Section<'a> {
 }
 
 impl Table {
-    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are those that the
-    /// table was made of.
+    /// Returns one section for each setting, in the order of [`Self::settings`]. `runs` are the runs from
+    /// which the table was made.
     pub fn sections<'a>(&'a self, runs: &'a [Run]) -> Vec<Section<'a>> {
         (0..self.settings.len()).map(|setting| Section::new(self, setting, runs)).collect()
     }
 }
 
 impl<'a> Section<'a> {
-    /// Gathers the section of the setting at place `setting` of `table`, which was made of `runs`.
+    /// Makes the section of setting number `setting` of `table`, which was made from `runs`.
     fn new(table: &'a Table, setting: usize, runs: &'a [Run]) -> Self {
         let suite = &table.suite;
         let from = table.lines.partition_point(|line| line.setting < setting);
@@ -58,7 +59,8 @@ impl<'a> Section<'a> {
         Self { suite, setting, rows, metrics, main_metric, lines, runs: of_setting }
     }
 
-    /// Returns what to call a row: what its runs' records say, or else what is known of the row.
+    /// Returns the label of a row: that of its runs' records or, if they have none, that of the row's
+    /// key.
     pub fn row_label(&self, row: &str) -> String {
         let run = self.runs.iter().find(|run| run.record.row == row);
         run.map_or_else(|| row_label(row), |run| run.row_label())
@@ -96,7 +98,7 @@ impl<'a> Section<'a> {
 }
 
 fn main_metric<'a>(suite: &Suite, metrics: &[&'a str]) -> &'a str {
-    // An overlap is a property of the network that is measured; the lower the better.
+    // The overlap is not a main metric by itself: it is a property of the network, and lower is better.
     let printed = suite.printed_metrics().iter().map(String::as_str);
     let preferred = printed.filter(|metric| !metric.starts_with("overlap_")).chain(["knn", "r1"]);
     let found = preferred.into_iter().find_map(|name| metrics.iter().find(|metric| **metric == name));

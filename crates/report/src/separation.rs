@@ -1,5 +1,5 @@
-//! The similarity of test images to their nearest neighbors of the same group and of other groups: the
-//! paper's Figures 5 and 6, one panel a row.
+//! Draws the similarity of test images to their nearest neighbors of the same group and of other groups, as
+//! in the paper's Figures 5 and 6, with one panel for each row.
 //!
 //! A panel shows two overlapping histograms, each with sum 1. Where they overlap, the network does not
 //! separate the two kinds; the number beside them is the overlapping area. All panels share the axis of
@@ -33,7 +33,7 @@ struct Panel {
     label: String,
     /// The share in each bin from -1 to 1, for the same group and for others.
     shares: [Vec<f64>; 2],
-    /// The mean and the standard deviation of each.
+    /// The mean and the standard deviation of each of the two kinds.
     moments: [(f64, f64); 2],
     overlap: f64,
 }
@@ -41,7 +41,7 @@ struct Panel {
 /// Draws the similarities of a section's runs by `grouping`; `None` if no run has that grouping.
 ///
 /// # Errors
-/// Returns an error if drawing fails.
+/// If drawing fails.
 pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, ReportError> {
     let Section { setting, runs, .. } = section;
     let panels: Vec<Panel> = section.rows.iter().filter_map(|row| Panel::of(row, runs, grouping)).collect();
@@ -59,7 +59,7 @@ pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, R
         caption::seeds(runs),
     );
     let caption = caption::wrap(&text, (width / 5.5) as usize);
-    // Below the last line of panels no names follow, so it needs less space.
+    // The last line of panels needs less space below it, because no names follow.
     let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1) - 16.0;
     let size = (width, bottom + caption.len() as f64 * 15.0 + 4.0);
     let title = format!("Similarity to neighbours, {}", grouping_label(grouping));

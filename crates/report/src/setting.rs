@@ -1,9 +1,10 @@
-//! The setting of a run: what runs must share for their numbers to be averaged.
+//! The setting of a run: the properties that runs must share so that their numbers may be averaged.
 
 use invaspread_record::RunRecord;
 use serde::Serialize;
 
-/// What runs must share to stand in one table. Numbers of different settings are never averaged together.
+/// The properties that runs must share to be shown in one table. Numbers of different settings are never
+/// averaged together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Setting {
     /// The profile: `paper`, `quick` or `smoke`.

@@ -1,4 +1,4 @@
-//! A suite as its reports name it, and the order in which its rows and metrics stand.
+//! The name and the title of a suite in its reports, and the order of its rows and metrics.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::names::{suite_label, usual_place};
 use crate::paper::{self, PaperTable};
 use crate::rows;
 
-/// A suite, as its reports name and order it.
+/// A suite, with the names and the order that its reports use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Suite {
     /// The suite's name.

@@ -2,8 +2,8 @@
 //!
 //! Averages are taken over seeds and nothing else. Runs are grouped by row, metric and setting (profile,
 //! device, data set, state of the data, reduced or not). Within a group only one configuration counts, the
-//! one finished last; the folders of older ones are listed as left out. Values are rounded to four decimals
-//! once, so that every output shows the same number.
+//! one whose run finished last; the folders of runs with older configurations are listed as left out. Values
+//! are rounded to four decimals once, so that every output shows the same number.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::records::Run;
 use crate::setting::Setting;
 use crate::suite::Suite;
 
-/// A suite's results, from which every form of output is made.
+/// A suite's results, from which all outputs are made.
 ///
 /// ```no_run
 /// use invaspread_report::{Table, records};
@@ -35,9 +35,11 @@ pub struct Table {
     /// The suite.
     #[serde(flatten)]
     pub suite: Suite,
-    /// The settings found, the fullest first.
+    /// The settings of the runs: those of the paper's recipe first, then by the work of their largest
+    /// run.
     pub settings: Vec<Setting>,
-    /// All numbers, ordered by setting, then by row and metric in the paper's order, or else the suite's.
+    /// All numbers, ordered by setting, then by row and metric in the paper's order or, without one, in the
+    /// suite's.
     pub lines: Vec<Line>,
     /// The folders of runs that a newer configuration of the same row and setting has replaced.
     pub left_out: Vec<String>,
@@ -47,7 +49,7 @@ impl Table {
     /// Aggregates finished runs of one suite.
     ///
     /// # Errors
-    /// Returns an error if there is no run, or if polars fails.
+    /// If there is no run, or if polars fails.
     pub fn new(suite: impl Into<Suite>, runs: &[Run]) -> Result<Self, ReportError> {
         let suite = suite.into();
         if runs.is_empty() {

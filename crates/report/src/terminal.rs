@@ -1,4 +1,4 @@
-//! The table for a terminal, printed at the end of a suite.
+//! The table that is printed in the terminal at the end of a suite.
 
 use comfy_table::{CellAlignment, LineStyle, Table as Grid, presets};
 
@@ -7,7 +7,7 @@ use crate::names::metric_label;
 use crate::quote::one_line;
 use crate::section::Section;
 
-/// Returns one grid a setting, without colors, ready to print.
+/// Returns one grid for each setting, without colors, ready to print.
 pub fn terminal_table(sections: &[Section<'_>]) -> String {
     let grids: Vec<String> = sections.iter().map(grid).collect();
     grids.join("\n\n")

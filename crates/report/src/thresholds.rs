@@ -1,4 +1,4 @@
-//! Accuracies whose first epoch is reported, as a measure of the speed of learning.
+//! Chooses accuracies as thresholds. The first epoch that reaches one measures the speed of learning.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,8 @@ use crate::records::Run;
 /// The accuracy, in percent, that the paper's text uses.
 const OF_PAPER: u32 = 60;
 
-/// Returns the accuracies (percent) whose first epoch is reported: the paper's 60 and, when fewer than two
-/// trained rows reached 60, the highest multiple of five that two rows reached, so that reduced runs still
-/// compare their speeds.
+/// Returns the thresholds in percent: the paper's 60 and, if fewer than two trained rows reached 60, the
+/// highest multiple of five that two rows reached, so that the speeds of reduced runs can also be compared.
 pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
     let mut best_of_row: BTreeMap<&str, f64> = BTreeMap::new();
     if runs.iter().all(|run| !run.curves.contains_key("knn_top1")) {
@@ -29,7 +28,7 @@ pub(crate) fn thresholds(runs: &[&Run]) -> Vec<u32> {
         None if best.is_empty() => Vec::new(),
         Some(&second) if second < f64::from(OF_PAPER) => {
             let reached = (second / 5.0).floor() as u32 * 5;
-            // An accuracy that an untrained network has already does not measure speed.
+            // An accuracy that an untrained network already has does not measure speed.
             if f64::from(reached) > untrained { vec![reached, OF_PAPER] } else { vec![OF_PAPER] }
         }
         _ => vec![OF_PAPER],

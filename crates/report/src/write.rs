@@ -24,9 +24,9 @@ use crate::terminal::terminal_table;
 /// A written report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
-    /// `report.md`.
+    /// The path of `report.md`.
     pub report: PathBuf,
-    /// All files, `report.md` first.
+    /// The paths of all files, `report.md` first.
     pub files: Vec<PathBuf>,
     /// The aggregated numbers.
     pub table: Table,
@@ -37,12 +37,12 @@ pub struct Written {
 /// Writes `report.md`, `table.csv`, `table.parquet`, `table.tex` and the figures `curves.{svg,png}`,
 /// `<suite>.{svg,png}` and, for each of `groupings`, `similarity-<grouping>.{svg,png}` into `folder`, which
 /// is created if it does not exist. With several settings (profiles, devices, data sets), the figures of the
-/// fullest have these names, and those of the others have a suffix. The same runs give the same bytes. The
-/// picture of retrieved neighbors is drawn elsewhere, from images; the report shows it if the suite has one
-/// and it is in `folder`.
+/// first setting have these names, and those of the others have a suffix. The same runs give the same bytes.
+/// The picture of retrieved neighbors is drawn by other code, from images; the report shows it if the suite
+/// has one and the file is in `folder`.
 ///
 /// # Errors
-/// Returns an error if there is no run, a figure cannot be drawn, or a file cannot be written.
+/// If there is no run, a figure cannot be drawn, or a file cannot be written.
 pub fn write_report(
     suite: impl Into<Suite>,
     runs: &[Run],
@@ -103,7 +103,8 @@ pub fn is_of_full_runs(folder: &Path) -> bool {
 fn suffix(setting: &Setting) -> String {
     let text = format!("-{}-{}-{}-{}", setting.profile, setting.device, setting.dataset, setting.data_state);
     let reduced = if setting.reduced { "" } else { "-full" };
-    // Names come from configuration: keep only characters that every file system and Markdown link allows.
+    // The names come from a config, so only characters that every file system and Markdown link allows are
+    // kept.
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
     text.chars().map(safe).chain(reduced.chars()).collect()
 }
@@ -143,7 +144,7 @@ mod tests {
             "table1.png",
         ];
         assert_eq!(names, expected);
-        // Nothing else is left in the folder, no temporary file in particular.
+        // Nothing else is left in the folder, and no temporary file.
         assert_eq!(fs::read_dir(root.path().join("first")).unwrap().count(), expected.len());
         write("first", false);
         let second = write("second", true);

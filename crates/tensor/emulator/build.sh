@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the emulated device, into a folder: every kernel of ../kernels, and the libraries that stand in for
+# Builds the emulated device into a folder: every kernel of ../kernels, and the libraries that stand in for
 # NVIDIA's.
 #
 #   build.sh FOLDER        then run programs with LD_LIBRARY_PATH=FOLDER
@@ -28,7 +28,7 @@ for compiler in "${running[@]}"; do wait "$compiler"; done
 kernels=()
 for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
 g++ -shared -Wl,-soname,libcuda.so.1 -o "$folder/libcuda.so.1" "${kernels[@]}"
-# The libraries tell the driver what they would launch.
+# The libraries are linked with the driver, because they tell it what they would launch.
 for library in libcublas.so.13 libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do
     g++ -shared "-Wl,-soname,$library" -o "$folder/$library" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
 done

@@ -1,7 +1,7 @@
 // CUDA's device language on the CPU. The threads of a block are fibers of one thread of the machine, which
-// switch at barriers and at the exchanges of a warp; blocks run one after the other. A thread runs ahead to
-// its next barrier before others have begun, so a missing barrier shows, all the more as the order of the
-// threads changes from block to block.
+// switch at barriers and at the exchanges of a warp; blocks run one after the other. A thread runs up to its
+// next barrier before others have begun, and the order of the threads changes from block to block, so a
+// missing barrier becomes visible.
 #pragma once
 #include <algorithm>
 #include <cmath>

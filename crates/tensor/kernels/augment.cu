@@ -1,6 +1,6 @@
 // Makes views of images that lie on the device as bytes: crop and resize, color changes, grayscale, mirror,
-// normalization. The bytes are those that crate `augment` makes on the CPU (it says whose arithmetic that
-// is). The random numbers of each view come with the launch, 16 words for each view.
+// normalization. The bytes are those that crate `augment` makes on the CPU; its files name the code whose
+// arithmetic this is. The random numbers of each view come with the launch, 16 words for each view.
 //
 // A block makes one view. Wherever the CPU rounds after each step, this code requests the same rounding by
 // name. Otherwise the compiler would fuse a product and a sum, and a byte would differ.
@@ -44,9 +44,9 @@ __device__ int2 weights_of(int to, int from_length, int to_length, int *weights)
 
 __device__ __forceinline__ unsigned char fixed_to_byte(int sum) { return (unsigned char)min(max(sum >> PRECISION_BITS, 0), 255); }
 
-// One pass of a resize: along the rows (`across`) or down the columns, from (rows, columns, 3) with a row
-// every `stride` bytes. Of the resized axis only `lines` lines from `begin` on are made; the other axis is
-// kept whole.
+// One pass of a resize: along the rows (`across`) or down the columns, from (rows, columns, 3), where a row
+// begins every `stride` bytes. Only `lines` lines of the resized axis are made, from `begin` on; the other
+// axis keeps its length.
 __device__ void pass(const unsigned char *from, size_t stride, int rows, int columns, bool across, int to_length, int begin, int lines,
                      unsigned char *to, int *weights, int2 *bounds, int taps) {
     int from_length = across ? columns : rows;
@@ -79,7 +79,7 @@ __device__ __forceinline__ unsigned char blend(int degenerate, int x, float fact
     return (unsigned char)fminf(fmaxf(mixed, 0.0f), 255.0f);
 }
 
-// Turns the hue through 8-bit HSV in Pillow's mix of precisions, as in `color.rs`.
+// Shifts the hue by way of 8-bit HSV, with the precision that Pillow uses at each step, as in `color.rs`.
 __device__ void turn_hue(unsigned char *p, int shift) {
     int r = p[0], g = p[1], b = p[2], most = max(max(r, g), b), least = min(min(r, g), b);
     int hue = 0, saturation = 0;
@@ -102,8 +102,9 @@ __device__ void turn_hue(unsigned char *p, int shift) {
     }
     double turned = hue * 6.0 / 255.0, sector = floor(turned);
     float within = (float)(turned - sector), share = (float)(saturation / 255.0);
-    // A byte for each of p, q, t and v, and which of them each channel takes in each sector, two bits for a channel: in registers, where an
-    // array with a variable index would lie in memory.
+    // `shades` holds p, q, t and v, a byte each. The table after it says which of them each channel takes in
+    // each sector, two bits for a channel. Both stay in registers; an array with a variable index would lie
+    // in memory.
     unsigned shades = (unsigned)most << 24;
     for (int i = 0; i < 3; ++i) {
         double keep = i == 0 ? 1.0 - (double)share
@@ -140,7 +141,7 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
             bytes[i] = inside ? image[y * stride + x * 3 + i % 3] : 0;
         }
     } else {
-        // Both passes make only the middle that is kept. A pass that changes no length is a copy.
+        // Both passes make only the middle part, which is kept. A pass that changes no length is a copy.
         const unsigned char *window = image + top * stride + left * 3;
         int to_width = (int)plan[TO_WIDTH], to_height = (int)plan[TO_HEIGHT], x = (int)plan[MIDDLE_LEFT], y = (int)plan[MIDDLE_TOP];
         bool across = to_width != width, down = to_height != height;
@@ -172,7 +173,7 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
             __syncthreads();
             mean = (int)((double)total / pixels + 0.5);
         }
-        // A thread keeps to its pixels, so the changes need no barrier between them.
+        // Each thread works on its own pixels, so no barrier is needed between the changes.
         for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
             unsigned char *pixel = bytes + p * 3;
             if (change == HUE) {

@@ -1,21 +1,24 @@
-// Batch norm with the addition and the ReLU that follow it, forward and backward. Each direction reads the data
-// twice: for the sums of each channel, and for what is made of them.
+// Batch norm with the addition and the ReLU that follow it, forward and backward. Each direction reads the
+// data twice: first for the sums of each channel, then to compute the result.
 //
-// Data is (chunks, rows, channels): the rows of a chunk share their statistics (by_channels.cuh says how threads lie
-// on them). Sums are in f32 within a slice, taken relative to the chunk's first row (so a large mean costs no digits),
-// and in f64 over slices; their order depends on the shape and the number of slices alone. The block of a chunk's
-// channels that ends last adds up the slices. Then either the blocks of the same launch go on, waiting for it (a
-// cooperative launch: the slices are read again from the cache, from the last row to the first), or a second launch does.
+// Data is (chunks, rows, channels): the rows of a chunk share their statistics (by_channels.cuh says which
+// threads take which rows and channels). Sums are in f32 within a slice, relative to the chunk's first row
+// (so a large mean costs no digits), and in f64 over slices. Their order depends only on the shape and the
+// number of slices. For each chunk and group of channels, the block that ends last adds up the slices. Then
+// the result is computed either by the blocks of the same launch, which wait for this block (a cooperative
+// launch: the slices are read again from the cache, from the last row to the first), or by a second launch.
 #include "by_channels.cuh"
 
-// What gates the gradient: nothing (no ReLU), the sign recomputed from x, or the sign of y (with a residual).
-// A gate is shut where the value is at most zero; the gate of a NaN is open, as in PyTorch.
+// What the ReLU's gradient depends on: nothing (no ReLU), the sign recomputed from x, or the sign of y (with
+// a residual). The gradient is zero where the value is at most zero. It passes at a NaN, as in PyTorch.
 enum Gate { OPEN = 0, FROM_X = 1, FROM_Y = 2 };
 
-// Rows that a thread has in flight: enough bytes to hide memory's latency at two blocks on a multiprocessor.
+// Rows that a thread loads at the same time: enough bytes to hide the latency of memory with two blocks on a
+// multiprocessor.
 static constexpr int ROWS_OF_ONE = 4, ROWS_OF_MANY = 2;
 
-// What a launch needs to find the last block of a chunk's channels: three counters for each, zero between launches.
+// The counters by which a launch finds the last block of a chunk's channels: three for each chunk and group
+// of channels, zero between launches.
 struct Tickets {
     unsigned *first;
     __device__ unsigned *here() const { return first + 3 * (blockIdx.z * gridDim.x + blockIdx.x); }
@@ -69,11 +72,11 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
         const T *values = x + (size_t)chunk * rows * channels + channel;
         double about = to_float(*values), offset = totals[0] / rows, mean = about + offset;
         double variance = totals[1] / rows - offset * offset;
-        // Not fmax, which would turn a NaN into zero.
+        // This is not fmax, which would turn a NaN into zero.
         if (variance < 0.0) variance = 0.0;
         if (totals[0] - totals[0] != 0.0 || totals[1] - totals[1] != 0.0) {
-            // Squares overflowed f32, or a value is not finite: compute again by the plain equations. A variance
-            // of infinity would make every output `beta`.
+            // If squares overflowed f32 or a value is not finite, compute again by the plain equations. A
+            // variance of infinity would make every output `beta`.
             mean = variance = 0.0;
             for (int row = 0; row < rows; ++row) mean += to_float(values[(size_t)row * channels]) / (double)rows;
             for (int row = 0; row < rows; ++row) {
@@ -93,8 +96,8 @@ __device__ void finish_statistics(const T *x, const float *partial, float *saved
     });
 }
 
-// (x - mean) scale + beta. The forward and the backward pass both compute it this way, so that the gate is
-// the same in both.
+// Returns (x - mean) scale + beta. The forward and the backward pass both compute it this way, so that the
+// ReLU is open at the same values in both.
 __device__ __forceinline__ float normalized(float x, float mean, float remainder, float scale, float beta) {
     return fmaf(x - mean - remainder, scale, beta);
 }
@@ -118,7 +121,7 @@ __device__ void apply(const T *x, const T *residual, const float *mean_of, const
         shift[k] = beta[at.channel + k];
     }
     size_t start = at.chunk_start + at.channel;
-    // From the last row to the first: the last ones are still in the cache.
+    // The rows are read from the last to the first, since the last ones are still in the cache.
     for (int last = at.end - 1 - threadIdx.y; last >= at.begin; last -= ROWS_OF_MANY * blockDim.y) {
         Group<T, V> v[ROWS_OF_MANY], r[ROWS_OF_MANY];
 #pragma unroll
@@ -147,7 +150,7 @@ struct Backward {
     int rows, channels, gate;
 };
 
-// The numbers of a channel that decide its gate.
+// The numbers of a channel from which the sign of its output is computed again.
 template <int V> struct Normalization {
     float mean[V], remainder[V], scale[V], shift[V];
     __device__ Normalization(const float *saved, const float *gamma, const float *beta, int channel, int channels) {
@@ -193,14 +196,16 @@ __device__ void sum_gradients(const T *x, const T *y, const T *gy, const float *
                 }
             }
         }
-        // The sum is of products with the normalized input, whose factor is the same for all rows.
+        // The sum is over products with the normalized input; its factor is the same for all rows, so it is
+        // applied here.
         for (int k = 0; k < V; ++k) along[k] *= saved[((size_t)blockIdx.z * SAVED + INVERSE) * channels + at.channel + k];
     }
     store_sums<V>(sum, along, partial, channels);
 }
 
-// Writes means[chunk][2][channels], the means of the gated gradient and of its product with the normalized input, and
-// the gradients of gamma and beta over all chunks; totals[chunk][2][channels] keeps the sums for that.
+// Writes means[chunk][2][channels], the means of the gated gradient and of its product with the normalized
+// input, and the gradients of gamma and beta over all chunks; totals[chunk][2][channels] keeps the sums for
+// that.
 template <int V>
 __device__ void finish_gradients(const float *partial, float *means, double *totals_of, float *grad_gamma, float *grad_beta, Tickets tickets,
                                  Backward sizes) {
@@ -270,8 +275,8 @@ __device__ void gradients(const T *x, const T *y, const T *gy, const float *save
     }
 }
 
-// Channels are taken in packs of sixteen bytes if they fill such packs (suffix _packed), one at a time otherwise. The
-// kernels `_together` are for cooperative launches.
+// Channels are taken in packs of sixteen bytes if they fill such packs (suffix _packed), one at a time
+// otherwise. The kernels `_together` are for cooperative launches.
 #define BATCH_NORM_KERNELS(SUFFIX, T, V)                                                                                                   \
     RESIDENT_KERNEL(256, 2, batch_norm_statistics_##SUFFIX)(const T *x, float *partial, float *saved, float *running_mean,                 \
                                                             float *running_variance, unsigned *tickets, Forward sizes) {                   \

@@ -1,7 +1,7 @@
-// For kernels on (chunks, rows, channels) whose threads keep to a few adjacent channels and walk down the rows, so
-// that a channel's numbers stay in registers, a warp reads whole lines and no place is divided out. Blocks are
-// (lanes, 256 / lanes), where lanes is the number of channel groups, at most 32; grids are (channel groups / lanes,
-// slices, chunks). `src/cuda/by_channels.rs` makes them.
+// For kernels on (chunks, rows, channels) in which each thread takes a few adjacent channels and goes through
+// the rows. So a channel's numbers stay in registers, a warp reads whole cache lines, and no index needs a
+// division. Blocks are (lanes, 256 / lanes), where lanes is the number of channel groups, at most 32; grids
+// are (channel groups / lanes, slices, chunks). `src/cuda/by_channels.rs` makes them.
 #pragma once
 #include "device.cuh"
 
@@ -50,7 +50,8 @@ template <int V> __device__ Place place(int rows, int channels) {
 }
 
 // Adds the two sums of each channel over the block's rows of threads and stores them at
-// partial[chunk][slice][2][channels]. Both halves lie in registers, which have no addresses: each is named.
+// partial[chunk][slice][2][channels]. The two sums lie in registers, which have no addresses, so each is an
+// argument of its own.
 template <int V> __device__ void store_sums(const float (&first)[V], const float (&second)[V], float *partial, int channels) {
     DYNAMIC_SHARED(float, sums);
     int lanes = blockDim.x * V, mine = threadIdx.y * lanes + threadIdx.x * V;
@@ -72,13 +73,14 @@ template <int V> __device__ void store_sums(const float (&first)[V], const float
     add_up(1);
 }
 
-// Computes the two totals of a channel over all slices in f64, by the one block that runs last: its threads are
-// spread over the channels of its lanes and, where there are fewer channels than threads, over the slices. The order
-// of the sums depends on the shape and the number of slices alone. Calls `use(channel, totals)` for each channel, in
-// one thread. Shared memory: two doubles for each thread.
+// Computes the two totals of a channel over all slices in f64. The block that runs last calls it. Its threads
+// are spread over the channels of its lanes and, where there are fewer channels than threads, over the
+// slices. The order of the sums depends only on the shape and the number of slices. Calls `use(channel,
+// totals)` for each channel, in one thread. Shared memory: two doubles for each thread.
 template <int V, typename F> __device__ void total_sums(const float *partial, int chunk, int channels, F use) {
     DYNAMIC_SHARED(double, totals);
-    // All powers of two, with no more lanes than threads: each channel has as many threads as any other.
+    // All of these are powers of two, and there are no more lanes than threads, so each channel has the same
+    // number of threads.
     int lanes = blockDim.x * V, threads = blockDim.x * blockDim.y, parts = threads / lanes, slices = gridDim.y;
     int mine = threadIdx.y * blockDim.x + threadIdx.x, part = mine / lanes, channel = blockIdx.x * lanes + mine % lanes;
     double total[2] = {0.0, 0.0};

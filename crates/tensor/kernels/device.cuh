@@ -5,10 +5,10 @@
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
-// Begins a kernel that is launched with at most `threads` threads to a block. The compiler keeps the registers of
-// such a block within a multiprocessor's, and every device refuses a larger block.
+// Begins a kernel that is launched with at most `threads` threads to a block. The compiler limits the
+// registers so that such a block fits onto a multiprocessor, and every device refuses a larger block.
 #define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
-// The same for a kernel of which so many blocks must fit onto a multiprocessor together.
+// Begins a kernel of which `blocks` blocks must fit onto a multiprocessor together.
 #define RESIDENT_KERNEL(threads, blocks, name) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 #define HOST_KERNEL(name)
 // The shared memory that a launch requests, aligned for the widest loads.
@@ -70,8 +70,8 @@ __device__ __forceinline__ float block_sum(float x, float *shared) {
 // Reads what another block of this launch has written.
 template <typename T> __device__ __forceinline__ T read_fresh(const T *from) { return __ldcg(from); }
 
-// Waits until another block writes something but zero here. Only in cooperative launches, whose blocks all run at
-// once.
+// Waits until another block writes a value other than zero here. This is only for cooperative launches, whose
+// blocks all run at the same time.
 __device__ __forceinline__ void wait_for(const unsigned *flag) {
     while (*reinterpret_cast<const volatile unsigned *>(flag) == 0) __nanosleep(64);
 }
@@ -80,8 +80,9 @@ template <typename T> T read_fresh(const T *from) { return *from; }
 inline void wait_for(const unsigned *flag) { emulated::wait_for(flag); }
 #endif
 
-// Returns, to every thread of a block, whether all other `blocks - 1` blocks that count at this ticket have got here
-// before: then all that they wrote before is readable. The ticket is zero again when the last one has got here.
+// Tells every thread of a block whether the `blocks - 1` other blocks that count at this ticket have called
+// this function before. If so, all that they wrote before the call can be read. The last block sets the
+// ticket to zero again.
 static __device__ __forceinline__ bool is_last(unsigned *ticket, unsigned blocks) {
     __shared__ bool last;
     __threadfence();
@@ -95,8 +96,10 @@ static __device__ __forceinline__ bool is_last(unsigned *ticket, unsigned blocks
     return last;
 }
 
-// Lets a group of `blocks` blocks go on once its last one, which `is_last` found, has called this: all that it wrote
-// before is then readable. gate[0] opens, gate[1] counts those that went through; both are zero again after the last.
+// Makes the blocks of a group of `blocks` blocks wait until the last one, which `is_last` found, has called
+// this function. After that, all that the last block wrote before the call can be read. gate[0] is the flag
+// that opens the gate, and gate[1] counts the blocks that went through; the last of them sets both to zero
+// again.
 static __device__ __forceinline__ void pass_gate(unsigned *gate, unsigned blocks, bool opens) {
     __threadfence();
     __syncthreads();

@@ -1,5 +1,5 @@
-// One Lloyd's step: assigns each point to its nearest centroid, and moves each centroid to the mean of its
-// points. It computes what `metrics::kmeans` computes, with the products taken by cuBLAS.
+// One step of Lloyd's algorithm: assigns each point to its nearest centroid, and moves each centroid to the
+// mean of its points. It computes what `metrics::kmeans` computes, with the products taken by cuBLAS.
 //
 // The nearest of the centroids c to x has the largest x . c - |c|^2 / 2; among equals the first one. Products
 // of f32 have a known error bound. Where the two largest values differ by less than twice that bound, the

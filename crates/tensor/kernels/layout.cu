@@ -49,7 +49,7 @@ template <typename From, typename To>
 __device__ void cast_channels(const From *from, To *to, long long pixels, int channels, int padded) {
     long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < pixels * padded; i += stride) {
-        // Division of 64 bits is a long program of its own; few maps need it.
+        // A division of 64-bit integers takes many instructions, and few maps need it.
         long long pixel = i >> 32 ? i / padded : (unsigned)i / (unsigned)padded;
         int channel = (int)(i - pixel * padded);
         to[i] = from_float<To>(channel < channels ? to_float(from[pixel * channels + channel]) : 0.0f);

@@ -1,10 +1,10 @@
-// The rows of the losses: from scores (products of features, taken by cuBLAS) to each row's part of the loss
-// and, in the scores' place, the gradient with respect to the scores. One block for each row; sums in a fixed
-// order; what must not lose digits in f64. Crate `losses`, which computes the same on the CPU, gives the
-// equations and says why a row's largest score is kept apart.
+// The rows of the losses: these kernels take scores (products of features, computed by cuBLAS), compute each
+// row's part of the loss, and replace the scores by the gradient with respect to them. One block takes one
+// row. Sums are in a fixed order, and those that must not lose digits are in f64. Crate `losses`, which
+// computes the same on the CPU, gives the equations and says why a row's largest score is kept apart.
 #include "device.cuh"
 
-// block_sum in f64.
+// The same as block_sum of device.cuh, in f64.
 __device__ __forceinline__ double block_sum(double x, double *shared) {
     x = warp_sum(x);
     __syncthreads();
@@ -15,7 +15,8 @@ __device__ __forceinline__ double block_sum(double x, double *shared) {
     return total;
 }
 
-// The larger score wins, and the lower place on a tie. A NaN never wins here; it shows in the sums.
+// The larger score is chosen, and on a tie the lower place. A NaN is never chosen; it becomes visible in the
+// sums.
 struct Best {
     float score;
     int place;
@@ -82,7 +83,7 @@ KERNEL(256, invaspread_rows)(float *scores, float *losses, int views, InvaSpread
     __syncthreads();
     if (!all) leave_out(row, views, own, positive, views / 2, settings.negatives == 1 ? 1.0f : -1.0f, drop);
 
-    // The positive comes first among equals, so whatever outscores it is a negative.
+    // Among equal scores the positive comes first, so a higher score belongs to a negative.
     Best mine = {NOTHING, views};
     for (int k = threadIdx.x; k < views; k += blockDim.x) {
         Best here = {row[k], k == positive ? -1 : k};
@@ -100,7 +101,7 @@ KERNEL(256, invaspread_rows)(float *scores, float *losses, int views, InvaSpread
     float second = block_best(mine, best).score;
     __syncthreads();
     if (second == NOTHING) {
-        // Either there is one image alone, whose loss is zero, or some features are not finite.
+        // Either the batch has one image, and its loss is zero, or some features are not finite.
         for (int k = threadIdx.x; k < views; k += blockDim.x) row[k] = 0.0f;
         if (threadIdx.x == 0) losses[own] = views == 2 ? 0.0f * positive_score : NAN;
         return;
@@ -181,8 +182,8 @@ KERNEL(256, cross_entropy_rows)(float *scores, const unsigned *labels, const flo
     for (int k = threadIdx.x; k < columns; k += blockDim.x)
         if (k != label) {
             float z = row[k] * (column_scale ? scale * column_scale[k] : scale);
-            // Minus infinity results from features or weights that are not finite: it must not pass for a
-            // class that is merely unlikely.
+            // Minus infinity results from features or weights that are not finite. It must not be treated as
+            // the score of an unlikely class.
             sum += z == NOTHING ? NAN : expf(z - about);
         }
     sum = block_sum(sum, sums);
@@ -297,7 +298,7 @@ KERNEL(256, triplet_choose)(const float *anchors, const float *positives, const 
         if (j == row) {
             to_own = distance;
         } else {
-            // A NaN distance wins over all others and makes the loss infinite.
+            // A NaN distance is chosen before all others and makes the loss infinite.
             Best here = {distance != distance ? INFINITY : -distance, j};
             if (before(here, mine)) mine = here;
         }

@@ -41,7 +41,7 @@ template <typename Index> __device__ __forceinline__ Pixel pixel_of(Index i, int
     return at;
 }
 
-// Division of 64 bits is a long program of its own; few maps need it.
+// A division of 64-bit integers takes many instructions, and few maps need it.
 __device__ __forceinline__ Pixel pixel(long long i, int h, int w, int c) {
     return i >> 32 ? pixel_of<unsigned long long>(i, h, w, c) : pixel_of<unsigned>((unsigned)i, h, w, c);
 }
@@ -54,7 +54,7 @@ template <typename T> __device__ __forceinline__ size_t first_of(const T *x, con
         for (int column = columns.begin; column < columns.end; ++column) {
             size_t at = (((size_t)image.n * window.h + y) * window.w + column) * window.c + image.c;
             float value = to_float(x[at]);
-            // A NaN wins and stays; of several, the last one.
+            // A NaN counts as the maximum; among several, the last one does.
             if (!found || value > top || value != value) best = at, top = value, found = true;
         }
     return best;

@@ -43,14 +43,15 @@ KERNEL(256, add_bias)(float *y, const float *bias, int rows, int columns) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
 }
 
-// y = x times the one number at `factor`.
+// Computes y = x times the one number at `factor`.
 KERNEL(256, scale_by)(const float *x, const float *factor, float *y, int count) {
     float by = *factor;
     int stride = gridDim.x * blockDim.x;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) y[i] = x[i] * by;
 }
 
-// sums[column]. Blocks of 32 x 8, 32 columns each: a thread adds up every eighth row, then the eight are added.
+// Writes sums[column]. A block of 32 x 8 threads takes 32 columns: a thread adds up every eighth row, then
+// the eight sums are added.
 KERNEL(256, sum_rows)(const float *x, float *sums, int rows, int columns) {
     __shared__ float shared[8][33];
     int column = blockIdx.x * 32 + threadIdx.x;

@@ -1,17 +1,17 @@
 // One step of stochastic gradient descent over all parameters in one launch: v = momentum v + (g + decay p),
 // p = p - rate v.
 //
-// The table of parameters travels with the launch, by value, so a step copies nothing to the device. A block takes
-// BLOCK values of one parameter; `first` says which block of the grid is a parameter's first.
+// The table of parameters is passed by value with the launch, so a step copies nothing to the device. A block
+// takes BLOCK values of one parameter; `first` says which block of the grid is a parameter's first.
 //
-// The weight of a convolution is (kernel * channels, columns) here and (all_columns, kernel * padded) for cuDNN. Its
-// gradient may come in cuDNN's layout and precision, and the step may write the new weight in that layout too; then a
-// block takes TILES tiles of 32 x 32 values, turned around in shared memory.
+// The weight of a convolution is (kernel * channels, columns) here and (all_columns, kernel * padded) for
+// cuDNN. Its gradient may come in cuDNN's layout and precision, and the step may write the new weight in that
+// layout too; then a block takes TILES tiles of 32 x 32 values and transposes them in shared memory.
 #include "device.cuh"
 
 static constexpr int SLOTS = 70, BLOCK = 4096, TILE = 32, TILES = BLOCK / TILE / TILE;
 
-// How numbers lie in cuDNN's layout, if they do.
+// Whether numbers are in cuDNN's layout, and in which precision.
 enum Kind { NONE, PACKED_F32, PACKED_BF16 };
 
 struct Table {
@@ -85,7 +85,7 @@ KERNEL(256, sgd_step)(const Table table) {
                 if (packed_kind == PACKED_BF16) static_cast<bf16 *>(table.packed[slot])[at] = from_float<bf16>(tile[x][line]);
                 else static_cast<float *>(table.packed[slot])[at] = tile[x][line];
             }
-        // The next tile must not overwrite what is still read.
+        // The next tile must not overwrite values that are still being read.
         __syncthreads();
     }
 }

@@ -2,14 +2,14 @@
 // index.
 //
 // A row holds the scores of one query against a block of the gallery. The blocks come in order of index, and
-// the best so far are carried from each to the next. One block of threads takes a row and reads it once. A
-// score enters a buffer in shared memory, as a key that orders by score and index at once, only if it is
-// above the floor, the k-th best so far: a later score has a larger index and loses a tie. When the buffer is
-// nearly full, a radix select cuts it back to the k best, which raises the floor. It takes the digits of the
-// keys from the top (11, 11 and 10 bits of the score, then the same bits of the index), counts the keys that
-// share all earlier digits, and ends at the first digit after which exactly k keys are left; so it reads the
-// index only where scores tie. Threads race for places in the buffer, but which keys stay does not depend on
-// their places, and the k remaining keys are sorted.
+// the best scores so far are carried from each to the next. One block of threads takes a row and reads it
+// once. A score enters a buffer in shared memory, as a key that orders by score and index at once, only if it
+// is above the floor, the k-th best so far: a later score has a larger index and loses a tie. When the buffer
+// is nearly full, a radix select cuts it back to the k best, which raises the floor. It takes the digits of
+// the keys from the top (11, 11 and 10 bits of the score, then the same bits of the index), counts the keys
+// that share all earlier digits, and ends at the first digit after which exactly k keys are left; so it reads
+// the index only where scores tie. Threads race for places in the buffer, but which keys stay does not depend
+// on their places, and the k remaining keys are sorted.
 //
 // NaN and minus infinity are above no floor and never chosen. A place that stays empty holds the key 0.
 #include "device.cuh"
@@ -18,8 +18,9 @@ using Key = unsigned long long;
 
 static constexpr unsigned LANES = 0xffffffffu;
 static constexpr int THREADS = 256;
-// Scores that a thread has in flight, scores that a block takes together, and keys that there is room for:
-// the best k, and twice as many as can arrive between two checks of the count, so that cuts are rare.
+// Scores that a thread loads at the same time, scores that a block takes together, and the number of keys
+// that the buffer can hold: the best k, and twice as many as can arrive between two checks of the count, so
+// that cuts are rare.
 static constexpr int EACH = 4, TILE = THREADS * EACH, CAPACITY = 3 * TILE;
 static constexpr int LARGEST_K = 1024, BINS = 2048;
 static_assert(LARGEST_K + TILE <= CAPACITY, "after a cut there is room for a tile");
@@ -36,7 +37,7 @@ struct Buffer {
     int digit, with_digit, wanted;
 };
 
-// Zero is no score's key, and lies below all keys.
+// No score has the key zero, and zero lies below all keys.
 __device__ __forceinline__ Key key_of(float score, unsigned index) {
     unsigned bits = __float_as_uint(score + 0.0f); // -0 + 0 is 0: the two zeros tie
     unsigned ordered = bits >> 31 ? ~bits : bits | 0x80000000u;

@@ -1,9 +1,10 @@
-//! Setting a parameter to other values.
+//! Sets a parameter to other values.
 
 use candle_core::{Result, Tensor, Var};
 
-/// Sets a parameter to `value`, of its shape and type and on its device. On CUDA, candle's own [`Var::set`] would not
-/// tell the convolutions that keep another form of the weight.
+/// Sets a parameter to `value`, which has its shape and type and lies on its device. Use it instead of
+/// candle's own [`Var::set`]: on CUDA, convolutions keep a second form of the weight, which this function
+/// discards.
 ///
 /// # Errors
 /// If shape, type or device are not the parameter's.

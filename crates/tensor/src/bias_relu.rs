@@ -52,7 +52,11 @@ impl BiasRelu {
     pub(crate) fn new(x: &Tensor, bias: &Tensor) -> Result<Self> {
         let channels = x.dim(candle_core::D::Minus1)?;
         if bias.dims() != [channels] || channels == 0 {
-            bail!("bias_relu: input {:?}, bias {:?}: expected one value a channel", x.shape(), bias.shape())
+            bail!(
+                "bias_relu: input {:?}, bias {:?}: expected one value for each channel",
+                x.shape(),
+                bias.shape()
+            )
         }
         Ok(Self { channels })
     }

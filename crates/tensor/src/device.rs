@@ -4,7 +4,7 @@
 use candle_core::DType;
 use candle_core::{Device, Result, Tensor, bail};
 
-/// Where to compute: `device=auto|cpu|cuda|cuda:N`.
+/// The device to compute on: `device=auto|cpu|cuda|cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DeviceKind {
     /// The first NVIDIA GPU if this program can use one here; otherwise the processor.
@@ -12,7 +12,8 @@ pub enum DeviceKind {
     /// The processor.
     #[default]
     Cpu,
-    /// The NVIDIA GPU of this number, from 0 in the driver's order (`CUDA_VISIBLE_DEVICES` hides some of them).
+    /// The NVIDIA GPU with this number, counted from 0 in the driver's order (`CUDA_VISIBLE_DEVICES` can hide
+    /// some GPUs).
     Cuda(usize),
 }
 
@@ -25,7 +26,7 @@ impl DeviceKind {
         }
     }
 
-    /// Returns the device itself: `auto` becomes the best one of this machine.
+    /// Returns the device; `auto` becomes the best device of this machine.
     #[must_use]
     pub fn resolve(self) -> Self {
         if self == Self::Auto { Self::best().0 } else { self }
@@ -66,8 +67,8 @@ impl DeviceKind {
         matches!(self.resolve(), Self::Cuda(_))
     }
 
-    /// Returns the kind of the device, which records and the names of runs use: "cpu" or "cuda" whatever the
-    /// GPU's number, since which of a machine's cards computes a result does not change it.
+    /// Returns the kind of the device, which records and the names of runs use: "cpu" or "cuda". The GPU's
+    /// number is not part of it, since the result does not depend on which of a machine's cards computes it.
     pub fn name(self) -> &'static str {
         if self.is_cuda() { "cuda" } else { "cpu" }
     }
@@ -99,7 +100,7 @@ impl DeviceKind {
     }
 }
 
-/// The names of devices, as errors list them.
+/// The names of devices in the words of error messages.
 const DEVICES: &str = "auto, cpu, cuda or cuda:N (GPU number N, from 0)";
 
 impl std::str::FromStr for DeviceKind {
@@ -140,9 +141,9 @@ pub enum Precision {
     /// Full f32.
     #[default]
     F32,
-    /// Activations in f32, their products in TF32 (ten bits of mantissa). CUDA alone.
+    /// Activations in f32, their products in TF32 (ten bits of mantissa). Only on CUDA.
     Tf32,
-    /// Activations and products in bf16. CUDA alone.
+    /// Activations and products in bf16. Only on CUDA.
     Bf16,
 }
 

@@ -14,7 +14,7 @@ use candle_core::{DType, Result, Tensor, Var, bail};
 ///
 /// let x = Tensor::new(&[0.3f64, 2.0], &Device::Cpu)?;
 /// assert!(gradient_error(&[x.clone()], |inputs| inputs[0].sqr()?.sum_all())? < 1e-6);
-/// // A gradient that lacks a part of its function is found.
+/// // An incomplete gradient gives a large error.
 /// assert!(gradient_error(&[x], |inputs| inputs[0].detach().mul(&inputs[0])?.sum_all())? > 0.1);
 /// # Ok::<(), candle_core::Error>(())
 /// ```

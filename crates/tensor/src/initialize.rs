@@ -3,7 +3,7 @@
 //!
 //! Convolution weights, linear weights and linear biases are uniform in ±1/√fan_in in both. The gain of batch
 //! norm changed in PyTorch 1.2: it was uniform in [0, 1) before and is 1 since. Its shift is 0 in both.
-//! candle's random numbers on the CPU cannot be seeded; these are.
+//! candle's random numbers on the CPU cannot be seeded; those used here can.
 //!
 //! Networks that set their own weights follow He et al. ("Delving Deep into Rectifiers", section 2.2) in the
 //! fan-out form: normal, with variance 2 / fan_out, where fan_out is the number of connections that leave an
@@ -15,10 +15,10 @@ use invaspread_random::{Purpose, Stream};
 /// The PyTorch release whose default initialization is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Defaults {
-    /// Batch-norm gain uniform in [0, 1): the release that the official code names.
+    /// PyTorch 0.4, the release that the official code names: the gain of batch norm is uniform in [0, 1).
     #[default]
     Pytorch04,
-    /// Batch-norm gain 1.
+    /// PyTorch since 1.2: the gain of batch norm is 1.
     Current,
 }
 
@@ -41,7 +41,7 @@ pub enum Defaults {
 #[derive(Debug, Clone)]
 pub struct Initializer {
     seed: u64,
-    /// What the draws are for, and the head's number.
+    /// The purpose of the draws, and the head's number.
     stream: (Purpose, u64),
     defaults: Defaults,
     dtype: DType,
@@ -54,8 +54,8 @@ impl Initializer {
         Self { seed, stream: (Purpose::Initialize, 0), defaults, dtype, drawn: 0 }
     }
 
-    /// Returns an initializer of the head number `head` of a run (0, 1, ...), with other draws than the
-    /// network's and any other head's.
+    /// Returns an initializer for head number `head` of a run (0, 1, ...). Its draws are independent of those
+    /// of the network and of the other heads.
     pub fn of_head(seed: u64, head: u64, defaults: Defaults, dtype: DType) -> Self {
         Self { stream: (Purpose::Head, head), ..Self::new(seed, defaults, dtype) }
     }

@@ -1,10 +1,10 @@
-//! Inner products of rows with packed rows, and the search for large ones: the basis of nearest neighbors and
-//! k-means.
+//! Inner products of rows with packed rows, and the search for large products. Nearest neighbors and k-means
+//! are built on them.
 //!
 //! `p_ij = q_i · g_j` for a block of queries q and a range of the gallery g. The gallery is packed once into
 //! panels of 16 rows, `[dim][16]`, so that a register tile reads one contiguous panel. Every product is one
-//! sum over the dimension, in order, whatever the blocks and the threads: the same pair of rows gives the
-//! same bits wherever it is computed.
+//! sum over the dimension, in order, and does not depend on the blocks and the threads: the same pair of rows
+//! always gives the same bits.
 //!
 //! Where f32 cannot decide between two products, [`exact_product`] and [`exact_squared_distance`] decide in
 //! f64. [`rounding`] bounds the error of f32.
@@ -37,7 +37,8 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
-    /// Rows of a panel. A range of rows starts on a multiple of it, and ends on one or at the last row.
+    /// Rows of a panel. A range of rows starts at a multiple of this number, and ends at a multiple or at the
+    /// last row.
     pub const PANEL: usize = PANEL;
 
     /// Packs `rows` rows of `dim` values; `fill(row, to)` writes one row.
@@ -192,7 +193,7 @@ struct SumInLanes<'a, T> {
 impl<T: Fn(f64, f64) -> f64> Kernel for SumInLanes<'_, T> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // Plain code: the compiler turns it into the vectors of the instruction set and fuses nothing.
+        // The compiler vectorizes this plain code for the instruction set, and fuses no operations.
         let ((a, a_rest), (b, b_rest)) = (self.a.as_chunks::<LANES>(), self.b.as_chunks::<LANES>());
         let mut sums = [0.0; LANES];
         for (a, b) in a.iter().zip(b) {

@@ -1,8 +1,8 @@
-//! A result that was computed beforehand, as part of candle's graph, with a function that gives its
-//! gradients.
+//! Puts a result that was computed beforehand into candle's graph, with a function that gives its gradients.
 //!
-//! candle's own custom ops see storages and run when they are applied. What is computed on tensors, by
-//! kernels on the device or together with its gradient as losses are, comes into the graph this way.
+//! candle's own custom ops work on storages, and run when they are applied. Results that are computed from
+//! tensors, by kernels on the device or (as in losses) together with their gradients, enter the graph by this
+//! function.
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
@@ -197,14 +197,14 @@ mod tests {
     use super::differentiable;
     use candle_core::{Device, Tensor, Var};
 
-    /// `x y + z` with its gradients known: what candle's own ops give.
+    /// Checks `x y + z` with known gradients against candle's own ops.
     #[test]
     fn a_known_result_differentiates_as_candles_own() {
         let variable =
             |values: [f64; 3]| Var::from_tensor(&Tensor::new(&values, &Device::Cpu).unwrap()).unwrap();
         let (x, y, z) = (variable([1.0, 2.0, 3.0]), variable([0.5, -1.0, 4.0]), variable([7.0, 8.0, 9.0]));
         let own = ((x.as_tensor() * y.as_tensor()).unwrap() + z.as_tensor()).unwrap();
-        // Part of a larger tensor, so that its values do not begin where its storage does.
+        // This is a part of a larger tensor, so its values do not begin where its storage begins.
         let more = Tensor::cat(&[&own, &own], 0).unwrap().narrow(0, 3, 3).unwrap();
         let known = differentiable("known", [&x, &y, &z], more, |[x, y, _], _, gy| {
             Ok([Some((gy * y)?), Some((gy * x)?), Some(gy.clone())])

@@ -1,8 +1,8 @@
 //! Rows of length 1: `y = x / ||x||`, without an epsilon, as in the official code.
 //!
-//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction. It
-//! shows an error in the caller's network and stays zero here, with zero gradient, instead of becoming NaN.
-//! If a row holds a NaN, all of its values become NaN.
+//! Shapes: `x`, `y` (N, D). Gradient: `gx = (gy - y (y · gy)) / ||x||`. A row of zeros has no direction,
+//! which points to an error in the caller's network. It stays zero here, with zero gradient, and does not
+//! become NaN. If a row holds a NaN, all of its values become NaN.
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
@@ -35,7 +35,7 @@ pub(crate) struct L2Normalize {
 /// Returns one over a row's length, or zero for a row of zeros.
 fn inverse_length<T: Scalar>(row: &[T]) -> f64 {
     let square: f64 = row.iter().map(|x| x.read().powi(2)).sum();
-    // A NaN is not zero: all of its row become NaN.
+    // A NaN is not zero, so all values of its row become NaN.
     if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
 }
 

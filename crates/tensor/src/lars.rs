@@ -1,4 +1,5 @@
-//! LARS: stochastic gradient descent whose step is a fixed share of each layer's own length.
+//! LARS: stochastic gradient descent in which the length of each layer's step is proportional to the norm of
+//! the layer's parameters.
 //!
 //! ```text
 //! λ = η ‖p‖ / (‖g‖ + β ‖p‖),   v ← momentum v + γ λ (g + β p),   p ← p − v
@@ -6,15 +7,15 @@
 //!
 //! with the trust coefficient η, the weight decay β, the learning rate γ, Euclidean norms over a whole
 //! parameter, and `v = 0` at first. You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks",
-//! 2017, equation 6 and algorithm 1; as in that paper, the learning rate is part of the running step;
-//! [`crate::Sgd`] multiplies by it afterwards.
+//! 2017, equation 6 and algorithm 1; as in that paper, the learning rate is part of the velocity v;
+//! [`crate::Sgd`] multiplies the velocity by it.
 //!
-//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take
-//! `v ← momentum v + γ g`: neither adapted nor decayed, as in `SimCLR`, BYOL and later methods. A parameter
-//! whose norm is zero has a step of zero.
+//! Biases and the gains and shifts of batch norms, which are the parameters of one axis or none, take `v ←
+//! momentum v + γ g`, without the factor λ and without weight decay, as in `SimCLR`, BYOL and later methods.
+//! A parameter whose norm is zero has a step of zero.
 //!
-//! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own
-//! ops, and nothing waits for them.
+//! On the CPU the norms are computed in f64, in an order that does not depend on the number of threads. On
+//! CUDA they are computed by candle's own ops, and nothing waits for them.
 
 use crate::sgd::{Sgd, SgdConfig};
 use crate::storage::{for_scalar, with};
@@ -24,28 +25,29 @@ use candle_core::{Result, Tensor, Var, bail};
 /// Settings of LARS.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LarsConfig {
-    /// Share of the last step that goes into the next.
+    /// The share of the last velocity in the next one.
     pub momentum: f64,
-    /// β: pull of every adapted parameter towards zero.
+    /// The weight decay β of every adapted parameter.
     pub weight_decay: f64,
-    /// η: the step's length as a share of the parameter's, at a learning rate of 1.
+    /// The trust coefficient η: the length of a step divided by the norm of the parameter, at a learning rate
+    /// of 1.
     pub trust_coefficient: f64,
 }
 
 impl Default for LarsConfig {
-    /// Returns what `SimCLR` trains with: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
+    /// Returns the settings of `SimCLR`: momentum 0.9, weight decay 1e-6, trust coefficient 0.001.
     fn default() -> Self {
         Self { momentum: 0.9, weight_decay: 1e-6, trust_coefficient: 1e-3 }
     }
 }
 
-/// The optimizer: parameters by name, and the running step of each.
+/// The optimizer: parameters by name, and the velocity of each.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
 /// use invaspread_tensor::{Lars, LarsConfig};
 ///
-/// // The length of a weight's step is a share of the weight's length, however large the gradient is.
+/// // The length of a step is proportional to the weight's norm, and does not depend on the gradient's size.
 /// for factor in [1.0, 1000.0] {
 ///     let w = Var::from_tensor(&Tensor::new(&[[3f64, 4.0]], &Device::Cpu)?)?;
 ///     let config = LarsConfig { momentum: 0.0, weight_decay: 0.0, trust_coefficient: 0.1 };
@@ -60,12 +62,12 @@ impl Default for LarsConfig {
 /// ```
 pub struct Lars {
     config: LarsConfig,
-    /// With `v ← momentum v + step` and `p ← p − v` where the steps are what LARS makes of the gradients.
+    /// Computes `v ← momentum v + step` and `p ← p − v`; LARS computes the steps from the gradients.
     steps: Sgd,
 }
 
 impl Lars {
-    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, whose velocities are 0.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -74,7 +76,7 @@ impl Lars {
         Ok(Self { config, steps: Sgd::with(parameters, steps, false)? })
     }
 
-    /// Takes one step at `learning_rate` along `gradients`; parameters without a gradient stay.
+    /// Takes one step at `learning_rate` along `gradients`. Parameters without a gradient do not change.
     ///
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
@@ -90,24 +92,24 @@ impl Lars {
         self.steps.step_along(&adapted, 1.0)
     }
 
-    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
+    /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         self.steps.state()
     }
 
-    /// Takes up the running steps that [`Lars::state`] gave.
+    /// Restores the velocities that [`Lars::state`] returned.
     ///
     /// # Errors
-    /// If one is missing, or its shape or type is not its parameter's.
+    /// If a velocity is missing, or its shape or type is not that of its parameter.
     pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         self.steps.load_state(find)
     }
 }
 
-/// γ λ (g + β p), or γ g where a parameter is not adapted.
+/// Returns γ λ (g + β p), or γ g for a parameter that is not adapted.
 fn adapt(parameter: &Var, gradient: &Tensor, config: LarsConfig, rate: f64) -> Result<Tensor> {
     if parameter.rank() <= 1 {
         return gradient.affine(rate, 0.0);
@@ -119,13 +121,13 @@ fn adapt(parameter: &Var, gradient: &Tensor, config: LarsConfig, rate: f64) -> R
     if p.device().is_cuda() {
         let norm = |x: &Tensor| (x * x)?.sum_all()?.sqrt();
         let of_parameter = norm(&p)?;
-        // So small that it is nothing beside any other number; it keeps 0 / 0 away.
+        // 1e-30 avoids 0 / 0. It is so small that it does not change any other sum.
         let below = (norm(gradient)? + of_parameter.affine(weight_decay, 1e-30)?)?;
         return decayed.broadcast_mul(&(of_parameter.affine(rate * trust_coefficient, 0.0)? / below)?);
     }
     let (of_parameter, of_gradient) = (norm(&p)?, norm(gradient)?);
     let below = of_gradient + weight_decay * of_parameter;
-    // A NaN is not zero: it goes into the step.
+    // A NaN is not zero, so it enters the step.
     let share = if below == 0.0 { 0.0 } else { trust_coefficient * of_parameter / below };
     decayed.affine(rate * share, 0.0)
 }
@@ -146,7 +148,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor, Var};
     use proptest::prelude::*;
 
-    /// The equations on slices: one parameter of a network.
+    /// The equations on slices, for one parameter.
     struct Plain {
         p: Vec<f64>,
         v: Vec<f64>,
@@ -172,7 +174,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Three steps on `Σ a p²/2`, a matrix and a bias, rates that change.
+        /// Takes three steps on `Σ a p²/2` with a matrix and a bias, at learning rates that change.
         #[test]
         fn agrees_with_the_equations(
             values in prop::collection::vec(-2.0f64..2.0, 8), curvature in 0.1f64..3.0,

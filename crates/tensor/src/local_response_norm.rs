@@ -2,23 +2,23 @@
 //! with `s_c = k + (alpha / n) Σ x_j²` over the n channels around c.
 //!
 //! Shapes: `x`, `y` (N, H, W, C). The window is that of PyTorch's `LocalResponseNorm`: n/2 channels before c
-//! and (n - 1)/2 after, cut at the ends, while the division by n stays. Gradient:
-//! `gx_j = gy_j s_j^{-beta} - (2 alpha beta / n) x_j Σ gy_c x_c s_c^{-beta-1}` over the c whose windows hold
-//! j. Computed in f64 inside.
+//! and (n - 1)/2 after, cut at the ends, while the division by n stays. Gradient: `gx_j = gy_j s_j^{-beta} -
+//! (2 alpha beta / n) x_j Σ gy_c x_c s_c^{-beta-1}` over the c whose windows hold j. The op computes in f64.
 //!
-//! PyTorch has another, `CrossMapLRN2d`, which networks from Torch's days use; its window is meant to be the
-//! same, but its version in Python, the only one left since PyTorch dropped the CUDA kernel beside it, is off
-//! by one in two places (as of 2.15): [`LocalResponseWindow`].
+//! PyTorch has a second class, `CrossMapLRN2d`, which networks that were converted from Torch use. Its window
+//! is meant to be the same. But PyTorch has dropped the CUDA kernel of this class, and the remaining version
+//! in Python is off by one in two places (as of 2.15): see [`LocalResponseWindow`].
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
 use crate::team;
 use candle_core::{Result, Shape, Tensor, bail};
 
-/// The channels that count as near a channel.
+/// The window of channels around a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalResponseWindow {
-    /// As many before it as after it: the equation, Caffe, and PyTorch on GPUs when the paper was written.
+    /// As many channels before it as after it: the window of the equation, of Caffe, and of PyTorch on GPUs
+    /// when the paper was written.
     #[default]
     Centered,
     /// The window of PyTorch's `CrossMapLRN2d` today, for comparison with numbers that were computed with it.
@@ -33,11 +33,11 @@ pub enum LocalResponseWindow {
 pub struct LocalResponseNormConfig {
     /// Channels of a window.
     pub size: usize,
-    /// Weight of the mean square.
+    /// Factor of the mean square.
     pub alpha: f64,
     /// Exponent.
     pub beta: f64,
-    /// Added to the mean square.
+    /// Number that is added to the mean square.
     pub k: f64,
     /// The channels of a window.
     pub window: LocalResponseWindow,
@@ -79,27 +79,27 @@ pub(crate) struct LocalResponseNorm {
 const ROWS: usize = 64;
 
 impl LocalResponseNorm {
-    /// Returns the op that normalizes a tensor of so many channels.
+    /// Returns the op that normalizes a tensor with the channels of `x`.
     pub(crate) fn new(x: &Tensor, config: LocalResponseNormConfig) -> Result<Self> {
         if config.size == 0 {
             bail!("local_response_norm: a window of 0 channels, expected at least 1")
         }
         if config.window == LocalResponseWindow::CrossMapLrn2d && config.size.is_multiple_of(2) {
             bail!(
-                "local_response_norm: a window of {} channels, expected an odd number as CrossMapLRN2d's",
+                "local_response_norm: a window of {} channels, expected an odd number for CrossMapLRN2d",
                 config.size
             )
         }
         Ok(Self { config, channels: x.dim(candle_core::D::Minus1)? })
     }
 
-    /// Channels of the window of channel `c`.
+    /// Returns the channels of the window of channel `c`.
     fn window(&self, c: usize) -> std::ops::Range<usize> {
         let n = self.config.size;
         c.saturating_sub(n / 2)..(c + (n - 1) / 2 + 1).min(self.channels)
     }
 
-    /// Channels whose gradients the term of channel `c` goes into.
+    /// Returns the channels to whose gradients the term of channel `c` is added.
     fn receivers(&self, c: usize) -> std::ops::Range<usize> {
         match self.config.window {
             LocalResponseWindow::Centered => self.window(c),
@@ -107,7 +107,7 @@ impl LocalResponseNorm {
         }
     }
 
-    /// `s` of each channel of a row.
+    /// Computes `s` for each channel of a row.
     fn scales<T: Scalar>(&self, x: &[T], scales: &mut [f64]) {
         let LocalResponseNormConfig { size, alpha, k, .. } = self.config;
         for (c, scale) in scales.iter_mut().enumerate() {
@@ -119,7 +119,7 @@ impl LocalResponseNorm {
         }
     }
 
-    /// `s^{-beta}`; the usual exponent without a logarithm.
+    /// Returns `s^{-beta}`. The usual exponent, 0.75, needs no logarithm.
     fn power(&self, scale: f64) -> f64 {
         if self.config.beta.to_bits() == 0.75f64.to_bits() {
             let root = scale.sqrt();

@@ -4,7 +4,7 @@
 
 /// Returns `len` values of unspecified content; every one must be written before it is read.
 ///
-/// Zeroing would cost one pass over memory for each activation of each step.
+/// Setting them to zero would cost one pass over memory for each activation of each step.
 #[expect(
     clippy::uninit_vec,
     reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
@@ -18,8 +18,8 @@ pub(crate) fn uninitialized(len: usize) -> Vec<f32> {
     values
 }
 
-/// [`uninitialized`] values that start on a cache line. A vector load that crosses a line touches two lines,
-/// and the innermost loops of convolutions do little but load.
+/// [`uninitialized`] values that start on a cache line. A vector load that crosses a line reads two lines,
+/// and the innermost loops of convolutions consist mostly of loads.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned {
     values: Vec<f32>,
@@ -31,7 +31,7 @@ impl Aligned {
     pub(crate) fn uninitialized(len: usize) -> Self {
         const LINE: usize = 64;
         let values = uninitialized(len + LINE / size_of::<f32>());
-        // `align_offset` may fail to compute an offset; that costs speed and is still correct.
+        // If `align_offset` cannot compute an offset, the code is slower but still correct.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { values, start, len }
     }
@@ -51,12 +51,13 @@ impl std::ops::DerefMut for Aligned {
     }
 }
 
-/// Makes the settings of the whole process that training profits from. Call this once, first thing in `main`.
+/// Makes settings of the whole process that make training faster or its errors clearer. Call this once, at
+/// the beginning of `main`.
 ///
 /// The C library keeps freed memory instead of returning it to the system: each step frees and allocates the
-/// same large buffers, and returning them each time costs page faults. There is one arena: the arena of a
-/// single thread would be returned whole as soon as it is empty. (This holds on Linux with glibc; elsewhere
-/// nothing is set.)
+/// same large buffers, and returning them each time costs page faults. All threads share one arena, because
+/// the arena of a single thread would be returned as soon as it is empty. (This holds on Linux with glibc;
+/// elsewhere nothing is set.)
 ///
 /// candle's own threads stay unused unless `CANDLE_NUM_THREADS` says otherwise. They wait for work in a busy
 /// loop and so take cores from the kernels' threads, and the work that candle itself does in a step (adding

@@ -1,32 +1,32 @@
-//! Ops of one input and no parameters: how the same op runs in f32 and in f64, on either device, inside
+//! Ops of one input and no parameters. This file runs the same op in f32 and in f64, on either device, inside
 //! candle's graph and on the tape.
 
 use crate::storage::{Scalar, for_scalar, slice, with};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, backend::BackendStorage};
 
-/// Such an op, for inputs of the shape that it was made for.
+/// An op of one input, for inputs of one shape.
 pub(crate) trait One: Clone + Send + Sync + 'static {
-    /// Returns what errors and candle call it.
+    /// Returns the op's name in errors and in candle.
     fn name(&self) -> &'static str;
 
-    /// Returns the shape of the result of an input of shape `x`.
+    /// Returns the shape of the result for an input of shape `x`.
     fn shape(&self, x: &Shape) -> Shape;
 
-    /// Returns the result of an input's values.
+    /// Returns the result for the values of an input.
     fn forward<T: Scalar>(&self, x: &[T]) -> Vec<T>;
 
     /// Returns the gradient of the input, given the input and the gradient of the result.
     fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T>;
 
-    /// Returns the result of a contiguous CUDA tensor.
+    /// Returns the result for a contiguous CUDA tensor.
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Returns the gradient of the input on CUDA, as [`One::backward`].
+    /// Does the same as [`One::backward`] on CUDA.
     #[cfg(feature = "cuda")]
     fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor>;
 
-    /// Returns the op on a contiguous tensor, outside of candle's graph.
+    /// Runs the op on a contiguous tensor, outside of candle's graph.
     fn run(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
@@ -49,7 +49,7 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
     }
 }
 
-/// Returns the op on a contiguous tensor, differentiable by candle.
+/// Runs the op on a contiguous tensor, so that candle can differentiate through it.
 pub(crate) fn apply_one(x: &Tensor, op: impl One) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -61,8 +61,9 @@ pub(crate) fn apply_one(x: &Tensor, op: impl One) -> Result<Tensor> {
     x.apply_op1(OneOp(op))
 }
 
-/// The op as candle's on the CPU. (On CUDA the result is computed first and candle handed it, because its
-/// custom ops see storages, where our kernels' callers see tensors.)
+/// The op as a custom op of candle, on the CPU. On CUDA the result is computed first and then put into
+/// candle's graph, because custom ops work on storages and the functions that launch our kernels work on
+/// tensors.
 pub(crate) struct OneOp<O>(pub(crate) O);
 
 impl<O: One> CustomOp1 for OneOp<O> {

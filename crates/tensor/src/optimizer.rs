@@ -1,4 +1,4 @@
-//! Any of the optimizers, for a program whose config names the optimizer.
+//! The choice between the optimizers, for a program whose config names one.
 
 use crate::{Lars, LarsConfig, Sgd, SgdConfig};
 use candle_core::backprop::GradStore;
@@ -25,7 +25,7 @@ pub enum OptimizerConfig {
 /// let mut optimizer = Optimizer::new(vec![("w".to_owned(), w.clone())], config)?;
 /// optimizer.step(&w.as_tensor().sum_all()?.backward()?, 0.25)?;
 /// assert_eq!(w.to_vec1::<f32>()?, [0.75]);
-/// // The state holds the running step of each parameter, for a checkpoint.
+/// // The state holds the velocity of each parameter, for a checkpoint.
 /// assert_eq!(optimizer.state()?[0].0, "w");
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -37,7 +37,7 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    /// Returns an optimizer of `parameters`, f32 or f64, at rest.
+    /// Returns an optimizer of `parameters`, f32 or f64, whose velocities are 0.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -48,7 +48,7 @@ impl Optimizer {
         })
     }
 
-    /// Takes one step at `learning_rate` along `gradients`; parameters without a gradient stay.
+    /// Takes one step at `learning_rate` along `gradients`. Parameters without a gradient do not change.
     ///
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
@@ -59,10 +59,10 @@ impl Optimizer {
         }
     }
 
-    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
+    /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Sgd(sgd) => sgd.state(),
@@ -70,10 +70,10 @@ impl Optimizer {
         }
     }
 
-    /// Takes up the running steps that [`Optimizer::state`] gave.
+    /// Restores the velocities that [`Optimizer::state`] returned.
     ///
     /// # Errors
-    /// If one is missing, or its shape or type is not its parameter's.
+    /// If a velocity is missing, or its shape or type is not that of its parameter.
     pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         match self {
             Self::Sgd(sgd) => sgd.load_state(find),

@@ -1,4 +1,5 @@
-//! The peak arithmetic rate of the machine's vector units: the yardstick for kernels.
+//! Measures the peak arithmetic rate of the machine's vector units, with which the speed of kernels is
+//! compared.
 
 use crate::simd::{Kernel, Vector, dispatch};
 use rayon::prelude::*;
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 /// Independent sums: enough to hide the latency of a fused multiply-add, few enough to stay in registers.
 const SUMS: usize = 12;
-/// Multiply-adds of each sum in one measurement: some tens of milliseconds.
+/// Multiply-adds of each sum in one measurement, which takes some tens of milliseconds.
 const ROUNDS: usize = 8_000_000;
 
 struct MultiplyAdds<'a> {

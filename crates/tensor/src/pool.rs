@@ -1,15 +1,15 @@
 //! Maximum and average pooling with exact gradients, for any kernel, stride, padding and rounding of the
 //! output size.
 //!
-//! candle's own have a wrong gradient (max pooling scales it by 1/k²; average pooling is wrong when the
-//! kernel does not divide the map) or none (kernel != stride). Shapes: `x` (N, H, W, C), `y` (N, H', W', C),
-//! with `H' = round((H + 2p - k) / s) + 1`, rounded down, or up in ceil mode, where a window that would start
-//! beyond the input and its left padding is dropped, as PyTorch does.
+//! candle's own pooling ops have a wrong gradient (max pooling scales it by 1/k²; average pooling is wrong
+//! when the kernel does not divide the map) or no gradient (if the kernel and the stride differ). Shapes: `x`
+//! (N, H, W, C), `y` (N, H', W', C), with `H' = round((H + 2p - k) / s) + 1`, rounded down, or up in ceil
+//! mode, where a window that would start beyond the input and its left padding is dropped, as PyTorch does.
 //!
 //! Maximum: the first of equal values in row-major order gets the gradient; a NaN is larger than any number,
-//! and the last NaN of a window gets the gradient, as in PyTorch. Average: divided by the pixels of the
-//! window inside the padded input, so padding counts (PyTorch's default) but what ceil mode adds beyond it
-//! does not.
+//! and the last NaN of a window gets the gradient, as in PyTorch. Average: the sum is divided by the number
+//! of the window's pixels inside the padded input. So the padding counts (PyTorch's default), but pixels that
+//! ceil mode adds beyond it do not.
 
 use crate::one::{One, apply_one};
 use crate::storage::Scalar;
@@ -18,7 +18,7 @@ use crate::team;
 use candle_core::DType;
 use candle_core::{Result, Shape, Tensor, bail};
 
-/// Window of a pooling.
+/// The windows of a pooling.
 ///
 /// ```
 /// use invaspread_tensor::PoolConfig;
@@ -33,16 +33,16 @@ pub struct PoolConfig {
     pub kernel: usize,
     /// Step between windows.
     pub stride: usize,
-    /// Padding on all four sides: minus infinity for the maximum, zero for the average. At most half the
-    /// kernel.
+    /// Padding on all four sides, at most half of the kernel: minus infinity for the maximum, zero for the
+    /// average.
     pub padding: usize,
     /// Whether the output size is rounded up.
     pub ceil_mode: bool,
 }
 
 impl PoolConfig {
-    /// Returns windows side by side: the stride is as large as the kernel, there is no padding, and the
-    /// output size is rounded down.
+    /// Returns windows that lie side by side: the stride is as large as the kernel, there is no padding, and
+    /// the output size is rounded down.
     pub fn square(kernel: usize) -> Self {
         Self { kernel, stride: kernel, padding: 0, ceil_mode: false }
     }
@@ -144,7 +144,8 @@ impl Pool {
         Ok(Self { config, kind, n, h, w, c, out_h, out_w })
     }
 
-    /// Returns the inputs that output `o` covers on an axis of length `len`, and how many of the padded axis.
+    /// Returns the inputs that output `o` covers on an axis of length `len`, and the number of positions that
+    /// it covers on the padded axis.
     fn window(&self, o: usize, len: usize) -> (std::ops::Range<usize>, usize) {
         let PoolConfig { kernel, stride, padding, .. } = self.config;
         let start = o * stride;
@@ -190,7 +191,7 @@ impl Pool {
         crate::cuda::Window { h, w, c, out_h, out_w, kernel, stride, padding }
     }
 
-    /// Values of one image's input and output.
+    /// Returns the number of values of one image's input and output.
     fn image_lens(&self) -> (usize, usize) {
         (self.h * self.w * self.c, self.out_h * self.out_w * self.c)
     }

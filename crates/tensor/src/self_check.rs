@@ -16,7 +16,8 @@ pub struct Check {
     /// The op and the path it took.
     pub op: Cow<'static, str>,
     /// Norm of the difference between the f32 and f64 results, relative to the norm of the f64 result: the
-    /// largest over the output and the gradients. For the NaN check: the number of ops that swallow a NaN.
+    /// largest over the output and the gradients. For the NaN check: the number of ops that do not pass a NaN
+    /// on.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
@@ -44,7 +45,7 @@ pub fn self_check() -> Result<Vec<Check>> {
         .collect()
 }
 
-/// Counts the ops with a maximum or a length that swallow a NaN; none may.
+/// Counts the ops with a maximum or a length that do not pass a NaN on. There must be none.
 fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     let map = [f32::NAN, -1.0, 2.0, f32::NAN];
     let x = Tensor::new(&map, &Device::Cpu)?.repeat(4)?.to_dtype(dtype)?.to_device(device)?;
@@ -245,7 +246,7 @@ fn largest(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
         let size: f64 = want.iter().map(|w| w * w).sum();
         (difference / size.max(1e-30)).sqrt()
     };
-    // A NaN must show: `f64::max` would drop it.
+    // A NaN must remain visible; `f64::max` would drop it.
     got.iter()
         .zip(want)
         .map(|(g, w)| if g.len() == w.len() { relative(g, w) } else { f64::INFINITY })

@@ -1,8 +1,13 @@
 //! Stochastic gradient descent with momentum and weight decay, in one pass over each parameter.
 //!
-//! As `torch.optim.SGD` without dampening or Nesterov: `v = momentum v + (g + weight_decay p)`,
-//! `p = p - lr v`, with `v = 0` at first. Weight decay applies to every parameter, batch norm and biases
-//! included, as the official code has it. (`candle_nn::SGD` has neither.)
+//! It computes what `torch.optim.SGD` computes without dampening and without Nesterov momentum:
+//!
+//! ```text
+//! v = momentum v + (g + weight_decay p),   p = p - lr v,   v = 0 at first
+//! ```
+//!
+//! Weight decay applies to every parameter, also to those of batch norm and to biases, as in the official
+//! code. (`candle_nn::SGD` has neither momentum nor weight decay.)
 
 use crate::storage::slice;
 use crate::team::{self, with_team};
@@ -13,13 +18,13 @@ use std::sync::{Mutex, PoisonError};
 /// The settings of SGD.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdConfig {
-    /// The share of the last step in the next step.
+    /// The share of the last velocity in the next one.
     pub momentum: f64,
-    /// The factor of the pull of every parameter towards zero.
+    /// The weight decay of every parameter.
     pub weight_decay: f64,
 }
 
-/// SGD with momentum: parameters by name, and the running step of each.
+/// SGD with momentum: parameters by name, and the velocity of each.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -53,7 +58,7 @@ struct Slot {
 enum Velocity {
     F32(Vec<f32>),
     F64(Vec<f64>),
-    /// Beside its parameter on the device, f32.
+    /// An f32 tensor on the device of the parameter.
     #[cfg(feature = "cuda")]
     OnDevice(Tensor),
 }
@@ -62,7 +67,7 @@ enum Velocity {
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
 impl Sgd {
-    /// Returns an optimizer of `parameters`, f32 or f64, whose running steps are 0.
+    /// Returns an optimizer of `parameters`, f32 or f64, whose velocities are 0.
     ///
     /// # Errors
     /// If a parameter has another data type.
@@ -70,8 +75,8 @@ impl Sgd {
         Self::with(parameters, config, true)
     }
 
-    /// Does the same as [`Sgd::new`] for an optimizer that makes its steps of the gradients itself: unless
-    /// `as_computed`, it is given them in the parameters' layout and type.
+    /// Does the same as [`Sgd::new`]. If `as_computed` is false, gradients arrive in the layout and type of
+    /// the parameters, for an optimizer that computes its own steps from them.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "gradients have other layouts on CUDA alone")
@@ -111,9 +116,10 @@ impl Sgd {
         self.step_along(&|_, parameter| Ok(gradients.get(parameter).cloned()), learning_rate)
     }
 
-    /// As [`Sgd::step`], along the gradient that `gradient` returns of a parameter, given its name too.
+    /// Does the same as [`Sgd::step`], along the gradient that `gradient` returns for a parameter's name and
+    /// value.
     pub(crate) fn step_along(&mut self, gradient: &GradientOf<'_>, learning_rate: f64) -> Result<()> {
-        // The team's workers would wait in vain for work that the GPU does.
+        // The GPU does the work, so a team's workers would only wait.
         if self.slots.iter().any(|slot| slot.parameter.device().is_cuda()) {
             return self.update(gradient, learning_rate);
         }
@@ -146,10 +152,10 @@ impl Sgd {
         Ok(())
     }
 
-    /// Returns the running steps under their parameters' names, shaped like them, on the CPU.
+    /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let tensor = |slot: &Slot| {
             let (shape, device) = (slot.parameter.shape(), slot.parameter.device());
@@ -157,17 +163,17 @@ impl Sgd {
                 Velocity::F32(v) => Tensor::from_slice(v, shape, device),
                 Velocity::F64(v) => Tensor::from_slice(v, shape, device),
                 #[cfg(feature = "cuda")]
-                // A copy: the next step writes to the running step's own memory.
+                // A copy is needed, because the next step writes to the velocity's own memory.
                 Velocity::OnDevice(v) => v.copy(),
             }
         };
         self.slots.iter().map(|slot| Ok((slot.name.clone(), tensor(slot)?))).collect()
     }
 
-    /// Takes up the running steps that [`Sgd::state`] gave.
+    /// Restores the velocities that [`Sgd::state`] returned.
     ///
     /// # Errors
-    /// If one is missing, or its shape or type is not its parameter's.
+    /// If a velocity is missing, or its shape or type is not that of its parameter.
     pub fn load_state(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         for slot in &mut self.slots {
             let Some(tensor) = find(&slot.name) else {
@@ -241,7 +247,7 @@ mod tests {
     use super::{Sgd, SgdConfig};
     use candle_core::{Device, Tensor, Var};
 
-    /// Three steps on `p²/2`, worked out by hand from the equations above.
+    /// Compares three steps on `p²/2` with values computed by hand from the equations above.
     #[test]
     fn three_steps_by_hand() {
         let p = Var::from_tensor(&Tensor::new(&[1.0f64], &Device::Cpu).unwrap()).unwrap();

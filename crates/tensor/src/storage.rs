@@ -1,12 +1,12 @@
-//! The values of a tensor on the CPU as a slice, in whichever of the two number types it has.
+//! The values of a tensor on the CPU as a slice of f32 or f64.
 //!
 //! An op is written once over [`Scalar`]; [`for_scalar!`] is the one place where a tensor's data type picks
 //! f32 or f64.
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 
-/// A number type that ops compute in: f32 for training, f64 for checking gradients. What is not a kernel
-/// reads it into f64.
+/// A number type that ops compute in: f32 for training, f64 for checking gradients. Plain code, which is not
+/// a kernel, reads the numbers as f64.
 pub(crate) trait Scalar: WithDType {
     /// Returns the number in f64, exactly.
     fn read(self) -> f64;
@@ -32,7 +32,7 @@ impl Scalar for f64 {
     }
 }
 
-/// Evaluates an expression in which a type name stands for f32 or f64, as a data type says:
+/// Evaluates an expression in which a type name stands for f32 or f64, according to a data type:
 /// `for_scalar!(x.dtype(), "pool", T => f::<T>(x))`. Any other data type returns an error that begins with
 /// the op's name.
 macro_rules! for_scalar {

@@ -2,9 +2,9 @@
 //!
 //! candle differentiates any expression, at a cost: each gradient starts as a tensor of zeros, the first
 //! contribution is added to it in a new tensor, and every activation lives until the whole graph is dropped.
-//! A tape knows a few ops only. It passes a gradient on without a copy, adds in place where two meet, and
-//! frees each activation as soon as no later gradient needs it. Its ops are the candle ops of this crate,
-//! with the same kernels and the same gradients.
+//! A tape knows a few ops only. It passes a gradient on without a copy, adds two gradients of one value in
+//! place, and frees each activation as soon as no later gradient needs it. Its ops are the candle ops of this
+//! crate, with the same kernels and the same gradients.
 //!
 //! A network runs on the tape. Its outputs become variables ([`Tape::leaf`]) of a loss made of candle's ops,
 //! and [`Tape::backward`] sends the loss's gradients at these variables back through the network.
@@ -27,12 +27,12 @@ use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var
 #[derive(Debug, Clone)]
 pub struct Value {
     tensor: Tensor,
-    /// Index among the tape's values; `None` if no gradient goes back to it.
+    /// Index among the tape's values; `None` if the value gets no gradient.
     id: Option<usize>,
 }
 
 impl Value {
-    /// Wraps a tensor that no gradient goes back to.
+    /// Wraps a tensor that gets no gradient.
     pub fn constant(tensor: &Tensor) -> Self {
         Self { tensor: tensor.detach(), id: None }
     }
@@ -71,7 +71,7 @@ pub struct Tape {
     steps: Vec<Step>,
     values: usize,
     leaves: Vec<(Var, usize)>,
-    /// Tensors from outside that a gradient goes back to.
+    /// Tensors from outside of the tape that get a gradient, each with the index of its value.
     inputs: Vec<(Tensor, usize)>,
 }
 
@@ -94,7 +94,7 @@ enum Op {
         residual: Option<Value>,
         y: Tensor,
     },
-    /// The gradient needs the origin of `x`, not its values.
+    /// The gradient needs the index of `x`, not its values.
     BiasRelu {
         op: BiasRelu,
         x: Option<usize>,
@@ -106,7 +106,7 @@ enum Op {
         x: Value,
         parameters: [Var; 2],
     },
-    /// The axis, and of each part its origin and its length there.
+    /// The axis, and the index and the length along the axis of each part.
     Concatenate {
         axis: usize,
         parts: Vec<(Option<usize>, usize)>,
@@ -148,8 +148,9 @@ impl Tape {
         Value { tensor: y, id: Some(output) }
     }
 
-    /// Takes a tensor from outside, such as another tape's leaf, as a value whose gradient [`Tape::backward`]
-    /// adds to the gradients under that tensor: so a pass may go on from where another ended.
+    /// Takes a tensor from outside, such as another tape's leaf, as a value. [`Tape::backward`] adds the
+    /// value's gradient to the gradients under that tensor, so one pass may continue from the outputs of
+    /// another.
     pub fn input(&mut self, tensor: &Tensor) -> Value {
         if self.idle {
             return Value::constant(tensor);
@@ -208,10 +209,11 @@ impl Tape {
         Ok(self.push(Op::Linear { op, x: x.clone(), parameters: [weight.clone(), bias.clone()] }, y))
     }
 
-    /// Returns `x Wᵀ`: a linear layer whose bias would be taken out again, as by the batch norm behind it.
+    /// Returns `x Wᵀ`: a linear layer without bias, for places where a bias would have no effect, such as
+    /// before a batch norm.
     ///
     /// # Errors
-    /// If the shapes do not go together.
+    /// If the shapes do not match.
     pub fn linear_without_bias(&mut self, x: &Value, weight: &Var) -> Result<Value> {
         let zeros = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
         self.linear(x, weight, &Var::from_tensor(&zeros)?)
@@ -227,7 +229,7 @@ impl Tape {
         self.join(parts, last)
     }
 
-    /// Stacks tensors (N_i, ...) one upon the other: returns (N, ...) with N the sum of the N_i.
+    /// Stacks tensors (N_i, ...) along the first axis: returns (N, ...) with N the sum of the N_i.
     ///
     /// # Errors
     /// If there are no tensors, or they differ in more than their rows.
@@ -308,7 +310,7 @@ impl Tape {
     /// # Errors
     /// If the shape of a gradient differs from that of its value.
     pub fn backward(self, gradients: &mut GradStore) -> Result<()> {
-        // On a GPU the team's workers would wait for work that never comes.
+        // The GPU does the work, so a team's workers would only wait.
         if self.leaves.iter().any(|(leaf, _)| leaf.device().is_cuda()) {
             return self.go_back(gradients);
         }
@@ -319,7 +321,7 @@ impl Tape {
         let mut of: Vec<Option<Tensor>> = vec![None; self.values];
         for (leaf, id) in &self.leaves {
             if let Some(gradient) = gradients.remove(leaf) {
-                // A copy: the loss may hold the same tensor, and later additions happen in place.
+                // A copy is needed: the loss may hold the same tensor, and later additions happen in place.
                 add(&mut of[*id], gradient.copy()?)?;
             }
         }
@@ -388,8 +390,8 @@ impl Tape {
     }
 }
 
-/// Adds to the gradient that a store has of a tensor. Not in place: what was there may be a tensor that a
-/// loss holds.
+/// Adds a gradient to the one that a store holds for a tensor. The addition is not in place, because a loss
+/// may hold the tensor that was there.
 fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<()> {
     let sum = match gradients.remove(of) {
         // On CUDA, the gradient of a convolution's weight may be in the activations' precision.
@@ -416,7 +418,7 @@ fn add(to: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
     Ok(())
 }
 
-/// `a += b`.
+/// The op `a += b`.
 struct AddInto;
 
 /// Values that one task adds.

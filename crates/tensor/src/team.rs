@@ -26,13 +26,13 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` with all of rayon's workers waiting for its loops. Inside a team it simply runs `work`.
+/// Runs `work` while all of rayon's workers wait for its loops. Inside a team this only runs `work`.
 pub fn with_team<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if LEADS.get().is_some() || INSIDE.get() {
         return work();
     }
     rayon::scope(|scope| {
-        // Shared, since a member may join after the work is done.
+        // The team is shared, since a member may join after the work is done.
         let team = Arc::new(Team::default());
         for _ in 1..rayon::current_num_threads() {
             let team = Arc::clone(&team);
@@ -67,7 +67,7 @@ pub(crate) fn for_each_chunk<T: Send>(values: &mut [T], len: usize, body: impl F
     });
 }
 
-/// Does the same for two slices of equal length at once.
+/// Does the same as [`for_each_chunk`] for two slices of equal length together.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -172,7 +172,7 @@ impl Team {
         let job = Loop { call: call::<F>, body: std::ptr::from_ref(body).cast(), count };
         self.current.set(Some(job));
         self.next.store(0, Ordering::Relaxed);
-        // The next number, open, with no members.
+        // The state of the next loop: its number, open, with no members.
         let number = self.state.load(Ordering::Relaxed) / NUMBER + 1;
         self.state.store((number * NUMBER) | OPEN, Ordering::Release);
         self.take_part(job);

@@ -1,5 +1,5 @@
-//! Starts the threads that compute before anything needs them. Rayon would start them at the first loop, and
-//! would panic if the system refuses one.
+//! Starts the computing threads before anything needs them. Rayon would start them at the first loop, and
+//! would panic if the system refused one.
 
 use rayon::{ThreadBuilder, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::io;
@@ -21,9 +21,9 @@ pub struct Started {
 }
 
 /// Starts the threads that rayon's loops run on: `wanted` of them, or the number in `RAYON_NUM_THREADS`, or
-/// one for each core. Where the system allows fewer (a limit on processes, too little address space), those
-/// that it allows compute, less some that are left for other purposes. Where it allows none, the calling
-/// thread computes alone. Call this once, from the main thread.
+/// one for each core. If the system allows fewer (because of a limit on processes, or too little address
+/// space), those that it allows compute, except for some that are left for other purposes. If it allows none,
+/// the calling thread computes alone. Call this once, from the main thread.
 ///
 /// # Errors
 /// If rayon's threads were started before.
@@ -54,7 +54,7 @@ fn usual() -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
-/// The body of a thread: waits for the work that rayon gives it, and ends if rayon gives none.
+/// Runs in a thread: waits for the work that rayon gives it, and ends if rayon gives none.
 fn sit(seat: &Receiver<ThreadBuilder>) {
     if let Ok(work) = seat.recv() {
         work.run();
@@ -62,8 +62,8 @@ fn sit(seat: &Receiver<ThreadBuilder>) {
 }
 
 /// Starts threads that wait for work: `wanted` of them if `spawn` can start those and [`BESIDE`] more, else
-/// as many as leave room for [`BESIDE`]. They exist before rayon asks, since rayon cannot be asked a second
-/// time.
+/// as many as leave room for [`BESIDE`]. They are started before rayon's pool is built, since the pool cannot
+/// be built a second time.
 fn seats<T: Send + 'static>(
     wanted: usize,
     mut spawn: impl FnMut(Receiver<T>) -> io::Result<JoinHandle<()>>,
@@ -81,7 +81,7 @@ fn seats<T: Send + 'static>(
         }
     }
     seats.truncate(seats.len().saturating_sub(BESIDE));
-    // Threads without a seat end; once they are gone, others can start in their place.
+    // Threads without a channel end. When they have ended, other threads can start in their place.
     for thread in threads.drain(seats.len()..) {
         // A thread that ends because its channel is empty has no result.
         let _ = thread.join();

@@ -1,5 +1,5 @@
-//! Convolutions on the device: any number of channels, full f32 where it is asked for, and algorithms that can be
-//! kept and taken again. The tests are skipped where there is no device.
+//! Tests convolutions on the device: any number of channels, full f32 where it is requested, and algorithms
+//! that are kept and used again. The tests are skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
@@ -12,7 +12,7 @@ use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::cuda::{algorithms, peak_memory, take_algorithms};
 use invaspread_tensor::{Conv2dConfig, conv2d};
 
-/// The table of algorithms is the process's: one test at a time.
+/// The whole process shares the table of algorithms, so the tests run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
@@ -84,12 +84,12 @@ fn full_f32_is_not_rounded_to_tf32() {
     for (which, (got, want)) in run(&device, DType::F32, true).iter().zip(&want).enumerate() {
         let error = relative(got, want);
         assert!(error < 2e-3, "TF32: result {which} is off by {error}");
-        // A real card may find nothing faster than full f32.
+        // On a real card, full f32 may be the fastest.
         assert!(Counts::now().is_none() || error > 1e-5, "TF32 was allowed and not used: {error}");
     }
 }
 
-/// The emulated search chooses otherwise the second time, among algorithms that round differently.
+/// The emulated search makes another choice the second time, among algorithms that round differently.
 #[test]
 fn algorithms_that_were_kept_are_taken_again() {
     let Some(device) = device_or_skip() else { return };
@@ -107,7 +107,7 @@ fn algorithms_that_were_kept_are_taken_again() {
     assert_eq!(kept.len(), 3 + 1, "{kept:?}");
     assert_eq!(run(), first);
 
-    // Another process, without the choices and with them.
+    // This is like another process, first without the choices and then with them.
     take_algorithms(&device, &nothing).unwrap();
     let other = run();
     if Counts::now().is_some() {
@@ -118,7 +118,7 @@ fn algorithms_that_were_kept_are_taken_again() {
     assert_eq!(algorithms(&device).unwrap(), kept);
     assert_eq!(run(), first);
 
-    // Another card: nothing is taken, and that is said.
+    // With the choices of another card, nothing is taken, and the result says so.
     let mut elsewhere = kept.clone();
     elsewhere.insert("machine".to_owned(), "another card".to_owned());
     let said = take_algorithms(&device, &elsewhere).unwrap().unwrap();

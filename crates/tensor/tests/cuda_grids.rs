@@ -1,5 +1,6 @@
-//! Launches sized by the card: the same results on cards of any size, and the same bits on cards of one size, whether
-//! a batch norm is one launch or two. The tests are skipped where there is no device.
+//! Tests launches whose size depends on the card. The results are the same on cards of any size, and the bits
+//! are the same on cards of one size, whether a batch norm is one launch or two. The tests are skipped where
+//! there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
@@ -12,7 +13,7 @@ use invaspread_tensor::cuda::Switches;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip, set_multiprocessors};
 use invaspread_tensor::{BatchNormConfig, batch_norm};
 
-/// Switches and sizes are the process's: one test at a time.
+/// The whole process shares the switches and the size of the device, so the tests run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
@@ -58,7 +59,7 @@ fn a_card_of_any_size_gives_the_same_and_one_launch_the_bits_of_two() {
         let shapes = [&map[..], &[channels], &[channels], &map];
         let inputs = shapes.map(|shape| random(&mut stream, shape));
         for dtype in [DType::F32, DType::BF16] {
-            // What bf16 cannot hold is not in the comparison.
+            // The inputs are rounded first, so that rounding to bf16 is not part of the comparison.
             let rounded = inputs.clone().map(|x| {
                 if x.rank() == 1 { x } else { x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap() }
             });
@@ -73,7 +74,7 @@ fn a_card_of_any_size_gives_the_same_and_one_launch_the_bits_of_two() {
                     Switches { norm_together, ..Switches::default() }.take();
                     let before = Counts::now();
                     ways.push(results(&rounded, &device, dtype, chunk));
-                    // Once more: the counters of the last launch are zero again.
+                    // A second run gives the same, since the counters are zero again after the first.
                     assert!(results(&rounded, &device, dtype, chunk) == ways[ways.len() - 1]);
                     assert!(before.is_none_or(|before| Counts::now().unwrap().since(before).launches > 0));
                 }

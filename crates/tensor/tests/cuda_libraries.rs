@@ -1,5 +1,6 @@
-//! Which files NVIDIA's libraries are loaded from: one file each, of the right version, whatever lies on the loader's path. Tested with the
-//! emulator's libraries, in processes of their own; skipped on a real device.
+//! Tests from which files NVIDIA's libraries are loaded: each from one file of the right version, whatever is
+//! on the loader's path. The tests use the emulator's libraries in separate processes, and are skipped on a
+//! real device.
 
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -13,13 +14,14 @@ use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 
 const CHILD: &str = "INVASPREAD_TEST_LIBRARIES";
 
-/// What the processes run that the tests below begin: prints why there is no device, or what was loaded.
+/// Runs in the processes that the tests below start: prints why there is no device, or what was loaded.
 #[test]
 fn child() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    // As a program does first. The harness's own thread, which waits for this one, does not read the environment.
+    // A program calls this first. The thread of the test harness, which waits for this one, does not read the
+    // environment.
     invaspread_tensor::prepare_process();
     if let Some(why) = DeviceKind::Cuda(0).why_not() {
         println!("WHY {why}");
@@ -50,7 +52,7 @@ fn run(path: &[&Path], libraries: Option<&Path>, home: &Path) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The folder of the emulator, if this process runs on it.
+/// Returns the emulator's folder, if this process runs on the emulator.
 fn emulator() -> Option<PathBuf> {
     device_or_skip()?;
     Counts::now()?;
@@ -74,10 +76,10 @@ fn each_library_is_loaded_from_one_file() {
     let loaded = |lines: &[String]| -> Vec<String> {
         lines.iter().filter_map(|line| line.strip_prefix("LOADED ").map(str::to_owned)).collect()
     };
-    // Without a toolkit on the path, the folder that the environment names wins over the rest of the path.
+    // Without a toolkit on the path, the folder that the environment names comes before the rest of the path.
     let lines = run(&[&emulator], Some(&wheels), scratch.path());
     assert_eq!(loaded(&lines), [wheels.join("libcublas.so.13").display().to_string()], "{lines:?}");
-    // What cudarc asks for first is on the path: it is the only copy.
+    // The unversioned name, which cudarc asks for first, is on the path, so that file is the only one loaded.
     let lines = run(&[&toolkit, &emulator], Some(&wheels), scratch.path());
     assert_eq!(loaded(&lines), [toolkit.join("libcublas.so.13.1.0").display().to_string()], "{lines:?}");
     // The driver keeps what it compiles below the home folder.

@@ -1,6 +1,6 @@
 //! NaN, infinities and signed zeros go through every op as IEEE arithmetic takes them through its equation:
-//! forward and backward, in f32 on every instruction set of this machine and in f64. An op that swallows a
-//! NaN would let a broken network pass for a sound one.
+//! forward and backward, in f32 on every instruction set of this machine and in f64. With an op that does not
+//! pass a NaN on, a broken network would look like a sound one.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -178,8 +178,8 @@ proptest! {
         }
     }
 
-    /// Products with packed rows, and the search among products: a NaN is above no floor, and does not hide
-    /// the values beside it.
+    /// Checks products with packed rows, and the search among products: a NaN is never above the floor, and
+    /// does not hide the values beside it.
     #[test]
     fn inner_products(seed: u64, rows in 1usize..60, queries in 1usize..20, dim in 1usize..30, floor in -1.0f32..3.0) {
         let mut stream = stream(seed);
@@ -263,8 +263,7 @@ fn a_relu_and_a_maximum_hand_nan_on() {
     assert!(wide(&y)[0].is_nan());
 }
 
-/// The square of 1e30 overflows f32, which is no reason to lose the channel: the output is that of the
-/// equations.
+/// The square of 1e30 overflows f32; the output is nevertheless that of the equations.
 #[test]
 fn batch_norm_of_huge_values_is_right() {
     let values: Vec<f32> = (0..8 * 16).map(|i| 1e30 * ((i % 7) as f32 - 3.0)).collect();

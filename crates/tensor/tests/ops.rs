@@ -34,7 +34,7 @@ fn error(got: &Tensor, want: &[f64]) -> f64 {
     (difference / size.max(1e-30)).sqrt()
 }
 
-/// Output and both gradients of a convolution, computed by its definition.
+/// The output and both gradients of a convolution, computed by its definition.
 struct PlainConv {
     y: Vec<f64>,
     gx: Vec<f64>,
@@ -92,7 +92,7 @@ fn conv_error(x: &Tensor, w: &Tensor, config: Conv2dConfig) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// The direct and the unrolled path: any kernel, stride, padding, channels and size.
+    /// Checks the direct and the unrolled path, with any kernel, stride, padding, channels and size.
     #[test]
     fn convolution_is_its_definition(
         seed: u64, n in 1usize..4, h in 1usize..11, w in 1usize..11,
@@ -106,7 +106,7 @@ proptest! {
         prop_assert!(error < 1e-5, "{error:e}");
     }
 
-    /// Winograd, with maps whose sides are not multiples of its tiles.
+    /// Checks Winograd, with maps whose sides are not multiples of its tiles.
     #[test]
     fn winograd_is_a_convolution(
         seed: u64, n in 1usize..5, h in 1usize..14, w in 1usize..14,
@@ -118,8 +118,8 @@ proptest! {
         prop_assert!(error < 1e-4, "{error:e}");
     }
 
-    /// Fused batch norm in f32 against the plain one in f64, forward and backward, with and without residual,
-    /// ReLU and chunks.
+    /// Compares fused batch norm in f32 with the plain one in f64, forward and backward, with and without
+    /// residual, ReLU and chunks.
     #[test]
     fn batch_norm_is_its_equation(
         seed: u64, chunks in 1usize..4, images in 1usize..5, side in 1usize..8,
@@ -167,7 +167,7 @@ proptest! {
         }
     }
 
-    /// Pooling against explicit loops over the windows.
+    /// Compares pooling with explicit loops over the windows.
     #[test]
     fn pooling_is_its_definition(
         seed: u64, h in 1usize..12, w in 1usize..12, kernel in 1usize..5, stride in 1usize..4, padding in 0usize..3, ceil_mode: bool,
@@ -202,7 +202,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// The linear layer in f32 against candle's own in f64, forward and backward.
+        /// Compares bias and ReLU in f32 with their definition.
     #[test]
     fn bias_relu_is_its_definition(seed: u64, rows in 1usize..600, channels in 1usize..20) {
         let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
@@ -216,6 +216,7 @@ proptest! {
         prop_assert!(error(&bias_relu(&x, &bias).unwrap(), &want) < 1e-15);
     }
 
+    /// Compares the linear layer in f32 with candle's own in f64, forward and backward.
     #[test]
     fn linear_is_candles(seed: u64, rows in 1usize..40, inputs in 1usize..40, outputs in 1usize..40) {
         let mut s = Stream::new(seed, Purpose::Bootstrap, 0, 0);
@@ -244,7 +245,7 @@ proptest! {
         }
     }
 
-    /// Local response norm against its equation.
+    /// Compares local response norm with its equation.
     #[test]
     fn local_response_norm_is_its_equation(
         seed: u64, rows in 1usize..200, channels in 1usize..20, size in 1usize..8, alpha in 0.0f64..2.0, usual: bool, k in 0.5f64..2.0,
@@ -262,8 +263,8 @@ proptest! {
         }
     }
 
-    /// A small network gives the same gradients on the tape as in candle's graph, where values meet (a
-    /// residual), where parameters end, and where a value enters two losses.
+    /// A small network gives the same gradients on the tape as in candle's graph. Values meet in a residual,
+    /// and one value enters two losses.
     #[test]
     fn the_tape_goes_back_as_candles_graph_does(
         seed: u64, images in 2usize..5, side in 4usize..9, channels in prop::sample::select(vec![3usize, 16]), relu: bool,
@@ -308,7 +309,7 @@ proptest! {
     }
 }
 
-/// Values and gradients (of the values weighted by 1 to 8) of PyTorch 2.15's
+/// Compares with the values and gradients (of the values weighted by 1 to 8) of PyTorch 2.15's
 /// `CrossMapLRN2d(5, 0.5, 0.6, 2.0)`, in f64, including the known errors of that class.
 #[test]
 #[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
@@ -347,9 +348,8 @@ fn local_response_norm_is_pytorchs_cross_map() {
     assert!(even.unwrap_err().to_string().contains("odd number"));
 }
 
-/// Branches leave one map and meet again along the channels, as in Inception's modules, in f64: the tape's
-/// gradients are those of candle's graph, where one value enters several ops and one of the branches is the
-/// map itself.
+/// Branches leave one map and are concatenated along the channels, as in Inception's modules; one of the
+/// branches is the map itself. In f64 the tape's gradients are those of candle's graph.
 #[test]
 fn branches_meet_on_the_tape_as_in_candles_graph() {
     let mut s = stream();
@@ -391,7 +391,7 @@ fn branches_meet_on_the_tape_as_in_candles_graph() {
     }
 }
 
-/// PyTorch 2.15's values and gradients (of the values weighted by 1 to 6), in f64.
+/// Compares with PyTorch 2.15's values and gradients (of the values weighted by 1 to 6), in f64.
 #[test]
 #[allow(clippy::unreadable_literal, reason = "the digits as PyTorch prints them")]
 fn local_response_norm_is_pytorchs() {
@@ -553,7 +553,7 @@ fn gradient_of_pooling_and_normalization() {
     assert!(error < 1e-8, "{error:e}");
 }
 
-/// Two gradients that candle's own pooling gets wrong: a strict maximum in a 2x2 window takes the whole
+/// Checks two gradients that candle's own pooling gets wrong: a strict maximum in a 2x2 window gets the whole
 /// gradient, and the average of a 7x7 window in a 12x12 map distributes exactly 1.
 #[test]
 fn pooling_gradients_that_candle_gets_wrong() {

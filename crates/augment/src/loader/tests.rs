@@ -4,7 +4,7 @@ use crate::image::{Image, ImageRef};
 use crate::{AugmentConfig, SourceImage};
 use invaspread_random::{Purpose, Stream};
 
-/// Some images, one of which may be broken; counts how many were asked for.
+/// Some images, one of which may be broken; counts how many were requested.
 struct Images {
     stored: Vec<Image>,
     broken: Option<usize>,
@@ -150,7 +150,7 @@ fn a_second_view_may_be_of_another_image() {
     for ((index, got), (_, usual)) in bits(with).into_iter().zip(bits(config(1, 1))) {
         assert_eq!(got[..index.len() * view_len], usual[..index.len() * view_len], "first views");
         for (at, &image) in index.iter().enumerate() {
-            // The neighbour's pixels under the image's own draws.
+            // The view shows the other image's pixels with the image's own draws.
             let mut stream = Stream::new(3, Purpose::Augment, 4, 2 * u64::from(image) + 1);
             let pixels = images.stored[second[image as usize] as usize].as_ref();
             pipeline.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
@@ -194,7 +194,7 @@ fn dropping_it_midway_stops_its_threads() {
         BatchLoader::new(Arc::clone(&source) as Arc<dyn ImageSource>, pipeline(), config).unwrap();
     loader.next().unwrap().unwrap().recycle();
     drop(loader);
-    // The thread is joined, so it holds the source no longer and asks for no more images.
+    // The thread has been joined, so it no longer holds the source and requests no more images.
     assert_eq!(Arc::strong_count(&source), 1);
     assert!(source.asked.load(Ordering::Relaxed) <= 10 * 5, "at most the queue and one batch beyond");
 }
@@ -209,7 +209,7 @@ fn recycled_buffers_are_used_again() {
             addresses.insert(batch.images.as_ptr() as usize);
         }
         batch.recycle();
-        // Time for the buffer to be taken up before the next batch is begun.
+        // This gives the loader time to receive the buffer before it begins the next batch.
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(addresses.len() < 5, "five whole batches in {} buffers", addresses.len());

@@ -12,7 +12,7 @@ use crate::location::Location;
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How to read it.
+    /// The form of the copy.
     pub form: Form,
     /// The folder or archive.
     pub path: PathBuf,
@@ -34,8 +34,8 @@ impl Found {
         Err(DataError::damaged(&self.path, format!("no {} ({})", absent.join(", no "), self.form), expected))
     }
 
-    /// Returns its folder, its files as paths below that, and what distinguishes it from other copies in the
-    /// same folder.
+    /// Returns the copy's folder, its files as paths below that folder, and a text that distinguishes it from
+    /// other copies in the same folder.
     pub(crate) fn files(&self) -> (PathBuf, Vec<PathBuf>, String) {
         let batches = |ending: &str| BATCHES.map(|batch| PathBuf::from(format!("{batch}{ending}"))).to_vec();
         match self.form {

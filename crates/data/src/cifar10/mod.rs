@@ -61,11 +61,11 @@ pub(crate) const BATCHES: [&str; 6] =
 pub(crate) struct Batch {
     /// The file, or the archive and the member.
     pub source: PathBuf,
-    /// `per_batch` records.
+    /// The bytes of `per_batch` records.
     pub records: Vec<u8>,
 }
 
-/// The set as the catalog knows it.
+/// The published set, for the catalog.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cifar10;
 

@@ -2,12 +2,12 @@
 
 use crate::package::ArchiveSpec;
 
-/// How many records a batch has and what its bytes hash to.
+/// The number of records of a batch, and the checksums of the batches.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// Records in each of the six batches.
     pub per_batch: usize,
-    /// SHA-256 of each, in the order of [`BATCHES`](super::BATCHES).
+    /// SHA-256 of each batch, in the order of [`BATCHES`](super::BATCHES).
     pub sha256: [String; 6],
     /// The published lengths of the binary and the Python archive, for the errors of archives of other
     /// lengths.
@@ -15,13 +15,13 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Returns the bytes of a batch.
+    /// Returns the number of bytes of a batch.
     pub(crate) fn batch_bytes(&self) -> u64 {
         (self.per_batch * super::RECORD) as u64
     }
 }
 
-/// The official layout. The checksums were computed from batches whose MD5s are the published ones
+/// The official layout. The checksums were computed from batches whose MD5 checksums are the published ones
 /// (5dd7e06a..., 5ea93a67..., 942cd6a4..., ae636b3b..., 53f37980..., 803d5f7f... for `data_batch_1.bin` to
 /// `test_batch.bin`).
 pub(crate) static OFFICIAL: std::sync::LazyLock<Layout> = std::sync::LazyLock::new(|| Layout {

@@ -145,7 +145,7 @@ mod tests {
                 }
             }
         }
-        // The last chunk alone may be missing: it holds nothing.
+        // Only the last chunk may be missing, since it holds nothing.
         assert!(refused >= whole.len() - 12, "{refused} of {}", whole.len());
     }
 }

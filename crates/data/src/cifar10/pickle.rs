@@ -19,7 +19,8 @@ pub(crate) struct PickledBatch {
 /// Reads a batch.
 ///
 /// # Errors
-/// Says what is wrong with it and where, in words that follow "found".
+/// If the pickle is not such a batch. The error says what is wrong and where, in words that follow
+/// "found".
 pub(crate) fn read_batch(pickle: &[u8]) -> Result<PickledBatch, String> {
     let batch = Pickle::read(pickle)?;
     let root = batch.dict(batch.root()).ok_or("a pickle of something else than a dict")?;
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
     use crate::sample::pickled;
 
-    /// Two rows of three columns, written by hand.
+    /// Returns a pickle of two rows of three columns, written by hand.
     fn small(columns_first: bool, data: &[u8]) -> Vec<u8> {
         pickled(&[7, 300], (2, 3), data, columns_first)
     }

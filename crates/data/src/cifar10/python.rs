@@ -48,8 +48,8 @@ pub(super) fn read_archive(path: &Path, layout: &Layout) -> Result<Vec<Batch>, D
     Ok(batches.into_iter().flatten().collect())
 }
 
-/// Returns the largest length of a batch. The published ones have 103 bytes for each image besides its pixels
-/// (label, file name); twice that is allowed.
+/// Returns the largest length of a batch. The published batches have 103 bytes for each image besides its
+/// pixels (label, file name); twice that number is allowed.
 fn longest(layout: &Layout) -> u64 {
     layout.batch_bytes() + layout.per_batch as u64 * 206 + (1 << 16)
 }

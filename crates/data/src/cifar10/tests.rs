@@ -1,4 +1,5 @@
-//! Every form gives the same images; every kind of damage gets an error that names the file.
+//! Tests that every form gives the same images, and that every kind of damage gives an error that names the
+//! file.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -142,7 +143,7 @@ fn a_truncated_or_missing_batch_names_the_file_and_both_lengths() {
         ),
         "{message}"
     );
-    // Whichever batch it is, and where the copy's own folder is named.
+    // The error is the same for another batch, and if `root` is the copy's own folder.
     fs_err::rename(root.path().join("cifar-10-batches-bin/data_batch_1.bin"), &batch).unwrap();
     let message = self::message(&root.path().join("cifar-10-batches-bin"), &mini.layout);
     assert!(message.contains("found no data_batch_1.bin"), "{message}");
@@ -230,7 +231,7 @@ fn the_real_data_set_is_verified() {
     assert!(crate::verify("cifar10", None).unwrap().is_good());
 }
 
-/// candle-datasets reads the binary files too: the same images, as f32 planes.
+/// candle-datasets also reads the binary files. It gives the same images, as f32 planes.
 #[cfg(feature = "hub")]
 #[test]
 #[ignore = "needs the real CIFAR-10 in the folder INVASPREAD_DATA"]

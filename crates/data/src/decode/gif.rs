@@ -13,7 +13,7 @@ use super::{LARGEST, broken, within_limits};
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    // A picture whose data ends too soon is an error, not a picture with a hole.
+    // A picture whose data ends too soon is an error, and not a picture with missing parts.
     options.check_lzw_end_code(true);
     options.set_memory_limit(NonZeroU64::new(LARGEST).map_or(MemoryLimit::Unlimited, MemoryLimit::Bytes));
     let mut decoder = options.read_info(bytes).map_err(|error| broken(&error))?;

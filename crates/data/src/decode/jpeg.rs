@@ -1,10 +1,11 @@
-//! JPEG, refused where part of it is missing.
+//! Decodes JPEG, and refuses files of which a part is missing.
 //!
-//! The decoder fills what a cut file lacks with gray and reports nothing. So the markers of the file are
-//! walked first: each segment must lie within the file, and the last marker must be the end of the image.
-//! Pillow refuses a file without that marker too, except for some gray ones that lack nothing else; here each
-//! of them is refused. Then the decoder runs in its strict mode, in which an unknown Huffman code is an
-//! error. A file whose scan was cut and closed again with a new end marker cannot be recognized.
+//! If a file was cut, the decoder fills the missing part with gray and reports nothing. So the markers of the
+//! file are read first: each segment must lie within the file, and the last marker must be the end of the
+//! image. Pillow also refuses a file without that marker, except for some gray files in which only the marker
+//! is missing; this code refuses all of them. Then the decoder runs in its strict mode, in which an unknown
+//! Huffman code is an error. A file whose scan was cut and closed again with a new end marker cannot be
+//! recognized.
 
 use invaspread_augment::Image;
 use zune_jpeg::JpegDecoder;
@@ -80,8 +81,7 @@ fn reaches_its_end(bytes: &[u8]) -> Result<(), String> {
                 let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
                 let (length, held) = (usize::from(u16::from_be_bytes([high, low])), bytes.len() - after);
                 if length > held {
-                    // The file may end in an end marker all the same: whoever cut it may have closed it
-                    // again.
+                    // The file may still end with an end marker: the program that cut it may have added one.
                     return Err(broken(&format!(
                         "a JPEG cut after {} bytes: its segment at byte {after} claims {length} bytes, of which {held} are there",
                         bytes.len()

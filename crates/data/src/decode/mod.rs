@@ -21,7 +21,7 @@ use invaspread_files::read_regular;
 
 use crate::error::DataError;
 
-/// What an error expects in place of a file that is no image.
+/// The text that errors expect in place of a file that is not an image.
 pub(crate) const EXPECTED: &str = "a whole image (PNG, JPEG, WebP, GIF, BMP, TIFF or PNM)";
 
 /// The endings of image files, in lowercase: those of torchvision's `ImageFolder`, and other endings of the
@@ -29,8 +29,8 @@ pub(crate) const EXPECTED: &str = "a whole image (PNG, JPEG, WebP, GIF, BMP, TIF
 pub(crate) const ENDINGS: [&str; 14] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "ppm", "pgm", "pbm", "pnm", "bmp", "tif", "tiff", "webp", "gif"];
 
-/// The largest number of bytes of an image, in the form of its file and as RGB together: 89 megapixels of
-/// color. A file of kilobytes can claim billions of pixels, and a gray PNG can hold them.
+/// The largest number of bytes of an image in the form of its file and as RGB together, which is 89
+/// megapixels of color. A file of kilobytes can claim billions of pixels, and a gray PNG can hold them.
 const LARGEST: u64 = 512 << 20;
 
 /// The largest length of a file in bytes: more than any image of [`LARGEST`] needs.
@@ -39,7 +39,7 @@ const LONGEST: u64 = 256 << 20;
 /// Decodes `bytes`, whatever the name of their file.
 ///
 /// # Errors
-/// Says what is wrong, in words that follow "found".
+/// If the image cannot be decoded. The error says what is wrong, in words that follow "found".
 pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
     if bytes.is_empty() {
         return Err("an empty file".to_owned());
@@ -66,7 +66,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, String> {
     Ok(image)
 }
 
-/// Returns what an error says about an image that a decoder refuses.
+/// Returns the text of the error for an image that a decoder refuses.
 fn broken(error: &impl std::fmt::Display) -> String {
     format!("an image that fails to decode ({error})")
 }
@@ -95,7 +95,7 @@ fn other(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
         DynamicImage::ImageLumaA16(image) => upper(image.as_raw(), 2),
         DynamicImage::ImageRgb16(image) => upper(image.as_raw(), 3),
         DynamicImage::ImageRgba16(image) => upper(image.as_raw(), 4),
-        // No file says whether its values go up to 1 or to 255.
+        // The file does not say whether its values go up to 1 or to 255.
         DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) => {
             return Err("an image of floating-point samples, whose range is unknown".to_owned());
         }

@@ -1,9 +1,10 @@
-"""Writes samples.tar.gz: small images in every format and form that is read, and what Pillow makes of each.
+"""Writes samples.tar.gz: small images in every format and form that is read, each with the pixels that Pillow decodes.
 
     python samples.py    # Pillow 13.0 and numpy
 
-For each NAME there is NAME.rgb: width and height (u32, little-endian) and Image.open(NAME).convert("RGB"). One kind differs on purpose:
-Pillow cuts 16-bit gray at 255, so that nearly every pixel is white; NAME.rgb has the upper byte instead, as Pillow takes of 16-bit color.
+For each NAME there is NAME.rgb: width and height (u32, little-endian) and the pixels of Image.open(NAME).convert("RGB").
+16-bit gray differs on purpose: Pillow clips it at 255, so that nearly every pixel is white. There NAME.rgb has the upper
+byte, which Pillow takes of 16-bit color.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-//! Pixels are those of Pillow, and a file that lacks part of its picture is no picture.
+//! Tests that pixels are those of Pillow, and that a file of which a part is missing is an error.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use std::io::Read;
 use super::*;
 use crate::sample::png;
 
-/// Returns whether a sample is of the kind that its name ends with.
+/// Returns whether the name of a sample has this ending.
 fn is(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
 }
@@ -27,7 +27,7 @@ pub(crate) fn samples() -> BTreeMap<String, Vec<u8>> {
     entries.collect()
 }
 
-/// Returns each image with what Pillow makes of it.
+/// Returns each image with the pixels that Pillow decodes.
 fn pictures() -> Vec<(String, Vec<u8>, Image)> {
     let all = samples();
     let expected = |name: &str| {
@@ -70,8 +70,8 @@ fn a_cut_file_is_an_error_or_lacks_no_pixel() {
         let whole = decode(&bytes).unwrap();
         for held in 0..bytes.len() {
             let Ok(image) = decode(&bytes[..held]) else { continue };
-            // The last number of a plain PNM may lose its last digit: nothing tells that more digits were to
-            // come.
+            // The last number of a plain PNM may lose its last digit, since nothing in the file shows that
+            // digits are missing.
             if name != "plain.ppm" {
                 assert_eq!(image, whole, "{name}, {held} of {} bytes", bytes.len());
             }
@@ -84,14 +84,14 @@ fn a_cut_file_is_an_error_or_lacks_no_pixel() {
 fn a_jpeg_is_refused_at_every_length_but_its_own_whatever_follows() {
     for (name, bytes, _) in pictures().into_iter().filter(|(name, ..)| is(name, "jpg")) {
         let whole = decode(&bytes).unwrap();
-        // As long as the whole file, but its end was never written.
+        // The file is as long as the whole one, but its end was not written.
         for held in 0..bytes.len() - 1 {
             let mut zeros = bytes[..held].to_vec();
             zeros.resize(bytes.len(), 0);
             let message = decode(&zeros).unwrap_err();
             assert!(!message.is_empty(), "{name}");
         }
-        // What comes after the end is not part of the picture.
+        // Bytes after the end are not part of the picture.
         assert_eq!(decode(&[&bytes[..], b"appended \xff\xd8 by somebody"].concat()).unwrap(), whole);
     }
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
@@ -113,7 +113,8 @@ fn a_webp_that_lacks_its_last_byte_is_an_error() {
 fn a_jpeg_cut_in_its_head_and_closed_again_is_not_said_to_end_without_a_marker() {
     let (_, bytes, _) = pictures().into_iter().find(|(name, ..)| name == "rgb_baseline.jpg").unwrap();
     let scan = bytes.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
-    // Within a segment, two bytes or more from its end, so that the new marker does not fill it up.
+    // The file is cut within a segment, at least two bytes before its end, so that the new marker does not
+    // complete the segment.
     let mut segments = vec![];
     let mut at = 2;
     while at < scan {
@@ -141,12 +142,12 @@ fn a_jpeg_whose_codes_are_damaged_is_refused_and_one_with_a_sloppy_head_is_not()
     let whole = decode(&bytes).unwrap();
     let scan = bytes.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
     let start = scan + 2 + usize::from(bytes[scan + 3]);
-    // Sixteen ones begin no code.
+    // No Huffman code begins with sixteen ones.
     let mut damaged = bytes.clone();
     damaged.splice(start + 8..start + 12, [0xFF, 0x00, 0xFF, 0x00, 0xFF, 0x00, 0xFF, 0x00]);
     let message = decode(&damaged).unwrap_err();
     assert!(message.contains("fails to decode") && message.contains("Huffman"), "{message}");
-    // Bytes between two headers: Pillow reads the picture as it is.
+    // With bytes between two headers, Pillow reads the same picture.
     let mut sloppy = bytes.clone();
     let first_end = 4 + usize::from(bytes[5]);
     sloppy.splice(first_end..first_end, *b"sloppy");
@@ -166,12 +167,12 @@ fn what_a_file_holds_decides_and_what_is_no_image_is_named() {
 #[test]
 fn an_image_that_claims_any_number_of_pixels_is_not_decoded() {
     let mut bytes = png((3, 2), |_, _| [1, 2, 3]);
-    // Width and height, and the checksum of their chunk.
+    // These bytes are the width, the height, and the checksum of their chunk.
     bytes[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
     let sum = crc32fast::hash(&bytes[12..29]);
     bytes[29..33].copy_from_slice(&sum.to_be_bytes());
     assert_eq!(decode(&bytes).unwrap_err(), "an image of 16384 x 16384 pixels, too many to decode");
-    // A GIF and a JPEG of as many.
+    // A GIF and a JPEG claim too many pixels as well.
     let all = samples();
     let mut gif = all["few.gif"].clone();
     gif[6..10].fill(0xFF);
@@ -189,7 +190,7 @@ fn pipes_devices_and_endless_files_are_not_read() {
     let at = |name: &str| folder.path().join(name);
     assert!(std::process::Command::new("mkfifo").arg(at("pipe.png")).status().unwrap().success());
     std::os::unix::fs::symlink("/dev/zero", at("zeros.png")).unwrap();
-    // Holes, which take no room on the disk.
+    // The file consists of holes, which need no space on the disk.
     fs_err::File::create(at("long.png")).unwrap().set_len(LONGEST + 1).unwrap();
     let message = |name: &str| load(&at(name), "do this").unwrap_err().to_string();
     assert!(message("pipe.png").ends_with("pipe.png is a named pipe, expected a regular file; do this"));

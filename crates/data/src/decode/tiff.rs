@@ -1,5 +1,5 @@
-//! TIFF with a palette, which the decoder does not support: it is given the indices as gray, and the colors
-//! are looked up here.
+//! Reads TIFF with a palette, which the decoder does not support: the decoder gets the indices as gray
+//! values, and this code looks up the colors.
 //!
 //! A TIFF begins with its byte order and the place of its first directory, a list of tags of 12 bytes each
 //! (TIFF 6.0, section 2). The color map holds all reds, then all greens, then all blues, 16 bits each, of
@@ -16,7 +16,7 @@ const COLOR_MAP: u16 = 320;
 /// The tag for the number of bits of a sample.
 const BITS: u16 = 258;
 
-/// A TIFF of indices, and their colors.
+/// A TIFF of indices, and the colors of the indices.
 pub(super) struct Indexed {
     /// The file with its indices declared as gray.
     pub(super) gray: Vec<u8>,
@@ -24,8 +24,8 @@ pub(super) struct Indexed {
     pub(super) colors: [[u8; 3]; 256],
 }
 
-/// Returns the TIFF in `bytes` if it has a palette of 2 or 256 colors; `None` if it has none, or is damaged
-/// in a way that the decoder will name.
+/// Returns the TIFF in `bytes` if it has a palette of 2 or 256 colors. Returns `None` if it has none, or if
+/// it is damaged; the decoder then reports the damage.
 pub(super) fn indexed(bytes: &[u8]) -> Option<Indexed> {
     let file = Reader { bytes, big: bytes.starts_with(b"MM\0*") };
     let directory = file.long(4)?;

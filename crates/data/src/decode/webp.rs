@@ -1,5 +1,5 @@
-//! The length of a WebP file. The decoder stops after the last pixel, so it accepts a file whose last bytes
-//! are missing; its header says how long the whole file is.
+//! Checks the length of a WebP file. The decoder stops after the last pixel, so it accepts a file whose last
+//! bytes are missing; its header says how long the whole file is.
 
 /// Returns an error if the file has fewer bytes than its RIFF header says.
 pub(super) fn check_length(bytes: &[u8]) -> Result<(), String> {

@@ -13,7 +13,7 @@ use crate::package::{ArchiveSpec, Package, Packing, Piece};
 use crate::unpack::{self, Wanted};
 use crate::unpacking::Unpacking;
 
-/// Where to fetch from.
+/// The server to fetch from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
@@ -22,23 +22,23 @@ pub enum Source {
     Official,
     /// The same archives on another server: the address without the file name.
     Mirror(String),
-    /// The Hugging Face hub (`uoft-cs/cifar10`), written out as the official binary files. Needs the cargo
-    /// feature `hub`.
+    /// The Hugging Face hub (`uoft-cs/cifar10`). The images are written as the official binary files.
+    /// Needs the cargo feature `hub`.
     Hub,
 }
 
 /// The result of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// Where the data set is.
+    /// The path of the data set.
     pub path: PathBuf,
-    /// Whether anything was downloaded; false if a good copy was there.
+    /// Whether anything was downloaded; false if a good copy existed.
     pub downloaded: bool,
-    /// The new name of a folder that had the name of the set and was not a good copy of it.
+    /// The new path of a folder that had the name of the set but was not a good copy of it.
     pub set_aside: Option<PathBuf>,
 }
 
-/// Fetches and unpacks `package`. `last` is called with the unpacked folder before that gets its name.
+/// Fetches and unpacks `package`. `last` is called with the unpacked folder before the folder gets its name.
 ///
 /// A piece that is already in `root` is used if it is the published one, and stays there.
 pub(crate) fn fetch_package(
@@ -58,7 +58,8 @@ pub(crate) fn fetch_package(
     for piece in &package.pieces {
         own.push(is_own(&root.join(&piece.file), &piece.sha256, piece.bytes, progress)?);
     }
-    // Checked first: a piece without an address must not fail after gigabytes of another were downloaded.
+    // This is checked first, because a piece without an address must not fail after gigabytes of another
+    // piece were downloaded.
     let url = |piece: &Piece| match (source, &piece.base_url) {
         (Source::Mirror(base_url), _) | (_, Some(base_url)) => {
             Ok(format!("{}/{}", base_url.trim_end_matches('/'), piece.file))
@@ -105,8 +106,8 @@ fn unpack_piece(
 ) -> Result<(), DataError> {
     let into = folder.join(piece.into);
     fs_err::create_dir_all(&into).map_err(writing)?;
-    // The unpacked size is not published. Photographs hardly shrink, so the length of the archive is a good
-    // estimate.
+    // The unpacked size is not published. Photographs are hardly compressed, so the length of the archive is
+    // a good estimate.
     let mut each = |bytes: u64| {
         let total = piece.bytes.max(bytes);
         progress(Progress { phase: Phase::Unpack, file: piece.file.clone(), bytes, total });

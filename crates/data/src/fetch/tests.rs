@@ -1,4 +1,4 @@
-//! Fetching from a server on this machine, and what may go wrong on the way.
+//! Tests fetching from a server on this machine, and the faults that may occur.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::time::Duration;
@@ -121,8 +121,8 @@ fn what_a_killed_fetch_left_behind_is_removed_by_the_next() {
         fs_err::write(there(name).join("set/a.bin"), vec![0; 100]).unwrap();
         lock.then(|| fs_err::File::create(there(name).join("lock")).unwrap())
     };
-    // One was killed, one is at work, one was left by an older version an hour ago, and one begins at this
-    // moment.
+    // One fetch was killed, one is running, one was left by an older version an hour ago, and one begins at
+    // this moment.
     drop(leave(".set-unpacking-killed", true));
     let busy = leave(".set-unpacking-busy", true).unwrap();
     busy.file().lock().unwrap();
@@ -130,7 +130,7 @@ fn what_a_killed_fetch_left_behind_is_removed_by_the_next() {
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3700);
     fs_err::File::open(there(".set-unpacking-old")).unwrap().file().set_modified(hour_ago).unwrap();
     leave(".set-unpacking-new", false);
-    // Names like it, but not of this set or not a folder.
+    // These names are similar, but belong to another set or are not those of folders.
     leave(".settings-unpacking-x", true);
     fs_err::write(there(".set-unpacking-file"), b"mine").unwrap();
     fs_err::create_dir(there("precious")).unwrap();
@@ -168,7 +168,7 @@ fn an_unwritable_folder_says_what_to_do() {
     server.stop();
 }
 
-/// Returns a set of two archives and a plain file, as Cars196 comes.
+/// Returns a set of two archives and a plain file, like Cars196.
 fn package(pieces: [(&'static str, &[u8], Packing); 3], url: Option<&str>) -> Package {
     let piece = |(file, bytes, packing): (&str, &[u8], Packing)| Piece {
         base_url: url.map(str::to_owned),
@@ -206,7 +206,7 @@ fn zipped() -> Vec<u8> {
 fn a_set_of_several_pieces_appears_as_a_whole() {
     let (tar, zip) = (tarred(), zipped());
     let root = tempfile::tempdir().unwrap();
-    // Two pieces are there, put by hand; the third is downloaded.
+    // Two pieces were put into the folder by hand; the third one is downloaded.
     fs_err::write(root.path().join("images.zip"), &zip).unwrap();
     fs_err::write(root.path().join("list.txt"), b"list").unwrap();
     let server = Server::start(tar.clone(), vec![Answer::BreakAfter(20), Answer::Whole]);
@@ -227,7 +227,7 @@ fn a_set_of_several_pieces_appears_as_a_whole() {
     assert_eq!(fs_err::read(place.join("images/a/1.jpg")).unwrap(), b"one");
     assert_eq!(fs_err::read(place.join("images/b/2.JPG")).unwrap(), b"two");
     assert_eq!(fs_err::read(place.join("lists/list.txt")).unwrap(), b"list");
-    // What was put there by hand stays, what was downloaded goes.
+    // Files that were put there by hand stay, and downloaded files are removed.
     assert_eq!(names(root.path()), ["cars", "images.zip", "list.txt"]);
     assert!(server.stop()[0].contains("/images.tgz"));
 }
@@ -330,7 +330,7 @@ fn a_fetched_set_is_known_to_be_the_published_one() {
     let mut mark = |folder: &Path| write_marker(set, folder, "the archive");
     let fetched = fetch_package(&package, &mirror, target.path(), QUICK, &mut |_| (), &mut mark).unwrap();
     assert!(fetched.downloaded && server.stop()[0].contains("/stanford_online_products.zip"));
-    // Its numbers of images are not the published ones, which alone keeps it from being called verified.
+    // Only its numbers of images, which are not the published ones, prevent the state "verified".
     let report = crate::verify("products", Some(target.path())).unwrap();
     let DataState::Unverified { reason } = report.content.unwrap().state else { panic!("verified") };
     assert!(reason.starts_with("it has 3 training and 3 test images"), "{reason}");

@@ -1,11 +1,11 @@
-//! A folder of images with a folder for each class: `train/<class>/` and `test/<class>/`, or `<class>/`
-//! alone, divided by the seed.
+//! Opens a folder of images that has a folder for each class: `train/<class>/` and `test/<class>/`, or only
+//! `<class>/`, which the seed then divides.
 //!
-//! It reads what torchvision's `ImageFolder` reads, and GIF too: at any depth below a class, with endings in
-//! upper or lower case. The content of a file decides its format. Images are decoded in parallel and resized
-//! to one square size by the bilinear filter, without keeping their aspect ratio. Classes are numbered by
-//! name and files come in the order of `ImageFolder`, so that the same folder gives the same data set
-//! everywhere.
+//! It reads the files that torchvision's `ImageFolder` reads, and GIF: at any depth below a class, with
+//! endings in upper or lower case. The content of a file decides its format. Images are decoded in parallel
+//! and resized to one square size by the bilinear filter, without keeping their aspect ratio. Classes are
+//! numbered by name and files come in the order of `ImageFolder`, so that the same folder gives the same data
+//! set everywhere.
 
 mod scan;
 
@@ -46,7 +46,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         let listed = items.len();
         let chosen = Numbered::all(items).keep(keep, classes.len(), config.seed, key)?;
         let (split, skipped) = read_all(path, &chosen, size, skip_broken, &classes)?;
-        // Files that were left out are no images to take.
+        // Files that were left out do not count as images.
         let taken_whole = keep.filter(|keep| *keep >= listed);
         notes.extend(subset::note(taken_whole, listed - skipped, what));
         Ok::<_, DataError>((split, skipped))
@@ -183,7 +183,7 @@ fn read_all(
     Ok((Split::new(pixels, labels, numbers, size), skipped))
 }
 
-/// Advice for a file that cannot be decoded.
+/// The advice for a file that cannot be decoded.
 const BROKEN: &str = "repair or remove it, or set data.folder.skip_broken=true to leave such files out";
 
 #[cfg(test)]

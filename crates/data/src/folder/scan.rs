@@ -10,22 +10,23 @@ use crate::walk::{PassedOver, images, subfolders};
 /// One file and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
-    /// Its path below the folder.
+    /// The path below the folder.
     pub(super) file: PathBuf,
-    /// The number of its class.
+    /// The number of the class.
     pub(super) label: u32,
 }
 
-/// The content of a folder by names; no file is read.
+/// The content of a folder by the names of its files, none of which is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Names of the classes, in order.
     pub(super) classes: Vec<String>,
-    /// Images to train on, class after class; those of a folder without `train` and `test` are all here.
+    /// The training images, class after class. All images of a folder without `train` and `test` are
+    /// here.
     pub(super) train: Vec<Item>,
     /// The images in `test`, if the folder has one.
     pub(super) test: Option<Vec<Item>>,
-    /// Sentences about the folder: what is passed over, which classes are not tested.
+    /// Sentences about the folder: which files are skipped, and which classes are not tested.
     pub(super) notes: Vec<String>,
 }
 

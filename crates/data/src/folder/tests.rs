@@ -1,4 +1,4 @@
-//! Folders as people bring them.
+//! Tests folders in all the forms in which people have them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -72,13 +72,14 @@ fn a_broken_image_is_named_or_counted() {
     skipping.folder.skip_broken = true;
     let dataset = open(&skipping).unwrap();
     assert_eq!((dataset.skipped, &dataset.train.original[..]), (1, &[0, 2, 3][..]));
-    // The key of the other sets of image files says the same.
+    // The key for the other sets of image files has the same effect.
     let alike = DataConfig { skip_broken: Some(true), ..config(root.path()) };
     assert_eq!(open(&alike).unwrap().skipped, 1);
-    // Of a subset larger than the folder, what is left is counted without the broken image.
+    // If the subset is larger than the folder, the number of images that are left does not include the broken
+    // one.
     let notes = open(&DataConfig { subset: Some(9), ..alike }).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("all 3 training images are taken")), "{notes:?}");
-    // A JPEG cut short is as broken.
+    // A JPEG that was cut is broken too.
     let whole = jpeg((40, 40), [9, 9, 9]);
     fs_err::remove_file(&broken).unwrap();
     fs_err::write(root.path().join("train/a/1.jpg"), &whole[..whole.len() * 9 / 10]).unwrap();
@@ -108,7 +109,7 @@ fn a_folder_of_another_layout_says_what_is_expected() {
     assert!(open(&wrong).unwrap_err().to_string().starts_with("data.folder.image_size: found 0"));
 }
 
-/// Training images by class: how many, and the red of the first.
+/// Returns the number of training images of each class, and the red value of the first one.
 fn train(dataset: &Dataset) -> Vec<(usize, u8)> {
     (0..dataset.classes.len() as u32)
         .map(|class| {
@@ -166,18 +167,19 @@ fn what_is_passed_over_is_said_and_an_emptied_class_is_an_error() {
     let expected = [
         "the folder val beside train and test is not used",
         "the class b has no test images",
-        "3 files that by the name are no images passed over (2 .heic, 1 .csv), such as labels.csv",
+        "3 files were skipped, since their names are not those of images (2 .heic, 1 .csv), such as labels.csv",
     ];
     assert_eq!(open(&config(root.path())).unwrap().notes, expected);
     fs_err::remove_file(root.path().join("train/b/1.png")).unwrap();
     let message = open(&config(root.path())).unwrap_err().to_string();
     assert!(
-        message
-            .contains("train/b: found no image (1 file that by the name is no image passed over (1 .heic)"),
+        message.contains(
+            "train/b: found no image (1 file was skipped, since its name is not that of an image (1 .heic)"
+        ),
         "{message}"
     );
     assert!(message.contains("its name ending in .jpg, .jpeg"), "{message}");
-    // Not by its name, but because nothing of it can be decoded.
+    // This file has the name of an image, but cannot be decoded.
     fs_err::write(root.path().join("train/b/1.png"), "").unwrap();
     let mut skipping = config(root.path());
     skipping.folder.skip_broken = true;
@@ -232,7 +234,7 @@ fn names_of_any_bytes_are_classes_of_their_own() {
     let dataset = open(&config(root.path())).unwrap();
     assert_eq!(dataset.classes, ["caf\u{e9}", "caf\\xe8", "caf\\xe9"]);
     assert_eq!(train(&dataset), [(1, 3), (1, 2), (1, 1)]);
-    // A name that looks as another is shown.
+    // This name looks like the name that is shown for another folder.
     fs_err::create_dir(root.path().join("caf\\xe9")).unwrap();
     put(root.path(), "caf\\xe9/1.png", [0; 3], (8, 8));
     let message = open(&config(root.path())).unwrap_err().to_string();

@@ -1,12 +1,12 @@
 //! The parsers of foreign bytes as functions of bytes, for the targets in `fuzz/` and the tests that replay
 //! their corpora.
 //!
-//! Each takes whatever it is given, in the form that its comment says, and must return. What a data set keeps
-//! in several files goes through a folder of its own, so that what is tested is what [`open`](crate::open)
-//! runs. Sets are miniatures, or an input would have to be megabytes long before anything but its length was
-//! looked at.
+//! Each function takes any bytes, in the form that its comment describes, and must return. If a data set has
+//! several files, they are written into a temporary folder, so that the code of [`open`](crate::open) is
+//! tested. The sets are small; otherwise an input would have to be megabytes long before the code looked at
+//! more than its length.
 
-#![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
+#![allow(clippy::missing_panics_doc, reason = "a fuzz target reports what it found by a panic")]
 
 use std::io::Write;
 use std::path::{Component, Path};
@@ -20,7 +20,7 @@ use crate::records::{Arrangement, RecordFile};
 use crate::retrieval::{self, Set};
 use crate::{decode, matlab, pack, stl10};
 
-/// Returns one image in each batch of CIFAR-10, of no known checksum.
+/// Returns a layout of CIFAR-10 with one image in each batch and no known checksum.
 fn one_image_a_batch() -> Layout {
     Layout { per_batch: 1, sha256: Default::default(), archive_bytes: [0; 2] }
 }
@@ -38,7 +38,8 @@ fn write(path: &Path, bytes: &[u8]) {
     fs_err::write(path, bytes).expect("a temporary file can be written");
 }
 
-/// CIFAR-10's binary version: its `.tar.gz`, its `.tar`, or else the six batches one after another.
+/// Reads CIFAR-10's binary version: its `.tar.gz`, its `.tar`, or otherwise the six batches one after
+/// another.
 pub fn cifar10_binary(bytes: &[u8]) {
     const GZIP: &[u8] = b"\x1f\x8b";
     let layout = one_image_a_batch();
@@ -67,7 +68,8 @@ pub fn cifar10_binary(bytes: &[u8]) {
     drop(folder);
 }
 
-/// Bytes of a tar header, and where in it the format's name and the header's checksum are.
+/// The number of bytes of a tar header, and the places of the format's name and of the header's checksum in
+/// it.
 const TAR_BLOCK: usize = 512;
 const TAR_NAME: std::ops::Range<usize> = 257..262;
 const TAR_CHECKSUM: std::ops::Range<usize> = 148..156;
@@ -76,7 +78,7 @@ fn is_tar(bytes: &[u8]) -> bool {
     bytes.get(TAR_NAME) == Some(b"ustar")
 }
 
-/// Returns the archive with the checksums that its headers should have: a fuzzer does not guess them.
+/// Returns the archive with the correct checksums in its headers, because a fuzzer does not guess them.
 fn with_checksums(tar: &[u8]) -> Vec<u8> {
     let mut tar = tar.to_vec();
     for header in tar.chunks_exact_mut(TAR_BLOCK).filter(|block| is_tar(block)) {
@@ -87,29 +89,29 @@ fn with_checksums(tar: &[u8]) -> Vec<u8> {
     tar
 }
 
-/// Returns a gzip file that holds the bytes as they are.
+/// Returns a gzip file that holds the bytes without compression.
 fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(bytes).expect("memory can be written");
     encoder.finish().expect("memory can be written")
 }
 
-/// One batch of CIFAR-10's python version, of one image.
+/// Reads a batch of CIFAR-10's Python version that has one image.
 pub fn cifar10_pickle(bytes: &[u8]) {
     if let Ok(batch) = cifar10::decode_pickle(Path::new("data_batch_1"), bytes, &one_image_a_batch()) {
         assert_eq!(batch.records.len(), cifar10::RECORD, "one record");
     }
 }
 
-/// STL-10: the bytes as the labels of as many images, then as the images of one label, then as images of 2 x
-/// 2.
+/// Reads STL-10: takes the bytes as labels of the same number of images, then as images with one label, then
+/// as images of 2 x 2 pixels.
 pub fn stl10_binary(bytes: &[u8]) {
     let layout = stl10::Layout { counts: [0; 3], md5: stl10::OFFICIAL.md5.clone() };
     let folder = folder_of(&[("train_y.bin", bytes), ("test_y.bin", bytes)]);
     let at = |name: &str| folder.path().join(name);
     for name in ["train_X.bin", "test_X.bin"] {
         let file = fs_err::File::create(at(name)).expect("a temporary file can be made");
-        // Black images, which take no room on the disk.
+        // The images are black, and need no space on the disk.
         file.set_len((bytes.len() * stl10::RECORD) as u64).expect("a temporary file can be lengthened");
     }
     if let Ok(contents) = stl10::read(folder.path(), false, true, &layout) {
@@ -126,7 +128,7 @@ pub fn stl10_binary(bytes: &[u8]) {
     for name in ["train_y.bin", "test_y.bin"] {
         write(&at(name), &[1]);
     }
-    // An empty part is refused by its length.
+    // An empty part is refused because of its length.
     let _ = stl10::read(folder.path(), true, true, &layout);
     let open = RecordFile::open(&at("train_X.bin"), 0, 2, Arrangement::ColumnPlanes, "");
     let images = open.expect("the file was just written");
@@ -134,7 +136,7 @@ pub fn stl10_binary(bytes: &[u8]) {
     assert_eq!(held, bytes.len() / 12);
 }
 
-/// A MAT-file of version 5 and, if it is one, the list of cars in it.
+/// Reads a MAT-file of version 5 and, if there is one, the list of cars in it.
 pub fn matlab(bytes: &[u8]) {
     if matlab::read(bytes).is_err() {
         return;
@@ -143,15 +145,15 @@ pub fn matlab(bytes: &[u8]) {
     list(Set::Cars, folder.path());
 }
 
-/// An image file.
+/// Decodes an image file.
 pub fn images(bytes: &[u8]) {
     if let Ok(image) = decode::decode(bytes) {
         assert_eq!(image.pixels.len(), image.width * image.height * 3);
     }
 }
 
-/// The lists that the bytes hold: each begins with a line `== NAME ==`, where NAME is the list's, or
-/// `class folders`.
+/// Reads the lists that the bytes hold. Each begins with a line `== NAME ==`, where NAME is that of the list,
+/// or `class folders`.
 pub fn annotations(bytes: &[u8]) {
     let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -174,10 +176,11 @@ pub fn annotations(bytes: &[u8]) {
     list(Set::Products, folder.path());
 }
 
-/// Names of the folders of Cars196 where it has one for each class, one a line.
+/// The heading of the list of folder names of Cars196 in its form with one folder for each class; each line
+/// holds a name.
 const CLASS_FOLDERS: &str = "class folders";
 
-/// What [`annotations`] knows.
+/// The names of the lists that [`annotations`] knows.
 const LISTS: [&str; 6] =
     ["images.txt", "image_class_labels.txt", "classes.txt", "Ebay_train.txt", "Ebay_test.txt", CLASS_FOLDERS];
 
@@ -190,7 +193,7 @@ fn list(set: Set, folder: &Path) {
     }
 }
 
-/// A pack of two images of 2 x 2: as it is, and with the checksum that its head should have.
+/// Reads a pack of two images of 2 x 2 pixels: in its own form, and with the correct checksum in its head.
 pub fn pack(bytes: &[u8]) {
     const IMAGES: usize = 2;
     let mut bytes = bytes.to_vec();
@@ -207,7 +210,7 @@ pub fn pack(bytes: &[u8]) {
     }
 }
 
-/// What [`pack`] takes packs to be made of.
+/// The fingerprint of the sources that [`pack`] expects.
 const PACK_FINGERPRINT: [u8; 32] = [7; 32];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every input that fuzzing kept, once more; and the inputs that fuzzing starts from.
+//! Runs every input that fuzzing kept, and checks the inputs that fuzzing starts from.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -51,7 +51,7 @@ fn pack() {
     replay("pack", super::pack);
 }
 
-/// One sample of each way in which a format keeps its pixels.
+/// One sample for each way in which a format stores its pixels.
 const OF_EACH_FORMAT: [&str; 14] = [
     "rgb_progressive.jpg",
     "few.gif",
@@ -71,7 +71,7 @@ const OF_EACH_FORMAT: [&str; 14] = [
 
 #[test]
 fn seeds() {
-    // CIFAR-10 with one plain image a batch.
+    // This is CIFAR-10 with one plain image in each batch.
     let records: [Vec<u8>; 6] = std::array::from_fn(|batch| {
         let mut record = vec![40 * batch as u8; crate::cifar10::RECORD];
         record[0] = batch as u8;
@@ -148,7 +148,7 @@ fn read(mut from: impl Read) -> Vec<u8> {
     bytes
 }
 
-/// Returns a MAT-file of one variable, with that inflated if it is not.
+/// Returns a MAT-file of one variable without compression.
 fn inflated(file: &[u8]) -> Vec<u8> {
     const HEAD: usize = 128;
     const DEFLATED: [u8; 4] = 15_u32.to_le_bytes();
@@ -159,7 +159,7 @@ fn inflated(file: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Size and pixels of an image.
+/// Returns the size and the pixels of an image.
 fn pixels_of(file: &[u8]) -> Vec<u8> {
     let image = image::load_from_memory(file).unwrap().into_rgb8();
     [image.width().to_le_bytes().to_vec(), image.height().to_le_bytes().to_vec(), image.into_raw()].concat()

@@ -8,9 +8,9 @@ use super::{File, Manifest};
 /// The names of the files that differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Files in the later manifest alone.
+    /// Files that are only in the later manifest.
     pub added: Vec<String>,
-    /// Files in the earlier manifest alone.
+    /// Files that are only in the earlier manifest.
     pub removed: Vec<String>,
     /// Files in both, with different contents.
     pub changed: Vec<String>,

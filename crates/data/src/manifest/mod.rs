@@ -4,7 +4,7 @@
 //! are stored in a note beside the set (or in the cache folder if that folder is not writable) with the times
 //! of the files. A file is read again only if its length or one of its times differs, or if it was changed so
 //! shortly before it was read that a later change could have the same times. Published sets whose checksums
-//! agree need no manifest, since their names say what they hold; the note stores that they agree.
+//! agree need no manifest, since their names determine their content; the note stores that they agree.
 
 mod changes;
 mod note;
@@ -31,29 +31,29 @@ pub use changes::Changes;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Ordered by name.
+    /// The files, ordered by name.
     files: Vec<File>,
 }
 
-/// One of them.
+/// A file of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
-    /// Its path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8
+    /// The path below the set's folder, in which backslashes, control characters and bytes that are not UTF-8
     /// are escaped.
     name: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     length: u64,
-    /// Its BLAKE3 hash in hexadecimal, or the reason why there is none.
+    /// The BLAKE3 hash in hexadecimal, or the reason why there is none.
     content: String,
 }
 
-/// Stands for the hash of a file that cannot be read; opening the set says why.
+/// The text in place of the hash of a file that cannot be read. Opening the set gives the reason.
 const UNREADABLE: &str = "unreadable";
 
-/// Stands for the hash of a file that is too long for an image.
+/// The text in place of the hash of a file that is too long for an image.
 const TOO_LONG: &str = "too-long";
 
-/// Stands for a hash that is not needed.
+/// The text in place of a hash that is not needed.
 const NOT_NEEDED: &str = "-";
 
 impl Manifest {
@@ -62,13 +62,13 @@ impl Manifest {
         format!("blake3:{}", blake3::hash(self.to_text().as_bytes()).to_hex())
     }
 
-    /// Writes a line for each file: its hash, its length and its name.
+    /// Returns a line for each file: its hash, its length and its name.
     pub fn to_text(&self) -> String {
         let line = |file: &File| format!("{} {} {}\n", file.content, file.length, file.name);
         self.files.iter().map(line).collect()
     }
 
-    /// Reads what [`Manifest::to_text`] wrote; `None` for anything else.
+    /// Parses the text of [`Manifest::to_text`]; `None` for any other text.
     pub fn from_text(text: &str) -> Option<Self> {
         let file = |line: &str| {
             let mut words = line.splitn(3, ' ');
@@ -96,15 +96,15 @@ impl Manifest {
 
 /// The files of a copy of a set.
 pub(crate) struct SetCopy<'a> {
-    /// Its folder.
+    /// The folder.
     pub(crate) folder: PathBuf,
-    /// Its files, as paths below the folder.
+    /// The files, as paths below the folder.
     pub(crate) files: Vec<PathBuf>,
-    /// Distinguishes copies in the same folder; part of the name of the note.
+    /// A text that distinguishes copies in the same folder; it is part of the name of the note.
     pub(crate) part: String,
-    /// Whether files that are too long for an image are left unread.
+    /// Whether files that are too long for an image are not read.
     pub(crate) of_images: bool,
-    /// Returns whether it is the published set; may read all of it.
+    /// A function that returns whether the copy is the published set; it may read all files.
     pub(crate) is_published: Box<dyn Fn() -> bool + 'a>,
 }
 

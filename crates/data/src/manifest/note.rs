@@ -1,8 +1,9 @@
 //! The note beside a set that stores the hashes of its files, so that they are read once.
 //!
-//! It is a text: `invaspread manifest 1`; the BLAKE3 hash of the lines that follow; a line with the time at
-//! which the files were read (nanoseconds since 1970) and whether they are the published set; then a line for
-//! each file: hash, length, the times at which its bytes and the file itself were changed, name.
+//! The note is a text. Its lines are: `invaspread manifest 1`; the BLAKE3 hash of the lines that follow; the
+//! time at which the files were read (nanoseconds since 1970) and whether they are the published set; then a
+//! line for each file with its hash, its length, the times at which its bytes and the file itself were
+//! changed, and its name.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -19,19 +20,21 @@ const NAME: &str = ".invaspread-manifest";
 /// times to two seconds.
 const COARSENESS: i128 = 2_000_000_000;
 
-/// What shows a change of a file without reading it.
+/// The properties that show a change of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) length: u64,
     /// The time at which its bytes were changed, in nanoseconds since 1970.
     modified: i128,
-    /// The time at which anything of it was changed, which programs cannot set; 0 if the system does not say.
+    /// The time at which anything of the file was changed, which programs cannot set; 0 if the system
+    /// does not give it.
     changed: i128,
 }
 
 impl Stamp {
-    /// Reads the stamp of the file at `path`, following links; `None` if that fails or it is no regular file.
+    /// Reads the stamp of the file at `path`, following links; `None` if that fails or it is not a regular
+    /// file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let modified = metadata.modified().ok()?;
@@ -49,7 +52,7 @@ impl Stamp {
         Some(Self { length: metadata.len(), modified, changed })
     }
 
-    /// Returns whether the times are well before `read`, so that every later change shows in them.
+    /// Returns whether the times are well before `read`, so that every later change gives other times.
     pub(super) fn is_before(self, read: i128) -> bool {
         self.modified.max(self.changed) < read - COARSENESS
     }
@@ -67,9 +70,9 @@ pub(super) struct Entry {
 pub(super) struct Note {
     /// The time at which reading its files began, in nanoseconds since 1970.
     pub(super) began: i128,
-    /// Whether it is the published set.
+    /// Whether the set is the published one.
     pub(super) published: bool,
-    /// Its files by name.
+    /// The files of the set by name.
     pub(super) entries: HashMap<String, Entry>,
 }
 
@@ -110,7 +113,7 @@ impl Note {
         })
     }
 
-    /// Writes the note to the first of `places` where that succeeds. If none does, every use of the set reads
+    /// Writes the note to the first of `places` that can be written. If none can, every use of the set reads
     /// its files again.
     pub(super) fn write(&self, places: &[PathBuf]) {
         for place in places {
@@ -137,7 +140,7 @@ impl Note {
         let rest = format!("{} {published}\n{}", self.began, lines.concat());
         let hash = blake3::hash(rest.as_bytes()).to_hex();
         let folder = place.parent().unwrap_or(Path::new("."));
-        // The cache folder may have to be made; the folder of the set is there or was removed.
+        // The cache folder may have to be made. The folder of the set exists, unless it was removed.
         if !place.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME)) {
             std::fs::create_dir_all(folder)?;
         }

@@ -1,4 +1,5 @@
-//! A manifest changes with every change of its files and with nothing else, and files are read once.
+//! Tests that a manifest changes with every change of its files and with nothing else, and that files are
+//! read once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -53,15 +54,15 @@ impl Set {
         Note::read(&self.path(".invaspread-manifest")).unwrap()
     }
 
-    /// Makes the note say that the files were read an hour from now: their times are old enough to be trusted
-    /// then.
+    /// Makes the note say that the files were read an hour from now, so that their times are old enough to be
+    /// trusted.
     fn age(&self) {
         let mut note = self.note();
         note.began += 3_600_000_000_000;
         note.write(&[self.path(".invaspread-manifest")]);
     }
 
-    /// Makes the note give every file the hash of another, to see which are read again.
+    /// Makes the note give every file the hash of another file, which shows which files are read again.
     fn falsify(&self) {
         let mut note = self.note();
         for entry in note.entries.values_mut() {
@@ -70,7 +71,7 @@ impl Set {
         note.write(&[self.path(".invaspread-manifest")]);
     }
 
-    /// Returns the files whose hash is out of the falsified note.
+    /// Returns the files whose hash comes from the falsified note.
     fn not_read(&self) -> Vec<String> {
         let files = self.manifest().files.into_iter();
         files.filter(|file| file.content == "0".repeat(64)).map(|file| file.name).collect()
@@ -93,7 +94,7 @@ fn every_change_of_the_files_is_another_manifest() {
     };
     set.put("a/3.png", "new");
     assert_eq!(changed("added"), "1 added (a/3.png)");
-    // The same length, the same time of change.
+    // The file keeps its length and its time of change.
     let modified = fs_err::metadata(set.path("a/2.png")).unwrap().modified().unwrap();
     set.put("a/2.png", "A/2.png");
     set_modified(&set.path("a/2.png"), modified);
@@ -118,7 +119,7 @@ fn what_is_no_image_and_what_is_no_change_leave_it_as_it_is() {
     }
     set_modified(&set.path("a/1.png"), SystemTime::now() + Duration::from_mins(1));
     assert_eq!(set.manifest(), first);
-    // As it is where another folder holds the same.
+    // Another folder with the same content has the same hash.
     assert_eq!(Set::new().manifest().hash(), first.hash());
 }
 
@@ -126,7 +127,8 @@ fn what_is_no_image_and_what_is_no_change_leave_it_as_it_is() {
 fn files_are_read_again_only_where_their_times_or_lengths_differ() {
     let set = Set::new();
     let first = set.manifest();
-    // Changed within two seconds of being read: they may have been changed after it too.
+    // The files were changed less than two seconds before they were read, so they may also have been changed
+    // afterwards.
     set.falsify();
     assert_eq!(set.not_read(), [""; 0]);
     assert_eq!(set.manifest(), first);
@@ -135,7 +137,7 @@ fn files_are_read_again_only_where_their_times_or_lengths_differ() {
     assert_eq!(set.not_read(), ["a/1.png", "a/2.png", "b/1.png"]);
     set.put("a/2.png", "other");
     assert_eq!(set.not_read(), ["a/1.png", "b/1.png"]);
-    // A note that was damaged tells nothing.
+    // A damaged note is not used.
     set.age();
     let path = set.path(".invaspread-manifest");
     let whole = fs_err::read(&path).unwrap();
@@ -153,7 +155,7 @@ fn files_are_read_again_only_where_their_times_or_lengths_differ() {
 fn the_note_goes_to_the_cache_where_it_may_not_lie_beside_the_set() {
     let (set, cache) = (Set::new(), tempfile::tempdir().unwrap());
     let cache = cache.path().join("deep/er");
-    // Nothing can be renamed onto a folder that holds something.
+    // A file cannot be renamed onto a folder that is not empty.
     set.put(".invaspread-manifest/in the way", "");
     let config = set.config();
     let found = of_copy(&crate::folder::copy(&config).unwrap(), Some(&cache)).unwrap();
@@ -161,7 +163,7 @@ fn the_note_goes_to_the_cache_where_it_may_not_lie_beside_the_set() {
     let [note] = &names[..] else { panic!("{names:?}") };
     assert_eq!(Note::read(note).unwrap().entries.len(), 3);
     assert_eq!(found, Set::new().manifest());
-    // With no place at all it is found anew.
+    // If the note cannot be stored anywhere, the manifest is computed again.
     let nowhere = of_copy(&crate::folder::copy(&config).unwrap(), Some(&set.path("a/1.png/no"))).unwrap();
     assert_eq!(nowhere, found);
 }

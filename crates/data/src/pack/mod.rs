@@ -1,13 +1,13 @@
 //! Decodes and resizes image files once, and packs them into one file that training reads from.
 //!
-//! The pack is written under a temporary name, flushed and renamed. It begins with what it was made from:
-//! names, lengths and times of change of the files, the size and the filter. If any of these has changed, or
-//! the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it is read, so
-//! that later damage is found too.
+//! The pack is written under a temporary name, flushed and renamed. Its head identifies what it was made
+//! from: the names, lengths and times of change of the files, the size and the filter. If any of these has
+//! changed, or the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it
+//! is read, so that later damage is found too.
 //!
 //! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of the sources'
-//! names, lengths and times; SHA-256 of what the sources hold; for each image its CRC-32 and whether it was
-//! broken (u32); SHA-256 of all before; images of side x side x 3 bytes, broken ones black.
+//! names, lengths and times; SHA-256 of the contents of the sources; for each image its CRC-32 and whether it
+//! was broken (u32); SHA-256 of everything before; the images, side x side x 3 bytes each, broken ones black.
 
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -31,16 +31,17 @@ const MAGIC: [u8; 8] = *b"invapack";
 /// The version of the layout and of the decoding; packs of other versions are made again.
 const VERSION: u32 = 2;
 
-/// Bytes before the index.
+/// The number of bytes before the index.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32 + 32;
 
-/// The number of files decoded at a time: enough for any number of threads, and 50 MB of images of 256 x 256.
+/// The number of files that are decoded together: enough for any number of threads, and 50 MB of images of
+/// 256 x 256.
 const AT_ONCE: usize = 256;
 
-/// What to do with a damaged pack.
+/// The advice for a damaged pack.
 const REMAKE: &str = "remove it: it is made again from the image files";
 
-/// What to do with a broken image file.
+/// The advice for a broken image file.
 const BROKEN: &str = "repair or fetch it again, or set data.skip_broken=true to leave such files out";
 
 /// The files to pack.
@@ -69,7 +70,7 @@ pub(crate) struct Pack {
     pub content: String,
 }
 
-/// Opens the pack of `sources` in the folder `cache`. Makes it first if it is not there or was made from
+/// Opens the pack of `sources` in the folder `cache`. Makes it first if it does not exist or was made from
 /// other sources.
 pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataError> {
     let side = sources.resize.image_size;
@@ -99,17 +100,18 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     make(sources, &path, &fingerprint)?;
     usable()?.map_err(|found| DataError::Damaged {
         path: path.clone(),
-        found: format!("a pack just made, yet {found}"),
-        expected: "it as it was written".to_owned(),
+        found: format!("a pack that was just made, but {found}"),
+        expected: "the pack as it was written".to_owned(),
         advice: "check that nothing else writes there and that the disk is sound",
     })
 }
 
-/// The right to make a pack, which one process has at a time. Dropping the value ends it.
+/// The lock that a process holds while it makes a pack. Dropping the value releases it.
 struct Lock(Option<fs_err::File>);
 
 impl Lock {
-    /// Waits until no other process makes the pack at `path`, and removes what a killed process has left.
+    /// Waits until no other process makes the pack at `path`, and removes the files that a killed process has
+    /// left.
     fn wait(path: &Path) -> Result<Self, DataError> {
         let file = fs_err::OpenOptions::new()
             .write(true)
@@ -154,8 +156,8 @@ fn temporary_name(path: &Path) -> (&Path, String) {
 }
 
 impl Sources<'_> {
-    /// Returns a SHA-256 of everything whose change makes a pack stale. A missing file counts too; packing
-    /// will name it.
+    /// Returns a SHA-256 of everything whose change makes a pack out of date. A missing file counts too; the
+    /// error of packing names it.
     fn fingerprint(&self) -> [u8; 32] {
         let each = |name: &PathBuf| {
             let metadata = std::fs::metadata(self.folder.join(name)).ok();
@@ -175,7 +177,7 @@ impl Sources<'_> {
     }
 }
 
-/// A hash of the contents of files: of their names and their own hashes.
+/// A hash of the contents of files, computed from their names and hashes.
 #[derive(Clone, Default)]
 pub(crate) struct ContentHash(Sha256);
 
@@ -213,7 +215,7 @@ pub(crate) fn content(folder: &Path, files: &[PathBuf]) -> Result<String, DataEr
     Ok(content.finish())
 }
 
-/// Opens the pack at `path`, or says in words why it cannot be used.
+/// Opens the pack at `path`, or returns in words why it cannot be used.
 pub(crate) fn read(
     path: &Path,
     side: usize,
@@ -246,8 +248,8 @@ pub(crate) fn read(
     };
     let checks = entries.iter().map(|entry| word(entry, 0)).collect();
     let broken = entries.iter().map(|entry| word(entry, 4) != 0).collect();
-    // Takes the file that was just read, not one that may have its name by now: another process may be
-    // packing too.
+    // The images are read from the same open file, since another process may have put another file under its
+    // name.
     let images = RecordFile::of(file, start as u64, side, Arrangement::Interleaved, REMAKE);
     Ok(Ok(Pack { images: images.checked(checks), broken, content }))
 }
@@ -272,7 +274,7 @@ pub(crate) fn set_checksum(pack: &mut [u8], images: usize) {
     }
 }
 
-/// The hash of a file, and its image unless it is broken.
+/// The hash of a file, and its image unless the file is broken.
 struct Decoded {
     sha256: String,
     pixels: Option<Vec<u8>>,

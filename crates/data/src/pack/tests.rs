@@ -1,4 +1,5 @@
-//! Packs hold what the files hold, are made again when they are stale, and tell when they are damaged.
+//! Tests that packs hold the images of the files, are made again when they are out of date, and give an error
+//! when they are damaged.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -43,7 +44,7 @@ impl Folder {
         self.path("cache/set-8-bilinear.pack")
     }
 
-    /// Returns the names in the cache.
+    /// Returns the names of the files in the cache.
     fn cached(&self) -> Vec<String> {
         let entries = fs_err::read_dir(self.path("cache")).unwrap();
         let mut names: Vec<String> =
@@ -52,12 +53,12 @@ impl Folder {
         names
     }
 
-    /// When the pack was written, by its file.
+    /// Returns the time at which the pack was written, from its file.
     fn written(&self) -> SystemTime {
         fs_err::metadata(self.pack()).unwrap().modified().unwrap()
     }
 
-    /// Makes the pack look an hour old, so that a new one is told apart.
+    /// Makes the pack an hour old, so that a new one can be distinguished.
     fn age(&self) -> SystemTime {
         let file = fs_err::OpenOptions::new().write(true).open(self.pack()).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
@@ -133,32 +134,32 @@ fn a_pack_of_the_same_files_is_used_again() {
 fn a_pack_is_made_again_when_a_file_the_list_or_the_pack_itself_has_changed() {
     let mut folder = two();
     folder.open();
-    // A file of another length.
+    // A file gets another length.
     let written = folder.age();
     put(&folder.path("a.jpg"), &jpeg((40, 10), [10, 10, 200]));
     let pack = folder.open();
     assert!(
         folder.written() > written && near(pack.images.image(0).unwrap().as_ref().pixel(3, 3), [10, 10, 200])
     );
-    // A file touched.
+    // A file gets another time.
     let written = folder.age();
     let file = fs_err::OpenOptions::new().write(true).open(folder.path("b.jpg")).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(7)).unwrap();
     folder.open();
     assert!(folder.written() > written);
-    // Another order.
+    // The files come in another order.
     let written = folder.age();
     folder.files.reverse();
     let pack = folder.open();
     assert!(
         folder.written() > written && near(pack.images.image(1).unwrap().as_ref().pixel(3, 3), [10, 10, 200])
     );
-    // A file more.
+    // One more file is added.
     put(&folder.path("c.jpg"), &jpeg((9, 9), [77, 7, 7]));
     folder.files.push("c.jpg".into());
     assert!(near(folder.open().images.image(2).unwrap().as_ref().pixel(0, 0), [77, 7, 7]));
 
-    // The pack cut short, emptied, of another kind, or damaged anywhere in its head.
+    // The pack is cut short, emptied, replaced by another kind of file, or damaged anywhere in its head.
     let whole = fs_err::read(folder.pack()).unwrap();
     let start = whole.len() - 3 * 8 * 8 * 3;
     let mut damaged = vec![Vec::new(), whole[..whole.len() - 1].to_vec(), [&whole[..], b"?"].concat()];
@@ -203,7 +204,7 @@ fn a_broken_file_leaves_no_pack_behind() {
     assert_eq!(folder.cached(), ["set-8-bilinear.lock"]);
     let pack = open(&folder.sources(&SMALL, true), &folder.path("cache")).unwrap();
     assert_eq!(pack.broken, [false, true]);
-    // A JPEG cut in two is as broken, and so is what is no file.
+    // A JPEG that was cut is broken too, and so is a path that is not a file.
     put(&folder.path("b.jpg"), &jpeg((40, 40), [1, 2, 3])[..500]);
     let message = open(&folder.sources(&SMALL, false), &folder.path("cache")).unwrap_err().to_string();
     assert!(
@@ -219,7 +220,7 @@ fn a_broken_file_leaves_no_pack_behind() {
         assert_eq!(open(&folder.sources(&SMALL, true), &folder.path("cache")).unwrap().broken, [false, true]);
         fs_err::remove_file(folder.path("b.jpg")).unwrap();
     }
-    // Repaired, it is packed with the others.
+    // After the repair, it is packed with the others.
     put(&folder.path("b.jpg"), &jpeg((9, 9), [1, 2, 3]));
     assert_eq!(folder.open().broken, [false, false]);
 }

@@ -1,5 +1,5 @@
-//! Cars196 (Krause et al. 2013): 16,185 cars of 196 classes; classes 1 to 98 train, the others test, both
-//! official splits together.
+//! Cars196 (Krause et al. 2013): 16,185 cars of 196 classes. Both official splits are joined; classes 1 to 98
+//! are for training, the others for testing.
 //!
 //! It exists in three forms: `cars_annos.mat` with all images in `car_ims/`; the devkit's
 //! `cars_train_annos.mat` and `cars_test_annos_withlabels.mat` with `cars_train/` and `cars_test/`; and one
@@ -25,7 +25,7 @@ const UNION: &str = "cars_annos.mat";
 const TRAIN: &str = "devkit/cars_train_annos.mat";
 const TEST: [&str; 2] = ["devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat"];
 
-/// MD5s of the published lists, by their names.
+/// The MD5 checksums of the published lists, by their names.
 pub(super) const LISTS: [(&str, &str); 3] = [
     ("cars_annos.mat", "b407c6086d669747186bd1d764ff9dbc"),
     ("cars_train_annos.mat", "7b154abe023e6274e597db035347ff56"),
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((&dataset.train.labels[..], &dataset.test.labels[..]), (&[2, 59][..], &[129][..]));
         let message = message(Set::Cars, root.path());
         assert!(message.contains("found no cars_test_annos_withlabels.mat"), "{message}");
-        // The list may lie in the devkit too.
+        // The list may also be in the devkit.
         let list = cars_list(USUAL, "fname", &[(130, "00001.jpg".to_owned())]);
         put(&root.path().join("devkit/cars_test_annos_withlabels.mat"), &list);
         assert_eq!(open(Set::Cars, &config(Set::Cars, root.path())).unwrap().test.len(), 2);
@@ -314,7 +314,7 @@ mod tests {
         let listing = list_union(root.path()).unwrap();
         let told = Set::Cars.other_list(root.path(), &listing).unwrap().unwrap();
         assert!(told.starts_with("cars_annos.mat has MD5") && told.contains(LISTS[0].1), "{told}");
-        // Sets without a known list have nothing to tell.
+        // For sets without a known list, there is no difference to report.
         assert_eq!(Set::Products.other_list(root.path(), &listing).unwrap(), None);
     }
 

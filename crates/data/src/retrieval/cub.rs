@@ -1,7 +1,9 @@
-//! CUB-200-2011 (Wah et al. 2011): 11,788 birds of 200 classes; classes 1 to 100 train, the others test.
+//! CUB-200-2011 (Wah et al. 2011): 11,788 birds of 200 classes. Classes 1 to 100 are for training, the others
+//! for testing.
 //!
-//! `images.txt` has on each line an id and a path below `images/`, `image_class_labels.txt` an id and a
-//! class, `classes.txt` a class and its name. The 2010 edition is read in the same form.
+//! Each line of `images.txt` holds an id and a path below `images/`, each line of `image_class_labels.txt` an
+//! id and a class, and each line of `classes.txt` a class and its name. The 2010 edition is read in the same
+//! form.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,8 @@ const CLASS_COUNT: u32 = 200;
 pub(super) fn find(set: Set, root: &Path) -> Option<Found> {
     let own = root.join(set.name());
     let mut folders: Vec<PathBuf> = vec![root.to_owned(), own.join(FOLDER), own];
-    // Both editions unpack to the same name. That name alone means the edition of 2011.
+    // Both editions unpack to a folder of the same name. A folder with that name is taken for the edition of
+    // 2011.
     if set == Set::Cub2011 || root.file_name().is_some_and(|name| name == set.name()) {
         folders.push(root.join(FOLDER));
     }

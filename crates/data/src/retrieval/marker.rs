@@ -1,9 +1,9 @@
 //! A note beside unpacked files with the hash that they had when they were unpacked from the published
 //! archive.
 //!
-//! For these sets checksums were published of whole archives alone. A fetch compares those, unpacks, and
-//! stores one hash of all that it unpacked. As long as lists and images still have this hash, the copy is the
-//! published one.
+//! For these sets, checksums were published only for whole archives. A fetch compares those, unpacks, and
+//! stores one hash of everything that it unpacked. As long as lists and images still have this hash, the copy
+//! is the published one.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ pub(crate) fn write(set: Set, folder: &Path, archives: &str) -> Result<(), DataE
 }
 
 impl Set {
-    /// Returns the copy that `folder` itself is.
+    /// Returns the copy in `folder`, if the folder itself is one.
     fn find_in(self, folder: &Path) -> Option<Found> {
         self.find(folder).filter(|found| found.folder == folder)
     }

@@ -35,7 +35,7 @@ pub(crate) use cars::class_called;
 #[cfg(test)]
 pub(crate) use marker::write as write_marker;
 
-/// One of the sets.
+/// A set whose test classes are not seen in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
     Cub2011,
@@ -51,9 +51,9 @@ const CACHE: &str = "invaspread-cache";
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How to list it.
+    /// The form of the copy.
     pub form: Form,
-    /// Its folder.
+    /// The folder.
     pub folder: PathBuf,
 }
 
@@ -68,21 +68,21 @@ pub(crate) struct Listing {
     pub test: Vec<Item>,
     /// The lists, as paths below the folder.
     pub lists: Vec<String>,
-    /// What lies among the images and is not an image.
+    /// The files among the images that are not images.
     pub passed_over: PassedOver,
 }
 
 /// An image of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// Its file, as a path below the folder.
+    /// The file, as a path below the folder.
     pub file: PathBuf,
     /// The number of its class.
     pub class: u32,
 }
 
 impl Set {
-    /// Returns its name, one of [`NAMES`](crate::NAMES).
+    /// Returns the set's name, one of [`NAMES`](crate::NAMES).
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cub2011 => "cub200-2011",
@@ -104,7 +104,7 @@ impl Set {
         }
     }
 
-    /// Says in a line what it is.
+    /// Returns a description of the set in one line.
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Cub2011 => "11,788 birds of 200 classes, trained on 100 and tested on the others",
@@ -117,7 +117,7 @@ impl Set {
         }
     }
 
-    /// Says in a line how to get it.
+    /// Returns in one line how to get the set.
     pub(crate) fn how_to_get(self) -> &'static str {
         match self {
             Self::Cub2011 => "`invaspread data fetch cub200-2011` gets it (1.1 GB)",
@@ -154,7 +154,7 @@ impl Set {
         }
     }
 
-    /// Finds the copy in `root`, in a folder of its usual name there, or `root` itself.
+    /// Finds the copy in `root`: in a folder with one of the usual names, or `root` itself.
     pub(crate) fn find(self, root: &Path) -> Option<Found> {
         match self {
             Self::Cub2011 | Self::Cub2010 => cub::find(self, root),
@@ -190,7 +190,7 @@ impl Set {
         Ok(listing)
     }
 
-    /// Says how the numbers of images differ from the published ones, if they do.
+    /// Returns in words how the numbers of images differ from the published ones, if they do.
     pub(crate) fn other_counts(self, listing: &Listing) -> Option<String> {
         let found = [listing.train.len(), listing.test.len()];
         let expected = self.counts();
@@ -202,7 +202,8 @@ impl Set {
         })
     }
 
-    /// Says how a list differs from the published one, if the checksum of that is known.
+    /// Returns in words how a list differs from the published one, if it does and the published checksum is
+    /// known.
     fn other_list(self, folder: &Path, listing: &Listing) -> Result<Option<String>, DataError> {
         let known: &[(&str, &str)] = match self {
             Self::Cars | Self::CarsHalf => &cars::LISTS,
@@ -434,7 +435,7 @@ struct Whole<'a> {
     items: &'a [Item],
     /// The number of the first of them in the pack.
     first: usize,
-    /// Which images of the pack are broken.
+    /// Whether each image of the pack is broken.
     broken: &'a [bool],
     file: &'a Arc<RecordFile>,
     size: usize,

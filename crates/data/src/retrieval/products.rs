@@ -1,5 +1,5 @@
-//! Stanford Online Products (Song et al. 2016): 120,053 pictures of 22,634 products sold on eBay, of 12
-//! kinds.
+//! Stanford Online Products (Song et al. 2016): 120,053 pictures of 22,634 products of 12 kinds that were
+//! sold on eBay.
 //!
 //! `Ebay_train.txt` and `Ebay_test.txt` have a heading and then lines of
 //! `image_id class_id super_class_id path`. Their classes are disjoint: products 1 to 11,318 are for
@@ -38,7 +38,7 @@ pub(super) fn looked_for() -> Vec<String> {
 }
 
 pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
-    // The numbers of the products as listed, and their names: the kind and the number.
+    // Each product by its number in the lists, with its name, which consists of the kind and the number.
     let mut names = BTreeMap::new();
     let (train, test) = (rows(folder, TRAIN)?, rows(folder, TEST)?);
     for row in train.iter().chain(&test) {

@@ -1,6 +1,6 @@
-//! The true lists and pictures of two sets that are small enough to have at hand. `INVASPREAD_DATA` names the
-//! folder that holds `cars196-half/` and `cub200-2010/`, or their `.tar` archives; what is not there is
-//! passed over with a message.
+//! Tests the real lists and pictures of two small sets. `INVASPREAD_DATA` names the folder that holds
+//! `cars196-half/` and `cub200-2010/`, or their `.tar` archives. If a set is missing, its test is skipped
+//! with a message.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use crate::location::ENVIRONMENT;
 fn folder_of(set: Set, scratch: &Path) -> Option<PathBuf> {
     let name = set.name();
     let Some(root) = std::env::var_os(ENVIRONMENT).map(PathBuf::from) else {
-        eprintln!("passed over: {ENVIRONMENT} is not set to the folder that holds {name}");
+        eprintln!("skipped: {ENVIRONMENT} is not set to the folder that holds {name}");
         return None;
     };
     if set.find(&root).is_some() {
@@ -22,7 +22,7 @@ fn folder_of(set: Set, scratch: &Path) -> Option<PathBuf> {
     }
     let archive = root.join(format!("{name}.tar"));
     if !archive.is_file() {
-        eprintln!("passed over: neither {name}/ nor {name}.tar is in {}", root.display());
+        eprintln!("skipped: neither {name}/ nor {name}.tar is in {}", root.display());
         return None;
     }
     tar::Archive::new(fs_err::File::open(archive).unwrap()).unpack(scratch).unwrap();
@@ -47,7 +47,7 @@ fn check(set: Set, classes: [&str; 2]) {
     let boundary = dataset.classes.len() as u32 / 2;
     assert!(dataset.train.labels.iter().all(|label| *label < boundary));
     assert!(dataset.test.labels.iter().all(|label| *label >= boundary));
-    // Photographs: no image is of one color, and together they are neither dark nor bright.
+    // The images are photographs, so no image has only one color, and their mean is neither dark nor bright.
     let mut total = 0;
     for split in [&dataset.train, &dataset.test] {
         for index in 0..split.len() {

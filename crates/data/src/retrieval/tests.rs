@@ -1,5 +1,5 @@
-//! What all sets share: splits of disjoint classes, subsets, what a copy is called that is not the published
-//! one.
+//! Tests what all sets share: splits of disjoint classes, subsets, and the state of a copy that is not the
+//! published one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use invaspread_augment::ImageSource;
 use super::*;
 use crate::sample::pictures::{birds, cars_devkit, products};
 
-/// Returns a config that takes the miniature sets of the tests.
+/// Returns a config that accepts the small sets of the tests.
 pub(super) fn config(set: Set, root: &Path) -> DataConfig {
     DataConfig {
         name: set.name().to_owned(),
@@ -23,19 +23,19 @@ pub(super) fn message(set: Set, root: &Path) -> String {
     open(set, &config(set, root)).unwrap_err().to_string()
 }
 
-/// Class and number of each image, as its color tells them; see `picture`.
+/// Returns the class and the number of each image, which its color encodes; see `picture`.
 pub(super) fn shown(split: &Split) -> Vec<(u32, u32)> {
     (0..split.len())
         .map(|index| {
             let image = split.image(index).unwrap();
             let [red, green, _] = image.as_ref().pixel(4, 4);
-            // Colors come back from a JPEG within a few steps; classes in tests are further apart.
+            // A JPEG changes colors by a few steps; the classes in the tests are further apart.
             (u32::from(red), (u32::from(green) + 10) / 20)
         })
         .collect()
 }
 
-/// Whether the images of `split` are those of `classes`, three each.
+/// Checks that the images of `split` are those of `classes`, three of each.
 #[track_caller]
 pub(super) fn assert_shows(split: &Split, classes: &[u32]) {
     let expected: Vec<(u32, u32)> =
@@ -81,7 +81,7 @@ fn subsets_hold_every_class() {
             assert_eq!(part.load(index).unwrap(), all.load(original as usize).unwrap());
         }
     }
-    // A profile's subset may be more than a small set has; none at all is a mistake.
+    // A profile's subset may be larger than a small set. A subset of no images is an error.
     let many = DataConfig { subset: Some(10_000), test_subset: Some(7), ..config(Set::Cub2011, root.path()) };
     let many = open(Set::Cub2011, &many).unwrap();
     assert_eq!((many.train.len(), many.test.len()), (6, 6));
@@ -139,7 +139,7 @@ fn a_broken_image_is_named_or_left_out_and_counted() {
     fs_err::remove_file(&gone).unwrap();
     let skipping = DataConfig { skip_broken: Some(true), ..config(Set::Cub2011, root.path()) };
     for _ in 0..2 {
-        // The second time out of the pack.
+        // The second time, the images come from the pack.
         let dataset = open(Set::Cub2011, &skipping).unwrap();
         assert_eq!((dataset.skipped, dataset.train.len(), dataset.test.len()), (2, 5, 5));
         assert_eq!(
@@ -148,7 +148,7 @@ fn a_broken_image_is_named_or_left_out_and_counted() {
         );
         assert_eq!(shown(&dataset.train)[4].1, 3);
     }
-    // Without leave to skip, a pack that lacks images is no excuse.
+    // If broken images must not be skipped, a pack with missing images is an error.
     assert!(message(Set::Cub2011, root.path()).contains("skip_broken"));
 }
 
@@ -182,7 +182,7 @@ fn a_copy_is_the_published_one_as_long_as_it_is_what_came_out_of_the_archive() {
     assert!(reason.contains("not unpacked by"), "{reason}");
     write_marker(set, &folder, "CUB_200_2011.tgz").unwrap();
     assert_eq!(state(), DataState::Verified);
-    // The pack tells the same without reading every image again.
+    // The state from the pack is the same, and no image is read again.
     let pack =
         packed(set, &folder, &listing, &RetrievalConfig::default(), &config(set, root.path())).unwrap();
     assert_eq!(pack.content, content());

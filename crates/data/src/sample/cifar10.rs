@@ -1,5 +1,5 @@
-//! CIFAR-10's binary files with other pictures in them: as many records as the published ones have, since it
-//! has no smaller form.
+//! CIFAR-10's binary files with other pictures. They have as many records as the published files, since the
+//! set has no smaller form.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use invaspread_random::{Purpose, Stream};
 
 use crate::cifar10::{BATCHES, BINARY_FOLDER, CLASSES, OFFICIAL, RECORD};
 
-/// Pictures that differ; each is in a batch many times over.
+/// The number of different pictures; each of them is in a batch many times.
 const DISTINCT: usize = 100;
 
-/// Writes the six batches to `root/cifar-10-batches-bin`: labels in turn, pixels at random.
+/// Writes the six batches to `root/cifar-10-batches-bin`, with labels in turn and random pixels.
 pub fn write_cifar10(root: &Path) -> PathBuf {
     let folder = root.join(BINARY_FOLDER);
     fs_err::create_dir_all(&folder).unwrap();

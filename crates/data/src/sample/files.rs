@@ -1,4 +1,4 @@
-//! CIFAR-10 in every form, archives of good and bad will, and a server that misbehaves on request.
+//! Test data: CIFAR-10 in every form, valid and hostile archives, and a server that can misbehave.
 
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,14 +26,14 @@ pub(crate) enum Member<'a> {
     Link(&'a str, &'a str),
 }
 
-/// Returns a `.tar.gz`; names are written as they are, `..` and all.
+/// Returns a `.tar.gz`; names are written unchanged, also those with `..`.
 pub(crate) fn tar_gz(members: &[Member<'_>]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&tar(members)).unwrap();
     encoder.finish().unwrap()
 }
 
-/// Returns a `.tar`, likewise.
+/// Returns a `.tar`; names are written unchanged, also those with `..`.
 pub(crate) fn tar(members: &[Member<'_>]) -> Vec<u8> {
     let mut tar = ::tar::Builder::new(Vec::new());
     for member in members {
@@ -55,7 +55,7 @@ pub(crate) fn tar(members: &[Member<'_>]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Returns a `.zip` of stored files; names are written as they are.
+/// Returns a `.zip` of stored files; names are written unchanged.
 pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored =
@@ -75,8 +75,8 @@ pub(crate) fn png(size: (u32, u32), color: impl Fn(u32, u32) -> [u8; 3]) -> Vec<
     bytes.into_inner()
 }
 
-/// A small CIFAR-10 of random pixels: `per_batch` records in each batch, labels in turn, and its checksums as
-/// "official".
+/// A small CIFAR-10 of random pixels, with `per_batch` records in each batch and labels in turn. Its
+/// checksums take the place of the official ones.
 pub(crate) struct Miniature {
     pub batches: Vec<Vec<u8>>,
     pub layout: Layout,
@@ -134,8 +134,8 @@ impl Miniature {
         fs_err::write(root.join("cifar-10-python.tar.gz"), tar_gz(&members)).unwrap();
     }
 
-    /// The hub's files under the first (`train-00000-of-00001.parquet`) or the second (`train/0000.parquet`)
-    /// of its names.
+    /// Writes the hub's files, under the first (`train-00000-of-00001.parquet`) or the second
+    /// (`train/0000.parquet`) of the names that it uses.
     pub(crate) fn parquet_folder(&self, root: &Path, second: bool) {
         for (split, batches) in [("train", &self.batches[..5]), ("test", &self.batches[5..])] {
             let name = if second {
@@ -156,7 +156,7 @@ fn pickle_of(records: &[u8]) -> Vec<u8> {
     pickled(&labels, (labels.len(), RECORD - 1), &data, false)
 }
 
-/// Returns a batch as Python 2's cPickle writes it, protocol 2.
+/// Returns a batch as Python 2's cPickle writes it in protocol 2.
 pub(crate) fn pickled(labels: &[i32], shape: (usize, usize), data: &[u8], columns_first: bool) -> Vec<u8> {
     let mut out =
         b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05("
@@ -211,26 +211,26 @@ fn parquet_of(records: &[u8]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// What the server does with a request.
+/// The answer of the server to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// Sends the file, or the range asked for if the tag agrees.
+    /// Sends the file, or the requested range if the tag agrees.
     Whole,
-    /// Sends the head and this many bytes of the file, then hangs up.
+    /// Sends the head and this many bytes of the file, then closes the connection.
     BreakAfter(usize),
-    /// Sends the whole file whatever range was asked for.
+    /// Sends the whole file, whatever range was requested.
     IgnoreRange,
     /// Sends another file.
     Other(Vec<u8>),
-    /// Sends this many bytes of what was asked for, then hangs up.
+    /// Sends this many of the requested bytes, then closes the connection.
     Some(usize),
-    /// Sends a byte every few milliseconds, as often as this, then hangs up.
+    /// Sends a byte every few milliseconds, this many times, then closes the connection.
     Drip(usize),
     /// Sends no file.
     Status(u16),
 }
 
-/// An HTTP server on the loopback that gives its answers in turn and remembers the requests.
+/// An HTTP server on the loopback interface that gives its answers in turn and records the requests.
 pub(crate) struct Server {
     address: std::net::SocketAddr,
     stop: Arc<AtomicBool>,
@@ -252,7 +252,7 @@ impl Server {
                 let stream = stream.unwrap();
                 let request = read_request(&stream);
                 let answer = answers.next().unwrap_or(Answer::Status(500));
-                // A client that has seen enough may hang up first.
+                // The client may close the connection first.
                 let _ = give(&stream, &request, &content, answer);
                 requests.push(request);
             }
@@ -265,7 +265,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Ends the server; its requests, in lowercase.
+    /// Ends the server and returns its requests in lowercase.
     pub(crate) fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.address));

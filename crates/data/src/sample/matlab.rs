@@ -1,35 +1,35 @@
-//! MAT-files of version 5 as MATLAB writes them, for the reader to be tested on.
+//! Writes MAT-files of version 5 as MATLAB does, to test the reader.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-/// A matrix to write; all are one row.
+/// A matrix to write; all matrices have one row.
 #[derive(Debug, Clone)]
 pub enum Mat {
-    /// uint8.
+    /// Numbers of type uint8.
     Bytes(Vec<u8>),
-    /// uint16.
+    /// Numbers of type uint16.
     Shorts(Vec<u16>),
-    /// double.
+    /// Numbers of type double.
     Doubles(Vec<f64>),
-    /// char.
+    /// Characters.
     Text(String),
-    /// cell.
+    /// Cells.
     Cells(Vec<Mat>),
-    /// Names of the fields, and the fields of each struct.
+    /// Structs: the names of the fields, and the fields of each struct.
     Structs(Vec<String>, Vec<Vec<Mat>>),
-    /// A matrix element of no bytes.
+    /// A matrix element without bytes.
     Empty,
 }
 
-/// How to write.
+/// The settings of a file to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer {
-    /// The byte order of a big-endian machine.
+    /// Whether the file has the byte order of a big-endian machine.
     pub big: bool,
-    /// Variables deflated, as MATLAB does since version 7.
+    /// Whether variables are compressed, as in MATLAB since version 7.
     pub compressed: bool,
 }
 
@@ -98,7 +98,8 @@ impl Writer {
         self.element(14, &body)
     }
 
-    /// Up to four bytes as a small element, like MATLAB, but never a matrix.
+    /// Returns an element. Up to four bytes become a small element, as in MATLAB, but a matrix never
+    /// does.
     fn element(self, kind: u32, bytes: &[u8]) -> Vec<u8> {
         let small = (1..=4).contains(&bytes.len());
         let mut out = if small {

@@ -1,5 +1,5 @@
-//! Test data: miniature sets in the exact forms that the published ones have, for this crate's tests and,
-//! under the feature `sample`, for those of whole suites.
+//! Test data: small sets in the exact forms of the published ones, for this crate's tests and, with the
+//! feature `sample`, for tests of whole suites.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 

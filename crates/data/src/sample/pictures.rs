@@ -1,4 +1,4 @@
-//! Small sets of image files in the exact forms that the retrieval sets are passed around in.
+//! Small sets of image files in the exact forms in which the retrieval sets are distributed.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub fn jpeg(size: (u32, u32), color: [u8; 3]) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Returns a gray JPEG, of one channel, of one value.
+/// Returns a gray JPEG of one channel, in which all pixels have one value.
 pub fn gray_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     let image = image::GrayImage::from_pixel(size.0, size.1, image::Luma([value]));
     let mut bytes = Cursor::new(Vec::new());
@@ -23,8 +23,9 @@ pub fn gray_jpeg(size: (u32, u32), value: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A JPEG of 16 x 16 in CMYK as Pillow writes it: (200, 40, 20, 30) in its upper half, (10, 180, 90, 60) in
-/// its lower. Pillow's `convert("RGB")` makes (49, 190, 207) and (187, 57, 126) of it.
+/// A JPEG of 16 x 16 pixels in CMYK as Pillow writes it: (200, 40, 20, 30) in its upper half, (10, 180, 90,
+/// 60) in its lower half. Pillow's `convert("RGB")` converts these colors to (49, 190, 207) and (187, 57,
+/// 126).
 pub const CMYK_JPEG: &[u8] = include_bytes!("cmyk.jpg");
 
 /// Writes `bytes` to `path` and makes the folders above it.
@@ -33,13 +34,13 @@ pub fn put(path: &Path, bytes: &[u8]) {
     fs_err::write(path, bytes).unwrap();
 }
 
-/// Returns the picture of class `class` and number `number`: its red is the class, its green the number times
-/// 20.
+/// Returns the picture of class `class` and number `number`: its red value is the class, its green value is
+/// the number times 20.
 pub fn picture(class: u32, number: u32) -> Vec<u8> {
     jpeg((20 + number, 10 + class % 7), [class as u8, (number * 20) as u8, 128])
 }
 
-/// Birds of the given classes, three each, as CUB-200-2011 unpacks: the folder.
+/// Writes birds of the given classes, three of each, in the form of CUB-200-2011, and returns the folder.
 pub fn birds(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("CUB_200_2011");
     let (mut images, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
@@ -60,7 +61,7 @@ pub fn birds(root: &Path, classes: &[u32]) -> PathBuf {
     folder
 }
 
-/// Returns a list of cars: class and path of each, as the field `path_field`.
+/// Returns a list of cars with the class and the path of each; the path is in the field `path_field`.
 pub fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]) -> Vec<u8> {
     let fields = ["bbox_x1", "class", path_field].map(str::to_owned).to_vec();
     let structs = cars.iter().map(|(class, path)| {
@@ -69,10 +70,10 @@ pub fn cars_list(writer: Writer, path_field: &str, cars: &[(u32, String)]) -> Ve
     writer.file(&[("annotations", Mat::Structs(fields, structs.collect()))])
 }
 
-/// What MATLAB writes on the usual machines.
+/// The settings with which MATLAB writes on usual machines.
 pub const USUAL: Writer = Writer { big: false, compressed: true };
 
-/// Cars of the given classes, three each, as `cars_annos.mat` and `car_ims/`.
+/// Writes cars of the given classes, three of each, as `cars_annos.mat` and `car_ims/`.
 pub fn cars_union(root: &Path, classes: &[u32]) {
     let mut cars = Vec::new();
     for &class in classes {
@@ -85,8 +86,8 @@ pub fn cars_union(root: &Path, classes: &[u32]) {
     put(&root.join("cars_annos.mat"), &cars_list(USUAL, "relative_im_path", &cars));
 }
 
-/// The same as the devkit has them: the first of each class is an official training image, the others are
-/// official test images.
+/// Writes cars of the given classes in the form of the devkit: the first car of each class is an official
+/// training image, the others are official test images.
 pub fn cars_devkit(root: &Path, classes: &[u32]) {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for &class in classes {
@@ -102,8 +103,8 @@ pub fn cars_devkit(root: &Path, classes: &[u32]) {
     put(&root.join("cars_test_annos_withlabels.mat"), &cars_list(USUAL, "fname", &test));
 }
 
-/// Returns the number of multiply-adds of the given numbers, three pictures each, of which those up to 11,318
-/// train.
+/// Writes products with the given numbers, three pictures of each, and returns the folder. Products up to
+/// number 11,318 are for training.
 pub fn products(root: &Path, classes: &[u32]) -> PathBuf {
     let folder = root.join("Stanford_Online_Products");
     let heading = || vec!["image_id class_id super_class_id path".to_owned()];

@@ -1,4 +1,4 @@
-//! A small STL-10 of random pixels in its binary files.
+//! A small STL-10 of random pixels, in the form of binary files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use crate::digest;
 use crate::stl10::Layout;
 use crate::stl10::RECORD;
 
-/// Its files.
+/// A small STL-10.
 pub struct MiniatureStl10 {
-    /// Names and bytes.
+    /// The names and the bytes of the files.
     pub files: [(&'static str, Vec<u8>); 5],
 }
 
 impl MiniatureStl10 {
-    /// So many images of train, test and unlabeled; labels in turn.
+    /// Makes a set with the given numbers of training, test and unlabeled images, and labels in turn.
     pub fn new(counts: [usize; 3]) -> Self {
         let pixels = |part: usize| -> Vec<u8> {
             let mut stream = Stream::new(2, Purpose::Synthetic, 0, part as u64);
@@ -35,7 +35,7 @@ impl MiniatureStl10 {
         Self { files }
     }
 
-    /// Their counts and checksums, as if they were the published ones.
+    /// Returns the counts and checksums of the files, in place of the published ones.
     #[cfg(test)]
     pub(crate) fn layout(&self) -> Layout {
         let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ impl MiniatureStl10 {
         Layout { counts: [images(0), images(2), images(4)], md5 }
     }
 
-    /// Writes them to `root/stl10_binary`.
+    /// Writes the files to `root/stl10_binary`.
     pub fn write(&self, root: &Path) -> PathBuf {
         let folder = root.join("stl10_binary");
         fs_err::create_dir_all(&folder).unwrap();

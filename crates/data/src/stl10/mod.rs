@@ -1,12 +1,12 @@
-//! STL-10: 5,000 labeled images to train on, 8,000 to test with and 100,000 without labels, 96 x 96, in its
-//! binary files.
+//! STL-10 in its binary files: 5,000 labeled training images, 8,000 test images and 100,000 images without
+//! labels, of 96 x 96 pixels.
 //!
-//! `*_X.bin` holds 27,648 bytes an image: all its red bytes, all green, all blue, each column after column.
-//! `*_y.bin` holds a byte an image, 1 to 10. The training images are the labeled ones or, with
-//! `stl10.unlabeled`, those and then the unlabeled ones; the gallery of kNN is the labeled ones either way.
-//! Images are read from the files when they are needed: all of them would fill 3 GB. A. Coates, H. Lee, A. Y.
-//! Ng, "An Analysis of Single Layer Networks in Unsupervised Feature Learning", AISTATS 2011;
-//! <https://cs.stanford.edu/~acoates/stl10/>.
+//! `*_X.bin` holds 27,648 bytes for each image: all its red bytes, then all green ones, then all blue ones,
+//! each column after column. `*_y.bin` holds a byte for each image, 1 to 10. The training images are the
+//! labeled ones or, with `stl10.unlabeled`, those followed by the unlabeled ones. In both cases the gallery
+//! of kNN consists of the labeled ones. Images are read from the files when they are needed, because all of
+//! them would fill 3 GB. A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single Layer Networks in Unsupervised
+//! Feature Learning", AISTATS 2011; <https://cs.stanford.edu/~acoates/stl10/>.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -42,14 +42,14 @@ pub(crate) const RECORD: usize = 3 * IMAGE_SIZE * IMAGE_SIZE;
 /// The folder that the archive unpacks to.
 pub(crate) const FOLDER: &str = "stl10_binary";
 
-/// The archive.
+/// The file name of the archive.
 pub(crate) const ARCHIVE: &str = "stl10_binary.tar.gz";
 
-/// What to do with a damaged copy.
+/// The advice for a damaged copy.
 pub(crate) const REFETCH: &str =
     "remove it and run `invaspread data fetch stl10`, or point data.root at a good copy";
 
-/// What to do with a copy of another size.
+/// The advice for a copy of another size.
 const SIZE_ADVICE: &str = "remove it and run `invaspread data fetch stl10`, or set data.partial=true to use it as it is, unverified";
 
 /// A part of the data set, by the beginning of its files' names.
@@ -85,9 +85,9 @@ impl Part {
 /// The number of images of each part, and the hashes of their files.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
-    /// Images of train, test and unlabeled.
+    /// The numbers of training, test and unlabeled images.
     pub counts: [usize; 3],
-    /// Files and their published MD5s.
+    /// The files and their published MD5 checksums.
     pub md5: [(&'static str, String); 5],
 }
 
@@ -110,7 +110,7 @@ pub(crate) static OFFICIAL: LazyLock<Layout> = LazyLock::new(|| Layout {
     .map(|(name, md5)| (name, md5.to_owned())),
 });
 
-/// The set as the catalog knows it.
+/// The published set, for the catalog.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stl10;
 
@@ -263,7 +263,7 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     let (train, test) = (Arc::new(file(Part::Train)?), Arc::new(file(Part::Test)?));
     let labeled = contents.train.len();
 
-    // Images without labels count as one more class, so a subset holds its share of them.
+    // Images without labels count as one more class, so a subset contains their share.
     let mut strata = contents.train.clone();
     strata.resize(labeled + contents.unlabeled, CLASSES.len() as u32);
     let mut files = vec![Arc::clone(&train)];
@@ -306,7 +306,7 @@ fn whole(file: Arc<RecordFile>, labels: &[u32], kept: Vec<u32>) -> Split {
     Split::stored(vec![file], places, labels, kept, IMAGE_SIZE)
 }
 
-/// What the files hold besides pixels.
+/// The content of the files except for the pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Labels of the training images, below ten.

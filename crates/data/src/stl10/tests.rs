@@ -1,5 +1,5 @@
-//! Images come out the right way round, in the right splits; every kind of damage gets an error that names
-//! the file.
+//! Tests that images have the right orientation and are in the right splits, and that every kind of damage
+//! gives an error that names the file.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,8 @@ fn config(unlabeled: bool) -> DataConfig {
     DataConfig { name: "stl10".to_owned(), stl10: Some(Stl10Config { unlabeled }), ..DataConfig::default() }
 }
 
-/// Returns whether image `index` of `split` is record `record` of `planes`, by its own arithmetic.
+/// Returns whether image `index` of `split` is record `record` of `planes`. It computes the places of pixels
+/// independently of the reader.
 fn is_record(split: &Split, index: usize, planes: &[u8], record: usize) -> bool {
     let image = split.image(index).unwrap();
     let at = |channel: usize, x: usize, y: usize| planes[record * 27_648 + channel * 9_216 + x * 96 + y];
@@ -27,7 +28,7 @@ fn labeled_images_train_and_columns_become_rows() {
     let mini = MiniatureStl10::new([20, 10, 5]);
     let root = tempfile::tempdir().unwrap();
     let folder = mini.write(root.path());
-    // The images without labels are neither needed nor looked at.
+    // The images without labels are not needed, and their file is not read.
     fs_err::remove_file(folder.join("unlabeled_X.bin")).unwrap();
     assert_eq!(find(root.path()), Some(folder.clone()));
     let dataset = open_found(&folder, &config(false), &mini.layout()).unwrap();

@@ -1,14 +1,14 @@
-//! `synthetic`: images drawn on the fly, so that everything runs without a file.
+//! `synthetic`: images that are generated when they are needed, so that everything runs without a file.
 //!
-//! A class is a shape with its kind of texture: [`CLASSES`]. Everything else is drawn for each image and
-//! independent of the class: the colors, the place, the size and the rotation of the object, the scale and
-//! the phase of its texture, the gradient, the blobs and the lines of the background, fragments of other
-//! objects, the light and the noise. The object fills between half and almost all of the frame and differs
-//! from the background in brightness. So a crop, a mirror image, a change of color or a gray copy still
-//! shows the class, while single pixels hardly do.
+//! A class is a shape with its kind of texture; [`CLASSES`] lists them. Everything else is random for each
+//! image and independent of the class: the colors, the place, the size and the rotation of the object, the
+//! scale and the phase of its texture, the gradient, the blobs and the lines of the background, fragments of
+//! other objects, the light and the noise. The object fills between half and almost all of the frame and
+//! differs from the background in brightness. So a crop, a mirror image, a change of color or a gray copy
+//! still shows the class, while single pixels hardly do.
 //!
-//! Image `i` of a split depends on the seed, the split and `i` alone, and its class is `i` modulo 10. So a
-//! set of n images is the beginning of every larger set.
+//! Image `i` of a split depends only on the seed, the split and `i`, and its class is `i` modulo 10. So a set
+//! of n images is the beginning of every larger set.
 
 mod scene;
 mod shape;
@@ -46,7 +46,7 @@ pub fn draw(seed: u64, test: bool, index: usize, size: usize) -> Image {
     scene::draw(&mut stream, index % CLASSES.len(), size)
 }
 
-/// Draws the configured images, or the subsets of them.
+/// Draws the configured images, or the configured subsets of them.
 pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let numbers = &config.synthetic;
     let within = |key, found: usize, least: usize, most: usize| {

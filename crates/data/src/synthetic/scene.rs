@@ -38,8 +38,8 @@ pub(super) fn draw(stream: &mut Stream, class: usize, size: usize) -> Image {
     Image::new(size, size, pixels)
 }
 
-/// Draws the two colors of the object and those of the background. They differ in brightness, so that gray
-/// copies keep the object and its texture.
+/// The two colors of the object and those of the background. They differ in brightness, so that gray copies
+/// keep the object and its texture.
 struct Colors {
     object: [Color; 2],
     background: [Color; 2],
@@ -77,7 +77,8 @@ fn of_brightness(stream: &mut Stream, brightness: f64) -> Color {
     let pure = [0.0, 4.0, 2.0].map(|shift: f64| ((hue + shift).rem_euclid(6.0) - 3.0).abs() - 1.0);
     let pure = pure.map(|value| value.clamp(0.0, 1.0));
     let tone = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2];
-    // On the line from gray to the pure hue, as far as the saturation says and the cube of colors allows.
+    // The color lies on the line from gray to the pure hue, as far from gray as the saturation says, but
+    // within the RGB cube.
     let offset = pure.map(|value| (value - tone) * saturation);
     let room = offset.iter().fold(1.0f64, |room, &step| {
         if step > 0.0 {
@@ -95,7 +96,7 @@ fn blend(a: Color, b: Color, part: f64) -> Color {
     [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * part)
 }
 
-/// Draws a gradient with soft blobs and faint lines.
+/// A background: a gradient with soft blobs and faint lines.
 struct Background {
     ends: [Color; 2],
     direction: [f64; 2],
@@ -150,13 +151,13 @@ impl Background {
     }
 }
 
-/// A shape with a texture somewhere in the frame.
+/// A shape with a texture, at some place in the frame.
 struct Thing {
     outline: usize,
     filling: usize,
     center: [f64; 2],
     radius: f64,
-    /// Width over height of the shape.
+    /// The ratio of width to height of the shape.
     squeeze: f64,
     turn: [f64; 2],
     weave: Weave,
@@ -185,7 +186,7 @@ impl Thing {
         }
     }
 
-    /// Draws a small, faint piece of any object, so that fragments say nothing about the class.
+    /// Draws a small, faint piece of any object, so that fragments give no information about the class.
     fn fragment(stream: &mut Stream, colors: &Colors) -> Self {
         let [a, b] = colors.background;
         let part = stream.between(0.1, 0.5);
@@ -231,7 +232,7 @@ fn turn(stream: &mut Stream, most: f64) -> [f64; 2] {
     [angle.cos(), angle.sin()]
 }
 
-/// Makes one side brighter than the other, and the whole brighter or darker.
+/// The light of a scene: it makes one side brighter than the other, and the whole image brighter or darker.
 struct Light {
     level: f64,
     slope: [f64; 2],

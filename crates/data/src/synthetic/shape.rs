@@ -1,12 +1,12 @@
-//! The ten outlines, as signed distances: negative inside, in units of the object's radius (about 1 from
-//! center to tip).
+//! The ten outlines, given by signed distances: negative inside, in units of the object's radius (the
+//! distance from the center to a tip is about 1).
 //!
-//! Formulas after I. Quilez, "2D distance functions"; a few are bounds and not exact distances, which is
-//! enough for an edge one pixel soft.
+//! The formulas follow I. Quilez, "2D distance functions". A few are bounds and not exact distances, which is
+//! enough for an edge that is one pixel wide.
 
 use std::f64::consts::PI;
 
-/// Signed distance of the point `(x, y)` from the outline of `class`.
+/// Returns the signed distance of the point `(x, y)` from the outline of `class`.
 pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
     let radius = x.hypot(y);
     match class {
@@ -26,26 +26,26 @@ pub(super) fn distance(class: usize, x: f64, y: f64) -> f64 {
     }
 }
 
-/// Returns a regular polygon whose sides are `inner` from the center.
+/// Returns the distance from a regular polygon whose sides are `inner` away from the center.
 fn regular(sides: u32, x: f64, y: f64, inner: f64) -> f64 {
     let sector = 2.0 * PI / f64::from(sides);
     let angle = y.atan2(x).rem_euclid(sector) - sector / 2.0;
     x.hypot(y) * angle.cos() - inner
 }
 
-/// Five points.
+/// Returns the distance from a star with five points.
 fn star(x: f64, y: f64) -> f64 {
     let sector = 2.0 * PI / 5.0;
     let angle = (y.atan2(x).rem_euclid(sector) - sector / 2.0).abs();
     let (tip, notch) = (1.1, 0.5);
-    // The edge from the notch (angle 0) to the tip (angle of half a sector), as a line through both.
+    // The edge from the notch (angle 0) to the tip (angle of half a sector) is a line through both.
     let (tip_x, tip_y) = (tip * (sector / 2.0).cos(), tip * (sector / 2.0).sin());
     let (along_x, along_y) = (tip_x - notch, tip_y);
     let (point_x, point_y) = (x.hypot(y) * angle.cos() - notch, x.hypot(y) * angle.sin());
     (point_x * along_y - point_y * along_x) / along_x.hypot(along_y)
 }
 
-/// Returns a shaft and a head, pointing along x.
+/// Returns the distance from an arrow, a shaft and a head, that points along x.
 fn arrow(x: f64, y: f64) -> f64 {
     let shaft = (x - 0.1).max(-0.95 - x).max(y.abs() - 0.3);
     // The head's sides run from the tip (1, 0) to (0, 0.85).
@@ -53,9 +53,9 @@ fn arrow(x: f64, y: f64) -> f64 {
     shaft.min(head)
 }
 
-/// Two lobes over a point (y runs downwards).
+/// Returns the distance from a heart, two lobes above a point (y increases downwards).
 fn heart(x: f64, y: f64) -> f64 {
-    // In a frame where the point is the origin and the notch is at (0, 1).
+    // The coordinates are changed so that the point is the origin and the notch is at (0, 1).
     let scale = 0.6;
     let (x, y) = (x.abs() * scale, 0.52 - y * scale);
     let distance = if x + y > 1.0 {
@@ -72,8 +72,8 @@ mod tests {
     use super::*;
     use crate::synthetic::CLASSES;
 
-    /// The center of mass is inside or near, nothing reaches far beyond the radius, and each fills a fair
-    /// part of its square.
+    /// Checks that no outline reaches far beyond the radius, and that each one fills a reasonable part of its
+    /// square.
     #[test]
     fn every_outline_fills_its_circle() {
         for (class, name) in CLASSES.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! That images depend on what they should and on nothing else, and are as hard as they should be.
+//! Tests that images depend on what they should and on nothing else, and that they are as hard to classify as
+//! they should be.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,8 +45,8 @@ fn numbers_out_of_range_name_their_key() {
     assert!(open(&large).unwrap_err().to_string().starts_with("data.synthetic.image_size: found 5000"));
 }
 
-/// Color and brightness tell nothing of the class: a classifier by nearest class mean of an image's mean
-/// color, and of its contrast, is at chance.
+/// Color and brightness give no information about the class: a classifier by the nearest class mean of an
+/// image's mean color and contrast is not better than chance.
 #[test]
 fn mean_color_does_not_give_the_class_away() {
     let dataset = open(&config(4000, 1000)).unwrap();
@@ -69,8 +70,8 @@ fn mean_color_does_not_give_the_class_away() {
     assert!((5.0..16.0).contains(&percent), "{percent}% by mean color");
 }
 
-/// Pixels alone place some images right, but few: weighted kNN (k = 200, cosine of centered pixels, exp(s /
-/// 0.1)).
+/// By its pixels alone, weighted kNN (k = 200, cosine of centered pixels, exp(s / 0.1)) classifies only some
+/// images correctly.
 #[test]
 fn raw_pixels_are_a_poor_embedding() {
     let dataset = open(&config(2000, 300)).unwrap();

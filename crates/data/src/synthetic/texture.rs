@@ -1,8 +1,8 @@
-//! The ten textures: the share of the second color of the object at a point, 0 to 1.
+//! The ten textures. A texture gives the share of the second color of the object at a point, from 0 to 1.
 
 use std::f64::consts::PI;
 
-/// What varies within a kind of texture.
+/// The properties that vary within a kind of texture.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weave {
     /// Length of a period, in units of the radius of the object.
@@ -17,7 +17,7 @@ pub(super) struct Weave {
 pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
     let Weave { period, shift, soft } = weave;
     let (u, v) = (x / period + shift[0], y / period + shift[1]);
-    // A wave of period 1 whose upper half becomes the second color, with soft edges.
+    // This is a wave of period 1 whose upper half becomes the second color, with soft edges.
     let band = |at: f64| edge((2.0 * PI * at).sin() / (2.0 * PI), soft);
     let cell = |at: f64| at - at.floor() - 0.5;
     match class {
@@ -27,7 +27,7 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
             let (x, y) = (cell(u + 0.5 * row.rem_euclid(2.0)), cell(v * 1.15) / 1.15);
             edge(0.32 - x.hypot(y), soft)
         }
-        // A checkerboard: two repeats to a period of stripes.
+        // A checkerboard, which repeats twice in a period of stripes.
         1 => edge((PI * u).sin() * (PI * v).sin() / 2.0, soft),
         2 => band(u),
         // Rays from the center.
@@ -35,7 +35,7 @@ pub(super) fn mix(class: usize, weave: Weave, x: f64, y: f64) -> f64 {
             let rays = (5.0 / period.max(0.3)).round().clamp(9.0, 15.0);
             edge((rays * y.atan2(x) + 2.0 * PI * shift[0]).sin() / (2.0 * PI), soft)
         }
-        // Specks: a hash of its place decides which color a cell of the grid has.
+        // Specks: a hash of the place of a grid cell decides which color the cell has.
         4 => {
             let (column, row) = ((u * 1.6).floor() as i64, (v * 1.6).floor() as i64);
             let hash =

@@ -1,9 +1,9 @@
 //! The readers of weights as functions of bytes, for the targets in `fuzz/` and the tests that replay their
 //! corpora.
 //!
-//! Each takes whatever it is given and must return.
+//! Each function must return for any bytes.
 
-#![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells what it found")]
+#![allow(clippy::missing_panics_doc, reason = "a fuzz target reports what it found by a panic")]
 
 use std::io::{Cursor, Write};
 
@@ -13,8 +13,8 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::weights::safetensors::read_safetensors;
 use crate::weights::{caffe, hdf5, pth};
 
-/// A file of `torch.save` in either form or, as a fuzzer does not guess a ZIP archive's checksums, the pickle
-/// of one beside a storage of 64 bytes.
+/// Reads a file of `torch.save` in either form. Other bytes are taken as the pickle of such a file, beside a
+/// storage of 64 bytes, because a fuzzer does not guess the checksums of a ZIP archive.
 pub fn weights_pickle(bytes: &[u8]) {
     const ZIP: &[u8] = b"PK";
     let file = if bytes.starts_with(ZIP) || pth::is_old_form(bytes) {
@@ -29,13 +29,13 @@ pub fn weights_pickle(bytes: &[u8]) {
     }
 }
 
-/// A `.safetensors` file.
+/// Reads a `.safetensors` file.
 pub fn weights_safetensors(bytes: &[u8]) {
-    // An error says what is wrong with it; the test is that no length in it is trusted.
+    // The file may be wrong, which is an error. The test is that no length in it is trusted.
     let _ = read_safetensors(bytes);
 }
 
-/// A `.caffemodel` file.
+/// Reads a `.caffemodel` file.
 pub fn weights_caffemodel(bytes: &[u8]) {
     if let Ok(tensors) = caffe::read(bytes) {
         let held: usize =
@@ -44,7 +44,7 @@ pub fn weights_caffemodel(bytes: &[u8]) {
     }
 }
 
-/// An `.h5` file.
+/// Reads an `.h5` file.
 pub fn weights_hdf5(bytes: &[u8]) {
     if let Ok(tensors) = hdf5::read(bytes.to_vec()) {
         let held: usize =

@@ -1,4 +1,4 @@
-//! Every input that fuzzing kept, once more; and the inputs that fuzzing starts from.
+//! Runs every input that fuzzing kept, and checks the inputs that fuzzing starts from.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -60,8 +60,8 @@ fn seeds() {
     let nested = under("net", &plain);
     seed("weights_pickle", "seed_plain.pkl", &plain);
     seed("weights_pickle", "seed_nested.pkl", &nested);
-    // What candle's reader stumbles over: a string of 4 GB, a call without arguments, each value twice the
-    // one before.
+    // Inputs with which candle's reader fails: a string of 4 GB, a call without arguments, and values each of
+    // which is twice as long as the one before.
     seed("weights_pickle", "long_string.pkl", b"\x80\x02X\xff\xff\xff\xff");
     seed(
         "weights_pickle",
@@ -72,7 +72,7 @@ fn seeds() {
     seed("weights_pickle", "doubled.pkl", &[b"\x80\x02)", &doubled[..], b"."].concat());
     seed("weights_pickle", "seed.pth", &super::archive(&[("a/data.pkl", &nested), ("a/data/0", &[1; 64])]));
 
-    // What candle multiplies past 64 bits, for there is nothing in it.
+    // A shape with a zero, so that it has no elements, whose other lengths candle multiplies beyond 64 bits.
     let huge = [0, u64::MAX, u64::MAX];
     seed("weights_caffemodel", "zero_and_huge", &layer("conv1/7x7_s2", &[(&huge, &[])]));
     let header = format!(r#"{{"weight":{{"dtype":"F32","shape":{huge:?},"data_offsets":[0,0]}}}}"#);

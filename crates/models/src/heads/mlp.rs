@@ -2,8 +2,8 @@
 //! Barlow Twins and `VICReg`, and the predictor of BYOL and `SimSiam`.
 //!
 //! Features (N, `input`) -> `layers` - 1 times [linear to `hidden`, batch norm, ReLU] -> linear to `output`
-//! -> perhaps batch norm. A linear layer has a bias unless batch norm follows, which would remove it again.
-//! Without batch norm the hidden layers are linear with bias and ReLU.
+//! -> batch norm, if the config has one. A linear layer has a bias unless batch norm follows it, which would
+//! remove the bias. Without batch norm, a hidden layer is a linear layer with bias, and ReLU.
 //!
 //! Names are those of a PyTorch `Sequential` of these layers after a prefix: `projector.0.weight`,
 //! `projector.1.weight`, `projector.1.running_mean`, ..., where the ReLU's number is left out. Initial
@@ -17,10 +17,10 @@ use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::{BatchNormConfig, Tape, Value, with_team};
 use std::collections::HashMap;
 
-/// What follows the last linear layer.
+/// The normalization that follows the last linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LastNorm {
-    /// Nothing.
+    /// No normalization.
     #[default]
     None,
     /// A batch norm with gain and shift.
@@ -43,7 +43,7 @@ pub struct MlpConfig {
     pub layers: usize,
     /// Whether batch norm follows the hidden linear layers.
     pub batch_norm: bool,
-    /// What follows the last linear layer.
+    /// The normalization that follows the last linear layer.
     pub last: LastNorm,
     /// f32, or f64 for checks on the CPU.
     pub dtype: DType,
@@ -77,11 +77,11 @@ pub struct Mlp {
     device: Device,
 }
 
-/// A linear layer and what follows it.
+/// A linear layer and the operations that follow it.
 struct Layer {
     /// PyTorch's name of the linear layer.
     name: String,
-    /// (to, from)
+    /// The weight, (to, from).
     weight: Var,
     bias: Option<Var>,
     norm: Option<BatchNorm>,
@@ -139,7 +139,7 @@ impl Mlp {
         Ok(Self { prefix: prefix.to_owned(), config: config.clone(), layers, device: device.clone() })
     }
 
-    /// Returns a head with the same names and sizes on the same device. Its weights are arbitrary.
+    /// Returns a head with the same names and sizes on the same device, with arbitrary weights.
     pub(crate) fn another(&self) -> Result<Self> {
         Self::on(&self.device, &self.prefix, &self.config, 0, 0)
     }
@@ -154,7 +154,7 @@ impl Mlp {
         &self.device
     }
 
-    /// Runs on `tape`: rows (N, `input`) to rows (N, `output`).
+    /// Runs on `tape`: maps rows (N, `input`) to rows (N, `output`).
     ///
     /// # Errors
     /// If the shape or the data type does not fit.
@@ -199,7 +199,7 @@ impl Mlp {
     /// Returns the parameters and running statistics under PyTorch's names, in its order.
     ///
     /// # Errors
-    /// If memory cannot be had.
+    /// If memory cannot be allocated.
     pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
         let mut entries = Vec::new();
         for layer in &self.layers {

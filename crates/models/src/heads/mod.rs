@@ -1,4 +1,4 @@
-//! Heads that train a network's features and are thrown away afterwards: projectors and predictors.
+//! Heads that are used only while a network is trained: projectors and predictors.
 
 mod mlp;
 

@@ -1,5 +1,5 @@
-//! Detects the format of a file of weights by its content. Names say little: the same bytes are called
-//! `.pth`, `.pth.tar`, `.t`, `.ckpt`, `.bin` or have no ending.
+//! Detects the format of a file of weights by its content. Names do not show the format: files of the same
+//! kind are called `.pth`, `.pth.tar`, `.t`, `.ckpt` or `.bin`, or have no ending.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// Returns the format of `bytes`, the content of the file at `path`. A Caffe model has no mark and is
-/// recognized by reading it. The ending of the name counts only where the content shows no format, since the
-/// mark itself may be damaged: the error is then about the format of that ending.
+/// recognized by reading it. If the content shows no format, the ending of the name decides, since the mark
+/// itself may be damaged: the error is then about the format of that ending.
 ///
 /// # Errors
 /// Says what was found instead, in words that follow "found".

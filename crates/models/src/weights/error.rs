@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::format::WeightsFormat;
 
-/// Why weights could not be read, written or loaded.
+/// The reason why weights could not be read, written or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
@@ -30,7 +30,7 @@ pub enum WeightError {
     OtherKind {
         /// The file.
         path: PathBuf,
-        /// What was found, with advice if there is any.
+        /// The content that was found, with advice if there is any.
         found: String,
     },
     /// The content of the file contradicts itself.
@@ -42,15 +42,15 @@ pub enum WeightError {
         path: PathBuf,
         /// The format of the file.
         format: WeightsFormat,
-        /// What went wrong.
+        /// The fault.
         found: String,
     },
-    /// There is nothing at the place asked for.
+    /// There is nothing at the requested place.
     #[error("failed to read {path}: found nothing within {asked:?}, expected one of: {}", places.join(", "))]
     Place {
         /// The file.
         path: PathBuf,
-        /// The place asked for.
+        /// The requested place.
         asked: String,
         /// The places that exist.
         places: Vec<String>,
@@ -62,7 +62,7 @@ pub enum WeightError {
         path: PathBuf,
         /// The network.
         network: String,
-        /// Why not.
+        /// The reason.
         source: Box<WeightError>,
     },
     /// Entries are missing or have another shape.
@@ -73,7 +73,7 @@ pub enum WeightError {
     Value {
         /// The name of the entry in the network.
         name: String,
-        /// What it holds.
+        /// The value that it holds.
         found: BadValue,
     },
     /// The file holds torchvision's GoogLeNet, and the network is BVLC's. Batch norm could be merged into the
@@ -89,7 +89,7 @@ pub enum WeightError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The fault.
         source: candle_core::Error,
     },
     /// A tensor operation failed.
@@ -97,7 +97,7 @@ pub enum WeightError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// What is wrong with the values of an entry.
+/// The fault in the values of an entry.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadValue {
@@ -109,7 +109,7 @@ pub enum BadValue {
     Range {
         /// The first such value.
         value: f64,
-        /// Where it is.
+        /// The index of that value.
         index: Vec<usize>,
         /// The type of the network.
         dtype: &'static str,
@@ -119,7 +119,7 @@ pub enum BadValue {
     Negative {
         /// The first such value.
         value: f64,
-        /// Where it is.
+        /// The index of that value.
         index: Vec<usize>,
     },
 }
@@ -131,9 +131,9 @@ pub struct NotFinite {
     pub count: usize,
     /// The number of all values.
     pub elements: usize,
-    /// The index of the first.
+    /// The index of the first such value.
     pub index: Vec<usize>,
-    /// The first: NaN or an infinity.
+    /// The first such value: NaN or an infinity.
     pub value: f64,
 }
 
@@ -155,12 +155,12 @@ impl fmt::Display for NotFinite {
     }
 }
 
-/// How weights differ from what a network needs.
+/// The differences between the weights and the entries that a network needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// Names that are missing in the weights.
     pub missing: Vec<String>,
-    /// `name: found shape, expected shape`.
+    /// Entries of another shape, each as `name: found shape, expected shape`.
     pub misshapen: Vec<String>,
     /// All names of the weights, in alphabetical order.
     pub theirs: Vec<String>,

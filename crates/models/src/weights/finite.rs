@@ -13,7 +13,8 @@ use super::error::{BadValue, NotFinite, WeightError};
 /// use candle_core::{Device, Tensor};
 /// use invaspread_models::not_finite;
 ///
-/// let found = not_finite(&Tensor::new(&[[1f32, 2.0], [f32::NAN, 4.0]], &Device::Cpu)?)?.expect("there is a NaN");
+/// let tensor = Tensor::new(&[[1f32, 2.0], [f32::NAN, 4.0]], &Device::Cpu)?;
+/// let found = not_finite(&tensor)?.expect("there is a NaN");
 /// assert_eq!((found.count, found.index), (1, vec![1, 0]));
 /// # Ok::<(), candle_core::Error>(())
 /// ```

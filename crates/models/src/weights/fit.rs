@@ -1,5 +1,5 @@
-//! Compares weights with the state dict of a network: what fits, what is missing, what has another shape,
-//! what is left over.
+//! Compares weights with the state dict of a network: which entries fit, are missing, have another shape, or
+//! are left over.
 
 use super::state_dict::StateDict;
 use crate::network::Network;
@@ -15,7 +15,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) prefix: &'a str,
     /// The names in the file of the entries of the network, by their place in its state dict.
     names: BTreeMap<usize, &'a str>,
-    /// The number of them that have the right shape.
+    /// The number of these entries that have the right shape.
     shaped: usize,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Fit {
     /// Entries of the network that are missing in the weights, in the order of the network; counts of batches
     /// may be missing.
     pub(crate) missing: Vec<String>,
-    /// `name: found shape, expected shape`, in the order of the network.
+    /// Entries of another shape, each as `name: found shape, expected shape`, in the order of the network.
     pub(crate) misshapen: Vec<String>,
     /// The names of the weights that the network does not need, in alphabetical order.
     pub(crate) left_over: Vec<String>,

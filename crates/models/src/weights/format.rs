@@ -1,4 +1,4 @@
-//! The formats that weights are read from, and what is common to them.
+//! The formats that weights are read from, and a function that their readers share.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WeightsFormat {
-    /// safetensors.
+    /// The safetensors format.
     Safetensors,
-    /// What `torch.save` writes.
+    /// The format that `torch.save` writes.
     Torch,
     /// A Caffe model.
     Caffe,
-    /// HDF5.
+    /// The HDF5 format.
     Hdf5,
 }
 

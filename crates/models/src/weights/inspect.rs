@@ -12,21 +12,21 @@ use std::path::Path;
 pub struct Entry {
     /// The place of its state dict in the file; empty for the top level.
     pub place: String,
-    /// Its name there. For a Caffe model: the name of the layer with `.weight` or `.bias`.
+    /// The name in that state dict. For a Caffe model: the name of the layer with `.weight` or `.bias`.
     pub name: String,
     /// The type of its values.
     pub dtype: DType,
-    /// Its shape in the file; that of a convolution is (C_out, C_in, K, K).
+    /// The shape in the file; that of a convolution is (C_out, C_in, K, K).
     pub shape: Vec<usize>,
     /// The number of its values.
     pub parameters: usize,
-    /// Its values that are NaN or infinite; such an entry cannot be loaded.
+    /// The values of the tensor that are NaN or infinite; such an entry cannot be loaded.
     pub not_finite: Option<NotFinite>,
 }
 
-/// Lists the tensors of a file of weights, for each state dict sorted by name (numbers in names by value),
-/// and `place.name: kind` of each entry of a kind that cannot be read. All tensors are read, so a file that
-/// can be inspected can be imported.
+/// Lists the tensors of a file of weights. For each state dict they are sorted by name, with numbers in names
+/// by value. Also returns `place.name: kind` for each entry of a kind that cannot be read. All tensors are
+/// read, so a file that can be inspected can be imported.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

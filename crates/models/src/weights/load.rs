@@ -1,15 +1,17 @@
-//! Loads the weights of a file into a network, whatever program trained them, wherever in the file they are,
+//! Loads the weights of a file into a network, whichever program trained them, wherever they are in the file,
 //! and whatever prefix their names have.
 //!
-//! Files that people have, and the result:
+//! These files are common:
 //!
-//! | file | network | embedding layer |
-//! |---|---|---|
-//! | torchvision's ResNet-18, -34, -50 (`.pth`, `.safetensors`) | [`ResNet`](crate::ResNet) with the ImageNet stem | its `fc` is a classifier of another size and is left over |
-//! | BVLC GoogLeNet (`bvlc_googlenet.caffemodel`) | [`Inception`](crate::Inception) | the file has none; its three classifiers are left over |
-//! | what this program or the released code saved | the network it was saved from | loaded |
-//! | torchvision's GoogLeNet | none: it is another network, see [`WeightError::Torchvision`] | |
-//! | `googlenet.h5`, which the released code needs: BVLC GoogLeNet, converted | [`Inception`](crate::Inception) | the file has none, and no classifiers |
+//! - torchvision's ResNet-18, -34 and -50 (`.pth`, `.safetensors`) fit [`ResNet`](crate::ResNet) with the
+//!   ImageNet stem. Their `fc` is a classifier of another size than the embedding layer, and is left over.
+//! - BVLC GoogLeNet (`bvlc_googlenet.caffemodel`) fits [`Inception`](crate::Inception). It has no embedding
+//!   layer; its three classifiers are left over.
+//! - `googlenet.h5`, which the released code needs, is BVLC GoogLeNet after a conversion, and fits
+//!   [`Inception`](crate::Inception). It has neither an embedding layer nor classifiers.
+//! - A file that this program or the released code saved fits the network that it was saved from. The
+//!   embedding layer is loaded too.
+//! - torchvision's GoogLeNet is another network and fits none: see [`WeightError::Torchvision`].
 //!
 //! A network needs images that are normalized like those that its weights were trained on: for torchvision's
 //! ResNets red, green, blue with the mean and the standard deviation of ImageNet, for BVLC's GoogLeNet as
@@ -35,7 +37,7 @@ pub enum HeadNeeded {
     No,
 }
 
-/// What was loaded. It exists only if everything was loaded that had to be.
+/// The entries that were loaded. A report exists only if all necessary entries were loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadReport {
     /// Entries of the network that were loaded, in the order of its state dict.
@@ -55,7 +57,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Says which part of the file was loaded; `None` if the name of the file says it all.
+    /// Says which part of the file was loaded; `None` if the whole file was loaded as it is.
     pub fn choice(&self) -> Option<String> {
         let mut parts = Vec::new();
         if !self.place.is_empty() {
@@ -74,8 +76,8 @@ impl LoadReport {
 /// Loads the weights of a file into `network`.
 ///
 /// The best match among several state dicts is taken. All entries except the embedding layer must be there,
-/// of the right shape and finite; otherwise nothing is changed. A network that is half random would train,
-/// and be worse without a visible reason.
+/// of the right shape and finite; otherwise nothing is changed. A network with some random entries would
+/// train, and would be worse without a visible reason.
 ///
 /// ```
 /// use invaspread_models::{HeadNeeded, Network, ResNetConfig, WeightsFile, load, write_weights};
@@ -119,8 +121,8 @@ impl Network {
     /// Entries with other names are left over and listed.
     ///
     /// # Errors
-    /// Names every entry that is missing or of another shape, or the first that holds NaN, an infinity or a
-    /// variance below zero.
+    /// If entries are missing or have another shape (the error names all of them), or an entry holds NaN, an
+    /// infinity or a variance below zero (the error names the first one).
     pub fn load_state_dict(&self, weights: &HashMap<String, Tensor>) -> Result<LoadReport, WeightError> {
         let state_dict = StateDict { place: String::new(), tensors: weights.clone(), not_read: Vec::new() };
         load_from(&[state_dict], self, HeadNeeded::Yes)
@@ -193,7 +195,7 @@ pub(crate) fn load_from(
     })
 }
 
-/// Returns the error of state dicts without a single name of the network.
+/// Returns the error for state dicts that have no name in common with the network.
 fn strangers(state_dicts: &[StateDict], wanted: &[(String, Tensor)]) -> Mismatch {
     let ours: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
     let mut state_dicts: Vec<&StateDict> = state_dicts.iter().collect();
@@ -242,7 +244,7 @@ mod tests {
         Network::new(ResNetConfig { width: 8, ..ResNetConfig::imagenet() }, seed).unwrap()
     }
 
-    /// A file as torchvision's: a classifier of 1000 classes, no counts of batches.
+    /// Writes a file like torchvision's, with a classifier of 1000 classes and without counts of batches.
     fn torchvision(path: &Path, network: &Network) {
         let mut tensors = network.state_dict().unwrap();
         tensors.retain(|(name, _)| !name.ends_with("num_batches_tracked"));
@@ -305,8 +307,8 @@ mod tests {
         assert_eq!(state(&cifar), before);
     }
 
-    /// BVLC's file: layers of the old form, and classifiers that the network has no place for. One layer is
-    /// of the new form.
+    /// The file is like BVLC's: it has layers of the old form, and classifiers, which the network does not
+    /// have. One layer is of the new form.
     #[test]
     fn a_caffe_model_is_taken_up_by_its_layers_names() {
         let folder = tempfile::tempdir().unwrap();

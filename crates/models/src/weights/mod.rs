@@ -1,4 +1,4 @@
-//! Files of weights: which form a file has, told by its content alone, the state dicts in it, and loading
+//! Files of weights: recognizes the format of a file by its content alone, reads its state dicts, and loads
 //! them into a network.
 
 pub(crate) mod caffe;
@@ -51,25 +51,25 @@ pub use state_dict::StateDict;
 /// ```
 #[derive(Debug, Clone)]
 pub struct WeightsFile {
-    /// Its path.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its format.
+    /// Format of the file.
     pub format: WeightsFormat,
     /// The description of the file under the seal of this program ([`crate::check_seal`]), as JSON; `None` in
     /// files of other programs.
     pub content: Option<String>,
-    /// Its state dicts, at least one, in the order of the file. Only files of PyTorch have several.
+    /// The state dicts, at least one, in the order of the file. Only files of PyTorch have several.
     pub state_dicts: Vec<StateDict>,
 }
 
 impl WeightsFile {
-    /// Reads safetensors, what `torch.save` writes (before and after PyTorch 1.6), a Caffe model or HDF5,
-    /// whatever the name of the file.
+    /// Reads safetensors, files of `torch.save` (before and after PyTorch 1.6), a Caffe model or HDF5,
+    /// whatever the name of the file is.
     ///
-    /// A file of PyTorch may hold a state dict, something that contains state dicts, or a whole module. Layer
+    /// A file of PyTorch may hold a state dict, containers of state dicts, or a whole module. Layer
     /// `conv1/7x7_s2` of a Caffe model gives `conv1/7x7_s2.weight` and `conv1/7x7_s2.bias`; the last of equal
-    /// names counts, as in Caffe. A tensor of an HDF5 file is named by the path to it, without what the
-    /// Python package hickle wraps around a dict.
+    /// names counts, as in Caffe. A tensor of an HDF5 file is named by the path to it, without the parts that
+    /// the Python package hickle adds.
     ///
     /// # Errors
     /// If the file is missing, not a regular file, damaged, or of another kind.
@@ -97,11 +97,11 @@ impl WeightsFile {
         Ok(Self { path: path.into(), format, content, state_dicts })
     }
 
-    /// Keeps only what lies at `place`: the place of a state dict, or the beginning of the names of its
-    /// entries.
+    /// Keeps only the entries at `place`, which is the place of a state dict or the beginning of the names of
+    /// its entries.
     ///
     /// # Errors
-    /// If nothing lies there; the error names the places that exist.
+    /// If there is nothing at that place; the error names the places that exist.
     pub fn within(mut self, place: &str) -> Result<Self, WeightError> {
         if self.state_dicts.iter().any(|state_dict| state_dict.place == place) {
             self.state_dicts.retain(|state_dict| state_dict.place == place);
@@ -125,7 +125,7 @@ impl WeightsFile {
 fn whole(path: &Path) -> Result<Vec<u8>, WeightError> {
     let open = |source| WeightError::Open { path: path.into(), source };
     let mut file = open_regular(path).map_err(|source| match source.kind() {
-        // The error names what lies there: a folder, a pipe, a device.
+        // The error says what is at the path: a folder, a pipe, a device.
         ErrorKind::InvalidInput => WeightError::NotAFile { source },
         _ => open(source),
     })?;

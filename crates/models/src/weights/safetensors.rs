@@ -1,4 +1,4 @@
-//! Reads and writes safetensors files with PyTorch's names and layouts, of this program and of others.
+//! Reads and writes safetensors files with PyTorch's names and layouts; reads those of other programs too.
 
 use std::collections::HashMap;
 use std::path::Path;

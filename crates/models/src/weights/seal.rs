@@ -1,5 +1,5 @@
-//! The seal of safetensors files that this program writes: a digest that makes damage an error and never a
-//! silently different network.
+//! The seal of safetensors files that this program writes. It is a digest, so that damage is an error and
+//! never silently gives another network.
 //!
 //! safetensors has no checksum. A sealed file has one metadata entry, `invaspread`: JSON with the number of
 //! the format, a description of the file (`content`, itself JSON), and a BLAKE3 digest of that text and of
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The metadata entry that holds the seal, as JSON.
 const KEY: &str = "invaspread";
-/// The number of the format. It rises when older versions cannot read what this one writes.
+/// The number of the format. It is increased when older versions of the program cannot read the files of this
+/// one.
 const FORMAT: u32 = 1;
 
 /// The content of the seal.
@@ -21,7 +22,7 @@ const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Seal {
     format: u32,
-    /// JSON as text, so that the digest is of the bytes that were written.
+    /// JSON as text, so that the digest covers the bytes that were written.
     content: String,
     digest: String,
 }

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 /// Tensors by name that lie together in a file.
 #[derive(Debug, Clone)]
 pub struct StateDict {
-    /// The keys that lead to it in the file, joined by dots; empty for the top level.
+    /// The keys that lead to the state dict in the file, joined by dots; empty for the top level.
     pub place: String,
     /// The tensors.
     pub tensors: HashMap<String, Tensor>,
@@ -17,7 +17,7 @@ pub struct StateDict {
 }
 
 impl fmt::Display for StateDict {
-    /// Writes its place and the number of its tensors.
+    /// Writes the state dict's place and the number of its tensors.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = if self.place.is_empty() { "the file itself" } else { &self.place };
         write!(f, "{place} ({} tensors)", self.tensors.len())

@@ -1,4 +1,4 @@
-//! Networks to disk and back, and files of other kinds.
+//! Tests writing and reading networks, and files of other kinds.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -37,7 +37,8 @@ fn a_network_survives_the_way_to_disk_and_back() {
             |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert_eq!(values(a), values(b), "{name}");
     }
-    // Both see the same batch once more in training mode, and so update their running statistics alike.
+    // Both networks get the same batch once more in training mode, so both update their running statistics in
+    // the same way.
     assert_eq!(embed(&first), embed(&second));
     assert_ne!(want, embed(&small(2)));
 }
@@ -78,8 +79,8 @@ fn counts_of_batches_may_be_floats_or_absent() {
     assert!(counts(&network).iter().all(|count| *count == 7), "{:?}", counts(&network));
 }
 
-/// What `DataParallel`, `torch.compile`, Lightning, lightly, MoCo and their combinations put before each
-/// name.
+/// Checks the prefixes that `DataParallel`, `torch.compile`, Lightning, lightly, MoCo and their combinations
+/// put before each name.
 #[test]
 fn a_prefix_that_all_names_have_is_dropped_and_told() {
     let network = small(1);

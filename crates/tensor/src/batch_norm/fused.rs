@@ -2,7 +2,7 @@
 //!
 //! Rows are cut into blocks of a size that depends on the channel count alone. Each block is summed in f32,
 //! and the blocks' sums are added in f64 in their order, so the sums are the same on any number of threads.
-//! The variance is computed from the values minus the first row, so that a large mean costs it no digits.
+//! The variance is computed from the values minus the first row, so that no digits are lost to a large mean.
 //!
 //! A NaN or an infinity in a channel makes the whole channel NaN, as in the equations; the ReLU and its
 //! gradient keep NaN.
@@ -111,7 +111,8 @@ impl Kernel for Apply<'_> {
                     V::load(self.scale.as_ptr().add(c)),
                     V::load(self.shift.as_ptr().add(c)),
                 );
-                // The mean is subtracted first: folded into the shift, a large mean would cost digits.
+                // The mean is subtracted first. If it were part of the shift, digits would be lost to a large
+                // mean.
                 for at in (c..self.x.len()).step_by(channels) {
                     let mut value = V::load(self.x.as_ptr().add(at)).sub(mean).mul_add(scale, shift);
                     if let Some(residual) = self.residual {

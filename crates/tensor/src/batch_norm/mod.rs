@@ -2,7 +2,7 @@
 //!
 //! `y = relu?(gamma (x - mean) / sqrt(variance + eps) + beta (+ residual))`, with mean and biased variance
 //! over all axes but the last. Shapes: `x`, `residual` and `y` (N, H, W, C) or (N, C); `gamma`, `beta` (C).
-//! Fused kernels take f32 with C a multiple of 16; plain code takes the rest.
+//! Fused kernels compute f32 with C a multiple of 16; plain code computes the rest.
 //!
 //! With `chunk`, the statistics are taken over that many images at a time, in order, as when a batch is split
 //! over several GPUs. The official code ran on four GPUs by default, so 64 of its 256 views shared their
@@ -241,7 +241,7 @@ fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// `scale (x - mean) + shift` for each channel.
+/// The function `scale (x - mean) + shift` of each channel.
 struct Affine {
     mean: Vec<f64>,
     scale: Vec<f64>,
@@ -350,8 +350,8 @@ impl BatchNorm {
         (Self { config, chunk_len, gamma, beta, with_residual: residual.is_some(), statistics: all }, y)
     }
 
-    /// Returns the gradients, given the input, the output and the output's gradient; that of the residual
-    /// too, if there is a residual and `residual` asks for it.
+    /// Returns the gradients, given the input, the output and the output's gradient. The residual's gradient
+    /// is among them if there is a residual and `residual` is true.
     pub(crate) fn gradients(&self, x: &Tensor, y: &Tensor, gy: &Tensor, residual: bool) -> Result<Gradients> {
         let gy = gy.contiguous()?;
         let channels = self.gamma.len();
@@ -399,7 +399,7 @@ impl BatchNorm {
     }
 }
 
-/// What the forward pass of the candle op leaves for its backward pass.
+/// The numbers that the forward pass of the candle op leaves for its backward pass.
 type Saved = Arc<Mutex<Option<BatchNorm>>>;
 
 /// The candle op in training mode. Its inputs are the input, gamma and beta stacked, and optionally a

@@ -29,7 +29,7 @@ pub(crate) fn apply<T: Scalar>(x: &[T], residual: Option<&[T]>, affine: &Affine,
         let c = i % channels;
         let normalized = (x[i].read() - affine.mean[c]) * affine.scale[c] + affine.shift[c];
         let value = normalized + residual.map_or(0.0, |r| r[i].read());
-        // Not `f64::max`, which would turn a NaN into zero.
+        // This is not `f64::max`, which would turn a NaN into zero.
         *y = T::write(if relu && value < 0.0 { 0.0 } else { value });
     }
 }

@@ -51,7 +51,7 @@ impl RunningStatistics {
             Device::Cpu => {
                 Numbers::Host(Statistics { mean: vec![0.0; channels], variance: vec![1.0; channels] })
             }
-            other => bail!("batch_norm: running statistics cannot live on {other:?}"),
+            other => bail!("batch_norm: running statistics cannot be on {other:?}"),
         };
         Ok(Self { numbers, dtype, batches: 0 })
     }
@@ -138,8 +138,8 @@ impl RunningStatistics {
         self.batches += 1;
         let (Some(batch), Numbers::Host(statistics)) = (batch, &mut self.numbers) else { return };
         let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
-        // Stored in the precision that a checkpoint stores; otherwise a resumed run would differ from one
-        // that never stopped.
+        // The values have the precision that a checkpoint stores; otherwise a resumed run would differ from
+        // one that never stopped.
         let single = self.dtype == DType::F32;
         let round = |x: f64| if single { f64::from(x as f32) } else { x };
         for (old, new) in statistics.mean.iter_mut().zip(&batch.mean) {

@@ -65,7 +65,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Sets what tap `tap` of row `i` reads: the channels at `offset`, or zeros for `None`.
+    /// Makes tap `tap` of row `i` read the channels at `offset`, or zeros for `None`.
     fn read(&mut self, i: usize, tap: usize, offset: Option<usize>) {
         self.pointers[tap * BLOCK + i] = match offset {
             Some(offset) => self.input[offset..offset + self.zeros.len()].as_ptr(),
@@ -73,7 +73,7 @@ impl Rows<'_> {
         };
     }
 
-    /// Sets where row `i` is written: at `offset`.
+    /// Makes row `i` be written at `offset`.
     fn write(&mut self, i: usize, offset: usize) {
         // SAFETY: each pixel has its own row of the output.
         self.targets[i] = unsafe { self.out.at(offset) };

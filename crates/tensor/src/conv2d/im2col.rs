@@ -8,7 +8,7 @@ use super::geometry::Geometry;
 use crate::gemm::{self, Element};
 use crate::team;
 
-/// Unrolled values held at once.
+/// The number of unrolled values that are held at once.
 const PATCH_BUDGET: usize = 1 << 22;
 
 fn images_at_once(g: &Geometry) -> usize {

@@ -32,7 +32,7 @@ pub enum Algorithm {
     /// The fastest algorithm for the shape, including Winograd.
     #[default]
     Fastest,
-    /// No Winograd: the rounding error is as small as that of a plain sum.
+    /// All algorithms except Winograd, so that the rounding error is as small as that of a plain sum.
     Direct,
 }
 
@@ -170,8 +170,8 @@ impl Conv2d {
         x.apply_op2(w, self.clone())
     }
 
-    /// Returns the gradients of the input and the weight, each if needed. On CUDA the input's may have been added to
-    /// `sum` instead, the sum of those that arrived before it.
+    /// Returns the gradients of the input and the weight, each if it is needed. On CUDA, the input's gradient
+    /// may be added to `sum`, the sum of the gradients that arrived before, and is then not returned.
     #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "on the CPU the caller adds"))]
     pub(crate) fn gradients(
         &self,

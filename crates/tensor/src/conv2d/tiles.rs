@@ -98,7 +98,7 @@ unsafe fn indirect_tile<V: Vector, const MR: usize, const NV: usize>(
     out: *const *mut f32,
     column: usize,
 ) {
-    // SAFETY: as `indirect_product`.
+    // SAFETY: the caller gives the guarantees of `indirect_product`.
     unsafe {
         let mut sums = [[V::zero(); NV]; MR];
         for tap in 0..left.taps {
@@ -181,7 +181,7 @@ unsafe fn panel_tile<V: Vector, const MR: usize, const NV: usize>(
     out: *mut f32,
     out_stride: usize,
 ) {
-    // SAFETY: as `panel_product`.
+    // SAFETY: the caller gives the guarantees of `panel_product`.
     unsafe {
         let mut sums = [[V::zero(); NV]; MR];
         for group in 0..depth / PANEL {
@@ -265,7 +265,7 @@ unsafe fn outer_tile<V: Vector, const MR: usize, const NV: usize>(
     (out, row_stride, panel_stride): (*mut f32, usize, usize),
     add: bool,
 ) {
-    // SAFETY: as `outer_product`.
+    // SAFETY: the caller gives the guarantees of `outer_product`.
     unsafe {
         let mut sums = [[V::zero(); NV]; MR];
         for r in 0..rows {

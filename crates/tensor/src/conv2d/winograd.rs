@@ -48,15 +48,16 @@ const fn plane(values: usize) -> usize {
 /// a second-level cache of 1 MiB; there are enough of them that the transformed kernel is not read too often;
 /// and each thread gets an equal share.
 fn tiles_at_once(tiles: usize, ci: usize, co: usize, threads: usize) -> usize {
-    // A kernel of more channels is read from beyond the second-level cache each time.
+    // The transformed kernel of more channels does not fit into the second-level cache, so it must be read
+    // less often.
     let least = if ci + co > 256 { 48 } else { 24 };
     let fitting = (1 << 19) / (POINTS * (ci + co) * size_of::<f32>());
     let blocks = tiles.div_ceil(fitting.max(least)).next_multiple_of(threads);
-    // Whole register tiles, or nearly.
+    // The number is rounded up to a multiple of 4, so that most register tiles are full.
     tiles.div_ceil(blocks).next_multiple_of(4)
 }
 
-/// Tiles that one task transforms when they are not used at once.
+/// The number of tiles that one task transforms if other tasks use the result.
 const TASK: usize = 16;
 
 /// Returns whether this path takes the shape: 3x3, stride 1, padding 1, channels in whole panels.
@@ -154,7 +155,7 @@ fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
 struct Pixels<'a> {
     values: &'a [f32],
     map: Map,
-    /// One zero for each channel of the map: what pixels outside the map read.
+    /// One zero for each channel of the map; pixels outside the map read these.
     zeros: &'a [f32],
 }
 
@@ -225,7 +226,7 @@ unsafe fn transform_input<V: Vector>(
 /// Transforms tiles of the output gradient into the layout of [`transform_input`].
 ///
 /// # Safety
-/// As for [`transform_input`].
+/// `points` must hold `36 * plane(c * capacity)` values.
 #[inline(always)]
 unsafe fn transform_output_gradient<V: Vector>(
     gy: Pixels<'_>,
@@ -299,7 +300,7 @@ unsafe fn transform_output<V: Vector>(
     }
 }
 
-/// The way the kernel is read when it is transformed.
+/// The order in which the kernel is read when it is transformed.
 #[derive(Clone, Copy, PartialEq)]
 enum Turn {
     /// Unchanged: input channels to output channels.
@@ -366,7 +367,7 @@ impl Weights<'_> {
 }
 
 struct Panel<'a> {
-    /// The 16 outputs of tap t and input i are at `(t * inputs + i) * distance`.
+    /// The weights; the 16 outputs of tap t and input i are at `(t * inputs + i) * distance`.
     taps: &'a [f32],
     distance: usize,
     inputs: usize,
@@ -706,8 +707,8 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
     let zeros = vec![0.0; g.ci.max(g.co)];
     let (x, gy) =
         (Pixels { values: x, map: input, zeros: &zeros }, Pixels { values: gy, map: output, zeros: &zeros });
-    // As many tiles at once as fit into 4 MiB of transformed values; the number depends on the shape alone,
-    // so the sums do too.
+    // Tiles that are transformed at once: as many as fit into 4 MiB, but at least 64; WIDE_TILES on the wide
+    // path. The number depends only on the shape, so the sums do not depend on the number of threads.
     let wide = wide(g.ci, g.co);
     let fitting = (4 << 20) / (POINTS * size_of::<f32>() * (g.ci + g.co));
     let capacity = if wide { WIDE_TILES } else { fitting.max(64) }.min(tiles);

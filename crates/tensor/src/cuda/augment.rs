@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 pub const PLAN_WORDS: usize = 16;
 /// Threads of a block; a block makes one view.
 const THREADS: u32 = 256;
-/// Shared memory that every card gives a block without a special request.
+/// Bytes of shared memory that every card gives a block without a special request.
 const SHARED_BYTES: usize = 48 << 10;
 
 /// Images of one size on the device, and what their views have in common.
@@ -26,7 +26,7 @@ pub struct ImageStore {
     taps: usize,
 }
 
-/// `ViewSettings` of the kernel.
+/// The struct `ViewSettings` of the kernel.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Settings {
@@ -67,7 +67,7 @@ impl ImageStore {
     /// Returns a store of the same images, which stay where they are, for views of another kind.
     ///
     /// # Errors
-    /// If `normalized` is no table of (3, 256), or the device has too little memory.
+    /// If `normalized` does not have the shape (3, 256), or the device has too little memory.
     pub fn with_views(&self, size: usize, normalized: &[f32], bgr: bool) -> Result<Self> {
         Self::of_images(self.images.clone(), size, normalized, bgr)
     }
@@ -115,7 +115,7 @@ impl ImageStore {
         let (_, height, width, _) = self.images.dims4()?;
         let channels: usize = if dtype == DType::BF16 { 8 } else { 3 };
         let out = uninitialised((views, self.size, self.size, channels), dtype, device)?;
-        // Between the two passes an image already has the width or the height of the view.
+        // Between the two passes, one side of an image already has its final length.
         let intermediate = (width.max(height) * self.size * 3).next_multiple_of(16);
         let shared = self.shared_bytes();
         let (scratch, shared) = if shared + intermediate <= SHARED_BYTES {

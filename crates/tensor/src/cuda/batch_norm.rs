@@ -22,7 +22,7 @@ pub(crate) struct Saved {
     with_residual: bool,
 }
 
-/// `Forward` of the kernels.
+/// The struct `Forward` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Forward {
@@ -36,7 +36,7 @@ struct Forward {
 // SAFETY: numbers in C's layout, as the kernels declare them.
 unsafe impl DeviceRepr for Forward {}
 
-/// `Backward` of the kernels.
+/// The struct `Backward` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Backward {
@@ -206,8 +206,8 @@ impl Saved {
     }
 }
 
-/// Returns the gradients, given the input, the output and the output's gradient; that of the residual too, if
-/// it is wanted.
+/// Returns the gradients, given the input, the output and the output's gradient. The residual's gradient is
+/// among them if `residual` is true.
 pub(crate) fn normalize_gradients(
     saved: &Saved,
     [x, y, gy]: [&Tensor; 3],

@@ -25,7 +25,8 @@ pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Channels and rows of a block's threads, as in the kernel, and the most pieces in which rows are summed.
+/// Channels and rows of a block's threads, as in the kernel, and the largest number of pieces in which rows
+/// are summed.
 const BLOCK: [u32; 2] = [32, 8];
 const PIECES: usize = 256;
 

@@ -5,7 +5,7 @@ use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-/// Which of the two factors is transposed.
+/// The kinds of products, by the factor that is transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
     /// A (m, k) times B (k, n).
@@ -52,8 +52,8 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
     Ok(c.into_tensor((m, n)))
 }
 
-/// Computes `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or TF32: for
-/// measuring.
+/// Computes `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or in TF32. It
+/// serves to measure speed.
 pub(super) fn multiply(device: &CudaDevice, [a, b, c]: [Input; 3], side: usize, tf32: bool) -> Result<()> {
     let (dtype, compute) = match a.dtype {
         DType::BF16 => (sys::cudaDataType::CUDA_R_16BF, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),

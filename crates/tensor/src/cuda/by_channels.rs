@@ -1,4 +1,4 @@
-//! Launches of kernels whose threads keep to a few adjacent channels and walk down the rows
+//! Launches of kernels in which each thread takes a few adjacent channels and goes through the rows
 //! (`kernels/by_channels.cuh`).
 
 use super::failed;
@@ -10,9 +10,10 @@ use std::sync::{Mutex, PoisonError};
 
 /// Threads of a block.
 const THREADS: usize = 256;
-/// Blocks of a multiprocessor: as many as the kernels' launch bounds promise to fit onto one together.
+/// Blocks of a multiprocessor: as many as fit onto it together, by the launch bounds of the kernels.
 const RESIDENT: usize = 2;
-/// The fewest rows that a thread walks, so that loading its channel's numbers pays.
+/// The smallest number of rows that a thread takes; with fewer, loading its channels' numbers would take too
+/// large a part of the time.
 const ROWS: usize = 4;
 
 /// The sizes of a launch over (chunks, rows, channels).
@@ -21,10 +22,11 @@ pub(super) struct Grid {
     pub(super) suffix: String,
     pub(super) blocks: [u32; 3],
     pub(super) block: [u32; 3],
-    /// Pieces of consecutive rows, each summed by itself. With the shape, their number decides the bits of the
-    /// sums; it depends on the shape and the card's multiprocessors alone.
+    /// The number of slices: pieces of consecutive rows, each summed by itself. The bits of the sums depend
+    /// on the shape and on this number, which depends only on the shape and the number of the card's
+    /// multiprocessors.
     pub(super) slices: usize,
-    /// What the kernels need to add up their sums.
+    /// Bytes of shared memory in which the kernels add up their sums.
     pub(super) shared_bytes: usize,
     /// Whether all blocks run at once on this card, so that they can wait for one another.
     pub(super) at_once: bool,
@@ -67,9 +69,9 @@ pub(super) fn grid(
 /// Memory that launches share, since they run one after the other.
 #[derive(Default)]
 struct Shared {
-    /// u32 that are zero between launches.
+    /// Counters (u32) that are zero between launches.
     tickets: Option<Tensor>,
-    /// f32 of any content.
+    /// Scratch memory (f32) of any content.
     scratch: Option<Tensor>,
 }
 
@@ -91,8 +93,9 @@ pub(super) fn tickets(device: &CudaDevice, count: usize) -> Result<Tensor> {
     })
 }
 
-/// Returns the address of scratch memory for at least `floats` f32, aligned for f64, whose content no other launch than the next relies on.
-/// What is larger than all before takes the place of it; the old memory is freed in the order of the stream.
+/// Returns the address of scratch memory for at least `floats` f32, aligned for f64. Only the next launch may
+/// rely on its content. If the memory is too small, larger memory replaces it; the old memory is freed in the
+/// order of the stream.
 pub(super) fn scratch(device: &CudaDevice, floats: usize) -> Result<u64> {
     shared(device, |shared| {
         if shared.scratch.as_ref().is_none_or(|scratch| scratch.elem_count() < floats) {
@@ -103,7 +106,7 @@ pub(super) fn scratch(device: &CudaDevice, floats: usize) -> Result<u64> {
 }
 
 impl Grid {
-    /// Returns the number of counters that finding the last blocks takes.
+    /// Returns the number of counters that are needed to find the last blocks.
     pub(super) fn tickets(&self) -> usize {
         let [across, _, chunks] = self.blocks.map(|blocks| blocks as usize);
         3 * across * chunks + across

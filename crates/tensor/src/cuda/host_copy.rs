@@ -1,4 +1,4 @@
-//! Copies of tensors in page-locked memory of the host, made while device and host go on.
+//! Copies of tensors in page-locked memory of the host, made while the device and the host continue to work.
 
 use super::memory::Input;
 use super::{device_of, failed};
@@ -6,29 +6,29 @@ use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice, sys}
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
 
-/// Where each tensor begins: at a multiple of this many bytes.
+/// Each tensor begins at a multiple of this many bytes.
 const ALIGNMENT: usize = 16;
 
 /// The bytes of tensors of one device, in the host's memory.
 ///
-/// The copies are queued on the device's stream: they read what the tensors hold at that point of the stream, and
-/// steps that are queued later cannot change them. Nothing waits before [`HostCopy::bytes`] is called, by any
-/// thread.
+/// The copies are queued on the device's stream: they read what the tensors hold at that point of the stream,
+/// and steps that are queued later cannot change them. Nothing waits for the copies until a thread calls
+/// [`HostCopy::bytes`].
 #[derive(Debug)]
 pub struct HostCopy {
-    /// There until the copy gives it to the next one.
+    /// The memory; `None` once it has been given to the next copy.
     memory: Option<PinnedHostSlice<u8>>,
     places: Vec<Range<usize>>,
     done: CudaEvent,
 }
 
 impl HostCopy {
-    /// Queues copies of `tensors`, which are contiguous and lie on one device. The memory of `room`, an earlier
-    /// copy, is used again if it is large enough: page-locking takes long.
+    /// Queues copies of `tensors`, which are contiguous and lie on one device. If `room`, an earlier copy,
+    /// has enough memory, it is used again, because page-locking new memory takes long.
     ///
     /// # Errors
-    /// If there are no tensors, one is not contiguous or on the CPU, page-locked memory cannot be allocated, or the
-    /// driver refuses a copy.
+    /// If there are no tensors, if one of them is not contiguous or is on the CPU, if page-locked memory
+    /// cannot be allocated, or if the driver refuses a copy.
     pub fn begin(tensors: &[&Tensor], room: Option<Self>) -> Result<Self> {
         let Some(first) = tensors.first() else { bail!("cuda: expected tensors to copy, found none") };
         let device = device_of(first)?;
@@ -43,7 +43,7 @@ impl HostCopy {
         }
         let mut memory = match room.map(Self::into_memory).transpose()?.flatten() {
             Some(memory) if memory.len() >= end => memory,
-            // Not write-combined, as `alloc_pinned` has it: the host reads this memory.
+            // This memory is not write-combined, as that of `alloc_pinned` is, because the host reads it.
             // SAFETY: only bytes that a copy below writes are read, after it has ended.
             _ => unsafe { stream.context().alloc_pinned_with_flags::<u8>(end.max(1), 0) }
                 .map_err(|e| failed("allocate page-locked memory", e))?,
@@ -53,8 +53,9 @@ impl HostCopy {
         let queue = || -> Result<()> {
             for (tensor, place) in tensors.iter().zip(&places).filter(|(_, place)| !place.is_empty()) {
                 let from = Input::of(tensor)?.address;
-                // SAFETY: the place is inside the memory, which outlives the copy (see `Drop`), and has the tensor's
-                // length; memory of the tensor that is freed later is freed in the order of the stream.
+                // SAFETY: the place is inside the memory, which outlives the copy (see `Drop`), and has the
+                // tensor's length; memory of the tensor that is freed later is freed in the order of the
+                // stream.
                 unsafe {
                     let to = start.add(place.start).cast();
                     sys::cuMemcpyDtoHAsync_v2(to, from, place.len(), stream.cu_stream())
@@ -67,7 +68,7 @@ impl HostCopy {
         let queued = queue();
         let done = stream.record_event(None).map_err(|e| failed("mark the end of a copy", e));
         if queued.is_err() || done.is_err() {
-            // The memory must not be freed under a copy that was queued.
+            // The memory must not be freed while a queued copy may still write to it.
             let _ = stream.synchronize();
         }
         queued?;
@@ -85,7 +86,7 @@ impl HostCopy {
         Ok(self.places.iter().map(|place| &all[place.clone()]).collect())
     }
 
-    /// Gives the memory away, once nothing is copied to it any more.
+    /// Waits until nothing is copied to the memory any more, and returns the memory.
     fn into_memory(mut self) -> Result<Option<PinnedHostSlice<u8>>> {
         self.wait()?;
         Ok(self.memory.take())
@@ -98,7 +99,8 @@ impl HostCopy {
 
 impl Drop for HostCopy {
     fn drop(&mut self) {
-        // The device may still be about to write to the memory. An error shows again at the next call of the driver.
+        // The device may still be about to write to the memory. An error shows again at the next call of the
+        // driver.
         let _ = self.wait();
     }
 }

@@ -1,12 +1,12 @@
 //! The weights of convolutions as cuDNN takes them, kept beside the parameters that an optimizer trains.
 //!
-//! cuDNN takes a weight as (C_out, K, K, C_in) in the activations' precision; a parameter is (K, K, C_in, C_out) in f32.
-//! Instead of converting at each use, the optimizer's step writes the new weight in both layouts, and reads the
-//! gradient as cuDNN wrote it. What else writes a parameter must say so: [`crate::assign`] does, and clippy refuses
-//! candle's `Var::set` elsewhere.
+//! cuDNN takes a weight as (C_out, K, K, C_in) in the activations' precision; a parameter is (K, K, C_in,
+//! C_out) in f32. Instead of converting at each use, the optimizer's step writes the new weight in both
+//! layouts, and reads the gradient as cuDNN wrote it. Any other code that writes a parameter must report
+//! this: [`crate::assign`] does, and clippy refuses candle's `Var::set` elsewhere.
 //!
-//! A parameter is known by its address. That is sound while its optimizer lives, since the optimizer keeps its memory;
-//! the entry goes with the optimizer.
+//! A parameter is identified by its address. This is correct as long as its optimizer exists, since the
+//! optimizer keeps the parameter's memory; the entry is removed with the optimizer.
 
 use super::algorithms::Key;
 use super::memory::Input;
@@ -37,13 +37,13 @@ fn entries() -> MutexGuard<'static, Option<HashMap<u64, Entry>>> {
     ENTRIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An optimizer's claim on a parameter; its end is the entry's.
+/// An optimizer's share in the entry of a parameter. The entry is removed when the last one is dropped.
 #[derive(Debug)]
 pub(crate) struct Kept(u64);
 
 impl Kept {
-    /// Keeps a parameter on the device, if it is the weight of a convolution. The optimizer takes its gradients in
-    /// cuDNN's layout if `packed_gradients`.
+    /// Keeps the second form of a parameter on the device, if it is the weight of a convolution. The
+    /// optimizer takes its gradients in cuDNN's layout if `packed_gradients`.
     pub(crate) fn new(parameter: &Tensor, packed_gradients: bool) -> Result<Option<Self>> {
         if parameter.rank() != 4 || parameter.dtype() != DType::F32 || !Switches::taken()?.weights_kept {
             return Ok(None);
@@ -71,8 +71,8 @@ impl Drop for Kept {
     }
 }
 
-/// Returns the weight at `address` as the convolution `key` takes it, if it is kept: as the last step wrote it, or
-/// else as `pack` makes it, to be kept from now on.
+/// Returns the weight at `address` as the convolution `key` takes it, if the weight is kept: in the form that
+/// the last step wrote or, if there is none, in the form that `pack` makes, which is kept from now on.
 pub(super) fn packed(
     address: u64,
     key: Key,
@@ -103,7 +103,7 @@ pub(super) fn takes_packed_gradients(address: u64) -> bool {
     entries.as_ref().and_then(|entries| entries.get(&address)).is_some_and(|entry| entry.packed_gradients)
 }
 
-/// Forgets the kept form of a parameter that is about to be written by something else than its optimizer.
+/// Discards the kept form of a parameter that other code than its optimizer is about to write.
 pub(crate) fn forget(parameter: &Tensor) -> Result<()> {
     let address = Input::of(parameter)?.address;
     if let Some(entry) = entries().as_mut().and_then(|entries| entries.get_mut(&address)) {

@@ -100,12 +100,13 @@ pub(crate) fn launch_with<S: DeviceRepr>(
     launch_as(Start::Apart, device, module, name, grid, block, shared_bytes, arguments, last)
 }
 
-/// How the blocks of a launch start.
+/// The way in which the blocks of a launch start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// One after the other, as there is room.
+    /// A block starts as soon as there is room for it.
     Apart,
-    /// All at once, so that they may wait for one another; the driver refuses the launch where they do not fit.
+    /// All blocks run at the same time, so that they may wait for one another. The driver refuses the launch
+    /// if they do not fit onto the device together.
     Together,
 }
 
@@ -174,7 +175,7 @@ pub(crate) fn launch_as<S: DeviceRepr>(
     Ok(())
 }
 
-/// What the assembler says of one kernel on one card, as `build.rs` reads it.
+/// The resources that the assembler reports for one kernel on one card, as `build.rs` reads them.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy)]
 struct Usage {
@@ -218,7 +219,8 @@ mod tests {
 
     #[test]
     fn every_kernel_fits_into_the_registers_of_the_blocks_that_launch_it() {
-        // 70 kernels and 4 cards at the least: were a line of the assembler not understood, all would pass.
+        // There are at least 70 kernels and 4 cards. Without this check the test would pass if no line of the
+        // assembler were understood.
         assert!(USAGES.len() >= 4 * 70, "{}", USAGES.len());
         let faults: Vec<String> = USAGES.iter().filter_map(fault).collect();
         assert!(faults.is_empty(), "{}", faults.join("\n"));

@@ -1,5 +1,5 @@
-//! Lloyd's iterations on the device. They compute what `metrics::kmeans` computes from a start, up to the
-//! rounding of products.
+//! Lloyd's iterations on the device. From given first centroids they compute what `metrics::kmeans` computes,
+//! up to the rounding of products.
 //!
 //! Points and centroids stay on the device. An iteration copies two numbers back, the sum of squared
 //! distances and the number of points that moved, and also the centroids' shift if that decides when to stop.
@@ -36,8 +36,8 @@ pub struct Descent {
 }
 
 /// Runs Lloyd's iterations on `points` (n, d), on the device, from the centroids `start` (k, d). Stops after
-/// `iterations`, or earlier: once nothing moves or, with `still`, once the sum of the squared shifts of all
-/// centroids is at most that. An empty cluster takes half of the largest.
+/// `iterations`, or earlier: when nothing moves any more or, with `still`, when the sum of the squared shifts
+/// of all centroids is at most `still`. An empty cluster gets half of the largest cluster.
 ///
 /// # Errors
 /// If the points are not a matrix of f32 on the device, `start` does not have their width, there is no
@@ -51,7 +51,7 @@ pub fn descend(points: &Tensor, start: &[f32], iterations: usize, still: Option<
     descend_in_blocks(points, start, iterations, still, at_once(count, clusters))
 }
 
-/// Does the same as [`descend`], with products of that many points and centroids at once.
+/// Does the same as [`descend`], with products of the given numbers of points and centroids at once.
 fn descend_in_blocks(
     points: &Tensor,
     start: &[f32],
@@ -103,7 +103,7 @@ struct Clustering {
     count: usize,
     clusters: usize,
     dim: usize,
-    /// Points and centroids of a block of products.
+    /// Numbers of points and of centroids of a block of products.
     at_once: (usize, usize),
     /// Half of each centroid's squared length.
     halves: Tensor,
@@ -192,7 +192,7 @@ impl Clustering {
         self.run("kmeans_distances", by_warps(count), THREADS, &tensors, &[count, dim])
     }
 
-    /// Compares in f64 what products of f32 cannot decide.
+    /// Compares distances in f64 where products of f32 cannot decide.
     fn settle(&self, assignments: &Tensor) -> Result<()> {
         let Self {
             count, clusters, dim, ref points, ref centroids, ref best, ref second, ref longest, ..

@@ -5,9 +5,9 @@
 //! wheels; their subfolders `*/lib` count too. Once a library is opened from there by its full path,
 //! everything later finds it by its versioned name (`libcublas.so.13`).
 //!
-//! cudarc asks for the unversioned name (`libcublas.so`) first, which a toolkit's folder on the loader's path answers.
-//! Such a library is then the one for all: it is opened first, no second copy is opened beside it, and it must have
-//! the version that this program is made for.
+//! cudarc first asks for the unversioned name (`libcublas.so`), which the loader finds if a toolkit's folder
+//! is on its path. Then everything uses that library: it is opened first, no second copy is opened beside it,
+//! and it must have the version that this program is made for.
 
 use super::failed;
 use candle_core::cuda_backend::cudarc::{self, cublas, cudnn, curand, driver};
@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Names the folders to search before those of the system.
+/// The variable that names the folders to search before those of the system.
 const FOLDERS: &str = "INVASPREAD_CUDA_LIBRARIES";
 
 /// The libraries and their versions, in the order in which they need one another.
@@ -29,13 +29,13 @@ const LIBRARIES: [(&str, &str); 5] = [
     ("libnvrtc.so", "13"),
 ];
 
-/// Names the folder in which the driver keeps what it compiles, if it is set.
+/// The variable that names the folder in which the driver keeps what it compiles.
 const COMPILED: &str = "CUDA_CACHE_PATH";
 
 /// Facts about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Its name.
+    /// Name of the device.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
@@ -111,8 +111,8 @@ pub fn why_not() -> Option<String> {
     ANSWER.get_or_init(|| preload().or_else(missing)).clone()
 }
 
-/// Returns what cannot be found, in words. The presence of a library must be checked first: the use of a
-/// missing one would panic.
+/// Returns in words what cannot be found. The presence of a library must be checked before it is used,
+/// because the use of a missing one would panic.
 fn missing() -> Option<String> {
     // SAFETY: opening a library runs its initializers; these are NVIDIA's.
     unsafe {
@@ -142,7 +142,7 @@ fn missing() -> Option<String> {
 }
 
 /// Opens each library that the loader finds by its unversioned name, or else the one in the folders that the
-/// environment names. Returns what is wrong with one, in words.
+/// environment names. Returns in words what is wrong with a library, if anything is.
 fn preload() -> Option<String> {
     let folders = std::env::var_os(FOLDERS).unwrap_or_default();
     let folders: Vec<PathBuf> =
@@ -162,8 +162,8 @@ fn preload() -> Option<String> {
     None
 }
 
-/// Returns why the library at `path`, which was found as `name`, cannot be used; `None` if it has the `version` that
-/// this program is made for, or its file does not say its version.
+/// Returns why the library at `path`, which was found as `name`, cannot be used; `None` if it has the
+/// `version` that this program is made for, or its file does not say its version.
 fn wrong_version(path: &Path, name: &str, version: &str) -> Option<String> {
     let whole = path.canonicalize().ok()?;
     let found = whole.file_name()?.to_str()?.strip_prefix(name)?.strip_prefix('.')?.to_owned();
@@ -179,15 +179,15 @@ fn wrong_version(path: &Path, name: &str, version: &str) -> Option<String> {
 
 /// Returns the file that an open library was loaded from.
 fn path_of(handle: *mut libc::c_void) -> Option<PathBuf> {
-    // What glibc's and musl's `struct link_map` begins with.
+    // The first fields of `struct link_map` in glibc and musl.
     #[repr(C)]
     struct LinkMap {
         address: usize,
         name: *const libc::c_char,
     }
     let mut map: *const LinkMap = std::ptr::null();
-    // SAFETY: the handle is open and stays so; on success `map` points to the loader's own entry of it, whose name
-    // is a C string.
+    // SAFETY: the handle is open and stays so; on success `map` points to the loader's own entry of it, whose
+    // name is a C string.
     unsafe {
         if libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) != 0 || map.is_null() {
             return None;
@@ -197,9 +197,9 @@ fn path_of(handle: *mut libc::c_void) -> Option<PathBuf> {
     }
 }
 
-/// Lets the driver keep in the user's cache folder what it compiles, unless the environment says where: candle's
-/// kernels are PTX, and compiling them takes seconds. The driver's own folder is `~/.nv`, which machines that are
-/// rented by the minute do not keep. To be called before any thread is started.
+/// Makes the driver keep what it compiles in the user's cache folder, unless the environment names another:
+/// candle's kernels are PTX, and compiling them takes seconds. The driver's own folder is `~/.nv`, which is
+/// lost on machines that are rented by the minute. Must be called before any thread is started.
 pub(crate) fn keep_compiled_kernels() {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if set(COMPILED).is_some() {
@@ -222,8 +222,8 @@ fn with_subfolders(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Opens a library and leaves it open; returns its handle. A library that cannot be opened is reported missing later,
-/// by name.
+/// Opens a library and leaves it open; returns its handle. A library that cannot be opened is reported
+/// missing later, by name.
 fn open_for_all(path: &OsStr) -> Option<*mut libc::c_void> {
     let path = CString::new(path.as_bytes()).ok()?;
     // SAFETY: as above; the handle is never closed.

@@ -24,11 +24,11 @@ pub struct Settled {
     pub gradient: Tensor,
 }
 
-/// Which negatives of a row count, for [`invaspread`].
+/// The negatives of a row that [`invaspread`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Kept {
-    /// All.
+    /// All negatives.
     All = 0,
     /// The most similar half.
     HardestHalf = 1,
@@ -36,7 +36,7 @@ pub enum Kept {
     EasiestHalf = 2,
 }
 
-/// `InvaSpreadSettings` of `kernels/losses.cu`.
+/// The struct `InvaSpreadSettings` of `kernels/losses.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct InvaSpreadSettings {
@@ -48,7 +48,7 @@ struct InvaSpreadSettings {
 // SAFETY: numbers in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for InvaSpreadSettings {}
 
-/// Features (rows, dim) of f32, contiguous.
+/// Returns features of f32 as a contiguous tensor, with their numbers of rows and columns.
 fn features_of(features: &Tensor) -> Result<(Tensor, usize, usize)> {
     let (rows, dim) = features.dims2()?;
     if features.dtype() != DType::F32 {

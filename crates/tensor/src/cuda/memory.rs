@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 /// Contiguous values on the device that an op reads. The tensor that owns them must live until the op is
-/// launched, no longer: memory is freed in the order of the stream.
+/// launched. It need not live longer, since memory is freed in the order of the stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input {
     pub(crate) address: u64,
@@ -117,8 +117,9 @@ pub(crate) fn tensor<T: candle_core::WithDType>(
     Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
 }
 
-/// Bytes from which on a copy goes through page-locked memory of ours. Smaller ones the driver takes over at once; for
-/// larger ones, out of memory that can be swapped out, it would wait for the device.
+/// Copies of at least this many bytes go through page-locked memory of this program. The driver takes over
+/// smaller copies at once; for a larger copy from memory that can be swapped out, it would wait for the
+/// device.
 const STAGED: usize = 64 << 10;
 
 /// Two page-locked arrays of one length: one is filled while the device may still read the other.
@@ -166,8 +167,8 @@ pub(crate) fn check_type(op: &str, dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// Threads of a block of a kernel that takes one value for each thread, and the most blocks: enough to fill
-/// the largest card twice.
+/// Threads of a block of a kernel in which each thread takes one value at a time, and the largest number of
+/// blocks, which is enough to fill the largest card twice.
 const THREADS: u32 = 256;
 const BLOCKS: u64 = 132 * 16;
 
@@ -211,17 +212,17 @@ pub(crate) fn add_into(to: Input, from: Input, len: usize, device: &CudaDevice) 
     launch(device, "layout", &name, grid, block, 0, &arguments)
 }
 
-/// Numbers that the device writes into the host's memory as it computes them, one for each step, while nobody
-/// waits.
+/// Numbers that the device writes into the host's memory as it computes them, one for each step. The host
+/// does not wait for them.
 ///
-/// A place without a number yet reads as `None`.
+/// A place reads as `None` until its number is written.
 #[derive(Debug)]
 pub struct HostLog {
     values: PinnedHostSlice<u32>,
     device: CudaDevice,
 }
 
-/// A NaN that no kernel produces: the content of a place before its number arrives.
+/// The content of a place before its number arrives: a NaN that no kernel produces.
 const UNWRITTEN: u32 = 0x7fff_dead;
 
 impl HostLog {
@@ -283,7 +284,7 @@ impl HostLog {
         self.device.cuda_stream().synchronize().map_err(|e| failed("wait for the device", e))
     }
 
-    /// Forgets all numbers. No requested copy may still be under way.
+    /// Waits for the requested copies, and removes all numbers.
     ///
     /// # Errors
     /// If waiting for the device fails.

@@ -51,7 +51,7 @@ pub use switches::Switches;
 
 use candle_core::{CudaDevice, Error, Result, Tensor};
 
-/// Returns the device that a tensor lives on.
+/// Returns the device that a tensor is on.
 pub(crate) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
     tensor.device().as_cuda_device()
 }

@@ -9,7 +9,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Side of the matrices: large enough for every card's fastest kernel.
+/// Rows and columns of the matrices: large enough for every card's fastest kernel.
 const SIDE: usize = 8192;
 /// Products in one timing, and number of timings.
 const PRODUCTS: usize = 5;
@@ -22,7 +22,7 @@ const TIMINGS: usize = 5;
 /// If the device is the CPU, or fails.
 pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
     let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
-    // Numbers that switch the multipliers' bits: zeros run faster than anything real.
+    // The numbers differ, because products of zeros run faster than products of real data.
     let values: Vec<f32> =
         (0..SIDE * SIDE).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
     let a = Tensor::from_vec(values, (SIDE, SIDE), device)?;
@@ -47,13 +47,13 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
 /// The most bytes that values on the device have used since the program began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeakMemory {
-    /// At any time but during cuDNN's search for algorithms: what training needs.
+    /// The peak without cuDNN's searches for algorithms: the memory that training needs.
     pub outside_search: u64,
-    /// At any time; the search has a gigabyte of scratch memory, once for each shape.
+    /// The peak with the searches; a search uses a gigabyte of scratch memory, once for each shape.
     pub with_search: u64,
 }
 
-/// The peaks until the mark was last reset, in [`PeakMemory`]'s order.
+/// The peaks up to the last reset of the mark, in the order of [`PeakMemory`].
 static PEAKS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Returns the default pool of a device.
@@ -94,8 +94,8 @@ impl Searching {
         PEAKS[1].fetch_max(high_water(&self.0)?, Relaxed);
         let mark = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
         let mut zero = 0u64;
-        // SAFETY: the attribute is a u64, which lives through the call. Zero is the one value that it can be set to;
-        // it makes the mark what is in use now.
+        // SAFETY: the attribute is a u64, which lives through the call. Zero is the one value that it can be
+        // set to; it makes the mark what is in use now.
         unsafe { result::mem_pool::set_attribute(pool(&self.0)?, mark, (&raw mut zero).cast()) }
             .map_err(|e| failed("reset the mark of the memory pool", e))
     }

@@ -7,7 +7,7 @@ use crate::{LocalResponseNormConfig, LocalResponseWindow};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
 
-/// `Window` of `kernels/pool.cu`.
+/// The struct `Window` of `kernels/pool.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Window {
@@ -24,7 +24,7 @@ pub(crate) struct Window {
 // SAFETY: eight ints in C's layout, as the kernels declare them.
 unsafe impl DeviceRepr for Window {}
 
-/// `Normalization` of `kernels/local_response_norm.cu`.
+/// The struct `Normalization` of `kernels/local_response_norm.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 struct Normalization {

@@ -60,8 +60,8 @@ pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     launch(device_of(y)?, "rows", "add_bias", grid, block, 0, &arguments)
 }
 
-/// Multiplies a tensor of f32 by a scalar on its device, without waiting for the scalar's value. (candle's product would
-/// upload the sizes for each call.)
+/// Multiplies a tensor of f32 by a scalar on its device, without waiting for the scalar's value. (candle's
+/// own product would copy the sizes to the device in each call.)
 ///
 /// # Errors
 /// If the two are not f32 on one device, or `factor` is not one number.

@@ -7,12 +7,12 @@ use super::memory::Input;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
 
-/// The same numbers as in `kernels/sgd.cu`.
+/// The same constants as in `kernels/sgd.cu`.
 const SLOTS: usize = 70;
 const BLOCK: u32 = 4096;
 const TILE: u32 = 32;
 
-/// `Table` of `kernels/sgd.cu`.
+/// The struct `Table` of `kernels/sgd.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Table {
@@ -43,7 +43,8 @@ fn kind(dtype: DType) -> u8 {
     if dtype == DType::BF16 { 2 } else { 1 }
 }
 
-/// Returns the padded channels of a gradient (K, K, C_in, C_out) that lies as cuDNN wrote it: as (C_out, K, K, padded).
+/// Returns the number of padded channels of a gradient (K, K, C_in, C_out) that is a view of what cuDNN
+/// wrote, (C_out, K, K, padded).
 fn padded_channels(gradient: &Tensor) -> Option<usize> {
     let ([_, kw, channels, _], [across_rows, padded, 1, across_columns]) =
         (<[usize; 4]>::try_from(gradient.dims()).ok()?, <[usize; 4]>::try_from(gradient.stride()).ok()?)
@@ -56,7 +57,8 @@ fn padded_channels(gradient: &Tensor) -> Option<usize> {
     (packed && gradient.layout().start_offset() == 0).then_some(padded)
 }
 
-/// A parameter's gradient: a tensor in its layout, or as cuDNN wrote it with so many channels.
+/// A parameter's gradient: a tensor in the parameter's layout, or in the layout in which cuDNN wrote it, with
+/// the given number of channels.
 struct Gradient {
     values: Tensor,
     padded: Option<usize>,
@@ -64,7 +66,7 @@ struct Gradient {
 
 impl Gradient {
     fn of(gradient: &Tensor) -> Result<Self> {
-        // A view that is contiguous as it stands needs no turning around.
+        // A contiguous view already has the parameter's layout.
         if gradient.is_contiguous() && gradient.dtype() == DType::F32 {
             return Ok(Self { values: gradient.clone(), padded: None });
         }
@@ -86,8 +88,9 @@ fn small(size: usize) -> Result<u16> {
     u16::try_from(size).map_err(candle_core::Error::wrap)
 }
 
-/// Computes `v = momentum v + (g + decay p)`, `p = p - rate v` for each (p, g, v): p and v f32 and contiguous, g like
-/// them or as cuDNN wrote it. Writes the new weights of convolutions in cuDNN's layout too, where they are kept.
+/// Computes `v = momentum v + (g + decay p)`, `p = p - rate v` for each (p, g, v). p and v are f32 and
+/// contiguous; g is like them, or in the layout in which cuDNN wrote it. Also writes the new weights of
+/// convolutions in cuDNN's layout, where these are kept.
 pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay, rate]: [f64; 3]) -> Result<()> {
     for parameters in parameters.chunks(SLOTS) {
         let mut table = Table {
@@ -110,7 +113,8 @@ pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay, rate]: [f64; 3]
             rate: rate as f32,
         };
         let mut blocks = 0;
-        // Freed memory is used again only after the launch, which comes later on the same stream.
+        // These tensors are freed when this function returns. Their memory is used again only after the
+        // launch, because it is freed in the order of the stream.
         let mut held = Vec::new();
         for (slot, [p, g, v]) in parameters.iter().enumerate() {
             let gradient = Gradient::of(g)?;

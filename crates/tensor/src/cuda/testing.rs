@@ -3,7 +3,7 @@
 use crate::DeviceKind;
 use candle_core::Device;
 
-/// This variable is set where there must be a device, so that no test is skipped unnoticed.
+/// The variable that is set where there must be a device, so that no test is skipped unnoticed.
 const EXPECTED: &str = "INVASPREAD_EXPECT_CUDA";
 
 /// Returns the device, or prints why the test is skipped and returns `None`.
@@ -19,7 +19,7 @@ pub fn device_or_skip() -> Option<Device> {
     Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
 }
 
-/// What the emulated device has done since the program began.
+/// The counts of what the emulated device has done since the program began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counts {
@@ -35,11 +35,11 @@ pub struct Counts {
     pub copies_on_device: u64,
     /// Copies from the device to the host.
     pub copies_to_host: u64,
-    /// Their bytes.
+    /// Bytes of the copies to the host.
     pub bytes_to_host: u64,
     /// Copies from the host to the device.
     pub copies_to_device: u64,
-    /// Their bytes.
+    /// Bytes of the copies to the device.
     pub bytes_to_device: u64,
 }
 
@@ -75,7 +75,7 @@ impl Counts {
 
 /// Returns the address of a function of the emulated driver, or `None` where the driver is a real one.
 fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
-    // SAFETY: the library is not opened anew, only found if it is open.
+    // SAFETY: the library is only found if it is already open; it is not opened again.
     let address = unsafe {
         let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
         if driver.is_null() {
@@ -86,7 +86,7 @@ fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
     (!address.is_null()).then_some(address)
 }
 
-/// Makes the emulated device report so many multiprocessors; returns whether the device is an emulated one.
+/// Makes the emulated device report `count` multiprocessors. Returns whether the device is an emulated one.
 pub fn set_multiprocessors(count: u32) -> bool {
     let Some(set) = emulator(c"emulated_multiprocessors") else { return false };
     // SAFETY: the emulator's function takes one unsigned int.

@@ -41,11 +41,11 @@ pub fn top_k(
 ) -> Result<(Vec<u32>, Vec<f32>)> {
     let ((rows, dim), (columns, gallery_dim)) = (queries.dims2()?, gallery.dims2()?);
     if dim != gallery_dim || (exclude_self && rows != columns) || rows.max(columns) > i32::MAX as usize {
-        bail!("cuda: neighbours of {:?} among {:?}", queries.shape(), gallery.shape())
+        bail!("cuda: neighbors of {:?} among {:?}", queries.shape(), gallery.shape())
     }
     let k = k.min(columns.saturating_sub(usize::from(exclude_self)));
     if k > LARGEST_K {
-        bail!("cuda: {k} neighbours of each row, expected at most {LARGEST_K}")
+        bail!("cuda: {k} neighbors of each row, expected at most {LARGEST_K}")
     }
     if rows * k == 0 {
         return Ok((Vec::new(), Vec::new()));
@@ -69,7 +69,7 @@ fn search(
     for numbers in parts(rows, rows_at_once) {
         let block = queries.narrow(0, numbers.start, numbers.len())?;
         let count = numbers.len() * k;
-        // A key takes two words.
+        // A key is two words long.
         let best = uninitialised((count, 2), DType::U32, device)?;
         for range in parts(columns, columns_at_once) {
             let part = gallery.narrow(0, range.start, range.len())?;
@@ -102,7 +102,7 @@ pub(super) fn at_once(rows: usize, columns: usize) -> (usize, usize) {
 /// Cuts the numbers below `total` into ranges of about `most` numbers at most. All but the last are equally
 /// long.
 pub(super) fn parts(total: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    // Whole lines of memory for all rows of a block of scores.
+    // The length is a multiple of 32, so that each row of a block of scores begins on a new line of memory.
     let each = total.div_ceil(total.div_ceil(most)).next_multiple_of(32);
     (0..total).step_by(each).map(move |start| start..(start + each).min(total))
 }

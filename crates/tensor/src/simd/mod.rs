@@ -1,9 +1,9 @@
 //! Vectors of f32 behind one small trait, and the choice of the instruction set at run time.
 //!
 //! A kernel is written once, generic over [`Vector`], and compiled three times: for AVX-512, for AVX2 with
-//! FMA, and for the target's baseline (SSE2, NEON). [`dispatch`] runs the widest that this processor has, so
-//! no build with `target-cpu=native` is needed. Everything a kernel calls must be `#[inline(always)]`: a
-//! function that is not inlined is compiled without the wide instructions.
+//! FMA, and for the target's baseline (SSE2, NEON). [`dispatch`] runs the version with the widest vectors
+//! that this processor has, so no build with `target-cpu=native` is needed. Everything a kernel calls must be
+//! `#[inline(always)]`: a function that is not inlined is compiled without the wide instructions.
 //!
 //! A kernel gives the same bits on any number of threads, since no sum is split by thread. Between
 //! instruction sets the last bits differ (fused multiply-add, blocking).
@@ -43,7 +43,7 @@ pub(crate) trait Vector: Copy {
     fn sub(self, b: Self) -> Self;
     /// Returns `self * b` for each lane.
     fn mul(self, b: Self) -> Self;
-    /// Returns `self * b + c` for each lane, fused where the machine can.
+    /// Returns `self * b + c` for each lane, as one fused operation if the machine has it.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Returns `if self > b { self } else { b }` for each lane: the larger of the two, and `b` where either
     /// is a NaN. So `floor.max(x)` keeps the NaNs of `x`, and `x.max(largest)` skips them. It is one
@@ -54,7 +54,7 @@ pub(crate) trait Vector: Copy {
     /// Returns whether any lane is greater than the same lane of `floor`.
     fn any_above(self, floor: Self) -> bool;
     /// Passes the gradient `self` through a ReLU whose result is `output`: zero where the output is at most
-    /// zero, else unchanged. The ReLU passes a NaN on, so a NaN's gradient goes back too, as in PyTorch.
+    /// zero, else unchanged. The ReLU passes a NaN on, so the gradient of a NaN passes too, as in PyTorch.
     fn through_relu(self, output: Self) -> Self;
 }
 

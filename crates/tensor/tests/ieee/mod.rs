@@ -2,8 +2,8 @@
 //! arithmetic.
 //!
 //! These special values are scattered over the inputs, the parameters and the output gradient of an op. Each
-//! result is compared with loops in f64 that read like the op's equation. A [`Rule`] says what must agree;
-//! the strictest holds unless an op says otherwise.
+//! result is compared with loops in f64 that read like the op's equation. A [`Rule`] says what must agree; it
+//! is the strictest one unless an op chooses another.
 
 #![allow(
     dead_code,
@@ -48,14 +48,14 @@ impl Values {
     }
 }
 
-/// How a value must agree with that of the equation.
+/// The way in which a value must agree with that of the equation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// NaN where the equation gives NaN, the same infinity where it gives one, else the same number up to
     /// rounding.
     Same,
-    /// Same as [`Rule::Same`], but NaN and the infinities may stand for each other: for equations that the op
-    /// computes in another order.
+    /// As in [`Rule::Same`], but NaN and the infinities may replace one another. This is for ops that compute
+    /// their equation in another order.
     AsFinite,
     /// NaN or an infinity wherever the equation gives either. Elsewhere the same number, or NaN: the op may
     /// sum products with the zeros of the padding (zero times infinity is NaN), and Winograd's transforms

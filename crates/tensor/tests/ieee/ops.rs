@@ -78,7 +78,7 @@ impl Op for Convolution {
         conv2d(&t[0], &t[1], self.config)
     }
 
-    /// The padding takes no part.
+    /// Computes sums that do not include the padding.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, ci, co, kernel] = self.sizes();
         let ([oh, ow], Conv2dConfig { stride, padding, .. }) = (self.output(), self.config);
@@ -202,7 +202,7 @@ impl Op for BatchNorm {
         all
     }
 
-    /// The op computes the gradients as rearranged sums of products.
+    /// Returns the rule for gradients that the op computes as rearranged sums of products.
     fn rule(&self, which: usize, _: usize, _: &[f64], _: bool) -> Rule {
         if which == 4 { Rule::Same } else { Rule::AsFinite }
     }
@@ -274,7 +274,7 @@ impl Op for Pooling {
         if self.maximum { max_pool2d(&t[0], self.config) } else { avg_pool2d(&t[0], self.config) }
     }
 
-    /// The maximum is as in PyTorch: a value wins if it is greater than the best before it, or NaN.
+    /// Computes the maximum as PyTorch does: a value replaces the best before it if it is greater, or NaN.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
         let [n, h, w, channels] = self.input[0].shape[..] else { unreachable!("a map has four axes") };
         let PoolConfig { kernel, stride, padding, .. } = self.config;
@@ -430,7 +430,7 @@ impl Op for UnitRows {
         l2_normalize(&t[0])
     }
 
-    /// The reciprocal of the length of a row of zeros counts as zero: the row stays as it is. Its
+    /// Takes zero as the reciprocal of the length of a row of zeros, so that the row stays as it is. Its
     /// gradient is zero, or all NaN where a value of the output gradient is NaN or an infinity, as in every
     /// row.
     fn equation(&self, gy: &[f64], _: &[f64]) -> Vec<Vec<f64>> {
@@ -451,7 +451,7 @@ impl Op for UnitRows {
         if which == 0 { Rule::Same } else { Rule::AsFinite }
     }
 
-    /// Short rows magnify the rounding error of their gradients.
+    /// Returns a larger tolerance, because short rows magnify the rounding error of their gradients.
     fn tolerance(&self) -> f64 {
         1e-4
     }

@@ -6,8 +6,8 @@
 //! doubles, packed or one by one. The blobs of a convolution are the weight (C_out, C_in, K, K) and the bias,
 //! whose shape in four numbers is (1, 1, 1, C_out). Source of the numbers of the fields: `caffe.proto`.
 //!
-//! Weights come from strangers: memory is limited to a small multiple of the length of the file, whatever the
-//! file says.
+//! Files of weights are not trusted: memory is limited to a small multiple of the length of the file,
+//! whatever lengths the file states.
 
 mod protobuf;
 
@@ -15,7 +15,8 @@ use crate::weights::format::element_count;
 use candle_core::{Device, Tensor};
 use protobuf::{Fields, Value, varint};
 
-/// Limits: axes of a blob (as in Caffe), blobs of a layer, and letters of the name of a layer.
+/// The largest numbers of axes of a blob (as in Caffe), of blobs of a layer, and of letters of the name of a
+/// layer.
 const MOST_AXES: usize = 32;
 const MOST_BLOBS: usize = 16;
 const LONGEST_NAME: usize = 256;
@@ -82,7 +83,7 @@ fn layer(message: &[u8], fields: &LayerFields, tensors: &mut Vec<(String, Tensor
 
 fn blob(message: &[u8]) -> Result<Tensor, String> {
     let (mut floats, mut doubles) = (Vec::new(), Vec::new());
-    // A missing number of the four is 0, as always in Protocol Buffers.
+    // If one of the four numbers is missing, it is 0, as always in Protocol Buffers.
     let mut four: Option<[u64; 4]> = None;
     let mut list: Option<Vec<usize>> = None;
     for field in Fields::of(message) {

@@ -1,4 +1,4 @@
-//! Files as Caffe writes them, made field by field, and what none of its kind may do.
+//! Tests files as Caffe writes them, made field by field, and damaged or hostile files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,13 +32,13 @@ fn shape(dims: &[u64]) -> Vec<u8> {
     bytes(7, &bytes(1, &dims.iter().flat_map(|&d| number(d)).collect::<Vec<_>>()))
 }
 
-/// Returns a layer of today's form: blobs with a list for a shape.
+/// Returns a layer of the new form, whose blobs have a list as their shape.
 pub(crate) fn layer(name: &str, blobs: &[(&[u64], &[f32])]) -> Vec<u8> {
     let blobs = blobs.iter().flat_map(|(dims, values)| bytes(7, &[shape(dims), packed(values)].concat()));
     bytes(100, &[bytes(1, name.as_bytes()), bytes(2, b"Convolution"), blobs.collect()].concat())
 }
 
-/// Returns a layer of the form before: a number for a type, four numbers for a shape.
+/// Returns a layer of the old form, which has a number as its type and four numbers as a shape.
 pub(crate) fn old_layer(name: &str, blobs: &[([u64; 4], &[f32])]) -> Vec<u8> {
     let blobs = blobs.iter().flat_map(|(dims, values)| {
         let dims = dims.iter().zip(1..).flat_map(|(&len, field)| varint(field, len));
@@ -61,7 +61,7 @@ fn both_forms_of_layers_and_shapes_are_read() {
     let file = [
         bytes(1, b"a network"),
         old_layer("old/a", &[([2, 1, 1, 1], &[1.0, 2.0]), ([1, 1, 1, 2], &[3.0, 4.0])]),
-        // Without blobs, as pools are.
+        // A pool has no blobs.
         old_layer("pool", &[]),
         layer("new/b", &[(&[1, 2], &[5.0, 6.0]), (&[1], &[7.0]), (&[], &[8.0])]),
     ];
@@ -141,7 +141,7 @@ fn no_cut_ends_the_process() {
         for value in [0x00, 0x7f, 0x80, 0xff] {
             let mut file = file.clone();
             file[place] = value;
-            // Whatever it makes of it, it returns.
+            // The reader must return, whatever the result is.
             let _ = read(&file);
         }
     }

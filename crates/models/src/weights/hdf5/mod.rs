@@ -4,11 +4,11 @@
 //! Python package hickle, which saved `googlenet.h5` as a dict of arrays, puts what it saves under `data_0`
 //! or `data`, and up to version 3 each array under another `data_0`; later versions put keys in quotes. Both
 //! are removed, so that the names are those of the dict: `/data_0/conv1.7x7_s2.weight/data_0` becomes
-//! `conv1.7x7_s2.weight`. Text, tables and everything else that is no tensor is passed over. Source of the
-//! layout: what others read from that file with h5py, and files of hickle 5.
+//! `conv1.7x7_s2.weight`. Text, tables and everything else that is not a tensor is skipped. Source of the
+//! layout: what other people read from that file with h5py, and files of hickle 5.
 //!
-//! Weights come from strangers: all arrays together may unpack to a fixed multiple of the length of the file,
-//! and every group is entered once, so that a group that contains itself does no harm.
+//! Files of weights are not trusted: all arrays together may unpack to at most a fixed multiple of the length
+//! of the file, and every group is entered once, so that a group that contains itself does no harm.
 
 use std::collections::HashSet;
 
@@ -19,8 +19,8 @@ use hdf5_reader::{Dataset, Datatype, Hdf5File, OpenOptions};
 
 use crate::weights::format::element_count;
 
-/// All tensors together may be this many times as long as the file. Trained weights hardly shrink when they
-/// are packed.
+/// All tensors together may be at most this many times as long as the file. Trained weights hardly shrink
+/// when they are compressed.
 const MOST_UNPACKED: usize = 64;
 /// The deepest nesting of groups that is read.
 const DEEPEST: usize = 32;
@@ -99,7 +99,7 @@ impl Walk {
     }
 }
 
-/// Returns the name of an array in the group at `path`, without what hickle wraps around it.
+/// Returns the name of an array in the group at `path`, without the parts that hickle adds.
 fn name(path: &[String], array: &str) -> String {
     let wraps = |part: &str| {
         part.strip_prefix("data").is_some_and(|rest| {
@@ -121,7 +121,7 @@ fn name(path: &[String], array: &str) -> String {
     parts.into_iter().map(bare).collect::<Vec<_>>().join("/")
 }
 
-/// Returns the type of the numbers of an array, if it is one that is read.
+/// Returns the type of the numbers of an array, if this type can be read.
 fn dtype(numbers: &Datatype) -> Option<DType> {
     match numbers {
         Datatype::FloatingPoint { size: 2, .. } => Some(DType::F16),

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes fuzz/corpus/weights_hdf5/*.h5, which the tests read too; needs h5py (3.16 wrote what is there), numpy and hickle 5.
+"""Writes fuzz/corpus/weights_hdf5/*.h5, which the tests read too. Needs h5py, numpy and hickle 5; h5py 3.16 wrote
+the files that are there.
 
   samples.py FOLDER
 """
@@ -19,7 +20,7 @@ layer = {
 
 
 def hickle_2(name, arrays, **settings):
-    """A dict as hickle 2 laid it out, under Python 2: googlenet.h5 is one."""
+    """Writes a dict in the layout of hickle 2 under Python 2, which is that of googlenet.h5."""
     with h5py.File(folder / name, "w") as file:
         file.attrs["CLASS"] = numpy.bytes_("hickle")
         file.attrs["VERSION"] = numpy.bytes_("2.0.4")

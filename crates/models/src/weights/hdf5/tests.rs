@@ -1,4 +1,4 @@
-//! Files that h5py and hickle wrote (`samples.py`), and damaged ones.
+//! Tests files that h5py and hickle wrote (`samples.py`), and damaged files.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -54,7 +54,7 @@ fn numbers_of_every_type_keep_it_and_text_is_passed_over() {
     assert_eq!(held("half"), (vec![3], DType::F16, vec![1.0, 2.0, 3.0]));
     assert_eq!(held("count"), (vec![], DType::I64, vec![7.0]));
     assert_eq!(held("mask"), (vec![2], DType::U8, vec![0.0, 255.0]));
-    // Most significant byte first.
+    // This array is in big-endian order.
     assert_eq!(held("big"), (vec![1], DType::F32, vec![1.5]));
 }
 
@@ -78,7 +78,7 @@ fn a_group_that_holds_itself_ends() {
     assert_eq!(values(&tensors["inner/weight"]), [1.0]);
 }
 
-/// A gigabyte of zeros in a kilobyte.
+/// The file holds a gigabyte of zeros in 1,400 bytes.
 #[test]
 fn what_unpacks_past_all_proportion_is_refused() {
     let error = read(sample(ZEROS)).unwrap_err();
@@ -106,7 +106,7 @@ fn a_file_cut_anywhere_is_an_error_or_holds_less() {
     );
 }
 
-/// The released code's `googlenet.h5` in the shape that hickle gave it, all of its 57 layers.
+/// Checks all 57 layers of the released code's `googlenet.h5`, in the layout that hickle gave them.
 #[test]
 fn the_paths_of_hickle_are_names_that_inception_knows() {
     use crate::weights::load::{HeadNeeded, load_from};

@@ -1,5 +1,5 @@
 //! The form since PyTorch 1.6: a ZIP archive of uncompressed members, `data.pkl`, a pickle that names tensors
-//! and the storages they are views of, and each storage's bytes as `data/KEY`. ZIP's checksums tell damage.
+//! and the storages they are views of, and each storage's bytes as `data/KEY`. ZIP's checksums reveal damage.
 
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -16,7 +16,8 @@ pub(super) struct Archive<R> {
     zip: ZipArchive<R>,
     /// The folder of the members.
     folder: String,
-    /// The number of bytes that members may still have: members of an honest archive do not overlap.
+    /// The number of bytes that further members may have. It is limited because members of a valid archive do
+    /// not overlap.
     left: u64,
     /// Whether the storages are in big-endian order.
     big_endian: bool,
@@ -26,7 +27,8 @@ impl<R: Read + Seek> Archive<R> {
     /// Opens a file of `length` bytes; also returns the pickle.
     ///
     /// # Errors
-    /// Says what is wrong with the file, in words that follow "found".
+    /// If the file is not such an archive. The error says what is wrong with it, in words that follow
+    /// "found".
     pub(super) fn open(file: R, length: u64) -> Result<(Self, Vec<u8>), String> {
         let zip = ZipArchive::new(file).map_err(|error| {
             format!("an archive that fails to unpack ({error}), as an interrupted download does")

@@ -1,11 +1,11 @@
-//! Reads what `torch.save` writes of a state dict, of something that contains one, or of a module, in the
-//! forms before and after PyTorch 1.6.
+//! Reads files of `torch.save` that hold a state dict, containers of state dicts, or a module, in the forms
+//! before and after PyTorch 1.6.
 //!
 //! candle's reader (as of 0.11.1) trusts the file: it reserves memory for a length in the pickle before
 //! comparing it with the bytes that are there, a call with too few arguments ends the process, and values of
-//! the memo are copied whenever they are used, so that a file of a kilobyte can fill any memory. It does not
-//! know the older form. Weights come from strangers, so this reader needs at most a small multiple of the
-//! length of the file as memory, and calls nothing that a pickle names.
+//! the memo are copied whenever they are used, so that a file of a kilobyte can fill any memory. It cannot
+//! read the older form. Files of weights are not trusted, so this reader needs at most a small multiple of
+//! the length of the file as memory, and calls nothing that a pickle names.
 
 mod archive;
 mod old_form;
@@ -25,7 +25,8 @@ use old_form::{OldStorages, take_apart};
 
 pub(crate) use old_form::is_old_form;
 
-/// All tensors together may be this many times as long as the file: some tensors share a storage.
+/// All tensors together may be at most this many times as long as the file; they may be longer because some
+/// tensors share a storage.
 const SHARED: usize = 8;
 
 /// The storages of a file, which hold the bytes of tensors.

@@ -1,8 +1,8 @@
 //! The form before PyTorch 1.6, which later versions still write with `_use_new_zipfile_serialization=False`.
 //! It has five pickles (a number that marks the form, its version, the machine that wrote it, what was saved,
 //! and a list of the keys of the storages), then for each storage of that list the number of its elements and
-//! its bytes. Numbers are always in little-endian order. There is no checksum, so damage is found only where
-//! the file contradicts itself. Source: `torch.serialization._legacy_save`.
+//! its bytes. Numbers are always in little-endian order. There is no checksum, so damage is found only if the
+//! file contradicts itself. Source: `torch.serialization._legacy_save`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::saved::Storage;
 
 /// The number 0x1950a86a20f9469cfc6c, as every protocol of pickle writes it.
 const MARK: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// The number of bytes that are searched for the mark: its pickle is not longer.
+/// The number of bytes in which the mark is searched; its pickle is not longer.
 const FIRST: usize = 32;
 /// The only version of this form.
 const VERSION: i64 = 1001;
@@ -55,8 +55,8 @@ pub(super) struct OldStorages<'a> {
 }
 
 impl<'a> OldStorages<'a> {
-    /// Finds the storages in what follows the pickle of what was `saved`, which says how long each storage
-    /// is.
+    /// Finds the storages in the bytes `rest`, which follow the pickle `saved`. This pickle says how long
+    /// each storage is.
     ///
     /// # Errors
     /// Says what is wrong with them, in words that follow "found".

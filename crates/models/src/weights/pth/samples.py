@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes fuzz/corpus/weights_pickle/torch*, which the tests read too: files of torch.save in the forms before and after PyTorch 1.6.
+"""Writes fuzz/corpus/weights_pickle/torch*, which the tests read too: files of torch.save in the forms before and
+after PyTorch 1.6.
 
   samples.py FOLDER
 
-PyTorch 1.12.1 wrote what is there, and PyTorch 1.0.0, which knows the older form alone, the files called torch1.0_*.
+PyTorch 1.12.1 wrote the files that are there. PyTorch 1.0.0, which has only the older form, wrote those called
+torch1.0_*.
 """
 import argparse
 import collections
@@ -34,7 +36,7 @@ def save(thing, name, zipped=False, **settings):
 
 
 class Block(nn.Module):
-    """Of the released code's models/resnet_cifar.py."""
+    """The block of the released code's models/resnet_cifar.py."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
@@ -48,7 +50,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The same, of one channel instead of 64 and an embedding of 2."""
+    """The network of the same file, with one channel instead of 64 and an embedding of 2 numbers."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +65,7 @@ class ResNet18(nn.Module):
 
 
 def filled(network):
-    """Entry k's value j is ((31 k + 7 j) mod 101 - 50) / 64, of a running variance its absolute value."""
+    """Sets value j of entry k to ((31 k + 7 j) mod 101 - 50) / 64, and to its absolute value in a running variance."""
     for k, (name, entry) in enumerate(network.state_dict().items()):
         values = [((31 * k + 7 * j) % 101 - 50) / 64 for j in range(entry.numel())]
         if name.endswith("running_var"):
@@ -94,7 +96,7 @@ if zip_form:
 
 save(entries, "entries")
 if not zip_form:
-    # As the released code saves them: NAME_best.t.
+    # The released code saves its files like this one, as NAME_best.t.
     save({"net": network.state_dict(), "acc": 83.6, "epoch": 3}, "released_best.t")
     sys.exit()
 save(entries, "entries.pth.tar", zipped=True)

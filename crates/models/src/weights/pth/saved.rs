@@ -13,14 +13,14 @@ use super::view::View;
 const MOST_DIMENSIONS: usize = 8;
 /// The deepest nesting of dicts, lists, objects and modules that is searched.
 const DEEPEST: usize = 32;
-/// All names and places together may be this many times as long as the pickle: a name that is used often is
-/// copied often.
+/// All names and places together may be at most this many times as long as the pickle. They may be longer
+/// because a name that is used often is copied often.
 const MOST_NAMES: usize = 16;
 
 /// A dict of tensors in a file.
 #[derive(Debug, Default)]
 pub(super) struct Tensors {
-    /// The keys that lead to it, joined by dots; empty for the top level.
+    /// The keys that lead to the dict, joined by dots; empty for the top level.
     pub(super) place: String,
     /// Tensors by name. The last of equal names counts.
     pub(super) views: BTreeMap<String, View>,
@@ -185,13 +185,13 @@ fn module<'a>(pickle: &'a Pickle<'_>, attributes: &[(Value, Value)]) -> Option<[
 
 /// A value that is a tensor.
 enum Found<'a> {
-    /// A tensor as `(storage, offset, shape, strides, ...)`.
+    /// The arguments of a tensor: `(storage, offset, shape, strides, ...)`.
     Tensor(&'a [Value]),
     /// A tensor of a kind that cannot be read.
     Other(String),
 }
 
-/// Returns the tensor that `value` describes: a tensor, a parameter, or a tensor of another class.
+/// Returns the tensor that `value` describes, if it is a tensor, a parameter, or a tensor of another class.
 fn tensor<'a>(pickle: &'a Pickle<'_>, mut value: Value) -> Option<Found<'a>> {
     for _ in 0..3 {
         let call = pickle.call(value)?;
@@ -243,7 +243,7 @@ fn view(pickle: &Pickle<'_>, arguments: &[Value]) -> Result<Result<View, String>
 pub(super) struct Storage<'a> {
     /// The name of its class, which says the type of its elements.
     pub(super) kind: &'a [u8],
-    /// Its key among the storages.
+    /// The key among the storages.
     pub(super) key: &'a str,
     /// The number of its elements.
     pub(super) elements: usize,

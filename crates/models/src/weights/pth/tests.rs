@@ -1,4 +1,4 @@
-//! Files in the exact form that `torch.save` writes, and what none of its kind may do.
+//! Tests files in the exact form that `torch.save` writes, and damaged or hostile files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use candle_core::DType;
 use super::*;
 use crate::fuzzing::archive;
 
-/// A tensor to pickle, all of one storage `0`.
+/// A tensor to pickle. All of them are views of one storage, `0`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<'a> {
     pub name: &'a str,
@@ -45,7 +45,7 @@ pub(crate) fn state_dict(tensors: &[Saved<'_>]) -> Vec<u8> {
             out.extend(b"\x88h\x00)RtR");
         }
     }
-    // The attributes that a module's state dict has.
+    // These are the attributes of a module's state dict.
     out.extend(b"u}");
     out.extend([text("_metadata"), b"h\x00)Rsb.".to_vec()].concat());
     out
@@ -169,10 +169,10 @@ fn lengths_in_the_pickle_are_not_trusted() {
     assert_eq!(wrong(b"\x80\x02\x8a\xff\x01"), "a pickle of 5 bytes that ends 254 too soon");
     assert_eq!(wrong(b"\x80\x06."), "pickle protocol 6 instead of 2 to 5 at byte 0 of the pickle");
     assert_eq!(wrong(b"\x80\x02]."), "a pickle without tensors");
-    // Each value twice as long as the one before, were it copied.
+    // Each value would be twice as long as the one before if values were copied.
     let doubled: Vec<u8> = (0..100_u8).flat_map(|key| [b'q', key, b'h', key, b'h', key, 0x86]).collect();
     assert_eq!(wrong(&[b"\x80\x02)", &doubled[..], b"."].concat()), "a pickle without tensors");
-    // Deeper than a recursion could go.
+    // The nesting is deeper than a recursion could go.
     let deep = vec![0x85; 1 << 20];
     assert_eq!(wrong(&[b"\x80\x02)", &deep[..], b"."].concat()), "a pickle without tensors");
 }
@@ -199,7 +199,7 @@ fn nothing_is_called() {
     assert_eq!(read_bytes(&file(&pickle, &[])).unwrap_err(), "a pickle without tensors");
 }
 
-/// A machine of the other byte order says so, and its storages are in that order.
+/// A file from a big-endian machine says so, and its storages are in that order.
 #[test]
 fn storages_of_big_endian_machines_are_turned() {
     let big: Vec<u8> = (0..6_u8).flat_map(|number| f32::from(number).to_be_bytes()).collect();
@@ -209,7 +209,7 @@ fn storages_of_big_endian_machines_are_turned() {
     assert_eq!(read, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
 }
 
-/// ZIP's checksum tells a flipped bit of a storage.
+/// ZIP's checksum reveals a flipped bit of a storage.
 #[test]
 fn a_flipped_bit_in_an_archive_is_an_error() {
     let mut file = file(&state_dict(&[WEIGHT]), &floats(6));
@@ -218,7 +218,7 @@ fn a_flipped_bit_in_an_archive_is_an_error() {
     assert!(read_bytes(&file).unwrap_err().contains("set/data/0 fails to unpack"));
 }
 
-/// What a pickle mentions again and again is not copied again and again.
+/// A name that a pickle mentions many times is not copied without limit.
 #[test]
 fn names_are_not_multiplied() {
     let name = text(&"n".repeat(1000));

@@ -1,4 +1,4 @@
-//! A tensor as a view of a storage.
+//! Copies a tensor, which is a view of a storage, out of the storage's bytes.
 
 use candle_core::{DType, Device, Tensor};
 

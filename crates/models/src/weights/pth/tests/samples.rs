@@ -1,4 +1,4 @@
-//! Files that PyTorch wrote (`samples.py`), in its forms before and after 1.6.
+//! Tests files that PyTorch wrote (`samples.py`), in the forms before and after PyTorch 1.6.
 
 use candle_core::{DType, Tensor};
 
