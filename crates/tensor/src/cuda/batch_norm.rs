@@ -224,8 +224,8 @@ pub(crate) fn normalize_gradients(
     let [x_, y_, gy_] = [Argument::address(x)?, Argument::address(y)?, Argument::address(gy)?];
     let given =
         [x_, y_, gy_, Argument::address(numbers)?, Argument::address(gamma)?, Argument::address(beta)?];
-    // The sums of slices, what becomes of them in f64 and in f32; the second launch, if there is one, comes right
-    // after.
+    // Scratch memory for the totals in f64, the sums of the slices, and the means in f32. No other launch
+    // uses it before the second launch, which follows at once, if there is one.
     let (of_slices, of_chunks) = (chunks * g.slices * 2 * channels, chunks * 2 * channels);
     let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
     let partial = totals + (of_chunks * size_of::<f64>()) as u64;
