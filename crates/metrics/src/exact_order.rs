@@ -21,7 +21,10 @@ use std::cmp::Ordering;
 
 /// The largest error of f32 in a product below its normal range. GPUs, and CPUs with some settings, replace
 /// such products by zero.
-const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
+pub(crate) const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
+
+/// The largest distance from 1 of the square of a unit row's length.
+pub(crate) const UNIT_ERROR: f64 = 2.0 * f32::EPSILON as f64;
 
 /// The way in which products with a gallery are computed, and the sizes that bound their errors.
 #[derive(Debug)]
@@ -131,7 +134,7 @@ pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
 
 /// Returns whether the length of a row is 1 up to the rounding of f32.
 fn is_unit(row: &[f32]) -> bool {
-    (exact_product(row, row) - 1.0).abs() <= 2.0 * f64::from(f32::EPSILON)
+    (exact_product(row, row) - 1.0).abs() <= UNIT_ERROR
 }
 
 /// Returns the largest f32 below all numbers within `margin` of `similarity`; the similarity itself for a

@@ -72,8 +72,8 @@ impl WeightedKnn {
         classes: usize,
     ) -> Result<KnnResult, MetricError> {
         assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
-        check_labels("queries", queries, query_labels, classes)?;
-        check_labels("gallery", gallery, gallery_labels, classes)?;
+        check_labels("queries", queries.len(), query_labels, classes)?;
+        check_labels("gallery", gallery.len(), gallery_labels, classes)?;
 
         let neighbors = top_k_on(self.device, queries, gallery, self.k, false)?;
         let (scale, longest) = (Scale::of(gallery), gallery.longest_square().sqrt());
@@ -107,14 +107,45 @@ impl WeightedKnn {
                 (best as u32, rank(&scores, query_labels[row] as usize))
             })
             .collect();
-        let percent = |limit| {
-            100.0 * ranked.iter().filter(|(_, rank)| *rank < limit).count() as f64 / queries.len() as f64
-        };
-        Ok(KnnResult {
-            top1: percent(1),
-            top5: percent(5),
-            predictions: ranked.iter().map(|(best, _)| *best).collect(),
-        })
+        Ok(KnnResult::of(ranked.into_iter()))
+    }
+
+    /// Does the same as [`WeightedKnn::evaluate`] for f32 rows on a GPU, of which only the result goes to the
+    /// host. Neighbors and votes are computed in f64, so the result is the same except for sums of equal terms
+    /// in another order. Returns `None` where the host must decide: a value is not finite, most of the gallery
+    /// is a common offset, or more rows than can be compared again are as near as the k-th.
+    ///
+    /// # Errors
+    /// Returns the errors of [`WeightedKnn::evaluate`] about labels and numbers of rows, or `Device` if the
+    /// device fails.
+    ///
+    /// # Panics
+    /// Panics where [`WeightedKnn::evaluate`] does.
+    #[cfg(feature = "cuda")]
+    pub fn evaluate_on_device(
+        &self,
+        queries: &candle_core::Tensor,
+        query_labels: &[u32],
+        gallery: &candle_core::Tensor,
+        gallery_labels: &[u32],
+        classes: usize,
+    ) -> Result<Option<KnnResult>, MetricError> {
+        assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
+        let failed = |error: candle_core::Error| MetricError::Device { reason: error.to_string() };
+        check_labels("queries", queries.dim(0).map_err(failed)?, query_labels, classes)?;
+        check_labels("gallery", gallery.dim(0).map_err(failed)?, gallery_labels, classes)?;
+        crate::on_device::cuda::classify(self, queries, query_labels, gallery, gallery_labels, classes)
+            .map_err(failed)
+    }
+}
+
+impl KnnResult {
+    /// Counts queries, of which each has a predicted class and the rank of its own class.
+    pub(crate) fn of(ranked: impl Iterator<Item = (u32, usize)>) -> Self {
+        let (predictions, ranks): (Vec<u32>, Vec<usize>) = ranked.unzip();
+        let percent =
+            |limit| 100.0 * ranks.iter().filter(|rank| **rank < limit).count() as f64 / ranks.len() as f64;
+        Self { top1: percent(1), top5: percent(5), predictions }
     }
 }
 
@@ -134,9 +165,9 @@ fn rank(scores: &[f64], class: usize) -> usize {
     scores.iter().enumerate().filter(|&x| before(x)).count()
 }
 
-fn check_labels(what: &'static str, rows: Rows, labels: &[u32], classes: usize) -> Result<(), MetricError> {
-    assert_eq!(rows.len(), labels.len(), "one label per row of the {what}");
-    if rows.is_empty() {
+fn check_labels(what: &'static str, rows: usize, labels: &[u32], classes: usize) -> Result<(), MetricError> {
+    assert_eq!(rows, labels.len(), "one label per row of the {what}");
+    if rows == 0 {
         return Err(MetricError::TooFewRows { what, found: 0, needed: 1, advice: "use more images" });
     }
     match labels.iter().position(|&label| label as usize >= classes) {

@@ -31,11 +31,14 @@ pub fn top_k_on(
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda {
-    use crate::exact_order::{Asked, Scale, key, settle};
-    use crate::{Clustering, MetricError, Neighbors, Rows};
+    use crate::exact_order::{Asked, Scale, UNDERFLOW, UNIT_ERROR, key, settle};
+    use crate::rows::is_mostly_offset;
+    use crate::{Clustering, KnnResult, MetricError, Neighbors, Rows, WeightedKnn};
     use candle_core::{Result, Tensor};
     use invaspread_tensor::DeviceKind;
+    use invaspread_tensor::cuda::knn::{MeasuredRows, VoteSettings, vote};
     use invaspread_tensor::cuda::{kmeans, top_k};
+    use invaspread_tensor::inner_products::rounding;
     use rayon::prelude::*;
 
     /// The GPU searches for at least this many more neighbors than requested.
@@ -110,6 +113,46 @@ pub(crate) mod cuda {
             },
         )?;
         Ok(Neighbors { k, indices, similarities })
+    }
+
+    /// Does the same as [`WeightedKnn::evaluate`] for rows on the device and valid labels.
+    pub(crate) fn classify(
+        knn: &WeightedKnn,
+        queries: &Tensor,
+        query_labels: &[u32],
+        gallery: &Tensor,
+        gallery_labels: &[u32],
+        classes: usize,
+    ) -> Result<Option<KnnResult>> {
+        let dim = gallery.dim(1)?;
+        let k = knn.k.min(gallery.dim(0)?);
+        let candidates = k + MORE.max(k / 8);
+        if candidates > top_k::LARGEST_K {
+            return Ok(None);
+        }
+        let rows = MeasuredRows::new(gallery)?;
+        let means: Vec<f32> = rows.means.iter().map(|&mean| mean as f32).collect();
+        // NaN is in no order.
+        let is_finite = rows.largest_square <= f64::MAX;
+        if !is_finite || is_mostly_offset(&means, rows.mean_square, rows.largest_square) {
+            return Ok(None);
+        }
+        // As in `Scale::margin`.
+        let terms = dim + 2;
+        let settings = VoteSettings {
+            k,
+            candidates,
+            temperature: knn.temperature,
+            classes,
+            unit: rows.from_one <= UNIT_ERROR,
+            unit_error: UNIT_ERROR,
+            rounding: 2.0 * rounding(terms),
+            underflow: 2.0 * terms as f64 * UNDERFLOW,
+        };
+        let Some(voted) = vote(queries, &rows, gallery_labels, query_labels, &settings)? else {
+            return Ok(None);
+        };
+        Ok(Some(KnnResult::of(voted.iter().map(|voted| (voted.class, voted.rank as usize)))))
     }
 
     /// Runs Lloyd's iterations from `start` until the sum of the centroids' squared shifts is at most

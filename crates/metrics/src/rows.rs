@@ -79,12 +79,13 @@ impl<'a> Rows<'a> {
     /// or if rows are so long that their products overflow either way.
     pub(crate) fn common_offset(&self) -> Option<Vec<f32>> {
         let squares: Vec<f64> = self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).collect();
-        if self.is_empty() || squares.iter().any(|&square| square > LONGEST) {
+        let longest = squares.iter().copied().fold(0.0, f64::max);
+        if self.is_empty() || longest > LONGEST {
             return None;
         }
         let mean: Vec<f32> = self.column_means().into_iter().map(|m| m as f32).collect();
         let mean_square = squares.iter().sum::<f64>() / self.len() as f64;
-        (exact_product(&mean, &mean) > MOST_OF_ALL * mean_square).then_some(mean)
+        is_mostly_offset(&mean, mean_square, longest).then_some(mean)
     }
 
     /// Returns an error that names the first row with NaN or an infinity.
@@ -94,6 +95,12 @@ impl<'a> Rows<'a> {
             Some(at) => Err(MetricError::NotFinite { what, row: at / self.dim, value: self.values[at] }),
         }
     }
+}
+
+/// Returns whether rows with the mean `mean` lose digits to it: their squares have the mean `mean_square`, and
+/// `longest` is the largest square.
+pub(crate) fn is_mostly_offset(mean: &[f32], mean_square: f64, longest: f64) -> bool {
+    longest <= LONGEST && exact_product(mean, mean) > MOST_OF_ALL * mean_square
 }
 
 /// Returns `row - offset`, rounded to f32 once.

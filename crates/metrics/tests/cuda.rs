@@ -4,7 +4,10 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
-use invaspread_metrics::{KMeans, MetricError, Rows, Seeding, WeightedKnn, top_k, top_k_on};
+use candle_core::{Device, Tensor};
+use invaspread_metrics::{
+    KMeans, KnnResult, MetricError, Rows, Seeding, WeightedKnn, l2_normalize_rows, top_k, top_k_on,
+};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::testing::device_or_skip;
@@ -66,4 +69,85 @@ fn the_same_votes_and_clusters() {
         assert_eq!((&there.assignments, there.iterations), (&here.assignments, here.iterations));
         assert!((there.inertia - here.inertia).abs() < 1e-6 * here.inertia);
     }
+}
+
+/// Returns normal rows, of length 1 if asked; every fifth row repeats another one.
+fn normal(rows: usize, dim: usize, seed: u64, unit: bool) -> Vec<f32> {
+    let mut stream = Stream::new(seed, Purpose::Synthetic, 9, 1);
+    let mut values: Vec<f32> = (0..rows * dim).map(|_| stream.normal() as f32).collect();
+    for row in (5..rows).step_by(5) {
+        values.copy_within((row - 4) * dim..(row - 3) * dim, row * dim);
+    }
+    if unit {
+        l2_normalize_rows(&mut values, dim);
+    }
+    values
+}
+
+/// Returns the votes on the device and on the host.
+fn votes(
+    knn: &WeightedKnn,
+    device: &Device,
+    (queries, gallery, dim): (&[f32], &[f32], usize),
+    classes: u32,
+) -> (Option<KnnResult>, Result<KnnResult, MetricError>) {
+    let there = |values: &[f32]| Tensor::from_slice(values, (values.len() / dim, dim), device).unwrap();
+    // Repeated rows have different classes.
+    let labels =
+        |values: &[f32]| -> Vec<u32> { (0..(values.len() / dim) as u32).map(|i| i * 7 % classes).collect() };
+    let (wanted, labels) = (labels(queries), labels(gallery));
+    let classes = classes as usize;
+    let found = knn.evaluate_on_device(&there(queries), &wanted, &there(gallery), &labels, classes).unwrap();
+    (found, knn.evaluate(Rows::new(queries, dim), &wanted, Rows::new(gallery, dim), &labels, classes))
+}
+
+#[test]
+fn votes_on_the_device_are_those_of_the_host() {
+    let Some(device) = device_or_skip() else { return };
+    for (queries, gallery, dim, k, classes, temperature) in [
+        (1, 30, 2, 1, 2, 0.1),
+        (9, 40, 3, 200, 4, 0.1),
+        (40, 900, 16, 20, 10, 0.1),
+        (33, 700, 130, 200, 300, 0.07),
+        (5, 3000, 7, 900, 11, 1.0),
+        (25, 600, 48, 1, 2, 0.5),
+    ] {
+        for unit in [false, true] {
+            let (q, g) = (normal(queries, dim, 1, unit), normal(gallery, dim, 2, unit));
+            let knn = WeightedKnn { k, temperature, device: DeviceKind::Cpu };
+            let (there, here) = votes(&knn, &device, (&q, &g, dim), classes);
+            assert_eq!(there, here.ok(), "{queries} x {dim} among {gallery}, k = {k}, unit: {unit}");
+        }
+    }
+    // Ties at the last place: decided only if all rows are candidates.
+    let knn = WeightedKnn { k: 9, temperature: 3.0, device: DeviceKind::Cpu };
+    for (gallery, is_decided) in [(41, true), (2000, false)] {
+        let (there, here) = votes(&knn, &device, (&whole(20, 2, 3), &whole(gallery, 2, 4), 2), 5);
+        assert_eq!(there, here.ok().filter(|_| is_decided), "{gallery} rows");
+    }
+}
+
+#[test]
+fn the_host_decides_where_f32_or_the_candidates_are_not_enough() {
+    let Some(device) = device_or_skip() else { return };
+    let knn = WeightedKnn { k: 9, ..WeightedKnn::default() };
+    let (q, g) = (normal(20, 8, 1, false), normal(300, 8, 2, false));
+    let is_left =
+        |queries: &[f32], gallery: &[f32]| votes(&knn, &device, (queries, gallery, 8), 5).0.is_none();
+    assert!(!is_left(&q, &g));
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        let with = |values: &[f32]| {
+            let mut values = values.to_vec();
+            values[37] = value;
+            values
+        };
+        assert!(is_left(&with(&q), &g) && is_left(&q, &with(&g)), "{value}");
+    }
+    let offset: Vec<f32> = g.iter().map(|value| 100.0 + value).collect();
+    assert!(is_left(&q, &offset), "most of the gallery is an offset");
+    let equal = g[..8].repeat(300);
+    assert!(is_left(&q, &equal), "all rows are equal");
+    let knn = WeightedKnn { k: 1000, ..knn };
+    let many = normal(2000, 8, 2, false);
+    assert!(votes(&knn, &device, (&q, &many, 8), 5).0.is_none(), "too many neighbors for the device");
 }

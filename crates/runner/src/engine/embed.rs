@@ -35,19 +35,62 @@ impl EvaluationFeeds {
         Ok(Self { gallery, test: feed(&images.test.images)? })
     }
 
+    /// Computes output `layer` of `network` for every image.
+    ///
+    /// # Errors
+    /// Returns the errors of [`embed`].
+    pub(crate) fn forward(&self, network: &Network, layer: Layer) -> Result<Outputs, EngineError> {
+        let of = |feed: &ImageFeed| forward(network, feed, layer, feed.len());
+        Ok(Outputs { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)?, layer })
+    }
+
     /// Returns unit rows: output `layer` of `network` for every image.
     ///
     /// # Errors
     /// Returns the errors of [`embed`].
     pub(crate) fn embed(&self, network: &Network, layer: Layer) -> Result<Embeddings, EngineError> {
-        let of = |feed| {
-            let mut features = embed(network, feed, layer)?;
-            if layer != Layer::Embedding {
+        self.forward(network, layer)?.to_host()
+    }
+}
+
+/// An output of a network for the images of an evaluation, in batches, on the device of the network.
+pub(crate) struct Outputs {
+    gallery: Option<Vec<Tensor>>,
+    test: Vec<Tensor>,
+    layer: Layer,
+}
+
+impl Outputs {
+    /// Returns unit rows on the host.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails.
+    pub(crate) fn to_host(&self) -> Result<Embeddings, EngineError> {
+        let of = |parts: &Vec<Tensor>| {
+            let mut features = on_host(parts)?;
+            if self.layer != Layer::Embedding {
                 l2_normalize_rows(&mut features.values, features.dim);
             }
             Ok::<_, EngineError>(features)
         };
         Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
+    }
+
+    /// Returns unit rows of the test images and of the gallery on the device; `None` if there is no gallery.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&self) -> candle_core::Result<Option<[Tensor; 2]>> {
+        let of = |parts: &[Tensor]| {
+            let rows = Tensor::cat(parts, 0)?;
+            if self.layer == Layer::Embedding {
+                Ok(rows)
+            } else {
+                invaspread_tensor::cuda::knn::unit_rows(&rows)
+            }
+        };
+        self.gallery.as_ref().map(|gallery| Ok([of(&self.test)?, of(gallery)?])).transpose()
     }
 }
 
@@ -69,8 +112,18 @@ pub(crate) fn embed_some(
     layer: Layer,
     images: usize,
 ) -> Result<Features, EngineError> {
+    on_host(&forward(network, feed, layer, images)?)
+}
+
+/// Computes output `layer` of `network` for the first `images` images of `feed`, in batches. The host does not
+/// wait for a GPU.
+fn forward(
+    network: &Network,
+    feed: &ImageFeed,
+    layer: Layer,
+    images: usize,
+) -> Result<Vec<Tensor>, EngineError> {
     let failed = || EngineError::tensor("compute embeddings");
-    // The parts are copied to the host only at the end, so that the host does not wait for a GPU earlier.
     let mut parts: Vec<Tensor> = Vec::new();
     let mut batches = feed.epoch(LoaderConfig::in_order(images, BATCH))?;
     while let Some(batch) = batches.next()? {
@@ -86,7 +139,16 @@ pub(crate) fn embed_some(
         };
         parts.push(chosen.to_dtype(DType::F32).map_err(failed())?);
     }
-    let dim = parts.first().map_or(Ok(0), |part| part.dim(1)).map_err(failed())?;
+    Ok(parts)
+}
+
+/// Copies batches of rows to the host.
+fn on_host(parts: &[Tensor]) -> Result<Features, EngineError> {
+    let failed = || EngineError::tensor("copy embeddings");
+    let [images, dim] = match parts.first() {
+        Some(part) => [parts.iter().map(|part| part.dims()[0]).sum(), part.dim(1).map_err(failed())?],
+        None => [0, 0],
+    };
     let mut values = Vec::with_capacity(images * dim);
     for part in parts {
         let part = part.to_device(&Device::Cpu).map_err(failed())?;

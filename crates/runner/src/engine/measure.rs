@@ -3,11 +3,12 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, LinearSvm, MetricError, RetrievalMetrics, RetrievalScores, Rows, Seeding,
+    Agreement, KMeans, KnnResult, LinearSvm, MetricError, RetrievalMetrics, RetrievalScores, Rows, Seeding,
     Similarities, SimilarityDistribution, WeightedKnn,
 };
 
-use super::{Images, Recipe, RetrievalRecipe};
+use super::embed::Outputs;
+use super::{EngineError, Images, Recipe, RetrievalRecipe};
 use crate::methods::Features;
 use crate::record::{GroupSimilarity, Histogram, MetricRow};
 
@@ -109,10 +110,8 @@ fn measure_epoch(
 ) -> Result<Measured, MetricError> {
     let Some(gallery) = gallery else { return retrieval(recipe, test, epoch, last) };
     let (rows_of_test, rows_of_gallery) = (rows(test.features), rows(gallery.features));
-    let knn =
-        WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device };
-    let result = knn.evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
-    let mut measured = vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)];
+    let result = knn(recipe).evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
+    let mut measured = accuracies(&result);
     if recipe.linear.is_due(last) {
         let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
         let classifier = svm.fit(rows_of_gallery, gallery.labels)?;
@@ -120,6 +119,14 @@ fn measure_epoch(
         measured.push(("linear_svm_top1".to_owned(), accuracy));
     }
     Ok(Measured(measured))
+}
+
+fn knn(recipe: &Recipe) -> WeightedKnn {
+    WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device }
+}
+
+fn accuracies(result: &KnnResult) -> Vec<(String, f64)> {
+    vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)]
 }
 
 fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Measured, MetricError> {
@@ -199,6 +206,45 @@ impl Images {
             measured.0.extend(retrieval_in_gallery(recipe, test, gallery)?);
         }
         Ok(measured)
+    }
+
+    /// Measures kNN on the GPU that holds the outputs, in an epoch that is not the last; only the result goes to
+    /// the host. Returns `None` if the host must measure: the outputs are there already, there is no gallery, a
+    /// linear classifier is due, or [`WeightedKnn::evaluate_on_device`] leaves the decision to the host.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails or a label is out of range.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn measure_on_device(
+        &self,
+        recipe: &Recipe,
+        outputs: &Outputs,
+    ) -> Result<Option<Measured>, EngineError> {
+        let Some(gallery) = &self.gallery else { return Ok(None) };
+        if !recipe.device.is_cuda() || recipe.linear.is_due(false) {
+            return Ok(None);
+        }
+        let failed = EngineError::tensor("join embeddings");
+        let Some([test, among]) = outputs.on_device().map_err(failed)? else { return Ok(None) };
+        let found = knn(recipe).evaluate_on_device(
+            &test,
+            &self.test.labels,
+            &among,
+            &gallery.labels,
+            self.classes,
+        )?;
+        Ok(found.map(|found| Measured(accuracies(&found))))
+    }
+
+    /// Returns `None`: without the feature `cuda` the host measures.
+    #[cfg(not(feature = "cuda"))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the signature of the other build")]
+    pub(crate) fn measure_on_device(
+        &self,
+        _recipe: &Recipe,
+        _outputs: &Outputs,
+    ) -> Result<Option<Measured>, EngineError> {
+        Ok(None)
     }
 
     /// Measures the similarities of Figures 5 and 6: within and between the groups of each grouping. The

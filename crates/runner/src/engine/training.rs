@@ -16,7 +16,7 @@ use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::LoadReport;
 
 use super::algorithms;
-use super::embed::{EvaluationFeeds, embed};
+use super::embed::{EvaluationFeeds, Outputs, embed};
 use super::feed::ImageFeed;
 use super::journal::{Evaluation, Journal, Partial};
 use super::keeper::{BestWeights, Keeper, NotWritten, header};
@@ -45,6 +45,13 @@ pub struct RunPlace {
     pub folder: PathBuf,
     /// The paths of the run's checkpoints.
     pub checkpoints: CheckpointFiles,
+}
+
+/// What an evaluation found.
+struct Evaluated {
+    /// The embeddings; `None` if they stayed on the device.
+    embeddings: Option<Embeddings>,
+    measured: Measured,
 }
 
 /// How training ended.
@@ -233,7 +240,7 @@ impl<'a> Training<'a> {
             self.write_weights(&self.place.checkpoints.last())?;
             measured(&self.journal.rows())?;
         }
-        let mut evaluated = None;
+        let mut evaluated: Option<Evaluated> = None;
         if !self.journal.started {
             if stop.is_raised() {
                 return Ok(None);
@@ -241,7 +248,7 @@ impl<'a> Training<'a> {
             let from = Instant::now();
             evaluated = self.evaluate(0)?;
             self.journal.started = true;
-            let found = evaluated.as_ref().map(|(_, found)| found);
+            let found = evaluated.as_ref().map(|evaluated| &evaluated.measured);
             self.finish_epoch(observer, 0, None, found, from.elapsed(), measured)?;
         }
         while self.journal.epoch < self.epochs() {
@@ -255,15 +262,16 @@ impl<'a> Training<'a> {
             }
             let loss = self.close_epoch(epoch);
             evaluated = self.evaluate(epoch)?;
-            let found = evaluated.as_ref().map(|(_, found)| found);
+            let found = evaluated.as_ref().map(|evaluated| &evaluated.measured);
             self.finish_epoch(observer, epoch, Some(loss), found, from.elapsed(), measured)?;
         }
-        if evaluated.is_none() {
-            // All epochs were trained and measured before.
-            evaluated =
-                Some((self.embeddings()?, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)));
-        }
-        Ok(evaluated)
+        // Without an evaluation, all epochs were trained and measured before.
+        let (embeddings, measured) = match evaluated {
+            Some(Evaluated { embeddings, measured }) => (embeddings, measured),
+            None => (None, Measured::of_epoch(&self.journal.rows(), self.journal.epoch)),
+        };
+        let embeddings = embeddings.map_or_else(|| self.outputs()?.to_host(), Ok)?;
+        Ok(Some((embeddings, measured)))
     }
 
     /// Returns the results of the run.
@@ -410,17 +418,28 @@ impl<'a> Training<'a> {
     }
 
     /// Evaluates the network if `epoch` is due for an evaluation.
-    fn evaluate(&mut self, epoch: u64) -> Result<Option<(Embeddings, Measured)>, EngineError> {
+    fn evaluate(&mut self, epoch: u64) -> Result<Option<Evaluated>, EngineError> {
         if !self.recipe.evaluates(epoch) {
             return Ok(None);
         }
         let from = Instant::now();
-        let embeddings = self.embeddings()?;
-        if let Some(found) = embeddings.not_finite() {
-            return Err(self.not_finite("an embedding".to_owned(), f64::from(found), epoch, self.batches));
-        }
+        let outputs = self.outputs()?;
         let last = epoch >= self.epochs();
-        let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?;
+        // The embeddings of the last epoch are kept, so they go to the host anyway.
+        let on_device =
+            if last { None } else { self.data.images.measure_on_device(self.recipe, &outputs)? };
+        let (embeddings, measured) = match on_device {
+            Some(measured) => (None, measured),
+            None => {
+                let embeddings = outputs.to_host()?;
+                if let Some(found) = embeddings.not_finite() {
+                    let what = "an embedding".to_owned();
+                    return Err(self.not_finite(what, f64::from(found), epoch, self.batches));
+                }
+                let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?;
+                (Some(embeddings), measured)
+            }
+        };
         self.pace.evaluation_seconds = Some(from.elapsed().as_secs_f64());
         for (name, value) in &measured.0 {
             self.row("test", name, *value);
@@ -431,11 +450,11 @@ impl<'a> Training<'a> {
         if counts && self.journal.best.is_none_or(|best| headline > f64::from(best.headline)) {
             self.journal.best = Some(Evaluation { epoch, headline: headline.into() });
         }
-        Ok(Some((embeddings, measured)))
+        Ok(Some(Evaluated { embeddings, measured }))
     }
 
-    fn embeddings(&self) -> Result<Embeddings, EngineError> {
-        self.evaluation_feeds.embed(&self.learner.network, self.recipe.layer)
+    fn outputs(&self) -> Result<Outputs, EngineError> {
+        self.evaluation_feeds.forward(&self.learner.network, self.recipe.layer)
     }
 
     fn row(&mut self, split: &str, name: &str, value: f64) {

@@ -18,6 +18,7 @@ mod host_copy;
 mod kept_weights;
 mod kernel;
 pub mod kmeans;
+pub mod knn;
 mod libraries;
 pub mod losses;
 mod memory;

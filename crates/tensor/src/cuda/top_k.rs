@@ -53,14 +53,36 @@ pub fn top_k(
     search(queries, gallery, k, exclude_self, at_once(rows, columns))
 }
 
+/// Does the same as [`top_k`] for valid arguments and leaves both on the device, n k numbers each.
+pub(super) fn nearest(
+    queries: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+    exclude_self: bool,
+) -> Result<(Tensor, Tensor)> {
+    find(queries, gallery, k, exclude_self, at_once(queries.dim(0)?, gallery.dim(0)?))
+}
+
 /// Does the same as [`top_k`], for a valid k and blocks of the given numbers of queries and gallery rows.
 fn search(
     queries: &Tensor,
     gallery: &Tensor,
     k: usize,
     exclude_self: bool,
-    (rows_at_once, columns_at_once): (usize, usize),
+    blocks: (usize, usize),
 ) -> Result<(Vec<u32>, Vec<f32>)> {
+    let (indices, similarities) = find(queries, gallery, k, exclude_self, blocks)?;
+    Ok((indices.to_vec1()?, similarities.to_vec1()?))
+}
+
+/// Does the same as [`search`], and leaves both on the device.
+fn find(
+    queries: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+    exclude_self: bool,
+    (rows_at_once, columns_at_once): (usize, usize),
+) -> Result<(Tensor, Tensor)> {
     let (rows, columns) = (queries.dim(0)?, gallery.dim(0)?);
     let device = device_of(queries)?;
     let (queries, gallery) = (queries.detach().contiguous()?, gallery.detach().contiguous()?);
@@ -90,7 +112,7 @@ fn search(
         ];
         launch(device, "top_k", "top_k_write", grid, threads, 0, &arguments)?;
     }
-    Ok((indices.to_vec1()?, similarities.to_vec1()?))
+    Ok((indices, similarities))
 }
 
 /// Returns how many of the rows and of the columns form one block of scores.

@@ -1,0 +1,211 @@
+//! The weighted vote of the nearest neighbors on the device (see `kernels/knn.cu`).
+
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::device_of;
+use super::kernel::{Argument, launch, launch_with};
+use super::losses::indices;
+use super::memory::uninitialised;
+use super::top_k::{LARGEST_K, nearest};
+
+/// The number of threads of a kernel's block; a warp takes one row.
+const THREADS: u32 = 256;
+/// The columns are summed up in this many slices.
+const SLICES: usize = 64;
+/// The kernel writes this number where the host must decide.
+const UNDECIDED: u32 = u32::MAX;
+
+/// Rows on the device, with the squares of their lengths in f64.
+#[derive(Debug)]
+pub struct MeasuredRows {
+    rows: Tensor,
+    squares: Tensor,
+    /// The means of the columns.
+    pub means: Vec<f64>,
+    /// The mean of the squares.
+    pub mean_square: f64,
+    /// The largest of the squares; NaN if a value is NaN.
+    pub largest_square: f64,
+    /// The largest distance of a square from 1; NaN if a value is NaN.
+    pub from_one: f64,
+}
+
+impl MeasuredRows {
+    /// Measures `rows`, at least one row of f32 on the device. Waits for the device.
+    ///
+    /// # Errors
+    /// Returns an error if the rows are no such matrix, or the device fails.
+    pub fn new(rows: &Tensor) -> Result<Self> {
+        let rows = matrix(rows)?;
+        let (count, dim) = rows.dims2()?;
+        if count == 0 || dim == 0 {
+            bail!("cuda: expected at least one value, found {:?}", rows.shape())
+        }
+        let device = device_of(&rows)?;
+        let squares = uninitialised(count, DType::F64, device)?;
+        let sizes = [Argument::Int(count as i32), Argument::Int(dim as i32)];
+        let mut arguments = vec![Argument::address(&rows)?, Argument::address(&squares)?];
+        arguments.extend(sizes);
+        launch(device, "knn", "knn_squares", by_warps(count), [THREADS, 1, 1], 0, &arguments)?;
+        let sums = uninitialised((SLICES, dim), DType::F64, device)?;
+        let mut arguments = vec![Argument::address(&rows)?, Argument::address(&sums)?];
+        arguments.extend(sizes);
+        let grid = [dim.div_ceil(32) as u32, SLICES as u32, 1];
+        launch(device, "knn", "knn_column_sums", grid, [32, 8, 1], 0, &arguments)?;
+        let facts = uninitialised(dim + 3, DType::F64, device)?;
+        let mut arguments =
+            [&squares, &sums, &facts].map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
+        arguments.extend(sizes);
+        arguments.push(Argument::Int(SLICES as i32));
+        launch(device, "knn", "knn_facts", [1, 1, 1], [THREADS, 1, 1], 0, &arguments)?;
+        let mut means = facts.to_vec1::<f64>()?;
+        let [mean_square, largest_square, from_one] = [dim, dim + 1, dim + 2].map(|at| means[at]);
+        means.truncate(dim);
+        Ok(Self { rows, squares, means, mean_square, largest_square, from_one })
+    }
+}
+
+/// The settings of a vote.
+#[derive(Debug, Clone, Copy)]
+pub struct VoteSettings {
+    /// The number of neighbors that vote, at least 1.
+    pub k: usize,
+    /// The number of candidates among which the neighbors are chosen, at least `k`.
+    pub candidates: usize,
+    /// The temperature of the weights, above 0.
+    pub temperature: f64,
+    /// The number of classes.
+    pub classes: usize,
+    /// Whether all rows of the gallery have length 1, so that similarities are cosines.
+    pub unit: bool,
+    /// The largest distance from 1 of the square of a unit row's length.
+    pub unit_error: f64,
+    /// Twice the error of a product in f32 is at most `rounding` times the lengths of both rows, plus
+    /// `underflow`.
+    pub rounding: f64,
+    /// See `rounding`.
+    pub underflow: f64,
+}
+
+/// The struct `Vote` of `kernels/knn.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Vote {
+    dim: i32,
+    k: i32,
+    found: i32,
+    classes: i32,
+    complete: i32,
+    unit: i32,
+    temperature: f64,
+    longest: f64,
+    rounding: f64,
+    underflow: f64,
+    unit_error: f64,
+}
+
+// SAFETY: numbers in C's layout, as the kernel declares them.
+unsafe impl DeviceRepr for Vote {}
+
+/// A query's vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voted {
+    /// The class with the highest score; of equal scores the lower class.
+    pub class: u32,
+    /// The number of classes that come before the query's own.
+    pub rank: u32,
+}
+
+/// Lets the nearest rows of `gallery` (m, d) vote on the class of each row of `queries` (n, d). `labels` (m)
+/// and `wanted` (n) are classes. Waits for the device. Returns `None` if any query cannot be decided by its
+/// candidates: they may lack one of the k nearest, or its products are not finite.
+///
+/// # Errors
+/// Returns an error if the sizes do not match, there are more candidates than [`LARGEST_K`], or the device
+/// fails.
+pub fn vote(
+    queries: &Tensor,
+    gallery: &MeasuredRows,
+    labels: &[u32],
+    wanted: &[u32],
+    settings: &VoteSettings,
+) -> Result<Option<Vec<Voted>>> {
+    let queries = matrix(queries)?;
+    let ((count, dim), (rows, gallery_dim)) = (queries.dims2()?, gallery.rows.dims2()?);
+    let VoteSettings { k, candidates, temperature, classes, unit, unit_error, rounding, underflow } =
+        *settings;
+    let found = candidates.min(rows);
+    if dim != gallery_dim
+        || labels.len() != rows
+        || wanted.len() != count
+        || k == 0
+        || k > found
+        || found > LARGEST_K
+    {
+        bail!(
+            "cuda: a vote of {k} of {found} neighbors on {:?} with {} classes, among {:?} with {}",
+            queries.shape(),
+            wanted.len(),
+            gallery.rows.shape(),
+            labels.len()
+        )
+    }
+    let device = device_of(&queries)?;
+    let (labels, wanted) = (indices(labels, &[rows], &queries)?, indices(wanted, &[count], &queries)?);
+    let (numbers, products) = nearest(&queries, &gallery.rows, found, false)?;
+    let decided = uninitialised((count, 2), DType::U32, device)?;
+    let tensors =
+        [&queries, &gallery.rows, &gallery.squares, &labels, &wanted, &numbers, &products, &decided];
+    let arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
+    let vote = Vote {
+        dim: dim as i32,
+        k: k as i32,
+        found: found as i32,
+        classes: classes as i32,
+        complete: i32::from(found == rows),
+        unit: i32::from(unit),
+        temperature,
+        longest: gallery.largest_square.sqrt(),
+        rounding,
+        underflow,
+        unit_error,
+    };
+    launch_with(
+        device,
+        "knn",
+        "knn_vote",
+        [count as u32, 1, 1],
+        [THREADS, 1, 1],
+        0,
+        &arguments,
+        Some(&vote),
+    )?;
+    let decided = decided.to_vec2::<u32>()?;
+    let voted = |pair: &Vec<u32>| (pair[0] != UNDECIDED).then_some(Voted { class: pair[0], rank: pair[1] });
+    Ok(decided.iter().map(voted).collect())
+}
+
+/// Divides each row of `rows` (N, D) by its length, which is computed in f64. A row of zeros stays as it is.
+///
+/// # Errors
+/// Returns an error if it is no matrix of f32 on the device, or the device fails.
+pub fn unit_rows(rows: &Tensor) -> Result<Tensor> {
+    let rows = matrix(rows)?.copy()?;
+    let (count, dim) = rows.dims2()?;
+    let arguments = [Argument::address(&rows)?, Argument::Int(count as i32), Argument::Int(dim as i32)];
+    launch(device_of(&rows)?, "knn", "knn_unit_rows", by_warps(count), [THREADS, 1, 1], 0, &arguments)?;
+    Ok(rows)
+}
+
+fn by_warps(rows: usize) -> [u32; 3] {
+    [(rows as u32).div_ceil(THREADS / 32), 1, 1]
+}
+
+fn matrix(rows: &Tensor) -> Result<Tensor> {
+    let (count, _) = rows.dims2()?;
+    if rows.dtype() != DType::F32 || i32::try_from(count).is_err() {
+        bail!("cuda: expected rows of f32, found {:?} of {:?}", rows.shape(), rows.dtype())
+    }
+    rows.detach().contiguous()
+}
