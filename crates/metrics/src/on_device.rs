@@ -36,7 +36,7 @@ pub(crate) mod cuda {
     use crate::{Clustering, KnnResult, MetricError, Neighbors, Rows, WeightedKnn};
     use candle_core::{Result, Tensor};
     use invaspread_tensor::DeviceKind;
-    use invaspread_tensor::cuda::knn::{MeasuredRows, VoteSettings, vote};
+    use invaspread_tensor::cuda::knn::{MeasuredRows, Multiplied, VoteSettings, vote};
     use invaspread_tensor::cuda::{kmeans, top_k};
     use invaspread_tensor::inner_products::rounding;
     use rayon::prelude::*;
@@ -134,22 +134,26 @@ pub(crate) mod cuda {
         let means: Vec<f32> = rows.means.iter().map(|&mean| mean as f32).collect();
         // NaN is in no order.
         let is_finite = rows.largest_square <= f64::MAX;
-        if !is_finite || is_mostly_offset(&means, rows.mean_square, rows.largest_square) {
+        if !is_finite {
             return Ok(None);
         }
+        let unit = rows.from_one <= UNIT_ERROR;
+        let has_offset = is_mostly_offset(&means, rows.mean_square, rows.largest_square);
+        let gallery =
+            if has_offset { Multiplied::less_offset(&rows, &means, unit)? } else { Multiplied::plain(&rows) };
         // As in `Scale::margin`.
-        let terms = dim + 2;
+        let terms = dim + usize::from(has_offset) + 2;
         let settings = VoteSettings {
             k,
             candidates,
             temperature: knn.temperature,
             classes,
-            unit: rows.from_one <= UNIT_ERROR,
+            unit,
             unit_error: UNIT_ERROR,
             rounding: 2.0 * rounding(terms),
             underflow: 2.0 * terms as f64 * UNDERFLOW,
         };
-        let Some(voted) = vote(queries, &rows, gallery_labels, query_labels, &settings)? else {
+        let Some(voted) = vote(queries, &gallery, gallery_labels, query_labels, &settings)? else {
             return Ok(None);
         };
         Ok(Some(KnnResult::of(voted.iter().map(|voted| (voted.class, voted.rank as usize)))))

@@ -84,27 +84,84 @@ KERNEL(256, knn_facts)(const double *squares, const double *sums, double *facts,
     facts[dim + 2] = from_one;
 }
 
+// Writes a gallery without its common offset, (count, dim + 1): row / length - offset, with the length of unit
+// rows in f64 or else 1, and the product of the offset and this difference. Also writes the square of each
+// difference's length and the size of each product. One warp takes a row.
+KERNEL(256, knn_gallery_less_offset)(const float *rows, const double *squares, const float *offset, float *to, double *squares_of_less,
+                                     double *terms, int count, int dim, int unit) {
+    int number = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (number >= count) return;
+    const float *row = rows + (size_t)number * dim;
+    float *written = to + (size_t)number * (dim + 1);
+    double length = unit ? sqrt(squares[number]) : 1.0, term = 0.0, square = 0.0;
+    for (int i = threadIdx.x % 32; i < dim; i += 32) {
+        double less = (double)row[i] / length - (double)offset[i];
+        float rounded = (float)less;
+        term += (double)offset[i] * less;
+        square += (double)rounded * (double)rounded;
+        written[i] = rounded;
+    }
+    term = warp_sum(term);
+    square = warp_sum(square);
+    if (threadIdx.x % 32 != 0) return;
+    written[dim] = (float)term;
+    squares_of_less[number] = square;
+    terms[number] = fabs((double)(float)term);
+}
+
+// Writes queries without the gallery's offset, (count, dim + 1): row - offset, and 1. Threads stride over the
+// numbers written.
+KERNEL(256, knn_queries_less_offset)(const float *rows, const float *offset, float *to, long long numbers, int dim) {
+    long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < numbers; i += stride) {
+        long long row = i / (dim + 1);
+        int column = (int)(i % (dim + 1));
+        to[i] = column == dim ? 1.0f : rows[row * dim + column] - offset[column];
+    }
+}
+
+// Writes the largest of each of two arrays of `count` numbers; NaN if one is NaN. One block.
+KERNEL(256, knn_largest)(const double *first, const double *second, double *largest, int count) {
+    __shared__ double shared[2][THREADS];
+    const double *arrays[2] = {first, second};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        double found = 0.0;
+        for (int i = threadIdx.x; i < count; i += THREADS)
+            if (found == found && !(arrays[half][i] <= found)) found = arrays[half][i];
+        shared[half][threadIdx.x] = found;
+    }
+    __syncthreads();
+    if (threadIdx.x >= 2) return;
+    double found = 0.0;
+    for (int i = 0; i < THREADS; ++i)
+        if (found == found && !(shared[threadIdx.x][i] <= found)) found = shared[threadIdx.x][i];
+    largest[threadIdx.x] = found;
+}
+
 struct Vote {
-    // The length of a row, neighbors that vote, candidates of each query, classes.
-    int dim, k, found, classes;
+    // The length of a row, its length in the form in which it was multiplied (one more with an offset), neighbors
+    // that vote, candidates of each query, classes.
+    int dim, width, k, found, classes;
     // Whether the candidates are all rows there are, and whether all rows of the gallery have length 1.
-    int complete, unit;
+    int complete, unit, unused;
     // Of the similarities' exponents.
     double temperature;
-    // The length of the longest row of the gallery; twice the error of a product in f32 is at most
-    // `rounding` times the lengths, plus `underflow`.
-    double longest, rounding, underflow;
+    // The length of the longest row of the gallery and the largest term of its offset, as they are multiplied;
+    // twice the error of a product in f32 is at most `rounding` times the lengths and that term, plus
+    // `underflow`.
+    double longest, largest_term, rounding, underflow;
     // The largest distance from 1 of the square of a unit row.
     double unit_error;
 };
 
 // Takes the candidates of each query, (queries, found) by their products in f32, nearest first, and computes
-// their similarities again in f64. Of the k nearest, each adds exp((s - largest s) / temperature) to its
+// their similarities again in f64. `asked` holds the queries in the form in which they were multiplied. Of the k nearest, each adds exp((s - largest s) / temperature) to its
 // class. Writes decided[query] = {the class with the highest score, the number of classes before that of the
 // query}; of equal scores the lower class comes first. A query for which the candidates may lack one of the
 // k nearest, or whose products are not finite, is undecided. One block of THREADS threads for each query.
-KERNEL(256, knn_vote)(const float *queries, const float *gallery, const double *squares, const unsigned *labels, const unsigned *wanted,
-                      const unsigned *indices, const float *products, unsigned *decided, Vote vote) {
+KERNEL(256, knn_vote)(const float *queries, const float *asked, const float *gallery, const double *squares, const unsigned *labels,
+                      const unsigned *wanted, const unsigned *indices, const float *products, unsigned *decided, Vote vote) {
     __shared__ double similarity[MOST], ordered[MOST];
     __shared__ unsigned row_of[MOST], label_of[MOST];
     __shared__ double best_score[THREADS];
@@ -116,7 +173,8 @@ KERNEL(256, knn_vote)(const float *queries, const float *gallery, const double *
     const float *rough = products + (size_t)blockIdx.x * found;
 
     double square = product(query, query, vote.dim);
-    double size = sqrt(square) * vote.longest;
+    const float *multiplied = asked + (size_t)blockIdx.x * vote.width;
+    double size = sqrt(product(multiplied, multiplied, vote.dim)) * vote.longest + vote.largest_term;
     double margin = size == 0.0 ? 0.0 : vote.rounding * size + vote.underflow;
     double last = rough[found - 1];
     // Written so that a NaN or an infinity decides nothing.
@@ -188,4 +246,7 @@ HOST_KERNEL(knn_unit_rows)
 HOST_KERNEL(knn_squares)
 HOST_KERNEL(knn_column_sums)
 HOST_KERNEL(knn_facts)
+HOST_KERNEL(knn_gallery_less_offset)
+HOST_KERNEL(knn_queries_less_offset)
+HOST_KERNEL(knn_largest)
 HOST_KERNEL(knn_vote)

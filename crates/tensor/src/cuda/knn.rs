@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::device_of;
 use super::kernel::{Argument, launch, launch_with};
 use super::losses::indices;
-use super::memory::uninitialised;
+use super::memory::{spread, tensor, uninitialised};
 use super::top_k::{LARGEST_K, nearest};
 
 /// The number of threads of a kernel's block; a warp takes one row.
@@ -66,6 +66,69 @@ impl MeasuredRows {
     }
 }
 
+/// A gallery in the form in which it is multiplied with queries.
+#[derive(Debug)]
+pub struct Multiplied<'a> {
+    rows: &'a MeasuredRows,
+    /// The offset (d) and the rows without it (m, d + 1), if there is one.
+    less_offset: Option<(Tensor, Tensor)>,
+    longest: f64,
+    largest_term: f64,
+}
+
+impl<'a> Multiplied<'a> {
+    /// Takes the rows as they are.
+    pub fn plain(rows: &'a MeasuredRows) -> Self {
+        Self { rows, less_offset: None, longest: rows.largest_square.sqrt(), largest_term: 0.0 }
+    }
+
+    /// Subtracts `offset` (d) from the rows, which have length 1 if `unit`: `q · g = (q - m) · (g - m) + m · (g -
+    /// m) + q · m`, where the last term is the same for all g, and the middle one is stored as one more number of
+    /// the row. Waits for the device.
+    ///
+    /// # Errors
+    /// Returns an error if the lengths differ or the device fails.
+    pub fn less_offset(rows: &'a MeasuredRows, offset: &[f32], unit: bool) -> Result<Self> {
+        let (count, dim) = rows.rows.dims2()?;
+        if offset.len() != dim {
+            bail!("cuda: an offset of {} numbers for rows of {dim}", offset.len())
+        }
+        let device = device_of(&rows.rows)?;
+        let offset = tensor(offset, dim, device)?;
+        let written = uninitialised((count, dim + 1), DType::F32, device)?;
+        let squares = uninitialised(count, DType::F64, device)?;
+        let terms = uninitialised(count, DType::F64, device)?;
+        let tensors = [&rows.rows, &rows.squares, &offset, &written, &squares, &terms];
+        let mut arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
+        arguments.extend([count as i32, dim as i32, i32::from(unit)].map(Argument::Int));
+        launch(device, "knn", "knn_gallery_less_offset", by_warps(count), [THREADS, 1, 1], 0, &arguments)?;
+        let largest = uninitialised(2, DType::F64, device)?;
+        let tensors = [&squares, &terms, &largest];
+        let mut arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
+        arguments.push(Argument::Int(count as i32));
+        launch(device, "knn", "knn_largest", [1, 1, 1], [THREADS, 1, 1], 0, &arguments)?;
+        let largest = largest.to_vec1::<f64>()?;
+        // The term has been rounded once.
+        let largest_term = largest[1] * (1.0 + f64::from(f32::EPSILON));
+        Ok(Self { rows, less_offset: Some((offset, written)), longest: largest[0].sqrt(), largest_term })
+    }
+
+    /// Returns the queries in the form in which they are multiplied.
+    fn asked(&self, queries: &Tensor) -> Result<Tensor> {
+        let Some((offset, _)) = &self.less_offset else { return Ok(queries.clone()) };
+        let (count, dim) = queries.dims2()?;
+        let device = device_of(queries)?;
+        let asked = uninitialised((count, dim + 1), DType::F32, device)?;
+        let mut arguments =
+            [queries, offset, &asked].map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
+        let numbers = asked.elem_count();
+        arguments.extend([Argument::Long(numbers as i64), Argument::Int(dim as i32)]);
+        let (grid, threads) = spread(numbers);
+        launch(device, "knn", "knn_queries_less_offset", grid, threads, 0, &arguments)?;
+        Ok(asked)
+    }
+}
+
 /// The settings of a vote.
 #[derive(Debug, Clone, Copy)]
 pub struct VoteSettings {
@@ -81,8 +144,8 @@ pub struct VoteSettings {
     pub unit: bool,
     /// The largest distance from 1 of the square of a unit row's length.
     pub unit_error: f64,
-    /// Twice the error of a product in f32 is at most `rounding` times the lengths of both rows, plus
-    /// `underflow`.
+    /// Twice the error of a product in f32 is at most `rounding` times the lengths of both rows and the largest
+    /// term of the offset, plus `underflow`.
     pub rounding: f64,
     /// See `rounding`.
     pub underflow: f64,
@@ -93,13 +156,17 @@ pub struct VoteSettings {
 #[repr(C)]
 struct Vote {
     dim: i32,
+    width: i32,
     k: i32,
     found: i32,
     classes: i32,
     complete: i32,
     unit: i32,
+    /// Keeps the f64 that follow at multiples of eight bytes.
+    unused: i32,
     temperature: f64,
     longest: f64,
+    largest_term: f64,
     rounding: f64,
     underflow: f64,
     unit_error: f64,
@@ -126,13 +193,14 @@ pub struct Voted {
 /// fails.
 pub fn vote(
     queries: &Tensor,
-    gallery: &MeasuredRows,
+    gallery: &Multiplied<'_>,
     labels: &[u32],
     wanted: &[u32],
     settings: &VoteSettings,
 ) -> Result<Option<Vec<Voted>>> {
     let queries = matrix(queries)?;
-    let ((count, dim), (rows, gallery_dim)) = (queries.dims2()?, gallery.rows.dims2()?);
+    let MeasuredRows { rows: those, squares, .. } = gallery.rows;
+    let ((count, dim), (rows, gallery_dim)) = (queries.dims2()?, those.dims2()?);
     let VoteSettings { k, candidates, temperature, classes, unit, unit_error, rounding, underflow } =
         *settings;
     let found = candidates.min(rows);
@@ -147,26 +215,30 @@ pub fn vote(
             "cuda: a vote of {k} of {found} neighbors on {:?} with {} classes, among {:?} with {}",
             queries.shape(),
             wanted.len(),
-            gallery.rows.shape(),
+            those.shape(),
             labels.len()
         )
     }
     let device = device_of(&queries)?;
     let (labels, wanted) = (indices(labels, &[rows], &queries)?, indices(wanted, &[count], &queries)?);
-    let (numbers, products) = nearest(&queries, &gallery.rows, found, false)?;
+    let asked = gallery.asked(&queries)?;
+    let among = gallery.less_offset.as_ref().map_or(those, |(_, written)| written);
+    let (numbers, products) = nearest(&asked, among, found, false)?;
     let decided = uninitialised((count, 2), DType::U32, device)?;
-    let tensors =
-        [&queries, &gallery.rows, &gallery.squares, &labels, &wanted, &numbers, &products, &decided];
+    let tensors = [&queries, &asked, those, squares, &labels, &wanted, &numbers, &products, &decided];
     let arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
     let vote = Vote {
         dim: dim as i32,
+        width: asked.dim(1)? as i32,
         k: k as i32,
         found: found as i32,
         classes: classes as i32,
         complete: i32::from(found == rows),
         unit: i32::from(unit),
+        unused: 0,
         temperature,
-        longest: gallery.largest_square.sqrt(),
+        longest: gallery.longest,
+        largest_term: gallery.largest_term,
         rounding,
         underflow,
         unit_error,
