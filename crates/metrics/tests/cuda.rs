@@ -134,7 +134,9 @@ fn votes_on_the_device_are_those_of_the_host() {
             let (q, g) = (moved(30, 1), moved(500, 2));
             let knn = WeightedKnn { k: 20, ..WeightedKnn::default() };
             let (there, here) = votes(&knn, &device, (&q, &g, 24), 10);
-            assert_eq!(there, here.ok(), "shift {shift}, scale {scale}, unit: {unit}");
+            // The rounding of equal unit rows is an offset of its own: more rows tie than there are candidates.
+            let here = here.ok().filter(|_| scale > 0.0 || !unit);
+            assert_eq!(there, here, "shift {shift}, scale {scale}, unit: {unit}");
         }
     }
     // Ties at the last place: decided only if all rows are candidates.

@@ -49,9 +49,9 @@ fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
         return;
     }
     let (dim, tests, losses) = (16, 18, TRAIN / recipe(invaspread()).batch_size * 4);
-    // The class and the rank of each test image, and what is known of the gallery: its column means, two
-    // squares and a distance, in f64.
-    let votes = tests * 8 + (dim + 3) * 8;
+    // The class and the rank of each test image, and what the search must know of the gallery, in f64: its column
+    // means, two squares and a distance; and two sizes without its offset, as so young a network has one.
+    let votes = tests * 8 + (dim + 3 + 2) * 8;
     // In the last epoch the host measures the embeddings, which it keeps. It asks for ten neighbors; the device
     // looks for 32 more, to recognize ties at the end. Each neighbor is a number and a similarity.
     let embeddings = (TRAIN + tests) * dim * 4 + tests * (10 + 32) * 8;

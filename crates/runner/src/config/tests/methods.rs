@@ -30,7 +30,13 @@ fn the_chosen_method_has_its_own_keys_alone() {
             let choice = [format!("method={before}"), format!("method.name={}", entry.name())];
             let one = config(&choice.each_ref().map(String::as_str));
             assert_eq!((one.method.name(), keys(&one.method)), (entry.name(), want.clone()), "{choice:?}");
-            assert_eq!(&one.method, entry.default_method(), "nothing of {before} is left");
+            assert_eq!(
+                &one.method,
+                entry.default_method(),
+                "experiments/method/{}.toml (left) and the defaults of `Settings` (right) must be equal, whatever the \
+                 method was before ({before})",
+                entry.name()
+            );
             let run = config(&[&format!("method={before}")]).identity().unwrap();
             let file = GroupFile { origin: "run/config.toml".into(), text: run };
             let found = resolve_over(Some(file), &overrides(&[&format!("method={}", entry.name())])).unwrap();
