@@ -169,21 +169,26 @@ impl Choice {
     }
 }
 
+impl Choices {
+    /// Returns the choice for a product, if there is one.
+    fn of(&mut self, product: Product) -> Option<Choice> {
+        if let Some(choice) = self.used.get(&product) {
+            return Some(choice.clone());
+        }
+        let plain = || {
+            // Checkpoints of earlier versions have one entry for both, of the older API.
+            let choice = self.recorded.get(&text(Product { add: false, ..product }));
+            choice.filter(|choice| matches!(choice, Choice::Legacy(_)))
+        };
+        let choice = self.recorded.get(&text(product)).or_else(plain)?.clone();
+        self.used.insert(product, choice.clone());
+        Some(choice)
+    }
+}
+
 /// Returns the choice for a product, if there is one.
 pub(super) fn known(product: Product) -> Option<Choice> {
-    let mut choices = choices();
-    let Choices { used, recorded, .. } = choices.get_or_insert_default();
-    if let Some(choice) = used.get(&product) {
-        return Some(choice.clone());
-    }
-    let plain = || {
-        // Checkpoints of earlier versions have one entry for both, of the older API.
-        let choice = recorded.get(&text(Product { add: false, ..product }));
-        choice.filter(|choice| matches!(choice, Choice::Legacy(_)))
-    };
-    let choice = recorded.get(&text(product)).or_else(plain)?.clone();
-    used.insert(product, choice.clone());
-    Some(choice)
+    choices().get_or_insert_default().of(product)
 }
 
 /// Keeps the choice for a product.
@@ -286,7 +291,7 @@ mod tests {
     use candle_core::DType;
 
     use super::super::conv2d::key;
-    use super::{Algorithm, Choice, Direction, Engine, Product, text};
+    use super::{Algorithm, Choice, Choices, Direction, Engine, Product, text};
     use crate::conv2d::Geometry;
 
     /// A process may run all three precisions, and its checkpoints hold the choices for all of them.
@@ -305,6 +310,26 @@ mod tests {
             })
             .collect();
         assert_eq!(texts.len(), 18, "{texts:?}");
+    }
+
+    /// Versions that knew the older API alone recorded one algorithm for a product, added or not.
+    #[test]
+    fn an_entry_of_an_earlier_version_holds_for_what_is_added_too() {
+        let geometry = Geometry { n: 2, h: 8, w: 8, ci: 16, co: 32, kh: 3, kw: 3, stride: 1, padding: 1 };
+        let key = key(&geometry, DType::F32, false).unwrap();
+        let plain = Product { direction: Direction::Input, key, add: false };
+        let added = Product { add: true, ..plain };
+        let algorithm = Choice::Legacy(Algorithm { algorithm: 1, math: 3, workspace: 1000 });
+        let engine = Choice::Backend(Engine { index: 8, knobs: vec![(2, 1)] });
+        let with = |entries: &[(Product, &Choice)]| Choices {
+            recorded: entries.iter().map(|(product, choice)| (text(*product), (*choice).clone())).collect(),
+            ..Choices::default()
+        };
+        assert_eq!(with(&[(plain, &algorithm)]).of(added), Some(algorithm.clone()));
+        assert_eq!(with(&[(plain, &algorithm), (added, &engine)]).of(added), Some(engine.clone()));
+        // A plan is of one product.
+        assert_eq!(with(&[(plain, &engine)]).of(added), None);
+        assert_eq!(with(&[(added, &algorithm)]).of(plain), None);
     }
 
     #[test]

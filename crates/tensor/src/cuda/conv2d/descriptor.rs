@@ -162,3 +162,59 @@ fn checked(status: sys::cudnnStatus_t, what: impl std::fmt::Debug) -> Result<()>
     let why = if said.is_empty() { String::new() } else { format!(" ({said})") };
     Err(failed(format_args!("cuDNN's graph, {what:?}{why}"), error))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::super::super::testing::device_or_skip;
+    use super::{DataType, Descriptor, Kind, Name, Numbered};
+
+    /// Sizes and strides are set in this order, or not at all.
+    fn tensor(sizes: &[i64], strides: Option<&[i64]>) -> candle_core::Result<Descriptor> {
+        let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
+        tensor.set::<DataType>(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, &[Numbered(0)])?;
+        tensor.set(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, sizes)?;
+        if let Some(strides) = strides {
+            tensor.set(Name::CUDNN_ATTR_TENSOR_STRIDES, strides)?;
+        }
+        tensor.set(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[1i64])?;
+        tensor.set(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[16i64])?;
+        tensor.finalize("describe a tensor")
+    }
+
+    /// The emulated library and the real one refuse the same mistakes.
+    #[test]
+    fn mistakes_are_refused_with_the_attribute_or_the_step() {
+        if device_or_skip().is_none() {
+            return;
+        }
+        let sizes = [2, 16, 8, 8];
+        let strides = [1024, 1, 128, 16];
+        let whole = tensor(&sizes, Some(&strides)).unwrap();
+        assert_eq!(whole.get::<i64>(Name::CUDNN_ATTR_TENSOR_STRIDES, 8).unwrap(), strides);
+        let refused = |result: candle_core::Result<()>, words: &[&str]| {
+            let error = result.unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}: {words:?}");
+        };
+        let part = |result: candle_core::Result<Descriptor>| result.map(drop);
+        refused(part(tensor(&sizes, None)), &["describe a tensor", "CUDNN_STATUS_BAD_PARAM"]);
+        refused(part(tensor(&sizes, Some(&strides[..3]))), &["describe a tensor", "CUDNN_STATUS_BAD_PARAM"]);
+        // Nothing can be set any more.
+        let again = whole.set(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[16i64]);
+        refused(again, &["CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT", "CUDNN_STATUS_BAD_PARAM"]);
+        let new = || Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR).unwrap();
+        let of_another_type = new().set(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, &[1.0f32]);
+        refused(of_another_type, &["CUDNN_ATTR_TENSOR_DIMENSIONS", "CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE"]);
+        let two = new().set::<DataType>(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, &[Numbered(0), Numbered(0)]);
+        refused(two, &["CUDNN_ATTR_TENSOR_DATA_TYPE", "CUDNN_STATUS_BAD_PARAM"]);
+        refused(new().set(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, &[1i64]), &["CUDNN_STATUS_BAD_PARAM"]);
+        let too_early = new().get::<i64>(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, 4).map(drop);
+        refused(too_early, &["CUDNN_STATUS_NOT_INITIALIZED"]);
+        let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR).unwrap();
+        let unfinished =
+            Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR).unwrap();
+        let not_yet = graph.set_parts(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&unfinished]);
+        refused(not_yet, &["CUDNN_ATTR_OPERATIONGRAPH_OPS", "CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED"]);
+    }
+}
