@@ -139,7 +139,7 @@ fn the_faster_of_both_is_kept() {
     begin(&device, ConvolutionApi::Both);
 }
 
-/// The emulated heuristics list two configurations of one engine, which round differently, in another order each time.
+/// The emulated heuristics offer two configurations of one engine in turn, which round differently.
 #[test]
 fn a_plan_that_was_kept_is_made_again_from_its_engine_and_knobs() {
     let Some(device) = device_or_skip() else { return };

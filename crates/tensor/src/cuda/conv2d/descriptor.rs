@@ -58,7 +58,7 @@ impl Descriptor {
     pub(super) fn new(kind: Kind) -> Result<Self> {
         let mut made = std::ptr::null_mut();
         // SAFETY: cuDNN writes one pointer.
-        checked(unsafe { sys::cudnnBackendCreateDescriptor(kind, &raw mut made) }, kind)?;
+        checked(unsafe { sys::cudnnBackendCreateDescriptor(kind, &raw mut made) }, format_args!("{kind:?}"))?;
         Ok(Self(made))
     }
 
@@ -86,7 +86,10 @@ impl Descriptor {
     fn set_raw<T>(&self, name: Name, kind: Type, values: &[T]) -> Result<()> {
         let (count, at) = (values.len() as i64, values.as_ptr().cast::<c_void>());
         // SAFETY: so many values of that type lie there, and cuDNN copies them.
-        checked(unsafe { sys::cudnnBackendSetAttribute(self.0, name, kind, count, at) }, name)
+        checked(
+            unsafe { sys::cudnnBackendSetAttribute(self.0, name, kind, count, at) },
+            format_args!("set {name:?}"),
+        )
     }
 
     /// Ends the setting of attributes.
@@ -130,7 +133,7 @@ impl Descriptor {
         // SAFETY: there is room for `most` values of that type, and cuDNN writes no more.
         let status =
             unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, most as i64, &raw mut count, to) };
-        checked(status, name)?;
+        checked(status, format_args!("read {name:?}"))?;
         let count = usize::try_from(count).unwrap_or(0);
         Ok(if most == 0 { count } else { count.min(most) })
     }
@@ -150,7 +153,7 @@ impl Drop for Descriptor {
 }
 
 /// Returns cuDNN's error with what was being done and, where cuDNN says it, the check that failed.
-fn checked(status: sys::cudnnStatus_t, what: impl std::fmt::Debug) -> Result<()> {
+fn checked(status: sys::cudnnStatus_t, what: impl std::fmt::Display) -> Result<()> {
     let Err(error) = status.result() else { return Ok(()) };
     let mut text = [0 as c_char; 512];
     // SAFETY: cuDNN writes at most so many bytes, of which the last is zero.
@@ -160,7 +163,7 @@ fn checked(status: sys::cudnnStatus_t, what: impl std::fmt::Debug) -> Result<()>
     };
     let said = said.trim();
     let why = if said.is_empty() { String::new() } else { format!(" ({said})") };
-    Err(failed(format_args!("cuDNN's graph, {what:?}{why}"), error))
+    Err(failed(format_args!("{what} by cuDNN's graph API{why}"), error))
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl Library {
                     forget(
                         product,
                         &format!(
-                            "the plan that an earlier process chose cannot be made here ({error}): it is measured anew. From \
+                            "the plan that was chosen before cannot be made here ({error}): it is measured anew. From \
                              here on the run is not the same bit for bit"
                         ),
                     );

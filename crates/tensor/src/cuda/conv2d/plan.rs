@@ -1,6 +1,7 @@
 //! A plan of cuDNN: an engine, made ready for one product, and the addresses that it has run on.
 //!
-//! A step runs each product on addresses that an earlier step had, so what cuDNN must be told of them is made once.
+//! cuDNN is told of addresses by a variant pack, which cannot be changed. A step runs most products on addresses that an
+//! earlier step had, so packs are kept. To make one takes less than a microsecond of the host.
 
 use super::descriptor::{Descriptor, Kind, Name};
 use super::graph::{Graph, IDS};
