@@ -1,5 +1,5 @@
-//! Convolutions by plans of cuDNN's graph API: which engines are taken, what is kept of them, and what happens where there
-//! is no plan. The tests are skipped where there is no device.
+//! Convolutions by plans of cuDNN's graph API: which engines are taken, what is kept of them, and what
+//! happens where there is no plan. The tests are skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
@@ -101,8 +101,8 @@ fn every_product_is_what_the_definition_gives() {
         return;
     }
     assert_eq!(notes(), Vec::<String>::new());
-    // The emulated library ends the program if an engine runs that must not. In full f32 none with tensor cores is taken;
-    // where TF32 is allowed it is the fastest.
+    // The emulated library ends the program if an engine runs that must not. In full f32 none with tensor
+    // cores is taken; where TF32 is allowed it is the fastest.
     for (product, choice) in chosen(&device) {
         let expected = if product.ends_with("tf32") { ROUNDING } else { FINE };
         assert!(choice.starts_with(expected), "{product}: {choice}");
@@ -180,8 +180,8 @@ fn a_plan_that_was_kept_is_made_again_from_its_engine_and_knobs() {
     begin(&device, ConvolutionApi::Both);
 }
 
-/// Engines of the emulated library that cannot be taken: not deterministic, too much memory, no plan, compiled, rounded
-/// factors, unknown, a knob that is out of range.
+/// Engines of the emulated library that cannot be taken: not deterministic, too much memory, no plan,
+/// compiled, rounded factors, unknown, a knob that is out of range.
 #[test]
 fn a_recorded_plan_that_cannot_be_made_or_must_not_be_taken_is_measured_anew() {
     let Some(device) = device_or_skip() else { return };
@@ -233,7 +233,8 @@ fn what_the_graph_api_does_not_compute_the_older_one_does_and_that_is_said_once(
     let _alone = alone();
     for convolution in [ConvolutionApi::Both, ConvolutionApi::Backend] {
         begin(&device, convolution);
-        // The emulated graphs refuse kernels of an even height. Another size for each switch: a process asks only once.
+        // The emulated graphs refuse kernels of an even height. Another size for each switch: a process asks
+        // only once.
         let side = if convolution == ConvolutionApi::Both { 6 } else { 8 };
         let [x, w] = operands(23, side, [16, 8], 2, &Device::Cpu);
         let config = Conv2dConfig::default();

@@ -1,7 +1,7 @@
 //! The algorithms of convolutions in a run's checkpoint, on CUDA.
 //!
-//! cuDNN's search measures time, so it may choose otherwise in the process that resumes a run, and another algorithm
-//! rounds otherwise. The checkpoint therefore holds what was chosen.
+//! cuDNN's search measures time, so it may choose otherwise in the process that resumes a run, and another
+//! algorithm rounds otherwise. The checkpoint therefore holds what was chosen.
 
 use candle_core::Device;
 
@@ -30,8 +30,8 @@ pub(super) fn keep(_: &mut Journal, _: &Device) -> Result<(), EngineError> {
 #[cfg(feature = "cuda")]
 const NOTES: usize = 3;
 
-/// Tells what a person must know of the convolutions that were run: a plan of the checkpoint that could not be made
-/// again, or a product that one of cuDNN's interfaces did not compute.
+/// Tells what a person must know of the convolutions that were run: a plan of the checkpoint that could not
+/// be made again, or a product that one of cuDNN's interfaces did not compute.
 #[cfg(feature = "cuda")]
 pub(super) fn tell(observer: &mut dyn Observer, title: &str) {
     let notes = invaspread_tensor::cuda::notes();
@@ -47,8 +47,8 @@ pub(super) fn tell(observer: &mut dyn Observer, title: &str) {
 #[cfg(not(feature = "cuda"))]
 pub(super) fn tell(_: &mut dyn Observer, _: &str) {}
 
-/// Takes up the algorithms of the checkpoint that a run resumes from. Returns what a person must know if they are
-/// of another machine and so are measured anew.
+/// Takes up the algorithms of the checkpoint that a run resumes from. Returns what a person must know if they
+/// are of another machine and so are measured anew.
 ///
 /// # Errors
 /// Returns an error if an entry cannot be read, or the device does not answer.

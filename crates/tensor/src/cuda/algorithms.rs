@@ -1,10 +1,11 @@
-//! What a search has chosen to compute convolutions, for a run to keep and to take again: an algorithm of cuDNN's older
-//! API, or an engine of its graph API with the engine's knobs, from which the same plan is made.
+//! What a search has chosen to compute convolutions, for a run to keep and to take again: an algorithm of
+//! cuDNN's older API, or an engine of its graph API with the engine's knobs, from which the same plan is
+//! made.
 //!
 //! A search measures time, so two searches for one convolution may choose differently, and two algorithms
-//! round differently. A run therefore keeps the choices in its checkpoint: a resumed run takes them and repeats
-//! itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist; there they are
-//! measured anew.
+//! round differently. A run therefore keeps the choices in its checkpoint: a resumed run takes them and
+//! repeats itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist;
+//! there they are measured anew.
 
 use super::facts;
 use super::libraries::Facts;
@@ -59,7 +60,7 @@ pub(super) struct Product {
 /// An algorithm of the older API, by cuDNN's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Algorithm {
-    pub(super) algorithm: u32,
+    pub(super) number: u32,
     pub(super) math: u32,
     /// Bytes of scratch memory.
     pub(super) workspace: usize,
@@ -127,15 +128,13 @@ fn text(product: Product) -> String {
 impl Choice {
     fn text(&self) -> String {
         match self {
-            Self::Legacy(Algorithm { algorithm, math, workspace }) => {
-                format!("algorithm {algorithm} math {math} workspace {workspace}")
+            Self::Legacy(Algorithm { number, math, workspace }) => {
+                format!("algorithm {number} math {math} workspace {workspace}")
             }
             Self::Backend(Engine { index, knobs }) => {
-                let mut text = format!("engine {index} knobs");
-                for (knob, value) in knobs {
-                    text.push_str(&format!(" {knob}={value}"));
-                }
-                text
+                let mut words = vec![format!("engine {index} knobs")];
+                words.extend(knobs.iter().map(|(knob, value)| format!("{knob}={value}")));
+                words.join(" ")
             }
         }
     }
@@ -143,8 +142,8 @@ impl Choice {
     fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
         match words[..] {
-            ["algorithm", algorithm, "math", math, "workspace", workspace] => Some(Self::Legacy(Algorithm {
-                algorithm: algorithm.parse().ok()?,
+            ["algorithm", number, "math", math, "workspace", workspace] => Some(Self::Legacy(Algorithm {
+                number: number.parse().ok()?,
                 math: math.parse().ok()?,
                 workspace: workspace.parse().ok()?,
             })),
@@ -210,8 +209,9 @@ pub(super) fn note(product: Product, what: &str) {
     choices().get_or_insert_default().notes.push(format!("the {}: {what}", text(product)));
 }
 
-/// Returns what a person must know of the convolutions that this process has run, and has not been told yet: plans of an
-/// earlier process that could not be made again, and products that cuDNN's graph API did not compute.
+/// Returns what a person must know of the convolutions that this process has run, and has not been told yet:
+/// plans of an earlier process that could not be made again, and products that cuDNN's graph API did not
+/// compute.
 pub fn notes() -> Vec<String> {
     choices().as_mut().map(|choices| std::mem::take(&mut choices.notes)).unwrap_or_default()
 }
@@ -242,7 +242,8 @@ pub fn algorithms(device: &Device) -> Result<BTreeMap<String, String>> {
 }
 
 /// Forgets all choices of this process and takes up those that [`algorithms`] returned, in this process or
-/// another. Returns what a person must know if they are of another card or another cuDNN, and so are not taken.
+/// another. Returns what a person must know if they are of another card or another cuDNN, and so are not
+/// taken.
 ///
 /// # Errors
 /// If an entry is not one that [`algorithms`] makes, or the driver does not answer.
@@ -319,7 +320,7 @@ mod tests {
         let key = key(&geometry, DType::F32, false).unwrap();
         let plain = Product { direction: Direction::Input, key, add: false };
         let added = Product { add: true, ..plain };
-        let algorithm = Choice::Legacy(Algorithm { algorithm: 1, math: 3, workspace: 1000 });
+        let algorithm = Choice::Legacy(Algorithm { number: 1, math: 3, workspace: 1000 });
         let engine = Choice::Backend(Engine { index: 8, knobs: vec![(2, 1)] });
         let with = |entries: &[(Product, &Choice)]| Choices {
             recorded: entries.iter().map(|(product, choice)| (text(*product), (*choice).clone())).collect(),
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_choice_is_read_as_it_is_written() {
-        let algorithm = Choice::Legacy(Algorithm { algorithm: 6, math: 3, workspace: 1 << 29 });
+        let algorithm = Choice::Legacy(Algorithm { number: 6, math: 3, workspace: 1 << 29 });
         let engine = |knobs| Choice::Backend(Engine { index: 62, knobs });
         for (choice, text) in [
             (algorithm, "algorithm 6 math 3 workspace 536870912"),

@@ -1,7 +1,7 @@
 //! Choices between two ways of computing the same, which only measurements on a GPU can settle.
 //!
-//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `convolution=legacy,norm=apart,sums=kernel`.
-//! ARCHITECTURE.md lists what is undecided.
+//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list:
+//! `convolution=legacy,norm=apart,sums=kernel`. ARCHITECTURE.md lists what is undecided.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -27,11 +27,11 @@ pub struct Switches {
     /// A batch norm is one cooperative launch in each direction, whose blocks wait for the sums of all
     /// (`norm=together`), or two launches (`norm=apart`).
     pub norm_together: bool,
-    /// A second gradient of a map is added by the convolution that computes it (`sums=convolution`), or by a kernel
-    /// of its own (`sums=kernel`).
+    /// A second gradient of a map is added by the convolution that computes it (`sums=convolution`), or by a
+    /// kernel of its own (`sums=kernel`).
     pub sums_in_convolution: bool,
-    /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN writes
-    /// them (`weights=kept`), or both are converted at each use (`weights=packed`).
+    /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN
+    /// writes them (`weights=kept`), or both are converted at each use (`weights=packed`).
     pub weights_kept: bool,
 }
 

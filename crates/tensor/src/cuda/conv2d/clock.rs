@@ -7,11 +7,11 @@ use candle_core::{CudaDevice, Result};
 use std::sync::Arc;
 
 /// The milliseconds that a measurement should last: a single launch may be shorter than what events can tell.
-const LASTING: f32 = 0.5;
+const LASTING: f32 = 0.3;
 
 /// The most launches in a row, and how often a row is repeated.
 const LAUNCHES: f32 = 20.0;
-const ROWS: usize = 3;
+const ROWS: usize = 2;
 
 pub(super) struct Clock {
     begin: CudaEvent,
@@ -29,8 +29,8 @@ impl Clock {
         Ok(Self { begin: event()?, end: event()?, stream })
     }
 
-    /// Returns the milliseconds of one launch: the best of some rows of launches. A launch that takes more than twice
-    /// `best` is measured once.
+    /// Returns the milliseconds of one launch: the best of some rows of launches. A launch that takes more
+    /// than twice `best` is measured once.
     ///
     /// # Errors
     /// The error of a launch, or the driver's.

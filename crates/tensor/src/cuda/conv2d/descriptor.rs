@@ -1,4 +1,5 @@
-//! The descriptors of cuDNN's graph API: attributes are set, then the descriptor is finalized, then it is used.
+//! The descriptors of cuDNN's graph API: attributes are set, then the descriptor is finalized, then it is
+//! used.
 
 use super::super::failed;
 use candle_core::cuda_backend::cudarc::cudnn::sys;
@@ -140,7 +141,8 @@ impl Descriptor {
 
     /// Runs a plan on what a variant pack names.
     pub(super) fn execute(&self, handle: sys::cudnnHandle_t, pack: &Self) -> Result<()> {
-        // SAFETY: both are finalized, and what the pack names is memory of the sizes that the plan's graph describes.
+        // SAFETY: both are finalized, and what the pack names is memory of the sizes that the plan's graph
+        // describes.
         checked(unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) }, "run a plan")
     }
 }

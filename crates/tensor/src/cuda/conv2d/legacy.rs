@@ -61,7 +61,7 @@ macro_rules! find {
                     && (!$key.full_f32() || result.mathType == sys::cudnnMathType_t::CUDNN_FMA_MATH)
             })
             .map(|best| Algorithm {
-                algorithm: best.algo as u32,
+                number: best.algo as u32,
                 math: best.mathType as u32,
                 workspace: best.memory,
             })
@@ -123,8 +123,8 @@ impl Descriptors {
         Ok(plan)
     }
 
-    /// Lets cuDNN measure the algorithms of one product. It reads two of input, weight and output, and writes into the
-    /// third; `scratch` is the address of [`LARGEST_WORKSPACE`] bytes.
+    /// Lets cuDNN measure the algorithms of one product. It reads two of input, weight and output, and writes
+    /// into the third; `scratch` is the address of [`LARGEST_WORKSPACE`] bytes.
     pub(super) fn find(
         &self,
         handle: sys::cudnnHandle_t,
@@ -134,7 +134,8 @@ impl Descriptors {
     ) -> Result<Option<Algorithm>> {
         let Product { direction, key, .. } = product;
         let &Self { x: dx, w: dw, y: dy, convolution } = self;
-        // A run may have set what another product computes in. Full f32 must be requested: cuDNN's default allows TF32.
+        // A run may have set what another product computes in. Full f32 must be requested: cuDNN's default
+        // allows TF32.
         let wanted = match key.dtype {
             DType::BF16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
             _ if key.tf32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
@@ -191,8 +192,8 @@ impl Descriptors {
         })
     }
 
-    /// Runs an algorithm on the addresses of input, weight and output (or of their gradients), with scratch memory of the
-    /// size that it needs.
+    /// Runs an algorithm on the addresses of input, weight and output (or of their gradients), with scratch
+    /// memory of the size that it needs.
     pub(super) fn run(
         &self,
         handle: sys::cudnnHandle_t,
@@ -204,17 +205,18 @@ impl Descriptors {
         let Product { direction, key, add } = product;
         let &Self { x: dx, w: dw, y: dy, convolution } = self;
         let (alpha, beta) = (scalar(&ONE), scalar(if add { &ONE } else { &ZERO }));
-        let Algorithm { algorithm, math: in_math, workspace: bytes } = algorithm;
+        let Algorithm { number, math: in_math, workspace: bytes } = algorithm;
         let [x, w, y] = addresses.map(|address| address as *mut c_void);
         let workspace = workspace as *mut c_void;
-        // SAFETY: descriptors and buffers belong together, and the workspace has the size that the algorithm asked for.
+        // SAFETY: descriptors and buffers belong together, and the workspace has the size that the algorithm
+        // asked for.
         unsafe {
             result::set_convolution_math_type(convolution, math(in_math)?)
                 .map_err(|e| failed("set the math of a convolution", e))?;
             match direction {
                 Direction::Forward => {
                     let algorithm = numbered!(
-                        algorithm,
+                        number,
                         cudnnConvolutionFwdAlgo_t,
                         [
                             CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
@@ -234,7 +236,7 @@ impl Descriptors {
                 }
                 Direction::Input => {
                     let algorithm = numbered!(
-                        algorithm,
+                        number,
                         cudnnConvolutionBwdDataAlgo_t,
                         [
                             CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
@@ -252,7 +254,7 @@ impl Descriptors {
                 }
                 Direction::Weight => {
                     let algorithm = numbered!(
-                        algorithm,
+                        number,
                         cudnnConvolutionBwdFilterAlgo_t,
                         [
                             CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,

@@ -9,8 +9,8 @@ use super::super::peak::Searching;
 use super::super::switches::{ConvolutionApi, Switches};
 use super::LARGEST_WORKSPACE;
 use super::clock::Clock;
-use super::graph;
 use super::legacy::Descriptors;
+use super::operation_graph;
 use super::plan::Plan;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -110,7 +110,7 @@ impl Library {
             Choice::Backend(engine) => engine,
         };
         if self.plans.get(&product).is_none_or(|(of, _)| *of != engine) {
-            match graph::remake(self.handle, product, &engine, LARGEST_WORKSPACE) {
+            match operation_graph::remake(self.handle, product, &engine, LARGEST_WORKSPACE) {
                 Ok(plan) => drop(self.plans.insert(product, (engine, plan))),
                 Err(error) => {
                     forget(
@@ -176,8 +176,8 @@ impl Library {
         Ok(choice)
     }
 
-    /// Measures what may compute a product and returns the fastest. It writes into memory of its own, since the
-    /// result's may hold something to add to; all of it is given back: what a choice needs is far less.
+    /// Measures what may compute a product and returns the fastest. It writes into memory of its own, since
+    /// the result's may hold something to add to; all of it is given back: what a choice needs is far less.
     fn search(&mut self, product: Product, mut addresses: [u64; 3]) -> Result<Option<Candidate>> {
         let Product { direction, key, .. } = product;
         let g = key.geometry;
@@ -195,7 +195,7 @@ impl Library {
         let plans = if api == ConvolutionApi::Legacy || self.without_plan.contains(&product) {
             Vec::new()
         } else {
-            match graph::plans(self.handle, product, LARGEST_WORKSPACE) {
+            match operation_graph::plans(self.handle, product, LARGEST_WORKSPACE) {
                 Ok(plans) => plans,
                 Err(error) => {
                     self.leave_graphs(product, &error);

@@ -1,20 +1,20 @@
-//! Convolutions by cuDNN: activations (N, H, W, C) in bf16 or f32, sums in f32. What computes a product is chosen by
-//! measurement, once for each shape: an algorithm of cuDNN's older API (`legacy`) or a plan of its newer one (`graph`,
-//! `plan`); `library` chooses.
+//! Convolutions by cuDNN: activations (N, H, W, C) in bf16 or f32, sums in f32. What computes a product is
+//! chosen by measurement, once for each shape: an algorithm of cuDNN's older API (`legacy`) or a plan of its
+//! graph API (`operation_graph`, `plan`); `library` chooses.
 //!
 //! Weights stay (K, K, C_in, C_out) in f32, as on the CPU, so that checkpoints, optimizer and weight files
-//! know one layout. cuDNN's is (C_out, K, K, C_in) in the activations' precision; the optimizer's step keeps it
-//! (`kept_weights`), and where there is no optimizer, kernels of ours convert weights and gradients. Channels are padded
-//! to a multiple of sixteen bytes, without which tensor cores cannot be used and some gradients have no deterministic
-//! algorithm; of the usual networks only the first layer needs this.
+//! know one layout. cuDNN's is (C_out, K, K, C_in) in the activations' precision; the optimizer's step keeps
+//! it (`kept_weights`), and where there is no optimizer, kernels of ours convert weights and gradients.
+//! Channels are padded to a multiple of sixteen bytes, without which tensor cores cannot be used and some
+//! gradients have no deterministic algorithm; of the usual networks only the first layer needs this.
 //!
 //! Only what cuDNN calls deterministic is used. What a search chose can be read and set (`algorithms`).
 
 mod clock;
 mod descriptor;
-mod graph;
 mod legacy;
 mod library;
+mod operation_graph;
 mod plan;
 
 use super::algorithms::{Direction, Key, Product};
@@ -41,9 +41,9 @@ pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Resul
     with_channels(&y, g.co)
 }
 
-/// Returns the gradients of the input (in its type) and of the weight (in f32, or as cuDNN writes it where the
-/// optimizer takes that), each if needed. If the input's gradient could be added to `sum`, that was done, and there is
-/// none to return.
+/// Returns the gradients of the input (in its type) and of the weight (in f32, or as cuDNN writes it where
+/// the optimizer takes that), each if needed. If the input's gradient could be added to `sum`, that was done,
+/// and there is none to return.
 pub(crate) fn gradients(
     g: &Geometry,
     x: &Tensor,
@@ -96,8 +96,8 @@ pub(crate) fn gradients(
 /// Returns the key of a convolution: with as many channels as the hardware needs.
 pub(super) fn key(g: &Geometry, dtype: DType, tf32: bool) -> Result<Key> {
     check_type("conv2d", dtype)?;
-    // Sixteen bytes of channels. With fewer, tensor cores cannot be used in bf16, and for some gradients cuDNN has no
-    // deterministic algorithm in either type.
+    // Sixteen bytes of channels. With fewer, tensor cores cannot be used in bf16, and for some gradients
+    // cuDNN has no deterministic algorithm in either type.
     let pack = 16 / dtype.size_in_bytes();
     let [channels, out_channels] = [g.ci, g.co].map(|channels| channels.next_multiple_of(pack));
     // A flag that makes no difference to the type would give two convolutions one entry in a checkpoint.

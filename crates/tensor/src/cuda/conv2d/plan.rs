@@ -1,22 +1,24 @@
 //! A plan of cuDNN: an engine, made ready for one product, and the addresses that it has run on.
 //!
-//! cuDNN is told of addresses by a variant pack, which cannot be changed. A step runs most products on addresses that an
-//! earlier step had, so packs are kept. To make one takes less than a microsecond of the host.
+//! cuDNN is told of addresses by a variant pack, which cannot be changed. A step runs most products on
+//! addresses that an earlier step had, so packs are kept. To make one takes less than a microsecond of the
+//! host.
 
 use super::descriptor::{Descriptor, Kind, Name};
-use super::graph::{Graph, IDS};
+use super::operation_graph::{Graph, IDS};
 use candle_core::Result;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
-/// The most variant packs that a plan keeps. A run whose addresses change in each step must not keep them all.
+/// The most variant packs that a plan keeps. A run whose addresses change in each step must not keep them
+/// all.
 const PACKS: usize = 64;
 
 /// A finalized plan.
 #[derive(Debug)]
 pub(super) struct Plan {
-    plan: Descriptor,
+    finalized: Descriptor,
     graph: Rc<Graph>,
     /// Bytes of scratch memory.
     pub(super) workspace: usize,
@@ -32,11 +34,16 @@ impl Plan {
         plan.set_parts(Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &[config])?;
         let plan = plan.finalize("make a plan")?;
         let bytes: i64 = plan.get_one(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?;
-        Ok(Self { plan, graph, workspace: usize::try_from(bytes).unwrap_or(0), packs: HashMap::new() })
+        Ok(Self {
+            finalized: plan,
+            graph,
+            workspace: usize::try_from(bytes).unwrap_or(0),
+            packs: HashMap::new(),
+        })
     }
 
-    /// Runs the plan on the addresses of input, weight and output (or of their gradients), with scratch memory of the
-    /// size that it needs.
+    /// Runs the plan on the addresses of input, weight and output (or of their gradients), with scratch
+    /// memory of the size that it needs.
     pub(super) fn run(&mut self, [x, w, y]: [u64; 3], workspace: u64) -> Result<()> {
         if self.packs.len() >= PACKS && !self.packs.contains_key(&[x, w, y, workspace]) {
             self.packs.clear();
@@ -51,6 +58,6 @@ impl Plan {
                 place.insert(pack.finalize("name the addresses")?)
             }
         };
-        self.plan.execute(self.graph.handle, pack)
+        self.finalized.execute(self.graph.handle, pack)
     }
 }

@@ -1,9 +1,10 @@
 //! One product of a convolution as an operation graph of cuDNN, and the engines that cuDNN offers for it.
 //!
-//! An engine has notes. Those that compute otherwise than the older API's algorithms are not taken: engines that are not
-//! deterministic, that round factors or sums to fewer digits than their type has, or, where full f32 is asked for, that
-//! use tensor cores (which compute f32 in TF32) or Winograd's large tiles. Nor are engines that the library compiles
-//! when a plan is made: their code depends on another library's version, which the checkpoint does not name.
+//! An engine has notes. Those that compute otherwise than the older API's algorithms are not taken: engines
+//! that are not deterministic, that round factors or sums to fewer digits than their type has, or, where full
+//! f32 is asked for, that use tensor cores (which compute f32 in TF32) or Winograd's large tiles. Nor are
+//! engines that the library compiles when a plan is made: their code depends on another library's version,
+//! which the checkpoint does not name.
 
 use super::super::algorithms::{Direction, Engine, Product};
 use super::descriptor::{
@@ -27,14 +28,14 @@ const NOTES: usize = 32;
 /// The numbers by which a variant pack names input, weight and output (or their gradients).
 pub(super) const IDS: [i64; 3] = [1, 2, 3];
 
-/// Bytes that an address is a multiple of. Memory begins at a multiple of 256, and a pixel's channels, which are padded,
-/// have a multiple of sixteen bytes.
+/// Bytes that an address is a multiple of. Memory begins at a multiple of 256, and a pixel's channels, which
+/// are padded, have a multiple of sixteen bytes.
 const ALIGNMENT: i64 = 16;
 
 /// A finalized graph.
 #[derive(Debug)]
 pub(super) struct Graph {
-    graph: Descriptor,
+    finalized: Descriptor,
     pub(super) handle: sys::cudnnHandle_t,
     full_f32: bool,
 }
@@ -67,13 +68,13 @@ impl Graph {
         let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
         graph.set_handle(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle)?;
         graph.set_parts(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
-        Ok(Self { graph: graph.finalize("describe a convolution")?, handle, full_f32: key.full_f32() })
+        Ok(Self { finalized: graph.finalize("describe a convolution")?, handle, full_f32: key.full_f32() })
     }
 
     /// Returns the configurations of engines that cuDNN's heuristics offer in one mode.
     fn offers(&self, mode: sys::cudnnBackendHeurMode_t) -> Result<Vec<Descriptor>> {
         let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
-        heuristics.set_parts(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&self.graph])?;
+        heuristics.set_parts(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&self.finalized])?;
         heuristics.set::<HeuristicMode>(Name::CUDNN_ATTR_ENGINEHEUR_MODE, &[Numbered(mode as u32)])?;
         let heuristics = heuristics.finalize("ask for engines")?;
         let results = Name::CUDNN_ATTR_ENGINEHEUR_RESULTS;
@@ -101,7 +102,8 @@ fn convolution(strides: [usize; 2], paddings: [usize; 2]) -> Result<Descriptor> 
     convolution.finalize("describe strides and paddings")
 }
 
-/// Describes which of input, weight and output is computed from the others, and whether it is added to what is there.
+/// Describes which of input, weight and output is computed from the others, and whether it is added to what
+/// is there.
 fn operation(product: Product, [x, w, y]: [&Descriptor; 3], convolution: &Descriptor) -> Result<Descriptor> {
     let (kind, parts, [alpha, beta]) = match product.direction {
         Direction::Forward => (
@@ -153,8 +155,8 @@ fn operation(product: Product, [x, w, y]: [&Descriptor; 3], convolution: &Descri
     operation.finalize("describe a product")
 }
 
-/// Returns the plans that may be taken, the most promising first, each with the engine and the knobs that make it again.
-/// None needs more than `most_workspace` bytes of scratch memory.
+/// Returns the plans that may be taken, the most promising first, each with the engine and the knobs that
+/// make it again. None needs more than `most_workspace` bytes of scratch memory.
 pub(super) fn plans(
     handle: sys::cudnnHandle_t,
     product: Product,
@@ -190,7 +192,7 @@ pub(super) fn remake(
 ) -> Result<Plan> {
     let graph = Rc::new(Graph::new(handle, product)?);
     let chosen = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
-    chosen.set_parts(Name::CUDNN_ATTR_ENGINE_OPERATION_GRAPH, &[&graph.graph])?;
+    chosen.set_parts(Name::CUDNN_ATTR_ENGINE_OPERATION_GRAPH, &[&graph.finalized])?;
     chosen.set(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, &[engine.index])?;
     let chosen = chosen.finalize("take an engine")?;
     let mut knobs = Vec::new();
