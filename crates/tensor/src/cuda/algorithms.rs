@@ -190,9 +190,10 @@ pub(super) fn known(product: Product) -> Option<Choice> {
     choices().get_or_insert_default().of(product)
 }
 
-/// Keeps the choice for a product.
-pub(super) fn keep(product: Product, choice: Choice) {
-    choices().get_or_insert_default().used.insert(product, choice);
+/// Keeps a choice for a product and returns what is kept. If another thread has chosen meanwhile, that is kept:
+/// it may have computed with its choice already.
+pub(super) fn keep(product: Product, choice: Choice) -> Choice {
+    choices().get_or_insert_default().used.entry(product).or_insert(choice).clone()
 }
 
 /// Forgets the choice for a product, which could not be taken, and notes why.

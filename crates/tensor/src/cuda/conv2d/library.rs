@@ -172,8 +172,7 @@ impl Library {
                 )
             }
         };
-        keep(product, choice.clone());
-        Ok(choice)
+        Ok(keep(product, choice))
     }
 
     /// Measures what may compute a product and returns the fastest. It writes into memory of its own, since
