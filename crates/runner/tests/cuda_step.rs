@@ -11,20 +11,20 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 use invaspread_models::{Mode, Network, ResNetConfig};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
-use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
+use invaspread_tensor::cuda::testing::{Counts, device_or_skip, graph_descriptors};
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, invaspread, place, recipe, small};
 
 /// The counts belong to the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Notes what the device has done at the end of each step.
+/// Notes what the device has done at the end of each step, and the descriptors of cuDNN's graphs that were made.
 #[derive(Default)]
-struct Steps(Vec<Counts>);
+struct Steps(Vec<(Counts, u64)>);
 
 impl Observer for Steps {
     fn step(&mut self, _: &StepTaken) {
-        self.0.push(Counts::now().unwrap());
+        self.0.push((Counts::now().unwrap(), graph_descriptors().unwrap()[0]));
     }
 }
 
@@ -45,7 +45,8 @@ fn a_step_takes_few_launches() {
     let Steps(counts) = steps;
     assert!(counts.len() >= 4, "{} steps", counts.len());
     for pair in counts.windows(2).skip(1) {
-        let step = pair[1].since(pair[0]);
+        let [(before, graphs_before), (after, graphs_after)] = [pair[0], pair[1]];
+        let step = after.since(before);
         // 20 convolutions forward, 20 and 19 backward; the head's and the loss's products.
         assert!(step.library_calls <= 59 + 6, "{step:?}");
         // A batch norm is one launch in each direction; everything else is under two dozen.
@@ -56,6 +57,8 @@ fn a_step_takes_few_launches() {
         assert!(step.allocator_calls <= 165, "{step:?}");
         assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
         assert_eq!(step.copies_to_device, 0, "{step:?}");
+        // Plans are kept; for addresses that a plan has not run on, cuDNN takes one descriptor.
+        assert!(graphs_after - graphs_before <= 59, "{} descriptors", graphs_after - graphs_before);
     }
 }
 

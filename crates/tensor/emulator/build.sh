@@ -11,7 +11,7 @@ flags=(-g -fPIC -std=c++17 -fno-strict-aliasing -ffp-contract=off -Wall -Wno-unu
     -I "$here" -I "$here/../kernels")
 running=()
 objects=()
-for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$here/libraries.cpp"; do
+for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here"/{driver,clock,libraries,backend}.cpp; do
     name=${source##*/}
     object=$folder/objects/${name%.*}.o
     objects+=("$object")
@@ -26,9 +26,15 @@ for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here/driver.cpp" "$her
 done
 for compiler in "${running[@]}"; do wait "$compiler"; done
 kernels=()
-for object in "${objects[@]}"; do [ "${object##*/}" = libraries.o ] || kernels+=("$object"); done
+libraries=()
+for object in "${objects[@]}"; do
+    case "${object##*/}" in
+    libraries.o | backend.o) libraries+=("$object") ;;
+    *) kernels+=("$object") ;;
+    esac
+done
 g++ -shared -Wl,-soname,libcuda.so.1 -o "$folder/libcuda.so.1" "${kernels[@]}"
 # The libraries are linked with the driver, because they tell it what they would launch.
 for library in libcublas.so.13 libcublasLt.so.13 libcudnn.so.9 libcurand.so.10; do
-    g++ -shared "-Wl,-soname,$library" -o "$folder/$library" "$folder/objects/libraries.o" "$folder/libcuda.so.1"
+    g++ -shared "-Wl,-soname,$library" -o "$folder/$library" "${libraries[@]}" "$folder/libcuda.so.1"
 done

@@ -418,10 +418,8 @@ API cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
 API cuStreamIsCapturing(void *, int *s) { *s = 0; return 0; }
 API cuStreamAttachMemAsync(void *, u64, size_t, unsigned) { return 0; }
 API cuEventCreate(void **e, unsigned) { static u64 next = 0x3000; *e = (void *)next++; return 0; }
-API cuEventRecord(void *, void *) { return 0; }
 API cuEventQuery(void *) { return 0; }
 API cuEventSynchronize(void *) { return 0; }
-API cuEventElapsedTime_v2(float *ms, void *, void *) { *ms = 1; return 0; }
 API cuEventDestroy_v2(void *) { return 0; }
 API cuDeviceGetDefaultMemPool(void **p, int) { *p = (void *)0x4000; return 0; }
 API cuMemPoolSetAttribute(void *, int a, void *v) {

@@ -4,12 +4,13 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::cuda::Switches;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
+use invaspread_tensor::cuda::{ConvolutionApi, Switches, take_algorithms};
 use invaspread_tensor::{
     Conv2dConfig, LarsConfig, Optimizer, OptimizerConfig, PoolConfig, SgdConfig, Tape, Value, assign, conv2d,
 };
@@ -70,10 +71,12 @@ fn weights_that_are_kept_and_sums_in_convolutions_change_no_bit() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sgd = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay: 1e-3 });
     let lars = OptimizerConfig::Lars(LarsConfig { trust_coefficient: 0.1, ..LarsConfig::default() });
-    for optimizer in [sgd, lars] {
+    let apis = [ConvolutionApi::Both, ConvolutionApi::Legacy, ConvolutionApi::Backend];
+    for (optimizer, convolution) in [sgd, lars].into_iter().flat_map(|sgd| apis.map(|api| (sgd, api))) {
+        take_algorithms(&device, &BTreeMap::new()).unwrap();
         for dtype in [DType::F32, DType::BF16] {
             let with = |weights_kept, sums_in_convolution| {
-                Switches { weights_kept, sums_in_convolution, ..Switches::default() }.take();
+                Switches { weights_kept, sums_in_convolution, convolution, ..Switches::default() }.take();
                 train(&device, dtype, optimizer)
             };
             let (plain, plain_counts) = with(false, false);
@@ -97,6 +100,7 @@ fn weights_that_are_kept_and_sums_in_convolutions_change_no_bit() {
         }
     }
     Switches::default().take();
+    take_algorithms(&device, &BTreeMap::new()).unwrap();
 }
 
 #[test]

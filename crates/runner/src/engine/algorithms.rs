@@ -5,8 +5,8 @@
 
 use candle_core::Device;
 
-use super::EngineError;
 use super::journal::Journal;
+use super::{EngineError, Observer};
 
 /// Puts the algorithms chosen so far into the journal.
 ///
@@ -25,6 +25,27 @@ pub(super) fn keep(journal: &mut Journal, device: &Device) -> Result<(), EngineE
 pub(super) fn keep(_: &mut Journal, _: &Device) -> Result<(), EngineError> {
     Ok(())
 }
+
+/// The most notes that are given in full.
+#[cfg(feature = "cuda")]
+const NOTES: usize = 3;
+
+/// Gives notes on the convolutions that were run: a plan of the checkpoint that could not
+/// be made again, or a product that one of cuDNN's APIs did not compute.
+#[cfg(feature = "cuda")]
+pub(super) fn tell(observer: &mut dyn Observer, title: &str) {
+    let notes = invaspread_tensor::cuda::notes();
+    for note in notes.iter().take(NOTES) {
+        observer.note(&format!("{title}: {note}"));
+    }
+    if notes.len() > NOTES {
+        observer.note(&format!("{title}: the same holds for {} more products", notes.len() - NOTES));
+    }
+}
+
+/// Gives no notes: a program without CUDA runs no convolution of cuDNN's.
+#[cfg(not(feature = "cuda"))]
+pub(super) fn tell(_: &mut dyn Observer, _: &str) {}
 
 /// Uses the algorithms of the checkpoint that a run resumes from. Returns a note for the user if they come
 /// from another machine and are therefore measured anew.

@@ -257,6 +257,7 @@ impl<'a> Training<'a> {
             let stepped = self.steps_of(epoch, observer, stop)?;
             self.drain_losses(epoch)?;
             if matches!(stepped, Stepped::Stopped) {
+                algorithms::tell(observer, &self.place.title);
                 self.commit()?;
                 return Ok(None);
             }
@@ -483,6 +484,7 @@ impl<'a> Training<'a> {
         took: Duration,
         measured: &mut dyn FnMut(&[MetricRow]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        algorithms::tell(observer, &self.place.title);
         if self.journal.best.is_some_and(|best| best.epoch == epoch) {
             self.best = Some(BestWeights::OfState);
         }

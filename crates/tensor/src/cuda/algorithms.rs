@@ -1,12 +1,15 @@
-//! The algorithms that cuDNN's search has chosen, for a run to keep and to take again.
+//! What a search has chosen to compute convolutions, for a run to keep and to take again: an algorithm of
+//! cuDNN's older API, or an engine of its graph API with the engine's knobs, from which the same plan is
+//! made.
 //!
-//! cuDNN's search measures time, so two searches for one convolution may choose differently, and two algorithms
-//! round differently. A run therefore keeps the choices in its checkpoint: a resumed run takes them and repeats
-//! itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist; there they are
-//! measured anew.
+//! A search measures time, so two searches for one convolution may choose differently, and two algorithms
+//! round differently. A run therefore keeps the choices in its checkpoint: a resumed run takes them and
+//! repeats itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist;
+//! there they are measured anew.
 
 use super::facts;
 use super::libraries::Facts;
+use super::switches::{ConvolutionApi, Switches};
 use crate::conv2d::Geometry;
 use candle_core::{DType, Device, Result, bail};
 use std::collections::{BTreeMap, HashMap};
@@ -38,20 +41,53 @@ pub(super) struct Key {
     pub(super) tf32: bool,
 }
 
-/// An algorithm, by cuDNN's numbers.
+impl Key {
+    /// Returns whether no factor may be rounded to TF32.
+    pub(super) fn full_f32(&self) -> bool {
+        self.dtype == DType::F32 && !self.tf32
+    }
+}
+
+/// What cuDNN computes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Product {
+    pub(super) direction: Direction,
+    pub(super) key: Key,
+    /// Whether it is added to what is there.
+    pub(super) add: bool,
+}
+
+/// An algorithm of the older API, by cuDNN's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub(super) algorithm: u32,
+pub(super) struct Algorithm {
+    pub(super) number: u32,
     pub(super) math: u32,
     /// Bytes of scratch memory.
     pub(super) workspace: usize,
 }
 
+/// An engine of the graph API, by cuDNN's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Engine {
+    pub(super) index: i64,
+    /// Knobs and their values.
+    pub(super) knobs: Vec<(u32, i64)>,
+}
+
+/// What computes a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    Legacy(Algorithm),
+    Backend(Engine),
+}
+
 #[derive(Default)]
 struct Choices {
-    used: HashMap<(Direction, Key), Choice>,
-    /// Choices of an earlier process, by the text of their key.
+    used: HashMap<Product, Choice>,
+    /// Choices of an earlier process, by the text of their product.
     recorded: BTreeMap<String, Choice>,
+    /// What a person must know and has not been told.
+    notes: Vec<String>,
 }
 
 static CHOICES: Mutex<Option<Choices>> = Mutex::new(None);
@@ -70,12 +106,13 @@ impl Direction {
     }
 }
 
-/// Returns the text of a key in a checkpoint.
-fn text((direction, key): (Direction, Key)) -> String {
+/// Returns the text of a product in a checkpoint.
+fn text(product: Product) -> String {
+    let Product { direction, key, add } = product;
     let Key { geometry: g, channels, out_channels, dtype, tf32 } = key;
     let precision = if tf32 { "tf32" } else { dtype.as_str() };
     format!(
-        "{} {}x{}x{}x{channels} to {out_channels} kernel {}x{} stride {} padding {} {precision}",
+        "{} {}x{}x{}x{channels} to {out_channels} kernel {}x{} stride {} padding {} {precision}{}",
         direction.name(),
         g.n,
         g.h,
@@ -83,42 +120,101 @@ fn text((direction, key): (Direction, Key)) -> String {
         g.kh,
         g.kw,
         g.stride,
-        g.padding
+        g.padding,
+        if add { " added" } else { "" }
     )
 }
 
 impl Choice {
-    fn text(self) -> String {
-        let Self { algorithm, math, workspace } = self;
-        format!("algorithm {algorithm} math {math} workspace {workspace}")
+    fn text(&self) -> String {
+        match self {
+            Self::Legacy(Algorithm { number, math, workspace }) => {
+                format!("algorithm {number} math {math} workspace {workspace}")
+            }
+            Self::Backend(Engine { index, knobs }) => {
+                let mut words = vec![format!("engine {index} knobs")];
+                words.extend(knobs.iter().map(|(knob, value)| format!("{knob}={value}")));
+                words.join(" ")
+            }
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
-        let ["algorithm", algorithm, "math", math, "workspace", workspace] = words[..] else { return None };
-        Some(Self {
-            algorithm: algorithm.parse().ok()?,
-            math: math.parse().ok()?,
-            workspace: workspace.parse().ok()?,
-        })
+        match words[..] {
+            ["algorithm", number, "math", math, "workspace", workspace] => Some(Self::Legacy(Algorithm {
+                number: number.parse().ok()?,
+                math: math.parse().ok()?,
+                workspace: workspace.parse().ok()?,
+            })),
+            ["engine", index, "knobs", ref knobs @ ..] => {
+                let knob = |text: &&str| {
+                    let (knob, value) = text.split_once('=')?;
+                    Some((knob.parse().ok()?, value.parse().ok()?))
+                };
+                let knobs = knobs.iter().map(knob).collect::<Option<Vec<_>>>()?;
+                Some(Self::Backend(Engine { index: index.parse().ok()?, knobs }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether a process with this switch may take it.
+    fn allowed(&self, by: ConvolutionApi) -> bool {
+        match self {
+            Self::Legacy(_) => by != ConvolutionApi::Backend,
+            Self::Backend(_) => by != ConvolutionApi::Legacy,
+        }
     }
 }
 
-/// Returns the choice for a convolution, if there is one.
-pub(super) fn known(direction: Direction, key: Key) -> Option<Choice> {
+impl Choices {
+    /// Returns the choice for a product, if there is one.
+    fn of(&mut self, product: Product) -> Option<Choice> {
+        if let Some(choice) = self.used.get(&product) {
+            return Some(choice.clone());
+        }
+        let plain = || {
+            // Checkpoints of earlier versions have one entry for both, of the older API.
+            let choice = self.recorded.get(&text(Product { add: false, ..product }));
+            choice.filter(|choice| matches!(choice, Choice::Legacy(_)))
+        };
+        let choice = self.recorded.get(&text(product)).or_else(plain)?.clone();
+        self.used.insert(product, choice.clone());
+        Some(choice)
+    }
+}
+
+/// Returns the choice for a product, if there is one.
+pub(super) fn known(product: Product) -> Option<Choice> {
+    choices().get_or_insert_default().of(product)
+}
+
+/// Keeps a choice for a product and returns what is kept. If another thread has chosen meanwhile, that is kept:
+/// it may have computed with its choice already.
+pub(super) fn keep(product: Product, choice: Choice) -> Choice {
+    choices().get_or_insert_default().used.entry(product).or_insert(choice).clone()
+}
+
+/// Forgets the choice for a product, which could not be taken, and notes why.
+pub(super) fn forget(product: Product, why: &str) {
     let mut choices = choices();
-    let Choices { used, recorded } = choices.get_or_insert_default();
-    if let Some(choice) = used.get(&(direction, key)) {
-        return Some(*choice);
-    }
-    let choice = *recorded.get(&text((direction, key)))?;
-    used.insert((direction, key), choice);
-    Some(choice)
+    let Choices { used, recorded, notes } = choices.get_or_insert_default();
+    used.remove(&product);
+    recorded.remove(&text(product));
+    notes.push(format!("the {}: {why}", text(product)));
 }
 
-/// Keeps the choice for a convolution.
-pub(super) fn keep(direction: Direction, key: Key, choice: Choice) {
-    choices().get_or_insert_default().used.insert((direction, key), choice);
+/// Notes something about a product that a person must know.
+pub(super) fn note(product: Product, what: &str) {
+    choices().get_or_insert_default().notes.push(format!("the {}: {what}", text(product)));
+}
+
+/// Returns what a person must know of the convolutions that this process has run, and has not been told yet:
+/// plans of an earlier process that could not be made again, and products that cuDNN's graph API did not
+/// compute.
+pub fn notes() -> Vec<String> {
+    choices().as_mut().map(|choices| std::mem::take(&mut choices.notes)).unwrap_or_default()
 }
 
 fn machine(facts: &Facts) -> String {
@@ -136,7 +232,7 @@ pub fn algorithms(device: &Device) -> Result<BTreeMap<String, String>> {
         return Ok(BTreeMap::new());
     }
     let mut all = BTreeMap::new();
-    if let Some(Choices { used, recorded }) = &*choices() {
+    if let Some(Choices { used, recorded, .. }) = &*choices() {
         all.extend(recorded.iter().map(|(key, choice)| (key.clone(), choice.text())));
         all.extend(used.iter().map(|(key, choice)| (text(*key), choice.text())));
     }
@@ -147,7 +243,8 @@ pub fn algorithms(device: &Device) -> Result<BTreeMap<String, String>> {
 }
 
 /// Forgets all choices of this process and takes up those that [`algorithms`] returned, in this process or
-/// another. Returns what a person must know if they are of another card or another cuDNN, and so are not taken.
+/// another. Returns what a person must know if they are of another card or another cuDNN, and so are not
+/// taken.
 ///
 /// # Errors
 /// If an entry is not one that [`algorithms`] makes, or the driver does not answer.
@@ -156,8 +253,8 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
     for (key, value) in entries.iter().filter(|(key, _)| *key != MACHINE) {
         let Some(choice) = Choice::parse(value) else {
             bail!(
-                "cuda: the algorithm of {key:?} is {value:?}, expected \"algorithm N math N workspace N\"; without this entry it is \
-                 measured anew"
+                "cuda: the algorithm of {key:?} is {value:?}, expected \"algorithm N math N workspace N\" or \
+                 \"engine N knobs N=N ...\"; without this entry it is measured anew"
             )
         };
         recorded.insert(key.clone(), choice);
@@ -174,7 +271,17 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
             ));
         }
     }
-    *choices() = Some(Choices { used: HashMap::new(), recorded });
+    let by = Switches::taken()?.convolution;
+    let all = recorded.len();
+    recorded.retain(|_, choice| choice.allowed(by));
+    if recorded.len() < all {
+        said = Some(format!(
+            "{} of the {all} algorithms of the convolutions are measured anew, because INVASPREAD_CUDA_SWITCHES asks for \
+             another interface of cuDNN than the one that they are of. From here on the run is not the same bit for bit",
+            all - recorded.len()
+        ));
+    }
+    *choices() = Some(Choices { used: HashMap::new(), recorded, notes: Vec::new() });
     Ok(said)
 }
 
@@ -186,7 +293,7 @@ mod tests {
     use candle_core::DType;
 
     use super::super::conv2d::key;
-    use super::{Choice, Direction, text};
+    use super::{Algorithm, Choice, Choices, Direction, Engine, Product, text};
     use crate::conv2d::Geometry;
 
     /// A process may run all three precisions, and its checkpoints hold the choices for all of them.
@@ -198,19 +305,57 @@ mod tests {
         let texts: BTreeSet<String> = precisions
             .iter()
             .flat_map(|&(dtype, tf32)| {
+                let key = key(&geometry, dtype, tf32).unwrap();
                 [Direction::Forward, Direction::Input, Direction::Weight]
-                    .map(|direction| text((direction, key(&geometry, dtype, tf32).unwrap())))
+                    .into_iter()
+                    .flat_map(move |direction| [false, true].map(|add| text(Product { direction, key, add })))
             })
             .collect();
-        assert_eq!(texts.len(), 9, "{texts:?}");
+        assert_eq!(texts.len(), 18, "{texts:?}");
+    }
+
+    /// Versions that knew the older API alone recorded one algorithm for a product, added or not.
+    #[test]
+    fn an_entry_of_an_earlier_version_holds_for_what_is_added_too() {
+        let geometry = Geometry { n: 2, h: 8, w: 8, ci: 16, co: 32, kh: 3, kw: 3, stride: 1, padding: 1 };
+        let key = key(&geometry, DType::F32, false).unwrap();
+        let plain = Product { direction: Direction::Input, key, add: false };
+        let added = Product { add: true, ..plain };
+        let algorithm = Choice::Legacy(Algorithm { number: 1, math: 3, workspace: 1000 });
+        let engine = Choice::Backend(Engine { index: 8, knobs: vec![(2, 1)] });
+        let with = |entries: &[(Product, &Choice)]| Choices {
+            recorded: entries.iter().map(|(product, choice)| (text(*product), (*choice).clone())).collect(),
+            ..Choices::default()
+        };
+        assert_eq!(with(&[(plain, &algorithm)]).of(added), Some(algorithm.clone()));
+        assert_eq!(with(&[(plain, &algorithm), (added, &engine)]).of(added), Some(engine.clone()));
+        // A plan is of one product.
+        assert_eq!(with(&[(plain, &engine)]).of(added), None);
+        assert_eq!(with(&[(added, &algorithm)]).of(plain), None);
     }
 
     #[test]
     fn a_choice_is_read_as_it_is_written() {
-        let choice = Choice { algorithm: 6, math: 3, workspace: 1 << 29 };
-        assert_eq!(Choice::parse(&choice.text()), Some(choice));
-        for wrong in ["", "algorithm 1", "algorithm 1 math x workspace 3", "algorithm -1 math 0 workspace 0"]
-        {
+        let algorithm = Choice::Legacy(Algorithm { number: 6, math: 3, workspace: 1 << 29 });
+        let engine = |knobs| Choice::Backend(Engine { index: 62, knobs });
+        for (choice, text) in [
+            (algorithm, "algorithm 6 math 3 workspace 536870912"),
+            (engine(vec![(2, 4), (27, -1)]), "engine 62 knobs 2=4 27=-1"),
+            (engine(Vec::new()), "engine 62 knobs"),
+        ] {
+            assert_eq!(choice.text(), text);
+            assert_eq!(Choice::parse(text), Some(choice));
+        }
+        for wrong in [
+            "",
+            "algorithm 1",
+            "algorithm 1 math x workspace 3",
+            "algorithm -1 math 0 workspace 0",
+            "engine 1",
+            "engine x knobs",
+            "engine 1 knobs 2",
+            "engine 1 knobs 2=",
+        ] {
             assert_eq!(Choice::parse(wrong), None, "{wrong}");
         }
     }

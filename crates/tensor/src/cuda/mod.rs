@@ -30,7 +30,7 @@ mod switches;
 pub mod testing;
 pub mod top_k;
 
-pub use algorithms::{algorithms, take_algorithms};
+pub use algorithms::{algorithms, notes, take_algorithms};
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
@@ -48,7 +48,7 @@ pub(crate) use pool::{
 pub use rows::scale_by;
 pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
 pub(crate) use sgd::step as sgd_step;
-pub use switches::Switches;
+pub use switches::{ConvolutionApi, Switches};
 
 use candle_core::{CudaDevice, Error, Result, Tensor};
 

@@ -1,30 +1,48 @@
 //! Choices between two ways of computing the same, which only measurements on a GPU can settle.
 //!
-//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `norm=apart,sums=kernel,weights=packed`.
-//! ARCHITECTURE.md lists what is undecided.
+//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list:
+//! `convolution=legacy,norm=apart,sums=kernel`. ARCHITECTURE.md lists what is undecided.
 
 use std::sync::{Mutex, PoisonError};
 
 /// The variable that sets them.
 const VARIABLE: &str = "INVASPREAD_CUDA_SWITCHES";
 
+/// What computes convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvolutionApi {
+    /// Whatever is faster for a product: an algorithm of cuDNN's older API or a plan of its graph API.
+    Both,
+    /// Algorithms of cuDNN's older API.
+    Legacy,
+    /// Plans of cuDNN's graph API, and the older API for what has no plan.
+    Backend,
+}
+
 /// The ways that are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switches {
+    /// The interface of cuDNN that computes convolutions (`convolution=both`, `legacy` or `backend`).
+    pub convolution: ConvolutionApi,
     /// A batch norm is one cooperative launch in each direction, whose blocks wait for the sums of all
     /// (`norm=together`), or two launches (`norm=apart`).
     pub norm_together: bool,
-    /// A second gradient of a map is added by the convolution that computes it (`sums=convolution`), or by a kernel
-    /// of its own (`sums=kernel`).
+    /// A second gradient of a map is added by the convolution that computes it (`sums=convolution`), or by a
+    /// kernel of its own (`sums=kernel`).
     pub sums_in_convolution: bool,
-    /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN writes
-    /// them (`weights=kept`), or both are converted at each use (`weights=packed`).
+    /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN
+    /// writes them (`weights=kept`), or both are converted at each use (`weights=packed`).
     pub weights_kept: bool,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { norm_together: true, sums_in_convolution: true, weights_kept: true }
+        Self {
+            convolution: ConvolutionApi::Both,
+            norm_together: true,
+            sums_in_convolution: true,
+            weights_kept: true,
+        }
     }
 }
 
@@ -39,6 +57,9 @@ impl Switches {
         let mut switches = Self::default();
         for setting in list.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
             match setting {
+                "convolution=both" => switches.convolution = ConvolutionApi::Both,
+                "convolution=legacy" => switches.convolution = ConvolutionApi::Legacy,
+                "convolution=backend" => switches.convolution = ConvolutionApi::Backend,
                 "norm=together" => switches.norm_together = true,
                 "norm=apart" => switches.norm_together = false,
                 "sums=convolution" => switches.sums_in_convolution = true,
@@ -47,8 +68,8 @@ impl Switches {
                 "weights=packed" => switches.weights_kept = false,
                 other => {
                     return Err(format!(
-                        "{VARIABLE}: found {other:?}, expected norm=together|apart, sums=convolution|kernel or weights=kept|packed, with \
-                         commas between them"
+                        "{VARIABLE}: found {other:?}, expected convolution=both|legacy|backend, norm=together|apart, \
+                         sums=convolution|kernel or weights=kept|packed, with commas between them"
                     ));
                 }
             }
@@ -83,13 +104,15 @@ impl Switches {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::Switches;
+    use super::{ConvolutionApi, Switches};
 
     #[test]
     fn settings_are_read_and_what_is_unknown_is_named() {
         assert_eq!(Switches::parse(""), Ok(Switches::default()));
         let some = Switches { norm_together: false, weights_kept: false, ..Switches::default() };
         assert_eq!(Switches::parse("norm=apart, weights=packed"), Ok(some));
+        let backend = Switches { convolution: ConvolutionApi::Backend, ..Switches::default() };
+        assert_eq!(Switches::parse("convolution=backend"), Ok(backend));
         let error = Switches::parse("norm=both").unwrap_err();
         assert!(error.contains("norm=both") && error.contains("norm=together|apart"), "{error}");
     }

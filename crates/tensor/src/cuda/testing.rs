@@ -73,6 +73,19 @@ impl Counts {
     }
 }
 
+/// Returns how many descriptors of cuDNN's graphs were made so far, and how many of them are there, or `None` where the
+/// device is a real one.
+pub fn graph_descriptors() -> Option<[u64; 2]> {
+    let count = emulator(c"emulated_descriptors")?;
+    let mut made_and_there = [0; 2];
+    // SAFETY: the emulator's function writes two numbers.
+    unsafe {
+        let count: unsafe extern "C" fn(*mut [u64; 2]) = std::mem::transmute(count);
+        count(&raw mut made_and_there);
+    }
+    Some(made_and_there)
+}
+
 /// Returns the address of a function of the emulated driver, or `None` where the driver is a real one.
 fn emulator(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
     // SAFETY: the library is only found if it is already open; it is not opened again.
