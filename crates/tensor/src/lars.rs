@@ -16,7 +16,7 @@
 //! The norms are taken in f64 on the CPU, in an order that no thread count changes; on CUDA by candle's own
 //! ops, and nothing waits for them.
 
-use crate::sgd::{Sgd, SgdConfig};
+use crate::sgd::{Rate, Sgd, SgdConfig};
 use crate::storage::{for_scalar, with};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var, bail};
@@ -87,7 +87,7 @@ impl Lars {
             }
             adapt(parameter, &gradient.contiguous()?, config, learning_rate).map(Some)
         };
-        self.steps.step_along(&adapted, 1.0)
+        self.steps.step_along(&adapted, &Rate::Number(1.0))
     }
 
     /// Returns the running steps under their parameters' names, shaped like them, on the CPU.

@@ -5,8 +5,8 @@
 //! itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist; there they are
 //! measured anew.
 
-use super::facts;
 use super::libraries::Facts;
+use super::{facts, graph};
 use crate::conv2d::Geometry;
 use candle_core::{DType, Device, Result, bail};
 use std::collections::{BTreeMap, HashMap};
@@ -162,6 +162,8 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
         };
         recorded.insert(key.clone(), choice);
     }
+    // A recorded step holds the choices that were taken when it was recorded.
+    graph::forget_if(true);
     let mut said = None;
     if device.is_cuda() && !recorded.is_empty() {
         let here = machine(&facts(device)?);

@@ -15,7 +15,7 @@ use super::kernel::{Argument, launch};
 use super::memory::{Input, Output, cast_channels, check_type, uninitialised};
 use super::peak::Searching;
 use super::switches::Switches;
-use super::{device_of, failed};
+use super::{device_of, failed, graph};
 use crate::conv2d::Geometry;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -257,7 +257,7 @@ impl Library {
     /// Returns the address of at least `bytes` of scratch memory.
     fn workspace(&mut self, bytes: usize) -> Result<u64> {
         if self.workspace.as_ref().is_none_or(|have| have.len() < bytes) {
-            self.workspace = None;
+            graph::forget_if(self.workspace.take().is_some());
             // SAFETY: cuDNN writes this memory before it reads it.
             self.workspace = Some(unsafe { self.device.alloc::<u8>(bytes.max(256))? });
         }
@@ -336,7 +336,7 @@ impl Library {
             ),
         };
         // The gigabyte goes back: what the algorithms need is far less.
-        self.workspace = None;
+        graph::forget_if(self.workspace.take().is_some());
         drop(scratch);
         searching.end()?;
         let Some(choice) = found else {

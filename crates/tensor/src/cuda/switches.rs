@@ -1,6 +1,6 @@
 //! Choices between two ways of computing the same, which only measurements on a GPU can settle.
 //!
-//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `norm=apart,sums=kernel,weights=packed`.
+//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `norm=apart,sums=kernel,weights=packed,step=graph`.
 //! ARCHITECTURE.md lists what is undecided.
 
 use std::sync::{Mutex, PoisonError};
@@ -20,11 +20,14 @@ pub struct Switches {
     /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN writes
     /// them (`weights=kept`), or both are converted at each use (`weights=packed`).
     pub weights_kept: bool,
+    /// A training step is recorded once and then launched as one CUDA graph (`step=graph`), or its operations are
+    /// launched one by one (`step=launches`).
+    pub step_as_graph: bool,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { norm_together: true, sums_in_convolution: true, weights_kept: true }
+        Self { norm_together: true, sums_in_convolution: true, weights_kept: true, step_as_graph: false }
     }
 }
 
@@ -45,10 +48,12 @@ impl Switches {
                 "sums=kernel" => switches.sums_in_convolution = false,
                 "weights=kept" => switches.weights_kept = true,
                 "weights=packed" => switches.weights_kept = false,
+                "step=graph" => switches.step_as_graph = true,
+                "step=launches" => switches.step_as_graph = false,
                 other => {
                     return Err(format!(
-                        "{VARIABLE}: found {other:?}, expected norm=together|apart, sums=convolution|kernel or weights=kept|packed, with \
-                         commas between them"
+                        "{VARIABLE}: found {other:?}, expected norm=together|apart, sums=convolution|kernel, weights=kept|packed or \
+                         step=graph|launches, with commas between them"
                     ));
                 }
             }
@@ -60,7 +65,7 @@ impl Switches {
     ///
     /// # Errors
     /// If the environment names a setting that is not known.
-    pub(crate) fn taken() -> candle_core::Result<Self> {
+    pub fn taken() -> candle_core::Result<Self> {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(switches) = *taken {
             return Ok(switches);
@@ -90,6 +95,8 @@ mod tests {
         assert_eq!(Switches::parse(""), Ok(Switches::default()));
         let some = Switches { norm_together: false, weights_kept: false, ..Switches::default() };
         assert_eq!(Switches::parse("norm=apart, weights=packed"), Ok(some));
+        let graph = Switches { step_as_graph: true, ..Switches::default() };
+        assert_eq!(Switches::parse("step=launches,step=graph"), Ok(graph));
         let error = Switches::parse("norm=both").unwrap_err();
         assert!(error.contains("norm=both") && error.contains("norm=together|apart"), "{error}");
     }
