@@ -56,7 +56,7 @@ impl MethodSettings for NtXentSettings {
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         let loss = NtXent { temperature: self.temperature };
-        self.projector().method(facts, move |rows| loss.loss(rows))
+        self.projector().method(facts, self.has_cuda_loss(), move |rows| loss.loss(rows))
     }
 
     fn small() -> Vec<Self> {
