@@ -64,7 +64,7 @@ class Visit(unittest.TestCase):
         self.visit(there / "visit.py", "check", "--out", out, "--state", self.state, "--short", "--part", "0.5", "--width", "4", "--tests", "numbers_reach hand_nan", *TINY, "optim.epochs=1")
         summary = json.loads((out / "visit.json").read_text())
         stages = {stage["name"]: stage for stage in summary["stages"]}
-        self.assertEqual(list(stages), ["doctor", "tests", "sanitizer", "ours", "peers", "kernels", "train"])
+        self.assertEqual(list(stages), ["doctor", "tests", "sanitizer", "ours", "switches", "peers", "kernels", "train"])
         files = sorted(path.name for path in out.iterdir())
         self.assertLessEqual(len(files), 8, files)
         for stage in stages.values():
@@ -73,7 +73,7 @@ class Visit(unittest.TestCase):
         for name in ("tests", "train"):
             self.assertEqual(set(stages[name]["ended"]), {0}, text[name])
         # The doctor's methods and the benches' peak take minutes on the emulated device; a stage that runs out of time ends nothing else.
-        for name in ("doctor", "ours"):
+        for name in ("doctor", "ours", "switches"):
             self.assertTrue(set(stages[name]["ended"]) <= {0, "out of time", "no time left"}, text[name])
         self.assertIn("test result: ok", text["tests"])
         # What a machine lacks is said, and ends nothing.

@@ -328,6 +328,10 @@ def check(a):
              [program, "bench", "knn", *rows, "--dim", "128", "--k", "20" if a.short else "200", *in_f32],
              [program, "bench", "kmeans", *points, "--dim", "128", "--iterations", "3", *in_f32]]
     results.stage("ours", "4-ours.txt", ours, 45 * part, env)
+    # What only a GPU can decide (ARCHITECTURE.md): the same step the other way.
+    others = ("step=graph", "norm=apart", "sums=kernel", "weights=packed")
+    turned = [["env", f"INVASPREAD_CUDA_SWITCHES={switch}", *command] for switch in others for command in ours[: len(batches)]]
+    results.stage("switches", "4-ours.txt", turned, 60 * part, env)
     peer = [sys.executable, machine.folder / "peer_bench.py", "train", "--device", "cuda", "--batch", batches[0], *few, *width, "--amp", "--channels-last"]
     results.stage("peers", "5-peers.txt", [peer, peer + ["--compile"]], 105 * part, env)
     ncu = shutil.which("ncu")

@@ -233,10 +233,17 @@ static int copy(void *to, const void *from, size_t n, bool to_device, bool from_
         return INVALID;
     }
     memmove(to, from, n);
+    if (FILE *f = log_file()) fprintf(f, "copy %s%s %zu\n", from_device ? "d" : "h", to_device ? "d" : "h", n), fflush(f);
+    return 0;
+}
+// A copy that is not a graph's.
+static int counted_copy(void *to, const void *from, size_t n, bool to_device, bool from_device) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    int error = copy(to, from, n, to_device, from_device);
+    if (error) return error;
     if (to_device && from_device) ++counts.copies_on_device;
     if (to_device && !from_device) ++counts.copies_to_device, counts.bytes_to_device += n;
     if (from_device && !to_device) ++counts.copies_to_host, counts.bytes_to_host += n;
-    if (FILE *f = log_file()) fprintf(f, "copy %s%s %zu\n", from_device ? "d" : "h", to_device ? "d" : "h", n), fflush(f);
     return 0;
 }
 // A copy in the order of the stream, and one that the caller waits for.
@@ -246,11 +253,11 @@ static int copy_on(void *stream, void *to, const void *from, size_t n, bool to_d
         if (int error = not_on_recorded_stream(stream, "memory that is not page-locked is copied", CAPTURE_UNSUPPORTED)) return error;
     int result;
     auto work = [=] { return copy(to, from, n, to_device, from_device); };
-    return recorded(stream, COPY_NODE, work, &result) ? result : work();
+    return recorded(stream, COPY_NODE, work, &result) ? result : counted_copy(to, from, n, to_device, from_device);
 }
 static int copy_now(void *to, const void *from, size_t n, bool to_device, bool from_device) {
     if (int error = not_while_recording("a copy is waited for")) return error;
-    return copy(to, from, n, to_device, from_device);
+    return counted_copy(to, from, n, to_device, from_device);
 }
 API cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t n, void *stream) { return copy_on(stream, (void *)to, from, n, true, false); }
 API cuMemcpyHtoD_v2(u64 to, const void *from, size_t n) { return copy_now((void *)to, from, n, true, false); }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
-use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph};
+use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph, peak_memory};
 use invaspread_tensor::{Conv2dConfig, Optimizer, OptimizerConfig, SgdConfig, assign, conv2d};
 
 /// What is launched while a step is recorded is recorded too, and the counts are the process's: one test at a time.
@@ -98,6 +98,20 @@ fn a_recorded_step_counts_itself_and_takes_the_rate_and_the_place_of_its_number(
     graph.launch().unwrap();
     assert_eq!(recorded.losses(1), plain.losses(1));
     assert_eq!(recorded.log.read(1), None);
+}
+
+#[test]
+fn the_peak_of_memory_counts_what_a_recorded_step_allocates() {
+    let Some(device) = device_or_skip() else { return };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = 64 << 20;
+    let graph =
+        StepGraph::record(&device, || Tensor::zeros(bytes / 4, DType::F32, &device).map(drop)).unwrap();
+    let before = peak_memory(&device).unwrap().outside_search;
+    assert!(Counts::now().is_none() || before < bytes as u64, "{before}");
+    graph.launch().unwrap();
+    let after = peak_memory(&device).unwrap().outside_search;
+    assert!(after >= bytes as u64, "{after}");
 }
 
 #[test]

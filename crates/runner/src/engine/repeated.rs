@@ -11,10 +11,6 @@ use super::feed::ImageFeed;
 use super::learner::Learner;
 use crate::methods::Step;
 
-/// Steps before the recording: what is made once, such as scratch memory and cuDNN's choice of algorithms, comes in the
-/// first; the second finds all of it.
-const FIRST_STEPS: usize = 2;
-
 /// The repeated steps of a run.
 pub(crate) struct RepeatedSteps {
     counter: StepCounter,
@@ -35,6 +31,10 @@ enum Way {
 }
 
 impl RepeatedSteps {
+    /// Steps before the recording: what is made once, such as scratch memory and cuDNN's choice of algorithms, comes in
+    /// the first; the second finds all of it.
+    pub(crate) const FIRST_STEPS: usize = 2;
+
     /// Makes what repeats the steps of `learner` on the views of `feed`, for epochs of at most `steps` steps. Returns
     /// nothing if that is not switched on or the learner is on the CPU; and beside it, if it is switched on, what keeps
     /// this learner from it.
@@ -97,7 +97,7 @@ impl RepeatedSteps {
                 return graph.launch();
             }
             // Evaluation took more scratch memory than any step, for instance.
-            self.way = Way::First(FIRST_STEPS - 1);
+            self.way = Way::First(Self::FIRST_STEPS - 1);
         }
         let counter = &self.counter;
         let device = learner.network.device().clone();
@@ -107,7 +107,7 @@ impl RepeatedSteps {
         };
         run()?;
         if let Way::First(before) = self.way {
-            self.way = if before + 1 < FIRST_STEPS {
+            self.way = if before + 1 < Self::FIRST_STEPS {
                 Way::First(before + 1)
             } else {
                 match StepGraph::record(&device, run) {

@@ -82,7 +82,7 @@ pub fn train(
         ));
     }
     #[cfg(feature = "cuda")]
-    if let Some(why_not) = training.why_not_repeated {
+    if let Some(why_not) = training.why_not_repeated.filter(|_| recipe.method.trains()) {
         observer.note(&format!("{}: a step is not one CUDA graph, since {why_not}", place.title));
     }
     observer.run_started(&RunStarted {

@@ -74,8 +74,14 @@ impl Direction {
 fn text((direction, key): (Direction, Key)) -> String {
     let Key { geometry: g, channels, out_channels, dtype, tf32 } = key;
     let precision = if tf32 { "tf32" } else { dtype.as_str() };
+    // Channels that were added for the hardware make two convolutions alike that were searched for apart.
+    let given = if (g.ci, g.co) == (channels, out_channels) {
+        String::new()
+    } else {
+        format!(" (given {} to {})", g.ci, g.co)
+    };
     format!(
-        "{} {}x{}x{}x{channels} to {out_channels} kernel {}x{} stride {} padding {} {precision}",
+        "{} {}x{}x{}x{channels} to {out_channels}{given} kernel {}x{} stride {} padding {} {precision}",
         direction.name(),
         g.n,
         g.h,
@@ -205,6 +211,16 @@ mod tests {
             })
             .collect();
         assert_eq!(texts.len(), 9, "{texts:?}");
+    }
+
+    /// In bf16 three channels become eight, as many as another convolution may have.
+    #[test]
+    fn channels_that_were_added_make_no_convolution_another_one() {
+        let of = |ci| {
+            let geometry = Geometry { n: 2, h: 8, w: 8, ci, co: 8, kh: 3, kw: 3, stride: 1, padding: 1 };
+            text((Direction::Forward, key(&geometry, DType::BF16, false).unwrap()))
+        };
+        assert_ne!(of(3), of(8));
     }
 
     #[test]

@@ -31,6 +31,21 @@ impl Default for Switches {
     }
 }
 
+impl std::fmt::Display for Switches {
+    /// Writes all settings as [`Switches::parse`] reads them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = |first: bool, [one, other]: [&'static str; 2]| if first { one } else { other };
+        write!(
+            f,
+            "norm={},sums={},weights={},step={}",
+            way(self.norm_together, ["together", "apart"]),
+            way(self.sums_in_convolution, ["convolution", "kernel"]),
+            way(self.weights_kept, ["kept", "packed"]),
+            way(self.step_as_graph, ["graph", "launches"])
+        )
+    }
+}
+
 static TAKEN: Mutex<Option<Switches>> = Mutex::new(None);
 
 impl Switches {
@@ -97,6 +112,9 @@ mod tests {
         assert_eq!(Switches::parse("norm=apart, weights=packed"), Ok(some));
         let graph = Switches { step_as_graph: true, ..Switches::default() };
         assert_eq!(Switches::parse("step=launches,step=graph"), Ok(graph));
+        for switches in [some, graph, Switches { sums_in_convolution: false, ..graph }] {
+            assert_eq!(Switches::parse(&switches.to_string()), Ok(switches));
+        }
         let error = Switches::parse("norm=both").unwrap_err();
         assert!(error.contains("norm=both") && error.contains("norm=together|apart"), "{error}");
     }
