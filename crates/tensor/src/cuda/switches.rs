@@ -10,6 +10,7 @@ const VARIABLE: &str = "INVASPREAD_CUDA_SWITCHES";
 
 /// The ways that are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Switches {
     /// A batch norm is one cooperative launch in each direction, whose blocks wait for the sums of all
     /// (`norm=together`), or two launches (`norm=apart`).
