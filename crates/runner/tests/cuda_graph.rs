@@ -1,6 +1,6 @@
-//! A run whose steps are one CUDA graph comes to the same bits as one whose operations are launched one by one: weights,
-//! running statistics, momentum, losses and metrics, over ends of epochs, evaluations, checkpoints and a stop in the
-//! middle of an epoch. The tests are skipped where there is no device.
+//! A run whose steps are one CUDA graph comes to the same bits as one whose operations are launched one by
+//! one: weights, running statistics, momentum, losses and metrics, over ends of epochs, evaluations,
+//! checkpoints and a stop in the middle of an epoch. The tests are skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(
@@ -27,7 +27,8 @@ use invaspread_tensor::cuda::{Switches, algorithms, take_algorithms};
 use invaspread_tensor::{DeviceKind, LarsConfig, OptimizerConfig, Precision};
 use stripes::{TRAIN, images, invaspread, methods, place, recipe, small};
 
-/// Switches and counts are the process's, and what is launched while a step is recorded is recorded too: one test at a time.
+/// Switches and counts are the process's, and what is launched while a step is recorded is recorded too: one
+/// test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Stops after some steps; keeps the losses and what it is told.
@@ -61,8 +62,8 @@ impl Observer for Watch {
 /// What a run came to.
 #[derive(Debug, PartialEq)]
 struct Came {
-    /// All tensors of the last checkpoint: weights, running statistics with their numbers of batches, momentum, and the
-    /// method's state.
+    /// All tensors of the last checkpoint: weights, running statistics with their numbers of batches,
+    /// momentum, and the method's state.
     state: BTreeMap<String, Vec<f64>>,
     rows: Vec<(i64, String, String, f64)>,
 }

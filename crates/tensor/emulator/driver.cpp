@@ -1,7 +1,8 @@
 // The driver, libcuda.so.1, on the CPU: the calls that cudarc and candle make. Memory is the machine's; it is
 // filled with NaN when it is allocated, and guarded on both sides. Kernels are compiled-in functions that are
-// found by name (kernels.cpp runs them). Every launch is checked and, if INVASPREAD_EMULATOR_LOG names a file, logged
-// there. Streams and events order nothing: every call completes at once, unless its stream is captured (graph.cpp).
+// found by name (kernels.cpp runs them). Every launch is checked and, if INVASPREAD_EMULATOR_LOG names a
+// file, logged there. Streams and events order nothing: every call completes at once, unless its stream is
+// captured (graph.cpp).
 #include "driver.hpp"
 
 namespace emulated {

@@ -1,4 +1,5 @@
-// What the parts of the emulated driver share: memory and calls (driver.cpp), kernels (kernels.cpp), graphs (graph.cpp).
+// What the parts of the emulated driver share: memory and calls (driver.cpp), kernels (kernels.cpp), graphs
+// (graph.cpp).
 #pragma once
 #include "cuda_on_host.hpp"
 #include <mutex>
@@ -47,14 +48,16 @@ bool is_allocated(u64 address);
 
 // The numbers of nodes.
 enum Node { KERNEL_NODE = 0, COPY_NODE = 1, SET_NODE = 2, ALLOCATION_NODE = 10, FREE_NODE = 11 };
-// If the work of a stream is being recorded, takes it up as a node and sets `result`. The caller runs it otherwise.
+// If the work of a stream is being recorded, takes it up as a node and sets `result`. The caller runs it
+// otherwise.
 bool recorded(void *stream, Node node, std::function<int()> work, int *result);
 // The same for an allocation (the address is set) and for the end of one.
 bool recorded_allocation(void *stream, size_t n, u64 *address, int *result);
 bool recorded_free(void *stream, u64 address, int *result);
 // Whether an address is a graph's, or was and is nobody's now.
 bool of_graph(u64 address);
-// Ends the recording of this thread, if there is one, since it called what may not be recorded; returns the error, or 0.
+// Ends the recording of this thread, if there is one, since it called what may not be recorded; returns the
+// error, or 0.
 int not_while_recording(const char *what);
 // The same where the stream's work is recorded, by whatever thread.
 int not_on_recorded_stream(void *stream, const char *what, int error);

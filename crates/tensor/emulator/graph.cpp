@@ -1,6 +1,7 @@
-// CUDA graphs: the work of a stream between the begin and the end of a capture becomes a list of nodes, which a launch
-// runs in their order. What a driver refuses to record (waiting, copies from memory that is not page-locked, memory of
-// cuMemAlloc) ends the capture with an error here too. Memory of a graph is where the capture placed it, at every launch.
+// CUDA graphs: the work of a stream between the begin and the end of a capture becomes a list of nodes, which
+// a launch runs in their order. What a driver refuses to record (waiting, copies from memory that is not
+// page-locked, memory of cuMemAlloc) ends the capture with an error here too. Memory of a graph is where the
+// capture placed it, at every launch.
 #include "driver.hpp"
 #include <memory>
 #include <set>

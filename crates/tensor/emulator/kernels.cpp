@@ -1,5 +1,6 @@
-// Runs the blocks of a launch: threads are fibers, which switch at barriers and at exchanges of a warp. Shared memory is
-// poisoned and guarded. Blocks run one after the other or, in a cooperative launch, in turns.
+// Runs the blocks of a launch: threads are fibers, which switch at barriers and at exchanges of a warp.
+// Shared memory is poisoned and guarded. Blocks run one after the other or, in a cooperative launch, in
+// turns.
 #include "driver.hpp"
 #include <sys/mman.h>
 #if !defined(__x86_64__)
@@ -235,8 +236,8 @@ struct Block {
                     if (fibers[i].state == IN_WARP) waiting |= 1u << (i - first), mask |= fibers[i].mask;
                 }
                 if (!waiting) continue;
-                // Lanes of a mask that are missing: still running (READY is impossible here), at a barrier, or
-                // ended.
+                // Lanes of a mask that are missing: still running (READY is impossible here), at a barrier,
+                // or ended.
                 unsigned wanted = mask & (last - first == 32 ? ~0u : (1u << (last - first)) - 1);
                 unsigned missing = wanted & alive & ~waiting;
                 if (missing) {

@@ -24,7 +24,8 @@ struct ViewSettings {
     int taps;
     // Bytes that a view's intermediate image may take.
     int intermediate;
-    // The number of the step within the epoch whose images and plans are given, or null if they are of this launch alone.
+    // The number of the step within the epoch whose images and plans are given, or null if they are of this
+    // launch alone.
     const unsigned *step;
 };
 

@@ -1,5 +1,5 @@
-// The end of a training step whose number the device counts: its loss goes to the host's memory, at the place of the
-// step, and the next step begins.
+// The end of a training step whose number the device counts: its loss goes to the host's memory, at the place
+// of the step, and the next step begins.
 #include "device.cuh"
 
 KERNEL(32, end_step)(const float *loss, float *log, unsigned places, unsigned *step) {

@@ -65,12 +65,12 @@ impl Optimizer {
         matches!(self, Self::Sgd(_))
     }
 
-    /// Takes one step along `gradients` at the rate of the step whose number the device counts; parameters without a
-    /// gradient stay.
+    /// Takes one step along `gradients` at the rate of the step whose number the device counts; parameters
+    /// without a gradient stay.
     ///
     /// # Errors
-    /// If the optimizer is LARS, which takes its rate from the host, a parameter is not on the device, or a gradient's
-    /// shape or type is not its parameter's.
+    /// If the optimizer is LARS, which takes its rate from the host, a parameter is not on the device, or a
+    /// gradient's shape or type is not its parameter's.
     #[cfg(feature = "cuda")]
     pub fn step_counted(&mut self, gradients: &GradStore, counter: &crate::cuda::StepCounter) -> Result<()> {
         match self {

@@ -1,5 +1,6 @@
-//! A recorded step does what its operations do, and whatever cannot be recorded is an error that leaves the device as it
-//! was. The tests are skipped where there is no device; what only the emulated one refuses, on a real one.
+//! A recorded step does what its operations do, and whatever cannot be recorded is an error that leaves the
+//! device as it was. The tests are skipped where there is no device. What only the emulated device refuses is
+//! not tried on a real one.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
@@ -11,7 +12,8 @@ use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph, peak_memory};
 use invaspread_tensor::{Conv2dConfig, Optimizer, OptimizerConfig, SgdConfig, assign, conv2d};
 
-/// What is launched while a step is recorded is recorded too, and the counts are the process's: one test at a time.
+/// What is launched while a step is recorded is recorded too, and the counts are the process's: one test at a
+/// time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn ones(shape: &[usize], device: &Device) -> Tensor {
@@ -22,8 +24,8 @@ fn sum(x: &Tensor) -> f32 {
     x.sum_all().unwrap().to_scalar().unwrap()
 }
 
-/// A weight, its optimizer and the counter of its steps. The loss is the sum of the weight, as a product: candle's own sums
-/// bring their sizes to the device in each call.
+/// A weight, its optimizer and the counter of its steps. The loss is the sum of the weight, as a product:
+/// candle's own sums bring their sizes to the device in each call.
 struct Steps {
     weight: Var,
     ones: Tensor,
@@ -169,7 +171,8 @@ fn a_step_that_knows_replaced_memory_is_not_launched() {
     let weight = steps.weight.clone();
     let graph = StepGraph::record(&device, || steps.step()).unwrap();
     assert!(graph.is_valid());
-    // The optimizer's step writes the weight as cuDNN takes it; that copy is made anew where somebody else sets the weight.
+    // The optimizer's step writes the weight as cuDNN takes it; that copy is made anew where somebody else
+    // sets the weight.
     assign(&weight, &ones(&[1, 1, 8, 8], &device)).unwrap();
     assert!(!graph.is_valid());
     let error = graph.launch().unwrap_err().to_string();

@@ -160,3 +160,31 @@ fn repeated(
     }
     Ok(Times(seconds.into_iter().map(|seconds| seconds / bench.steps as f64).collect()))
 }
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Compute, GPU_REPEATS, RepeatedSteps, TrainBench, learner, repeated};
+    use candle_core::{DType, Tensor};
+    use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
+    use invaspread_tensor::{DeviceKind, Precision};
+
+    /// Skipped where the device is not the emulated one. No other test of this program uses the device: what it
+    /// launched meanwhile would be recorded.
+    #[test]
+    fn what_is_timed_as_a_graph_is_launched_as_one() {
+        let (Some(device), Some(before)) = (device_or_skip(), Counts::now()) else { return };
+        let compute = Compute { device: DeviceKind::Cuda(0), precision: Precision::Bf16 };
+        let bench =
+            TrainBench { batch: 2, width: 8, depth: 18, steps: 2, warmup: 0, winograd: false, compute };
+        let mut learner = learner(bench, bench.batch).unwrap();
+        let x = Tensor::ones((4, 32, 32, 3), DType::F32, &device).unwrap();
+        let times = repeated(bench, &mut learner, &x, &[0, 1]).unwrap();
+        assert_eq!(times.0.len(), GPU_REPEATS);
+        let launched = Counts::now().unwrap().since(before);
+        // Two steps before the clock warm up; one more round is not timed.
+        assert_eq!(launched.graph_launches as usize, (1 + GPU_REPEATS) * bench.steps, "{launched:?}");
+        assert_eq!(RepeatedSteps::FIRST_STEPS, 2);
+    }
+}

@@ -42,8 +42,8 @@ struct OnDevice {
     /// Width and height of the images.
     sides: [usize; 2],
     dtype: DType,
-    /// For each group, where the draws of all epochs lie, one epoch after the other; `None` if each epoch's have a place
-    /// of their own.
+    /// For each group, where the draws of all epochs lie, one epoch after the other; `None` if each epoch's
+    /// have a place of their own.
     rooms: Option<Mutex<Vec<[Tensor; 2]>>>,
 }
 
@@ -94,8 +94,9 @@ impl ImageFeed {
         })
     }
 
-    /// Makes all epochs use the same place on the device for their draws, so that a recorded step finds them. An epoch
-    /// must have ended before the next begins. Returns whether the views are made on a device at all.
+    /// Makes all epochs use the same place on the device for their draws, so that a recorded step finds them.
+    /// An epoch must have ended before the next begins. Returns whether the views are made on a device at
+    /// all.
     #[cfg(feature = "cuda")]
     pub(crate) fn keep_place(&mut self) -> bool {
         if let Some(on_device) = &mut self.on_device {
@@ -293,8 +294,8 @@ impl EpochFeed {
         }
     }
 
-    /// Makes the views (v, S, S, C) of each group of `images` images, in the step whose number `counter` counts from the
-    /// beginning of this feed.
+    /// Makes the views (v, S, S, C) of each group of `images` images, in the step whose number `counter`
+    /// counts from the beginning of this feed.
     ///
     /// # Errors
     /// Returns an error if the views are made on the host, or the device fails.

@@ -94,7 +94,8 @@ impl Learner {
         rayon::scope(|_| self.take_step(views, step, lr))
     }
 
-    /// Returns the name of what would keep a GPU from repeating a step without the host; `None` if nothing does.
+    /// Returns the name of what would keep a GPU from repeating a step without the host; `None` if nothing
+    /// does.
     #[cfg(feature = "cuda")]
     pub(crate) fn why_not_repeated(&self) -> Option<&'static str> {
         match () {
@@ -105,9 +106,9 @@ impl Learner {
         }
     }
 
-    /// Takes one step on a GPU, at the rate of the step whose number `counter` counts there, of a method whose steps
-    /// repeat; the loss goes to the place of the step in `log`. The host does nothing in it but launch, so it can be
-    /// recorded.
+    /// Takes one step on a GPU, at the rate of the step whose number `counter` counts there, of a method
+    /// whose steps repeat; the loss goes to the place of the step in `log`. The host does nothing in it but
+    /// launch, so it can be recorded.
     ///
     /// # Errors
     /// Returns an error if candle fails or the sizes do not fit.

@@ -100,7 +100,8 @@ impl LossLog {
         self.pending.as_ref().map(|pending| &pending.log)
     }
 
-    /// Counts a step that writes its loss itself; returns the losses that became known, in the order of the steps.
+    /// Counts a step that writes its loss itself; returns the losses that became known, in the order of the
+    /// steps.
     #[cfg(feature = "cuda")]
     pub(super) fn written(&mut self) -> Vec<f64> {
         if let Some(pending) = &mut self.pending {

@@ -1,8 +1,9 @@
-//! Steps that a GPU repeats without the host: the first two are launched operation by operation, then the step is
-//! recorded and launched as one CUDA graph.
+//! Steps that a GPU repeats without the host: the first two are launched operation by operation, then the
+//! step is recorded and launched as one CUDA graph.
 //!
 //! What changes from step to step, the device looks up by the number of the step, which it counts
-//! ([`StepCounter`]): so the first steps, the recorded ones, and those after a recording that failed are the same work.
+//! ([`StepCounter`]): so the first steps, the recorded ones, and those after a recording that failed are the
+//! same work.
 
 use candle_core::{Device, Result, Tensor, bail};
 use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph, Switches};
@@ -31,13 +32,13 @@ enum Way {
 }
 
 impl RepeatedSteps {
-    /// Steps before the recording: what is made once, such as scratch memory and cuDNN's choice of algorithms, comes in
-    /// the first; the second finds all of it.
+    /// Steps before the recording: what is made once, such as scratch memory and cuDNN's choice of
+    /// algorithms, comes in the first; the second finds all of it.
     pub(crate) const FIRST_STEPS: usize = 2;
 
-    /// Makes what repeats the steps of `learner` on the views of `feed`, for epochs of at most `steps` steps. Returns
-    /// nothing if that is not switched on or the learner is on the CPU; and beside it, if it is switched on, what keeps
-    /// this learner from it.
+    /// Makes what repeats the steps of `learner` on the views of `feed`, for epochs of at most `steps` steps.
+    /// Returns nothing if that is not switched on or the learner is on the CPU; and beside it, if it is
+    /// switched on, what keeps this learner from it.
     ///
     /// # Errors
     /// Returns an error if the environment names an unknown switch, or the device has too little memory.
@@ -76,8 +77,8 @@ impl RepeatedSteps {
         self.counter.begin(rates)
     }
 
-    /// Takes the next step of `learner` on the images `index`, whose views `views` makes by the number of the step. The
-    /// loss goes to its place in `log`.
+    /// Takes the next step of `learner` on the images `index`, whose views `views` makes by the number of the
+    /// step. The loss goes to its place in `log`.
     ///
     /// # Errors
     /// Returns an error if the epoch has no more steps, or the device fails.

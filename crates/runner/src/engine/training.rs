@@ -323,7 +323,8 @@ impl<'a> Training<'a> {
         Ok(Stepped::Through)
     }
 
-    /// Takes the next step of an epoch on `batch`, which `feed` gave last; returns the losses that became known.
+    /// Takes the next step of an epoch on `batch`, which `feed` gave last; returns the losses that became
+    /// known.
     #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a GPU may repeat the step"))]
     fn take_step(
         &mut self,

@@ -167,10 +167,11 @@ pub trait Method: Send {
     /// If candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
-    /// Returns whether a GPU can repeat a step without the host: [`Method::forward`] and [`Method::loss`] then launch
-    /// the same in every step. They draw nothing, copy nothing from or to the host, keep nothing that a step changes
-    /// other than the network's and their own batch norms, and of `step` they use the number of images alone; and there
-    /// is no [`Method::after_step`]. Such a step can be recorded once and launched as one CUDA graph.
+    /// Returns whether a GPU can repeat a step without the host: [`Method::forward`] and [`Method::loss`]
+    /// then launch the same in every step. They draw nothing, copy nothing from or to the host, keep nothing
+    /// that a step changes other than the network's and their own batch norms, and of `step` they use the
+    /// number of images alone; and there is no [`Method::after_step`]. Such a step can be recorded once and
+    /// launched as one CUDA graph.
     fn steps_repeat(&self) -> bool {
         false
     }

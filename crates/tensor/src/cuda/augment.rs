@@ -112,8 +112,8 @@ impl ImageStore {
         self.make([index, plans], index.elem_count(), 0, dtype)
     }
 
-    /// Does the same for the `views` views of the step whose number the device counts: `index` and `plans` are those of
-    /// all steps of an epoch, one after the other.
+    /// Does the same for the `views` views of the step whose number the device counts: `index` and `plans`
+    /// are those of all steps of an epoch, one after the other.
     ///
     /// # Errors
     /// If there are fewer, or the type is neither f32 nor bf16.
@@ -185,8 +185,8 @@ impl ImageStore {
         ])
     }
 
-    /// Does the same as [`ImageStore::upload`], into the beginning of a room that is large enough. Whatever read what lay
-    /// there was launched before.
+    /// Does the same as [`ImageStore::upload`], into the beginning of a room that is large enough. Whatever
+    /// read what lay there was launched before.
     ///
     /// # Errors
     /// Returns those of [`ImageStore::upload`], or one if the room is too small.

@@ -1,10 +1,12 @@
 //! A training step as one CUDA graph: what the host launches in it is recorded once, then launched as one.
 //!
-//! A recorded step holds addresses. Its own memory, which it allocates and frees, is the graph's. Of all other memory it
-//! reads what lies there when it runs: parameters, momentum and running statistics keep their places
-//! ([`crate::assign`]), and whoever replaces memory that a step may have recorded (scratch memory, a kept weight, the
-//! draws of an epoch) calls [`forget_if`], after which no recorded step is valid. What a step counts on the host is noted
-//! in the recording ([`count_run`]) and counted at each launch.
+//! A recorded step holds addresses. Its own memory, which it allocates and frees, is the graph's. Of all
+//! other memory it reads what lies there when it runs: parameters, momentum and running statistics keep their
+//! places ([`crate::assign`]), and whoever replaces memory that a step may have recorded (scratch memory, a
+//! kept weight, the draws of an epoch) calls [`forget_if`], after which no recorded step is valid. What a
+//! step counts on the host is noted in the recording ([`count_run`]) and counted at each launch.
+//!
+//! Whoever launches a recorded step keeps alive what it reads: the network, the optimizer, the images.
 
 use super::failed;
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, result, sys};
@@ -50,13 +52,13 @@ impl std::fmt::Debug for StepGraph {
 }
 
 impl StepGraph {
-    /// Records what `step` launches on `device`, without running it. `step` was run before, so that all that it makes
-    /// once exists. It must end with as much memory as it began with, and must not wait for the device, nor copy to it
-    /// from memory that is not page-locked.
+    /// Records what `step` launches on `device`, without running it. `step` was run before, so that all that
+    /// it makes once exists. It must end with as much memory as it began with, and must not wait for the
+    /// device, nor copy to it from memory that is not page-locked.
     ///
     /// # Errors
-    /// If the device is the CPU, or the driver refuses to record the step, or the step fails or keeps memory. Nothing of
-    /// it was run then.
+    /// If the device is the CPU, or the driver refuses to record the step, or the step fails or keeps memory.
+    /// Nothing of it was run then.
     pub fn record(device: &Device, step: impl FnOnce() -> Result<()>) -> Result<Self> {
         let device = device.as_cuda_device()?;
         let stream = device.cuda_stream();
@@ -68,7 +70,8 @@ impl StepGraph {
         COUNTED.set(Some(Vec::new()));
         let recorded = step();
         let counted = COUNTED.take().unwrap_or_default();
-        // Memory that could not be freed says so at the next call, which must not be the one that ends the recording.
+        // Memory that could not be freed says so at the next call, which must not be the one that ends the
+        // recording.
         let freed = stream.context().check_err();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         recorded?;
@@ -91,7 +94,7 @@ impl StepGraph {
         self.forgotten == FORGOTTEN.load(Relaxed)
     }
 
-    /// Runs the step.
+    /// Runs the step. All that it reads must still be there.
     ///
     /// # Errors
     /// If it is no longer valid, or the driver refuses the launch.

@@ -117,8 +117,8 @@ pub(crate) fn tensor<T: candle_core::WithDType>(
     Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
 }
 
-/// Copies values of the host over the first ones of a contiguous tensor on the device. What was launched before reads
-/// the old ones.
+/// Copies values of the host over the first ones of a contiguous tensor on the device. What was launched
+/// before reads the old ones.
 pub(crate) fn overwrite<T: candle_core::WithDType>(to: &Tensor, values: &[T]) -> Result<()> {
     if to.dtype() != T::DTYPE || to.elem_count() < values.len() {
         bail!("cuda: {} values of {:?} for {:?} of {:?}", values.len(), T::DTYPE, to.shape(), to.dtype())
@@ -126,8 +126,8 @@ pub(crate) fn overwrite<T: candle_core::WithDType>(to: &Tensor, values: &[T]) ->
     let stream = device_of(to)?.cuda_stream();
     stream.context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
     let address = Input::of(to)?.address;
-    // SAFETY: the place has room for the values (see above), and memory that is not page-locked is read before the call
-    // returns.
+    // SAFETY: the place has room for the values (see above), and memory that is not page-locked is read
+    // before the call returns.
     unsafe {
         sys::cuMemcpyHtoDAsync_v2(address, values.as_ptr().cast(), size_of_val(values), stream.cu_stream())
     }
@@ -286,7 +286,8 @@ impl HostLog {
             .map_err(|e| failed("copy a number to the host", e))
     }
 
-    /// Returns the address of the first place, by which kernels of the device write, and the number of places.
+    /// Returns the address of the first place, by which kernels of the device write, and the number of
+    /// places.
     pub(super) fn places(&self) -> (u64, usize) {
         (self.first, self.values.len())
     }

@@ -122,8 +122,8 @@ fn of_graphs(device: &CudaDevice) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the most bytes of the device's memory that values have used since the program began: of its pool, or of
-/// recorded steps and what the pool has given out now, together.
+/// Returns the most bytes of the device's memory that values have used since the program began: of its pool,
+/// or of recorded steps and what the pool has given out now, together.
 ///
 /// # Errors
 /// If the device is the CPU, or the driver does not answer.

@@ -1,9 +1,9 @@
 //! The number of a training step, counted by the device, and what a step looks up by it.
 //!
-//! A recorded step ([`StepGraph`](super::StepGraph)) is launched again and again with the same arguments. Whatever
-//! changes from one step to the next is therefore found by a number that lies at a fixed place and that the step itself
-//! raises: the learning rate, the images and plans of its views ([`ImageStore`](super::augment::ImageStore)), and where
-//! its loss goes.
+//! A recorded step ([`StepGraph`](super::StepGraph)) is launched again and again with the same arguments.
+//! Whatever changes from one step to the next is therefore found by a number that lies at a fixed place and
+//! that the step itself raises: the learning rate, the images and plans of its views
+//! ([`ImageStore`](super::augment::ImageStore)), and where its loss goes.
 
 use super::device_of;
 use super::kernel::{Argument, launch};
@@ -32,8 +32,8 @@ impl StepCounter {
         })
     }
 
-    /// Begins an epoch, or what is left of one: the next step is number 0, and `rates` are the learning rates of the
-    /// steps.
+    /// Begins an epoch, or what is left of one: the next step is number 0, and `rates` are the learning rates
+    /// of the steps.
     ///
     /// # Errors
     /// If there are more than this counter was made for, or a copy to the device fails.
@@ -44,8 +44,8 @@ impl StepCounter {
         overwrite(&self.step, &[0u32])
     }
 
-    /// Ends a step: `loss`, a scalar of f32 on the device, goes to the place of the step in `log`, and the next step
-    /// begins.
+    /// Ends a step: `loss`, a scalar of f32 on the device, goes to the place of the step in `log`, and the
+    /// next step begins.
     ///
     /// # Errors
     /// If the loss is no such scalar, or the launch fails.

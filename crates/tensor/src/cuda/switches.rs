@@ -1,7 +1,7 @@
 //! Choices between two ways of computing the same, which only measurements on a GPU can settle.
 //!
-//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list: `norm=apart,sums=kernel,weights=packed,step=graph`.
-//! ARCHITECTURE.md lists what is undecided.
+//! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list:
+//! `norm=apart,sums=kernel,weights=packed,step=graph`. ARCHITECTURE.md lists what is undecided.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,8 +21,8 @@ pub struct Switches {
     /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN writes
     /// them (`weights=kept`), or both are converted at each use (`weights=packed`).
     pub weights_kept: bool,
-    /// A training step is recorded once and then launched as one CUDA graph (`step=graph`), or its operations are
-    /// launched one by one (`step=launches`).
+    /// A training step is recorded once and then launched as one CUDA graph (`step=graph`), or its operations
+    /// are launched one by one (`step=launches`).
     pub step_as_graph: bool,
 }
 

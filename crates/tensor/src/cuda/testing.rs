@@ -25,7 +25,8 @@ pub fn device_or_skip() -> Option<Device> {
 pub struct Counts {
     /// Launches of our kernels and of candle's, other than by a graph.
     pub launches: u64,
-    /// Calls of NVIDIA's libraries that launch something: products and convolutions; not what a graph repeats.
+    /// Calls of NVIDIA's libraries that launch something: products and convolutions; not what a graph
+    /// repeats.
     pub library_calls: u64,
     /// Allocations, most of which the pool serves with memory that was freed before.
     pub allocator_calls: u64,
