@@ -76,7 +76,7 @@ class Visit(unittest.TestCase):
         for name in ("doctor", "ours", "ways"):
             self.assertTrue(set(stages[name]["ended"]) <= {0, "out of time", "no time left"}, text[name])
         self.assertIn("test result: ok", text["tests"])
-        self.assertIn("env INVASPREAD_CUDA_SWITCHES=convolution=legacy", text["ways"])
+        self.assertIn("env INVASPREAD_CUDA_SWITCHES=step=graph", text["ways"])
         # What a machine lacks is said, and ends nothing.
         self.assertTrue(stages["peers"]["ended"])
         self.assertRegex(text["train"], r"kNN|knn")

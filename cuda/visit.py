@@ -27,7 +27,7 @@ PROGRAM = "program.tar.xz"  # the program and its tests, stripped
 IMAGES = "images.xz"  # as many images of CIFAR-10 as fit, the same part of each of its files
 CARDS = ("80", "86", "89", "90")
 # The other way of each switch that is undecided (ARCHITECTURE.md): the first training bench is measured with each.
-WAYS = ("convolution=legacy", "convolution=backend", "norm=apart", "sums=kernel", "weights=packed")
+WAYS = ("step=graph", "convolution=legacy", "convolution=backend", "norm=apart", "sums=kernel", "weights=packed")
 RECORD, SIDE = 3073, 32  # bytes of an image in CIFAR-10's binary files: the class, then red, green and blue; its side
 BINARY = "cifar-10-batches-bin"
 BATCHES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
@@ -331,7 +331,7 @@ def check(a):
              [program, "bench", "kmeans", *points, "--dim", "128", "--iterations", "3", *in_f32]]
     results.stage("ours", "4-ours.txt", ours, 45 * part, env)
     ways = [["env", f"INVASPREAD_CUDA_SWITCHES={way}", *ours[0]] for way in (WAYS[:1] if a.short else WAYS)]
-    results.stage("ways", "4-ours.txt", ways, (10 if a.short else 40) * part, env)
+    results.stage("ways", "4-ours.txt", ways, (10 if a.short else 60) * part, env)
     peer = [sys.executable, machine.folder / "peer_bench.py", "train", "--device", "cuda", "--batch", batches[0], *few, *width, "--amp", "--channels-last"]
     results.stage("peers", "5-peers.txt", [peer, peer + ["--compile"]], 105 * part, env)
     ncu = shutil.which("ncu")

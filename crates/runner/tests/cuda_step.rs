@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 use invaspread_models::{Mode, Network, ResNetConfig};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
+use invaspread_tensor::cuda::Switches;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip, graph_descriptors};
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, invaspread, place, recipe, small};
@@ -28,12 +29,8 @@ impl Observer for Steps {
     }
 }
 
-#[test]
-fn a_step_takes_few_launches() {
-    if device_or_skip().is_none() || Counts::now().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+/// Trains an epoch of a ResNet-18 in bf16; returns what the device had done at the end of each step.
+fn steps() -> Vec<(Counts, u64)> {
     let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
     let recipe =
         Recipe { device: DeviceKind::Cuda(0), epochs: 1, evaluate_every: 2, network, ..recipe(invaspread()) };
@@ -44,8 +41,17 @@ fn a_step_takes_few_launches() {
     assert!(matches!(outcome, Outcome::Trained(_)));
     let Steps(counts) = steps;
     assert!(counts.len() >= 4, "{} steps", counts.len());
-    for pair in counts.windows(2).skip(1) {
-        let [(before, graphs_before), (after, graphs_after)] = [pair[0], pair[1]];
+    counts
+}
+
+#[test]
+fn a_step_takes_few_launches() {
+    if device_or_skip().is_none() || Counts::now().is_none() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for pair in steps().windows(2).skip(1) {
+        let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
         let step = after.since(before);
         // 20 convolutions forward, 20 and 19 backward; the head's and the loss's products.
         assert!(step.library_calls <= 59 + 6, "{step:?}");
@@ -56,9 +62,28 @@ fn a_step_takes_few_launches() {
         assert_eq!(step.allocations, 0, "{step:?}");
         assert!(step.allocator_calls <= 165, "{step:?}");
         assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
-        assert_eq!(step.copies_to_device, 0, "{step:?}");
+        assert_eq!((step.copies_to_device, step.graph_launches), (0, 0), "{step:?}");
         // Plans are kept; for addresses that a plan has not run on, cuDNN takes one descriptor.
-        assert!(graphs_after - graphs_before <= 59, "{} descriptors", graphs_after - graphs_before);
+        let descriptors = descriptors_after - descriptors_before;
+        assert!(descriptors <= 59, "{descriptors} descriptors");
+    }
+}
+
+#[test]
+fn a_step_as_a_graph_is_one_launch_and_allocates_nothing() {
+    if device_or_skip().is_none() || Counts::now().is_none() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Switches { step_as_graph: true, ..Switches::default() }.take();
+    let counts = steps();
+    Switches::default().take();
+    // The second step is recorded once it was taken.
+    for pair in counts.windows(2).skip(1) {
+        let step = pair[1].0.since(pair[0].0);
+        assert!((100..=130).contains(&step.graph_nodes), "{step:?}");
+        let rest = Counts { graph_launches: 0, graph_nodes: 0, ..step };
+        assert_eq!((step.graph_launches, rest), (1, Counts::default()), "{step:?}");
     }
 }
 

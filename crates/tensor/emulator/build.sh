@@ -11,7 +11,7 @@ flags=(-g -fPIC -std=c++17 -fno-strict-aliasing -ffp-contract=off -Wall -Wno-unu
     -I "$here" -I "$here/../kernels")
 running=()
 objects=()
-for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here"/{driver,clock,libraries,backend}.cpp; do
+for source in "$here"/../kernels/*.cu "$here/candle.cu" "$here"/{driver,kernels,graph,clock,libraries,backend}.cpp; do
     name=${source##*/}
     object=$folder/objects/${name%.*}.o
     objects+=("$object")

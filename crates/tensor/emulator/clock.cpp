@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#define API extern "C" __attribute__((visibility("default"))) int
+#include "driver.hpp"
 static std::mutex lock;
 static double now;
 static std::map<void *, double> recorded;
@@ -12,7 +12,8 @@ extern "C" __attribute__((visibility("default"))) void emulated_took(double mill
     std::lock_guard<std::mutex> guard(lock);
     now += milliseconds;
 }
-API cuEventRecord(void *event, void *) {
+API cuEventRecord(void *event, void *stream) {
+    if (int error = emulated::not_on_recorded_stream(stream, "an event is recorded", emulated::CAPTURED_EVENT)) return error;
     std::lock_guard<std::mutex> guard(lock);
     recorded[event] = now;
     return 0;

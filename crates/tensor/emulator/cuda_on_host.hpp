@@ -67,7 +67,7 @@ void wait_for(const unsigned *flag);
 // Exchanges a value with the other lanes of the warp: all[lane] is the value of each, and present says which
 // lanes took part.
 void exchange(unsigned mask, uint64_t mine, uint64_t all[32], unsigned *present);
-void add_kernel(const char *name, int arguments, unsigned threads, std::function<void(void **)> run);
+void add_kernel(const char *name, std::vector<size_t> arguments, unsigned threads, std::function<void(void **)> run);
 
 template <typename... A, size_t... I>
 std::function<void(void **)> unpack(void (*kernel)(A...), std::index_sequence<I...>) {
@@ -75,7 +75,7 @@ std::function<void(void **)> unpack(void (*kernel)(A...), std::index_sequence<I.
 }
 struct Registration {
     template <typename... A> Registration(const char *name, unsigned threads, void (*kernel)(A...)) {
-        add_kernel(name, sizeof...(A), threads, unpack(kernel, std::index_sequence_for<A...>()));
+        add_kernel(name, {sizeof(A)...}, threads, unpack(kernel, std::index_sequence_for<A...>()));
     }
 };
 template <typename T> uint64_t pack(T x) {

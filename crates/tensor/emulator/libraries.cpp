@@ -12,9 +12,18 @@
 #include <vector>
 #include "cuda_on_host.hpp"
 #define API extern "C" __attribute__((visibility("default"))) int
-// The driver counts the calls that launch something.
+// The driver counts the calls that launch something, and takes up their work where the stream is captured.
 extern "C" void emulated_library_call();
 extern "C" void emulated_took(double milliseconds);
+extern "C" bool emulated_recorded(std::function<void()> *work);
+extern "C" int emulated_not_while_recording(const char *what);
+// Runs the work of a call now, or when the graph that it is recorded for is launched.
+static int launched(std::function<void()> work) {
+    if (emulated_recorded(&work)) return 0;
+    emulated_library_call();
+    work();
+    return 0;
+}
 static float bf(uint16_t b) { return __bfloat162float({b}); }
 // cuBLAS
 API cublasCreate_v2(void **h) { *h = malloc(8); return 0; }
@@ -47,18 +56,19 @@ static int gemm(int ta, int tb, int m, int n, int k, double alpha, const void *a
 }
 API cublasGemmEx(void *, int ta, int tb, int m, int n, int k, const void *al, const void *a, int at_, int lda, const void *b, int bt, int ldb,
                  const void *be, void *c, int ct, int ldc, int compute, int) {
-    emulated_library_call();
-    return gemm(ta, tb, m, n, k, scalar(al, compute), a, at_, lda, b, bt, ldb, scalar(be, compute), c, ct, ldc);
+    double alpha = scalar(al, compute), beta = scalar(be, compute);
+    return launched([=] { gemm(ta, tb, m, n, k, alpha, a, at_, lda, b, bt, ldb, beta, c, ct, ldc); });
 }
 API cublasGemmStridedBatchedEx(void *, int ta, int tb, int m, int n, int k, const void *al, const void *a, int at_, int lda, long long sa,
                                const void *b, int bt, int ldb, long long sb, const void *be, void *c, int ct, int ldc, long long sc, int count,
                                int compute, int) {
-    emulated_library_call();
     auto size = [](int t) { return t == 0 ? 4 : t == 1 ? 8 : 2; };
-    for (int i = 0; i < count; ++i)
-        gemm(ta, tb, m, n, k, scalar(al, compute), (char *)a + i * sa * size(at_), at_, lda, (char *)b + i * sb * size(bt), bt, ldb,
-             scalar(be, compute), (char *)c + i * sc * size(ct), ct, ldc);
-    return 0;
+    double alpha = scalar(al, compute), beta = scalar(be, compute);
+    return launched([=] {
+        for (int i = 0; i < count; ++i)
+            gemm(ta, tb, m, n, k, alpha, (char *)a + i * sa * size(at_), at_, lda, (char *)b + i * sb * size(bt), bt, ldb, beta,
+                 (char *)c + i * sc * size(ct), ct, ldc);
+    });
 }
 API cublasSgemmStridedBatched(void *h, int ta, int tb, int m, int n, int k, const float *al, const float *a, int lda, long long sa,
                               const float *b, int ldb, long long sb, const float *be, float *c, int ldc, long long sc, int count) {
@@ -101,6 +111,7 @@ static const int FMA = 3;
 // Two good algorithms; the second sums from the last term to the first. The third rounds to TF32.
 static const int GOOD = 1, BACKWARDS = 4, TF32 = 3;
 static int found(int direction, int asked, int *count, Perf *p, const Conv *c, const Tensor &x, const Tensor &w, const Tensor &y) {
+    if (int error = emulated_not_while_recording("cuDNN measures its algorithms")) return error;
     // Sixteen bytes of channels, or none of the algorithms is deterministic.
     int pack = x.type == 0 ? 4 : 8;
     bool aligned = x.c % pack == 0 && y.c % pack == 0;
@@ -146,13 +157,11 @@ static void write(void *to, const Tensor &t, const std::vector<float> &sums, flo
 }
 static size_t count(const Tensor &t) { return (size_t)t.n * t.c * t.h * t.w; }
 static int check(size_t size, bool right, void *work) {
-    emulated_library_call();
     emulated_took(2);
     if (!right || size < WORK || !work) {
         fprintf(stderr, "emulated cuDNN: wrong algorithm or workspace\n");
         return 2000;
     }
-    memset(work, 0x77, WORK);
     return 0;
 }
 // Factors in f32, rounded to the ten bits of TF32 where the algorithm does so.
@@ -178,12 +187,15 @@ static int convolve(const Tensor *x, const Tensor *w, const Tensor *y, const Con
     if (!fits(x, w, y, c)) return 3000;
     bool known = algorithm == GOOD || algorithm == BACKWARDS || (algorithm == TF32 && x->type == 0 && c->math != FMA);
     if (int e = check(size, known && *alpha == 1, work)) return e;
-    std::vector<float> sums(count(*to)), one = factors(a, *first, algorithm == TF32), other = factors(b, *second, algorithm == TF32);
-    float *s = sums.data();
-    const float *f = one.data(), *g = other.data();
-    each(x, w, y, c, algorithm == BACKWARDS, [=](size_t i, size_t j, size_t o) { term(s, f, g, i, j, o); });
-    write(result, *to, sums, *beta);
-    return 0;
+    // Descriptors and factors are read now, what lies on the device when the work is done.
+    return launched([=, x = *x, w = *w, y = *y, c = *c, beta = *beta, to = *to, first = *first, second = *second] {
+        memset(work, 0x77, WORK);
+        std::vector<float> sums(count(to)), one = factors(a, first, algorithm == TF32), other = factors(b, second, algorithm == TF32);
+        float *s = sums.data();
+        const float *f = one.data(), *g = other.data();
+        each(&x, &w, &y, &c, algorithm == BACKWARDS, [=](size_t i, size_t j, size_t o) { term(s, f, g, i, j, o); });
+        write(result, to, sums, beta);
+    });
 }
 API cudnnConvolutionForward(void *, const float *alpha, const Tensor *xd, const void *x, const Tensor *wd, const void *w,
                             const Conv *c, int algo, void *work, size_t size, const float *beta, const Tensor *yd, void *y) {

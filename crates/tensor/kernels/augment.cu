@@ -24,6 +24,9 @@ struct ViewSettings {
     int taps;
     // Bytes that a view's intermediate image may take.
     int intermediate;
+    // The number of the step within the epoch whose images and plans are given, or null if they are of this
+    // launch alone.
+    const unsigned *step;
 };
 
 // Computes the fixed-point weights of output position `to`; returns the first source position and the number
@@ -125,9 +128,10 @@ __device__ void view(const unsigned char *images, const unsigned *index, const u
     DYNAMIC_SHARED(unsigned char, shared);
     __shared__ unsigned total;
     const int size = settings.size, pixels = size * size;
-    const unsigned *plan = plans + (size_t)blockIdx.x * WORDS;
+    size_t number = (settings.step ? (size_t)*settings.step * gridDim.x : 0) + blockIdx.x;
+    const unsigned *plan = plans + number * WORDS;
     size_t stride = (size_t)settings.width * 3;
-    const unsigned char *image = images + (size_t)index[blockIdx.x] * settings.height * stride;
+    const unsigned char *image = images + (size_t)index[number] * settings.height * stride;
     unsigned char *bytes = shared;
     int2 *bounds = reinterpret_cast<int2 *>(shared + (pixels * 3 + 15) / 16 * 16);
     int *weights = reinterpret_cast<int *>(bounds + size);

@@ -21,6 +21,9 @@ struct Table {
     float *velocity[SLOTS];
     // Where the new weight goes in cuDNN's layout, as `packed_kind` says.
     void *packed[SLOTS];
+    // The rate of each step of an epoch, and the number of the step; null where `rate` holds for this launch.
+    const float *rates;
+    const unsigned *step;
     unsigned length[SLOTS];
     unsigned first[SLOTS];
     unsigned short kernel[SLOTS], channels[SLOTS], padded[SLOTS], columns[SLOTS], all_columns[SLOTS];
@@ -31,10 +34,10 @@ struct Table {
 // A launch takes 4 KiB of arguments on every card.
 static_assert(sizeof(Table) <= 4096, "the table must fit into a launch");
 
-__device__ __forceinline__ float step(float *p, float *v, float g, const Table &table) {
+__device__ __forceinline__ float step(float *p, float *v, float g, const Table &table, float rate) {
     float velocity = fmaf(table.momentum, *v, fmaf(table.decay, *p, g));
     *v = velocity;
-    return *p = fmaf(-table.rate, velocity, *p);
+    return *p = fmaf(-rate, velocity, *p);
 }
 
 __device__ __forceinline__ float packed_value(const void *from, int kind, size_t at) {
@@ -47,12 +50,13 @@ KERNEL(256, sgd_step)(const Table table) {
     int slot = 0;
     while (slot + 1 < table.slots && table.first[slot + 1] <= blockIdx.x) ++slot;
     unsigned block = blockIdx.x - table.first[slot];
+    float rate = table.rates ? table.rates[*table.step] : table.rate;
     float *p = table.parameter[slot], *v = table.velocity[slot];
     const void *gradient = table.gradient[slot];
     int gradient_kind = table.gradient_kind[slot], packed_kind = table.packed_kind[slot];
     if (gradient_kind == NONE && packed_kind == NONE) {
         unsigned begin = block * BLOCK, end = min(begin + BLOCK, table.length[slot]);
-        for (unsigned i = begin + threadIdx.x; i < end; i += blockDim.x) step(p + i, v + i, static_cast<const float *>(gradient)[i], table);
+        for (unsigned i = begin + threadIdx.x; i < end; i += blockDim.x) step(p + i, v + i, static_cast<const float *>(gradient)[i], table, rate);
         return;
     }
     int channels = table.channels[slot], padded = table.padded[slot], columns = table.columns[slot], all_columns = table.all_columns[slot];
@@ -72,7 +76,7 @@ KERNEL(256, sgd_step)(const Table table) {
             if (row < rows && column < columns && channel < channels) {
                 size_t at = (size_t)(pixel * channels + channel) * columns + column;
                 float g = gradient_kind != NONE ? tile[line][x] : static_cast<const float *>(gradient)[at];
-                value = step(p + at, v + at, g, table);
+                value = step(p + at, v + at, g, table, rate);
             }
             tile[line][x] = value;
         }

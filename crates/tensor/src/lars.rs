@@ -17,7 +17,7 @@
 //! On the CPU the norms are computed in f64, in an order that does not depend on the number of threads. On
 //! CUDA they are computed by candle's own ops, and nothing waits for them.
 
-use crate::sgd::{Sgd, SgdConfig};
+use crate::sgd::{Rate, Sgd, SgdConfig};
 use crate::storage::{for_scalar, with};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var, bail};
@@ -89,7 +89,7 @@ impl Lars {
             }
             adapt(parameter, &gradient.contiguous()?, config, learning_rate).map(Some)
         };
-        self.steps.step_along(&adapted, 1.0)
+        self.steps.step_along(&adapted, &Rate::Number(1.0))
     }
 
     /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.

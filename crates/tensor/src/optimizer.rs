@@ -59,6 +59,28 @@ impl Optimizer {
         }
     }
 
+    /// Returns whether [`Optimizer::step_counted`] can take steps.
+    #[cfg(feature = "cuda")]
+    pub fn can_count(&self) -> bool {
+        matches!(self, Self::Sgd(_))
+    }
+
+    /// Takes one step along `gradients` at the rate of the step whose number the device counts; parameters
+    /// without a gradient stay.
+    ///
+    /// # Errors
+    /// If the optimizer is LARS, which takes its rate from the host, a parameter is not on the device, or a
+    /// gradient's shape or type is not its parameter's.
+    #[cfg(feature = "cuda")]
+    pub fn step_counted(&mut self, gradients: &GradStore, counter: &crate::cuda::StepCounter) -> Result<()> {
+        match self {
+            Self::Sgd(sgd) => sgd.step_counted(gradients, counter),
+            Self::Lars(_) => candle_core::bail!(
+                "lars: the learning rate comes from the host, expected sgd for steps that the device counts"
+            ),
+        }
+    }
+
     /// Returns the velocities under the names and in the shapes of their parameters, on the CPU.
     ///
     /// # Errors

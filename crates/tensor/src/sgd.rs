@@ -63,6 +63,15 @@ enum Velocity {
     OnDevice(Tensor),
 }
 
+/// The learning rate of a step.
+pub(crate) enum Rate {
+    /// This one.
+    Number(f64),
+    /// That of the step whose number the device counts.
+    #[cfg(feature = "cuda")]
+    Counted(crate::cuda::StepCounter),
+}
+
 /// A function from a parameter and its name to its gradient; `None` leaves the parameter unchanged.
 pub(crate) type GradientOf<'a> = dyn Fn(&str, &Var) -> Result<Option<Tensor>> + Sync + 'a;
 
@@ -113,20 +122,32 @@ impl Sgd {
     /// # Errors
     /// If a gradient's shape or type is not its parameter's.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
-        self.step_along(&|_, parameter| Ok(gradients.get(parameter).cloned()), learning_rate)
+        self.step_along(&|_, parameter| Ok(gradients.get(parameter).cloned()), &Rate::Number(learning_rate))
+    }
+
+    /// Takes one step along `gradients` at the rate of the step whose number the device counts.
+    ///
+    /// # Errors
+    /// If a parameter is not on the device, or a gradient's shape or type is not its parameter's.
+    #[cfg(feature = "cuda")]
+    pub fn step_counted(&mut self, gradients: &GradStore, counter: &crate::cuda::StepCounter) -> Result<()> {
+        self.step_along(
+            &|_, parameter| Ok(gradients.get(parameter).cloned()),
+            &Rate::Counted(counter.clone()),
+        )
     }
 
     /// Does the same as [`Sgd::step`], along the gradient that `gradient` returns for a parameter's name and
     /// value.
-    pub(crate) fn step_along(&mut self, gradient: &GradientOf<'_>, learning_rate: f64) -> Result<()> {
+    pub(crate) fn step_along(&mut self, gradient: &GradientOf<'_>, rate: &Rate) -> Result<()> {
         // The GPU does the work, so a team's workers would only wait.
         if self.slots.iter().any(|slot| slot.parameter.device().is_cuda()) {
-            return self.update(gradient, learning_rate);
+            return self.update(gradient, rate);
         }
-        with_team(|| self.update(gradient, learning_rate))
+        with_team(|| self.update(gradient, rate))
     }
 
-    fn update(&mut self, gradient: &GradientOf<'_>, learning_rate: f64) -> Result<()> {
+    fn update(&mut self, gradient: &GradientOf<'_>, rate: &Rate) -> Result<()> {
         #[cfg(feature = "cuda")]
         let mut on_device = Vec::new();
         for slot in &mut self.slots {
@@ -144,11 +165,18 @@ impl Sgd {
                 on_device.push([slot.parameter.as_detached_tensor(), gradient, velocity.clone()]);
                 continue;
             }
+            let learning_rate = match rate {
+                Rate::Number(rate) => *rate,
+                #[cfg(feature = "cuda")]
+                Rate::Counted(_) => {
+                    bail!("sgd: {} is on the CPU, expected it on the device that counts the steps", slot.name)
+                }
+            };
             let step = Step { velocity: Mutex::new(&mut slot.velocity), config: self.config, learning_rate };
             slot.parameter.inplace_op2(&gradient.contiguous()?, &step)?;
         }
         #[cfg(feature = "cuda")]
-        crate::cuda::sgd_step(&on_device, [self.config.momentum, self.config.weight_decay, learning_rate])?;
+        crate::cuda::sgd_step(&on_device, [self.config.momentum, self.config.weight_decay], rate)?;
         Ok(())
     }
 
@@ -183,12 +211,14 @@ impl Sgd {
                 bail!("sgd: {} is {:?}, its state {:?}", slot.name, slot.parameter.shape(), tensor.shape())
             }
             let flat = tensor.flatten_all()?;
-            slot.velocity = match slot.velocity {
+            slot.velocity = match &slot.velocity {
                 Velocity::F32(_) => Velocity::F32(flat.to_vec1()?),
                 Velocity::F64(_) => Velocity::F64(flat.to_vec1()?),
                 #[cfg(feature = "cuda")]
-                Velocity::OnDevice(_) => {
-                    Velocity::OnDevice(tensor.contiguous()?.to_device(slot.parameter.device())?)
+                Velocity::OnDevice(velocity) => {
+                    // In its place, which recorded steps know.
+                    velocity.flatten_all()?.slice_set(&flat.to_device(slot.parameter.device())?, 0, 0)?;
+                    continue;
                 }
             };
         }

@@ -196,6 +196,22 @@ impl Figures {
         })
     }
 
+    /// Adds the ways that a GPU took where there are several.
+    #[cfg(feature = "cuda")]
+    fn switches(self, compute: Compute) -> Result<Self, EngineError> {
+        if !compute.device.is_cuda() {
+            return Ok(self);
+        }
+        let switches = invaspread_tensor::cuda::Switches::taken().map_err(failed)?;
+        Ok(self.with("switches", switches.to_string()))
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[expect(clippy::unnecessary_wraps, reason = "an environment can name a switch that is not known")]
+    fn switches(self, _: Compute) -> Result<Self, EngineError> {
+        Ok(self)
+    }
+
     fn report(self, what: &'static str, settings: &impl Serialize) -> BenchReport {
         let environment = machine::environment(DeviceKind::Cpu);
         let settings = match serde_json::to_value(settings) {

@@ -2,6 +2,8 @@
 //! bytes. Both use the same draws.
 
 use std::sync::Arc;
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
@@ -13,6 +15,8 @@ use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, Pipeline, ViewG
 use invaspread_models::Network;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::Precision;
+#[cfg(feature = "cuda")]
+use invaspread_tensor::cuda::StepCounter;
 #[cfg(feature = "cuda")]
 use invaspread_tensor::cuda::augment::{ImageStore, PLAN_WORDS};
 
@@ -38,6 +42,9 @@ struct OnDevice {
     /// Width and height of the images.
     sides: [usize; 2],
     dtype: DType,
+    /// For each group, where the draws of all epochs lie, one epoch after the other; `None` if each epoch's
+    /// have a place of their own.
+    rooms: Option<Mutex<Vec<[Tensor; 2]>>>,
 }
 
 impl ImageFeed {
@@ -86,6 +93,17 @@ impl ImageFeed {
             #[cfg(feature = "cuda")]
             on_device,
         })
+    }
+
+    /// Makes all epochs use the same place on the device for their draws, so that a recorded step finds them.
+    /// An epoch must have ended before the next begins. Returns whether the views are made on a device at
+    /// all.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn keep_place(&mut self) -> bool {
+        if let Some(on_device) = &mut self.on_device {
+            on_device.rooms = Some(Mutex::default());
+        }
+        self.on_device.is_some()
     }
 
     /// Returns the number of images.
@@ -146,7 +164,7 @@ impl OnDevice {
             let Ok(store) = store else { return Ok(None) };
             stores.push(store);
         }
-        Ok(Some(Self { stores, sides, dtype }))
+        Ok(Some(Self { stores, sides, dtype, rooms: None }))
     }
 
     /// Copies the random parameters of an epoch's views to the device.
@@ -176,12 +194,30 @@ impl OnDevice {
             if index.is_empty() {
                 break;
             }
-            let draws = store
-                .upload(&index, &words)
+            let draws = self
+                .bring(on_device.len(), *views, &index, &words)
                 .map_err(EngineError::tensor("bring an epoch's draws to the device"))?;
             on_device.push(DeviceViews { store: store.clone(), views: *views, draws, done: 0 });
         }
         Ok(EpochFeed::OnDevice { groups: on_device, dtype: self.dtype, batches: batches.into_iter() })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl OnDevice {
+    /// Copies the draws of group `group`, with so many views of each image, to the device.
+    fn bring(&self, group: usize, views: usize, index: &[u32], words: &[u32]) -> Result<[Tensor; 2]> {
+        let store = &self.stores[group];
+        let Some(rooms) = &self.rooms else { return store.upload(index, words) };
+        let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if rooms.get(group).is_none_or(|[numbers, _]| numbers.elem_count() < index.len()) {
+            // A resumed epoch is shorter than the next one.
+            let room = store.room(index.len().max(store.len() * views))?;
+            rooms.truncate(group);
+            rooms.push(room);
+        }
+        store.upload_into(&rooms[group], index, words)?;
+        Ok(rooms[group].clone())
     }
 }
 
@@ -213,22 +249,31 @@ pub(crate) struct DeviceViews {
 
 #[cfg(feature = "cuda")]
 impl DeviceViews {
-    /// Makes the views of the next `images` images.
-    fn next(&mut self, images: usize, dtype: DType) -> Result<Tensor> {
+    /// Returns what makes the views of the next `images` images.
+    fn next(&mut self, images: usize, dtype: DType) -> Result<BatchViews> {
         let count = images * self.views;
         let [index, plans] = &self.draws;
-        let (index, plans) = (index.narrow(0, self.done, count)?, plans.narrow(0, self.done, count)?);
-        debug_assert_eq!(plans.dims(), [count, PLAN_WORDS]);
+        let draws = [index.narrow(0, self.done, count)?, plans.narrow(0, self.done, count)?];
+        debug_assert_eq!(draws[1].dims(), [count, PLAN_WORDS]);
         self.done += count;
-        self.store.views(&index, &plans, dtype)
+        Ok(BatchViews { store: self.store.clone(), draws, dtype })
     }
+}
+
+/// The views of one group in a batch, which the device has still to make.
+#[cfg(feature = "cuda")]
+pub(crate) struct BatchViews {
+    store: ImageStore,
+    /// Of this batch.
+    draws: [Tensor; 2],
+    dtype: DType,
 }
 
 /// One batch, ready for a step.
 pub(crate) enum ReadyBatch {
     Host(Box<invaspread_augment::Batch>),
     #[cfg(feature = "cuda")]
-    OnDevice(Vec<Tensor>, Vec<u32>),
+    OnDevice(Vec<BatchViews>, Vec<u32>),
 }
 
 impl EpochFeed {
@@ -245,10 +290,29 @@ impl EpochFeed {
             Self::OnDevice { groups, dtype, batches } => {
                 let Some(batch) = batches.next() else { return Ok(None) };
                 let made = groups.iter_mut().map(|group| group.next(batch.len(), *dtype));
-                let made = made.collect::<Result<_>>().map_err(EngineError::tensor("make views"))?;
-                Ok(Some(ReadyBatch::OnDevice(made, batch)))
+                let views = made.collect::<Result<_>>().map_err(EngineError::tensor("make views"))?;
+                Ok(Some(ReadyBatch::OnDevice(views, batch)))
             }
         }
+    }
+
+    /// Makes the views (v, S, S, C) of each group of `images` images, in the step whose number `counter`
+    /// counts from the beginning of this feed.
+    ///
+    /// # Errors
+    /// Returns an error if the views are made on the host, or the device fails.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn views_counted(&self, images: usize, counter: &StepCounter) -> Result<Vec<Tensor>> {
+        let Self::OnDevice { groups, dtype, .. } = self else {
+            candle_core::bail!(
+                "the views are made on the host, expected a feed on the device that counts the steps"
+            )
+        };
+        let make = |group: &DeviceViews| {
+            let [index, plans] = &group.draws;
+            group.store.views_counted([index, plans], images * group.views, counter, *dtype)
+        };
+        groups.iter().map(make).collect()
     }
 
     /// Returns the time spent waiting for batches.
@@ -281,7 +345,12 @@ impl ReadyBatch {
                 Ok((views, index))
             }
             #[cfg(feature = "cuda")]
-            Self::OnDevice(views, index) => Ok((views, index)),
+            Self::OnDevice(views, index) => {
+                let make = |BatchViews { store, draws: [index, plans], dtype }: BatchViews| {
+                    store.views(&index, &plans, dtype)
+                };
+                Ok((views.into_iter().map(make).collect::<Result<_>>()?, index))
+            }
         }
     }
 }

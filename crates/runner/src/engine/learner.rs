@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 use invaspread_models::{HeadNeeded, LoadReport, Network, load};
+#[cfg(feature = "cuda")]
+use invaspread_tensor::cuda::{HostLog, StepCounter};
 use invaspread_tensor::{Optimizer, OptimizerConfig};
 
 use super::evaluate::open_weights;
@@ -90,6 +92,39 @@ impl Learner {
         // The step runs on a worker of the pool: from any other thread, each of its many small parallel loops
         // would wake the workers and wait for them.
         rayon::scope(|_| self.take_step(views, step, lr))
+    }
+
+    /// Returns the name of what would keep a GPU from repeating a step without the host; `None` if nothing
+    /// does.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn why_not_repeated(&self) -> Option<&'static str> {
+        match () {
+            () if !self.method.steps_repeat() => Some("the method works on the host in each step"),
+            () if self.at_constant_rate.is_some() => Some("some of its parameters have a rate of their own"),
+            () if !self.optimizer.can_count() => Some("the optimizer takes its rate from the host"),
+            () => None,
+        }
+    }
+
+    /// Takes one step on a GPU, at the rate of the step whose number `counter` counts there, of a method
+    /// whose steps repeat; the loss goes to the place of the step in `log`. The host does nothing in it but
+    /// launch, so it can be recorded.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails or the sizes do not fit.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn counted_step(
+        &mut self,
+        views: &[Tensor],
+        step: &Step<'_>,
+        counter: &StepCounter,
+        log: &HostLog,
+    ) -> Result<()> {
+        let mut output = self.method.forward(&self.network, views)?;
+        let loss = self.method.loss(&mut output, step)?;
+        let gradients = output.backward(&loss)?;
+        self.optimizer.step_counted(&gradients, counter)?;
+        counter.end_step(&loss, log)
     }
 
     fn take_step(&mut self, views: &[Tensor], step: &Step<'_>, lr: f64) -> Result<Loss> {

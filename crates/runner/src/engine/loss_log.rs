@@ -94,6 +94,22 @@ impl LossLog {
         }
     }
 
+    /// Returns the memory to which a step that the GPU counts writes its loss; `None` on the CPU.
+    #[cfg(feature = "cuda")]
+    pub(super) fn memory(&self) -> Option<&HostLog> {
+        self.pending.as_ref().map(|pending| &pending.log)
+    }
+
+    /// Counts a step that writes its loss itself; returns the losses that became known, in the order of the
+    /// steps.
+    #[cfg(feature = "cuda")]
+    pub(super) fn written(&mut self) -> Vec<f64> {
+        if let Some(pending) = &mut self.pending {
+            pending.end += 1;
+        }
+        self.arrived()
+    }
+
     /// Waits for the losses of all pushed steps; returns those that were not known yet.
     ///
     /// # Errors

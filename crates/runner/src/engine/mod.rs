@@ -18,9 +18,12 @@ mod loss_log;
 mod measure;
 mod observer;
 mod recipe;
+#[cfg(feature = "cuda")]
+mod repeated;
 mod restore;
 mod retrieval_recipe;
 mod stop;
+mod trained;
 mod training;
 
 pub(crate) use embed::{embed, embed_some};
@@ -33,7 +36,10 @@ pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
 pub use recipe::{Fall, Recipe, Schedule};
+#[cfg(feature = "cuda")]
+pub(crate) use repeated::RepeatedSteps;
 pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use retrieval_recipe::{RetrievalRecipe, When};
 pub use stop::Stop;
-pub use training::{Best, Outcome, RunPlace, Trained, train};
+pub use trained::{Best, Outcome, Trained};
+pub use training::{RunPlace, train};

@@ -14,15 +14,20 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::LoadReport;
+#[cfg(feature = "cuda")]
+use invaspread_tensor::cuda::StepCounter;
 
 use super::algorithms;
 use super::embed::{EvaluationFeeds, Outputs, embed};
-use super::feed::ImageFeed;
+use super::feed::{EpochFeed, ImageFeed, ReadyBatch};
 use super::journal::{Evaluation, Journal, Partial};
 use super::keeper::{BestWeights, Keeper, NotWritten, header};
 use super::learner::{Learner, learner};
 use super::loss_log::LossLog;
+#[cfg(feature = "cuda")]
+use super::repeated::RepeatedSteps;
 use super::restore::write_weights;
+use super::trained::{Best, Outcome, Trained};
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
 };
@@ -52,51 +57,6 @@ struct Evaluated {
     /// The embeddings; `None` if they stayed on the device.
     embeddings: Option<Embeddings>,
     measured: Measured,
-}
-
-/// How training ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// All epochs are trained.
-    Trained(Box<Trained>),
-    /// The run was stopped on request. A checkpoint of this position is on disk, unless nothing has been done
-    /// yet.
-    Stopped {
-        /// The number of whole epochs trained.
-        epoch: u64,
-        /// The number of steps trained in the next epoch.
-        step: u64,
-    },
-}
-
-/// The results of a fully trained run.
-#[derive(Debug)]
-pub struct Trained {
-    /// The embeddings after the last epoch.
-    pub embeddings: Embeddings,
-    /// All measurements.
-    pub rows: Vec<MetricRow>,
-    /// The number of epochs trained.
-    pub epoch: u64,
-    /// The metrics after the last epoch.
-    pub last: Measured,
-    /// The best epoch by the first metric; of equal epochs the first.
-    pub best: Best,
-    /// When the run was started, RFC 3339.
-    pub began: String,
-    /// The time spent on the run by all processes, seconds.
-    pub seconds: f64,
-    /// Images (not views) trained on per second of training steps; `None` if there were none.
-    pub images_per_second: Option<f64>,
-}
-
-/// An epoch and the first metric of its evaluation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Best {
-    /// The epoch; 0 is before training.
-    pub epoch: u64,
-    /// kNN top 1 or the first R@K, percent.
-    pub headline: f64,
 }
 
 /// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
@@ -131,6 +91,10 @@ pub fn train(
             recipe.method.name()
         ));
     }
+    #[cfg(feature = "cuda")]
+    if let Some(why_not) = training.why_not_repeated.filter(|_| recipe.method.trains()) {
+        observer.note(&format!("{}: a step is not one CUDA graph, since {why_not}", place.title));
+    }
     observer.run_started(&RunStarted {
         id: place.id.clone(),
         title: place.title.clone(),
@@ -156,6 +120,11 @@ struct Training<'a> {
     /// What was loaded from the file of weights that the run starts from.
     began_with: Option<LoadReport>,
     losses: LossLog,
+    /// If the GPU repeats the step, and what keeps it from that although it is switched on.
+    #[cfg(feature = "cuda")]
+    repeated: Option<RepeatedSteps>,
+    #[cfg(feature = "cuda")]
+    why_not_repeated: Option<&'static str>,
     journal: Journal,
     batches: u64,
     begun: Instant,
@@ -195,11 +164,15 @@ impl<'a> Training<'a> {
         let data = Prepared::new(recipe, images)?;
         let (mut learner, began_with) = learner(recipe, images)?;
         let journal = resume(place, &mut learner)?;
-        let train_feed =
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "a GPU's feed is told where to lie"))]
+        let mut train_feed =
             ImageFeed::of_groups(Arc::clone(&data.images.train), recipe.view_groups()?, &learner.network)?;
         let evaluation_feeds = EvaluationFeeds::new(&data.images, &data.plain, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = LossLog::new(learner.network.device(), batches)
+            .map_err(|source| EngineError::SetUp { what: "device", source })?;
+        #[cfg(feature = "cuda")]
+        let (repeated, why_not_repeated) = RepeatedSteps::of_feed(&learner, &mut train_feed, batches)
             .map_err(|source| EngineError::SetUp { what: "device", source })?;
         let now = Instant::now();
         Ok(Self {
@@ -211,6 +184,10 @@ impl<'a> Training<'a> {
             learner,
             began_with,
             losses,
+            #[cfg(feature = "cuda")]
+            repeated,
+            #[cfg(feature = "cuda")]
+            why_not_repeated,
             batches,
             seconds_before: journal.seconds.into(),
             journal,
@@ -310,6 +287,12 @@ impl<'a> Training<'a> {
             method.begin_epoch(epoch, &mut features).map_err(EngineError::tensor("begin an epoch"))?;
         }
         self.losses.begin(self.journal.step).map_err(failed())?;
+        #[cfg(feature = "cuda")]
+        if let Some(repeated) = &mut self.repeated {
+            let rate = |step| self.recipe.schedule.at(epoch, step, self.batches);
+            let rates: Vec<f64> = (self.journal.step..self.batches).map(rate).collect();
+            repeated.begin(&rates).map_err(failed())?;
+        }
         let size = self.recipe.batch_size;
         let images = self.data.images.train.len();
         let order = visiting_order(&*self.learner.method, self.recipe.seed, images, epoch)
@@ -330,11 +313,7 @@ impl<'a> Training<'a> {
             }
             let from = Instant::now();
             let Some(batch) = feed.next()? else { break };
-            let (views, index) = batch.views(&self.learner.network).map_err(failed())?;
-            let step = Step { epoch, step: self.journal.step, index: &index };
-            let lr = self.recipe.schedule.at(epoch, step.step, self.batches);
-            let loss = self.learner.step(&views, &step, lr).map_err(failed())?;
-            let known = self.losses.push(loss).map_err(failed())?;
+            let known = self.take_step(epoch, batch, &feed, observer).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
             let Journal { partial, training_images, .. } = &mut self.journal;
             partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
@@ -354,6 +333,34 @@ impl<'a> Training<'a> {
             }
         }
         Ok(Stepped::Through)
+    }
+
+    /// Takes the next step of an epoch on `batch`, which `feed` gave last; returns the losses that became
+    /// known.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a GPU may repeat the step"))]
+    fn take_step(
+        &mut self,
+        epoch: u64,
+        batch: ReadyBatch,
+        feed: &EpochFeed,
+        observer: &mut dyn Observer,
+    ) -> candle_core::Result<Vec<f64>> {
+        #[cfg(feature = "cuda")]
+        if let (Some(repeated), Some(log), ReadyBatch::OnDevice(_, index)) =
+            (&mut self.repeated, self.losses.memory(), &batch)
+        {
+            let views = |counter: &StepCounter| feed.views_counted(index.len(), counter);
+            repeated.step(&mut self.learner, index, &views, log)?;
+            if let Some(said) = repeated.said() {
+                observer.note(&format!("{}: {said}", self.place.title));
+            }
+            return Ok(self.losses.written());
+        }
+        let (views, index) = batch.views(&self.learner.network)?;
+        let step = Step { epoch, step: self.journal.step, index: &index };
+        let lr = self.recipe.schedule.at(epoch, step.step, self.batches);
+        let loss = self.learner.step(&views, &step, lr)?;
+        self.losses.push(loss)
     }
 
     /// Adds time that training steps took.

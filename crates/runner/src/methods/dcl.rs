@@ -46,7 +46,7 @@ impl MethodSettings for Settings {
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         let loss = Dcl { temperature: self.temperature, sigma: self.sigma };
-        self.projector().method(facts, move |rows| loss.loss(rows))
+        self.projector().method(facts, self.has_cuda_loss(), move |rows| loss.loss(rows))
     }
 
     fn small() -> Vec<Self> {

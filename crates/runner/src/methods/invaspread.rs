@@ -143,6 +143,10 @@ impl Method for InvaSpreadMethod {
         self.loss.loss(&output.embedding)
     }
 
+    fn steps_repeat(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> Result<NamedTensors> {
         let chosen = self.second_images();
         let chosen = chosen.map(|chosen| Ok((SECOND_IMAGES.to_owned(), Tensor::new(chosen, &Device::Cpu)?)));

@@ -176,6 +176,15 @@ pub trait Method: Send {
     /// Returns an error if candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
 
+    /// Returns whether a GPU can repeat a step without the host. [`Method::forward`] and [`Method::loss`]
+    /// then launch the same in every step: they draw no random numbers, copy nothing from or to the host,
+    /// change no state except that of batch norms, and use only the number of images of `step`.
+    /// [`Method::after_step`] does nothing. Such a step can be recorded once and
+    /// launched as one CUDA graph.
+    fn steps_repeat(&self) -> bool {
+        false
+    }
+
     /// Returns the parameters that the run's optimizer trains besides those of the network. This is called
     /// after [`Method::set_up`].
     fn parameters(&self) -> Vec<(String, Var)> {

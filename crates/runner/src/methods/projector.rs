@@ -88,24 +88,28 @@ impl ProjectorSizes {
 
     /// Returns the method that minimizes `loss` of the projected rows: 2B rows of unit length, first view 1
     /// of all images, then view 2.
+    /// `on_device` says whether a GPU computes the loss of rows on it.
     ///
     /// # Errors
     /// Returns an error if candle fails to make the projector.
     pub(super) fn method(
         self,
         facts: RunFacts,
+        on_device: bool,
         loss: impl Fn(&Tensor) -> Result<Tensor> + Send + 'static,
     ) -> Result<Box<dyn Method>> {
         let mut config = MlpConfig::new(facts.pooled, self.hidden, self.output);
         config.layers = self.layers;
         let projector = Mlp::on(&facts.device.open()?, PROJECTOR, &config, facts.seed, 0)?;
-        Ok(Box::new(Projected { loss, projector }))
+        Ok(Box::new(Projected { loss, on_device, projector }))
     }
 }
 
 /// A loss and the projector before it.
 struct Projected<L> {
     loss: L,
+    /// Whether the loss is computed on the device of the rows.
+    on_device: bool,
     projector: Mlp,
 }
 
@@ -120,6 +124,10 @@ impl<L: Fn(&Tensor) -> Result<Tensor> + Send> Method for Projected<L> {
 
     fn parameters(&self) -> Vec<(String, Var)> {
         self.projector.parameters()
+    }
+
+    fn steps_repeat(&self) -> bool {
+        self.on_device
     }
 
     fn state(&self) -> Result<NamedTensors> {

@@ -56,4 +56,8 @@ impl Method for TripletMethod {
         };
         self.loss.loss(&anchor, &positive, drawn.as_deref())
     }
+
+    fn steps_repeat(&self) -> bool {
+        self.loss.mining == Mining::Hardest
+    }
 }

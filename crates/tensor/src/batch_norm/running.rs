@@ -3,6 +3,8 @@
 
 use super::{BatchNormConfig, Statistics, batch_norm_with};
 use candle_core::{DType, Device, Result, Tensor, bail};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Weight of a batch's statistics in each update of the running ones (PyTorch's `momentum`).
 pub(crate) const SHARE: f64 = 0.1;
@@ -24,7 +26,8 @@ pub(crate) const SHARE: f64 = 0.1;
 pub struct RunningStatistics {
     numbers: Numbers,
     dtype: DType,
-    batches: i64,
+    /// Shared with recorded steps, which count a batch whenever they run.
+    batches: Arc<AtomicI64>,
 }
 
 #[derive(Debug)]
@@ -53,12 +56,12 @@ impl RunningStatistics {
             }
             other => bail!("batch_norm: running statistics cannot be on {other:?}"),
         };
-        Ok(Self { numbers, dtype, batches: 0 })
+        Ok(Self { numbers, dtype, batches: Arc::default() })
     }
 
     /// Returns the number of batches that updated the statistics.
     pub fn batches(&self) -> i64 {
-        self.batches
+        self.batches.load(Relaxed)
     }
 
     /// Returns the mean and the variance, (C) each, on the CPU, in the data type of the parameters.
@@ -100,14 +103,14 @@ impl RunningStatistics {
             }
             #[cfg(feature = "cuda")]
             Numbers::OnDevice(numbers) => {
-                let device = numbers[0].device().clone();
-                let bring = |tensor: &Tensor| {
-                    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_device(&device)
-                };
-                *numbers = [bring(&mean)?, bring(&variance)?];
+                // In their places, which recorded steps know.
+                for (place, tensor) in numbers.iter().zip([&mean, &variance]) {
+                    let single = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+                    place.slice_set(&single.to_device(place.device())?, 0, 0)?;
+                }
             }
         }
-        self.batches = batches;
+        self.batches.store(batches, Relaxed);
         Ok(())
     }
 
@@ -135,7 +138,11 @@ impl RunningStatistics {
     /// Counts a batch of `rows` values for each channel. On the host, moves the statistics towards the
     /// batch's; the running variance is the unbiased one.
     pub(crate) fn track(&mut self, batch: Option<&Statistics>, rows: usize) {
-        self.batches += 1;
+        #[cfg(feature = "cuda")]
+        if matches!(self.numbers, Numbers::OnDevice(_)) {
+            return crate::cuda::count_run(&self.batches);
+        }
+        self.batches.fetch_add(1, Relaxed);
         let (Some(batch), Numbers::Host(statistics)) = (batch, &mut self.numbers) else { return };
         let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
         // The values have the precision that a checkpoint stores; otherwise a resumed run would differ from

@@ -7,9 +7,9 @@
 //! repeats itself bit for bit. On another kind of card, or with another cuDNN, the choices may not exist;
 //! there they are measured anew.
 
-use super::facts;
 use super::libraries::Facts;
 use super::switches::{ConvolutionApi, Switches};
+use super::{facts, graph};
 use crate::conv2d::Geometry;
 use candle_core::{DType, Device, Result, bail};
 use std::collections::{BTreeMap, HashMap};
@@ -111,8 +111,14 @@ fn text(product: Product) -> String {
     let Product { direction, key, add } = product;
     let Key { geometry: g, channels, out_channels, dtype, tf32 } = key;
     let precision = if tf32 { "tf32" } else { dtype.as_str() };
+    // Channels that were added for the hardware make two convolutions alike that were searched for apart.
+    let given = if (g.ci, g.co) == (channels, out_channels) {
+        String::new()
+    } else {
+        format!(" (given {} to {})", g.ci, g.co)
+    };
     format!(
-        "{} {}x{}x{}x{channels} to {out_channels} kernel {}x{} stride {} padding {} {precision}{}",
+        "{} {}x{}x{}x{channels} to {out_channels}{given} kernel {}x{} stride {} padding {} {precision}{}",
         direction.name(),
         g.n,
         g.h,
@@ -259,6 +265,8 @@ pub fn take_algorithms(device: &Device, entries: &BTreeMap<String, String>) -> R
         };
         recorded.insert(key.clone(), choice);
     }
+    // A recorded step holds the choices that were taken when it was recorded.
+    graph::forget_if(true);
     let mut said = None;
     if device.is_cuda() && !recorded.is_empty() {
         let here = machine(&facts(device)?);
@@ -332,6 +340,17 @@ mod tests {
         // A plan is of one product.
         assert_eq!(with(&[(plain, &engine)]).of(added), None);
         assert_eq!(with(&[(added, &algorithm)]).of(plain), None);
+    }
+
+    /// In bf16 three channels become eight, as many as another convolution may have.
+    #[test]
+    fn channels_that_were_added_make_no_convolution_another_one() {
+        let of = |ci| {
+            let geometry = Geometry { n: 2, h: 8, w: 8, ci, co: 8, kh: 3, kw: 3, stride: 1, padding: 1 };
+            let key = key(&geometry, DType::BF16, false).unwrap();
+            text(Product { direction: Direction::Forward, key, add: false })
+        };
+        assert_ne!(of(3), of(8));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Makes augmented views on the device, from images that are stored there as bytes (see
 //! `kernels/augment.cu`).
 
-use super::device_of;
 use super::kernel::{Argument, launch_with};
-use super::memory::{check_type, tensor, uninitialised};
+use super::memory::{check_type, overwrite, tensor, uninitialised};
+use super::step_counter::StepCounter;
+use super::{device_of, graph};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -37,9 +38,10 @@ struct Settings {
     bgr: i32,
     taps: i32,
     intermediate: i32,
+    step: u64,
 }
 
-// SAFETY: seven ints in C's layout, as the kernel declares them.
+// SAFETY: seven ints and an address in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for Settings {}
 
 impl ImageStore {
@@ -107,9 +109,30 @@ impl ImageStore {
     /// # Errors
     /// If the shapes do not agree, or the type is neither f32 nor bf16.
     pub fn views(&self, index: &Tensor, plans: &Tensor, dtype: DType) -> Result<Tensor> {
-        let views = index.elem_count();
-        if plans.dims() != [views, PLAN_WORDS] || index.dtype() != DType::U32 || plans.dtype() != DType::U32 {
-            bail!("cuda: {views} images and plans {:?}", plans.shape())
+        self.make([index, plans], index.elem_count(), 0, dtype)
+    }
+
+    /// Does the same for the `views` views of the step whose number the device counts: `index` and `plans`
+    /// are those of all steps of an epoch, one after the other.
+    ///
+    /// # Errors
+    /// If there are fewer, or the type is neither f32 nor bf16.
+    pub fn views_counted(
+        &self,
+        draws: [&Tensor; 2],
+        views: usize,
+        counter: &StepCounter,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let [_, step] = counter.addresses()?;
+        self.make(draws, views, step, dtype)
+    }
+
+    fn make(&self, [index, plans]: [&Tensor; 2], views: usize, step: u64, dtype: DType) -> Result<Tensor> {
+        let given = index.elem_count();
+        let types = [index.dtype(), plans.dtype()];
+        if plans.dims() != [given, PLAN_WORDS] || types != [DType::U32; 2] || given < views {
+            bail!("cuda: {views} views of {given} images and plans {:?}", plans.shape())
         }
         let device = device_of(&self.images)?;
         let (_, height, width, _) = self.images.dims4()?;
@@ -131,6 +154,7 @@ impl ImageStore {
             bgr: i32::from(self.bgr),
             taps: self.taps as i32,
             intermediate: intermediate as i32,
+            step,
         };
         let arguments = [
             Argument::address(&self.images)?,
@@ -146,15 +170,49 @@ impl ImageStore {
         Ok(out)
     }
 
+    /// Makes room on the device for the image numbers and the plans of up to `views` views, for
+    /// [`ImageStore::upload_into`].
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn room(&self, views: usize) -> Result<[Tensor; 2]> {
+        // A step that was recorded reads from an earlier room.
+        graph::forget_if(true);
+        let device = device_of(&self.images)?;
+        Ok([
+            uninitialised(views, DType::U32, device)?,
+            uninitialised((views, PLAN_WORDS), DType::U32, device)?,
+        ])
+    }
+
+    /// Does the same as [`ImageStore::upload`], into the beginning of a room that is large enough. Whatever
+    /// read what lay there was launched before.
+    ///
+    /// # Errors
+    /// Returns those of [`ImageStore::upload`], or one if the room is too small.
+    pub fn upload_into(&self, [numbers, room]: &[Tensor; 2], index: &[u32], plans: &[u32]) -> Result<()> {
+        self.check(index)?;
+        if plans.len() != index.len() * PLAN_WORDS {
+            bail!("cuda: {} words for {} views, expected {PLAN_WORDS} for each", plans.len(), index.len())
+        }
+        overwrite(numbers, index)?;
+        overwrite(room, plans)
+    }
+
     /// Copies the image numbers and the plans of views to the device: (v) and (v, 16).
     ///
     /// # Errors
     /// If a number is not below the number of images, or a view does not have 16 words.
     pub fn upload(&self, index: &[u32], plans: &[u32]) -> Result<[Tensor; 2]> {
+        self.check(index)?;
+        let device = device_of(&self.images)?;
+        Ok([tensor(index, index.len(), device)?, tensor(plans, (index.len(), PLAN_WORDS), device)?])
+    }
+
+    fn check(&self, index: &[u32]) -> Result<()> {
         if let Some(found) = index.iter().find(|&&image| image as usize >= self.len()) {
             bail!("cuda: there is no image {found}, there are {}", self.len())
         }
-        let device = device_of(&self.images)?;
-        Ok([tensor(index, index.len(), device)?, tensor(plans, (index.len(), PLAN_WORDS), device)?])
+        Ok(())
     }
 }

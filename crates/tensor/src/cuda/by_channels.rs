@@ -1,8 +1,8 @@
 //! Launches of kernels in which each thread takes a few adjacent channels and goes through the rows
 //! (`kernels/by_channels.cuh`).
 
-use super::failed;
 use super::memory::{Input, check_type, uninitialised};
+use super::{failed, graph};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 use std::collections::HashMap;
@@ -86,6 +86,7 @@ fn shared<R>(device: &CudaDevice, take: impl FnOnce(&mut Shared) -> Result<R>) -
 pub(super) fn tickets(device: &CudaDevice, count: usize) -> Result<Tensor> {
     shared(device, |shared| {
         if shared.tickets.as_ref().is_none_or(|tickets| tickets.elem_count() < count) {
+            graph::forget_if(shared.tickets.is_some());
             let zeros = Tensor::zeros(count.max(4096), DType::U32, &Device::Cuda(device.clone()))?;
             shared.tickets = Some(zeros);
         }
@@ -99,6 +100,7 @@ pub(super) fn tickets(device: &CudaDevice, count: usize) -> Result<Tensor> {
 pub(super) fn scratch(device: &CudaDevice, floats: usize) -> Result<u64> {
     shared(device, |shared| {
         if shared.scratch.as_ref().is_none_or(|scratch| scratch.elem_count() < floats) {
+            graph::forget_if(shared.scratch.is_some());
             shared.scratch = Some(uninitialised(floats.next_power_of_two(), DType::F32, device)?);
         }
         Ok(Input::of(shared.scratch.as_ref().expect("it was made right above"))?.address)

@@ -9,6 +9,7 @@
 //! optimizer keeps the parameter's memory; the entry is removed with the optimizer.
 
 use super::algorithms::Key;
+use super::graph;
 use super::memory::Input;
 use super::switches::Switches;
 use candle_core::{DType, Result, Tensor};
@@ -87,6 +88,7 @@ pub(super) fn packed(
         return Ok(Some(values.clone()));
     }
     let values = pack()?;
+    graph::forget_if(entry.packed.is_some());
     entry.packed =
         Some(Packed { values: values.clone(), channels: key.channels, out_channels: key.out_channels });
     Ok(Some(values))
@@ -107,7 +109,7 @@ pub(super) fn takes_packed_gradients(address: u64) -> bool {
 pub(crate) fn forget(parameter: &Tensor) -> Result<()> {
     let address = Input::of(parameter)?.address;
     if let Some(entry) = entries().as_mut().and_then(|entries| entries.get_mut(&address)) {
-        entry.packed = None;
+        graph::forget_if(entry.packed.take().is_some());
     }
     Ok(())
 }

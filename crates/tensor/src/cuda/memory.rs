@@ -117,6 +117,24 @@ pub(crate) fn tensor<T: candle_core::WithDType>(
     Tensor::from_slice(values, shape.into(), &Device::Cuda(device.clone()))
 }
 
+/// Copies values of the host over the first values of a contiguous tensor on the device. Work that was
+/// launched before reads the old values.
+pub(crate) fn overwrite<T: candle_core::WithDType>(to: &Tensor, values: &[T]) -> Result<()> {
+    if to.dtype() != T::DTYPE || to.elem_count() < values.len() {
+        bail!("cuda: {} values of {:?} for {:?} of {:?}", values.len(), T::DTYPE, to.shape(), to.dtype())
+    }
+    let stream = device_of(to)?.cuda_stream();
+    stream.context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
+    let address = Input::of(to)?.address;
+    // SAFETY: the place has room for the values (see above), and memory that is not page-locked is read
+    // before the call returns.
+    unsafe {
+        sys::cuMemcpyHtoDAsync_v2(address, values.as_ptr().cast(), size_of_val(values), stream.cu_stream())
+    }
+    .result()
+    .map_err(|e| failed("copy numbers to the device", e))
+}
+
 /// Copies of at least this many bytes go through page-locked memory of this program. The driver takes over
 /// smaller copies at once; for a larger copy from memory that can be swapped out, it would wait for the
 /// device.
@@ -219,6 +237,8 @@ pub(crate) fn add_into(to: Input, from: Input, len: usize, device: &CudaDevice) 
 #[derive(Debug)]
 pub struct HostLog {
     values: PinnedHostSlice<u32>,
+    /// Their address, which can be asked for only by waiting for an event.
+    first: u64,
     device: CudaDevice,
 }
 
@@ -233,11 +253,14 @@ impl HostLog {
     pub fn new(device: &Device, capacity: usize) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let stream = device.cuda_stream();
+        // Not write-combined: the host reads it, and kernels write to it by the host's own address.
+        let flags = sys::CU_MEMHOSTALLOC_DEVICEMAP;
         // SAFETY: every place is written right below.
-        let mut values = unsafe { stream.context().alloc_pinned::<u32>(capacity.max(1)) }
+        let mut values = unsafe { stream.context().alloc_pinned_with_flags::<u32>(capacity.max(1), flags) }
             .map_err(|e| failed("allocate page-locked memory", e))?;
         values.as_mut_slice().map_err(|e| failed("reach page-locked memory", e))?.fill(UNWRITTEN);
-        Ok(Self { values, device })
+        let first = values.as_ptr().map_err(|e| failed("reach page-locked memory", e))? as u64;
+        Ok(Self { values, first, device })
     }
 
     /// Makes the device write `value`, a scalar of f32 on it, to place `at`, once it has computed it.
@@ -262,6 +285,12 @@ impl HostLog {
         unsafe { sys::cuMemcpyDtoHAsync_v2(to.add(at).cast(), input.address, 4, stream.cu_stream()) }
             .result()
             .map_err(|e| failed("copy a number to the host", e))
+    }
+
+    /// Returns the address of the first place, by which kernels of the device write, and the number of
+    /// places.
+    pub(super) fn places(&self) -> (u64, usize) {
+        (self.first, self.values.len())
     }
 
     /// Returns the number at place `at`, if the device has written it.

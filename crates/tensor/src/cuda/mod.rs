@@ -14,6 +14,7 @@ mod bias_relu;
 mod blas;
 mod by_channels;
 mod conv2d;
+mod graph;
 mod host_copy;
 mod kept_weights;
 mod kernel;
@@ -26,6 +27,7 @@ mod peak;
 mod pool;
 mod rows;
 mod sgd;
+mod step_counter;
 mod switches;
 pub mod testing;
 pub mod top_k;
@@ -35,6 +37,8 @@ pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients}
 pub(crate) use bias_relu::{bias_relu, bias_relu_gradients};
 pub use blas::{Product, product};
 pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients};
+pub use graph::StepGraph;
+pub(crate) use graph::count_run;
 pub use host_copy::HostCopy;
 pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
 pub(crate) use libraries::keep_compiled_kernels;
@@ -48,6 +52,7 @@ pub(crate) use pool::{
 pub use rows::scale_by;
 pub(crate) use rows::{add_bias, l2_normalize, l2_normalize_gradient, sum_rows};
 pub(crate) use sgd::step as sgd_step;
+pub use step_counter::StepCounter;
 pub use switches::{ConvolutionApi, Switches};
 
 use candle_core::{CudaDevice, Error, Result, Tensor};

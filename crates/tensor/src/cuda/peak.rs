@@ -57,7 +57,7 @@ pub struct PeakMemory {
 static PEAKS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Returns the default pool of a device.
-fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+pub(super) fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
     // SAFETY: asks for a handle that the driver keeps.
     unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }
         .map_err(|e| failed("find the memory pool", e))
@@ -65,7 +65,11 @@ fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
 
 /// Returns the pool's high-water mark since its last reset.
 fn high_water(device: &CudaDevice) -> Result<u64> {
-    let mark = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    ask_pool(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+}
+
+/// Returns a number of bytes that the pool knows.
+fn ask_pool(device: &CudaDevice, mark: sys::CUmemPool_attribute) -> Result<u64> {
     let mut bytes = 0u64;
     // SAFETY: the attribute is a u64, which lives through the call.
     unsafe { sys::cuMemPoolGetAttribute(pool(device)?, mark, (&raw mut bytes).cast()) }
@@ -101,12 +105,34 @@ impl Searching {
     }
 }
 
-/// Returns the most bytes of the device's memory pool that values have used since the program began.
+/// Returns the most bytes that recorded steps have used.
+fn of_graphs(device: &CudaDevice) -> Result<u64> {
+    let mark = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_USED_MEM_HIGH;
+    let mut bytes = 0u64;
+    // SAFETY: the attribute is a u64, which lives through the call.
+    unsafe {
+        sys::cuDeviceGetGraphMemAttribute(
+            device.cuda_stream().context().cu_device(),
+            mark,
+            (&raw mut bytes).cast(),
+        )
+    }
+    .result()
+    .map_err(|e| failed("ask for the memory of graphs", e))?;
+    Ok(bytes)
+}
+
+/// Returns the most bytes of the device's memory that values have used since the program began: of its pool,
+/// or of recorded steps and what the pool has given out now, together.
 ///
 /// # Errors
 /// If the device is the CPU, or the driver does not answer.
 pub fn peak_memory(device: &Device) -> Result<PeakMemory> {
-    let bytes = high_water(device.as_cuda_device()?)?;
+    let device = device.as_cuda_device()?;
+    let of_graphs = of_graphs(device)?;
+    let in_use = ask_pool(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let with_graphs = if of_graphs == 0 { 0 } else { of_graphs + in_use };
+    let bytes = high_water(device)?.max(with_graphs);
     let [outside_search, with_search] = [0, 1].map(|which: usize| PEAKS[which].load(Relaxed).max(bytes));
     Ok(PeakMemory { outside_search, with_search })
 }

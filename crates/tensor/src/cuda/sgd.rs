@@ -4,6 +4,7 @@ use super::device_of;
 use super::kept_weights::{Packed, to_write};
 use super::kernel::launch_with;
 use super::memory::Input;
+use crate::sgd::Rate;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -20,6 +21,8 @@ struct Table {
     gradient: [u64; SLOTS],
     velocity: [u64; SLOTS],
     packed: [u64; SLOTS],
+    rates: u64,
+    step: u64,
     length: [u32; SLOTS],
     first: [u32; SLOTS],
     kernel: [u16; SLOTS],
@@ -91,13 +94,19 @@ fn small(size: usize) -> Result<u16> {
 /// Computes `v = momentum v + (g + decay p)`, `p = p - rate v` for each (p, g, v). p and v are f32 and
 /// contiguous; g is like them, or in the layout in which cuDNN wrote it. Also writes the new weights of
 /// convolutions in cuDNN's layout, where these are kept.
-pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay, rate]: [f64; 3]) -> Result<()> {
+pub(crate) fn step(parameters: &[[Tensor; 3]], [momentum, decay]: [f64; 2], rate: &Rate) -> Result<()> {
+    let (rate, [rates, step]) = match rate {
+        Rate::Number(rate) => (*rate, [0, 0]),
+        Rate::Counted(counter) => (0.0, counter.addresses()?),
+    };
     for parameters in parameters.chunks(SLOTS) {
         let mut table = Table {
             parameter: [0; SLOTS],
             gradient: [0; SLOTS],
             velocity: [0; SLOTS],
             packed: [0; SLOTS],
+            rates,
+            step,
             length: [0; SLOTS],
             first: [0; SLOTS],
             kernel: [0; SLOTS],

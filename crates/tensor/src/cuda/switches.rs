@@ -1,7 +1,7 @@
 //! Choices between two ways of computing the same, which only measurements on a GPU can settle.
 //!
 //! `INVASPREAD_CUDA_SWITCHES` sets them for a process, as a list:
-//! `convolution=legacy,norm=apart,sums=kernel`. ARCHITECTURE.md lists what is undecided.
+//! `convolution=legacy,norm=apart,sums=kernel,step=graph`. ARCHITECTURE.md lists what is undecided.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,6 +21,7 @@ pub enum ConvolutionApi {
 
 /// The ways that are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Switches {
     /// The interface of cuDNN that computes convolutions (`convolution=both`, `legacy` or `backend`).
     pub convolution: ConvolutionApi,
@@ -33,6 +34,9 @@ pub struct Switches {
     /// The optimizer's step also writes the weights as cuDNN takes them, and takes their gradients as cuDNN
     /// writes them (`weights=kept`), or both are converted at each use (`weights=packed`).
     pub weights_kept: bool,
+    /// A training step is recorded once and then launched as one CUDA graph (`step=graph`), or its operations
+    /// are launched one by one (`step=launches`).
+    pub step_as_graph: bool,
 }
 
 impl Default for Switches {
@@ -42,7 +46,28 @@ impl Default for Switches {
             norm_together: true,
             sums_in_convolution: true,
             weights_kept: true,
+            step_as_graph: false,
         }
+    }
+}
+
+impl std::fmt::Display for Switches {
+    /// Writes all settings as [`Switches::parse`] reads them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = |first: bool, [one, other]: [&'static str; 2]| if first { one } else { other };
+        write!(
+            f,
+            "convolution={},norm={},sums={},weights={},step={}",
+            match self.convolution {
+                ConvolutionApi::Both => "both",
+                ConvolutionApi::Legacy => "legacy",
+                ConvolutionApi::Backend => "backend",
+            },
+            way(self.norm_together, ["together", "apart"]),
+            way(self.sums_in_convolution, ["convolution", "kernel"]),
+            way(self.weights_kept, ["kept", "packed"]),
+            way(self.step_as_graph, ["graph", "launches"])
+        )
     }
 }
 
@@ -66,10 +91,13 @@ impl Switches {
                 "sums=kernel" => switches.sums_in_convolution = false,
                 "weights=kept" => switches.weights_kept = true,
                 "weights=packed" => switches.weights_kept = false,
+                "step=graph" => switches.step_as_graph = true,
+                "step=launches" => switches.step_as_graph = false,
                 other => {
                     return Err(format!(
                         "{VARIABLE}: found {other:?}, expected convolution=both|legacy|backend, norm=together|apart, \
-                         sums=convolution|kernel or weights=kept|packed, with commas between them"
+                         sums=convolution|kernel, weights=kept|packed or step=graph|launches, with commas between \
+                         them"
                     ));
                 }
             }
@@ -81,7 +109,7 @@ impl Switches {
     ///
     /// # Errors
     /// If the environment names a setting that is not known.
-    pub(crate) fn taken() -> candle_core::Result<Self> {
+    pub fn taken() -> candle_core::Result<Self> {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(switches) = *taken {
             return Ok(switches);
@@ -113,6 +141,11 @@ mod tests {
         assert_eq!(Switches::parse("norm=apart, weights=packed"), Ok(some));
         let backend = Switches { convolution: ConvolutionApi::Backend, ..Switches::default() };
         assert_eq!(Switches::parse("convolution=backend"), Ok(backend));
+        let graph = Switches { step_as_graph: true, ..Switches::default() };
+        assert_eq!(Switches::parse("step=launches,step=graph"), Ok(graph));
+        for switches in [some, graph, backend, Switches { sums_in_convolution: false, ..graph }] {
+            assert_eq!(Switches::parse(&switches.to_string()), Ok(switches));
+        }
         let error = Switches::parse("norm=both").unwrap_err();
         assert!(error.contains("norm=both") && error.contains("norm=together|apart"), "{error}");
     }

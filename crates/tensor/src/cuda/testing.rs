@@ -23,9 +23,10 @@ pub fn device_or_skip() -> Option<Device> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counts {
-    /// Launches of our kernels and of candle's.
+    /// Launches of our kernels and of candle's, other than by a graph.
     pub launches: u64,
-    /// Calls of NVIDIA's libraries that launch something: products and convolutions.
+    /// Calls of NVIDIA's libraries that launch something: products and convolutions; not what a graph
+    /// repeats.
     pub library_calls: u64,
     /// Allocations, most of which the pool serves with memory that was freed before.
     pub allocator_calls: u64,
@@ -41,6 +42,10 @@ pub struct Counts {
     pub copies_to_device: u64,
     /// Bytes of the copies to the device.
     pub bytes_to_device: u64,
+    /// Launches of graphs.
+    pub graph_launches: u64,
+    /// What graphs have run: kernels, work of libraries, copies.
+    pub graph_nodes: u64,
 }
 
 impl Counts {
@@ -69,6 +74,8 @@ impl Counts {
             bytes_to_host: self.bytes_to_host - before.bytes_to_host,
             copies_to_device: self.copies_to_device - before.copies_to_device,
             bytes_to_device: self.bytes_to_device - before.bytes_to_device,
+            graph_launches: self.graph_launches - before.graph_launches,
+            graph_nodes: self.graph_nodes - before.graph_nodes,
         }
     }
 }
