@@ -143,7 +143,7 @@ impl Library {
     }
 
     fn run_plan(&mut self, product: Product, addresses: [u64; 3]) -> Result<()> {
-        let Some((_, plan)) = self.plans.get_mut(&product) else { return Ok(()) };
+        let (_, plan) = self.plans.get_mut(&product).expect("it was made right before");
         let workspace = self.workspace.of(&self.device, plan.workspace)?;
         plan.run(addresses, workspace)
     }
