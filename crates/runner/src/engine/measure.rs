@@ -51,6 +51,13 @@ impl Measured {
     }
 }
 
+/// What the evaluation of an epoch found.
+pub(super) struct Evaluated {
+    /// The embeddings; `None` if they stayed on the device.
+    pub(super) embeddings: Option<Embeddings>,
+    pub(super) measured: Measured,
+}
+
 /// Embeddings and the class of each row.
 #[derive(Debug, Clone, Copy)]
 pub struct Classed<'a> {

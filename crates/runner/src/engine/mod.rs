@@ -17,6 +17,7 @@ mod learner;
 mod loss_log;
 mod measure;
 mod observer;
+mod place;
 mod recipe;
 #[cfg(feature = "cuda")]
 mod repeated;
@@ -35,6 +36,7 @@ pub use images::{Images, Labeled};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Embeddings, Measured, measure};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
+pub use place::RunPlace;
 pub use recipe::{Fall, Recipe, Schedule};
 #[cfg(feature = "cuda")]
 pub(crate) use repeated::RepeatedSteps;
@@ -42,4 +44,4 @@ pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use retrieval_recipe::{RetrievalRecipe, When};
 pub use stop::Stop;
 pub use trained::{Best, Outcome, Trained};
-pub use training::{RunPlace, train};
+pub use training::train;

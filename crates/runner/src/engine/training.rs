@@ -7,7 +7,7 @@
 //! lacks.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,40 +24,22 @@ use super::journal::{Evaluation, Journal, Partial};
 use super::keeper::{BestWeights, Keeper, NotWritten, header};
 use super::learner::{Learner, learner};
 use super::loss_log::LossLog;
+use super::measure::Evaluated;
 #[cfg(feature = "cuda")]
 use super::repeated::RepeatedSteps;
 use super::restore::write_weights;
 use super::trained::{Best, Outcome, Trained};
 use super::{
-    Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunStarted, StepTaken, Stop,
+    Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunPlace, RunStarted,
+    StepTaken, Stop,
 };
-use crate::checkpoint::{self, CheckpointError, CheckpointFiles};
+use crate::checkpoint::{self, CheckpointError};
 use crate::methods::{Step, visiting_order};
 use crate::record::MetricRow;
 
 /// In an epoch that takes longer than this, checkpoints are also written between steps, but never more often
 /// than [`Recipe::checkpoint_every`] says.
 const LONGEST_WITHOUT_CHECKPOINT: Duration = Duration::from_mins(5);
-
-/// The identity and the folder of a run.
-#[derive(Debug, Clone)]
-pub struct RunPlace {
-    /// The run's name, `<hash>-s<seed>`.
-    pub id: String,
-    /// The run's title in messages: the suite's row, or the method.
-    pub title: String,
-    /// The run's folder, which exists.
-    pub folder: PathBuf,
-    /// The paths of the run's checkpoints.
-    pub checkpoints: CheckpointFiles,
-}
-
-/// What an evaluation found.
-struct Evaluated {
-    /// The embeddings; `None` if they stayed on the device.
-    embeddings: Option<Embeddings>,
-    measured: Measured,
-}
 
 /// Trains the run at `place` from its last checkpoint to the end, or until `stop` is raised. Whenever there
 /// are new measurements, `measured` is called with all rows so far. A run that resumes calls it first with
