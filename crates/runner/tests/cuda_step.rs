@@ -80,7 +80,9 @@ fn a_step_as_a_graph_is_one_launch_and_allocates_nothing() {
     Switches::default().take();
     // The second step is recorded once it was taken.
     for pair in counts.windows(2).skip(1) {
-        let step = pair[1].0.since(pair[0].0);
+        let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
+        let step = after.since(before);
+        assert_eq!(descriptors_after, descriptors_before);
         assert!((100..=130).contains(&step.graph_nodes), "{step:?}");
         let rest = Counts { graph_launches: 0, graph_nodes: 0, ..step };
         assert_eq!((step.graph_launches, rest), (1, Counts::default()), "{step:?}");
