@@ -4,7 +4,7 @@ leaves its result, pieces join to the same bytes, and a run that was stopped by 
 
   cuda/test_visit.py       after INVASPREAD_EMULATE=1 cuda/test.sh, which builds what this needs
 """
-import array, hashlib, json, os, pathlib, random, re, subprocess, sys, tarfile, tempfile, time, unittest
+import array, hashlib, json, os, pathlib, random, re, shutil, subprocess, sys, tarfile, tempfile, time, unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VISIT = ROOT / "cuda" / "visit.py"
@@ -131,8 +131,13 @@ class Visit(unittest.TestCase):
 
     def test_4_a_large_program_is_refused(self):
         program = pathlib.Path(sys.executable).resolve()
-        said = self.visit(VISIT, "pack", self.path / "large", "--program", program, "--preset", "0", "--largest", "0.001", code=1)
-        self.assertRegex(said, r"program.tar.xz is [\d.]+ MB, expected at most 0.001 MB\. .* invaspread \([\d.]+ MB\)\..*--largest")
+        tests = [self.path / name for name in ("cuda_some-1", "cuda_other-2")]
+        for test in tests:
+            shutil.copy(program, test)
+        packing = ["--program", program, "--tests", *tests, "--preset", "0", "--largest", "0.001", "--without", "cuda_other"]
+        said = self.visit(VISIT, "pack", self.path / "large", *packing, code=1)
+        self.assertRegex(said, r"program.tar.xz is [\d.]+ MB, expected at most 0.001 MB\. .* invaspread \([\d.]+ MB\), tests/cuda_some \([\d.]+ MB\)\..*--without")
+        self.assertNotIn("cuda_other", said)
 
     def test_3_a_run_goes_on_from_what_came_back(self):
         there = self.pack()

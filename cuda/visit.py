@@ -24,6 +24,7 @@ LARGEST_PROGRAM = 20_000_000  # bytes of the program and its tests, packed
 RETURNED = 16 << 20  # bytes of a file that comes back
 FILES = 8  # files that come back
 PROGRAM = "program.tar.xz"  # the program and its tests, stripped
+OF_EMULATOR = ("cuda_traffic",)  # tests that only the emulated device can run, because it counts
 IMAGES = "images.xz"  # as many images of CIFAR-10 as fit, the same part of each of its files
 CARDS = ("80", "86", "89", "90")
 RECORD, SIDE = 3073, 32  # bytes of an image in CIFAR-10's binary files: the class, then red, green and blue; its side
@@ -113,6 +114,7 @@ def pack(a):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     program, tests = binary(a)
+    tests = [test for test in tests if test.name.split("-")[0] not in a.without]
     stripped = out / "stripped"
     (stripped / "tests").mkdir(parents=True)
     for source, target in [(program, stripped / "invaspread")] + [(test, stripped / "tests" / test.name.split("-")[0]) for test in tests]:
@@ -130,7 +132,7 @@ def pack(a):
     shutil.copy(__file__, out / "visit.py")
     if (out / PROGRAM).stat().st_size > a.largest * 1e6:
         fail(f"{out / PROGRAM} is {megabytes(out / PROGRAM)}, expected at most {a.largest:g} MB. Before it was packed it held {', '.join(held)}. "
-             "Give --program and --tests a release build for one architecture (INVASPREAD_CUDA_ARCHITECTURES=90, without feature report) or fewer tests, or raise --largest")
+             "Leave tests out with --without NAME; give --program a release build for one architecture, without feature report; or raise --largest")
     room = BROUGHT - sum(path.stat().st_size for path in out.iterdir())
     if a.images:
         pack_images(pathlib.Path(a.images), out / IMAGES, room, a.count)
@@ -474,6 +476,7 @@ def main():
     c.add_argument("--program", help="one that is built already")
     c.add_argument("--preset", type=int, default=9 | lzma.PRESET_EXTREME, help="of xz, 0 to 9: how hard to compress")
     c.add_argument("--tests", nargs="*", default=[], help="test programs that are built already")
+    c.add_argument("--without", nargs="*", default=list(OF_EMULATOR), metavar="NAME", help=f"test programs that are not taken along; {', '.join(OF_EMULATOR)} if not given")
     c.add_argument("--largest", type=float, default=LARGEST_PROGRAM / 1e6, metavar="MB", help=f"most that {PROGRAM} may take")
     c.add_argument("--images", help=f"the folder {BINARY}")
     c.add_argument("--count", type=int, help="images of each of its files, instead of as many as fit")
