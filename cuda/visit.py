@@ -127,7 +127,9 @@ def pack(a):
     for name in ("benches/peer_bench.py",):
         shutil.copy(HERE.parent / name, stripped)
     with lzma.open(out / PROGRAM, "wb", preset=a.preset) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-        tar.add(stripped, "program")
+        # In the order of their sizes, programs that share most of their code are near one another: that saves an eighth.
+        for path in sorted((path for path in stripped.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size):
+            tar.add(path, pathlib.Path("program") / path.relative_to(stripped))
     shutil.rmtree(stripped)
     shutil.copy(__file__, out / "visit.py")
     if (out / PROGRAM).stat().st_size > a.largest * 1e6:
