@@ -91,6 +91,11 @@ build-cuda *arguments:
 test-cuda:
     ./cuda/test.sh
 
+# Both stays of cuda/visit.py, start to end, on an emulated device
+test-visit:
+    INVASPREAD_EMULATE=1 ./cuda/test.sh --no-run --test cuda_ops --test cuda_spread
+    python3 cuda/test_visit.py
+
 # On a GPU machine, `just gpu-session [MINUTES] --data FOLDER`: doctor, the benches beside PyTorch, then the paper's tables, each run continued where it stopped
 gpu-session *arguments:
     ./cuda/session.sh "$@"

@@ -24,6 +24,7 @@ LARGEST_PROGRAM = 20_000_000  # bytes of the program and its tests, packed
 RETURNED = 16 << 20  # bytes of a file that comes back
 FILES = 8  # files that come back
 PROGRAM = "program.tar.xz"  # the program and its tests, stripped
+OF_EMULATOR = ("cuda_traffic",)  # tests that only the emulated device can run, because it counts
 IMAGES = "images.xz"  # as many images of CIFAR-10 as fit, the same part of each of its files
 CARDS = ("80", "86", "89", "90")
 # The other way of each switch that is undecided (ARCHITECTURE.md): the first training bench is measured with each.
@@ -115,6 +116,7 @@ def pack(a):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     program, tests = binary(a)
+    tests = [test for test in tests if test.name.split("-")[0] not in a.without]
     stripped = out / "stripped"
     (stripped / "tests").mkdir(parents=True)
     for source, target in [(program, stripped / "invaspread")] + [(test, stripped / "tests" / test.name.split("-")[0]) for test in tests]:
@@ -123,14 +125,18 @@ def pack(a):
         shutil.copy(source, target)
         if shutil.which("strip"):
             subprocess.run(["strip", str(target)], check=True)
+    held = [f"{path.relative_to(stripped)} ({megabytes(path)})" for path in sorted(stripped.rglob("*")) if path.is_file()]
     for name in ("benches/peer_bench.py",):
         shutil.copy(HERE.parent / name, stripped)
     with lzma.open(out / PROGRAM, "wb", preset=a.preset) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-        tar.add(stripped, "program")
+        # In the order of their sizes, programs that share most of their code are near one another: that saves an eighth.
+        for path in sorted((path for path in stripped.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size):
+            tar.add(path, pathlib.Path("program") / path.relative_to(stripped))
     shutil.rmtree(stripped)
     shutil.copy(__file__, out / "visit.py")
-    if (out / PROGRAM).stat().st_size > LARGEST_PROGRAM and not a.program:
-        fail(f"the program takes {megabytes(out / PROGRAM)}, expected at most {LARGEST_PROGRAM / 1e6:.0f} MB")
+    if (out / PROGRAM).stat().st_size > a.largest * 1e6:
+        fail(f"{out / PROGRAM} is {megabytes(out / PROGRAM)}, expected at most {a.largest:g} MB. Before it was packed it held {', '.join(held)}. "
+             "Leave tests out with --without NAME; give --program a release build for one architecture, without feature report; or raise --largest")
     room = BROUGHT - sum(path.stat().st_size for path in out.iterdir())
     if a.images:
         pack_images(pathlib.Path(a.images), out / IMAGES, room, a.count)
@@ -226,9 +232,14 @@ class Results:
         half.write_text(json.dumps(self.summary, indent=1))
         half.rename(self.out / "visit.json")
 
-    def stage(self, name, file, commands, seconds, env, cwd=None, interrupt=False):
-        """Runs commands one after the other, at most `seconds` in all. Whatever happens is noted, and the next stage begins."""
+    def stage(self, name, file, commands, seconds, env, cwd=None, interrupt=False, lacks=None):
+        """Runs commands one after the other, at most `seconds` in all. Whatever happens is noted, and the next stage begins.
+        `lacks` says what the stage needs and the machine does not have; the stage is then left out."""
         path, begun, ended = self.out / file, time.time(), []
+        if lacks:
+            path.write_text(f"== left out: {lacks}\n")
+            self.note(dict(name=name, file=file, ended=ended, left_out=lacks, seconds=0.0), f"left out: {lacks}")
+            return ended
         for command in commands:
             left = seconds - (time.time() - begun)
             shown = " ".join(map(str, command))
@@ -248,10 +259,13 @@ class Results:
                 ended.append(wait(child, left, interrupt))
                 log.write(f"== ended: {ended[-1]} after {time.time() - begun:.1f} s\n".encode())
             shorten(path)
-        self.summary["stages"].append(dict(name=name, file=file, ended=ended, seconds=round(time.time() - begun, 1)))
-        self.save()
-        print(f"{time.time() - self.begun:6.1f} s  {name}: {', '.join(map(str, ended)) or 'nothing to do'}", flush=True)
+        self.note(dict(name=name, file=file, ended=ended, seconds=round(time.time() - begun, 1)), ", ".join(map(str, ended)))
         return ended
+
+    def note(self, stage, told):
+        self.summary["stages"].append(stage)
+        self.save()
+        print(f"{time.time() - self.begun:6.1f} s  {stage['name']}: {told}", flush=True)
 
 
 def wait(child, seconds, interrupt):
@@ -273,6 +287,23 @@ def wait(child, seconds, interrupt):
         pass
     child.wait()
     return "out of time"
+
+
+def lacks_tool(name):
+    """What is missing, if a program of this name is not on the path."""
+    return None if shutil.which(name) else f"{name} is not installed"
+
+
+def lacks_pytorch(env):
+    """What is missing, if the peers' benches cannot run."""
+    asked = "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 9)"
+    try:
+        said = subprocess.run([sys.executable, "-c", asked], env=env, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return "PyTorch did not say within 60 s whether it sees a GPU"
+    if said.returncode in (0, 9):
+        return "PyTorch sees no GPU" if said.returncode else None
+    return f"PyTorch cannot be imported: {said.stderr.strip().splitlines()[-1] if said.stderr.strip() else said.returncode}"
 
 
 def shorten(path, most=RETURNED):
@@ -315,13 +346,15 @@ def check(a):
         test.chmod(0o755)
     careful = {**env, "PROPTEST_CASES": "4", "RUST_BACKTRACE": "1", "INVASPREAD_EXPECT_CUDA": "1"}
     filters = a.tests.split() if a.tests else []
-    results.stage("tests", "2-tests.txt", [[test, "--test-threads=1", *filters] for test in tests], 70 * part, careful)
+    results.stage("tests", "2-tests.txt", [[test, "--test-threads=1", *filters] for test in tests], 70 * part, careful,
+                  lacks=None if tests else "no test programs were brought")
     sanitizer = shutil.which("compute-sanitizer")
     own = [test for test in tests if test.name.startswith("cuda_ops")] or tests[:1]
     checked = [[sanitizer, f"--tool={tool}", "--error-exitcode=9", test, "--test-threads=1"] for tool in ("memcheck", "racecheck") for test in own]
-    results.stage("sanitizer", "3-sanitizer.txt", checked if sanitizer else [["compute-sanitizer"]], 60 * part, {**careful, "PROPTEST_CASES": "1"})
-    on_gpu = ["--device", "cuda", "--precision", "bf16", "--json"]
-    in_f32 = ["--device", "cuda", "--json"]
+    results.stage("sanitizer", "3-sanitizer.txt", checked, 60 * part, {**careful, "PROPTEST_CASES": "1"}, lacks=lacks_tool("compute-sanitizer") or (None if own else "no test programs were brought"))
+    # The product that measures the peak rate would take minutes on a device that is emulated.
+    in_f32 = ["--device", "cuda", "--json"] + (["--peak-side", "128"] if a.short else [])
+    on_gpu = ["--precision", "bf16", *in_f32]
     width, few = (["--width", str(a.width)] if a.width else []), ["--steps", "2", "--warmup", "1"] if a.short else ["--steps", "30", "--warmup", "5"]
     batches, rows = ("4",) if a.short else ("128", "512"), ["--train", "500", "--test", "50"] if a.short else ["--train", "50000", "--test", "10000"]
     points = ["--points", "300", "--clusters", "5"] if a.short else ["--points", "60502", "--clusters", "11316"]
@@ -333,11 +366,11 @@ def check(a):
     ways = [["env", f"INVASPREAD_CUDA_SWITCHES={way}", *ours[0]] for way in (WAYS[:1] if a.short else WAYS)]
     results.stage("ways", "4-ours.txt", ways, (10 if a.short else 60) * part, env)
     peer = [sys.executable, machine.folder / "peer_bench.py", "train", "--device", "cuda", "--batch", batches[0], *few, *width, "--amp", "--channels-last"]
-    results.stage("peers", "5-peers.txt", [peer, peer + ["--compile"]], 105 * part, env)
+    results.stage("peers", "5-peers.txt", [peer, peer + ["--compile"]], 105 * part, env, lacks=lacks_pytorch(env))
     ncu = shutil.which("ncu")
     profiled = [ncu, "--clock-control", "none", "--launch-skip", "600", "--launch-count", "320", "--metrics", "gpu__time_duration.sum,dram__bytes.sum", "--csv",
                 program, "bench", "train", "--batch", "128", "--steps", "1", "--warmup", "2", *on_gpu]
-    results.stage("kernels", "6-kernels.txt", [profiled] if ncu else [["ncu"]], 60 * part, env)
+    results.stage("kernels", "6-kernels.txt", [profiled], 60 * part, env, lacks=lacks_tool("ncu"))
     images = unpack_images(machine)
     of = ["dataset=folder", f"data.folder.path={images}"] if images else ["dataset=synthetic"]
     train = [program, "train", *of, "method=invaspread", "profile=paper", "device=cuda", "precision=bf16", f"runs.root={machine.state / 'runs'}", *a.settings]
@@ -395,8 +428,9 @@ def train(a):
     settings = [*of, "method=invaspread", "profile=paper", "device=cuda", "precision=bf16", f"runs.root={runs}", *a.settings]
     # What is left of the time goes to saving and packing.
     results.stage("train", "train.txt", [[machine.program, "train", *settings]], a.minutes * 60 - 45, machine.env, interrupt=True)
-    folders = sorted(path.parent for path in runs.glob("*/*/status.json"))
-    for folder in folders[:1]:
+    # Of several runs, the one that was trained last.
+    changed = sorted(runs.glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)
+    for folder in [path.parent for path in changed[-1:]]:
         done = (folder / "record.json").is_file()
         packed = results.out / "run.tar"
         weights = folder / "checkpoints" / "last.safetensors"
@@ -448,6 +482,8 @@ def main():
     c.add_argument("--program", help="one that is built already")
     c.add_argument("--preset", type=int, default=9 | lzma.PRESET_EXTREME, help="of xz, 0 to 9: how hard to compress")
     c.add_argument("--tests", nargs="*", default=[], help="test programs that are built already")
+    c.add_argument("--without", nargs="*", default=list(OF_EMULATOR), metavar="NAME", help=f"test programs that are not taken along; {', '.join(OF_EMULATOR)} if not given")
+    c.add_argument("--largest", type=float, default=LARGEST_PROGRAM / 1e6, metavar="MB", help=f"most that {PROGRAM} may take")
     c.add_argument("--images", help=f"the folder {BINARY}")
     c.add_argument("--count", type=int, help="images of each of its files, instead of as many as fit")
     c.set_defaults(do=pack)

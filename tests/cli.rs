@@ -427,6 +427,12 @@ fn bench_measures_each_workload() {
         &["--k", "51", "--train", "50"],
     );
     refused(folder.path(), &["bench", "train", "--width", "0"], 2, &["--width", "0"]);
+    refused(
+        folder.path(),
+        &["bench", "train", "--peak-side", "16385"],
+        2,
+        &["--peak-side", "16385", "16384"],
+    );
     refused(folder.path(), &["bench", "augment", "--size", "8193"], 2, &["--size", "8193", "8192"]);
 
     // With as many clusters as points the iterations stop at once, and only those that were done are counted.

@@ -3,7 +3,7 @@
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use invaspread_runner::bench::{
-    AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, TrainBench,
+    AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, PEAK_SIDE, TrainBench,
 };
 use invaspread_tensor::{DeviceKind, Precision};
 
@@ -23,18 +23,27 @@ pub(crate) struct BenchArguments {
     /// Precision in which convolutions multiply: f32, tf32 or bf16
     #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
     pub(crate) precision: Precision,
+    /// Rows and columns of the matrices whose product measures the peak rate of a GPU; with small ones the rate
+    /// is found sooner, but it is too low
+    #[arg(long, value_name = "N", global = true, default_value_t = PEAK_SIDE, value_parser = peak_side())]
+    pub(crate) peak_side: usize,
 }
 
 impl BenchArguments {
     /// Returns the device and precision of the workload.
     pub(crate) fn compute(&self) -> Compute {
-        Compute { device: self.device.resolve(), precision: self.precision }
+        Compute { device: self.device.resolve(), precision: self.precision, peak_side: self.peak_side }
     }
 }
 
 /// Parses a number of threads, from 1 to 4096.
 fn threads() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=4096)
+}
+
+/// Parses the side of a matrix. The bytes of the largest are few for a GPU on which such a product is fast.
+fn peak_side() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=16_384)
 }
 
 /// Parses a count of at least 1.

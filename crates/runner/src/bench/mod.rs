@@ -9,7 +9,8 @@
 //! selection. `share_of_peak` divides by the rate that the vector units reach on registers alone
 //! ([`invaspread_tensor::peak_gflops`]); with Winograd the share can be above 1. The peak is measured right
 //! after the work. If other programs use the machine at that moment, the peak is too low and the share too
-//! high, so `benches/compare.py` takes the best peak of all its runs.
+//! high, so `benches/compare.py` takes the best peak of all its runs. The peak of a GPU is the rate of cuBLAS
+//! for a product of matrices with [`PEAK_SIDE`] rows and columns, or the number in [`Compute::peak_side`].
 
 mod augment;
 mod epoch;
@@ -34,6 +35,9 @@ use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::time::Instant;
 
+/// Rows and columns of matrices that are large enough for every card's fastest kernel.
+pub const PEAK_SIDE: usize = 8192;
+
 /// The device and the precision of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Compute {
@@ -43,11 +47,15 @@ pub struct Compute {
     /// The precision in which convolutions multiply.
     #[serde(serialize_with = "written")]
     pub precision: Precision,
+    /// Rows and columns of the matrices whose product measures the peak rate of a GPU. A report has it beside
+    /// the peak.
+    #[serde(skip)]
+    pub peak_side: usize,
 }
 
 impl Default for Compute {
     fn default() -> Self {
-        Self { device: DeviceKind::Cpu, precision: Precision::F32 }
+        Self { device: DeviceKind::Cpu, precision: Precision::F32, peak_side: PEAK_SIDE }
     }
 }
 
@@ -58,7 +66,7 @@ impl Compute {
             return Ok(invaspread_tensor::peak_gflops());
         }
         let device = self.device.open().map_err(failed)?;
-        invaspread_tensor::cuda::peak_gflops(&device, self.precision).map_err(failed)
+        invaspread_tensor::cuda::peak_gflops(&device, self.precision, self.peak_side).map_err(failed)
     }
 
     /// Returns the most memory held so far; on a GPU, without and with the memory of cuDNN's search for
@@ -182,7 +190,9 @@ impl Figures {
         // The peak is measured after the work: before the work, it would warm up the threads and add to the
         // memory.
         let (rate, peak) = (operations / seconds / 1e9, compute.peak_gflops()?);
-        Ok(self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak))
+        let report =
+            self.with("gflops", rate).with("machine_peak_gflops", peak).with("share_of_peak", rate / peak);
+        Ok(if compute.device.is_cuda() { report.with("peak_side", compute.peak_side) } else { report })
     }
 
     /// Adds the most memory that the process has held so far, on the GPU or else on the machine.

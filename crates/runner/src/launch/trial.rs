@@ -10,13 +10,16 @@ use crate::config::{ConfigError, Override, plan_runs};
 use crate::engine::{End, Observer, StepTaken, Stop};
 use crate::methods::ChosenMethod;
 
-/// A few dozen generated images, a network of four channels, one epoch.
-const SETTINGS: [&str; 12] = [
+/// A few dozen generated images of the smallest size, a network of four channels, one epoch.
+const SETTINGS: [&str; 15] = [
     "dataset=synthetic",
     "profile=smoke",
     "seed=0",
     "model.width=4",
     "model.embedding=8",
+    "model.pool=2",
+    "augment.size=16",
+    "data.synthetic.image_size=16",
     "data.synthetic.train=64",
     "data.synthetic.test=16",
     "data.subset=64",

@@ -9,25 +9,24 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Rows and columns of the matrices: large enough for every card's fastest kernel.
-const SIDE: usize = 8192;
 /// Products in one timing, and number of timings.
 const PRODUCTS: usize = 5;
 const TIMINGS: usize = 5;
 
-/// Measures billions of floating-point operations per second in `precision`: the best of five timings of a
-/// large matrix product.
+/// Measures billions of floating-point operations per second in `precision`: the best of five timings of the
+/// product of matrices with `side` rows and columns. Small matrices do not keep a card busy, and the rate is
+/// then too low.
 ///
 /// # Errors
 /// If the device is the CPU, or fails.
-pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
+pub fn peak_gflops(device: &Device, precision: Precision, side: usize) -> Result<f64> {
     let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     // The numbers differ, because products of zeros run faster than products of real data.
     let values: Vec<f32> =
-        (0..SIDE * SIDE).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
-    let a = Tensor::from_vec(values, (SIDE, SIDE), device)?;
-    let a = if dtype == DType::BF16 { cast_channels(&a, dtype, SIDE)? } else { a };
-    let c = uninitialised((SIDE, SIDE), dtype, device_of(&a)?)?;
+        (0..side * side).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
+    let a = Tensor::from_vec(values, (side, side), device)?;
+    let a = if dtype == DType::BF16 { cast_channels(&a, dtype, side)? } else { a };
+    let c = uninitialised((side, side), dtype, device_of(&a)?)?;
     let (from, to) = (Input::of(&a)?, Input::of(&c)?);
     let stream = device_of(&a)?.cuda_stream();
     let wait = || stream.synchronize().map_err(|e| failed("wait for the device", e));
@@ -36,12 +35,12 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Result<f64> {
         wait()?;
         let begun = Instant::now();
         for _ in 0..PRODUCTS {
-            multiply(device_of(&a)?, [from, from, to], SIDE, precision != Precision::F32)?;
+            multiply(device_of(&a)?, [from, from, to], side, precision != Precision::F32)?;
         }
         wait()?;
         best = best.min(begun.elapsed().as_secs_f64() / PRODUCTS as f64);
     }
-    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
+    Ok(2.0 * (side as f64).powi(3) / best / 1e9)
 }
 
 /// The most bytes that values on the device have used since the program began.
