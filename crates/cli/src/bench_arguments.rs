@@ -23,8 +23,8 @@ pub(crate) struct BenchArguments {
     /// Precision in which convolutions multiply: f32, tf32 or bf16
     #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
     pub(crate) precision: Precision,
-    /// Rows and columns of the matrices whose product measures the peak rate of a GPU; with small ones the rate
-    /// is found sooner, but it is too low
+    /// Rows and columns of the matrices whose product measures the peak rate of a GPU; with small ones the
+    /// rate is found sooner, but it is too low
     #[arg(long, value_name = "N", global = true, default_value_t = PEAK_SIDE, value_parser = peak_side())]
     pub(crate) peak_side: usize,
 }

@@ -1,5 +1,5 @@
-//! The objectives of the paper's Table 1 and newer ones, one file each: functions of embeddings and, for some,
-//! of a memory bank.
+//! The objectives of the paper's Table 1 and newer ones, one file each: functions of embeddings and, for
+//! some, of a memory bank.
 //!
 //! Every loss takes candle tensors (f32 or f64 on the CPU, f32 on CUDA) and returns a scalar tensor that
 //! `backward` goes through. Value and gradient are computed together in one pass over slices; candle only
@@ -26,7 +26,8 @@ mod softmax;
 mod testing;
 
 /// Calls the macro `$then` with the modules `$more` and those of all objectives. With this list, this crate
-/// declares and exports the modules and checks the objectives, and `invaspread-runner` makes a method of each.
+/// declares and exports the modules and checks the objectives, and `invaspread-runner` makes a method of
+/// each.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! each_objective {

@@ -111,9 +111,9 @@ impl WeightedKnn {
     }
 
     /// Does the same as [`WeightedKnn::evaluate`] for f32 rows on a GPU, of which only the result goes to the
-    /// host. Neighbors and votes are computed in f64, so the result is the same except for sums of equal terms
-    /// in another order. Returns `None` where the host must decide: a value is not finite, products are too large
-    /// for f32, or more rows than can be compared again are as near as the k-th.
+    /// host. Neighbors and votes are computed in f64, so the result is the same except for sums of equal
+    /// terms in another order. Returns `None` where the host must decide: a value is not finite, products are
+    /// too large for f32, or more rows than can be compared again are as near as the k-th.
     ///
     /// # Errors
     /// Returns the errors of [`WeightedKnn::evaluate`] about labels and numbers of rows, or `Device` if the

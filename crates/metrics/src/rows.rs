@@ -97,8 +97,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Returns whether rows with the mean `mean` lose digits to it: their squares have the mean `mean_square`, and
-/// `longest` is the largest square.
+/// Returns whether rows with the mean `mean` lose digits to it: their squares have the mean `mean_square`,
+/// and `longest` is the largest square.
 pub(crate) fn is_mostly_offset(mean: &[f32], mean_square: f64, longest: f64) -> bool {
     longest <= LONGEST && exact_product(mean, mean) > MOST_OF_ALL * mean_square
 }

@@ -119,8 +119,8 @@ fn votes_on_the_device_are_those_of_the_host() {
             assert_eq!(there, here.ok(), "{queries} x {dim} among {gallery}, k = {k}, unit: {unit}");
         }
     }
-    // Rows in a narrow cone, rows far from the origin, and equal rows: f32 products would lose what tells them
-    // apart, or there is nothing.
+    // Rows in a narrow cone, rows far from the origin, and equal rows: f32 products would lose what tells
+    // them apart, or there is nothing.
     for (shift, scale) in [(1.0, 1e-3), (100.0, 1.0), (0.3, 0.0)] {
         for unit in [false, true] {
             let moved = |rows, seed| {
@@ -134,7 +134,8 @@ fn votes_on_the_device_are_those_of_the_host() {
             let (q, g) = (moved(30, 1), moved(500, 2));
             let knn = WeightedKnn { k: 20, ..WeightedKnn::default() };
             let (there, here) = votes(&knn, &device, (&q, &g, 24), 10);
-            // The rounding of equal unit rows is an offset of its own: more rows tie than there are candidates.
+            // The rounding of equal unit rows is an offset of its own: more rows tie than there are
+            // candidates.
             let here = here.ok().filter(|_| scale > 0.0 || !unit);
             assert_eq!(there, here, "shift {shift}, scale {scale}, unit: {unit}");
         }

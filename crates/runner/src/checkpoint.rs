@@ -4,7 +4,7 @@
 //! A run keeps three files:
 //!
 //! ```text
-//! last.state.safetensors   all that a run resumes from: weights, momentum, method state, position, measurements
+//! last.state.safetensors   all that a run resumes from: weights, momentum, method state, position, metrics
 //! last.safetensors         only the same weights, under PyTorch's names and layouts, for other programs
 //! best.safetensors         the weights of the best epoch so far, in the same form
 //! ```

@@ -124,7 +124,8 @@ fn a_plan_of_the_checkpoint_that_cannot_be_made_is_measured_anew_and_the_run_say
     let again = tempfile::tempdir().unwrap();
     let (outcome, notes) = go(&recipe, again.path(), usize::MAX);
     trained(outcome);
-    // The untrained network is evaluated before the first epoch: three notes in full for each, and how many more.
+    // The untrained network is evaluated before the first epoch: three notes in full for each, and how many
+    // more.
     assert_eq!(notes.len(), 8, "{notes:?}");
     let in_full = notes.iter().filter(|note| note.contains("cannot be made here")).count();
     let more = notes

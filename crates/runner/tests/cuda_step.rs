@@ -19,7 +19,8 @@ use stripes::{images, invaspread, place, recipe, small};
 /// The counts belong to the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Notes what the device has done at the end of each step, and the descriptors of cuDNN's graphs that were made.
+/// Notes what the device has done at the end of each step, and the descriptors of cuDNN's graphs that were
+/// made.
 #[derive(Default)]
 struct Steps(Vec<(Counts, u64)>);
 

@@ -1,6 +1,6 @@
-//! Counts the bytes that go from a GPU to the host in an epoch: votes and losses, embeddings in the last epoch,
-//! and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is skipped. It is
-//! the only test of its process, because the counts are those of the whole process.
+//! Counts the bytes that go from a GPU to the host in an epoch: votes and losses, embeddings in the last
+//! epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
+//! skipped. It is the only test of its process, because the counts are those of the whole process.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -49,11 +49,12 @@ fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
         return;
     }
     let (dim, tests, losses) = (16, 18, TRAIN / recipe(invaspread()).batch_size * 4);
-    // The class and the rank of each test image, and what the search must know of the gallery, in f64: its column
-    // means, two squares and a distance; and two sizes without its offset, as so young a network has one.
+    // The class and the rank of each test image, and what the search must know of the gallery, in f64: its
+    // column means, two squares and a distance; and two sizes without its offset, as so young a network has
+    // one.
     let votes = tests * 8 + (dim + 3 + 2) * 8;
-    // In the last epoch the host measures the embeddings, which it keeps. It asks for ten neighbors; the device
-    // looks for 32 more, to recognize ties at the end. Each neighbor is a number and a similarity.
+    // In the last epoch the host measures the embeddings, which it keeps. It asks for ten neighbors; the
+    // device looks for 32 more, to recognize ties at the end. Each neighbor is a number and a similarity.
     let embeddings = (TRAIN + tests) * dim * 4 + tests * (10 + 32) * 8;
     let (between_epochs, at_the_end) = ((votes + losses) as u64, (embeddings + losses) as u64);
     let rare = bytes_to_host(Duration::from_hours(1));

@@ -101,7 +101,8 @@ proptest! {
         let inputs = [random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[kernel, kernel, ci, co])];
         let config = Conv2dConfig { stride, padding, ..Default::default() };
         for (dtype, tolerance) in BOTH {
-            // The device rounds the weight too; where few terms cancel, that alone would be a large part of their sum.
+            // The device rounds the weight too; where few terms cancel, that alone would be a large part of
+            // their sum.
             let rounded = inputs[1].to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
             let inputs = [inputs[0].clone(), rounded];
             let error = error(&device, &inputs, &[0], dtype, |t| conv2d(&t[0], &t[1], config));

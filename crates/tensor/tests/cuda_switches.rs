@@ -1,5 +1,5 @@
-//! The ways of computing one thing that a switch chooses between give the same, and a weight that is kept in cuDNN's
-//! layout is never an old one. The tests are skipped where there is no device.
+//! The ways of computing one thing that a switch chooses between give the same, and a weight that is kept in
+//! cuDNN's layout is never an old one. The tests are skipped where there is no device.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
@@ -29,8 +29,8 @@ fn values(x: &Tensor) -> Vec<f32> {
 
 const STEPS: usize = 3;
 
-/// Takes some steps of two convolutions of one map and one behind them; returns the weights, and what the last step
-/// launched.
+/// Takes some steps of two convolutions of one map and one behind them; returns the weights, and what the
+/// last step launched.
 fn train(device: &Device, dtype: DType, config: OptimizerConfig) -> (Vec<Vec<f32>>, Option<Counts>) {
     let mut stream = Stream::new(8, Purpose::Synthetic, 40, 0);
     let mut var = |shape: &[usize]| {
@@ -83,7 +83,8 @@ fn weights_that_are_kept_and_sums_in_convolutions_change_no_bit() {
             let (kept, kept_counts) = with(true, false);
             assert!(plain == kept, "{dtype:?} {optimizer:?}: kept weights are others");
             if let (Some(plain), Some(kept)) = (plain_counts, kept_counts) {
-                // Nine conversions of weights, at the least; five of gradients where the optimizer takes them as they are.
+                // Nine conversions of weights, at the least; five of gradients where the optimizer takes them
+                // as they are.
                 assert!(kept.launches + 9 <= plain.launches, "{dtype:?}: {kept:?} and {plain:?}");
             }
             let (summed, summed_counts) = with(true, true);

@@ -170,8 +170,8 @@ mod tests {
     use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
     use invaspread_tensor::{DeviceKind, Precision};
 
-    /// Skipped where the device is not the emulated one. No other test of this program uses the device: what it
-    /// launched meanwhile would be recorded.
+    /// Skipped where the device is not the emulated one. No other test of this program uses the device: what
+    /// it launched meanwhile would be recorded.
     #[test]
     fn what_is_timed_as_a_graph_is_launched_as_one() {
         let (Some(device), Some(before)) = (device_or_skip(), Counts::now()) else { return };

@@ -115,8 +115,8 @@ pub(crate) fn embed_some(
     on_host(&forward(network, feed, layer, images)?)
 }
 
-/// Computes output `layer` of `network` for the first `images` images of `feed`, in batches. The host does not
-/// wait for a GPU.
+/// Computes output `layer` of `network` for the first `images` images of `feed`, in batches. The host does
+/// not wait for a GPU.
 fn forward(
     network: &Network,
     feed: &ImageFeed,

@@ -215,9 +215,10 @@ impl Images {
         Ok(measured)
     }
 
-    /// Measures kNN on the GPU that holds the outputs, in an epoch that is not the last; only the result goes to
-    /// the host. Returns `None` if the host must measure: the outputs are there already, there is no gallery, a
-    /// linear classifier is due, or [`WeightedKnn::evaluate_on_device`] leaves the decision to the host.
+    /// Measures kNN on the GPU that holds the outputs, in an epoch that is not the last; only the result goes
+    /// to the host. Returns `None` if the host must measure: the outputs are there already, there is no
+    /// gallery, a linear classifier is due, or [`WeightedKnn::evaluate_on_device`] leaves the decision to the
+    /// host.
     ///
     /// # Errors
     /// Returns an error if the device fails or a label is out of range.

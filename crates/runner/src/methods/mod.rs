@@ -4,8 +4,8 @@
 //! The loop owns the network, the batches and the optimizer. A method's settings ([`MethodSettings`]) state
 //! the number of views of each image; the method itself ([`Method`]) gives the order of the images, the loss
 //! of a batch, and its state. The state consists of named tensors, so that a checkpoint taken after any step
-//! is exact. The list of objectives in `invaspread-losses` and `built_in` below name the methods; nothing else in
-//! the program names one.
+//! is exact. The list of objectives in `invaspread-losses` and `built_in` below name the methods; nothing
+//! else in the program names one.
 
 mod chosen;
 mod projector;
@@ -155,8 +155,8 @@ pub trait Method: Send {
         None
     }
 
-    /// Runs the network on a batch's views. `views` first holds the V views by the run's own transforms, (V B,
-    /// S, S, 3): the first views of all images, then the second views of all, and so on. The groups of
+    /// Runs the network on a batch's views. `views` first holds the V views by the run's own transforms, (V
+    /// B, S, S, 3): the first views of all images, then the second views of all, and so on. The groups of
     /// [`MethodSettings::more_views`] follow in the same form. The default is one pass with gradients for
     /// each group; the rows of the passes are stacked. A method may leave out views, run other networks on
     /// them without gradients ([`Mode::TrainWithoutGradient`]), or run the network more than once

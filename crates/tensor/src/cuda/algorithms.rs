@@ -196,8 +196,8 @@ pub(super) fn known(product: Product) -> Option<Choice> {
     choices().get_or_insert_default().of(product)
 }
 
-/// Keeps a choice for a product and returns what is kept. If another thread has chosen meanwhile, that is kept:
-/// it may have computed with its choice already.
+/// Keeps a choice for a product and returns what is kept. If another thread has chosen meanwhile, that is
+/// kept: it may have computed with its choice already.
 pub(super) fn keep(product: Product, choice: Choice) -> Choice {
     choices().get_or_insert_default().used.entry(product).or_insert(choice).clone()
 }

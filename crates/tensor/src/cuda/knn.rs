@@ -82,9 +82,9 @@ impl<'a> Multiplied<'a> {
         Self { rows, less_offset: None, longest: rows.largest_square.sqrt(), largest_term: 0.0 }
     }
 
-    /// Subtracts `offset` (d) from the rows, which have length 1 if `unit`: `q · g = (q - m) · (g - m) + m · (g -
-    /// m) + q · m`, where the last term is the same for all g, and the middle one is stored as one more number of
-    /// the row. Waits for the device.
+    /// Subtracts `offset` (d) from the rows, which have length 1 if `unit`: `q · g = (q - m) · (g - m) + m ·
+    /// (g - m) + q · m`, where the last term is the same for all g, and the middle one is stored as one more
+    /// number of the row. Waits for the device.
     ///
     /// # Errors
     /// Returns an error if the lengths differ or the device fails.
@@ -144,8 +144,8 @@ pub struct VoteSettings {
     pub unit: bool,
     /// The largest distance from 1 of the square of a unit row's length.
     pub unit_error: f64,
-    /// Twice the error of a product in f32 is at most `rounding` times the lengths of both rows and the largest
-    /// term of the offset, plus `underflow`.
+    /// Twice the error of a product in f32 is at most `rounding` times the lengths of both rows and the
+    /// largest term of the offset, plus `underflow`.
     pub rounding: f64,
     /// See `rounding`.
     pub underflow: f64,

@@ -80,8 +80,8 @@ impl Counts {
     }
 }
 
-/// Returns how many descriptors of cuDNN's graphs were made so far, and how many of them are there, or `None` where the
-/// device is a real one.
+/// Returns how many descriptors of cuDNN's graphs were made so far, and how many of them are there, or `None`
+/// where the device is a real one.
 pub fn graph_descriptors() -> Option<[u64; 2]> {
     let count = emulator(c"emulated_descriptors")?;
     let mut made_and_there = [0; 2];
