@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_is_timed_as_a_graph_is_launched_as_one() {
         let (Some(device), Some(before)) = (device_or_skip(), Counts::now()) else { return };
-        let compute = Compute { device: DeviceKind::Cuda(0), precision: Precision::Bf16 };
+        let compute = Compute { device: DeviceKind::Cuda(0), precision: Precision::Bf16, peak_side: 128 };
         let bench =
             TrainBench { batch: 2, width: 8, depth: 18, steps: 2, warmup: 0, winograd: false, compute };
         let mut learner = learner(bench, bench.batch).unwrap();
