@@ -125,7 +125,9 @@ fn votes_on_the_device_are_those_of_the_host() {
         for unit in [false, true] {
             let moved = |rows, seed| {
                 let mut values = normal(rows, 24, seed, false);
-                values.iter_mut().for_each(|value| *value = shift + scale * *value);
+                for value in &mut values {
+                    *value = shift + scale * *value;
+                }
                 if unit {
                     l2_normalize_rows(&mut values, 24);
                 }
