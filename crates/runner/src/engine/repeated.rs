@@ -1,9 +1,8 @@
 //! Steps that a GPU repeats without the host: the first two are launched operation by operation, then the
 //! step is recorded and launched as one CUDA graph.
 //!
-//! What changes from step to step, the device looks up by the number of the step, which it counts
-//! ([`StepCounter`]): so the first steps, the recorded ones, and those after a recording that failed are the
-//! same work.
+//! The device counts the steps ([`StepCounter`]) and looks up by that number what changes from step to step.
+//! So all steps are the same work: the first, the recorded ones, and those after a recording that failed.
 
 use candle_core::{Device, Result, Tensor, bail};
 use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph, Switches};
@@ -23,7 +22,7 @@ pub(crate) struct RepeatedSteps {
 
 /// How the next step is launched.
 enum Way {
-    /// Operation by operation, after so many steps like that.
+    /// Operation by operation; the number counts the steps that were launched in this way.
     First(usize),
     /// As a graph, while it is valid.
     Recorded(StepGraph),
@@ -32,13 +31,13 @@ enum Way {
 }
 
 impl RepeatedSteps {
-    /// Steps before the recording: what is made once, such as scratch memory and cuDNN's choice of
-    /// algorithms, comes in the first; the second finds all of it.
+    /// The number of steps before the recording. The first step makes what is made once, such as scratch
+    /// memory and cuDNN's choice of algorithms; the second finds all of it.
     pub(crate) const FIRST_STEPS: usize = 2;
 
-    /// Makes what repeats the steps of `learner` on the views of `feed`, for epochs of at most `steps` steps.
-    /// Returns nothing if that is not switched on or the learner is on the CPU; and beside it, if it is
-    /// switched on, what keeps this learner from it.
+    /// Prepares the repeated steps of `learner` on the views of `feed`, for epochs of at most `steps` steps.
+    /// Returns no steps if the switch is off, the learner is on the CPU, or its steps cannot be repeated; in
+    /// the last case, the second value is the reason.
     ///
     /// # Errors
     /// Returns an error if the environment names an unknown switch, or the device has too little memory.
@@ -59,7 +58,7 @@ impl RepeatedSteps {
         Ok((Some(Self::new(learner.network.device(), steps)?), None))
     }
 
-    /// Makes what repeats steps on `device`, for epochs of at most `steps` steps.
+    /// Prepares repeated steps on `device`, for epochs of at most `steps` steps.
     ///
     /// # Errors
     /// Returns an error if the device is the CPU, or has too little memory.
@@ -125,7 +124,7 @@ impl RepeatedSteps {
         Ok(())
     }
 
-    /// Returns what a person must know of the last step, once.
+    /// Returns a note for the user about the last step, once.
     pub(crate) fn said(&mut self) -> Option<String> {
         self.said.take()
     }

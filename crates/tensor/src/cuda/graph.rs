@@ -1,12 +1,12 @@
 //! A training step as one CUDA graph: what the host launches in it is recorded once, then launched as one.
 //!
-//! A recorded step holds addresses. Its own memory, which it allocates and frees, is the graph's. Of all
-//! other memory it reads what lies there when it runs: parameters, momentum and running statistics keep their
-//! places ([`crate::assign`]), and whoever replaces memory that a step may have recorded (scratch memory, a
-//! kept weight, the draws of an epoch) calls [`forget_if`], after which no recorded step is valid. What a
-//! step counts on the host is noted in the recording ([`count_run`]) and counted at each launch.
+//! A recorded step holds addresses. The memory that it allocates and frees belongs to the graph. All other
+//! memory is read when the step runs: parameters, momentum and running statistics keep their addresses
+//! ([`crate::assign`]). Code that replaces memory which a step may have recorded (scratch memory, a kept
+//! weight, the draws of an epoch) calls [`forget_if`]; after that no recorded step is valid. Numbers that a
+//! step counts on the host are noted in the recording ([`count_run`]) and counted at each launch.
 //!
-//! Whoever launches a recorded step keeps alive what it reads: the network, the optimizer, the images.
+//! The code that launches a recorded step keeps the network, the optimizer and the images alive.
 
 use super::failed;
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, result, sys};
@@ -30,7 +30,7 @@ pub(super) fn forget_if(replaced: bool) {
     }
 }
 
-/// Counts one run of what is being launched: now, or at each launch of the step that is being recorded.
+/// Counts a run of a module: now, or at each launch of the step that is being recorded.
 pub(crate) fn count_run(runs: &Arc<AtomicI64>) {
     COUNTED.with_borrow_mut(|counted| match counted {
         Some(counted) => counted.push(Arc::clone(runs)),
@@ -70,8 +70,8 @@ impl StepGraph {
         COUNTED.set(Some(Vec::new()));
         let recorded = step();
         let counted = COUNTED.take().unwrap_or_default();
-        // Memory that could not be freed says so at the next call, which must not be the one that ends the
-        // recording.
+        // The driver reports memory that could not be freed at the next call, and that call must not be the
+        // one that ends the recording.
         let freed = stream.context().check_err();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         recorded?;
@@ -110,7 +110,7 @@ impl StepGraph {
     }
 }
 
-/// Gives the memory that the pool keeps back to the device, for the memory of a graph is not the pool's.
+/// Gives the memory that the pool keeps back to the device, because a graph takes its memory from the device.
 fn give_back(device: &CudaDevice, stream: &CudaStream) -> Result<()> {
     // What was freed can be given back once the device has come as far.
     stream.synchronize().map_err(|e| failed("wait for the device", e))?;

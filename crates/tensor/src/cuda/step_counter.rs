@@ -1,9 +1,9 @@
 //! The number of a training step, counted by the device, and what a step looks up by it.
 //!
-//! A recorded step ([`StepGraph`](super::StepGraph)) is launched again and again with the same arguments.
-//! Whatever changes from one step to the next is therefore found by a number that lies at a fixed place and
-//! that the step itself raises: the learning rate, the images and plans of its views
-//! ([`ImageStore`](super::augment::ImageStore)), and where its loss goes.
+//! A recorded step ([`StepGraph`](super::StepGraph)) is launched many times with the same arguments. So the
+//! kernels look up what changes from step to step by a number at a fixed address, which the step itself
+//! raises: the learning rate, the images and plans of its views
+//! ([`ImageStore`](super::augment::ImageStore)), and the place of its loss.
 
 use super::device_of;
 use super::kernel::{Argument, launch};
