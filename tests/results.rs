@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 
-const SUITES: [&str; 12] = [
+const SUITES: [&str; 13] = [
     "table1",
     "figure3",
     "figure4",
@@ -20,6 +20,7 @@ const SUITES: [&str; 12] = [
     "pooling",
     "protocol",
     "winograd",
+    "contrastive",
 ];
 
 #[test]
