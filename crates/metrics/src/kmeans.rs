@@ -144,7 +144,12 @@ impl KMeans {
     ) -> Result<Clustering, MetricError> {
         #[cfg(feature = "cuda")]
         if self.device.is_cuda() {
-            return crate::on_device::cuda::descend(self.device, points, &centroids, self.iterations, still);
+            use crate::on_device::cuda::{failed, upload};
+            use invaspread_tensor::cuda::kmeans::{Descent, descend};
+            let points = upload(points, self.device).map_err(failed)?;
+            let found = descend(&points, &centroids, self.iterations, still).map_err(failed)?;
+            let Descent { assignments, centroids, inertia, iterations } = found;
+            return Ok(Clustering { assignments, centroids, inertia, iterations });
         }
         let (mut assignments, mut inertia) = assign(points, &centroids);
         let mut iterations = 0;

@@ -1,5 +1,5 @@
-//! Runs the search and the clustering on the device that the caller chooses: on the CPU, or on an NVIDIA GPU
-//! by the kernels of crate `tensor`.
+//! Searches for neighbors on the device that the caller chooses: on the CPU, or on an NVIDIA GPU by the kernels
+//! of crate `tensor`.
 
 use crate::{MetricError, Neighbors, Rows, top_k};
 use invaspread_tensor::DeviceKind;
@@ -31,25 +31,27 @@ pub fn top_k_on(
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda {
-    use crate::exact_order::{Asked, Scale, UNDERFLOW, UNIT_ERROR, key, settle};
-    use crate::rows::is_mostly_offset;
-    use crate::{Clustering, KnnResult, MetricError, Neighbors, Rows, WeightedKnn};
+    use crate::exact_order::{Asked, Scale, key, settle};
+    use crate::{MetricError, Neighbors, Rows};
     use candle_core::{Result, Tensor};
     use invaspread_tensor::DeviceKind;
-    use invaspread_tensor::cuda::knn::{MeasuredRows, Multiplied, VoteSettings, vote};
-    use invaspread_tensor::cuda::{kmeans, top_k};
-    use invaspread_tensor::inner_products::rounding;
+    use invaspread_tensor::cuda::top_k;
     use rayon::prelude::*;
 
-    /// The GPU searches for at least this many more neighbors than requested.
-    const MORE: usize = 32;
+    /// Returns how many rows the GPU looks for where `k` are requested, so that all rows that f32 cannot
+    /// distinguish from the k-th are usually among them.
+    pub(crate) fn looked_for(k: usize) -> usize {
+        const MORE: usize = 32;
+        k + MORE.max(k / 8)
+    }
 
     #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it on")]
-    fn failed(error: candle_core::Error) -> MetricError {
+    pub(crate) fn failed(error: candle_core::Error) -> MetricError {
         MetricError::Device { reason: error.to_string() }
     }
 
-    fn upload(rows: Rows, device: DeviceKind) -> Result<Tensor> {
+    /// Copies `rows` to `device`.
+    pub(crate) fn upload(rows: Rows, device: DeviceKind) -> Result<Tensor> {
         Tensor::from_slice(rows.values, (rows.len(), rows.dim), &device.open()?)
     }
 
@@ -84,7 +86,7 @@ pub(crate) mod cuda {
         // All rows that f32 cannot distinguish from the k-th must be among those found. This is so if the
         // last row found is further away than that.
         let candidates = gallery.len() - usize::from(exclude_self);
-        let found_each = (k + MORE.max(k / 8)).min(top_k::LARGEST_K).min(candidates);
+        let found_each = looked_for(k).min(top_k::LARGEST_K).min(candidates);
         let (found, products) = top_k::top_k(&asking, &there, found_each, exclude_self).map_err(failed)?;
         let mut indices = vec![0; queries.len() * k];
         let mut similarities = vec![0.0; queries.len() * k];
@@ -113,64 +115,5 @@ pub(crate) mod cuda {
             },
         )?;
         Ok(Neighbors { k, indices, similarities })
-    }
-
-    /// Does the same as [`WeightedKnn::evaluate`] for rows on the device and valid labels.
-    pub(crate) fn classify(
-        knn: &WeightedKnn,
-        queries: &Tensor,
-        query_labels: &[u32],
-        gallery: &Tensor,
-        gallery_labels: &[u32],
-        classes: usize,
-    ) -> Result<Option<KnnResult>> {
-        let dim = gallery.dim(1)?;
-        let k = knn.k.min(gallery.dim(0)?);
-        let candidates = k + MORE.max(k / 8);
-        if candidates > top_k::LARGEST_K {
-            return Ok(None);
-        }
-        let rows = MeasuredRows::new(gallery)?;
-        let means: Vec<f32> = rows.means.iter().map(|&mean| mean as f32).collect();
-        // NaN is in no order.
-        let is_finite = rows.largest_square <= f64::MAX;
-        if !is_finite {
-            return Ok(None);
-        }
-        let unit = rows.from_one <= UNIT_ERROR;
-        let has_offset = is_mostly_offset(&means, rows.mean_square, rows.largest_square);
-        let gallery =
-            if has_offset { Multiplied::less_offset(&rows, &means, unit)? } else { Multiplied::plain(&rows) };
-        // As in `Scale::margin`.
-        let terms = dim + usize::from(has_offset) + 2;
-        let settings = VoteSettings {
-            k,
-            candidates,
-            temperature: knn.temperature,
-            classes,
-            unit,
-            unit_error: UNIT_ERROR,
-            rounding: 2.0 * rounding(terms),
-            underflow: 2.0 * terms as f64 * UNDERFLOW,
-        };
-        let Some(voted) = vote(queries, &gallery, gallery_labels, query_labels, &settings)? else {
-            return Ok(None);
-        };
-        Ok(Some(KnnResult::of(voted.iter().map(|voted| (voted.class, voted.rank as usize)))))
-    }
-
-    /// Runs Lloyd's iterations from `start` until the sum of the centroids' squared shifts is at most
-    /// `still`.
-    pub(crate) fn descend(
-        device: DeviceKind,
-        points: Rows,
-        start: &[f32],
-        iterations: usize,
-        still: Option<f64>,
-    ) -> std::result::Result<Clustering, MetricError> {
-        let there = upload(points, device).map_err(failed)?;
-        let found = kmeans::descend(&there, start, iterations, still).map_err(failed)?;
-        let kmeans::Descent { assignments, centroids, inertia, iterations } = found;
-        Ok(Clustering { assignments, centroids, inertia, iterations })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::{Call, Index, Object, Place, Value};
+use crate::value::{Call, Index, Object, Place, Value};
 
 /// The longest name of a module, class or function, in bytes.
 const LONGEST_NAME: usize = 1000;

@@ -8,7 +8,7 @@ use invaspread_metrics::l2_normalize_rows;
 use invaspread_models::{Mode, Network, Output};
 use invaspread_tensor::with_f32;
 
-use super::{Embeddings, EngineError, ImageFeed, Images};
+use super::{EngineError, ImageFeed, Images};
 use crate::methods::{Features, Layer};
 
 /// Images in a batch. It is fixed, so that no setting of training changes the last digit of an embedding.
@@ -50,6 +50,23 @@ impl EvaluationFeeds {
     /// Returns the errors of [`embed`].
     pub(crate) fn embed(&self, network: &Network, layer: Layer) -> Result<Embeddings, EngineError> {
         self.forward(network, layer)?.to_host()
+    }
+}
+
+/// The embeddings that an evaluation measures.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// Row i is image i of the gallery; `None` where each test image is searched among the other test images.
+    pub gallery: Option<Features>,
+    /// Row i is test image i.
+    pub test: Features,
+}
+
+impl Embeddings {
+    /// Returns the first value that is not a finite number, if there is one.
+    pub(super) fn not_finite(&self) -> Option<f32> {
+        let gallery = self.gallery.iter().flat_map(|features| &features.values);
+        gallery.chain(&self.test.values).copied().find(|value| !value.is_finite())
     }
 }
 

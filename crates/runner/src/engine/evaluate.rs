@@ -1,16 +1,13 @@
 //! Evaluating a file of weights without training: a checkpoint of this program, or weights of another program
 //! under PyTorch's names.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use invaspread_augment::Pipeline;
 use invaspread_models::{HeadNeeded, LoadReport, Network, WeightError, WeightsFile, load};
 
 use super::embed::EvaluationFeeds;
-use super::learner::WEIGHTS;
 use super::{Embeddings, EngineError, Images, Measured, Recipe};
-use crate::checkpoint::take_prefixed;
 use crate::methods::Layer;
 
 /// The evaluation of a file of weights.
@@ -56,25 +53,7 @@ impl From<EngineError> for EvaluateError {
     }
 }
 
-/// Reads a file of weights. From the state that a run resumes from, it takes only the network's entries.
-///
-/// # Errors
-/// Returns the errors of [`WeightsFile::open`].
-pub fn open_weights(path: &Path) -> Result<WeightsFile, WeightError> {
-    let mut file = WeightsFile::open(path)?;
-    // Only this program seals files, so tensors of other programs with the same prefix are left alone.
-    if file.content.is_some() {
-        for state_dict in &mut file.state_dicts {
-            let of_state = take_prefixed(&mut state_dict.tensors, WEIGHTS);
-            if !of_state.is_empty() {
-                state_dict.tensors = of_state;
-            }
-        }
-    }
-    Ok(file)
-}
-
-/// Measures the network of `recipe` with the weights of a file, which [`open_weights`] read. If pooled
+/// Measures the network of `recipe` with the weights of a file, which [`open_weights`](super::open_weights) read. If pooled
 /// features are measured, the file does not need to hold the embedding layer.
 ///
 /// # Errors

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use super::journal::Journal;
-use super::learner::WEIGHTS;
 use super::restore::weights_header;
+use super::weights::WEIGHTS;
 use crate::checkpoint::{CheckpointError, CheckpointFiles, NamedTensors, Snapshot};
 
 /// Why a checkpoint was not written. The one before it is still whole.

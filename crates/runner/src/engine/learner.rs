@@ -8,12 +8,11 @@ use invaspread_models::{HeadNeeded, LoadReport, Network, load};
 use invaspread_tensor::cuda::{HostLog, StepCounter};
 use invaspread_tensor::{Optimizer, OptimizerConfig};
 
-use super::evaluate::open_weights;
+use super::weights::{WEIGHTS, open_weights};
 use super::{EngineError, Images, Recipe};
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
 use crate::methods::{Method, RunFacts, Step, TakenStep};
 
-pub(super) const WEIGHTS: &str = "weights/";
 const MOMENTUM: &str = "momentum/";
 const METHOD: &str = "method/";
 

@@ -7,27 +7,10 @@ use invaspread_metrics::{
     Similarities, SimilarityDistribution, WeightedKnn,
 };
 
-use super::embed::Outputs;
+use super::embed::{Embeddings, Outputs};
 use super::{EngineError, Images, Recipe, RetrievalRecipe};
 use crate::methods::Features;
 use crate::record::{GroupSimilarity, Histogram, MetricRow};
-
-/// The embeddings that an evaluation measures.
-#[derive(Debug, Clone)]
-pub struct Embeddings {
-    /// Row i is image i of the gallery; `None` where each test image is searched among the other test images.
-    pub gallery: Option<Features>,
-    /// Row i is test image i.
-    pub test: Features,
-}
-
-impl Embeddings {
-    /// Returns the first value that is not a finite number, if there is one.
-    pub(super) fn not_finite(&self) -> Option<f32> {
-        let gallery = self.gallery.iter().flat_map(|features| &features.values);
-        gallery.chain(&self.test.values).copied().find(|value| !value.is_finite())
-    }
-}
 
 /// Metrics by name, in percent. The best epoch is chosen by the first metric.
 #[derive(Debug, Clone, Default, PartialEq)]

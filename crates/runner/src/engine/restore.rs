@@ -10,7 +10,7 @@ use invaspread_models::Network;
 
 use super::embed::EvaluationFeeds;
 use super::journal::Journal;
-use super::learner::WEIGHTS;
+use super::weights::WEIGHTS;
 use super::{Embeddings, EngineError, Images, Recipe};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles, NamedTensors, take_prefixed};
 use crate::record::MetricRow;

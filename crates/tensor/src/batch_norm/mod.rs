@@ -8,44 +8,22 @@
 //! over several GPUs. The official code ran on four GPUs by default, so 64 of its 256 views shared their
 //! statistics, and the running statistics followed the first GPU's.
 
+mod config;
 mod evaluation;
 mod fused;
 mod plain;
 mod running;
 
+pub use config::{BatchNormConfig, Statistics};
 pub use evaluation::batch_norm_with;
 pub use running::RunningStatistics;
+
+pub(crate) use config::Gradients;
 
 use crate::memory::uninitialized;
 use crate::storage::{slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Mean and biased variance of each channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Statistics {
-    /// Mean of each channel.
-    pub mean: Vec<f64>,
-    /// Variance of each channel, divided by the count.
-    pub variance: Vec<f64>,
-}
-
-/// The settings of a batch norm: what follows the normalization, and how many images share their statistics.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BatchNormConfig {
-    /// The number that is added to the variance.
-    pub eps: f64,
-    /// Whether a ReLU follows.
-    pub relu: bool,
-    /// Images that share their statistics; 0 for the whole batch.
-    pub chunk: usize,
-}
-
-impl Default for BatchNormConfig {
-    fn default() -> Self {
-        Self { eps: 1e-5, relu: false, chunk: 0 }
-    }
-}
 
 /// Normalizes by the batch's own statistics (training mode). Returns the output and the statistics of the
 /// first chunk.
@@ -289,15 +267,6 @@ pub(crate) struct Ran<'a> {
     eps: f64,
     relu: bool,
     with_residual: bool,
-}
-
-/// Gradients of a batch norm's inputs.
-pub(crate) struct Gradients {
-    pub(crate) x: Tensor,
-    pub(crate) gamma: Tensor,
-    pub(crate) beta: Tensor,
-    /// The residual's gradient, if the caller wants it.
-    pub(crate) residual: Option<Tensor>,
 }
 
 impl BatchNorm {

@@ -15,6 +15,9 @@ use candle_core::{DType, Device, Result, bail};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// The most bytes of scratch memory that an algorithm or a plan may use.
+pub(crate) const LARGEST_WORKSPACE: usize = 1 << 30;
+
 /// The entry that names the card and cuDNN's version.
 const MACHINE: &str = "machine";
 

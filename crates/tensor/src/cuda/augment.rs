@@ -2,7 +2,7 @@
 //! `kernels/augment.cu`).
 
 use super::kernel::{Argument, launch_with};
-use super::memory::{check_type, overwrite, tensor, uninitialised};
+use super::memory::{check_type, overwrite, tensor, uninitialized};
 use super::step_counter::StepCounter;
 use super::{device_of, graph};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
@@ -137,14 +137,14 @@ impl ImageStore {
         let device = device_of(&self.images)?;
         let (_, height, width, _) = self.images.dims4()?;
         let channels: usize = if dtype == DType::BF16 { 8 } else { 3 };
-        let out = uninitialised((views, self.size, self.size, channels), dtype, device)?;
+        let out = uninitialized((views, self.size, self.size, channels), dtype, device)?;
         // Between the two passes, one side of an image already has its final length.
         let intermediate = (width.max(height) * self.size * 3).next_multiple_of(16);
         let shared = self.shared_bytes();
         let (scratch, shared) = if shared + intermediate <= SHARED_BYTES {
             (None, shared + intermediate)
         } else {
-            (Some(uninitialised((views * intermediate).div_ceil(4), DType::U32, device)?), shared)
+            (Some(uninitialized((views * intermediate).div_ceil(4), DType::U32, device)?), shared)
         };
         let settings = Settings {
             width: width as i32,
@@ -180,8 +180,8 @@ impl ImageStore {
         graph::forget_if(true);
         let device = device_of(&self.images)?;
         Ok([
-            uninitialised(views, DType::U32, device)?,
-            uninitialised((views, PLAN_WORDS), DType::U32, device)?,
+            uninitialized(views, DType::U32, device)?,
+            uninitialized((views, PLAN_WORDS), DType::U32, device)?,
         ])
     }
 

@@ -3,8 +3,10 @@
 
 use super::by_channels::{Grid, grid, scratch, tickets};
 use super::device_of;
+use super::input::Input;
 use super::kernel::{Argument, Start, launch_as};
-use super::memory::{Input, uninitialised};
+
+use super::memory::uninitialized;
 use super::switches::Switches;
 use crate::batch_norm::Gradients;
 use crate::{BatchNormConfig, Statistics};
@@ -91,7 +93,7 @@ pub(crate) fn normalize(
     let (chunks, rows) = (x.elem_count() / chunk_len, chunk_len / channels);
     let g = grid(device, "batch_norm", x.dtype(), [chunks, rows, channels])?;
     let partial = scratch(device, chunks * g.slices * 2 * channels)?;
-    let numbers = uninitialised((chunks, 3, channels), DType::F32, device)?;
+    let numbers = uninitialized((chunks, 3, channels), DType::F32, device)?;
     let (mean, variance, share) = match running {
         Some(([mean, variance], share)) => (Some(mean), Some(variance), share),
         None => (None, None, 0.0),
@@ -111,7 +113,7 @@ pub(crate) fn normalize(
         let y = saved.apply(x, [gamma, beta], residual)?;
         return Ok((saved, y));
     }
-    let y = uninitialised(x.shape(), x.dtype(), device)?;
+    let y = uninitialized(x.shape(), x.dtype(), device)?;
     arguments.extend([
         optional(residual)?,
         Argument::address(gamma)?,
@@ -163,7 +165,7 @@ fn apply_with(
 ) -> Result<Tensor> {
     let device = device_of(x)?;
     let g = grid(device, "batch_norm", x.dtype(), [chunks, sizes.rows as usize, sizes.channels as usize])?;
-    let y = uninitialised(x.shape(), x.dtype(), device)?;
+    let y = uninitialized(x.shape(), x.dtype(), device)?;
     let arguments = [
         Argument::address(x)?,
         optional(residual)?,
@@ -230,15 +232,15 @@ pub(crate) fn normalize_gradients(
     let totals = scratch(device, 2 * of_chunks + of_slices + of_chunks)?;
     let partial = totals + (of_chunks * size_of::<f64>()) as u64;
     let means = partial + (of_slices * size_of::<f32>()) as u64;
-    let of_parameters = uninitialised((2, channels), DType::F32, device)?;
+    let of_parameters = uninitialized((2, channels), DType::F32, device)?;
     let [grad_gamma, grad_beta] = [of_parameters.get(0)?, of_parameters.get(1)?];
     let mut sums = given.to_vec();
     sums.extend([partial, means, totals].map(Argument::Address));
     for to in [&grad_gamma, &grad_beta, &tickets(device, g.tickets())?] {
         sums.push(Argument::address(to)?);
     }
-    let gx = uninitialised(x.shape(), x.dtype(), device)?;
-    let gr = if residual { Some(uninitialised(x.shape(), x.dtype(), device)?) } else { None };
+    let gx = uninitialized(x.shape(), x.dtype(), device)?;
+    let gr = if residual { Some(uninitialized(x.shape(), x.dtype(), device)?) } else { None };
     let results = [Argument::address(&gx)?, optional(gr.as_ref())?];
     if g.at_once && Switches::taken()?.norm_together {
         sums.extend(results);

@@ -3,7 +3,7 @@
 use super::by_channels::grid;
 use super::device_of;
 use super::kernel::{Argument, launch};
-use super::memory::{check_type, uninitialised};
+use super::memory::{check_type, uninitialized};
 use super::rows::sum_rows;
 use candle_core::{D, DType, Result, Tensor};
 
@@ -13,7 +13,7 @@ pub(crate) fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let channels = bias.elem_count();
     let rows = x.elem_count() / channels;
     let g = grid(device, "bias_relu", x.dtype(), [1, rows, channels])?;
-    let y = uninitialised(x.shape(), x.dtype(), device)?;
+    let y = uninitialized(x.shape(), x.dtype(), device)?;
     let arguments = [
         Argument::address(x)?,
         Argument::address(bias)?,
@@ -36,8 +36,8 @@ pub(crate) fn bias_relu_gradients(y: &Tensor, gy: &Tensor) -> Result<(Tensor, Te
     let channels = y.dim(D::Minus1)?;
     let rows = y.elem_count() / channels;
     let pieces = rows.div_ceil(BLOCK[1] as usize * 8).clamp(1, PIECES);
-    let gx = uninitialised(y.shape(), y.dtype(), device)?;
-    let sums = uninitialised((pieces, channels), DType::F32, device)?;
+    let gx = uninitialized(y.shape(), y.dtype(), device)?;
+    let sums = uninitialized((pieces, channels), DType::F32, device)?;
     let arguments = [
         Argument::address(y)?,
         Argument::address(gy)?,

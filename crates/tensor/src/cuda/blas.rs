@@ -1,6 +1,8 @@
 //! Matrix products by cuBLAS, of row-major f32 matrices on the device.
 
-use super::memory::{Input, Output};
+use super::input::Input;
+
+use super::memory::Output;
 use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};

@@ -1,7 +1,9 @@
 //! Launches of kernels in which each thread takes a few adjacent channels and goes through the rows
 //! (`kernels/by_channels.cuh`).
 
-use super::memory::{Input, check_type, uninitialised};
+use super::input::Input;
+
+use super::memory::{check_type, uninitialized};
 use super::{failed, graph};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor};
@@ -101,7 +103,7 @@ pub(super) fn scratch(device: &CudaDevice, floats: usize) -> Result<u64> {
     shared(device, |shared| {
         if shared.scratch.as_ref().is_none_or(|scratch| scratch.elem_count() < floats) {
             graph::forget_if(shared.scratch.is_some());
-            shared.scratch = Some(uninitialised(floats.next_power_of_two(), DType::F32, device)?);
+            shared.scratch = Some(uninitialized(floats.next_power_of_two(), DType::F32, device)?);
         }
         Ok(Input::of(shared.scratch.as_ref().expect("it was made right above"))?.address)
     })

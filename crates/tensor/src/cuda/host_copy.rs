@@ -1,6 +1,6 @@
 //! Copies of tensors in page-locked memory of the host, made while the device and the host continue to work.
 
-use super::memory::Input;
+use super::input::Input;
 use super::{device_of, failed};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice, sys};
 use candle_core::{Result, Tensor, bail};

@@ -10,7 +10,7 @@
 
 use super::algorithms::Key;
 use super::graph;
-use super::memory::Input;
+use super::input::Input;
 use super::switches::Switches;
 use candle_core::{DType, Result, Tensor};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Finds our kernels in the embedded modules, and launches them.
 
 use super::failed;
-use super::memory::Input;
+use super::input::Input;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, DeviceRepr, LaunchConfig, PushKernelArg, sys,
 };

@@ -8,7 +8,7 @@
 use super::blas::{Product, product};
 use super::device_of;
 use super::kernel::{Argument, launch};
-use super::memory::{tensor, uninitialised};
+use super::memory::{tensor, uninitialized};
 use super::top_k::{at_once, parts};
 use crate::inner_products::rounding;
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
@@ -61,8 +61,8 @@ fn descend_in_blocks(
 ) -> Result<Descent> {
     let clustering = Clustering::new(points, start, at_once)?;
     let count = clustering.count;
-    let mut assignments = uninitialised(count, DType::U32, clustering.device())?;
-    let mut moved = uninitialised(count, DType::U32, clustering.device())?;
+    let mut assignments = uninitialized(count, DType::U32, clustering.device())?;
+    let mut moved = uninitialized(count, DType::U32, clustering.device())?;
     clustering.assign(&assignments)?;
     let (mut inertia, _) = clustering.totals(&assignments, &assignments)?;
     if !inertia.is_finite() {
@@ -135,16 +135,16 @@ impl Clustering {
             clusters,
             dim,
             at_once,
-            halves: uninitialised(clusters, DType::F32, device)?,
-            best: uninitialised(count, DType::F32, device)?,
-            second: uninitialised(count, DType::F32, device)?,
-            longest: uninitialised(1, DType::F32, device)?,
-            distances: uninitialised(count, DType::F64, device)?,
-            totals: uninitialised(2, DType::F64, device)?,
-            places: uninitialised(count, DType::U32, device)?,
-            members: uninitialised(count, DType::U32, device)?,
-            starts: uninitialised(clusters, DType::U32, device)?,
-            sizes: uninitialised(clusters, DType::U32, device)?,
+            halves: uninitialized(clusters, DType::F32, device)?,
+            best: uninitialized(count, DType::F32, device)?,
+            second: uninitialized(count, DType::F32, device)?,
+            longest: uninitialized(1, DType::F32, device)?,
+            distances: uninitialized(count, DType::F64, device)?,
+            totals: uninitialized(2, DType::F64, device)?,
+            places: uninitialized(count, DType::U32, device)?,
+            members: uninitialized(count, DType::U32, device)?,
+            starts: uninitialized(clusters, DType::U32, device)?,
+            sizes: uninitialized(clusters, DType::U32, device)?,
         })
     }
 
@@ -210,7 +210,7 @@ impl Clustering {
     /// Returns the sum of squared differences between the centroids `before` and the current ones. Waits for
     /// the device.
     fn shift_from(&self, before: &Tensor) -> Result<f64> {
-        let shift = uninitialised(1, DType::F64, self.device())?;
+        let shift = uninitialized(1, DType::F64, self.device())?;
         let tensors = [before, &self.centroids, &shift];
         self.run("kmeans_shift", [1, 1], WIDE, &tensors, &[self.clusters * self.dim])?;
         Ok(shift.to_vec1::<f64>()?[0])

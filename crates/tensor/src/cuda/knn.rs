@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::device_of;
 use super::kernel::{Argument, launch, launch_with};
 use super::losses::indices;
-use super::memory::{spread, tensor, uninitialised};
+use super::memory::{spread, tensor, uninitialized};
 use super::top_k::{LARGEST_K, nearest};
 
 /// The number of threads of a kernel's block; a warp takes one row.
@@ -43,17 +43,17 @@ impl MeasuredRows {
             bail!("cuda: expected at least one value, found {:?}", rows.shape())
         }
         let device = device_of(&rows)?;
-        let squares = uninitialised(count, DType::F64, device)?;
+        let squares = uninitialized(count, DType::F64, device)?;
         let sizes = [Argument::Int(count as i32), Argument::Int(dim as i32)];
         let mut arguments = vec![Argument::address(&rows)?, Argument::address(&squares)?];
         arguments.extend(sizes);
         launch(device, "knn", "knn_squares", by_warps(count), [THREADS, 1, 1], 0, &arguments)?;
-        let sums = uninitialised((SLICES, dim), DType::F64, device)?;
+        let sums = uninitialized((SLICES, dim), DType::F64, device)?;
         let mut arguments = vec![Argument::address(&rows)?, Argument::address(&sums)?];
         arguments.extend(sizes);
         let grid = [dim.div_ceil(32) as u32, SLICES as u32, 1];
         launch(device, "knn", "knn_column_sums", grid, [32, 8, 1], 0, &arguments)?;
-        let facts = uninitialised(dim + 3, DType::F64, device)?;
+        let facts = uninitialized(dim + 3, DType::F64, device)?;
         let mut arguments =
             [&squares, &sums, &facts].map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
         arguments.extend(sizes);
@@ -95,14 +95,14 @@ impl<'a> Multiplied<'a> {
         }
         let device = device_of(&rows.rows)?;
         let offset = tensor(offset, dim, device)?;
-        let written = uninitialised((count, dim + 1), DType::F32, device)?;
-        let squares = uninitialised(count, DType::F64, device)?;
-        let terms = uninitialised(count, DType::F64, device)?;
+        let written = uninitialized((count, dim + 1), DType::F32, device)?;
+        let squares = uninitialized(count, DType::F64, device)?;
+        let terms = uninitialized(count, DType::F64, device)?;
         let tensors = [&rows.rows, &rows.squares, &offset, &written, &squares, &terms];
         let mut arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
         arguments.extend([count as i32, dim as i32, i32::from(unit)].map(Argument::Int));
         launch(device, "knn", "knn_gallery_less_offset", by_warps(count), [THREADS, 1, 1], 0, &arguments)?;
-        let largest = uninitialised(2, DType::F64, device)?;
+        let largest = uninitialized(2, DType::F64, device)?;
         let tensors = [&squares, &terms, &largest];
         let mut arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
         arguments.push(Argument::Int(count as i32));
@@ -118,7 +118,7 @@ impl<'a> Multiplied<'a> {
         let Some((offset, _)) = &self.less_offset else { return Ok(queries.clone()) };
         let (count, dim) = queries.dims2()?;
         let device = device_of(queries)?;
-        let asked = uninitialised((count, dim + 1), DType::F32, device)?;
+        let asked = uninitialized((count, dim + 1), DType::F32, device)?;
         let mut arguments =
             [queries, offset, &asked].map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
         let numbers = asked.elem_count();
@@ -224,7 +224,7 @@ pub fn vote(
     let asked = gallery.asked(&queries)?;
     let among = gallery.less_offset.as_ref().map_or(those, |(_, written)| written);
     let (numbers, products) = nearest(&asked, among, found, false)?;
-    let decided = uninitialised((count, 2), DType::U32, device)?;
+    let decided = uninitialized((count, 2), DType::U32, device)?;
     let tensors = [&queries, &asked, those, squares, &labels, &wanted, &numbers, &products, &decided];
     let arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
     let vote = Vote {

@@ -6,8 +6,10 @@
 
 use super::blas::{Product, product};
 use super::device_of;
+use super::input::Input;
 use super::kernel::{Argument, launch, launch_with};
-use super::memory::{Input, staged, uninitialised};
+
+use super::memory::{staged, uninitialized};
 use super::rows::inverse_lengths;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
@@ -74,7 +76,7 @@ fn by_rows(
 
 /// Returns the sum of the rows' parts, a scalar.
 fn total(losses: &Tensor) -> Result<Tensor> {
-    let value = uninitialised((), DType::F32, device_of(losses)?)?;
+    let value = uninitialized((), DType::F32, device_of(losses)?)?;
     let arguments = [Argument::address(losses)?, Argument::address(&value)?, int(losses.elem_count())];
     by_rows(losses, "sum_losses", 1, 0, &arguments)?;
     Ok(value)
@@ -94,7 +96,7 @@ pub fn invaspread(
     let (features, views, _) = features_of(features)?;
     let device = device_of(&features)?;
     let scores = product(&features, &features, Product::SecondTransposed, false)?;
-    let losses = uninitialised(views, DType::F32, device)?;
+    let losses = uninitialized(views, DType::F32, device)?;
     let settings = InvaSpreadSettings { temperature, negative_weight, negatives: kept as i32 };
     let arguments = [Argument::address(&scores)?, Argument::address(&losses)?, int(views)];
     let grid = [views as u32, 1, 1];
@@ -117,7 +119,7 @@ fn cross_entropy(
     scale: f64,
 ) -> Result<Tensor> {
     let (rows, columns) = scores.dims2()?;
-    let losses = uninitialised(rows, DType::F32, device_of(scores)?)?;
+    let losses = uninitialized(rows, DType::F32, device_of(scores)?)?;
     let arguments = [
         Argument::address(scores)?,
         Argument::address(labels)?,
@@ -237,7 +239,7 @@ impl NceInput<'_> {
     /// If shapes or types do not match.
     pub fn normalizer(&self) -> Result<f64> {
         let (features, rows, dim, negatives) = self.sizes()?;
-        let sums = uninitialised(rows, DType::F64, device_of(&features)?)?;
+        let sums = uninitialized(rows, DType::F64, device_of(&features)?)?;
         let mut arguments = self.addresses(&features)?;
         arguments.extend([
             Argument::address(&sums)?,
@@ -257,8 +259,8 @@ impl NceInput<'_> {
     pub fn settle(&self, z: f64) -> Result<Settled> {
         let (features, rows, dim, negatives) = self.sizes()?;
         let device = device_of(&features)?;
-        let losses = uninitialised(rows, DType::F32, device)?;
-        let gradient = uninitialised((rows, dim), DType::F32, device)?;
+        let losses = uninitialized(rows, DType::F32, device)?;
+        let gradient = uninitialized((rows, dim), DType::F32, device)?;
         let mut arguments = self.addresses(&features)?;
         arguments.extend([
             Argument::Double(z.ln()),
@@ -291,9 +293,9 @@ pub fn triplet(
     let (anchor, rows, dim) = features_of(anchor)?;
     let (positive, ..) = features_of(positive)?;
     let device = device_of(&anchor)?;
-    let [near, away, losses] = [(); 3].map(|()| uninitialised(rows, DType::F32, device));
+    let [near, away, losses] = [(); 3].map(|()| uninitialized(rows, DType::F32, device));
     let (near, away, losses) = (near?, away?, losses?);
-    let chosen = uninitialised(rows, DType::U32, device)?;
+    let chosen = uninitialized(rows, DType::U32, device)?;
     let arguments = [
         Argument::address(&anchor)?,
         Argument::address(&positive)?,
@@ -308,8 +310,8 @@ pub fn triplet(
         Argument::Float((1.0 / rows as f64) as f32),
     ];
     by_rows(&anchor, "triplet_choose", rows, 0, &arguments)?;
-    let gradient = uninitialised((rows, dim), DType::F32, device)?;
-    let to_positive = uninitialised((rows, dim), DType::F32, device)?;
+    let gradient = uninitialized((rows, dim), DType::F32, device)?;
+    let to_positive = uninitialized((rows, dim), DType::F32, device)?;
     let arguments = [
         Argument::address(&anchor)?,
         Argument::address(&positive)?,

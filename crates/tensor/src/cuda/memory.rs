@@ -1,77 +1,15 @@
-//! Values on the device: their addresses, memory for new ones, and the copies between host and device.
+//! Memory on the device for new values, and the copies between host and device.
 
+use super::input::Input;
 use super::kernel::{Argument, launch};
 use super::{device_of, failed};
-use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, PinnedHostSlice, sys};
+use candle_core::cuda_backend::cudarc::driver::{PinnedHostSlice, sys};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
-
-/// Contiguous values on the device that an op reads. The tensor that owns them must live until the op is
-/// launched. It need not live longer, since memory is freed in the order of the stream.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Input {
-    pub(crate) address: u64,
-    pub(crate) dtype: DType,
-}
-
-impl Input {
-    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Self::stored(storage, layout),
-            _ => bail!("cuda: expected a tensor on the device, found one on {:?}", tensor.device()),
-        }
-    }
-
-    /// Returns the address of a tensor's first value, whatever its strides.
-    pub(crate) fn first(tensor: &Tensor) -> Result<u64> {
-        let (storage, layout) = tensor.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Self::at(storage, layout.start_offset()).map(|input| input.address),
-            _ => bail!("cuda: expected a tensor on the device, found one on {:?}", tensor.device()),
-        }
-    }
-
-    pub(crate) fn stored(storage: &CudaStorage, layout: &Layout) -> Result<Self> {
-        let Some((start, _)) = layout.contiguous_offsets() else {
-            bail!(
-                "cuda: expected a contiguous tensor, found strides {:?} for {:?}",
-                layout.stride(),
-                layout.shape()
-            )
-        };
-        Self::at(storage, start)
-    }
-
-    fn at(storage: &CudaStorage, start: usize) -> Result<Self> {
-        let dtype = storage.dtype();
-        let address = match dtype {
-            DType::F32 => base::<f32>(storage)?,
-            DType::F64 => base::<f64>(storage)?,
-            DType::BF16 => base::<bf16>(storage)?,
-            DType::U32 => base::<u32>(storage)?,
-            DType::U8 => base::<u8>(storage)?,
-            other => bail!("cuda: tensors of {other:?} are not used here"),
-        };
-        Ok(Self { address: address + (start * dtype.size_in_bytes()) as u64, dtype })
-    }
-}
-
-fn base<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(
-    storage: &CudaStorage,
-) -> Result<u64> {
-    let slice = storage.as_cuda_slice::<T>()?;
-    let stream = slice.stream();
-    // No events are recorded on this device (see `libraries`), so the guard may be dropped at once.
-    let (address, _guard) = slice.device_ptr(stream);
-    Ok(address)
-}
 
 /// Fresh memory that an op fills.
 pub(crate) struct Output {
@@ -103,7 +41,7 @@ impl Output {
 }
 
 /// Makes a tensor whose values are not defined yet, for kernels that fill it.
-pub(crate) fn uninitialised(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
+pub(crate) fn uninitialized(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
     Ok(Output::new(device, dtype, shape.elem_count())?.into_tensor(shape))
 }
@@ -204,7 +142,7 @@ pub(crate) fn cast_channels(from: &Tensor, dtype: DType, padded: usize) -> Resul
     let pixels = from.elem_count() / channels;
     let mut dims = from.dims().to_vec();
     *dims.last_mut().expect("it has a last axis") = padded;
-    let to = uninitialised(dims, dtype, device)?;
+    let to = uninitialized(dims, dtype, device)?;
     let name = format!("cast_channels_{}_{}", check_type("cast", from.dtype())?, check_type("cast", dtype)?);
     let (grid, block) = spread(pixels * padded);
     let arguments = [

@@ -16,6 +16,7 @@ mod by_channels;
 mod conv2d;
 mod graph;
 mod host_copy;
+mod input;
 mod kept_weights;
 mod kernel;
 pub mod kmeans;
@@ -40,11 +41,12 @@ pub(crate) use conv2d::{forward as convolve, gradients as convolution_gradients}
 pub use graph::StepGraph;
 pub(crate) use graph::count_run;
 pub use host_copy::HostCopy;
+pub(crate) use input::Input;
 pub(crate) use kept_weights::{Kept, forget as forget_kept_weight};
 pub(crate) use libraries::keep_compiled_kernels;
 pub use libraries::{Facts, device, device_count, facts, why_not};
 pub use memory::HostLog;
-pub(crate) use memory::{Input, add_into, cast_channels};
+pub(crate) use memory::{add_into, cast_channels};
 pub use peak::{PeakMemory, peak_gflops, peak_memory};
 pub(crate) use pool::{
     Window, average, average_gradient, local_response, local_response_gradient, maximum, maximum_gradient,

@@ -1,7 +1,9 @@
 //! Measures the device's peak rate, by products of large matrices in cuBLAS, and its peak use of memory.
 
 use super::blas::multiply;
-use super::memory::{Input, cast_channels, uninitialised};
+use super::input::Input;
+
+use super::memory::{cast_channels, uninitialized};
 use super::{device_of, failed};
 use crate::Precision;
 use candle_core::cuda_backend::cudarc::driver::{result, sys};
@@ -26,7 +28,7 @@ pub fn peak_gflops(device: &Device, precision: Precision, side: usize) -> Result
         (0..side * side).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).collect();
     let a = Tensor::from_vec(values, (side, side), device)?;
     let a = if dtype == DType::BF16 { cast_channels(&a, dtype, side)? } else { a };
-    let c = uninitialised((side, side), dtype, device_of(&a)?)?;
+    let c = uninitialized((side, side), dtype, device_of(&a)?)?;
     let (from, to) = (Input::of(&a)?, Input::of(&c)?);
     let stream = device_of(&a)?.cuda_stream();
     let wait = || stream.synchronize().map_err(|e| failed("wait for the device", e));

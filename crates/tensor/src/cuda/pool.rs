@@ -2,7 +2,7 @@
 
 use super::device_of;
 use super::kernel::{Argument, launch_with};
-use super::memory::{check_type, spread, uninitialised};
+use super::memory::{check_type, spread, uninitialized};
 use crate::{LocalResponseNormConfig, LocalResponseWindow};
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
@@ -59,19 +59,19 @@ impl Window {
 
 /// Returns the maximum over each window.
 pub(crate) fn maximum(x: &Tensor, window: Window) -> Result<Tensor> {
-    let y = uninitialised(window.output(x)?.as_slice(), x.dtype(), device_of(x)?)?;
+    let y = uninitialized(window.output(x)?.as_slice(), x.dtype(), device_of(x)?)?;
     pool(&format!("max_pool_{}", check_type("max_pool2d", x.dtype())?), &[x], y, window)
 }
 
 /// Returns the gradient of [`maximum`].
 pub(crate) fn maximum_gradient(x: &Tensor, gy: &Tensor, window: Window) -> Result<Tensor> {
-    let gx = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
+    let gx = uninitialized(x.shape(), x.dtype(), device_of(x)?)?;
     pool(&format!("max_pool_gradient_{}", check_type("max_pool2d", x.dtype())?), &[x, gy], gx, window)
 }
 
 /// Returns the mean over each window, in the type `to`.
 pub(crate) fn average(x: &Tensor, window: Window, to: DType) -> Result<Tensor> {
-    let y = uninitialised(window.output(x)?.as_slice(), to, device_of(x)?)?;
+    let y = uninitialized(window.output(x)?.as_slice(), to, device_of(x)?)?;
     let name =
         format!("average_pool_{}_{}", check_type("avg_pool2d", x.dtype())?, check_type("avg_pool2d", to)?);
     pool(&name, &[x], y, window)
@@ -79,7 +79,7 @@ pub(crate) fn average(x: &Tensor, window: Window, to: DType) -> Result<Tensor> {
 
 /// Returns the gradient of [`average`] for an input like `x`.
 pub(crate) fn average_gradient(x: &Tensor, gy: &Tensor, window: Window) -> Result<Tensor> {
-    let gx = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
+    let gx = uninitialized(x.shape(), x.dtype(), device_of(x)?)?;
     let from = check_type("avg_pool2d", gy.dtype())?;
     pool(&format!("average_pool_gradient_{from}_{}", check_type("avg_pool2d", x.dtype())?), &[gy], gx, window)
 }
@@ -106,7 +106,7 @@ fn across_channels(
     row_floats: usize,
 ) -> Result<Tensor> {
     let numbers = normalization(x, config)?;
-    let to = uninitialised(x.shape(), x.dtype(), device_of(x)?)?;
+    let to = uninitialized(x.shape(), x.dtype(), device_of(x)?)?;
     let mut arguments = vec![Argument::address(x)?];
     arguments.extend(gy.map(Argument::address).transpose()?);
     arguments.push(Argument::address(&to)?);

@@ -2,7 +2,7 @@
 
 use super::device_of;
 use super::kernel::{Argument, launch};
-use super::memory::{spread, uninitialised};
+use super::memory::{spread, uninitialized};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Threads of a block of warps; each warp takes one row.
@@ -20,7 +20,7 @@ fn like(x: &Tensor) -> Result<Tensor> {
     if x.dtype() != DType::F32 {
         bail!("cuda: expected rows of f32, found {:?}", x.dtype())
     }
-    uninitialised(x.shape(), DType::F32, device_of(x)?)
+    uninitialized(x.shape(), DType::F32, device_of(x)?)
 }
 
 /// Divides each row of `x` (N, D) by its length.
@@ -42,7 +42,7 @@ pub(crate) fn l2_normalize_gradient(x: &Tensor, gy: &Tensor) -> Result<Tensor> {
 /// Returns the reciprocal of the length of each row of `x` (N, D): (N).
 pub(crate) fn inverse_lengths(x: &Tensor) -> Result<Tensor> {
     let (rows, dim) = x.dims2()?;
-    let lengths = uninitialised(rows, DType::F32, device_of(x)?)?;
+    let lengths = uninitialized(rows, DType::F32, device_of(x)?)?;
     by_rows("inverse_lengths", &[x, &lengths], rows, dim)?;
     Ok(lengths)
 }
@@ -82,7 +82,7 @@ pub fn scale_by(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
 /// Returns the sum of the rows of `x` (N, E): (E).
 pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
-    let sums = uninitialised(columns, DType::F32, device_of(x)?)?;
+    let sums = uninitialized(columns, DType::F32, device_of(x)?)?;
     let arguments = [
         Argument::address(x)?,
         Argument::address(&sums)?,

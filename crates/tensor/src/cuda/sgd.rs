@@ -1,9 +1,9 @@
 //! One optimizer step over all parameters, seventy of them in each launch.
 
 use super::device_of;
+use super::input::Input;
 use super::kept_weights::{Packed, to_write};
 use super::kernel::launch_with;
-use super::memory::Input;
 use crate::sgd::Rate;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};

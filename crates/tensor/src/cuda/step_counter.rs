@@ -6,8 +6,10 @@
 //! ([`ImageStore`](super::augment::ImageStore)), and the place of its loss.
 
 use super::device_of;
+use super::input::Input;
 use super::kernel::{Argument, launch};
-use super::memory::{HostLog, Input, overwrite, uninitialised};
+
+use super::memory::{HostLog, overwrite, uninitialized};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// The number of the current step within an epoch, and the learning rate of each step.
@@ -27,8 +29,8 @@ impl StepCounter {
     pub fn new(device: &Device, steps: usize) -> Result<Self> {
         let device = device.as_cuda_device()?;
         Ok(Self {
-            step: uninitialised(1, DType::U32, device)?,
-            rates: uninitialised(steps.max(1), DType::F32, device)?,
+            step: uninitialized(1, DType::U32, device)?,
+            rates: uninitialized(steps.max(1), DType::F32, device)?,
         })
     }
 

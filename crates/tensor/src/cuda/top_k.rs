@@ -8,7 +8,7 @@
 use super::blas::{Product, product};
 use super::device_of;
 use super::kernel::{Argument, launch};
-use super::memory::{spread, uninitialised};
+use super::memory::{spread, uninitialized};
 use candle_core::{DType, Result, Tensor, bail};
 use std::ops::Range;
 
@@ -86,13 +86,13 @@ fn find(
     let (rows, columns) = (queries.dim(0)?, gallery.dim(0)?);
     let device = device_of(queries)?;
     let (queries, gallery) = (queries.detach().contiguous()?, gallery.detach().contiguous()?);
-    let indices = uninitialised(rows * k, DType::U32, device)?;
-    let similarities = uninitialised(rows * k, DType::F32, device)?;
+    let indices = uninitialized(rows * k, DType::U32, device)?;
+    let similarities = uninitialized(rows * k, DType::F32, device)?;
     for numbers in parts(rows, rows_at_once) {
         let block = queries.narrow(0, numbers.start, numbers.len())?;
         let count = numbers.len() * k;
         // A key is two words long.
-        let best = uninitialised((count, 2), DType::U32, device)?;
+        let best = uninitialized((count, 2), DType::U32, device)?;
         for range in parts(columns, columns_at_once) {
             let part = gallery.narrow(0, range.start, range.len())?;
             let scores = product(&block, &part, Product::SecondTransposed, false)?;

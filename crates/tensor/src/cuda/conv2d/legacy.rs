@@ -1,8 +1,7 @@
 //! cuDNN's older convolution API: an algorithm for each product, which cuDNN measures itself.
 
-use super::super::algorithms::{Algorithm, Direction, Key, Product};
+use super::super::algorithms::{Algorithm, Direction, Key, LARGEST_WORKSPACE, Product};
 use super::super::failed;
-use super::LARGEST_WORKSPACE;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::{DType, Result};
 use std::ffi::{c_int, c_void};

@@ -1,17 +1,15 @@
 //! cuDNN on one device: chooses what computes a product, and runs it.
 
 use super::super::algorithms::{
-    Algorithm, Choice, Direction, Engine, Key, Product, forget, keep, known, note,
+    Algorithm, Choice, Direction, Engine, Key, LARGEST_WORKSPACE, Product, forget, keep, known, note,
 };
 use super::super::failed;
 use super::super::memory::Output;
 use super::super::peak::Searching;
 use super::super::switches::{ConvolutionApi, Switches};
-use super::LARGEST_WORKSPACE;
 use super::clock::Clock;
 use super::legacy::Descriptors;
-use super::operation_graph;
-use super::plan::Plan;
+use super::plan::{Plan, plans, remake};
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, Error, Result};
@@ -110,7 +108,7 @@ impl Library {
             Choice::Backend(engine) => engine,
         };
         if self.plans.get(&product).is_none_or(|(of, _)| *of != engine) {
-            match operation_graph::remake(self.handle, product, &engine, LARGEST_WORKSPACE) {
+            match remake(self.handle, product, &engine, LARGEST_WORKSPACE) {
                 Ok(plan) => drop(self.plans.insert(product, (engine, plan))),
                 Err(error) => {
                     forget(
@@ -194,7 +192,7 @@ impl Library {
         let plans = if api == ConvolutionApi::Legacy || self.without_plan.contains(&product) {
             Vec::new()
         } else {
-            match operation_graph::plans(self.handle, product, LARGEST_WORKSPACE) {
+            match plans(self.handle, product, LARGEST_WORKSPACE) {
                 Ok(plans) => plans,
                 Err(error) => {
                     self.leave_graphs(product, &error);

@@ -19,15 +19,14 @@ mod plan;
 
 use super::algorithms::{Direction, Key, Product};
 use super::device_of;
+use super::input::Input;
 use super::kept_weights::{packed, takes_packed_gradients};
 use super::kernel::{Argument, launch};
-use super::memory::{Input, cast_channels, check_type, uninitialised};
+
+use super::memory::{cast_channels, check_type, uninitialized};
 use super::switches::Switches;
 use crate::conv2d::Geometry;
 use candle_core::{DType, Result, Tensor};
-
-/// The most bytes of scratch memory that an algorithm or a plan may use.
-const LARGEST_WORKSPACE: usize = 1 << 30;
 
 /// Convolves `x` with `w`: returns (N, H', W', C_out) in the type of `x`.
 pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Result<Tensor> {
@@ -35,7 +34,7 @@ pub(crate) fn forward(g: &Geometry, x: &Tensor, w: &Tensor, tf32: bool) -> Resul
     let key = key(g, x.dtype(), tf32)?;
     let x = with_channels(x, key.channels)?;
     let packed = pack(w, key)?;
-    let y = uninitialised((g.n, g.out_h(), g.out_w(), key.out_channels), key.dtype, device)?;
+    let y = uninitialized((g.n, g.out_h(), g.out_w(), key.out_channels), key.dtype, device)?;
     let addresses = addresses([&x, &packed, &y])?;
     library::run(device, Product { direction: Direction::Forward, key, add: false }, addresses)?;
     with_channels(&y, g.co)
@@ -59,7 +58,7 @@ pub(crate) fn gradients(
     let gy = with_channels(gy, key.out_channels)?;
     let gw = if need_gw {
         let x = with_channels(x, key.channels)?;
-        let packed = uninitialised((key.out_channels, g.kh, g.kw, key.channels), key.dtype, device)?;
+        let packed = uninitialized((key.out_channels, g.kh, g.kw, key.channels), key.dtype, device)?;
         let addresses = addresses([&x, &packed, &gy])?;
         library::run(device, Product { direction: Direction::Weight, key, add: false }, addresses)?;
         Some(if takes_packed_gradients(Input::of(w)?.address) {
@@ -87,7 +86,7 @@ pub(crate) fn gradients(
         library::run(device, Product { direction: Direction::Input, key, add: true }, addresses)?;
         return Ok((None, gw));
     }
-    let gx = uninitialised((g.n, g.h, g.w, key.channels), key.dtype, device)?;
+    let gx = uninitialized((g.n, g.h, g.w, key.channels), key.dtype, device)?;
     let addresses = addresses([&gx, &packed, &gy])?;
     library::run(device, Product { direction: Direction::Input, key, add: false }, addresses)?;
     Ok((Some(with_channels(&gx, given_channels)?), gw))
@@ -137,7 +136,7 @@ fn pack(w: &Tensor, key: Key) -> Result<Tensor> {
 
 fn convert_weight(w: &Tensor, key: Key) -> Result<Tensor> {
     let Key { geometry: g, channels, out_channels, dtype, .. } = key;
-    let packed = uninitialised((out_channels, g.kh, g.kw, channels), dtype, device_of(w)?)?;
+    let packed = uninitialized((out_channels, g.kh, g.kw, channels), dtype, device_of(w)?)?;
     convert("pack_weight", w, &packed, key)?;
     Ok(packed)
 }
@@ -145,7 +144,7 @@ fn convert_weight(w: &Tensor, key: Key) -> Result<Tensor> {
 /// Converts a weight's gradient from cuDNN's layout and precision to ours.
 fn unpack(packed: &Tensor, key: Key) -> Result<Tensor> {
     let g = key.geometry;
-    let gw = uninitialised((g.kh, g.kw, g.ci, g.co), DType::F32, device_of(packed)?)?;
+    let gw = uninitialized((g.kh, g.kw, g.ci, g.co), DType::F32, device_of(packed)?)?;
     convert("unpack_weight", packed, &gw, key)?;
     Ok(gw)
 }

@@ -11,13 +11,8 @@ use super::descriptor::{
     BehaviorNote, ConvolutionMode, DataType, Descriptor, HeuristicMode, Kind, Knob, Name, Numbered,
     NumericalNote, Type,
 };
-use super::plan::Plan;
 use candle_core::cuda_backend::cudarc::cudnn::sys;
-use candle_core::{DType, Result, bail};
-use std::rc::Rc;
-
-/// The most plans that are measured. cuDNN lists the most promising first, about forty in all.
-const PLANS: usize = 16;
+use candle_core::{DType, Result};
 
 /// The most knobs that an engine has; more than cuDNN numbers.
 const KNOBS: usize = 64;
@@ -37,7 +32,7 @@ const ALIGNMENT: i64 = 16;
 pub(super) struct Graph {
     finalized: Descriptor,
     pub(super) handle: sys::cudnnHandle_t,
-    full_f32: bool,
+    pub(super) full_f32: bool,
 }
 
 impl Graph {
@@ -72,7 +67,7 @@ impl Graph {
     }
 
     /// Returns the configurations of engines that cuDNN's heuristics offer in one mode.
-    fn offers(&self, mode: sys::cudnnBackendHeurMode_t) -> Result<Vec<Descriptor>> {
+    pub(super) fn offers(&self, mode: sys::cudnnBackendHeurMode_t) -> Result<Vec<Descriptor>> {
         let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
         heuristics.set_parts(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&self.finalized])?;
         heuristics.set::<HeuristicMode>(Name::CUDNN_ATTR_ENGINEHEUR_MODE, &[Numbered(mode as u32)])?;
@@ -83,6 +78,28 @@ impl Graph {
             return Ok(Vec::new());
         }
         heuristics.get_parts(results, Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, most)
+    }
+
+    /// Returns the configuration of an engine with its knobs.
+    pub(super) fn configuration(&self, engine: &Engine) -> Result<Descriptor> {
+        let chosen = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
+        chosen.set_parts(Name::CUDNN_ATTR_ENGINE_OPERATION_GRAPH, &[&self.finalized])?;
+        chosen.set(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, &[engine.index])?;
+        let chosen = chosen.finalize("take an engine")?;
+        let mut knobs = Vec::new();
+        for &(knob, value) in &engine.knobs {
+            let choice = Descriptor::new(Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR)?;
+            choice.set::<Knob>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, &[Numbered(knob)])?;
+            choice.set(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, &[value])?;
+            knobs.push(choice.finalize("set a knob")?);
+        }
+        let config = Descriptor::new(Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
+        config.set_parts(Name::CUDNN_ATTR_ENGINECFG_ENGINE, &[&chosen])?;
+        if !knobs.is_empty() {
+            let knobs: Vec<_> = knobs.iter().collect();
+            config.set_parts(Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, &knobs)?;
+        }
+        config.finalize("set an engine's knobs")
     }
 }
 
@@ -155,72 +172,8 @@ fn operation(product: Product, [x, w, y]: [&Descriptor; 3], convolution: &Descri
     operation.finalize("describe a product")
 }
 
-/// Returns the plans that may be taken, the most promising first, each with the engine and the knobs that
-/// make it again. None needs more than `most_workspace` bytes of scratch memory.
-pub(super) fn plans(
-    handle: sys::cudnnHandle_t,
-    product: Product,
-    most_workspace: usize,
-) -> Result<Vec<(Engine, Plan)>> {
-    use sys::cudnnBackendHeurMode_t::{CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
-    let graph = Rc::new(Graph::new(handle, product)?);
-    let mut plans = Vec::new();
-    for mode in [CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK] {
-        for config in graph.offers(mode)? {
-            if plans.len() < PLANS
-                && let Some(engine) = may_be_taken(&config, graph.full_f32)?
-                // An engine may refuse a shape; the heuristics do not know of every reason.
-                && let Ok(plan) = Plan::new(Rc::clone(&graph), &config)
-                && plan.workspace <= most_workspace
-            {
-                plans.push((engine, plan));
-            }
-        }
-        if !plans.is_empty() {
-            break;
-        }
-    }
-    Ok(plans)
-}
-
-/// Makes the plan of an engine with its knobs.
-pub(super) fn remake(
-    handle: sys::cudnnHandle_t,
-    product: Product,
-    engine: &Engine,
-    most_workspace: usize,
-) -> Result<Plan> {
-    let graph = Rc::new(Graph::new(handle, product)?);
-    let chosen = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
-    chosen.set_parts(Name::CUDNN_ATTR_ENGINE_OPERATION_GRAPH, &[&graph.finalized])?;
-    chosen.set(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, &[engine.index])?;
-    let chosen = chosen.finalize("take an engine")?;
-    let mut knobs = Vec::new();
-    for &(knob, value) in &engine.knobs {
-        let choice = Descriptor::new(Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR)?;
-        choice.set::<Knob>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, &[Numbered(knob)])?;
-        choice.set(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, &[value])?;
-        knobs.push(choice.finalize("set a knob")?);
-    }
-    let config = Descriptor::new(Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
-    config.set_parts(Name::CUDNN_ATTR_ENGINECFG_ENGINE, &[&chosen])?;
-    if !knobs.is_empty() {
-        let knobs: Vec<_> = knobs.iter().collect();
-        config.set_parts(Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, &knobs)?;
-    }
-    let config = config.finalize("set an engine's knobs")?;
-    if may_be_taken(&config, graph.full_f32)?.is_none() {
-        bail!("cuda: cuDNN's engine {} is not deterministic or not exact enough", engine.index)
-    }
-    let plan = Plan::new(graph, &config)?;
-    if plan.workspace > most_workspace {
-        bail!("cuda: the plan needs {} bytes of scratch memory, more than {most_workspace}", plan.workspace)
-    }
-    Ok(plan)
-}
-
 /// Returns the engine of a configuration and its knobs, if its notes allow it.
-fn may_be_taken(config: &Descriptor, full_f32: bool) -> Result<Option<Engine>> {
+pub(super) fn may_be_taken(config: &Descriptor, full_f32: bool) -> Result<Option<Engine>> {
     use sys::cudnnBackendBehaviorNote_t as Behavior;
     use sys::cudnnBackendNumericalNote_t as Numerical;
     let engine_kind = Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR;

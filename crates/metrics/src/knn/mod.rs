@@ -9,6 +9,9 @@
 //! predicted, where the code leaves the choice to `torch.sort`. If the rounding of f32 similarities could
 //! change the order of two classes, the votes of the query are counted again with similarities in f64.
 
+#[cfg(feature = "cuda")]
+mod on_device;
+
 use crate::exact_order::{Scale, twice_off};
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
@@ -131,11 +134,10 @@ impl WeightedKnn {
         classes: usize,
     ) -> Result<Option<KnnResult>, MetricError> {
         assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
-        let failed = |error: candle_core::Error| MetricError::Device { reason: error.to_string() };
+        use crate::on_device::cuda::failed;
         check_labels("queries", queries.dim(0).map_err(failed)?, query_labels, classes)?;
         check_labels("gallery", gallery.dim(0).map_err(failed)?, gallery_labels, classes)?;
-        crate::on_device::cuda::classify(self, queries, query_labels, gallery, gallery_labels, classes)
-            .map_err(failed)
+        on_device::classify(self, queries, query_labels, gallery, gallery_labels, classes).map_err(failed)
     }
 }
 
