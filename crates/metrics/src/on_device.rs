@@ -31,16 +31,19 @@ pub fn top_k_on(
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda {
-    use crate::exact_order::{Asked, Scale, key, settle};
+    use crate::exact_order::{Asked, Scale, UNDERFLOW, UNIT_ERROR, key, settle};
+    use crate::rows::is_mostly_offset;
     use crate::{MetricError, Neighbors, Rows};
     use candle_core::{Result, Tensor};
     use invaspread_tensor::DeviceKind;
+    use invaspread_tensor::cuda::knn::{MeasuredRows, Multiplied, SearchSettings};
     use invaspread_tensor::cuda::top_k;
+    use invaspread_tensor::inner_products::rounding;
     use rayon::prelude::*;
 
     /// Returns how many rows the GPU looks for where `k` are requested, so that all rows that f32 cannot
     /// distinguish from the k-th are usually among them.
-    pub(crate) fn looked_for(k: usize) -> usize {
+    fn looked_for(k: usize) -> usize {
         const MORE: usize = 32;
         k + MORE.max(k / 8)
     }
@@ -115,5 +118,40 @@ pub(crate) mod cuda {
             },
         )?;
         Ok(Neighbors { k, indices, similarities })
+    }
+
+    /// Prepares the rows of `gallery`, which are on the device, for a search of `k` neighbors that is exact in
+    /// f64, and calls `search` with them. Returns `None` where the host must search: a value is not finite, or
+    /// `k` is too large.
+    pub(crate) fn search_on_device<T>(
+        gallery: &Tensor,
+        k: usize,
+        search: impl FnOnce(&Multiplied<'_>, &SearchSettings) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if k >= top_k::LARGEST_K {
+            return Ok(None);
+        }
+        let rows = MeasuredRows::new(gallery)?;
+        let means: Vec<f32> = rows.means.iter().map(|&mean| mean as f32).collect();
+        // NaN is in no order.
+        let is_finite = rows.largest_square <= f64::MAX;
+        if !is_finite {
+            return Ok(None);
+        }
+        let unit = rows.from_one <= UNIT_ERROR;
+        let has_offset = is_mostly_offset(&means, rows.mean_square, rows.largest_square);
+        let gallery =
+            if has_offset { Multiplied::less_offset(&rows, &means, unit)? } else { Multiplied::plain(&rows) };
+        // As in `Scale::margin`.
+        let terms = means.len() + usize::from(has_offset) + 2;
+        let settings = SearchSettings {
+            k,
+            candidates: looked_for(k).min(top_k::LARGEST_K),
+            unit,
+            unit_error: UNIT_ERROR,
+            rounding: 2.0 * rounding(terms),
+            underflow: 2.0 * terms as f64 * UNDERFLOW,
+        };
+        search(&gallery, &settings)
     }
 }

@@ -6,7 +6,8 @@
 
 use candle_core::{Device, Tensor};
 use invaspread_metrics::{
-    KMeans, KnnResult, MetricError, Rows, Seeding, WeightedKnn, l2_normalize_rows, top_k, top_k_on,
+    KMeans, KnnResult, MetricError, RetrievalMetrics, RetrievalScores, Rows, Seeding, WeightedKnn,
+    l2_normalize_rows, top_k, top_k_on,
 };
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::DeviceKind;
@@ -110,6 +111,7 @@ fn votes_on_the_device_are_those_of_the_host() {
         (40, 900, 16, 20, 10, 0.1),
         (33, 700, 130, 200, 300, 0.07),
         (5, 3000, 7, 900, 11, 1.0),
+        (5, 3000, 7, 1000, 11, 1.0),
         (25, 600, 48, 1, 2, 0.5),
     ] {
         for unit in [false, true] {
@@ -166,7 +168,71 @@ fn the_host_decides_where_f32_or_the_candidates_are_not_enough() {
         };
         assert!(is_left(&with(&q), &g) && is_left(&q, &with(&g)), "{value}");
     }
-    let knn = WeightedKnn { k: 1000, ..knn };
+    let knn = WeightedKnn { k: 1024, ..knn };
     let many = normal(2000, 8, 2, false);
     assert!(votes(&knn, &device, (&q, &many, 8), 5).0.is_none(), "too many neighbors for the device");
+}
+
+/// Returns the scores of retrieval on the device and on the host.
+fn scores(
+    ks: &[usize],
+    device: &Device,
+    (rows, dim): (&[f32], usize),
+    classes: u32,
+) -> (Option<RetrievalScores>, Result<RetrievalScores, MetricError>) {
+    let count = rows.len() / dim;
+    // Repeated rows have different classes, and the last row is alone in its class.
+    let mut labels: Vec<u32> = (0..count as u32).map(|i| i * 7 % classes).collect();
+    labels[count - 1] = classes;
+    let metrics = RetrievalMetrics { recall_at: ks.to_vec(), device: DeviceKind::Cpu };
+    let there = Tensor::from_slice(rows, (count, dim), device).unwrap();
+    let found = metrics.evaluate_on_device(&there, &labels).unwrap();
+    (found, metrics.evaluate(Rows::new(rows, dim), &labels))
+}
+
+#[test]
+fn scores_of_retrieval_on_the_device_are_those_of_the_host() {
+    let Some(device) = device_or_skip() else { return };
+    for (rows, dim, classes, ks) in [
+        (2, 1, 1, &[1][..]),
+        (9, 2, 3, &[1, 2, 4, 8]),
+        (60, 16, 60, &[8, 1]),
+        (700, 130, 11, &[1, 10]),
+        (900, 7, 300, &[1, 10, 100]),
+        (1100, 5, 200, &[1, 1000]),
+    ] {
+        for unit in [false, true] {
+            let (there, here) = scores(ks, &device, (&normal(rows, dim, 3, unit), dim), classes);
+            assert_eq!(there, here.ok(), "{rows} x {dim}, {classes} classes, unit: {unit}");
+        }
+    }
+    for unit in [false, true] {
+        let mut cone: Vec<f32> = normal(300, 24, 4, false).iter().map(|value| 1.0 + 1e-3 * value).collect();
+        if unit {
+            l2_normalize_rows(&mut cone, 24);
+        }
+        let (there, here) = scores(&[1, 4], &device, (&cone, 24), 20);
+        assert_eq!(there, here.ok(), "in a narrow cone, unit: {unit}");
+    }
+}
+
+#[test]
+fn the_host_decides_about_retrieval_where_the_device_cannot() {
+    let Some(device) = device_or_skip() else { return };
+    let rows = normal(100, 8, 2, false);
+    assert!(scores(&[1], &device, (&rows, 8), 5).0.is_some());
+    for value in [f32::NAN, f32::INFINITY, f32::MAX] {
+        let mut with = rows.clone();
+        with[37] = value;
+        assert!(scores(&[1], &device, (&with, 8), 5).0.is_none(), "{value}");
+    }
+    let many = normal(1500, 8, 2, false);
+    assert!(scores(&[1024], &device, (&many, 8), 300).0.is_none(), "too many neighbors for the device");
+    assert!(scores(&[1], &device, (&many, 8), 1).0.is_none(), "a class is too large for the device");
+    let ties = whole(2000, 2, 4);
+    assert!(scores(&[1], &device, (&ties, 2), 500).0.is_none(), "more ties than candidates");
+    let one = Tensor::from_slice(&rows[..8], (1, 8), &device).unwrap();
+    let metrics = RetrievalMetrics { recall_at: vec![1], device: DeviceKind::Cpu };
+    let found = metrics.evaluate_on_device(&one, &[0]);
+    assert!(matches!(found, Err(MetricError::TooFewRows { found: 1, needed: 2, .. })), "{found:?}");
 }

@@ -178,7 +178,7 @@ fn stroke(color: RGBAColor, width: f64) -> ShapeStyle {
 }
 
 /// Renders SVG text at twice its size, on white.
-pub(crate) fn rasterise(figure: &'static str, svg: &str) -> Result<image::RgbImage, ReportError> {
+pub(crate) fn rasterize(figure: &'static str, svg: &str) -> Result<image::RgbImage, ReportError> {
     let failed = |reason: String| ReportError::Draw { figure, reason };
     let mut options = usvg::Options { font_family: "DejaVu Sans".to_owned(), ..usvg::Options::default() };
     options.fontdb_mut().load_font_data(REGULAR.to_vec());
@@ -302,7 +302,7 @@ mod tests {
             let svg =
                 draw("test", "a < b & c", (120.0, 40.0), |pen| pen.text((5.0, 20.0), text, face)).unwrap();
             assert!(svg.contains("<title>a &lt; b &amp; c</title>"), "{svg}");
-            let picture = rasterise("test", &svg).unwrap();
+            let picture = rasterize("test", &svg).unwrap();
             assert_eq!(picture.dimensions(), (240, 80));
             picture.pixels().filter(|pixel| pixel[0] < 128).count()
         };

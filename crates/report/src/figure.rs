@@ -1,6 +1,6 @@
 //! A figure in its two formats, SVG and PNG.
 
-use crate::canvas::{png, rasterise};
+use crate::canvas::{png, rasterize};
 use crate::error::ReportError;
 
 /// A figure in both formats.
@@ -18,7 +18,7 @@ impl Figure {
     /// # Errors
     /// If the rasterizer or the PNG encoder fails.
     pub(crate) fn of_svg(name: &'static str, svg: String) -> Result<Self, ReportError> {
-        let png = png(name, &rasterise(name, &svg)?)?;
+        let png = png(name, &rasterize(name, &svg)?)?;
         Ok(Self { svg, png })
     }
 }

@@ -9,7 +9,7 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use plotters::prelude::RGBColor;
 
-use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterise, text_width};
+use crate::canvas::{Anchor, Face, INK, MUTED, draw, png, rasterize, text_width};
 use crate::error::ReportError;
 
 /// The file name of the picture in a report's folder.
@@ -127,7 +127,7 @@ fn picture(gallery: &Gallery) -> Result<RgbImage, ReportError> {
             }
         }
     })?;
-    let mut canvas = rasterise(FIGURE, &svg)?;
+    let mut canvas = rasterize(FIGURE, &svg)?;
     for (row, query) in gallery.queries.iter().enumerate() {
         let y = top + row as f64 * row_height + FRAME;
         let mut place_picture = |picture: &Picture, x: f64, what: String| -> Result<(), ReportError> {

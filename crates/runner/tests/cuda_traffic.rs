@@ -1,5 +1,5 @@
-//! Counts the bytes that go from a GPU to the host in an epoch: votes and losses, embeddings in the last
-//! epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
+//! Counts the bytes that go from a GPU to the host in an epoch: votes or the scores of retrieval and losses,
+//! embeddings in the last epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
 //! skipped. It is the only test of its process, because the counts are those of the whole process.
 
 #![cfg(feature = "cuda")]
@@ -9,7 +9,7 @@ mod stripes;
 
 use std::time::Duration;
 
-use invaspread_runner::engine::{EpochFinished, Observer, Outcome, Recipe, Stop, train};
+use invaspread_runner::engine::{EpochFinished, Images, Observer, Outcome, Recipe, Stop, train};
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
 use stripes::{TRAIN, images, invaspread, place, recipe, small};
@@ -25,7 +25,7 @@ impl Observer for Traffic {
 }
 
 /// Returns the bytes to the host in each epoch.
-fn bytes_to_host(checkpoint_every: Duration) -> Vec<u64> {
+fn bytes_to_host(checkpoint_every: Duration, images: &Images) -> Vec<u64> {
     let recipe = Recipe {
         device: DeviceKind::Cuda(0),
         epochs: 3,
@@ -35,8 +35,7 @@ fn bytes_to_host(checkpoint_every: Duration) -> Vec<u64> {
     };
     let folder = tempfile::tempdir().unwrap();
     let mut traffic = Traffic::default();
-    let outcome =
-        train(&recipe, &place(folder.path()), &images(), &mut traffic, &Stop::new(), &mut |_| Ok(()));
+    let outcome = train(&recipe, &place(folder.path()), images, &mut traffic, &Stop::new(), &mut |_| Ok(()));
     assert!(matches!(outcome, Ok(Outcome::Trained(_))), "{outcome:?}");
     let Traffic(counts) = traffic;
     assert_eq!(counts.len(), 4);
@@ -44,7 +43,7 @@ fn bytes_to_host(checkpoint_every: Duration) -> Vec<u64> {
 }
 
 #[test]
-fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
+fn an_epoch_sends_the_host_its_results_and_losses_alone() {
     if device_or_skip().is_none() || Counts::now().is_none() {
         return;
     }
@@ -57,7 +56,7 @@ fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
     // device looks for 32 more, to recognize ties at the end. Each neighbor is a number and a similarity.
     let embeddings = (TRAIN + tests) * dim * 4 + tests * (10 + 32) * 8;
     let (between_epochs, at_the_end) = ((votes + losses) as u64, (embeddings + losses) as u64);
-    let rare = bytes_to_host(Duration::from_hours(1));
+    let rare = bytes_to_host(Duration::from_hours(1), &images());
     let (last, between) = rare.split_last().unwrap();
     // The weights of a new best epoch stay on the device, except for the means and variances of the batch
     // norms, which have 300 channels in all.
@@ -67,7 +66,7 @@ fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
         between.len() == 2 && between.iter().all(kept),
         "without a checkpoint: {between:?}, not {between_epochs}"
     );
-    let each = bytes_to_host(Duration::ZERO);
+    let each = bytes_to_host(Duration::ZERO, &images());
     let state = each[0] - between_epochs;
     // The state goes to the host once, although three files are written from it.
     assert_eq!(
@@ -77,4 +76,11 @@ fn an_epoch_sends_the_host_its_votes_and_losses_alone() {
     );
     // The last checkpoint also has the weights of an earlier epoch if that was the best.
     assert!(state > 0 && (at_the_end + state..at_the_end + 2 * state).contains(last), "{last}");
+
+    // Without a gallery: the place of the first hit, the hits and their precisions of each test image, in f64.
+    let scores = tests * 3 * 8 + (dim + 3 + 2) * 8;
+    let retrieval = bytes_to_host(Duration::from_hours(1), &Images { gallery: None, ..images() });
+    let between_epochs = (scores + losses) as u64;
+    let kept = |bytes: &u64| *bytes == between_epochs || *bytes == between_epochs + statistics;
+    assert!(retrieval[..2].iter().all(kept), "retrieval: {retrieval:?}, not {between_epochs}");
 }

@@ -1,4 +1,5 @@
-// The weighted vote of the nearest neighbors, in f64: `metrics::WeightedKnn` for rows that are on the device.
+// The weighted vote of the nearest neighbors and the scores of retrieval, in f64: `metrics::WeightedKnn` and
+// `metrics::RetrievalMetrics` for rows that are on the device.
 //
 // Rows are f32; the product of two f32 is exact in f64. Sums have a fixed order, so a result has the same
 // bits in every launch.
@@ -9,6 +10,8 @@ static constexpr int THREADS = 256, WARPS = THREADS / 32;
 static constexpr int MOST = 1024;
 // Written in place of a class and a rank where the host must decide.
 static constexpr unsigned UNDECIDED = 0xffffffffu;
+// The same in place of a neighbor's place.
+static constexpr double UNSEEN = -2.0;
 
 // Returns the inner product of two rows to every lane of a warp.
 __device__ __forceinline__ double product(const float *a, const float *b, int dim) {
@@ -139,14 +142,12 @@ KERNEL(256, knn_largest)(const double *first, const double *second, double *larg
     largest[threadIdx.x] = found;
 }
 
-struct Vote {
+struct Search {
     // The length of a row, its length in the form in which it was multiplied (one more with an offset), neighbors
-    // that vote, candidates of each query, classes.
-    int dim, width, k, found, classes;
+    // that count, candidates of each query.
+    int dim, width, k, found;
     // Whether the candidates are all rows there are, and whether all rows of the gallery have length 1.
-    int complete, unit, unused;
-    // Of the similarities' exponents.
-    double temperature;
+    int complete, unit;
     // The length of the longest row of the gallery and the largest term of its offset, as they are multiplied;
     // twice the error of a product in f32 is at most `rounding` times the lengths and that term, plus
     // `underflow`.
@@ -155,56 +156,85 @@ struct Vote {
     double unit_error;
 };
 
-// Takes the candidates of each query, (queries, found) by their products in f32, nearest first, and computes
-// their similarities again in f64. `asked` holds the queries in the form in which they were multiplied. Of the k nearest, each adds exp((s - largest s) / temperature) to its
-// class. Writes decided[query] = {the class with the highest score, the number of classes before that of the
-// query}; of equal scores the lower class comes first. A query for which the candidates may lack one of the
-// k nearest, or whose products are not finite, is undecided. One block of THREADS threads for each query.
-KERNEL(256, knn_vote)(const float *queries, const float *asked, const float *gallery, const double *squares, const unsigned *labels,
-                      const unsigned *wanted, const unsigned *indices, const float *products, unsigned *decided, Vote vote) {
-    __shared__ double similarity[MOST], ordered[MOST];
-    __shared__ unsigned row_of[MOST], label_of[MOST];
-    __shared__ double best_score[THREADS];
-    __shared__ unsigned best_class[THREADS];
-    __shared__ int before;
-    int found = vote.found, k = vote.k, warp = threadIdx.x / 32;
-    const float *query = queries + (size_t)blockIdx.x * vote.dim;
+struct Vote {
+    Search search;
+    // Of the similarities' exponents.
+    double temperature;
+    int classes, unused;
+};
+
+// The candidates of a query, and its neighbors in order.
+struct Ordered {
+    // Similarity, row and rank of each candidate.
+    double similarity[MOST];
+    unsigned row_of[MOST];
+    // Similarity and label of each neighbor, the nearest first.
+    double nearest[MOST];
+    unsigned label_of[MOST];
+};
+
+// Takes the candidates of the block's query, (queries, found) by their products in f32, nearest first, computes
+// their similarities again in f64 and puts the k nearest in order; of equal similarities the lower row comes
+// first. `asked` holds the queries in the form in which they were multiplied. Returns false to all threads if the
+// candidates may lack one of the k nearest, or the products are not finite.
+__device__ bool put_in_order(const float *queries, const float *asked, const float *gallery, const double *squares, const unsigned *labels,
+                             const unsigned *indices, const float *products, const Search &search, Ordered &ordered) {
+    int found = search.found, k = search.k, warp = threadIdx.x / 32;
+    const float *query = queries + (size_t)blockIdx.x * search.dim;
     const unsigned *candidates = indices + (size_t)blockIdx.x * found;
     const float *rough = products + (size_t)blockIdx.x * found;
 
-    double square = product(query, query, vote.dim);
-    const float *multiplied = asked + (size_t)blockIdx.x * vote.width;
-    double size = sqrt(product(multiplied, multiplied, vote.dim)) * vote.longest + vote.largest_term;
-    double margin = size == 0.0 ? 0.0 : vote.rounding * size + vote.underflow;
+    double square = product(query, query, search.dim);
+    const float *multiplied = asked + (size_t)blockIdx.x * search.width;
+    double size = sqrt(product(multiplied, multiplied, search.dim)) * search.longest + search.largest_term;
+    double margin = size == 0.0 ? 0.0 : search.rounding * size + search.underflow;
     double last = rough[found - 1];
     // Written so that a NaN or an infinity decides nothing.
-    bool seen = last == last && size <= 3.4028234663852886e38 && (vote.complete || margin == 0.0 || (double)rough[k - 1] - last > margin);
-    if (!seen) {
-        if (threadIdx.x == 0) decided[2 * blockIdx.x] = decided[2 * blockIdx.x + 1] = UNDECIDED;
-        return;
-    }
+    bool seen = last == last && size <= 3.4028234663852886e38 && (search.complete || margin == 0.0 || (double)rough[k - 1] - last > margin);
+    if (!seen) return false;
 
-    double own = fabs(square - 1.0) <= vote.unit_error ? sqrt(square) : 1.0;
+    double own = fabs(square - 1.0) <= search.unit_error ? sqrt(square) : 1.0;
     for (int i = warp; i < found; i += WARPS) {
         unsigned row = candidates[i];
-        double exact = product(query, gallery + (size_t)row * vote.dim, vote.dim);
-        if (vote.unit) exact /= own * sqrt(squares[row]);
+        double exact = product(query, gallery + (size_t)row * search.dim, search.dim);
+        if (search.unit) exact /= own * sqrt(squares[row]);
         if (threadIdx.x % 32 == 0) {
-            similarity[i] = exact;
-            row_of[i] = row;
+            ordered.similarity[i] = exact;
+            ordered.row_of[i] = row;
         }
     }
     __syncthreads();
     for (int i = threadIdx.x; i < found; i += THREADS) {
+        double own_similarity = ordered.similarity[i];
+        unsigned own_row = ordered.row_of[i];
         int nearer = 0;
         for (int j = 0; j < found; ++j)
-            nearer += similarity[j] > similarity[i] || (similarity[j] == similarity[i] && row_of[j] < row_of[i]);
+            nearer += ordered.similarity[j] > own_similarity || (ordered.similarity[j] == own_similarity && ordered.row_of[j] < own_row);
         if (nearer < k) {
-            ordered[nearer] = similarity[i];
-            label_of[nearer] = labels[row_of[i]];
+            ordered.nearest[nearer] = own_similarity;
+            ordered.label_of[nearer] = labels[own_row];
         }
     }
     __syncthreads();
+    return true;
+}
+
+// Of the k nearest rows of a query, each adds exp((s - largest s) / temperature) to its class. Writes
+// decided[query] = {the class with the highest score, the number of classes before that of the query}; of equal
+// scores the lower class comes first. One block of THREADS threads for each query.
+KERNEL(256, knn_vote)(const float *queries, const float *asked, const float *gallery, const double *squares, const unsigned *labels,
+                      const unsigned *indices, const float *products, const unsigned *wanted, unsigned *decided, Vote vote) {
+    __shared__ Ordered found;
+    __shared__ double best_score[THREADS];
+    __shared__ unsigned best_class[THREADS];
+    __shared__ int before;
+    double *ordered = found.nearest;
+    unsigned *label_of = found.label_of;
+    int k = vote.search.k;
+    if (!put_in_order(queries, asked, gallery, squares, labels, indices, products, vote.search, found)) {
+        if (threadIdx.x == 0) decided[2 * blockIdx.x] = decided[2 * blockIdx.x + 1] = UNDECIDED;
+        return;
+    }
     double nearest = ordered[0];
     __syncthreads();
     for (int i = threadIdx.x; i < k; i += THREADS) ordered[i] = exp((ordered[i] - nearest) / vote.temperature);
@@ -242,6 +272,38 @@ KERNEL(256, knn_vote)(const float *queries, const float *asked, const float *gal
     decided[2 * blockIdx.x + 1] = before;
 }
 
+// Walks along the k nearest rows of a query, of which `relevant[query]` = R in the whole gallery have its class.
+// Writes scores[query] = {the place of the first row of its class, -1 if there is none, UNSEEN if the candidates
+// do not decide; the number of rows of its class among the first R; the sum of the precisions at their places}.
+// One block of THREADS threads for each query.
+KERNEL(256, knn_retrieve)(const float *queries, const float *asked, const float *gallery, const double *squares, const unsigned *labels,
+                          const unsigned *indices, const float *products, const unsigned *wanted, const unsigned *relevant, double *scores,
+                          Search search) {
+    __shared__ Ordered found;
+    bool decided = put_in_order(queries, asked, gallery, squares, labels, indices, products, search, found);
+    if (threadIdx.x != 0) return;
+    double *score = scores + 3 * (size_t)blockIdx.x;
+    if (!decided) {
+        score[0] = UNSEEN;
+        score[1] = score[2] = 0.0;
+        return;
+    }
+    int first = -1, hits = 0, within = 0, r = (int)relevant[blockIdx.x];
+    double precisions = 0.0;
+    for (int place = 0; place < search.k && (place < r || first < 0); ++place) {
+        if (found.label_of[place] != wanted[blockIdx.x]) continue;
+        if (first < 0) first = place;
+        ++hits;
+        if (place < r) {
+            within = hits;
+            precisions += (double)hits / (double)(place + 1);
+        }
+    }
+    score[0] = first;
+    score[1] = within;
+    score[2] = precisions;
+}
+
 HOST_KERNEL(knn_unit_rows)
 HOST_KERNEL(knn_squares)
 HOST_KERNEL(knn_column_sums)
@@ -250,3 +312,4 @@ HOST_KERNEL(knn_gallery_less_offset)
 HOST_KERNEL(knn_queries_less_offset)
 HOST_KERNEL(knn_largest)
 HOST_KERNEL(knn_vote)
+HOST_KERNEL(knn_retrieve)

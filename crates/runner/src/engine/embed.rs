@@ -93,13 +93,13 @@ impl Outputs {
         Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
     }
 
-    /// Returns unit rows of the test images and of the gallery on the device; `None` if there is no gallery.
+    /// Returns unit rows of the test images and of the gallery, if there is one, on the device.
     ///
     /// # Errors
     /// Returns an error if candle fails.
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_device(&self) -> candle_core::Result<Option<[Tensor; 2]>> {
-        let of = |parts: &[Tensor]| {
+    pub(crate) fn on_device(&self) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+        let of = |parts: &Vec<Tensor>| {
             let rows = Tensor::cat(parts, 0)?;
             if self.layer == Layer::Embedding {
                 Ok(rows)
@@ -107,7 +107,7 @@ impl Outputs {
                 invaspread_tensor::cuda::knn::unit_rows(&rows)
             }
         };
-        self.gallery.as_ref().map(|gallery| Ok([of(&self.test)?, of(gallery)?])).transpose()
+        Ok((of(&self.test)?, self.gallery.as_ref().map(of).transpose()?))
     }
 }
 

@@ -198,10 +198,11 @@ impl Images {
         Ok(measured)
     }
 
-    /// Measures kNN on the GPU that holds the outputs, in an epoch that is not the last; only the result goes
-    /// to the host. Returns `None` if the host must measure: the outputs are there already, there is no
-    /// gallery, a linear classifier is due, or [`WeightedKnn::evaluate_on_device`] leaves the decision to the
-    /// host.
+    /// Measures on the GPU that holds the outputs, in an epoch that is not the last: kNN with a gallery,
+    /// retrieval without one. Only the result goes to the host. Returns `None` if the host must measure: the
+    /// outputs are there already, a linear classifier or a clustering is due, or
+    /// [`WeightedKnn::evaluate_on_device`] or [`RetrievalMetrics::evaluate_on_device`] leaves the decision to
+    /// the host.
     ///
     /// # Errors
     /// Returns an error if the device fails or a label is out of range.
@@ -211,12 +212,18 @@ impl Images {
         recipe: &Recipe,
         outputs: &Outputs,
     ) -> Result<Option<Measured>, EngineError> {
-        let Some(gallery) = &self.gallery else { return Ok(None) };
-        if !recipe.device.is_cuda() || recipe.linear.is_due(false) {
+        let more_is_due = match self.gallery {
+            Some(_) => recipe.linear.is_due(false),
+            None => recipe.retrieval.clustering.is_due(false),
+        };
+        if !recipe.device.is_cuda() || more_is_due {
             return Ok(None);
         }
-        let failed = EngineError::tensor("join embeddings");
-        let Some([test, among]) = outputs.on_device().map_err(failed)? else { return Ok(None) };
+        let (test, among) = outputs.on_device().map_err(EngineError::tensor("join embeddings"))?;
+        let Some((gallery, among)) = self.gallery.as_ref().zip(among) else {
+            let found = asked(recipe).evaluate_on_device(&test, &self.test.labels)?;
+            return Ok(found.map(|found| Measured(named(&found))));
+        };
         let found = knn(recipe).evaluate_on_device(
             &test,
             &self.test.labels,

@@ -1,4 +1,5 @@
-//! The weighted vote of the nearest neighbors on the device (see `kernels/knn.cu`).
+//! The weighted vote of the nearest neighbors and the scores of retrieval on the device (see
+//! `kernels/knn.cu`).
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor, bail};
@@ -15,6 +16,8 @@ const THREADS: u32 = 256;
 const SLICES: usize = 64;
 /// The kernel writes this number where the host must decide.
 const UNDECIDED: u32 = u32::MAX;
+/// The same in place of a neighbor's place.
+const UNSEEN: f64 = -2.0;
 
 /// Rows on the device, with the squares of their lengths in f64.
 #[derive(Debug)]
@@ -129,17 +132,13 @@ impl<'a> Multiplied<'a> {
     }
 }
 
-/// The settings of a vote.
+/// The settings of a search among a gallery's rows.
 #[derive(Debug, Clone, Copy)]
-pub struct VoteSettings {
-    /// The number of neighbors that vote, at least 1.
+pub struct SearchSettings {
+    /// The number of neighbors that count, at least 1.
     pub k: usize,
     /// The number of candidates among which the neighbors are chosen, at least `k`.
     pub candidates: usize,
-    /// The temperature of the weights, above 0.
-    pub temperature: f64,
-    /// The number of classes.
-    pub classes: usize,
     /// Whether all rows of the gallery have length 1, so that similarities are cosines.
     pub unit: bool,
     /// The largest distance from 1 of the square of a unit row's length.
@@ -151,20 +150,16 @@ pub struct VoteSettings {
     pub underflow: f64,
 }
 
-/// The struct `Vote` of `kernels/knn.cu`.
+/// The struct `Search` of `kernels/knn.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Vote {
+struct Search {
     dim: i32,
     width: i32,
     k: i32,
     found: i32,
-    classes: i32,
     complete: i32,
     unit: i32,
-    /// Keeps the f64 that follow at multiples of eight bytes.
-    unused: i32,
-    temperature: f64,
     longest: f64,
     largest_term: f64,
     rounding: f64,
@@ -173,7 +168,74 @@ struct Vote {
 }
 
 // SAFETY: numbers in C's layout, as the kernel declares them.
+unsafe impl DeviceRepr for Search {}
+
+/// The struct `Vote` of `kernels/knn.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Vote {
+    search: Search,
+    temperature: f64,
+    classes: i32,
+    /// Fills the last eight bytes.
+    unused: i32,
+}
+
+// SAFETY: numbers in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for Vote {}
+
+/// Queries whose candidates have been found: the first arguments of a kernel that puts them in order.
+struct Candidates {
+    arguments: Vec<Argument>,
+    search: Search,
+    /// Keeps the memory of the arguments until the kernel is launched.
+    _tensors: Vec<Tensor>,
+}
+
+/// Searches the candidates of `queries` in `gallery`, whose rows have `labels`. With `itself`, the queries are
+/// the rows of the gallery, and none is its own neighbor.
+fn candidates(
+    queries: &Tensor,
+    gallery: &Multiplied<'_>,
+    labels: &[u32],
+    settings: &SearchSettings,
+    itself: bool,
+) -> Result<Candidates> {
+    let MeasuredRows { rows: those, squares, .. } = gallery.rows;
+    let ((count, dim), (rows, gallery_dim)) = (queries.dims2()?, those.dims2()?);
+    let SearchSettings { k, candidates, unit, unit_error, rounding, underflow } = *settings;
+    let all = rows - usize::from(itself);
+    let found = candidates.min(all);
+    let fits = dim == gallery_dim && labels.len() == rows && (!itself || count == rows);
+    if !fits || k == 0 || k > found || found > LARGEST_K {
+        bail!(
+            "cuda: {k} of {found} neighbors of {:?} among {:?} with {} classes",
+            queries.shape(),
+            those.shape(),
+            labels.len()
+        )
+    }
+    let labels = indices(labels, &[rows], queries)?;
+    let asked = gallery.asked(queries)?;
+    let among = gallery.less_offset.as_ref().map_or(those, |(_, written)| written);
+    let (numbers, products) = nearest(&asked, among, found, itself)?;
+    let search = Search {
+        dim: dim as i32,
+        width: asked.dim(1)? as i32,
+        k: k as i32,
+        found: found as i32,
+        complete: i32::from(found == all),
+        unit: i32::from(unit),
+        longest: gallery.longest,
+        largest_term: gallery.largest_term,
+        rounding,
+        underflow,
+        unit_error,
+    };
+    let arguments = [queries, &asked, those, squares, &labels, &numbers, &products].map(Argument::address);
+    let arguments = arguments.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(Candidates { arguments, search, _tensors: vec![labels, asked, numbers, products] })
+}
 
 /// A query's vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,9 +246,10 @@ pub struct Voted {
     pub rank: u32,
 }
 
-/// Lets the nearest rows of `gallery` (m, d) vote on the class of each row of `queries` (n, d). `labels` (m)
-/// and `wanted` (n) are classes. Waits for the device. Returns `None` if any query cannot be decided by its
-/// candidates: they may lack one of the k nearest, or its products are not finite.
+/// Lets the nearest rows of `gallery` (m, d) vote on the class of each row of `queries` (n, d), each with the
+/// weight `exp(similarity / temperature)`. `labels` (m) and `wanted` (n) are below `classes`. Waits for the
+/// device. Returns `None` if any query cannot be decided by its candidates: they may lack one of the k nearest,
+/// or its products are not finite.
 ///
 /// # Errors
 /// Returns an error if the sizes do not match, there are more candidates than [`LARGEST_K`], or the device
@@ -196,66 +259,77 @@ pub fn vote(
     gallery: &Multiplied<'_>,
     labels: &[u32],
     wanted: &[u32],
-    settings: &VoteSettings,
+    settings: &SearchSettings,
+    (temperature, classes): (f64, usize),
 ) -> Result<Option<Vec<Voted>>> {
     let queries = matrix(queries)?;
-    let MeasuredRows { rows: those, squares, .. } = gallery.rows;
-    let ((count, dim), (rows, gallery_dim)) = (queries.dims2()?, those.dims2()?);
-    let VoteSettings { k, candidates, temperature, classes, unit, unit_error, rounding, underflow } =
-        *settings;
-    let found = candidates.min(rows);
-    if dim != gallery_dim
-        || labels.len() != rows
-        || wanted.len() != count
-        || k == 0
-        || k > found
-        || found > LARGEST_K
-    {
-        bail!(
-            "cuda: a vote of {k} of {found} neighbors on {:?} with {} classes, among {:?} with {}",
-            queries.shape(),
-            wanted.len(),
-            those.shape(),
-            labels.len()
-        )
-    }
+    let count = queries.dim(0)?;
     let device = device_of(&queries)?;
-    let (labels, wanted) = (indices(labels, &[rows], &queries)?, indices(wanted, &[count], &queries)?);
-    let asked = gallery.asked(&queries)?;
-    let among = gallery.less_offset.as_ref().map_or(those, |(_, written)| written);
-    let (numbers, products) = nearest(&asked, among, found, false)?;
+    let Candidates { mut arguments, search, _tensors } =
+        candidates(&queries, gallery, labels, settings, false)?;
+    let wanted = of_queries(wanted, &queries)?;
     let decided = uninitialized((count, 2), DType::U32, device)?;
-    let tensors = [&queries, &asked, those, squares, &labels, &wanted, &numbers, &products, &decided];
-    let arguments = tensors.map(Argument::address).into_iter().collect::<Result<Vec<_>>>()?;
-    let vote = Vote {
-        dim: dim as i32,
-        width: asked.dim(1)? as i32,
-        k: k as i32,
-        found: found as i32,
-        classes: classes as i32,
-        complete: i32::from(found == rows),
-        unit: i32::from(unit),
-        unused: 0,
-        temperature,
-        longest: gallery.longest,
-        largest_term: gallery.largest_term,
-        rounding,
-        underflow,
-        unit_error,
-    };
-    launch_with(
-        device,
-        "knn",
-        "knn_vote",
-        [count as u32, 1, 1],
-        [THREADS, 1, 1],
-        0,
-        &arguments,
-        Some(&vote),
-    )?;
+    arguments.extend([Argument::address(&wanted)?, Argument::address(&decided)?]);
+    let vote = Vote { search, temperature, classes: classes as i32, unused: 0 };
+    let (grid, block) = ([count as u32, 1, 1], [THREADS, 1, 1]);
+    launch_with(device, "knn", "knn_vote", grid, block, 0, &arguments, Some(&vote))?;
     let decided = decided.to_vec2::<u32>()?;
     let voted = |pair: &Vec<u32>| (pair[0] != UNDECIDED).then_some(Voted { class: pair[0], rank: pair[1] });
     Ok(decided.iter().map(voted).collect())
+}
+
+/// What a query retrieves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retrieved {
+    /// The place of the first row of its class, counted from 0; `None` if none is among the k nearest.
+    pub first: Option<usize>,
+    /// The number of rows of its class among the first R, of which there are R.
+    pub found: usize,
+    /// The sum of the precisions at the places of these rows.
+    pub precisions: f64,
+}
+
+/// Looks up each row of `gallery` (n, d) among all others. `labels` (n) are their classes, and `relevant` (n)
+/// counts the other rows of each row's class. Waits for the device. Returns `None` where [`vote`] does.
+///
+/// # Errors
+/// Returns the errors of [`vote`].
+pub fn retrieve(
+    gallery: &Multiplied<'_>,
+    labels: &[u32],
+    relevant: &[u32],
+    settings: &SearchSettings,
+) -> Result<Option<Vec<Retrieved>>> {
+    let queries = &gallery.rows.rows;
+    let count = queries.dim(0)?;
+    let device = device_of(queries)?;
+    let Candidates { mut arguments, search, _tensors } =
+        candidates(queries, gallery, labels, settings, true)?;
+    let (wanted, relevant) = (of_queries(labels, queries)?, of_queries(relevant, queries)?);
+    let scores = uninitialized((count, 3), DType::F64, device)?;
+    for tensor in [&wanted, &relevant, &scores] {
+        arguments.push(Argument::address(tensor)?);
+    }
+    let (grid, block) = ([count as u32, 1, 1], [THREADS, 1, 1]);
+    launch_with(device, "knn", "knn_retrieve", grid, block, 0, &arguments, Some(&search))?;
+    let retrieved = |score: &Vec<f64>| {
+        let first = score[0];
+        (first > UNSEEN).then(|| Retrieved {
+            first: (first >= 0.0).then_some(first as usize),
+            found: score[1] as usize,
+            precisions: score[2],
+        })
+    };
+    Ok(scores.to_vec2::<f64>()?.iter().map(retrieved).collect())
+}
+
+/// Copies one number for each query to the device.
+fn of_queries(numbers: &[u32], queries: &Tensor) -> Result<Tensor> {
+    let count = queries.dim(0)?;
+    if numbers.len() != count {
+        bail!("cuda: {} numbers for the queries {:?}", numbers.len(), queries.shape())
+    }
+    indices(numbers, &[count], queries)
 }
 
 /// Divides each row of `rows` (N, D) by its length, which is computed in f64. A row of zeros stays as it is.

@@ -16,6 +16,9 @@
 //! gallery the results equal those of pytorch-metric-learning's `AccuracyCalculator` with
 //! `ref_includes_query=False`, except that it leaves such queries out of R@K (its `precision_at_1`) too.
 
+#[cfg(feature = "cuda")]
+mod on_device;
+
 use crate::{MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
 use rayon::prelude::*;
@@ -104,20 +107,37 @@ impl RetrievalMetrics {
         self.score(MOST_HELD, &asked)
     }
 
+    /// Does the same as [`RetrievalMetrics::evaluate`] for f32 rows on a GPU, of which only each query's scores
+    /// go to the host. Neighbors are compared in f64, so the result is the same. Returns `None` where the host
+    /// must decide: a value is not finite, products are too large for f32, more neighbors are needed than the
+    /// GPU searches for, or more rows than can be compared again are as near as the last one.
+    ///
+    /// # Errors
+    /// If there are fewer than two rows, or the device fails.
+    ///
+    /// # Panics
+    /// If there are not as many labels as rows, or a K is zero.
+    #[cfg(feature = "cuda")]
+    pub fn evaluate_on_device(
+        &self,
+        embeddings: &candle_core::Tensor,
+        labels: &[u32],
+    ) -> Result<Option<RetrievalScores>, MetricError> {
+        use crate::on_device::cuda::failed;
+        let rows = embeddings.dim(0).map_err(failed)?;
+        assert_eq!(rows, labels.len(), "one label per row");
+        assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
+        check_two(rows)?;
+        on_device::look_up(self, embeddings, labels).map_err(failed)
+    }
+
     fn evaluate_holding(
         &self,
         most_held: usize,
         embeddings: Rows,
         labels: &[u32],
     ) -> Result<RetrievalScores, MetricError> {
-        if embeddings.len() < 2 {
-            return Err(MetricError::TooFewRows {
-                what: "queries",
-                found: embeddings.len(),
-                needed: 2,
-                advice: "use more images",
-            });
-        }
+        check_two(embeddings.len())?;
         let asked =
             Asked { queries: embeddings, labels, among: embeddings, among_labels: labels, itself: true };
         self.score(most_held, &asked)
@@ -128,18 +148,10 @@ impl RetrievalMetrics {
         assert_eq!(queries.len(), labels.len(), "one label per row");
         assert_eq!(among.len(), among_labels.len(), "one label per row");
         assert!(self.recall_at.iter().all(|&k| k > 0), "{self:?}");
+        let relevant = relevant_of(labels, among_labels, itself);
         let itself = usize::from(itself);
-        let classes = 1 + labels.iter().chain(among_labels).max().map_or(0, |&label| label as usize);
-        let mut of_class = vec![0_usize; classes];
-        for &label in among_labels {
-            of_class[label as usize] += 1;
-        }
-        let relevant = |class: u32| of_class[class as usize] - itself;
-        let most_relevant = labels.iter().map(|&class| relevant(class)).max().unwrap_or(0);
-        let k = self.recall_at.iter().copied().max().unwrap_or(1).max(most_relevant);
-
         let n = labels.len();
-        let k = k.min(among.len() - itself);
+        let k = self.neighbors(&relevant).min(among.len() - itself);
         let at_once = (most_held / (k + 1)).max(1);
         let mut scores: Vec<Scores> = Vec::with_capacity(n);
         for start in (0..n).step_by(at_once) {
@@ -152,22 +164,51 @@ impl RetrievalMetrics {
                 let class = labels[row];
                 let found = neighbors.of(row - start).0.iter().map(|&j| j as usize);
                 let others = found.filter(|&j| itself == 0 || j != row);
-                Scores::of(others.take(k).map(|j| among_labels[j] == class), relevant(class))
+                Scores::of(others.take(k).map(|j| among_labels[j] == class), relevant[row])
             }));
         }
 
-        let share = |hits: usize| 100.0 * hits as f64 / labels.len() as f64;
+        Ok(self.mean(&scores))
+    }
+
+    /// Returns the number of neighbors that the metrics need.
+    fn neighbors(&self, relevant: &[usize]) -> usize {
+        let recall_at = self.recall_at.iter().max().copied().unwrap_or(1);
+        recall_at.max(relevant.iter().max().copied().unwrap_or(0))
+    }
+
+    /// Returns the means over all queries.
+    fn mean(&self, scores: &[Scores]) -> RetrievalScores {
+        let share = |hits: usize| 100.0 * hits as f64 / scores.len() as f64;
         let within = |k: usize| scores.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
         let counted: Vec<[f64; 2]> = scores.iter().filter_map(|s| s.at_r).collect();
         let mean = |which: usize| {
             100.0 * counted.iter().fold(0.0, |sum, at_r| sum + at_r[which]) / counted.len().max(1) as f64
         };
-        Ok(RetrievalScores {
+        RetrievalScores {
             recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
             map_at_r: mean(0),
             r_precision: mean(1),
-        })
+        }
     }
+}
+
+fn check_two(rows: usize) -> Result<(), MetricError> {
+    if rows < 2 {
+        let (what, advice) = ("queries", "use more images");
+        return Err(MetricError::TooFewRows { what, found: rows, needed: 2, advice });
+    }
+    Ok(())
+}
+
+/// Counts, for each query, the rows of its class that it can find; with `itself`, less the query.
+fn relevant_of(labels: &[u32], among_labels: &[u32], itself: bool) -> Vec<usize> {
+    let classes = 1 + labels.iter().chain(among_labels).max().map_or(0, |&label| label as usize);
+    let mut of_class = vec![0_usize; classes];
+    for &label in among_labels {
+        of_class[label as usize] += 1;
+    }
+    labels.iter().map(|&class| of_class[class as usize] - usize::from(itself)).collect()
 }
 
 /// The queries and the rows that they are looked up among.
@@ -191,7 +232,7 @@ struct Scores {
 
 impl Scores {
     fn of(hits: impl Iterator<Item = bool>, relevant: usize) -> Self {
-        let (mut first, mut found, mut precisions) = (None, 0, 0.0);
+        let (mut first, mut found, mut precisions) = (None, 0_usize, 0.0);
         let mut found_within = 0;
         for (place, hit) in hits.enumerate() {
             if hit {
@@ -199,16 +240,21 @@ impl Scores {
                 found += 1;
                 if place < relevant {
                     found_within = found;
-                    precisions += f64::from(found) / (place + 1) as f64;
+                    precisions += found as f64 / (place + 1) as f64;
                 }
             }
             if place + 1 >= relevant && first.is_some() {
                 break;
             }
         }
+        Self::of_sums(first, found_within, precisions, relevant)
+    }
+
+    /// Returns the scores of a query with `found` rows of its class among the first R, at whose places the
+    /// precisions have the sum `precisions`.
+    fn of_sums(first: Option<usize>, found: usize, precisions: f64, relevant: usize) -> Self {
         let r = relevant as f64;
-        let at_r = (relevant > 0).then(|| [precisions / r, f64::from(found_within) / r]);
-        Self { first, at_r }
+        Self { first, at_r: (relevant > 0).then(|| [precisions / r, found as f64 / r]) }
     }
 }
 
