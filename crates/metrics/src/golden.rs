@@ -13,6 +13,21 @@ fn folder() -> PathBuf {
         .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens").into(), PathBuf::from)
 }
 
+/// Reads the golden file `name`. A folder that was made before that file existed is checked with the
+/// workspace's own.
+pub(crate) fn file_or_own(name: &str) -> Vec<u8> {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
+    let file = Some(folder().join(name))
+        .filter(|file| file.exists())
+        .unwrap_or_else(|| PathBuf::from(own).join(name));
+    std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+/// Returns the numbers of a tensor of f32.
+pub(crate) fn f32s(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
 pub(crate) struct Goldens {
     bytes: Vec<u8>,
     pub(crate) values: serde_json::Value,
@@ -35,9 +50,7 @@ impl Goldens {
         let file = self.file();
         let tensor = file.tensor(name).unwrap();
         assert_eq!(tensor.dtype(), Dtype::F32);
-        let values =
-            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-        (values, tensor.shape()[1])
+        (f32s(tensor.data()), tensor.shape()[1])
     }
 
     pub(crate) fn labels(&self, name: &str) -> Vec<u32> {

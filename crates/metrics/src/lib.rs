@@ -1,6 +1,6 @@
 //! Measures the quality of a set of embeddings: exact nearest neighbors, weighted kNN, R@K, MAP@R and
-//! R-precision, k-means and its agreement with classes, distributions of similarity, linear classifiers, and
-//! PCA whitening.
+//! R-precision, k-means and its agreement with classes, distributions of similarity, the shape of the
+//! embedding, linear classifiers, and PCA whitening.
 //!
 //! All functions take slices; none of them reads a file or knows a data set. The similarity of two rows is
 //! their inner product. Products are computed block by block, and no n x n matrix is ever held. The number of
@@ -10,6 +10,7 @@
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod agreement;
+mod embedding_shape;
 mod error;
 mod exact_order;
 mod kmeans;
@@ -28,6 +29,7 @@ mod top_k;
 mod whitening;
 
 pub use agreement::Agreement;
+pub use embedding_shape::{EmbeddingShape, alignment};
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
 pub use knn::{KnnResult, WeightedKnn};
@@ -43,6 +45,9 @@ pub use whitening::Whitening;
 
 #[cfg(test)]
 mod agreement_golden;
+
+#[cfg(test)]
+mod embedding_shape_golden;
 
 #[cfg(test)]
 mod golden;

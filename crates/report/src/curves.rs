@@ -1,5 +1,5 @@
 //! Draws learning curves: a section's main metric on the test images after each epoch, all rows in one
-//! figure.
+//! figure, and the rank of their embeddings in another.
 //!
 //! Solid lines are measured: the mean over seeds, with a band of one standard deviation if there are several
 //! seeds; epoch 0 is the untrained network. Dotted lines of the same color are the paper's Figure 3 over the
@@ -14,7 +14,7 @@ use crate::figure::Figure;
 use crate::names::{metric_label, recorded_metric, row_label};
 use crate::palette::Palette;
 use crate::paper;
-use crate::records::Run;
+use crate::records::{Point, Run};
 use crate::rows::is_ours;
 use crate::section::Section;
 use plotters::style::RGBColor;
@@ -41,11 +41,20 @@ pub struct MeanCurve {
 /// Returns the mean curve of the section's main metric for each row that has one.
 pub fn mean_curves(section: &Section<'_>) -> Vec<MeanCurve> {
     let metric = recorded_metric(section.main_metric);
+    means(section, |run| run.curves.get(&*metric), 1.0)
+}
+
+/// Returns the mean curve over seeds, times `scale`, of the curve that `of` takes from each run.
+fn means<'a>(
+    section: &Section<'a>,
+    of: impl Fn(&'a Run) -> Option<&'a Vec<Point>>,
+    scale: f64,
+) -> Vec<MeanCurve> {
     let mean_curve = |row: &str| {
         let of_row: Vec<&&Run> = section.runs.iter().filter(|run| run.record.row == row).collect();
         let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for point in of_row.iter().filter_map(|run| run.curves.get(&*metric)).flatten() {
-            values.entry(point.epoch).or_default().push(point.value);
+        for point in of_row.iter().filter_map(|run| of(run)).flatten() {
+            values.entry(point.epoch).or_default().push(scale * point.value);
         }
         let n = of_row.len();
         let points: Vec<(u64, f64, f64)> = values
@@ -67,21 +76,40 @@ pub fn mean_curves(section: &Section<'_>) -> Vec<MeanCurve> {
 /// # Errors
 /// If drawing fails.
 pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
-    let curves = mean_curves(section);
+    // The paper's curves are kNN accuracies on CIFAR-10. They must not be compared with anything else.
+    let beside_paper = section.main_metric == "knn" && section.setting.dataset == "cifar10";
+    draw_curves(section, &mean_curves(section), &metric_label(section.main_metric), beside_paper)
+}
+
+/// Draws the effective rank of a section's embeddings, as a share of the largest possible one; `None` if no run
+/// of it measured that.
+///
+/// # Errors
+/// If drawing fails.
+pub fn rank_figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
+    let curves = means(section, |run| run.shape.get("rank_share"), 100.0);
+    draw_curves(section, &curves, "Effective rank (% of the largest possible)", false)
+}
+
+fn draw_curves(
+    section: &Section<'_>,
+    curves: &[MeanCurve],
+    metric: &str,
+    beside_paper: bool,
+) -> Result<Option<Figure>, ReportError> {
     if curves.is_empty() {
         return Ok(None);
     }
     let last_epoch =
         curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
-    let series = series_of(&curves, last_epoch, section);
+    let series = series_of(curves, last_epoch, section, beside_paper);
     let caption = caption::wrap(&caption_text(section, &series, last_epoch), 145);
     let palette = Palette::of(&section.rows);
     let axes = Axes::around(&series, last_epoch);
     let height = TOP + PLOT.1 + 58.0 + caption.len() as f64 * 15.0;
-    let metric = metric_label(section.main_metric);
     let title = format!("{metric} by epoch, {}", caption::setting(section.setting));
     let svg = draw(FIGURE, &title, (WIDTH, height), |pen| {
-        axes.paint(pen, &metric);
+        axes.paint(pen, metric);
         legend(pen, &series);
         // The measured curves are drawn over the paper's.
         for series in series.iter().filter(|series| series.from_paper) {
@@ -120,7 +148,12 @@ impl Series {
     }
 }
 
-fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Vec<Series> {
+fn series_of(
+    curves: &[MeanCurve],
+    last_epoch: u64,
+    section: &Section<'_>,
+    beside_paper: bool,
+) -> Vec<Series> {
     let trained = |row: &str| section.runs.iter().any(|run| run.record.row == row && run.is_trained());
     let mut series = Vec::new();
     for curve in curves {
@@ -132,8 +165,7 @@ fn series_of(curves: &[MeanCurve], last_epoch: u64, section: &Section<'_>) -> Ve
         let name = section.row_label(&curve.row);
         series.push(Series { row: curve.row.clone(), name, from_paper: false, level, points });
     }
-    // The paper's curves are kNN accuracies on CIFAR-10. They must not be compared with anything else.
-    if section.main_metric == "knn" && section.setting.dataset == "cifar10" {
+    if beside_paper {
         for printed in
             paper::curves().iter().filter(|printed| curves.iter().any(|curve| curve.row == printed.row))
         {

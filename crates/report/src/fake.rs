@@ -100,7 +100,30 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         id: id.clone(),
     };
     let curves = BTreeMap::from([("knn_top1".into(), knn), ("knn_top5".into(), top5)]);
-    Run { record, curves, separations: Vec::new(), folder: format!("table1/{id}") }
+    Run { record, curves, shape: BTreeMap::new(), separations: Vec::new(), folder: format!("table1/{id}") }
+}
+
+/// Adds the shape of the embedding to runs: the rank grows with the epoch.
+pub(crate) fn with_shape(mut runs: Vec<Run>) -> Vec<Run> {
+    for run in &mut runs {
+        let of = |scale: f64| -> Vec<Point> {
+            run.curves["knn_top1"]
+                .iter()
+                .map(|point| Point { value: scale * (1.0 + 0.1 * point.epoch as f64), ..*point })
+                .collect()
+        };
+        run.shape = [
+            ("effective_rank", 20.0),
+            ("rank_share", 0.2),
+            ("rankme", 15.0),
+            ("uniformity", -1.5),
+            ("spread", 0.4),
+            ("alignment", 0.3),
+        ]
+        .map(|(name, scale)| (name.to_owned(), of(scale)))
+        .into();
+    }
+    runs
 }
 
 /// Adds distributions of similarity to runs: two bell curves, which are the further apart the better the

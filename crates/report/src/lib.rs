@@ -34,6 +34,7 @@ mod quote;
 mod rows;
 mod section;
 mod setting;
+mod shape;
 mod suite;
 mod table;
 mod terminal;

@@ -12,12 +12,14 @@ use crate::quote::{code, link, markdown, shell};
 use crate::records::Run;
 use crate::section::Section;
 use crate::setting::Setting;
+use crate::shape;
 use crate::table::Table;
 
 /// The picture files of one section, by file name; `None` for those that were not drawn.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictures {
     pub(crate) curves: Option<String>,
+    pub(crate) rank: Option<String>,
     pub(crate) chart: Option<String>,
     /// The file name with its extension, since photographs have no SVG.
     pub(crate) neighbors: Option<String>,
@@ -95,6 +97,7 @@ fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
         line(text, &format!("![Distributions of similarity, {grouping}]({name}.png)\n\n[SVG]({name}.svg)\n"));
     }
     learning_speed(text, section, pictures);
+    shape::write(text, section, pictures.rank.as_deref());
     order_of_rows(text, section);
     records(text, section);
 }
@@ -425,7 +428,7 @@ fn row_label(key: &str) -> String {
 }
 
 /// Returns the label of a measured row, as a table cell or a word of the page.
-fn own_label(section: &Section<'_>, row: &str) -> String {
+pub(crate) fn own_label(section: &Section<'_>, row: &str) -> String {
     markdown(&section.row_label(row))
 }
 
@@ -455,7 +458,7 @@ fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn line(text: &mut String, content: &str) {
+pub(crate) fn line(text: &mut String, content: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{content}");
 }

@@ -27,6 +27,9 @@ pub struct Run {
     pub record: RunRecord,
     /// The values on the test images by metric, ordered by epoch.
     pub curves: BTreeMap<String, Vec<Point>>,
+    /// The shape of the embedding by measure (`effective_rank`, ...), ordered by epoch; empty for runs of
+    /// earlier versions.
+    pub shape: BTreeMap<String, Vec<Point>>,
     /// The groupings in `similarity.json`; empty if the run has no such file.
     pub separations: Vec<GroupSimilarity>,
     /// The run's folder relative to the runs root, with `/` on every system.
@@ -107,20 +110,25 @@ fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportErro
         return Ok(None);
     }
     let record = RunRecord::read(layout)?;
-    let curves = test_curves(&MetricsTable::read(&layout.metrics())?, layout)?;
+    let table = MetricsTable::read(&layout.metrics())?;
+    let (curves, shape) = (curves_of(&table, "test", layout)?, curves_of(&table, "shape", layout)?);
     let separations =
         if layout.similarity().is_file() { SimilarityRecord::read(layout)?.groupings } else { Vec::new() };
     let relative = layout.folder().strip_prefix(runs_root).unwrap_or(layout.folder());
     let folder =
         relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-    Ok(Some(Run { record, curves, separations, folder }))
+    Ok(Some(Run { record, curves, shape, separations, folder }))
 }
 
-/// Returns the values on the test images by metric. If a run was resumed within an epoch and wrote a value
-/// twice, the later one counts.
-fn test_curves(table: &MetricsTable, layout: &Layout) -> Result<BTreeMap<String, Vec<Point>>, ReportError> {
+/// Returns the values of a split by metric. If a run was resumed within an epoch and wrote a value twice, the
+/// later one counts.
+fn curves_of(
+    table: &MetricsTable,
+    split: &str,
+    layout: &Layout,
+) -> Result<BTreeMap<String, Vec<Point>>, ReportError> {
     let mut by_epoch: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
-    for row in table.rows().iter().filter(|row| row.split == "test") {
+    for row in table.rows().iter().filter(|row| row.split == split) {
         let epoch = u64::try_from(row.epoch).map_err(|_| ReportError::NegativeEpoch {
             path: layout.metrics(),
             metric: row.name.clone(),

@@ -64,6 +64,7 @@ pub fn write_report(
         };
         let mut pictures = Pictures {
             curves: keep("curves", curves::figure(&section)?),
+            rank: keep("rank", curves::rank_figure(&section)?),
             chart: keep(&table.suite.name, bars::figure(&section)?),
             neighbors: (place == 0 && table.suite.gallery && folder.join(gallery::FILE).is_file())
                 .then(|| gallery::FILE.to_owned()),

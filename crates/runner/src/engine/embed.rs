@@ -14,6 +14,10 @@ use crate::methods::{Features, Layer};
 /// Images in a batch. It is fixed, so that no setting of training changes the last digit of an embedding.
 const BATCH: usize = 250;
 
+fn in_order(images: usize) -> LoaderConfig {
+    LoaderConfig::in_order(images, BATCH)
+}
+
 /// The feeds of the images that an evaluation embeds.
 pub(crate) struct EvaluationFeeds {
     gallery: Option<ImageFeed>,
@@ -40,7 +44,7 @@ impl EvaluationFeeds {
     /// # Errors
     /// Returns the errors of [`embed`].
     pub(crate) fn forward(&self, network: &Network, layer: Layer) -> Result<Outputs, EngineError> {
-        let of = |feed: &ImageFeed| forward(network, feed, layer, feed.len());
+        let of = |feed: &ImageFeed| forward(network, feed, layer, in_order(feed.len()));
         Ok(Outputs { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)?, layer })
     }
 
@@ -83,14 +87,37 @@ impl Outputs {
     /// # Errors
     /// Returns an error if candle fails.
     pub(crate) fn to_host(&self) -> Result<Embeddings, EngineError> {
-        let of = |parts: &Vec<Tensor>| {
-            let mut features = on_host(parts)?;
-            if self.layer != Layer::Embedding {
-                l2_normalize_rows(&mut features.values, features.dim);
-            }
-            Ok::<_, EngineError>(features)
-        };
-        Ok(Embeddings { gallery: self.gallery.as_ref().map(of).transpose()?, test: of(&self.test)? })
+        let gallery = self.gallery.as_ref().map(|parts| self.unit_rows(parts)).transpose()?;
+        Ok(Embeddings { gallery, test: self.unit_rows(&self.test)? })
+    }
+
+    /// Returns unit rows of at most `most` test images on the host, from the beginning of each batch.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails.
+    pub(crate) fn sample_of_test(&self, most: usize) -> Result<Features, EngineError> {
+        let all: usize = self.test.iter().map(|part| part.dims()[0]).sum();
+        let most = most.min(all);
+        let mut before = 0;
+        let mut parts = Vec::with_capacity(self.test.len());
+        for part in &self.test {
+            let end = before + part.dims()[0];
+            let taken = end * most / all - before * most / all;
+            before = end;
+            // A copy of the rows, so that no others go to the host with them.
+            let rows = part.narrow(0, 0, taken).and_then(|rows| rows.force_contiguous());
+            parts.push(rows.map_err(EngineError::tensor("choose embeddings"))?);
+        }
+        self.unit_rows(&parts)
+    }
+
+    /// Copies batches of this output to the host, as unit rows.
+    fn unit_rows(&self, parts: &[Tensor]) -> Result<Features, EngineError> {
+        let mut features = on_host(parts)?;
+        if self.layer != Layer::Embedding {
+            l2_normalize_rows(&mut features.values, features.dim);
+        }
+        Ok(features)
     }
 
     /// Returns unit rows of the test images and of the gallery, if there is one, on the device.
@@ -129,20 +156,45 @@ pub(crate) fn embed_some(
     layer: Layer,
     images: usize,
 ) -> Result<Features, EngineError> {
-    on_host(&forward(network, feed, layer, images)?)
+    on_host(&forward(network, feed, layer, in_order(images))?)
 }
 
-/// Computes output `layer` of `network` for the first `images` images of `feed`, in batches. The host does
-/// not wait for a GPU.
+/// Returns unit rows: output `layer` of `network` for the first and for the second view of the images of a feed
+/// that makes two views of each.
+///
+/// # Errors
+/// Returns an error if an image cannot be read or candle fails.
+pub(crate) fn embed_views(
+    network: &Network,
+    feed: &ImageFeed,
+    config: LoaderConfig,
+    layer: Layer,
+) -> Result<[Features; 2], EngineError> {
+    let test = forward(network, feed, layer, config)?;
+    let mut halves = [Vec::new(), Vec::new()];
+    for part in &test {
+        let images = part.dims()[0] / 2;
+        for (half, rows) in halves.iter_mut().enumerate() {
+            let rows_of = part.narrow(0, half * images, images).and_then(|rows| rows.force_contiguous());
+            rows.push(rows_of.map_err(EngineError::tensor("part the views"))?);
+        }
+    }
+    let outputs = Outputs { gallery: None, test, layer };
+    let [first, second] = halves.map(|parts| outputs.unit_rows(&parts));
+    Ok([first?, second?])
+}
+
+/// Computes output `layer` of `network` for the first group of views of a feed, in the batches of `config`. The
+/// host does not wait for a GPU.
 fn forward(
     network: &Network,
     feed: &ImageFeed,
     layer: Layer,
-    images: usize,
+    config: LoaderConfig,
 ) -> Result<Vec<Tensor>, EngineError> {
     let failed = || EngineError::tensor("compute embeddings");
     let mut parts: Vec<Tensor> = Vec::new();
-    let mut batches = feed.epoch(LoaderConfig::in_order(images, BATCH))?;
+    let mut batches = feed.epoch(config)?;
     while let Some(batch) = batches.next()? {
         let (views, _) = batch.views(network).map_err(failed())?;
         // On a worker of the pool, like a training step (see `Learner::step`).

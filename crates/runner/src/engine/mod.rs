@@ -23,6 +23,7 @@ mod recipe;
 mod repeated;
 mod restore;
 mod retrieval_recipe;
+mod shape;
 mod stop;
 mod trained;
 mod training;

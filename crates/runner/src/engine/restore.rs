@@ -1,4 +1,4 @@
-//! Reads a finished run's checkpoint, to make the run's other files again without training.
+//! Reads a run's checkpoint: to go on training, or to make a finished run's other files again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use invaspread_models::Network;
 use super::embed::EvaluationFeeds;
 use super::journal::Journal;
 use super::weights::WEIGHTS;
-use super::{Embeddings, EngineError, Images, Recipe};
+use super::{Embeddings, EngineError, Images, Learner, Recipe, RunPlace};
 use crate::checkpoint::{self, CheckpointError, CheckpointFiles, NamedTensors, take_prefixed};
 use crate::record::MetricRow;
 
@@ -94,4 +94,38 @@ pub fn embed_by(
     network.load_state_dict(weights)?;
     let plain = Arc::new(Pipeline::evaluate(&recipe.augment)?);
     EvaluationFeeds::new(images, &plain, &network)?.embed(&network, recipe.layer)
+}
+
+/// Loads the checkpoint of the run at `place` into `learner` and returns its journal, or a new journal if
+/// there is no checkpoint.
+pub(super) fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineError> {
+    let path = place.checkpoints.state();
+    if !path.exists() {
+        return Ok(Journal::new(place.id.clone()));
+    }
+    let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
+    for (name, tensor) in &tensors {
+        let found = invaspread_models::not_finite(tensor)
+            .map_err(EngineError::tensor("look through the checkpoint"))?;
+        if let Some(found) = found {
+            let found = format!("the tensor {name:?} with {found}");
+            return Err(CheckpointError::Damaged { path, found }.into());
+        }
+    }
+    let foreign = |found: String, expected: &str| CheckpointError::Foreign {
+        path: path.clone(),
+        found,
+        expected: expected.to_owned(),
+    };
+    if journal.run != place.id {
+        return Err(foreign(
+            format!("a checkpoint of run {}", journal.run),
+            &format!("one of run {}", place.id),
+        )
+        .into());
+    }
+    learner
+        .load(tensors)
+        .map_err(|found| foreign(found, "the tensors of this run's network, optimizer and method"))?;
+    Ok(journal)
 }

@@ -6,12 +6,10 @@
 //! state; a resumed run writes the table again from the state, and trains again the epochs that the state
 //! lacks.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
 use invaspread_augment::{LoaderConfig, Pipeline};
 use invaspread_models::LoadReport;
 #[cfg(feature = "cuda")]
@@ -27,13 +25,13 @@ use super::loss_log::LossLog;
 use super::measure::Evaluated;
 #[cfg(feature = "cuda")]
 use super::repeated::RepeatedSteps;
-use super::restore::write_weights;
+use super::restore::{resume, write_weights};
+use super::shape::{Shape, ShapeFeed};
 use super::trained::{Best, Outcome, Trained};
 use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunPlace, RunStarted,
     StepTaken, Stop,
 };
-use crate::checkpoint::{self, CheckpointError};
 use crate::methods::{Step, visiting_order};
 use crate::record::MetricRow;
 
@@ -98,6 +96,7 @@ struct Training<'a> {
     data: Prepared,
     train_feed: ImageFeed,
     evaluation_feeds: EvaluationFeeds,
+    shape_feed: ShapeFeed,
     learner: Learner,
     /// What was loaded from the file of weights that the run starts from.
     began_with: Option<LoadReport>,
@@ -118,6 +117,8 @@ struct Training<'a> {
     /// The weights of the best epoch so far, until a checkpoint includes them.
     best: Option<BestWeights>,
     pace: Pace,
+    /// Whether the user has been told that the embedding has collapsed.
+    told_collapse: bool,
 }
 
 /// The images, and the pipeline that makes their views for evaluation.
@@ -150,6 +151,7 @@ impl<'a> Training<'a> {
         let mut train_feed =
             ImageFeed::of_groups(Arc::clone(&data.images.train), recipe.view_groups()?, &learner.network)?;
         let evaluation_feeds = EvaluationFeeds::new(&data.images, &data.plain, &learner.network)?;
+        let shape_feed = ShapeFeed::new(recipe, &data.images, &learner.network)?;
         let batches = (images.train.len() / recipe.batch_size) as u64;
         let losses = LossLog::new(learner.network.device(), batches)
             .map_err(|source| EngineError::SetUp { what: "device", source })?;
@@ -163,6 +165,7 @@ impl<'a> Training<'a> {
             data,
             train_feed,
             evaluation_feeds,
+            shape_feed,
             learner,
             began_with,
             losses,
@@ -178,6 +181,7 @@ impl<'a> Training<'a> {
             committed: now,
             best: None,
             pace: Pace::default(),
+            told_collapse: false,
         })
     }
 
@@ -205,7 +209,7 @@ impl<'a> Training<'a> {
                 return Ok(None);
             }
             let from = Instant::now();
-            evaluated = self.evaluate(0)?;
+            evaluated = self.evaluate(observer, 0)?;
             self.journal.started = true;
             let found = evaluated.as_ref().map(|evaluated| &evaluated.measured);
             self.finish_epoch(observer, 0, None, found, from.elapsed(), measured)?;
@@ -221,7 +225,7 @@ impl<'a> Training<'a> {
                 return Ok(None);
             }
             let loss = self.close_epoch(epoch);
-            evaluated = self.evaluate(epoch)?;
+            evaluated = self.evaluate(observer, epoch)?;
             let found = evaluated.as_ref().map(|evaluated| &evaluated.measured);
             self.finish_epoch(observer, epoch, Some(loss), found, from.elapsed(), measured)?;
         }
@@ -408,7 +412,11 @@ impl<'a> Training<'a> {
     }
 
     /// Evaluates the network if `epoch` is due for an evaluation.
-    fn evaluate(&mut self, epoch: u64) -> Result<Option<Evaluated>, EngineError> {
+    fn evaluate(
+        &mut self,
+        observer: &mut dyn Observer,
+        epoch: u64,
+    ) -> Result<Option<Evaluated>, EngineError> {
         if !self.recipe.evaluates(epoch) {
             return Ok(None);
         }
@@ -430,6 +438,16 @@ impl<'a> Training<'a> {
                 (Some(embeddings), measured)
             }
         };
+        let shape = self.shape_feed.measure(self.recipe, &self.learner.network, &outputs)?;
+        for (name, value) in shape.iter().flat_map(Shape::named) {
+            self.row("shape", name, value);
+        }
+        if let Some(collapse) = shape.and_then(|shape| shape.collapse()).filter(|_| epoch > 0)
+            && !self.told_collapse
+        {
+            self.told_collapse = true;
+            observer.note(&format!("{}: after epoch {epoch} {collapse}", self.place.title));
+        }
         self.pace.evaluation_seconds = Some(from.elapsed().as_secs_f64());
         for (name, value) in &measured.0 {
             self.row("test", name, *value);
@@ -557,38 +575,4 @@ impl Prepared {
         images.check()?;
         Ok(Self { images: images.clone(), plain: Arc::new(Pipeline::evaluate(&recipe.augment)?) })
     }
-}
-
-/// Loads the checkpoint of the run at `place` into `learner` and returns its journal, or a new journal if
-/// there is no checkpoint.
-fn resume(place: &RunPlace, learner: &mut Learner) -> Result<Journal, EngineError> {
-    let path = place.checkpoints.state();
-    if !path.exists() {
-        return Ok(Journal::new(place.id.clone()));
-    }
-    let (tensors, journal): (HashMap<String, Tensor>, Journal) = checkpoint::read(&path)?;
-    for (name, tensor) in &tensors {
-        let found = invaspread_models::not_finite(tensor)
-            .map_err(EngineError::tensor("look through the checkpoint"))?;
-        if let Some(found) = found {
-            let found = format!("the tensor {name:?} with {found}");
-            return Err(CheckpointError::Damaged { path, found }.into());
-        }
-    }
-    let foreign = |found: String, expected: &str| CheckpointError::Foreign {
-        path: path.clone(),
-        found,
-        expected: expected.to_owned(),
-    };
-    if journal.run != place.id {
-        return Err(foreign(
-            format!("a checkpoint of run {}", journal.run),
-            &format!("one of run {}", place.id),
-        )
-        .into());
-    }
-    learner
-        .load(tensors)
-        .map_err(|found| foreign(found, "the tensors of this run's network, optimizer and method"))?;
-    Ok(journal)
 }

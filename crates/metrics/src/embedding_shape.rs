@@ -1,0 +1,223 @@
+//! Measures the shape of a set of embeddings without labels: whether they use all dimensions and fill the
+//! sphere, or have collapsed.
+//!
+//! For unit rows x_1 ... x_n (n, d), with the singular values σ_k of the matrix X of rows and τ_k of X less its
+//! mean row:
+//!
+//! - effective rank `exp(-Σ_k p_k log p_k)`, `p_k = τ_k / Σ_j τ_j` (Roy & Vetterli, "The effective rank",
+//!   EUSIPCO 2007). It lies between 1 and min(n - 1, d); `rank_share` is its share of that.
+//! - RankMe: the same of `p_k = σ_k / Σ_j σ_j + 1e-7` (Garrido et al., "RankMe", ICML 2023), without
+//!   subtraction of the mean.
+//! - uniformity `log mean_{i<j} exp(-2 |x_i - x_j|²)` (Wang & Isola, "Understanding Contrastive Representation
+//!   Learning through Alignment and Uniformity", ICML 2020, t = 2). It is 0 if all rows are equal, and near
+//!   -4 for rows that are spread evenly over a sphere of many dimensions.
+//! - spread: √d times the mean over dimensions of the standard deviation of a coordinate (Chen & He,
+//!   "Exploring Simple Siamese Representation Learning", CVPR 2021, figure 2). It is 0 if all rows are equal,
+//!   and near 1 for rows that are spread evenly over the sphere.
+//! - alignment `mean_i |x_i - y_i|²` of two views x and y of the same images (Wang & Isola, α = 2).
+//!
+//! Singular values are the square roots of the eigenvalues of `Xᵀ X` or `X Xᵀ`, the smaller one, in f64. So
+//! values below 1e-8 of the largest are rounding errors; they change an effective rank by less than 1e-4 of
+//! itself. If all rows are equal, the effective rank is 0, since no direction is left.
+
+use crate::{MetricError, Rows};
+use invaspread_tensor::gemm;
+use invaspread_tensor::inner_products::exact_squared_distance;
+use nalgebra::DMatrix;
+use rayon::prelude::*;
+
+/// What [`EmbeddingShape::of`] measures of a set of rows.
+///
+/// ```
+/// use invaspread_metrics::{EmbeddingShape, Rows};
+///
+/// // Four directions of a plane, in three dimensions.
+/// let rows = [1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, -1.0, 0.0];
+/// let shape = EmbeddingShape::of(Rows::new(&rows, 3))?;
+/// assert!((shape.effective_rank - 2.0).abs() < 1e-9 && (shape.rank_share - 2.0 / 3.0).abs() < 1e-9);
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmbeddingShape {
+    /// The effective rank, without the mean row.
+    pub effective_rank: f64,
+    /// The share of the effective rank in the largest possible one, min(n - 1, d).
+    pub rank_share: f64,
+    /// RankMe.
+    pub rankme: f64,
+    /// Uniformity, at most 0.
+    pub uniformity: f64,
+    /// The standard deviation of a coordinate, times √d.
+    pub spread: f64,
+}
+
+/// The number that RankMe adds to each share.
+const RANKME_EPSILON: f64 = 1e-7;
+
+impl EmbeddingShape {
+    /// Measures `rows` (n, d), which should have length 1. Needs n² d operations, so large sets should be
+    /// sampled first.
+    ///
+    /// # Errors
+    /// If there are fewer than two rows, or a row is not finite.
+    pub fn of(rows: Rows) -> Result<Self, MetricError> {
+        rows.check_finite("embeddings")?;
+        let (n, d) = (rows.len(), rows.dim);
+        if n < 2 {
+            let (what, advice) = ("embeddings", "use more images");
+            return Err(MetricError::TooFewRows { what, found: n, needed: 2, advice });
+        }
+        let plain: Vec<f64> = rows.values.iter().map(|&v| f64::from(v)).collect();
+        let mean = rows.column_means();
+        let centered: Vec<f64> = plain.iter().zip(mean.iter().cycle()).map(|(v, m)| v - m).collect();
+        let effective_rank = entropy_rank(&singular_values(&centered, d), 0.0);
+        let mut squares = vec![0.0; d];
+        for row in centered.chunks(d) {
+            squares.iter_mut().zip(row).for_each(|(sum, v)| *sum += v * v);
+        }
+        let deviations = squares.iter().map(|square| (square / n as f64).sqrt());
+        Ok(Self {
+            effective_rank,
+            rank_share: effective_rank / (n - 1).min(d) as f64,
+            rankme: entropy_rank(&singular_values(&plain, d), RANKME_EPSILON),
+            uniformity: uniformity(rows),
+            spread: deviations.sum::<f64>() / (d as f64).sqrt(),
+        })
+    }
+}
+
+/// Returns the mean of the squared distances between the rows of `first` and those of `second` (n, d), which
+/// are two views of the same images: Wang & Isola's alignment, between 0 and 4 for unit rows.
+///
+/// # Errors
+/// If there are no rows, the two differ in size, or a row is not finite.
+pub fn alignment(first: Rows, second: Rows) -> Result<f64, MetricError> {
+    for (what, rows) in [("first views", first), ("second views", second)] {
+        rows.check_finite(what)?;
+    }
+    let (n, other) = (first.len(), second.len());
+    if n == 0 || n != other {
+        let (found, needed) = (n.min(other), n.max(other).max(1));
+        let advice = "give both views of each image";
+        return Err(MetricError::TooFewRows { what: "views", found, needed, advice });
+    }
+    if first.dim != second.dim {
+        let (found, expected) = (second.dim, first.dim);
+        return Err(MetricError::Dimension { what: "second views", found, expected });
+    }
+    let sum: f64 = (0..n).map(|row| exact_squared_distance(first.row(row), second.row(row))).sum();
+    Ok(sum / n as f64)
+}
+
+/// Returns the singular values of `values` (n, d), in no order.
+fn singular_values(values: &[f64], d: usize) -> Vec<f64> {
+    let n = values.len() / d;
+    let side = n.min(d);
+    let mut gram = vec![0.0; side * side];
+    if d <= n {
+        gemm::tn(d, d, n, values, values, &mut gram);
+    } else {
+        gemm::nt(n, n, d, values, values, &mut gram);
+    }
+    let eigenvalues = DMatrix::from_vec(side, side, gram).symmetric_eigenvalues();
+    eigenvalues.iter().map(|value| value.max(0.0).sqrt()).collect()
+}
+
+/// Returns the exponential of the entropy of the values' shares, each with `epsilon` added; 0 if all are 0.
+fn entropy_rank(values: &[f64], epsilon: f64) -> f64 {
+    let sum: f64 = values.iter().sum();
+    if sum <= 0.0 {
+        return 0.0;
+    }
+    let shares = values.iter().map(|value| value / sum + epsilon).filter(|&share| share > 0.0);
+    (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
+}
+
+fn uniformity(rows: Rows) -> f64 {
+    let n = rows.len();
+    // Each row's sum is computed by one thread, and the sums are added in order.
+    let sums: Vec<f64> = (1..n)
+        .into_par_iter()
+        .map(|i| (0..i).map(|j| (-2.0 * exact_squared_distance(rows.row(i), rows.row(j))).exp()).sum::<f64>())
+        .collect();
+    let pairs = (n * (n - 1) / 2) as f64;
+    (sums.iter().sum::<f64>() / pairs).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking")]
+
+    use super::{EmbeddingShape, alignment};
+    use crate::{MetricError, Rows, l2_normalize_rows};
+    use invaspread_random::{Purpose, Stream};
+
+    fn normal(n: usize, dim: usize, seed: u64) -> Vec<f32> {
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 0, 0);
+        let mut values: Vec<f32> = (0..n * dim).map(|_| stream.normal() as f32).collect();
+        l2_normalize_rows(&mut values, dim);
+        values
+    }
+
+    #[test]
+    fn by_hand() {
+        // The axes of four dimensions: X = I, so all four σ are 1. Without the mean three τ are 1 and one is 0.
+        let mut axes = vec![0.0; 16];
+        (0..4).for_each(|i| axes[5 * i] = 1.0);
+        let shape = EmbeddingShape::of(Rows::new(&axes, 4)).unwrap();
+        assert!((shape.effective_rank - 3.0).abs() < 1e-6, "{shape:?}");
+        assert!((shape.rank_share - 1.0).abs() < 1e-6, "{shape:?}");
+        assert!((shape.rankme - 4.0).abs() < 1e-5, "{shape:?}");
+        // All pairs are √2 apart: log exp(-2 · 2) = -4.
+        assert!((shape.uniformity + 4.0).abs() < 1e-12, "{shape:?}");
+        // A coordinate is 1 in one of four rows: variance 3/16.
+        assert!((shape.spread - 2.0 * (3.0_f64 / 16.0).sqrt()).abs() < 1e-12, "{shape:?}");
+        let turned: Vec<f32> = axes.iter().cycle().skip(4).take(16).copied().collect();
+        assert_eq!(alignment(Rows::new(&axes, 4), Rows::new(&turned, 4)).unwrap(), 2.0);
+        assert_eq!(alignment(Rows::new(&axes, 4), Rows::new(&axes, 4)).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn rows_that_fill_the_sphere_and_rows_that_are_equal() {
+        let (n, dim) = (800, 32);
+        let shape = EmbeddingShape::of(Rows::new(&normal(n, dim, 1), dim)).unwrap();
+        assert!(shape.rank_share > 0.95 && shape.rankme > 30.0, "{shape:?}");
+        assert!((shape.spread - 1.0).abs() < 0.02 && shape.uniformity < -3.5, "{shape:?}");
+        let equal: Vec<f32> = normal(1, dim, 2).repeat(n);
+        let shape = EmbeddingShape::of(Rows::new(&equal, dim)).unwrap();
+        assert!(shape.spread < 1e-6 && shape.uniformity.abs() < 1e-9, "{shape:?}");
+        assert!((shape.rankme - 1.0).abs() < 1e-3, "{shape:?}");
+        let zeros = EmbeddingShape::of(Rows::new(&[0.0; 12], 3)).unwrap();
+        assert_eq!([zeros.effective_rank, zeros.rankme, zeros.spread, zeros.uniformity], [0.0; 4]);
+    }
+
+    #[test]
+    fn fewer_rows_than_dimensions_are_measured_by_the_smaller_product() {
+        // The same rows with zeros beside them have the same singular values.
+        let (n, dim, wide) = (9, 5, 40);
+        let rows = normal(n, dim, 3);
+        let mut wider = vec![0.0; n * wide];
+        for (to, from) in wider.chunks_mut(wide).zip(rows.chunks(dim)) {
+            to[..dim].copy_from_slice(from);
+        }
+        let [narrow, wider] =
+            [(rows, dim), (wider, wide)].map(|(v, d)| EmbeddingShape::of(Rows::new(&v, d)).unwrap());
+        assert!((narrow.effective_rank - wider.effective_rank).abs() < 1e-4, "{narrow:?} {wider:?}");
+        assert!((narrow.rankme - wider.rankme).abs() < 1e-4, "{narrow:?} {wider:?}");
+        assert_eq!(narrow.uniformity, wider.uniformity);
+        assert!((wider.rank_share - wider.effective_rank / 8.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bad_input_is_refused() {
+        let one = EmbeddingShape::of(Rows::new(&[1.0, 0.0], 2));
+        assert!(matches!(one, Err(MetricError::TooFewRows { found: 1, needed: 2, .. })), "{one:?}");
+        let nan = EmbeddingShape::of(Rows::new(&[1.0, f32::NAN], 1));
+        assert!(matches!(nan, Err(MetricError::NotFinite { row: 1, .. })), "{nan:?}");
+        let few = alignment(Rows::new(&[1.0, 0.0], 2), Rows::new(&[1.0; 4], 2));
+        assert!(matches!(few, Err(MetricError::TooFewRows { found: 1, needed: 2, .. })), "{few:?}");
+        let other = alignment(Rows::new(&[1.0, 0.0], 2), Rows::new(&[1.0], 1));
+        assert!(matches!(other, Err(MetricError::Dimension { found: 1, expected: 2, .. })), "{other:?}");
+        assert!(alignment(Rows::new(&[], 2), Rows::new(&[], 2)).is_err());
+    }
+}
