@@ -5,7 +5,7 @@ use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer};
 use crate::settings::Refusal;
-use invaspread_augment::{AugmentConfig, AugmentError, RandomCrop, TRANSFORMS};
+use invaspread_augment::{AugmentConfig, AugmentError, RandomBlur, RandomCrop, RandomSolarize, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::KeySide;
 use invaspread_tensor::{DeviceKind, Precision};
@@ -409,6 +409,8 @@ impl Config {
         self.runs.checkpoint_seconds = Some(0.0);
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
+        self.augment.blur = Some(RandomBlur::default());
+        self.augment.solarize = Some(RandomSolarize::default());
         // The kind of a list is that of its first value.
         self.augment.without = vec![String::new()];
         self
