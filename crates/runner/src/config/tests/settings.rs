@@ -29,7 +29,9 @@ fn the_lists_of_keys_are_what_the_types_say() {
     assert_eq!(
         optional,
         [
+            "augment.blur",
             "augment.crop",
+            "augment.solarize",
             "augment.squash",
             "data.cache",
             "data.folder.path",
