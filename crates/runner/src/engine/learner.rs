@@ -210,6 +210,8 @@ pub(super) fn learner(
         dim: recipe.network.embedding(),
         pooled: recipe.network.pooled(),
         seed: recipe.seed,
+        epochs: recipe.epochs,
+        steps_per_epoch: (images / recipe.batch_size.max(1)) as u64,
         weight_decay: recipe.weight_decay(),
         device: recipe.device,
         key_side: recipe.key_side,

@@ -56,6 +56,10 @@ pub struct RunFacts {
     pub pooled: usize,
     /// The run's seed.
     pub seed: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
     /// The optimizer's weight decay.
     pub weight_decay: f64,
     /// The device of the network, which is also the device of the method's state.
@@ -63,6 +67,15 @@ pub struct RunFacts {
     /// Whether gradients flow through the second factor of inner products among a batch's own embeddings: an
     /// interpretation of the paper that the protocol chooses.
     pub key_side: KeySide,
+}
+
+impl RunFacts {
+    /// Returns the part of the run's steps that were taken before `step`, from 0 to below 1: `k / K` in the
+    /// schedules of papers.
+    pub fn part_done(&self, step: &Step<'_>) -> f64 {
+        let taken = step.epoch.saturating_sub(1) * self.steps_per_epoch + step.step;
+        taken as f64 / (self.epochs * self.steps_per_epoch).max(1) as f64
+    }
 }
 
 /// The current step: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
