@@ -1,10 +1,10 @@
 //! Changes of color that give the same bytes as torchvision on Pillow images.
 //!
-//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32:
-//! `d + factor (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean gray, or
-//! the gray of the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources:
-//! Pillow's ImageEnhance.py, ImageOps.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the plain
-//! versions; `planar` holds the fast ones, which are tested against them.
+//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32: `d + factor
+//! (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean gray, or the gray of
+//! the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources: Pillow's
+//! ImageEnhance.py, ImageOps.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the
+//! plain versions; `planar` holds the fast ones, which are tested against them.
 
 use crate::image::{Image, ImageRef};
 

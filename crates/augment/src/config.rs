@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// CIFAR-10.
 ///
 /// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, blur, solarize, flip,
-/// normalize. Evaluation: `squash`, then a resize of the shorter side to `size` if the image's size differs (not with `crop`), the
-/// middle `size` x `size`, normalize.
+/// normalize. Evaluation: `squash`, then a resize of the shorter side to `size` if the image's size differs
+/// (not with `crop`), the middle `size` x `size`, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -153,7 +153,8 @@ pub struct RandomBlur {
 }
 
 impl Default for RandomBlur {
-    /// The kernel for views of 224 pixels and the deviations of `SimCLR` (Chen et al., ICML 2020, appendix A).
+    /// The kernel for views of 224 pixels and the deviations of `SimCLR` (Chen et al., ICML 2020, appendix
+    /// A).
     fn default() -> Self {
         Self { kernel: 23, sigma: [0.1, 2.0], probability: vec![0.5] }
     }
