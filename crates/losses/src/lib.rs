@@ -14,6 +14,7 @@
 
 mod cases;
 mod check;
+mod columns;
 mod float;
 mod memory_bank;
 pub mod op;
@@ -41,6 +42,7 @@ macro_rules! each_objective {
             triplet,
             ntxent,
             dcl,
+            barlow_twins,
             invaspread,
         }
     };

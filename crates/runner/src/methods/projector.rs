@@ -104,6 +104,12 @@ impl ProjectorForm {
         MethodMemory::new("a projector", &keys, &[3, layers, hidden, hidden.max(output)])
     }
 
+    /// Returns the memory of the products of all columns of the projected rows with one another.
+    pub(super) fn between_columns(self) -> MethodMemory {
+        let output = self.output as u128;
+        MethodMemory::new("products of columns", &["method.projector_output"], &[output, output])
+    }
+
     /// Returns a projector of this form in its initial state, head number 0 of the run.
     ///
     /// # Errors
