@@ -28,6 +28,8 @@ pub enum Input {
     Entries,
     /// A score of each image for each class, B x N.
     Scores,
+    /// A score of two views of each image for each class, 2B x N.
+    ViewScores,
 }
 
 impl Input {
@@ -38,6 +40,7 @@ impl Input {
             Self::Images => [images, dim],
             Self::Entries => [entries, dim],
             Self::Scores => [images, entries],
+            Self::ViewScores => [2 * images, entries],
         }
     }
 }

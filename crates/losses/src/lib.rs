@@ -23,8 +23,10 @@ mod queue;
 mod self_check;
 mod similarities;
 mod softmax;
+mod swapped;
 #[cfg(test)]
 mod testing;
+mod unit_weight;
 
 /// Calls the macro `$then` with the modules `$more` and those of all objectives. With this list, this crate
 /// declares and exports the modules and checks the objectives, and `invaspread-runner` makes a method of
@@ -44,6 +46,7 @@ macro_rules! each_objective {
             dcl,
             barlow_twins,
             vicreg,
+            swav,
             invaspread,
         }
     };

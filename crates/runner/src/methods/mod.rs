@@ -9,7 +9,9 @@
 
 mod chosen;
 mod momentum_encoder;
+mod multi_crop;
 mod projector;
+mod prototypes;
 mod registry;
 mod state;
 
