@@ -47,6 +47,7 @@ macro_rules! each_objective {
             barlow_twins,
             vicreg,
             swav,
+            dino,
             invaspread,
         }
     };
