@@ -24,7 +24,11 @@ fn bench(criterion: &mut Criterion) {
         ));
     }
     let blur = Some(RandomBlur { probability: vec![1.0], ..RandomBlur::default() });
-    cases.push(("32/blur".to_owned(), 32, AugmentConfig { without: only("blur"), blur, ..AugmentConfig::default() }));
+    cases.push((
+        "32/blur".to_owned(),
+        32,
+        AugmentConfig { without: only("blur"), blur, ..AugmentConfig::default() },
+    ));
     cases.push(("227/all".to_owned(), 256, AugmentConfig { size: 227, ..AugmentConfig::default() }));
     let mut group = criterion.benchmark_group("views");
     group.throughput(Throughput::Elements(1));

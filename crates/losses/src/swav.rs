@@ -62,10 +62,11 @@ impl Default for Swav {
 
 impl Swav {
     /// Returns the codes of `scores` (N x K, the inner products of N rows with the prototypes): N x K, in the
-    /// type of the scores and on their device, without a gradient.
+    /// type of the scores and on their device, without a gradient. If a score is not finite, all codes are
+    /// NaN.
     ///
     /// # Errors
-    /// If `scores` is no such matrix or not finite, ε is not positive, or there is no iteration.
+    /// If `scores` is no such matrix, ε is not positive, or there is no iteration.
     pub fn codes(&self, scores: &Tensor) -> Result<Tensor> {
         let (rows, prototypes) = matrix(NAME, "scores", scores)?;
         if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
@@ -76,12 +77,12 @@ impl Swav {
         }
         let here = scores.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?;
         let mut q = here.to_vec1::<f64>()?;
-        if let Some(found) = q.iter().find(|score| !score.is_finite()) {
-            bail!(
-                "{NAME}: a score is {found}; expected finite numbers, from features and prototypes that are"
-            )
+        if q.iter().all(|score| score.is_finite()) {
+            sinkhorn(&mut q, prototypes, self.epsilon, self.iterations);
+        } else {
+            // Each code depends on all scores.
+            q.fill(f64::NAN);
         }
-        sinkhorn(&mut q, prototypes, self.epsilon, self.iterations);
         let codes = Tensor::from_vec(q, (rows, prototypes), &Device::Cpu)?;
         codes.to_dtype(scores.dtype())?.to_device(scores.device())
     }
@@ -211,12 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn a_score_that_is_not_finite_leaves_no_code() {
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let codes = Swav::default().codes(&matrix_f64(&[0.1, bad, 0.2, 0.3], 2)).unwrap();
+            assert!(values(&codes).iter().all(|q| q.is_nan()), "{bad}");
+        }
+    }
+
+    #[test]
     fn bad_input_is_an_error_that_says_what_was_wrong() {
         let zeros = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
         let error = Swav { epsilon: 0.0, ..Swav::default() }.codes(&zeros).unwrap_err().to_string();
         assert!(error.contains("epsilon"), "{error}");
-        let error = Swav::default().codes(&matrix_f64(&[f64::NAN, 0.0], 2)).unwrap_err().to_string();
-        assert!(error.contains("a score is NaN"), "{error}");
+        let error = Swav { iterations: 0, ..Swav::default() }.codes(&zeros).unwrap_err().to_string();
+        assert!(error.contains("at least one iteration"), "{error}");
         let error = Swav::default().loss(&zeros, &zeros, &zeros, 2).unwrap_err().to_string();
         assert!(error.starts_with("swav") && error.contains("two views"), "{error}");
     }
