@@ -17,6 +17,7 @@ mod check;
 mod float;
 mod memory_bank;
 pub mod op;
+mod partners;
 mod queue;
 #[cfg(feature = "cuda")]
 mod self_check;
@@ -41,6 +42,7 @@ macro_rules! each_objective {
             triplet,
             ntxent,
             dcl,
+            byol,
             invaspread,
         }
     };

@@ -8,7 +8,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
-use invaspread_losses::{Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Triplet};
+use invaspread_losses::{
+    Byol, Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, SimSiam,
+    Triplet,
+};
+use invaspread_tensor::l2_normalize;
 
 /// The workspace's own goldens.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
@@ -162,8 +166,8 @@ fn golden_triplet_hard() {
 }
 
 /// Checks every case of a file that holds one loss. If the folder was made before that file existed, the
-/// workspace's own file is read. `run` gets the features of a case, and its settings by name.
-fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
+/// workspace's own file is read. `run` gets the features of a case, and its other tensors by name.
+fn check_own_tensors(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<Tensor>) -> Tensor) {
     let mut file = folder().join(name);
     if !file.exists() {
         file = PathBuf::from(OWN).join(name);
@@ -175,10 +179,25 @@ fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>
         found += 1;
         let [features, loss, grad] =
             ["features", "loss", "grad"].map(|what| &tensors[&format!("{case}.{what}")]);
-        let setting = |what: &str| Some(tensors.get(&format!("{case}.{what}"))?.to_scalar().unwrap());
-        check_loss(case, features, loss, grad, |x| run(x, &setting));
+        let tensor = |what: &str| tensors.get(&format!("{case}.{what}")).cloned();
+        check_loss(case, features, loss, grad, |x| run(x, &tensor));
     }
     assert!(found > 0, "no case in {}", file.display());
+}
+
+/// Does the same for a loss of the features alone. `run` gets its settings by name.
+fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
+    check_own_tensors(name, |x, tensor| run(x, &|what| Some(tensor(what)?.to_scalar().unwrap())));
+}
+
+/// Does the same for a loss of rows of length 1, to which the file's rows are scaled first, and of constant
+/// rows. `run` gets the features, the constant rows by name, and the temperature.
+fn check_own_rows(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Tensor, Option<f64>) -> Tensor) {
+    check_own_tensors(name, |x, tensor| {
+        let rows = |what: &str| l2_normalize(&tensor(what).unwrap().to_dtype(x.dtype()).unwrap()).unwrap();
+        let temperature = tensor("temperature").map(|number| number.to_scalar().unwrap());
+        run(&l2_normalize(x).unwrap(), &rows, temperature)
+    });
 }
 
 /// Compares with PyTorch's own cross-entropy and autograd.
@@ -195,4 +214,10 @@ fn golden_dcl() {
     check_own_file("dcl.safetensors", |x, setting| {
         Dcl { temperature: setting("temperature").unwrap(), sigma: setting("sigma") }.loss(x).unwrap()
     });
+}
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_byol() {
+    check_own_rows("byol.safetensors", |x, rows, _| Byol.loss(x, &rows("targets")).unwrap());
 }

@@ -130,7 +130,7 @@ fn steps_as_one_graph_change_no_bit() {
         pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 3,
         epochs: 2,
-        steps_per_epoch: (TRAIN / 8) as u64,
+        batch_size: 8,
         weight_decay: 0.0,
         device: DeviceKind::Cuda(0),
         key_side: KeySide::Detached,

@@ -59,7 +59,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 0,
         epochs: 1,
-        steps_per_epoch: 1,
+        batch_size: bench.batch,
         weight_decay,
         device: bench.compute.device,
         key_side: KeySide::Detached,

@@ -211,7 +211,7 @@ pub(super) fn learner(
         pooled: recipe.network.pooled(),
         seed: recipe.seed,
         epochs: recipe.epochs,
-        steps_per_epoch: (images / recipe.batch_size.max(1)) as u64,
+        batch_size: recipe.batch_size,
         weight_decay: recipe.weight_decay(),
         device: recipe.device,
         key_side: recipe.key_side,

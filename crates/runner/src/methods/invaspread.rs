@@ -178,7 +178,7 @@ mod tests {
             pooled: 64,
             seed: 3,
             epochs: 2,
-            steps_per_epoch: 1,
+            batch_size: 8,
             weight_decay: 0.0,
             device: DeviceKind::Cpu,
             key_side: KeySide::Detached,

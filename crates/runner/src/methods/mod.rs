@@ -8,8 +8,11 @@
 //! else in the program names one.
 
 mod chosen;
+mod momentum_encoder;
+mod predictor;
 mod projector;
 mod registry;
+mod separate_views;
 mod state;
 
 /// Calls the macro `$then` with the modules of all built-in methods: those without an objective of their own,
@@ -58,8 +61,8 @@ pub struct RunFacts {
     pub seed: u64,
     /// Epochs of the run.
     pub epochs: u64,
-    /// Steps of an epoch.
-    pub steps_per_epoch: u64,
+    /// Images of a batch, B.
+    pub batch_size: usize,
     /// The optimizer's weight decay.
     pub weight_decay: f64,
     /// The device of the network, which is also the device of the method's state.
@@ -73,8 +76,9 @@ impl RunFacts {
     /// Returns the part of the run's steps that were taken before `step`, from 0 to below 1: `k / K` in the
     /// schedules of papers.
     pub fn part_done(&self, step: &Step<'_>) -> f64 {
-        let taken = step.epoch.saturating_sub(1) * self.steps_per_epoch + step.step;
-        taken as f64 / (self.epochs * self.steps_per_epoch).max(1) as f64
+        let steps = (self.images / self.batch_size.max(1)) as f64;
+        let taken = step.epoch.saturating_sub(1) as f64 * steps + step.step as f64;
+        taken / (self.epochs as f64 * steps).max(1.0)
     }
 }
 
