@@ -43,6 +43,7 @@ macro_rules! each_objective {
             ntxent,
             dcl,
             byol,
+            simsiam,
             invaspread,
         }
     };

@@ -221,3 +221,9 @@ fn golden_dcl() {
 fn golden_byol() {
     check_own_rows("byol.safetensors", |x, rows, _| Byol.loss(x, &rows("targets")).unwrap());
 }
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_simsiam() {
+    check_own_rows("simsiam.safetensors", |x, rows, _| SimSiam.loss(x, &rows("targets")).unwrap());
+}
