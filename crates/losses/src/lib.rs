@@ -44,6 +44,7 @@ macro_rules! each_objective {
             dcl,
             byol,
             simsiam,
+            nnclr,
             invaspread,
         }
     };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_losses::{
-    Byol, Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, SimSiam,
+    Byol, Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, Nnclr, NpSoftmax, NtXent, SimSiam,
     Triplet,
 };
 use invaspread_tensor::l2_normalize;
@@ -226,4 +226,12 @@ fn golden_byol() {
 #[test]
 fn golden_simsiam() {
     check_own_rows("simsiam.safetensors", |x, rows, _| SimSiam.loss(x, &rows("targets")).unwrap());
+}
+
+/// Compares with PyTorch's own cross-entropy and autograd.
+#[test]
+fn golden_nnclr() {
+    check_own_rows("nnclr.safetensors", |x, rows, temperature| {
+        Nnclr { temperature: temperature.unwrap() }.loss(x, &rows("targets")).unwrap()
+    });
 }
