@@ -42,6 +42,7 @@ macro_rules! each_objective {
             triplet,
             ntxent,
             dcl,
+            moco_v2,
             byol,
             simsiam,
             nnclr,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_losses::{
-    Byol, Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, Nnclr, NpSoftmax, NtXent, SimSiam,
+    Byol, Dcl, InvaSpread, KeySide, MemoryBank, Mining, MocoV2, Nce, Nnclr, NpSoftmax, NtXent, SimSiam,
     Triplet,
 };
 use invaspread_tensor::l2_normalize;
@@ -213,6 +213,15 @@ fn golden_ntxent() {
 fn golden_dcl() {
     check_own_file("dcl.safetensors", |x, setting| {
         Dcl { temperature: setting("temperature").unwrap(), sigma: setting("sigma") }.loss(x).unwrap()
+    });
+}
+
+/// Compares with lightly's `NTXentLoss` with a memory bank and PyTorch's autograd.
+#[test]
+fn golden_moco_v2() {
+    check_own_rows("moco_v2.safetensors", |x, rows, temperature| {
+        let loss = MocoV2 { temperature: temperature.unwrap() };
+        loss.loss(x, &rows("targets"), &rows("queue")).unwrap()
     });
 }
 
