@@ -22,6 +22,10 @@ pub trait MethodSettings: Settings {
     /// The method's name in tables and figures.
     const LABEL: &'static str;
 
+    /// Other names of the method, such as that of the program that it is known from, in small letters. An
+    /// error about such a name leads to [`MethodSettings::NAME`].
+    const ALSO_CALLED: &'static [&'static str] = &[];
+
     /// Checks the ranges of the settings.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ impl Settings {
 impl MethodSettings for Settings {
     const NAME: &'static str = "moco_v2";
     const LABEL: &'static str = "MoCo v2";
+    const ALSO_CALLED: &'static [&'static str] = &["moco"];
 
     fn check(&self) -> std::result::Result<(), Refusal> {
         temperature("temperature", self.temperature)?;
