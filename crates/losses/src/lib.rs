@@ -18,6 +18,7 @@ mod columns;
 mod float;
 mod memory_bank;
 pub mod op;
+mod partners;
 mod queue;
 #[cfg(feature = "cuda")]
 mod self_check;
@@ -44,6 +45,10 @@ macro_rules! each_objective {
             triplet,
             ntxent,
             dcl,
+            moco_v2,
+            byol,
+            simsiam,
+            nnclr,
             barlow_twins,
             vicreg,
             swav,

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_losses::{
-    BarlowTwins, Center, Dcl, Dino, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Swav,
-    Triplet, Vicreg,
+    BarlowTwins, Byol, Center, Dcl, Dino, InvaSpread, KeySide, MemoryBank, Mining, MocoV2, Nce, Nnclr,
+    NpSoftmax, NtXent, SimSiam, Swav, Triplet, Vicreg,
 };
+use invaspread_tensor::l2_normalize;
 
 /// The workspace's own goldens.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
@@ -189,6 +190,16 @@ fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>
     check_own_tensors(name, |x, tensor| run(x, &|what| Some(tensor(what)?.to_scalar().unwrap())));
 }
 
+/// Does the same for a loss of rows of length 1, to which the file's rows are scaled first, and of constant
+/// rows. `run` gets the features, the constant rows by name, and the temperature.
+fn check_own_rows(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Tensor, Option<f64>) -> Tensor) {
+    check_own_tensors(name, |x, tensor| {
+        let rows = |what: &str| l2_normalize(&tensor(what).unwrap().to_dtype(x.dtype()).unwrap()).unwrap();
+        let temperature = tensor("temperature").map(|number| number.to_scalar().unwrap());
+        run(&l2_normalize(x).unwrap(), &rows, temperature)
+    });
+}
+
 /// Compares with lightly's `BarlowTwinsLoss` and PyTorch's autograd.
 #[test]
 fn golden_barlow_twins() {
@@ -289,5 +300,34 @@ fn golden_ntxent() {
 fn golden_dcl() {
     check_own_file("dcl.safetensors", |x, setting| {
         Dcl { temperature: setting("temperature").unwrap(), sigma: setting("sigma") }.loss(x).unwrap()
+    });
+}
+
+/// Compares with lightly's `NTXentLoss` with a memory bank and PyTorch's autograd.
+#[test]
+fn golden_moco_v2() {
+    check_own_rows("moco_v2.safetensors", |x, rows, temperature| {
+        let loss = MocoV2 { temperature: temperature.unwrap() };
+        loss.loss(x, &rows("targets"), &rows("queue")).unwrap()
+    });
+}
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_byol() {
+    check_own_rows("byol.safetensors", |x, rows, _| Byol.loss(x, &rows("targets")).unwrap());
+}
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_simsiam() {
+    check_own_rows("simsiam.safetensors", |x, rows, _| SimSiam.loss(x, &rows("targets")).unwrap());
+}
+
+/// Compares with PyTorch's own cross-entropy and autograd.
+#[test]
+fn golden_nnclr() {
+    check_own_rows("nnclr.safetensors", |x, rows, temperature| {
+        Nnclr { temperature: temperature.unwrap() }.loss(x, &rows("targets")).unwrap()
     });
 }

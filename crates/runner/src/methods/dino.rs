@@ -24,7 +24,7 @@ use invaspread_losses::{Center, Dino};
 use invaspread_models::{Mlp, Mode, Module, Momentum, Network, Output};
 use invaspread_tensor::l2_normalize;
 
-use super::momentum_encoder::MomentumEncoder;
+use super::momentum_encoder::{MomentumEncoder, rising_momentum};
 use super::multi_crop::{LARGE, SmallViews};
 use super::projector::{ProjectorForm, settings_with_projector};
 use super::prototypes::Prototypes;
@@ -81,11 +81,6 @@ impl Settings {
             return last;
         }
         first + (last - first) * done as f64 / (self.temperature_epochs - 1).max(1) as f64
-    }
-
-    /// Returns the share of the teacher's old weights where a part `done` of the run is done, from 0 to 1.
-    fn momentum(&self, done: f64) -> f64 {
-        1.0 - (1.0 - self.base_momentum) * ((std::f64::consts::PI * done).cos() + 1.0) / 2.0
     }
 }
 
@@ -214,7 +209,7 @@ impl Method for DinoMethod {
         let scores = self.scores()?.clone();
         self.center.follow(&scores, self.settings.center_momentum)?;
         self.scores = None;
-        let momentum = self.settings.momentum(self.facts.part_done(&taken.step));
+        let momentum = rising_momentum(self.settings.base_momentum, self.facts.part_done(&taken.step));
         self.teacher.follow(taken.network, &self.projector, momentum)?;
         self.teachers_last.follow(&self.last, momentum)
     }
@@ -244,7 +239,7 @@ mod tests {
     use super::Settings;
 
     #[test]
-    fn temperature_and_momentum_follow_their_schedules() {
+    fn the_temperature_follows_its_schedule() {
         let near = |found: f64, want: f64| assert!((found - want).abs() < 1e-15, "{found} {want}");
         let settings = Settings { temperature_epochs: 4, ..Settings::default() };
         for (epoch, want) in [(1, 0.04), (2, 0.05), (3, 0.06), (4, 0.07), (5, 0.07), (200, 0.07)] {
@@ -254,8 +249,5 @@ mod tests {
             let settings = Settings { temperature_epochs, ..Settings::default() };
             near(settings.temperature(2), 0.07);
         }
-        near(settings.momentum(0.0), 0.996);
-        near(settings.momentum(0.5), 0.998);
-        near(settings.momentum(1.0), 1.0);
     }
 }

@@ -10,9 +10,11 @@
 mod chosen;
 mod momentum_encoder;
 mod multi_crop;
+mod predictor;
 mod projector;
 mod prototypes;
 mod registry;
+mod separate_views;
 mod state;
 
 /// Calls the macro `$then` with the modules of all built-in methods: those without an objective of their own,

@@ -1,5 +1,6 @@
-//! A momentum encoder: a copy of the network and of its projector that follows them, has batch-norm statistics
-//! of its own, and gets no gradient (He et al., CVPR 2020, section 3.2; the target network of BYOL).
+//! A momentum encoder: a copy of the network and of its projector that follows them, has batch-norm
+//! statistics of its own, and gets no gradient (He et al., CVPR 2020, section 3.2; the target network of
+//! BYOL).
 
 use std::collections::HashMap;
 
@@ -11,6 +12,12 @@ use crate::checkpoint::NamedTensors;
 
 const ENCODER: &str = "momentum_encoder/";
 const PROJECTOR: &str = "momentum_projector/";
+
+/// Returns the share of the old weights where a part `done` of the run is done, from 0 to 1: it rises from
+/// `base` to 1 along half a cosine (BYOL, section 3.2; DINO takes it over).
+pub(super) fn rising_momentum(base: f64, done: f64) -> f64 {
+    1.0 - (1.0 - base) * ((std::f64::consts::PI * done).cos() + 1.0) / 2.0
+}
 
 /// The copy of the network and that of the projector.
 pub(super) struct MomentumEncoder {

@@ -20,6 +20,7 @@ settings_with_projector! {
 impl MethodSettings for Settings {
     const NAME: &'static str = "ntxent";
     const LABEL: &'static str = "NT-Xent";
+    const ALSO_CALLED: &'static [&'static str] = &["simclr"];
 
     fn check(&self) -> std::result::Result<(), Refusal> {
         temperature("temperature", self.temperature)?;
