@@ -1,10 +1,10 @@
-//! Measures views per second on one core: the paper's four transforms at 32 x 32, each transform alone, and a
-//! 227-pixel view.
+//! Measures views per second on one core: the paper's four transforms at 32 x 32, each transform alone, a
+//! blur, and a 227-pixel view.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use invaspread_augment::{AugmentConfig, Image, Pipeline, Scratch};
+use invaspread_augment::{AugmentConfig, Image, Pipeline, RandomBlur, Scratch};
 use invaspread_random::{Purpose, Stream};
 
 fn noise(side: usize) -> Image {
@@ -23,6 +23,12 @@ fn bench(criterion: &mut Criterion) {
             AugmentConfig { without: only(kept), ..AugmentConfig::default() },
         ));
     }
+    let blur = Some(RandomBlur { probability: vec![1.0], ..RandomBlur::default() });
+    cases.push((
+        "32/blur".to_owned(),
+        32,
+        AugmentConfig { without: only("blur"), blur, ..AugmentConfig::default() },
+    ));
     cases.push(("227/all".to_owned(), 256, AugmentConfig { size: 227, ..AugmentConfig::default() }));
     let mut group = criterion.benchmark_group("views");
     group.throughput(Throughput::Elements(1));

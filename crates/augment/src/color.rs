@@ -1,10 +1,10 @@
 //! Changes of color that give the same bytes as torchvision on Pillow images.
 //!
-//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32:
-//! `d + factor (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean gray, or
-//! the gray of the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources:
-//! Pillow's ImageEnhance.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the plain
-//! versions; `planar` holds the fast ones, which are tested against them.
+//! Brightness, contrast and saturation blend each channel `x` with a degenerate image `d` in f32: `d + factor
+//! (x - d)`, clamped to 0..255 and rounded towards zero, where `d` is black, the mean gray, or the gray of
+//! the pixel. Hue converts to 8-bit HSV and adds to the hue byte, which wraps around. Sources: Pillow's
+//! ImageEnhance.py, ImageOps.py, Blend.c and Convert.c; torchvision's `_functional_pil.py`. These are the
+//! plain versions; `planar` holds the fast ones, which are tested against them.
 
 use crate::image::{Image, ImageRef};
 
@@ -57,6 +57,18 @@ pub fn hue(image: ImageRef<'_>, factor: f64) -> Image {
 /// ```
 pub fn grayscale(image: ImageRef<'_>) -> Image {
     per_pixel(image, |pixel| [luma(pixel); 3])
+}
+
+/// Inverts every channel value from `threshold` on.
+///
+/// ```
+/// use invaspread_augment::{Image, solarize};
+///
+/// let image = Image::new(1, 1, vec![0, 127, 128]);
+/// assert_eq!(solarize(image.as_ref(), 128).pixels, [0, 127, 127]);
+/// ```
+pub fn solarize(image: ImageRef<'_>, threshold: u8) -> Image {
+    per_pixel(image, |pixel| pixel.map(|x| if x < threshold { x } else { 255 - x }))
 }
 
 /// Returns what is added to the hue byte: `factor * 255` rounded towards zero; negative values wrap around.

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// The transforms of training and evaluation. The default is the recipe of the paper's released code for
 /// CIFAR-10.
 ///
-/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, flip, normalize. Evaluation:
-/// `squash`, then a resize of the shorter side to `size` if the image's size differs (not with `crop`), the
-/// middle `size` x `size`, normalize.
+/// Training: `squash`, then the resized crop or `crop`, color jitter, grayscale, blur, solarize, flip,
+/// normalize. Evaluation: `squash`, then a resize of the shorter side to `size` if the image's size differs
+/// (not with `crop`), the middle `size` x `size`, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -31,6 +31,10 @@ pub struct AugmentConfig {
     pub color_jitter: ColorJitter,
     /// The probability with which a view is made gray.
     pub grayscale: RandomGrayscale,
+    /// Random Gaussian blur; none unless set.
+    pub blur: Option<RandomBlur>,
+    /// Random inversion of bright values; none unless set.
+    pub solarize: Option<RandomSolarize>,
     /// The probability with which a view is mirrored.
     pub flip: RandomFlip,
     /// The conversion of bytes to the numbers that the network gets.
@@ -51,7 +55,8 @@ pub enum ParameterDraw {
 }
 
 /// The names that [`AugmentConfig::without`] accepts.
-pub const TRANSFORMS: [&str; 5] = ["resized_crop", "crop", "color_jitter", "grayscale", "flip"];
+pub const TRANSFORMS: [&str; 7] =
+    ["resized_crop", "crop", "color_jitter", "grayscale", "blur", "solarize", "flip"];
 
 impl Default for AugmentConfig {
     fn default() -> Self {
@@ -65,6 +70,8 @@ impl Default for AugmentConfig {
             crop: None,
             color_jitter: ColorJitter::default(),
             grayscale: RandomGrayscale::default(),
+            blur: None,
+            solarize: None,
             flip: RandomFlip::default(),
             normalize: Normalize::default(),
         }
@@ -129,6 +136,50 @@ impl Default for RandomGrayscale {
     fn default() -> Self {
         Self { probability: 0.2 }
     }
+}
+
+/// A Gaussian blur of some views ([`crate::gaussian_blur`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomBlur {
+    /// Length of the kernel in pixels, an odd number.
+    pub kernel: usize,
+    /// Least and greatest standard deviation, between which each view's is uniform, in pixels.
+    pub sigma: [f64; 2],
+    /// The probability for each view, from 0 to 1: the first number is that of an image's first view, and so
+    /// on; the last number is that of all further views too. BYOL has 1 and 0.1 (Grill et al., NeurIPS 2020,
+    /// appendix B).
+    pub probability: Vec<f64>,
+}
+
+impl Default for RandomBlur {
+    /// The kernel for views of 224 pixels and the deviations of `SimCLR` (Chen et al., ICML 2020, appendix
+    /// A).
+    fn default() -> Self {
+        Self { kernel: 23, sigma: [0.1, 2.0], probability: vec![0.5] }
+    }
+}
+
+/// An inversion of the bright values of some views ([`crate::solarize`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomSolarize {
+    /// The least value that is inverted.
+    pub threshold: u8,
+    /// The probability for each view, as in [`RandomBlur::probability`].
+    pub probability: Vec<f64>,
+}
+
+impl Default for RandomSolarize {
+    /// BYOL's: only second views, with probability 0.2.
+    fn default() -> Self {
+        Self { threshold: 128, probability: vec![0.0, 0.2] }
+    }
+}
+
+/// Returns the probability for the view of the given number.
+pub(crate) fn of_view(probability: &[f64], view: usize) -> f64 {
+    probability.get(view).or(probability.last()).copied().unwrap_or(0.0)
 }
 
 /// The probability with which a view is mirrored.
@@ -227,13 +278,6 @@ impl AugmentConfig {
         if let Some(found) = self.without.iter().find(|name| !TRANSFORMS.contains(&name.as_str())) {
             return Err(AugmentError::UnknownTransform { found: found.clone() });
         }
-        let range = |key, ok: bool, found: &dyn std::fmt::Debug, expected| {
-            if ok {
-                Ok(())
-            } else {
-                Err(AugmentError::OutOfRange { key, found: format!("{found:?}"), expected })
-            }
-        };
         range("size", (1..=8192).contains(&self.size), &self.size, "between 1 and 8192 pixels")?;
         if let Some(squash) = self.squash {
             range("squash", (1..=8192).contains(&squash), &squash, "between 1 and 8192 pixels")?;
@@ -276,6 +320,7 @@ impl AugmentConfig {
         for (key, chance) in chances {
             range(key, (0.0..=1.0).contains(&chance), &chance, "a probability between 0 and 1")?;
         }
+        self.check_blur_and_solarize()?;
         let Normalize { mean, std, scale, .. } = &self.normalize;
         range("normalize.mean", mean.iter().all(|m| m.is_finite()), mean, "three finite numbers")?;
         range("normalize.std", std.iter().all(|s| s.is_finite() && *s > 0.0), std, "three numbers above 0")?;
@@ -286,6 +331,42 @@ impl AugmentConfig {
             "a number above 0, such as 1 or 255",
         )
     }
+}
+
+impl AugmentConfig {
+    fn check_blur_and_solarize(&self) -> Result<(), AugmentError> {
+        let chances = |key, list: &[f64]| {
+            let ok = !list.is_empty() && list.iter().all(|chance| (0.0..=1.0).contains(chance));
+            range(key, ok, &list, "a probability between 0 and 1 for the first view, the second and so on")
+        };
+        if let Some(RandomBlur { kernel, sigma, probability }) = &self.blur {
+            range("blur.kernel", kernel % 2 == 1 && *kernel < 1024, kernel, "an odd number below 1024")?;
+            // The borders are reflected, so that a view must be longer than half of the kernel.
+            let fits = kernel / 2 < self.size;
+            range(
+                "blur.kernel",
+                fits,
+                kernel,
+                "a kernel of which half is shorter than a view (augment.size)",
+            )?;
+            let ok = 0.0 < sigma[0] && sigma[0] <= sigma[1] && sigma[1].is_finite();
+            range("blur.sigma", ok, sigma, "two standard deviations, the smaller first, above 0")?;
+            chances("blur.probability", probability)?;
+        }
+        self.solarize
+            .as_ref()
+            .map_or(Ok(()), |solarize| chances("solarize.probability", &solarize.probability))
+    }
+}
+
+/// Returns an error for the setting `key` unless `ok`.
+fn range(
+    key: &'static str,
+    ok: bool,
+    found: &dyn std::fmt::Debug,
+    expected: &'static str,
+) -> Result<(), AugmentError> {
+    if ok { Ok(()) } else { Err(AugmentError::OutOfRange { key, found: format!("{found:?}"), expected }) }
 }
 
 #[cfg(test)]
@@ -315,6 +396,34 @@ mod tests {
         config.flip.probability = f64::NAN;
         assert!(config.check().unwrap_err().to_string().starts_with("augment.flip.probability"));
         AugmentConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_blur_must_fit_its_views_and_name_a_probability() {
+        let with = |blur: RandomBlur| AugmentConfig { blur: Some(blur), ..AugmentConfig::default() };
+        let says = |config: AugmentConfig, what: &str| {
+            let message = config.check().unwrap_err().to_string();
+            assert!(message.contains(what), "{message}");
+        };
+        with(RandomBlur::default()).check().unwrap();
+        says(with(RandomBlur { kernel: 4, ..RandomBlur::default() }), "augment.blur.kernel: found 4");
+        // Half of 23 pixels is 11, and a reflected view of 11 pixels has only ten further ones.
+        says(AugmentConfig { size: 11, ..with(RandomBlur::default()) }, "augment.blur.kernel: found 23");
+        AugmentConfig { size: 12, ..with(RandomBlur::default()) }.check().unwrap();
+        says(with(RandomBlur { sigma: [0.0, 1.0], ..RandomBlur::default() }), "augment.blur.sigma");
+        says(
+            with(RandomBlur { probability: Vec::new(), ..RandomBlur::default() }),
+            "augment.blur.probability",
+        );
+        let solarize = RandomSolarize { probability: vec![0.5, 1.5], ..RandomSolarize::default() };
+        let config = AugmentConfig { solarize: Some(solarize), ..AugmentConfig::default() };
+        says(config, "augment.solarize.probability");
+    }
+
+    #[test]
+    fn the_last_probability_is_that_of_all_further_views() {
+        let found = [0, 1, 2, 7].map(|view| of_view(&[1.0, 0.1], view));
+        assert_eq!(found.map(f64::to_bits), [1.0, 0.1, 0.1, 0.1].map(f64::to_bits));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! come from an [`ImageSource`].
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod blur;
 mod color;
 mod config;
 mod draw;
@@ -19,10 +20,11 @@ mod planar;
 mod resize;
 mod source;
 
-pub use color::{brightness, contrast, grayscale, hue, luma, saturation};
+pub use blur::gaussian_blur;
+pub use color::{brightness, contrast, grayscale, hue, luma, saturation, solarize};
 pub use config::{
-    AugmentConfig, AugmentError, ChannelOrder, ColorJitter, Normalize, ParameterDraw, RandomCrop, RandomFlip,
-    RandomGrayscale, ResizedCrop, TRANSFORMS,
+    AugmentConfig, AugmentError, ChannelOrder, ColorJitter, Normalize, ParameterDraw, RandomBlur, RandomCrop,
+    RandomFlip, RandomGrayscale, RandomSolarize, ResizedCrop, TRANSFORMS,
 };
 pub use draw::{Adjust, jitter, resized_crop_window};
 pub use geometry::{Window, center_crop, crop, hflip, pad, random_crop, resized_crop};

@@ -311,6 +311,8 @@ impl Drop for BatchLoader {
 /// A view that is to be made: the memory that it is written to, and the pipeline that makes it.
 struct View<'a> {
     pipeline: &'a Pipeline,
+    /// The number of the view within its group.
+    number: usize,
     out: &'a mut [f32],
 }
 
@@ -355,7 +357,7 @@ impl Worker {
             let view_len = pipeline.view_len();
             buffer.resize(views * index.len() * view_len, 0.0);
             for (place, out) in buffer.chunks_exact_mut(view_len).enumerate() {
-                of_image[place % index.len()].push(View { pipeline, out });
+                of_image[place % index.len()].push(View { pipeline, number: place / index.len(), out });
             }
         }
         self.pool.install(|| {
@@ -405,9 +407,9 @@ impl Worker {
         // The content of a scratch has no influence on a view, so a scratch that a panic interrupted can
         // still be used.
         let mut scratch = self.scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        for (view, View { pipeline, out }) in views.into_iter().enumerate() {
+        for (view, View { pipeline, number, out }) in views.into_iter().enumerate() {
             let mut stream = view_stream(self.seed, self.epoch, index, first + view);
-            pipeline.apply(image, &mut stream, &mut scratch, out);
+            pipeline.apply_as(number, image, &mut stream, &mut scratch, out);
         }
         Ok(())
     }

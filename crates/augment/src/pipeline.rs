@@ -4,7 +4,8 @@
 use invaspread_random::Stream;
 use pulp::Arch;
 
-use crate::config::{AugmentConfig, AugmentError, ChannelOrder};
+use crate::blur::Blur;
+use crate::config::{AugmentConfig, AugmentError, ChannelOrder, of_view};
 use crate::draw::{Adjust, jitter, resized_crop_window};
 use crate::geometry::{Window, centered, crop_padding, shorter_side_to};
 use crate::image::ImageRef;
@@ -48,6 +49,7 @@ pub struct Scratch {
     /// An image before its middle part is cut out, or a squashed image before its pixels are interleaved.
     before: Planes,
     squashed: Vec<u8>,
+    blur: Blur,
 }
 
 /// All parameters that were drawn for one view.
@@ -56,6 +58,9 @@ pub(crate) struct ViewParameters {
     pub(crate) placing: Placing,
     pub(crate) jitter: [Option<Adjust>; 4],
     pub(crate) grayscale: bool,
+    /// The standard deviation of the blur.
+    pub(crate) blur: Option<f64>,
+    pub(crate) solarize: bool,
     pub(crate) flip: bool,
 }
 
@@ -110,12 +115,28 @@ impl Pipeline {
         self.config.size * self.config.size * 3
     }
 
-    /// Makes a view of `image` with the random numbers of `stream` and writes it to `out` (size x size x 3,
-    /// row after row, normalized).
+    /// Makes the first view of `image` with the random numbers of `stream` and writes it to `out` (size x
+    /// size x 3, row after row, normalized).
     ///
     /// # Panics
     /// If `out` is not [`Self::view_len`] long or the image has no pixels.
     pub fn apply(&self, image: ImageRef<'_>, stream: &mut Stream, scratch: &mut Scratch, out: &mut [f32]) {
+        self.apply_as(0, image, stream, scratch, out);
+    }
+
+    /// Makes view number `view` of `image` (from 0): the probabilities of some transforms depend on it
+    /// ([`crate::RandomBlur::probability`]). Otherwise this is [`Self::apply`].
+    ///
+    /// # Panics
+    /// If `out` is not [`Self::view_len`] long or the image has no pixels.
+    pub fn apply_as(
+        &self,
+        view: usize,
+        image: ImageRef<'_>,
+        stream: &mut Stream,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
         assert!(image.width * image.height > 0, "an image of {} x {} has no view", image.width, image.height);
         assert_eq!(
             out.len(),
@@ -133,14 +154,20 @@ impl Pipeline {
             }
             _ => image,
         };
-        let parameters = self.draw(image.width, image.height, stream);
+        let parameters = self.draw(image.width, image.height, view, stream);
         self.arch.dispatch(|| self.render(image, &parameters, scratch, out));
         scratch.squashed = squashed;
     }
 
-    /// Draws the parameters of a view of a (squashed) image of `width` x `height`, in the order of
-    /// torchvision.
-    pub(crate) fn draw(&self, width: usize, height: usize, stream: &mut Stream) -> ViewParameters {
+    /// Draws the parameters of view number `view` of a (squashed) image of `width` x `height`, in the order
+    /// of torchvision.
+    pub(crate) fn draw(
+        &self,
+        width: usize,
+        height: usize,
+        view: usize,
+        stream: &mut Stream,
+    ) -> ViewParameters {
         let (config, size) = (&self.config, self.config.size);
         let random = |name: &str| self.mode == Mode::Train && config.uses(name);
         let placing = if let Some(crop) = &config.crop {
@@ -174,14 +201,21 @@ impl Pipeline {
             Default::default()
         };
         let grayscale = random("grayscale") && happens(config.grayscale.probability, stream);
+        let blur = config.blur.as_ref().filter(|_| random("blur"));
+        let blur = blur.and_then(|blur| {
+            let blurred = happens(of_view(&blur.probability, view), stream);
+            blurred.then(|| stream.between(blur.sigma[0], blur.sigma[1]))
+        });
+        let solarize = config.solarize.as_ref().filter(|_| random("solarize"));
+        let solarize = solarize.is_some_and(|it| happens(of_view(&it.probability, view), stream));
         let flip = random("flip") && happens(config.flip.probability, stream);
-        ViewParameters { placing, jitter, grayscale, flip }
+        ViewParameters { placing, jitter, grayscale, blur, solarize, flip }
     }
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "compiled inside the dispatch, with its instruction set")]
     fn render(&self, image: ImageRef<'_>, view: &ViewParameters, scratch: &mut Scratch, out: &mut [f32]) {
-        let Scratch { resizer, planes, before, .. } = scratch;
+        let Scratch { resizer, planes, before, blur, .. } = scratch;
         let size = self.config.size;
         match view.placing {
             Placing::ResizedCrop(window) => {
@@ -203,6 +237,12 @@ impl Pipeline {
         }
         if view.grayscale {
             planes.grayscale();
+        }
+        if let (Some(sigma), Some(config)) = (view.blur, &self.config.blur) {
+            blur.apply(planes, config.kernel, sigma);
+        }
+        if let (true, Some(config)) = (view.solarize, &self.config.solarize) {
+            planes.solarize(config.threshold);
         }
         let channels = planes.channels();
         let order = match self.config.normalize.channels {
@@ -250,22 +290,22 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::image::Image;
-    use crate::{ParameterDraw, RandomCrop};
+    use crate::{ParameterDraw, RandomBlur, RandomCrop, RandomSolarize};
     use crate::{
-        brightness, center_crop, contrast, grayscale, hflip, hue, random_crop, resize, resized_crop,
-        saturation,
+        brightness, center_crop, contrast, gaussian_blur, grayscale, hflip, hue, random_crop, resize,
+        resized_crop, saturation, solarize,
     };
     use invaspread_random::Purpose;
     use proptest::prelude::*;
 
     /// Does the work of the pipeline with the plain transforms.
-    fn plain(pipeline: &Pipeline, image: &Image, stream: &mut Stream) -> Vec<f32> {
+    fn plain(pipeline: &Pipeline, number: usize, image: &Image, stream: &mut Stream) -> Vec<f32> {
         let config = &pipeline.config;
         let mut image = image.clone();
         if let Some(side) = config.squash {
             image = resize(image.as_ref(), side, side, Filter::Lanczos);
         }
-        let view = pipeline.draw(image.width, image.height, stream);
+        let view = pipeline.draw(image.width, image.height, number, stream);
         image = match view.placing {
             Placing::ResizedCrop(window) => resized_crop(image.as_ref(), window, config.size),
             Placing::Padded { window, .. } if pipeline.mode == Mode::Train && config.uses("crop") => {
@@ -288,6 +328,12 @@ mod tests {
         }
         if view.grayscale {
             image = grayscale(image.as_ref());
+        }
+        if let Some(sigma) = view.blur {
+            image = gaussian_blur(image.as_ref(), config.blur.as_ref().unwrap().kernel, sigma);
+        }
+        if view.solarize {
+            image = solarize(image.as_ref(), config.solarize.as_ref().unwrap().threshold);
         }
         if view.flip {
             image = hflip(image.as_ref());
@@ -313,6 +359,8 @@ mod tests {
             left_out in prop::collection::vec(prop::sample::select(&crate::TRANSFORMS[..]), 0..3),
             squash in prop::option::of(1usize..50),
             padding in prop::option::of(0usize..5),
+            radius in prop::option::of(0usize..5),
+            threshold in prop::option::of(any::<u8>()),
             caffe: bool,
         ) -> AugmentConfig {
             let mut config = AugmentConfig { size, squash, ..AugmentConfig::default() };
@@ -320,6 +368,13 @@ mod tests {
             config.without = left_out.into_iter().map(str::to_owned).collect();
             config.crop = padding.map(|padding| RandomCrop { padding });
             config.color_jitter.probability = 0.8;
+            config.blur = radius.map(|radius| RandomBlur {
+                kernel: 2 * radius.min(size - 1) + 1,
+                probability: vec![0.8, 0.3, 1.0],
+                ..RandomBlur::default()
+            });
+            config.solarize =
+                threshold.map(|threshold| RandomSolarize { threshold, probability: vec![0.0, 0.7] });
             if caffe {
                 config.normalize.scale = 255.0;
                 config.normalize.channels = ChannelOrder::Bgr;
@@ -340,8 +395,9 @@ mod tests {
                 let mut pixels = Stream::new(seed, Purpose::Synthetic, 0, index);
                 let image = Image::new(w, h, (0..w * h * 3).map(|_| pixels.next_u32() as u8).collect());
                 let stream = Stream::new(seed, Purpose::Augment, 0, index);
-                pipeline.apply(image.as_ref(), &mut stream.clone(), &mut scratch, &mut out);
-                let expected = plain(&pipeline, &image, &mut stream.clone());
+                let number = index as usize;
+                pipeline.apply_as(number, image.as_ref(), &mut stream.clone(), &mut scratch, &mut out);
+                let expected = plain(&pipeline, number, &image, &mut stream.clone());
                 let differing = out.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
                 prop_assert_eq!(differing, 0);
             }
@@ -358,6 +414,39 @@ mod tests {
         assert_eq!(out[0].to_bits(), ((0.0f32 - 0.4914) / 0.2023).to_bits());
         assert_eq!(out[1].to_bits(), ((128.0f32 / 255.0 - 0.4822) / 0.1994).to_bits());
         assert_eq!(out[11].to_bits(), ((1.0f32 - 0.4465) / 0.2010).to_bits());
+    }
+
+    /// Counts the views that are blurred and solarized, at the probabilities of BYOL.
+    #[test]
+    fn each_view_has_its_own_probabilities() {
+        let config = AugmentConfig {
+            blur: Some(RandomBlur { probability: vec![1.0, 0.1], ..RandomBlur::default() }),
+            solarize: Some(RandomSolarize::default()),
+            ..AugmentConfig::default()
+        };
+        let pipeline = Pipeline::train(&config).unwrap();
+        let n = 4000;
+        let mut found = [[0; 2]; 3];
+        for (view, [blurred, solarized]) in found.iter_mut().enumerate() {
+            for index in 0..n {
+                let mut stream = Stream::new(view as u64, Purpose::Augment, 0, index);
+                let drawn = pipeline.draw(32, 32, view, &mut stream);
+                *blurred += u64::from(drawn.blur.is_some_and(|sigma| (0.1..2.0).contains(&sigma)));
+                *solarized += u64::from(drawn.solarize);
+            }
+        }
+        assert_eq!(found[0], [n, 0]);
+        for [blurred, solarized] in &found[1..] {
+            assert!(blurred.abs_diff(n / 10) < 90 && solarized.abs_diff(n / 5) < 120, "{found:?}");
+        }
+        // Without these transforms nothing is drawn for them, so older views stay as they were.
+        let without = Pipeline::train(&AugmentConfig::default()).unwrap();
+        let left_out = AugmentConfig { without: vec!["blur".into(), "solarize".into()], ..config };
+        let left_out = Pipeline::train(&left_out).unwrap();
+        let draw =
+            |pipeline: &Pipeline| pipeline.draw(32, 32, 1, &mut Stream::new(0, Purpose::Augment, 0, 7));
+        assert_eq!(draw(&without), draw(&left_out));
+        assert!(without.view_settings().is_some() && left_out.view_settings().is_none());
     }
 
     #[test]

@@ -41,19 +41,22 @@ pub struct ViewSettings {
 }
 
 impl Pipeline {
-    /// Returns the settings that a GPU needs besides the plans; `None` if the pipeline first squashes images,
-    /// which only the CPU does.
+    /// Returns the settings that a GPU needs besides the plans; `None` if the pipeline squashes, blurs or
+    /// solarizes images, which only the CPU does.
     pub fn view_settings(&self) -> Option<ViewSettings> {
-        self.config.squash.is_none().then(|| ViewSettings {
+        let config = &self.config;
+        let on_gpu = config.squash.is_none() && config.blur.is_none() && config.solarize.is_none();
+        on_gpu.then(|| ViewSettings {
             size: self.size(),
             normalized: self.normalized.concat(),
             bgr: self.config.normalize.channels == ChannelOrder::Bgr,
         })
     }
 
-    /// Draws the plan of a view of an image of `width` x `height` from `stream`, as [`Pipeline::apply`] does.
+    /// Draws the plan of a view of an image of `width` x `height` from `stream`, as [`Pipeline::apply`] does
+    /// for a pipeline that has [`Pipeline::view_settings`].
     pub fn plan(&self, width: usize, height: usize, stream: &mut Stream) -> ViewPlan {
-        let ViewParameters { placing, jitter, grayscale, flip } = self.draw(width, height, stream);
+        let ViewParameters { placing, jitter, grayscale, flip, .. } = self.draw(width, height, 0, stream);
         let size = self.size();
         let mut words = [0; 16];
         let mut place = |place: [usize; 9]| {

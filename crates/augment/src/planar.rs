@@ -53,7 +53,7 @@ impl Planes {
     }
 
     #[inline(always)]
-    fn channels_mut(&mut self) -> [&mut [u8]; 3] {
+    pub(crate) fn channels_mut(&mut self) -> [&mut [u8]; 3] {
         let plane = self.width * self.height;
         let (r, rest) = self.bytes.split_at_mut(plane);
         let (g, b) = rest.split_at_mut(plane);
@@ -132,6 +132,13 @@ impl Planes {
         for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
             let gray = luma(*r, *g, *b) as u8;
             (*r, *g, *b) = (gray, gray, gray);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn solarize(&mut self, threshold: u8) {
+        for x in &mut self.bytes {
+            *x = if *x < threshold { *x } else { 255 - *x };
         }
     }
 
@@ -454,6 +461,24 @@ impl Resizer {
     }
 }
 
+#[cfg(test)]
+impl Planes {
+    /// Returns the planes of an image.
+    pub(crate) fn of(image: ImageRef<'_>) -> Self {
+        let mut planes = Self::default();
+        let whole = Window { top: 0, left: 0, height: image.height, width: image.width };
+        planes.copy_padded(image, whole, (0, 0));
+        planes
+    }
+
+    /// Returns the image of the planes.
+    pub(crate) fn interleaved(&self) -> crate::Image {
+        let [r, g, b] = self.channels();
+        let pixels = r.iter().zip(g).zip(b).flat_map(|((&r, &g), &b)| [r, g, b]).collect();
+        crate::Image::new(self.width, self.height, pixels)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum TableAt {
     Kept(usize),
@@ -481,19 +506,6 @@ mod tests {
     use crate::geometry;
     use crate::image::Image;
     use proptest::prelude::*;
-
-    fn interleaved(planes: &Planes) -> Image {
-        let [r, g, b] = planes.channels();
-        let pixels = r.iter().zip(g).zip(b).flat_map(|((&r, &g), &b)| [r, g, b]).collect();
-        Image::new(planes.width, planes.height, pixels)
-    }
-
-    fn planes(image: &Image) -> Planes {
-        let mut planes = Planes::default();
-        let whole = Window { top: 0, left: 0, height: image.height, width: image.width };
-        planes.copy_padded(image.as_ref(), whole, (0, 0));
-        planes
-    }
 
     /// Checks Pillow's two conversions for every color: forward for each RGB, back for each HSV.
     #[test]
@@ -527,18 +539,22 @@ mod tests {
         #[test]
         fn each_change_equals_the_plain_one(image in image(), factor in 0.0f64..3.0, turn in -0.5f64..0.5) {
             let check = |change: Adjust, plain: Image| {
-                let mut fast = planes(&image);
+                let mut fast = Planes::of(image.as_ref());
                 fast.adjust(change);
-                prop_assert_eq!(interleaved(&fast), plain);
+                prop_assert_eq!(fast.interleaved(), plain);
                 Ok(())
             };
             check(Adjust::Brightness(factor), color::brightness(image.as_ref(), factor))?;
             check(Adjust::Contrast(factor), color::contrast(image.as_ref(), factor))?;
             check(Adjust::Saturation(factor), color::saturation(image.as_ref(), factor))?;
             check(Adjust::Hue(turn), color::hue(image.as_ref(), turn))?;
-            let mut gray = planes(&image);
+            let mut gray = Planes::of(image.as_ref());
             gray.grayscale();
-            prop_assert_eq!(interleaved(&gray), color::grayscale(image.as_ref()));
+            prop_assert_eq!(gray.interleaved(), color::grayscale(image.as_ref()));
+            let mut solarized = Planes::of(image.as_ref());
+            solarized.solarize((factor * 85.0) as u8);
+            let plain = color::solarize(image.as_ref(), (factor * 85.0) as u8);
+            prop_assert_eq!(solarized.interleaved(), plain);
         }
 
         #[test]
@@ -561,7 +577,7 @@ mod tests {
                 for size in [(width, height), (width, width)] {
                     resizer.resize(image.as_ref(), window, size, filter, &mut out);
                     let plain = crate::resize(geometry::crop(image.as_ref(), window).as_ref(), size.0, size.1, filter);
-                    prop_assert_eq!(interleaved(&out), plain);
+                    prop_assert_eq!(out.interleaved(), plain);
                 }
             }
         }

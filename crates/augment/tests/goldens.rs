@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use invaspread_augment::{
-    Filter, Image, ImageRef, Window, brightness, contrast, grayscale, hflip, hue, resize, resized_crop,
-    saturation,
+    Filter, Image, ImageRef, Window, brightness, contrast, gaussian_blur, grayscale, hflip, hue, resize,
+    resized_crop, saturation, solarize,
 };
 use safetensors::SafeTensors;
 
@@ -76,4 +76,33 @@ fn golden_transforms_are_equal_to_the_byte() {
     let results = tensors.names().into_iter().filter(|name| !name.contains("input"));
     let unchecked: Vec<_> = results.filter(|name| !checked.contains(*name)).collect();
     assert!(unchecked.is_empty(), "results that no case of values.json leads to: {unchecked:?}");
+}
+
+/// Checks blur and solarization. If the folder was made before their file existed, the workspace's own file
+/// is read.
+#[test]
+fn golden_blur_and_solarize_are_equal_to_the_byte() {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+    let file =
+        [goldens(), own].map(|folder| folder.join("views.safetensors")).into_iter().find(|f| f.exists());
+    let bytes = std::fs::read(file.unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let eight = |name: &str| -> [u8; 8] { tensors.tensor(name).unwrap().data().try_into().unwrap() };
+    let (mut blurred, mut solarized) = (0, 0);
+    for name in tensors.names().into_iter().filter(|name| name.ends_with(".input")) {
+        let case = name.strip_suffix(".input").unwrap();
+        let [input, output] =
+            ["input", "output"].map(|what| image(&tensors, &format!("{case}.{what}")).unwrap());
+        if case.starts_with("blur.") {
+            let kernel = i64::from_le_bytes(eight(&format!("{case}.kernel")));
+            let sigma = f64::from_le_bytes(eight(&format!("{case}.sigma")));
+            assert_equal(&gaussian_blur(input, usize::try_from(kernel).unwrap(), sigma), output, case);
+            blurred += 1;
+        } else {
+            let threshold = i64::from_le_bytes(eight(&format!("{case}.threshold")));
+            assert_equal(&solarize(input, u8::try_from(threshold).unwrap()), output, case);
+            solarized += 1;
+        }
+    }
+    assert!(blurred > 0 && solarized > 0, "{blurred} blurred and {solarized} solarized images");
 }

@@ -24,10 +24,12 @@ pub enum Input {
     Views,
     /// A feature of each image, B x D.
     Images,
-    /// A weight of each entry, N x D.
+    /// A weight of each entry, or a row of each place of a queue, N x D.
     Entries,
     /// A score of each image for each class, B x N.
     Scores,
+    /// A score of two views of each image for each class, 2B x N.
+    ViewScores,
 }
 
 impl Input {
@@ -38,6 +40,7 @@ impl Input {
             Self::Images => [images, dim],
             Self::Entries => [entries, dim],
             Self::Scores => [images, entries],
+            Self::ViewScores => [2 * images, entries],
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Case {
     pub name: &'static str,
     /// What the inputs hold.
     pub inputs: Vec<Input>,
+    /// Which inputs are constants: no gradient flows to them ([`Objective::CONSTANT`]).
+    pub constant: Vec<bool>,
     /// Whether inputs on a GPU stay there; otherwise the host computes the loss.
     pub has_cuda_kernel: bool,
     /// Returns the loss of the inputs, a scalar tensor.
@@ -71,6 +76,36 @@ impl Case {
         inputs: [Input; N],
         loss: fn(&[Tensor], &Context<'_>) -> Result<Tensor>,
     ) -> Self {
-        Self { name, inputs: inputs.to_vec(), has_cuda_kernel: O::HAS_CUDA_KERNEL, loss }
+        let (inputs, constant) = (inputs.to_vec(), O::CONSTANT.to_vec());
+        Self { name, inputs, constant, has_cuda_kernel: O::HAS_CUDA_KERNEL, loss }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Context, Sizes};
+    use crate::testing::{matrix_f64, unit_rows};
+    use crate::{MemoryBank, all_cases};
+    use candle_core::{Tensor, Var};
+
+    #[test]
+    fn gradients_reach_all_inputs_but_the_constant_ones() {
+        let sizes = Sizes { images: 3, dim: 4, entries: 5 };
+        let memory = MemoryBank::new(sizes.entries, sizes.dim, 0).unwrap();
+        for case in all_cases() {
+            let variables = (0..).zip(&case.inputs).map(|(seed, input)| {
+                let [rows, columns] = input.shape(sizes);
+                Var::from_tensor(&matrix_f64(&unit_rows(rows, columns, seed), columns)).unwrap()
+            });
+            let variables: Vec<Var> = variables.collect();
+            let inputs: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
+            let loss = (case.loss)(&inputs, &Context { memory: &memory, index: &[4, 0, 2] }).unwrap();
+            let gradients = loss.backward().unwrap();
+            let reached: Vec<bool> = variables.iter().map(|x| gradients.get(x).is_some()).collect();
+            let expected: Vec<bool> = case.constant.iter().map(|constant| !constant).collect();
+            assert_eq!(reached, expected, "{}", case.name);
+        }
     }
 }

@@ -25,6 +25,15 @@ pub(crate) fn two_views(loss: &str, features: &Tensor) -> Result<(usize, usize)>
     Ok((rows, dim))
 }
 
+/// Returns an error unless two inputs have one shape.
+pub(crate) fn same_shape(loss: &str, names: [&str; 2], inputs: [&Tensor; 2]) -> Result<()> {
+    let [found, expected] = inputs.map(Tensor::dims);
+    if found != expected {
+        bail!("{loss}: {} have the shape {found:?}, {} {expected:?}; they must agree", names[0], names[1])
+    }
+    Ok(())
+}
+
 /// Returns an error unless there are `rows` indices, each below `below`.
 pub(crate) fn check_index(loss: &str, what: &str, index: &[u32], rows: usize, below: usize) -> Result<()> {
     if index.len() != rows {

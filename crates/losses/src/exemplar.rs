@@ -15,14 +15,14 @@
 
 use candle_core::{Result, Tensor, bail};
 use invaspread_tensor::gemm;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, Input};
 use crate::check::{check_index, check_temperature, matrix};
-use crate::float::{Float, add_scaled, dot};
+use crate::float::Float;
 use crate::op::{Matrix, Objective, apply};
 use crate::softmax::cross_entropy;
+use crate::unit_weight::{inverse_lengths, remove_along};
 
 const NAME: &str = "exemplar";
 
@@ -101,14 +101,7 @@ impl Objective<2> for Batch<'_> {
         let mut to_weight = vec![T::ZERO; images * dim];
         gemm::tn(images, dim, rows, &scores, f, &mut to_weight);
         if *normalize_weight {
-            // The length of ŵ does not depend on w, so the part of the gradient along ŵ is removed: h − (h ·
-            // ŵ) ŵ.
-            to_weight.par_chunks_mut(dim).zip(w.par_chunks(dim)).zip(&lengths).for_each(
-                |((h, w), &inverse_length)| {
-                    let along = dot(h, w) * inverse_length * inverse_length;
-                    add_scaled(h, -along, w);
-                },
-            );
+            remove_along(&mut to_weight, w, &lengths);
         }
         Ok((value, [to_features, to_weight]))
     }
@@ -121,17 +114,6 @@ impl Objective<2> for Batch<'_> {
         let (settled, to_weight) = exemplar(features, weight, &index, temperature, normalize_weight)?;
         Ok((settled.value, [settled.gradient, to_weight]))
     }
-}
-
-/// Returns `1/‖w_j‖` of each row, or 0 for a row of zeros, which then has score 0 and no gradient.
-fn inverse_lengths<T: Float>(w: &[T], dim: usize) -> Vec<T> {
-    w.par_chunks(dim)
-        .map(|row| {
-            let squared: f64 = row.iter().map(|v| v.to_f64() * v.to_f64()).sum();
-            // A NaN must stay in its row, so only an exact zero counts as zero.
-            T::from_f64(if squared == 0.0 { 0.0 } else { squared.sqrt().recip() })
-        })
-        .collect()
 }
 
 /// Returns the objective at its settings, for checks that go over all objectives.

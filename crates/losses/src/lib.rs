@@ -14,16 +14,20 @@
 
 mod cases;
 mod check;
+mod columns;
 mod float;
 mod memory_bank;
 pub mod op;
+mod partners;
 mod queue;
 #[cfg(feature = "cuda")]
 mod self_check;
 mod similarities;
 mod softmax;
+mod swapped;
 #[cfg(test)]
 mod testing;
+mod unit_weight;
 
 /// Calls the macro `$then` with the modules `$more` and those of all objectives. With this list, this crate
 /// declares and exports the modules and checks the objectives, and `invaspread-runner` makes a method of
@@ -41,6 +45,14 @@ macro_rules! each_objective {
             triplet,
             ntxent,
             dcl,
+            moco_v2,
+            byol,
+            simsiam,
+            nnclr,
+            barlow_twins,
+            vicreg,
+            swav,
+            dino,
             invaspread,
         }
     };

@@ -48,15 +48,19 @@ pub trait Objective<const N: usize> {
     /// is computed on the host.
     const HAS_CUDA_KERNEL: bool = false;
 
+    /// The inputs that are constants, such as the rows of a momentum encoder or of a queue: no gradient flows
+    /// to them, which papers call a stop-gradient.
+    const CONSTANT: [bool; N] = [false; N];
+
     /// Returns the loss and its gradient with respect to each input, in the shape of that input, row by
-    /// row.
+    /// row. The gradient of a constant input ([`Objective::CONSTANT`]) is an empty vector.
     ///
     /// # Errors
     /// If the loss is not defined for these inputs.
     fn evaluate<T: Float>(&self, inputs: [Matrix<'_, T>; N]) -> Result<(f64, [Vec<T>; N])>;
 
     /// Returns the loss and its gradients for inputs on CUDA, without waiting for the GPU: the loss as an
-    /// f32 scalar on the GPU, the gradients as tensors.
+    /// f32 scalar on the GPU, the gradients as tensors. The gradient of a constant input is not used.
     ///
     /// # Errors
     /// If the loss is not defined for these inputs, or there is no kernel.
@@ -96,7 +100,14 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
     let name = O::NAME;
     let on_device = N > 0 && inputs[0].device().is_cuda();
     let (value, gradients) = if on_device && O::HAS_CUDA_KERNEL {
-        objective.evaluate_on_device(inputs)?
+        let (value, gradients) = objective.evaluate_on_device(inputs)?;
+        let mut of_variables = gradients.map(Some);
+        for (gradient, constant) in of_variables.iter_mut().zip(O::CONSTANT) {
+            if constant {
+                *gradient = None;
+            }
+        }
+        (value, of_variables)
     } else {
         match data_type(name, &inputs)? {
             DType::F64 => evaluate_on_host::<f64, N, O>(objective, inputs)?,
@@ -106,7 +117,7 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
     differentiable(name, inputs, value, move |_, _, upstream| {
         let mut scaled = [const { None }; N];
         for (scaled, gradient) in scaled.iter_mut().zip(&gradients) {
-            *scaled = Some(scale(gradient, upstream)?);
+            *scaled = gradient.as_ref().map(|gradient| scale(gradient, upstream)).transpose()?;
         }
         Ok(scaled)
     })
@@ -139,11 +150,12 @@ fn data_type(loss: &str, inputs: &[&Tensor]) -> Result<DType> {
     }
 }
 
-/// Returns value and gradients by [`Objective::evaluate`], on the device of the inputs.
+/// Returns value and gradients by [`Objective::evaluate`], on the device of the inputs. Constant inputs have
+/// no gradient.
 fn evaluate_on_host<T: Float, const N: usize, O: Objective<N>>(
     objective: &O,
     inputs: [&Tensor; N],
-) -> Result<(Tensor, [Tensor; N])> {
+) -> Result<(Tensor, [Option<Tensor>; N])> {
     let name = O::NAME;
     let here: Vec<Tensor> =
         inputs.iter().map(|x| x.detach().to_device(&Device::Cpu)?.contiguous()).collect::<Result<_>>()?;
@@ -169,10 +181,16 @@ fn evaluate_on_host<T: Float, const N: usize, O: Objective<N>>(
     let Ok(matrices) = matrices.try_into() else { unreachable!("there is a matrix for each of {N} inputs") };
     let (value, gradients) = objective.evaluate::<T>(matrices)?;
     let device = inputs[0].device();
-    let gradients: Vec<Tensor> = gradients
+    let gradients: Vec<Option<Tensor>> = gradients
         .into_iter()
         .zip(inputs)
-        .map(|(gradient, x)| Tensor::from_vec(gradient, x.shape(), &Device::Cpu)?.to_device(device))
+        .zip(O::CONSTANT)
+        .map(|((gradient, x), constant)| {
+            if constant {
+                return Ok(None);
+            }
+            Tensor::from_vec(gradient, x.shape(), &Device::Cpu)?.to_device(device).map(Some)
+        })
         .collect::<Result<_>>()?;
     let Ok(gradients) = gradients.try_into() else {
         unreachable!("there is a gradient for each of {N} inputs")

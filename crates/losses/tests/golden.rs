@@ -8,7 +8,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
-use invaspread_losses::{Dcl, InvaSpread, KeySide, MemoryBank, Mining, Nce, NpSoftmax, NtXent, Triplet};
+use invaspread_losses::{
+    BarlowTwins, Byol, Center, Dcl, Dino, InvaSpread, KeySide, MemoryBank, Mining, MocoV2, Nce, Nnclr,
+    NpSoftmax, NtXent, SimSiam, Swav, Triplet, Vicreg,
+};
+use invaspread_tensor::l2_normalize;
 
 /// The workspace's own goldens.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
@@ -162,8 +166,8 @@ fn golden_triplet_hard() {
 }
 
 /// Checks every case of a file that holds one loss. If the folder was made before that file existed, the
-/// workspace's own file is read. `run` gets the features of a case, and its settings by name.
-fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
+/// workspace's own file is read. `run` gets the features of a case, and its other tensors by name.
+fn check_own_tensors(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<Tensor>) -> Tensor) {
     let mut file = folder().join(name);
     if !file.exists() {
         file = PathBuf::from(OWN).join(name);
@@ -175,10 +179,112 @@ fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>
         found += 1;
         let [features, loss, grad] =
             ["features", "loss", "grad"].map(|what| &tensors[&format!("{case}.{what}")]);
-        let setting = |what: &str| Some(tensors.get(&format!("{case}.{what}"))?.to_scalar().unwrap());
-        check_loss(case, features, loss, grad, |x| run(x, &setting));
+        let tensor = |what: &str| tensors.get(&format!("{case}.{what}")).cloned();
+        check_loss(case, features, loss, grad, |x| run(x, &tensor));
     }
     assert!(found > 0, "no case in {}", file.display());
+}
+
+/// Does the same for a loss of the features alone. `run` gets its settings by name.
+fn check_own_file(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Option<f64>) -> Tensor) {
+    check_own_tensors(name, |x, tensor| run(x, &|what| Some(tensor(what)?.to_scalar().unwrap())));
+}
+
+/// Does the same for a loss of rows of length 1, to which the file's rows are scaled first, and of constant
+/// rows. `run` gets the features, the constant rows by name, and the temperature.
+fn check_own_rows(name: &str, run: impl Fn(&Tensor, &dyn Fn(&str) -> Tensor, Option<f64>) -> Tensor) {
+    check_own_tensors(name, |x, tensor| {
+        let rows = |what: &str| l2_normalize(&tensor(what).unwrap().to_dtype(x.dtype()).unwrap()).unwrap();
+        let temperature = tensor("temperature").map(|number| number.to_scalar().unwrap());
+        run(&l2_normalize(x).unwrap(), &rows, temperature)
+    });
+}
+
+/// Compares with lightly's `BarlowTwinsLoss` and PyTorch's autograd.
+#[test]
+fn golden_barlow_twins() {
+    check_own_file("barlow_twins.safetensors", |x, setting| {
+        BarlowTwins { off_diagonal_weight: setting("lambda").unwrap(), scale: 1.0 }.loss(x).unwrap()
+    });
+}
+
+/// Compares with lightly's `VICRegLoss` and PyTorch's autograd.
+#[test]
+fn golden_vicreg() {
+    check_own_file("vicreg.safetensors", |x, setting| {
+        let [invariance, variance, covariance] = ["lambda", "mu", "nu"].map(|what| setting(what).unwrap());
+        Vicreg { invariance, variance, covariance }.loss(x).unwrap()
+    });
+}
+
+/// Returns a function that gives a case's other tensors in the type of `x`, and one that gives its numbers.
+fn of_case<'a>(
+    x: &Tensor,
+    tensor: &'a dyn Fn(&str) -> Option<Tensor>,
+) -> (impl Fn(&str) -> Tensor + 'a, impl Fn(&str) -> f64 + 'a) {
+    let dtype = x.dtype();
+    let matrix = move |what: &str| tensor(what).unwrap().to_dtype(dtype).unwrap();
+    (matrix, move |what: &str| tensor(what).unwrap().to_scalar::<f64>().unwrap())
+}
+
+/// Compares with lightly's `SwaVLoss` and PyTorch's autograd, also the gradient of the prototypes. Two of the
+/// views are large; their codes share a queue each.
+#[test]
+fn golden_swav() {
+    check_own_tensors("swav.safetensors", |x, tensor| {
+        let (matrix, number) = of_case(x, tensor);
+        let (images, queued) = (number("images") as usize, number("queued") as usize);
+        let swav = Swav { temperature: number("temperature"), ..Swav::default() };
+        let codes: Vec<Tensor> = (0..2)
+            .map(|view| {
+                let mut rows = vec![x.narrow(0, view * images, images).unwrap()];
+                if queued > 0 {
+                    rows.push(matrix(&format!("queue_{view}")));
+                }
+                let scores = Tensor::cat(&rows, 0).unwrap().matmul(&matrix("weight").t().unwrap()).unwrap();
+                swav.codes(&scores).unwrap().narrow(0, 0, images).unwrap()
+            })
+            .collect();
+        let codes = Tensor::cat(&codes, 0).unwrap();
+        let weight = Var::from_tensor(&matrix("weight")).unwrap();
+        let loss = |x: &Tensor| swav.loss(x, &weight, &codes, images).unwrap();
+        let gradients = loss(&x.detach()).backward().unwrap();
+        check(
+            "swav",
+            "gradient of the prototypes",
+            gradients.get(&weight).unwrap(),
+            &matrix("grad_weight"),
+            1e-4,
+        );
+        loss(x)
+    });
+}
+
+/// Compares with lightly's `DINOLoss`, PyTorch's weight norm and autograd, also the gradient of the last
+/// layer and the center after the step.
+#[test]
+fn golden_dino() {
+    check_own_tensors("dino.safetensors", |x, tensor| {
+        let (matrix, number) = of_case(x, tensor);
+        let scores = matrix("teacher");
+        let mut center = Center::new(scores.dim(1).unwrap()).unwrap();
+        center.load_state(&tensor("center_before").unwrap()).unwrap();
+        let targets = center.targets(&scores, number("teacher_temperature")).unwrap();
+        center.follow(&scores, number("center_momentum")).unwrap();
+        check("dino", "center", &center.state().unwrap(), &tensor("center_after").unwrap(), 1e-6);
+        let dino = Dino { student_temperature: number("temperature") };
+        let weight = Var::from_tensor(&matrix("weight")).unwrap();
+        let loss = |x: &Tensor| dino.loss(x, &weight, &targets, number("images") as usize).unwrap();
+        let gradients = loss(&x.detach()).backward().unwrap();
+        check(
+            "dino",
+            "gradient of the last layer",
+            gradients.get(&weight).unwrap(),
+            &matrix("grad_weight"),
+            1e-4,
+        );
+        loss(x)
+    });
 }
 
 /// Compares with PyTorch's own cross-entropy and autograd.
@@ -194,5 +300,34 @@ fn golden_ntxent() {
 fn golden_dcl() {
     check_own_file("dcl.safetensors", |x, setting| {
         Dcl { temperature: setting("temperature").unwrap(), sigma: setting("sigma") }.loss(x).unwrap()
+    });
+}
+
+/// Compares with lightly's `NTXentLoss` with a memory bank and PyTorch's autograd.
+#[test]
+fn golden_moco_v2() {
+    check_own_rows("moco_v2.safetensors", |x, rows, temperature| {
+        let loss = MocoV2 { temperature: temperature.unwrap() };
+        loss.loss(x, &rows("targets"), &rows("queue")).unwrap()
+    });
+}
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_byol() {
+    check_own_rows("byol.safetensors", |x, rows, _| Byol.loss(x, &rows("targets")).unwrap());
+}
+
+/// Compares with lightly's `NegativeCosineSimilarity` and PyTorch's autograd.
+#[test]
+fn golden_simsiam() {
+    check_own_rows("simsiam.safetensors", |x, rows, _| SimSiam.loss(x, &rows("targets")).unwrap());
+}
+
+/// Compares with PyTorch's own cross-entropy and autograd.
+#[test]
+fn golden_nnclr() {
+    check_own_rows("nnclr.safetensors", |x, rows, temperature| {
+        Nnclr { temperature: temperature.unwrap() }.loss(x, &rows("targets")).unwrap()
     });
 }

@@ -47,6 +47,9 @@ pub enum Purpose {
     Head = 15,
     /// Initial entries of a queue of embeddings; the index is the row.
     Queue = 16,
+    /// The order in which a momentum encoder's batch norms see the images of a batch; the index is the step
+    /// within the epoch.
+    KeyOrder = 17,
 }
 
 /// A sequence of draws; equal keys give equal sequences.

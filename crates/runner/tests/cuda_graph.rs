@@ -129,6 +129,8 @@ fn steps_as_one_graph_change_no_bit() {
         dim: network.embedding,
         pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 3,
+        epochs: 2,
+        batch_size: 8,
         weight_decay: 0.0,
         device: DeviceKind::Cuda(0),
         key_side: KeySide::Detached,

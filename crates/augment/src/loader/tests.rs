@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
 use crate::image::{Image, ImageRef};
-use crate::{AugmentConfig, SourceImage};
+use crate::{AugmentConfig, RandomSolarize, SourceImage};
 use invaspread_random::{Purpose, Stream};
 
 /// Some images, one of which may be broken; counts how many were requested.
@@ -110,7 +110,9 @@ fn each_view_is_the_pipelines_with_its_own_stream() {
 
 #[test]
 fn further_groups_have_views_of_their_own_size_and_draws() {
-    let crops = AugmentConfig { size: 8, ..AugmentConfig::default() }.small_crops(5, [0.05, 0.14]);
+    let mut crops = AugmentConfig { size: 8, ..AugmentConfig::default() }.small_crops(5, [0.05, 0.14]);
+    // The number that decides this is that within the group.
+    crops.solarize = Some(RandomSolarize { threshold: 64, probability: vec![1.0, 0.0, 0.5] });
     let small = Arc::new(Pipeline::train(&crops).unwrap());
     let images = Images::new(53);
     let mut expected = vec![0.0; small.view_len()];
@@ -129,9 +131,10 @@ fn further_groups_have_views_of_their_own_size_and_draws() {
             assert_eq!(batch.more[1].len(), index.len() * 8 * 8 * 3);
             for (place, found) in batch.more[0].chunks_exact(small.view_len()).enumerate() {
                 let image = index[place % index.len()];
-                let mut stream = view_stream(3, 4, image, 2 + place / index.len());
+                let view = place / index.len();
+                let mut stream = view_stream(3, 4, image, 2 + view);
                 let pixels = images.stored[image as usize].as_ref();
-                small.apply(pixels, &mut stream, &mut Scratch::default(), &mut expected);
+                small.apply_as(view, pixels, &mut stream, &mut Scratch::default(), &mut expected);
                 assert!(expected.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits()), "{place}");
             }
             batch.recycle();

@@ -58,6 +58,8 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         dim: network.embedding,
         pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 0,
+        epochs: 1,
+        batch_size: bench.batch,
         weight_decay,
         device: bench.compute.device,
         key_side: KeySide::Detached,

@@ -99,7 +99,8 @@ pub(super) fn choose(group: &str, name: &str, files: Files) -> Result<GroupFile,
     let file = if plain { read(&format!("{group}/{name}.toml"), files)? } else { None };
     file.or_else(|| without_file(group, name)).ok_or_else(|| {
         let known = available(group);
-        let nearest = nearest(name, known.iter().map(String::as_str));
+        let meant = if group == METHOD { Registry::installed().name_of(name) } else { None };
+        let nearest = meant.map(str::to_owned).or_else(|| nearest(name, known.iter().map(String::as_str)));
         ConfigError::UnknownChoice { group: group.to_owned(), found: name.to_owned(), known, nearest }
     })
 }

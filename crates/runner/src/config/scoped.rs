@@ -30,7 +30,9 @@ pub(super) fn of_chosen_method(key: &str) -> String {
 pub(super) fn entry(name: &str, key: &str, origin: &str) -> Result<&'static Entry, ConfigError> {
     Registry::installed().entry(name).ok_or_else(|| {
         let known = || Registry::installed().entries().iter().map(Entry::name);
-        let meant = nearest(name, known()).map(|name| format!("; did you mean `{name}`?"));
+        let meant = Registry::installed().name_of(name).map(str::to_owned);
+        let meant = meant.or_else(|| nearest(name, known()));
+        let meant = meant.map(|name| format!("; did you mean `{name}`?"));
         ConfigError::Value {
             key: key.to_owned(),
             origin: origin.to_owned(),

@@ -5,7 +5,7 @@ use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer};
 use crate::settings::Refusal;
-use invaspread_augment::{AugmentConfig, AugmentError, RandomCrop, TRANSFORMS};
+use invaspread_augment::{AugmentConfig, AugmentError, RandomBlur, RandomCrop, RandomSolarize, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
 use invaspread_losses::KeySide;
 use invaspread_tensor::{DeviceKind, Precision};
@@ -354,13 +354,14 @@ impl Config {
         let more_views = self.method.more_views(&self.augment);
         let chunk = self.protocol.batch_norm_chunk;
         // Each group of views is a pass of its own.
-        for views in std::iter::once(self.method.views()).chain(more_views.iter().map(|group| group.views)) {
+        let in_pass = self.method.views_in_pass();
+        for views in std::iter::once(in_pass).chain(more_views.iter().map(|group| group.views)) {
             let rows = self.optim.batch_size as u128 * views as u128;
             if chunk == 1 || (chunk > 1 && !rows.is_multiple_of(chunk as u128)) {
                 return wrong(
                     "protocol.batch_norm_chunk",
                     chunk.to_string(),
-                    &format!("0, or a divisor above 1 of the batch's {rows} views"),
+                    &format!("0, or a divisor above 1 of the {rows} views of a pass"),
                 );
             }
         }
@@ -409,6 +410,8 @@ impl Config {
         self.runs.checkpoint_seconds = Some(0.0);
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
+        self.augment.blur = Some(RandomBlur::default());
+        self.augment.solarize = Some(RandomSolarize::default());
         // The kind of a list is that of its first value.
         self.augment.without = vec![String::new()];
         self

@@ -209,6 +209,8 @@ pub(super) fn learner(
         dim: recipe.network.embedding(),
         pooled: recipe.network.pooled(),
         seed: recipe.seed,
+        epochs: recipe.epochs,
+        batch_size: recipe.batch_size,
         weight_decay: recipe.weight_decay(),
         device: recipe.device,
         key_side: recipe.key_side,

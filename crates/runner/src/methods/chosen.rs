@@ -22,6 +22,10 @@ pub trait MethodSettings: Settings {
     /// The method's name in tables and figures.
     const LABEL: &'static str;
 
+    /// Other names of the method, such as that of the program that it is known from, in small letters. An
+    /// error about such a name leads to [`MethodSettings::NAME`].
+    const ALSO_CALLED: &'static [&'static str] = &[];
+
     /// Checks the ranges of the settings.
     ///
     /// # Errors
@@ -34,6 +38,12 @@ pub trait MethodSettings: Settings {
     /// output are views of one image.
     fn views(&self) -> usize {
         1
+    }
+
+    /// Returns the number of those views that pass through the network together, so that a batch norm takes
+    /// the statistics of all of them.
+    fn views_in_pass(&self) -> usize {
+        self.views()
     }
 
     /// Returns the groups of further views of each image in a batch, such as the small views of multi-crop
@@ -120,6 +130,13 @@ impl MethodMemory {
         Self::new("a memory of all training images", &keys, &[copies, sizes.images, sizes.dim])
     }
 
+    /// Returns the memory of a queue of `rows` rows of `dim` numbers, the method's keys `queue` and
+    /// `projector_output`, and of the copy that a loss reads.
+    pub fn of_queue(rows: usize, dim: usize) -> Self {
+        let keys = ["method.queue", "method.projector_output"];
+        Self::new("a queue", &keys, &[2, rows as u128, dim as u128])
+    }
+
     /// Returns the memory of the similarities between a batch's images and all of its rows.
     pub fn of_similarities(sizes: &Sizes) -> Self {
         let factors = [sizes.batch, sizes.rows.max(sizes.batch)];
@@ -139,6 +156,7 @@ trait Chosen: Send + Sync {
     fn table(&self) -> toml::Table;
     fn check(&self) -> std::result::Result<(), Refusal>;
     fn views(&self) -> usize;
+    fn views_in_pass(&self) -> usize;
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews>;
     fn has_cuda_loss(&self) -> bool;
     fn trains(&self) -> bool;
@@ -169,6 +187,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn views(&self) -> usize {
         MethodSettings::views(self)
+    }
+
+    fn views_in_pass(&self) -> usize {
+        MethodSettings::views_in_pass(self)
     }
 
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
@@ -229,6 +251,11 @@ impl ChosenMethod {
     /// Returns the number of views of each image in a batch that are made by the run's own transforms.
     pub fn views(&self) -> usize {
         self.0.views()
+    }
+
+    /// Returns the number of those views that pass through the network together.
+    pub fn views_in_pass(&self) -> usize {
+        self.0.views_in_pass()
     }
 
     /// Returns the groups of further views of each image, where `augment` holds the run's own transforms.

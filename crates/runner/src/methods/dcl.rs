@@ -5,7 +5,7 @@ use candle_core::Result;
 use invaspread_losses::Dcl;
 use invaspread_losses::op::Objective;
 
-use super::projector::settings_with_projector;
+use super::projector::{settings_with_projector, similarities};
 use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes};
 use crate::settings::{Refusal, above_zero, temperature};
 
@@ -41,7 +41,7 @@ impl MethodSettings for Settings {
     }
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
-        self.projector().memory(sizes)
+        vec![self.projector().memory(), similarities(sizes)]
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {

@@ -177,6 +177,8 @@ mod tests {
             dim: 8,
             pooled: 64,
             seed: 3,
+            epochs: 2,
+            batch_size: 8,
             weight_decay: 0.0,
             device: DeviceKind::Cpu,
             key_side: KeySide::Detached,

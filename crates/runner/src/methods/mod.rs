@@ -8,8 +8,13 @@
 //! else in the program names one.
 
 mod chosen;
+mod momentum_encoder;
+mod multi_crop;
+mod predictor;
 mod projector;
+mod prototypes;
 mod registry;
+mod separate_views;
 mod state;
 
 /// Calls the macro `$then` with the modules of all built-in methods: those without an objective of their own,
@@ -56,6 +61,10 @@ pub struct RunFacts {
     pub pooled: usize,
     /// The run's seed.
     pub seed: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+    /// Images of a batch, B.
+    pub batch_size: usize,
     /// The optimizer's weight decay.
     pub weight_decay: f64,
     /// The device of the network, which is also the device of the method's state.
@@ -63,6 +72,16 @@ pub struct RunFacts {
     /// Whether gradients flow through the second factor of inner products among a batch's own embeddings: an
     /// interpretation of the paper that the protocol chooses.
     pub key_side: KeySide,
+}
+
+impl RunFacts {
+    /// Returns the part of the run's steps that were taken before `step`, from 0 to below 1: `k / K` in the
+    /// schedules of papers.
+    pub fn part_done(&self, step: &Step<'_>) -> f64 {
+        let steps = (self.images / self.batch_size.max(1)) as f64;
+        let taken = step.epoch.saturating_sub(1) as f64 * steps + step.step as f64;
+        taken / (self.epochs as f64 * steps).max(1.0)
+    }
 }
 
 /// The current step: step `step` (from 0) of epoch `epoch` (from 1), on the images `index` (B of them).
@@ -165,8 +184,7 @@ pub trait Method: Send {
     /// # Errors
     /// Returns an error if candle fails or the views do not fit the network.
     fn forward(&mut self, network: &Network, views: &[Tensor]) -> Result<Output> {
-        let passes = views.iter().map(|views| network.forward(views, Mode::Train));
-        Output::stacked(passes.collect::<Result<_>>()?)
+        pass_of_each_group(network, views)
     }
 
     /// Returns the loss of a batch, a scalar from which gradients flow back. Heads continue from the outputs
@@ -221,6 +239,15 @@ pub trait Method: Send {
     fn load_state(&mut self, state: HashMap<String, Tensor>) -> std::result::Result<(), StateError> {
         state::nothing_left(&state)
     }
+}
+
+/// Runs the network on each group of views, in one pass with gradients for each, and stacks their rows.
+///
+/// # Errors
+/// Returns an error if candle fails or the views do not fit the network.
+fn pass_of_each_group(network: &Network, views: &[Tensor]) -> Result<Output> {
+    let passes = views.iter().map(|views| network.forward(views, Mode::Train));
+    Output::stacked(passes.collect::<Result<_>>()?)
 }
 
 /// Returns the images in the order in which epoch `epoch` visits them: the method's own order, or else a

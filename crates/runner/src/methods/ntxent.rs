@@ -5,7 +5,7 @@ use candle_core::Result;
 use invaspread_losses::NtXent;
 use invaspread_losses::op::Objective;
 
-use super::projector::settings_with_projector;
+use super::projector::{settings_with_projector, similarities};
 use super::{Method, MethodMemory, MethodSettings, RunFacts, Sizes};
 use crate::settings::{Refusal, temperature};
 
@@ -20,6 +20,7 @@ settings_with_projector! {
 impl MethodSettings for Settings {
     const NAME: &'static str = "ntxent";
     const LABEL: &'static str = "NT-Xent";
+    const ALSO_CALLED: &'static [&'static str] = &["simclr"];
 
     fn check(&self) -> std::result::Result<(), Refusal> {
         temperature("temperature", self.temperature)?;
@@ -35,7 +36,7 @@ impl MethodSettings for Settings {
     }
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
-        self.projector().memory(sizes)
+        vec![self.projector().memory(), similarities(sizes)]
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {

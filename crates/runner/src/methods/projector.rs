@@ -1,16 +1,18 @@
-//! A projector behind the pooled features, for methods whose loss compares the projected rows of the two
-//! views of each image.
+//! A projector behind the pooled features: its settings, its form, and the methods whose loss compares the
+//! projected rows of the two views of each image.
 //!
-//! Two views of each image pass through the network; the projector, an MLP with batch norm, maps their pooled
-//! features to the rows of the loss, which are scaled to length 1. The run's optimizer trains the projector,
-//! which is not needed after training. The loss does not depend on the embedding's linear layer, which keeps
+//! A projector is an MLP that maps the pooled features to the rows of a loss. The run's optimizer trains it;
+//! it is not needed after training. Such a loss does not depend on the embedding's linear layer, which keeps
 //! its initial weights. Therefore the pooled features are measured: the file of such a method sets
 //! `eval.layer=pooled`.
+//!
+//! [`ProjectorForm::method`] serves losses of the projected rows alone: both views pass through the network
+//! and the projector together, and batch norm takes the statistics of both.
 
 use std::collections::HashMap;
 
 use candle_core::{Result, Tensor, Var};
-use invaspread_models::{Mlp, MlpConfig, Mode, Output};
+use invaspread_models::{LastNorm, Mlp, MlpConfig, Mode, Output};
 
 use super::state::nothing_left;
 use super::{Method, MethodMemory, RunFacts, Sizes, StateError, Step, load_module, module_state};
@@ -21,28 +23,43 @@ use crate::settings::{Refusal, at_least_one};
 const PROJECTOR: &str = "projector";
 
 /// Declares the settings of a method with a projector, as [`crate::settings!`] does: the given keys, those of
-/// the projector, and the function `projector` that returns its sizes.
+/// the projector, and the function `projector` that returns its form. The projector's sizes may follow, as
+/// `projector(LAYERS, HIDDEN, OUTPUT)`; otherwise they are those of `SimCLR` on CIFAR-10.
 macro_rules! settings_with_projector {
     ($(#[doc = $about:literal])+ pub struct Settings { $($keys:tt)* }) => {
+        $crate::methods::projector::settings_with_projector! {
+            $(#[doc = $about])+
+            pub struct Settings { $($keys)* }
+            projector(2, 512, 128)
+        }
+    };
+    (
+        $(#[doc = $about:literal])+
+        pub struct Settings { $($keys:tt)* }
+        projector($layers:literal, $hidden:literal, $output:literal)
+    ) => {
         $crate::settings! {
             $(#[doc = $about])+
             pub struct Settings {
                 $($keys)*
-                /// Linear layers of the projector, at least 1; batch norm and a ReLU lie between them.
-                projector_layers: usize = 2,
+                /// Linear layers of the projector, at least 1; a ReLU lies between them.
+                projector_layers: usize = $layers,
                 /// Length of the projector's hidden rows, at least 1.
-                projector_hidden: usize = 512,
-                /// Length of the rows that the loss compares, at least 1.
-                projector_output: usize = 128,
+                projector_hidden: usize = $hidden,
+                /// Length of the projected rows, at least 1.
+                projector_output: usize = $output,
             }
         }
 
         impl Settings {
-            fn projector(&self) -> $crate::methods::projector::ProjectorSizes {
-                $crate::methods::projector::ProjectorSizes {
+            fn projector(&self) -> $crate::methods::projector::ProjectorForm {
+                $crate::methods::projector::ProjectorForm {
                     layers: self.projector_layers,
                     hidden: self.projector_hidden,
                     output: self.projector_output,
+                    batch_norm: true,
+                    last: ::invaspread_models::LastNorm::None,
+                    scaled: true,
                 }
             }
         }
@@ -50,18 +67,25 @@ macro_rules! settings_with_projector {
 }
 pub(super) use settings_with_projector;
 
-/// The sizes of a projector: a method's keys `projector_layers`, `projector_hidden` and `projector_output`.
+/// The form of a projector: a method's keys `projector_layers`, `projector_hidden` and `projector_output`,
+/// and what its paper fixes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ProjectorSizes {
+pub(super) struct ProjectorForm {
     /// Linear layers.
     pub(super) layers: usize,
     /// Length of the hidden rows.
     pub(super) hidden: usize,
-    /// Length of the rows that the loss compares.
+    /// Length of the projected rows.
     pub(super) output: usize,
+    /// Whether batch norm follows the hidden linear layers.
+    pub(super) batch_norm: bool,
+    /// The normalization that follows the last linear layer.
+    pub(super) last: LastNorm,
+    /// Whether [`ProjectorForm::method`] scales the projected rows to length 1.
+    pub(super) scaled: bool,
 }
 
-impl ProjectorSizes {
+impl ProjectorForm {
     /// Checks that each size is at least 1.
     ///
     /// # Errors
@@ -72,23 +96,34 @@ impl ProjectorSizes {
         at_least_one("projector_output", self.output)
     }
 
-    /// Returns the memory of the projector and of a loss that compares all rows of a batch.
-    pub(super) fn memory(self, sizes: &Sizes) -> Vec<MethodMemory> {
+    /// Returns the memory of the projector: weights, gradients and momentum of all layers but the first,
+    /// whose size depends on the network.
+    pub(super) fn memory(self) -> MethodMemory {
         let keys = ["method.projector_layers", "method.projector_hidden", "method.projector_output"];
         let [layers, hidden, output] = [self.layers, self.hidden, self.output].map(|size| size as u128);
-        // Weights, gradients and momentum of all layers but the first, whose size depends on the network.
-        let inner = MethodMemory::new("a projector", &keys, &[3, layers, hidden, hidden.max(output)]);
-        let similarities = MethodMemory::new(
-            "similarities within a batch",
-            &["optim.batch_size"],
-            &[sizes.rows, sizes.rows],
-        );
-        vec![inner, similarities]
+        MethodMemory::new("a projector", &keys, &[3, layers, hidden, hidden.max(output)])
     }
 
-    /// Returns the method that minimizes `loss` of the projected rows: 2B rows of unit length, first view 1
-    /// of all images, then view 2.
-    /// `on_device` says whether a GPU computes the loss of rows on it.
+    /// Returns the memory of the products of all columns of the projected rows with one another.
+    pub(super) fn between_columns(self) -> MethodMemory {
+        let output = self.output as u128;
+        MethodMemory::new("products of columns", &["method.projector_output"], &[output, output])
+    }
+
+    /// Returns a projector of this form in its initial state, head number 0 of the run.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails to make it.
+    pub(super) fn build(self, facts: RunFacts) -> Result<Mlp> {
+        let mut config = MlpConfig::new(facts.pooled, self.hidden, self.output);
+        config.layers = self.layers;
+        config.batch_norm = self.batch_norm;
+        config.last = self.last;
+        Mlp::on(&facts.device.open()?, PROJECTOR, &config, facts.seed, 0)
+    }
+
+    /// Returns the method that minimizes `loss` of the projected rows: 2B rows, first view 1 of all images,
+    /// then view 2. `on_device` says whether a GPU computes the loss of rows on it.
     ///
     /// # Errors
     /// Returns an error if candle fails to make the projector.
@@ -98,11 +133,14 @@ impl ProjectorSizes {
         on_device: bool,
         loss: impl Fn(&Tensor) -> Result<Tensor> + Send + 'static,
     ) -> Result<Box<dyn Method>> {
-        let mut config = MlpConfig::new(facts.pooled, self.hidden, self.output);
-        config.layers = self.layers;
-        let projector = Mlp::on(&facts.device.open()?, PROJECTOR, &config, facts.seed, 0)?;
-        Ok(Box::new(Projected { loss, on_device, projector }))
+        Ok(Box::new(Projected { loss, on_device, projector: self.build(facts)?, scaled: self.scaled }))
     }
+}
+
+/// Returns the memory of the similarities of all rows of a batch with one another.
+pub(super) fn similarities(sizes: &Sizes) -> MethodMemory {
+    let keys = ["optim.batch_size"];
+    MethodMemory::new("similarities within a batch", &keys, &[sizes.rows, sizes.rows])
 }
 
 /// A loss and the projector before it.
@@ -111,13 +149,15 @@ struct Projected<L> {
     /// Whether the loss is computed on the device of the rows.
     on_device: bool,
     projector: Mlp,
+    /// Whether the rows are scaled to length 1.
+    scaled: bool,
 }
 
 impl<L: Fn(&Tensor) -> Result<Tensor> + Send> Method for Projected<L> {
     fn loss(&mut self, output: &mut Output, _step: &Step<'_>) -> Result<Tensor> {
         let rows = output.through(&output.pooled.clone(), |tape, x| {
             let projected = self.projector.forward(tape, x, Mode::Train)?;
-            tape.l2_normalize(&projected)
+            if self.scaled { tape.l2_normalize(&projected) } else { Ok(projected) }
         })?;
         (self.loss)(&rows)
     }

@@ -19,6 +19,7 @@ macro_rules! registry_of {
 #[derive(Debug)]
 pub struct Entry {
     name: &'static str,
+    also_called: &'static [&'static str],
     keys: Vec<Key>,
     default: ChosenMethod,
     small: Vec<ChosenMethod>,
@@ -29,7 +30,14 @@ impl Entry {
     fn of<S: MethodSettings>() -> Self {
         let small = S::small().into_iter().map(ChosenMethod::new).collect();
         let default = ChosenMethod::new(S::default());
-        Self { name: S::NAME, keys: <S as Settings>::keys(), default, small, read: ChosenMethod::read::<S> }
+        Self {
+            name: S::NAME,
+            also_called: S::ALSO_CALLED,
+            keys: <S as Settings>::keys(),
+            default,
+            small,
+            read: ChosenMethod::read::<S>,
+        }
     }
 
     /// Returns the method's name, the value of `method.name`.
@@ -119,6 +127,13 @@ impl Registry {
     /// Returns the methods in the order in which they were added.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Returns the name of the method that is also called `other` ([`MethodSettings::ALSO_CALLED`]), in small
+    /// or capital letters.
+    pub fn name_of(&self, other: &str) -> Option<&'static str> {
+        let other = other.to_ascii_lowercase();
+        self.entries.iter().find(|entry| entry.also_called.contains(&other.as_str())).map(Entry::name)
     }
 
     /// Returns the method of that name.

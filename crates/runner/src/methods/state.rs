@@ -4,10 +4,15 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use candle_core::{Tensor, bail};
+use invaspread_losses::Queue;
 use invaspread_models::Module;
 
+use super::RunFacts;
 use crate::checkpoint::{NamedTensors, prefixed, take_prefixed};
+
+const QUEUE_ROWS: &str = "queue.rows";
+const QUEUE_OLDEST: &str = "queue.oldest";
 
 /// A checkpoint whose method state does not fit the method.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +79,40 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
     let mut names: Vec<String> = state.keys().cloned().collect();
     names.sort_unstable();
     Err(StateError::Unknown { names })
+}
+
+/// Checks that a queue of `length` rows, the method's key `queue`, can take up a batch.
+///
+/// # Errors
+/// Returns an error if it is too short.
+pub(super) fn check_queue(length: usize, facts: RunFacts) -> candle_core::Result<()> {
+    let batch = facts.batch_size;
+    if length < batch {
+        bail!(
+            "method.queue: found {length}, expected at least {batch}, the images of a batch (optim.batch_size)"
+        )
+    }
+    Ok(())
+}
+
+/// Returns the rows of a queue and the place of the oldest one.
+///
+/// # Errors
+/// Returns an error if candle fails.
+pub(super) fn queue_state(queue: &Queue) -> candle_core::Result<NamedTensors> {
+    let [rows, oldest] = queue.state()?;
+    Ok(vec![(QUEUE_ROWS.to_owned(), rows), (QUEUE_OLDEST.to_owned(), oldest)])
+}
+
+/// Takes from `state` what [`queue_state`] returned.
+///
+/// # Errors
+/// Returns an error if a tensor is missing or does not fit the queue.
+pub(super) fn load_queue(queue: &mut Queue, state: &mut HashMap<String, Tensor>) -> Result<(), StateError> {
+    let [own, _] = queue.state()?;
+    let rows = take(state, QUEUE_ROWS, own.dims())?;
+    let oldest = take(state, QUEUE_OLDEST, &[])?;
+    Ok(queue.load_state([&rows, &oldest])?)
 }
 
 /// Returns the weights and running statistics of a head, or of a copy of the network, under names that begin

@@ -79,6 +79,12 @@ fn an_unknown_key_is_answered_with_the_methods_own() {
     assert!(told.contains("the chosen method random has no keys"), "{told}");
     let told = error(&["method.name=ncee"]);
     assert!(told.contains("argument method.name=ncee") && told.contains("did you mean `nce`?"), "{told}");
+    for (other, name) in [("simclr", "ntxent"), ("SimCLR", "ntxent"), ("moco", "moco_v2")] {
+        for argument in [format!("method={other}"), format!("method.name={other}")] {
+            let told = error(&[argument.as_str()]);
+            assert!(told.contains(&format!("did you mean `{name}`?")), "{told}");
+        }
+    }
     let told = error(&["method=nce", "method.noise=null"]);
     assert!(told.contains("the key is required"), "{told}");
     let told = error(&["method.negatives=hardest"]);

@@ -29,7 +29,9 @@ fn the_lists_of_keys_are_what_the_types_say() {
     assert_eq!(
         optional,
         [
+            "augment.blur",
             "augment.crop",
+            "augment.solarize",
             "augment.squash",
             "data.cache",
             "data.folder.path",
@@ -214,7 +216,7 @@ fn numbers_and_switches_are_read_as_people_write_them() {
 fn names_of_transforms_and_numbers_of_recall_are_checked_one_by_one() {
     let told = error(&["augment.without=[flip,nope]"]);
     let expected = "`augment.without` in argument augment.without=[flip,nope]: found \"nope\", expected names of \
-                    transforms: resized_crop, crop, color_jitter, grayscale, flip";
+                    transforms: resized_crop, crop, color_jitter, grayscale, blur, solarize, flip";
     assert_eq!(told, expected);
     assert!(error(&["augment.size=0"]).contains("`augment.size` in argument augment.size=0: found 0"));
     let told = error(&["eval.retrieval.recall_at=[1,2,1]"]);
