@@ -1,5 +1,6 @@
-//! A momentum encoder: a copy of the network and of its projector that follows them, has batch-norm statistics
-//! of its own, and gets no gradient (He et al., CVPR 2020, section 3.2; the target network of BYOL).
+//! A momentum encoder: a copy of the network and of its projector that follows them, has batch-norm
+//! statistics of its own, and gets no gradient (He et al., CVPR 2020, section 3.2; the target network of
+//! BYOL).
 
 use std::collections::HashMap;
 
