@@ -9,7 +9,7 @@ loss of each direction is computed on its own, and the directions are combined a
 - BYOL: 2 + 2 NegativeCosineSimilarity in each direction, added up (equation 2 of the paper).
 - SimSiam: half of NegativeCosineSimilarity in each direction (equation 4 of the paper).
 - NNCLR: PyTorch's cross_entropy on the similarities of the neighbors with the predictions, half of each direction
-  (equation 4 of the paper). lightly's tutorial uses NT-Xent in its place, which is another loss.
+  (section 3.2 of the paper). lightly's tutorial uses NT-Xent in its place, which is another loss.
 """
 
 import importlib.metadata

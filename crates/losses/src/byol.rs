@@ -28,7 +28,7 @@ use crate::partners::{check_partners, products_with_partners};
 /// use candle_core::{Device, Tensor};
 /// use invaspread_losses::Byol;
 ///
-/// // An image whose views are predicted without an error in one direction, and at a right angle in the other.
+/// // An image whose first view is predicted without an error, and whose second one at a right angle.
 /// let predictions = Tensor::new(&[[1f64, 0.0], [0.0, 1.0]], &Device::Cpu)?;
 /// let targets = Tensor::new(&[[1f64, 0.0], [1.0, 0.0]], &Device::Cpu)?;
 /// assert_eq!(Byol.loss(&predictions, &targets)?.to_scalar::<f64>()?, 2.0);

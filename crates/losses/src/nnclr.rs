@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Source: Dwibedi, Aytar, Tompson, Sermanet, Zisserman, "With a Little Help from My Friends:
-//! Nearest-Neighbor Contrastive Learning of Visual Representations", ICCV 2021, section 3.2, equation 4, made
-//! symmetric as in the pseudo-code of the appendix: the mean of both directions. `n_i` is the row of the
-//! support set that is the nearest to the projection of row i. No gradient flows to it: with `g_ij =
-//! ∂loss/∂(n_i · p_j / τ)`, `grad p_j = Σ_i g_ij n_i / τ`.
+//! Nearest-Neighbor Contrastive Learning of Visual Representations", ICCV 2021, section 3.2, made symmetric
+//! as in the paper's pseudo-code: the mean of both directions. `n_i` is the row of the support set that is
+//! the nearest to the projection of row i. No gradient flows to it: with `g_ij = ∂loss/∂(n_i · p_j / τ)`,
+//! `grad p_j = Σ_i g_ij n_i / τ`.
 //!
 //! No deviation in value. The rows must already have unit length: the support set holds such rows, and the
 //! last op of the heads makes them. A batch of one image has no negatives and loss 0.

@@ -29,7 +29,7 @@ use crate::partners::{check_partners, products_with_partners};
 /// use candle_core::{Device, Tensor};
 /// use invaspread_losses::SimSiam;
 ///
-/// // An image whose views are predicted without an error in one direction, and at a right angle in the other.
+/// // An image whose first view is predicted without an error, and whose second one at a right angle.
 /// let predictions = Tensor::new(&[[1f64, 0.0], [0.0, 1.0]], &Device::Cpu)?;
 /// let projections = Tensor::new(&[[1f64, 0.0], [1.0, 0.0]], &Device::Cpu)?;
 /// assert_eq!(SimSiam.loss(&predictions, &projections)?.to_scalar::<f64>()?, -0.5);
@@ -40,8 +40,8 @@ pub struct SimSiam;
 
 impl SimSiam {
     /// Returns the loss of `predictions` (2B x D, rows of unit length, row i and row i + B of two views of
-    /// one image) and `projections` (2B x D, in the same order): a scalar between −1 and 1. No gradient flows
-    /// to the projections.
+    /// one image) and `projections` (2B x D, in the same order): a scalar from −1 to 1. No gradient flows to
+    /// the projections.
     ///
     /// # Errors
     /// If the two are not such matrices of one shape in F32 or F64 (F32 on CUDA).
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn two_images_have_a_closed_form() {
-        // Both views of image 1 are predicted exactly; those of image 2 are at a right angle to their targets.
+        // Both views of image 1 are predicted exactly, those of image 2 at a right angle.
         let p = matrix_f64(&[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0], 2);
         let z = matrix_f64(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2);
         let (value, gradient) = gradient_of(&p, |p| SimSiam.loss(p, &z)).unwrap();

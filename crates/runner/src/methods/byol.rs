@@ -6,7 +6,8 @@
 //! ξ ← τ_k ξ + (1 − τ_k) θ after step k of K,  τ_k = 1 − (1 − τ) (cos(π k / K) + 1) / 2
 //! ```
 //!
-//! Sections 3.1 and 3.2 of the paper and its appendix J; google-deepmind/deepmind-research, folder `byol`.
+//! Section 3 of the paper (the method; its paragraphs on architecture and optimization); the folder `byol` of
+//! google-deepmind/deepmind-research.
 //! Each view is a pass of its own with its own batch-norm statistics, in both networks, as in that code.
 //!
 //! Deviations: the paper's views are asymmetric (blur and solarization with other probabilities in each view)
@@ -147,7 +148,7 @@ mod tests {
     use invaspread_losses::KeySide;
     use invaspread_tensor::DeviceKind;
 
-    /// Section 3.2: τ at the start, 1 at the end.
+    /// The paragraph on optimization in section 3: τ at the start, 1 at the end.
     #[test]
     fn the_momentum_rises_along_half_a_cosine() {
         let facts = RunFacts {

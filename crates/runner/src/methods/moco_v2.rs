@@ -1,15 +1,17 @@
-//! MoCo v2 (He et al., CVPR 2020; Chen et al., 2020): each first view is told apart from a queue of older keys
-//! by the key of the second view. A momentum encoder makes the keys; MoCo v2 adds a projector to both.
+//! MoCo v2 (He et al., CVPR 2020; Chen et al., 2020): the key of an image's second view tells its first view
+//! apart from a queue of older keys. A momentum encoder makes the keys; MoCo v2 adds a projector to both.
 //!
 //! ```text
 //! x, x' two views;  q = g(f(x));  k = g_k(f_k(x'));  loss: `losses::MocoV2` of q, k and the queue
 //! θ_k ← m θ_k + (1 − m) θ_q after each step;  then the queue takes up k
 //! ```
 //!
-//! Algorithm 1 of the first paper; facebookresearch/moco, `moco/builder.py`. The projector has no batch norm,
-//! and its hidden rows are as long as the pooled features of a ResNet-18. The momentum encoder has batch-norm
-//! statistics of its own. It sees the images of a batch in a random order (section 3.3, shuffling batch norm):
-//! if `protocol.batch_norm_chunk` splits the statistics, as several GPUs would, a key and its query share none.
+//! Algorithm 1 of the first paper; facebookresearch/moco, `moco/builder.py`. The projector has no batch
+//! norm, and its hidden rows are as long as the pooled features of a ResNet-18. The momentum encoder has
+//! batch-norm statistics of its own. It sees the images of a batch in a random order (section 3.3, shuffling
+//! batch norm). So a key and its query belong to different groups of images where
+//! `protocol.batch_norm_chunk` divides the batch, as several GPUs would, into groups with statistics of
+//! their own.
 //!
 //! Deviations: without such chunks the whole batch shares its statistics, which the authors' demonstration on
 //! CIFAR-10 avoids with eight parts. The projector has no batch norm, so chunks concern the network alone.

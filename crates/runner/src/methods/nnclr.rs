@@ -6,9 +6,9 @@
 //! loss: `losses::Nnclr` of n and p', both ways;  then the support set takes up z of the first views
 //! ```
 //!
-//! Section 3.2 of the paper and the pseudo-code of its appendix. All batch norms of the projector have gain and
-//! shift, and one follows its last layer; the predictor is an MLP of two layers. Each view is a pass of its own
-//! with its own batch-norm statistics, as in the pseudo-code. The support set is a queue that begins full of
+//! Section 3.2 of the paper and its pseudo-code. A batch norm with gain and shift follows each layer of the
+//! projector, also the last one; the predictor is an MLP of two layers. Each view is a pass of its own with
+//! its own batch-norm statistics, as in the pseudo-code. The support set is a queue that begins full of
 //! random unit rows. The search of neighbors is exact (`metrics::top_k`).
 //!
 //! Deviations: the paper's batch is 4,096 images and its optimizer LARS; here the run's are used for all

@@ -1,5 +1,6 @@
-//! Passes of the views of a batch through the network, each on its own: batch norm takes the statistics of one
-//! view, and moves the running statistics once for each view, as the code of BYOL, `SimSiam` and MoCo does.
+//! Passes of the views of a batch through the network, each on its own: batch norm takes the statistics of
+//! one view, and moves the running statistics once for each view, as the code of BYOL, `SimSiam` and MoCo
+//! does.
 
 use candle_core::{Result, Tensor};
 use invaspread_models::{Mode, Network, Output};

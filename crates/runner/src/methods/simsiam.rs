@@ -5,10 +5,10 @@
 //! x, x' two views;  z = g(f(x));  p = h(z);  loss: `losses::SimSiam`, both ways, with z constant
 //! ```
 //!
-//! Section 3 of the paper and facebookresearch/simsiam (`simsiam/builder.py`). The projector ends with a batch
-//! norm without gain and shift. The predictor is a bottleneck: its hidden rows have a quarter of the length of
-//! its output. The predictor keeps the base learning rate, where the schedule lowers that of all other
-//! parameters (section 4.2; `--fix-pred-lr`). Each view is a pass of its own with its own batch-norm
+//! Section 3 of the paper and facebookresearch/simsiam (`simsiam/builder.py`). The projector ends with a
+//! batch norm without gain and shift. The predictor is a bottleneck: its hidden rows have a quarter of the
+//! length of its output. The predictor keeps the base learning rate, where the schedule lowers that of all
+//! other parameters (section 4.2; `--fix-pred-lr`). Each view is a pass of its own with its own batch-norm
 //! statistics, as in the authors' code.
 //!
 //! Deviations: that code begins with gains of 0 at the end of each residual block; the networks here begin as

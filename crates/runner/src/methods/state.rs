@@ -89,7 +89,7 @@ pub(super) fn check_queue(length: usize, facts: RunFacts) -> candle_core::Result
     let batch = facts.batch_size;
     if length < batch {
         bail!(
-            "method.queue: found {length}, expected at least {batch}, the images of a batch (optim.batch_size)"
+            "method.queue: found {length}, expected at least {batch}, the value of optim.batch_size"
         )
     }
     Ok(())
