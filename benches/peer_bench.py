@@ -7,6 +7,7 @@
   peer_bench.py augment  --images 2000 --size 32 [--transforms torchvision|v2|v2-tensor|albumentations]
   peer_bench.py knn     --train 50000 --test 10000 --dim 128 --k 200 [--device cpu|cuda] [--engine torch|faiss]
   peer_bench.py kmeans  --points 60502 --dim 128 --clusters 11316 --iterations 10 [--engine faiss|sklearn]
+  peer_bench.py versions
 
 `train` is one InvaSpread step on the CIFAR ResNet-18 (3x3 stem, no max-pool): forward and backward of 2 x batch
 views, the in-batch softmax loss with gradient to the query side alone, SGD with momentum 0.9 and weight decay 5e-4.
@@ -298,7 +299,7 @@ def kmeans(a):
     return dict(seconds=seconds, seconds_per_iteration=seconds / a.iterations)
 
 
-def versions() -> dict[str, str]:
+def versions(_: argparse.Namespace | None = None) -> dict[str, str]:
     found = {}
     for package in ("torch", "torchvision", "pillow", "albumentations", "opencv-python-headless", "faiss-cpu", "scikit-learn", "numpy"):
         try:
@@ -329,7 +330,7 @@ def kernels() -> dict[str, str]:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["train", "evaluate", "epoch", "augment", "knn", "kmeans"])
+    p.add_argument("what", choices=["train", "evaluate", "epoch", "augment", "knn", "kmeans", "versions"])
     p.add_argument("--device", default="cpu"); p.add_argument("--threads", type=int, default=2); p.add_argument("--engine", default="faiss")
     p.add_argument("--batch", type=int, default=64); p.add_argument("--width", type=int, default=64)
     p.add_argument("--steps", type=int, default=10); p.add_argument("--warmup", type=int, default=2)
