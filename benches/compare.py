@@ -12,7 +12,8 @@ same goes for ours in a precision that the program refuses.
 
 In the first pair ours, in each precision, and every variant of the peer run once, each in a process of its own. In each further pair
 the two fastest variants of each precision run, in an order that moves on by one from pair to pair. A ratio is the peer's time over
-ours within one pair, for the variant with the best median. Rows named busy-... are the same while a process keeps one core busy.
+ours within one pair, for the variant with the best median. Rows named busy-... are the same while a process keeps one core busy;
+they leave out the variants that were slower on the idle machine.
 
 A row is kept when it is complete. The same command goes on where an earlier one stopped: what was measured on this machine, with this
 program and these peers, is not measured again. `--missing` also keeps what other machines or programs measured, `--again` keeps

@@ -90,13 +90,18 @@ def compiled(a: argparse.Namespace, function):
 
 
 def warm_up(a: argparse.Namespace, work) -> None:
-    """Runs the work `--warmup` times, and again as often until nothing was compiled meanwhile."""
-    from torch._dynamo.utils import counters
+    """Runs the work `--warmup` times; if it is compiled, again as often until nothing was compiled meanwhile."""
+    def graphs() -> int:
+        if not a.compile:
+            return 0  # the compiler is not even imported: that would add to the memory
+        from torch._dynamo.utils import counters
+        return counters["stats"]["unique_graphs"]
+
     for _ in range(10):
-        before = counters["stats"]["unique_graphs"]
+        before = graphs()
         for _ in range(a.warmup):
             work()
-        if not a.compile or (a.warmup and counters["stats"]["unique_graphs"] == before):
+        if graphs() == before and (a.warmup or not a.compile):
             return
     sys.exit(f"error: torch.compile still compiles after {10 * a.warmup} rounds of warm-up; expected at least one round without, see --warmup")
 

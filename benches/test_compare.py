@@ -140,6 +140,27 @@ class Session(unittest.TestCase):
         self.run_it(*arguments)
         self.assertEqual(len(self.calls()), 2 * 9)
 
+    @unittest.skipIf(machine.cannot_be_busy(), machine.cannot_be_busy())
+    def test_a_row_with_a_busy_core_runs_what_was_fastest_without(self) -> None:
+        self.run_it("--only", "busy-kmeans,busy-train-16-32,train-16-32")
+        ran = self.calls()
+        self.assertEqual(len(ran), (10 + 2 * 6) + 3 * 6 + 3 * 3)
+        self.assertTrue(all("--steps 40" in line for line in ran[:22]) and all("--steps 20" in line for line in ran[22:40]))
+        entry = self.entries()["busy-train-16-32"]
+        self.assertEqual(entry["passed_over"], [name for name in rows.variants("cpu") if "eager" in name])
+        text = self.page.read_text()
+        self.assertNotIn("open", text)
+        self.assertNotIn("- busy-train-16-32: not measured yet", text)
+        busy = text.split("## With one core busy")[1].split("## Memory")[0]
+        self.assertIn("| **3.83x** | 3.83 to 3.83 | none |  |", busy)
+        self.assertIn("| **2.70x** | 2.70 to 2.70 | at least 2.5x | yes |", busy)
+        # On another machine nothing is known of what is fast.
+        entries = self.entries()
+        entries["train-16-32"]["features"] = ["AMX-BF16"]
+        self.record.write_text(json.dumps(entries))
+        self.run_it("--only", "busy-train-16-32", "--again")
+        self.assertEqual(len(self.calls()), 10 + 2 * 6)
+
     def test_other_machines_and_peers_are_kept_apart(self) -> None:
         self.run_it("--only", "kmeans,knn")
         entries = self.entries()

@@ -5,7 +5,7 @@ import argparse, contextlib, datetime, json, os, pathlib, platform, re, signal, 
 from typing import Any, Optional
 
 from . import machine
-from .record import Entry, Here, checksum, finalists, pairs_of, stale, winner, write
+from .record import Entry, Here, checksum, elsewhere, finalists, pairs_of, stale, winner, write
 from .rows import Row
 
 PEER = pathlib.Path(__file__).resolve().parent.parent / "peer_bench.py"
@@ -113,10 +113,10 @@ def shown(a: argparse.Namespace, row: Row) -> dict[str, str]:
 class Measuring:
     """The pairs of one row."""
 
-    def __init__(self, a: argparse.Namespace, row: Row, progress: Progress) -> None:
-        self.a, self.row, self.progress = a, row, progress
+    def __init__(self, a: argparse.Namespace, row: Row, progress: Progress, passed_over: list[str]) -> None:
+        self.a, self.row, self.progress, self.passed_over = a, row, progress, passed_over
         self.commands = commands(a, row)
-        self.going = list(self.commands)
+        self.going = [name for name in self.commands if name not in passed_over]
         self.pairs: dict[str, list[dict[str, Any]]] = {}
         self.left_out: dict[str, str] = {}
         self.others: Optional[float] = None
@@ -166,13 +166,22 @@ class Measuring:
     def entry(self, here: Here, seconds: float) -> Entry:
         first = next(result for name, result in self.first.items() if name.startswith("ours "))
         kernels = {k: v for name, result in self.first.items() for k, v in result.get("kernels", {}).items()}
-        entry = dict(work=self.row.work, pairs=self.pairs, left_out=self.left_out, others_used=self.others, commands=shown(self.a, self.row),
+        entry = dict(work=self.row.work, pairs=self.pairs, left_out=self.left_out, passed_over=self.passed_over, others_used=self.others, commands=shown(self.a, self.row),
                      versions={"ours": first["version"], **here.versions}, kernels=kernels, date=datetime.date.today().isoformat(),
                      threads=self.row.threads or self.a.threads, cpu=here.cpu, cores=here.cores, instruction_set=here.instruction_set,
                      features=here.features, gpu=here.gpu, program=here.program, python=platform.python_version(), seconds=seconds,
                      runs=sum(len(runs) for runs in self.pairs.values()))
         entry["best"] = {f"ours {line.ours} against {line.against or 'any'}": winner(self.row, line, entry) for line in self.row.lines}
         return entry
+
+
+def passed_over(row: Row, record: dict[str, Entry], here: Here) -> list[str]:
+    """The variants that need not run while a core is busy: on this idle machine, others of their precision were faster."""
+    quiet = record.get(row.quiet or "")
+    if not pairs_of(quiet) or elsewhere(quiet, here):
+        return []
+    first = {name: runs[0] for name, runs in quiet["pairs"].items()}
+    return [name for name in row.peers if name in first and name not in finalists(row, first, FINALISTS)]
 
 
 def wanted(a: argparse.Namespace, rows: list[Row], record: dict[str, Entry], here: Here) -> list[Row]:
@@ -202,7 +211,7 @@ def measure(a: argparse.Namespace, rows: list[Row], record: dict[str, Entry]) ->
             record[row.key] = dict(work=row.work, cannot=cannot, cpu=here.cpu, date=datetime.date.today().isoformat())
             print(f"{row.key}: left out: {cannot}", file=sys.stderr, flush=True)
         else:
-            begun, measuring = time.monotonic(), Measuring(a, row, progress)
+            begun, measuring = time.monotonic(), Measuring(a, row, progress, passed_over(row, record, here))
             try:
                 measuring.all()
             except Failed as error:

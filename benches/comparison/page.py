@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .machine import IDLE
-from .record import Entry, not_measured, pairs_of, ratios, winner
+from .record import Entry, known, not_measured, pairs_of, ratios, winner
 from .rows import Line, Row, precision
 
 BEGIN, END = "<!-- notes: written by hand, kept -->", "<!-- end of notes -->"
@@ -121,8 +121,7 @@ def left_out(rows: list[Row], record: dict[str, Entry], letters: dict[str, str])
             continue
         for name, reason in entry.get("left_out", {}).items():
             reasons.setdefault((reason, letters[row.key]), {}).setdefault(name, []).append(row.key)
-        known = {*entry["pairs"], *entry.get("left_out", {})}
-        missing = [name for name in (*(f"ours {ours}" for ours in row.ours), *row.peers) if name not in known]
+        missing = [name for name in (*(f"ours {ours}" for ours in row.ours), *row.peers) if name not in known(entry)]
         if missing:
             lacking.append(f"- {row.key}{letters[row.key]}: not measured yet: {'; '.join(missing)}")
     found = []
@@ -168,12 +167,14 @@ def render(a: argparse.Namespace, rows: list[Row], record: dict[str, Entry]) -> 
     with_busy = "" if not busy else f"""
 ## With one core busy
 
-The same work while another process computes on one of the cores, as on a machine that somebody uses.
+The same work while another process computes on one of the cores, as on a machine that somebody uses. The variants are those that were
+the fastest two of each precision above, if those rows are of the same machine, program and peers.
 
 {HEAD}
 {chr(10).join(speed_and_memory(busy)[0])}
 """
-    commands = [f"- {of.row.key}, {name}: `{command}`" for of in measured for name, command in of.entry["commands"].items()]
+    commands = [f"- {of.row.key}, {name}: `{command}`" for of in measured for name, command in of.entry["commands"].items()
+                if name in of.entry["pairs"]]
     return f"""# Side by side with PyTorch{' on a GPU' if gpu else ', torchvision, albumentations, faiss, scikit-learn'}
 
 `benches/compare.py` writes this page; do not edit the tables. Every figure is a ratio within a pair of runs: the peer's time divided by

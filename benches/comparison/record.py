@@ -60,8 +60,11 @@ def stale(entry: Entry, here: Here, commands: dict[str, str], pairs: int) -> Opt
     """Why a row must be measured to be one of this machine, program and peers; None where it is one."""
     if pairs_of(entry) < pairs:
         return f"{pairs_of(entry)} of {pairs} pairs are there"
-    if entry["commands"] != commands:
-        return "other commands ran"
+    return "other commands ran" if entry["commands"] != commands else elsewhere(entry, here)
+
+
+def elsewhere(entry: Entry, here: Here) -> Optional[str]:
+    """What differs from this machine, program and peers; None where nothing does."""
     for what in ("cpu", "cores", "instruction_set", "features", "gpu", "program"):
         if entry.get(what) != getattr(here, what):
             return f"another {what.replace('_', ' ')}"
@@ -92,10 +95,14 @@ def ratios(row: Row, line: Line, entry: Entry, best: str) -> list[float]:
     return [o[row.figure] / p[row.figure] if row.rate else p[row.figure] / o[row.figure] for o, p in pairs]
 
 
+def known(entry: Entry) -> set[str]:
+    """What ran, cannot run, or was slower than others on the idle machine."""
+    return {*entry["pairs"], *entry.get("left_out", {}), *entry.get("passed_over", [])}
+
+
 def not_measured(row: Row, line: Line, entry: Entry) -> list[str]:
-    """The variants that the line should hold ours against and that were neither run nor found unable to run."""
-    known = {*entry["pairs"], *entry.get("left_out", {})}
-    return [name for name in row.peers if name not in known and line.against in (None, precision(name))]
+    """The variants that the line should hold ours against and that nothing is known of."""
+    return [name for name in row.peers if name not in known(entry) and line.against in (None, precision(name))]
 
 
 def finalists(row: Row, first: dict[str, dict[str, float]], most: int) -> list[str]:
