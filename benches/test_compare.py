@@ -25,6 +25,8 @@ says = json.loads((folder / "says.json").read_text())
 words = " ".join(asked)
 for part, (status, out, err) in says.items():
     if part in words and not (part == "bf16" and peer):
+        if status == "crash":
+            os.abort()
         if status == "hang":
             pid = os.fork()
             if pid == 0:
@@ -190,6 +192,14 @@ class Session(unittest.TestCase):
         self.says({"--engine": (3, json.dumps({"cannot": "this Python has no faiss"}), "")})
         self.assertIn("no variant of the peer can run here: faiss: this Python has no faiss", self.run_it("--only", "kmeans", "--again", code=1))
 
+    def test_a_peer_that_crashes_twice_is_left_out_and_ours_is_not(self) -> None:
+        self.says({"--engine sklearn": ("crash", "", "")})
+        self.run_it("--only", "kmeans")
+        self.assertEqual(sum("sklearn" in line for line in self.calls()), 2)
+        self.assertRegex(self.page.read_text(), r"- scikit-learn of kmeans: it crashes: python peer_bench.py kmeans .* ended with -6:\n")
+        self.says({"--clusters 11316 --iterations 3 --threads": ("crash", "", "")})
+        self.assertIn("kmeans is left as it was", self.run_it("--only", "kmeans", "--again", code=1))
+
     def test_a_process_that_hangs_is_ended_with_what_it_started(self) -> None:
         self.says({"--engine faiss": ("hang", "", "")})
         said = self.run_it("--only", "kmeans", "--limit", "10", code=1)
@@ -202,7 +212,7 @@ class Session(unittest.TestCase):
         self.assertIn("## With one core busy" if machine.cannot_be_busy() is None else "rows not measured: busy-train-64-32 (", said)
         self.assertFalse(self.record.exists() or self.page.exists())
         ran = self.calls()
-        self.assertTrue(ran and not any("60502" in line or "--width 64" in line for line in ran))
+        self.assertTrue(ran and not any("60502" in line or "--width 64" in line or "--batch 32" in line for line in ran))
 
     def test_notes_are_kept(self) -> None:
         self.page.write_text(f"old\n{page.BEGIN}\nmine\n{page.END}\nold")

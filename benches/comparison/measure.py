@@ -23,6 +23,10 @@ class Refused(Exception):
     """A process said that this machine cannot do what was asked for."""
 
 
+class Crashed(Failed):
+    """A process was ended by a signal."""
+
+
 def without_paths(text: str) -> str:
     """The text with the last part of each path alone: the record is committed, and no path of this machine belongs in it."""
     return re.sub(r"(?<![\w.])(?:/[\w.@+~-]+)+/([\w.@+~-]+)", r"\1", text)
@@ -41,7 +45,7 @@ def answer(done: subprocess.CompletedProcess, figure: str, ours: bool) -> dict[s
         # The program's own answer: it names the precision that it does not have.
         raise Refused(without_paths(done.stderr.strip().split("\n")[0].replace("error: ", "", 1)))
     if done.returncode:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+        raise (Crashed if done.returncode < 0 else Failed)(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
     if not isinstance(result, dict) or figure not in result:
         raise Failed(f"{' '.join(command)}: expected JSON with {figure}, found:\n{said}")
     return result
@@ -137,9 +141,24 @@ class Measuring:
         if core and not core.lasted:
             raise Failed(f"{self.row.key}: the process that keeps a core busy ended early; expected it to last for the whole pair")
 
+    def result(self, name: str) -> dict[str, Any]:
+        """What a process measures. A library of a peer that crashes gets a second try, and is of no use to anybody if that crashes too."""
+        def once() -> dict[str, Any]:
+            return call(self.commands[name], self.row.threads or self.a.threads, self.row.figure, self.a.limit, name.startswith("ours "))
+
+        try:
+            return once()
+        except Crashed:
+            if name.startswith("ours "):
+                raise
+        try:
+            return once()
+        except Crashed as error:
+            raise Refused(f"it crashes: {without_paths(str(error).splitlines()[0])}") from error
+
     def run(self, name: str, number: int) -> None:
         try:
-            result = call(self.commands[name], self.row.threads or self.a.threads, self.row.figure, self.a.limit, name.startswith("ours "))
+            result = self.result(name)
         except Refused as reason:
             if number:
                 raise Failed(f"{self.row.key}, {name} ran in the first pair, and now: {reason}") from reason
