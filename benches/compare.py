@@ -82,13 +82,14 @@ def run(a: argparse.Namespace) -> list[str]:
             a.record, a.out = pathlib.Path(folder, "check.json"), pathlib.Path(folder, "check.md")
             figures: dict[str, record.Entry] = {}
             failures = measure(a, picked, figures)
-            if figures:
+            if any(map(record.pairs_of, figures.values())):
                 print(page.render(a, everything, figures))
         return failures
     figures = record.read(a.record)
     failures = [] if a.render else measure(a, picked, figures)
-    record.write(a.out, page.render(a, everything, figures))
-    print(f"wrote {a.out}", file=sys.stderr)
+    if a.render or any(map(record.pairs_of, figures.values())):
+        record.write(a.out, page.render(a, everything, figures))
+        print(f"wrote {a.out}", file=sys.stderr)
     return failures
 
 

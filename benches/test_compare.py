@@ -42,6 +42,8 @@ if peer:
     found |= dict(versions=dict(torch="1.0"), kernels=dict(PyTorch="AVX2"))
 else:
     found |= dict(version="invaspread 0.0.0", cpu="Some Processor", instruction_set="Avx2", gpu=None, gflops=50.0, machine_peak_gflops=100.0)
+    if "--precision" in asked:
+        found["precision"] = "f32" if "ignores" in says else asked[asked.index("--precision") + 1]
 print(json.dumps(found))
 """
 REFUSED = "error: failed to run bench train: precision bf16 is for device=cuda; see /some/where/notes.txt\n"
@@ -121,6 +123,11 @@ class Session(unittest.TestCase):
         self.assertRegex(text, r"- f32, NCHW, compiled; .*; bf16, channels-last, compiled of train-64-32: no compiler at cc\n")
         self.assertNotIn("| bf16 | PyTorch", text)
         self.assertIn("| f32 | PyTorch (f32, channels-last, eager) | **2.90x** | 2.90 to 2.90 | at least 2.5x | yes |", text)
+
+    def test_a_precision_that_was_not_taken_is_no_figure(self) -> None:
+        self.says({"ignores": (0, "", "")})
+        self.assertIn("found precision f32 in what it says, expected bf16", self.run_it("--only", "train-16-32", code=1))
+        self.assertFalse(self.record.exists())
 
     def test_a_row_that_is_there_is_kept(self) -> None:
         arguments = ("--only", "kmeans,knn")

@@ -46,6 +46,10 @@ def answer(done: subprocess.CompletedProcess, figure: str, ours: bool) -> dict[s
         raise Refused(without_paths(done.stderr.strip().split("\n")[0].replace("error: ", "", 1)))
     if done.returncode:
         raise (Crashed if done.returncode < 0 else Failed)(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+    if ours and "--precision" in command and isinstance(result, dict):
+        asked, took = command[command.index("--precision") + 1], result.get("precision")
+        if asked != took:
+            raise Failed(f"{' '.join(command)}: found precision {took} in what it says, expected {asked}")
     if not isinstance(result, dict) or figure not in result:
         raise Failed(f"{' '.join(command)}: expected JSON with {figure}, found:\n{said}")
     return result
@@ -54,7 +58,8 @@ def answer(done: subprocess.CompletedProcess, figure: str, ours: bool) -> dict[s
 def call(command: list[str], threads: int, figure: str, limit: float, ours: bool) -> dict[str, Any]:
     """Runs a program to its end, with all that it starts, and returns its figures."""
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment(threads), start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment(threads),
+                                   start_new_session=True)
     except OSError as error:
         raise Failed(f"{' '.join(command)} cannot be run: {error}") from error
     try:

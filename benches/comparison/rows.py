@@ -150,10 +150,10 @@ def rows(a: argparse.Namespace) -> list[Row]:
     return quiet + [while_busy(row) for row in on_cpu(fewer) if row.key != "retrieval"]
 
 
-# Sizes of seconds, to see that everything runs; the figures say nothing. At width 4 PyTorch 2.15, compiled, writes past the end of its
-# memory.
-SMALL = {"--width": "16", "--batch": "4", "--steps": "1", "--warmup": "1", "--images": "16", "--train": "300", "--test": "20", "--dim": "8", "--k": "5", "--points": "60",
-         "--clusters": "4", "--iterations": "1"}
+# Sizes of seconds, to see that everything runs; the figures say nothing. At width 4 PyTorch 2.15, compiled,
+# writes past the end of its memory.
+SMALL = {"--width": "16", "--batch": "4", "--steps": "1", "--warmup": "1", "--images": "16", "--train": "300", "--test": "20", "--dim": "8",
+         "--k": "5", "--points": "60", "--clusters": "4", "--iterations": "1"}
 
 
 def small(row: Row) -> Row:
