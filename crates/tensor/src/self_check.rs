@@ -148,7 +148,7 @@ fn ops_with(tf32: bool) -> [Case; 12] {
         (
             "conv2d 3x3, Winograd",
             &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
-            1e-4,
+            1e-5,
             Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest))),
         ),
         (

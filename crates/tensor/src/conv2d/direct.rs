@@ -12,7 +12,7 @@
 
 use super::geometry::Geometry;
 use super::im2col;
-use super::tiles::{Indirect, PANEL, indirect_product, outer_product};
+use super::tiles::{Indirect, PANEL, Single, indirect_product, outer_product};
 use crate::memory::{Aligned, uninitialized};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
@@ -206,7 +206,7 @@ impl Kernel for OuterBlock<'_> {
             // SAFETY: `right` holds `panels` panels of at least `rows` rows; `out` is this task's own 16 rows
             // of the gradient.
             unsafe {
-                outer_product::<V>(
+                outer_product::<V, Single>(
                     count,
                     self.panels,
                     gathered.as_ptr(),

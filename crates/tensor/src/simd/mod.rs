@@ -17,6 +17,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use half::bf16;
+#[cfg(test)]
+pub(crate) use portable::Lanes8;
 use std::sync::OnceLock;
 
 /// A vector of f32 lanes that are added, multiplied and compared at once.
@@ -37,6 +40,16 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `p` must be valid for writing `LANES` values.
     unsafe fn store(self, p: *mut f32);
+    /// Reads lanes that are stored as bf16, exactly.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `LANES` values.
+    unsafe fn load_bf16(p: *const bf16) -> Self;
+    /// Writes the lanes as bf16, rounded to the nearest, ties to even; a NaN stays a NaN.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `LANES` values.
+    unsafe fn store_bf16(self, p: *mut bf16);
     /// Returns `self + b` for each lane.
     fn add(self, b: Self) -> Self;
     /// Returns `self - b` for each lane.
@@ -120,24 +133,74 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
     }
 }
 
+/// The numbers that activations are stored in. Kernels compute with them in f32.
+pub(crate) trait Number: Copy + Send + Sync + 'static {
+    const ZERO: Self;
+    /// Reads a vector of numbers, exactly.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `V::LANES` numbers.
+    unsafe fn load<V: Vector>(p: *const Self) -> V;
+    /// Writes the nearest numbers.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `V::LANES` numbers.
+    unsafe fn store<V: Vector>(values: V, p: *mut Self);
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const Self) -> V {
+        // SAFETY: the caller guarantees it.
+        unsafe { V::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(values: V, p: *mut Self) {
+        // SAFETY: the caller guarantees it.
+        unsafe { values.store(p) }
+    }
+}
+
+impl Number for bf16 {
+    const ZERO: Self = Self::ZERO;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const Self) -> V {
+        // SAFETY: the caller guarantees it.
+        unsafe { V::load_bf16(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(values: V, p: *mut Self) {
+        // SAFETY: the caller guarantees it.
+        unsafe { values.store_bf16(p) }
+    }
+}
+
 /// A pointer that parallel tasks share; each writes its own part.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMut(*mut f32);
+pub(crate) struct SharedMut<T = f32>(*mut T);
+
+impl<T> Clone for SharedMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedMut<T> {}
 
 // SAFETY: every use hands disjoint ranges to the tasks; the type only carries the address across threads.
-unsafe impl Send for SharedMut {}
+unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut {}
+unsafe impl<T: Send> Sync for SharedMut<T> {}
 
-impl SharedMut {
+impl<T> SharedMut<T> {
     /// Shares the memory of `slice`. The borrow must outlive all tasks, which rayon's scoped loops ensure.
-    pub(crate) fn new(slice: &mut [f32]) -> Self {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr())
     }
 
     /// Shares the memory behind an address that [`SharedMut::at`] returned.
     #[inline(always)]
-    pub(crate) fn from(address: *mut f32) -> Self {
+    pub(crate) fn from(address: *mut T) -> Self {
         Self(address)
     }
 
@@ -146,7 +209,7 @@ impl SharedMut {
     /// # Safety
     /// `offset` must lie within the slice, and no other task may use the part that the caller writes.
     #[inline(always)]
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: the caller stays within the slice.
         unsafe { self.0.add(offset) }
     }
