@@ -32,6 +32,7 @@ mod weight_gradient;
 use super::geometry::Geometry;
 use super::tiles::{PANEL, Single};
 use crate::memory::Aligned;
+use crate::simd::Number;
 use points::Four;
 use std::cell::RefCell;
 
@@ -66,16 +67,16 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
 }
 
 /// Computes `y = conv(x, w)`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
-    convolve::forward::<f32, Single, Four>(g, x, w, y);
+pub(crate) fn forward<X: Number>(g: &Geometry, x: &[X], w: &[f32], y: &mut [X]) {
+    convolve::forward::<X, Single, Four>(g, x, w, y);
 }
 
 /// Computes `gx`, the gradient of the input.
-pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
-    convolve::input_gradient::<f32, Single, Four>(g, w, gy, gx);
+pub(crate) fn input_gradient<X: Number>(g: &Geometry, w: &[f32], gy: &[X], gx: &mut [X]) {
+    convolve::input_gradient::<X, Single, Four>(g, w, gy, gx);
 }
 
 /// Computes `gw`, the gradient of the weights.
-pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
-    weight_gradient::weight_gradient::<f32, Single, Four>(g, x, gy, gw);
+pub(crate) fn weight_gradient<X: Number>(g: &Geometry, x: &[X], gy: &[X], gw: &mut [f32]) {
+    weight_gradient::weight_gradient::<X, Single, Four>(g, x, gy, gw);
 }
