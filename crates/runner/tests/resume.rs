@@ -9,12 +9,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
     EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, StepTaken, Stop,
     Trained, train,
 };
 use invaspread_runner::record::MetricRow;
+use invaspread_tensor::Precision;
 use stripes::{images, invaspread, methods, nce, place, recipe, small};
 
 /// Raises the flag after some steps.
@@ -63,31 +65,52 @@ fn assert_same_files(a: &Path, b: &Path, what: &str) {
     }
 }
 
+/// Runs a recipe twice, once stopped at random steps, and compares everything that the runs leave.
+fn check_stopped_at_random_steps(name: &str, recipe: &Recipe) {
+    let trains = recipe.method.trains();
+    let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = trained(go(recipe, alone.path(), usize::MAX).unwrap());
+    let mut delays = Stream::new(1, Purpose::Bootstrap, 0, 0);
+    let mut stops = 0;
+    let found = loop {
+        match go(recipe, stopped.path(), delays.below(5)).unwrap() {
+            Outcome::Trained(trained) => break *trained,
+            Outcome::Stopped { .. } => stops += 1,
+        }
+        assert!(stops < 1000, "{name} makes no progress");
+    };
+    assert!(stops >= 3 || !trains, "{name} was stopped {stops} times only");
+    assert_same_files(alone.path(), stopped.path(), name);
+    assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
+    assert_eq!(expected.embeddings.test.values, found.embeddings.test.values, "{name}");
+    assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
+    assert_eq!(expected.rows.iter().filter(|row| row.name == "knn_top1").count(), if trains { 4 } else { 1 });
+}
+
 #[test]
 fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
     for (name, method) in methods() {
-        let (name, trains) = (name.as_str(), method.trains());
-        let recipe = recipe(method);
-        let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let expected = trained(go(&recipe, alone.path(), usize::MAX).unwrap());
-        let mut delays = Stream::new(1, Purpose::Bootstrap, 0, 0);
-        let mut stops = 0;
-        let found = loop {
-            match go(&recipe, stopped.path(), delays.below(5)).unwrap() {
-                Outcome::Trained(trained) => break *trained,
-                Outcome::Stopped { .. } => stops += 1,
-            }
-            assert!(stops < 1000, "{name} makes no progress");
+        check_stopped_at_random_steps(&name, &recipe(method));
+    }
+}
+
+/// The widths make all kernels run: those of 16 channels, and those of others.
+#[test]
+fn a_run_in_bf16_stopped_at_random_steps_ends_as_one_left_alone() {
+    for width in [8, 16] {
+        let network = ResNetConfig { precision: Precision::Bf16, ..small(width) }.into();
+        let recipe = Recipe { network, ..recipe(invaspread()) };
+        check_stopped_at_random_steps("bf16", &recipe);
+        let single = Recipe { network: small(width).into(), ..recipe.clone() };
+        let of = |recipe: &Recipe| {
+            let folder = tempfile::tempdir().unwrap();
+            let run = trained(go(recipe, folder.path(), usize::MAX).unwrap());
+            run.rows.into_iter().filter(|row| row.name == "loss").map(|row| row.value).collect::<Vec<_>>()
         };
-        assert!(stops >= 3 || !trains, "{name} was stopped {stops} times only");
-        assert_same_files(alone.path(), stopped.path(), name);
-        assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
-        assert_eq!(expected.embeddings.test.values, found.embeddings.test.values, "{name}");
-        assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
-        assert_eq!(
-            expected.rows.iter().filter(|row| row.name == "knn_top1").count(),
-            if trains { 4 } else { 1 }
-        );
+        // The runs begin alike and are not the same.
+        let (single, half) = (of(&single), of(&recipe));
+        assert!((single[0] - half[0]).abs() < 0.02 * single[0], "{single:?} {half:?}");
+        assert_ne!(single, half);
     }
 }
 

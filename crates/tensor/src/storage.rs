@@ -56,6 +56,8 @@ struct Convert<'a, A, B> {
 }
 
 impl<A: Number + Scalar, B: Number + Scalar> Kernel for Convert<'_, A, B> {
+    const BF16: bool = B::HALF;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let whole = self.from.len() / V::LANES * V::LANES;

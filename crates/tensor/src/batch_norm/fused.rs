@@ -100,6 +100,8 @@ struct Apply<'a, X> {
 }
 
 impl<X: Number> Kernel for Apply<'_, X> {
+    const BF16: bool = X::HALF;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
@@ -284,6 +286,8 @@ struct ApplyGradient<'a, X> {
 }
 
 impl<X: Number> Kernel for ApplyGradient<'_, X> {
+    const BF16: bool = X::HALF;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let gx = self.gx.as_mut_ptr();

@@ -10,6 +10,7 @@
 )]
 
 use crate::simd::Vector;
+use half::bf16;
 
 /// Channels of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -44,6 +45,23 @@ impl Product for Single {
     unsafe fn store_along<V: Vector>(value: V, row: *mut f32, lane: usize) {
         // SAFETY: the caller guarantees it.
         unsafe { value.store(row.add(lane)) }
+    }
+}
+
+/// Products of bf16 and sums in f32, a pair of products at a time; see [`Vector::dot_pairs`].
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
+
+impl Product for Pairs {
+    const PAIR: usize = 2;
+    #[inline(always)]
+    fn dot<V: Vector>(sum: V, a: V, b: V) -> V {
+        sum.dot_pairs(a, b)
+    }
+    #[inline(always)]
+    unsafe fn store_along<V: Vector>(value: V, row: *mut f32, lane: usize) {
+        // SAFETY: the caller guarantees it.
+        unsafe { value.store_bf16(row.cast::<bf16>().add(lane)) }
     }
 }
 

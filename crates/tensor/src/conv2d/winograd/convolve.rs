@@ -20,6 +20,8 @@ use std::ops::Range;
 /// Tiles of one task: whole register tiles of 12 (AVX-512) and 6 rows.
 const BLOCK: usize = 24;
 
+/// Output channels of one task of the wide path.
+const WIDE_SLAB: usize = 4 * PANEL;
 /// The most tiles that the wide path holds transformed at once.
 const WIDE_TILES: usize = 256;
 
@@ -36,6 +38,8 @@ struct TransformInput<'a, X, P, F> {
 }
 
 impl<X: Number, P: Product, F: Points> Kernel for TransformInput<'_, X, P, F> {
+    const BF16: bool = X::HALF || P::PAIR == 2;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { x, first, count, at, capacity, points, .. } = self;
@@ -58,7 +62,7 @@ impl<X: Number, P: Product, F: Points> Kernel for TransformInput<'_, X, P, F> {
     }
 }
 
-/// Two panels of outputs of transformed tiles: the products at all points, and back to pixels.
+/// Some panels of outputs of transformed tiles: the products at all points, and back to pixels.
 struct Slab<'a, X, P, F> {
     points: &'a [f32],
     /// The weights of the first panel, and the distance between planes.
@@ -74,6 +78,8 @@ struct Slab<'a, X, P, F> {
 }
 
 impl<X: Number, P: Product, F: Points> Kernel for Slab<'_, X, P, F> {
+    const BF16: bool = X::HALF || P::PAIR == 2;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let (_, count, capacity) = self.tiles;
@@ -100,15 +106,15 @@ impl<X: Number, P: Product, F: Points> Kernel for Slab<'_, X, P, F> {
 }
 
 /// Returns whether the transformed kernel is so large that writing it to memory and reading it back would cost
-/// more than its transform (from about 208 channels on both sides on). If so, a task takes two panels of the
+/// more than its transform (from about 208 channels on both sides on). If so, a task takes four panels of the
 /// output, transforms their weights, and uses them up on all tiles at once.
 fn wide(ci: usize, co: usize) -> bool {
     ci * co > 208 * 208
 }
 
-/// The channels of the slab with this number.
-fn channels(slab: usize, outputs: usize) -> Range<usize> {
-    slab * SLAB..(slab * SLAB + SLAB).min(outputs)
+/// The channels of slab `number` if each slab has `width` of them.
+fn channels(number: usize, width: usize, outputs: usize) -> Range<usize> {
+    number * width..(number * width + width).min(outputs)
 }
 
 fn convolve_wide<X: Number, P: Product, F: Points>(
@@ -128,9 +134,9 @@ fn convolve_wide<X: Number, P: Product, F: Points>(
             let count = TASK.min(count - at);
             dispatch(TransformInput { x, first: first + at, count, at, capacity, points: to, product });
         });
-        team::for_each(weights.outputs().div_ceil(SLAB), |slab| {
-            let channels = channels(slab, weights.outputs());
-            let (kernel_plane, kernel_len) = weights.slab_words::<P, F>();
+        team::for_each(weights.outputs().div_ceil(WIDE_SLAB), |slab| {
+            let channels = channels(slab, WIDE_SLAB, weights.outputs());
+            let (kernel_plane, kernel_len) = weights.slab_words::<P, F>(WIDE_SLAB);
             with_scratch(kernel_len + F::COUNT * plane(capacity * channels.len()), |scratch| {
                 let (kernel, sums) = scratch.split_at_mut(kernel_len);
                 let out = SharedMut::new(kernel);
@@ -161,7 +167,7 @@ fn convolve<X: Number, P: Product, F: Points>(
         return convolve_wide::<X, P, F>(x, output, weights, y);
     }
     let (kernel, inputs) = (weights.transform::<P, F>(), weights.inputs());
-    let (kernel_plane, kernel_slab) = weights.slab_words::<P, F>();
+    let (kernel_plane, kernel_slab) = weights.slab_words::<P, F>(SLAB);
     let capacity = tiles.div_ceil(tiles.div_ceil(BLOCK)).next_multiple_of(4);
     let points_len = F::COUNT * plane(capacity * inputs / P::PAIR);
     team::for_each(tiles.div_ceil(capacity), |block| {
@@ -172,7 +178,7 @@ fn convolve<X: Number, P: Product, F: Points>(
             let to = SharedMut::new(points);
             dispatch(TransformInput { x, first, count, at: 0, capacity, points: to, product });
             for slab in 0..output.c.div_ceil(SLAB) {
-                let (points, sums, channels) = (&*points, &mut *sums, channels(slab, output.c));
+                let (points, sums, channels) = (&*points, &mut *sums, channels(slab, SLAB, output.c));
                 let kernel = (&kernel[slab * kernel_slab..], kernel_plane);
                 let tiles = (first, count, capacity);
                 dispatch(Slab { points, kernel, inputs, output, channels, tiles, sums, y, product });

@@ -65,16 +65,17 @@ impl Weights<'_> {
         dispatch(Panel { taps: &taps, distance: PANEL, inputs, out, plane, product });
     }
 
-    /// Returns the distance in words between two points of a slab's weights, and between two slabs.
-    pub(super) fn slab_words<P: Product, F: Points>(&self) -> (usize, usize) {
-        let plane = plane(SLAB / PANEL * self.panel_words::<P>());
+    /// Returns the distance in words between two points of the weights of a slab of `channels` outputs, and
+    /// between two slabs.
+    pub(super) fn slab_words<P: Product, F: Points>(&self, channels: usize) -> (usize, usize) {
+        let plane = plane(channels / PANEL * self.panel_words::<P>());
         (plane, F::COUNT * plane)
     }
 
     /// Returns the transformed kernel: for each slab of two panels, for each point, `[2][inputs / PAIR][16]`
     /// words. A task reads a slab from its first word to its last.
     pub(super) fn transform<P: Product, F: Points>(&self) -> Aligned {
-        let (plane, slab) = self.slab_words::<P, F>();
+        let (plane, slab) = self.slab_words::<P, F>(SLAB);
         let mut points = Aligned::uninitialized(self.outputs().div_ceil(SLAB) * slab);
         let out = SharedMut::new(&mut points);
         team::for_each(self.outputs() / PANEL, |number| {
@@ -98,6 +99,8 @@ struct Panel<'a, P, F> {
 }
 
 impl<P: Product, F: Points> Kernel for Panel<'_, P, F> {
+    const BF16: bool = P::PAIR == 2;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         assert!(self.taps.len() >= (9 * self.inputs - 1) * self.distance + PANEL);

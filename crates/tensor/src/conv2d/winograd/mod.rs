@@ -8,6 +8,11 @@
 //! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`. The matrices follow from six points; the paper's are 0, ±1,
 //! ±2 and infinity, ours (`points`) have half of their rounding error.
 //!
+//! With activations in bf16 on a processor that multiplies pairs of bf16 (`tiles::Pairs`), transformed values are
+//! rounded to bf16. Then forward passes are F(2x2, 3x3), which has 16 products for a 2x2 tile: an error of the
+//! activations closes and opens ReLUs, so it weighs more than one of the gradients, whose tiles stay 4x4. Elsewhere
+//! products are of f32, and only the activations in memory are bf16.
+//!
 //! Where the sides of a map are not multiples of 4, tiles extend beyond it: pixels outside read as zero and
 //! are not written. The rounding error is still a few times that of a direct convolution, so Winograd can be
 //! turned off.
@@ -30,10 +35,10 @@ mod transform;
 mod weight_gradient;
 
 use super::geometry::Geometry;
-use super::tiles::{PANEL, Single};
+use super::tiles::{PANEL, Pairs, Single};
 use crate::memory::Aligned;
-use crate::simd::Number;
-use points::Four;
+use crate::simd::{InstructionSet, Number, instruction_set};
+use points::{Four, Two};
 use std::cell::RefCell;
 
 /// The number of tiles that one task transforms if other tasks use the result.
@@ -66,17 +71,35 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     });
 }
 
+/// Returns whether products of these activations are taken in bf16: where the processor has an instruction for
+/// them. Made of other instructions, they would be slower than products of f32.
+fn in_pairs<X: Number>() -> bool {
+    X::HALF && instruction_set() == InstructionSet::Avx512Bf16
+}
+
 /// Computes `y = conv(x, w)`.
 pub(crate) fn forward<X: Number>(g: &Geometry, x: &[X], w: &[f32], y: &mut [X]) {
+    if in_pairs::<X>() {
+        return convolve::forward::<X, Pairs, Two>(g, x, w, y);
+    }
     convolve::forward::<X, Single, Four>(g, x, w, y);
 }
 
 /// Computes `gx`, the gradient of the input.
 pub(crate) fn input_gradient<X: Number>(g: &Geometry, w: &[f32], gy: &[X], gx: &mut [X]) {
+    if in_pairs::<X>() {
+        return convolve::input_gradient::<X, Pairs, Four>(g, w, gy, gx);
+    }
     convolve::input_gradient::<X, Single, Four>(g, w, gy, gx);
 }
 
 /// Computes `gw`, the gradient of the weights.
 pub(crate) fn weight_gradient<X: Number>(g: &Geometry, x: &[X], gy: &[X], gw: &mut [f32]) {
+    if in_pairs::<X>() {
+        return weight_gradient::weight_gradient::<X, Pairs, Four>(g, x, gy, gw);
+    }
     weight_gradient::weight_gradient::<X, Single, Four>(g, x, gy, gw);
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,9 +112,49 @@ impl Points for Four {
     }
 }
 
+/// F(2, 3) at 0, ±1 and infinity: 16 products for the 36 of a 2x2 output tile, and a small rounding error, which
+/// products of bf16 need.
+#[derive(Clone, Copy)]
+pub(super) struct Two;
+
+impl Points for Two {
+    const TILE: usize = 4;
+    const SIDE: usize = 2;
+
+    #[inline(always)]
+    fn input<V: Vector>(d: [V; 6]) -> [V; 6] {
+        let none = V::zero();
+        [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[3].sub(d[1]), none, none]
+    }
+
+    #[inline(always)]
+    fn output<V: Vector>(m: [V; 6]) -> [V; 4] {
+        [m[0].add(m[1].add(m[2])), m[1].sub(m[2]).add(m[3]), V::zero(), V::zero()]
+    }
+
+    #[inline(always)]
+    fn gradient<V: Vector>(y: [V; 4]) -> [V; 6] {
+        [y[0], y[0].add(y[1]), y[0].sub(y[1]), y[1], V::zero(), V::zero()]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Vector>(g: [V; 3]) -> [V; 6] {
+        let half = V::splat(0.5);
+        let (even, odd) = (half.mul(g[0].add(g[2])), half.mul(g[1]));
+        [g[0], even.add(odd), even.sub(odd), g[2], V::zero(), V::zero()]
+    }
+
+    #[inline(always)]
+    fn kernel_gradient<V: Vector>(u: [V; 6]) -> [V; 3] {
+        let half = V::splat(0.5);
+        let (even, odd) = (half.mul(u[1].add(u[2])), half.mul(u[1].sub(u[2])));
+        [u[0].add(even), odd, u[3].add(even)]
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Four, Points};
+    use super::{Four, Points, Two};
     use crate::simd::{Lanes8, Vector};
 
     /// The value at the first lane.
@@ -148,5 +188,6 @@ mod tests {
     #[test]
     fn a_tile_is_a_convolution() {
         check::<Four>();
+        check::<Two>();
     }
 }

@@ -152,6 +152,31 @@ impl<V: Vector> Sink<V> for Plain {
     }
 }
 
+/// Keeps the values.
+struct Held<V>([V; 36]);
+
+impl<V: Vector> Sink<V> for Held<V> {
+    #[inline(always)]
+    unsafe fn put(&mut self, point: usize, value: V) {
+        self.0[point] = value;
+    }
+}
+
+/// Writes pairs of the values that were kept and of these to each plane.
+struct Joined<'a, V> {
+    first: &'a Held<V>,
+    to: *mut f32,
+    plane: usize,
+}
+
+impl<V: Vector> Sink<V> for Joined<'_, V> {
+    #[inline(always)]
+    unsafe fn put(&mut self, point: usize, value: V) {
+        // SAFETY: the caller guarantees it.
+        unsafe { V::pair(self.first.0[point], value).store(self.to.add(point * self.plane)) };
+    }
+}
+
 /// Transforms two tiles that are neighbors along the sum and writes them: to two rows of words, or to one row
 /// of pairs.
 ///
@@ -165,6 +190,11 @@ pub(super) unsafe fn put_both<V: Vector, P: Product>(
 ) {
     // SAFETY: the caller guarantees it.
     unsafe {
+        if P::PAIR == 2 {
+            let mut held = Held([V::zero(); 36]);
+            first.transform(&mut held);
+            return second.transform(&mut Joined { first: &held, to, plane });
+        }
         first.transform(&mut Plain { to, plane });
         second.transform(&mut Plain { to: to.add(PANEL), plane });
     }

@@ -16,7 +16,7 @@ use crate::team;
 use std::marker::PhantomData;
 
 /// Input channels of a block of sums that stays in the second-level cache.
-const GROUP: usize = 64;
+const GROUP: usize = 128;
 
 /// The least tiles that are transformed at once if sums are made in blocks: each time, the whole gradient is
 /// transformed back.
@@ -37,6 +37,8 @@ struct TransformBoth<'a, X, P, F> {
 }
 
 impl<X: Number, P: Product, F: Points> Kernel for TransformBoth<'_, X, P, F> {
+    const BF16: bool = X::HALF || P::PAIR == 2;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { x, gy, first, count, at, capacity, .. } = self;
@@ -95,6 +97,8 @@ struct SumTiles<P> {
 }
 
 impl<P: Product> Kernel for SumTiles<P> {
+    const BF16: bool = P::PAIR == 2;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         for group in 0..self.inputs / PANEL {
