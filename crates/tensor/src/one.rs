@@ -1,5 +1,5 @@
-//! Ops of one input and no parameters. This file runs the same op in f32, in f64 and on bf16, on either device,
-//! inside candle's graph and on the tape. On the CPU, values in bf16 are computed with in f32.
+//! Ops of one input and no parameters. This file runs the same op in f32, in f64 and on bf16, on either
+//! device, inside candle's graph and on the tape. On the CPU, values in bf16 are computed with in f32.
 
 use crate::storage::{Scalar, converted, for_scalar, narrowed_like, slice, with, with_widened};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, backend::BackendStorage};

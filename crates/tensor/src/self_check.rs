@@ -74,8 +74,9 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     Ok(Check { op: "NaN through maximum and ReLU".into(), error: swallowed as f64, tolerance: 0.0 })
 }
 
-/// Runs every op forward and backward on `device` in `precision` (on the CPU f32 or bf16), and compares it with
-/// the plain f64 version on the CPU. Both take the same inputs (rounded to bf16 if that is the precision).
+/// Runs every op forward and backward on `device` in `precision` (on the CPU f32 or bf16), and compares it
+/// with the plain f64 version on the CPU. Both take the same inputs (rounded to bf16 if that is the
+/// precision).
 ///
 /// # Errors
 /// If an op itself fails.

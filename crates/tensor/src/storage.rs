@@ -50,9 +50,10 @@ impl Scalar for bf16 {
 /// Values that one task converts.
 const BLOCK: usize = 1 << 14;
 
-struct Convert<'a, A, B> {
-    from: &'a [A],
-    to: &'a mut [B],
+/// Writes the nearest numbers of another type; both slices have one length.
+pub(crate) struct Convert<'a, A, B> {
+    pub(crate) from: &'a [A],
+    pub(crate) to: &'a mut [B],
 }
 
 impl<A: Number + Scalar, B: Number + Scalar> Kernel for Convert<'_, A, B> {

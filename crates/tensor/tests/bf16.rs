@@ -11,7 +11,8 @@ use invaspread_tensor::{
 };
 use proptest::prelude::*;
 
-/// The largest error of a result in bf16, which has eight bits: half of the last one, and the rounding of f32.
+/// The largest error of a result in bf16, which has eight bits: half of the last one, and the rounding of
+/// f32.
 const ROUNDED: f64 = 1.0 / 256.0 + 1e-5;
 
 /// Draws normal numbers that bf16 holds, as f64.

@@ -1,6 +1,6 @@
 //! `invaspread doctor`: reports the machine, the device and the data that is present, and compares every op
-//! with its plain version, in f32 and in bf16. On a machine with a GPU it also compares every op of the GPU with that of the CPU,
-//! in each precision. It trains each method of the registry for a few steps.
+//! with its plain version, in f32 and in bf16. On a machine with a GPU it also compares every op of the GPU
+//! with that of the CPU, in each precision. It trains each method of the registry for a few steps.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;

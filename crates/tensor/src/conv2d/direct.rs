@@ -15,7 +15,7 @@ use super::im2col;
 use super::tiles::{Indirect, PANEL, Single, indirect_product, outer_product};
 use crate::memory::{Aligned, uninitialized};
 use crate::simd::{Kernel, Number, SharedMut, Vector, dispatch};
-use crate::storage::{Scalar, convert_into, converted};
+use crate::storage::{Convert, Scalar, convert_into, converted};
 use crate::team;
 use half::bf16;
 use std::borrow::Cow;
@@ -85,8 +85,8 @@ pub(crate) trait Direct: Number + Scalar {
     /// Calls `run` with the addresses of the block's rows in f32: of `depth` channels at each source.
     fn with_sources(rows: &Rows, input: (&[Self], usize), run: impl FnOnce(&[*const f32]));
 
-    /// Calls `run` with the addresses to which it writes the block's `count` rows in f32: `outputs` channels at
-    /// each target.
+    /// Calls `run` with the addresses to which it writes the block's `count` rows in f32: `outputs` channels
+    /// at each target.
     fn with_targets(rows: &Rows, count: usize, out: (SharedMut<Self>, usize), run: impl FnOnce(&[*mut f32]));
 }
 
@@ -108,8 +108,8 @@ impl Direct for f32 {
     }
 }
 
-/// Rows are widened before the products of a block and narrowed after them. They lie in the second-level cache,
-/// so this costs little beside the products.
+/// Rows are widened before the products of a block and narrowed after them. They lie in the second-level
+/// cache, so this costs little beside the products.
 impl Direct for bf16 {
     fn widened(values: &[Self]) -> Cow<'_, [f32]> {
         Cow::Owned(converted(values))
@@ -119,12 +119,13 @@ impl Direct for bf16 {
         let mut wide = Aligned::uninitialized((rows.sources.len() + 1) * depth);
         let (zeros, values) = wide.split_at_mut(depth);
         zeros.fill(0.0);
-        let widened = rows.sources.iter().zip(values.chunks_exact_mut(depth)).map(|(source, to)| {
-            let Some(at) = *source else { return zeros.as_ptr() };
-            convert_into(&input[at..at + depth], to);
-            to.as_ptr()
-        });
-        run(&widened.collect::<Vec<_>>());
+        dispatch(Widen { sources: &rows.sources, input, depth, to: &mut *values });
+        let address = |(source, row): (&Option<usize>, &[f32])| match source {
+            Some(_) => row.as_ptr(),
+            None => zeros.as_ptr(),
+        };
+        let addresses: Vec<_> = rows.sources.iter().zip(values.chunks_exact(depth)).map(address).collect();
+        run(&addresses);
     }
 
     fn with_targets(
@@ -135,9 +136,46 @@ impl Direct for bf16 {
     ) {
         let mut sums = Aligned::uninitialized(count * outputs);
         run(&sums.chunks_exact_mut(outputs).map(<[f32]>::as_mut_ptr).collect::<Vec<_>>());
-        for (sums, at) in sums.chunks_exact(outputs).zip(&rows.targets) {
+        dispatch(Narrow { sums: &sums, outputs, targets: &rows.targets, out });
+    }
+}
+
+/// Widens the rows at the sources, each to its own row.
+struct Widen<'a> {
+    sources: &'a [Option<usize>],
+    input: &'a [bf16],
+    depth: usize,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Widen<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (source, to) in self.sources.iter().zip(self.to.chunks_exact_mut(self.depth)) {
+            if let Some(at) = *source {
+                Convert { from: &self.input[at..at + self.depth], to }.run::<V>();
+            }
+        }
+    }
+}
+
+/// Narrows rows of sums to their targets.
+struct Narrow<'a> {
+    sums: &'a [f32],
+    outputs: usize,
+    targets: &'a [usize],
+    out: SharedMut<bf16>,
+}
+
+impl Kernel for Narrow<'_> {
+    const BF16: bool = true;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (from, at) in self.sums.chunks_exact(self.outputs).zip(self.targets) {
             // SAFETY: each pixel has its own row of the output.
-            convert_into(sums, unsafe { std::slice::from_raw_parts_mut(out.at(*at), outputs) });
+            let to = unsafe { std::slice::from_raw_parts_mut(self.out.at(*at), self.outputs) };
+            Convert { from, to }.run::<V>();
         }
     }
 }

@@ -12,8 +12,8 @@
 //! 2. direct, if the number of written channels is a multiple of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
 //!
-//! With activations in bf16, weights are f32, and so are products and sums: tiles and rows are widened where they
-//! are read and narrowed where they are written, so that only half of the memory is read and written.
+//! With activations in bf16, weights are f32, and so are products and sums: tiles and rows are widened where
+//! they are read and narrowed where they are written, so that only half of the memory is read and written.
 //!
 //! On CUDA, in f32 or bf16: cuDNN (`cuda::conv2d`).
 

@@ -15,8 +15,8 @@ use half::bf16;
 /// Channels of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// How products are taken. The operands of [`panel_product`] and [`outer_product`] are counted in 32-bit words,
-/// each of which holds [`Product::PAIR`] neighbors along the sum; results are f32.
+/// How products are taken. The operands of [`panel_product`] and [`outer_product`] are counted in 32-bit
+/// words, each of which holds [`Product::PAIR`] neighbors along the sum; results are f32.
 pub(crate) trait Product: Copy + Send + Sync + 'static {
     /// Numbers of a word.
     const PAIR: usize;
@@ -71,7 +71,8 @@ const fn lane_offset<V: Vector>(v: usize, panel_stride: usize) -> usize {
     v * V::LANES / PANEL * panel_stride + v * V::LANES % PANEL
 }
 
-/// Calls `$tile::<V, MR, NV>` (or `$tile::<V, P, MR, NV>`) over `rows` rows, widest tiles first, with `i` the first row of each.
+/// Calls `$tile::<V, MR, NV>` (or `$tile::<V, P, MR, NV>`) over `rows` rows, widest tiles first, with `i` the
+/// first row of each.
 macro_rules! for_row_tiles {
     ($v:ty $(, $p:ident)?; $nv:literal, $rows:expr, |$i:ident| $tile:ident($($arg:expr),* $(,)?)) => {{
         let rows = $rows;

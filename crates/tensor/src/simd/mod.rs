@@ -1,10 +1,10 @@
 //! Vectors of f32 behind one small trait, and the choice of the instruction set at run time.
 //!
 //! A kernel is written once, generic over [`Vector`], and compiled three times: for AVX-512, for AVX2 with
-//! FMA, and for the target's baseline (SSE2, NEON). Kernels of bf16 are compiled a fourth time, for AVX-512 with
-//! its instructions for bf16; elsewhere the same methods are made of other instructions, so the tests of these
-//! kernels run on every machine. [`dispatch`] runs the version with the widest vectors
-//! that this processor has, so no build with `target-cpu=native` is needed. Everything a kernel calls must be
+//! FMA, and for the target's baseline (SSE2, NEON). Kernels of bf16 are compiled a fourth time, for AVX-512
+//! with its instructions for bf16; elsewhere the same methods are made of other instructions, so the tests of
+//! these kernels run on every machine. [`dispatch`] runs the version with the widest vectors that this
+//! processor has, so no build with `target-cpu=native` is needed. Everything a kernel calls must be
 //! `#[inline(always)]`: a function that is not inlined is compiled without the wide instructions.
 //!
 //! A kernel gives the same bits on any number of threads, since no sum is split by thread. Between
@@ -49,18 +49,19 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `p` must be valid for reading `LANES` values.
     unsafe fn load_bf16(p: *const bf16) -> Self;
-    /// Writes the lanes as bf16, rounded to the nearest, ties to even; a NaN stays a NaN. The instruction for it
-    /// (AVX512-BF16) takes numbers below f32's smallest normal number as zero; the others round them too.
+    /// Writes the lanes as bf16, rounded to the nearest, ties to even; a NaN stays a NaN. The instruction for
+    /// it (AVX512-BF16) takes numbers below f32's smallest normal number as zero; the others round them too.
     ///
     /// # Safety
     /// `p` must be valid for writing `LANES` values.
     unsafe fn store_bf16(self, p: *mut bf16);
-    /// Returns words of 32 bits of two numbers in bf16: those of `first` in the lower halves, those of `second`
-    /// in the upper ones, rounded as by [`Vector::store_bf16`].
+    /// Returns words of 32 bits of two numbers in bf16: those of `first` in the lower halves, those of
+    /// `second` in the upper ones, rounded as by [`Vector::store_bf16`].
     fn pair(first: Self, second: Self) -> Self;
-    /// Returns `self` plus the products of the upper and then of the lower halves of two vectors of pairs; the
-    /// products are exact, and each sum is rounded to f32. The instruction for it, `vdpbf16ps`, takes factors
-    /// and sums below f32's smallest normal number as zero; the versions made of other instructions keep them.
+    /// Returns `self` plus the products of the upper and then of the lower halves of two vectors of pairs;
+    /// the products are exact, and each sum is rounded to f32. The instruction for it, `vdpbf16ps`, takes
+    /// factors and sums below f32's smallest normal number as zero; the versions made of other instructions
+    /// keep them.
     fn dot_pairs(self, a: Self, b: Self) -> Self;
     /// Returns `self + b` for each lane.
     fn add(self, b: Self) -> Self;

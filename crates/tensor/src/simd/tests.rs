@@ -35,7 +35,8 @@ impl Kernel for Halves<'_> {
     }
 }
 
-/// The bits of all results: rounded numbers, the same read back, and sums. Which NaN a sum is does not matter.
+/// The bits of all results: rounded numbers, the same read back, and sums. Which NaN a sum is does not
+/// matter.
 fn bits(
     run: impl FnOnce(Halves<'_>),
     [first, second, factors, sum]: &[[f32; LEN]; 4],

@@ -1,8 +1,8 @@
 //! The forward pass and the input gradient.
 //!
-//! A task takes a block of tiles through all three stages, while its transformed tiles stay in the second-level
-//! cache. Products are taken for two panels of outputs at a time and go through the output transform at once:
-//! the sums of all panels would be many times as large as the input.
+//! A task takes a block of tiles through all three stages, while its transformed tiles stay in the
+//! second-level cache. Products are taken for a slab of two panels of outputs at a time and go through the
+//! output transform at once: the sums of all panels would be many times as large as the input.
 
 use super::super::geometry::Geometry;
 use super::super::tiles::{PANEL, Product, panel_product};
@@ -105,9 +105,9 @@ impl<X: Number, P: Product, F: Points> Kernel for Slab<'_, X, P, F> {
     }
 }
 
-/// Returns whether the transformed kernel is so large that writing it to memory and reading it back would cost
-/// more than its transform (from about 208 channels on both sides on). If so, a task takes four panels of the
-/// output, transforms their weights, and uses them up on all tiles at once.
+/// Returns whether the transformed kernel is so large that writing it to memory and reading it back would
+/// cost more than its transform (from about 208 channels on both sides on). If so, a task takes four panels
+/// of the output, transforms their weights, and uses them up on all tiles at once.
 fn wide(ci: usize, co: usize) -> bool {
     ci * co > 208 * 208
 }

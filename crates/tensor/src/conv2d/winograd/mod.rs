@@ -1,17 +1,17 @@
 //! Winograd's F(4x4, 3x3): a 3x3 convolution of stride 1 with 36 instead of 144 products per 4x4 output tile.
 //!
 //! Equation (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016): with the input
-//! tile d (6x6), the kernel g (3x3) and matrices B (6x6), G (6x3), A (6x4), one output tile is
-//! `Y = Aᵀ [ (G g Gᵀ) * (Bᵀ d B) ] A`, where `*` is the product element by element, summed over input
-//! channels. That is 36 matrix products of tiles by channels. The input gradient is the same convolution with
-//! the kernel turned by 180 degrees and its channels swapped; the weight gradient is
-//! `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ] G`. The matrices follow from six points; the paper's are 0, ±1,
-//! ±2 and infinity, ours (`points`) have half of their rounding error.
+//! tile d (6x6), the kernel g (3x3) and matrices B (6x6), G (6x3), A (6x4), one output tile is `Y = Aᵀ [ (G g
+//! Gᵀ) * (Bᵀ d B) ] A`, where `*` is the product element by element, summed over input channels. That is 36
+//! matrix products of tiles by channels. The input gradient is the same convolution with the kernel turned by
+//! 180 degrees and its channels swapped; the weight gradient is `Gᵀ [ sum over tiles (Bᵀ d B) * (A dY Aᵀ) ]
+//! G`. The matrices follow from six points; the paper's are 0, ±1, ±2 and infinity, ours (`points`) have half
+//! of their rounding error.
 //!
-//! With activations in bf16 on a processor that multiplies pairs of bf16 (`tiles::Pairs`), transformed values are
-//! rounded to bf16. Then forward passes are F(2x2, 3x3), which has 16 products for a 2x2 tile: an error of the
-//! activations closes and opens ReLUs, so it weighs more than one of the gradients, whose tiles stay 4x4. Elsewhere
-//! products are of f32, and only the activations in memory are bf16.
+//! With activations in bf16 on a processor that multiplies pairs of bf16 (`tiles::Pairs`), transformed values
+//! are rounded to bf16. Then forward passes are F(2x2, 3x3), which has 16 products for a 2x2 tile: an error
+//! of the activations closes and opens ReLUs, so it weighs more than one of the gradients, whose tiles stay
+//! 4x4. Elsewhere products are of f32, and only the activations in memory are bf16.
 //!
 //! Where the sides of a map are not multiples of 4, tiles extend beyond it: pixels outside read as zero and
 //! are not written. The rounding error is still a few times that of a direct convolution, so Winograd can be
@@ -71,8 +71,8 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// Returns whether products of these activations are taken in bf16: where the processor has an instruction for
-/// them. Made of other instructions, they would be slower than products of f32.
+/// Returns whether products of these activations are taken in bf16: where the processor has an instruction
+/// for them. Made of other instructions, they would be slower than products of f32.
 fn in_pairs<X: Number>() -> bool {
     X::HALF && instruction_set() == InstructionSet::Avx512Bf16
 }

@@ -1,13 +1,14 @@
-//! The one-dimensional transforms of Winograd's algorithm, `y = Aᵀ [(G g) * (Bᵀ d)]`; applied to the columns and
-//! then to the rows of a tile, they are those of two dimensions.
+//! The one-dimensional transforms of Winograd's algorithm, `y = Aᵀ [(G g) * (Bᵀ d)]`; applied to the columns
+//! and then to the rows of a tile, they are those of two dimensions.
 //!
-//! F(m, 3) multiplies polynomials by their values at m + 1 points and at infinity. With the points 0, ±p and ±q:
+//! F(m, 3) multiplies polynomials by their values at m + 1 points and at infinity. With the points 0, ±p and
+//! ±q:
 //!
-//! - `Bᵀ` holds the coefficients of `x (x² - p²) (x² - q²)` divided by one of its factors (for infinity, of the
-//!   whole), `Aᵀ` the powers of the points, and `G` the same powers divided by the product of a point's
+//! - `Bᵀ` holds the coefficients of `x (x² - p²) (x² - q²)` divided by one of its factors (for infinity, of
+//!   the whole), `Aᵀ` the powers of the points, and `G` the same powers divided by the product of a point's
 //!   distances to the others.
-//! - The points choose the rounding error, not the result. [`Four`] has p = 2/3 and q = 3/2: p q = 1 keeps all
-//!   entries within 1/8 and 7/2 (0, ±1 and ±2, the usual points, have 1/24 to 8), so the error is half as
+//! - The points choose the rounding error, not the result. [`Four`] has p = 2/3 and q = 3/2: p q = 1 keeps
+//!   all entries within 1/8 and 7/2 (0, ±1 and ±2, the usual points, have 1/24 to 8), so the error is half as
 //!   large; and as p² q² = 1, one multiplication less is needed.
 
 use crate::simd::Vector;
@@ -112,8 +113,8 @@ impl Points for Four {
     }
 }
 
-/// F(2, 3) at 0, ±1 and infinity: 16 products for the 36 of a 2x2 output tile, and a small rounding error, which
-/// products of bf16 need.
+/// F(2, 3) at 0, ±1 and infinity: 16 products for the 36 of a 2x2 output tile, and a small rounding error,
+/// which products of bf16 need.
 #[derive(Clone, Copy)]
 pub(super) struct Two;
 

@@ -56,8 +56,8 @@ fn error(got: &[f64], want: &[f64]) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Small whole numbers stay exact through all transforms of F(2x2, 3x3) and all sums; only the results are
-    /// rounded, once.
+    /// Small whole numbers stay exact through all transforms of F(2x2, 3x3) and all sums; only the results
+    /// are rounded, once.
     #[test]
     fn whole_numbers_are_exact(
         seed: u64, n in 1usize..5, h in 1usize..12, w in 1usize..12,
@@ -76,8 +76,9 @@ proptest! {
     }
 }
 
-/// Real numbers, with the transforms that a pass uses. There are more tiles than are transformed at once, an odd
-/// number of them, and so many channels that sums are made in blocks and the transformed kernel is never whole.
+/// Real numbers, with the transforms that a pass uses. There are more tiles than are transformed at once, an
+/// odd number of them, and so many channels that sums are made in blocks and the transformed kernel is never
+/// whole.
 #[test]
 fn rounding_is_that_of_bf16() {
     for size in [[3, 9, 7, 16, 48], [5, 17, 19, 64, 64], [1, 9, 9, 208, 240]] {

@@ -1,8 +1,8 @@
 //! The gradient of the weights: `Gᵀ [ sum over tiles (Bᵀ x B) * (A gy Aᵀ) ] G`.
 //!
-//! Some tiles of both maps are transformed at once, and their products are added to the sums at each point. If
-//! the sums of all channels exceed the second-level cache, they are made in blocks of [`GROUP`] inputs by two
-//! panels of outputs, which stay there and are transformed back before the next tiles.
+//! Some tiles of both maps are transformed at once, and their products are added to the sums at each point.
+//! If the sums of all channels exceed the second-level cache, they are made in blocks of [`GROUP`] inputs by
+//! two panels of outputs, which stay there and are transformed back before the next tiles.
 
 use super::super::geometry::Geometry;
 use super::super::tiles::{PANEL, Product, outer_product};
@@ -22,8 +22,8 @@ const GROUP: usize = 128;
 /// transformed back.
 const LEAST_TILES: usize = 128;
 
-/// Transforms tiles of both maps, an even number of them: neighbors along the sum are neighboring tiles. Where
-/// the last pair has one tile, the second one is zero.
+/// Transforms tiles of both maps, an even number of them: neighbors along the sum are neighboring tiles.
+/// Where the last pair has one tile, the second one is zero.
 struct TransformBoth<'a, X, P, F> {
     x: Pixels<'a, X>,
     gy: Pixels<'a, X>,
@@ -173,8 +173,8 @@ fn in_blocks<F: Points>(ci: usize, co: usize) -> bool {
 }
 
 /// Returns the number of tiles that are transformed at once, an even number. It depends only on the shape, so
-/// the sums do not depend on the number of threads. Narrow layers profit if the tiles stay in the second-level
-/// cache; wide ones lose more by adding to their large sums more often.
+/// the sums do not depend on the number of threads. Narrow layers profit if the tiles stay in the
+/// second-level cache; wide ones lose more by adding to their large sums more often.
 fn tiles_at_once<P: Product, F: Points>(tiles: usize, ci: usize, co: usize) -> usize {
     let bytes = if ci * co <= 64 * 64 { 1 << 20 } else { 4 << 20 };
     let fitting = bytes / (F::COUNT * size_of::<f32>() * (ci + co) / P::PAIR);
