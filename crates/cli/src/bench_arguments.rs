@@ -20,7 +20,7 @@ pub(crate) struct BenchArguments {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "NAME", global = true, default_value = "cpu")]
     pub(crate) device: DeviceKind,
-    /// Precision in which convolutions multiply: f32, tf32 or bf16
+    /// Precision of activations and products: f32, tf32 (on a GPU) or bf16
     #[arg(long, value_name = "NAME", global = true, default_value = "f32")]
     pub(crate) precision: Precision,
     /// Rows and columns of the matrices whose product measures the peak rate of a GPU; with small ones the

@@ -37,7 +37,7 @@ pub struct InceptionConfig {
     pub algorithm: Algorithm,
     /// Type of the parameters: f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// The precision in which convolutions multiply. Only CUDA supports others than f32.
+    /// The precision of activations and products; TF32 is for CUDA alone.
     pub precision: Precision,
 }
 

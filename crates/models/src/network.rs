@@ -50,7 +50,7 @@ impl NetworkConfig {
         }
     }
 
-    /// Returns the precision in which convolutions multiply.
+    /// Returns the precision of activations and products.
     pub fn precision(&self) -> Precision {
         match self {
             Self::ResNet(config) => config.precision,

@@ -61,7 +61,7 @@ pub struct ResNetConfig {
     pub algorithm: Algorithm,
     /// Type of the parameters: f32, or f64 for checks on the CPU.
     pub dtype: DType,
-    /// The precision in which convolutions multiply. Only CUDA supports others than f32.
+    /// The precision of activations and products; TF32 is for CUDA alone.
     pub precision: Precision,
 }
 

@@ -9,12 +9,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use invaspread_models::ResNetConfig;
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
     EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, StepTaken, Stop,
     Trained, train,
 };
 use invaspread_runner::record::MetricRow;
+use invaspread_tensor::Precision;
 use stripes::{images, invaspread, methods, nce, place, recipe, small};
 
 /// Raises the flag after some steps.
@@ -63,31 +65,65 @@ fn assert_same_files(a: &Path, b: &Path, what: &str) {
     }
 }
 
+/// Runs a recipe twice, once stopped at random steps, and compares everything that the runs leave.
+fn check_stopped_at_random_steps(name: &str, recipe: &Recipe) {
+    let trains = recipe.method.trains();
+    let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = trained(go(recipe, alone.path(), usize::MAX).unwrap());
+    let mut delays = Stream::new(1, Purpose::Bootstrap, 0, 0);
+    let mut stops = 0;
+    let found = loop {
+        match go(recipe, stopped.path(), delays.below(5)).unwrap() {
+            Outcome::Trained(trained) => break *trained,
+            Outcome::Stopped { .. } => stops += 1,
+        }
+        assert!(stops < 1000, "{name} makes no progress");
+    };
+    assert!(stops >= 3 || !trains, "{name} was stopped {stops} times only");
+    assert_same_files(alone.path(), stopped.path(), name);
+    assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
+    assert_eq!(expected.embeddings.test.values, found.embeddings.test.values, "{name}");
+    assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
+    assert_eq!(expected.rows.iter().filter(|row| row.name == "knn_top1").count(), if trains { 4 } else { 1 });
+}
+
 #[test]
 fn a_run_stopped_at_random_steps_ends_as_one_left_alone() {
     for (name, method) in methods() {
-        let (name, trains) = (name.as_str(), method.trains());
-        let recipe = recipe(method);
-        let (alone, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let expected = trained(go(&recipe, alone.path(), usize::MAX).unwrap());
-        let mut delays = Stream::new(1, Purpose::Bootstrap, 0, 0);
-        let mut stops = 0;
-        let found = loop {
-            match go(&recipe, stopped.path(), delays.below(5)).unwrap() {
-                Outcome::Trained(trained) => break *trained,
-                Outcome::Stopped { .. } => stops += 1,
-            }
-            assert!(stops < 1000, "{name} makes no progress");
+        check_stopped_at_random_steps(&name, &recipe(method));
+    }
+}
+
+/// The widths make all kernels run: those of 16 channels, and those of others.
+#[test]
+fn a_run_in_bf16_stopped_at_random_steps_ends_as_one_left_alone() {
+    for width in [8, 16] {
+        let network = ResNetConfig { precision: Precision::Bf16, ..small(width) }.into();
+        check_stopped_at_random_steps("bf16", &Recipe { network, ..recipe(invaspread()) });
+    }
+}
+
+/// One step shows how bf16 rounds; five steps with batch norms over few rows magnify any rounding, so they show
+/// only that training goes on. The bounds are those of bf16 on a GPU.
+#[test]
+fn a_run_in_bf16_stays_near_one_in_f32() {
+    for (batch_size, most_of_loss, least_cosine) in [(40, 5e-3, 0.9999), (8, 0.05, 0.9)] {
+        let mut single = Recipe { epochs: 1, batch_size, ..recipe(invaspread()) };
+        single.schedule = Schedule::by_factors(0.003, vec![]);
+        let run = |precision| {
+            let folder = tempfile::tempdir().unwrap();
+            let network = ResNetConfig { precision, ..small(16) }.into();
+            let run = trained(go(&Recipe { network, ..single.clone() }, folder.path(), usize::MAX).unwrap());
+            let loss = run.rows.iter().find(|row| row.name == "loss").unwrap().value;
+            (loss, run.embeddings.test)
         };
-        assert!(stops >= 3 || !trains, "{name} was stopped {stops} times only");
-        assert_same_files(alone.path(), stopped.path(), name);
-        assert_eq!(measurements(&expected.rows), measurements(&found.rows), "{name}");
-        assert_eq!(expected.embeddings.test.values, found.embeddings.test.values, "{name}");
-        assert_eq!((expected.last, expected.best), (found.last, found.best), "{name}");
-        assert_eq!(
-            expected.rows.iter().filter(|row| row.name == "knn_top1").count(),
-            if trains { 4 } else { 1 }
-        );
+        let ((a, wide), (b, half)) = (run(Precision::F32), run(Precision::Bf16));
+        assert!((a - b).abs() < most_of_loss * a, "{batch_size}: losses {a} and {b}");
+        assert!(wide.values != half.values, "{batch_size}: bf16 rounds");
+        for (a, b) in wide.values.chunks(wide.dim).zip(half.values.chunks(half.dim)) {
+            let cosine: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!(cosine > least_cosine, "{batch_size}: a cosine of {cosine}");
+        }
     }
 }
 

@@ -5,14 +5,15 @@
 //! the sum of `gx` over all axes but the channels, taken in f64. Neither gradient needs `x`, so a tape keeps
 //! `y` alone. A NaN passes through, and so does its gradient, as in PyTorch.
 
-use crate::storage::{Scalar, for_scalar, slice, with};
+use crate::storage::{Scalar, converted, for_scalar, narrowed_like, slice, with, with_widened};
 use crate::team;
 use candle_core::{
-    CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
+    CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
 };
+use half::bf16;
 
-/// Returns `max(x + bias, 0)`. On the CPU both are f32 or both f64; on CUDA `x` is f32 or bf16 and the bias
-/// is f32. Differentiable in both inputs.
+/// Returns `max(x + bias, 0)`. Both are f32, or both f64 (on the CPU), or `x` is bf16 and the bias f32.
+/// Differentiable in both inputs.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -115,6 +116,10 @@ impl BiasRelu {
         if y.device().is_cuda() {
             return crate::cuda::bias_relu_gradients(y, &gy);
         }
+        if y.dtype() == DType::BF16 {
+            let [gx, gb] = with_widened(y, |y| with_widened(&gy, |gy| self.backward(y, gy)))??;
+            return Ok((narrowed_like(gx, y)?, Tensor::from_vec(gb, self.channels, y.device())?));
+        }
         for_scalar!(y.dtype(), "bias_relu", T => {
             let [gx, gb] = with::<T, _>(y, |y| with::<T, _>(&gy, |gy| self.backward(y, gy)))??;
             let device = y.device();
@@ -135,6 +140,10 @@ impl CustomOp2 for BiasRelu {
         bias: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        if let CpuStorage::BF16(_) = x {
+            let y = self.forward(&converted::<bf16, f32>(slice(x, lx)?), slice(bias, lb)?);
+            return Ok((CpuStorage::BF16(converted(&y)), lx.shape().clone()));
+        }
         let y = for_scalar!(x.dtype(), "bias_relu", T => {
             WithDType::to_cpu_storage_owned(self.forward::<T>(slice(x, lx)?, slice(bias, lb)?))
         });

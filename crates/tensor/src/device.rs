@@ -1,8 +1,8 @@
 //! The device and the precision that a program computes with.
 
-#[cfg(feature = "cuda")]
-use candle_core::DType;
-use candle_core::{Device, Result, Tensor, bail};
+use crate::storage::{converted, with};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use half::bf16;
 
 /// The device to compute on: `device=auto|cpu|cuda|cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -143,7 +143,7 @@ pub enum Precision {
     F32,
     /// Activations in f32, their products in TF32 (ten bits of mantissa). Only on CUDA.
     Tf32,
-    /// Activations and products in bf16. Only on CUDA.
+    /// Activations and their gradients in bf16. Products are of bf16 on CUDA; on the CPU they are of f32.
     Bf16,
 }
 
@@ -185,15 +185,18 @@ pub fn activations(x: &Tensor, precision: Precision) -> Result<Tensor> {
         (Precision::F32, _) => x.contiguous(),
         #[cfg(feature = "cuda")]
         (Precision::Tf32, Device::Cuda(_)) => x.contiguous(),
-        #[cfg(feature = "cuda")]
-        (Precision::Bf16, Device::Cuda(_)) if x.dtype() == DType::BF16 => x.contiguous(),
+        (Precision::Bf16, _) if x.dtype() == DType::BF16 => x.contiguous(),
+        (Precision::Bf16, Device::Cpu) => {
+            let values = with::<f32, _>(&x.contiguous()?, converted::<f32, bf16>)?;
+            Tensor::from_vec(values, x.shape(), x.device())
+        }
         #[cfg(feature = "cuda")]
         (Precision::Bf16, Device::Cuda(_)) => {
             let channels = x.dim(candle_core::D::Minus1)?;
             crate::cuda::cast_channels(x, DType::BF16, channels.next_multiple_of(8))
         }
         (precision, device) => {
-            bail!("precision {precision} is for device=cuda; the images are on {device:?}")
+            bail!("precision {precision} is not for images on {device:?}")
         }
     }
 }

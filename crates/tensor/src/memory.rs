@@ -2,14 +2,16 @@
 
 #![expect(unsafe_code, reason = "skipping the zeroing of large buffers, and one call into the C library")]
 
+use crate::simd::Number;
+
 /// Returns `len` values of unspecified content; every one must be written before it is read.
 ///
 /// Setting them to zero would cost one pass over memory for each activation of each step.
 #[expect(
     clippy::uninit_vec,
-    reason = "f32 has no invalid bit pattern, and all callers fill the buffer before reading it"
+    reason = "these numbers have no invalid bit pattern, and all callers fill the buffer before reading it"
 )]
-pub(crate) fn uninitialized(len: usize) -> Vec<f32> {
+pub(crate) fn uninitialized<T: Number>(len: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     // SAFETY: the capacity was reserved; for the content see above.
     unsafe {
@@ -30,7 +32,7 @@ pub(crate) struct Aligned {
 impl Aligned {
     pub(crate) fn uninitialized(len: usize) -> Self {
         const LINE: usize = 64;
-        let values = uninitialized(len + LINE / size_of::<f32>());
+        let values: Vec<f32> = uninitialized(len + LINE / size_of::<f32>());
         // If `align_offset` cannot compute an offset, the code is slower but still correct.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { values, start, len }

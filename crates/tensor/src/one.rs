@@ -1,13 +1,19 @@
-//! Ops of one input and no parameters. This file runs the same op in f32 and in f64, on either device, inside
-//! candle's graph and on the tape.
+//! Ops of one input and no parameters. This file runs the same op in f32, in f64 and on bf16, on either
+//! device, inside candle's graph and on the tape. On the CPU, values in bf16 are computed with in f32.
 
-use crate::storage::{Scalar, for_scalar, slice, with};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, backend::BackendStorage};
+use crate::storage::{Scalar, converted, for_scalar, narrowed_like, slice, with, with_widened};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, backend::BackendStorage};
+use half::bf16;
 
 /// An op of one input, for inputs of one shape.
 pub(crate) trait One: Clone + Send + Sync + 'static {
     /// Returns the op's name in errors and in candle.
     fn name(&self) -> &'static str;
+
+    /// Returns whether the result for an input in bf16 is f32.
+    fn widens(&self) -> bool {
+        false
+    }
 
     /// Returns the shape of the result for an input of shape `x`.
     fn shape(&self, x: &Shape) -> Shape;
@@ -42,6 +48,10 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
         if x.device().is_cuda() {
             return self.gradient_on_device(x, &gy);
         }
+        if x.dtype() == DType::BF16 {
+            let gx = with_widened(x, |x| with_widened(&gy, |gy| self.backward(x, gy)))??;
+            return narrowed_like(gx, x);
+        }
         for_scalar!(x.dtype(), self.name(), T => {
             let gx = with::<T, _>(x, |x| with::<T, _>(&gy, |gy| self.backward(x, gy)))??;
             Tensor::from_vec(gx, x.shape(), x.device())
@@ -72,6 +82,11 @@ impl<O: One> CustomOp1 for OneOp<O> {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        if let CpuStorage::BF16(_) = x {
+            let y = self.0.forward(&converted::<bf16, f32>(slice(x, layout)?));
+            let y = if self.0.widens() { CpuStorage::F32(y) } else { CpuStorage::BF16(converted(&y)) };
+            return Ok((y, self.0.shape(layout.shape())));
+        }
         let y = for_scalar!(x.dtype(), self.0.name(), T => {
             candle_core::WithDType::to_cpu_storage_owned(self.0.forward(slice::<T>(x, layout)?))
         });

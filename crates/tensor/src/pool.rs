@@ -72,7 +72,7 @@ impl PoolConfig {
 /// ```
 ///
 /// # Errors
-/// If `x` is not (N, H, W, C) in f32 or f64 (on CUDA f32 or bf16), or the window does not fit.
+/// If `x` is not (N, H, W, C) in f32, bf16 or f64 (on CUDA f32 or bf16), or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: PoolConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Pool::maximum(x, config)?)
 }
@@ -203,6 +203,10 @@ impl One for Pool {
             Kind::Maximum => "max_pool2d",
             Kind::Average => "avg_pool2d",
         }
+    }
+
+    fn widens(&self) -> bool {
+        self.kind == Kind::Average
     }
 
     fn shape(&self, _: &Shape) -> Shape {

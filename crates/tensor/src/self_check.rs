@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use crate::{
-    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, avg_pool2d, batch_norm,
-    bias_relu, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, Precision, avg_pool2d,
+    batch_norm, bias_relu, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -74,14 +74,13 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     Ok(Check { op: "NaN through maximum and ReLU".into(), error: swallowed as f64, tolerance: 0.0 })
 }
 
-/// Runs every op forward and backward on `device`, which must be CUDA, in `precision`, and compares it with
-/// the plain f64 version on the CPU. Both take the same inputs (rounded to bf16 if that is the precision).
+/// Runs every op forward and backward on `device` in `precision` (on the CPU f32 or bf16), and compares it
+/// with the plain f64 version on the CPU. Both take the same inputs (rounded to bf16 if that is the
+/// precision).
 ///
 /// # Errors
 /// If an op itself fails.
-#[cfg(feature = "cuda")]
-pub fn self_check_on(device: &Device, precision: crate::Precision) -> Result<Vec<Check>> {
-    use crate::Precision;
+pub fn self_check_on(device: &Device, precision: Precision) -> Result<Vec<Check>> {
     let (dtype, tolerance) = match precision {
         Precision::F32 => (DType::F32, 1e-4),
         Precision::Tf32 => (DType::F32, 2e-3),
@@ -148,7 +147,7 @@ fn ops_with(tf32: bool) -> [Case; 12] {
         (
             "conv2d 3x3, Winograd",
             &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
-            1e-4,
+            1e-5,
             Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest))),
         ),
         (
@@ -257,9 +256,19 @@ fn largest(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use crate::Precision;
+    use candle_core::Device;
+
     #[test]
     fn this_machine_is_sound() {
         for check in super::self_check().unwrap() {
+            assert!(check.is_good(), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_sound_in_bf16() {
+        for check in super::self_check_on(&Device::Cpu, Precision::Bf16).unwrap() {
             assert!(check.is_good(), "{check:?}");
         }
     }

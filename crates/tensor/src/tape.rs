@@ -22,6 +22,7 @@ use crate::team::{self, with_team};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use half::bf16;
 
 /// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
@@ -455,7 +456,11 @@ impl InplaceOp2 for AddInto {
                 let from = slice::<f64>(from, lf)?;
                 run!(to, from);
             }
-            _ => bail!("gradients must be f32 or f64"),
+            CpuStorage::BF16(to) => {
+                let from = slice::<bf16>(from, lf)?;
+                run!(to, from);
+            }
+            _ => bail!("gradients must be f32, bf16 or f64"),
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ proptest! {
         let mut stream = Stream::new(seed, Purpose::Bootstrap, 0, 0);
         let (x, weight) = (random(&mut stream, &[n, h, w, ci]), random(&mut stream, &[3, 3, ci, co]));
         let error = conv_error(&x, &weight, Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest, tf32: false });
-        prop_assert!(error < 1e-4, "{error:e}");
+        prop_assert!(error < 1e-5, "{error:e}");
     }
 
     /// Compares fused batch norm in f32 with the plain one in f64, forward and backward, with and without
@@ -466,7 +466,7 @@ fn winograd_in_several_rounds() {
         &w,
         Conv2dConfig { stride: 1, padding: 1, algorithm: Algorithm::Fastest, tf32: false },
     );
-    assert!(error < 1e-4, "{error:e}");
+    assert!(error < 1e-5, "{error:e}");
 }
 
 /// There are so many channels that the transformed kernel is never held whole, an odd number of panels, and
@@ -479,7 +479,7 @@ fn winograd_of_many_channels() {
         let config = |algorithm| Conv2dConfig { stride: 1, padding: 1, algorithm, tf32: false };
         if n == 3 {
             let error = conv_error(&x, &w, config(Algorithm::Fastest));
-            assert!(error < 1e-4, "{error:e}");
+            assert!(error < 1e-5, "{error:e}");
             continue;
         }
         // The shape is too large for the plain version, so it is compared with the direct path, which has its
@@ -493,7 +493,7 @@ fn winograd_of_many_channels() {
         for (got, want) in run(Algorithm::Fastest).into_iter().zip(run(Algorithm::Direct)) {
             let got = Tensor::new(got, &Device::Cpu).unwrap();
             let error = error(&got, &want);
-            assert!(error < 1e-4, "{error:e}");
+            assert!(error < 1e-5, "{error:e}");
         }
     }
 }

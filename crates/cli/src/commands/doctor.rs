@@ -1,6 +1,6 @@
 //! `invaspread doctor`: reports the machine, the device and the data that is present, and compares every op
-//! with its plain version. On a machine with a GPU it also compares every op of the GPU with that of the CPU,
-//! in each precision. It trains each method of the registry for a few steps.
+//! with its plain version, in f32 and in bf16. On a machine with a GPU it also compares every op of the GPU
+//! with that of the CPU, in each precision. It trains each method of the registry for a few steps.
 
 use super::print_json;
 use crate::arguments::DoctorArguments;
@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 use invaspread_runner::launch::{Trial, try_out};
 use invaspread_runner::machine;
 use invaspread_runner::methods::{Entry, Registry};
-use invaspread_tensor::self_check::{Check, self_check};
+use invaspread_tensor::self_check::{Check, self_check, self_check_on};
 use invaspread_tensor::{DeviceKind, Precision};
 use serde_json::{Value, json};
 
@@ -39,6 +39,12 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Failure> {
         precision: Precision::F32,
         checks: self_check().context("failed to run the checks")?,
     }];
+    all.push(Checked {
+        device: DeviceKind::Cpu,
+        precision: Precision::Bf16,
+        checks: self_check_on(&candle_core::Device::Cpu, Precision::Bf16)
+            .context("failed to run the checks in bf16")?,
+    });
     let gpu = if why_not.is_none() { gpu(device, &mut all)? } else { Value::Null };
     let data = invaspread_data::list(None);
     let methods = Registry::installed().entries().iter();
@@ -193,7 +199,6 @@ fn verdict(all: &[Checked]) -> Result<(), Failure> {
 #[cfg(feature = "cuda")]
 fn gpu(kind: DeviceKind, all: &mut Vec<Checked>) -> Result<Value, Failure> {
     use invaspread_tensor::cuda::{Facts, facts};
-    use invaspread_tensor::self_check::self_check_on;
     let device = kind.open().context("failed to open the GPU")?;
     let failed = "failed to run the checks on the GPU";
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {

@@ -261,8 +261,8 @@ impl Config {
             let others = if DeviceKind::gpus() > 0 { "one that is there" } else { "auto or cpu" };
             return wrong("device", self.device.to_string(), &format!("{others}: {why}"));
         }
-        if self.precision != Precision::F32 && !self.device.is_cuda() {
-            return wrong("precision", self.precision.to_string(), "f32: anything else is for device=cuda");
+        if self.precision == Precision::Tf32 && !self.device.is_cuda() {
+            return wrong("precision", self.precision.to_string(), "f32 or bf16: tf32 is for device=cuda");
         }
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");

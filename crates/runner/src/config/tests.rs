@@ -105,11 +105,12 @@ fn a_device_that_is_not_there_is_an_error_that_says_why() {
             told.contains("argument device=cuda") && told.contains("auto or cpu") && told.contains(&why),
             "{told}"
         );
-        let told = error(&["precision=bf16"]);
+        let told = error(&["precision=tf32"]);
         assert!(
-            told.contains("precision") && told.contains("bf16") && told.contains("device=cuda"),
+            told.contains("precision") && told.contains("f32 or bf16") && told.contains("device=cuda"),
             "{told}"
         );
+        assert_ne!(hash(&["precision=bf16"]), hash(&["precision=f32"]));
         assert_eq!(config(&["device=auto"]).device.resolve(), DeviceKind::Cpu);
     } else {
         assert_eq!(config(&["device=cuda", "precision=bf16"]).device.resolve(), DeviceKind::Cuda(0));

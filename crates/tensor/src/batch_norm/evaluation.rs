@@ -1,8 +1,9 @@
 //! Batch normalization by given statistics, as in evaluation.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use half::bf16;
 
-use super::{Affine, BatchNormConfig, Statistics, apply_f32, check, plain, values};
+use super::{Affine, BatchNormConfig, Statistics, apply, check, plain, values};
 use crate::memory::uninitialized;
 use crate::storage::slice;
 
@@ -59,14 +60,18 @@ impl Evaluation {
         lx: &Layout,
         r: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = match x {
-            CpuStorage::F32(_) => {
-                let x = slice::<f32>(x, lx)?;
+        macro_rules! run {
+            ($number:ty, $storage:path) => {{
+                let x = slice::<$number>(x, lx)?;
                 let mut y = uninitialized(x.len());
-                let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
-                apply_f32(x, residual, &self.affine, self.relu, &mut y);
-                CpuStorage::F32(y)
-            }
+                let residual = r.map(|(r, l)| slice::<$number>(r, l)).transpose()?;
+                apply(x, residual, &self.affine, self.relu, &mut y);
+                $storage(y)
+            }};
+        }
+        let y = match x {
+            CpuStorage::F32(_) => run!(f32, CpuStorage::F32),
+            CpuStorage::BF16(_) => run!(bf16, CpuStorage::BF16),
             _ => {
                 let x = slice::<f64>(x, lx)?;
                 let mut y = vec![0.0; x.len()];

@@ -4,13 +4,16 @@
 //! and the blocks' sums are added in f64 in their order, so the sums are the same on any number of threads.
 //! The variance is computed from the values minus the first row, so that no digits are lost to a large mean.
 //!
+//! Maps are f32 or bf16; sums are taken of the numbers as they are stored, in f32.
+//!
 //! A NaN or an infinity in a channel makes the whole channel NaN, as in the equations; the ReLU and its
 //! gradient keep NaN.
 
 #![expect(unsafe_code, reason = "vector loads and stores, each at a checked row and channel")]
 
 use super::{Affine, Ran, Statistics, plain};
-use crate::simd::{Kernel, SharedMut, Vector, dispatch};
+use crate::simd::{Kernel, Number, SharedMut, Vector, dispatch};
+use crate::storage::Scalar;
 use crate::team;
 
 /// Returns whether the kernels take this number of channels.
@@ -37,13 +40,13 @@ fn add_up(blocks: Vec<Sums>, channels: usize) -> (Vec<f64>, Vec<f64>) {
     total
 }
 
-struct Moments<'a> {
-    x: &'a [f32],
-    origin: &'a [f32],
+struct Moments<'a, X> {
+    x: &'a [X],
+    origin: &'a [X],
     sums: &'a mut Sums,
 }
 
-impl Kernel for Moments<'_> {
+impl<X: Number> Kernel for Moments<'_, X> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.origin.len();
@@ -51,10 +54,10 @@ impl Kernel for Moments<'_> {
         for c in (0..channels).step_by(V::LANES) {
             // SAFETY: c + LANES <= channels, as channels is a multiple of 16, and every row is inside x.
             unsafe {
-                let origin = V::load(self.origin.as_ptr().add(c));
+                let origin: V = X::load(self.origin.as_ptr().add(c));
                 let (mut sum, mut square) = (V::zero(), V::zero());
                 for r in 0..rows {
-                    let x = V::load(self.x.as_ptr().add(r * channels + c)).sub(origin);
+                    let x = X::load::<V>(self.x.as_ptr().add(r * channels + c)).sub(origin);
                     sum = sum.add(x);
                     square = x.mul_add(x, square);
                 }
@@ -68,7 +71,7 @@ impl Kernel for Moments<'_> {
 /// Returns the mean and the biased variance of each channel of `x` (rows, channels). Where squares overflow
 /// f32, or a value is not finite, the plain equations compute the statistics: a variance of infinity would
 /// make every output `beta`.
-pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
+pub(crate) fn statistics<X: Number + Scalar>(x: &[X], channels: usize) -> Statistics {
     let origin = &x[..channels];
     let block = block_len(channels);
     let blocks = team::map(x.len().div_ceil(block), |i| {
@@ -81,22 +84,24 @@ pub(crate) fn statistics(x: &[f32], channels: usize) -> Statistics {
     if sum.iter().chain(&square).any(|s| !s.is_finite()) {
         return plain::statistics(x, channels);
     }
-    let mean = sum.iter().zip(origin).map(|(s, o)| s / rows + f64::from(*o)).collect();
+    let mean = sum.iter().zip(origin).map(|(s, o)| s / rows + o.read()).collect();
     let variance = sum.iter().zip(&square).map(|(s, q)| (q / rows - (s / rows).powi(2)).max(0.0)).collect();
     Statistics { mean, variance }
 }
 
-struct Apply<'a> {
-    x: &'a [f32],
-    residual: Option<&'a [f32]>,
+struct Apply<'a, X> {
+    x: &'a [X],
+    residual: Option<&'a [X]>,
     mean: &'a [f32],
     scale: &'a [f32],
     shift: &'a [f32],
     relu: bool,
-    y: &'a mut [f32],
+    y: &'a mut [X],
 }
 
-impl Kernel for Apply<'_> {
+impl<X: Number> Kernel for Apply<'_, X> {
+    const BF16: bool = X::HALF;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
@@ -114,11 +119,11 @@ impl Kernel for Apply<'_> {
                 // The mean is subtracted first. If it were part of the shift, digits would be lost to a large
                 // mean.
                 for at in (c..self.x.len()).step_by(channels) {
-                    let mut value = V::load(self.x.as_ptr().add(at)).sub(mean).mul_add(scale, shift);
+                    let mut value = X::load::<V>(self.x.as_ptr().add(at)).sub(mean).mul_add(scale, shift);
                     if let Some(residual) = self.residual {
-                        value = value.add(V::load(residual.as_ptr().add(at)));
+                        value = value.add(X::load(residual.as_ptr().add(at)));
                     }
-                    floor.max(value).store(self.y.as_mut_ptr().add(at));
+                    X::store(floor.max(value), self.y.as_mut_ptr().add(at));
                 }
             }
         }
@@ -126,7 +131,7 @@ impl Kernel for Apply<'_> {
 }
 
 /// Computes `y = relu?(scale (x - mean) + shift (+ residual))`.
-pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
+pub(crate) fn apply<X: Number>(x: &[X], residual: Option<&[X]>, affine: &Affine, relu: bool, y: &mut [X]) {
     let channels = affine.scale.len();
     let block = block_len(channels);
     assert!(residual.is_none_or(|r| r.len() == x.len()) && y.len() == x.len());
@@ -147,11 +152,11 @@ pub(crate) fn apply(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: 
 
 /// Says which gradients pass the ReLU.
 #[derive(Clone, Copy)]
-enum Gate<'a> {
+enum Gate<'a, X> {
     /// All gradients pass: there is no ReLU.
     Open,
     /// All pass but those of outputs that are at most zero.
-    Output(&'a [f32]),
+    Output(&'a [X]),
     /// The same without a residual: the output is recomputed from the input, by the same instructions as in
     /// the forward pass. This reads less memory.
     Input { scale: &'a [f32], shift: &'a [f32] },
@@ -159,10 +164,10 @@ enum Gate<'a> {
 
 /// The values of a block in the backward pass: the input, the output's gradient, and what gates it.
 #[derive(Clone, Copy)]
-struct Flow<'a> {
-    x: &'a [f32],
-    gy: &'a [f32],
-    gate: Gate<'a>,
+struct Flow<'a, X> {
+    x: &'a [X],
+    gy: &'a [X],
+    gate: Gate<'a, X>,
     mean: &'a [f32],
 }
 
@@ -174,7 +179,7 @@ trait Visit<V: Vector> {
     unsafe fn visit(&mut self, at: usize, gradient: V, centered: V);
 }
 
-impl Flow<'_> {
+impl<X: Number> Flow<'_, X> {
     /// Visits the vector at channel `c` of each row, with its offset, the gated gradient, and the input minus
     /// its mean.
     ///
@@ -191,20 +196,20 @@ impl Flow<'_> {
             match self.gate {
                 Gate::Open => {
                     for at in offsets {
-                        visitor.visit(at, V::load(gy.add(at)), V::load(x.add(at)).sub(mean));
+                        visitor.visit(at, X::load::<V>(gy.add(at)), X::load::<V>(x.add(at)).sub(mean));
                     }
                 }
                 Gate::Output(y) => {
                     for at in offsets {
-                        let gradient = V::load(gy.add(at)).through_relu(V::load(y.as_ptr().add(at)));
-                        visitor.visit(at, gradient, V::load(x.add(at)).sub(mean));
+                        let gradient = X::load::<V>(gy.add(at)).through_relu(X::load(y.as_ptr().add(at)));
+                        visitor.visit(at, gradient, X::load::<V>(x.add(at)).sub(mean));
                     }
                 }
                 Gate::Input { scale, shift } => {
                     let (scale, shift) = (V::load(scale.as_ptr().add(c)), V::load(shift.as_ptr().add(c)));
                     for at in offsets {
-                        let centered = V::load(x.add(at)).sub(mean);
-                        let gradient = V::load(gy.add(at)).through_relu(centered.mul_add(scale, shift));
+                        let centered = X::load::<V>(x.add(at)).sub(mean);
+                        let gradient = X::load::<V>(gy.add(at)).through_relu(centered.mul_add(scale, shift));
                         visitor.visit(at, gradient, centered);
                     }
                 }
@@ -227,12 +232,12 @@ impl<V: Vector> Visit<V> for TwoSums<V> {
     }
 }
 
-struct GradientSums<'a> {
-    flow: Flow<'a>,
+struct GradientSums<'a, X> {
+    flow: Flow<'a, X>,
     sums: &'a mut Sums,
 }
 
-impl Kernel for GradientSums<'_> {
+impl<X: Number> Kernel for GradientSums<'_, X> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         for c in (0..self.flow.mean.len()).step_by(V::LANES) {
@@ -248,39 +253,41 @@ impl Kernel for GradientSums<'_> {
 }
 
 /// Writes the input's gradient, and the residual's if there is one.
-struct WriteBack<V> {
+struct WriteBack<V, X> {
     of_gradient: V,
     of_input: V,
     constant: V,
-    gx: *mut f32,
-    residual_gradient: Option<*mut f32>,
+    gx: *mut X,
+    residual_gradient: Option<*mut X>,
 }
 
-impl<V: Vector> Visit<V> for WriteBack<V> {
+impl<V: Vector, X: Number> Visit<V> for WriteBack<V, X> {
     #[inline(always)]
     unsafe fn visit(&mut self, at: usize, gradient: V, centered: V) {
         // SAFETY: both pointers are to blocks as long as the visited one.
         unsafe {
             if let Some(to) = self.residual_gradient {
-                gradient.store(to.add(at));
+                X::store(gradient, to.add(at));
             }
             let rest = centered.mul_add(self.of_input, self.constant);
-            gradient.mul_add(self.of_gradient, rest).store(self.gx.add(at));
+            X::store(gradient.mul_add(self.of_gradient, rest), self.gx.add(at));
         }
     }
 }
 
-struct ApplyGradient<'a> {
-    flow: Flow<'a>,
+struct ApplyGradient<'a, X> {
+    flow: Flow<'a, X>,
     /// `gx = of_gradient g + of_input (x - mean) + constant`.
     of_gradient: &'a [f32],
     of_input: &'a [f32],
     constant: &'a [f32],
-    gx: &'a mut [f32],
-    residual_gradient: Option<*mut f32>,
+    gx: &'a mut [X],
+    residual_gradient: Option<*mut X>,
 }
 
-impl Kernel for ApplyGradient<'_> {
+impl<X: Number> Kernel for ApplyGradient<'_, X> {
+    const BF16: bool = X::HALF;
+
     #[inline(always)]
     fn run<V: Vector>(self) {
         let gx = self.gx.as_mut_ptr();
@@ -301,11 +308,11 @@ impl Kernel for ApplyGradient<'_> {
 }
 
 /// Returns the gradients of gamma and beta; fills `gx` and, if there is a residual, its gradient.
-pub(crate) fn backward(
-    (x, y, gy): (&[f32], &[f32], &[f32]),
+pub(crate) fn backward<X: Number>(
+    (x, y, gy): (&[X], &[X], &[X]),
     ran: &Ran<'_>,
-    gx: &mut [f32],
-    residual_gradient: Option<&mut [f32]>,
+    gx: &mut [X],
+    residual_gradient: Option<&mut [X]>,
 ) -> (Vec<f64>, Vec<f64>) {
     let Ran { gamma, beta, statistics, eps, relu, with_residual } = *ran;
     let channels = gamma.len();

@@ -2,7 +2,8 @@
 //!
 //! `y = relu?(gamma (x - mean) / sqrt(variance + eps) + beta (+ residual))`, with mean and biased variance
 //! over all axes but the last. Shapes: `x`, `residual` and `y` (N, H, W, C) or (N, C); `gamma`, `beta` (C).
-//! Fused kernels compute f32 with C a multiple of 16; plain code computes the rest.
+//! Maps are f32, bf16 (with `gamma` and `beta` in f32) or f64. Fused kernels compute f32 and bf16 with C a
+//! multiple of 16; plain code computes the rest.
 //!
 //! With `chunk`, the statistics are taken over that many images at a time, in order, as when a batch is split
 //! over several GPUs. The official code ran on four GPUs by default, so 64 of its 256 views shared their
@@ -21,8 +22,10 @@ pub use running::RunningStatistics;
 pub(crate) use config::Gradients;
 
 use crate::memory::uninitialized;
-use crate::storage::{slice, with};
+use crate::simd::Number;
+use crate::storage::{Scalar, slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use half::bf16;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Normalizes by the batch's own statistics (training mode). Returns the output and the statistics of the
@@ -178,10 +181,10 @@ fn on_host(
             Ok((op, Tensor::from_vec(y, x.shape(), x.device())?))
         }};
     }
-    if x.dtype() == DType::F32 {
-        run!(f32, BatchNorm::forward_f32)
-    } else {
-        run!(f64, BatchNorm::forward_f64)
+    match x.dtype() {
+        DType::F32 => run!(f32, BatchNorm::forward),
+        DType::BF16 => run!(bf16, BatchNorm::forward),
+        _ => run!(f64, BatchNorm::forward_f64),
     }
 }
 
@@ -238,7 +241,7 @@ impl Affine {
     }
 }
 
-fn apply_f32(x: &[f32], residual: Option<&[f32]>, affine: &Affine, relu: bool, y: &mut [f32]) {
+fn apply<X: Number + Scalar>(x: &[X], residual: Option<&[X]>, affine: &Affine, relu: bool, y: &mut [X]) {
     if fused::fits(affine.scale.len()) {
         fused::apply(x, residual, affine, relu, y);
     } else {
@@ -274,14 +277,14 @@ impl BatchNorm {
         &self.statistics[0]
     }
 
-    fn forward_f32(
+    fn forward<X: Number + Scalar>(
         config: BatchNormConfig,
         chunk_len: usize,
         gamma: Vec<f64>,
         beta: Vec<f64>,
-        x: &[f32],
-        residual: Option<&[f32]>,
-    ) -> (Self, Vec<f32>) {
+        x: &[X],
+        residual: Option<&[X]>,
+    ) -> (Self, Vec<X>) {
         let channels = gamma.len();
         let mut y = uninitialized(x.len());
         let mut all = Vec::new();
@@ -293,7 +296,7 @@ impl BatchNorm {
             };
             let affine = Affine::new(&gamma, &beta, &statistics, config.eps);
             let residual = residual.map(|r| &r[i * chunk_len..][..x.len()]);
-            apply_f32(x, residual, &affine, config.relu, y);
+            apply(x, residual, &affine, config.relu, y);
             all.push(statistics);
         }
         (Self { config, chunk_len, gamma, beta, with_residual: residual.is_some(), statistics: all }, y)
@@ -361,9 +364,12 @@ impl BatchNorm {
         let (gx, gr) = match x.dtype() {
             DType::F32 if fused::fits(channels) => run!(f32, uninitialized(len), fused::backward),
             DType::F32 => run!(f32, uninitialized(len), plain::backward),
+            DType::BF16 if fused::fits(channels) => run!(bf16, uninitialized(len), fused::backward),
+            DType::BF16 => run!(bf16, uninitialized(len), plain::backward),
             _ => run!(f64, vec![0.0f64; len], plain::backward),
         };
-        let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(x.dtype());
+        let of_parameters = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let parameter = |values: Vec<f64>| Tensor::new(values, x.device())?.to_dtype(of_parameters);
         Ok(Gradients { x: gx, gamma: parameter(grad_gamma)?, beta: parameter(grad_beta)?, residual: gr })
     }
 }
@@ -397,8 +403,15 @@ impl Differentiable {
                 let residual = r.map(|(r, l)| slice::<f32>(r, l)).transpose()?;
                 let (gamma, beta) = split(slice::<f32>(p, lp)?.iter().map(|p| f64::from(*p)).collect());
                 let x = slice::<f32>(x, lx)?;
-                let (op, y) = BatchNorm::forward_f32(self.config, self.chunk_len, gamma, beta, x, residual);
+                let (op, y) = BatchNorm::forward(self.config, self.chunk_len, gamma, beta, x, residual);
                 (op, CpuStorage::F32(y))
+            }
+            CpuStorage::BF16(_) => {
+                let residual = r.map(|(r, l)| slice::<bf16>(r, l)).transpose()?;
+                let (gamma, beta) = split(slice::<f32>(p, lp)?.iter().map(|p| f64::from(*p)).collect());
+                let x = slice::<bf16>(x, lx)?;
+                let (op, y) = BatchNorm::forward(self.config, self.chunk_len, gamma, beta, x, residual);
+                (op, CpuStorage::BF16(y))
             }
             _ => {
                 let residual = r.map(|(r, l)| slice::<f64>(r, l)).transpose()?;

@@ -12,10 +12,13 @@
 
 use super::geometry::Geometry;
 use super::im2col;
-use super::tiles::{Indirect, PANEL, indirect_product, outer_product};
+use super::tiles::{Indirect, PANEL, Single, indirect_product, outer_product};
 use crate::memory::{Aligned, uninitialized};
-use crate::simd::{Kernel, SharedMut, Vector, dispatch};
+use crate::simd::{Kernel, Number, SharedMut, Vector, dispatch};
+use crate::storage::{Convert, Scalar, convert_into, converted};
 use crate::team;
+use half::bf16;
+use std::borrow::Cow;
 
 /// Output pixels of one task: eight tiles of 12 rows.
 const BLOCK: usize = 96;
@@ -55,59 +58,158 @@ impl Kernel for IndirectBlock<'_> {
     }
 }
 
-/// The addresses of the rows of one block's product.
-struct Rows<'a> {
-    input: &'a [f32],
-    zeros: &'a [f32],
-    pointers: Vec<*const f32>,
-    targets: [*mut f32; BLOCK],
-    out: SharedMut,
+/// The rows of one block's product: offsets in the input, and in the output.
+pub(crate) struct Rows {
+    /// `None` reads zeros.
+    sources: Vec<Option<usize>>,
+    targets: [usize; BLOCK],
 }
 
-impl Rows<'_> {
+impl Rows {
     /// Makes tap `tap` of row `i` read the channels at `offset`, or zeros for `None`.
     fn read(&mut self, i: usize, tap: usize, offset: Option<usize>) {
-        self.pointers[tap * BLOCK + i] = match offset {
-            Some(offset) => self.input[offset..offset + self.zeros.len()].as_ptr(),
-            None => self.zeros.as_ptr(),
-        };
+        self.sources[tap * BLOCK + i] = offset;
     }
 
     /// Makes row `i` be written at `offset`.
     fn write(&mut self, i: usize, offset: usize) {
+        self.targets[i] = offset;
+    }
+}
+
+/// Numbers that the direct kernels read and write.
+pub(crate) trait Direct: Number + Scalar {
+    /// Returns the numbers in f32.
+    fn widened(values: &[Self]) -> Cow<'_, [f32]>;
+
+    /// Calls `run` with the addresses of the block's rows in f32: of `depth` channels at each source.
+    fn with_sources(rows: &Rows, input: (&[Self], usize), run: impl FnOnce(&[*const f32]));
+
+    /// Calls `run` with the addresses to which it writes the block's `count` rows in f32: `outputs` channels
+    /// at each target.
+    fn with_targets(rows: &Rows, count: usize, out: (SharedMut<Self>, usize), run: impl FnOnce(&[*mut f32]));
+}
+
+impl Direct for f32 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+
+    fn with_sources(rows: &Rows, (input, depth): (&[Self], usize), run: impl FnOnce(&[*const f32])) {
+        let zeros = vec![0.0; depth];
+        let address =
+            |source: &Option<usize>| source.map_or(zeros.as_ptr(), |at| input[at..at + depth].as_ptr());
+        run(&rows.sources.iter().map(address).collect::<Vec<_>>());
+    }
+
+    fn with_targets(rows: &Rows, count: usize, (out, _): (SharedMut, usize), run: impl FnOnce(&[*mut f32])) {
         // SAFETY: each pixel has its own row of the output.
-        self.targets[i] = unsafe { self.out.at(offset) };
+        run(&rows.targets[..count].iter().map(|at| unsafe { out.at(*at) }).collect::<Vec<_>>());
+    }
+}
+
+/// Rows are widened before the products of a block and narrowed after them. They lie in the second-level
+/// cache, so this costs little beside the products.
+impl Direct for bf16 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(converted(values))
+    }
+
+    fn with_sources(rows: &Rows, (input, depth): (&[Self], usize), run: impl FnOnce(&[*const f32])) {
+        let mut wide = Aligned::uninitialized((rows.sources.len() + 1) * depth);
+        let (zeros, values) = wide.split_at_mut(depth);
+        zeros.fill(0.0);
+        dispatch(Widen { sources: &rows.sources, input, depth, to: &mut *values });
+        let address = |(source, row): (&Option<usize>, &[f32])| match source {
+            Some(_) => row.as_ptr(),
+            None => zeros.as_ptr(),
+        };
+        let addresses: Vec<_> = rows.sources.iter().zip(values.chunks_exact(depth)).map(address).collect();
+        run(&addresses);
+    }
+
+    fn with_targets(
+        rows: &Rows,
+        count: usize,
+        (out, outputs): (SharedMut<Self>, usize),
+        run: impl FnOnce(&[*mut f32]),
+    ) {
+        let mut sums = Aligned::uninitialized(count * outputs);
+        run(&sums.chunks_exact_mut(outputs).map(<[f32]>::as_mut_ptr).collect::<Vec<_>>());
+        dispatch(Narrow { sums: &sums, outputs, targets: &rows.targets, out });
+    }
+}
+
+/// Widens the rows at the sources, each to its own row.
+struct Widen<'a> {
+    sources: &'a [Option<usize>],
+    input: &'a [bf16],
+    depth: usize,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Widen<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (source, to) in self.sources.iter().zip(self.to.chunks_exact_mut(self.depth)) {
+            if let Some(at) = *source {
+                Convert { from: &self.input[at..at + self.depth], to }.run::<V>();
+            }
+        }
+    }
+}
+
+/// Narrows rows of sums to their targets.
+struct Narrow<'a> {
+    sums: &'a [f32],
+    outputs: usize,
+    targets: &'a [usize],
+    out: SharedMut<bf16>,
+}
+
+impl Kernel for Narrow<'_> {
+    const BF16: bool = true;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (from, at) in self.sums.chunks_exact(self.outputs).zip(self.targets) {
+            // SAFETY: each pixel has its own row of the output.
+            let to = unsafe { std::slice::from_raw_parts_mut(self.out.at(*at), self.outputs) };
+            Convert { from, to }.run::<V>();
+        }
     }
 }
 
 /// Computes for each of `rows` pixels the sum over `taps` of the input's channels times the panels.
 /// `place(first, count, rows)` sets where the `count` pixels from `first` on read and write.
-fn products(
+fn products<X: Direct, Y: Direct>(
     (rows, taps): (usize, usize),
-    (input, depth): (&[f32], usize),
+    (input, depth): (&[X], usize),
     (panels, count): (&[f32], usize),
-    out: SharedMut,
-    place: impl Fn(usize, usize, &mut Rows<'_>) + Sync,
+    out: SharedMut<Y>,
+    place: impl Fn(usize, usize, &mut Rows) + Sync,
 ) {
-    let zeros = vec![0.0; depth];
     team::for_each(rows.div_ceil(BLOCK), |block| {
         let first = block * BLOCK;
         let block_rows = BLOCK.min(rows - first);
-        let pointers = vec![std::ptr::null(); taps * BLOCK];
-        let mut at = Rows { input, zeros: &zeros, pointers, targets: [std::ptr::null_mut(); BLOCK], out };
+        let mut at = Rows { sources: vec![None; taps * BLOCK], targets: [0; BLOCK] };
         place(first, block_rows, &mut at);
-        dispatch(IndirectBlock {
-            rows: block_rows,
-            panels: count,
-            left: Indirect { pointers: at.pointers.as_ptr(), pointer_stride: BLOCK, taps, depth },
-            right: panels,
-            out: at.targets.as_ptr(),
+        X::with_sources(&at, (input, depth), |sources| {
+            Y::with_targets(&at, block_rows, (out, count * PANEL), |targets| {
+                dispatch(IndirectBlock {
+                    rows: block_rows,
+                    panels: count,
+                    left: Indirect { pointers: sources.as_ptr(), pointer_stride: BLOCK, taps, depth },
+                    right: panels,
+                    out: targets.as_ptr(),
+                });
+            });
         });
     });
 }
 
 /// Computes `y = conv(x, w)`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
+pub(crate) fn forward<X: Direct>(g: &Geometry, x: &[X], w: &[f32], y: &mut [X]) {
     let depth = g.taps() * g.ci;
     let mut panels = Aligned::uninitialized(g.weight_len());
     team::for_each_chunk(&mut panels, depth * PANEL, |j, panel| {
@@ -116,19 +218,24 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32]) {
         }
     });
     let taps = g.tap_positions();
-    let size = (g.out_rows(), taps.len());
-    products(size, (x, g.ci), (&panels, g.co / PANEL), SharedMut::new(y), |first, count, rows| {
+    let (size, panels, out) = ((g.out_rows(), taps.len()), (&panels[..], g.co / PANEL), SharedMut::new(y));
+    let place = |first, count, rows: &mut Rows| {
         for (i, window) in g.windows(first).take(count).enumerate() {
             rows.write(i, (first + i) * g.co);
             for (tap, &(ky, kx)) in taps.iter().enumerate() {
                 rows.read(i, tap, g.source(window, ky, kx));
             }
         }
-    });
+    };
+    if g.ci < PANEL {
+        // The rows of few channels are widened faster all at once.
+        return products(size, (&X::widened(x)[..], g.ci), panels, out, place);
+    }
+    products(size, (x, g.ci), panels, out, place);
 }
 
 /// Computes `gx`, the gradient of the input.
-pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+pub(crate) fn input_gradient<X: Direct>(g: &Geometry, w: &[f32], gy: &[X], gx: &mut [X]) {
     let (oh, ow, stride) = (g.out_h(), g.out_w(), g.stride);
     let out = SharedMut::new(gx);
     for parity_y in 0..stride.min(g.h) {
@@ -183,16 +290,16 @@ pub(crate) fn input_gradient(g: &Geometry, w: &[f32], gy: &[f32], gx: &mut [f32]
     }
 }
 
-struct OuterBlock<'a> {
+struct OuterBlock<'a, X> {
     rows: usize,
     panels: usize,
     /// Pointers to the first channel of the panel in each row.
-    left: &'a [*const f32],
+    left: &'a [*const X],
     right: (&'a [f32], usize),
     out: (*mut f32, usize),
 }
 
-impl Kernel for OuterBlock<'_> {
+impl<X: Number> Kernel for OuterBlock<'_, X> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let mut gathered = [0.0f32; SUM_ROWS * PANEL];
@@ -200,13 +307,17 @@ impl Kernel for OuterBlock<'_> {
         while first < self.rows {
             let count = SUM_ROWS.min(self.rows - first);
             for (i, from) in self.left[first..first + count].iter().enumerate() {
-                // SAFETY: each pointer was made from a slice with 16 channels after it.
-                unsafe { std::ptr::copy_nonoverlapping(*from, gathered.as_mut_ptr().add(i * PANEL), PANEL) };
+                for lane in (0..PANEL).step_by(V::LANES) {
+                    // SAFETY: each pointer was made from a slice with 16 channels after it.
+                    unsafe {
+                        X::load::<V>(from.add(lane)).store(gathered.as_mut_ptr().add(i * PANEL + lane));
+                    }
+                }
             }
             // SAFETY: `right` holds `panels` panels of at least `rows` rows; `out` is this task's own 16 rows
             // of the gradient.
             unsafe {
-                outer_product::<V>(
+                outer_product::<V, Single>(
                     count,
                     self.panels,
                     gathered.as_ptr(),
@@ -228,14 +339,14 @@ fn rows_at_once(g: &Geometry) -> usize {
 }
 
 /// Computes `gw`, the gradient of the weights.
-pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+pub(crate) fn weight_gradient<X: Direct>(g: &Geometry, x: &[X], gy: &[X], gw: &mut [f32]) {
     if g.ci < PANEL {
         return weight_gradient_of_few_channels(g, x, gy, gw);
     }
     gw.fill(0.0);
     let (rows, taps, groups) = (g.out_rows(), g.taps(), g.ci / PANEL);
     let chunk = rows_at_once(g).min(rows.next_multiple_of(SUM_ROWS));
-    let zeros = vec![0.0; g.ci];
+    let zeros = vec![X::ZERO; g.ci];
     let positions = g.tap_positions();
     let mut panels = Aligned::uninitialized(chunk * g.co);
     let mut pointers = vec![0usize; taps * chunk];
@@ -244,7 +355,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
         let count = chunk.min(rows - first);
         team::for_each_chunk(&mut panels, chunk * PANEL, |j, panel| {
             for (i, to) in panel.chunks_exact_mut(PANEL).take(count).enumerate() {
-                to.copy_from_slice(&gy[(first + i) * g.co + j * PANEL..][..PANEL]);
+                convert_into(&gy[(first + i) * g.co + j * PANEL..][..PANEL], to);
             }
         });
         team::for_each_chunk(&mut pointers, chunk, |tap, pointers| {
@@ -258,9 +369,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
         });
         team::for_each(taps * groups, |task| {
             let (tap, group) = (task / groups, task % groups);
-            let left: Vec<*const f32> = pointers[tap * chunk..][..count]
+            let left: Vec<*const X> = pointers[tap * chunk..][..count]
                 .iter()
-                .map(|&p| (p as *const f32).wrapping_add(group * PANEL))
+                .map(|&p| (p as *const X).wrapping_add(group * PANEL))
                 .collect();
             dispatch(OuterBlock {
                 rows: count,
@@ -276,11 +387,11 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32
 
 /// Computes the weight gradient for fewer than 16 input channels (a network's first layer): copies the
 /// patches, which are small here, and pads them to panels.
-fn weight_gradient_of_few_channels(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+fn weight_gradient_of_few_channels<X: Direct>(g: &Geometry, x: &[X], gy: &[X], gw: &mut [f32]) {
     let depth = g.taps() * g.ci;
     let padded = depth.next_multiple_of(PANEL);
-    let mut columns = Aligned::uninitialized(g.out_rows() * padded);
-    im2col::unroll(g, x, 0, &mut columns, padded);
+    let mut columns = uninitialized(g.out_rows() * padded);
+    im2col::unroll(g, (x, X::ZERO), 0, (&mut columns, padded));
     let unrolled = Geometry {
         n: g.n,
         h: g.out_h(),

@@ -19,8 +19,13 @@ fn images_at_once(g: &Geometry) -> usize {
 const TASK: usize = 256;
 
 /// Writes the patches of the output pixels from `first_row` on, one row of `width` values each: `taps * ci`
-/// values, then zeros. Values in the padding are zero.
-pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, columns: &mut [T], width: usize) {
+/// values, then `zero`s. Values in the padding are `zero`.
+pub(crate) fn unroll<T: Copy + Send + Sync>(
+    g: &Geometry,
+    (x, zero): (&[T], T),
+    first_row: usize,
+    (columns, width): (&mut [T], usize),
+) {
     let taps = g.tap_positions();
     team::for_each_chunk(columns, TASK * width, |task, columns| {
         for (patch, window) in columns.chunks_exact_mut(width).zip(g.windows(first_row + task * TASK)) {
@@ -28,10 +33,10 @@ pub(crate) fn unroll<T: Element>(g: &Geometry, x: &[T], first_row: usize, column
             for (to, &(ky, kx)) in values.chunks_exact_mut(g.ci).zip(&taps) {
                 match g.source(window, ky, kx) {
                     Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
-                    None => to.fill(T::ZERO),
+                    None => to.fill(zero),
                 }
             }
-            rest.fill(T::ZERO);
+            rest.fill(zero);
         }
     });
 }
@@ -43,7 +48,7 @@ pub(crate) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
     let mut columns = vec![T::ZERO; rows * depth];
     for (i, y) in y.chunks_mut(rows * g.co).enumerate() {
         let m = y.len() / g.co;
-        unroll(g, x, i * rows, &mut columns[..m * depth], depth);
+        unroll(g, (x, T::ZERO), i * rows, (&mut columns[..m * depth], depth));
         gemm::nn(m, g.co, depth, &columns[..m * depth], w, y);
     }
 }
@@ -97,7 +102,7 @@ pub(crate) fn weight_gradient<T: Element + std::ops::AddAssign>(
     let mut part = vec![T::ZERO; gw.len()];
     for (i, gy) in gy.chunks(rows * g.co).enumerate() {
         let m = gy.len() / g.co;
-        unroll(g, x, i * rows, &mut columns[..m * depth], depth);
+        unroll(g, (x, T::ZERO), i * rows, (&mut columns[..m * depth], depth));
         gemm::tn(depth, g.co, m, &columns[..m * depth], gy, &mut part);
         for (a, b) in gw.iter_mut().zip(&part) {
             *a += *b;

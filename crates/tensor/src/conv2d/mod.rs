@@ -12,6 +12,9 @@
 //! 2. direct, if the number of written channels is a multiple of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
 //!
+//! With activations in bf16, weights are f32, and so are products and sums: tiles and rows are widened where
+//! they are read and narrowed where they are written, so that only half of the memory is read and written.
+//!
 //! On CUDA, in f32 or bf16: cuDNN (`cuda::conv2d`).
 
 mod direct;
@@ -21,9 +24,11 @@ mod tiles;
 mod winograd;
 
 use crate::memory::uninitialized;
-use crate::storage::{slice, with};
+use crate::storage::{converted, slice, with};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use direct::Direct;
 pub(crate) use geometry::Geometry;
+use half::bf16;
 pub(crate) use tiles::{Indirect, PANEL, indirect_product};
 
 /// The algorithms that a convolution may use.
@@ -55,8 +60,8 @@ impl Default for Conv2dConfig {
     }
 }
 
-/// Convolves `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out). On the CPU both are f32 or both f64; on
-/// CUDA `x` is f32 or bf16 and `w` is f32. Differentiable in both inputs.
+/// Convolves `x` (N, H, W, C_in) with `w` (K_h, K_w, C_in, C_out). Both are f32, or both f64
+/// (on the CPU), or `x` is bf16 and `w` f32. Differentiable in both inputs.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -122,7 +127,7 @@ impl Conv2d {
         self.algorithm == Algorithm::Fastest && winograd::fits(&self.geometry)
     }
 
-    fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
+    fn forward<X: Direct>(&self, x: &[X], w: &[f32]) -> Vec<X> {
         let g = &self.geometry;
         let mut y = uninitialized(g.output_len());
         if self.winograd() {
@@ -130,12 +135,14 @@ impl Conv2d {
         } else if direct::forward_fits(g) {
             direct::forward(g, x, w, &mut y);
         } else {
-            im2col::forward(g, x, w, &mut y);
+            let mut wide = uninitialized(y.len());
+            im2col::forward(g, &X::widened(x), w, &mut wide);
+            y = converted(&wide);
         }
         y
     }
 
-    fn input_gradient(&self, w: &[f32], gy: &[f32]) -> Vec<f32> {
+    fn input_gradient<X: Direct>(&self, w: &[f32], gy: &[X]) -> Vec<X> {
         let g = &self.geometry;
         let mut gx = uninitialized(g.input_len());
         if self.winograd() {
@@ -143,12 +150,14 @@ impl Conv2d {
         } else if direct::input_gradient_fits(g) {
             direct::input_gradient(g, w, gy, &mut gx);
         } else {
-            im2col::input_gradient(g, w, gy, &mut gx);
+            let mut wide = uninitialized(gx.len());
+            im2col::input_gradient(g, w, &X::widened(gy), &mut wide);
+            gx = converted(&wide);
         }
         gx
     }
 
-    fn weight_gradient(&self, x: &[f32], gy: &[f32]) -> Vec<f32> {
+    fn weight_gradient<X: Direct>(&self, x: &[X], gy: &[X]) -> Vec<f32> {
         let g = &self.geometry;
         let mut gw = uninitialized(g.weight_len());
         if self.winograd() {
@@ -156,9 +165,30 @@ impl Conv2d {
         } else if direct::weight_gradient_fits(g) {
             direct::weight_gradient(g, x, gy, &mut gw);
         } else {
-            im2col::weight_gradient(g, x, gy, &mut gw);
+            im2col::weight_gradient(g, &X::widened(x), &X::widened(gy), &mut gw);
         }
         gw
+    }
+
+    /// Returns both gradients of tensors on the CPU whose activations are `X`, each if it is needed.
+    fn gradients_in<X: Direct>(
+        &self,
+        [x, w, gy]: [&Tensor; 3],
+        [need_gx, need_gw]: [bool; 2],
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gx = if need_gx {
+            let gx: Vec<X> = with::<f32, _>(w, |w| with::<X, _>(gy, |gy| self.input_gradient(w, gy)))??;
+            Some(Tensor::from_vec(gx, x.shape(), x.device())?)
+        } else {
+            None
+        };
+        let gw = if need_gw {
+            let gw = with::<X, _>(x, |x| with::<X, _>(gy, |gy| self.weight_gradient(x, gy)))??;
+            Some(Tensor::from_vec(gw, w.shape(), w.device())?)
+        } else {
+            None
+        };
+        Ok((gx, gw))
     }
 
     /// Convolves contiguous tensors.
@@ -187,19 +217,10 @@ impl Conv2d {
         if x.device().is_cuda() {
             return crate::cuda::convolution_gradients(g, x, w, &gy, self.tf32, [need_gx, need_gw], sum);
         }
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-        if x.dtype() == DType::F32 {
-            let gx = if need_gx {
-                Some(with::<f32, _>(w, |w| with::<f32, _>(&gy, |gy| self.input_gradient(w, gy)))??)
-            } else {
-                None
-            };
-            let gw = if need_gw {
-                Some(with::<f32, _>(x, |x| with::<f32, _>(&gy, |gy| self.weight_gradient(x, gy)))??)
-            } else {
-                None
-            };
-            return Ok((gx.map(|v| tensor(v, x)).transpose()?, gw.map(|v| tensor(v, w)).transpose()?));
+        match x.dtype() {
+            DType::F32 => return self.gradients_in::<f32>([x, w, &gy], [need_gx, need_gw]),
+            DType::BF16 => return self.gradients_in::<bf16>([x, w, &gy], [need_gx, need_gw]),
+            _ => {}
         }
         let mut gx = vec![0.0f64; if need_gx { g.input_len() } else { 0 }];
         let mut gw = vec![0.0f64; if need_gw { g.weight_len() } else { 0 }];
@@ -232,7 +253,8 @@ impl CustomOp2 for Conv2d {
         let g = &self.geometry;
         let shape = Shape::from((g.n, g.out_h(), g.out_w(), g.co));
         let y = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice::<f32>(x, lx)?, slice::<f32>(w, lw)?)),
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward(slice::<f32>(x, lx)?, slice(w, lw)?)),
+            CpuStorage::BF16(_) => CpuStorage::BF16(self.forward(slice::<bf16>(x, lx)?, slice(w, lw)?)),
             _ => {
                 let mut y = vec![0.0f64; g.output_len()];
                 im2col::forward(g, slice::<f64>(x, lx)?, slice::<f64>(w, lw)?, &mut y);
