@@ -34,7 +34,6 @@ mod quote;
 mod rows;
 mod section;
 mod setting;
-mod shape;
 mod suite;
 mod table;
 mod terminal;

@@ -1,5 +1,7 @@
 //! Writes `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
+mod shape;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -12,7 +14,6 @@ use crate::quote::{code, link, markdown, shell};
 use crate::records::Run;
 use crate::section::Section;
 use crate::setting::Setting;
-use crate::shape;
 use crate::table::Table;
 
 /// The picture files of one section, by file name; `None` for those that were not drawn.
@@ -428,7 +429,7 @@ fn row_label(key: &str) -> String {
 }
 
 /// Returns the label of a measured row, as a table cell or a word of the page.
-pub(crate) fn own_label(section: &Section<'_>, row: &str) -> String {
+fn own_label(section: &Section<'_>, row: &str) -> String {
     markdown(&section.row_label(row))
 }
 
@@ -458,7 +459,7 @@ fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-pub(crate) fn line(text: &mut String, content: &str) {
+fn line(text: &mut String, content: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{content}");
 }

@@ -1,7 +1,7 @@
 //! The part of `report.md` about the shape of the embeddings: rank, spread, uniformity and alignment after the
 //! last epoch.
 
-use crate::markdown::{line, own_label};
+use super::{line, own_label};
 use crate::quote::link;
 use crate::records::Run;
 use crate::section::Section;
