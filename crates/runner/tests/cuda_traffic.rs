@@ -1,5 +1,5 @@
-//! Counts the bytes that go from a GPU to the host in an epoch: votes or the scores of retrieval and losses,
-//! embeddings in the last epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
+//! Counts the bytes that go from a GPU to the host in an epoch: votes or the scores of retrieval, losses, a sample
+//! of embeddings, all embeddings in the last epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
 //! skipped. It is the only test of its process, because the counts are those of the whole process.
 
 #![cfg(feature = "cuda")]
@@ -55,7 +55,10 @@ fn an_epoch_sends_the_host_its_results_and_losses_alone() {
     // In the last epoch the host measures the embeddings, which it keeps. It asks for ten neighbors; the
     // device looks for 32 more, to recognize ties at the end. Each neighbor is a number and a similarity.
     let embeddings = (TRAIN + tests) * dim * 4 + tests * (10 + 32) * 8;
-    let (between_epochs, at_the_end) = ((votes + losses) as u64, (embeddings + losses) as u64);
+    // The shape of the embedding is measured from all of so few test images, and from two views of each.
+    let shape = 3 * tests * dim * 4;
+    let (between_epochs, at_the_end) =
+        ((votes + losses + shape) as u64, (embeddings + losses + shape) as u64);
     let rare = bytes_to_host(Duration::from_hours(1), &images());
     let (last, between) = rare.split_last().unwrap();
     // The weights of a new best epoch stay on the device, except for the means and variances of the batch
@@ -80,7 +83,7 @@ fn an_epoch_sends_the_host_its_results_and_losses_alone() {
     // Without a gallery: the place of the first hit, the hits and their precisions of each test image, in f64.
     let scores = tests * 3 * 8 + (dim + 3 + 2) * 8;
     let retrieval = bytes_to_host(Duration::from_hours(1), &Images { gallery: None, ..images() });
-    let between_epochs = (scores + losses) as u64;
+    let between_epochs = (scores + losses + shape) as u64;
     let kept = |bytes: &u64| *bytes == between_epochs || *bytes == between_epochs + statistics;
     assert!(retrieval[..2].iter().all(kept), "retrieval: {retrieval:?}, not {between_epochs}");
 }

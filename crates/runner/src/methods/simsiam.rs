@@ -37,6 +37,9 @@ settings_with_projector! {
         predictor_hidden: usize = 512,
         /// Whether the predictor keeps the base learning rate through the whole run.
         predictor_constant_rate: bool = true,
+        /// Whether the projection is constant in the loss. Without this the network collapses: all images get
+        /// one embedding (section 4.1).
+        stop_gradient: bool = true,
     }
     projector(2, 2048, 2048)
 }
@@ -74,17 +77,29 @@ impl MethodSettings for Settings {
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
         let heads = PredictingHeads::new(facts, self.with_batch_norm_at_the_end(), self.predictor_hidden)?;
-        Ok(Box::new(SimSiamMethod { constant_rate: self.predictor_constant_rate, heads, pooled: None }))
+        Ok(Box::new(SimSiamMethod {
+            constant_rate: self.predictor_constant_rate,
+            stop_gradient: self.stop_gradient,
+            heads,
+            pooled: None,
+        }))
     }
 
     fn small() -> Vec<Self> {
         let two = Self { projector_hidden: 24, projector_output: 16, predictor_hidden: 4, ..Self::default() };
-        vec![two.clone(), Self { projector_layers: 3, predictor_constant_rate: false, ..two }]
+        let other = Self {
+            projector_layers: 3,
+            predictor_constant_rate: false,
+            stop_gradient: false,
+            ..two.clone()
+        };
+        vec![two, other]
     }
 }
 
 struct SimSiamMethod {
     constant_rate: bool,
+    stop_gradient: bool,
     heads: PredictingHeads,
     /// The pooled features of each view of the current batch, between its pass and its loss.
     pooled: Option<[Tensor; 2]>,
@@ -102,7 +117,13 @@ impl Method for SimSiamMethod {
             bail!("simsiam: no batch has passed through the network; call forward first")
         };
         let rows = self.heads.run(output, &pooled)?;
-        SimSiam.loss(&rows.predicted, &l2_normalize(&rows.projected)?)
+        let loss = SimSiam.loss(&rows.predicted, &l2_normalize(&rows.projected)?)?;
+        if self.stop_gradient {
+            return Ok(loss);
+        }
+        // The same value with the two sides exchanged, for the gradient of the other side alone.
+        let exchanged = SimSiam.loss(&rows.projected, &l2_normalize(&rows.predicted)?)?;
+        loss + (&exchanged - exchanged.detach())?
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {
