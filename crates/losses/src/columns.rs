@@ -24,7 +24,7 @@ pub(crate) fn sums<T: Float>(columns: usize, values: &[T], term: impl Fn(usize, 
 }
 
 /// Returns the two halves of the rows: view 1 of all images and view 2.
-pub(crate) fn halves<T>(x: Matrix<'_, T>) -> [Matrix<'_, T>; 2] {
+pub(crate) fn halves<T: Float>(x: Matrix<'_, T>) -> [Matrix<'_, T>; 2] {
     let (first, second) = x.values.split_at(x.rows / 2 * x.columns);
     [first, second].map(|values| Matrix { values, rows: x.rows / 2, columns: x.columns })
 }

@@ -149,7 +149,9 @@ mod tests {
         let rows = scores.len() / columns;
         let mut q: Vec<f64> = scores.iter().map(|s| (s / epsilon).exp()).collect();
         let total: f64 = q.iter().sum();
-        q.iter_mut().for_each(|v| *v /= total);
+        for v in &mut q {
+            *v /= total;
+        }
         for _ in 0..iterations {
             for k in 0..columns {
                 let sum: f64 = (0..rows).map(|n| q[n * columns + k]).sum();
@@ -160,7 +162,9 @@ mod tests {
                 (0..columns).for_each(|k| q[n * columns + k] /= sum * rows as f64);
             }
         }
-        q.iter_mut().for_each(|v| *v *= rows as f64);
+        for v in &mut q {
+            *v *= rows as f64;
+        }
         q
     }
 
