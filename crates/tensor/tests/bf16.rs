@@ -1,13 +1,13 @@
 //! Ops whose activations are bf16, on the CPU: compared with f64 on the same numbers, over random shapes; and
 //! the same bits on any number of threads.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests; the compared numbers are exact")]
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::{
-    Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, RunningStatistics, Tape, Value, avg_pool2d,
-    batch_norm, bias_relu, conv2d, local_response_norm, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics, Tape,
+    Value, avg_pool2d, batch_norm, bias_relu, conv2d, local_response_norm, max_pool2d,
 };
 use proptest::prelude::*;
 
@@ -137,7 +137,7 @@ proptest! {
         let pool = PoolConfig { kernel: 2, stride: 1, padding: 1, ceil_mode: false };
         prop_assert_eq!(compare(std::slice::from_ref(&x), 1, 1.0, &|t| max_pool2d(&t[0], pool).unwrap()), Ok(()));
         prop_assert_eq!(compare(std::slice::from_ref(&x), 1, 1.0, &|t| avg_pool2d(&t[0], pool).unwrap()), Ok(()));
-        let local = |t: &[Tensor]| local_response_norm(&t[0], Default::default()).unwrap();
+        let local = |t: &[Tensor]| local_response_norm(&t[0], LocalResponseNormConfig::default()).unwrap();
         prop_assert_eq!(compare(&[x], 1, 1.0, &local), Ok(()));
     }
 }

@@ -115,7 +115,7 @@ impl<P: Product, F: Points> Kernel for Panel<'_, P, F> {
                         points: PhantomData,
                     };
                     let to = self.out.at(i * P::ROW + lane);
-                    put_both::<V, P>(tile(i), tile(i + 1), (to, self.plane));
+                    put_both::<V, P>(&tile(i), &tile(i + 1), (to, self.plane));
                 }
             }
         }

@@ -1,7 +1,5 @@
 //! Products of pairs of bf16, which the processor of the tests need not have an instruction for.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use super::super::geometry::Geometry;
 use super::super::im2col;
 use super::super::tiles::Pairs;

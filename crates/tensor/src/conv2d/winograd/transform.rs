@@ -184,8 +184,8 @@ impl<V: Vector> Sink<V> for Joined<'_, V> {
 /// Both tiles must be readable; `to` must have room for a vector in two rows (one of pairs) of each plane.
 #[inline(always)]
 pub(super) unsafe fn put_both<V: Vector, P: Product>(
-    first: impl Tile<V>,
-    second: impl Tile<V>,
+    first: &impl Tile<V>,
+    second: &impl Tile<V>,
     (to, plane): (*mut f32, usize),
 ) {
     // SAFETY: the caller guarantees it.

@@ -58,7 +58,7 @@ impl<X: Number, P: Product, F: Points> Kernel for TransformBoth<'_, X, P, F> {
                 // tiles.
                 unsafe {
                     let to = (self.points.at(row(c, i)), plane(capacity * x.map.c / P::PAIR));
-                    put_both::<V, P>(tile(0), tile(1), to);
+                    put_both::<V, P>(&tile(0), &tile(1), to);
                 }
             }
             let windows: [_; 2] = std::array::from_fn(|k| match corner(k) {
@@ -70,7 +70,7 @@ impl<X: Number, P: Product, F: Points> Kernel for TransformBoth<'_, X, P, F> {
                 // SAFETY: as above.
                 unsafe {
                     let to = (self.gradient_points.at(row(c, i)), plane(capacity * gy.map.c / P::PAIR));
-                    put_both::<V, P>(tile(0), tile(1), to);
+                    put_both::<V, P>(&tile(0), &tile(1), to);
                 }
             }
         }
