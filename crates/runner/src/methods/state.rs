@@ -88,9 +88,7 @@ pub fn nothing_left(state: &HashMap<String, Tensor>) -> Result<(), StateError> {
 pub(super) fn check_queue(length: usize, facts: RunFacts) -> candle_core::Result<()> {
     let batch = facts.batch_size;
     if length < batch {
-        bail!(
-            "method.queue: found {length}, expected at least {batch}, the value of optim.batch_size"
-        )
+        bail!("method.queue: found {length}, expected at least {batch}, the value of optim.batch_size")
     }
     Ok(())
 }
