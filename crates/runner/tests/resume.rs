@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use invaspread_models::ResNetConfig;
+use invaspread_augment::AugmentConfig;
+use invaspread_models::{InceptionConfig, ResNetConfig};
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
     EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, StepTaken, Stop,
@@ -124,6 +125,24 @@ fn a_run_in_bf16_stays_near_one_in_f32() {
             let cosine: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             assert!(cosine > least_cosine, "{batch_size}: a cosine of {cosine}");
         }
+    }
+}
+
+/// A network without batch norm: biases, local response norms, maximum pools and joined maps.
+#[test]
+fn inception_trains_in_bf16_as_in_f32() {
+    let losses = [Precision::F32, Precision::Bf16].map(|precision| {
+        let folder = tempfile::tempdir().unwrap();
+        let network = InceptionConfig { embedding: 16, precision, ..InceptionConfig::default() }.into();
+        let augment = AugmentConfig { size: 64, ..AugmentConfig::default() };
+        let recipe = Recipe { network, augment, epochs: 1, ..recipe(invaspread()) };
+        let run = trained(go(&recipe, folder.path(), usize::MAX).unwrap());
+        run.rows.into_iter().filter(|row| row.name == "loss").map(|row| row.value).collect::<Vec<_>>()
+    });
+    let [wide, half] = &losses;
+    assert_ne!(wide, half);
+    for (a, b) in wide.iter().zip(half) {
+        assert!((a - b).abs() < 0.05 * a, "{losses:?}");
     }
 }
 

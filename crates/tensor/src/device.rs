@@ -134,8 +134,8 @@ impl std::fmt::Display for DeviceKind {
     }
 }
 
-/// The precision of the products in convolutions: `precision=f32|tf32|bf16`. Sums, parameters, statistics and
-/// losses are f32 in each.
+/// The precision of activations and of the products in convolutions: `precision=f32|tf32|bf16`. Sums,
+/// parameters, statistics and losses are f32 in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// Full f32.
@@ -143,7 +143,8 @@ pub enum Precision {
     F32,
     /// Activations in f32, their products in TF32 (ten bits of mantissa). Only on CUDA.
     Tf32,
-    /// Activations and their gradients in bf16. Products are of bf16 on CUDA; on the CPU they are of f32.
+    /// Activations and their gradients in bf16. Products of convolutions are of bf16 on CUDA, and on a
+    /// processor that has an instruction for them; on other processors they are of f32.
     Bf16,
 }
 

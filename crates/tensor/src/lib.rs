@@ -4,8 +4,8 @@
 //! and the matrix products that losses and metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
-//! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks. `unsafe` code
-//! lives in this crate alone.
+//! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks; maps may also
+//! be bf16, with parameters in f32. `unsafe` code lives in this crate alone.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod assign;

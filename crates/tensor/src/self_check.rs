@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use crate::{
-    Algorithm, BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, Precision, avg_pool2d,
-    batch_norm, bias_relu, conv2d, l2_normalize, linear, local_response_norm, max_pool2d,
+    Algorithm, BatchNormConfig, Conv2dConfig, InstructionSet, LocalResponseNormConfig, PoolConfig, Precision,
+    avg_pool2d, batch_norm, bias_relu, conv2d, instruction_set, l2_normalize, linear, local_response_norm,
+    max_pool2d,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -118,11 +119,19 @@ pub fn self_check_on(device: &Device, precision: Precision) -> Result<Vec<Check>
                     },
                 )
                 .collect::<Result<Vec<_>>>()?;
+            let pairs = device.is_cpu() && instruction_set() == InstructionSet::Avx512Bf16;
+            let tolerance = if pairs && op == WINOGRAD { WINOGRAD_IN_PAIRS } else { tolerance };
             Ok(Check { op: op.into(), error: largest(&run(&here, dtype, &f)?, &double), tolerance })
         })
         .chain([not_a_number(device, dtype)])
         .collect()
 }
+
+const WINOGRAD: &str = "conv2d 3x3, Winograd";
+
+/// The error allowed of Winograd's algorithm with products of pairs of bf16. It was at most 0.015 over random
+/// shapes, that of the gradients.
+const WINOGRAD_IN_PAIRS: f64 = 2e-2;
 
 /// An op's name, the shapes of its inputs, the error allowed on the CPU, and the op.
 type Case = (&'static str, &'static [&'static [usize]], f64, Op);
@@ -145,7 +154,7 @@ fn ops_with(tf32: bool) -> [Case; 12] {
             Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Direct))),
         ),
         (
-            "conv2d 3x3, Winograd",
+            WINOGRAD,
             &[&[3, 9, 7, 32], &[3, 3, 32, 48]],
             1e-5,
             Box::new(move |t| conv2d(&t[0], &t[1], conv(3, 1, Algorithm::Fastest))),
