@@ -217,6 +217,7 @@ class Session(unittest.TestCase):
     def test_a_check_runs_every_row_and_keeps_nothing(self) -> None:
         said = self.run_it("--check")
         self.assertIn("## With one core busy" if machine.cannot_be_busy() is None else "rows not measured: busy-train-64-32 (", said)
+        self.assertIn("| not k-means: 60,502 x 128, 11,316 clusters, an iteration, but the smallest sizes | f32 |", said)
         self.assertFalse(self.record.exists() or self.page.exists())
         ran = self.calls()
         self.assertTrue(ran and not any("60502" in line or "--width 64" in line or "--batch 32" in line for line in ran))

@@ -160,7 +160,8 @@ def small(row: Row) -> Row:
     def shrunk(command: list[str]) -> list[str]:
         return [SMALL.get(before, word) for before, word in zip(["", *command], command)]
 
-    return replace(row, ours={n: shrunk(c) for n, c in row.ours.items()}, peers={n: shrunk(c) for n, c in row.peers.items()})
+    return replace(row, work=f"not {row.work}, but the smallest sizes", ours={n: shrunk(c) for n, c in row.ours.items()},
+                   peers={n: shrunk(c) for n, c in row.peers.items()})
 
 
 def chosen(all_rows: list[Row], only: Optional[str]) -> list[Row]:
