@@ -63,7 +63,8 @@ impl ImageFeed {
 
     /// Makes a feed for `network` of the views of `groups`, at least one group. If the network is on a GPU,
     /// the images are copied there, provided that they fit, have one size, are not squashed, blurred or
-    /// solarized, and their views are small enough for a thread block. Otherwise the loader makes views on the CPU.
+    /// solarized, and their views are small enough for a thread block. Otherwise the loader makes views on
+    /// the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be read.
