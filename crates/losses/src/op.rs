@@ -114,7 +114,10 @@ pub fn apply<const N: usize, O: Objective<N>>(objective: &O, inputs: [&Tensor; N
             _ => evaluate_on_host::<f32, N, O>(objective, inputs)?,
         }
     };
-    differentiable(name, inputs, value, move |_, _, upstream| {
+    // A constant input must not wait for a gradient that this op does not give.
+    let kept: [Tensor; N] =
+        std::array::from_fn(|i| if O::CONSTANT[i] { inputs[i].detach() } else { inputs[i].clone() });
+    differentiable(name, kept.each_ref(), value, move |_, _, upstream| {
         let mut scaled = [const { None }; N];
         for (scaled, gradient) in scaled.iter_mut().zip(&gradients) {
             *scaled = gradient.as_ref().map(|gradient| scale(gradient, upstream)).transpose()?;

@@ -1,6 +1,7 @@
-//! Counts the bytes that go from a GPU to the host in an epoch: votes or the scores of retrieval, losses, a sample
-//! of embeddings, all embeddings in the last epoch, and no weights unless a checkpoint is due. The emulated device counts them; elsewhere the test is
-//! skipped. It is the only test of its process, because the counts are those of the whole process.
+//! Counts the bytes that go from a GPU to the host in an epoch: votes or the scores of retrieval, losses, a
+//! sample of embeddings, all embeddings in the last epoch, and no weights unless a checkpoint is due. The
+//! emulated device counts them; elsewhere the test is skipped. It is the only test of its process, because the
+//! counts are those of the whole process.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

@@ -610,6 +610,21 @@ fn evaluation_uses_the_statistics_it_is_given() {
 }
 
 #[test]
+fn a_batch_without_images_gives_none() {
+    for (channels, stride) in [(16, 1), (16, 2), (3, 1)] {
+        let x = Var::zeros((0, 8, 8, channels), DType::F32, &Device::Cpu).unwrap();
+        let w = Var::ones((3, 3, channels, 16), DType::F32, &Device::Cpu).unwrap();
+        let config = Conv2dConfig { stride, padding: 1, ..Conv2dConfig::default() };
+        let y = conv2d(x.as_tensor(), w.as_tensor(), config).unwrap();
+        assert_eq!(y.dims(), [0, 8 / stride, 8 / stride, 16]);
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        let gw = grads.get(&w).unwrap();
+        assert_eq!((gw.dims(), values(gw).iter().all(|&v| v == 0.0)), (&[3, 3, channels, 16][..], true));
+        assert_eq!(grads.get(&x).unwrap().dims(), [0, 8, 8, channels]);
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_errors() {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();

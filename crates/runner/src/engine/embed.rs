@@ -104,6 +104,9 @@ impl Outputs {
             let end = before + part.dims()[0];
             let taken = end * most / all - before * most / all;
             before = end;
+            if taken == 0 {
+                continue;
+            }
             // A copy of the rows, so that no others go to the host with them.
             let rows = part.narrow(0, 0, taken).and_then(|rows| rows.force_contiguous());
             parts.push(rows.map_err(EngineError::tensor("choose embeddings"))?);

@@ -140,7 +140,7 @@ impl Method for NnclrMethod {
             bail!("nnclr: no batch has passed through the network; call forward first")
         };
         let rows = self.heads.run(output, &pooled)?;
-        let projected = l2_normalize(&rows.projected)?;
+        let projected = l2_normalize(&rows.projected.detach())?;
         let images = projected.dim(0)? / 2;
         self.projected = Some(projected.narrow(0, 0, images)?);
         self.loss.loss(&rows.predicted, &self.neighbors(&projected)?)

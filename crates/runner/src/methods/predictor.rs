@@ -28,7 +28,7 @@ pub(super) struct PredictingHeads {
 
 /// The rows of the two views of each image: first those of view 1 of all images, then those of view 2.
 pub(super) struct PredictedRows {
-    /// The projected rows, not scaled and without gradients.
+    /// The projected rows, not scaled; gradients flow back from them unless they are detached.
     pub(super) projected: Tensor,
     /// The predicted rows, scaled to length 1; gradients flow back from them.
     pub(super) predicted: Tensor,
@@ -75,7 +75,7 @@ impl PredictingHeads {
                 let predicted = self.predictor.forward(tape, x, Mode::Train)?;
                 tape.l2_normalize(&predicted)
             })?);
-            projected.push(rows.detach());
+            projected.push(rows);
         }
         Ok(PredictedRows { projected: Tensor::cat(&projected, 0)?, predicted: Tensor::cat(&predicted, 0)? })
     }

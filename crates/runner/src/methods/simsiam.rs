@@ -87,12 +87,8 @@ impl MethodSettings for Settings {
 
     fn small() -> Vec<Self> {
         let two = Self { projector_hidden: 24, projector_output: 16, predictor_hidden: 4, ..Self::default() };
-        let other = Self {
-            projector_layers: 3,
-            predictor_constant_rate: false,
-            stop_gradient: false,
-            ..two.clone()
-        };
+        let other =
+            Self { projector_layers: 3, predictor_constant_rate: false, stop_gradient: false, ..two.clone() };
         vec![two, other]
     }
 }
@@ -117,12 +113,13 @@ impl Method for SimSiamMethod {
             bail!("simsiam: no batch has passed through the network; call forward first")
         };
         let rows = self.heads.run(output, &pooled)?;
-        let loss = SimSiam.loss(&rows.predicted, &l2_normalize(&rows.projected)?)?;
+        let constant = l2_normalize(&rows.projected.detach())?;
+        let loss = SimSiam.loss(&rows.predicted, &constant)?;
         if self.stop_gradient {
             return Ok(loss);
         }
         // The same value with the two sides exchanged, for the gradient of the other side alone.
-        let exchanged = SimSiam.loss(&rows.projected, &l2_normalize(&rows.predicted)?)?;
+        let exchanged = SimSiam.loss(&l2_normalize(&rows.projected)?, &rows.predicted.detach())?;
         loss + (&exchanged - exchanged.detach())?
     }
 

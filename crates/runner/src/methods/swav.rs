@@ -44,7 +44,7 @@ settings_with_projector! {
         /// Rows of the queue, 0 for none, otherwise at least the images of a batch.
         queue: usize = 0,
         /// The first epoch, from 1, in which codes depend on the queue.
-        queue_from: u64 = 15,
+        queue_from: u64 = 16,
         /// Small views of each image, beside two large ones.
         small_views: usize = 0,
         /// Width and height of a small view in pixels, at least 1.

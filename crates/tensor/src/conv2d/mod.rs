@@ -129,6 +129,9 @@ impl Conv2d {
 
     fn forward<X: Direct>(&self, x: &[X], w: &[f32]) -> Vec<X> {
         let g = &self.geometry;
+        if g.n == 0 {
+            return Vec::new();
+        }
         let mut y = uninitialized(g.output_len());
         if self.winograd() {
             winograd::forward(g, x, w, &mut y);
@@ -144,6 +147,9 @@ impl Conv2d {
 
     fn input_gradient<X: Direct>(&self, w: &[f32], gy: &[X]) -> Vec<X> {
         let g = &self.geometry;
+        if g.n == 0 {
+            return Vec::new();
+        }
         let mut gx = uninitialized(g.input_len());
         if self.winograd() {
             winograd::input_gradient(g, w, gy, &mut gx);
@@ -159,6 +165,9 @@ impl Conv2d {
 
     fn weight_gradient<X: Direct>(&self, x: &[X], gy: &[X]) -> Vec<f32> {
         let g = &self.geometry;
+        if g.n == 0 {
+            return vec![0.0; g.weight_len()];
+        }
         let mut gw = uninitialized(g.weight_len());
         if self.winograd() {
             winograd::weight_gradient(g, x, gy, &mut gw);

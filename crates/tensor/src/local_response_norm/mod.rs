@@ -18,7 +18,7 @@ use crate::storage::Scalar;
 use crate::team;
 use candle_core::{Result, Shape, Tensor, bail};
 
-/// Normalizes each value of `x` by the values of the channels around it; f32 or f64, differentiable.
+/// Normalizes each value of `x` by the values of the channels around it; f32, f64 or bf16, differentiable.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -33,7 +33,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 /// ```
 ///
 /// # Errors
-/// If `x` has no axis, is neither f32 nor f64 (on CUDA f32 or bf16), or the window is empty.
+/// If `x` has no axis, is neither f32, f64 nor bf16 (on CUDA f32 or bf16), or the window is empty.
 pub fn local_response_norm(x: &Tensor, config: LocalResponseNormConfig) -> Result<Tensor> {
     apply_one(&x.contiguous()?, LocalResponseNorm::new(x, config)?)
 }
