@@ -268,6 +268,7 @@ fn a_step_that_cannot_be_recorded_is_launched_and_that_is_said_once() {
     let (graph, watch, launched) = whole(&recipe, true);
     assert_eq!(differing(&alone, &graph), Vec::<String>::new());
     assert_eq!(launched, 0);
-    let [note] = &watch.notes[..] else { panic!("{:?}", watch.notes) };
-    assert!(note.contains("could not be recorded as a CUDA graph"), "{note}");
+    // The loss of this method also makes the embedding collapse, which is another note.
+    let about = watch.notes.iter().filter(|note| note.contains("could not be recorded as a CUDA graph"));
+    assert_eq!(about.count(), 1, "{:?}", watch.notes);
 }

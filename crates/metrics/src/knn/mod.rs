@@ -133,8 +133,8 @@ impl WeightedKnn {
         gallery_labels: &[u32],
         classes: usize,
     ) -> Result<Option<KnnResult>, MetricError> {
-        assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
         use crate::on_device::cuda::failed;
+        assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
         check_labels("queries", queries.dim(0).map_err(failed)?, query_labels, classes)?;
         check_labels("gallery", gallery.dim(0).map_err(failed)?, gallery_labels, classes)?;
         on_device::classify(self, queries, query_labels, gallery, gallery_labels, classes).map_err(failed)

@@ -23,6 +23,12 @@ impl Measured {
         Self(rows.iter().filter(of_epoch).map(|row| (row.name.clone(), row.value)).collect())
     }
 
+    /// Returns the number `name` of the embedding's shape before training; `None` if it was not measured.
+    pub(super) fn untrained(rows: &[MetricRow], name: &str) -> Option<f64> {
+        let found = rows.iter().find(|row| row.epoch == 0 && row.split == "shape" && row.name == name);
+        found.map(|row| row.value)
+    }
+
     /// Returns the name and the value of the first metric.
     pub fn headline(&self) -> Option<(&str, f64)> {
         self.0.first().map(|(name, value)| (name.as_str(), *value))

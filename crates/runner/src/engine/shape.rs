@@ -86,10 +86,11 @@ impl Shape {
         ]
     }
 
-    /// Returns what is wrong, in words, if the embedding has collapsed.
-    pub(crate) fn collapse(&self) -> Option<String> {
+    /// Returns what is wrong, in words, if the embedding has collapsed: all rows are nearly the same, and more
+    /// so than those of the untrained network, whose spread was `untrained`.
+    pub(crate) fn collapse(&self, untrained: f64) -> Option<String> {
         let EmbeddingShape { spread, rankme, .. } = self.of_rows;
-        (spread < LEAST_SPREAD).then(|| {
+        (spread < LEAST_SPREAD && spread < untrained / 2.0).then(|| {
             format!(
                 "the embedding has collapsed: nearly all images have the same one (spread {spread:.3}, where 1 fills the \
                  sphere; RankMe {rankme:.1}). Its neighbors mean little. Lower the learning rate, or look at what \
@@ -118,5 +119,29 @@ impl ImageSource for SpreadOut {
 
     fn image(&self, index: usize) -> Result<SourceImage<'_>, SourceError> {
         self.source.image(index * self.source.len() / self.images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EmbeddingShape, Shape};
+
+    #[test]
+    fn a_collapse_is_said_only_of_rows_that_training_has_brought_together() {
+        let shape = |spread| Shape {
+            of_rows: EmbeddingShape {
+                effective_rank: 9.0,
+                rank_share: 0.1,
+                rankme: 1.1,
+                uniformity: -0.01,
+                spread,
+            },
+            alignment: 0.0,
+        };
+        let told = shape(0.01).collapse(0.3).unwrap_or_default();
+        assert!(told.contains("has collapsed") && told.contains("spread 0.010"), "{told}");
+        assert_eq!(shape(0.2).collapse(0.9), None, "spread enough");
+        // An untrained network may be as narrow.
+        assert_eq!(shape(0.01).collapse(0.015), None, "no narrower than before training");
     }
 }

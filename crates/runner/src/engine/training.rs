@@ -442,7 +442,8 @@ impl<'a> Training<'a> {
         for (name, value) in shape.iter().flat_map(Shape::named) {
             self.row("shape", name, value);
         }
-        if let Some(collapse) = shape.and_then(|shape| shape.collapse()).filter(|_| epoch > 0)
+        let untrained = Measured::untrained(&self.journal.rows(), "spread").unwrap_or(0.0);
+        if let Some(collapse) = shape.and_then(|shape| shape.collapse(untrained))
             && !self.told_collapse
         {
             self.told_collapse = true;

@@ -106,7 +106,7 @@ impl MethodSettings for Settings {
     }
 
     fn small() -> Vec<Self> {
-        vec![Self { queue: 20, projector_hidden: 24, projector_output: 8, ..Self::default() }]
+        vec![Self { queue: 44, projector_hidden: 24, projector_output: 8, ..Self::default() }]
     }
 }
 
@@ -132,10 +132,16 @@ impl Moco {
         for (place, &image) in (0..).zip(&order) {
             places[image as usize] = place;
         }
-        let [order, places] = [order, places].map(|numbers: Vec<u32>| Tensor::new(numbers, views.device()));
-        let keys = self.encoder.rows(&views.index_select(&order?, 0)?)?;
-        l2_normalize(&keys.index_select(&places?, 0)?)
+        let keys = self.encoder.rows(&rows_at(views, &order)?)?;
+        l2_normalize(&rows_at(&keys, &places)?)
     }
+}
+
+/// Returns the rows of `tensor` at `places`. They are copied one by one, which needs no kernel on a GPU.
+fn rows_at(tensor: &Tensor, places: &[u32]) -> Result<Tensor> {
+    let rows: Vec<Tensor> =
+        places.iter().map(|&place| tensor.narrow(0, place as usize, 1)).collect::<Result<_>>()?;
+    Tensor::cat(&rows, 0)
 }
 
 impl Method for Moco {

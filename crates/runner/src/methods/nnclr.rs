@@ -90,7 +90,7 @@ impl MethodSettings for Settings {
 
     fn small() -> Vec<Self> {
         let three = Self {
-            queue: 20,
+            queue: 44,
             projector_hidden: 24,
             projector_output: 8,
             predictor_hidden: 12,
@@ -119,12 +119,12 @@ impl NnclrMethod {
         let (dim, queries, gallery) = (rows.dim(1)?, flat(rows)?, flat(&support)?);
         if !queries.iter().chain(&gallery).all(|x| x.is_finite()) {
             // The run ends because its loss is not finite, which the engine explains.
-            return rows.affine(f64::NAN, 0.0);
+            return Tensor::from_vec(vec![f32::NAN; queries.len()], rows.shape(), rows.device());
         }
         let (queries, gallery) = (Rows::new(&queries, dim), Rows::new(&gallery, dim));
         let found = top_k_on(self.facts.device, queries, gallery, 1, false).map_err(Error::wrap)?;
-        let nearest: Vec<u32> = (0..rows.dim(0)?).map(|row| found.of(row).0[0]).collect();
-        support.index_select(&Tensor::new(nearest, rows.device())?, 0)
+        let nearest = (0..rows.dim(0)?).flat_map(|row| gallery.row(found.of(row).0[0] as usize));
+        Tensor::from_vec(nearest.copied().collect(), rows.shape(), rows.device())
     }
 }
 
