@@ -118,7 +118,7 @@ impl MethodSettings for Settings {
     fn small() -> Vec<Self> {
         let two = Self { projector_hidden: 24, projector_output: 8, prototypes: 6, ..Self::default() };
         let small = Self { small_views: 3, small_size: 12, small_scale: [0.1, 0.3], ..two.clone() };
-        vec![two, Self { queue: 11, queue_from: 2, frozen_epochs: 2, ..small }]
+        vec![two, Self { queue: 40, queue_from: 2, frozen_epochs: 2, ..small }]
     }
 }
 
