@@ -146,7 +146,11 @@ fn uniformity(rows: Rows) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking; the values compared are exact"
+    )]
 
     use super::{EmbeddingShape, alignment};
     use crate::{MetricError, Rows, l2_normalize_rows};
