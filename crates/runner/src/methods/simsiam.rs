@@ -37,8 +37,8 @@ settings_with_projector! {
         predictor_hidden: usize = 512,
         /// Whether the predictor keeps the base learning rate through the whole run.
         predictor_constant_rate: bool = true,
-        /// Whether the projection is constant in the loss. Without this the network collapses: all images get
-        /// one embedding (section 4.1).
+        /// Whether the projection is constant in the loss. Without this, the paper's networks collapse (section
+        /// 4.1).
         stop_gradient: bool = true,
     }
     projector(2, 2048, 2048)
