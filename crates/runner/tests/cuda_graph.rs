@@ -14,7 +14,6 @@ mod stripes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Result, Tensor};
 use invaspread_losses::KeySide;
@@ -22,14 +21,10 @@ use invaspread_models::{NetworkConfig, Output, ResNetConfig};
 use invaspread_runner::checkpoint::{self, CheckpointFiles};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
 use invaspread_runner::methods::{ChosenMethod, Method, MethodSettings, RunFacts, Step};
-use invaspread_tensor::cuda::testing::{Counts, device_or_skip};
+use invaspread_tensor::cuda::testing::{Counts, on_device};
 use invaspread_tensor::cuda::{Switches, algorithms, take_algorithms};
 use invaspread_tensor::{DeviceKind, LarsConfig, OptimizerConfig, Precision};
 use stripes::{TRAIN, images, invaspread, methods, place, recipe, small};
-
-/// Switches and counts are the process's, and what is launched while a step is recorded is recorded too: one
-/// test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Stops after some steps; keeps the losses and what it is told.
 struct Watch {
@@ -118,112 +113,104 @@ fn two_epochs(method: ChosenMethod) -> Recipe {
 
 #[test]
 fn steps_as_one_graph_change_no_bit() {
-    if device_or_skip().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let emulated = Counts::now().is_some();
-    let network = small(4);
-    let facts = RunFacts {
-        images: TRAIN,
-        dim: network.embedding,
-        pooled: NetworkConfig::from(network.clone()).pooled(),
-        seed: 3,
-        epochs: 2,
-        batch_size: 8,
-        weight_decay: 0.0,
-        device: DeviceKind::Cuda(0),
-        key_side: KeySide::Detached,
-    };
-    let (mut repeated, mut others) = (Vec::new(), 0);
-    for (name, method) in methods() {
-        if !method.build(facts).unwrap().steps_repeat() {
-            // One of them shows that the others go on as they were.
-            others += usize::from(method.trains());
-            if others != 1 {
-                continue;
+    on_device(|_| {
+        let emulated = Counts::now().is_some();
+        let network = small(4);
+        let facts = RunFacts {
+            images: TRAIN,
+            dim: network.embedding,
+            pooled: NetworkConfig::from(network.clone()).pooled(),
+            seed: 3,
+            epochs: 2,
+            batch_size: 8,
+            weight_decay: 0.0,
+            device: DeviceKind::Cuda(0),
+            key_side: KeySide::Detached,
+        };
+        let (mut repeated, mut others) = (Vec::new(), 0);
+        for (name, method) in methods() {
+            if !method.build(facts).unwrap().steps_repeat() {
+                // One of them shows that the others go on as they were.
+                others += usize::from(method.trains());
+                if others != 1 {
+                    continue;
+                }
+            }
+            let recipe = Recipe { network: network.clone().into(), ..two_epochs(method) };
+            let (alone, _, none) = whole(&recipe, false);
+            let (graph, watch, launched) = whole(&recipe, true);
+            assert_eq!(none, 0);
+            assert_eq!(differing(&alone, &graph), Vec::<String>::new(), "{name}");
+            if watch.notes.iter().all(|note| !note.contains("CUDA graph")) {
+                // Ten steps, of which two are launched before the third.
+                assert!(!emulated || launched == 8, "{name}: {launched} launches of graphs");
+                repeated.push(name);
+            } else {
+                assert_eq!(launched, 0, "{name}: {:?}", watch.notes);
             }
         }
-        let recipe = Recipe { network: network.clone().into(), ..two_epochs(method) };
-        let (alone, _, none) = whole(&recipe, false);
-        let (graph, watch, launched) = whole(&recipe, true);
-        assert_eq!(none, 0);
-        assert_eq!(differing(&alone, &graph), Vec::<String>::new(), "{name}");
-        if watch.notes.iter().all(|note| !note.contains("CUDA graph")) {
-            // Ten steps, of which two are launched before the third.
-            assert!(!emulated || launched == 8, "{name}: {launched} launches of graphs");
-            repeated.push(name);
-        } else {
-            assert_eq!(launched, 0, "{name}: {:?}", watch.notes);
-        }
-    }
-    repeated.sort();
-    assert_eq!(repeated, ["invaspread_0", "invaspread_1", "triplet_hard_0"]);
+        repeated.sort();
+        assert_eq!(repeated, ["invaspread_0", "invaspread_1", "triplet_hard_0"]);
+    });
 }
 
 #[test]
 fn a_run_in_bf16_that_stops_in_the_middle_of_an_epoch_goes_on_to_the_same_bits() {
-    if device_or_skip().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
-    let recipe = Recipe { network, ..two_epochs(invaspread()) };
-    let (alone, ..) = whole(&recipe, false);
-    for (first, second) in [(false, false), (true, true), (true, false), (false, true)] {
-        let folder = tempfile::tempdir().unwrap();
-        // The third step is the first that is launched as a graph.
-        let (stopped, watch) = go(&recipe, folder.path(), first, 4);
-        assert!(matches!(stopped, Outcome::Stopped { epoch: 0, step: 4 }), "{stopped:?}");
-        assert!(watch.losses.iter().all(|loss| loss.is_finite()));
-        let (outcome, watch) = go(&recipe, folder.path(), second, usize::MAX);
-        assert_eq!(watch.notes, Vec::<String>::new());
-        let found = differing(&came(outcome, folder.path()), &alone);
-        assert_eq!(found, Vec::<String>::new(), "graphs before and after the stop: {first}, {second}");
-    }
+    on_device(|_| {
+        let network = ResNetConfig { precision: Precision::Bf16, ..small(8) }.into();
+        let recipe = Recipe { network, ..two_epochs(invaspread()) };
+        let (alone, ..) = whole(&recipe, false);
+        for (first, second) in [(false, false), (true, true), (true, false), (false, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            // The third step is the first that is launched as a graph.
+            let (stopped, watch) = go(&recipe, folder.path(), first, 4);
+            assert!(matches!(stopped, Outcome::Stopped { epoch: 0, step: 4 }), "{stopped:?}");
+            assert!(watch.losses.iter().all(|loss| loss.is_finite()));
+            let (outcome, watch) = go(&recipe, folder.path(), second, usize::MAX);
+            assert_eq!(watch.notes, Vec::<String>::new());
+            let found = differing(&came(outcome, folder.path()), &alone);
+            assert_eq!(found, Vec::<String>::new(), "graphs before and after the stop: {first}, {second}");
+        }
+    });
 }
 
 #[test]
 fn a_recorded_step_that_became_invalid_is_recorded_anew() {
-    if device_or_skip().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let recipe = two_epochs(invaspread());
-    let (alone, ..) = whole(&recipe, false);
-    let folder = tempfile::tempdir().unwrap();
-    let before = Counts::now();
-    let watch = Watch {
-        left: usize::MAX,
-        replaced_in: Some(4),
-        stop: Stop::new(),
-        losses: Vec::new(),
-        notes: Vec::new(),
-    };
-    let (outcome, watch) = go_with(&recipe, folder.path(), true, watch);
-    assert_eq!(differing(&came(outcome, folder.path()), &alone), Vec::<String>::new());
-    assert_eq!(watch.notes, Vec::<String>::new());
-    if let Some(before) = before {
-        // Of ten steps the first two and the fifth are launched operation by operation.
-        assert_eq!(Counts::now().unwrap().since(before).graph_launches, 7);
-    }
+    on_device(|_| {
+        let recipe = two_epochs(invaspread());
+        let (alone, ..) = whole(&recipe, false);
+        let folder = tempfile::tempdir().unwrap();
+        let before = Counts::now();
+        let watch = Watch {
+            left: usize::MAX,
+            replaced_in: Some(4),
+            stop: Stop::new(),
+            losses: Vec::new(),
+            notes: Vec::new(),
+        };
+        let (outcome, watch) = go_with(&recipe, folder.path(), true, watch);
+        assert_eq!(differing(&came(outcome, folder.path()), &alone), Vec::<String>::new());
+        assert_eq!(watch.notes, Vec::<String>::new());
+        if let Some(before) = before {
+            // Of ten steps the first two and the fifth are launched operation by operation.
+            assert_eq!(Counts::now().unwrap().since(before).graph_launches, 7);
+        }
+    });
 }
 
 #[test]
 fn a_run_says_why_its_steps_are_not_one_graph() {
-    if device_or_skip().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let lars = OptimizerConfig::Lars(LarsConfig::default());
-    let recipe = Recipe { epochs: 1, optimizer: lars, ..two_epochs(invaspread()) };
-    let (_, watch, launched) = whole(&recipe, true);
-    assert_eq!(launched, 0);
-    assert!(
-        watch.notes.iter().any(|note| note.contains("the optimizer takes its rate from the host")),
-        "{:?}",
-        watch.notes
-    );
+    on_device(|_| {
+        let lars = OptimizerConfig::Lars(LarsConfig::default());
+        let recipe = Recipe { epochs: 1, optimizer: lars, ..two_epochs(invaspread()) };
+        let (_, watch, launched) = whole(&recipe, true);
+        assert_eq!(launched, 0);
+        assert!(
+            watch.notes.iter().any(|note| note.contains("the optimizer takes its rate from the host")),
+            "{:?}",
+            watch.notes
+        );
+    });
 }
 
 invaspread_runner::settings! {
@@ -259,16 +246,14 @@ impl Method for Waiting {
 
 #[test]
 fn a_step_that_cannot_be_recorded_is_launched_and_that_is_said_once() {
-    if device_or_skip().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let recipe = two_epochs(ChosenMethod::new(WaitingSettings::default()));
-    let (alone, ..) = whole(&recipe, false);
-    let (graph, watch, launched) = whole(&recipe, true);
-    assert_eq!(differing(&alone, &graph), Vec::<String>::new());
-    assert_eq!(launched, 0);
-    // The loss of this method also makes the embedding collapse, which is another note.
-    let about = watch.notes.iter().filter(|note| note.contains("could not be recorded as a CUDA graph"));
-    assert_eq!(about.count(), 1, "{:?}", watch.notes);
+    on_device(|_| {
+        let recipe = two_epochs(ChosenMethod::new(WaitingSettings::default()));
+        let (alone, ..) = whole(&recipe, false);
+        let (graph, watch, launched) = whole(&recipe, true);
+        assert_eq!(differing(&alone, &graph), Vec::<String>::new());
+        assert_eq!(launched, 0);
+        // The loss of this method also makes the embedding collapse, which is another note.
+        let about = watch.notes.iter().filter(|note| note.contains("could not be recorded as a CUDA graph"));
+        assert_eq!(about.count(), 1, "{:?}", watch.notes);
+    });
 }

@@ -6,18 +6,14 @@
 
 mod stripes;
 
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
 use invaspread_models::{Mode, Network, ResNetConfig};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};
 use invaspread_tensor::cuda::Switches;
-use invaspread_tensor::cuda::testing::{Counts, device_or_skip, graph_descriptors};
+use invaspread_tensor::cuda::testing::{Counts, graph_descriptors, on_device};
 use invaspread_tensor::{DeviceKind, Precision};
 use stripes::{images, invaspread, place, recipe, small};
-
-/// The counts belong to the process, so only one test runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Notes what the device has done at the end of each step, and the descriptors of cuDNN's graphs that were
 /// made.
@@ -47,65 +43,68 @@ fn steps() -> Vec<(Counts, u64)> {
 
 #[test]
 fn a_step_takes_few_launches() {
-    if device_or_skip().is_none() || Counts::now().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for pair in steps().windows(2).skip(1) {
-        let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
-        let step = after.since(before);
-        // 20 convolutions forward, 20 and 19 backward; the head's and the loss's products.
-        assert!(step.library_calls <= 59 + 6, "{step:?}");
-        // A batch norm is one launch in each direction; everything else is under two dozen.
-        assert!(step.launches + step.copies_on_device <= 40 + 23, "{step:?}");
-        assert!(step.launches + step.library_calls + step.copies_on_device <= 130, "{step:?}");
-        // A step uses only memory that earlier steps freed, and copies only the loss to the host.
-        assert_eq!(step.allocations, 0, "{step:?}");
-        assert!(step.allocator_calls <= 165, "{step:?}");
-        assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
-        assert_eq!((step.copies_to_device, step.graph_launches), (0, 0), "{step:?}");
-        // Plans are kept; for addresses that a plan has not run on, cuDNN takes one descriptor.
-        let descriptors = descriptors_after - descriptors_before;
-        assert!(descriptors <= 59, "{descriptors} descriptors");
-    }
+    on_device(|_| {
+        if Counts::now().is_none() {
+            return;
+        }
+        for pair in steps().windows(2).skip(1) {
+            let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
+            let step = after.since(before);
+            // 20 convolutions forward, 20 and 19 backward; the head's and the loss's products.
+            assert!(step.library_calls <= 59 + 6, "{step:?}");
+            // A batch norm is one launch in each direction; everything else is under two dozen.
+            assert!(step.launches + step.copies_on_device <= 40 + 23, "{step:?}");
+            assert!(step.launches + step.library_calls + step.copies_on_device <= 130, "{step:?}");
+            // A step uses only memory that earlier steps freed, and copies only the loss to the host.
+            assert_eq!(step.allocations, 0, "{step:?}");
+            assert!(step.allocator_calls <= 165, "{step:?}");
+            assert_eq!((step.copies_to_host, step.bytes_to_host), (1, 4), "{step:?}");
+            assert_eq!((step.copies_to_device, step.graph_launches), (0, 0), "{step:?}");
+            // Plans are kept; for addresses that a plan has not run on, cuDNN takes one descriptor.
+            let descriptors = descriptors_after - descriptors_before;
+            assert!(descriptors <= 59, "{descriptors} descriptors");
+        }
+    });
 }
 
 #[test]
 fn a_step_as_a_graph_is_one_launch_and_allocates_nothing() {
-    if device_or_skip().is_none() || Counts::now().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    Switches { step_as_graph: true, ..Switches::default() }.take();
-    let counts = steps();
-    Switches::default().take();
-    // The second step is recorded once it was taken.
-    for pair in counts.windows(2).skip(1) {
-        let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
-        let step = after.since(before);
-        assert_eq!(descriptors_after, descriptors_before);
-        assert!((100..=130).contains(&step.graph_nodes), "{step:?}");
-        let rest = Counts { graph_launches: 0, graph_nodes: 0, ..step };
-        assert_eq!((step.graph_launches, rest), (1, Counts::default()), "{step:?}");
-    }
+    on_device(|_| {
+        if Counts::now().is_none() {
+            return;
+        }
+        Switches { step_as_graph: true, ..Switches::default() }.take();
+        let counts = steps();
+        Switches::default().take();
+        // The second step is recorded once it was taken.
+        for pair in counts.windows(2).skip(1) {
+            let [(before, descriptors_before), (after, descriptors_after)] = [pair[0], pair[1]];
+            let step = after.since(before);
+            assert_eq!(descriptors_after, descriptors_before);
+            assert!((100..=130).contains(&step.graph_nodes), "{step:?}");
+            let rest = Counts { graph_launches: 0, graph_nodes: 0, ..step };
+            assert_eq!((step.graph_launches, rest), (1, Counts::default()), "{step:?}");
+        }
+    });
 }
 
 #[test]
 fn evaluation_copies_no_map_and_launches_one_kernel_for_each_batch_norm() {
-    let Some(device) = device_or_skip() else { return };
-    if Counts::now().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let network = Network::on(&device, ResNetConfig { precision: Precision::Bf16, ..small(8) }, 1).unwrap();
-    let x = Tensor::ones((2, 16, 16, 3), DType::F32, &device).unwrap();
-    network.forward(&x, Mode::Evaluate).unwrap();
-    let before = Counts::now().unwrap();
-    network.forward(&x, Mode::Evaluate).unwrap();
-    let pass = Counts::now().unwrap().since(before);
-    assert_eq!((pass.copies_on_device, pass.copies_to_host, pass.allocations), (0, 0, 0), "{pass:?}");
-    // There are 20 convolutions and the head. Each convolution needs a launch for the conversion of its
-    // weights (no optimizer keeps them here) and one for its batch norm.
-    assert_eq!(pass.library_calls, 21, "{pass:?}");
-    assert!(pass.launches <= 40 + 5, "{pass:?}");
+    on_device(|device| {
+        if Counts::now().is_none() {
+            return;
+        }
+        let network =
+            Network::on(device, ResNetConfig { precision: Precision::Bf16, ..small(8) }, 1).unwrap();
+        let x = Tensor::ones((2, 16, 16, 3), DType::F32, device).unwrap();
+        network.forward(&x, Mode::Evaluate).unwrap();
+        let before = Counts::now().unwrap();
+        network.forward(&x, Mode::Evaluate).unwrap();
+        let pass = Counts::now().unwrap().since(before);
+        assert_eq!((pass.copies_on_device, pass.copies_to_host, pass.allocations), (0, 0, 0), "{pass:?}");
+        // There are 20 convolutions and the head. Each convolution needs a launch for the conversion of its
+        // weights (no optimizer keeps them here) and one for its batch norm.
+        assert_eq!(pass.library_calls, 21, "{pass:?}");
+        assert!(pass.launches <= 40 + 5, "{pass:?}");
+    });
 }

@@ -5,16 +5,12 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
 
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::cuda::Switches;
-use invaspread_tensor::cuda::testing::{Counts, device_or_skip, set_multiprocessors};
+use invaspread_tensor::cuda::testing::{Counts, on_device, set_multiprocessors};
 use invaspread_tensor::{BatchNormConfig, batch_norm};
-
-/// The whole process shares the switches and the size of the device, so the tests run one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 fn random(stream: &mut Stream, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32 + 0.5).collect();
@@ -51,46 +47,48 @@ fn results(inputs: &[Tensor; 4], device: &Device, dtype: DType, chunk: usize) ->
 
 #[test]
 fn a_card_of_any_size_gives_the_same_and_one_launch_the_bits_of_two() {
-    let Some(device) = device_or_skip() else { return };
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stream = Stream::new(9, Purpose::Synthetic, 30, 0);
-    for (images, side, channels, chunk) in [(4, 16, 64, 0), (6, 9, 24, 2), (3, 7, 5, 0), (2, 5, 520, 1)] {
-        let map = [images, side, side, channels];
-        let shapes = [&map[..], &[channels], &[channels], &map];
-        let inputs = shapes.map(|shape| random(&mut stream, shape));
-        for dtype in [DType::F32, DType::BF16] {
-            // The inputs are rounded first, so that rounding to bf16 is not part of the comparison.
-            let rounded = inputs.clone().map(|x| {
-                if x.rank() == 1 { x } else { x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap() }
-            });
-            let want = results(&rounded, &Device::Cpu, DType::F64, chunk);
-            let mut of_sizes = Vec::new();
-            for multiprocessors in [1, 3, 4, 17] {
-                if !set_multiprocessors(multiprocessors) && multiprocessors != 4 {
-                    continue;
+    on_device(|device| {
+        let mut stream = Stream::new(9, Purpose::Synthetic, 30, 0);
+        for (images, side, channels, chunk) in [(4, 16, 64, 0), (6, 9, 24, 2), (3, 7, 5, 0), (2, 5, 520, 1)] {
+            let map = [images, side, side, channels];
+            let shapes = [&map[..], &[channels], &[channels], &map];
+            let inputs = shapes.map(|shape| random(&mut stream, shape));
+            for dtype in [DType::F32, DType::BF16] {
+                // The inputs are rounded first, so that rounding to bf16 is not part of the comparison.
+                let rounded = inputs.clone().map(|x| {
+                    if x.rank() == 1 { x } else { x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap() }
+                });
+                let want = results(&rounded, &Device::Cpu, DType::F64, chunk);
+                let mut of_sizes = Vec::new();
+                for multiprocessors in [1, 3, 4, 17] {
+                    if !set_multiprocessors(multiprocessors) && multiprocessors != 4 {
+                        continue;
+                    }
+                    let mut ways = Vec::new();
+                    for norm_together in [true, false] {
+                        Switches { norm_together, ..Switches::default() }.take();
+                        let before = Counts::now();
+                        ways.push(results(&rounded, device, dtype, chunk));
+                        // A second run gives the same, since the counters are zero again after the first.
+                        assert!(results(&rounded, device, dtype, chunk) == ways[ways.len() - 1]);
+                        assert!(
+                            before.is_none_or(|before| Counts::now().unwrap().since(before).launches > 0)
+                        );
+                    }
+                    assert!(ways[0] == ways[1], "{map:?} {dtype:?} on {multiprocessors} multiprocessors");
+                    of_sizes.push(ways.remove(0));
                 }
-                let mut ways = Vec::new();
-                for norm_together in [true, false] {
-                    Switches { norm_together, ..Switches::default() }.take();
-                    let before = Counts::now();
-                    ways.push(results(&rounded, &device, dtype, chunk));
-                    // A second run gives the same, since the counters are zero again after the first.
-                    assert!(results(&rounded, &device, dtype, chunk) == ways[ways.len() - 1]);
-                    assert!(before.is_none_or(|before| Counts::now().unwrap().since(before).launches > 0));
-                }
-                assert!(ways[0] == ways[1], "{map:?} {dtype:?} on {multiprocessors} multiprocessors");
-                of_sizes.push(ways.remove(0));
-            }
-            set_multiprocessors(4);
-            Switches::default().take();
-            let tolerance = if dtype == DType::F32 { 2e-4 } else { 2e-2 };
-            for got in &of_sizes {
-                for (which, (got, want)) in got.iter().zip(&want).enumerate() {
-                    let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
-                    let error = (difference / want.iter().map(|w| w * w).sum::<f64>()).sqrt();
-                    assert!(error < tolerance, "{map:?} {dtype:?}: result {which} is off by {error}");
+                set_multiprocessors(4);
+                Switches::default().take();
+                let tolerance = if dtype == DType::F32 { 2e-4 } else { 2e-2 };
+                for got in &of_sizes {
+                    for (which, (got, want)) in got.iter().zip(&want).enumerate() {
+                        let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
+                        let error = (difference / want.iter().map(|w| w * w).sum::<f64>()).sqrt();
+                        assert!(error < tolerance, "{map:?} {dtype:?}: result {which} is off by {error}");
+                    }
                 }
             }
         }
-    }
+    });
 }

@@ -54,7 +54,8 @@ impl std::fmt::Debug for StepGraph {
 impl StepGraph {
     /// Records what `step` launches on `device`, without running it. `step` was run before, so that all that
     /// it makes once exists. It must end with as much memory as it began with, and must not wait for the
-    /// device, nor copy to it from memory that is not page-locked.
+    /// device, nor copy to it from memory that is not page-locked. No other thread that has computed on the
+    /// device may end meanwhile: it would free what it keeps there, on the stream that is recorded.
     ///
     /// # Errors
     /// If the device is the CPU, or the driver refuses to record the step, or the step fails or keeps memory.

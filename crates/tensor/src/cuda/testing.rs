@@ -1,7 +1,10 @@
 //! The device for tests that need a GPU, and what the emulated device counted.
 
-use crate::DeviceKind;
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::Device;
+
+use crate::DeviceKind;
 
 /// The variable that is set where there must be a device, so that no test is skipped unnoticed.
 const EXPECTED: &str = "INVASPREAD_EXPECT_CUDA";
@@ -17,6 +20,23 @@ pub fn device_or_skip() -> Option<Device> {
         return None;
     }
     Some(DeviceKind::Cuda(0).open().expect("a device that can be used can be opened"))
+}
+
+/// Runs a test with the device, or prints why it is skipped. One test of the program runs at a time, because
+/// counts, switches and the table of algorithms are the process's. Each has a thread of its own, which ends
+/// before the next test begins: a thread frees what it keeps on the device when it ends, and a step that
+/// another test records at that moment would take up that free.
+///
+/// # Panics
+/// If the test does, and where [`device_or_skip`] does.
+pub fn on_device(test: impl FnOnce(&Device) + Send) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(device) = device_or_skip() else { return };
+    let ended = std::thread::scope(|scope| scope.spawn(|| test(&device)).join());
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic)
+    }
 }
 
 /// The counts of what the emulated device has done since the program began.
