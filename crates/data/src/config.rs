@@ -20,6 +20,11 @@ pub struct DataConfig {
     /// The number of test images to keep, see [`subset::test`](crate::subset::test). All are kept if it is
     /// not given, or if there are fewer.
     pub test_subset: Option<usize>,
+    /// Whether to measure on training images that are held out, as many as `test_subset`, in place of the
+    /// test images. They are drawn from `seed`, stratified by class, and are not trained on. Settings that
+    /// are chosen so owe nothing to the test images. Not for sets whose test classes are not seen in
+    /// training.
+    pub held_out: Option<bool>,
     /// Seed of subsets, of the division of a folder into train and test, and of generated images.
     pub seed: u64,
     /// Folder of the packed images from which sets of image files are read; by default `invaspread-cache` in
@@ -52,6 +57,7 @@ impl Default for DataConfig {
             root: None,
             subset: None,
             test_subset: None,
+            held_out: None,
             seed: 0,
             cache: None,
             skip_broken: None,

@@ -1,5 +1,5 @@
 //! Chooses subsets: training images at random by the seed, stratified by class, and test images from the
-//! beginning.
+//! beginning, or training images that are held out in their place.
 
 use invaspread_random::{Purpose, Stream};
 
@@ -32,6 +32,18 @@ pub fn stratified(
     key: &'static str,
 ) -> Result<Vec<u32>, DataError> {
     check(keep, labels.len(), key)?;
+    Ok(shares(labels, classes, keep, seed, |own, quota| &own[..quota]))
+}
+
+/// Returns the ascending indices of `keep` of the images with `labels`: from each class what `part` takes of
+/// its images in their random order and of its share of `keep`.
+fn shares(
+    labels: &[u32],
+    classes: usize,
+    keep: usize,
+    seed: u64,
+    part: impl Fn(&[u32], usize) -> &[u32],
+) -> Vec<u32> {
     let members = by_class(labels, classes);
     let mut quotas: Vec<usize> = members.iter().map(|own| own.len() * keep / labels.len()).collect();
     let mut order: Vec<usize> = (0..classes).collect();
@@ -43,10 +55,63 @@ pub fn stratified(
     let mut kept = Vec::with_capacity(keep);
     for (class, (mut own, quota)) in members.into_iter().zip(quotas).enumerate() {
         Stream::new(seed, Purpose::Subset, 0, class as u64).shuffle(&mut own);
-        kept.extend_from_slice(&own[..quota]);
+        kept.extend_from_slice(part(&own, quota));
     }
     kept.sort_unstable();
-    Ok(kept)
+    kept
+}
+
+/// The training images of a data set that are used, by their ascending indices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Training {
+    /// The images that are trained on.
+    pub train: Vec<u32>,
+    /// The images that are measured in place of the test images, if `data.held_out` is set. None of them is
+    /// trained on.
+    pub held_out: Option<Vec<u32>>,
+}
+
+/// Chooses, of the training images with `labels` (below `classes`), those that are trained on and, of the first
+/// `labeled` ones, those that are held out.
+///
+/// The images held out are the last of each class in the random order whose first [`stratified`] takes. So a
+/// run that holds images out trains on the images that it would train on without that, as long as enough
+/// images are left.
+///
+/// # Errors
+/// If images are to be held out and `test_subset` does not give their number, or gives all that there are.
+pub(crate) fn training(
+    config: &DataConfig,
+    labels: &[u32],
+    classes: usize,
+    labeled: usize,
+) -> Result<Training, DataError> {
+    let mut held_out = None;
+    if config.held_out == Some(true) {
+        let wrong =
+            |found: String, expected: String| DataError::Value { key: "test_subset", found, expected };
+        let keep = config.test_subset.ok_or_else(|| {
+            let expected = "the number of training images to hold out, as data.held_out is true";
+            wrong("nothing".to_owned(), expected.to_owned())
+        })?;
+        if !(1..labeled).contains(&keep) {
+            let most = labeled.max(1) - 1;
+            let expected = format!("from 1 to {most} of the {labeled} labeled training images to hold out");
+            return Err(wrong(keep.to_string(), expected));
+        }
+        held_out = Some(shares(&labels[..labeled], classes, keep, config.seed, |own, quota| {
+            &own[own.len() - quota..]
+        }));
+    }
+    let left = labels.len() - held_out.as_ref().map_or(0, Vec::len);
+    let mut train = match at_most(config.subset, left) {
+        Some(keep) => stratified(labels, classes, keep, config.seed, "subset")?,
+        None => (0..labels.len() as u32).collect(),
+    };
+    if let Some(held_out) = &held_out {
+        train.retain(|index| held_out.binary_search(index).is_err());
+    }
+    Ok(Training { train, held_out })
 }
 
 /// Returns the indices of the first `keep` of `found` test images, or of all if `keep` is not given.
@@ -93,10 +158,21 @@ pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
     keep.map(|keep| keep.min(found))
 }
 
-/// Returns sentences for subsets of `config` that are larger than the numbers of `train` and `test` images.
+/// Returns sentences for subsets of `config` that are larger than the numbers of `train` and `test` images,
+/// and for images that are held out.
 pub(crate) fn notes(config: &DataConfig, train: usize, test: usize) -> Vec<String> {
+    if let Some(instead) = held_out_note(config) {
+        let left = train.saturating_sub(config.test_subset.unwrap_or_default());
+        return note(config.subset, left, "training").into_iter().chain([instead]).collect();
+    }
     let asked = [(config.subset, train, "training"), (config.test_subset, test, "test")];
     asked.into_iter().filter_map(|(keep, found, what)| note(keep, found, what)).collect()
+}
+
+/// Returns a sentence if training images are held out.
+pub(crate) fn held_out_note(config: &DataConfig) -> Option<String> {
+    let number = config.test_subset.filter(|_| config.held_out == Some(true))?;
+    Some(format!("{number} training images are held out and measured; no test image is (data.held_out)"))
 }
 
 /// Returns a sentence if there are fewer than `keep` images (`what`: training or test).
@@ -141,6 +217,37 @@ mod tests {
         assert_ne!(small, stratified(&labels, 10, 100, 6, "subset").unwrap());
     }
 
+    #[test]
+    fn images_are_held_out_of_what_is_not_trained_on() {
+        let labels: Vec<u32> = (0..1000).map(|i| i % 10).collect();
+        let plain = DataConfig { subset: Some(300), test_subset: Some(200), ..DataConfig::default() };
+        let without = training(&plain, &labels, 10, 1000).unwrap();
+        assert_eq!(without.held_out, None);
+        let config = DataConfig { held_out: Some(true), ..plain };
+        let with = training(&config, &labels, 10, 1000).unwrap();
+        assert_eq!(with.train, without.train);
+        let held_out = with.held_out.unwrap();
+        assert_eq!(held_out.len(), 200);
+        assert!(held_out.iter().all(|index| !with.train.contains(index)));
+        // All that is left is trained on.
+        let all = training(&DataConfig { subset: None, ..config.clone() }, &labels, 10, 1000).unwrap();
+        assert_eq!((all.held_out, all.train.len()), (Some(held_out), 800));
+        let many = training(&DataConfig { subset: Some(900), ..config.clone() }, &labels, 10, 1000).unwrap();
+        assert_eq!(many.train, all.train);
+        assert_eq!(
+            notes(&DataConfig { subset: Some(900), ..config.clone() }, 1000, 50),
+            [
+                "all 800 training images are taken, as there are fewer than the 900 asked for",
+                "200 training images are held out and measured; no test image is (data.held_out)"
+            ]
+        );
+        for (number, found) in [(None, "found nothing"), (Some(0), "found 0"), (Some(1000), "found 1000")] {
+            let config = DataConfig { test_subset: number, ..config.clone() };
+            let message = training(&config, &labels, 10, 1000).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("data.test_subset: {found}, expected")), "{message}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_class_keeps_its_share(labels in prop::collection::vec(0u32..5, 1..200), part in 0.0f64..1.0, seed: u64) {
@@ -153,6 +260,23 @@ mod tests {
                 let own = kept.iter().filter(|&&index| labels[index as usize] == class).count();
                 let share = (whole * keep) as f64 / labels.len() as f64;
                 prop_assert!((own as f64 - share).abs() < 1.0, "class {} keeps {} of {}, share {}", class, own, whole, share);
+            }
+        }
+
+        #[test]
+        fn no_image_is_both_trained_on_and_held_out(
+            labels in prop::collection::vec(0u32..5, 2..200), subset in 1usize..250, part in 0.0f64..1.0, seed: u64
+        ) {
+            let keep = 1 + ((labels.len() - 2) as f64 * part) as usize;
+            let base = DataConfig { held_out: Some(true), test_subset: Some(keep), seed, ..DataConfig::default() };
+            for subset in [None, Some(subset)] {
+                let chosen = training(&DataConfig { subset, ..base.clone() }, &labels, 5, labels.len()).unwrap();
+                let held_out = chosen.held_out.unwrap();
+                prop_assert_eq!(held_out.len(), keep);
+                prop_assert!(chosen.train.iter().all(|index| !held_out.contains(index)));
+                let left = labels.len() - keep;
+                let asked = subset.unwrap_or(left).min(left);
+                prop_assert!(chosen.train.len() <= asked && chosen.train.len() + 5 >= asked);
             }
         }
 

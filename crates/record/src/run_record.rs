@@ -51,8 +51,12 @@ pub struct RunRecord {
     /// The number of training images. Unless the data set has a gallery of its own, they are also the
     /// gallery of kNN.
     pub train_images: u64,
-    /// The number of test images.
+    /// The number of images that were measured: test images, or training images that were held out.
     pub test_images: u64,
+    /// Whether the measured images are training images that were held out of training. Then no test image
+    /// was measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held_out: bool,
     /// The channels of the network's first stage (64 in the paper).
     pub width: u64,
     /// The network.
@@ -227,6 +231,7 @@ mod tests {
             batch_size: 64,
             train_images: 10_000,
             test_images: 2000,
+            held_out: false,
             width: 16,
             model: "resnet18".into(),
             protocol: "code".into(),

@@ -6,9 +6,11 @@ use crate::names::{dataset_label, thousands};
 use crate::records::Run;
 use crate::setting::Setting;
 
-/// Returns the usual name of the data set and the state of the copy: "CIFAR-10 (verified)".
+/// Returns the usual name of the data set, the state of the copy, and what is measured if it is not the test
+/// images: "CIFAR-10 (verified)", "CIFAR-10 (verified; held-out training images)".
 pub(crate) fn data(setting: &Setting) -> String {
-    format!("{} ({})", dataset_label(&setting.dataset), setting.data_state)
+    let held_out = if setting.held_out { "; held-out training images" } else { "" };
+    format!("{} ({}{held_out})", dataset_label(&setting.dataset), setting.data_state)
 }
 
 /// Returns the setting as text: "profile quick (reduced) on cpu".

@@ -76,6 +76,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         batch_size: if full { 128 } else { 64 },
         train_images: if full { 50_000 } else { 10_000 },
         test_images: if full { 10_000 } else { 2_000 },
+        held_out: false,
         width: if full { 64 } else { 16 },
         model: "resnet18".into(),
         protocol: "code".into(),

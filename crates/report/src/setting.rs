@@ -17,6 +17,9 @@ pub struct Setting {
     pub data_state: String,
     /// Whether the runs are smaller than the paper's recipe.
     pub reduced: bool,
+    /// Whether training images that were held out are measured in place of test images.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held_out: bool,
 }
 
 impl Setting {
@@ -28,6 +31,7 @@ impl Setting {
             dataset: record.dataset.clone(),
             data_state: record.data_state.clone(),
             reduced: record.reduced,
+            held_out: record.held_out,
         }
     }
 }

@@ -67,7 +67,9 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         }))?);
     }
     print_line!("config: {}", origin.describe());
-    print_line!("{}, {} test images; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
+    let held_out = config.data.held_out == Some(true);
+    let measured = if held_out { "held-out training images" } else { "test images" };
+    print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
     print_measured(&result.measured);
     if let Some(choice) = loaded.choice() {
         print_line!("{choice}");

@@ -166,19 +166,22 @@ pub(crate) fn open_found(found: &Found, config: &DataConfig, layout: &Layout) ->
     let (train, test) = batches.split_at(5);
     let labels: Vec<u32> = labels(train);
     let notes = subset::notes(config, labels.len(), layout.per_batch);
-    let kept = match subset::at_most(config.subset, labels.len()) {
-        Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
-        None => (0..labels.len() as u32).collect(),
+    let kept = subset::training(config, &labels, CLASSES.len(), labels.len())?;
+    let test = match kept.held_out {
+        Some(held_out) => split(train, held_out, layout),
+        None => {
+            let keep = subset::at_most(config.test_subset, layout.per_batch);
+            split(test, subset::test(keep, layout.per_batch)?, layout)
+        }
     };
-    let first = subset::test(subset::at_most(config.test_subset, layout.per_batch), layout.per_batch)?;
     Ok(Dataset {
         name: "cifar10".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: IMAGE_SIZE,
         evaluation: Evaluation::Neighbors,
         labeled: None,
-        train: split(train, kept, layout),
-        test: split(test, first, layout),
+        train: split(train, kept.train, layout),
+        test,
         state,
         skipped: 0,
         notes,

@@ -100,6 +100,29 @@ fn subsets_are_balanced_remember_where_they_came_from_and_follow_the_seed() {
 }
 
 #[test]
+fn held_out_images_are_training_images_that_are_not_trained_on() {
+    let mini = Miniature::new(40);
+    let root = tempfile::tempdir().unwrap();
+    mini.binary_folder(root.path());
+    let plain = DataConfig { subset: Some(50), test_subset: Some(30), ..DataConfig::default() };
+    let without = open_in(root.path(), &plain, &mini.layout).unwrap();
+    let config = DataConfig { held_out: Some(true), ..plain };
+    let with = open_in(root.path(), &config, &mini.layout).unwrap();
+    assert_eq!(with.train, without.train);
+    assert_ne!(with.test, without.test);
+    let all = open_in(root.path(), &DataConfig::default(), &mini.layout).unwrap().train;
+    assert_eq!(with.test.len(), 30);
+    for (index, original) in with.test.original.iter().enumerate() {
+        assert_eq!(with.test.pixels(index), all.pixels(*original as usize));
+        assert!(!with.train.original.contains(original));
+    }
+    assert_eq!(
+        with.notes,
+        ["30 training images are held out and measured; no test image is (data.held_out)"]
+    );
+}
+
+#[test]
 fn a_changed_byte_is_used_but_unverified() {
     let mut mini = Miniature::new(10);
     let root = tempfile::tempdir().unwrap();

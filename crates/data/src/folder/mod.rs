@@ -42,17 +42,36 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         Some(test) => (train, test),
         None => cut(&train, &classes, fraction, config.seed, &mut notes),
     };
-    let mut open = |items: Vec<Item>, keep, key, what| {
-        let listed = items.len();
-        let chosen = Numbered::all(items).keep(keep, classes.len(), config.seed, key)?;
-        let (split, skipped) = read_all(path, &chosen, size, skip_broken, &classes)?;
+    let labels: Vec<u32> = train.iter().map(|item| item.label).collect();
+    let kept = subset::training(config, &labels, classes.len(), labels.len())?;
+    let mut open = |chosen: &Numbered, all: usize, keep: Option<usize>, what| {
+        let (split, skipped) = read_all(path, chosen, size, skip_broken, &classes)?;
         // Files that were left out do not count as images.
-        let taken_whole = keep.filter(|keep| *keep >= listed);
-        notes.extend(subset::note(taken_whole, listed - skipped, what));
+        let taken_whole = keep.filter(|keep| *keep >= all);
+        notes.extend(subset::note(taken_whole, all - skipped, what));
         Ok::<_, DataError>((split, skipped))
     };
-    let (train, skipped_train) = open(train, config.subset, "subset", "training")?;
-    let (test, skipped_test) = open(test, config.test_subset, "test_subset", "test")?;
+    let held_out = kept.held_out.map(|numbers| Numbered::some(&train, numbers));
+    let left = train.len() - held_out.as_ref().map_or(0, |held_out| held_out.items.len());
+    let chosen = Numbered::some(&train, kept.train);
+    let (train, skipped_train) = open(&chosen, left, config.subset, "training")?;
+    let (test, skipped_test) = match held_out {
+        Some(held_out) => {
+            let read = open(&held_out, held_out.items.len(), None, "test")?;
+            notes.extend(subset::held_out_note(config));
+            read
+        }
+        None => {
+            let numbers = match subset::at_most(config.test_subset, test.len()) {
+                Some(keep) => {
+                    let labels: Vec<u32> = test.iter().map(|item| item.label).collect();
+                    subset::stratified(&labels, classes.len(), keep, config.seed, "test_subset")?
+                }
+                None => (0..test.len() as u32).collect(),
+            };
+            open(&Numbered::some(&test, numbers), test.len(), config.test_subset, "test")?
+        }
+    };
     for (split, name) in [(&train, "train"), (&test, "test")] {
         if split.is_empty() {
             return Err(unusable(path, format!("no {name} image"), "at least one"));
@@ -123,22 +142,8 @@ struct Numbered {
 }
 
 impl Numbered {
-    fn all(items: Vec<Item>) -> Self {
-        Self { numbers: (0..items.len() as u32).collect(), items }
-    }
-
-    fn keep(
-        self,
-        keep: Option<usize>,
-        classes: usize,
-        seed: u64,
-        key: &'static str,
-    ) -> Result<Self, DataError> {
-        let Some(keep) = subset::at_most(keep, self.items.len()) else { return Ok(self) };
-        let labels: Vec<u32> = self.items.iter().map(|item| item.label).collect();
-        let numbers = subset::stratified(&labels, classes, keep, seed, key)?;
-        let items = numbers.iter().map(|&number| self.items[number as usize].clone()).collect();
-        Ok(Self { items, numbers })
+    fn some(all: &[Item], numbers: Vec<u32>) -> Self {
+        Self { items: numbers.iter().map(|&number| all[number as usize].clone()).collect(), numbers }
     }
 }
 

@@ -57,6 +57,26 @@ fn classes_alone_are_split_by_the_seed() {
 }
 
 #[test]
+fn held_out_files_are_not_trained_on() {
+    let root = tempfile::tempdir().unwrap();
+    for class in ["a", "b"] {
+        for number in 0..10u8 {
+            put(root.path(), &format!("train/{class}/{number}.png"), [number, 0, 0], (8, 8));
+        }
+        put(root.path(), &format!("test/{class}/0.png"), [200, 0, 0], (8, 8));
+    }
+    let config = DataConfig { test_subset: Some(6), held_out: Some(true), ..config(root.path()) };
+    let dataset = open(&config).unwrap();
+    assert_eq!((dataset.train.len(), &dataset.test.labels[..]), (14, &[0, 0, 0, 1, 1, 1][..]));
+    assert!((0..6).all(|index| dataset.test.pixels(index).pixel(0, 0)[0] < 10));
+    assert!(dataset.test.original.iter().all(|original| !dataset.train.original.contains(original)));
+    assert_eq!(
+        dataset.notes,
+        ["6 training images are held out and measured; no test image is (data.held_out)"]
+    );
+}
+
+#[test]
 fn a_broken_image_is_named_or_counted() {
     let root = tempfile::tempdir().unwrap();
     for number in 0..4u8 {

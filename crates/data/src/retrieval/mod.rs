@@ -357,6 +357,10 @@ pub(crate) fn copy(set: Set, config: &DataConfig) -> Result<Option<SetCopy<'_>>,
 
 /// Opens the copy in the configured folder.
 pub(crate) fn open(set: Set, config: &DataConfig) -> Result<Dataset, DataError> {
+    if config.held_out == Some(true) {
+        let expected = format!("nothing: the test classes of {} are not trained on", set.name());
+        return Err(DataError::Value { key: "held_out", found: "true".to_owned(), expected });
+    }
     let location = Location::find(config.root.as_deref())?;
     let found = set.find(&location.path).ok_or_else(|| set.missing(location))?;
     let resize = config.retrieval.clone().unwrap_or_default();

@@ -88,6 +88,12 @@ fn subsets_hold_every_class() {
     let none = DataConfig { test_subset: Some(0), ..config(Set::Cub2011, root.path()) };
     let message = open(Set::Cub2011, &none).unwrap_err().to_string();
     assert_eq!(message, "data.test_subset: found 0, expected between 1 and the 6 images there are");
+    let held_out = DataConfig { test_subset: Some(2), held_out: Some(true), ..none };
+    let message = open(Set::Cub2011, &held_out).unwrap_err().to_string();
+    assert!(
+        message.starts_with("data.held_out: found true, expected nothing: the test classes of"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -270,10 +270,8 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     if with_unlabeled {
         files.push(Arc::new(file(Part::Unlabeled)?));
     }
-    let kept = match subset::at_most(config.subset, strata.len()) {
-        Some(keep) => subset::stratified(&strata, CLASSES.len() + 1, keep, seed, "subset")?,
-        None => (0..strata.len() as u32).collect(),
-    };
+    let subset::Training { train: kept, held_out } =
+        subset::training(config, &strata, CLASSES.len() + 1, labeled)?;
     let place = |&number: &u32| match number.checked_sub(labeled as u32) {
         None => Place { file: 0, record: number },
         Some(record) => Place { file: 1, record },
@@ -281,9 +279,19 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
     let label = |&number: &u32| contents.train.get(number as usize).copied().unwrap_or(UNLABELED);
     let (places, labels) = (kept.iter().map(place).collect(), kept.iter().map(label).collect());
     let notes = subset::notes(config, strata.len(), contents.test.len());
-    let first = match subset::at_most(config.test_subset, contents.test.len()) {
-        Some(keep) => subset::stratified(&contents.test, CLASSES.len(), keep, seed, "test_subset")?,
-        None => (0..contents.test.len() as u32).collect(),
+    let gallery = with_unlabeled.then(|| {
+        let votes =
+            |number: &u32| held_out.as_ref().is_none_or(|held_out| held_out.binary_search(number).is_err());
+        (0..labeled as u32).filter(votes).collect()
+    });
+    let gallery = gallery.map(|numbers| whole(Arc::clone(&train), &contents.train, numbers));
+    let test = match (held_out, subset::at_most(config.test_subset, contents.test.len())) {
+        (Some(held_out), _) => whole(train, &contents.train, held_out),
+        (None, Some(keep)) => {
+            let kept = subset::stratified(&contents.test, CLASSES.len(), keep, seed, "test_subset")?;
+            whole(test, &contents.test, kept)
+        }
+        (None, None) => whole(test, &contents.test, (0..contents.test.len() as u32).collect()),
     };
     Ok(Dataset {
         name: "stl10".to_owned(),
@@ -291,8 +299,8 @@ pub(crate) fn open_found(folder: &Path, config: &DataConfig, layout: &Layout) ->
         image_size: IMAGE_SIZE,
         evaluation: Evaluation::Neighbors,
         train: Split::stored(files, places, labels, kept, IMAGE_SIZE),
-        labeled: with_unlabeled.then(|| whole(train, &contents.train, (0..labeled as u32).collect())),
-        test: whole(test, &contents.test, first),
+        labeled: gallery,
+        test,
         state,
         skipped: 0,
         notes,

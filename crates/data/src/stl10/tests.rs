@@ -66,6 +66,25 @@ fn unlabeled_images_train_too_and_the_labeled_ones_alone_vote() {
 }
 
 #[test]
+fn labeled_images_alone_are_held_out_and_do_not_vote() {
+    let mini = MiniatureStl10::new([20, 10, 40]);
+    let root = tempfile::tempdir().unwrap();
+    let folder = mini.write(root.path());
+    for unlabeled in [false, true] {
+        let config = DataConfig { test_subset: Some(10), held_out: Some(true), ..config(unlabeled) };
+        let dataset = open_found(&folder, &config, &mini.layout()).unwrap();
+        let lengths = (dataset.train.len(), dataset.gallery().len(), dataset.test.len());
+        assert_eq!(lengths, (if unlabeled { 50 } else { 10 }, 10, 10));
+        for (index, &original) in dataset.test.original.iter().enumerate() {
+            assert!(is_record(&dataset.test, index, &mini.files[0].1, original as usize));
+            assert!(
+                ![&dataset.train, dataset.gallery()].iter().any(|split| split.original.contains(&original))
+            );
+        }
+    }
+}
+
+#[test]
 fn a_changed_byte_is_used_but_unverified() {
     let mini = MiniatureStl10::new([10, 10, 10]);
     let root = tempfile::tempdir().unwrap();

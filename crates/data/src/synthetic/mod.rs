@@ -58,19 +58,22 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     within("synthetic.test", numbers.test, 1, 10_000_000)?;
     within("synthetic.image_size", numbers.image_size, 16, 512)?;
     let labels: Vec<u32> = (0..numbers.train).map(label).collect();
-    let kept = match subset::at_most(config.subset, numbers.train) {
-        Some(keep) => subset::stratified(&labels, CLASSES.len(), keep, config.seed, "subset")?,
-        None => (0..numbers.train as u32).collect(),
+    let kept = subset::training(config, &labels, CLASSES.len(), numbers.train)?;
+    let test = match kept.held_out {
+        Some(held_out) => split(config, false, held_out),
+        None => {
+            let keep = subset::at_most(config.test_subset, numbers.test);
+            split(config, true, subset::test(keep, numbers.test)?)
+        }
     };
-    let first = subset::test(subset::at_most(config.test_subset, numbers.test), numbers.test)?;
     Ok(Dataset {
         name: "synthetic".to_owned(),
         classes: CLASSES.map(str::to_owned).to_vec(),
         image_size: numbers.image_size,
         evaluation: Evaluation::Neighbors,
         labeled: None,
-        train: split(config, false, kept),
-        test: split(config, true, first),
+        train: split(config, false, kept.train),
+        test,
         state: DataState::Generated,
         skipped: 0,
         notes: subset::notes(config, numbers.train, numbers.test),

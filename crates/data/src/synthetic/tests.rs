@@ -37,6 +37,17 @@ fn a_subset_draws_the_same_images_as_the_whole() {
 }
 
 #[test]
+fn held_out_images_are_those_of_the_training_split() {
+    let whole = open(&config(300, 100)).unwrap();
+    let held_out = DataConfig { test_subset: Some(50), held_out: Some(true), ..config(300, 100) };
+    let held_out = open(&held_out).unwrap();
+    assert_eq!((held_out.train.len(), held_out.test.len()), (250, 50));
+    for (index, &original) in held_out.test.original.iter().enumerate() {
+        assert_eq!(held_out.test.pixels(index), whole.train.pixels(original as usize));
+    }
+}
+
+#[test]
 fn numbers_out_of_range_name_their_key() {
     let message = open(&config(0, 1)).unwrap_err().to_string();
     assert!(message.starts_with("data.synthetic.train: found 0"), "{message}");

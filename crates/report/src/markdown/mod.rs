@@ -125,7 +125,9 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     for other in others {
         entry("Run otherwise", &other);
     }
-    entry("Test images", &distinct(&|run| Some(thousands(run.record.test_images))));
+    let measured =
+        if runs.iter().any(|run| run.record.held_out) { "Held-out training images" } else { "Test images" };
+    entry(measured, &distinct(&|run| Some(thousands(run.record.test_images))));
     entry("Runs", &format!("{}, {}", runs.len(), caption::seeds(runs)));
     entry(
         "Program",
@@ -282,6 +284,7 @@ fn learning_speed(text: &mut String, section: &Section<'_>, pictures: &Pictures)
 
 fn order_of_rows(text: &mut String, section: &Section<'_>) {
     let images = section.runs.iter().map(|run| run.record.test_images).min();
+    let kind = if section.runs.iter().any(|run| run.record.held_out) { "held-out" } else { "test" };
     let order = order::compare(section, images);
     if order.pairs == 0 {
         return;
@@ -302,7 +305,7 @@ fn order_of_rows(text: &mut String, section: &Section<'_>) {
         text,
         &format!(
             "{} of {} pairs of rows stand in the paper's order; {inverted} {} inverted, {noise} of them by no more than chance explains\n\
-             (95% interval of the difference, given {} test images).\n",
+             (95% interval of the difference, given {} {kind} images).\n",
             order.pairs - inverted,
             order.pairs,
             if inverted == 1 { "is" } else { "are" },

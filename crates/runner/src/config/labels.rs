@@ -141,6 +141,7 @@ impl Config {
                 .collect(),
             varied: varied.to_vec(),
             reduced: self.profile.reduced || SIZES.iter().any(|key| is_smaller(&values, &promised.0, key)),
+            held_out: self.data.held_out == Some(true),
         })
     }
 

@@ -390,6 +390,7 @@ impl Config {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);
         self.data.test_subset = Some(0);
+        self.data.held_out = Some(false);
         self.data.cache = Some(PathBuf::new());
         self.data.skip_broken = Some(false);
         self.data.partial = Some(false);

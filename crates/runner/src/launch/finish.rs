@@ -178,6 +178,7 @@ pub(super) fn record(
         batch_size: recipe.batch_size as u64,
         train_images: dataset.train.labels.len() as u64,
         test_images: dataset.test.labels.len() as u64,
+        held_out: labels.held_out,
         width: recipe.network.width() as u64,
         model: labels.model.clone(),
         protocol: labels.protocol.clone(),

@@ -53,6 +53,8 @@ pub struct Labels {
     pub varied: Vec<String>,
     /// Whether images, width or epochs are fewer than the paper's.
     pub reduced: bool,
+    /// Whether held-out training images are measured in place of test images.
+    pub held_out: bool,
 }
 
 /// How far a planned run has come.

@@ -33,6 +33,7 @@ pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
             arguments: Vec::new(),
             varied: Vec::new(),
             reduced: true,
+            held_out: false,
         },
     }
 }
