@@ -63,7 +63,7 @@ pub(crate) struct Settings {
     /// Settings, such as dataset=cifar10 or optim.lr=0.01; `invaspread config show` lists all of them
     #[arg(value_name = "KEY=VALUE", value_parser = text())]
     pub(crate) overrides: Vec<String>,
-    /// Short form of profile=NAME: paper, quick, smoke, demo
+    /// Short form of profile=NAME: paper, standard, quick, smoke, demo
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
     /// Short form of seed=LIST, such as 0,1,2
