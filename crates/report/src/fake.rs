@@ -84,6 +84,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         also: Vec::new(),
         main_metric: "knn_top1".into(),
         metrics: BTreeMap::from([("knn_top1".into(), summary(&knn)), ("knn_top5".into(), summary(&top5))]),
+        shape: BTreeMap::new(),
         seconds: 30.0 + epochs as f64 * 11.5,
         images_per_second: (epochs > 0).then_some(913.0),
         peak_memory_bytes: Some(612 << 20),

@@ -43,6 +43,27 @@ pub fn peak_memory_bytes() -> Option<u64> {
     high_water_mark(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// The largest resident memory of this process since a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeakMemory {
+    /// The largest memory before that moment, if the system did not forget it.
+    before: u64,
+}
+
+impl PeakMemory {
+    /// Begins now. On Linux the system forgets what was larger before.
+    pub(crate) fn begin() -> Self {
+        let forgotten = fs::write("/proc/self/clear_refs", "5").is_ok();
+        Self { before: if forgotten { 0 } else { peak_memory_bytes().unwrap_or(0) } }
+    }
+
+    /// Returns the largest memory since then, in bytes; `None` where the system does not give it, or gives only
+    /// a larger one from before.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        peak_memory_bytes().filter(|&bytes| bytes > self.before)
+    }
+}
+
 /// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or
 /// before its first commit.
 fn git_revision(folder: &Path) -> Option<String> {
@@ -139,6 +160,21 @@ mod tests {
         assert_eq!(git_revision(&inside).as_deref(), Some(COMMIT), "detached");
         write(".git/HEAD", "nonsense");
         assert_eq!(git_revision(&inside), None, "damaged");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_largest_memory_is_that_since_the_beginning() {
+        const LARGE: usize = 256 << 20;
+        // Every page is written, so that it is resident.
+        drop(std::hint::black_box(vec![1_u8; LARGE]));
+        let before = super::peak_memory_bytes().unwrap();
+        let found = super::PeakMemory::begin();
+        // Where the system forgets nothing, the larger memory from before is not given.
+        let bytes = found.bytes();
+        assert!(bytes.is_none_or(|bytes| bytes < before), "{bytes:?} of {before}");
+        drop(std::hint::black_box(vec![1_u8; 2 * LARGE]));
+        assert!(found.bytes().unwrap() > 2 * LARGE as u64);
     }
 
     #[test]

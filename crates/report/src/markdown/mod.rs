@@ -1,6 +1,7 @@
 //! Writes `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
 mod shape;
+mod side_by_side;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -144,36 +145,11 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
-/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows
-/// follow the measured ones in italics, including the rows that the paper quotes from other publications.
-fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
-    line(text, "**Last epoch, all metrics** (%)\n");
-    let heads: Vec<String> =
-        metrics.iter().map(|metric| metric_label(metric).trim_end_matches(" (%)").to_owned()).collect();
-    line(text, &format!("| Row | {} |", heads.join(" | ")));
-    line(text, &format!("|---|{}", "---:|".repeat(metrics.len())));
-    let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
-    for row in &section.rows {
-        let measured = cells(&|metric| section.line(row, metric).map_or("–".to_owned(), mean_and_std));
-        line(text, &format!("| {} | {} |", own_label(section, row), measured.join(" | ")));
-    }
-    let printed = section.suite.printed().filter(|_| section.is_in_paper());
-    for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
-        let values = cells(&|metric| {
-            let value = row.values.iter().find(|(name, _)| name == metric);
-            value.map_or("–".to_owned(), |(_, value)| format!("*{value:.1}*"))
-        });
-        let source = if row.quoted { "quoted by the paper" } else { "paper" };
-        line(text, &format!("| *{}, {source}* | {} |", row_label(&row.key), values.join(" | ")));
-    }
-    text.push('\n');
-}
-
 fn results(text: &mut String, section: &Section<'_>) {
     let reduced = section.setting.reduced;
     let metrics = section.quality_metrics();
-    if metrics.len() > 2 {
-        side_by_side(text, section, &metrics);
+    if metrics.len() > 2 || !section.suite.beside.is_empty() {
+        side_by_side::write(text, section, &metrics);
     }
     // A metric has a table of its own if the paper prints its values, or if there are few metrics.
     let in_detail =

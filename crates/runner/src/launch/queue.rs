@@ -269,6 +269,7 @@ impl Queue<'_> {
         done_before: u64,
     ) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
+        let memory = machine::PeakMemory::begin();
         directory.set_status(State::Running, done_before, None)?;
         let environment = machine::environment(run.recipe.device);
         directory.write_environment(&environment)?;
@@ -314,7 +315,7 @@ impl Queue<'_> {
             Outcome::Stopped { epoch, step } => return Ok((End::Stopped { epoch, step }, None)),
             Outcome::Trained(trained) => *trained,
         };
-        let record = finish(run, self.root, directory, &dataset, &environment, &trained)?;
+        let record = finish(run, self.root, directory, &dataset, &environment, &trained, memory)?;
         Ok((End::Done { measured: trained.last }, Some(record)))
     }
 
