@@ -91,7 +91,11 @@ pub struct RunRecord {
     pub finished: String,
     /// The program's name and version.
     pub version: String,
-    /// The commit of the repository in which the program ran; `None` outside of a repository.
+    /// The BLAKE3 hash of the program's file, as in [`Environment::program`](super::Environment::program).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The commit that was checked out where the program was started, which need not be the one that it was
+    /// built from; `None` outside of a repository.
     pub git: Option<String>,
     /// The compiler that the program was built with.
     pub rustc: String,
@@ -249,6 +253,7 @@ mod tests {
             started: "2026-11-23T01:00:00Z".into(),
             finished: "2026-11-23T01:02:03Z".into(),
             version: "invaspread 0.1.0".into(),
+            program: None,
             git: None,
             rustc: "rustc 1.95.0".into(),
             cpu: "unknown".into(),

@@ -92,6 +92,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         started: "2001-01-01T00:00:00Z".into(),
         finished: format!("2001-01-01T00:{:02}:00Z", seed + 1),
         version: "invaspread 0.0.0".into(),
+        program: None,
         git: None,
         rustc: "rustc 0.0.0 (invented)".into(),
         cpu: "invented processor".into(),

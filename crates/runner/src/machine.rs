@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use invaspread_record::{Environment, VERSION, now_rfc3339};
 use invaspread_tensor::DeviceKind;
@@ -11,6 +12,7 @@ use invaspread_tensor::DeviceKind;
 pub fn environment(device: DeviceKind) -> Environment {
     Environment {
         version: VERSION.to_owned(),
+        program: program_hash(),
         git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
         rustc: env!("INVASPREAD_RUSTC").to_owned(),
         cpu: cpu_model(),
@@ -20,6 +22,20 @@ pub fn environment(device: DeviceKind) -> Environment {
         gpu: gpu_name(device),
         started: now_rfc3339(),
     }
+}
+
+/// Returns the BLAKE3 hash of this program's file, which is read once.
+fn program_hash() -> Option<String> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    let hash = || {
+        // On Linux this is the file that runs, even if a build has put another one into its place since.
+        let running = Path::new("/proc/self/exe");
+        let path = if running.exists() { running.to_path_buf() } else { std::env::current_exe().ok()? };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(fs::File::open(path).ok()?).ok()?;
+        Some(hasher.finalize().to_hex().to_string())
+    };
+    HASH.get_or_init(hash).clone()
 }
 
 /// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for
@@ -183,6 +199,8 @@ mod tests {
         assert!(environment.rustc.starts_with("rustc 1."), "{}", environment.rustc);
         assert!(environment.version.starts_with("invaspread "));
         assert!(environment.threads > 0);
+        let file = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(environment.program, Some(blake3::hash(&file).to_hex().to_string()));
         let json = serde_json::to_string(&environment).unwrap();
         assert_eq!(serde_json::from_str::<Environment>(&json).unwrap(), environment);
         #[cfg(target_os = "linux")]

@@ -6,6 +6,8 @@ mod side_by_side;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use invaspread_record::RunRecord;
+
 use crate::aggregate::Line;
 use crate::caption;
 use crate::names::{duration, grouping_label, thousands};
@@ -131,8 +133,15 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     entry(
         "Program",
         &distinct(&|run| {
-            let git = run.record.git.as_ref().map(|git| format!(", source {git}")).unwrap_or_default();
-            Some(format!("{}{git}", run.record.version))
+            let RunRecord { version, program, git, .. } = &run.record;
+            let Some(program) = program else {
+                let git = git.as_ref().map(|git| format!(", source {git}")).unwrap_or_default();
+                return Some(format!("{version}{git}"));
+            };
+            // The commit is that of the folder where the program was started.
+            let git = git.as_ref().map(|git| format!(", started in a checkout of {git}")).unwrap_or_default();
+            let hash: String = program.chars().take(12).collect();
+            Some(format!("{version}, program {hash}{git}"))
         }),
     );
     entry("Compiler", &distinct(&|run| Some(run.record.rustc.clone())));
@@ -462,6 +471,16 @@ mod tests {
     #[test]
     fn a_full_report_over_three_seeds() {
         insta::assert_snapshot!("report_full", of(&fake::full_runs(&[0, 1, 2])));
+    }
+
+    #[test]
+    fn the_build_of_the_program_is_named_by_its_hash() {
+        let mut runs = fake::quick_runs(&[0]);
+        runs[0].record.git = Some("29de398".into());
+        assert!(of(&runs).contains("invaspread 0.0.0, source 29de398"), "a record without a hash");
+        runs[0].record.program = Some("0123456789abcdef".into());
+        let named = "invaspread 0.0.0, program 0123456789ab, started in a checkout of 29de398";
+        assert!(of(&runs).contains(named), "{}", of(&runs));
     }
 
     #[test]

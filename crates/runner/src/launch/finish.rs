@@ -197,6 +197,7 @@ pub(super) fn record(
         started: facts.began,
         finished: facts.finished,
         version: environment.version.clone(),
+        program: environment.program.clone(),
         git: environment.git.clone(),
         rustc: environment.rustc.clone(),
         cpu: environment.cpu.clone(),
