@@ -72,6 +72,12 @@ impl Suite {
 /// Makes a suite of which only the name is known.
 impl From<&str> for Suite {
     fn from(name: &str) -> Self {
-        Self { name: name.to_owned(), title: name.to_owned(), rows: Vec::new(), gallery: false, beside: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            title: name.to_owned(),
+            rows: Vec::new(),
+            gallery: false,
+            beside: Vec::new(),
+        }
     }
 }

@@ -157,21 +157,28 @@ fn counted_threads(list: &str) -> String {
     format!("{list} thread{}", if list == "1" { "" } else { "s" })
 }
 
-/// Adds the rank and the spread of the embedding, as the records state them.
+/// Adds the rank and the spread of the embedding.
 fn shape<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut Vec<String>) {
-    if section.runs.iter().all(|run| run.record.shape.is_empty()) {
+    if section.runs.iter().all(|run| last_shape(run, "spread").is_none()) {
         return;
     }
     for (name, head, digits) in
         [("rank_share", "Rank, of the largest", 2), ("rankme", "RankMe", 1), ("spread", "Spread", 2)]
     {
-        columns.push(of_runs(section, head, digits, move |run| run.record.shape.get(name).copied()));
+        columns.push(of_runs(section, head, digits, move |run| last_shape(run, name)));
     }
     notes.push(
         "Rank, of the largest: the effective rank of the embeddings of at most 1,000 test images, divided by the largest that\n\
          there can be, the smaller of their length and the number of images less 1. RankMe and spread are explained below."
             .to_owned(),
     );
+}
+
+/// Returns a number of the embedding's shape after the last epoch: that of the record, or that of the run's
+/// measurements where the record is older.
+fn last_shape(run: &Run, name: &str) -> Option<f64> {
+    let measured = || run.shape.get(name)?.last().map(|point| point.value);
+    run.record.shape.get(name).copied().or_else(measured)
 }
 
 /// Returns whether a library's numbers say something beside those of the section: the data set is the same and
