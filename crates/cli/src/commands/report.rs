@@ -238,11 +238,11 @@ fn named(suite: &Suite) -> invaspread_report::Suite {
         title: suite.title.clone(),
         rows: suite.rows.iter().map(|row| row.key.clone()).collect(),
         gallery: suite.gallery.is_some(),
-        beside: suite.beside.iter().map(beside).collect(),
+        beside: suite.beside.iter().copied().map(beside).collect(),
     }
 }
 
-fn beside(asked: &Beside) -> invaspread_report::Beside {
+fn beside(asked: Beside) -> invaspread_report::Beside {
     match asked {
         Beside::Cost => invaspread_report::Beside::Cost,
         Beside::Shape => invaspread_report::Beside::Shape,

@@ -192,7 +192,7 @@ fn is_comparable(peer: &Peer, section: &Section<'_>, metrics: &[&str]) -> bool {
 }
 
 /// Adds a column for each recipe of a library.
-fn of_peer<'a>(peer: &'static Peer, reduced: bool, columns: &mut Vec<Column<'a>>, notes: &mut Vec<String>) {
+fn of_peer(peer: &'static Peer, reduced: bool, columns: &mut Vec<Column<'_>>, notes: &mut Vec<String>) {
     let metric = metric_label(&peer.metric);
     let metric = metric.trim_end_matches(" (%)");
     for (place, recipe) in peer.recipes.iter().enumerate() {

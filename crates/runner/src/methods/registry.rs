@@ -164,7 +164,7 @@ mod tests {
     use invaspread_models::{Network, NetworkConfig, ResNetConfig};
     use invaspread_tensor::DeviceKind;
 
-    use super::Registry;
+    use super::{Entry, Registry};
     use crate::methods::{RunFacts, Sizes};
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
             key_side: KeySide::Detached,
         };
         let mut copies = 0;
-        for method in Registry::built_in().entries().iter().flat_map(|entry| entry.small()) {
+        for method in Registry::built_in().entries().iter().flat_map(Entry::small) {
             let memory = method.memory(&sizes);
             let of = |names: &[&str]| -> u128 {
                 memory.iter().filter(|need| names.contains(&need.what)).map(|need| need.numbers).sum()
