@@ -194,7 +194,25 @@ fn completions_are_of_this_program() {
 fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     let folder = empty();
     let path = folder.path();
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 21] = [
+        // Settings that would do nothing.
+        (
+            &["train", "--profile", "smoke", "method=swav", "method.queue=160"],
+            &["method.queue_from", "found 16", "at most 1, the value of optim.epochs", "method.queue=0"],
+        ),
+        // 1,024 images are 32 steps of 32.
+        (
+            &["train", "--profile", "smoke", "method=swav", "method.queue=993", "method.queue_from=1"],
+            &["method.queue", "found 993", "at most 992", "never be full"],
+        ),
+        (
+            &["train", "method=dino", "method.small_views=2", "augment.without=[resized_crop]"],
+            &["augment.without", "resized_crop", "no small views"],
+        ),
+        (
+            &["train", "method=swav", "method.small_views=2", "augment=none"],
+            &["augment.none", "found true", "resized_crop", "no small views"],
+        ),
         (&["train", "--multirun", "runs.root=a,b", "method=random"], &["runs.root", "a, b", "same runs"]),
         (&["reproduce", "table1", "data.root='a','b'"], &["data.root", "same runs"]),
         (&["config", "show", "optim.lr=null"], &["optim.lr", "required"]),
@@ -254,6 +272,15 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
     assert_eq!(read["data"]["root"].as_str(), Some("a\n[method]\nname = x\u{200b}"));
     let origins = shown(&["--origin", "data.subset="]);
     assert!(origins.lines().any(|line| line.starts_with("data.subset = null")), "{origins}");
+    // Keys that nothing sets are there too, with their meaning.
+    let kernel = origins.lines().find(|line| line.starts_with("augment.blur.kernel = null")).unwrap();
+    assert!(kernel.contains("unset by default; "), "{kernel}");
+    let lines = shown(&["method=dcl"]);
+    for (key, meaning) in [("data.cache", "Folder of packed images"), ("method.sigma", "")] {
+        let expected = format!("# {key} is unset: {meaning}");
+        assert!(lines.lines().any(|line| line.starts_with(&expected)), "{expected} in {lines}");
+    }
+    assert!(!lines.contains("# optim.lr is unset"), "{lines}");
 }
 
 #[test]
@@ -324,8 +351,11 @@ fn fewer_images_than_a_batch_is_a_wrong_setting() {
     let arguments = ["train", "dataset=folder", "data.folder.path=images", "--profile", "smoke"];
     let words = ["optim.batch_size is 16", "only 8 training images", "to at most 8", "train on more images"];
     let small = ["model.width=4", "optim.batch_size=16"];
-    refused(folder.path(), &[&arguments[..], &small].concat(), 2, &words);
+    let all = [&arguments[..], &small].concat();
+    refused(folder.path(), &all, 2, &words);
     assert!(!folder.path().join("runs/train").exists(), "nothing was begun");
+    let said = invaspread(folder.path(), &all).err;
+    assert!(!said.contains("timing"), "the images are counted before any step is timed: {said}");
 }
 
 #[test]

@@ -10,7 +10,12 @@ use super::{Layout, RecordError, log};
 pub struct Environment {
     /// The program's name and version, [`VERSION`](super::VERSION).
     pub version: String,
-    /// The commit that was checked out where the program ran; `None` outside of a git repository.
+    /// The BLAKE3 hash of the program's file, in hexadecimal digits: runs with the same hash were made by the
+    /// same build. `None` if the file cannot be read, and in files that were written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The commit that was checked out in the folder where the program was started, which need not be the one
+    /// that the program was built from; `None` outside of a git repository.
     pub git: Option<String>,
     /// The compiler that the program was built with.
     pub rustc: String,
@@ -51,5 +56,22 @@ impl Environment {
     /// Returns `Io`, which names the path, if the file system refuses.
     pub fn write(&self, layout: &Layout) -> Result<(), RecordError> {
         write_json(&layout.environment(), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::Environment;
+
+    #[test]
+    fn a_file_from_before_the_hash_of_the_program_is_read() {
+        let old = r#"{"version": "invaspread 0.1.0", "git": null, "rustc": "rustc 1.95.0", "cpu": "unknown",
+            "threads": 2, "os": "linux x86_64", "device": "cpu", "started": "2026-11-23T01:00:00Z"}"#;
+        let read: Environment = serde_json::from_str(old).unwrap();
+        assert_eq!(read.program, None);
+        let written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(old).unwrap());
     }
 }

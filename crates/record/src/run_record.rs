@@ -75,11 +75,17 @@ pub struct RunRecord {
     pub main_metric: String,
     /// The last and the best value of each metric (`knn_top1`, ...), in percent.
     pub metrics: BTreeMap<String, MetricSummary>,
+    /// The shape of the embedding after the last epoch: `effective_rank`, `rank_share` (the effective rank
+    /// divided by the largest possible one, the smaller of D and n - 1), `rankme`, `uniformity`, `alignment`
+    /// and `spread`; empty in records that were written before this field existed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shape: BTreeMap<String, f64>,
     /// The wall-clock time of the run in seconds, added up over interruptions.
     pub seconds: f64,
     /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
-    /// The largest resident memory in bytes; `None` if the system does not give it.
+    /// The largest resident memory in bytes while the run went on; `None` if the system does not give it. In a
+    /// record without [`Self::shape`] it may be that of a run which the same process did before.
     pub peak_memory_bytes: Option<u64>,
     /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,
@@ -89,7 +95,11 @@ pub struct RunRecord {
     pub finished: String,
     /// The program's name and version.
     pub version: String,
-    /// The commit of the repository in which the program ran; `None` outside of a repository.
+    /// The BLAKE3 hash of the program's file, as in [`Environment::program`](super::Environment::program).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The commit that was checked out where the program was started, which need not be the one that it was
+    /// built from; `None` outside of a repository.
     pub git: Option<String>,
     /// The compiler that the program was built with.
     pub rustc: String,
@@ -240,6 +250,7 @@ mod tests {
             also: Vec::new(),
             main_metric: "knn_top1".into(),
             metrics: BTreeMap::from([("knn_top1".into(), summary)]),
+            shape: BTreeMap::from([("rankme".into(), 17.5)]),
             seconds: 123.4,
             images_per_second: None,
             peak_memory_bytes: Some(1 << 30),
@@ -247,6 +258,7 @@ mod tests {
             started: "2026-11-23T01:00:00Z".into(),
             finished: "2026-11-23T01:02:03Z".into(),
             version: "invaspread 0.1.0".into(),
+            program: None,
             git: None,
             rustc: "rustc 1.95.0".into(),
             cpu: "unknown".into(),
@@ -284,6 +296,17 @@ mod tests {
         assert_eq!(json["metrics"]["knn_top1"]["best_epoch"], 9);
         assert!(json["git"].is_null() && json["images_per_second"].is_null());
         assert_eq!(json["peak_memory_bytes"], 1u64 << 30);
+    }
+
+    #[test]
+    fn the_shape_stands_beside_the_metrics_and_may_be_absent() {
+        let json = serde_json::to_value(record("x-s0")).unwrap();
+        assert_eq!(json["shape"]["rankme"], 17.5);
+        let mut old = json;
+        old.as_object_mut().unwrap().remove("shape");
+        let read: RunRecord = serde_json::from_value(old.clone()).unwrap();
+        assert!(read.shape.is_empty());
+        assert_eq!(serde_json::to_value(&read).unwrap(), old, "an old record is written as it was");
     }
 
     #[test]

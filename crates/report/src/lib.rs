@@ -15,10 +15,12 @@ pub mod curves;
 pub mod gallery;
 pub mod index;
 pub mod paper;
+pub mod peers;
 pub mod records;
 pub mod separation;
 
 mod aggregate;
+mod beside;
 mod canvas;
 mod caption;
 mod color;
@@ -41,6 +43,7 @@ mod thresholds;
 mod write;
 
 pub use aggregate::Line;
+pub use beside::Beside;
 pub use error::ReportError;
 pub use figure::Figure;
 pub use names::{dataset_label, row_label};

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::beside::Beside;
 use crate::names::{suite_label, usual_place};
 use crate::paper::{self, PaperTable};
 use crate::rows;
@@ -20,6 +21,9 @@ pub struct Suite {
     /// Whether the suite has a picture of retrieved neighbors.
     #[serde(skip)]
     pub gallery: bool,
+    /// What its table shows beside the metrics, in this order.
+    #[serde(skip)]
+    pub beside: Vec<Beside>,
 }
 
 impl Suite {
@@ -68,6 +72,12 @@ impl Suite {
 /// Makes a suite of which only the name is known.
 impl From<&str> for Suite {
     fn from(name: &str) -> Self {
-        Self { name: name.to_owned(), title: name.to_owned(), rows: Vec::new(), gallery: false }
+        Self {
+            name: name.to_owned(),
+            title: name.to_owned(),
+            rows: Vec::new(),
+            gallery: false,
+            beside: Vec::new(),
+        }
     }
 }

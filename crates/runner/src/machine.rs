@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use invaspread_record::{Environment, VERSION, now_rfc3339};
 use invaspread_tensor::DeviceKind;
@@ -11,6 +12,7 @@ use invaspread_tensor::DeviceKind;
 pub fn environment(device: DeviceKind) -> Environment {
     Environment {
         version: VERSION.to_owned(),
+        program: program_hash(),
         git: std::env::current_dir().ok().and_then(|folder| git_revision(&folder)),
         rustc: env!("INVASPREAD_RUSTC").to_owned(),
         cpu: cpu_model(),
@@ -20,6 +22,20 @@ pub fn environment(device: DeviceKind) -> Environment {
         gpu: gpu_name(device),
         started: now_rfc3339(),
     }
+}
+
+/// Returns the BLAKE3 hash of this program's file, which is read once.
+fn program_hash() -> Option<String> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    let hash = || {
+        // On Linux this is the file that runs, even if a build has put another one into its place since.
+        let running = Path::new("/proc/self/exe");
+        let path = if running.exists() { running.to_path_buf() } else { std::env::current_exe().ok()? };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(fs::File::open(path).ok()?).ok()?;
+        Some(hasher.finalize().to_hex().to_string())
+    };
+    HASH.get_or_init(hash).clone()
 }
 
 /// Returns the model name of a GPU with its place in this machine, as in "NVIDIA H200 (cuda:1)"; `None` for
@@ -41,6 +57,27 @@ pub fn gpu_name(_device: DeviceKind) -> Option<String> {
 /// give it.
 pub fn peak_memory_bytes() -> Option<u64> {
     high_water_mark(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The largest resident memory of this process since a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeakMemory {
+    /// The largest memory before that moment, if the system did not forget it.
+    before: u64,
+}
+
+impl PeakMemory {
+    /// Begins now. On Linux the system forgets what was larger before.
+    pub(crate) fn begin() -> Self {
+        let forgotten = fs::write("/proc/self/clear_refs", "5").is_ok();
+        Self { before: if forgotten { 0 } else { peak_memory_bytes().unwrap_or(0) } }
+    }
+
+    /// Returns the largest memory since then, in bytes; `None` where the system does not give it, or gives only
+    /// a larger one from before.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        peak_memory_bytes().filter(|&bytes| bytes > self.before)
+    }
 }
 
 /// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or
@@ -141,12 +178,29 @@ mod tests {
         assert_eq!(git_revision(&inside), None, "damaged");
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_largest_memory_is_that_since_the_beginning() {
+        const LARGE: usize = 256 << 20;
+        // Every page is written, so that it is resident.
+        drop(std::hint::black_box(vec![1_u8; LARGE]));
+        let before = super::peak_memory_bytes().unwrap();
+        let found = super::PeakMemory::begin();
+        // Where the system forgets nothing, the larger memory from before is not given.
+        let bytes = found.bytes();
+        assert!(bytes.is_none_or(|bytes| bytes < before), "{bytes:?} of {before}");
+        drop(std::hint::black_box(vec![1_u8; 2 * LARGE]));
+        assert!(found.bytes().unwrap() > 2 * LARGE as u64);
+    }
+
     #[test]
     fn this_process_can_be_described() {
         let environment = environment(DeviceKind::Cpu);
         assert!(environment.rustc.starts_with("rustc 1."), "{}", environment.rustc);
         assert!(environment.version.starts_with("invaspread "));
         assert!(environment.threads > 0);
+        let file = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(environment.program, Some(blake3::hash(&file).to_hex().to_string()));
         let json = serde_json::to_string(&environment).unwrap();
         assert_eq!(serde_json::from_str::<Environment>(&json).unwrap(), environment);
         #[cfg(target_os = "linux")]

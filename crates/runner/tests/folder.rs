@@ -151,8 +151,9 @@ fn changed_images_are_another_run_and_images_that_are_gone_an_error() {
     let gone = plan(&path, &arguments);
     let standing = gone.standing(runs.path()).unwrap();
     assert_eq!(standing, Standing::New);
-    let message =
-        estimate_all(std::slice::from_ref(&gone), &[Ok(standing)], runs.path()).unwrap_err().to_string();
+    let message = estimate_all(std::slice::from_ref(&gone), &[Ok(standing)], runs.path(), || ())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains(&path.display().to_string()), "{message}");
     assert!(message.contains("of the same settings is finished: its results are in"), "{message}");
     let watch = go(&gone, runs.path(), None);

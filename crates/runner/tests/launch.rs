@@ -19,7 +19,7 @@ use stripes::random;
 
 fn estimates(plan: &[Planned], root: &Path) -> Vec<Workload> {
     let standings: Vec<_> = plan.iter().map(|run| run.standing(root)).collect();
-    estimate_all(plan, &standings, root).unwrap()
+    estimate_all(plan, &standings, root, || ()).unwrap()
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the config as TOML. A comment above each key of the chosen method gives its meaning and origin.
+/// Prints the config as TOML. A comment above each key of the chosen method gives its meaning and origin; the
+/// keys without a value follow as comments.
 fn show(resolved: &Resolved) -> Result<(), Failure> {
     let origin_of = |key: &str| {
         let key = format!("method.{key}");
@@ -48,8 +49,13 @@ fn show(resolved: &Resolved) -> Result<(), Failure> {
         print_block(&statement);
     }
     // TOML cannot express a key without a value.
-    for origin in resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET) {
+    let unset = || resolved.origins.iter().filter(|origin| origin.value == Origin::UNSET);
+    for origin in unset().filter(|origin| origin.origin != Origin::NOWHERE) {
         print_line!("# {} is unset by {}", origin.key, origin.origin);
+    }
+    for origin in unset().filter(|origin| origin.origin == Origin::NOWHERE) {
+        let meaning = origin.meaning.as_ref().map(|meaning| format!(": {meaning}")).unwrap_or_default();
+        print_line!("# {} is unset{meaning}", origin.key);
     }
     Ok(())
 }

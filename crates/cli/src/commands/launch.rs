@@ -95,11 +95,16 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<
     if left == 0 {
         return Ok(());
     }
-    note!("timing a few steps of each ...");
-    let workloads = match estimate_all(planned, &standings, root) {
+    let timing = || note!("timing a few steps of each ...");
+    let workloads = match estimate_all(planned, &standings, root, timing) {
         // The settings do not fit the images: nothing has run yet.
         Err(LaunchError::Engine(error))
-            if matches!(*error, EngineError::TooManySteps { .. } | EngineError::TooFewImages { .. }) =>
+            if matches!(
+                *error,
+                EngineError::TooManySteps { .. }
+                    | EngineError::TooFewImages { .. }
+                    | EngineError::NoEffect(_)
+            ) =>
         {
             return Err(Failure::Usage(error.into()));
         }

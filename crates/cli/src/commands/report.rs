@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, write_index};
 use invaspread_report::records::Loaded;
 use invaspread_report::{ReportError, gallery, is_of_full_runs, paper, records, write_report};
-use invaspread_runner::config::Suite;
+use invaspread_runner::config::{Beside, Suite};
 use invaspread_runner::launch::{Planned, damaged_results};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -238,6 +238,15 @@ fn named(suite: &Suite) -> invaspread_report::Suite {
         title: suite.title.clone(),
         rows: suite.rows.iter().map(|row| row.key.clone()).collect(),
         gallery: suite.gallery.is_some(),
+        beside: suite.beside.iter().copied().map(beside).collect(),
+    }
+}
+
+fn beside(asked: Beside) -> invaspread_report::Beside {
+    match asked {
+        Beside::Cost => invaspread_report::Beside::Cost,
+        Beside::Shape => invaspread_report::Beside::Shape,
+        Beside::Peers => invaspread_report::Beside::Peers,
     }
 }
 

@@ -1,9 +1,12 @@
 //! Writes `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
 mod shape;
+mod side_by_side;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+use invaspread_record::RunRecord;
 
 use crate::aggregate::Line;
 use crate::caption;
@@ -132,8 +135,15 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     entry(
         "Program",
         &distinct(&|run| {
-            let git = run.record.git.as_ref().map(|git| format!(", source {git}")).unwrap_or_default();
-            Some(format!("{}{git}", run.record.version))
+            let RunRecord { version, program, git, .. } = &run.record;
+            let Some(program) = program else {
+                let git = git.as_ref().map(|git| format!(", source {git}")).unwrap_or_default();
+                return Some(format!("{version}{git}"));
+            };
+            // The commit is that of the folder where the program was started.
+            let git = git.as_ref().map(|git| format!(", started in a checkout of {git}")).unwrap_or_default();
+            let hash: String = program.chars().take(12).collect();
+            Some(format!("{version}, program {hash}{git}"))
         }),
     );
     entry("Compiler", &distinct(&|run| Some(run.record.rustc.clone())));
@@ -146,36 +156,11 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
     text.push('\n');
 }
 
-/// Writes all metrics side by side, last epochs only, as the paper prints Tables 2 to 6. The paper's rows
-/// follow the measured ones in italics, including the rows that the paper quotes from other publications.
-fn side_by_side(text: &mut String, section: &Section<'_>, metrics: &[&str]) {
-    line(text, "**Last epoch, all metrics** (%)\n");
-    let heads: Vec<String> =
-        metrics.iter().map(|metric| metric_label(metric).trim_end_matches(" (%)").to_owned()).collect();
-    line(text, &format!("| Row | {} |", heads.join(" | ")));
-    line(text, &format!("|---|{}", "---:|".repeat(metrics.len())));
-    let cells = |of: &dyn Fn(&str) -> String| metrics.iter().map(|metric| of(metric)).collect::<Vec<_>>();
-    for row in &section.rows {
-        let measured = cells(&|metric| section.line(row, metric).map_or("–".to_owned(), mean_and_std));
-        line(text, &format!("| {} | {} |", own_label(section, row), measured.join(" | ")));
-    }
-    let printed = section.suite.printed().filter(|_| section.is_in_paper());
-    for row in printed.map_or(&[][..], |printed| &printed.rows[..]) {
-        let values = cells(&|metric| {
-            let value = row.values.iter().find(|(name, _)| name == metric);
-            value.map_or("–".to_owned(), |(_, value)| format!("*{value:.1}*"))
-        });
-        let source = if row.quoted { "quoted by the paper" } else { "paper" };
-        line(text, &format!("| *{}, {source}* | {} |", row_label(&row.key), values.join(" | ")));
-    }
-    text.push('\n');
-}
-
 fn results(text: &mut String, section: &Section<'_>) {
     let reduced = section.setting.reduced;
     let metrics = section.quality_metrics();
-    if metrics.len() > 2 {
-        side_by_side(text, section, &metrics);
+    if metrics.len() > 2 || !section.suite.beside.is_empty() {
+        side_by_side::write(text, section, &metrics);
     }
     // A metric has a table of its own if the paper prints its values, or if there are few metrics.
     let in_detail =
@@ -489,6 +474,16 @@ mod tests {
     #[test]
     fn a_full_report_over_three_seeds() {
         insta::assert_snapshot!("report_full", of(&fake::full_runs(&[0, 1, 2])));
+    }
+
+    #[test]
+    fn the_build_of_the_program_is_named_by_its_hash() {
+        let mut runs = fake::quick_runs(&[0]);
+        runs[0].record.git = Some("29de398".into());
+        assert!(of(&runs).contains("invaspread 0.0.0, source 29de398"), "a record without a hash");
+        runs[0].record.program = Some("0123456789abcdef".into());
+        let named = "invaspread 0.0.0, program 0123456789ab, started in a checkout of 29de398";
+        assert!(of(&runs).contains(named), "{}", of(&runs));
     }
 
     #[test]

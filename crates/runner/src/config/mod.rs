@@ -57,5 +57,5 @@ pub use sections::{
     RunsSection, ScheduleName,
 };
 pub use size::Work;
-pub use suite::{GalleryFigure, Row, Suite};
+pub use suite::{Beside, GalleryFigure, Row, Suite};
 pub use sweep::{Room, Sweep, plan_runs};

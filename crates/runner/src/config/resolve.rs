@@ -1,21 +1,24 @@
 //! The config that results from files and arguments, and the origin of each value.
 
+use std::collections::BTreeSet;
+
 use super::built_in;
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
 use super::one_line::one_line;
+use super::schema::Schema;
 use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
-use crate::methods::ChosenMethod;
+use crate::methods::{ChosenMethod, Registry};
+use crate::settings::Kind;
 
 /// A config, and the origin of each of its values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
     /// The values.
     pub config: Config,
-    /// Each key with its value as TOML and its origin, in alphabetical order; keys that a file or argument
-    /// unset are included.
+    /// Each key with its value as TOML and its origin, in alphabetical order; keys without a value are included.
     pub origins: Vec<Origin>,
 }
 
@@ -26,7 +29,7 @@ pub struct Origin {
     pub key: String,
     /// Its value, as TOML; [`Origin::UNSET`] if it has none.
     pub value: String,
-    /// The file or argument that set it.
+    /// The file or argument that set or unset it; [`Origin::NOWHERE`] if none did.
     pub origin: String,
     /// What the key means.
     pub meaning: Option<String>,
@@ -35,6 +38,9 @@ pub struct Origin {
 impl Origin {
     /// The value that a person types to unset a key.
     pub const UNSET: &'static str = "null";
+
+    /// The origin of a key that no file and no argument mentions.
+    pub const NOWHERE: &'static str = "unset by default";
 }
 
 /// Returns the method of the built-in config, which is the paper's.
@@ -76,6 +82,17 @@ pub fn resolve_over(run: Option<GroupFile>, overrides: &[Override]) -> Result<Re
         meaning: meaning(key),
     });
     let mut origins: Vec<Origin> = set.chain(unset).collect();
+    let mentioned: BTreeSet<String> = origins.iter().map(|origin| origin.key.clone()).collect();
+    let is_mentioned = |key: &String| mentioned.contains(key);
+    let schema =
+        Registry::installed().entry(config.method.name()).map_or_else(Schema::without_method, Schema::of);
+    let keys = schema.keys().into_iter().filter(|(key, kind)| *kind != Kind::Table && !is_mentioned(key));
+    origins.extend(keys.map(|(key, _)| Origin {
+        value: Origin::UNSET.to_owned(),
+        origin: Origin::NOWHERE.to_owned(),
+        meaning: meaning(&key),
+        key,
+    }));
     origins.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(Resolved { config, origins })
 }

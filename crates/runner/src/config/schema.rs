@@ -115,7 +115,6 @@ impl Schema {
     }
 
     /// Returns all keys with their kinds.
-    #[cfg(test)]
     pub(super) fn keys(&self) -> Vec<(String, Kind)> {
         let base = self.base.keys.iter().map(|(key, kind)| (key.clone(), kind.clone()));
         let of_method =

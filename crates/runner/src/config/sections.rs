@@ -3,7 +3,7 @@
 
 use super::ConfigError;
 use crate::engine::{RetrievalRecipe, When};
-use crate::methods::{ChosenMethod, Layer};
+use crate::methods::{ChosenMethod, Layer, RunLength};
 use crate::settings::Refusal;
 use invaspread_augment::{AugmentConfig, AugmentError, RandomBlur, RandomCrop, RandomSolarize, TRANSFORMS};
 use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
@@ -298,6 +298,10 @@ impl Config {
         if let Err(Refusal { key, found, expected }) = self.method.check() {
             return wrong(&format!("method.{key}"), found, &expected);
         }
+        let length = RunLength { epochs: self.optim.epochs, batch_size: self.optim.batch_size, images: None };
+        if let Err(Refusal { key, found, expected }) = self.method.check_length(&length) {
+            return wrong(&format!("method.{key}"), found, &expected);
+        }
         if let Some(RetrievalRecipe { recall_at, kmeans_restarts, .. }) = &self.eval.retrieval {
             if recall_at.is_empty() || recall_at.contains(&0) {
                 return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
@@ -365,7 +369,21 @@ impl Config {
                 );
             }
         }
+        // The method's views of their own part of the image take it by the resized crop.
         let of_method = more_views.iter().map(|group| &group.augment);
+        let is_ignored = |other: &&AugmentConfig| {
+            other.resized_crop != self.augment.resized_crop && !other.uses("resized_crop")
+        };
+        if of_method.clone().any(|other| is_ignored(&other)) {
+            let (key, found) = if self.augment.none {
+                ("augment.none", "true".to_owned())
+            } else {
+                ("augment.without", format!("{:?}", self.augment.without))
+            };
+            let expected = "transforms with resized_crop, by which the method's small views take their part of the \
+                            image, or no small views";
+            return wrong(key, found, expected);
+        }
         for (own, augment) in
             std::iter::once((true, &self.augment)).chain(of_method.map(|other| (false, other)))
         {

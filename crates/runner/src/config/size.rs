@@ -97,16 +97,26 @@ impl Config {
             let bytes = factors.iter().fold(1, |bytes: u128, factor| bytes.saturating_mul(*factor));
             needs.push(Need { what, bytes });
         };
+        // On a GPU, the copy of the weights of the best epoch so far. On the CPU, the copy of weights and
+        // momentum from which a checkpoint is written, with that of the method's state.
+        let copies = if self.device.is_cuda() { 1 } else { 2 };
+        let sizes = Sizes {
+            rows,
+            batch,
+            images,
+            dim,
+            pooled: size.pooled,
+            parameters: size.parameters,
+            copies: copies - 1,
+        };
+        // Of a map; sums and all that follows the pool have f32.
+        let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
         if trains {
             need(
                 format!("weights, gradients and momentum of the network ({model})"),
                 &[3, size.parameters, FLOAT],
             );
-            // On a GPU, the copy of the weights of the best epoch so far. On the CPU, the copy of weights and
-            // momentum from which a checkpoint is written.
-            let copies = if self.device.is_cuda() { 1 } else { 2 };
             need(format!("copies for checkpoints ({model})"), &[copies, size.parameters, FLOAT]);
-            let number = if self.precision == Precision::Bf16 { 2 } else { FLOAT };
             let further: u128 = self.method.more_views(&self.augment).iter().fold(0, |sum, group| {
                 let of_view = network.size(group.augment.size).activations;
                 sum.saturating_add(of_view.saturating_mul(batch).saturating_mul(group.views as u128))
@@ -117,7 +127,7 @@ impl Config {
             need(format!("weights of the network ({model})"), &[size.parameters, FLOAT]);
         }
         if trains {
-            for of_method in self.method.memory(&Sizes { rows, batch, images, dim }) {
+            for of_method in self.method.memory(&sizes) {
                 need(format!("{} ({})", of_method.what, named(&of_method.keys)), &[of_method.numbers, FLOAT]);
             }
         }
@@ -130,7 +140,7 @@ impl Config {
             if !trains {
                 need(
                     format!("activations of {together} images ({of_batch})"),
-                    &[together, size.largest, FLOAT],
+                    &[together, size.largest, number],
                 );
             }
             if self.data.name == "synthetic" {
@@ -190,5 +200,47 @@ impl Config {
             return Err(("eval.retrieval.kmeans_restarts", restarts.to_string(), most));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::Work;
+    use crate::config::{Override, resolve};
+
+    /// Returns the bytes that `work` needs for what begins with `what`.
+    fn needed(work: Work, arguments: &[&str], what: &str) -> u128 {
+        let overrides: Vec<Override> = arguments.iter().map(|one| Override::parse(one).unwrap()).collect();
+        let needs = resolve(&overrides).unwrap().config.needs(work).unwrap();
+        needs.iter().filter(|need| need.what.starts_with(what)).map(|need| need.bytes).sum()
+    }
+
+    #[test]
+    fn maps_in_bf16_take_half_the_memory_in_training_and_in_measuring() {
+        for (work, what) in
+            [(Work::Train, "activations of a batch"), (Work::Measure, "activations of 250 images")]
+        {
+            let bytes = |precision| needed(work, &["device=cpu", precision], what);
+            let (single, half) = (bytes("precision=f32"), bytes("precision=bf16"));
+            assert!(half > 0 && single == 2 * half, "{what}: {single} and {half}");
+        }
+    }
+
+    #[test]
+    fn a_methods_own_networks_are_counted() {
+        let of = |method, what| needed(Work::Train, &["device=cpu", method], what);
+        // BYOL's projector: 512 x 4,096 and 4,096 x 256 weights, each with gradient, momentum and two copies.
+        let projector = (512 + 256) * 4096;
+        assert_eq!(of("method=byol", "a projector"), projector * 5 * 4);
+        let network = of("method=byol", "weights, gradients and momentum of the network") / (3 * 4);
+        assert_eq!(of("method=byol", "a momentum encoder"), (network + projector) * 2 * 4);
+        assert_eq!(of("method=simsiam", "a momentum encoder"), 0);
+        for (method, what) in
+            [("method=simsiam", "a predictor"), ("method=swav", "prototypes"), ("method=moco_v2", "a queue")]
+        {
+            assert!(of(method, what) > 0, "{method}: {what}");
+        }
     }
 }

@@ -32,9 +32,24 @@ pub struct Suite {
     /// The picture of retrieved neighbors to draw.
     #[serde(default)]
     pub gallery: Option<GalleryFigure>,
+    /// What the report shows beside the metrics of each row.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
     /// The rows, in the order in which they are run and shown.
     #[serde(rename = "row")]
     pub rows: Vec<Row>,
+}
+
+/// A group of columns of a suite's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beside {
+    /// The time and the memory of the runs.
+    Cost,
+    /// The shape of the embedding after the last epoch.
+    Shape,
+    /// What other libraries print for the same method and data set.
+    Peers,
 }
 
 /// A picture of retrieved neighbors.

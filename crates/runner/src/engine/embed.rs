@@ -116,11 +116,7 @@ impl Outputs {
 
     /// Copies batches of this output to the host, as unit rows.
     fn unit_rows(&self, parts: &[Tensor]) -> Result<Features, EngineError> {
-        let mut features = on_host(parts)?;
-        if self.layer != Layer::Embedding {
-            l2_normalize_rows(&mut features.values, features.dim);
-        }
-        Ok(features)
+        if self.layer == Layer::Embedding { on_host(parts) } else { unit_rows(parts) }
     }
 
     /// Returns unit rows of the test images and of the gallery, if there is one, on the device.
@@ -162,8 +158,16 @@ pub(crate) fn embed_some(
     on_host(&forward(network, feed, layer, in_order(images))?)
 }
 
-/// Returns unit rows: output `layer` of `network` for the first and for the second view of the images of a feed
-/// that makes two views of each.
+/// What [`embed_views`] computes.
+pub(crate) struct Views {
+    /// Unit rows of the first and of the second view of each image, on the host.
+    pub(crate) rows: [Features; 2],
+    /// The pooled features of the first views, in batches, on the device of the network.
+    pub(crate) pooled: Vec<Tensor>,
+}
+
+/// Returns output `layer` of `network` for the two views that a feed makes of each image, and the pooled
+/// features of the first ones.
 ///
 /// # Errors
 /// Returns an error if an image cannot be read or candle fails.
@@ -172,19 +176,31 @@ pub(crate) fn embed_views(
     feed: &ImageFeed,
     config: LoaderConfig,
     layer: Layer,
-) -> Result<[Features; 2], EngineError> {
-    let test = forward(network, feed, layer, config)?;
+) -> Result<Views, EngineError> {
     let mut halves = [Vec::new(), Vec::new()];
-    for part in &test {
-        let images = part.dims()[0] / 2;
+    let mut pooled = Vec::new();
+    each_batch(network, feed, config, |output| {
+        let part = chosen(&output, layer)?;
+        let images = part.dim(0)? / 2;
         for (half, rows) in halves.iter_mut().enumerate() {
-            let rows_of = part.narrow(0, half * images, images).and_then(|rows| rows.force_contiguous());
-            rows.push(rows_of.map_err(EngineError::tensor("part the views"))?);
+            rows.push(part.narrow(0, half * images, images)?.force_contiguous()?);
         }
-    }
-    let outputs = Outputs { gallery: None, test, layer };
+        pooled.push(output.pooled.to_dtype(DType::F32)?.narrow(0, 0, images)?.force_contiguous()?);
+        Ok(())
+    })?;
+    let outputs = Outputs { gallery: None, test: Vec::new(), layer };
     let [first, second] = halves.map(|parts| outputs.unit_rows(&parts));
-    Ok([first?, second?])
+    Ok(Views { rows: [first?, second?], pooled })
+}
+
+/// Returns unit rows on the host.
+///
+/// # Errors
+/// Returns an error if candle fails.
+pub(crate) fn unit_rows(parts: &[Tensor]) -> Result<Features, EngineError> {
+    let mut features = on_host(parts)?;
+    l2_normalize_rows(&mut features.values, features.dim);
+    Ok(features)
 }
 
 /// Computes output `layer` of `network` for the first group of views of a feed, in the batches of `config`. The
@@ -195,23 +211,41 @@ fn forward(
     layer: Layer,
     config: LoaderConfig,
 ) -> Result<Vec<Tensor>, EngineError> {
-    let failed = || EngineError::tensor("compute embeddings");
     let mut parts: Vec<Tensor> = Vec::new();
+    each_batch(network, feed, config, |output| {
+        parts.push(chosen(&output, layer)?);
+        Ok(())
+    })?;
+    Ok(parts)
+}
+
+/// Calls `take` with the outputs of `network` for each batch of the first group of views of a feed.
+fn each_batch(
+    network: &Network,
+    feed: &ImageFeed,
+    config: LoaderConfig,
+    mut take: impl FnMut(Output) -> candle_core::Result<()>,
+) -> Result<(), EngineError> {
+    let failed = || EngineError::tensor("compute embeddings");
     let mut batches = feed.epoch(config)?;
     while let Some(batch) = batches.next()? {
         let (views, _) = batch.views(network).map_err(failed())?;
         // On a worker of the pool, like a training step (see `Learner::step`).
         let forward = || network.forward(&views[0], Mode::Evaluate);
         let output = if network.device().is_cpu() { rayon::scope(|_| forward()) } else { forward() };
-        let Output { pooled, projection, embedding, .. } = output.map_err(failed())?;
-        let chosen = match layer {
-            Layer::Embedding => embedding,
-            Layer::Projection => projection,
-            Layer::Pooled => pooled,
-        };
-        parts.push(chosen.to_dtype(DType::F32).map_err(failed())?);
+        output.and_then(&mut take).map_err(failed())?;
     }
-    Ok(parts)
+    Ok(())
+}
+
+/// Returns output `layer`, in f32.
+fn chosen(output: &Output, layer: Layer) -> candle_core::Result<Tensor> {
+    let chosen = match layer {
+        Layer::Embedding => &output.embedding,
+        Layer::Projection => &output.projection,
+        Layer::Pooled => &output.pooled,
+    };
+    chosen.to_dtype(DType::F32)
 }
 
 /// Copies batches of rows to the host.

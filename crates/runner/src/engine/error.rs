@@ -7,6 +7,7 @@ use invaspread_metrics::MetricError;
 use invaspread_models::WeightError;
 
 use crate::checkpoint::CheckpointError;
+use crate::settings::Refusal;
 
 /// Why a run could not go on, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,9 @@ pub enum EngineError {
         /// The number of steps of an epoch.
         steps: u64,
     },
+    /// A setting of the method has no effect on so few images.
+    #[error("method.{}: found {}, expected {}", .0.key, .0.found, .0.expected)]
+    NoEffect(Refusal),
     /// A split has no images.
     #[error(
         "the {split} split of {dataset} is empty, expected at least one image; raise data.subset or data.test_subset"

@@ -43,9 +43,6 @@ pub struct Estimate {
     pub more_is_measured: bool,
 }
 
-/// The most steps of a run: f64 represents all whole numbers up to here.
-const MOST_STEPS: u64 = 1 << 53;
-
 impl Estimate {
     /// Returns the time of the whole run.
     pub fn total(&self) -> Duration {
@@ -72,11 +69,8 @@ impl Estimate {
 /// Returns the errors of [`super::train`], except those about files; also an error if the run has too many
 /// steps to count.
 pub fn estimate(recipe: &Recipe, images: &Images) -> Result<Estimate, EngineError> {
-    images.check()?;
+    images.fit(recipe)?;
     let steps = (images.train.len() / recipe.batch_size.max(1)) as u64;
-    if recipe.epochs.checked_mul(steps).is_none_or(|all| all > MOST_STEPS) {
-        return Err(EngineError::TooManySteps { epochs: recipe.epochs, steps });
-    }
     let more_is_measured = match images.gallery {
         Some(_) => recipe.linear != When::Never,
         None => recipe.retrieval.clustering != When::Never,

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use invaspread_augment::ImageSource;
 use invaspread_data::Grouping;
 
-use super::EngineError;
+use super::{EngineError, Recipe};
+use crate::methods::RunLength;
+
+/// The most steps of a run: f64 represents all whole numbers up to here.
+const MOST_STEPS: u64 = 1 << 53;
 
 /// A data set, ready to train on. Clones share the images.
 #[derive(Clone)]
@@ -35,6 +39,25 @@ pub struct Labeled {
 }
 
 impl Images {
+    /// Checks that no split is empty, that there is a batch for `recipe`, that its steps can be counted, and that
+    /// the method's settings have an effect in them.
+    ///
+    /// # Errors
+    /// Returns an error that says which setting does not fit the images.
+    pub(crate) fn fit(&self, recipe: &Recipe) -> Result<(), EngineError> {
+        self.check()?;
+        let (images, batch_size) = (self.train.len(), recipe.batch_size);
+        if recipe.method.trains() && images < batch_size {
+            return Err(EngineError::TooFewImages { images, batch_size });
+        }
+        let steps = (images / batch_size.max(1)) as u64;
+        if recipe.epochs.checked_mul(steps).is_none_or(|all| all > MOST_STEPS) {
+            return Err(EngineError::TooManySteps { epochs: recipe.epochs, steps });
+        }
+        let length = RunLength { epochs: recipe.epochs, batch_size, images: Some(images) };
+        recipe.method.check_length(&length).map_err(EngineError::NoEffect)
+    }
+
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         let gallery = self.gallery.as_ref().map(|gallery| ("gallery", &gallery.images));
         for (split, source) in

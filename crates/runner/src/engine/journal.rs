@@ -53,6 +53,9 @@ pub(crate) struct Journal {
     /// others.
     #[serde(default)]
     pub(crate) algorithms: BTreeMap<String, String>,
+    /// Whether the user has been told that the embedding has collapsed.
+    #[serde(default)]
+    pub(crate) told_collapse: bool,
     rows: Vec<StoredRow>,
 }
 

@@ -117,8 +117,6 @@ struct Training<'a> {
     /// The weights of the best epoch so far, until a checkpoint includes them.
     best: Option<BestWeights>,
     pace: Pace,
-    /// Whether the user has been told that the embedding has collapsed.
-    told_collapse: bool,
 }
 
 /// The images, and the pipeline that makes their views for evaluation.
@@ -181,7 +179,6 @@ impl<'a> Training<'a> {
             committed: now,
             best: None,
             pace: Pace::default(),
-            told_collapse: false,
         })
     }
 
@@ -438,15 +435,17 @@ impl<'a> Training<'a> {
                 (Some(embeddings), measured)
             }
         };
-        let shape = self.shape_feed.measure(self.recipe, &self.learner.network, &outputs)?;
+        let Learner { network, method, .. } = &self.learner;
+        let shape = self.shape_feed.measure(self.recipe, network, &**method, &outputs)?;
         for (name, value) in shape.iter().flat_map(Shape::named) {
             self.row("shape", name, value);
         }
-        let untrained = Measured::untrained(&self.journal.rows(), "spread").unwrap_or(0.0);
-        if let Some(collapse) = shape.and_then(|shape| shape.collapse(untrained))
-            && !self.told_collapse
+        let rows = self.journal.rows();
+        let untrained = |name: &str| Measured::untrained(&rows, name);
+        if !self.journal.told_collapse
+            && let Some(collapse) = shape.and_then(|shape| shape.collapse(untrained))
         {
-            self.told_collapse = true;
+            self.journal.told_collapse = true;
             observer.note(&format!("{}: after epoch {epoch} {collapse}", self.place.title));
         }
         self.pace.evaluation_seconds = Some(from.elapsed().as_secs_f64());

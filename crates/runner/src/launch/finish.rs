@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{LaunchError, Planned, images};
 use crate::embeddings;
 use crate::engine::{Embeddings, EngineError, Trained};
-use crate::machine::peak_memory_bytes;
+use crate::machine::PeakMemory;
 use crate::record::{
     Environment, FORMAT, FileList, Layout, MetricRow, MetricSummary, MetricsTable, RecordError, RunDirectory,
     RunRecord, SimilarityRecord, State, group_name, names, now_rfc3339,
@@ -28,6 +28,7 @@ pub(super) fn finish(
     dataset: &Arc<Dataset>,
     environment: &Environment,
     trained: &Trained,
+    memory: PeakMemory,
 ) -> Result<RunRecord, LaunchError> {
     let layout = directory.layout();
     write_embeddings(&run.id(), layout, dataset, trained.epoch, &trained.embeddings, |_| true)?;
@@ -39,7 +40,7 @@ pub(super) fn finish(
         images_per_second: trained.images_per_second,
         began: trained.began.clone(),
         finished: now_rfc3339(),
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: memory.bytes(),
     };
     let record = record(run, root, layout, dataset, environment, facts);
     record.write(layout)?;
@@ -159,8 +160,11 @@ pub(super) fn record(
     facts: Facts,
 ) -> RunRecord {
     let (labels, recipe, folder) = (&run.labels, &run.recipe, layout.folder());
-    let of_last_epoch = |row: &&MetricRow| row.epoch == facts.epoch as i64 && row.split == "test";
-    let main_metric = facts.rows.iter().find(of_last_epoch).map(|row| row.name.clone()).unwrap_or_default();
+    let of_last_epoch = |split: &'static str| {
+        facts.rows.iter().filter(move |row| row.epoch == facts.epoch as i64 && row.split == split)
+    };
+    let main_metric = of_last_epoch("test").next().map(|row| row.name.clone()).unwrap_or_default();
+    let shape = of_last_epoch("shape").map(|row| (row.name.clone(), row.value)).collect();
     RunRecord {
         format: FORMAT,
         id: run.id(),
@@ -186,6 +190,7 @@ pub(super) fn record(
         also: Vec::new(),
         main_metric,
         metrics: summaries(&facts.rows),
+        shape,
         seconds: facts.seconds,
         images_per_second: facts.images_per_second,
         peak_memory_bytes: facts.peak_memory_bytes,
@@ -193,6 +198,7 @@ pub(super) fn record(
         started: facts.began,
         finished: facts.finished,
         version: environment.version.clone(),
+        program: environment.program.clone(),
         git: environment.git.clone(),
         rustc: environment.rustc.clone(),
         cpu: environment.cpu.clone(),

@@ -76,25 +76,34 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
 }
 
 /// Times the unfinished runs of `planned`, each distinct recipe once (all seeds take the same time).
-/// `standings` says how far each has come.
+/// `standings` says how far each has come. `timing` is called before the first run is timed, after the settings
+/// of all of them were compared with their images.
 ///
 /// # Errors
-/// Returns an error if the images of a run cannot be opened, or the run cannot be set up.
+/// Returns an error if the images of a run cannot be opened or do not fit its settings, or the run cannot be
+/// set up.
 pub fn estimate_all(
     planned: &[Planned],
     standings: &[Result<Standing, LaunchError>],
     root: &Path,
+    timing: impl FnOnce(),
 ) -> Result<Vec<Workload>, LaunchError> {
     let mut datasets = DatasetCache::default();
     let mut known: Vec<(Recipe, DataConfig, Estimate)> = Vec::new();
     let mut workloads = Vec::new();
-    for (index, (run, standing)) in planned.iter().zip(standings).enumerate() {
-        let done = match standing {
-            // A run whose files cannot be read fails when its turn comes.
-            Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => continue,
-            Ok(Standing::Begun { epoch }) => *epoch,
-            Ok(Standing::New) => 0,
-        };
+    let done = |standing: &Result<Standing, LaunchError>| match standing {
+        // A run whose files cannot be read fails when its turn comes.
+        Ok(Standing::Done | Standing::Incomplete { .. }) | Err(_) => None,
+        Ok(Standing::Begun { epoch }) => Some(*epoch),
+        Ok(Standing::New) => Some(0),
+    };
+    let with_standing = || planned.iter().zip(standings).enumerate();
+    let left = || with_standing().filter_map(|(index, (run, standing))| Some((index, run, done(standing)?)));
+    for (_, run, _) in left() {
+        images(&opened(&mut datasets, run, root)?).fit(&run.recipe)?;
+    }
+    timing();
+    for (index, run, done) in left() {
         let timed = known.iter_mut().find_map(|(other, data, estimate)| {
             other.seed = run.recipe.seed;
             (*other == run.recipe && *data == run.data).then_some(*estimate)
@@ -269,6 +278,7 @@ impl Queue<'_> {
         done_before: u64,
     ) -> Result<Ended, LaunchError> {
         let layout = directory.layout();
+        let memory = machine::PeakMemory::begin();
         directory.set_status(State::Running, done_before, None)?;
         let environment = machine::environment(run.recipe.device);
         directory.write_environment(&environment)?;
@@ -314,7 +324,7 @@ impl Queue<'_> {
             Outcome::Stopped { epoch, step } => return Ok((End::Stopped { epoch, step }, None)),
             Outcome::Trained(trained) => *trained,
         };
-        let record = finish(run, self.root, directory, &dataset, &environment, &trained)?;
+        let record = finish(run, self.root, directory, &dataset, &environment, &trained, memory)?;
         Ok((End::Done { measured: trained.last }, Some(record)))
     }
 

@@ -44,8 +44,10 @@ impl MethodSettings for Settings {
         BarlowTwins::HAS_CUDA_KERNEL
     }
 
-    fn memory(&self, _sizes: &Sizes) -> Vec<MethodMemory> {
-        vec![self.projector().memory(), self.projector().between_columns()]
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        let mut memory = self.projector().memory(sizes, sizes.rows);
+        memory.push(self.projector().between_columns());
+        memory
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {

@@ -65,8 +65,10 @@ impl MethodSettings for Settings {
         Byol::HAS_CUDA_KERNEL
     }
 
-    fn memory(&self, _sizes: &Sizes) -> Vec<MethodMemory> {
-        PredictingHeads::memory(self.projector(), self.predictor_hidden)
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        let mut memory = PredictingHeads::memory(sizes, self.projector(), self.predictor_hidden);
+        memory.push(MomentumEncoder::memory(sizes, self.projector()));
+        memory
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
@@ -117,6 +119,10 @@ impl Method for ByolMethod {
         };
         let rows = self.heads.run(output, &pooled)?;
         Byol.loss(&rows.predicted, &targets)
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.heads.projected(pooled)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

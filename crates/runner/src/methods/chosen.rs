@@ -34,6 +34,15 @@ pub trait MethodSettings: Settings {
         Ok(())
     }
 
+    /// Checks that the settings have an effect in a run of this length. This is called before a run begins: first
+    /// without the number of its images, then with it.
+    ///
+    /// # Errors
+    /// Returns a refusal that names the key that would do nothing, what was found and what was expected.
+    fn check_length(&self, _length: &RunLength) -> std::result::Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Returns the number of views of each image in a batch, at least 1. Rows i, i + B, i + 2 B, ... of the
     /// output are views of one image.
     fn views(&self) -> usize {
@@ -93,6 +102,26 @@ pub struct MoreViews {
     pub augment: AugmentConfig,
 }
 
+/// The length of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLength {
+    /// Epochs.
+    pub epochs: u64,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Training images; `None` if they are not known yet.
+    pub images: Option<usize>,
+}
+
+impl RunLength {
+    /// Returns the number of images that the run passes before its last step; `None` if its images are not
+    /// known.
+    pub fn images_before_last_step(&self) -> Option<u64> {
+        let steps = self.epochs.saturating_mul((self.images? / self.batch_size.max(1)) as u64);
+        Some(steps.saturating_sub(1).saturating_mul(self.batch_size as u64))
+    }
+}
+
 /// The sizes of a run on which a method's memory depends.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
@@ -104,6 +133,26 @@ pub struct Sizes {
     pub images: u128,
     /// Length of an embedding.
     pub dim: u128,
+    /// Length of the pooled features.
+    pub pooled: u128,
+    /// Trained parameters of the network.
+    pub parameters: u128,
+    /// Copies of the state that a checkpoint is written from, in the memory that is counted: 1 on the CPU; 0 on
+    /// a GPU, whose state is copied to the host.
+    pub copies: u128,
+}
+
+impl Sizes {
+    /// Returns the numbers that are held for each parameter that the optimizer trains: the parameter, its
+    /// gradient and its momentum, and the copies of the parameter and of its momentum.
+    pub fn of_trained(&self) -> u128 {
+        3 + 2 * self.copies
+    }
+
+    /// Returns the numbers that are held for each number of the state that no optimizer trains.
+    pub fn of_kept(&self) -> u128 {
+        1 + self.copies
+    }
 }
 
 /// Memory that a method needs for one thing.
@@ -132,9 +181,9 @@ impl MethodMemory {
 
     /// Returns the memory of a queue of `rows` rows of `dim` numbers, the method's keys `queue` and
     /// `projector_output`, and of the copy that a loss reads.
-    pub fn of_queue(rows: usize, dim: usize) -> Self {
+    pub fn of_queue(sizes: &Sizes, rows: usize, dim: usize) -> Self {
         let keys = ["method.queue", "method.projector_output"];
-        Self::new("a queue", &keys, &[2, rows as u128, dim as u128])
+        Self::new("a queue", &keys, &[sizes.of_kept() + 1, rows as u128, dim as u128])
     }
 
     /// Returns the memory of the similarities between a batch's images and all of its rows.
@@ -155,6 +204,7 @@ trait Chosen: Send + Sync {
     fn keys(&self) -> Vec<Key>;
     fn table(&self) -> toml::Table;
     fn check(&self) -> std::result::Result<(), Refusal>;
+    fn check_length(&self, length: &RunLength) -> std::result::Result<(), Refusal>;
     fn views(&self) -> usize;
     fn views_in_pass(&self) -> usize;
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews>;
@@ -183,6 +233,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn check(&self) -> std::result::Result<(), Refusal> {
         MethodSettings::check(self)
+    }
+
+    fn check_length(&self, length: &RunLength) -> std::result::Result<(), Refusal> {
+        MethodSettings::check_length(self, length)
     }
 
     fn views(&self) -> usize {
@@ -246,6 +300,14 @@ impl ChosenMethod {
     /// Returns a refusal that names the key, what was found and what was expected.
     pub fn check(&self) -> std::result::Result<(), Refusal> {
         self.0.check()
+    }
+
+    /// Checks that the settings have an effect in a run of this length.
+    ///
+    /// # Errors
+    /// Returns a refusal that names the key that would do nothing, what was found and what was expected.
+    pub fn check_length(&self, length: &RunLength) -> std::result::Result<(), Refusal> {
+        self.0.check_length(length)
     }
 
     /// Returns the number of views of each image in a batch that are made by the run's own transforms.

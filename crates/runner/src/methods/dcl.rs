@@ -41,7 +41,9 @@ impl MethodSettings for Settings {
     }
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
-        vec![self.projector().memory(), similarities(sizes)]
+        let mut memory = self.projector().memory(sizes, sizes.rows);
+        memory.push(similarities(sizes));
+        memory
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {

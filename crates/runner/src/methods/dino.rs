@@ -104,12 +104,7 @@ impl MethodSettings for Settings {
     }
 
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
-        self.small_views().more_views(augment, |augment| {
-            augment.solarize = None;
-            if let Some(blur) = &mut augment.blur {
-                blur.probability = vec![0.5];
-            }
-        })
+        self.small_views().more_views(augment)
     }
 
     fn has_cuda_loss(&self) -> bool {
@@ -118,8 +113,12 @@ impl MethodSettings for Settings {
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
         let rows = Prototypes::rows(sizes, self.small_views);
-        let mut memory = Prototypes::memory(self.prototypes, self.projector_output, rows);
-        memory.push(self.projector().memory());
+        let mut memory = Prototypes::memory(sizes, self.prototypes, self.projector_output, rows);
+        memory.extend(self.projector().memory(sizes, rows));
+        memory.push(MomentumEncoder::memory(sizes, self.projector()));
+        let keys = ["method.prototypes", "method.projector_output"];
+        let factors = [sizes.of_kept(), self.prototypes as u128, self.projector_output as u128];
+        memory.push(MethodMemory::new("the teacher's last layer", &keys, &factors));
         memory
     }
 
@@ -197,6 +196,10 @@ impl Method for DinoMethod {
         })?;
         let frozen = step.epoch <= self.settings.frozen_epochs;
         self.loss.loss(&rows, &self.last.weight(frozen), &targets, step.index.len())
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.projector.run(pooled, Mode::Evaluate).map(Some)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

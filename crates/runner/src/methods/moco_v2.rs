@@ -87,7 +87,11 @@ impl MethodSettings for Settings {
         let keys = ["method.queue", "optim.batch_size"];
         let scores =
             MethodMemory::new("similarities with the queue", &keys, &[sizes.batch, self.queue as u128]);
-        vec![self.projector().memory(), MethodMemory::of_queue(self.queue, self.projector_output), scores]
+        // The second views pass through the momentum encoder alone, without gradients.
+        let mut memory = self.projector().memory(sizes, sizes.batch);
+        memory.push(MomentumEncoder::memory(sizes, self.projector()));
+        memory.extend([MethodMemory::of_queue(sizes, self.queue, self.projector_output), scores]);
+        memory
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
@@ -166,6 +170,10 @@ impl Method for Moco {
         let loss = self.loss.loss(&queries, &keys, &self.queue.rows()?)?;
         self.keys = Some(keys);
         Ok(loss)
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.projector.run(pooled, Mode::Evaluate).map(Some)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::NamedTensors;
 
 pub(crate) use chosen::NAME;
-pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, Sizes};
+pub use chosen::{ChosenMethod, MethodMemory, MethodSettings, MoreViews, RunLength, Sizes};
 pub use registry::{Entry, Registry};
 pub use state::{StateError, load_module, module_state, nothing_left, take};
 
@@ -193,6 +193,17 @@ pub trait Method: Send {
     /// # Errors
     /// Returns an error if candle fails, or the outputs do not fit the method's state.
     fn loss(&mut self, output: &mut Output, step: &Step<'_>) -> Result<Tensor>;
+
+    /// Returns the rows that the loss compares, before they are scaled, for `pooled` features (N, P) that the
+    /// network computed in evaluation mode: the output of the method's projector, in evaluation mode too.
+    /// `None` if the method has no projector. The engine measures their shape, which shows a collapse that the
+    /// pooled features do not show.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails or the features do not fit the projector.
+    fn projected(&self, _pooled: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 
     /// Returns whether a GPU can repeat a step without the host. [`Method::forward`] and [`Method::loss`]
     /// then launch the same in every step: they draw no random numbers, copy nothing from or to the host,

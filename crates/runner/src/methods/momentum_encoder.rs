@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use candle_core::{Result, Tensor, bail};
 use invaspread_models::{Mlp, Mode, Momentum, Network};
 
-use super::{StateError, load_module, module_state};
+use super::projector::{PROJECTOR_KEYS, ProjectorForm};
+use super::{MethodMemory, Sizes, StateError, load_module, module_state};
 use crate::checkpoint::NamedTensors;
 
 const ENCODER: &str = "momentum_encoder/";
@@ -33,6 +34,14 @@ impl MomentumEncoder {
     /// Returns an error if candle fails to copy it.
     pub(super) fn of(projector: &Mlp) -> Result<Self> {
         Ok(Self { encoder: None, projector: Momentum::of(projector)? })
+    }
+
+    /// Returns the memory of the copies of the network and of its projector. No gradient is held for them.
+    pub(super) fn memory(sizes: &Sizes, projector: ProjectorForm) -> MethodMemory {
+        let keys = ["model.width", "model.embedding", "model.depth"];
+        let keys = [&keys[..], &PROJECTOR_KEYS].concat();
+        let weights = sizes.parameters.saturating_add(projector.weights(sizes.pooled));
+        MethodMemory::new("a momentum encoder", &keys, &[sizes.of_kept(), weights])
     }
 
     /// Copies the network in its initial state.

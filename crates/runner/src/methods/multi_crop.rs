@@ -36,17 +36,19 @@ impl SmallViews {
         at_least_one("small_size", self.size)
     }
 
-    /// Returns the group of small views, by the transforms that `augment` and `change` give.
-    pub(super) fn more_views(
-        self,
-        augment: &AugmentConfig,
-        change: impl FnOnce(&mut AugmentConfig),
-    ) -> Vec<MoreViews> {
+    /// Returns the group of small views, by the transforms of `augment`. The numbers that `augment` gives for
+    /// the first and the second view are those of the large views: as in the code of SwAV
+    /// (`multicropdataset.py`) and of DINO (`main_dino.py`), each small view is blurred with probability 0.5, if
+    /// there is a blur, and none is solarized.
+    pub(super) fn more_views(self, augment: &AugmentConfig) -> Vec<MoreViews> {
         if self.views == 0 {
             return Vec::new();
         }
         let mut crops = augment.small_crops(self.size, self.scale);
-        change(&mut crops);
+        crops.solarize = None;
+        if let Some(blur) = &mut crops.blur {
+            blur.probability = vec![0.5];
+        }
         vec![MoreViews { views: self.views, augment: crops }]
     }
 }
@@ -54,17 +56,22 @@ impl SmallViews {
 #[cfg(test)]
 mod tests {
     use super::SmallViews;
-    use invaspread_augment::{AugmentConfig, RandomBlur};
+    use invaspread_augment::{AugmentConfig, RandomBlur, RandomSolarize};
 
     #[test]
-    fn small_views_have_their_own_size_scale_and_change() {
+    fn small_views_have_their_own_size_scale_blur_and_no_solarization() {
         let small = SmallViews { views: 4, size: 24, scale: [0.05, 0.14] };
-        let own = AugmentConfig { blur: Some(RandomBlur::default()), ..AugmentConfig::default() };
-        let groups = small.more_views(&own, |augment| augment.blur = None);
+        // BYOL's, for two large views.
+        let blur = RandomBlur { probability: vec![1.0, 0.1], ..RandomBlur::default() };
+        let solarize = Some(RandomSolarize::default());
+        let own = AugmentConfig { blur: Some(blur.clone()), solarize, ..AugmentConfig::default() };
+        let groups = small.more_views(&own);
         let [group] = &groups[..] else { panic!("{groups:?}") };
-        assert_eq!((group.views, group.augment.size, group.augment.blur.as_ref()), (4, 24, None));
+        assert_eq!((group.views, group.augment.size, group.augment.solarize.as_ref()), (4, 24, None));
+        assert_eq!(group.augment.blur, Some(RandomBlur { probability: vec![0.5], ..blur }));
         assert_eq!(group.augment.resized_crop.scale.map(f64::to_bits), [0.05, 0.14].map(f64::to_bits));
-        assert!(SmallViews { views: 0, ..small }.more_views(&own, |_| ()).is_empty());
+        assert_eq!(small.more_views(&AugmentConfig::default())[0].augment.blur, None, "no blur is added");
+        assert!(SmallViews { views: 0, ..small }.more_views(&own).is_empty());
     }
 
     #[test]

@@ -74,8 +74,8 @@ impl MethodSettings for Settings {
     }
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
-        let mut memory = PredictingHeads::memory(self.projector(), self.predictor_hidden);
-        memory.push(MethodMemory::of_queue(self.queue, self.projector_output));
+        let mut memory = PredictingHeads::memory(sizes, self.projector(), self.predictor_hidden);
+        memory.push(MethodMemory::of_queue(sizes, self.queue, self.projector_output));
         memory.push(MethodMemory::of_similarities(sizes));
         memory
     }
@@ -144,6 +144,10 @@ impl Method for NnclrMethod {
         let images = projected.dim(0)? / 2;
         self.projected = Some(projected.narrow(0, 0, images)?);
         self.loss.loss(&rows.predicted, &self.neighbors(&projected)?)
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.heads.projected(pooled)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor, Var};
 use invaspread_models::{Mlp, MlpConfig, Mode, Output};
 
 use super::projector::ProjectorForm;
-use super::{MethodMemory, RunFacts, StateError, load_module, module_state};
+use super::{MethodMemory, RunFacts, Sizes, StateError, load_module, module_state};
 use crate::checkpoint::NamedTensors;
 
 /// The prefix of the predictor's names.
@@ -45,12 +45,17 @@ impl PredictingHeads {
         Ok(Self { projector: projector.build(facts)?, predictor })
     }
 
-    /// Returns the memory of both heads: weights, gradients and momentum.
-    pub(super) fn memory(projector: ProjectorForm, hidden: usize) -> Vec<MethodMemory> {
+    /// Returns the memory of both heads: their weights with all that is held for them, and the outputs of their
+    /// layers for the rows of a batch.
+    pub(super) fn memory(sizes: &Sizes, projector: ProjectorForm, hidden: usize) -> Vec<MethodMemory> {
         let keys = ["method.predictor_hidden", "method.projector_output"];
-        let predictor =
-            MethodMemory::new("a predictor", &keys, &[6, hidden as u128, projector.output as u128]);
-        vec![projector.memory(), predictor]
+        let [hidden, output] = [hidden, projector.output].map(|size| size as u128);
+        let mut memory = projector.memory(sizes, sizes.rows);
+        memory.push(MethodMemory::new("a predictor", &keys, &[2, sizes.of_trained(), hidden, output]));
+        let keys = ["method.predictor_hidden", "method.projector_output", "optim.batch_size"];
+        let of_row = hidden.saturating_add(output);
+        memory.push(MethodMemory::new("rows of the predictor", &keys, &[sizes.rows, of_row]));
+        memory
     }
 
     /// Returns the projector, for a copy that follows it.
@@ -78,6 +83,14 @@ impl PredictingHeads {
             projected.push(rows);
         }
         Ok(PredictedRows { projected: Tensor::cat(&projected, 0)?, predicted: Tensor::cat(&predicted, 0)? })
+    }
+
+    /// Returns the projected rows of `pooled` features in evaluation mode, not scaled.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails or the features do not fit the projector.
+    pub(super) fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.projector.run(pooled, Mode::Evaluate).map(Some)
     }
 
     /// Returns the trained parameters of both heads.

@@ -22,6 +22,10 @@ use crate::settings::{Refusal, at_least_one};
 /// The prefix of the projector's names.
 const PROJECTOR: &str = "projector";
 
+/// The keys that make a projector large.
+pub(super) const PROJECTOR_KEYS: [&str; 3] =
+    ["method.projector_layers", "method.projector_hidden", "method.projector_output"];
+
 /// Declares the settings of a method with a projector, as [`crate::settings!`] does: the given keys, those of
 /// the projector, and the function `projector` that returns its form. The projector's sizes may follow, as
 /// `projector(LAYERS, HIDDEN, OUTPUT)`; otherwise they are those of `SimCLR` on CIFAR-10.
@@ -96,12 +100,28 @@ impl ProjectorForm {
         at_least_one("projector_output", self.output)
     }
 
-    /// Returns the memory of the projector: weights, gradients and momentum of all layers but the first,
-    /// whose size depends on the network.
-    pub(super) fn memory(self) -> MethodMemory {
-        let keys = ["method.projector_layers", "method.projector_hidden", "method.projector_output"];
+    /// Returns the memory of the projector: its weights with all that is held for them, and the outputs of its
+    /// layers for `rows` rows of a batch.
+    pub(super) fn memory(self, sizes: &Sizes, rows: u128) -> Vec<MethodMemory> {
+        let weights = [sizes.of_trained(), self.weights(sizes.pooled)];
+        let keys = ["method.projector_hidden", "method.projector_output", "optim.batch_size"];
+        let [hidden, output] = [self.hidden, self.output].map(|size| size as u128);
+        let of_row = hidden.saturating_mul(self.layers.saturating_sub(1) as u128).saturating_add(output);
+        vec![
+            MethodMemory::new("a projector", &PROJECTOR_KEYS, &weights),
+            MethodMemory::new("rows of the projector", &keys, &[rows, of_row]),
+        ]
+    }
+
+    /// Returns the number of weights of the linear layers, the first of which takes rows of `pooled` numbers.
+    pub(super) fn weights(self, pooled: u128) -> u128 {
         let [layers, hidden, output] = [self.layers, self.hidden, self.output].map(|size| size as u128);
-        MethodMemory::new("a projector", &keys, &[3, layers, hidden, hidden.max(output)])
+        if layers < 2 {
+            return pooled.saturating_mul(output);
+        }
+        let between = (layers - 2).saturating_mul(hidden).saturating_mul(hidden);
+        let ends = pooled.saturating_add(output).saturating_mul(hidden);
+        between.saturating_add(ends)
     }
 
     /// Returns the memory of the products of all columns of the projected rows with one another.
@@ -160,6 +180,10 @@ impl<L: Fn(&Tensor) -> Result<Tensor> + Send> Method for Projected<L> {
             if self.scaled { tape.l2_normalize(&projected) } else { Ok(projected) }
         })?;
         (self.loss)(&rows)
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.projector.run(pooled, Mode::Evaluate).map(Some)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

@@ -33,10 +33,11 @@ impl Prototypes {
         Ok(Self { weight: Var::from_vec(values, (count, dim), device)? })
     }
 
-    /// Returns the memory of weights, gradients and momentum, and of the scores of a batch's `rows` for them.
-    pub(super) fn memory(count: usize, dim: usize, rows: u128) -> Vec<MethodMemory> {
+    /// Returns the memory of the weights with all that is held for them, and of the scores of a batch's `rows`.
+    pub(super) fn memory(sizes: &Sizes, count: usize, dim: usize, rows: u128) -> Vec<MethodMemory> {
         let keys = ["method.prototypes", "method.projector_output"];
-        let weights = MethodMemory::new("prototypes", &keys, &[3, count as u128, dim as u128]);
+        let weights =
+            MethodMemory::new("prototypes", &keys, &[sizes.of_trained(), count as u128, dim as u128]);
         let keys = ["method.prototypes", "optim.batch_size"];
         vec![weights, MethodMemory::new("scores of a batch", &keys, &[2, count as u128, rows])]
     }

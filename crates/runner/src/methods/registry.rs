@@ -157,8 +157,15 @@ impl<'de> Deserialize<'de> for ChosenMethod {
 
 #[cfg(test)]
 mod tests {
-    use super::Registry;
-    use crate::methods::Sizes;
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use candle_core::Tensor;
+    use invaspread_losses::KeySide;
+    use invaspread_models::{Network, NetworkConfig, ResNetConfig};
+    use invaspread_tensor::DeviceKind;
+
+    use super::{Entry, Registry};
+    use crate::methods::{RunFacts, Sizes};
 
     #[test]
     fn every_entry_can_be_used() {
@@ -183,9 +190,73 @@ mod tests {
             for method in [entry.default_method()].into_iter().chain(entry.small()) {
                 assert_eq!(method.check(), Ok(()), "{method:?}");
                 assert_eq!(entry.read(&method.settings()).as_ref(), Ok(method));
-                let sizes = Sizes { rows: 16, batch: 8, images: 45, dim: 16 };
+                let sizes = Sizes {
+                    rows: 16,
+                    batch: 8,
+                    images: 45,
+                    dim: 16,
+                    pooled: 32,
+                    parameters: 1000,
+                    copies: 1,
+                };
                 assert!(method.memory(&sizes).iter().all(|need| need.numbers > 0), "{method:?}");
             }
         }
+    }
+
+    /// The memory of heads and copies is that of what is built: every weight, but no biases, gains and
+    /// statistics, so that it is a lower bound.
+    #[test]
+    fn the_memory_of_heads_and_copies_is_theirs() {
+        let network = ResNetConfig { width: 8, embedding: 16, pool: 0, ..ResNetConfig::default() };
+        let size = NetworkConfig::from(network.clone()).size(32);
+        let sizes = Sizes {
+            rows: 16,
+            batch: 8,
+            images: 45,
+            dim: 16,
+            pooled: size.pooled,
+            parameters: size.parameters,
+            copies: 1,
+        };
+        let facts = RunFacts {
+            images: 45,
+            dim: 16,
+            pooled: size.pooled as usize,
+            seed: 0,
+            epochs: 3,
+            batch_size: 8,
+            weight_decay: 0.0,
+            device: DeviceKind::Cpu,
+            key_side: KeySide::Detached,
+        };
+        let mut copies = 0;
+        for method in Registry::built_in().entries().iter().flat_map(Entry::small) {
+            let memory = method.memory(&sizes);
+            let of = |names: &[&str]| -> u128 {
+                memory.iter().filter(|need| names.contains(&need.what)).map(|need| need.numbers).sum()
+            };
+            let heads = of(&["a projector", "a predictor", "prototypes"]);
+            if heads == 0 {
+                continue;
+            }
+            let mut built = method.build(facts).unwrap();
+            built.set_up(&Network::new(network.clone(), 0).unwrap()).unwrap();
+            let weights = |tensors: &mut dyn Iterator<Item = Tensor>| -> u128 {
+                tensors.filter(|one| one.rank() > 1).map(|one| one.elem_count() as u128).sum()
+            };
+            let parameters = built.parameters();
+            let trained = weights(&mut parameters.iter().map(|(_, one)| one.as_tensor().clone()));
+            assert_eq!(heads, sizes.of_trained() * trained, "{method:?}");
+            let state = built.state().unwrap();
+            let of_copies = state.iter().filter(|(name, _)| name.starts_with("momentum_"));
+            let kept = weights(&mut of_copies.map(|(_, one)| one.clone()));
+            let found = of(&["a momentum encoder", "the teacher's last layer"]);
+            // The network's own size counts gains and biases too.
+            let whole = sizes.of_kept() * (kept + size.parameters / 10);
+            assert!(found >= sizes.of_kept() * kept && found <= whole, "{method:?}: {found}, {kept}");
+            copies += usize::from(found > 0);
+        }
+        assert!(copies >= 4, "BYOL, MoCo v2 and both of DINO have copies: {copies}");
     }
 }

@@ -71,8 +71,8 @@ impl MethodSettings for Settings {
         SimSiam::HAS_CUDA_KERNEL
     }
 
-    fn memory(&self, _sizes: &Sizes) -> Vec<MethodMemory> {
-        PredictingHeads::memory(self.projector(), self.predictor_hidden)
+    fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
+        PredictingHeads::memory(sizes, self.projector(), self.predictor_hidden)
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
@@ -121,6 +121,10 @@ impl Method for SimSiamMethod {
         // The same value with the two sides exchanged, for the gradient of the other side alone.
         let exchanged = SimSiam.loss(&l2_normalize(&rows.projected)?, &rows.predicted.detach())?;
         loss + (&exchanged - exchanged.detach())?
+    }
+
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.heads.projected(pooled)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {

@@ -8,7 +8,9 @@
 //! batch and the queue together.
 //!
 //! Deviations: the queue is filled from the first step on and not from `queue_from` on; it is used when it is
-//! full, as in that code. The authors blur half of all views; here the run's transforms decide.
+//! full, as in that code. The authors blur half of all views; here the run's transforms decide whether and how
+//! the large views are blurred, and half of the small ones are blurred if there is a blur. Their transforms do
+//! not solarize, so small views are not solarized.
 
 use std::collections::HashMap;
 
@@ -22,7 +24,7 @@ use super::projector::settings_with_projector;
 use super::prototypes::Prototypes;
 use super::state::{check_queue, load_queue, nothing_left, queue_state};
 use super::{
-    Method, MethodMemory, MethodSettings, MoreViews, RunFacts, Sizes, StateError, Step, TakenStep,
+    Method, MethodMemory, MethodSettings, MoreViews, RunFacts, RunLength, Sizes, StateError, Step, TakenStep,
     load_module, module_state,
 };
 use crate::checkpoint::NamedTensors;
@@ -41,9 +43,10 @@ settings_with_projector! {
         prototypes: usize = 3000,
         /// Epochs at the start in which the prototypes are not trained.
         frozen_epochs: u64 = 1,
-        /// Rows of the queue, 0 for none, otherwise at least the images of a batch.
+        /// Rows of the queue, 0 for none, otherwise at least the images of a batch and at most those that the run
+        /// passes before its last step.
         queue: usize = 0,
-        /// The first epoch, from 1, in which codes depend on the queue.
+        /// The first epoch, from 1, in which codes depend on the queue, if there is one; at most the last epoch.
         queue_from: u64 = 16,
         /// Small views of each image, beside two large ones.
         small_views: usize = 0,
@@ -74,12 +77,30 @@ impl MethodSettings for Settings {
         self.projector().check()
     }
 
+    fn check_length(&self, length: &RunLength) -> std::result::Result<(), Refusal> {
+        if self.queue == 0 {
+            return Ok(());
+        }
+        let RunLength { epochs, .. } = *length;
+        let expected = format!(
+            "at most {epochs}, the value of optim.epochs: no epoch would use the queue (method.queue=0 leaves it out)"
+        );
+        Refusal::unless(self.queue_from <= epochs, "queue_from", self.queue_from, &expected)?;
+        // A step uses the queue if it is full when the step begins.
+        let Some(passed) = length.images_before_last_step() else { return Ok(()) };
+        let expected = format!(
+            "at most {passed}, the images that the run passes before its last step: the queue would never be full, and only \
+             a full one is used (method.queue=0 leaves it out)"
+        );
+        Refusal::unless(self.queue as u64 <= passed, "queue", self.queue, &expected)
+    }
+
     fn views(&self) -> usize {
         LARGE
     }
 
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews> {
-        self.small_views().more_views(augment, |_| ())
+        self.small_views().more_views(augment)
     }
 
     fn has_cuda_loss(&self) -> bool {
@@ -88,10 +109,10 @@ impl MethodSettings for Settings {
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
         let rows = Prototypes::rows(sizes, self.small_views);
-        let mut memory = Prototypes::memory(self.prototypes, self.projector_output, rows);
-        memory.push(self.projector().memory());
+        let mut memory = Prototypes::memory(sizes, self.prototypes, self.projector_output, rows);
+        memory.extend(self.projector().memory(sizes, rows));
         if self.queue > 0 {
-            memory.push(MethodMemory::of_queue(self.queue, LARGE * self.projector_output));
+            memory.push(MethodMemory::of_queue(sizes, self.queue, LARGE * self.projector_output));
         }
         memory
     }
@@ -185,6 +206,10 @@ impl Method for SwavMethod {
         self.loss.loss(&rows, &self.prototypes.weight(frozen), &codes, images)
     }
 
+    fn projected(&self, pooled: &Tensor) -> Result<Option<Tensor>> {
+        self.projector.run(pooled, Mode::Evaluate).map(Some)
+    }
+
     fn parameters(&self) -> Vec<(String, Var)> {
         let mut parameters = self.projector.parameters();
         parameters.extend(self.prototypes.parameters());
@@ -214,5 +239,29 @@ impl Method for SwavMethod {
             load_queue(queue, &mut state)?;
         }
         nothing_left(&state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MethodSettings, RunLength, Settings};
+
+    #[test]
+    fn a_queue_that_no_step_uses_is_refused() {
+        let settings = Settings { queue: 160, queue_from: 3, ..Settings::default() };
+        let refused = |settings: &Settings, epochs, images| {
+            settings
+                .check_length(&RunLength { epochs, batch_size: 16, images })
+                .err()
+                .map(|refusal| refusal.key)
+        };
+        assert_eq!(refused(&settings, 2, None), Some("queue_from".into()));
+        assert_eq!(refused(&settings, 3, None), None, "the images are not known");
+        // Of 64 images, three epochs are 12 steps; before the last one 176 images have passed.
+        assert_eq!(refused(&settings, 3, Some(64)), None);
+        assert_eq!(refused(&Settings { queue: 177, ..settings.clone() }, 3, Some(64)), Some("queue".into()));
+        assert_eq!(refused(&Settings { queue: 176, ..settings.clone() }, 3, Some(64 + 15)), None);
+        let none = Settings { queue: 0, ..settings };
+        assert_eq!(refused(&none, 1, Some(64)), None, "there is no queue");
     }
 }

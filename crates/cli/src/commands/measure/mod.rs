@@ -172,11 +172,12 @@ impl Measurement {
             Scaling::Unscaled => "rows as they are, ranked by inner product".to_owned(),
         });
         let (rows, dim, classes) = (self.test.labels.len(), self.test.features.dim, self.classes.count());
-        let rows = format!("{rows} rows of {dim}, {classes} classes");
+        let (s, es) = (if rows == 1 { "" } else { "s" }, if classes == 1 { "" } else { "es" });
+        let rows = format!("{rows} row{s} of {dim}, {classes} class{es}");
         lines.push(match self.gallery.as_ref().map(|gallery| gallery.labels.len()) {
             Some(among) => {
                 let (k, temperature) = (self.recipe.neighbors, self.recipe.vote_temperature);
-                let cut = if k > among { format!(" (all {among} there are)") } else { String::new() };
+                let cut = if k > among { format!(" ({})", if among == 1 { "the only one there is".to_owned() } else { format!("all {among} there are") }) } else { String::new() };
                 format!(
                     "{rows}, among {among}; kNN with k = {k}{cut}, temperature {temperature}; NMI and AMI are not measured with a gallery"
                 )

@@ -78,5 +78,19 @@ pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
 /// Returns a note if a K of R@K is larger than the number of rows that can be found.
 pub(super) fn of_depth(recall_at: &[usize], among: usize) -> Option<String> {
     let beyond: Vec<String> = recall_at.iter().filter(|&&k| k > among).map(|k| format!("R@{k}")).collect();
-    (!beyond.is_empty()).then(|| format!("{} looks at all {among} rows that can be found", beyond.join(", ")))
+    let rows = if among == 1 { "the only row".to_owned() } else { format!("all {among} rows") };
+    (!beyond.is_empty()).then(|| format!("{} looks at {rows} that can be found", beyond.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_depth;
+
+    #[test]
+    fn rows_are_counted_in_words() {
+        let said = |among| of_depth(&[1, 50], among).unwrap_or_default();
+        assert_eq!(said(1), "R@50 looks at the only row that can be found");
+        assert_eq!(said(3), "R@50 looks at all 3 rows that can be found");
+        assert_eq!(said(50), "");
+    }
 }

@@ -100,6 +100,20 @@ fn keys_are_unset_by_null_or_nothing() {
 }
 
 #[test]
+fn every_key_is_told_also_if_nothing_sets_it() {
+    let method = "dcl";
+    let told = resolve(&overrides(&[&format!("method={method}")])).unwrap().origins;
+    let keys: BTreeSet<&str> = told.iter().map(|one| one.key.as_str()).collect();
+    assert_eq!(keys.len(), told.len(), "each once");
+    for (key, kind) in Schema::of(Registry::installed().entry(method).unwrap()).keys() {
+        assert!(kind == Kind::Table || keys.contains(key.as_str()), "{key}");
+    }
+    let sigma = told.iter().find(|one| one.key == "method.sigma").unwrap();
+    assert_eq!((sigma.value.as_str(), sigma.origin.as_str()), (Origin::UNSET, Origin::NOWHERE));
+    assert!(sigma.meaning.as_ref().is_some_and(|meaning| meaning.len() > 10), "{sigma:?}");
+}
+
+#[test]
 fn a_file_unsets_keys_by_a_list() {
     let run = |text: &str| GroupFile { origin: "mine.toml".into(), text: text.into() };
     let over = |text: &str| resolve_over(Some(run(text)), &overrides(&["profile=quick"]));
