@@ -6,7 +6,6 @@
 
 mod stripes;
 
-
 use candle_core::{DType, Tensor};
 use invaspread_models::{Mode, Network, ResNetConfig};
 use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, train};

@@ -5,7 +5,6 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
 
-
 use candle_core::{DType, Device, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
 use invaspread_tensor::cuda::Switches;
