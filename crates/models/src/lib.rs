@@ -1,6 +1,6 @@
 //! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, the
-//! vision transformers ViT-Tiny and ViT-Small, and the paper's embedding head; projectors and predictors on top
-//! of them; and copies that follow a network.
+//! vision transformers ViT-Tiny and ViT-Small, and the paper's embedding head; projectors and predictors on
+//! top of them; and copies that follow a network.
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes
 //! weights under PyTorch's names and in PyTorch's layouts, so that PyTorch can load its files and it can load

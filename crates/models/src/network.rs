@@ -48,6 +48,15 @@ impl NetworkConfig {
         }
     }
 
+    /// Returns the channels of an image.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.channels,
+            Self::Inception(config) => config.channels,
+            Self::Vit(config) => config.channels,
+        }
+    }
+
     /// Returns the type of the parameters.
     pub fn dtype(&self) -> DType {
         match self {
@@ -75,10 +84,15 @@ impl std::fmt::Display for NetworkConfig {
                     Stem::Cifar => "CIFAR",
                     Stem::Imagenet => "ImageNet",
                 };
-                write!(f, "ResNet-{depth} with the {stem} stem and width {width}")
+                write!(f, "ResNet-{depth} with the {stem} stem and width {width}")?;
             }
-            Self::Inception(_) => f.write_str("Inception-v1"),
-            Self::Vit(config) => config.fmt(f),
+            Self::Inception(_) => f.write_str("Inception-v1")?,
+            Self::Vit(config) => config.fmt(f)?,
+        }
+        match self.channels() {
+            3 => Ok(()),
+            1 => f.write_str(" for gray images"),
+            channels => write!(f, " for images of {channels} channels"),
         }
     }
 }
@@ -180,7 +194,7 @@ impl Network {
         }
     }
 
-    /// Embeds a batch of images (N, H, W, 3) on the network's device. They must be normalized as in the
+    /// Embeds a batch of images (N, H, W, C) on the network's device. They must be normalized as in the
     /// network's training.
     ///
     /// # Errors

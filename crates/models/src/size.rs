@@ -19,8 +19,8 @@ use crate::vit::{HIDDEN, VitConfig};
 pub struct NetworkSize {
     /// Trained parameters.
     pub parameters: u128,
-    /// Outputs of the convolutions (of a vision transformer, inputs of the ops) for one image. A training step holds at least these, as gradients need one
-    /// number for each.
+    /// Outputs of the convolutions (of a vision transformer, inputs of the ops) for one image. A training
+    /// step holds at least these, as gradients need one number for each.
     pub activations: u128,
     /// The largest of those outputs.
     pub largest: u128,
@@ -56,7 +56,7 @@ impl NetworkConfig {
                 size.add_head(channels, config.embedding as u128);
             }
             Self::Inception(config) => {
-                let (convolutions, channels) = inception(side);
+                let (convolutions, channels) = inception(config.channels as u128, side);
                 for layer in &convolutions {
                     size.add(layer, 1);
                 }
@@ -102,8 +102,8 @@ impl NetworkSize {
             self.parameters = self.parameters.saturating_add(parameters);
         }
         let tokens = tokens(side);
-        // A training step holds what enters each op: the two norms, the four linear layers, attention (three times
-        // the width) and GELU.
+        // A training step holds what enters each op: the two norms, the four linear layers, attention (three
+        // times the width) and GELU.
         let of_block = width.saturating_mul(2 + 3 + 3).saturating_add(hidden.saturating_mul(2));
         self.activations = self.activations.saturating_add(product(&[depth, tokens, of_block]));
         self.largest = self.largest.max(product(&[tokens, hidden.max(width.saturating_mul(3))]));
@@ -132,14 +132,14 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
         34 => ([3, 4, 6, 3], false),
         _ => ([3, 4, 6, 3], true),
     };
-    let width = config.width as u128;
+    let (width, channels) = (config.width as u128, config.channels as u128);
     let mut layers = Vec::new();
     let mut side = side;
     match config.stem {
-        Stem::Cifar => layers.push(Convolution { from: 3, to: width, kernel: 3, side }),
+        Stem::Cifar => layers.push(Convolution { from: channels, to: width, kernel: 3, side }),
         Stem::Imagenet => {
             side = side.div_ceil(2);
-            layers.push(Convolution { from: 3, to: width, kernel: 7, side });
+            layers.push(Convolution { from: channels, to: width, kernel: 7, side });
             // The stem's maximum pool halves the map.
             side = side.div_ceil(2);
         }
@@ -169,10 +169,10 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
 }
 
 /// Returns the convolutions of Inception-v1 and the channels of its last map.
-fn inception(side: usize) -> (Vec<Convolution>, u128) {
+fn inception(channels: u128, side: usize) -> (Vec<Convolution>, u128) {
     let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
     let mut side = side.div_ceil(2);
-    let mut layers = vec![Convolution { from: 3, to: 64, kernel: 7, side: side as u128 }];
+    let mut layers = vec![Convolution { from: channels, to: 64, kernel: 7, side: side as u128 }];
     side = halved(side);
     let map = side as u128;
     layers.push(Convolution { from: 64, to: 64, kernel: 1, side: map });
@@ -206,9 +206,10 @@ mod tests {
     fn sizes_are_those_of_the_built_network() {
         let resnets = [18, 34, 50].into_iter().flat_map(|depth| {
             [ResNetConfig::default(), ResNetConfig::imagenet()]
-                .map(|config| ResNetConfig { depth, width: 8, embedding: 24, ..config }.into())
+                .map(|config| ResNetConfig { depth, width: 8, channels: 4, embedding: 24, ..config }.into())
         });
-        let inception = NetworkConfig::from(InceptionConfig { embedding: 24, ..InceptionConfig::default() });
+        let inception =
+            NetworkConfig::from(InceptionConfig { embedding: 24, channels: 2, ..InceptionConfig::default() });
         let vits = [
             VitConfig { embedding: 24, ..VitConfig::tiny() },
             VitConfig { image: 96, channels: 1, ..VitConfig::small() },

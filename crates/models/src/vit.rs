@@ -1,10 +1,10 @@
 //! The vision transformer ViT with the paper's embedding head (Dosovitskiy et al., "An Image is Worth 16x16
-//! Words", ICLR 2021), in the sizes Tiny and Small (Touvron et al., "Training data-efficient image transformers",
-//! ICML 2021).
+//! Words", ICLR 2021), in the sizes Tiny and Small (Touvron et al., "Training data-efficient image
+//! transformers", ICML 2021).
 //!
-//! Images (N, H, W, C) -> patches, by a convolution whose kernel and stride are `patch` -> a token for each patch
-//! and a class token, plus the embeddings of their positions -> `depth` blocks -> layer norm of the class token
-//! -> linear layer with bias to `embedding` values -> division by their length. A block is
+//! Images (N, H, W, C) -> patches, by a convolution whose kernel and stride are `patch` -> a token for each
+//! patch and a class token, plus the embeddings of their positions -> `depth` blocks -> layer norm of the
+//! class token -> linear layer with bias to `embedding` values -> division by their length. A block is
 //!
 //! ```text
 //! x ← x + proj(attention(qkv(norm1(x))))        x ← x + fc2(gelu(fc1(norm2(x))))
@@ -19,12 +19,12 @@
 //! norms is 1e-6, GELU is the exact one, and there is no dropout. Names are those of timm's state dict:
 //! `cls_token`, `pos_embed`, `patch_embed.proj`, `blocks.0.norm1`, ..., `norm`, `head`.
 //!
-//! Images of another size than `image` get resized position embeddings ([`invaspread_tensor::token_offsets`]), as
-//! with timm's `dynamic_img_size`.
+//! Images of another size than `image` get resized position embeddings
+//! ([`invaspread_tensor::token_offsets`]), as with timm's `dynamic_img_size`.
 //!
-//! Initial weights are timm's: those of linear layers and positions are normal with standard deviation 0.02 (timm
-//! cuts them off at ±2, a hundred deviations away), their biases 0, gains 1, the class token normal with 1e-6;
-//! the convolution has PyTorch's defaults. The embedding layer is one of the linear layers.
+//! Initial weights are timm's: those of linear layers and positions are normal with standard deviation 0.02
+//! (timm cuts them off at ±2, a hundred deviations away), their biases 0, gains 1, the class token normal
+//! with 1e-6; the convolution has PyTorch's defaults. The embedding layer is one of the linear layers.
 
 use crate::head::Head;
 use crate::initial::{ConvSize, Source, Start};
@@ -79,9 +79,8 @@ impl VitConfig {
 
 impl std::fmt::Display for VitConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { image, patch, channels, .. } = self;
-        write!(f, "{} with patches of {patch} pixels for images of {image} x {image}", self.size_name())?;
-        if *channels == 3 { Ok(()) } else { write!(f, " with {channels} channels") }
+        let Self { image, patch, .. } = self;
+        write!(f, "{} with patches of {patch} pixels for {image} x {image} pixels", self.size_name())
     }
 }
 
@@ -286,8 +285,8 @@ impl Vit {
         self.head.embed(tape, &pooled, mode)
     }
 
-    /// Returns the number of multiply-adds of the convolution, the linear layers and the attentions for one image
-    /// of `side` x `side` pixels.
+    /// Returns the number of multiply-adds of the convolution, the linear layers and the attentions for one
+    /// image of `side` x `side` pixels.
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let patches = (side / self.config.patch).pow(2);
         let tokens = 1 + patches;
@@ -307,8 +306,8 @@ impl Vit {
         (patches * self.patches.weight.elem_count() + of_blocks + self.head.multiply_adds()) as u64
     }
 
-    /// Returns the trained parameters under timm's names, in the order of its state dict; the convolution is (K,
-    /// K, C_in, C_out).
+    /// Returns the trained parameters under timm's names, in the order of its state dict; the convolution is
+    /// (K, K, C_in, C_out).
     pub fn parameters(&self) -> Vec<(String, Var)> {
         let own =
             [("cls_token".to_owned(), self.class.clone()), ("pos_embed".to_owned(), self.position.clone())];

@@ -1,9 +1,9 @@
-//! Compares vision transformers with timm: features, embeddings and gradients of small networks with weights that
-//! timm made, also for images of other sizes; and features of the two networks of full size. The names of the
-//! weights are timm's.
+//! Compares vision transformers with timm: features, embeddings and gradients of small networks with weights
+//! that timm made, also for images of other sizes; and features of the two networks of full size. The names
+//! of the weights are timm's.
 //!
-//! The values are read from the folder that INVASPREAD_GOLDENS names if it has them, else from tests/goldens of
-//! the workspace.
+//! The values are read from the folder that INVASPREAD_GOLDENS names if it has them, else from tests/goldens
+//! of the workspace.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

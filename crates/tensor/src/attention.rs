@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Shapes: `x` (N·T, 3·H·d) has a row for each of the T tokens of N images. It holds q, k and v one after the
-//! other, each with its H heads of d columns, as timm's `qkv` layer puts them out. `y` is (N·T, H·d). The tokens
-//! of one image attend to each other, each head by itself.
+//! other, each with its H heads of d columns, as timm's `qkv` layer puts them out. `y` is (N·T, H·d). The
+//! tokens of one image attend to each other, each head by itself.
 //!
 //! Gradients, with `gP = gy vᵀ` and `gS = P (gP − the row sum of P gP)`: `gv = Pᵀ gy`, `gq = gS k / √d`,
 //! `gk = gSᵀ q / √d`. The softmax is computed again in the backward pass, so no (T, T) matrix is kept.

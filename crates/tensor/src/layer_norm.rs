@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Shapes: `x`, `y` (R, C), `γ`, `β` (C). The variance is that of the row, divided by C. With `g = γ gy`, the
-//! gradients are `gx = (g − mean(g) − x̂ mean(g x̂)) / √(variance + ε)`, `gγ = Σ gy x̂` and `gβ = Σ gy` over the
-//! rows.
+//! gradients are `gx = (g − mean(g) − x̂ mean(g x̂)) / √(variance + ε)`, `gγ = Σ gy x̂` and `gβ = Σ gy` over
+//! the rows.
 
 use crate::memory::uninitialized;
 use crate::simd::functions::sum_of;
@@ -16,8 +16,8 @@ use crate::storage::{Scalar, with};
 use crate::{differentiable, team};
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Normalizes each row of `x` (R, C), with gain `gamma` and shift `beta` (C); f32 or f64, differentiable in all
-/// three.
+/// Normalizes each row of `x` (R, C), with gain `gamma` and shift `beta` (C); f32 or f64, differentiable in
+/// all three.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

@@ -1,7 +1,8 @@
 //! The operations that candle lacks or runs slowly, as candle custom ops: convolution, batch norm, bias with
 //! ReLU, local response norm, pooling, linear layers, L2 normalization, and layer norm, GELU, attention and
-//! tokens of vision transformers, with exact gradients. The crate also holds a tape that runs networks made of these ops, SGD with momentum and LARS, seeded initializers,
-//! and the matrix products that losses and metrics use.
+//! tokens of vision transformers, with exact gradients. The crate also holds a tape that runs networks made
+//! of these ops, SGD with momentum and LARS, seeded initializers, and the matrix products that losses and
+//! metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
 //! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks; maps may also

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Shapes: `x` (N, h, w, D), the patches after their convolution, patch i at row i / w and column i mod w;
-//! `bias` (D), that of the convolution; `class` (1, 1, D); `position` (1, 1 + s·s, D); `y` (N·(1 + h·w), D). The
-//! two parts are [`token_offsets`], which does not depend on the images, and [`tokens`].
+//! `bias` (D), that of the convolution; `class` (1, 1, D); `position` (1, 1 + s·s, D); `y` (N·(1 + h·w), D).
+//! The two parts are [`token_offsets`], which does not depend on the images, and [`tokens`].
 //!
-//! If the map is not s x s (an image of another size, such as a small view), the s x s position embeddings are
-//! resized as timm's `resample_abs_pos_embed` does: bicubic with antialiasing, which is Pillow's filter
+//! If the map is not s x s (an image of another size, such as a small view), the s x s position embeddings
+//! are resized as timm's `resample_abs_pos_embed` does: bicubic with antialiasing, which is Pillow's filter
 //! (a = -0.5, wider if the map is smaller), without clipping. The class token's position stays as it is.
 
 use crate::gemm::{self, Element};
@@ -18,8 +18,8 @@ use crate::storage::{Scalar, for_scalar, with};
 use crate::{differentiable, team};
 use candle_core::{Result, Tensor, bail};
 
-/// Returns what is added to each token of an image with `grid` (rows, columns) patches: (1 + h·w, D), the class
-/// token first. In f32 or f64, differentiable in all three.
+/// Returns what is added to each token of an image with `grid` (rows, columns) patches: (1 + h·w, D), the
+/// class token first. In f32 or f64, differentiable in all three.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -44,8 +44,8 @@ pub fn token_offsets(bias: &Tensor, class: &Tensor, position: &Tensor, grid: [us
     differentiable("token_offsets", [&bias, &class, &position], y, backward)
 }
 
-/// Returns the tokens of patches `x` (N, h, w, D) with their `offsets` (1 + h·w, D): (N·(1 + h·w), D). In f32 or
-/// f64, differentiable in both.
+/// Returns the tokens of patches `x` (N, h, w, D) with their `offsets` (1 + h·w, D): (N·(1 + h·w), D). In f32
+/// or f64, differentiable in both.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

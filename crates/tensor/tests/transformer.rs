@@ -1,8 +1,8 @@
 //! The ops of vision transformers: in f64 against PyTorch's values and finite differences, and in f32 against
 //! f64 on random shapes, on any number of threads.
 //!
-//! The goldens are read from the folder that INVASPREAD_GOLDENS names if it has them, else from tests/goldens of
-//! the workspace.
+//! The goldens are read from the folder that INVASPREAD_GOLDENS names if it has them, else from tests/goldens
+//! of the workspace.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -200,7 +200,8 @@ fn a_nan_is_passed_on() {
             found(layer_norm(&x, &ones, &zeros, 1e-6).unwrap()),
             [true, true, true, false, false, false]
         );
-        // A query that is a NaN makes the weights of its own token NaN, a value that is a NaN reaches all tokens.
+        // A query that is a NaN makes the weights of its own token NaN, a value that is a NaN reaches all
+        // tokens.
         assert_eq!(found(attention(&x, 2, 1).unwrap()), [true, false]);
         let value = x.flip(&[1]).unwrap();
         assert_eq!(found(attention(&value, 2, 1).unwrap()), [true, true]);
