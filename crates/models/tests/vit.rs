@@ -5,7 +5,7 @@
 //! The values are read from the folder that INVASPREAD_GOLDENS names if it has them, else from tests/goldens
 //! of the workspace.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests; equal numbers are expected")]
 
 use candle_core::{DType, Device, Tensor};
 use invaspread_models::{

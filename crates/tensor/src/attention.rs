@@ -34,7 +34,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 /// ```
 ///
 /// # Errors
-/// If the shape does not fit, the data type is neither f32 nor f64, or the tensor is not on the CPU.
+/// If the shape does not fit, or the data type is neither f32 nor, on the CPU, f64.
 pub fn attention(x: &Tensor, tokens: usize, heads: usize) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Attention::new(x, tokens, heads)?)
 }
@@ -68,6 +68,12 @@ impl Attention {
     /// Returns the columns of the output; q, k and v have as many each.
     fn width(&self) -> usize {
         self.heads * self.dim
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_device_sizes(&self) -> crate::cuda::transformer::AttentionSizes {
+        let Self { tokens, heads, dim } = *self;
+        crate::cuda::transformer::AttentionSizes { tokens, heads, dim }
     }
 
     /// Returns the factor of the scores.
@@ -208,13 +214,13 @@ impl One for Attention {
     }
 
     #[cfg(feature = "cuda")]
-    fn on_device(&self, _x: &Tensor) -> Result<Tensor> {
-        bail!("attention runs on the CPU only")
+    fn on_device(&self, x: &Tensor) -> Result<Tensor> {
+        crate::cuda::transformer::attention(x, self.on_device_sizes())
     }
 
     #[cfg(feature = "cuda")]
-    fn gradient_on_device(&self, _x: &Tensor, _gy: &Tensor) -> Result<Tensor> {
-        bail!("attention runs on the CPU only")
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        crate::cuda::transformer::attention_gradient(x, gy, self.on_device_sizes())
     }
 }
 

@@ -25,7 +25,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 /// ```
 ///
 /// # Errors
-/// If the data type is neither f32 nor f64, or the tensor is not on the CPU.
+/// If the data type is neither f32 nor, on the CPU, f64.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     apply_one(&x.contiguous()?, Gelu)
 }
@@ -82,13 +82,13 @@ impl One for Gelu {
     }
 
     #[cfg(feature = "cuda")]
-    fn on_device(&self, _x: &Tensor) -> Result<Tensor> {
-        candle_core::bail!("gelu runs on the CPU only")
+    fn on_device(&self, x: &Tensor) -> Result<Tensor> {
+        crate::cuda::transformer::gelu(x)
     }
 
     #[cfg(feature = "cuda")]
-    fn gradient_on_device(&self, _x: &Tensor, _gy: &Tensor) -> Result<Tensor> {
-        candle_core::bail!("gelu runs on the CPU only")
+    fn gradient_on_device(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        crate::cuda::transformer::gelu_gradient(x, gy)
     }
 }
 

@@ -30,7 +30,7 @@ use candle_core::{DType, Result, Tensor, bail};
 /// ```
 ///
 /// # Errors
-/// If the shapes do not fit one another, the data type is neither f32 nor f64, or a tensor is not on the CPU.
+/// If the shapes do not fit one another, the data type is neither f32 nor, on the CPU, f64.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<Tensor> {
     let op = LayerNorm::new(x, gamma, beta, epsilon)?;
     let (x, gamma, beta) = (x.contiguous()?, gamma.contiguous()?, beta.contiguous()?);
@@ -66,6 +66,10 @@ impl LayerNorm {
 
     /// Runs the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::transformer::layer_norm(x, gamma, beta, self.epsilon);
+        }
         if x.dtype() == DType::F32 {
             let y = with(x, |x| with(gamma, |gamma| with(beta, |beta| self.forward_f32(x, gamma, beta))))???;
             return Tensor::from_vec(y, x.shape(), x.device());
@@ -77,6 +81,10 @@ impl LayerNorm {
     /// Returns the gradients of the input, the gain and the shift.
     pub(crate) fn gradients(&self, x: &Tensor, gamma: &Tensor, gy: &Tensor) -> Result<[Tensor; 3]> {
         let gy = gy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::transformer::layer_norm_gradients(x, gamma, &gy, self.epsilon);
+        }
         let device = x.device();
         if x.dtype() == DType::F32 {
             let [gx, gg, gb] =

@@ -39,6 +39,11 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.apply_op3(&weight, &bias, op)
 }
 
+/// Rows above which the bias's gradient is summed in pieces on a GPU: those of tokens, and not those of
+/// embeddings.
+#[cfg(feature = "cuda")]
+const MANY: usize = 1 << 13;
+
 /// Rows of the output that one task takes, and columns of which one task takes the sum.
 const ROWS: usize = 128;
 const COLUMNS: usize = 64;
@@ -111,9 +116,10 @@ impl Linear {
         let gy = gy.contiguous()?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            use crate::cuda::{Product, product, sum_rows};
+            use crate::cuda::{Product, product, sum_rows, transformer::sum_many_rows};
             let gx = product(&gy, weight, Product::Plain, false)?;
-            return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, sum_rows(&gy)?));
+            let gb = if self.rows > MANY { sum_many_rows(&gy)? } else { sum_rows(&gy)? };
+            return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, gb));
         }
         for_scalar!(x.dtype(), "linear", T => {
             let [gx, gw, gb] = with::<T, _>(x, |x| {

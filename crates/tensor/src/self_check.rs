@@ -66,7 +66,7 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
         max_pool2d(&map, PoolConfig::square(2))?,
         l2_normalize(&rows.to_dtype(DType::F32)?)?,
     ];
-    if device.is_cpu() && dtype == DType::F32 {
+    if dtype == DType::F32 {
         let three = rows.narrow(1, 0, 3)?.contiguous()?;
         results.extend([gelu(&rows)?, layer_norm(&batch, &ones, &zeros, 1e-6)?, attention(&three, 1, 1)?]);
     }
@@ -95,9 +95,9 @@ pub fn self_check_on(device: &Device, precision: Precision) -> Result<Vec<Check>
     ops_with(tf32)
         .into_iter()
         .enumerate()
-        // Ops on the embedding run in f32 in every precision; those of transformers run in f32 on the CPU.
+        // Ops on the embedding and those of transformers run in f32 in every precision.
         .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalization"].contains(op))
-        .filter(|(_, (op, ..))| (device.is_cpu() && dtype == DType::F32) || !OF_TRANSFORMERS.contains(op))
+        .filter(|(_, (op, ..))| dtype == DType::F32 || !OF_TRANSFORMERS.contains(op))
         .map(|(i, (op, shapes, _, f))| {
             let inputs = inputs(i as u64, shapes)?;
             // Maps and residuals are activations; vectors and weights stay f32.

@@ -34,7 +34,7 @@ use candle_core::{Result, Tensor, bail};
 /// ```
 ///
 /// # Errors
-/// If the shapes do not fit one another, the data type is neither f32 nor f64, or a tensor is not on the CPU.
+/// If the shapes do not fit one another, or the data type is neither f32 nor, on the CPU, f64.
 pub fn token_offsets(bias: &Tensor, class: &Tensor, position: &Tensor, grid: [usize; 2]) -> Result<Tensor> {
     let op = Offsets::new(bias, class, position, grid)?;
     let (bias, class, position) = (bias.contiguous()?, class.contiguous()?, position.contiguous()?);
@@ -102,6 +102,15 @@ impl Offsets {
 
     /// Runs the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, bias: &Tensor, class: &Tensor, position: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if bias.device().is_cuda() {
+            let weights = self.resize.as_deref().map(Self::weights::<f32>);
+            return crate::cuda::transformer::token_offsets(
+                [bias, class, position],
+                self.asked,
+                weights.as_deref(),
+            );
+        }
         let y = for_scalar!(bias.dtype(), "token_offsets", T => {
             let y = with::<T, _>(bias, |bias| {
                 with::<T, _>(class, |class| with::<T, _>(position, |position| self.forward(bias, class, position)))
@@ -114,6 +123,14 @@ impl Offsets {
     /// Returns the gradients of the bias, the class token and the positions.
     pub(crate) fn gradients(&self, gy: &Tensor) -> Result<[Tensor; 3]> {
         let (gy, device) = (gy.contiguous()?, gy.device().clone());
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let weights = self.resize.as_deref().map(Self::weights::<f32>);
+            let resize = weights.as_deref().map(|weights| (weights, self.known));
+            let [bias, class, position] = crate::cuda::transformer::token_offsets_gradients(&gy, resize)?;
+            let (class, position) = (class.reshape((1, 1, self.dim))?, position.unsqueeze(0)?);
+            return Ok([bias, class, position]);
+        }
         for_scalar!(gy.dtype(), "token_offsets", T => {
             let [bias, class, position] = with::<T, _>(&gy, |gy| self.backward(gy))?;
             Ok([
@@ -247,6 +264,10 @@ impl Tokens {
 
     /// Runs the op on contiguous tensors, outside of candle's graph.
     pub(crate) fn run(&self, x: &Tensor, offsets: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return crate::cuda::transformer::tokens(&x.flatten(1, 2)?, offsets);
+        }
         for_scalar!(x.dtype(), "tokens", T => {
             let y = with::<T, _>(x, |x| with::<T, _>(offsets, |offsets| self.forward(x, offsets)))??;
             Tensor::from_vec(y, (self.images * self.of_image() / self.dim, self.dim), x.device())
@@ -256,6 +277,13 @@ impl Tokens {
     /// Returns the gradients of the patches and of the offsets.
     pub(crate) fn gradients(&self, gy: &Tensor) -> Result<[Tensor; 2]> {
         let (gy, device) = (gy.contiguous()?, gy.device().clone());
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let [height, width] = self.grid;
+            let sizes = [self.images, height * width, self.dim];
+            let [gx, offsets] = crate::cuda::transformer::tokens_gradients(&gy, sizes)?;
+            return Ok([gx.reshape((self.images, height, width, self.dim))?, offsets]);
+        }
         for_scalar!(gy.dtype(), "tokens", T => {
             let [x, offsets] = with::<T, _>(&gy, |gy| self.backward(gy))?;
             let [height, width] = self.grid;

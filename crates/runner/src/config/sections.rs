@@ -298,10 +298,6 @@ impl Config {
             let expected = "f32: a vision transformer computes in f32 only";
             return wrong("precision", self.precision.to_string(), expected);
         }
-        if self.model.is_vit() && self.device.is_cuda() {
-            let expected = "cpu: a vision transformer runs on the CPU only";
-            return wrong("device", self.device.to_string(), expected);
-        }
         if self.model.patch.is_some() && !self.model.is_vit() {
             let found = "a value, where model.architecture is no vision transformer".to_owned();
             return wrong("model.patch", found, "model=vit_tiny or model=vit_small beside it, or null");

@@ -24,7 +24,9 @@ fn a_vision_transformer_has_its_patches_and_the_size_of_the_views() {
 
 #[test]
 fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
-    let with = |arguments: &[&str]| [&["model=vit_tiny", "device=cpu"], arguments].concat();
+    fn with<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["model=vit_tiny", "device=cpu"], arguments].concat()
+    }
     let told = error(&with(&["precision=bf16"]));
     assert!(told.contains("`precision`") && told.contains("f32: a vision transformer"), "{told}");
     let told = error(&with(&["model.patch=0"]));
@@ -32,7 +34,10 @@ fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
     let told = error(&["model.patch=4"]);
     assert!(told.contains("`model.patch`") && told.contains("model=vit_tiny"), "{told}");
     let told = refused(&with(&["augment.size=30"])).unwrap();
-    assert!(told.contains("found 4") && told.contains("a divisor of 30") && told.contains("28 or 32 pixels"), "{told}");
+    assert!(
+        told.contains("found 4") && told.contains("a divisor of 30") && told.contains("28 or 32 pixels"),
+        "{told}"
+    );
     let told = refused(&with(&["augment.size=3"])).unwrap();
     assert!(told.contains("views of 4 pixels fit"), "{told}");
     // Small views of DINO: 24 pixels fit, 22 do not.
