@@ -41,7 +41,10 @@ fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
     let told = refused(&with(&["augment.size=3"])).unwrap();
     assert!(told.contains("views of 4 pixels fit"), "{told}");
     // Small views of DINO: 24 pixels fit, 22 do not.
-    let dino = |size: &str| refused(&with(&["method=dino", &format!("method.small_size={size}")]));
+    let dino = |size: &str| {
+        let size = format!("method.small_size={size}");
+        refused(&with(&["method=dino", "method.small_views=2", &size]))
+    };
     assert_eq!(dino("24"), None);
     assert!(dino("22").unwrap().contains("a divisor of 22"), "{:?}", dino("22"));
 }
