@@ -16,7 +16,7 @@ const GAP: usize = 4;
 
 fn write_sheet(out: &str, pictures: &[Image]) -> Result<(), Box<dyn Error>> {
     // A mean of 0, a deviation of 1 and a scale of 255 leave the bytes of a view as they are.
-    let bytes = Normalize { mean: [0.0; 3], std: [1.0; 3], scale: 255.0, ..Normalize::default() };
+    let bytes = Normalize { mean: vec![0.0; 3], std: vec![1.0; 3], scale: 255.0, ..Normalize::default() };
     let config = AugmentConfig { size: SIDE, normalize: bytes, ..AugmentConfig::default() };
     let pipeline = Pipeline::train(&config)?;
     let (mut scratch, mut view) = (Scratch::default(), vec![0.0; pipeline.view_len()]);

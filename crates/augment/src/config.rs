@@ -196,25 +196,26 @@ impl Default for RandomFlip {
     }
 }
 
-/// The normalization `(byte / 255 * scale - mean) / std` of each channel, in f32 as in torchvision.
+/// The normalization `(byte / 255 * scale - mean) / std` of each channel, in f32 as in torchvision. The
+/// number of means is the number of channels of a view: three, or one for gray views.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalize {
-    /// The numbers that are subtracted from R, G, B.
-    pub mean: [f32; 3],
-    /// The numbers by which R, G, B are then divided.
-    pub std: [f32; 3],
+    /// The numbers that are subtracted from R, G, B, or the one that is subtracted from gray.
+    pub mean: Vec<f32>,
+    /// The numbers by which R, G, B are then divided, or the one by which gray is.
+    pub std: Vec<f32>,
     /// The value of a white pixel before the mean is subtracted: 1, or 255 for networks from Caffe.
     pub scale: f32,
-    /// The order of the channels of a view.
+    /// The order of the channels of a view; without effect on gray views.
     pub channels: ChannelOrder,
 }
 
 impl Default for Normalize {
     fn default() -> Self {
         Self {
-            mean: [0.4914, 0.4822, 0.4465],
-            std: [0.2023, 0.1994, 0.2010],
+            mean: vec![0.4914, 0.4822, 0.4465],
+            std: vec![0.2023, 0.1994, 0.2010],
             scale: 1.0,
             channels: ChannelOrder::Rgb,
         }
@@ -322,8 +323,10 @@ impl AugmentConfig {
         }
         self.check_blur_and_solarize()?;
         let Normalize { mean, std, scale, .. } = &self.normalize;
-        range("normalize.mean", mean.iter().all(|m| m.is_finite()), mean, "three finite numbers")?;
-        range("normalize.std", std.iter().all(|s| s.is_finite() && *s > 0.0), std, "three numbers above 0")?;
+        let ok = matches!(mean.len(), 1 | 3) && mean.iter().all(|m| m.is_finite());
+        range("normalize.mean", ok, mean, "three finite numbers, or one for gray views")?;
+        let ok = std.len() == mean.len() && std.iter().all(|s| s.is_finite() && *s > 0.0);
+        range("normalize.std", ok, std, "numbers above 0, as many as normalize.mean has")?;
         range(
             "normalize.scale",
             scale.is_finite() && *scale > 0.0,
@@ -392,6 +395,16 @@ mod tests {
         let mut config = AugmentConfig::default();
         config.resized_crop.scale = [0.5, 0.2];
         assert!(config.check().unwrap_err().to_string().starts_with("augment.resized_crop.scale"));
+        let mut config = AugmentConfig::default();
+        config.normalize.mean = vec![0.5, 0.5];
+        assert!(
+            config.check().unwrap_err().to_string().starts_with("augment.normalize.mean: found [0.5, 0.5]")
+        );
+        config.normalize.mean = vec![0.5];
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("augment.normalize.std") && error.contains("as many as"), "{error}");
+        config.normalize.std = vec![0.25];
+        config.check().unwrap();
         let mut config = AugmentConfig::default();
         config.flip.probability = f64::NAN;
         assert!(config.check().unwrap_err().to_string().starts_with("augment.flip.probability"));

@@ -5,6 +5,7 @@ use invaspread_random::Stream;
 use pulp::Arch;
 
 use crate::blur::Blur;
+use crate::color::luma;
 use crate::config::{AugmentConfig, AugmentError, ChannelOrder, of_view};
 use crate::draw::{Adjust, jitter, resized_crop_window};
 use crate::geometry::{Window, centered, crop_padding, shorter_side_to};
@@ -31,8 +32,8 @@ pub struct Pipeline {
     pub(crate) config: AugmentConfig,
     mode: Mode,
     arch: Arch,
-    /// The number that each byte becomes, for the channels R, G, B.
-    pub(crate) normalized: Box<[[f32; 256]; 3]>,
+    /// The number that each byte becomes, for the channels R, G, B, or for gray.
+    pub(crate) normalized: Vec<[f32; 256]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Scratch {
     /// An image before its middle part is cut out, or a squashed image before its pixels are interleaved.
     before: Planes,
     squashed: Vec<u8>,
+    /// The gray image, with three equal channels.
+    gray: Vec<u8>,
     blur: Blur,
 }
 
@@ -95,7 +98,7 @@ impl Pipeline {
     fn new(config: &AugmentConfig, mode: Mode) -> Result<Self, AugmentError> {
         config.check()?;
         let normalize = &config.normalize;
-        let mut normalized = Box::new([[0.0; 256]; 3]);
+        let mut normalized = vec![[0.0; 256]; normalize.mean.len()];
         for (channel, table) in normalized.iter_mut().enumerate() {
             for (byte, value) in table.iter_mut().enumerate() {
                 *value = (byte as f32 / 255.0 * normalize.scale - normalize.mean[channel])
@@ -110,13 +113,21 @@ impl Pipeline {
         self.config.size
     }
 
-    /// Returns how many numbers a view has: `size * size * 3`.
+    /// Returns how many channels a view has: 3, or 1 if it is gray.
+    pub fn channels(&self) -> usize {
+        self.normalized.len()
+    }
+
+    /// Returns how many numbers a view has: `size * size * channels`.
     pub fn view_len(&self) -> usize {
-        self.config.size * self.config.size * 3
+        self.config.size * self.config.size * self.channels()
     }
 
     /// Makes the first view of `image` with the random numbers of `stream` and writes it to `out` (size x
-    /// size x 3, row after row, normalized).
+    /// size x channels, row after row, normalized).
+    ///
+    /// A gray view is made of the gray image (Pillow's `convert("L")`), and each transform does what it does
+    /// to such an image in torchvision: saturation, hue and grayscale leave it as it is.
     ///
     /// # Panics
     /// If `out` is not [`Self::view_len`] long or the image has no pixels.
@@ -145,7 +156,18 @@ impl Pipeline {
             self.size(),
             self.view_len()
         );
-        // This buffer is taken out of the scratch, since the other buffers are borrowed at the same time.
+        // These buffers are taken out of the scratch, since the other buffers are borrowed at the same time.
+        let mut gray = std::mem::take(&mut scratch.gray);
+        let image = if self.channels() == 1 {
+            gray.clear();
+            // Three equal channels: what the transforms then do to each is what they do to a gray image.
+            gray.extend(
+                image.pixels.chunks_exact(3).flat_map(|pixel| [luma([pixel[0], pixel[1], pixel[2]]); 3]),
+            );
+            ImageRef::new(image.width, image.height, &gray)
+        } else {
+            image
+        };
         let mut squashed = std::mem::take(&mut scratch.squashed);
         let image = match self.config.squash {
             Some(side) if (image.width, image.height) != (side, side) => {
@@ -157,6 +179,7 @@ impl Pipeline {
         let parameters = self.draw(image.width, image.height, view, stream);
         self.arch.dispatch(|| self.render(image, &parameters, scratch, out));
         scratch.squashed = squashed;
+        scratch.gray = gray;
     }
 
     /// Draws the parameters of view number `view` of a (squashed) image of `width` x `height`, in the order
@@ -245,6 +268,17 @@ impl Pipeline {
             planes.solarize(config.threshold);
         }
         let channels = planes.channels();
+        if let [table] = &self.normalized[..] {
+            for (row, line) in out.chunks_exact_mut(size).zip(channels[0].chunks_exact(size)) {
+                let look_up = |(to, &from): (&mut f32, &u8)| *to = table[usize::from(from)];
+                if view.flip {
+                    row.iter_mut().rev().zip(line).for_each(look_up);
+                } else {
+                    row.iter_mut().zip(line).for_each(look_up);
+                }
+            }
+            return;
+        }
         let order = match self.config.normalize.channels {
             ChannelOrder::Rgb => [0, 1, 2],
             ChannelOrder::Bgr => [2, 1, 0],
@@ -301,7 +335,8 @@ mod tests {
     /// Does the work of the pipeline with the plain transforms.
     fn plain(pipeline: &Pipeline, number: usize, image: &Image, stream: &mut Stream) -> Vec<f32> {
         let config = &pipeline.config;
-        let mut image = image.clone();
+        let mut image =
+            if config.normalize.mean.len() == 1 { grayscale(image.as_ref()) } else { image.clone() };
         if let Some(side) = config.squash {
             image = resize(image.as_ref(), side, side, Filter::Lanczos);
         }
@@ -341,6 +376,10 @@ mod tests {
         let normalize = &config.normalize;
         let mut out = Vec::new();
         for pixel in image.pixels.chunks_exact(3) {
+            if let ([mean], [std]) = (&normalize.mean[..], &normalize.std[..]) {
+                out.push((f32::from(pixel[0]) / 255.0 * normalize.scale - mean) / std);
+                continue;
+            }
             let value = |c: usize| {
                 (f32::from(pixel[c]) / 255.0 * normalize.scale - normalize.mean[c]) / normalize.std[c]
             };
@@ -362,6 +401,7 @@ mod tests {
             radius in prop::option::of(0usize..5),
             threshold in prop::option::of(any::<u8>()),
             caffe: bool,
+            gray: bool,
         ) -> AugmentConfig {
             let mut config = AugmentConfig { size, squash, ..AugmentConfig::default() };
             config.parameters = if current { ParameterDraw::Current } else { ParameterDraw::Torchvision02 };
@@ -378,6 +418,10 @@ mod tests {
             if caffe {
                 config.normalize.scale = 255.0;
                 config.normalize.channels = ChannelOrder::Bgr;
+            }
+            if gray {
+                config.normalize.mean = vec![0.48];
+                config.normalize.std = vec![0.24];
             }
             config
         }

@@ -42,10 +42,11 @@ pub struct ViewSettings {
 
 impl Pipeline {
     /// Returns the settings that a GPU needs besides the plans; `None` if the pipeline squashes, blurs or
-    /// solarizes images, which only the CPU does.
+    /// solarizes images or makes gray views, which only the CPU does.
     pub fn view_settings(&self) -> Option<ViewSettings> {
         let config = &self.config;
-        let on_gpu = config.squash.is_none() && config.blur.is_none() && config.solarize.is_none();
+        let plain = config.squash.is_none() && config.blur.is_none() && config.solarize.is_none();
+        let on_gpu = plain && self.channels() == 3;
         on_gpu.then(|| ViewSettings {
             size: self.size(),
             normalized: self.normalized.concat(),

@@ -25,7 +25,12 @@ impl Head {
         source: &mut Source<'_>,
     ) -> Result<Self> {
         let weight = source.uniform_fan_in((embedding, channels), channels)?;
-        Ok(Self { name, pool, weight, bias: source.uniform_fan_in(embedding, channels)? })
+        Ok(Self::with(name, pool, weight, source.uniform_fan_in(embedding, channels)?))
+    }
+
+    /// Returns a head with the given initial weight (E, C) and bias (E).
+    pub(crate) fn with(name: &'static str, pool: usize, weight: Var, bias: Var) -> Self {
+        Self { name, pool, weight, bias }
     }
 
     /// Runs on the map (N, H, W, C), of which pooling must leave one value for each channel. In training the
@@ -44,14 +49,20 @@ impl Head {
         }
         let pooled = tape.avg_pool2d(map, PoolConfig::square(side))?;
         let pooled = tape.flatten(&pooled)?;
-        let projection = tape.linear(&pooled, &self.weight, &self.bias)?;
+        self.embed(tape, &pooled, mode)
+    }
+
+    /// Runs on pooled features (N, C). In training the outputs are leaves of the tape.
+    pub(crate) fn embed(&self, mut tape: Tape, pooled: &Value, mode: Mode) -> Result<Output> {
+        let projection = tape.linear(pooled, &self.weight, &self.bias)?;
         let embedding = tape.l2_normalize(&projection)?;
         if mode != Mode::Train {
-            let [pooled, projection, embedding] = [pooled, projection, embedding].map(|v| v.tensor().clone());
+            let [pooled, projection, embedding] =
+                [pooled, &projection, &embedding].map(|v| v.tensor().clone());
             return Ok(Output { pooled, projection, embedding, tapes: Vec::new() });
         }
         Ok(Output {
-            pooled: tape.leaf(&pooled)?,
+            pooled: tape.leaf(pooled)?,
             projection: tape.leaf(&projection)?,
             embedding: tape.leaf(&embedding)?,
             tapes: vec![tape],

@@ -28,6 +28,8 @@ use invaspread_tensor::{
 /// The settings of an Inception-v1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InceptionConfig {
+    /// Channels of an image; 3 in the paper.
+    pub channels: usize,
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
     /// The channels that local response norm adds up. Caffe's weights were trained with the centered window;
@@ -45,6 +47,7 @@ impl Default for InceptionConfig {
     /// Returns the network of the paper's retrieval experiments.
     fn default() -> Self {
         Self {
+            channels: 3,
             embedding: 128,
             window: LocalResponseWindow::default(),
             algorithm: Algorithm::default(),
@@ -153,7 +156,7 @@ impl Inception {
     /// Returns a network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// If the embedding's length is zero.
+    /// If the length of the embedding or the number of channels is zero.
     pub fn new(config: InceptionConfig, seed: u64) -> Result<Self> {
         Self::on(&Device::Cpu, config, seed)
     }
@@ -163,15 +166,19 @@ impl Inception {
     /// # Errors
     /// Returns the errors of [`Inception::new`], and one if the device cannot hold the network.
     pub fn on(device: &Device, config: InceptionConfig, seed: u64) -> Result<Self> {
-        if config.embedding == 0 {
-            bail!("model.embedding: found 0, expected at least 1")
+        if config.embedding == 0 || config.channels == 0 {
+            bail!(
+                "model: embedding and input_channels must be at least 1, found {} and {}",
+                config.embedding,
+                config.channels
+            )
         }
         let mut source = Source::new(seed, Start::Defaults(Defaults::Current), config.dtype, device);
         let mut layer = |name: &str, from, to, kernel, stride| {
             ConvRelu::new(format!("{BASE}{name}"), ConvSize { from, to, kernel, stride }, &mut source)
         };
         let stem = [
-            layer("conv1.7x7_s2", 3, 64, 7, 2)?,
+            layer("conv1.7x7_s2", config.channels, 64, 7, 2)?,
             layer("conv2.3x3_reduce", 64, 64, 1, 1)?,
             layer("conv2.3x3", 64, 192, 3, 1)?,
         ];
@@ -198,7 +205,7 @@ impl Inception {
         self.head.device()
     }
 
-    /// Embeds a batch of images (N, H, W, 3) on the network's device; the head of this file says how their
+    /// Embeds a batch of images (N, H, W, C) on the network's device; the head of this file says how their
     /// values must be. Without batch norm the modes differ only in whether gradients are recorded.
     ///
     /// # Errors

@@ -61,6 +61,12 @@ impl<'a> Source<'a> {
         self.variable(&drawn)
     }
 
+    /// Returns a weight, normal with mean 0 and the given standard deviation.
+    pub(crate) fn normal(&mut self, shape: impl Into<Shape>, deviation: f64) -> Result<Var> {
+        let drawn = self.initializer.normal(shape, deviation)?;
+        self.variable(&drawn)
+    }
+
     pub(crate) fn batch_norm_gain(&mut self, channels: usize) -> Result<Var> {
         let drawn = self.initializer.batch_norm_gain(channels)?;
         self.variable(&drawn)

@@ -1,5 +1,6 @@
-//! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, and
-//! the paper's embedding head; projectors and predictors on top of them; and copies that follow a network.
+//! Networks that turn images into embeddings: ResNet with the CIFAR and the ImageNet stem, Inception-v1, the
+//! vision transformers ViT-Tiny and ViT-Small, and the paper's embedding head; projectors and predictors on
+//! top of them; and copies that follow a network.
 //!
 //! A network is built from a config and a seed, runs in training or evaluation mode, and reads and writes
 //! weights under PyTorch's names and in PyTorch's layouts, so that PyTorch can load its files and it can load
@@ -23,6 +24,7 @@ mod network;
 mod output;
 mod resnet;
 mod size;
+mod vit;
 mod weights;
 
 pub use heads::{LastNorm, Mlp, MlpConfig};
@@ -32,6 +34,7 @@ pub use network::{Network, NetworkConfig};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use size::NetworkSize;
+pub use vit::{Vit, VitConfig};
 pub use weights::{
     BadValue, Entry, HeadNeeded, LoadReport, Mismatch, NotFinite, StateDict, WeightError, WeightsFile,
     WeightsFormat, check_seal, import, inspect, load, not_finite, write_sealed, write_weights,

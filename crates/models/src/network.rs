@@ -4,6 +4,7 @@ use crate::inception::{self, Inception, InceptionConfig};
 use crate::layout::take_up;
 use crate::output::{Mode, Output};
 use crate::resnet::{ResNet, ResNetConfig, Stem};
+use crate::vit::{Vit, VitConfig};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::Precision;
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ pub enum NetworkConfig {
     ResNet(ResNetConfig),
     /// Inception-v1.
     Inception(InceptionConfig),
+    /// A vision transformer.
+    Vit(VitConfig),
 }
 
 impl NetworkConfig {
@@ -23,6 +26,7 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => config.embedding,
             Self::Inception(config) => config.embedding,
+            Self::Vit(config) => config.embedding,
         }
     }
 
@@ -31,14 +35,25 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => (config.width << 3) * if config.depth == 50 { 4 } else { 1 },
             Self::Inception(_) => 1024,
+            Self::Vit(config) => config.width,
         }
     }
 
-    /// Returns the channels of the first stage.
+    /// Returns the channels of the first stage, or the length of a token.
     pub fn width(&self) -> usize {
         match self {
             Self::ResNet(config) => config.width,
             Self::Inception(_) => 64,
+            Self::Vit(config) => config.width,
+        }
+    }
+
+    /// Returns the channels of an image.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::ResNet(config) => config.channels,
+            Self::Inception(config) => config.channels,
+            Self::Vit(config) => config.channels,
         }
     }
 
@@ -47,6 +62,7 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => config.dtype,
             Self::Inception(config) => config.dtype,
+            Self::Vit(config) => config.dtype,
         }
     }
 
@@ -55,6 +71,7 @@ impl NetworkConfig {
         match self {
             Self::ResNet(config) => config.precision,
             Self::Inception(config) => config.precision,
+            Self::Vit(_) => Precision::F32,
         }
     }
 }
@@ -67,9 +84,15 @@ impl std::fmt::Display for NetworkConfig {
                     Stem::Cifar => "CIFAR",
                     Stem::Imagenet => "ImageNet",
                 };
-                write!(f, "ResNet-{depth} with the {stem} stem and width {width}")
+                write!(f, "ResNet-{depth} with the {stem} stem and width {width}")?;
             }
-            Self::Inception(_) => f.write_str("Inception-v1"),
+            Self::Inception(_) => f.write_str("Inception-v1")?,
+            Self::Vit(config) => config.fmt(f)?,
+        }
+        match self.channels() {
+            3 => Ok(()),
+            1 => f.write_str(" for gray images"),
+            channels => write!(f, " for images of {channels} channels"),
         }
     }
 }
@@ -83,6 +106,12 @@ impl From<ResNetConfig> for NetworkConfig {
 impl From<InceptionConfig> for NetworkConfig {
     fn from(config: InceptionConfig) -> Self {
         Self::Inception(config)
+    }
+}
+
+impl From<VitConfig> for NetworkConfig {
+    fn from(config: VitConfig) -> Self {
+        Self::Vit(config)
     }
 }
 
@@ -104,6 +133,8 @@ pub enum Network {
     ResNet(ResNet),
     /// Inception-v1.
     Inception(Inception),
+    /// A vision transformer.
+    Vit(Vit),
 }
 
 impl From<ResNet> for Network {
@@ -118,11 +149,17 @@ impl From<Inception> for Network {
     }
 }
 
+impl From<Vit> for Network {
+    fn from(network: Vit) -> Self {
+        Self::Vit(network)
+    }
+}
+
 impl Network {
     /// Returns a network on the CPU, with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// Returns the errors of [`ResNet::new`] and [`Inception::new`].
+    /// Returns the errors of [`ResNet::new`], [`Inception::new`] and [`Vit::new`].
     pub fn new(config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
         Self::on(&Device::Cpu, config, seed)
     }
@@ -130,11 +167,12 @@ impl Network {
     /// Returns a network on `device`. The initial weights are the same on every device.
     ///
     /// # Errors
-    /// Returns the errors of [`ResNet::on`] and [`Inception::on`].
+    /// Returns the errors of [`ResNet::on`], [`Inception::on`] and [`Vit::on`].
     pub fn on(device: &Device, config: impl Into<NetworkConfig>, seed: u64) -> Result<Self> {
         Ok(match config.into() {
             NetworkConfig::ResNet(config) => Self::ResNet(ResNet::on(device, config, seed)?),
             NetworkConfig::Inception(config) => Self::Inception(Inception::on(device, config, seed)?),
+            NetworkConfig::Vit(config) => Self::Vit(Vit::on(device, config, seed)?),
         })
     }
 
@@ -143,6 +181,7 @@ impl Network {
         match self {
             Self::ResNet(network) => network.config().clone().into(),
             Self::Inception(network) => network.config().clone().into(),
+            Self::Vit(network) => network.config().clone().into(),
         }
     }
 
@@ -151,18 +190,20 @@ impl Network {
         match self {
             Self::ResNet(network) => network.device(),
             Self::Inception(network) => network.device(),
+            Self::Vit(network) => network.device(),
         }
     }
 
-    /// Embeds a batch of images (N, H, W, 3) on the network's device. They must be normalized as in the
+    /// Embeds a batch of images (N, H, W, C) on the network's device. They must be normalized as in the
     /// network's training.
     ///
     /// # Errors
-    /// Returns the errors of [`ResNet::forward`] and [`Inception::forward`].
+    /// Returns the errors of [`ResNet::forward`], [`Inception::forward`] and [`Vit::forward`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Output> {
         match self {
             Self::ResNet(network) => network.forward(x, mode),
             Self::Inception(network) => network.forward(x, mode),
+            Self::Vit(network) => network.forward(x, mode),
         }
     }
 
@@ -172,6 +213,7 @@ impl Network {
         match self {
             Self::ResNet(network) => network.multiply_adds(side),
             Self::Inception(network) => network.multiply_adds(side),
+            Self::Vit(network) => network.multiply_adds(side),
         }
     }
 
@@ -181,6 +223,7 @@ impl Network {
         match self {
             Self::ResNet(network) => network.parameters(),
             Self::Inception(network) => network.parameters(),
+            Self::Vit(network) => network.parameters(),
         }
     }
 
@@ -192,13 +235,14 @@ impl Network {
         match self {
             Self::ResNet(network) => network.state_dict(),
             Self::Inception(network) => network.state_dict(),
+            Self::Vit(network) => network.state_dict(),
         }
     }
 
     /// Returns the names that an entry of the state dict may have in a file.
     pub(crate) fn names(&self, name: &str) -> Vec<String> {
         match self {
-            Self::ResNet(_) => vec![name.to_owned()],
+            Self::ResNet(_) | Self::Vit(_) => vec![name.to_owned()],
             Self::Inception(_) => inception::names(name),
         }
     }
@@ -208,7 +252,7 @@ impl Network {
         take_up(&self.parameters(), found)?;
         match self {
             Self::ResNet(network) => network.load_buffers(found),
-            Self::Inception(_) => Ok(()),
+            Self::Inception(_) | Self::Vit(_) => Ok(()),
         }
     }
 
@@ -217,6 +261,7 @@ impl Network {
         let head = match self {
             Self::ResNet(network) => network.head(),
             Self::Inception(network) => network.head(),
+            Self::Vit(network) => network.head(),
         };
         head.parameters().map(|(name, _)| name)
     }

@@ -2,7 +2,7 @@
 //! experiments (section 4.1; the released code's `models/resnet_cifar.py`) and the ImageNet stem of its
 //! retrieval experiment from scratch (section 4.2, table 6; `models/resnet.py`).
 //!
-//! Images (N, H, W, 3) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and
+//! Images (N, H, W, C) -> stem -> four stages of residual blocks of `width` times 1, 2, 4, 8 channels and
 //! strides 1, 2, 2, 2 (in ResNet-50, whose bottlenecks have the stride in their 3x3 convolution, four times
 //! as many channels) -> average pool -> linear layer with bias to `embedding` values -> division by their
 //! length. A stem is a convolution to `width` channels, batch norm and ReLU:
@@ -45,6 +45,8 @@ pub struct ResNetConfig {
     pub stem: Stem,
     /// Channels of the first stage; 64 in the paper.
     pub width: usize,
+    /// Channels of an image; 3 in the paper.
+    pub channels: usize,
     /// Length of the embedding; 128 in the paper.
     pub embedding: usize,
     /// Side of the average pool, which starts at the top left of the last map and must leave one value for
@@ -72,6 +74,7 @@ impl Default for ResNetConfig {
             depth: 18,
             stem: Stem::Cifar,
             width: 64,
+            channels: 3,
             embedding: 128,
             pool: 4,
             batch_norm_chunk: 0,
@@ -202,10 +205,11 @@ impl ResNet {
             50 => ([3, 4, 6, 3], true),
             other => bail!("model.depth: found {other}, expected 18, 34 or 50"),
         };
-        if config.width == 0 || config.embedding == 0 {
+        if config.width == 0 || config.channels == 0 || config.embedding == 0 {
             bail!(
-                "model: width and embedding must be at least 1, found {} and {}",
+                "model: width, input_channels and embedding must be at least 1, found {}, {} and {}",
                 config.width,
+                config.channels,
                 config.embedding
             )
         }
@@ -214,7 +218,7 @@ impl ResNet {
             Stem::Imagenet => (Start::FanOut, 7, 2, "downsample"),
         };
         let mut source = Source::new(seed, start, config.dtype, device);
-        let size = ConvSize { from: 3, to: config.width, kernel, stride };
+        let size = ConvSize { from: config.channels, to: config.width, kernel, stride };
         let stem = ConvNorm::new("conv1", "bn1", size, &mut source)?;
         let mut blocks = Vec::new();
         let mut from = config.width;
@@ -241,7 +245,7 @@ impl ResNet {
         self.head.device()
     }
 
-    /// Embeds a batch of images (N, H, W, 3), which are on the network's device.
+    /// Embeds a batch of images (N, H, W, C), which are on the network's device.
     ///
     /// # Errors
     /// If the shape does not fit: pooling must leave one value for each channel.

@@ -4,6 +4,7 @@
 use crate::inception::{HALVE, STAGES};
 use crate::network::NetworkConfig;
 use crate::resnet::{ResNetConfig, Stem};
+use crate::vit::{HIDDEN, VitConfig};
 
 /// The size of a network: counts of numbers and of multiply-adds.
 ///
@@ -18,17 +19,17 @@ use crate::resnet::{ResNetConfig, Stem};
 pub struct NetworkSize {
     /// Trained parameters.
     pub parameters: u128,
-    /// Outputs of the convolutions for one image. A training step holds at least these, as gradients need one
-    /// number for each.
+    /// Outputs of the convolutions (of a vision transformer, inputs of the ops) for one image. A training
+    /// step holds at least these, as gradients need one number for each.
     pub activations: u128,
     /// The largest of those outputs.
     pub largest: u128,
-    /// Side of the last map, before it is pooled.
+    /// Side of the last map, before it is pooled; of a vision transformer, patches along a side.
     pub map: u128,
     /// Length of the pooled features.
     pub pooled: u128,
-    /// Multiply-adds of the convolutions and the linear layer for one image, including those with the
-    /// padding.
+    /// Multiply-adds of the convolutions, the linear layers and the attentions for one image, including those
+    /// with the padding.
     pub multiply_adds: u128,
 }
 
@@ -55,13 +56,14 @@ impl NetworkConfig {
                 size.add_head(channels, config.embedding as u128);
             }
             Self::Inception(config) => {
-                let (convolutions, channels) = inception(side);
+                let (convolutions, channels) = inception(config.channels as u128, side);
                 for layer in &convolutions {
                     size.add(layer, 1);
                 }
                 size.map = convolutions.last().map_or(0, |last| last.side);
                 size.add_head(channels, config.embedding as u128);
             }
+            Self::Vit(config) => size.add_vit(config, side),
         }
         size
     }
@@ -77,6 +79,38 @@ impl NetworkSize {
         self.activations = self.activations.saturating_add(output);
         self.largest = self.largest.max(output);
         self.multiply_adds = self.multiply_adds.saturating_add(product(&[side, side, weights]));
+    }
+
+    fn add_vit(&mut self, config: &VitConfig, side: usize) {
+        let [width, depth, patch, channels] =
+            [config.width, config.depth, config.patch, config.channels].map(|size| size as u128);
+        let tokens = |side: usize| {
+            let patches = side as u128 / patch.max(1);
+            patches.saturating_mul(patches).saturating_add(1)
+        };
+        self.map = side as u128 / patch.max(1);
+        let convolution = Convolution { from: channels, to: width, kernel: patch, side: self.map };
+        self.add(&convolution, 1);
+        let hidden = product(&[HIDDEN as u128, width]);
+        // The weights of the linear layers of all blocks, and their biases and those of the norms.
+        let weights =
+            product(&[depth, width, width.saturating_mul(4).saturating_add(hidden.saturating_mul(2))]);
+        let biases = product(&[depth, width.saturating_mul(5 + 4).saturating_add(hidden)]);
+        // The class token and the positions; the last norm.
+        let further = product(&[width, tokens(config.image).saturating_add(1 + 2)]);
+        for parameters in [weights, biases, further] {
+            self.parameters = self.parameters.saturating_add(parameters);
+        }
+        let tokens = tokens(side);
+        // A training step holds what enters each op: the two norms, the four linear layers, attention (three
+        // times the width) and GELU.
+        let of_block = width.saturating_mul(2 + 3 + 3).saturating_add(hidden.saturating_mul(2));
+        self.activations = self.activations.saturating_add(product(&[depth, tokens, of_block]));
+        self.largest = self.largest.max(product(&[tokens, hidden.max(width.saturating_mul(3))]));
+        let linear = product(&[tokens, weights]);
+        let attention = product(&[2, depth, tokens, tokens, width]);
+        self.multiply_adds = self.multiply_adds.saturating_add(linear).saturating_add(attention);
+        self.add_head(width, config.embedding as u128);
     }
 
     fn add_head(&mut self, channels: u128, embedding: u128) {
@@ -98,14 +132,14 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
         34 => ([3, 4, 6, 3], false),
         _ => ([3, 4, 6, 3], true),
     };
-    let width = config.width as u128;
+    let (width, channels) = (config.width as u128, config.channels as u128);
     let mut layers = Vec::new();
     let mut side = side;
     match config.stem {
-        Stem::Cifar => layers.push(Convolution { from: 3, to: width, kernel: 3, side }),
+        Stem::Cifar => layers.push(Convolution { from: channels, to: width, kernel: 3, side }),
         Stem::Imagenet => {
             side = side.div_ceil(2);
-            layers.push(Convolution { from: 3, to: width, kernel: 7, side });
+            layers.push(Convolution { from: channels, to: width, kernel: 7, side });
             // The stem's maximum pool halves the map.
             side = side.div_ceil(2);
         }
@@ -135,10 +169,10 @@ fn resnet(config: &ResNetConfig, side: u128) -> (Vec<Convolution>, u128) {
 }
 
 /// Returns the convolutions of Inception-v1 and the channels of its last map.
-fn inception(side: usize) -> (Vec<Convolution>, u128) {
+fn inception(channels: u128, side: usize) -> (Vec<Convolution>, u128) {
     let halved = |side: usize| HALVE.out_len(side).unwrap_or_default();
     let mut side = side.div_ceil(2);
-    let mut layers = vec![Convolution { from: 3, to: 64, kernel: 7, side: side as u128 }];
+    let mut layers = vec![Convolution { from: channels, to: 64, kernel: 7, side: side as u128 }];
     side = halved(side);
     let map = side as u128;
     layers.push(Convolution { from: 64, to: 64, kernel: 1, side: map });
@@ -165,20 +199,25 @@ fn inception(side: usize) -> (Vec<Convolution>, u128) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::NetworkSize;
-    use crate::{InceptionConfig, Network, NetworkConfig, ResNetConfig};
+    use crate::{InceptionConfig, Network, NetworkConfig, ResNetConfig, VitConfig};
 
     /// The computed sizes equal those of networks that were built.
     #[test]
     fn sizes_are_those_of_the_built_network() {
         let resnets = [18, 34, 50].into_iter().flat_map(|depth| {
             [ResNetConfig::default(), ResNetConfig::imagenet()]
-                .map(|config| ResNetConfig { depth, width: 8, embedding: 24, ..config }.into())
+                .map(|config| ResNetConfig { depth, width: 8, channels: 4, embedding: 24, ..config }.into())
         });
-        let inception = NetworkConfig::from(InceptionConfig { embedding: 24, ..InceptionConfig::default() });
-        for config in resnets.chain([inception]) {
+        let inception =
+            NetworkConfig::from(InceptionConfig { embedding: 24, channels: 2, ..InceptionConfig::default() });
+        let vits = [
+            VitConfig { embedding: 24, ..VitConfig::tiny() },
+            VitConfig { image: 96, channels: 1, ..VitConfig::small() },
+        ];
+        for config in resnets.chain([inception]).chain(vits.map(Into::into)) {
             let network = Network::new(config.clone(), 0).unwrap();
             let parameters: usize = network.parameters().iter().map(|(_, one)| one.elem_count()).sum();
-            for side in [32, 96, 227] {
+            for side in [32, 96, 228] {
                 let size = config.size(side);
                 assert_eq!(size.parameters, parameters as u128, "{config}");
                 assert_eq!(size.multiply_adds, network.multiply_adds(side).into(), "{config} at {side}");
@@ -205,5 +244,13 @@ mod tests {
         assert_eq!((parameters, activations, multiply_adds), (u128::MAX, u128::MAX, u128::MAX));
         NetworkConfig::from(InceptionConfig { embedding: usize::MAX, ..InceptionConfig::default() })
             .size(usize::MAX / 2);
+        let config =
+            VitConfig { width: usize::MAX, depth: usize::MAX, embedding: usize::MAX, ..VitConfig::tiny() };
+        let size = NetworkConfig::from(config).size(usize::MAX);
+        assert_eq!(
+            (size.parameters, size.activations, size.multiply_adds),
+            (u128::MAX, u128::MAX, u128::MAX)
+        );
+        NetworkConfig::from(VitConfig { patch: 0, image: 0, ..VitConfig::tiny() }).size(0);
     }
 }

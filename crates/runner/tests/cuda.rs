@@ -8,7 +8,7 @@ mod stripes;
 
 use std::path::Path;
 
-use invaspread_models::ResNetConfig;
+use invaspread_models::{ResNetConfig, VitConfig};
 use invaspread_runner::engine::{
     EngineError, Observer, Outcome, Recipe, StepTaken, Stop, Trained, evaluate, open_weights, train,
 };
@@ -126,6 +126,28 @@ fn other_precisions_stay_near() {
                 assert!((a - b).abs() < loss * a, "{batch_size}, {precision:?}: losses {a} and {b}");
                 assert!(agreement > cosine, "{batch_size}, {precision:?}: a cosine of {agreement}");
             }
+        }
+    });
+}
+
+/// The small views of `SwAV` have another size, so their positions are resized.
+#[test]
+fn a_vision_transformer_trains_as_on_the_cpu() {
+    on_device(|_| {
+        let sizes = VitConfig { width: 12, depth: 2, heads: 2, embedding: 16, ..VitConfig::tiny() };
+        let network = VitConfig { image: stripes::SIDE, ..sizes };
+        let of = |name: &str| {
+            methods().into_iter().filter(move |(own, _)| own.starts_with(name)).collect::<Vec<_>>()
+        };
+        for (name, method) in [of("invaspread"), of("swav")].concat() {
+            let here = Recipe { network: network.clone().into(), epochs: 1, ..recipe(method) };
+            let there = Recipe { device: DeviceKind::Cuda(0), ..here.clone() };
+            let (expected, found) = (run(&here), run(&there));
+            for (a, b) in losses(&expected).iter().zip(losses(&found)) {
+                assert!((a - b).abs() < 1e-3 * a.abs(), "{name}: losses {a} and {b}");
+            }
+            let agreement = agreement(&expected, &found);
+            assert!(agreement > 0.999, "{name}: a cosine of {agreement}");
         }
     });
 }

@@ -85,39 +85,60 @@ fn product<T: Element>([m, n, k]: [usize; 3], a: (&[T], [usize; 2]), b: (&[T], [
         out.fill(T::ZERO);
         return;
     }
-    let stride = |s: usize| s as isize;
     // The block size is a constant: the `gemm` crate chooses the order of its sums by the block's shape.
     team::for_each_chunk(out, ROWS * n, |block, out| {
-        let rows = out.len() / n;
         let first = &a.0[block * ROWS * a.1[0]..];
-        // SAFETY: the callers checked that the slices hold m x k, k x n and m x n elements under these
-        // strides; `first` starts at the block's first row, of which `rows` are left; `out` is borrowed
-        // mutably and so overlaps neither operand, and `read_dst` is false, so it is only written.
-        #[expect(unsafe_code, reason = "the gemm crate's entry point takes raw pointers")]
-        unsafe {
-            gemm::gemm(
-                rows,
-                n,
-                k,
-                out.as_mut_ptr(),
-                1,
-                stride(n),
-                false,
-                first.as_ptr(),
-                stride(a.1[1]),
-                stride(a.1[0]),
-                b.0.as_ptr(),
-                stride(b.1[1]),
-                stride(b.1[0]),
-                T::ZERO,
-                T::ONE,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
+        on_one_thread([out.len() / n, n, k], T::ONE, (first, a.1), b, (out, n));
     });
+}
+
+/// Computes the product of two strided operands times `factor` on the calling thread; the strides of a factor
+/// are `[row, column]` in elements, and the rows of `out` begin `step` elements after one another.
+///
+/// # Panics
+/// If a slice is too short for its shape and strides.
+pub(crate) fn on_one_thread<T: Element>(
+    [m, n, k]: [usize; 3],
+    factor: T,
+    a: (&[T], [usize; 2]),
+    b: (&[T], [usize; 2]),
+    (out, step): (&mut [T], usize),
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let holds = |len: usize, [row, column]: [usize; 2], rows: usize, columns: usize| {
+        (rows - 1) * row + (columns - 1) * column < len
+    };
+    assert!(holds(a.0.len(), a.1, m, k) && holds(b.0.len(), b.1, k, n), "gemm {m} x {n} x {k}: a factor");
+    assert!(step >= n && holds(out.len(), [step, 1], m, n), "gemm {m} x {n} x {k}: the result");
+    let stride = |s: usize| s as isize;
+    // SAFETY: the slices hold m x k, k x n and m x n elements under these strides, as was checked; `out` is
+    // borrowed mutably and so overlaps neither operand, and `read_dst` is false, so it is only written.
+    #[expect(unsafe_code, reason = "the gemm crate's entry point takes raw pointers")]
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride(step),
+            false,
+            a.0.as_ptr(),
+            stride(a.1[1]),
+            stride(a.1[0]),
+            b.0.as_ptr(),
+            stride(b.1[1]),
+            stride(b.1[0]),
+            T::ZERO,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
 }
 
 #[cfg(test)]

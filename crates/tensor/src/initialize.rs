@@ -74,7 +74,14 @@ impl Initializer {
     /// # Errors
     /// If the data type is not a float.
     pub fn normal_fan_out(&mut self, shape: impl Into<Shape>, fan_out: usize) -> Result<Tensor> {
-        let deviation = (2.0 / fan_out as f64).sqrt();
+        self.normal(shape, (2.0 / fan_out as f64).sqrt())
+    }
+
+    /// Draws a weight, normal with mean 0 and the given standard deviation.
+    ///
+    /// # Errors
+    /// If the data type is not a float.
+    pub fn normal(&mut self, shape: impl Into<Shape>, deviation: f64) -> Result<Tensor> {
         self.draw(shape.into(), |stream| deviation * stream.normal())
     }
 

@@ -1,7 +1,8 @@
 //! The operations that candle lacks or runs slowly, as candle custom ops: convolution, batch norm, bias with
-//! ReLU, local response norm, pooling, linear layers and L2 normalization with exact gradients. The crate
-//! also holds a tape that runs networks made of these ops, SGD with momentum and LARS, seeded initializers,
-//! and the matrix products that losses and metrics use.
+//! ReLU, local response norm, pooling, linear layers, L2 normalization, and layer norm, GELU, attention and
+//! tokens of vision transformers, with exact gradients. The crate also holds a tape that runs networks made
+//! of these ops, SGD with momentum and LARS, seeded initializers, and the matrix products that losses and
+//! metrics use.
 //!
 //! Activations are (N, H, W, C) and convolution weights (K_h, K_w, C_in, C_out). Every op takes f32, with
 //! kernels for the widest vectors of the machine, and f64, with plain code for gradient checks; maps may also
@@ -9,6 +10,7 @@
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod assign;
+mod attention;
 mod batch_norm;
 mod bias_relu;
 mod conv2d;
@@ -21,6 +23,7 @@ pub mod cuda;
 mod device;
 #[cfg(any(test, feature = "cuda"))]
 mod driver_error;
+mod gelu;
 pub mod gemm;
 pub mod gradient_check;
 pub mod initialize;
@@ -28,6 +31,7 @@ pub mod inner_products;
 mod known;
 mod l2_normalize;
 mod lars;
+mod layer_norm;
 mod linear;
 mod local_response_norm;
 mod memory;
@@ -42,15 +46,19 @@ mod storage;
 mod tape;
 mod team;
 mod threads;
+mod tokens;
 
 pub use assign::assign;
+pub use attention::attention;
 pub use batch_norm::{BatchNormConfig, RunningStatistics, Statistics, batch_norm, batch_norm_with};
 pub use bias_relu::bias_relu;
 pub use conv2d::{Algorithm, Conv2dConfig, conv2d};
 pub use device::{DeviceKind, Precision, activations};
+pub use gelu::gelu;
 pub use known::differentiable;
 pub use l2_normalize::l2_normalize;
 pub use lars::{Lars, LarsConfig};
+pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use local_response_norm::{LocalResponseNormConfig, LocalResponseWindow, local_response_norm};
 pub use memory::prepare_process;
@@ -63,3 +71,4 @@ pub use storage::with_f32;
 pub use tape::{Tape, Value};
 pub use team::with_team;
 pub use threads::{Started, start_threads};
+pub use tokens::{token_offsets, tokens};

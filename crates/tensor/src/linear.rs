@@ -5,6 +5,7 @@
 
 use crate::gemm::{self, Element};
 use crate::storage::{Scalar, for_scalar, slice, with};
+use crate::team;
 use candle_core::{
     CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
 };
@@ -38,6 +39,15 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.apply_op3(&weight, &bias, op)
 }
 
+/// Rows above which the bias's gradient is summed in pieces on a GPU: those of tokens, and not those of
+/// embeddings.
+#[cfg(feature = "cuda")]
+const MANY: usize = 1 << 13;
+
+/// Rows of the output that one task takes, and columns of which one task takes the sum.
+const ROWS: usize = 128;
+const COLUMNS: usize = 64;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     rows: usize,
@@ -58,11 +68,13 @@ impl Linear {
     fn forward<T: Element + Scalar>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let mut y = vec![T::ZERO; self.rows * self.outputs];
         gemm::nt(self.rows, self.outputs, self.inputs, x, weight, &mut y);
-        for row in y.chunks_exact_mut(self.outputs) {
-            for (y, b) in row.iter_mut().zip(bias) {
-                *y += *b;
+        team::for_each_chunk(&mut y, ROWS * self.outputs, |_, y| {
+            for row in y.chunks_exact_mut(self.outputs) {
+                for (y, b) in row.iter_mut().zip(bias) {
+                    *y += *b;
+                }
             }
-        }
+        });
         y
     }
 
@@ -72,11 +84,14 @@ impl Linear {
         gemm::nn(rows, inputs, outputs, gy, weight, &mut gx);
         gemm::tn(outputs, inputs, rows, gy, x, &mut gw);
         let mut gb = vec![T::ZERO; outputs];
-        for row in gy.chunks_exact(outputs) {
-            for (g, y) in gb.iter_mut().zip(row) {
-                *g += *y;
+        // A task has some of the columns, so that the rows are added in order on any number of threads.
+        team::for_each_chunk(&mut gb, COLUMNS, |task, gb| {
+            for row in gy.chunks_exact(outputs) {
+                for (g, y) in gb.iter_mut().zip(&row[task * COLUMNS..]) {
+                    *g += *y;
+                }
             }
-        }
+        });
         [gx, gw, gb]
     }
 
@@ -101,9 +116,10 @@ impl Linear {
         let gy = gy.contiguous()?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            use crate::cuda::{Product, product, sum_rows};
+            use crate::cuda::{Product, product, sum_rows, transformer::sum_many_rows};
             let gx = product(&gy, weight, Product::Plain, false)?;
-            return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, sum_rows(&gy)?));
+            let gb = if self.rows > MANY { sum_many_rows(&gy)? } else { sum_rows(&gy)? };
+            return Ok((gx, product(&gy, x, Product::FirstTransposed, false)?, gb));
         }
         for_scalar!(x.dtype(), "linear", T => {
             let [gx, gw, gb] = with::<T, _>(x, |x| {

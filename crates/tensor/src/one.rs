@@ -24,6 +24,16 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
     /// Returns the gradient of the input, given the input and the gradient of the result.
     fn backward<T: Scalar>(&self, x: &[T], gy: &[T]) -> Vec<T>;
 
+    /// Returns the same as [`One::forward`] in f32, for ops that have a faster version.
+    fn forward_f32(&self, x: &[f32]) -> Vec<f32> {
+        self.forward(x)
+    }
+
+    /// Returns the same as [`One::backward`] in f32, for ops that have a faster version.
+    fn backward_f32(&self, x: &[f32], gy: &[f32]) -> Vec<f32> {
+        self.backward(x, gy)
+    }
+
     /// Returns the result for a contiguous CUDA tensor.
     #[cfg(feature = "cuda")]
     fn on_device(&self, x: &Tensor) -> Result<Tensor>;
@@ -51,6 +61,10 @@ pub(crate) trait One: Clone + Send + Sync + 'static {
         if x.dtype() == DType::BF16 {
             let gx = with_widened(x, |x| with_widened(&gy, |gy| self.backward(x, gy)))??;
             return narrowed_like(gx, x);
+        }
+        if x.dtype() == DType::F32 {
+            let gx = with(x, |x| with(&gy, |gy| self.backward_f32(x, gy)))??;
+            return Tensor::from_vec(gx, x.shape(), x.device());
         }
         for_scalar!(x.dtype(), self.name(), T => {
             let gx = with::<T, _>(x, |x| with::<T, _>(&gy, |gy| self.backward(x, gy)))??;
@@ -86,6 +100,10 @@ impl<O: One> CustomOp1 for OneOp<O> {
             let y = self.0.forward(&converted::<bf16, f32>(slice(x, layout)?));
             let y = if self.0.widens() { CpuStorage::F32(y) } else { CpuStorage::BF16(converted(&y)) };
             return Ok((y, self.0.shape(layout.shape())));
+        }
+        if let CpuStorage::F32(_) = x {
+            let y = self.0.forward_f32(slice(x, layout)?);
+            return Ok((CpuStorage::F32(y), self.0.shape(layout.shape())));
         }
         let y = for_scalar!(x.dtype(), self.0.name(), T => {
             candle_core::WithDType::to_cpu_storage_owned(self.0.forward(slice::<T>(x, layout)?))

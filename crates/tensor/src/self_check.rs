@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use crate::{
     Algorithm, BatchNormConfig, Conv2dConfig, InstructionSet, LocalResponseNormConfig, PoolConfig, Precision,
-    avg_pool2d, batch_norm, bias_relu, conv2d, instruction_set, l2_normalize, linear, local_response_norm,
-    max_pool2d,
+    attention, avg_pool2d, batch_norm, bias_relu, conv2d, gelu, instruction_set, l2_normalize, layer_norm,
+    linear, local_response_norm, max_pool2d, token_offsets, tokens,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_random::{Purpose, Stream};
@@ -59,13 +59,17 @@ fn not_a_number(device: &Device, dtype: DType) -> Result<Check> {
     let residual = Some(&batch);
     let normalized = batch_norm(&batch, &ones, &zeros, None, config)?.0;
     let added = batch_norm(&batch.zeros_like()?, &ones, &zeros, residual, config)?.0;
-    let results = [
+    let mut results = vec![
         bias_relu(&rows, &zeros)?,
         normalized,
         added,
         max_pool2d(&map, PoolConfig::square(2))?,
         l2_normalize(&rows.to_dtype(DType::F32)?)?,
     ];
+    if dtype == DType::F32 {
+        let three = rows.narrow(1, 0, 3)?.contiguous()?;
+        results.extend([gelu(&rows)?, layer_norm(&batch, &ones, &zeros, 1e-6)?, attention(&three, 1, 1)?]);
+    }
     let mut swallowed = 0;
     for y in results {
         let first: f32 =
@@ -91,8 +95,9 @@ pub fn self_check_on(device: &Device, precision: Precision) -> Result<Vec<Check>
     ops_with(tf32)
         .into_iter()
         .enumerate()
-        // Ops on the embedding run in f32 in every precision.
+        // Ops on the embedding and those of transformers run in f32 in every precision.
         .filter(|(_, (op, ..))| dtype == DType::F32 || !["linear", "L2 normalization"].contains(op))
+        .filter(|(_, (op, ..))| dtype == DType::F32 || !OF_TRANSFORMERS.contains(op))
         .map(|(i, (op, shapes, _, f))| {
             let inputs = inputs(i as u64, shapes)?;
             // Maps and residuals are activations; vectors and weights stay f32.
@@ -136,12 +141,15 @@ const WINOGRAD_IN_PAIRS: f64 = 2e-2;
 /// An op's name, the shapes of its inputs, the error allowed on the CPU, and the op.
 type Case = (&'static str, &'static [&'static [usize]], f64, Op);
 
-fn ops() -> [Case; 12] {
+/// The ops of vision transformers.
+const OF_TRANSFORMERS: [&str; 4] = ["layer norm", "GELU", "attention", "tokens of patches"];
+
+fn ops() -> [Case; 16] {
     ops_with(false)
 }
 
 /// Lists the ops; for `tf32` see [`Conv2dConfig`].
-fn ops_with(tf32: bool) -> [Case; 12] {
+fn ops_with(tf32: bool) -> [Case; 16] {
     let conv = move |kernel: usize, stride, algorithm| {
         let padding = kernel / 2;
         Conv2dConfig { stride, padding, algorithm, tf32 }
@@ -201,6 +209,20 @@ fn ops_with(tf32: bool) -> [Case; 12] {
         ),
         ("linear", &[&[9, 64], &[32, 64], &[32]], 1e-5, Box::new(|t| linear(&t[0], &t[1], &t[2]))),
         ("L2 normalization", &[&[8, 128]], 1e-5, Box::new(|t| l2_normalize(&t[0]))),
+        (
+            OF_TRANSFORMERS[0],
+            &[&[70, 48], &[48], &[48]],
+            1e-5,
+            Box::new(|t| layer_norm(&t[0], &t[1], &t[2], 1e-6)),
+        ),
+        (OF_TRANSFORMERS[1], &[&[9, 64]], 1e-5, Box::new(|t| gelu(&t[0]))),
+        (OF_TRANSFORMERS[2], &[&[2 * 17, 3 * 2 * 16]], 1e-5, Box::new(|t| attention(&t[0], 17, 2))),
+        (
+            OF_TRANSFORMERS[3],
+            &[&[2, 3, 2, 16], &[16], &[1, 1, 16], &[1, 10, 16]],
+            1e-5,
+            Box::new(|t| tokens(&t[0], &token_offsets(&t[1], &t[2], &t[3], [3, 2])?)),
+        ),
     ]
 }
 

@@ -9,16 +9,20 @@
 //! A network runs on the tape. Its outputs become variables ([`Tape::leaf`]) of a loss made of candle's ops,
 //! and [`Tape::backward`] sends the loss's gradients at these variables back through the network.
 
+use crate::attention::Attention;
 use crate::batch_norm::{Normalized, normalize};
 use crate::bias_relu::BiasRelu;
 use crate::conv2d::{Conv2d, convolution};
+use crate::gelu::Gelu;
 use crate::l2_normalize::L2Normalize;
+use crate::layer_norm::LayerNorm;
 use crate::linear::Linear;
 use crate::local_response_norm::LocalResponseNorm;
 use crate::one::{One, OneOp};
 use crate::pool::Pool;
 use crate::storage::slice;
 use crate::team::{self, with_team};
+use crate::tokens::{Offsets, Tokens};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
@@ -117,7 +121,22 @@ enum Op {
         x: Value,
         y: Tensor,
     },
+    /// An op with any number of inputs, and the function that gives their gradients, in the same order.
+    Several {
+        name: &'static str,
+        inputs: Vec<Input>,
+        gradients: Gradients,
+    },
 }
+
+/// Something that an op's gradient goes to: the value with that index, nothing, or a parameter.
+enum Input {
+    Value(Option<usize>),
+    Parameter(Var),
+}
+
+/// Computes the gradients of an op's inputs from that of its result.
+type Gradients = Box<dyn FnOnce(&Tensor) -> Result<Vec<Tensor>> + Send + Sync>;
 
 impl std::fmt::Debug for Op {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,6 +147,7 @@ impl std::fmt::Debug for Op {
             Self::Linear { .. } => "linear",
             Self::Concatenate { .. } => "concatenate",
             Self::One { op, .. } => op.name(),
+            Self::Several { name, .. } => name,
         })
     }
 }
@@ -277,6 +297,91 @@ impl Tape {
         self.one(x, L2Normalize::new(&x.tensor)?)
     }
 
+    /// Runs [`crate::gelu`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`crate::gelu`].
+    pub fn gelu(&mut self, x: &Value) -> Result<Value> {
+        self.one(x, Gelu)
+    }
+
+    /// Runs [`crate::attention`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`crate::attention`].
+    pub fn attention(&mut self, x: &Value, tokens: usize, heads: usize) -> Result<Value> {
+        self.one(x, Attention::new(&x.tensor, tokens, heads)?)
+    }
+
+    /// Runs [`crate::layer_norm`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`crate::layer_norm`].
+    pub fn layer_norm(&mut self, x: &Value, [gamma, beta]: [&Var; 2], epsilon: f64) -> Result<Value> {
+        let op = LayerNorm::new(&x.tensor, gamma, beta, epsilon)?;
+        let y = op.run(&x.tensor, gamma, beta)?;
+        let inputs =
+            vec![Input::Value(x.id), Input::Parameter(gamma.clone()), Input::Parameter(beta.clone())];
+        let (x, gamma) = (x.tensor.clone(), gamma.as_detached_tensor());
+        let gradients = move |gy: &Tensor| Ok(op.gradients(&x, &gamma, gy)?.into());
+        Ok(self.push(Op::Several { name: "layer_norm", inputs, gradients: Box::new(gradients) }, y))
+    }
+
+    /// Runs [`crate::token_offsets`] and [`crate::tokens`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`crate::token_offsets`] and [`crate::tokens`].
+    pub fn tokens(&mut self, x: &Value, [bias, class, position]: [&Var; 3]) -> Result<Value> {
+        let (_, height, width, _) = x.tensor.dims4()?;
+        let offsets = Offsets::new(bias, class, position, [height, width])?;
+        let of_tokens = offsets.run(bias, class, position)?;
+        let tokens = Tokens::new(&x.tensor, &of_tokens)?;
+        let y = tokens.run(&x.tensor, &of_tokens)?;
+        let parameters = [bias, class, position].map(|parameter| Input::Parameter(parameter.clone()));
+        let inputs = std::iter::once(Input::Value(x.id)).chain(parameters).collect();
+        let gradients = move |gy: &Tensor| {
+            let [gx, of_tokens] = tokens.gradients(gy)?;
+            let [bias, class, position] = offsets.gradients(&of_tokens)?;
+            Ok(vec![gx, bias, class, position])
+        };
+        Ok(self.push(Op::Several { name: "tokens", inputs, gradients: Box::new(gradients) }, y))
+    }
+
+    /// Returns the sum of two values of one shape.
+    ///
+    /// # Errors
+    /// If their shapes or data types differ.
+    pub fn add(&mut self, a: &Value, b: &Value) -> Result<Value> {
+        if a.tensor.dims() != b.tensor.dims() {
+            bail!("add: {:?} and {:?}, expected one shape", a.tensor.shape(), b.tensor.shape())
+        }
+        let mut sum = Some(a.tensor.copy()?);
+        add(&mut sum, b.tensor.clone())?;
+        let y = sum.expect("it was made right above");
+        let inputs = vec![Input::Value(a.id), Input::Value(b.id)];
+        // Later gradients are added to each in place, so each has memory of its own.
+        let gradients = |gy: &Tensor| Ok(vec![gy.copy()?, gy.clone()]);
+        Ok(self.push(Op::Several { name: "add", inputs, gradients: Box::new(gradients) }, y))
+    }
+
+    /// Returns every row of `x` (R, C) whose number is a multiple of `step`: the first of each `step` rows.
+    ///
+    /// # Errors
+    /// If `step` does not divide the number of rows.
+    pub fn every_row(&mut self, x: &Value, step: usize) -> Result<Value> {
+        let (rows, columns) = x.tensor.dims2()?;
+        if step == 0 || !rows.is_multiple_of(step) {
+            bail!("every_row: {rows} rows, expected a multiple of {step}")
+        }
+        let y = x.tensor.reshape((rows / step, step, columns))?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let gradients = move |gy: &Tensor| {
+            let first = gy.reshape((rows / step, 1, columns))?;
+            Ok(vec![first.pad_with_zeros(1, 0, step - 1)?.reshape((rows, columns))?])
+        };
+        let inputs = vec![Input::Value(x.id)];
+        Ok(self.push(Op::Several { name: "every_row", inputs, gradients: Box::new(gradients) }, y))
+    }
+
     /// Keeps the first axis and joins the others into one.
     ///
     /// # Errors
@@ -379,6 +484,14 @@ impl Tape {
                 Op::One { op, x, y } => {
                     let gx = op.bwd(&x.tensor, &y, &gy.reshape(y.shape())?)?;
                     hand_back(x.id, gx)?;
+                }
+                Op::Several { inputs, gradients, .. } => {
+                    for (input, gradient) in inputs.into_iter().zip(gradients(&gy)?) {
+                        match input {
+                            Input::Value(id) => hand_back(id, Some(gradient))?,
+                            Input::Parameter(of) => parameter(&of, gradient)?,
+                        }
+                    }
                 }
             }
         }

@@ -15,8 +15,9 @@ use invaspread_tensor::cuda::{HostLog, Product, product};
 use invaspread_tensor::self_check::self_check_on;
 use invaspread_tensor::{
     BatchNormConfig, Conv2dConfig, LarsConfig, LocalResponseNormConfig, LocalResponseWindow, Optimizer,
-    OptimizerConfig, PoolConfig, Precision, RunningStatistics, SgdConfig, Tape, Value, avg_pool2d,
-    batch_norm, bias_relu, conv2d, gemm, l2_normalize, linear, local_response_norm, max_pool2d,
+    OptimizerConfig, PoolConfig, Precision, RunningStatistics, SgdConfig, Tape, Value, attention, avg_pool2d,
+    batch_norm, bias_relu, conv2d, gelu, gemm, l2_normalize, layer_norm, linear, local_response_norm,
+    max_pool2d, token_offsets, tokens,
 };
 use proptest::prelude::*;
 
@@ -132,6 +133,31 @@ proptest! {
                 Ok(batch_norm(&t[0], &t[1], &t[2], t.get(3), config)?.0)
             });
             prop_assert!(error < tolerance, "{dtype:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn transformers(
+        images in 1usize..4, count in 1usize..70, heads in 1usize..4, dim in 1usize..20, side in 1usize..6,
+        h in 1usize..6, w in 1usize..6, seed: u64,
+    ) {
+        let Some(device) = device_or_skip() else { return Ok(()) };
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 2, 0);
+        let mut draw = |shape: &[usize]| random(&mut stream, shape);
+        let single = |inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
+            error(&device, inputs, &[], DType::F32, f)
+        };
+        let columns = 3 * heads * dim;
+        let x = draw(&[images * count, columns]);
+        let attended = single(&[x.clone()], &|t| attention(&t[0], count, heads));
+        let activated = single(&[x.clone()], &|t| gelu(&t[0]));
+        let normed = single(&[x, draw(&[columns]), draw(&[columns])], &|t| layer_norm(&t[0], &t[1], &t[2], 0.1));
+        let joined = [draw(&[images, h, w, dim]), draw(&[1 + h * w, dim])];
+        let joined = single(&joined, &|t| tokens(&t[0], &t[1]));
+        let offsets = [draw(&[dim]), draw(&[1, 1, dim]), draw(&[1, 1 + side * side, dim])];
+        let offsets = single(&offsets, &|t| token_offsets(&t[0], &t[1], &t[2], [h, w]));
+        for (op, error) in [("attention", attended), ("gelu", activated), ("norm", normed), ("tokens", joined), ("offsets", offsets)] {
+            prop_assert!(error < 1e-5, "{op}: {error:e}");
         }
     }
 

@@ -9,6 +9,8 @@
 //!   layer; its three classifiers are left over.
 //! - `googlenet.h5`, which the released code needs, is BVLC GoogLeNet after a conversion, and fits
 //!   [`Inception`](crate::Inception). It has neither an embedding layer nor classifiers.
+//! - timm's `vit_tiny_patch16_224` and `vit_small_patch16_224` fit [`Vit`](crate::Vit) with the same patches and
+//!   images. Their `head` is a classifier of another size than the embedding layer, and is left over.
 //! - A file that this program or the released code saved fits the network that it was saved from. The
 //!   embedding layer is loaded too.
 //! - torchvision's GoogLeNet is another network and fits none: see [`WeightError::Torchvision`].

@@ -159,6 +159,8 @@ impl Config {
 fn model_label(model: &ModelSection) -> String {
     match model.architecture.unwrap_or_default() {
         Architecture::InceptionV1 => "inception_v1".to_owned(),
+        Architecture::VitTiny => "vit_tiny".to_owned(),
+        Architecture::VitSmall => "vit_small".to_owned(),
         Architecture::Resnet => {
             let stem = match model.stem.unwrap_or_default() {
                 StemName::Cifar => "",

@@ -6,7 +6,7 @@ use super::{Config, ConfigError, Initial, ScheduleName};
 use crate::engine::{Fall, Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
 use invaspread_data::DataConfig;
-use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem};
+use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem, VitConfig};
 use invaspread_tensor::initialize::Defaults;
 use invaspread_tensor::{Algorithm, LarsConfig, OptimizerConfig, SgdConfig};
 use std::time::Duration;
@@ -74,6 +74,11 @@ impl Config {
         let embedding = model.embedding;
         let algorithm = if model.winograd { Algorithm::Fastest } else { Algorithm::Direct };
         let precision = self.precision;
+        let channels = model.channels();
+        let of_image = |size: VitConfig| {
+            let (image, patch) = (self.augment.size, model.patch());
+            VitConfig { image, patch, channels, embedding, ..size }.into()
+        };
         match model.architecture.unwrap_or_default() {
             Architecture::Resnet => ResNetConfig {
                 depth: model.depth,
@@ -82,6 +87,7 @@ impl Config {
                     StemName::Imagenet => Stem::Imagenet,
                 },
                 width: model.width,
+                channels,
                 embedding,
                 pool: model.pool,
                 batch_norm_chunk: self.protocol.batch_norm_chunk,
@@ -95,8 +101,11 @@ impl Config {
             }
             .into(),
             Architecture::InceptionV1 => {
-                InceptionConfig { embedding, algorithm, precision, ..InceptionConfig::default() }.into()
+                InceptionConfig { channels, embedding, algorithm, precision, ..InceptionConfig::default() }
+                    .into()
             }
+            Architecture::VitTiny => of_image(VitConfig::tiny()),
+            Architecture::VitSmall => of_image(VitConfig::small()),
         }
     }
 

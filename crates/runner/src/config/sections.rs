@@ -92,6 +92,32 @@ pub struct ModelSection {
     /// The stem of a ResNet; CIFAR's unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemName>,
+    /// Side of a vision transformer's patches; 4 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<usize>,
+    /// Channels of an image: 3 unless set, or 1 for gray.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_channels: Option<usize>,
+}
+
+/// The side of a patch unless one is set: for images of 32 pixels.
+const DEFAULT_PATCH: usize = 4;
+
+impl ModelSection {
+    /// Returns whether the network is a vision transformer.
+    pub(super) fn is_vit(&self) -> bool {
+        matches!(self.architecture, Some(Architecture::VitTiny | Architecture::VitSmall))
+    }
+
+    /// Returns the side of a vision transformer's patches.
+    pub(super) fn patch(&self) -> usize {
+        self.patch.unwrap_or(DEFAULT_PATCH)
+    }
+
+    /// Returns the channels of an image.
+    pub(super) fn channels(&self) -> usize {
+        self.input_channels.unwrap_or(3)
+    }
 }
 
 /// The prefix of the hash that replaces the path of a file of weights in a run's own config.
@@ -111,6 +137,10 @@ pub enum Architecture {
     Resnet,
     /// BVLC's GoogLeNet.
     InceptionV1,
+    /// ViT-Tiny.
+    VitTiny,
+    /// ViT-Small.
+    VitSmall,
 }
 
 /// The part of a ResNet before its first residual block.
@@ -264,6 +294,18 @@ impl Config {
         if self.precision == Precision::Tf32 && !self.device.is_cuda() {
             return wrong("precision", self.precision.to_string(), "f32 or bf16: tf32 is for device=cuda");
         }
+        if self.model.is_vit() && self.precision != Precision::F32 {
+            let expected = "f32: a vision transformer computes in f32 only";
+            return wrong("precision", self.precision.to_string(), expected);
+        }
+        if self.model.patch.is_some() && !self.model.is_vit() {
+            let found = "a value, where model.architecture is no vision transformer".to_owned();
+            return wrong("model.patch", found, "model=vit_tiny or model=vit_small beside it, or null");
+        }
+        if ![1, 3].contains(&self.model.channels()) {
+            let expected = "3 (red, green, blue) or 1 (gray), the channels that images are read with";
+            return wrong("model.input_channels", self.model.channels().to_string(), expected);
+        }
         if ![18, 34, 50].contains(&self.model.depth) {
             return wrong("model.depth", self.model.depth.to_string(), "18, 34 or 50");
         }
@@ -284,6 +326,7 @@ impl Config {
         let counts = [
             ("model.width", self.model.width),
             ("model.embedding", self.model.embedding),
+            ("model.patch", self.model.patch()),
             ("eval.k", self.eval.k),
             ("eval.every", self.eval.every as usize),
         ];
@@ -399,6 +442,15 @@ impl Config {
                 }
                 Err(other) => return wrong(&key(""), other.to_string(), "settings that fit together"),
             }
+            let (channels, means) = (self.model.channels(), augment.normalize.mean.len());
+            if channels != means {
+                let expected = format!(
+                    "{channels}, and as many in augment.normalize.std: one for each channel that the network takes \
+                    (model.input_channels={channels})"
+                );
+                let found = format!("{means} in {:?}", augment.normalize.mean);
+                return wrong("augment.normalize.mean", found, &expected);
+            }
         }
         Ok(())
     }
@@ -420,6 +472,8 @@ impl Config {
         self.model.pretrained = Some(false);
         self.model.weights = Some(PathBuf::new());
         self.model.stem = Some(StemName::default());
+        self.model.patch = Some(0);
+        self.model.input_channels = Some(0);
         self.optim.optimizer = Some(OptimizerName::default());
         self.optim.trust_coefficient = Some(0.0);
         self.optim.warmup = Some(0.0);

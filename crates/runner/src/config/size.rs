@@ -38,15 +38,17 @@ impl Config {
         self.fits_for(Work::Train, room)
     }
 
-    /// Checks that `work` fits into the memory of the config's device, and that the network's pool fits its
-    /// last map. If the amount of memory is unknown, everything fits.
+    /// Checks that `work` fits into the memory of the config's device, that the network's pool fits its last
+    /// map, and that a vision transformer's patches fit the views. If the amount of memory is unknown,
+    /// everything fits.
     ///
     /// # Errors
-    /// Returns the errors of [`Config::fits`], and one for a pool that does not leave one value for each
-    /// channel.
+    /// Returns the errors of [`Config::fits`], one for a pool that does not leave one value for each channel,
+    /// and one for patches that do not divide a view.
     pub fn fits_for(&self, work: Work, room: Room<'_>) -> Result<(), ConfigError> {
+        self.patches_fit_views_of(self.augment.size)?;
         if work != Work::Convert {
-            self.pool_fits()?;
+            self.views_fit()?;
         }
         match room(self.device.resolve()) {
             Some(memory) => Ok(check(self.needs(work)?, memory)?),
@@ -54,18 +56,43 @@ impl Config {
         }
     }
 
-    /// Checks that the average pool leaves one value for each channel of the last map. The files of the model
-    /// and of the augmentation resolve without each other, so only a run can be checked.
-    fn pool_fits(&self) -> Result<(), ConfigError> {
+    /// Checks that the network fits the views of all sizes. The files of the model and of the augmentation
+    /// resolve without each other, so only a run can be checked.
+    fn views_fit(&self) -> Result<(), ConfigError> {
         let further = self.method.more_views(&self.augment);
-        let sizes = std::iter::once(self.augment.size).chain(further.iter().map(|group| group.augment.size));
-        sizes.into_iter().try_for_each(|size| self.pool_fits_views_of(size))
+        let mut sizes =
+            std::iter::once(self.augment.size).chain(further.iter().map(|group| group.augment.size));
+        sizes.try_for_each(|size| {
+            self.patches_fit_views_of(size)?;
+            self.pool_fits_views_of(size)
+        })
     }
+
+    /// Checks that a vision transformer's patches divide views of this size.
+    fn patches_fit_views_of(&self, size: usize) -> Result<(), ConfigError> {
+        let patch = self.model.patch();
+        if !self.model.is_vit() || (size > 0 && size.is_multiple_of(patch)) {
+            return Ok(());
+        }
+        let smaller = size / patch * patch;
+        let sizes =
+            if smaller == 0 { patch.to_string() } else { format!("{smaller} or {}", smaller + patch) };
+        Err(ConfigError::Value {
+            key: "model.patch".to_owned(),
+            origin: "the config".to_owned(),
+            found: patch.to_string(),
+            expected: format!(
+                "a divisor of {size}, the side of the views (augment.size, or the method's own); with patches of {patch}, views of {sizes} pixels fit"
+            ),
+        })
+    }
+
+    /// Checks that the average pool leaves one value for each channel of the last map.
 
     fn pool_fits_views_of(&self, size: usize) -> Result<(), ConfigError> {
         let pool = self.model.pool as u128;
         let map = self.recipe().network.size(size).map;
-        // Inception-v1 pools its whole map.
+        // Inception-v1 pools its whole map, and a vision transformer has no pool.
         let pools = self.model.architecture.unwrap_or_default() == Architecture::Resnet && pool != 0;
         if !pools || (pool <= map && map / 2 < pool) {
             return Ok(());
@@ -90,8 +117,14 @@ impl Config {
         let dim = self.model.embedding as u128;
         let batch = self.optim.batch_size as u128;
         let rows = batch.saturating_mul(self.method.views() as u128);
-        let model = named(&["model.width", "model.embedding", "model.depth"]);
-        let batches = named(&["optim.batch_size", "model.width", "augment.size"]);
+        // A vision transformer has its width and depth from its architecture.
+        let is_vit = self.model.is_vit();
+        let sizes =
+            if is_vit { ["model.architecture", "model.patch"] } else { ["model.width", "model.depth"] };
+        let (model, batches) = (
+            named(&[sizes[0], "model.embedding", sizes[1]]),
+            named(&["optim.batch_size", sizes[usize::from(is_vit)], "augment.size"]),
+        );
         let mut needs = Vec::new();
         let mut need = |what: String, factors: &[u128]| {
             let bytes = factors.iter().fold(1, |bytes: u128, factor| bytes.saturating_mul(*factor));
@@ -136,7 +169,7 @@ impl Config {
             let length = if self.eval.layer == Some(Layer::Pooled) { size.pooled } else { dim };
             let of_images = named(&["model.embedding", "data.synthetic.train", "data.synthetic.test"]);
             need(format!("embeddings that are measured ({of_images})"), &[images, length, FLOAT]);
-            let of_batch = named(&["model.width", "augment.size"]);
+            let of_batch = named(&[sizes[usize::from(is_vit)], "augment.size"]);
             if !trains {
                 need(
                     format!("activations of {together} images ({of_batch})"),

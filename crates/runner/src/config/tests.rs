@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod methods;
+mod networks;
 mod planning;
 mod settings;
 

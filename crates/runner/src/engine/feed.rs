@@ -336,9 +336,10 @@ impl ReadyBatch {
         match self {
             Self::Host(batch) => {
                 let invaspread_augment::Batch { images, more, index, sizes, .. } = *batch;
+                let channels = network.config().channels();
                 let tensor = |(values, side): (Vec<f32>, usize)| {
-                    let rows = values.len() / (side * side * 3);
-                    let x = Tensor::from_vec(values, (rows, side, side, 3), network.device())?;
+                    let rows = values.len() / (side * side * channels);
+                    let x = Tensor::from_vec(values, (rows, side, side, channels), network.device())?;
                     x.to_dtype(network.config().dtype())
                 };
                 let views =

@@ -54,6 +54,89 @@ pub fn product(a: &Tensor, b: &Tensor, kind: Product, tf32: bool) -> Result<Tens
     Ok(c.into_tensor((m, n)))
 }
 
+/// A matrix of f32 of each image: rows that begin `row` numbers after one another, images that begin `image`
+/// numbers after one another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Factor {
+    address: u64,
+    row: usize,
+    image: usize,
+    transposed: bool,
+}
+
+impl Factor {
+    /// Returns the matrices of `tensor` that begin with its number `first`.
+    pub(super) fn of(tensor: &Tensor, first: usize, row: usize, image: usize) -> Result<Self> {
+        let input = Input::of(tensor)?;
+        if input.dtype != DType::F32 {
+            bail!("cuda: a product of {:?}, expected f32", input.dtype)
+        }
+        let address = input.address + (first * size_of::<f32>()) as u64;
+        Ok(Self { address, row, image, transposed: false })
+    }
+
+    /// Returns the same matrices, to be taken transposed.
+    pub(super) fn transposed(self) -> Self {
+        Self { transposed: true, ..self }
+    }
+}
+
+/// Computes `c = factor a b` for each of `images` images, with `a` (m, k), `b` (k, n) and `c` (m, n), summed in
+/// f32. The caller guarantees that the matrices lie within their tensors, and that `c` overlaps neither factor.
+pub(super) fn product_of_each(
+    device: &CudaDevice,
+    [m, n, k]: [usize; 3],
+    factor: f32,
+    [a, b, c]: [Factor; 3],
+    images: usize,
+) -> Result<()> {
+    if m == 0 || n == 0 || images == 0 {
+        return Ok(());
+    }
+    let size = |len: usize| i32::try_from(len).map_err(candle_core::Error::wrap);
+    let operation = |factor: Factor| {
+        if factor.transposed {
+            sys::cublasOperation_t::CUBLAS_OP_T
+        } else {
+            sys::cublasOperation_t::CUBLAS_OP_N
+        }
+    };
+    let zero = 0.0f32;
+    let f32 = sys::cudaDataType::CUDA_R_32F;
+    let blas = device.cublas_handle();
+    device.cuda_stream().context().bind_to_thread().map_err(|e| failed("bind to the thread", e))?;
+    // cuBLAS stores matrices by column, so it sees each matrix transposed: the second factor is its first.
+    // SAFETY: the caller's matrices have the sizes that it states, and the stream runs in order.
+    unsafe {
+        result::gemm_strided_batched_ex(
+            *blas.handle(),
+            operation(b),
+            operation(a),
+            size(n)?,
+            size(m)?,
+            size(k)?,
+            (&raw const factor).cast(),
+            b.address as *const _,
+            f32,
+            size(b.row)?,
+            b.image as i64,
+            a.address as *const _,
+            f32,
+            size(a.row)?,
+            a.image as i64,
+            (&raw const zero).cast(),
+            c.address as *mut _,
+            f32,
+            size(c.row)?,
+            c.image as i64,
+            size(images)?,
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .map_err(|e| failed(format_args!("multiply {images} times {m}x{k} by {k}x{n}"), e))
+}
+
 /// Computes `c = a b` for square matrices of f32 or bf16 with `side` rows, in that precision or in TF32. It
 /// serves to measure speed.
 pub(super) fn multiply(device: &CudaDevice, [a, b, c]: [Input; 3], side: usize, tf32: bool) -> Result<()> {

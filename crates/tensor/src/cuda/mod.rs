@@ -32,6 +32,7 @@ mod step_counter;
 mod switches;
 pub mod testing;
 pub mod top_k;
+pub(crate) mod transformer;
 
 pub use algorithms::{algorithms, notes, take_algorithms};
 pub(crate) use batch_norm::{Saved, normalize, normalize_by, normalize_gradients};

@@ -15,6 +15,7 @@
     reason = "loads and stores go through pointers, and wide instructions must be known to exist"
 )]
 
+pub(crate) mod functions;
 mod portable;
 #[cfg(test)]
 mod tests;

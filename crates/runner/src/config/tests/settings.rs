@@ -47,6 +47,8 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "eval.linear",
             "eval.retrieval",
             "model.architecture",
+            "model.input_channels",
+            "model.patch",
             "model.pretrained",
             "model.stem",
             "model.weights",
