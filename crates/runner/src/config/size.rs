@@ -88,7 +88,6 @@ impl Config {
     }
 
     /// Checks that the average pool leaves one value for each channel of the last map.
-
     fn pool_fits_views_of(&self, size: usize) -> Result<(), ConfigError> {
         let pool = self.model.pool as u128;
         let map = self.recipe().network.size(size).map;
@@ -119,12 +118,11 @@ impl Config {
         let rows = batch.saturating_mul(self.method.views() as u128);
         // A vision transformer has its width and depth from its architecture.
         let is_vit = self.model.is_vit();
-        let sizes =
+        let [first, second] =
             if is_vit { ["model.architecture", "model.patch"] } else { ["model.width", "model.depth"] };
-        let (model, batches) = (
-            named(&[sizes[0], "model.embedding", sizes[1]]),
-            named(&["optim.batch_size", sizes[usize::from(is_vit)], "augment.size"]),
-        );
+        let of_maps = if is_vit { second } else { first };
+        let model = named(&[first, "model.embedding", second]);
+        let batches = named(&["optim.batch_size", of_maps, "augment.size"]);
         let mut needs = Vec::new();
         let mut need = |what: String, factors: &[u128]| {
             let bytes = factors.iter().fold(1, |bytes: u128, factor| bytes.saturating_mul(*factor));
@@ -169,7 +167,7 @@ impl Config {
             let length = if self.eval.layer == Some(Layer::Pooled) { size.pooled } else { dim };
             let of_images = named(&["model.embedding", "data.synthetic.train", "data.synthetic.test"]);
             need(format!("embeddings that are measured ({of_images})"), &[images, length, FLOAT]);
-            let of_batch = named(&[sizes[usize::from(is_vit)], "augment.size"]);
+            let of_batch = named(&[of_maps, "augment.size"]);
             if !trains {
                 need(
                     format!("activations of {together} images ({of_batch})"),
