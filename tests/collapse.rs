@@ -1,6 +1,6 @@
 //! A run made to collapse, over the whole program: SimSiam without its stop-gradient (Chen and He, CVPR 2021,
-//! section 4.1). The program says so once, also if the run is stopped and resumed after that, and says nothing
-//! of the kind about the same run with the stop-gradient.
+//! section 4.1). The program says so once, also if the run is stopped and resumed after that, and says
+//! nothing of the kind about the same run with the stop-gradient.
 
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
 
-/// A few generated images, a narrow network and short heads. The learning rate and the weight decay are so large
-/// that a dozen epochs are enough.
+/// A few generated images, a narrow network and short heads. The learning rate and the weight decay are so
+/// large that a dozen epochs are enough.
 const SETTINGS: &str = "train --profile smoke dataset=synthetic data.subset=null data.test_subset=null data.synthetic.train=256 \
      data.synthetic.test=100 data.synthetic.image_size=16 augment.size=16 model.pool=0 model.width=8 method=simsiam \
      method.projector_hidden=64 method.projector_output=32 method.predictor_hidden=8 optim.batch_size=32 optim.lr=0.1 \

@@ -208,7 +208,12 @@ fn cifar10_and_the_runs_that_its_suites_share() {
         assert_picture(folder.path(), &format!("similarity-{grouping}.png"));
     }
     // The runs of this suite have a folder of their own.
-    reproduce("modern", &["invaspread", "simclr", "moco_v2", "byol", "simsiam", "nnclr"], 17);
+    let report = reproduce("modern", &["invaspread", "simclr", "moco_v2", "byol", "simsiam", "nnclr"], 17);
+    for column in
+        ["Linear", "Training (min)", "Memory (MiB)", "RankMe", "lightly: kNN top-1, batch 128, 200 epochs"]
+    {
+        assert!(report.contains(column), "{column}: {report}");
+    }
     // DeepCluster's thousand clusters need as many images, so these runs differ from those above.
     let rows = ["deepcluster_1000", "exemplar", "nce", "invaspread"];
     reproduce_with("data.subset=1024", "figure3", &rows, 21);

@@ -11,7 +11,8 @@ pub struct Environment {
     /// The program's name and version, [`VERSION`](super::VERSION).
     pub version: String,
     /// The BLAKE3 hash of the program's file, in hexadecimal digits: runs with the same hash were made by the
-    /// same build. `None` if the file cannot be read, and in files that were written before this field existed.
+    /// same build. `None` if the file cannot be read, and in files that were written before this field
+    /// existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
     /// The commit that was checked out in the folder where the program was started, which need not be the one

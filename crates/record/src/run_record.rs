@@ -84,8 +84,8 @@ pub struct RunRecord {
     pub seconds: f64,
     /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
-    /// The largest resident memory in bytes while the run went on; `None` if the system does not give it. In a
-    /// record without [`Self::shape`] it may be that of a run which the same process did before.
+    /// The largest resident memory in bytes while the run went on; `None` if the system does not give it. In
+    /// a record without [`Self::shape`] it may be that of a run which the same process did before.
     pub peak_memory_bytes: Option<u64>,
     /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,

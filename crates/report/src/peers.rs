@@ -1,5 +1,5 @@
-//! The numbers that other libraries print about their own runs, embedded in the binary. Reports show them only
-//! under the library's name, never as measurements.
+//! The numbers that other libraries print about their own runs, embedded in the binary. Reports show them
+//! only under the library's name, never as measurements.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -73,8 +73,8 @@ impl PeakMemory {
         Self { before: if forgotten { 0 } else { peak_memory_bytes().unwrap_or(0) } }
     }
 
-    /// Returns the largest memory since then, in bytes; `None` where the system does not give it, or gives only
-    /// a larger one from before.
+    /// Returns the largest memory since then, in bytes; `None` where the system does not give it, or gives
+    /// only a larger one from before.
     pub(crate) fn bytes(self) -> Option<u64> {
         peak_memory_bytes().filter(|&bytes| bytes > self.before)
     }

@@ -181,8 +181,8 @@ fn last_shape(run: &Run, name: &str) -> Option<f64> {
     run.record.shape.get(name).copied().or_else(measured)
 }
 
-/// Returns whether a library's numbers say something beside those of the section: the data set is the same and
-/// real, the metric is measured, and there is a number for some row.
+/// Returns whether a library's numbers say something beside those of the section: the data set is the same
+/// and real, the metric is measured, and there is a number for some row.
 fn is_comparable(peer: &Peer, section: &Section<'_>, metrics: &[&str]) -> bool {
     let setting = section.setting;
     setting.dataset == peer.dataset

@@ -18,7 +18,8 @@ use crate::settings::Kind;
 pub struct Resolved {
     /// The values.
     pub config: Config,
-    /// Each key with its value as TOML and its origin, in alphabetical order; keys without a value are included.
+    /// Each key with its value as TOML and its origin, in alphabetical order; keys without a value are
+    /// included.
     pub origins: Vec<Origin>,
 }
 

@@ -39,8 +39,8 @@ pub struct Labeled {
 }
 
 impl Images {
-    /// Checks that no split is empty, that there is a batch for `recipe`, that its steps can be counted, and that
-    /// the method's settings have an effect in them.
+    /// Checks that no split is empty, that there is a batch for `recipe`, that its steps can be counted, and
+    /// that the method's settings have an effect in them.
     ///
     /// # Errors
     /// Returns an error that says which setting does not fit the images.

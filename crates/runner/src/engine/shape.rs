@@ -1,8 +1,9 @@
 //! The shape of the embedding at an evaluation: rank, spread and uniformity of a sample of the test images,
 //! and the alignment of two augmented views. It shows a collapse while accuracies are still explained by it.
 //!
-//! If the method has a projector, the shape of its rows is measured too, as the loss compares them: a collapse
-//! begins there (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, section 4.1).
+//! If the method has a projector, the shape of its rows is measured too, as the loss compares them: a
+//! collapse begins there (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, section
+//! 4.1).
 
 use std::sync::Arc;
 

@@ -76,8 +76,8 @@ pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, st
 }
 
 /// Times the unfinished runs of `planned`, each distinct recipe once (all seeds take the same time).
-/// `standings` says how far each has come. `timing` is called before the first run is timed, after the settings
-/// of all of them were compared with their images.
+/// `standings` says how far each has come. `timing` is called before the first run is timed, after the
+/// settings of all of them were compared with their images.
 ///
 /// # Errors
 /// Returns an error if the images of a run cannot be opened or do not fit its settings, or the run cannot be

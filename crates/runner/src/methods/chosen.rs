@@ -34,8 +34,8 @@ pub trait MethodSettings: Settings {
         Ok(())
     }
 
-    /// Checks that the settings have an effect in a run of this length. This is called before a run begins: first
-    /// without the number of its images, then with it.
+    /// Checks that the settings have an effect in a run of this length. This is called before a run begins:
+    /// first without the number of its images, then with it.
     ///
     /// # Errors
     /// Returns a refusal that names the key that would do nothing, what was found and what was expected.
@@ -137,8 +137,8 @@ pub struct Sizes {
     pub pooled: u128,
     /// Trained parameters of the network.
     pub parameters: u128,
-    /// Copies of the state that a checkpoint is written from, in the memory that is counted: 1 on the CPU; 0 on
-    /// a GPU, whose state is copied to the host.
+    /// Copies of the state that a checkpoint is written from, in the memory that is counted: 1 on the CPU; 0
+    /// on a GPU, whose state is copied to the host.
     pub copies: u128,
 }
 

@@ -196,8 +196,8 @@ pub trait Method: Send {
 
     /// Returns the rows that the loss compares, before they are scaled, for `pooled` features (N, P) that the
     /// network computed in evaluation mode: the output of the method's projector, in evaluation mode too.
-    /// `None` if the method has no projector. The engine measures their shape, which shows a collapse that the
-    /// pooled features do not show.
+    /// `None` if the method has no projector. The engine measures their shape, which shows a collapse that
+    /// the pooled features do not show.
     ///
     /// # Errors
     /// Returns an error if candle fails or the features do not fit the projector.

@@ -38,8 +38,8 @@ impl SmallViews {
 
     /// Returns the group of small views, by the transforms of `augment`. The numbers that `augment` gives for
     /// the first and the second view are those of the large views: as in the code of SwAV
-    /// (`multicropdataset.py`) and of DINO (`main_dino.py`), each small view is blurred with probability 0.5, if
-    /// there is a blur, and none is solarized.
+    /// (`multicropdataset.py`) and of DINO (`main_dino.py`), each small view is blurred with probability 0.5,
+    /// if there is a blur, and none is solarized.
     pub(super) fn more_views(self, augment: &AugmentConfig) -> Vec<MoreViews> {
         if self.views == 0 {
             return Vec::new();

@@ -45,8 +45,8 @@ impl PredictingHeads {
         Ok(Self { projector: projector.build(facts)?, predictor })
     }
 
-    /// Returns the memory of both heads: their weights with all that is held for them, and the outputs of their
-    /// layers for the rows of a batch.
+    /// Returns the memory of both heads: their weights with all that is held for them, and the outputs of
+    /// their layers for the rows of a batch.
     pub(super) fn memory(sizes: &Sizes, projector: ProjectorForm, hidden: usize) -> Vec<MethodMemory> {
         let keys = ["method.predictor_hidden", "method.projector_output"];
         let [hidden, output] = [hidden, projector.output].map(|size| size as u128);

@@ -100,8 +100,8 @@ impl ProjectorForm {
         at_least_one("projector_output", self.output)
     }
 
-    /// Returns the memory of the projector: its weights with all that is held for them, and the outputs of its
-    /// layers for `rows` rows of a batch.
+    /// Returns the memory of the projector: its weights with all that is held for them, and the outputs of
+    /// its layers for `rows` rows of a batch.
     pub(super) fn memory(self, sizes: &Sizes, rows: u128) -> Vec<MethodMemory> {
         let weights = [sizes.of_trained(), self.weights(sizes.pooled)];
         let keys = ["method.projector_hidden", "method.projector_output", "optim.batch_size"];

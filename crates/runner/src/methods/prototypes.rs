@@ -33,7 +33,8 @@ impl Prototypes {
         Ok(Self { weight: Var::from_vec(values, (count, dim), device)? })
     }
 
-    /// Returns the memory of the weights with all that is held for them, and of the scores of a batch's `rows`.
+    /// Returns the memory of the weights with all that is held for them, and of the scores of a batch's
+    /// `rows`.
     pub(super) fn memory(sizes: &Sizes, count: usize, dim: usize, rows: u128) -> Vec<MethodMemory> {
         let keys = ["method.prototypes", "method.projector_output"];
         let weights =

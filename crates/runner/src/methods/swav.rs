@@ -8,9 +8,9 @@
 //! batch and the queue together.
 //!
 //! Deviations: the queue is filled from the first step on and not from `queue_from` on; it is used when it is
-//! full, as in that code. The authors blur half of all views; here the run's transforms decide whether and how
-//! the large views are blurred, and half of the small ones are blurred if there is a blur. Their transforms do
-//! not solarize, so small views are not solarized.
+//! full, as in that code. The authors blur half of all views; here the run's transforms decide whether and
+//! how the large views are blurred, and half of the small ones are blurred if there is a blur. Their
+//! transforms do not solarize, so small views are not solarized.
 
 use std::collections::HashMap;
 
@@ -43,10 +43,11 @@ settings_with_projector! {
         prototypes: usize = 3000,
         /// Epochs at the start in which the prototypes are not trained.
         frozen_epochs: u64 = 1,
-        /// Rows of the queue, 0 for none, otherwise at least the images of a batch and at most those that the run
-        /// passes before its last step.
+        /// Rows of the queue, 0 for none, otherwise at least the images of a batch and at most those that the
+        /// run passes before its last step.
         queue: usize = 0,
-        /// The first epoch, from 1, in which codes depend on the queue, if there is one; at most the last epoch.
+        /// The first epoch, from 1, in which codes depend on the queue, if there is one; at most the last
+        /// epoch.
         queue_from: u64 = 16,
         /// Small views of each image, beside two large ones.
         small_views: usize = 0,
