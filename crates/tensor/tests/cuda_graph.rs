@@ -5,7 +5,6 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test fails by panicking; bits are compared")]
 
-
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::cuda::testing::{Counts, on_device};
 use invaspread_tensor::cuda::{HostLog, StepCounter, StepGraph, peak_memory};

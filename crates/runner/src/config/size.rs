@@ -88,7 +88,6 @@ impl Config {
     }
 
     /// Checks that the average pool leaves one value for each channel of the last map.
-
     fn pool_fits_views_of(&self, size: usize) -> Result<(), ConfigError> {
         let pool = self.model.pool as u128;
         let map = self.recipe().network.size(size).map;
