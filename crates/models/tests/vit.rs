@@ -256,7 +256,7 @@ fn copies_follow_and_threads_change_no_bit() {
     let network = Network::new(tiny(), 1).unwrap();
     let copy = Momentum::of(&network).unwrap();
     copy.follow(&Network::new(tiny(), 2).unwrap(), 0.0).unwrap();
-    let [moved, like] = [copy.module(), &Network::new(tiny(), 2).unwrap()].map(|of| Module::parameters(of));
+    let [moved, like] = [copy.module(), &Network::new(tiny(), 2).unwrap()].map(Module::parameters);
     for ((name, moved), (_, like)) in moved.iter().zip(&like) {
         assert_eq!(largest_difference(moved, like), 0.0, "{name}");
     }

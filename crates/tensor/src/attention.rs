@@ -94,9 +94,13 @@ impl Attention {
             }
             let largest =
                 row.iter().fold(f64::NEG_INFINITY, |most, &score| if score > most { score } else { most });
-            row.iter_mut().for_each(|score| *score = (*score - largest).exp());
+            for score in row.iter_mut() {
+                *score = (*score - largest).exp();
+            }
             let sum: f64 = row.iter().sum();
-            row.iter_mut().for_each(|weight| *weight /= sum);
+            for weight in row {
+                *weight /= sum;
+            }
         }
         weights
     }

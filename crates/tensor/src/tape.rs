@@ -355,9 +355,8 @@ impl Tape {
         if a.tensor.dims() != b.tensor.dims() {
             bail!("add: {:?} and {:?}, expected one shape", a.tensor.shape(), b.tensor.shape())
         }
-        let mut sum = Some(a.tensor.copy()?);
-        add(&mut sum, b.tensor.clone())?;
-        let y = sum.expect("it was made right above");
+        let y = a.tensor.copy()?;
+        add_into(&y, &b.tensor)?;
         let inputs = vec![Input::Value(a.id), Input::Value(b.id)];
         // Later gradients are added to each in place, so each has memory of its own.
         let gradients = |gy: &Tensor| Ok(vec![gy.copy()?, gy.clone()]);
@@ -519,17 +518,24 @@ fn sum_into(gradients: &mut GradStore, of: &Tensor, gradient: Tensor) -> Result<
 /// Adds a gradient to the sum of those that arrived before it.
 fn add(to: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
     match to {
-        None => *to = Some(gradient),
-        #[cfg(feature = "cuda")]
-        Some(sum) if sum.device().is_cuda() => {
-            let gradient = gradient.contiguous()?;
-            let device = sum.device().as_cuda_device()?;
-            let [to, from] = [crate::cuda::Input::of(sum)?, crate::cuda::Input::of(&gradient)?];
-            crate::cuda::add_into(to, from, sum.elem_count(), device)?;
+        None => {
+            *to = Some(gradient);
+            Ok(())
         }
-        Some(sum) => sum.inplace_op2(&gradient.contiguous()?, &AddInto)?,
+        Some(sum) => add_into(sum, &gradient),
     }
-    Ok(())
+}
+
+/// Adds a tensor to another in place.
+fn add_into(to: &Tensor, from: &Tensor) -> Result<()> {
+    let from = from.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if to.device().is_cuda() {
+        let device = to.device().as_cuda_device()?;
+        let inputs = [crate::cuda::Input::of(to)?, crate::cuda::Input::of(&from)?];
+        return crate::cuda::add_into(inputs[0], inputs[1], to.elem_count(), device);
+    }
+    to.inplace_op2(&from, &AddInto)
 }
 
 /// The op `a += b`.

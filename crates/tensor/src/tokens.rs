@@ -219,7 +219,9 @@ fn bicubic(from: usize, to: usize) -> Vec<f64> {
             *weight = keys_cubic((j as f64 + 0.5 - center) / width);
         }
         let sum: f64 = row.iter().sum();
-        row.iter_mut().for_each(|weight| *weight /= sum);
+        for weight in row {
+            *weight /= sum;
+        }
     }
     weights
 }

@@ -149,8 +149,8 @@ proptest! {
         };
         let columns = 3 * heads * dim;
         let x = draw(&[images * count, columns]);
-        let attended = single(&[x.clone()], &|t| attention(&t[0], count, heads));
-        let activated = single(&[x.clone()], &|t| gelu(&t[0]));
+        let attended = single(std::slice::from_ref(&x), &|t| attention(&t[0], count, heads));
+        let activated = single(std::slice::from_ref(&x), &|t| gelu(&t[0]));
         let normed = single(&[x, draw(&[columns]), draw(&[columns])], &|t| layer_norm(&t[0], &t[1], &t[2], 0.1));
         let joined = [draw(&[images, h, w, dim]), draw(&[1 + h * w, dim])];
         let joined = single(&joined, &|t| tokens(&t[0], &t[1]));

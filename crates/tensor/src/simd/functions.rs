@@ -31,17 +31,17 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < LEAST { 0.0 } else { scaled }
 }
 
-/// Returns the error function with an absolute error below 3e-7; ±1 from |x| = 4 on, where f32 has no nearer
-/// number. A NaN stays a NaN.
+/// Returns the error function with an absolute error below 5e-7 (4.2e-7 was measured); ±1 from |x| = 4 on,
+/// where f32 has no nearer number. A NaN stays a NaN.
 ///
 /// The quotient of polynomials is that of the Eigen library (`erf` of f32).
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     const ABOVE: [f32; 6] =
-        [2.770_681_5e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906e-4, -2.954_599_8e-3, -1.609_603_3e-2];
-    const BELOW: [f32; 4] = [-2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
+        [2.770_681_5e-8, -2.101_024e-6, -5.692_506_2e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
+    const BELOW: [f32; 4] = [-2.133_740_5e-4, -1.682_827e-3, -7.373_329_3e-3, -1.426_473_9e-2];
     let square = x * x;
-    let (mut above, mut below) = (-2.726_142_3e-10, -1.456_607_2e-5);
+    let (mut above, mut below) = (-2.726_142_3e-10, -1.456_607_15e-5);
     for coefficient in ABOVE {
         above = above * square + coefficient;
     }
@@ -106,7 +106,7 @@ mod tests {
     fn the_error_function_is_near_the_true_one() {
         for x in steps(-5.0, 5.0) {
             let error = (f64::from(erf(x)) - candle_core::cpu::erf::erf_f64(x.into())).abs();
-            assert!(error < 3e-7, "{x}: {error:e}");
+            assert!(error < 5e-7, "{x}: {error:e}");
         }
         assert_eq!(
             [erf(0.0), erf(f32::INFINITY), erf(f32::NEG_INFINITY)].map(f32::to_bits),
