@@ -46,9 +46,10 @@ pub(crate) fn draw_neighbors(
         Evaluation::Retrieval => "other test images, all of classes never trained on",
     };
     let reduced = if first.labels.reduced { " (reduced)" } else { "" };
+    let held_out = if first.labels.held_out { " to held-out training images" } else { "" };
     let gallery = Gallery {
         title: format!(
-            "{}, profile {}{reduced}: nearest {among}",
+            "{}, profile {}{reduced}: nearest {among}{held_out}",
             dataset_label(&dataset.name),
             first.labels.profile
         ),

@@ -103,14 +103,22 @@ pub(crate) fn training(
             &own[own.len() - quota..]
         }));
     }
-    let left = labels.len() - held_out.as_ref().map_or(0, Vec::len);
-    let mut train = match at_most(config.subset, left) {
-        Some(keep) => stratified(labels, classes, keep, config.seed, "subset")?,
-        None => (0..labels.len() as u32).collect(),
+    let is_left =
+        |index: &u32| held_out.as_ref().is_none_or(|held_out| held_out.binary_search(index).is_err());
+    let left: Vec<u32> = (0..labels.len() as u32).filter(is_left).collect();
+    let train = match at_most(config.subset, left.len()) {
+        Some(keep) => {
+            let chosen = stratified(labels, classes, keep, config.seed, "subset")?;
+            if chosen.iter().all(is_left) {
+                chosen
+            } else {
+                let of_left: Vec<u32> = left.iter().map(|&index| labels[index as usize]).collect();
+                let chosen = stratified(&of_left, classes, keep, config.seed, "subset")?;
+                chosen.into_iter().map(|place| left[place as usize]).collect()
+            }
+        }
+        None => left,
     };
-    if let Some(held_out) = &held_out {
-        train.retain(|index| held_out.binary_search(index).is_err());
-    }
     Ok(Training { train, held_out })
 }
 
@@ -161,18 +169,17 @@ pub(crate) fn at_most(keep: Option<usize>, found: usize) -> Option<usize> {
 /// Returns sentences for subsets of `config` that are larger than the numbers of `train` and `test` images,
 /// and for images that are held out.
 pub(crate) fn notes(config: &DataConfig, train: usize, test: usize) -> Vec<String> {
-    if let Some(instead) = held_out_note(config) {
-        let left = train.saturating_sub(config.test_subset.unwrap_or_default());
-        return note(config.subset, left, "training").into_iter().chain([instead]).collect();
+    if let Some(held_out) = config.test_subset.filter(|_| config.held_out == Some(true)) {
+        let left = note(config.subset, train.saturating_sub(held_out), "training");
+        return left.into_iter().chain([held_out_note(held_out)]).collect();
     }
     let asked = [(config.subset, train, "training"), (config.test_subset, test, "test")];
     asked.into_iter().filter_map(|(keep, found, what)| note(keep, found, what)).collect()
 }
 
-/// Returns a sentence if training images are held out.
-pub(crate) fn held_out_note(config: &DataConfig) -> Option<String> {
-    let number = config.test_subset.filter(|_| config.held_out == Some(true))?;
-    Some(format!("{number} training images are held out and measured; no test image is (data.held_out)"))
+/// Returns the sentence for a number of training images that are held out.
+pub(crate) fn held_out_note(number: usize) -> String {
+    format!("{number} training images are held out and measured; no test image is (data.held_out)")
 }
 
 /// Returns a sentence if there are fewer than `keep` images (`what`: training or test).
@@ -276,7 +283,7 @@ mod tests {
                 prop_assert!(chosen.train.iter().all(|index| !held_out.contains(index)));
                 let left = labels.len() - keep;
                 let asked = subset.unwrap_or(left).min(left);
-                prop_assert!(chosen.train.len() <= asked && chosen.train.len() + 5 >= asked);
+                prop_assert_eq!(chosen.train.len(), asked);
             }
         }
 

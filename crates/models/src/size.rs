@@ -22,7 +22,8 @@ pub struct NetworkSize {
     /// Outputs of the convolutions (of a vision transformer, inputs of the ops) for one image. A training
     /// step holds at least these, as gradients need one number for each.
     pub activations: u128,
-    /// The largest of those outputs.
+    /// The largest of those outputs; of a vision transformer, the most that a block holds at one time while it
+    /// is not trained.
     pub largest: u128,
     /// Side of the last map, before it is pooled; of a vision transformer, patches along a side.
     pub map: u128,
@@ -106,7 +107,9 @@ impl NetworkSize {
         // times the width) and GELU.
         let of_block = width.saturating_mul(2 + 3 + 3).saturating_add(hidden.saturating_mul(2));
         self.activations = self.activations.saturating_add(product(&[depth, tokens, of_block]));
-        self.largest = self.largest.max(product(&[tokens, hidden.max(width.saturating_mul(3))]));
+        // Together: input and output of GELU, and the tokens before and after attention.
+        let together = hidden.saturating_add(width).saturating_mul(2);
+        self.largest = self.largest.max(product(&[tokens, together]));
         let linear = product(&[tokens, weights]);
         let attention = product(&[2, depth, tokens, tokens, width]);
         self.multiply_adds = self.multiply_adds.saturating_add(linear).saturating_add(attention);

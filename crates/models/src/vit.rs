@@ -173,15 +173,16 @@ impl Block {
 
     /// Runs on rows of tokens, of which every `tokens` are one image's.
     fn forward(&self, tape: &mut Tape, x: &Value, tokens: usize, heads: usize) -> Result<Value> {
-        let y = self.attention_norm.run_norm(tape, x)?;
-        let y = self.qkv.run_linear(tape, &y)?;
-        let y = tape.attention(&y, tokens, heads)?;
-        let y = self.projection.run_linear(tape, &y)?;
+        // An assignment frees what the value before it held, unless the tape holds it.
+        let mut y = self.attention_norm.run_norm(tape, x)?;
+        y = self.qkv.run_linear(tape, &y)?;
+        y = tape.attention(&y, tokens, heads)?;
+        y = self.projection.run_linear(tape, &y)?;
         let x = tape.add(x, &y)?;
-        let y = self.perceptron_norm.run_norm(tape, &x)?;
-        let y = self.hidden.run_linear(tape, &y)?;
-        let y = tape.gelu(&y)?;
-        let y = self.output.run_linear(tape, &y)?;
+        y = self.perceptron_norm.run_norm(tape, &x)?;
+        y = self.hidden.run_linear(tape, &y)?;
+        y = tape.gelu(&y)?;
+        y = self.output.run_linear(tape, &y)?;
         tape.add(&x, &y)
     }
 

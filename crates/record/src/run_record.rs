@@ -77,15 +77,17 @@ pub struct RunRecord {
     pub metrics: BTreeMap<String, MetricSummary>,
     /// The shape of the embedding after the last epoch: `effective_rank`, `rank_share` (the effective rank
     /// divided by the largest possible one, the smaller of D and n - 1), `rankme`, `uniformity`, `alignment`
-    /// and `spread`; empty in records that were written before this field existed.
+    /// and `spread`, and the same with `projection_` before the name, except the alignment, for the rows that the
+    /// loss of a method with a projector compares; empty in records that were written before this field existed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shape: BTreeMap<String, f64>,
     /// The wall-clock time of the run in seconds, added up over interruptions.
     pub seconds: f64,
     /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
-    /// The largest resident memory in bytes while the run went on; `None` if the system does not give it. In
-    /// a record without [`Self::shape`] it may be that of a run which the same process did before.
+    /// The largest resident memory in bytes while the run went on, since it was last resumed; `None` if the
+    /// system does not give it. In a record without [`Self::program`] it may be that of a run which the same
+    /// process did before.
     pub peak_memory_bytes: Option<u64>,
     /// The hash of the resolved config; the seed is not part of it.
     pub config_hash: String,

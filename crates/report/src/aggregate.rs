@@ -31,7 +31,8 @@ pub struct Line {
     pub std: Option<f64>,
     /// The mean of the best values of the runs; `None` for `epochs_to_*`.
     pub best_mean: Option<f64>,
-    /// The paper's value; `None` for generated images, on which the paper measured nothing.
+    /// The paper's value; `None` for generated images, on which the paper measured nothing, and for held-out
+    /// training images.
     pub paper: Option<f64>,
     /// The difference `mean - paper`.
     pub difference: Option<f64>,
@@ -126,8 +127,8 @@ fn line(suite: &Suite, settings: &[Setting], group: &DataFrame) -> PolarsResult<
     let last = complete("last")?;
     let mean = last.and_then(ChunkAgg::mean).map(rounded);
     let setting = group.column("setting")?.u32()?.get(0).unwrap_or_default() as usize;
-    // The paper measured nothing on generated images.
-    let in_paper = settings[setting].data_state != "generated";
+    // The paper measured nothing on generated images, and printed nothing of held-out ones.
+    let in_paper = settings[setting].data_state != "generated" && !settings[setting].held_out;
     let paper = paper::value(&suite.name, &row, &metric).filter(|_| in_paper);
     Ok(Line {
         setting,

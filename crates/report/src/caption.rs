@@ -13,6 +13,11 @@ pub(crate) fn data(setting: &Setting) -> String {
     format!("{} ({}{held_out})", dataset_label(&setting.dataset), setting.data_state)
 }
 
+/// Returns the name of the images that are measured in a setting.
+pub(crate) fn measured(setting: &Setting) -> &'static str {
+    if setting.held_out { "held-out training images" } else { "test images" }
+}
+
 /// Returns the setting as text: "profile quick (reduced) on cpu".
 pub(crate) fn setting(setting: &Setting) -> String {
     let reduced = if setting.reduced { " (reduced)" } else { "" };

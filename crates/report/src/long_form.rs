@@ -29,7 +29,9 @@ impl Table {
             "difference" => numbers(|line| line.difference),
             "profile" => texts(|_, setting| setting.profile.clone()),
             "device" => texts(|_, setting| setting.device.clone()),
-            "data" => texts(|_, setting| setting.data_state.clone()),
+            "data" => texts(|_, setting| {
+                format!("{}{}", setting.data_state, if setting.held_out { "; held-out" } else { "" })
+            }),
         )
         .map_err(|source| self.failed(source))
     }

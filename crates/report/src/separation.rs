@@ -51,12 +51,13 @@ pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, R
     let width = LEFT * 2.0 + columns as f64 * PANEL.0 + (columns - 1) as f64 * GAP.0;
     let (recipe, _) = caption::recipe(runs);
     let text = format!(
-        "Cosine similarity of each test image to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
+        "Cosine similarity of each {4} to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
          the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. Runs of {1}, {2}: {recipe}, {3}.",
         group_word(grouping),
         caption::setting(setting),
         caption::data(setting),
         caption::seeds(runs),
+        if setting.held_out { "held-out training image" } else { "test image" },
     );
     let caption = caption::wrap(&text, (width / 5.5) as usize);
     // The last line of panels needs less space below it, because no names follow.

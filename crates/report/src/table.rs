@@ -142,6 +142,35 @@ mod tests {
     }
 
     #[test]
+    fn held_out_images_have_a_table_of_their_own_without_the_papers_numbers() {
+        let mut runs = fake::quick_runs(&[0]);
+        let mut held_out = fake::quick_runs(&[0]);
+        for run in &mut held_out {
+            run.record.held_out = true;
+            run.folder.push_str("-held-out");
+        }
+        runs.extend(held_out);
+        let table = Table::new("table1", &runs).unwrap();
+        assert_eq!(table.settings.len(), 2);
+        let of_paper = |held_out: bool| {
+            table
+                .lines
+                .iter()
+                .any(|line| table.settings[line.setting].held_out == held_out && line.paper.is_some())
+        };
+        assert!(of_paper(false) && !of_paper(true));
+        let folder = tempfile::tempdir().unwrap();
+        let written = crate::write_report("table1", &runs, &[], folder.path()).unwrap();
+        let mut files = written.files.clone();
+        files.sort();
+        files.dedup();
+        assert_eq!(files.len(), written.files.len(), "{:?}", written.files);
+        let report = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+        assert!(report.contains("CIFAR-10 (verified; held-out training images)"), "{report}");
+        assert!(report.contains("| Held-out training images | 2,000 |"), "{report}");
+    }
+
+    #[test]
     fn an_older_configuration_is_left_out_and_named() {
         let mut runs = fake::quick_runs(&[0, 1]);
         let mut old = runs.iter().find(|run| run.record.row == "nce").unwrap().clone();

@@ -104,10 +104,11 @@ pub fn is_of_full_runs(folder: &Path) -> bool {
 fn suffix(setting: &Setting) -> String {
     let text = format!("-{}-{}-{}-{}", setting.profile, setting.device, setting.dataset, setting.data_state);
     let reduced = if setting.reduced { "" } else { "-full" };
+    let held_out = if setting.held_out { "-held-out" } else { "" };
     // The names come from a config, so only characters that every file system and Markdown link allows are
     // kept.
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
-    text.chars().map(safe).chain(reduced.chars()).collect()
+    text.chars().map(safe).chain(reduced.chars()).chain(held_out.chars()).collect()
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ReportError {

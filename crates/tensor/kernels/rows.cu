@@ -39,8 +39,8 @@ KERNEL(256, inverse_lengths)(const float *x, float *lengths, int rows, int dim) 
 }
 
 KERNEL(256, add_bias)(float *y, const float *bias, int rows, int columns) {
-    int stride = gridDim.x * blockDim.x;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * columns; i += stride) y[i] += bias[i % columns];
+    long long count = (long long)rows * columns, stride = gridDim.x * blockDim.x;
+    for (long long i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) y[i] += bias[i % columns];
 }
 
 // Computes y = x times the one number at `factor`.

@@ -249,7 +249,7 @@ pub(crate) struct Tokens {
 impl Tokens {
     pub(crate) fn new(x: &Tensor, offsets: &Tensor) -> Result<Self> {
         let (images, height, width, dim) = x.dims4()?;
-        if offsets.dims() != [1 + height * width, dim] || dim == 0 {
+        if offsets.dims() != [1 + height * width, dim] || [height, width, dim].contains(&0) {
             bail!(
                 "tokens: patches {:?}, offsets {:?}: expected an offset for the class token and for each patch",
                 x.shape(),

@@ -10,7 +10,7 @@ use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
 use invaspread_data::Dataset;
 use invaspread_models::WeightsFile;
-use invaspread_runner::config::{Work, expand};
+use invaspread_runner::config::{Override, Work, expand};
 use invaspread_runner::embeddings;
 use invaspread_runner::engine::{self, Embeddings, Recipe};
 use invaspread_runner::launch::images;
@@ -33,6 +33,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     for said in &dataset.notes {
         note!("{}: {said}", dataset.name);
     }
+    // Images are held out of a run by its own config. Typed settings may choose others.
+    let of_data = |one: &Override| one.key.starts_with("data") || one.key == "profile";
+    let is_held_out =
+        config.data.held_out == Some(true) && origin.file.is_some() && !overrides.iter().any(of_data);
     let (recipe, images) = (config.recipe(), images(&dataset));
     let files = match &arguments.embeddings {
         Some(folder) => files(folder, images.gallery.is_some(), &path)?,
@@ -52,6 +56,8 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "data_state": dataset.state,
             "data_skipped": dataset.skipped,
             "data_notes": dataset.notes,
+            "held_out": config.data.held_out == Some(true),
+            "held_out_of_its_run": is_held_out,
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
             "layer": recipe.layer,
@@ -67,8 +73,11 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         }))?);
     }
     print_line!("config: {}", origin.describe());
-    let held_out = config.data.held_out == Some(true);
-    let measured = if held_out { "held-out training images" } else { "test images" };
+    let measured = match (config.data.held_out, is_held_out) {
+        (Some(true), true) => "held-out training images",
+        (Some(true), false) => "training images, which the network may have been trained on",
+        _ => "test images",
+    };
     print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
     print_measured(&result.measured);
     if let Some(choice) = loaded.choice() {

@@ -58,7 +58,7 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let (test, skipped_test) = match held_out {
         Some(held_out) => {
             let read = open(&held_out, held_out.items.len(), None, "test")?;
-            notes.extend(subset::held_out_note(config));
+            notes.push(subset::held_out_note(read.0.len()));
             read
         }
         None => {

@@ -358,7 +358,7 @@ pub(crate) fn copy(set: Set, config: &DataConfig) -> Result<Option<SetCopy<'_>>,
 /// Opens the copy in the configured folder.
 pub(crate) fn open(set: Set, config: &DataConfig) -> Result<Dataset, DataError> {
     if config.held_out == Some(true) {
-        let expected = format!("nothing: the test classes of {} are not trained on", set.name());
+        let expected = format!("false or no such key: the test classes of {} are not trained on", set.name());
         return Err(DataError::Value { key: "held_out", found: "true".to_owned(), expected });
     }
     let location = Location::find(config.root.as_deref())?;

@@ -193,7 +193,8 @@ impl fmt::Display for Mismatch {
             )?;
         }
         f.write_str(
-            "; choose the model that the file was saved from, with the same depth, width, patches and length of the embedding",
+            "; choose the model that the file was saved from, with the same depth, width, patches and length of the embedding, \
+            for images of the same size and number of channels",
         )
     }
 }

@@ -192,8 +192,11 @@ fn results(text: &mut String, section: &Section<'_>) {
     }
     line(
         text,
-        "Last epoch: the value after the last epoch, which is the result. Best epoch: the largest over epochs, chosen on the\n\
-         test images, so it flatters. Mean over seeds, ± one standard deviation (n − 1) where there are several.\n",
+        &format!(
+            "Last epoch: the value after the last epoch, which is the result. Best epoch: the largest over epochs, chosen on the\n\
+             {}, so it flatters. Mean over seeds, ± one standard deviation (n − 1) where there are several.\n",
+            caption::measured(section.setting)
+        ),
     );
     let printed = section.suite.printed().map_or(&[][..], |printed| &printed.rows[..]);
     let absent: Vec<String> = printed

@@ -2,6 +2,7 @@
 //! last epoch.
 
 use super::{line, own_label};
+use crate::caption;
 use crate::quote::link;
 use crate::records::Run;
 use crate::section::Section;
@@ -42,10 +43,13 @@ pub(crate) fn write(text: &mut String, section: &Section<'_>, rank: Option<&str>
     }
     line(
         text,
-        "\nAfter the last epoch, of at most 1,000 test images; mean over seeds. Effective rank (Roy & Vetterli 2007) counts the\n\
+        &format!(
+            "\nAfter the last epoch, of at most 1,000 {}; mean over seeds. Effective rank (Roy & Vetterli 2007) counts the\n\
          directions that the embeddings use; RankMe (Garrido et al. 2023) is the same before the mean is subtracted. Uniformity\n\
          and alignment are those of Wang & Isola (2020): lower is more uniform, and lower is less changed by augmentation. Spread\n\
          is the standard deviation of a coordinate, where 1 fills the sphere and 0 is a single point.\n",
+            caption::measured(section.setting)
+        ),
     );
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{line, mean_and_std, metric_label, own_label, row_label};
 use crate::beside::Beside;
+use crate::caption;
 use crate::names::thousands;
 use crate::peers::{Peer, peers};
 use crate::quote::markdown;
@@ -123,14 +124,14 @@ fn cost<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut
                 .max_by_key(|one| one.0);
             largest.map_or(NONE.to_owned(), |(bytes, run)| {
                 // Earlier versions recorded the largest memory since the process began.
-                let at_most = if run.record.shape.is_empty() { "≤ " } else { "" };
+                let at_most = if run.record.program.is_none() { "≤ " } else { "" };
                 format!("{at_most}{}", thousands(bytes >> 20))
             })
         }),
     });
     notes.push(format!(
         "Training is the time of the training steps, run that of the whole run, with its evaluations. Memory is the largest\n\
-         resident memory of the process during the run (≤: the process had done other runs before, whose memory may be the\n\
+         resident memory of the process during the run, of its last part if it was stopped and resumed (≤: the process had done other runs before, whose memory may be the\n\
          larger), and the largest over seeds. The runs had {}; a row that had another number says so. Nothing\n\
          ensures that the machine did no other work.",
         counted_threads(&usual.to_string())
@@ -167,11 +168,11 @@ fn shape<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mu
     {
         columns.push(of_runs(section, head, digits, move |run| last_shape(run, name)));
     }
-    notes.push(
-        "Rank, of the largest: the effective rank of the embeddings of at most 1,000 test images, divided by the largest that\n\
-         there can be, the smaller of their length and the number of images less 1. RankMe and spread are explained below."
-            .to_owned(),
-    );
+    notes.push(format!(
+        "Rank, of the largest: the effective rank of the embeddings of at most 1,000 {}, divided by the largest that\n\
+         there can be, the smaller of their length and the number of images less 1. RankMe and spread are explained below.",
+        caption::measured(section.setting)
+    ));
 }
 
 /// Returns a number of the embedding's shape after the last epoch: that of the record, or that of the run's
@@ -187,6 +188,7 @@ fn is_comparable(peer: &Peer, section: &Section<'_>, metrics: &[&str]) -> bool {
     let setting = section.setting;
     setting.dataset == peer.dataset
         && setting.data_state != "generated"
+        && !setting.held_out
         && metrics.contains(&peer.metric.as_str())
         && section.rows.iter().any(|row| peer.rows.contains_key(*row))
 }

@@ -99,7 +99,14 @@ impl Config {
             // run does not change it.
             device: self.device.name(),
             precision: self.precision.name(),
-            data: DataConfig { root: None, cache: None, manifest, ..self.data.clone() },
+            data: DataConfig {
+                root: None,
+                cache: None,
+                manifest,
+                // `false` is what holds without the key.
+                held_out: self.data.held_out.filter(|held_out| *held_out),
+                ..self.data.clone()
+            },
             model: &model,
             method: &self.method,
             augment: &self.augment,

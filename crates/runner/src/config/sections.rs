@@ -341,10 +341,6 @@ impl Config {
         if let Err(Refusal { key, found, expected }) = self.method.check() {
             return wrong(&format!("method.{key}"), found, &expected);
         }
-        let length = RunLength { epochs: self.optim.epochs, batch_size: self.optim.batch_size, images: None };
-        if let Err(Refusal { key, found, expected }) = self.method.check_length(&length) {
-            return wrong(&format!("method.{key}"), found, &expected);
-        }
         if let Some(RetrievalRecipe { recall_at, kmeans_restarts, .. }) = &self.eval.retrieval {
             if recall_at.is_empty() || recall_at.contains(&0) {
                 return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
@@ -412,21 +408,7 @@ impl Config {
                 );
             }
         }
-        // The method's views of their own part of the image take it by the resized crop.
         let of_method = more_views.iter().map(|group| &group.augment);
-        let is_ignored = |other: &&AugmentConfig| {
-            other.resized_crop != self.augment.resized_crop && !other.uses("resized_crop")
-        };
-        if of_method.clone().any(|other| is_ignored(&other)) {
-            let (key, found) = if self.augment.none {
-                ("augment.none", "true".to_owned())
-            } else {
-                ("augment.without", format!("{:?}", self.augment.without))
-            };
-            let expected = "transforms with resized_crop, by which the method's small views take their part of the \
-                            image, or no small views";
-            return wrong(key, found, expected);
-        }
         for (own, augment) in
             std::iter::once((true, &self.augment)).chain(of_method.map(|other| (false, other)))
         {
@@ -455,12 +437,45 @@ impl Config {
         Ok(())
     }
 
+    /// Checks that all settings of a run that is to be trained have an effect. The weights of a run whose
+    /// settings had none are still measured and exported.
+    pub(super) fn has_effect(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, found: String, expected: &str| {
+            Err(ConfigError::Value {
+                key: key.to_owned(),
+                origin: "the config".to_owned(),
+                found,
+                expected: expected.to_owned(),
+            })
+        };
+        let length = RunLength { epochs: self.optim.epochs, batch_size: self.optim.batch_size, images: None };
+        if let Err(Refusal { key, found, expected }) = self.method.check_length(&length) {
+            return wrong(&format!("method.{key}"), found, &expected);
+        }
+        // The method's views of their own part of the image take it by the resized crop.
+        let more_views = self.method.more_views(&self.augment);
+        let is_ignored = |other: &AugmentConfig| {
+            other.resized_crop != self.augment.resized_crop && !other.uses("resized_crop")
+        };
+        if more_views.iter().any(|group| is_ignored(&group.augment)) {
+            let (key, found) = if self.augment.none {
+                ("augment.none", "true".to_owned())
+            } else {
+                ("augment.without", format!("{:?}", self.augment.without))
+            };
+            let expected = "transforms with resized_crop, by which the method's small views take their part of the \
+                            image, or no small views";
+            return wrong(key, found, expected);
+        }
+        Ok(())
+    }
+
     /// Returns this config with every optional value set, so that all keys are in it.
     pub(super) fn with_every_key(mut self) -> Self {
         self.data.root = Some(PathBuf::new());
         self.data.subset = Some(0);
         self.data.test_subset = Some(0);
-        self.data.held_out = Some(false);
+        self.data.held_out = Some(true);
         self.data.cache = Some(PathBuf::new());
         self.data.skip_broken = Some(false);
         self.data.partial = Some(false);

@@ -50,6 +50,9 @@ impl Config {
         if work != Work::Convert {
             self.views_fit()?;
         }
+        if work == Work::Train {
+            self.has_effect()?;
+        }
         match room(self.device.resolve()) {
             Some(memory) => Ok(check(self.needs(work)?, memory)?),
             None => Ok(()),
@@ -198,7 +201,11 @@ impl Config {
         let kept = |all: usize, keep: Option<usize>| all.min(keep.unwrap_or(all)) as u128;
         if self.data.name == "synthetic" {
             let sizes = &self.data.synthetic;
-            kept(sizes.train, self.data.subset) + kept(sizes.test, self.data.test_subset)
+            // Held-out images are training images.
+            let is_held_out = self.data.held_out == Some(true);
+            let test = kept(if is_held_out { sizes.train } else { sizes.test }, self.data.test_subset);
+            let left = if is_held_out { sizes.train.saturating_sub(test as usize) } else { sizes.train };
+            kept(left, self.data.subset) + test
         } else {
             self.optim.batch_size as u128
         }
@@ -257,6 +264,35 @@ mod tests {
             let (single, half) = (bytes("precision=f32"), bytes("precision=bf16"));
             assert!(half > 0 && single == 2 * half, "{what}: {single} and {half}");
         }
+    }
+
+    #[test]
+    fn settings_without_effect_are_refused_in_training_alone() {
+        for arguments in [
+            &["method=swav", "method.queue=160", "optim.epochs=2"][..],
+            &["method=swav", "method.small_views=2", "model.pool=0", "augment=none"],
+        ] {
+            let overrides: Vec<Override> =
+                arguments.iter().map(|one| Override::parse(one).unwrap()).collect();
+            let config = resolve(&overrides).unwrap().config;
+            config.fits_for(Work::Measure, &|_| None).unwrap();
+            config.fits_for(Work::Convert, &|_| None).unwrap();
+            assert!(config.fits_for(Work::Train, &|_| None).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn held_out_images_are_counted_once() {
+        let images = |arguments: &[&str]| {
+            let overrides: Vec<Override> =
+                arguments.iter().map(|one| Override::parse(one).unwrap()).collect();
+            resolve(&overrides).unwrap().config.images()
+        };
+        let sizes = ["data.synthetic.train=1000", "data.synthetic.test=300", "data.test_subset=400"];
+        let [train, test, subset] = sizes;
+        assert_eq!(images(&sizes), 1300);
+        assert_eq!(images(&[train, test, subset, "data.held_out=true"]), 1000);
+        assert_eq!(images(&[train, test, subset, "data.held_out=true", "data.subset=100"]), 500);
     }
 
     #[test]

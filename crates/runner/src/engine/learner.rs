@@ -99,6 +99,9 @@ impl Learner {
     pub(crate) fn why_not_repeated(&self) -> Option<&'static str> {
         match () {
             () if !self.method.steps_repeat() => Some("the method works on the host in each step"),
+            () if matches!(self.network, Network::Vit(_)) => {
+                Some("the copy of a vision transformer's class tokens takes its sizes from the host")
+            }
             () if self.at_constant_rate.is_some() => Some("some of its parameters have a rate of their own"),
             () if !self.optimizer.can_count() => Some("the optimizer takes its rate from the host"),
             () => None,

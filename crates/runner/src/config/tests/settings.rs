@@ -35,6 +35,7 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "augment.squash",
             "data.cache",
             "data.folder.path",
+            "data.held_out",
             "data.manifest",
             "data.partial",
             "data.retrieval",
