@@ -250,6 +250,7 @@ mod tests {
             }
             let last = run.shape.iter().map(|(name, points)| (name.clone(), points.last().unwrap().value));
             run.record.shape = last.collect();
+            run.record.program = Some("0123456789ab".into());
             run.record.images_per_second = run.is_trained().then_some(1000.0);
         }
         runs
@@ -295,6 +296,7 @@ mod tests {
         let run = runs.iter_mut().find(|run| run.record.row == "swav").unwrap();
         run.record.threads = 1;
         run.record.shape.clear();
+        run.record.program = None;
         let text = written(&runs);
         let swav = cells(&text, "Swav");
         assert!(swav.iter().any(|cell| cell.ends_with("(1 thread)")), "{swav:?}");
@@ -307,6 +309,7 @@ mod tests {
         for change in [
             |run: &mut Run| run.record.data_state = "generated".into(),
             |run: &mut Run| run.record.dataset = "stl10".into(),
+            |run: &mut Run| run.record.held_out = true,
         ] {
             let mut runs = runs(&[0]);
             runs.iter_mut().for_each(change);

@@ -39,19 +39,19 @@ impl Config {
     }
 
     /// Checks that `work` fits into the memory of the config's device, that the network's pool fits its last
-    /// map, and that a vision transformer's patches fit the views. If the amount of memory is unknown,
-    /// everything fits.
+    /// map, that a vision transformer's patches fit the views, and that the settings of a run that is to be
+    /// trained have an effect. If the amount of memory is unknown, everything fits.
     ///
     /// # Errors
     /// Returns the errors of [`Config::fits`], one for a pool that does not leave one value for each channel,
-    /// and one for patches that do not divide a view.
+    /// one for patches that do not divide a view, and one for settings without effect.
     pub fn fits_for(&self, work: Work, room: Room<'_>) -> Result<(), ConfigError> {
+        if work == Work::Train {
+            self.has_effect()?;
+        }
         self.patches_fit_views_of(self.augment.size)?;
         if work != Work::Convert {
             self.views_fit()?;
-        }
-        if work == Work::Train {
-            self.has_effect()?;
         }
         match room(self.device.resolve()) {
             Some(memory) => Ok(check(self.needs(work)?, memory)?),
