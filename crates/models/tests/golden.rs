@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod hash;
+
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
+use hash::hash;
 use invaspread_losses::InvaSpread;
 use invaspread_models::{InceptionConfig, Mode, Network, NetworkConfig, ResNetConfig};
 use invaspread_tensor::{Algorithm, LocalResponseWindow, Sgd, SgdConfig};
@@ -108,25 +111,14 @@ impl Golden {
         names
     }
 
-    /// Returns the hash of a flat index that the goldens' README defines, in [-0.5, 0.5).
-    fn hash(&self, k: u32, i: u32) -> f64 {
-        let salt = k.wrapping_mul(40_503).wrapping_add(12_345).wrapping_add(self.seed.wrapping_mul(7919));
-        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(salt);
-        x ^= x >> 16;
-        x = x.wrapping_mul(0x85eb_ca6b);
-        x ^= x >> 13;
-        x = x.wrapping_mul(0xc2b2_ae35);
-        x ^= x >> 16;
-        f64::from(x) / 4_294_967_296.0 - 0.5
-    }
-
     /// Returns input `n`, which has `images` square pictures, (N, C, H, W).
     fn input(&self, n: u32, images: usize) -> Tensor {
         let side = self.case.side;
         // The goldens were made in f32, also their input, so the scale is applied to values that are rounded
         // to f32.
-        let values: Vec<f64> =
-            (0..images * 3 * side * side).map(|i| self.hash(1000 + n, i as u32) * 12f64.sqrt()).collect();
+        let values: Vec<f64> = (0..images * 3 * side * side)
+            .map(|i| hash(self.seed, 1000 + n, i as u32) * 12f64.sqrt())
+            .collect();
         let x = Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap();
         (x.to_dtype(self.dtype).unwrap() * self.case.scale).unwrap()
     }
@@ -152,7 +144,8 @@ impl Golden {
                 _ if name.ends_with("running_mean") || name.ends_with("bias") => 0.1 * u,
                 _ => 1.0 + 0.1 * u,
             };
-            let values: Vec<f64> = (0..like.elem_count()).map(|i| value(self.hash(k, i as u32))).collect();
+            let values: Vec<f64> =
+                (0..like.elem_count()).map(|i| value(hash(self.seed, k, i as u32))).collect();
             let tensor = Tensor::from_vec(values, like.shape(), &Device::Cpu).unwrap();
             weights.insert(name, tensor.to_dtype(self.dtype).unwrap());
             k += 1;

@@ -9,23 +9,8 @@ use std::path::Path;
 
 use invaspread_augment::{AugmentConfig, Normalize};
 use invaspread_models::{NetworkConfig, ResNetConfig, VitConfig};
-use invaspread_runner::engine::{Observer, Outcome, Recipe, StepTaken, Stop, Trained, train};
-use stripes::{SIDE, images, invaspread, methods, place, recipe, small};
-
-/// Raises the flag after some steps.
-struct StopAfter {
-    steps: usize,
-    stop: Stop,
-}
-
-impl Observer for StopAfter {
-    fn step(&mut self, _event: &StepTaken) {
-        self.steps = self.steps.saturating_sub(1);
-        if self.steps == 0 {
-            self.stop.raise();
-        }
-    }
-}
+use invaspread_runner::engine::{Outcome, Recipe, Stop, Trained, train};
+use stripes::{SIDE, StopAfter, images, invaspread, methods, place, recipe, small};
 
 /// Runs a recipe to its end; it is stopped each time after so many steps.
 fn run(recipe: &Recipe, folder: &Path, steps: usize) -> Trained {

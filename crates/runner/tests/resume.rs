@@ -13,27 +13,11 @@ use invaspread_augment::AugmentConfig;
 use invaspread_models::{InceptionConfig, ResNetConfig};
 use invaspread_random::{Purpose, Stream};
 use invaspread_runner::engine::{
-    EngineError, Images, Observer, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, StepTaken, Stop,
-    Trained, train,
+    EngineError, Images, Outcome, Recipe, RetrievalRecipe, Schedule, Silent, Stop, Trained, train,
 };
 use invaspread_runner::record::MetricRow;
 use invaspread_tensor::Precision;
-use stripes::{images, invaspread, methods, nce, place, recipe, small};
-
-/// Raises the flag after some steps.
-struct StopAfter {
-    steps: usize,
-    stop: Stop,
-}
-
-impl Observer for StopAfter {
-    fn step(&mut self, _event: &StepTaken) {
-        self.steps = self.steps.saturating_sub(1);
-        if self.steps == 0 {
-            self.stop.raise();
-        }
-    }
-}
+use stripes::{StopAfter, images, invaspread, methods, nce, place, recipe, small};
 
 fn go(recipe: &Recipe, folder: &Path, steps: usize) -> Result<Outcome, EngineError> {
     let stop = Stop::new();

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod momentum_contrast;
+mod stop_after;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use invaspread_runner::engine::{Images, Labeled, Recipe, RetrievalRecipe, RunPla
 use invaspread_runner::methods::{self, ChosenMethod, Layer, Registry};
 use invaspread_tensor::{DeviceKind, OptimizerConfig, SgdConfig};
 use momentum_contrast::MomentumContrastSettings;
+
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub(crate) use stop_after::StopAfter;
 
 pub(crate) const SIDE: usize = 16;
 pub(crate) const TRAIN: usize = 45;
