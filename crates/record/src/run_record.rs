@@ -85,6 +85,11 @@ pub struct RunRecord {
     pub seconds: f64,
     /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
+    /// The processor time of all threads in the training steps, in seconds, which other work on the machine
+    /// changes less than [`Self::seconds`]; `None` for a run without training, where the system does not give
+    /// it, and in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_processor_seconds: Option<f64>,
     /// The largest resident memory in bytes while the run went on, since it was last resumed; `None` if the
     /// system does not give it. In a record without [`Self::program`] it may be that of a run which the same
     /// process did before.
@@ -255,6 +260,7 @@ mod tests {
             shape: BTreeMap::from([("rankme".into(), 17.5)]),
             seconds: 123.4,
             images_per_second: None,
+            training_processor_seconds: Some(80.5),
             peak_memory_bytes: Some(1 << 30),
             config_hash: id.split_once("-s").unwrap().0.into(),
             started: "2026-11-23T01:00:00Z".into(),
@@ -298,6 +304,7 @@ mod tests {
         assert_eq!(json["metrics"]["knn_top1"]["best_epoch"], 9);
         assert!(json["git"].is_null() && json["images_per_second"].is_null());
         assert_eq!(json["peak_memory_bytes"], 1u64 << 30);
+        assert_eq!(json["training_processor_seconds"], 80.5);
     }
 
     #[test]

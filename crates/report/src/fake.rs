@@ -88,6 +88,7 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         shape: BTreeMap::new(),
         seconds: 30.0 + epochs as f64 * 11.5,
         images_per_second: (epochs > 0).then_some(913.0),
+        training_processor_seconds: None,
         peak_memory_bytes: Some(612 << 20),
         config_hash,
         started: "2001-01-01T00:00:00Z".into(),

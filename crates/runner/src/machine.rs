@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use invaspread_record::{Environment, VERSION, now_rfc3339};
 use invaspread_tensor::DeviceKind;
@@ -80,6 +81,49 @@ impl PeakMemory {
     }
 }
 
+/// Time that training steps took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spent {
+    /// The time on the wall, seconds.
+    pub(crate) seconds: f64,
+    /// The processor time of all threads of this process, seconds; `None` where the system does not give it.
+    pub(crate) processor_seconds: Option<f64>,
+}
+
+/// A clock that began with a training step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepClock {
+    wall: Instant,
+    processor: Option<Duration>,
+}
+
+impl StepClock {
+    pub(crate) fn begin() -> Self {
+        Self { wall: Instant::now(), processor: processor_time() }
+    }
+
+    /// Returns the time since the clock began.
+    pub(crate) fn spent(self) -> Spent {
+        let processor = self.processor.zip(processor_time());
+        Spent {
+            seconds: self.wall.elapsed().as_secs_f64(),
+            processor_seconds: processor.map(|(from, to)| to.saturating_sub(from).as_secs_f64()),
+        }
+    }
+}
+
+/// Returns the processor time of all threads of this process so far.
+#[cfg(unix)]
+fn processor_time() -> Option<Duration> {
+    rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into().ok()
+}
+
+/// Returns nothing: only Unix gives the time by this way.
+#[cfg(not(unix))]
+fn processor_time() -> Option<Duration> {
+    None
+}
+
 /// Returns the commit checked out in the git repository that `folder` lies in; `None` outside of one or
 /// before its first commit.
 fn git_revision(folder: &Path) -> Option<String> {
@@ -146,6 +190,22 @@ mod tests {
         let info = "processor\t: 0\nmodel name\t: AMD EPYC 7763\nmodel name\t: other";
         assert_eq!(model_name(info).as_deref(), Some("AMD EPYC 7763"));
         assert_eq!(model_name("processor : 0"), None);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn processor_time_is_that_of_the_cores() {
+        let busy = super::StepClock::begin();
+        let mut sum = 0_u64;
+        while busy.spent().processor_seconds.unwrap() < 0.1 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(sum > 0);
+        // Other tests may run in this process at the same time, so its processor time can only be compared with
+        // the time on the wall of all cores.
+        let spent = busy.spent();
+        let cores = std::thread::available_parallelism().unwrap().get() as f64;
+        assert!(spent.processor_seconds.unwrap() <= spent.seconds * cores + 0.1, "{spent:?}");
     }
 
     #[test]

@@ -74,6 +74,8 @@ fn a_finished_run_leaves_all_its_files() {
             (record.epochs, record.images_per_second.is_some()),
             (if trained { 2 } else { 0 }, trained)
         );
+        let known = record.training_processor_seconds.is_some_and(|seconds| seconds > 0.0);
+        assert_eq!(known, trained && cfg!(unix));
 
         let table = MetricsTable::read(&layout.metrics()).unwrap();
         assert_eq!(table.series("test", "knn_top1").len(), if trained { 3 } else { 1 });

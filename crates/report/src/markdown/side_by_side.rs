@@ -101,7 +101,8 @@ fn over_seeds(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// Adds the time of the training steps and of the whole run, in minutes, and the largest memory.
+/// Adds the time of the training steps, on the wall and of the processor, and of the whole run, in minutes, and
+/// the largest memory.
 fn cost<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut Vec<String>) {
     let usual = usual_threads(section);
     let training = of_runs(section, "Training (min)", 1, |run| Some(training_seconds(run)? / 60.0));
@@ -115,6 +116,11 @@ fn cost<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut
         format!("{time} ({})", counted_threads(&list))
     };
     columns.push(Column { head: training.head.clone(), cell: Box::new(with_threads) });
+    let of_processor = |run: &Run| Some(run.record.training_processor_seconds? / 60.0);
+    let is_known = section.runs.iter().any(|run| of_processor(run).is_some());
+    if is_known {
+        columns.push(of_runs(section, "Processor (min)", 1, of_processor));
+    }
     columns.push(of_runs(section, "Run (min)", 1, |run| Some(run.record.seconds / 60.0)));
     columns.push(Column {
         head: "Memory (MiB)".to_owned(),
@@ -129,8 +135,13 @@ fn cost<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut
             })
         }),
     });
+    let processor = if is_known {
+        " Processor is the\nprocessor time of all threads in the training steps, which other work on the machine changes less than the others."
+    } else {
+        ""
+    };
     notes.push(format!(
-        "Training is the time of the training steps, run that of the whole run, with its evaluations. Memory is the largest\n\
+        "Training is the time of the training steps, run that of the whole run, with its evaluations.{processor} Memory is the largest\n\
          resident memory of the process during the run, of its last part if it was stopped and resumed (≤: the process had done other runs before, whose memory may be the\n\
          larger), and the largest over seeds. The runs had {}; a row that had another number says so. Nothing\n\
          ensures that the machine did no other work.",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Spent;
 use crate::record::{MetricRow, now_rfc3339};
 
 /// A number, stored as its bits.
@@ -45,6 +46,10 @@ pub(crate) struct Journal {
     pub(crate) seconds: Exact,
     /// The time spent on training steps, seconds.
     pub(crate) training_seconds: Exact,
+    /// The processor time of all threads in that time, seconds; `None` where the system does not give it, or an
+    /// earlier version did a part of the training.
+    #[serde(default)]
+    pub(crate) training_processor_seconds: Option<Exact>,
     /// The number of images trained on in that time.
     pub(crate) training_images: u64,
     /// The best evaluation so far.
@@ -85,7 +90,28 @@ struct StoredRow(i64, i64, String, String, Exact, Exact);
 impl Journal {
     /// Returns the journal of a run that has not started.
     pub(crate) fn new(run: String) -> Self {
-        Self { run, began: now_rfc3339(), ..Self::default() }
+        Self {
+            run,
+            began: now_rfc3339(),
+            training_processor_seconds: Some(Exact::default()),
+            ..Self::default()
+        }
+    }
+
+    /// Adds time that training steps took.
+    pub(crate) fn spent(&mut self, time: Spent) {
+        let Partial { seconds, .. } = &mut self.partial;
+        *seconds = (f64::from(*seconds) + time.seconds).into();
+        self.training_seconds = (f64::from(self.training_seconds) + time.seconds).into();
+        self.training_processor_seconds = self
+            .training_processor_seconds
+            .zip(time.processor_seconds)
+            .map(|(before, more)| (f64::from(before) + more).into());
+    }
+
+    /// Returns the processor time of the training steps; `None` if there were none, too.
+    pub(crate) fn processor_seconds(&self) -> Option<f64> {
+        self.training_processor_seconds.filter(|_| self.training_images > 0).map(f64::from)
     }
 
     /// Returns the images (not views) trained on per second of training steps; `None` if there were no steps.

@@ -34,6 +34,9 @@ pub struct KeptState {
     pub seconds: f64,
     /// Images (not views) trained on per second of training steps; `None` if there were none.
     pub images_per_second: Option<f64>,
+    /// The processor time of all threads in the training steps, seconds; `None` if there were none, or it is
+    /// not known.
+    pub training_processor_seconds: Option<f64>,
     /// The network's weights under PyTorch's names and layouts.
     pub weights: HashMap<String, Tensor>,
 }
@@ -53,6 +56,7 @@ pub fn read_state(files: &CheckpointFiles) -> Result<KeptState, CheckpointError>
         rows: journal.rows(),
         seconds: journal.seconds.into(),
         images_per_second: journal.images_per_second(),
+        training_processor_seconds: journal.processor_seconds(),
         weights: take_prefixed(&mut tensors, WEIGHTS),
     })
 }

@@ -37,6 +37,9 @@ pub struct Trained {
     pub seconds: f64,
     /// Images (not views) trained on per second of training steps; `None` if there were none.
     pub images_per_second: Option<f64>,
+    /// The processor time of all threads in the training steps, seconds; `None` if there were none, or it is
+    /// not known.
+    pub training_processor_seconds: Option<f64>,
 }
 
 /// An epoch and the first metric of its evaluation.

@@ -32,6 +32,7 @@ use super::{
     Embeddings, EngineError, EpochFinished, Images, Measured, Observer, Recipe, RunPlace, RunStarted,
     StepTaken, Stop,
 };
+use crate::machine::{Spent, StepClock};
 use crate::methods::{Step, visiting_order};
 use crate::record::MetricRow;
 
@@ -248,6 +249,7 @@ impl<'a> Training<'a> {
             began: self.journal.began.clone(),
             seconds: self.seconds(),
             images_per_second: self.journal.images_per_second(),
+            training_processor_seconds: self.journal.processor_seconds(),
         }
     }
 
@@ -294,7 +296,7 @@ impl<'a> Training<'a> {
             if stop.is_raised() {
                 return Ok(Stepped::Stopped);
             }
-            let from = Instant::now();
+            let clock = StepClock::begin();
             let Some(batch) = feed.next()? else { break };
             let known = self.take_step(epoch, batch, &feed, observer).map_err(failed())?;
             let waited = feed.waited().as_secs_f64();
@@ -302,7 +304,7 @@ impl<'a> Training<'a> {
             partial.wait = (f64::from(partial.wait) + waited - waited_before).into();
             *training_images += size as u64;
             waited_before = waited;
-            self.spent(from.elapsed().as_secs_f64());
+            self.spent(clock.spent());
             self.pace.steps += 1;
             self.record_losses(epoch, &known)?;
             self.journal.step += 1;
@@ -347,11 +349,9 @@ impl<'a> Training<'a> {
     }
 
     /// Adds time that training steps took.
-    fn spent(&mut self, seconds: f64) {
-        let Journal { partial, training_seconds, .. } = &mut self.journal;
-        partial.seconds = (f64::from(partial.seconds) + seconds).into();
-        *training_seconds = (f64::from(*training_seconds) + seconds).into();
-        self.pace.step_seconds += seconds;
+    fn spent(&mut self, time: Spent) {
+        self.journal.spent(time);
+        self.pace.step_seconds += time.seconds;
     }
 
     /// Adds losses that became known to the sum of the epoch.
@@ -371,9 +371,9 @@ impl<'a> Training<'a> {
 
     /// Waits for the losses of all steps and records them.
     fn drain_losses(&mut self, epoch: u64) -> Result<(), EngineError> {
-        let from = Instant::now();
+        let clock = StepClock::begin();
         let losses = self.losses.drain().map_err(EngineError::tensor("take a training step"))?;
-        self.spent(from.elapsed().as_secs_f64());
+        self.spent(clock.spent());
         self.record_losses(epoch, &losses)
     }
 

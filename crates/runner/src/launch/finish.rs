@@ -38,6 +38,7 @@ pub(super) fn finish(
         rows: trained.rows.clone(),
         seconds: trained.seconds,
         images_per_second: trained.images_per_second,
+        training_processor_seconds: trained.training_processor_seconds,
         began: trained.began.clone(),
         finished: now_rfc3339(),
         peak_memory_bytes: memory.bytes(),
@@ -142,6 +143,8 @@ pub(super) struct Facts {
     pub(super) seconds: f64,
     /// Images trained on per second.
     pub(super) images_per_second: Option<f64>,
+    /// The processor time of the training steps, seconds.
+    pub(super) training_processor_seconds: Option<f64>,
     /// When the run was started, RFC 3339.
     pub(super) began: String,
     /// When the run ended, RFC 3339.
@@ -193,6 +196,7 @@ pub(super) fn record(
         shape,
         seconds: facts.seconds,
         images_per_second: facts.images_per_second,
+        training_processor_seconds: facts.training_processor_seconds,
         peak_memory_bytes: facts.peak_memory_bytes,
         config_hash: run.hash.clone(),
         started: facts.began,

@@ -289,6 +289,7 @@ impl Work<'_> {
             rows: state.rows.clone(),
             seconds: state.seconds,
             images_per_second: state.images_per_second,
+            training_processor_seconds: state.training_processor_seconds,
             began: state.began.clone(),
             finished: status.map_or_else(now_rfc3339, |status| status.updated),
             // The memory of this process is not that of the run.
