@@ -108,7 +108,7 @@ gpu-visit *arguments:
 doctor:
     cargo run --release -- doctor
 
-# Ours beside the strongest of PyTorch, albumentations, faiss and scikit-learn, five pairs of each; PYTHON has them installed. Goes on where it stopped; writes benches/README.md
+# Ours beside the strongest of PyTorch, albumentations, faiss, scikit-learn and lightly, five pairs of each; PYTHON has them installed. Goes on where it stopped; writes benches/README.md
 bench-compare python *arguments:
     cargo build --release
     python3 benches/compare.py --python "$@"

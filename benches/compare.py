@@ -6,7 +6,7 @@
   python3 benches/compare.py --check --ours PROGRAM --python PYTHON
   (each with --device cuda for a GPU, and --record FILE and --out FILE for others than benches/comparison.json and benches/README.md)
 
-PYTHON is an interpreter with torch, torchvision, pillow, albumentations, opencv-python-headless, faiss-cpu and scikit-learn. A variant
+PYTHON is an interpreter with torch, torchvision, pillow, albumentations, opencv-python-headless, faiss-cpu, scikit-learn and lightly. A variant
 of a peer that cannot run here (a package or a compiler is missing, the processor has no bf16) is left out, and the page says so; the
 same goes for ours in a precision that the program refuses.
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--python", help="an interpreter with the peers' packages")
     p.add_argument("--pairs", type=int, default=5)
     p.add_argument("--threads", type=int, default=os.cpu_count())
-    p.add_argument("--only", help="rows to measure, by comma: train-64-32, or the first words: train, evaluate, augment, knn, retrieval, kmeans, epoch, busy")
+    p.add_argument("--only", help="rows to measure, by comma: train-64-32, or the first words: train, evaluate, augment, knn, retrieval, kmeans, epoch, simclr, moco_v2, byol, busy")
     p.add_argument("--images", type=int, default=10_000, help="images of the evaluation")
     p.add_argument("--epoch-images", type=int, default=2_560, help="images of the epoch")
     p.add_argument("--limit", type=float, default=1800, help="seconds after which a process is ended")
@@ -58,7 +58,7 @@ def main() -> None:
     a.record = a.record or HERE / ("gpu.json" if a.device == "cuda" else "comparison.json")
     a.out = a.out or HERE / ("GPU.md" if a.device == "cuda" else "README.md")
     if not a.render and not a.python:
-        p.error("--python: expected an interpreter with torch, torchvision, pillow, albumentations, opencv-python-headless, faiss-cpu and scikit-learn")
+        p.error("--python: expected an interpreter with torch, torchvision, pillow, albumentations, opencv-python-headless, faiss-cpu, scikit-learn and lightly")
     for flag in ("pairs", "threads", "images", "epoch_images", "limit"):
         if getattr(a, flag) < 1:
             p.error(f"--{flag.replace('_', '-')}: found {getattr(a, flag)}, expected at least 1")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a PyTorch user would run instead, timed: one JSON line per measurement.
 
-  peer_bench.py train    --device cpu|cuda --batch 64 --width 64 [--amp] [--channels-last] [--compile] --steps 10
+  peer_bench.py train    --device cpu|cuda --batch 64 --width 64 [--amp] [--channels-last] [--compile] [--method NAME] --steps 10
   peer_bench.py evaluate --images 2000 --width 64 [--amp] [--channels-last] [--compile]
   peer_bench.py epoch    --images 2560 --batch 64 --width 16 [--amp] [--channels-last] [--compile] [--transforms NAME]
   peer_bench.py augment  --images 2000 --size 32 [--transforms torchvision|v2|v2-tensor|albumentations]
@@ -11,12 +11,12 @@
 
 `train` is one InvaSpread step on the CIFAR ResNet-18 (3x3 stem, no max-pool): forward and backward of 2 x batch
 views, the in-batch softmax loss with gradient to the query side alone, SGD with momentum 0.9 and weight decay 5e-4.
-`--batch` counts images, so 2 x batch views pass through the network. `evaluate` embeds u8 images in batches of 250 without gradients.
+With --method simclr, moco_v2 or byol it is the step of that method with lightly's parts (lightly_steps.py). `--batch` counts images, so 2 x batch views pass through the network. `evaluate` embeds u8 images in batches of 250 without gradients.
 `epoch` is a whole epoch: a Dataset of u8 images, `--transforms` twice an image, a DataLoader with as many worker
 processes as `--workers` says, and the step of `train`; workers are started, and the network warmed up, before the clock is.
 `kmeans` of faiss and scikit-learn starts from random points of its own choice, not ours; the time includes that start.
 `--amp` is autocast to bf16. With `--compile` the warm-up goes on until PyTorch compiles nothing new, and the clock starts then.
-Needs torch; augment, epoch: torchvision, pillow, albumentations; knn/kmeans: faiss-cpu or scikit-learn.
+Needs torch; train --method: lightly; augment, epoch: torchvision, pillow, albumentations; knn/kmeans: faiss-cpu or scikit-learn.
 What cannot run here (a package or a compiler is missing, the processor has no bf16) ends with status 3 and {"cannot": REASON}.
 """
 from __future__ import annotations
@@ -116,14 +116,29 @@ def training(a):
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     check_amp(a)
+    autocast = lambda: torch.autocast(dev.type, torch.bfloat16, enabled=a.amp)
     net = resnet18(a.width).to(dev, memory_format=memory_format(a)).train()
-    opt = torch.optim.SGD(net.parameters(), lr=0.003, momentum=0.9, weight_decay=5e-4, foreach=a.device == "cuda" or None)
+    if a.method == "invaspread":
+        parameters = list(net.parameters())
+
+        def loss_of(x):
+            with autocast():
+                f = net(x)
+            return loss(torch.nn.functional.normalize(f.float()))
+    else:
+        from lightly_steps import METHODS
+        with dev:
+            # The heads take the place of the last layer.
+            of_method, parameters = METHODS[a.method](net[:-1], 8 * a.width)
+
+        def loss_of(x):
+            with autocast():
+                return of_method(x)
+    opt = torch.optim.SGD(parameters, lr=0.003, momentum=0.9, weight_decay=5e-4, foreach=a.device == "cuda" or None)
 
     def step(x):
         opt.zero_grad(set_to_none=True)
-        with torch.autocast(dev.type, torch.bfloat16, enabled=a.amp):
-            f = net(x)
-        value = loss(torch.nn.functional.normalize(f.float()))
+        value = loss_of(x)
         value.backward()
         opt.step()
         return value
@@ -306,7 +321,7 @@ def kmeans(a):
 
 def versions(_: argparse.Namespace | None = None) -> dict[str, str]:
     found = {}
-    for package in ("torch", "torchvision", "pillow", "albumentations", "opencv-python-headless", "faiss-cpu", "scikit-learn", "numpy"):
+    for package in ("torch", "torchvision", "pillow", "albumentations", "opencv-python-headless", "faiss-cpu", "scikit-learn", "lightly", "numpy"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -338,6 +353,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("what", choices=["train", "evaluate", "epoch", "augment", "knn", "kmeans", "versions"])
     p.add_argument("--device", default="cpu"); p.add_argument("--threads", type=int, default=2); p.add_argument("--engine", default="faiss")
     p.add_argument("--batch", type=int, default=64); p.add_argument("--width", type=int, default=64)
+    p.add_argument("--method", choices=["invaspread", "simclr", "moco_v2", "byol"], default="invaspread")
     p.add_argument("--steps", type=int, default=10); p.add_argument("--warmup", type=int, default=2)
     p.add_argument("--transforms", choices=["torchvision", "v2", "v2-tensor", "albumentations"], default="torchvision")
     for f in ("amp", "channels-last", "compile"):

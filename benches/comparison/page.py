@@ -175,7 +175,7 @@ the fastest two of each precision above, if those rows are of the same machine, 
 """
     commands = [f"- {of.row.key}, {name}: `{command}`" for of in measured for name, command in of.entry["commands"].items()
                 if name in of.entry["pairs"]]
-    return f"""# Side by side with PyTorch{' on a GPU' if gpu else ', torchvision, albumentations, faiss, scikit-learn'}
+    return f"""# Side by side with PyTorch{' on a GPU' if gpu else ', torchvision, albumentations, faiss, scikit-learn, lightly'}
 
 `benches/compare.py` writes this page; do not edit the tables. Every figure is a ratio within a pair of runs: the peer's time divided by
 ours. The two run one after the other on {'the same GPU' if gpu else 'the same cores'}, in separate processes, and the order rotates from pair to pair; there are at

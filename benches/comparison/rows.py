@@ -74,6 +74,17 @@ def train(width: int, batch: int, steps: int, goal: float) -> Row:
                beside(sizes, variants("cpu")), [Line("bf16", goal=goal, memory=0.35), Line("f32", "f32", 2.5, 0.6)])
 
 
+LIGHTLY = "lightly on PyTorch"
+# The methods whose step is held against lightly's: lightly's name and ours, and what the tables call it.
+OF_LIGHTLY = (("simclr", "ntxent", "SimCLR"), ("moco_v2", "moco_v2", "MoCo v2"), ("byol", "byol", "BYOL"))
+
+
+def lightly(method: str, ours: str, label: str, width: int, steps: int) -> Row:
+    sizes = ["train", "--width", str(width), "--batch", "64", "--steps", str(steps), "--warmup", "3", "--method"]
+    return Row(f"{method}-{width}", f"training step of {label}, ResNet-18, width {width}, 128 views", LIGHTLY, "ms_per_step",
+               both([*sizes, ours]), beside([*sizes, method], variants("cpu")), [Line("bf16", goal=1.5), Line("f32", "f32", 1.5)])
+
+
 def search(key: str, work: str, sizes: list[str], most_mib: Optional[int] = None) -> Row:
     engines = {"faiss IndexFlatIP": ["--engine", "faiss"], "PyTorch": ["--engine", "torch"]}
     return Row(key, work, "faiss, PyTorch", "seconds", {"f32": [*sizes, "--repeats", "1"]}, beside(sizes, engines), [Line("f32", goal=2.0)], most_mib=most_mib)
@@ -90,6 +101,7 @@ def on_cpu(a: argparse.Namespace) -> list[Row]:
               for of in ("torchvision", "albumentations") if of == "albumentations" or name == "f32, channels-last, eager"}
     return [
         train(64, 32, 10, 1.9), train(64, 64, 6, 1.9), train(16, 32, 40, 1.6), train(16, 64, 20, 1.6),
+        *(lightly(*names, width, steps) for names in OF_LIGHTLY for width, steps in ((64, 6), (16, 20))),
         Row("evaluate", f"evaluation: embedding {a.images:,} images, width 64", "PyTorch", "seconds", both([*evaluation, "--repeats", "1"]),
             beside([*evaluation, "--warmup", "1"], variants("cpu")), [Line("bf16", goal=2.0), Line("f32", "f32", 1.8)]),
         Row("augment", "augmentation: the four transforms at 32x32, one core", "torchvision, albumentations", "views_per_s_per_core",
@@ -146,8 +158,9 @@ def rows(a: argparse.Namespace) -> list[Row]:
     if a.device == "cuda":
         return on_gpu(a)
     quiet, fewer = on_cpu(a), argparse.Namespace(**{**vars(a), "images": -(-a.images // 4)})
-    # R@K is the search of kNN in other sizes.
-    return quiet + [while_busy(row) for row in on_cpu(fewer) if row.key != "retrieval"]
+    # R@K is the search of kNN in other sizes, and lightly's steps are nearly all of the network, as the steps of the paper's method.
+    once = {"retrieval"} | {row.key for row in quiet if row.peer == LIGHTLY}
+    return quiet + [while_busy(row) for row in on_cpu(fewer) if row.key not in once]
 
 
 # Sizes of seconds, to see that everything runs; the figures say nothing. At width 4 PyTorch 2.15, compiled,

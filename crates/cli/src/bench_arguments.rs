@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use invaspread_runner::bench::{
     AugmentBench, Compute, EpochBench, EvaluateBench, KMeansBench, KnnBench, PEAK_SIDE, TrainBench,
 };
+use invaspread_runner::methods::{Entry, Registry};
 use invaspread_tensor::{DeviceKind, Precision};
 
 #[derive(Debug, Args)]
@@ -66,9 +67,20 @@ fn depth(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Parses the name of a method that trains.
+fn method(text: &str) -> Result<&'static str, String> {
+    let registry = Registry::installed();
+    let trained = || registry.entries().iter().filter(|entry| entry.default_method().trains());
+    let name = registry.name_of(text).unwrap_or(text);
+    trained().map(Entry::name).find(|&known| known == name).ok_or_else(|| {
+        let names: Vec<&str> = trained().map(Entry::name).collect();
+        format!("found {text}, expected one of {}", names.join(", "))
+    })
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Time a training step of InvaSpread: forward, loss, backward, SGD
+    /// Time a training step of a method: forward, loss, backward, SGD
     Train(TrainBenchArguments),
     /// Time the embedding of images by a network in evaluation mode
     Evaluate(EvaluateBenchArguments),
@@ -97,6 +109,9 @@ impl BenchCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainBenchArguments {
+    /// Method, with the settings of its recipe: invaspread, ntxent (SimCLR), byol, moco_v2, ...
+    #[arg(long, value_name = "NAME", default_value = TrainBench::PAPERS_METHOD, value_parser = method)]
+    pub(crate) method: &'static str,
     /// Images of a batch; twice as many views pass through the network
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
     pub(crate) batch: usize,
@@ -121,6 +136,7 @@ impl TrainBenchArguments {
     pub(crate) fn on(&self, compute: Compute) -> TrainBench {
         let sizes = self;
         TrainBench {
+            method: sizes.method,
             compute,
             batch: sizes.batch,
             width: sizes.width,

@@ -44,8 +44,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 #[cfg(feature = "cuda")]
 const MANY: usize = 1 << 13;
 
-/// Rows of the output that one task takes, and columns of which one task takes the sum.
-const ROWS: usize = 128;
+/// Rows of the output to which one task adds the bias, and columns of which one task takes the sum.
+const ROWS: usize = 16;
 const COLUMNS: usize = 64;
 
 #[derive(Debug, Clone)]

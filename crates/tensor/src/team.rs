@@ -67,6 +67,35 @@ pub(crate) fn for_each_chunk<T: Send>(values: &mut [T], len: usize, body: impl F
     });
 }
 
+/// A part of a matrix that one task has: its rows begin as far apart as those of the whole matrix.
+pub(crate) struct Block<T> {
+    /// The first element.
+    pub(crate) start: *mut T,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+/// Cuts a matrix with rows of `width` values into blocks of `[rows, columns]`, and calls `body` with the row
+/// and column at which each block begins, and the block. The last block of some columns takes what is left,
+/// which may be nearly twice as much; of some rows there may be fewer.
+pub(crate) fn for_each_block<T: Send>(
+    values: &mut [T],
+    width: usize,
+    [rows, columns]: [usize; 2],
+    body: impl Fn([usize; 2], Block<T>) + Sync,
+) {
+    let (height, across) = (values.len() / width, (width / columns).max(1));
+    let start = Shared(values.as_mut_ptr());
+    for_each(height.div_ceil(rows) * across, |task| {
+        let (row, place) = (task / across * rows, task % across);
+        let column = place * columns;
+        let end = if place + 1 == across { width } else { column + columns };
+        // SAFETY: the block begins within the values.
+        let start = unsafe { start.at(row * width + column) };
+        body([row, column], Block { start, rows: rows.min(height - row), columns: end - column });
+    });
+}
+
 /// Does the same as [`for_each_chunk`] for two slices of equal length together.
 ///
 /// # Panics

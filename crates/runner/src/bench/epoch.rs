@@ -34,7 +34,7 @@ pub struct EpochBench {
 pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let EpochBench { images, batch, width, depth, repeats, compute } = bench;
     let mut learner =
-        learner(TrainBench { batch, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?;
+        learner(TrainBench { batch, width, depth, ..TrainBench::of_paper(compute) }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     let groups = vec![ViewGroup { pipeline, views: 2 }];

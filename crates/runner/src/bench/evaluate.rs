@@ -35,7 +35,7 @@ const WARMUP: usize = 1000;
 pub fn evaluate(bench: EvaluateBench) -> Result<BenchReport, EngineError> {
     let EvaluateBench { images, width, depth, repeats, compute } = bench;
     let network =
-        learner(TrainBench { batch: 1, width, depth, steps: 0, warmup: 0, winograd: true, compute }, images)?
+        learner(TrainBench { width, depth, ..TrainBench::of_paper(compute) }, images)?
             .network;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);

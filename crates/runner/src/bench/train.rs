@@ -1,12 +1,13 @@
-//! One training step on prepared views: forward pass, InvaSpread's loss, backward pass, SGD.
+//! One training step on prepared views: forward pass, the method's loss, backward pass, SGD, and what the method
+//! does after it, such as the update of a momentum encoder. Heads, queues and teachers have the sizes of the
+//! method's recipe.
 
 use super::{BenchReport, Compute, Figures, Times, failed};
-use crate::config::built_in_method;
 #[cfg(feature = "cuda")]
 use crate::engine::RepeatedSteps;
 use crate::engine::{EngineError, Learner};
-use crate::methods::{RunFacts, Step};
-use candle_core::Tensor;
+use crate::methods::{ChosenMethod, Registry, RunFacts, Step};
+use candle_core::{Error, Tensor, bail};
 use invaspread_losses::KeySide;
 use invaspread_models::{Network, NetworkConfig, ResNetConfig};
 use invaspread_random::{Purpose, Stream};
@@ -18,6 +19,8 @@ use serde::Serialize;
 /// The sizes of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TrainBench {
+    /// The name of a method of the registry.
+    pub method: &'static str,
     /// The number of images; twice as many views pass through the network.
     pub batch: usize,
     /// The channels of the first stage.
@@ -35,6 +38,24 @@ pub struct TrainBench {
     pub compute: Compute,
 }
 
+impl TrainBench {
+    /// InvaSpread's name.
+    pub const PAPERS_METHOD: &'static str = "invaspread";
+
+    /// Returns the paper's method and network, with one image a batch and no step.
+    pub(super) fn of_paper(compute: Compute) -> Self {
+        let method = Self::PAPERS_METHOD;
+        Self { method, batch: 1, width: 64, depth: 18, steps: 0, warmup: 0, winograd: true, compute }
+    }
+
+    /// Returns the method with the settings of its recipe.
+    fn method(&self) -> candle_core::Result<&'static ChosenMethod> {
+        let unknown = || Error::Msg(format!("there is no method {}", self.method));
+        let entry = Registry::installed().entry(self.method).ok_or_else(unknown)?;
+        Ok(entry.default_method())
+    }
+}
+
 /// The number of times that all steps are timed on a GPU.
 const GPU_REPEATS: usize = 5;
 /// The learning rate. It has no influence on the time.
@@ -43,7 +64,7 @@ pub(super) const RATE: f64 = 0.003;
 /// The side of the images.
 pub(super) const SIDE: usize = 32;
 
-/// Returns the paper's network of this size, its method and its optimizer, for `images` images.
+/// Returns the paper's network of this size, the method and the paper's optimizer, for `images` images.
 pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, EngineError> {
     let network = ResNetConfig {
         depth: bench.depth,
@@ -65,7 +86,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         key_side: KeySide::Detached,
     };
     let device = bench.compute.device.open().map_err(failed)?;
-    let method = built_in_method().build(facts).map_err(failed)?;
+    let method = bench.method().map_err(failed)?.build(facts).map_err(failed)?;
     let optimizer = OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay });
     Learner::new(Network::on(&device, network, 0).map_err(failed)?, optimizer, RATE, method).map_err(failed)
 }
@@ -75,8 +96,12 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
 /// # Errors
 /// Returns an error if the network cannot be built or a step fails.
 pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
-    let views = 2 * bench.batch;
     let mut learner = learner(bench, bench.batch)?;
+    let views = bench.method().map_err(failed)?.views() * bench.batch;
+    // Some methods need the features of a whole data set here, of which this workload has none.
+    let mut features =
+        |_| bail!("{}: expected a method whose step needs its batch alone", bench.method);
+    learner.method.begin_epoch(1, &mut features).map_err(failed)?;
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);
     let pixels: Vec<f32> = (0..views * SIDE * SIDE * 3).map(|_| stream.normal() as f32).collect();
     let index: Vec<u32> = (0..bench.batch as u32).collect();
@@ -91,14 +116,19 @@ pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     #[cfg(not(feature = "cuda"))]
     let time = launched;
     let times = time(bench, &mut learner, &x, &index)?;
+    let figures = Figures::default()
+        .times("ms_per_step", &times, 1e3)
+        .with("views_per_s", views as f64 / times.median())
+        .memory(bench.compute)?;
+    // What heads and teachers compute is not counted.
+    if bench.method != TrainBench::PAPERS_METHOD {
+        return Ok(figures.switches(bench.compute)?.report("train", &bench));
+    }
     // The forward pass, the gradient of the input and the gradient of the weights cost one forward pass each.
     // The count includes the input gradient of the stem, which is not computed: 0.1 % of a step at width 64,
     // 0.4 % at width 16.
     let operations = 3.0 * 2.0 * learner.network.multiply_adds(SIDE) as f64 * views as f64;
-    Ok(Figures::default()
-        .times("ms_per_step", &times, 1e3)
-        .with("views_per_s", views as f64 / times.median())
-        .memory(bench.compute)?
+    Ok(figures
         .arithmetic(operations, times.median(), bench.compute)?
         .switches(bench.compute)?
         .report("train", &bench))
@@ -179,7 +209,7 @@ mod tests {
         let (Some(device), Some(before)) = (device_or_skip(), Counts::now()) else { return };
         let compute = Compute { device: DeviceKind::Cuda(0), precision: Precision::Bf16, peak_side: 128 };
         let bench =
-            TrainBench { batch: 2, width: 8, depth: 18, steps: 2, warmup: 0, winograd: false, compute };
+            TrainBench { batch: 2, width: 8, depth: 18, steps: 2, warmup: 0, winograd: false, ..TrainBench::of_paper(compute) };
         let mut learner = learner(bench, bench.batch).unwrap();
         let x = Tensor::ones((4, 32, 32, 3), DType::F32, &device).unwrap();
         let times = repeated(bench, &mut learner, &x, &[0, 1]).unwrap();

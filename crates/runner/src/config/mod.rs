@@ -50,7 +50,6 @@ pub use home::{HomeError, expand_home};
 pub(crate) use identity::{NO_SET, manifest_in, without_manifest};
 pub use one_line::statements;
 pub use overrides::{Override, expand};
-pub(crate) use resolve::built_in_method;
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
 pub use sections::{
     Config, EvalSection, Groups, Initial, ModelSection, OptimSection, ProfileSection, ProtocolSection,

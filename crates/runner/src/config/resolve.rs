@@ -44,11 +44,6 @@ impl Origin {
     pub const NOWHERE: &'static str = "unset by default";
 }
 
-/// Returns the method of the built-in config, which is the paper's.
-pub(crate) fn built_in_method() -> ChosenMethod {
-    built_in::config().method
-}
-
 /// Returns the config that `overrides` make of the groups' files.
 ///
 /// # Errors
