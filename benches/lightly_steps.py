@@ -4,7 +4,7 @@ experiments/method; lightly's own sizes are for ImageNet.
 """
 from __future__ import annotations
 
-import copy
+import copy, math
 from typing import Callable
 
 
@@ -33,15 +33,21 @@ class WithHead:
         update_momentum(self.head, follower.head, m=momentum)
 
 
+# Each function takes the network without its last layer and the length of its output, and returns the loss of a batch of views, and the
+# parameters to train. The loss is a function of the views, those of all images above their second views, and of the part of the training
+# that is done. The passes are those of our methods: both views in one where ours has one.
+
+
 def simclr(backbone, features: int) -> tuple[Callable, list]:
     from lightly.loss import NTXentLoss
-    from lightly.models.modules import SimCLRProjectionHead
-    model, criterion = WithHead(backbone, SimCLRProjectionHead(features, 512, 128)), NTXentLoss(temperature=0.5)
+    from lightly.models.modules.heads import ProjectionHead
+    from torch import nn
+    # The head of lightly's benchmark on CIFAR-10: no batch norm behind the last layer.
+    head = ProjectionHead([(features, 512, nn.BatchNorm1d(512), nn.ReLU()), (512, 128, None, None)])
+    model, criterion = WithHead(backbone, head), NTXentLoss(temperature=0.5)
 
-    def loss(views):
-        # Both views in one pass, as ours.
-        z = model(views)
-        return criterion(*z.float().chunk(2))
+    def loss(views, part=0.0):
+        return criterion(*model(views).float().chunk(2))
 
     return loss, model.parameters()
 
@@ -53,7 +59,7 @@ def moco_v2(backbone, features: int) -> tuple[Callable, list]:
     model = WithHead(backbone, MoCoProjectionHead(features, 512, 128))
     keys, criterion = model.momentum_copy(), NTXentLoss(temperature=0.1, memory_bank_size=(4096, 128))
 
-    def loss(views):
+    def loss(views, part=0.0):
         model.lead(keys, 0.99)
         first, second = views.chunk(2)
         query = model(first)
@@ -71,15 +77,28 @@ def byol(backbone, features: int) -> tuple[Callable, list]:
     model, predictor = WithHead(backbone, BYOLProjectionHead(features, 4096, 256)), BYOLPredictionHead(256, 4096, 256)
     target, criterion = model.momentum_copy(), NegativeCosineSimilarity()
 
-    def loss(views):
-        model.lead(target, 0.99)
+    def loss(views, part=0.0):
+        # The momentum rises from 0.99 to 1 along half a cosine.
+        model.lead(target, 1 - 0.01 * (math.cos(math.pi * part) + 1) / 2)
         first, second = views.chunk(2)
         predictions = [predictor(model(view)).float() for view in (first, second)]
         with torch.no_grad():
             targets = [target(view).float() for view in (first, second)]
-        return 0.5 * (criterion(predictions[0], targets[1]) + criterion(predictions[1], targets[0]))
+        # The paper's loss is the squared distance, 2 - 2 cos, of both directions; lightly's examples take a quarter of it.
+        return 2 * (criterion(predictions[0], targets[1]) + criterion(predictions[1], targets[0]))
 
     return loss, [*model.parameters(), *predictor.parameters()]
 
 
-METHODS = {"simclr": simclr, "moco_v2": moco_v2, "byol": byol}
+def barlow_twins(backbone, features: int) -> tuple[Callable, list]:
+    from lightly.loss import BarlowTwinsLoss
+    from lightly.models.modules import BarlowTwinsProjectionHead
+    model, criterion = WithHead(backbone, BarlowTwinsProjectionHead(features, 2048, 2048)), BarlowTwinsLoss(lambda_param=0.0051)
+
+    def loss(views, part=0.0):
+        return 0.1 * criterion(*model(views).float().chunk(2))
+
+    return loss, model.parameters()
+
+
+METHODS = {"simclr": simclr, "moco_v2": moco_v2, "byol": byol, "barlow_twins": barlow_twins}

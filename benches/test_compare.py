@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks benches/compare.py in seconds, without torch: a script answers in place of our program and of the peers.
+"""Checks benches/compare.py, and the parts of benches/learning.py that need no torch, in seconds, without torch: a script answers in place of our program and of the peers.
 
   python3 benches/test_compare.py
 """
@@ -11,6 +11,7 @@ sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 
 import compare
+import learning
 import peer_bench
 from comparison import machine, measure, page, record, rows
 
@@ -268,6 +269,34 @@ class Parts(unittest.TestCase):
         self.addCleanup(os.environ.pop, "OPENBLAS_CORETYPE")
         self.assertNotIn("OPENBLAS_CORETYPE", machine.environment(1))
         self.assertEqual(machine.environment(3)["OMP_NUM_THREADS"], "3")
+
+
+class Learning(unittest.TestCase):
+    """The table of benches/learning.py, and its copy of our generator."""
+
+    def test_the_generator_has_the_published_answers(self) -> None:
+        self.assertEqual(learning.philox([0] * 4, [0] * 2), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8])
+        self.assertEqual(learning.philox([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0]), [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1])
+        self.assertEqual(sorted(learning.shuffled(list(range(50)), learning.words(3, 0))), list(range(50)))
+
+    def test_methods_that_differ_are_named_and_one_seed_decides_nothing(self) -> None:
+        ours = {"simclr": {0: 40.0, 1: 41.0, 2: 40.5}, "byol": {0: 30.0, 1: 30.5}, "barlow_twins": {0: 9.0}}
+        theirs = {"simclr": {"0": 40.2, "1": 40.8, "2": 40.7}, "byol": {"0": 35.0, "1": 35.5, "2": 1.0}, "barlow_twins": {"0": 50.0, "1": 50.0}}
+        text, apart = learning.table(theirs, ours, "torch 1.0")
+        self.assertIn("| SimCLR | 0, 1, 2 | 40.50 ± 0.50 | 40.57 ± 0.32 | -0.07 | 0.34 |", text)
+        self.assertIn("| BYOL | 0, 1 | 30.25 ± 0.35 | 35.25 ± 0.35 | -5.00 | 0.35 |", text)
+        self.assertIn("| Barlow Twins | 0 | 9.00 | 50.00 | -41.00 | one seed has none |", text)
+        self.assertEqual(apart, ["BYOL: -5.00, 14.1 standard errors"])
+
+    def test_the_table_takes_the_place_of_an_earlier_one(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "page.md")
+            path.write_text("# Page\n\ntext\n", encoding="utf-8")
+            learning.write(path, "first")
+            first = path.read_text(encoding="utf-8")
+            path.write_text(first + "\nmore\n", encoding="utf-8")
+            learning.write(path, "second")
+            self.assertEqual(path.read_text(encoding="utf-8"), first.replace("first", "second") + "\nmore\n")
 
 
 @unittest.skipIf(machine.cannot_be_busy(), machine.cannot_be_busy())
