@@ -162,7 +162,7 @@ pub(crate) enum WeightsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Import weights from other programs (torchvision's ResNets, BVLC GoogLeNet) and save them as
+    /// Import weights from other programs (torchvision's ResNets, timm's ViTs, BVLC GoogLeNet) and save them as
     /// .safetensors for the configured network
     Import(WeightsArguments),
     /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True

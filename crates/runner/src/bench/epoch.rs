@@ -33,8 +33,7 @@ pub struct EpochBench {
 /// Returns an error if the network cannot be built or a step fails.
 pub fn epoch(bench: EpochBench) -> Result<BenchReport, EngineError> {
     let EpochBench { images, batch, width, depth, repeats, compute } = bench;
-    let mut learner =
-        learner(TrainBench { batch, width, depth, ..TrainBench::of_paper(compute) }, images)?;
+    let mut learner = learner(TrainBench { batch, width, depth, ..TrainBench::of_paper(compute) }, images)?;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::train(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     let groups = vec![ViewGroup { pipeline, views: 2 }];

@@ -34,9 +34,7 @@ const WARMUP: usize = 1000;
 /// Returns an error if the network cannot be built or fails.
 pub fn evaluate(bench: EvaluateBench) -> Result<BenchReport, EngineError> {
     let EvaluateBench { images, width, depth, repeats, compute } = bench;
-    let network =
-        learner(TrainBench { width, depth, ..TrainBench::of_paper(compute) }, images)?
-            .network;
+    let network = learner(TrainBench { width, depth, ..TrainBench::of_paper(compute) }, images)?.network;
     let source: Arc<dyn ImageSource> = Arc::new(Noise::new(images, SIDE));
     let pipeline = Arc::new(Pipeline::evaluate(&AugmentConfig { size: SIDE, ..AugmentConfig::default() })?);
     let feed = ImageFeed::new(source, pipeline, &network)?;

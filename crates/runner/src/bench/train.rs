@@ -99,8 +99,7 @@ pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
     let mut learner = learner(bench, bench.batch)?;
     let views = bench.method().map_err(failed)?.views() * bench.batch;
     // Some methods need the features of a whole data set here, of which this workload has none.
-    let mut features =
-        |_| bail!("{}: expected a method whose step needs its batch alone", bench.method);
+    let mut features = |_| bail!("{}: expected a method whose step needs its batch alone", bench.method);
     learner.method.begin_epoch(1, &mut features).map_err(failed)?;
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);
     let pixels: Vec<f32> = (0..views * SIDE * SIDE * 3).map(|_| stream.normal() as f32).collect();
@@ -208,8 +207,15 @@ mod tests {
     fn what_is_timed_as_a_graph_is_launched_as_one() {
         let (Some(device), Some(before)) = (device_or_skip(), Counts::now()) else { return };
         let compute = Compute { device: DeviceKind::Cuda(0), precision: Precision::Bf16, peak_side: 128 };
-        let bench =
-            TrainBench { batch: 2, width: 8, depth: 18, steps: 2, warmup: 0, winograd: false, ..TrainBench::of_paper(compute) };
+        let bench = TrainBench {
+            batch: 2,
+            width: 8,
+            depth: 18,
+            steps: 2,
+            warmup: 0,
+            winograd: false,
+            ..TrainBench::of_paper(compute)
+        };
         let mut learner = learner(bench, bench.batch).unwrap();
         let x = Tensor::ones((4, 32, 32, 3), DType::F32, &device).unwrap();
         let times = repeated(bench, &mut learner, &x, &[0, 1]).unwrap();

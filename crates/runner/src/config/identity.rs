@@ -82,7 +82,7 @@ impl Config {
 
     /// Returns [`Config::identity`] for a data set with the given manifest.
     pub(super) fn identity_of(&self, manifest: Option<String>) -> Result<String, ConfigError> {
-        let mut model = self.model.clone();
+        let mut model = self.model.for_identity();
         if let Some(path) = model.weights.as_mut().filter(|path| !is_content(path)) {
             // The place of the file changes no result; its content does.
             let mut hash = blake3::Hasher::new();

@@ -18,15 +18,11 @@ use crate::methods::NAME;
 /// Number of changed keys that a label names; further ones are counted.
 const MOST_NAMED: usize = 3;
 
+/// The key of a size that a vision transformer does not have.
+const WIDTH: &str = "model.width";
 /// The keys of sizes. A run is a reduced one if one of them is smaller than in the files of its groups.
-const SIZES: [&str; 6] = [
-    "optim.epochs",
-    "model.width",
-    "data.subset",
-    "data.test_subset",
-    "data.synthetic.train",
-    "data.synthetic.test",
-];
+const SIZES: [&str; 6] =
+    ["optim.epochs", WIDTH, "data.subset", "data.test_subset", "data.synthetic.train", "data.synthetic.test"];
 
 /// The keys that a `protocol` sets.
 static PROTOCOL: LazyLock<BTreeSet<String>> = LazyLock::new(|| keys_of("protocol"));
@@ -140,7 +136,11 @@ impl Config {
                 .map(Override::argument)
                 .collect(),
             varied: varied.to_vec(),
-            reduced: self.profile.reduced || SIZES.iter().any(|key| is_smaller(&values, &promised.0, key)),
+            reduced: self.profile.reduced
+                || SIZES
+                    .iter()
+                    .filter(|&&key| key != WIDTH || !self.model.is_vit())
+                    .any(|key| is_smaller(&values, &promised.0, key)),
             held_out: self.data.held_out == Some(true),
         })
     }

@@ -97,10 +97,13 @@ impl Override {
         format!("{}={}", self.key, self.text)
     }
 
+    /// The beginning of the name of a setting that was typed, or that a suite gives.
+    pub(super) const TYPED: &'static str = "argument ";
+
     /// Returns the setting's name in messages.
     pub(super) fn origin(&self) -> String {
         match self.given {
-            Given::Argument => format!("argument {}", self.argument()),
+            Given::Argument => format!("{}{}", Self::TYPED, self.argument()),
             Given::Flag(flag) | Given::Path(flag) => format!("{flag} {}", self.text),
         }
     }

@@ -1,7 +1,7 @@
 //! The resolved config: every key that a file or an argument may set, with its type.
 //! `experiments/config.toml` explains each.
 
-use super::ConfigError;
+use super::{ConfigError, Override};
 use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer, RunLength};
 use crate::settings::Refusal;
@@ -100,6 +100,12 @@ pub struct ModelSection {
     pub input_channels: Option<usize>,
 }
 
+/// The keys that only residual networks have.
+const RESIDUAL: [&str; 4] = ["model.depth", "model.width", "model.pool", "model.stem"];
+/// The depth, width and pool in the identity of another network: those of the built-in files.
+const NO_SIZES: [usize; 3] = [18, 64, 0];
+/// The channels of an image unless set: red, green, blue.
+const RGB: usize = 3;
 /// The side of a patch unless one is set: for images of 32 pixels.
 const DEFAULT_PATCH: usize = 4;
 
@@ -116,7 +122,20 @@ impl ModelSection {
 
     /// Returns the channels of an image.
     pub(super) fn channels(&self) -> usize {
-        self.input_channels.unwrap_or(3)
+        self.input_channels.unwrap_or(RGB)
+    }
+
+    /// Returns the section as it stands in a run's identity: without a value that says what holds without it,
+    /// and, for a vision transformer, without the sizes that only residual networks have. A profile sets such a
+    /// size for every network.
+    pub(super) fn for_identity(&self) -> Self {
+        let mut own = self.clone();
+        own.input_channels = own.input_channels.filter(|&channels| channels != RGB);
+        if self.is_vit() {
+            let [depth, width, pool] = NO_SIZES;
+            own = Self { depth, width, pool, stem: None, patch: Some(self.patch()), ..own };
+        }
+        own
     }
 }
 
@@ -297,6 +316,12 @@ impl Config {
         if self.model.is_vit() && self.precision != Precision::F32 {
             let expected = "f32: a vision transformer computes in f32 only";
             return wrong("precision", self.precision.to_string(), expected);
+        }
+        if self.model.is_vit()
+            && let Some(key) = RESIDUAL.iter().find(|key| origin(key).starts_with(Override::TYPED))
+        {
+            let found = "a value, where model.architecture is a vision transformer".to_owned();
+            return wrong(key, found, "no such argument: only residual networks have this setting");
         }
         if self.model.patch.is_some() && !self.model.is_vit() {
             let found = "a value, where model.architecture is no vision transformer".to_owned();

@@ -40,6 +40,10 @@ fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
     );
     let told = refused(&with(&["augment.size=3"])).unwrap();
     assert!(told.contains("views of 4 pixels fit"), "{told}");
+    for key in ["model.width", "model.depth", "model.pool", "model.stem"] {
+        let told = error(&with(&[&format!("{key}={}", if key == "model.stem" { "cifar" } else { "18" })]));
+        assert!(told.contains(key) && told.contains("only residual networks"), "{told}");
+    }
     // Small views of DINO: 24 pixels fit, 22 do not.
     let dino = |size: &str| {
         let size = format!("method.small_size={size}");
@@ -47,6 +51,18 @@ fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
     };
     assert_eq!(dino("24"), None);
     assert!(dino("22").unwrap().contains("a divisor of 22"), "{:?}", dino("22"));
+}
+
+/// A profile sets the width of every network, and a file may say what holds without it.
+#[test]
+fn what_a_network_does_not_have_is_no_part_of_its_name() {
+    let sizes = ["optim.epochs=2", "data.subset=9", "data.test_subset=9"];
+    let vit = |more: &[&str]| hash(&[&["model=vit_tiny", "device=cpu"], &sizes[..], more].concat());
+    let quick = ["optim.batch_size=64", "protocol.milestones=[0.75,0.875]"];
+    assert_eq!(vit(&["profile=quick"]), vit(&quick));
+    assert_eq!(vit(&["model.patch=4"]), vit(&[]));
+    assert_ne!(vit(&["model.patch=8"]), vit(&[]));
+    assert_eq!(hash(&["model.input_channels=3"]), hash(&[]));
 }
 
 #[test]
