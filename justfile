@@ -6,7 +6,7 @@ set positional-arguments
 default:
     @just --list --unsorted
 
-# Train InvaSpread, NCE and a random network on generated images; a table, curves and a picture in under 4 minutes
+# Train InvaSpread, a triplet loss and a random network on generated images; a table, curves and a picture in under 4 minutes
 demo *arguments:
     cargo run --release -- demo "$@"
 

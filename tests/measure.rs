@@ -85,6 +85,103 @@ fn embeddings_from_elsewhere_are_measured() {
     refused(folder.path(), &["measure", "nan.npy", "--labels", "labels.npy"], 1, &["row 0", "NaN"]);
 }
 
+/// Writes 400 rows of ten classes, each near its class with some noise, to `name`, and their labels to labels.txt.
+fn noisy(folder: &Path, name: &str, noise: f32) {
+    // The fractional parts of multiples of the golden ratio: spread evenly, the same on every machine.
+    let part = |i: usize| (i as f64 * 0.618_033_988_749_895).fract() as f32 - 0.5;
+    let rows: Vec<[f32; 10]> = (0..400)
+        .map(|i| {
+            std::array::from_fn(|j| f32::from(u8::from(i % 10 == j)) + noise * part(10 * i + j + i * i % 97))
+        })
+        .collect();
+    put(folder, name, &rows);
+    let labels: Vec<String> = (0..400).map(|i| (i % 10).to_string()).collect();
+    fs::write(folder.join("labels.txt"), labels.join("\n")).unwrap();
+}
+
+#[test]
+fn every_metric_has_an_interval_and_two_embeddings_are_compared_row_by_row() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 2.0);
+    noisy(at, "bad.npy", 4.0);
+    let of = |more: &[&str]| [&["measure", "good.npy", "--labels", "labels.txt"][..], more].concat();
+
+    let alone = json(at, &of(&[]));
+    assert_eq!(alone["intervals"]["units"], "classes", "{alone}");
+    for (name, value) in alone["metrics"].as_object().unwrap() {
+        let interval = &alone["intervals"]["metrics"][name];
+        if name == "ami" {
+            assert!(interval.is_null(), "{alone}");
+            continue;
+        }
+        let [value, low, high] = [value, &interval["low"], &interval["high"]].map(|x| x.as_f64().unwrap());
+        assert!(low <= value && value <= high && low < high, "{name}: {interval}");
+    }
+    let said = done(at, &of(&[]));
+    assert!(said.contains("95% intervals for other classes: 10000 bootstrap draws"), "{said}");
+    assert!(said.contains("AMI has none"), "{said}");
+    // The seed decides the draws, and nothing else does.
+    let intervals = |more: &[&str]| json(at, &of(more))["intervals"]["metrics"].clone();
+    assert_eq!(intervals(&[]), alone["intervals"]["metrics"]);
+    assert_ne!(intervals(&["seed=1"]), alone["intervals"]["metrics"]);
+    assert_ne!(intervals(&["--intervals", "queries"]), alone["intervals"]["metrics"]);
+    assert!(json(at, &of(&["--intervals", "none"]))["intervals"].is_null());
+
+    let against = json(at, &of(&["--against", "bad.npy"]));
+    let (one, other) = (metric(&against, "recall_at_1"), metric(&against["against"], "recall_at_1"));
+    let difference = &against["against"]["differences"]["recall_at_1"];
+    assert_eq!(difference["value"].as_f64().unwrap(), one - other);
+    assert!(one > other + 5.0 && difference["interval"]["low"].as_f64().unwrap() > 0.0, "{against}");
+    let said = done(at, &of(&["--against", "bad.npy", "eval.retrieval.clustering=never"]));
+    assert!(said.contains("R@1: good.npy is better than bad.npy"), "{said}");
+    let said = done(at, &of(&["--against", "good.npy", "eval.retrieval.clustering=never"]));
+    assert!(said.contains("+0.00 to  +0.00") && said.contains("do not decide"), "{said}");
+
+    // With a gallery both need one, and queries are drawn again.
+    let among = ["--gallery", "bad.npy", "--gallery-labels", "labels.txt"];
+    let both = [&among[..], &["--against", "bad.npy"]].concat();
+    refused(at, &of(&both), 2, &["--against bad.npy", "--against-gallery FILE"]);
+    let result = json(at, &of(&[&both[..], &["--against-gallery", "bad.npy"]].concat()));
+    assert_eq!(result["intervals"]["units"], "queries");
+    assert!(!result["against"]["differences"]["knn_top1"]["interval"].is_null(), "{result}");
+
+    let first: Vec<[f32; 2]> = vec![[1.0, 0.0]; 7];
+    put(at, "few.npy", &first);
+    refused(at, &of(&["--against", "few.npy"]), 1, &["few.npy", "400 labels of 7 embeddings"]);
+    refused(at, &of(&["--against-gallery", "bad.npy"]), 2, &["--against"]);
+}
+
+#[test]
+fn other_embeddings_must_be_of_the_same_rows() {
+    let folder = empty();
+    let at = folder.path();
+    let save = |name: &str, labels: &[f32]| {
+        let array = |numbers: &[f32], shape: Vec<usize>| {
+            candle_core::Tensor::from_vec(numbers.to_vec(), shape, &candle_core::Device::Cpu).unwrap()
+        };
+        let rows: Vec<f32> = (0..2 * labels.len()).map(|i| i as f32 + 1.0).collect();
+        let tensors = [
+            ("embeddings", array(&rows, vec![labels.len(), 2])),
+            ("labels", array(labels, vec![labels.len()])),
+        ];
+        candle_core::safetensors::save(&tensors.into(), at.join(name)).unwrap();
+    };
+    save("one", &[0.0, 0.0, 1.0, 1.0]);
+    save("order", &[0.0, 1.0, 0.0, 1.0]);
+    save("more", &[0.0, 0.0, 1.0, 1.0, 1.0]);
+    refused(
+        at,
+        &["measure", "one", "--against", "order"],
+        1,
+        &["row 1 has the label 0 in one and 1 in order"],
+    );
+    refused(at, &["measure", "one", "--against", "more"], 1, &["more has 5 rows and one 4", "the same rows"]);
+    // Two classes are too few for anything but a guess; rows are enough.
+    let said = done(at, &["measure", "one", "--against", "one", "--intervals", "queries"]);
+    assert!(said.contains("one against one, row by row:"), "{said}");
+}
+
 /// Writes the rows and labels of the test above, and a gallery of three rows, to the files that the commands
 /// below name.
 fn example(folder: &Path) {
@@ -201,7 +298,8 @@ fn a_setting_that_changes_nothing_is_refused() {
         let key = setting.split_once('=').unwrap().0;
         refused(at, &[&AMONG_VOTERS[..], &[setting]].concat(), 2, &[key, "without --gallery"]);
     }
-    let said = invaspread(at, &[&AMONG_VOTERS[..], &["seed=3", "method=nce"]].concat());
+    let idle = ["seed=3", "method=nce", "--intervals", "none"];
+    let said = invaspread(at, &[&AMONG_VOTERS[..], &idle].concat());
     assert!(said.err.contains("the seed changes nothing"), "{}", said.err);
     assert!(said.err.contains("method=nce sets nothing that measuring embeddings uses"), "{}", said.err);
     let said = invaspread(at, &[&AMONG_VOTERS[..], &["--profile", "smoke"]].concat());

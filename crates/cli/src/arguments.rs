@@ -2,7 +2,7 @@
 
 use crate::bench_arguments::BenchArguments;
 use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use invaspread_runner::config::expand_home;
 use invaspread_tensor::DeviceKind;
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[cfg(feature = "report")]
-    /// Compare InvaSpread with NCE and an untrained network on generated images; prints a table and draws
+    /// Compare InvaSpread with a triplet loss and an untrained network on generated images; prints a table and draws
     /// curves and a picture, in minutes
     Demo(DemoArguments),
     /// Train one run, or several with --multirun, from config groups and key=value settings; suite=NAME does
@@ -249,11 +249,29 @@ pub(crate) struct MeasureArguments {
     /// order
     #[arg(long)]
     pub(crate) unscaled: bool,
+    /// Other embeddings of the same rows in the same order, for the difference of each metric with its interval
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(crate) against: Option<PathBuf>,
+    /// The gallery of the other embeddings
+    #[arg(long, value_name = "FILE", value_parser = path(), requires = "against", requires = "gallery")]
+    pub(crate) against_gallery: Option<PathBuf>,
+    /// What is drawn again for the 95 % intervals: queries (would other images of these classes give the same?),
+    /// classes (would other classes?), or none; queries with a gallery, else classes, if not given
+    #[arg(long, value_name = "UNITS", value_enum)]
+    pub(crate) intervals: Option<Redrawn>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What is drawn again for intervals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Redrawn {
+    Queries,
+    Classes,
+    None,
 }
 
 #[derive(Debug, Subcommand)]

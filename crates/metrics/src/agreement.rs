@@ -65,36 +65,70 @@ impl Agreement {
                 advice: "use more images",
             });
         }
-        let n = points as f64;
-        let (a, b) = (sizes(classes), sizes(clusters));
-        let mut joint: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+        let joint = Joint::of(classes, clusters);
+        let [nmi_arithmetic, nmi_geometric] = joint.normalized_information();
+        let Joint { a, b, .. } = &joint;
+        let ami = match joint.clear_case() {
+            Some(value) => value,
+            None if a.len() == points || b.len() == points => 0.0,
+            None => 1.0 - joint.disagreement() / expected_disagreement(a, b, points),
+        };
+        Ok(Self { nmi_arithmetic, nmi_geometric, ami })
+    }
+}
+
+/// Returns the NMI of at least one point with the arithmetic and with the geometric mean, as [`Agreement`] has
+/// them.
+pub(crate) fn normalized_information(classes: &[u32], clusters: &[u32]) -> [f64; 2] {
+    Joint::of(classes, clusters).normalized_information()
+}
+
+/// The sizes of classes, clusters and their common parts.
+struct Joint {
+    points: f64,
+    a: HashMap<u32, u32>,
+    b: HashMap<u32, u32>,
+    pairs: BTreeMap<(u32, u32), u32>,
+}
+
+impl Joint {
+    fn of(classes: &[u32], clusters: &[u32]) -> Self {
+        let mut pairs: BTreeMap<(u32, u32), u32> = BTreeMap::new();
         for pair in classes.iter().copied().zip(clusters.iter().copied()) {
-            *joint.entry(pair).or_default() += 1;
+            *pairs.entry(pair).or_default() += 1;
         }
+        Self { points: classes.len() as f64, a: sizes(classes), b: sizes(clusters), pairs }
+    }
+
+    /// Returns the value of every measure, if the sizes alone give it.
+    fn clear_case(&self) -> Option<f64> {
+        let Self { a, b, pairs, .. } = self;
         // There are as many pairs as classes and as clusters, so each class is one cluster.
-        if joint.len() == a.len() && joint.len() == b.len() {
-            return Ok(Self { nmi_arithmetic: 1.0, nmi_geometric: 1.0, ami: 1.0 });
+        if pairs.len() == a.len() && pairs.len() == b.len() {
+            return Some(1.0);
         }
         // A single class or a single cluster gives no information about the other partition.
-        if a.len() == 1 || b.len() == 1 {
-            return Ok(Self { nmi_arithmetic: 0.0, nmi_geometric: 0.0, ami: 0.0 });
-        }
-        let disagreement: f64 = joint
+        (a.len() == 1 || b.len() == 1).then_some(0.0)
+    }
+
+    fn disagreement(&self) -> f64 {
+        self.pairs
             .iter()
             .map(|((class, cluster), &count)| {
-                f64::from(count) / n * half_log_excess(a[class], b[cluster], count)
+                f64::from(count) / self.points * half_log_excess(self.a[class], self.b[cluster], count)
             })
-            .sum();
-        let entropies = [entropy(&a, n), entropy(&b, n)];
+            .sum()
+    }
+
+    fn normalized_information(&self) -> [f64; 2] {
+        if let Some(value) = self.clear_case() {
+            return [value; 2];
+        }
+        let entropies = [entropy(&self.a, self.points), entropy(&self.b, self.points)];
         let arithmetic = f64::midpoint(entropies[0], entropies[1]);
         let geometric = (entropies[0] * entropies[1]).sqrt();
-        let information = (arithmetic - disagreement).max(0.0);
-        let ami = if a.len() == points || b.len() == points {
-            0.0
-        } else {
-            1.0 - disagreement / expected_disagreement(&a, &b, points)
-        };
-        Ok(Self { nmi_arithmetic: information / arithmetic, nmi_geometric: information / geometric, ami })
+        let information = (arithmetic - self.disagreement()).max(0.0);
+        [information / arithmetic, information / geometric]
     }
 }
 

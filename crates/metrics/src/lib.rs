@@ -1,6 +1,6 @@
 //! Measures the quality of a set of embeddings: exact nearest neighbors, weighted kNN, R@K, MAP@R and
 //! R-precision, k-means and its agreement with classes, distributions of similarity, the shape of the
-//! embedding, linear classifiers, and PCA whitening.
+//! embedding, linear classifiers, and PCA whitening; and intervals for means over queries.
 //!
 //! All functions take slices; none of them reads a file or knows a data set. The similarity of two rows is
 //! their inner product. Products are computed block by block, and no n x n matrix is ever held. The number of
@@ -10,6 +10,7 @@
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod agreement;
+mod bootstrap;
 mod embedding_shape;
 mod error;
 mod exact_order;
@@ -25,10 +26,12 @@ mod on_device;
 mod retrieval;
 mod rows;
 mod similarity;
+mod subsampling;
 mod top_k;
 mod whitening;
 
 pub use agreement::Agreement;
+pub use bootstrap::{Bootstrap, Interval};
 pub use embedding_shape::{EmbeddingShape, alignment};
 pub use error::MetricError;
 pub use kmeans::{Clustering, KMeans, Seeding};
@@ -37,9 +40,10 @@ pub use linear_classifier::LinearClassifier;
 pub use linear_svm::LinearSvm;
 pub use logistic_regression::LogisticRegression;
 pub use on_device::top_k_on;
-pub use retrieval::{RetrievalMetrics, RetrievalScores};
+pub use retrieval::{QueryScores, RetrievalMetrics, RetrievalScores};
 pub use rows::{Rows, l2_normalize_rows};
 pub use similarity::{Separation, Similarities, SimilarityDistribution};
+pub use subsampling::Subsampling;
 pub use top_k::{Neighbors, top_k};
 pub use whitening::Whitening;
 

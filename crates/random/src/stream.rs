@@ -1,6 +1,6 @@
 //! A stream of draws keyed by seed, purpose, epoch and index.
 
-use crate::philox4x32_10;
+use crate::philox::{LANES, philox4x32_10, philox4x32_10_lanes};
 
 /// The purpose of a draw. Two purposes never share numbers, so a new draw in one place changes nothing
 /// elsewhere.
@@ -101,6 +101,28 @@ impl Stream {
         self.words[self.used - 1]
     }
 
+    /// Fills `words` with the numbers that [`Stream::next_u32`] would return one after the other, several times as
+    /// fast.
+    ///
+    /// # Panics
+    /// If the stream has given 2^34 words.
+    pub fn fill(&mut self, words: &mut [u32]) {
+        let (mut at, whole) = (0, 4 * LANES);
+        while at < words.len() && (self.used < 4 || words.len() - at < whole) {
+            words[at] = self.next_u32();
+            at += 1;
+        }
+        for words in words[at..].chunks_mut(whole) {
+            if words.len() < whole {
+                words.iter_mut().for_each(|word| *word = self.next_u32());
+                continue;
+            }
+            let last = self.counter[0].checked_add(LANES as u32);
+            philox4x32_10_lanes(self.counter, self.key, words);
+            self.counter[0] = last.expect("a stream holds 2^34 words");
+        }
+    }
+
     /// Draws 64 uniformly random bits.
     pub fn next_u64(&mut self) -> u64 {
         u64::from(self.next_u32()) | u64::from(self.next_u32()) << 32
@@ -181,6 +203,22 @@ mod tests {
         assert_ne!(base, first(1, Purpose::Shuffle, 2, 3));
         assert_ne!(base, first(1, Purpose::Augment, 3, 3));
         assert_ne!(base, first(1, Purpose::Augment, 2, 3 + (1 << 32)));
+    }
+
+    proptest! {
+        #[test]
+        fn filled_words_are_those_drawn_one_by_one(before in 0usize..9, counts in prop::collection::vec(0usize..150, 1..4), seed: u64) {
+            let [mut one, mut other] = [(); 2].map(|()| Stream::new(seed, Purpose::Bootstrap, 1, 2));
+            for _ in 0..before {
+                prop_assert_eq!(one.next_u32(), other.next_u32());
+            }
+            for count in counts {
+                let mut words = vec![0; count];
+                one.fill(&mut words);
+                prop_assert!(words.iter().all(|&word| word == other.next_u32()));
+                prop_assert_eq!(one.next_u32(), other.next_u32());
+            }
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct KnnResult {
     pub top5: f64,
     /// (n) the class with the highest score.
     pub predictions: Vec<u32>,
+    /// (n) the number of classes with a higher score than the query's own.
+    pub ranks: Vec<usize>,
 }
 
 impl WeightedKnn {
@@ -147,7 +149,7 @@ impl KnnResult {
         let (predictions, ranks): (Vec<u32>, Vec<usize>) = ranked.unzip();
         let percent =
             |limit| 100.0 * ranks.iter().filter(|rank| **rank < limit).count() as f64 / ranks.len() as f64;
-        Self { top1: percent(1), top5: percent(5), predictions }
+        Self { top1: percent(1), top5: percent(5), predictions, ranks }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct RetrievalScores {
     pub map_at_r: f64,
     /// R-precision; 0 if every query is alone in its class.
     pub r_precision: f64,
+    /// The scores of each query (n).
+    pub queries: Vec<QueryScores>,
 }
 
 impl RetrievalMetrics {
@@ -153,7 +155,7 @@ impl RetrievalMetrics {
         let n = labels.len();
         let k = self.neighbors(&relevant).min(among.len() - itself);
         let at_once = (most_held / (k + 1)).max(1);
-        let mut scores: Vec<Scores> = Vec::with_capacity(n);
+        let mut scores: Vec<QueryScores> = Vec::with_capacity(n);
         for start in (0..n).step_by(at_once) {
             let rows = start..(start + at_once).min(n);
             let block = Rows::new(queries.slice(rows.clone()), queries.dim);
@@ -164,11 +166,11 @@ impl RetrievalMetrics {
                 let class = labels[row];
                 let found = neighbors.of(row - start).0.iter().map(|&j| j as usize);
                 let others = found.filter(|&j| itself == 0 || j != row);
-                Scores::of(others.take(k).map(|j| among_labels[j] == class), relevant[row])
+                QueryScores::of(others.take(k).map(|j| among_labels[j] == class), relevant[row])
             }));
         }
 
-        Ok(self.mean(&scores))
+        Ok(self.mean(scores))
     }
 
     /// Returns the number of neighbors that the metrics need.
@@ -178,7 +180,7 @@ impl RetrievalMetrics {
     }
 
     /// Returns the means over all queries.
-    fn mean(&self, scores: &[Scores]) -> RetrievalScores {
+    fn mean(&self, scores: Vec<QueryScores>) -> RetrievalScores {
         let share = |hits: usize| 100.0 * hits as f64 / scores.len() as f64;
         let within = |k: usize| scores.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
         let counted: Vec<[f64; 2]> = scores.iter().filter_map(|s| s.at_r).collect();
@@ -189,6 +191,7 @@ impl RetrievalMetrics {
             recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
             map_at_r: mean(0),
             r_precision: mean(1),
+            queries: scores,
         }
     }
 }
@@ -223,14 +226,16 @@ struct Asked<'a> {
 }
 
 /// The scores of one query.
-struct Scores {
-    /// The place of the first neighbor of its class, counted from 0.
-    first: Option<usize>,
-    /// Average precision and precision at R.
-    at_r: Option<[f64; 2]>,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueryScores {
+    /// The place of the first neighbor of its class, counted from 0; `None` if there is none among those that were
+    /// searched for.
+    pub first: Option<usize>,
+    /// Average precision at R and precision at R, from 0 to 1; `None` if the query is alone in its class.
+    pub at_r: Option<[f64; 2]>,
 }
 
-impl Scores {
+impl QueryScores {
     fn of(hits: impl Iterator<Item = bool>, relevant: usize) -> Self {
         let (mut first, mut found, mut precisions) = (None, 0_usize, 0.0);
         let mut found_within = 0;

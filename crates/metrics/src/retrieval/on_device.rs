@@ -1,6 +1,6 @@
 //! Looks up rows that are on an NVIDIA GPU among each other; only the scores of each query go to the host.
 
-use super::{RetrievalMetrics, RetrievalScores, Scores, relevant_of};
+use super::{QueryScores, RetrievalMetrics, RetrievalScores, relevant_of};
 use crate::on_device::cuda::search_on_device;
 use candle_core::{Error, Result, Tensor};
 use invaspread_tensor::cuda::knn::retrieve;
@@ -19,11 +19,11 @@ pub(super) fn look_up(
     let found =
         search_on_device(embeddings, k, |gallery, settings| retrieve(gallery, labels, &counts, settings))?;
     Ok(found.map(|found| {
-        let scores: Vec<Scores> = found
+        let scores: Vec<QueryScores> = found
             .iter()
             .zip(&relevant)
-            .map(|(query, &r)| Scores::of_sums(query.first, query.found, query.precisions, r))
+            .map(|(query, &r)| QueryScores::of_sums(query.first, query.found, query.precisions, r))
             .collect();
-        metrics.mean(&scores)
+        metrics.mean(scores)
     }))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::built_in;
 use super::groups::{Files, GroupFile};
 use super::layers::Layers;
 use super::meanings::meaning;
@@ -10,7 +9,7 @@ use super::one_line::one_line;
 use super::schema::Schema;
 use super::tables::{leaves, lookup};
 use super::{Config, ConfigError, Override};
-use crate::methods::{ChosenMethod, Registry};
+use crate::methods::Registry;
 use crate::settings::Kind;
 
 /// A config, and the origin of each of its values.

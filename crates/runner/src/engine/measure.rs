@@ -3,8 +3,8 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, KnnResult, LinearSvm, MetricError, RetrievalMetrics, RetrievalScores, Rows, Seeding,
-    Similarities, SimilarityDistribution, WeightedKnn,
+    Agreement, KMeans, KnnResult, LinearSvm, MetricError, QueryScores, RetrievalMetrics, RetrievalScores,
+    Rows, Seeding, Similarities, SimilarityDistribution, WeightedKnn,
 };
 
 use super::embed::{Embeddings, Outputs};
@@ -56,9 +56,89 @@ pub struct Classed<'a> {
     pub labels: &'a [u32],
 }
 
+/// What was found about n embeddings, query by query.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Findings {
+    /// kNN in a gallery.
+    knn: Option<KnnResult>,
+    /// Whether the linear SVM that was learned on the gallery has the class of each query right.
+    linear: Option<Vec<bool>>,
+    /// Retrieval in the gallery, or among the queries themselves.
+    retrieval: Option<RetrievalScores>,
+    /// The cluster of each query, and how the clusters agree with the classes.
+    clusters: Option<(Vec<u32>, Agreement)>,
+}
+
+/// A metric that is a mean over queries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryScored {
+    /// The metric's name.
+    pub name: String,
+    /// (n) the score of each query, from 0 to 1; `None` where it is not defined.
+    pub scores: Vec<Option<f64>>,
+}
+
+impl Findings {
+    /// Returns the metrics, in percent. MAP@R and R-precision are left out where they are undefined, because no
+    /// query has another row of its class to find.
+    pub fn measured(&self) -> Measured {
+        let mut measured = Vec::new();
+        if let Some(result) = &self.knn {
+            measured.extend(accuracies(result));
+        }
+        if let Some(right) = &self.linear {
+            let count = right.iter().filter(|&&right| right).count();
+            measured.push((LINEAR_SVM.to_owned(), 100.0 * count as f64 / right.len() as f64));
+        }
+        if let Some(found) = &self.retrieval {
+            let is_defined = found.queries.iter().any(|query| query.at_r.is_some());
+            measured.extend(
+                named(found).into_iter().filter(|(name, _)| is_defined || !AT_R.contains(&name.as_str())),
+            );
+        }
+        if let Some((_, agreement)) = &self.clusters {
+            measured.extend(agreements(agreement));
+        }
+        Measured(measured)
+    }
+
+    /// Returns the metrics that are means over queries, in the order of [`Findings::measured`].
+    pub fn scored(&self) -> Vec<QueryScored> {
+        let share = |hit: bool| Some(f64::from(u8::from(hit)));
+        let mut scored = Vec::new();
+        let mut add = |name: &str, scores: Vec<Option<f64>>| {
+            if scores.iter().any(Option::is_some) {
+                scored.push(QueryScored { name: name.to_owned(), scores });
+            }
+        };
+        if let Some(KnnResult { ranks, .. }) = &self.knn {
+            for (name, limit) in [(KNN_TOP1, 1), (KNN_TOP5, 5)] {
+                add(name, ranks.iter().map(|&rank| share(rank < limit)).collect());
+            }
+        }
+        if let Some(right) = &self.linear {
+            add(LINEAR_SVM, right.iter().map(|&right| share(right)).collect());
+        }
+        if let Some(RetrievalScores { recall_at, queries, .. }) = &self.retrieval {
+            for &(k, _) in recall_at {
+                let within = |query: &QueryScores| share(query.first.is_some_and(|first| first < k));
+                add(&recall(k), queries.iter().map(within).collect());
+            }
+            for (which, name) in AT_R.into_iter().enumerate() {
+                add(name, queries.iter().map(|query| query.at_r.map(|at_r| at_r[which])).collect());
+            }
+        }
+        scored
+    }
+
+    /// Returns the cluster of each query, if the queries were clustered.
+    pub fn clusters(&self) -> Option<&[u32]> {
+        self.clusters.as_ref().map(|(clusters, _)| &clusters[..])
+    }
+}
+
 /// Measures embeddings as `recipe` says for the last epoch: with a `gallery`, kNN and retrieval among its
-/// rows; without one, retrieval among the test rows and clustering of them. MAP@R and R-precision are left
-/// out where they are undefined, because no image has another of its class to find.
+/// rows; without one, retrieval among the test rows and clustering of them.
 ///
 /// # Errors
 /// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have
@@ -71,29 +151,16 @@ pub fn measure(
     test: Classed<'_>,
     gallery: Option<Classed<'_>>,
     classes: usize,
-) -> Result<Measured, MetricError> {
+) -> Result<Findings, MetricError> {
     if let Some(gallery) = gallery.filter(|gallery| gallery.features.dim != test.features.dim) {
         let (found, expected) = (test.features.dim, gallery.features.dim);
         return Err(MetricError::Dimension { what: "queries", found, expected });
     }
-    let mut measured = measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)?;
+    let mut findings = measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)?;
     if let Some(gallery) = gallery {
-        measured.0.extend(retrieval_in_gallery(recipe, test, gallery)?);
+        findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
     }
-    if !has_match(test.labels, gallery.map(|gallery| gallery.labels), classes) {
-        measured.0.retain(|(name, _)| name != MAP_AT_R && name != R_PRECISION);
-    }
-    Ok(measured)
-}
-
-/// Returns whether any test image has an image of its class among those that it is searched in.
-fn has_match(test: &[u32], gallery: Option<&[u32]>, classes: usize) -> bool {
-    let mut rows_of = vec![0_usize; classes];
-    for &class in gallery.unwrap_or(test) {
-        rows_of[class as usize] += 1;
-    }
-    let needed = if gallery.is_some() { 1 } else { 2 };
-    test.iter().any(|&class| rows_of[class as usize] >= needed)
+    Ok(findings)
 }
 
 fn measure_epoch(
@@ -103,32 +170,36 @@ fn measure_epoch(
     classes: usize,
     epoch: u64,
     last: bool,
-) -> Result<Measured, MetricError> {
+) -> Result<Findings, MetricError> {
     let Some(gallery) = gallery else { return retrieval(recipe, test, epoch, last) };
     let (rows_of_test, rows_of_gallery) = (rows(test.features), rows(gallery.features));
     let result = knn(recipe).evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
-    let mut measured = accuracies(&result);
+    let mut linear = None;
     if recipe.linear.is_due(last) {
         let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
-        let classifier = svm.fit(rows_of_gallery, gallery.labels)?;
-        let accuracy = classifier.accuracy(rows_of_test, test.labels)?;
-        measured.push(("linear_svm_top1".to_owned(), accuracy));
+        let predicted = svm.fit(rows_of_gallery, gallery.labels)?.predict(rows_of_test)?;
+        linear = Some(predicted.iter().zip(test.labels).map(|(found, label)| found == label).collect());
     }
-    Ok(Measured(measured))
+    Ok(Findings { knn: Some(result), linear, ..Findings::default() })
 }
 
 fn knn(recipe: &Recipe) -> WeightedKnn {
     WeightedKnn { k: recipe.neighbors, temperature: recipe.vote_temperature, device: recipe.device }
 }
 
+const KNN_TOP1: &str = "knn_top1";
+const KNN_TOP5: &str = "knn_top5";
+const LINEAR_SVM: &str = "linear_svm_top1";
+
 fn accuracies(result: &KnnResult) -> Vec<(String, f64)> {
-    vec![("knn_top1".to_owned(), result.top1), ("knn_top5".to_owned(), result.top5)]
+    vec![(KNN_TOP1.to_owned(), result.top1), (KNN_TOP5.to_owned(), result.top5)]
 }
 
-fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Measured, MetricError> {
+fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Findings, MetricError> {
     let RetrievalRecipe { clustering, kmeans_restarts, .. } = &recipe.retrieval;
     let labels = test.labels;
-    let mut measured = named(&asked(recipe).evaluate(rows(test.features), labels)?);
+    let retrieval = Some(asked(recipe).evaluate(rows(test.features), labels)?);
+    let mut clusters = None;
     if clustering.is_due(last) {
         let mut classes = labels.to_vec();
         classes.sort_unstable();
@@ -143,34 +214,46 @@ fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Resu
             epoch,
             device: recipe.device,
         };
-        let agreement = Agreement::between(labels, &kmeans.fit(rows(test.features))?.assignments)?;
-        let Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
-        let named = [("nmi_geometric", nmi_geometric), ("nmi_arithmetic", nmi_arithmetic), ("ami", ami)];
-        measured.extend(named.map(|(name, value)| (name.to_owned(), 100.0 * value)));
+        let assignments = kmeans.fit(rows(test.features))?.assignments;
+        let agreement = Agreement::between(labels, &assignments)?;
+        clusters = Some((assignments, agreement));
     }
-    Ok(Measured(measured))
+    Ok(Findings { retrieval, clusters, ..Findings::default() })
+}
+
+/// The names of NMI, geometric and arithmetic.
+pub(super) const NMI: [&str; 2] = ["nmi_geometric", "nmi_arithmetic"];
+
+fn agreements(agreement: &Agreement) -> [(String, f64); 3] {
+    let &Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
+    let named = [(NMI[0], nmi_geometric), (NMI[1], nmi_arithmetic), ("ami", ami)];
+    named.map(|(name, value)| (name.to_owned(), 100.0 * value))
 }
 
 fn retrieval_in_gallery(
     recipe: &Recipe,
     test: Classed<'_>,
     gallery: Classed<'_>,
-) -> Result<Vec<(String, f64)>, MetricError> {
+) -> Result<RetrievalScores, MetricError> {
     let (queries, among) = (rows(test.features), rows(gallery.features));
-    Ok(named(&asked(recipe).evaluate_in_gallery(queries, test.labels, among, gallery.labels)?))
+    asked(recipe).evaluate_in_gallery(queries, test.labels, among, gallery.labels)
 }
 
 fn asked(recipe: &Recipe) -> RetrievalMetrics {
     RetrievalMetrics { recall_at: recipe.retrieval.recall_at.clone(), device: recipe.device }
 }
 
-const MAP_AT_R: &str = "map_at_r";
-const R_PRECISION: &str = "r_precision";
+/// The names of the metrics at R, in the order of [`QueryScores::at_r`].
+const AT_R: [&str; 2] = ["map_at_r", "r_precision"];
+
+fn recall(k: usize) -> String {
+    format!("recall_at_{k}")
+}
 
 fn named(found: &RetrievalScores) -> Vec<(String, f64)> {
-    let recalls = found.recall_at.iter().map(|(k, value)| (format!("recall_at_{k}"), *value));
-    let at_r = [(MAP_AT_R, found.map_at_r), (R_PRECISION, found.r_precision)];
-    recalls.chain(at_r.map(|(name, value)| (name.to_owned(), value))).collect()
+    let recalls = found.recall_at.iter().map(|&(k, value)| (recall(k), value));
+    let at_r = AT_R.map(str::to_owned).into_iter().zip([found.map_at_r, found.r_precision]);
+    recalls.chain(at_r).collect()
 }
 
 /// Returns measured similarities in the form that a run's record keeps.
@@ -197,11 +280,11 @@ impl Images {
         let test = Classed { features: &embeddings.test, labels: &self.test.labels };
         let gallery = self.gallery.as_ref().zip(embeddings.gallery.as_ref());
         let gallery = gallery.map(|(gallery, found)| Classed { features: found, labels: &gallery.labels });
-        let mut measured = measure_epoch(recipe, test, gallery, self.classes, epoch, last)?;
+        let mut findings = measure_epoch(recipe, test, gallery, self.classes, epoch, last)?;
         if let Some(gallery) = gallery.filter(|_| last && recipe.retrieval_beside_knn) {
-            measured.0.extend(retrieval_in_gallery(recipe, test, gallery)?);
+            findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
         }
-        Ok(measured)
+        Ok(findings.measured())
     }
 
     /// Measures on the GPU that holds the outputs, in an epoch that is not the last: kNN with a gallery,

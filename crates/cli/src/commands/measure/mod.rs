@@ -1,18 +1,23 @@
 //! `invaspread measure FILE`: measures embeddings from any program.
 
+mod against;
 mod notes;
 mod settings;
 
-use super::{print_json, print_measured};
-use crate::arguments::MeasureArguments;
+use super::print_json;
+use crate::arguments::{MeasureArguments, Redrawn};
 use crate::failure::Failure;
+use crate::metric_names::short_name;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
+use invaspread_metrics::Interval;
 use invaspread_runner::config::{expand, resolve_over};
 use invaspread_runner::embeddings::{
     self, Classes, Embedded, EmbeddingsError, Labels, Role, Scaling, Source,
 };
-use invaspread_runner::engine::{self, Classed, Recipe, RetrievalRecipe, When};
+use invaspread_runner::engine::{
+    self, Classed, Findings, Intervals, Measured, Recipe, RetrievalRecipe, Units, When,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -48,6 +53,14 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         recipe.retrieval = RetrievalRecipe::for_classes(classes.count());
     }
     let measurement = Measurement::new(test, gallery, classes, recipe);
+    let units = match (arguments.intervals, &arguments.gallery) {
+        (Some(Redrawn::None), _) => None,
+        (Some(Redrawn::Queries), _) | (None, Some(_)) => Some(Units::Queries),
+        (Some(Redrawn::Classes), _) | (None, None) => Some(Units::Classes),
+    };
+    let intervals = units.map(|units| Intervals::new(units, measurement.recipe.seed));
+    let draws = measurement.draws() || intervals.is_some();
+    let other = against::read(arguments, scaling, &measurement)?;
 
     let mut notes = notes::of_file(&measurement.test, scaling);
     if let Some(gallery) = &measurement.gallery {
@@ -56,7 +69,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     }
     notes.extend(notes::of_classes(&measurement.classes));
     notes.extend(notes::of_depth(&measurement.recipe.retrieval.recall_at, measurement.to_find()));
-    notes.extend(settings::idle(&overrides, config, measurement.draws())?);
+    notes.extend(settings::idle(&overrides, config, draws)?);
     for text in &notes {
         note!("note: {text}");
     }
@@ -66,9 +79,19 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             measurement.classes.count()
         );
     }
-    let measured = measurement.run().context("failed to measure the embeddings")?;
+    let failed = "failed to measure the embeddings";
+    let found = measurement.run().context(failed)?;
+    let measured = found.measured();
+    let of_metrics = match &intervals {
+        Some(intervals) => intervals.of(&found, &measurement.classes.test).context(failed)?,
+        None => BTreeMap::new(),
+    };
+    let comparison = other
+        .map(|other| against::compare(&found, &other, intervals.as_ref(), &measurement.classes.test))
+        .transpose()
+        .context(failed)?;
 
-    let used = settings::used(&resolved, measurement.gallery.is_some(), measurement.draws());
+    let used = settings::used(&resolved, measurement.gallery.is_some(), draws);
     if arguments.json {
         let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
         let recipe = &measurement.recipe;
@@ -100,6 +123,15 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             "settings": settings,
             "notes": notes,
             "metrics": measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "intervals": intervals.map(|intervals| json!({
+                "units": intervals.units.name(),
+                "level": intervals.bootstrap.level,
+                "resamples": intervals.bootstrap.resamples,
+                "subsamples": measurement.clusters.then_some(intervals.subsampling.subsamples),
+                "seed": intervals.bootstrap.seed,
+                "metrics": of_metrics.iter().map(|(name, ends)| (name, as_json(*ends))).collect::<BTreeMap<_, _>>(),
+            })),
+            "against": comparison.as_ref().map(against::Comparison::as_json),
         }))?);
     }
     for line in measurement.describe(scaling) {
@@ -112,8 +144,48 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     if !set.is_empty() {
         print_line!("settings: {}", set.join(", "));
     }
-    print_measured(&measured);
+    print_with(&measured, &of_metrics);
+    if let Some(intervals) = &intervals {
+        print_line!("{}", said_of(intervals, &of_metrics, &measured));
+    }
+    if let Some(comparison) = &comparison {
+        comparison.print(&arguments.test);
+    }
     Ok(())
+}
+
+/// Prints metrics, one a line, with their intervals.
+fn print_with(measured: &Measured, intervals: &BTreeMap<String, Interval>) {
+    for (name, value) in &measured.0 {
+        let interval = intervals
+            .get(name)
+            .map_or_else(String::new, |Interval { low, high }| format!("  {low:6.2} to {high:6.2}"));
+        print_line!("  {:<18} {value:6.2}%{interval}", short_name(name));
+    }
+}
+
+fn as_json(Interval { low, high }: Interval) -> serde_json::Value {
+    json!({ "low": low, "high": high })
+}
+
+/// Returns a line that says what the intervals are.
+fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measured: &Measured) -> String {
+    let units = intervals.units.name();
+    if of_metrics.is_empty() {
+        return format!("no intervals: there are too few {units}");
+    }
+    let Intervals { bootstrap, subsampling, .. } = intervals;
+    let mut said = format!(
+        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}",
+        bootstrap.resamples, bootstrap.seed
+    );
+    if measured.get("ami").is_some() {
+        let halves = subsampling.subsamples;
+        said.push_str(&format!(
+            "; of NMI, {halves} halves of the {units} in the clusters as they are; AMI has none"
+        ));
+    }
+    said
 }
 
 /// The metrics to compute, and their settings.
@@ -143,7 +215,7 @@ impl Measurement {
         self.gallery.as_ref().map_or(self.test.labels.len() - 1, |gallery| gallery.labels.len())
     }
 
-    fn run(&self) -> anyhow::Result<engine::Measured> {
+    fn run(&self) -> anyhow::Result<Findings> {
         let of_gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
         Ok(engine::measure(
             &self.recipe,

@@ -1,0 +1,353 @@
+//! Intervals for means over queries, by the bootstrap.
+//!
+//! With u = 1..U units (the queries, or the classes of the queries), s_u the sum of a score over the queries of a
+//! unit and n_u the number of queries that have the score:
+//!
+//! `mean = Σ_u s_u / Σ_u n_u`, `mean*_b = Σ_i s_{u_i} / Σ_i n_{u_i}`, where u_1, ..., u_U are drawn from the units
+//! with replacement; the interval reaches from the (1 − level)/2 to the (1 + level)/2 quantile of mean*_1, ...,
+//! mean*_B.
+//!
+//! Shapes: scores, one for each query, or none where it is not defined. Source: Efron and Tibshirani, "An
+//! Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval); with classes as units it is the
+//! cluster bootstrap (Davison and Hinkley, 1997, section 3.8). Quantiles are interpolated as numpy does by default.
+//! Only the scores are drawn again, never the gallery: with a gallery that is drawn again, a query would find
+//! copies of its neighbors, and among the rows themselves copies of itself.
+//!
+//! Queries as units answer how the mean would vary with other queries of the same classes; classes as units, how
+//! it would vary with other classes, which is the question where test classes are not those of training. Several
+//! scores, and those of two embeddings of the same queries, see the same draws, so a difference is paired.
+//!
+//! Scores are rounded to fixed point, so that sums are exact in any order: the interval has the same bits on every
+//! machine and any number of threads. Deviations: none; a draw in which no query has a score is left out.
+
+use crate::MetricError;
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+/// The settings of the bootstrap.
+///
+/// ```
+/// use invaspread_metrics::Bootstrap;
+///
+/// // Of 400 queries 300 were answered: the standard error is 2.2 points.
+/// let score = (0..400).map(|query| Some(f64::from(query % 4 != 0))).collect();
+/// let found = Bootstrap::default().of_queries(&[score])?[0].unwrap();
+/// assert!((found.low - 0.708).abs() < 0.005 && (found.high - 0.792).abs() < 0.005, "{found:?}");
+/// # Ok::<(), invaspread_metrics::MetricError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bootstrap {
+    /// The number of draws of all units, at least 1.
+    pub resamples: usize,
+    /// The share of draws whose means lie within the interval, between 0 and 1.
+    pub level: f64,
+    /// The seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    /// Returns 10,000 draws, a level of 95 % and seed 0.
+    fn default() -> Self {
+        Self { resamples: 10_000, level: 0.95, seed: 0 }
+    }
+}
+
+/// An interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Returns whether a value lies within the interval or at one of its ends.
+    pub fn contains(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+}
+
+/// Draws that are worked on together, so that the scores are read once for all of them.
+const TOGETHER: usize = 8;
+/// Units that are worked on together: their scores and numbers of draws fit into the first-level cache.
+const BLOCK: usize = 256;
+/// A sum of fixed-point numbers stays below 2^52, within which f64 is exact.
+const BITS: u32 = 52;
+
+impl Bootstrap {
+    /// Returns an interval for the mean of each score, with the queries as units: `scores` has columns of one value
+    /// for each query, from -1 to 1 or none. A score that fewer than two queries have gets no interval.
+    ///
+    /// # Errors
+    /// If a score is not finite.
+    ///
+    /// # Panics
+    /// If the columns differ in length, a score lies outside of -1 to 1, `resamples` is 0, or the level is not
+    /// between 0 and 1.
+    pub fn of_queries(&self, scores: &[Vec<Option<f64>>]) -> Result<Vec<Option<Interval>>, MetricError> {
+        let queries = scores.first().map_or(0, Vec::len);
+        let units: Vec<u32> = (0..queries as u32).collect();
+        self.of_classes(scores, &units)
+    }
+
+    /// Does the same with the `classes` of the queries as units.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Bootstrap::of_queries`].
+    ///
+    /// # Panics
+    /// Panics where [`Bootstrap::of_queries`] does, and if the number of classes differs from that of the queries.
+    pub fn of_classes(
+        &self,
+        scores: &[Vec<Option<f64>>],
+        classes: &[u32],
+    ) -> Result<Vec<Option<Interval>>, MetricError> {
+        assert!(self.resamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
+        check(scores, classes.len())?;
+        if scores.is_empty() {
+            return Ok(Vec::new());
+        }
+        let units = Units::of(scores, classes);
+        let means = self.means(&units);
+        let columns = scores.len();
+        Ok((0..columns)
+            .map(|column| {
+                let has = |unit: &&[f64]| unit[columns + column] > 0.0;
+                if units.rows.chunks_exact(2 * columns).filter(has).take(2).count() < 2 {
+                    return None;
+                }
+                let mut means: Vec<f64> = means
+                    .chunks_exact(2 * columns)
+                    .filter(|sums| sums[columns + column] > 0.0)
+                    .map(|sums| sums[column] / units.scale / sums[columns + column])
+                    .collect();
+                means.sort_unstable_by(f64::total_cmp);
+                let quantile = |part: f64| interpolated(&means, part);
+                Some(Interval {
+                    low: quantile(f64::midpoint(0.0, 1.0 - self.level)),
+                    high: quantile(f64::midpoint(1.0, self.level)),
+                })
+            })
+            .collect())
+    }
+
+    /// Returns the sums and the numbers of each score in each draw (resamples, 2 columns).
+    fn means(&self, units: &Units) -> Vec<f64> {
+        let width = units.width;
+        let count = units.rows.len() / width;
+        let mut means = vec![0.0; self.resamples * width];
+        means.par_chunks_mut(TOGETHER * width).enumerate().for_each(|(task, means)| {
+            let draws = means.len() / width;
+            let mut times = vec![0_u32; draws * count];
+            for (draw, times) in times.chunks_exact_mut(count).enumerate() {
+                let index = (task * TOGETHER + draw) as u64;
+                draw_units(&mut Stream::new(self.seed, Purpose::Bootstrap, 0, index), times);
+            }
+            for (block, rows) in units.rows.chunks(BLOCK * width).enumerate() {
+                for (times, sums) in times.chunks_exact(count).zip(means.chunks_exact_mut(width)) {
+                    let times = &times[block * BLOCK..];
+                    for (row, &times) in rows.chunks_exact(width).zip(times) {
+                        let times = f64::from(times);
+                        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += times * x);
+                    }
+                }
+            }
+        });
+        means
+    }
+}
+
+fn check(scores: &[Vec<Option<f64>>], queries: usize) -> Result<(), MetricError> {
+    for column in scores {
+        assert_eq!(column.len(), queries, "one score for each query");
+        for (row, score) in column.iter().enumerate() {
+            let Some(score) = score else { continue };
+            if !score.is_finite() {
+                return Err(MetricError::NotFinite { what: "scores", row, value: *score as f32 });
+            }
+            assert!(score.abs() <= 1.0, "score {score} of query {row}: expected a number from -1 to 1");
+        }
+    }
+    Ok(())
+}
+
+/// The units, with their sums in fixed point.
+struct Units {
+    /// (units, width): the sums of the scores, then the numbers of queries that have them.
+    rows: Vec<f64>,
+    width: usize,
+    /// What the sums are divided by to be sums of scores.
+    scale: f64,
+}
+
+impl Units {
+    fn of(scores: &[Vec<Option<f64>>], classes: &[u32]) -> Self {
+        let mut known = classes.to_vec();
+        known.sort_unstable();
+        known.dedup();
+        let width = 2 * scores.len();
+        let mut rows = vec![0.0; known.len() * width];
+        let mut of_unit = vec![0_u64; known.len()];
+        let unit_of: Vec<usize> =
+            classes.iter().map(|&class| known.partition_point(|&other| other < class)).collect();
+        for &unit in &unit_of {
+            of_unit[unit] += 1;
+        }
+        // A draw takes the largest unit as often as there are units at most.
+        let most = of_unit.iter().max().copied().unwrap_or(1) * known.len() as u64;
+        let scale = f64::from(BITS.saturating_sub(most.max(1).ilog2() + 1)).exp2();
+        for (column, scores) in scores.iter().enumerate() {
+            for (&unit, score) in unit_of.iter().zip(scores) {
+                if let Some(score) = score {
+                    rows[unit * width + column] += (score * scale).round();
+                    rows[unit * width + width / 2 + column] += 1.0;
+                }
+            }
+        }
+        Self { rows, width, scale }
+    }
+}
+
+/// Adds to `times`, for each unit, how often it is drawn: as many draws as there are units.
+fn draw_units(stream: &mut Stream, times: &mut [u32]) {
+    let count = times.len() as u64;
+    // As in `Stream::below`: these low words would make some units more likely than others.
+    let reject_under = (1_u64 << 32) % count;
+    let mut words = [0_u32; 1024];
+    let mut left = times.len();
+    while left > 0 {
+        let words = &mut words[..left.min(1024)];
+        stream.fill(words);
+        for &mut word in words {
+            let product = u64::from(word) * count;
+            if product & 0xffff_ffff >= reject_under {
+                times[(product >> 32) as usize] += 1;
+                left -= 1;
+            }
+        }
+    }
+}
+
+/// Returns the quantile `part` of sorted values, linear between two of them.
+pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
+    let at = part * (sorted.len() - 1) as f64;
+    let (below, share) = (at.floor() as usize, at.fract());
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + share * (sorted[above] - sorted[below])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Bootstrap, Interval, draw_units, interpolated};
+    use crate::MetricError;
+    use invaspread_random::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    /// The definition: every draw as a list of units, and its mean.
+    fn plain(bootstrap: &Bootstrap, scores: &[Option<f64>], classes: &[u32]) -> Vec<f64> {
+        let mut units = classes.to_vec();
+        units.sort_unstable();
+        units.dedup();
+        let mut means = Vec::new();
+        for resample in 0..bootstrap.resamples {
+            let mut stream = Stream::new(bootstrap.seed, Purpose::Bootstrap, 0, resample as u64);
+            let (mut sum, mut count) = (0.0, 0);
+            for _ in 0..units.len() {
+                let unit = units[stream.below(units.len())];
+                for (score, _) in scores.iter().zip(classes).filter(|&(_, &class)| class == unit) {
+                    sum += score.unwrap_or(0.0);
+                    count += usize::from(score.is_some());
+                }
+            }
+            if count > 0 {
+                means.push(sum / count as f64);
+            }
+        }
+        means.sort_unstable_by(f64::total_cmp);
+        means
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn an_interval_is_that_of_the_definition(
+            scores in prop::collection::vec((-1.0f64..=1.0, 0u32..9, 0u8..5), 2..60), resamples in 1usize..40, level in 0.1f64..0.99,
+            seed: u64,
+        ) {
+            let bootstrap = Bootstrap { resamples, level, seed };
+            let column: Vec<Option<f64>> = scores.iter().map(|&(score, _, has)| (has > 0).then_some(score)).collect();
+            let classes: Vec<u32> = scores.iter().map(|one| one.1).collect();
+            let queries: Vec<u32> = (0..scores.len() as u32).collect();
+            let both = [column.clone(), vec![Some(1.0); scores.len()]];
+            for (units, found) in [
+                (&queries, bootstrap.of_queries(&both).unwrap()), (&classes, bootstrap.of_classes(&both, &classes).unwrap()),
+            ] {
+                let means = plain(&bootstrap, &column, units);
+                let mut with: Vec<u32> = units.iter().zip(&column).filter(|one| one.1.is_some()).map(|one| *one.0).collect();
+                with.sort_unstable();
+                with.dedup();
+                match found[0] {
+                    None => prop_assert!(with.len() < 2),
+                    Some(Interval { low, high }) => {
+                        prop_assert!(with.len() >= 2);
+                        prop_assert!((low - interpolated(&means, (1.0 - level) / 2.0)).abs() < 1e-9);
+                        prop_assert!((high - interpolated(&means, (1.0 + level) / 2.0)).abs() < 1e-9);
+                    }
+                }
+                let all: std::collections::BTreeSet<_> = units.iter().collect();
+                let constant = Interval { low: 1.0, high: 1.0 };
+                prop_assert_eq!(found[1], (all.len() > 1).then_some(constant));
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_units_are_drawn_as_there_are() {
+        for count in [1, 2, 3, 1000, 5001] {
+            let mut times = vec![0; count];
+            draw_units(&mut Stream::new(3, Purpose::Bootstrap, 0, 1), &mut times);
+            assert_eq!(times.iter().map(|&times| times as usize).sum::<usize>(), count);
+        }
+    }
+
+    /// Of a hundred sets of queries whose true mean is known, about 95 have it within their interval.
+    #[test]
+    fn the_interval_holds_the_mean_as_often_as_it_says() {
+        let bootstrap = Bootstrap { resamples: 1000, ..Bootstrap::default() };
+        let covered = (0..200)
+            .filter(|&set| {
+                let mut stream = Stream::new(set, Purpose::Synthetic, 0, 0);
+                let scores = (0..300).map(|_| Some(f64::from(stream.chance(0.3)))).collect();
+                bootstrap.of_queries(&[scores]).unwrap()[0].unwrap().contains(0.3)
+            })
+            .count();
+        // 190 are expected, with a standard deviation of 3.
+        assert!((178..=199).contains(&covered), "{covered}");
+    }
+
+    #[test]
+    fn classes_that_differ_make_a_wider_interval_than_their_queries() {
+        let classes: Vec<u32> = (0..1000).map(|query| query / 50).collect();
+        let scores = [classes.iter().map(|class| Some(f64::from(class % 2))).collect()];
+        let bootstrap = Bootstrap { resamples: 2000, ..Bootstrap::default() };
+        let width = |found: Vec<Option<Interval>>| found[0].unwrap().high - found[0].unwrap().low;
+        let [queries, classes] = [
+            width(bootstrap.of_queries(&scores).unwrap()),
+            width(bootstrap.of_classes(&scores, &classes).unwrap()),
+        ];
+        // √50 times as wide.
+        assert!((6.0..8.5).contains(&(classes / queries)), "{classes} {queries}");
+    }
+
+    #[test]
+    fn bad_scores_are_refused() {
+        let told = Bootstrap::default().of_queries(&[vec![Some(0.5), Some(f64::NAN)]]);
+        assert!(matches!(told, Err(MetricError::NotFinite { what: "scores", row: 1, .. })), "{told:?}");
+        assert_eq!(Bootstrap::default().of_queries(&[]).unwrap(), []);
+        assert_eq!(Bootstrap::default().of_queries(&[vec![Some(0.5), None]]).unwrap(), [None]);
+    }
+}

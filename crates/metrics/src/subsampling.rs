@@ -1,0 +1,180 @@
+//! Intervals for the agreement of a clustering with the classes, by subsampling.
+//!
+//! With θ the NMI of all rows, and θ*_1, ..., θ*_B that of half of the units each (the rows, or the classes with
+//! their rows), drawn without replacement and with the clusters as they are:
+//!
+//! `interval = θ + [q_low, q_high]`, q the quantiles of `θ*_b − mean_b θ*_b`.
+//!
+//! Shapes: classes (n), clusters (n), units (n). Source: Politis, Romano and Wolf, "Subsampling", 1999, chapter 2.
+//! The mean of half of n values, without replacement, varies about that of all of them by σ²/n, which is how much
+//! the mean of all of them varies: so the spread of the halves is that of the whole. A bootstrap would draw rows
+//! twice, and two copies of a row always share a class and a cluster, so that its NMI is too large. The NMI of a
+//! half is larger than that of the whole, too, since it has fewer rows for each cluster; only its spread is used.
+//! The clusters are not computed again, so the interval does not hold what k-means itself would vary by.
+
+use crate::agreement::normalized_information;
+use crate::bootstrap::{Interval, interpolated};
+use invaspread_random::{Purpose, Stream};
+use rayon::prelude::*;
+
+/// The settings of the subsampling.
+///
+/// ```
+/// use invaspread_metrics::Subsampling;
+///
+/// let classes: Vec<u32> = (0..200).map(|row| row % 4).collect();
+/// // Every tenth row is in another cluster than its class.
+/// let clusters: Vec<u32> = (0..200).map(|row| if row % 10 == 0 { (row + 1) % 4 } else { row % 4 }).collect();
+/// let rows: Vec<u32> = (0..200).collect();
+/// let [arithmetic, _] = Subsampling::default().of_nmi(&classes, &clusters, &rows).unwrap();
+/// assert!(arithmetic.low < 0.74 && arithmetic.high > 0.74 && arithmetic.high - arithmetic.low < 0.2, "{arithmetic:?}");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Subsampling {
+    /// The number of subsamples, at least 1.
+    pub subsamples: usize,
+    /// The share of subsamples within the interval, between 0 and 1.
+    pub level: f64,
+    /// The seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for Subsampling {
+    /// Returns 1,000 subsamples, a level of 95 % and seed 0.
+    fn default() -> Self {
+        Self { subsamples: 1000, level: 0.95, seed: 0 }
+    }
+}
+
+/// NMI with the arithmetic mean of the entropies, then with the geometric one.
+type Both = [f64; 2];
+
+impl Subsampling {
+    /// Returns an interval for each NMI of `clusters` (n) with `classes` (n): with the arithmetic and with the
+    /// geometric mean of the entropies. `None` if there are fewer than four units.
+    ///
+    /// # Panics
+    /// If the lengths differ, `subsamples` is 0, or the level is not between 0 and 1.
+    pub fn of_nmi(&self, classes: &[u32], clusters: &[u32], units: &[u32]) -> Option<[Interval; 2]> {
+        self.about(classes.len(), units, &|rows| nmi(classes, clusters, rows))
+    }
+
+    /// Returns an interval for the difference of each NMI: that of the first `clusters` less that of the second
+    /// ones, of the same rows. `None` if there are fewer than four units.
+    ///
+    /// # Panics
+    /// Panics where [`Subsampling::of_nmi`] does.
+    pub fn of_nmi_difference(
+        &self,
+        classes: &[u32],
+        clusters: [&[u32]; 2],
+        units: &[u32],
+    ) -> Option<[Interval; 2]> {
+        self.about(classes.len(), units, &|rows| {
+            let [first, second] = clusters.map(|clusters| nmi(classes, clusters, rows));
+            [first[0] - second[0], first[1] - second[1]]
+        })
+    }
+
+    /// Returns the intervals of a statistic of rows, about its value for all of them.
+    fn about(
+        &self,
+        rows: usize,
+        units: &[u32],
+        statistic: &(dyn Fn(&[u32]) -> Both + Sync),
+    ) -> Option<[Interval; 2]> {
+        assert!(self.subsamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
+        assert_eq!(rows, units.len(), "one unit for each row");
+        let mut known = units.to_vec();
+        known.sort_unstable();
+        known.dedup();
+        if known.len() < 4 {
+            return None;
+        }
+        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); known.len()];
+        for (row, unit) in (0..).zip(units) {
+            rows_of[known.partition_point(|other| other < unit)].push(row);
+        }
+        let found: Vec<Both> = (0..self.subsamples as u64)
+            .into_par_iter()
+            .map(|subsample| {
+                let mut stream = Stream::new(self.seed, Purpose::Bootstrap, 1, subsample);
+                let half = stream.permutation(known.len());
+                let half = &half[..known.len() / 2];
+                let rows: Vec<u32> = half.iter().flat_map(|&unit| &rows_of[unit as usize]).copied().collect();
+                statistic(&rows)
+            })
+            .collect();
+        let all: Vec<u32> = (0..rows as u32).collect();
+        let whole = statistic(&all);
+        Some([0, 1].map(|which| {
+            let mut values: Vec<f64> = found.iter().map(|both| both[which]).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            values.sort_unstable_by(f64::total_cmp);
+            let end = |part: f64| whole[which] + interpolated(&values, part) - mean;
+            Interval {
+                low: end(f64::midpoint(0.0, 1.0 - self.level)),
+                high: end(f64::midpoint(1.0, self.level)),
+            }
+        }))
+    }
+}
+
+fn nmi(classes: &[u32], clusters: &[u32], rows: &[u32]) -> Both {
+    let of = |values: &[u32]| rows.iter().map(|&row| values[row as usize]).collect::<Vec<_>>();
+    normalized_information(&of(classes), &of(clusters))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::Subsampling;
+    use crate::Agreement;
+    use invaspread_random::{Purpose, Stream};
+
+    /// Classes of 20 and clusters that agree with them in `share` of `count` rows.
+    fn drawn(seed: u64, count: usize, share: f64) -> [Vec<u32>; 2] {
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 0, 0);
+        let classes: Vec<u32> = (0..count).map(|_| stream.below(20) as u32).collect();
+        let clusters =
+            classes.iter().map(|&class| if stream.chance(share) { class } else { stream.below(20) as u32 });
+        let clusters = clusters.collect();
+        [classes, clusters]
+    }
+
+    /// The spread of NMI over sets of rows, which the interval is to tell from one of them.
+    #[test]
+    fn the_interval_is_as_wide_as_nmi_varies() {
+        let count = 2000;
+        let mut of_sets: Vec<f64> = (0..200)
+            .map(|set| {
+                let [classes, clusters] = drawn(set, count, 0.6);
+                Agreement::between(&classes, &clusters).unwrap().nmi_arithmetic
+            })
+            .collect();
+        of_sets.sort_unstable_by(f64::total_cmp);
+        let spread = of_sets[194] - of_sets[5];
+        let [classes, clusters] = drawn(7, count, 0.6);
+        let rows: Vec<u32> = (0..count as u32).collect();
+        let [arithmetic, geometric] = Subsampling::default().of_nmi(&classes, &clusters, &rows).unwrap();
+        let value = Agreement::between(&classes, &clusters).unwrap();
+        assert!(arithmetic.contains(value.nmi_arithmetic) && geometric.contains(value.nmi_geometric));
+        let width = arithmetic.high - arithmetic.low;
+        assert!((0.75..1.35).contains(&(width / spread)), "{width} {spread}");
+    }
+
+    #[test]
+    fn equal_clusterings_do_not_differ_and_a_better_one_does() {
+        let [classes, clusters] = drawn(1, 500, 0.5);
+        let rows: Vec<u32> = (0..500).collect();
+        let subsampling = Subsampling { subsamples: 200, ..Subsampling::default() };
+        let same = subsampling.of_nmi_difference(&classes, [&clusters, &clusters], &rows).unwrap();
+        assert!(same.iter().all(|interval| (interval.low, interval.high) == (0.0, 0.0)), "{same:?}");
+        let better = subsampling.of_nmi_difference(&classes, [&classes, &clusters], &rows).unwrap();
+        assert!(better.iter().all(|interval| interval.low > 0.0), "{better:?}");
+        // Classes as units, of which there are too few.
+        let three: Vec<u32> = classes.iter().map(|class| class % 3).collect();
+        assert_eq!(subsampling.of_nmi(&classes, &clusters, &three), None);
+    }
+}
