@@ -87,11 +87,18 @@ fn embeddings_from_elsewhere_are_measured() {
 
 /// Writes 400 rows of ten classes, each near its class with some noise, to `name`, and their labels to labels.txt.
 fn noisy(folder: &Path, name: &str, noise: f32) {
-    // The fractional parts of multiples of the golden ratio: spread evenly, the same on every machine.
-    let part = |i: usize| (i as f64 * 0.618_033_988_749_895).fract() as f32 - 0.5;
-    let rows: Vec<[f32; 10]> = (0..400)
-        .map(|i| {
-            std::array::from_fn(|j| f32::from(u8::from(i % 10 == j)) + noise * part(10 * i + j + i * i % 97))
+    // A hash of the place: the same on every machine.
+    let drawn = |place: u32| {
+        let mixed = place.wrapping_mul(0x9E37_79B9);
+        let mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85EB_CA6B);
+        (mixed ^ mixed >> 13) as f32 / u32::MAX as f32 - 0.5
+    };
+    let rows: Vec<[f32; 10]> = (0..400_u32)
+        .map(|row| {
+            std::array::from_fn(|column| {
+                let own = f32::from(u8::from(row % 10 == column as u32));
+                own + noise * drawn(10 * row + column as u32)
+            })
         })
         .collect();
     put(folder, name, &rows);
@@ -105,7 +112,9 @@ fn every_metric_has_an_interval_and_two_embeddings_are_compared_row_by_row() {
     let at = folder.path();
     noisy(at, "good.npy", 2.0);
     noisy(at, "bad.npy", 4.0);
-    let of = |more: &[&str]| [&["measure", "good.npy", "--labels", "labels.txt"][..], more].concat();
+    fn of<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["measure", "good.npy", "--labels", "labels.txt"], more].concat()
+    }
 
     let alone = json(at, &of(&[]));
     assert_eq!(alone["intervals"]["units"], "classes", "{alone}");
