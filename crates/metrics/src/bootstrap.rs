@@ -23,6 +23,7 @@
 use crate::MetricError;
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
+use std::collections::HashMap;
 
 /// The settings of the bootstrap.
 ///
@@ -70,7 +71,7 @@ impl Interval {
 
 /// Draws that are worked on together, so that the scores are read once for all of them.
 const TOGETHER: usize = 8;
-/// Units that are worked on together: their scores and numbers of draws fit into the first-level cache.
+/// Kinds of units that are worked on together: their scores and numbers of draws fit into the first-level cache.
 const BLOCK: usize = 256;
 /// A sum of fixed-point numbers stays below 2^52, within which f64 is exact.
 const BITS: u32 = 52;
@@ -113,8 +114,8 @@ impl Bootstrap {
         let columns = scores.len();
         Ok((0..columns)
             .map(|column| {
-                let has = |unit: &&[f64]| unit[columns + column] > 0.0;
-                if units.rows.chunks_exact(2 * columns).filter(has).take(2).count() < 2 {
+                let has = |unit: &&u32| units.rows[**unit as usize * units.width + columns + column] > 0.0;
+                if units.kinds.iter().filter(has).take(2).count() < 2 {
                     return None;
                 }
                 let mut means: Vec<f64> = means
@@ -135,17 +136,17 @@ impl Bootstrap {
     /// Returns the sums and the numbers of each score in each draw (resamples, 2 columns).
     fn means(&self, units: &Units) -> Vec<f64> {
         let width = units.width;
-        let count = units.rows.len() / width;
+        let kinds = units.rows.len() / width;
         let mut means = vec![0.0; self.resamples * width];
         means.par_chunks_mut(TOGETHER * width).enumerate().for_each(|(task, means)| {
             let draws = means.len() / width;
-            let mut times = vec![0_u32; draws * count];
-            for (draw, times) in times.chunks_exact_mut(count).enumerate() {
+            let mut times = vec![0_u32; draws * kinds];
+            for (draw, times) in times.chunks_exact_mut(kinds).enumerate() {
                 let index = (task * TOGETHER + draw) as u64;
-                draw_units(&mut Stream::new(self.seed, Purpose::Bootstrap, 0, index), times);
+                draw_units(&mut Stream::new(self.seed, Purpose::Bootstrap, 0, index), &units.kinds, times);
             }
             for (block, rows) in units.rows.chunks(BLOCK * width).enumerate() {
-                for (times, sums) in times.chunks_exact(count).zip(means.chunks_exact_mut(width)) {
+                for (times, sums) in times.chunks_exact(kinds).zip(means.chunks_exact_mut(width)) {
                     let times = &times[block * BLOCK..];
                     for (row, &times) in rows.chunks_exact(width).zip(times) {
                         let times = f64::from(times);
@@ -172,9 +173,11 @@ fn check(scores: &[Vec<Option<f64>>], queries: usize) -> Result<(), MetricError>
     Ok(())
 }
 
-/// The units, with their sums in fixed point.
+/// The units. Many have the same scores, and are of one kind: a draw counts kinds.
 struct Units {
-    /// (units, width): the sums of the scores, then the numbers of queries that have them.
+    /// The kind of each unit.
+    kinds: Vec<u32>,
+    /// (kinds, width): the sums of the scores in fixed point, then the numbers of queries that have them.
     rows: Vec<f64>,
     width: usize,
     /// What the sums are divided by to be sums of scores.
@@ -205,24 +208,36 @@ impl Units {
                 }
             }
         }
-        Self { rows, width, scale }
+        let (mut numbers, mut distinct) = (HashMap::new(), Vec::new());
+        let kinds = rows
+            .chunks_exact(width)
+            .map(|row| {
+                let bits: Vec<u64> = row.iter().map(|x| x.to_bits()).collect();
+                let next = numbers.len() as u32;
+                *numbers.entry(bits).or_insert_with(|| {
+                    distinct.extend_from_slice(row);
+                    next
+                })
+            })
+            .collect();
+        Self { kinds, rows: distinct, width, scale }
     }
 }
 
-/// Adds to `times`, for each unit, how often it is drawn: as many draws as there are units.
-fn draw_units(stream: &mut Stream, times: &mut [u32]) {
-    let count = times.len() as u64;
+/// Draws as many units as there are, and adds to `times` how often each of their `kinds` is drawn.
+fn draw_units(stream: &mut Stream, kinds: &[u32], times: &mut [u32]) {
+    let count = kinds.len() as u64;
     // As in `Stream::below`: these low words would make some units more likely than others.
     let reject_under = (1_u64 << 32) % count;
     let mut words = [0_u32; 1024];
-    let mut left = times.len();
+    let mut left = kinds.len();
     while left > 0 {
         let words = &mut words[..left.min(1024)];
         stream.fill(words);
         for &mut word in words {
             let product = u64::from(word) * count;
             if product & 0xffff_ffff >= reject_under {
-                times[(product >> 32) as usize] += 1;
+                times[kinds[(product >> 32) as usize] as usize] += 1;
                 left -= 1;
             }
         }
@@ -308,8 +323,9 @@ mod tests {
     #[test]
     fn as_many_units_are_drawn_as_there_are() {
         for count in [1, 2, 3, 1000, 5001] {
-            let mut times = vec![0; count];
-            draw_units(&mut Stream::new(3, Purpose::Bootstrap, 0, 1), &mut times);
+            let kinds: Vec<u32> = (0..count as u32).map(|unit| unit / 2).collect();
+            let mut times = vec![0; count.div_ceil(2)];
+            draw_units(&mut Stream::new(3, Purpose::Bootstrap, 0, 1), &kinds, &mut times);
             assert_eq!(times.iter().map(|&times| times as usize).sum::<usize>(), count);
         }
     }

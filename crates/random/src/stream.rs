@@ -1,6 +1,6 @@
 //! A stream of draws keyed by seed, purpose, epoch and index.
 
-use crate::philox::{LANES, philox4x32_10, philox4x32_10_lanes};
+use crate::philox::{philox4x32_10, philox4x32_10_fill};
 
 /// The purpose of a draw. Two purposes never share numbers, so a new draw in one place changes nothing
 /// elsewhere.
@@ -107,19 +107,19 @@ impl Stream {
     /// # Panics
     /// If the stream has given 2^34 words.
     pub fn fill(&mut self, words: &mut [u32]) {
-        let (mut at, whole) = (0, 4 * LANES);
-        while at < words.len() && (self.used < 4 || words.len() - at < whole) {
-            words[at] = self.next_u32();
-            at += 1;
+        // The rest of a block that was begun.
+        let begun = words.len().min(4 - self.used);
+        let (first, words) = words.split_at_mut(begun);
+        for word in first {
+            *word = self.next_u32();
         }
-        for words in words[at..].chunks_mut(whole) {
-            if words.len() < whole {
-                words.iter_mut().for_each(|word| *word = self.next_u32());
-                continue;
-            }
-            let last = self.counter[0].checked_add(LANES as u32);
-            philox4x32_10_lanes(self.counter, self.key, words);
-            self.counter[0] = last.expect("a stream holds 2^34 words");
+        let blocks = words.len() / 4;
+        let (whole, rest) = words.split_at_mut(4 * blocks);
+        let after = u32::try_from(blocks).ok().and_then(|blocks| self.counter[0].checked_add(blocks));
+        philox4x32_10_fill(self.counter, self.key, whole);
+        self.counter[0] = after.expect("a stream holds 2^34 words");
+        for word in rest {
+            *word = self.next_u32();
         }
     }
 
