@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn as_many_units_are_drawn_as_there_are() {
-        for count in [1, 2, 3, 1000, 5001] {
+        for count in [1_usize, 2, 3, 1000, 5001] {
             let kinds: Vec<u32> = (0..count as u32).map(|unit| unit / 2).collect();
             let mut times = vec![0; count.div_ceil(2)];
             draw_units(&mut Stream::new(3, Purpose::Bootstrap, 0, 1), &kinds, &mut times);
