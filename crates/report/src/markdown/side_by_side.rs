@@ -136,7 +136,7 @@ fn cost<'a>(section: &'a Section<'_>, columns: &mut Vec<Column<'a>>, notes: &mut
         }),
     });
     let processor = if is_known {
-        " Processor is the\nprocessor time of all threads in the training steps, which other work on the machine changes less than the others."
+        " Processor is the\nprocessor time of all threads in the training steps. Other work on the machine changes it less, but it holds the time in\nwhich a thread waits for another in a busy loop, too."
     } else {
         ""
     };
