@@ -84,7 +84,7 @@ fn heading(text: &mut String, table: &Table) {
 
 fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
     line(text, &format!("## {}\n", capitalised(&section_title(section.setting))));
-    what_was_run(text, &section.runs);
+    what_was_run(text, section);
     results(text, section);
     if let Some(chart) = &pictures.chart {
         line(text, &format!("![The table as a chart]({0}.png)\n\n[SVG]({0}.svg)\n", link(chart)));
@@ -110,7 +110,8 @@ fn section_title(setting: &Setting) -> String {
     markdown(&format!("{}, {}", caption::setting(setting), caption::data(setting)))
 }
 
-fn what_was_run(text: &mut String, runs: &[&Run]) {
+fn what_was_run(text: &mut String, section: &Section<'_>) {
+    let runs = &section.runs;
     let distinct = |of: &dyn Fn(&Run) -> Option<String>| -> String {
         let values: BTreeSet<String> = runs.iter().filter_map(|run| of(run)).collect();
         if values.is_empty() {
@@ -132,6 +133,12 @@ fn what_was_run(text: &mut String, runs: &[&Run]) {
         if runs.iter().any(|run| run.record.held_out) { "Held-out training images" } else { "Test images" };
     entry(measured, &distinct(&|run| Some(thousands(run.record.test_images))));
     entry("Runs", &format!("{}, {}", runs.len(), caption::seeds(runs)));
+    let is_missing = |row: &&String| !section.rows.contains(&row.as_str());
+    let missing: Vec<&str> = section.suite.rows.iter().filter(is_missing).map(String::as_str).collect();
+    // Those of a table of the paper are named where it is compared.
+    if !missing.is_empty() && section.suite.printed().is_none() {
+        entry("Rows without a finished run", &missing.join(", "));
+    }
     entry(
         "Program",
         &distinct(&|run| {
@@ -460,6 +467,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::fake;
+    use crate::suite::Suite;
 
     fn of(runs: &[Run]) -> String {
         let table = Table::new("table1", runs).unwrap();
@@ -502,6 +510,19 @@ mod tests {
         assert!(text.contains("## Profile paper on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("## Profile quick (reduced) on cpu, CIFAR-10 (verified)"));
         assert!(text.contains("Rows of the paper's table that were not run: NCE."));
+    }
+
+    #[test]
+    fn rows_of_a_suite_beyond_the_paper_that_were_not_run_are_named() {
+        let runs = fake::quick_runs(&[0]);
+        let of = |rows: &[&str]| {
+            let rows = rows.iter().map(|&row| row.to_owned()).collect();
+            let table = Table::new(Suite { rows, ..Suite::from("own") }, &runs).unwrap();
+            let sections = table.sections(&runs).into_iter().map(|section| (section, Pictures::default()));
+            report(&table, &sections.collect::<Vec<_>>())
+        };
+        assert!(of(&["nce", "absent", "other"]).contains("| Rows without a finished run | absent, other |"));
+        assert!(!of(&["nce"]).contains("without a finished run"));
     }
 
     #[test]
