@@ -106,15 +106,17 @@ fn noisy(folder: &Path, name: &str, noise: f32) {
     fs::write(folder.join("labels.txt"), labels.join("\n")).unwrap();
 }
 
+/// Returns the arguments that measure the good rows.
+fn of<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["measure", "good.npy", "--labels", "labels.txt"], more].concat()
+}
+
 #[test]
 fn every_metric_has_an_interval_and_two_embeddings_are_compared_row_by_row() {
     let folder = empty();
     let at = folder.path();
     noisy(at, "good.npy", 2.0);
     noisy(at, "bad.npy", 4.0);
-    fn of<'a>(more: &[&'a str]) -> Vec<&'a str> {
-        [&["measure", "good.npy", "--labels", "labels.txt"], more].concat()
-    }
 
     let alone = json(at, &of(&[]));
     assert_eq!(alone["intervals"]["units"], "classes", "{alone}");

@@ -175,17 +175,17 @@ fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measu
         return format!("no intervals: there are too few {units}");
     }
     let Intervals { bootstrap, subsampling, .. } = intervals;
-    let mut said = format!(
-        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}",
+    let of_nmi = match measured.get("ami") {
+        Some(_) => format!(
+            "; of NMI, {} halves of the {units} in the clusters as they are; AMI has none",
+            subsampling.subsamples
+        ),
+        None => String::new(),
+    };
+    format!(
+        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}",
         bootstrap.resamples, bootstrap.seed
-    );
-    if measured.get("ami").is_some() {
-        let halves = subsampling.subsamples;
-        said.push_str(&format!(
-            "; of NMI, {halves} halves of the {units} in the clusters as they are; AMI has none"
-        ));
-    }
-    said
+    )
 }
 
 /// The metrics to compute, and their settings.
