@@ -309,8 +309,8 @@ mod tests {
                     None => prop_assert!(with.len() < 2),
                     Some(Interval { low, high }) => {
                         prop_assert!(with.len() >= 2);
-                        prop_assert!((low - interpolated(&means, (1.0 - level) / 2.0)).abs() < 1e-9);
-                        prop_assert!((high - interpolated(&means, (1.0 + level) / 2.0)).abs() < 1e-9);
+                        prop_assert!((low - interpolated(&means, f64::midpoint(0.0, 1.0 - level))).abs() < 1e-9);
+                        prop_assert!((high - interpolated(&means, f64::midpoint(1.0, level))).abs() < 1e-9);
                     }
                 }
                 let all: std::collections::BTreeSet<_> = units.iter().collect();
