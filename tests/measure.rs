@@ -147,7 +147,8 @@ fn every_metric_has_an_interval_and_two_embeddings_are_compared_row_by_row() {
     let said = done(at, &of(&["--against", "bad.npy", "eval.retrieval.clustering=never"]));
     assert!(said.contains("R@1: good.npy is better than bad.npy"), "{said}");
     let said = done(at, &of(&["--against", "good.npy", "eval.retrieval.clustering=never"]));
-    assert!(said.contains("+0.00 to  +0.00") && said.contains("do not decide"), "{said}");
+    assert!(said.contains("+0.00 to  +0.00") && said.contains("the same score in every row"), "{said}");
+    assert!(alone["notes"].to_string().contains("10 classes are few to draw from"), "{alone}");
 
     // With a gallery both need one, and queries are drawn again.
     let among = ["--gallery", "bad.npy", "--gallery-labels", "labels.txt"];
@@ -188,9 +189,20 @@ fn other_embeddings_must_be_of_the_same_rows() {
         &["row 1 has the label 0 in one and 1 in order"],
     );
     refused(at, &["measure", "one", "--against", "more"], 1, &["more has 5 rows and one 4", "the same rows"]);
-    // Two classes are too few for anything but a guess; rows are enough.
-    let said = done(at, &["measure", "one", "--against", "one", "--intervals", "queries"]);
-    assert!(said.contains("one against one, row by row:"), "{said}");
+    // Two classes, or four rows, are too few.
+    for units in ["classes", "queries"] {
+        let said = done(at, &["measure", "one", "--against", "one", "--intervals", units]);
+        assert!(said.contains("one against one, row by row:"), "{said}");
+        assert!(said.contains(&format!("no intervals: there are too few {units}")), "{said}");
+    }
+    // The rows of the galleries must be the same, too.
+    let galleries = ["--gallery", "one", "--against-gallery", "order"];
+    refused(
+        at,
+        &[&["measure", "one", "--against", "one"], &galleries[..]].concat(),
+        1,
+        &["row 1 has the label 0 in one and 1 in order"],
+    );
 }
 
 /// Writes the rows and labels of the test above, and a gallery of three rows, to the files that the commands

@@ -67,10 +67,14 @@ fn depth(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Parses the name of a method that trains.
+/// Parses the name of a method that trains, and whose step needs its batch alone.
 fn method(text: &str) -> Result<&'static str, String> {
     let registry = Registry::installed();
-    let trained = || registry.entries().iter().filter(|entry| entry.default_method().trains());
+    let is_timed = |entry: &&Entry| {
+        let method = entry.default_method();
+        method.trains() && !method.needs_features()
+    };
+    let trained = || registry.entries().iter().filter(is_timed);
     let name = registry.name_of(text).unwrap_or(text);
     trained().map(Entry::name).find(|&known| known == name).ok_or_else(|| {
         let names: Vec<&str> = trained().map(Entry::name).collect();
@@ -112,7 +116,7 @@ pub(crate) struct TrainBenchArguments {
     /// Method, with the settings of its recipe: invaspread, ntxent (SimCLR), byol, moco_v2, ...
     #[arg(long, value_name = "NAME", default_value = TrainBench::PAPERS_METHOD, value_parser = method)]
     pub(crate) method: &'static str,
-    /// Images of a batch; twice as many views pass through the network
+    /// Images of a batch; most methods pass two views of each through the network
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
     pub(crate) batch: usize,
     /// Channels of the first stage

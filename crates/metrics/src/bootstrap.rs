@@ -4,11 +4,13 @@
 //! unit and n_u the number of queries that have the score:
 //!
 //! `mean = Σ_u s_u / Σ_u n_u`, `mean*_b = Σ_i s_{u_i} / Σ_i n_{u_i}`, where u_1, ..., u_U are drawn from the units
-//! with replacement; the interval reaches from the (1 − level)/2 to the (1 + level)/2 quantile of mean*_1, ...,
-//! mean*_B.
+//! with replacement; the interval reaches from the α to the 1 − α quantile of mean*_1, ..., mean*_B, with
+//! `α = Φ(−√(U/(U − 1)) t)` and t the (1 + level)/2 quantile of Student's t with U − 1 degrees of freedom.
 //!
 //! Shapes: scores, one for each query, or none where it is not defined. Source: Efron and Tibshirani, "An
-//! Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval); with classes as units it is the
+//! Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval); α, which is (1 − level)/2 for many
+//! units, makes it wide enough for few (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+//! Statistician 2015, section 5.3); with classes as units it is the
 //! cluster bootstrap (Davison and Hinkley, 1997, section 3.8). Quantiles are interpolated as numpy does by default.
 //! Only the scores are drawn again, never the gallery: with a gallery that is drawn again, a query would find
 //! copies of its neighbors, and among the rows themselves copies of itself.
@@ -23,6 +25,7 @@
 use crate::MetricError;
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 use std::collections::HashMap;
 
 /// The settings of the bootstrap.
@@ -73,12 +76,14 @@ impl Interval {
 const TOGETHER: usize = 8;
 /// Kinds of units that are worked on together: their scores and numbers of draws fit into the first-level cache.
 const BLOCK: usize = 256;
+/// Fewer units give no interval: that of two numbers is the two numbers.
+pub(crate) const FEWEST: usize = 5;
 /// A sum of fixed-point numbers stays below 2^52, within which f64 is exact.
 const BITS: u32 = 52;
 
 impl Bootstrap {
     /// Returns an interval for the mean of each score, with the queries as units: `scores` has columns of one value
-    /// for each query, from -1 to 1 or none. A score that fewer than two queries have gets no interval.
+    /// for each query, from -1 to 1 or none. A score that fewer than five units have gets no interval.
     ///
     /// # Errors
     /// If a score is not finite.
@@ -115,7 +120,8 @@ impl Bootstrap {
         Ok((0..columns)
             .map(|column| {
                 let has = |unit: &&u32| units.rows[**unit as usize * units.width + columns + column] > 0.0;
-                if units.kinds.iter().filter(has).take(2).count() < 2 {
+                let with = units.kinds.iter().filter(has).count();
+                if with < FEWEST {
                     return None;
                 }
                 let mut means: Vec<f64> = means
@@ -124,11 +130,8 @@ impl Bootstrap {
                     .map(|sums| sums[column] / units.scale / sums[columns + column])
                     .collect();
                 means.sort_unstable_by(f64::total_cmp);
-                let quantile = |part: f64| interpolated(&means, part);
-                Some(Interval {
-                    low: quantile(f64::midpoint(0.0, 1.0 - self.level)),
-                    high: quantile(f64::midpoint(1.0, self.level)),
-                })
+                let below = part_below(self.level, with);
+                Some(Interval { low: interpolated(&means, below), high: interpolated(&means, 1.0 - below) })
             })
             .collect())
     }
@@ -244,6 +247,14 @@ fn draw_units(stream: &mut Stream, kinds: &[u32], times: &mut [u32]) {
     }
 }
 
+/// Returns the part of the draws below the interval, for this number of units.
+pub(crate) fn part_below(level: f64, units: usize) -> f64 {
+    let units = units as f64;
+    let t = StudentsT::new(0.0, 1.0, units - 1.0).expect("at least two units");
+    let normal = Normal::standard();
+    normal.cdf(-(units / (units - 1.0)).sqrt() * t.inverse_cdf(f64::midpoint(1.0, level)))
+}
+
 /// Returns the quantile `part` of sorted values, linear between two of them.
 pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
     let at = part * (sorted.len() - 1) as f64;
@@ -256,7 +267,7 @@ pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Bootstrap, Interval, draw_units, interpolated};
+    use super::{Bootstrap, FEWEST, Interval, draw_units, interpolated, part_below};
     use crate::MetricError;
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
@@ -306,16 +317,17 @@ mod tests {
                 with.sort_unstable();
                 with.dedup();
                 match found[0] {
-                    None => prop_assert!(with.len() < 2),
+                    None => prop_assert!(with.len() < FEWEST),
                     Some(Interval { low, high }) => {
-                        prop_assert!(with.len() >= 2);
-                        prop_assert!((low - interpolated(&means, f64::midpoint(0.0, 1.0 - level))).abs() < 1e-9);
-                        prop_assert!((high - interpolated(&means, f64::midpoint(1.0, level))).abs() < 1e-9);
+                        prop_assert!(with.len() >= FEWEST);
+                        let below = part_below(level, with.len());
+                        prop_assert!((low - interpolated(&means, below)).abs() < 1e-9);
+                        prop_assert!((high - interpolated(&means, 1.0 - below)).abs() < 1e-9);
                     }
                 }
                 let all: std::collections::BTreeSet<_> = units.iter().collect();
                 let constant = Interval { low: 1.0, high: 1.0 };
-                prop_assert_eq!(found[1], (all.len() > 1).then_some(constant));
+                prop_assert_eq!(found[1], (all.len() >= FEWEST).then_some(constant));
             }
         }
     }
@@ -357,6 +369,13 @@ mod tests {
         ];
         // √50 times as wide.
         assert!((6.0..8.5).contains(&(classes / queries)), "{classes} {queries}");
+    }
+
+    /// For 10 units: t = 2.262, √(10/9) t = 2.385, Φ(−2.385) = 0.0085 (Hesterberg's table of adjusted levels).
+    #[test]
+    fn few_units_reach_further_out() {
+        assert!((part_below(0.95, 10) - 0.00855).abs() < 5e-5, "{}", part_below(0.95, 10));
+        assert!((part_below(0.95, 1_000_000) - 0.025).abs() < 1e-5);
     }
 
     #[test]

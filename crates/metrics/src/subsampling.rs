@@ -3,7 +3,7 @@
 //! With θ the NMI of all rows, and θ*_1, ..., θ*_B that of half of the units each (the rows, or the classes with
 //! their rows), drawn without replacement and with the clusters as they are:
 //!
-//! `interval = θ + [q_low, q_high]`, q the quantiles of `θ*_b − mean_b θ*_b`.
+//! `interval = θ + [q_α, q_(1−α)]`, q the quantiles of `θ*_b − mean_b θ*_b`, and α that of the bootstrap.
 //!
 //! Shapes: classes (n), clusters (n), units (n). Source: Politis, Romano and Wolf, "Subsampling", 1999, chapter 2.
 //! The mean of half of n values, without replacement, varies about that of all of them by σ²/n, which is how much
@@ -13,7 +13,7 @@
 //! The clusters are not computed again, so the interval does not hold what k-means itself would vary by.
 
 use crate::agreement::normalized_information;
-use crate::bootstrap::{Interval, interpolated};
+use crate::bootstrap::{FEWEST, Interval, interpolated, part_below};
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
@@ -51,7 +51,7 @@ type Both = [f64; 2];
 
 impl Subsampling {
     /// Returns an interval for each NMI of `clusters` (n) with `classes` (n): with the arithmetic and with the
-    /// geometric mean of the entropies. `None` if there are fewer than four units.
+    /// geometric mean of the entropies. `None` if there are fewer than five units.
     ///
     /// # Panics
     /// If the lengths differ, `subsamples` is 0, or the level is not between 0 and 1.
@@ -60,7 +60,7 @@ impl Subsampling {
     }
 
     /// Returns an interval for the difference of each NMI: that of the first `clusters` less that of the second
-    /// ones, of the same rows. `None` if there are fewer than four units.
+    /// ones, of the same rows. `None` if there are fewer than five units.
     ///
     /// # Panics
     /// Panics where [`Subsampling::of_nmi`] does.
@@ -88,7 +88,7 @@ impl Subsampling {
         let mut known = units.to_vec();
         known.sort_unstable();
         known.dedup();
-        if known.len() < 4 {
+        if known.len() < FEWEST {
             return None;
         }
         let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); known.len()];
@@ -107,15 +107,13 @@ impl Subsampling {
             .collect();
         let all: Vec<u32> = (0..rows as u32).collect();
         let whole = statistic(&all);
+        let below = part_below(self.level, known.len());
         Some([0, 1].map(|which| {
             let mut values: Vec<f64> = found.iter().map(|both| both[which]).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             values.sort_unstable_by(f64::total_cmp);
             let end = |part: f64| whole[which] + interpolated(&values, part) - mean;
-            Interval {
-                low: end(f64::midpoint(0.0, 1.0 - self.level)),
-                high: end(f64::midpoint(1.0, self.level)),
-            }
+            Interval { low: end(below), high: end(1.0 - below) }
         }))
     }
 }

@@ -86,8 +86,8 @@ pub struct RunRecord {
     /// The number of images (not views) per second in training; `None` for a run without training.
     pub images_per_second: Option<f64>,
     /// The processor time of all threads in the training steps, in seconds. Other work on the machine changes it
-    /// less than [`Self::seconds`]; a thread that waits for another in a busy loop counts. `None` for a run without training, where the system does not give
-    /// it, and in records of earlier versions.
+    /// less than [`Self::seconds`]; a thread that waits for another in a busy loop counts. `None` for a run
+    /// without training, where the system does not give it, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_processor_seconds: Option<f64>,
     /// The largest resident memory in bytes while the run went on, since it was last resumed; `None` if the

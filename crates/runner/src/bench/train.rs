@@ -1,6 +1,7 @@
 //! One training step on prepared views: forward pass, the method's loss, backward pass, SGD, and what the method
 //! does after it, such as the update of a momentum encoder. Heads, queues and teachers have the sizes of the
-//! method's recipe.
+//! method's recipe, memory banks those of CIFAR-10. The step is one of the second epoch, because in the first some
+//! layers are kept as they are.
 
 use super::{BenchReport, Compute, Figures, Times, failed};
 #[cfg(feature = "cuda")]
@@ -21,7 +22,7 @@ use serde::Serialize;
 pub struct TrainBench {
     /// The name of a method of the registry.
     pub method: &'static str,
-    /// The number of images; twice as many views pass through the network.
+    /// The number of images in the batch; most methods pass two views of each through the network.
     pub batch: usize,
     /// The channels of the first stage.
     pub width: usize,
@@ -61,6 +62,11 @@ const GPU_REPEATS: usize = 5;
 /// The learning rate. It has no influence on the time.
 pub(super) const RATE: f64 = 0.003;
 
+/// The images of CIFAR-10, of which a memory bank has a row each.
+const IMAGES: usize = 50_000;
+/// The epoch of the timed steps, and the epochs of the run that they belong to.
+const EPOCH: u64 = 2;
+
 /// The side of the images.
 pub(super) const SIDE: usize = 32;
 
@@ -79,7 +85,7 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
         dim: network.embedding,
         pooled: NetworkConfig::from(network.clone()).pooled(),
         seed: 0,
-        epochs: 1,
+        epochs: EPOCH,
         batch_size: bench.batch,
         weight_decay,
         device: bench.compute.device,
@@ -96,11 +102,11 @@ pub(super) fn learner(bench: TrainBench, images: usize) -> Result<Learner, Engin
 /// # Errors
 /// Returns an error if the network cannot be built or a step fails.
 pub fn train(bench: TrainBench) -> Result<BenchReport, EngineError> {
-    let mut learner = learner(bench, bench.batch)?;
+    let mut learner = learner(bench, bench.batch.max(IMAGES))?;
     let views = bench.method().map_err(failed)?.views() * bench.batch;
     // Some methods need the features of a whole data set here, of which this workload has none.
     let mut features = |_| bail!("{}: expected a method whose step needs its batch alone", bench.method);
-    learner.method.begin_epoch(1, &mut features).map_err(failed)?;
+    learner.method.begin_epoch(EPOCH, &mut features).map_err(failed)?;
     let mut stream = Stream::new(0, Purpose::Synthetic, 0, 0);
     let pixels: Vec<f32> = (0..views * SIDE * SIDE * 3).map(|_| stream.normal() as f32).collect();
     let index: Vec<u32> = (0..bench.batch as u32).collect();
@@ -142,7 +148,7 @@ fn launched(
 ) -> Result<Times, EngineError> {
     let mut step = 0;
     let mut take = || {
-        let at = Step { epoch: 1, step, index };
+        let at = Step { epoch: EPOCH, step, index };
         step += 1;
         learner.step(std::slice::from_ref(x), &at, RATE).map_err(failed)
     };

@@ -100,9 +100,7 @@ pub struct ModelSection {
     pub input_channels: Option<usize>,
 }
 
-/// The keys that only residual networks have.
-const RESIDUAL: [&str; 4] = ["model.depth", "model.width", "model.pool", "model.stem"];
-/// The depth, width and pool in the identity of another network: those of the built-in files.
+/// The depth, width and pool of a vision transformer's config, which mean nothing: those of the built-in files.
 const NO_SIZES: [usize; 3] = [18, 64, 0];
 /// The channels of an image unless set: red, green, blue.
 const RGB: usize = 3;
@@ -123,6 +121,22 @@ impl ModelSection {
     /// Returns the channels of an image.
     pub(super) fn channels(&self) -> usize {
         self.input_channels.unwrap_or(RGB)
+    }
+
+    /// Returns the keys that a vision transformer does not have, as far as they have another value than in its
+    /// file.
+    fn not_of_vit(&self) -> Vec<&'static str> {
+        if !self.is_vit() {
+            return Vec::new();
+        }
+        let [depth, width, pool] = NO_SIZES;
+        let differs = [
+            ("model.depth", self.depth != depth),
+            ("model.width", self.width != width),
+            ("model.pool", self.pool != pool),
+            ("model.stem", self.stem.is_some_and(|stem| stem != StemName::default())),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
     /// Returns the section as it stands in a run's identity: without a value that says what holds without it,
@@ -317,8 +331,8 @@ impl Config {
             let expected = "f32: a vision transformer computes in f32 only";
             return wrong("precision", self.precision.to_string(), expected);
         }
-        if self.model.is_vit()
-            && let Some(key) = RESIDUAL.iter().find(|key| origin(key).starts_with(Override::TYPED))
+        if let Some(key) =
+            self.model.not_of_vit().into_iter().find(|key| origin(key).starts_with(Override::TYPED))
         {
             let found = "a value, where model.architecture is a vision transformer".to_owned();
             return wrong(key, found, "no such argument: only residual networks have this setting");

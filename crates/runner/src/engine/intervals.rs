@@ -61,8 +61,7 @@ impl Intervals {
     }
 
     /// Returns the interval of the difference of each metric that both have, in percentage points: that of `first`
-    /// less that of `second`, which have the same queries in the same order. A query counts if it has a score in
-    /// both.
+    /// less that of `second`, which have the same queries in the same order. A query counts if it has a score in both.
     ///
     /// # Errors
     /// Returns an error if a score is not finite.
@@ -75,21 +74,20 @@ impl Intervals {
         second: &Findings,
         classes: &[u32],
     ) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let others = second.scored();
-        let difference = |one: QueryScored| {
-            let other = others.iter().find(|other| other.name == one.name)?;
-            assert_eq!(one.scores.len(), other.scores.len(), "the same queries");
-            let pairs = one.scores.iter().zip(&other.scores);
-            let scores = pairs.map(|(one, other)| Some(one.as_ref()? - other.as_ref()?)).collect();
-            Some(QueryScored { name: one.name, scores })
-        };
-        let scored = first.scored().into_iter().filter_map(difference).collect();
-        let mut all = self.of_means(scored, classes)?;
+        let mut all = self.of_means(paired(first, second), classes)?;
         if let (Some(one), Some(other)) = (first.clusters(), second.clusters()) {
             let units = self.units_of(classes);
             all.extend(of_nmi(self.subsampling.of_nmi_difference(classes, [one, other], &units)));
         }
         Ok(all)
+    }
+
+    /// Returns the number of units of queries with these classes.
+    pub fn count(&self, classes: &[u32]) -> usize {
+        let mut units = self.units_of(classes);
+        units.sort_unstable();
+        units.dedup();
+        units.len()
     }
 
     fn of_means(
@@ -109,6 +107,22 @@ impl Intervals {
             Units::Classes => classes.to_vec(),
         }
     }
+}
+
+/// Returns the differences of the scores that both have, query by query.
+///
+/// # Panics
+/// Panics if the numbers of queries differ.
+fn paired(first: &Findings, second: &Findings) -> Vec<QueryScored> {
+    let others = second.scored();
+    let difference = |one: QueryScored| {
+        let other = others.iter().find(|other| other.name == one.name)?;
+        assert_eq!(one.scores.len(), other.scores.len(), "the same queries");
+        let pairs = one.scores.iter().zip(&other.scores);
+        let scores = pairs.map(|(one, other)| Some(one.as_ref()? - other.as_ref()?)).collect();
+        Some(QueryScored { name: one.name, scores })
+    };
+    first.scored().into_iter().filter_map(difference).collect()
 }
 
 fn in_percent(Interval { low, high }: Interval) -> Interval {

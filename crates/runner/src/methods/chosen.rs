@@ -68,6 +68,11 @@ pub trait MethodSettings: Settings {
         true
     }
 
+    /// Returns whether an epoch begins with the features of all images.
+    fn needs_features(&self) -> bool {
+        false
+    }
+
     /// Returns whether there is anything to train. If not, the run is one evaluation.
     fn trains(&self) -> bool {
         true
@@ -209,6 +214,7 @@ trait Chosen: Send + Sync {
     fn views_in_pass(&self) -> usize;
     fn more_views(&self, augment: &AugmentConfig) -> Vec<MoreViews>;
     fn has_cuda_loss(&self) -> bool;
+    fn needs_features(&self) -> bool;
     fn trains(&self) -> bool;
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory>;
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>>;
@@ -253,6 +259,10 @@ impl<S: MethodSettings> Chosen for S {
 
     fn has_cuda_loss(&self) -> bool {
         MethodSettings::has_cuda_loss(self)
+    }
+
+    fn needs_features(&self) -> bool {
+        MethodSettings::needs_features(self)
     }
 
     fn trains(&self) -> bool {
@@ -328,6 +338,11 @@ impl ChosenMethod {
     /// Returns whether the loss can run on a GPU; if not, it runs on the host.
     pub fn has_cuda_loss(&self) -> bool {
         self.0.has_cuda_loss()
+    }
+
+    /// Returns whether an epoch begins with the features of all images.
+    pub fn needs_features(&self) -> bool {
+        self.0.needs_features()
     }
 
     /// Returns whether there is anything to train.

@@ -49,6 +49,10 @@ impl MethodSettings for Settings {
     const NAME: &'static str = "deepcluster";
     const LABEL: &'static str = "DeepCluster";
 
+    fn needs_features(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> std::result::Result<(), Refusal> {
         Refusal::unless(self.clusters >= 2, "clusters", self.clusters, "at least 2")?;
         let iterations = self.kmeans_iterations;

@@ -1,6 +1,8 @@
 //! `measure A --against B`: the difference of each metric of two embeddings of the same rows.
 
-use super::{GALLERY_FLAGS, Measurement, TEST_FLAGS, as_json, read as read_file};
+use super::{
+    GALLERY_FLAGS, Measurement, TEST_FLAGS, as_json, gallery_source, read as read_file, test_source,
+};
 use crate::arguments::MeasureArguments;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 /// The other embeddings, and what is measured of them.
 pub(super) struct Other {
     file: PathBuf,
+    gallery: Option<PathBuf>,
     measurement: Measurement,
 }
 
@@ -35,34 +38,34 @@ pub(super) fn read(
             file.display()
         )));
     }
-    let source = |file, labels| Source {
-        file,
-        name: arguments.key.as_deref(),
-        labels,
-        label_name: arguments.label_key.as_deref(),
-        scaling,
-    };
-    // A file of labels is that of the rows, whatever embeds them.
-    let test = read_file(&source(file, arguments.labels.as_deref()), &TEST_FLAGS)?;
-    let gallery = arguments.against_gallery.as_deref();
-    let gallery = gallery
-        .map(|file| read_file(&source(file, arguments.gallery_labels.as_deref()), &GALLERY_FLAGS))
+    // Names of arrays and files of labels are those of the rows, whatever embeds them.
+    let test = read_file(&Source { file, ..test_source(arguments, scaling) }, &TEST_FLAGS)?;
+    same_rows((&arguments.test, &first.test.labels), (file, &test.labels))?;
+    let of_gallery = arguments.against_gallery.as_deref().zip(gallery_source(arguments, scaling));
+    let gallery = of_gallery
+        .map(|(file, source)| read_file(&Source { file, ..source }, &GALLERY_FLAGS).map(|read| (file, read)))
         .transpose()?;
-    same_rows(arguments, &first.test.labels, &test.labels, file)?;
+    if let (Some(one), Some(own), Some((file, other))) = (&arguments.gallery, &first.gallery, &gallery) {
+        same_rows((one, &own.labels), (file, &other.labels))?;
+    }
+    let gallery = gallery.map(|(_, read)| read);
     let classes = Classes::number(&test.labels, gallery.as_ref().map(|gallery| &gallery.labels))
         .map_err(anyhow::Error::from)?;
     let measurement = Measurement::new(test, gallery, classes, first.recipe.clone());
-    Ok(Some(Other { file: file.clone(), measurement }))
+    Ok(Some(Other { file: file.clone(), gallery: arguments.against_gallery.clone(), measurement }))
 }
 
-/// Checks that the two files have the same labels in the same order, as the same rows do.
-fn same_rows(
-    arguments: &MeasureArguments,
-    first: &Labels,
-    second: &Labels,
-    file: &Path,
-) -> Result<(), Failure> {
-    let (one, other) = (arguments.test.display(), file.display());
+impl Other {
+    /// Returns notes on its rows, as on those of the first embeddings.
+    pub(super) fn notes(&self, scaling: Scaling) -> Vec<String> {
+        self.measurement.notes_on_files(scaling)
+    }
+}
+
+/// Checks that two files have the same labels in the same order, as the same rows do.
+fn same_rows(first: (&Path, &Labels), second: (&Path, &Labels)) -> Result<(), Failure> {
+    let ((one, first), (other, second)) = (first, second);
+    let (one, other) = (one.display(), other.display());
     let expected = "expected other embeddings of the same rows in the same order";
     if first.len() != second.len() {
         return Err(anyhow!("{other} has {} rows and {one} {}: {expected}", second.len(), first.len()).into());
@@ -85,6 +88,8 @@ fn same_rows(
 /// The metrics of both embeddings.
 pub(super) struct Comparison {
     file: PathBuf,
+    gallery: Option<PathBuf>,
+    arrays: Value,
     first: Measured,
     second: Measured,
     differences: BTreeMap<String, Interval>,
@@ -108,6 +113,8 @@ pub(super) fn compare(
     };
     Ok(Comparison {
         file: other.file.clone(),
+        gallery: other.gallery.clone(),
+        arrays: other.measurement.arrays(),
         first: first.measured(),
         second: second.measured(),
         differences: intervals.map(of_difference).transpose()?.unwrap_or_default(),
@@ -132,6 +139,8 @@ impl Comparison {
             .collect();
         json!({
             "file": self.file,
+            "gallery": self.gallery,
+            "arrays": self.arrays,
             "metrics": self.second.0.iter().cloned().collect::<BTreeMap<_, _>>(),
             "differences": differences,
         })
@@ -165,6 +174,9 @@ fn sentence(metric: &str, difference: f64, interval: Option<Interval>, one: &str
         return format!("{metric}: there are too few units for an interval of the difference");
     };
     let Interval { low, high } = interval;
+    if (low, high) == (0.0, 0.0) {
+        return format!("{metric}: both have the same score in every row");
+    }
     if interval.contains(0.0) {
         return format!(
             "{metric}: these rows do not decide which is better: the difference of {difference:+.2} points may well be chance (95% \
@@ -198,6 +210,7 @@ mod tests {
             "kNN: b.npz is better than a.npz, by 2.50 points (95% interval 1.00 to 4.00)"
         );
         assert!(said(0.5, -1.0, 2.0).contains("do not decide"));
+        assert!(said(0.0, 0.0, 0.0).contains("the same score in every row"));
         assert!(sentence("kNN", 0.5, None, "a", "b").contains("too few"));
     }
 }

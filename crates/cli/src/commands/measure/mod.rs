@@ -25,6 +25,9 @@ use std::collections::BTreeMap;
 /// core.
 const LONG_TO_CLUSTER: usize = 50_000_000;
 
+/// The metric whose interval comes from halves of the rows, if any does.
+const NMI: &str = "nmi_arithmetic";
+
 /// Largest number of class names on a line.
 const MOST_NAMED: usize = 10;
 
@@ -62,11 +65,11 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let draws = measurement.draws() || intervals.is_some();
     let other = against::read(arguments, scaling, &measurement)?;
 
-    let mut notes = notes::of_file(&measurement.test, scaling);
-    if let Some(gallery) = &measurement.gallery {
-        notes.extend(notes::of_file(gallery, scaling));
-        notes.extend(notes::of_both(&measurement.test, gallery));
-    }
+    let mut notes = measurement.notes_on_files(scaling);
+    notes.extend(other.iter().flat_map(|other| other.notes(scaling)));
+    notes.extend(
+        intervals.as_ref().and_then(|intervals| notes::of_units(intervals, &measurement.classes.test)),
+    );
     notes.extend(notes::of_classes(&measurement.classes));
     notes.extend(notes::of_depth(&measurement.recipe.retrieval.recall_at, measurement.to_find()));
     notes.extend(settings::idle(&overrides, config, draws)?);
@@ -108,10 +111,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             },
             "gallery": arguments.gallery,
             "gallery_rows": among,
-            "arrays": {
-                "test": measurement.test.origin,
-                "gallery": measurement.gallery.as_ref().map(|gallery| &gallery.origin),
-            },
+            "arrays": measurement.arrays(),
             "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
             "ranking": match scaling { Scaling::UnitLength => "cosine similarity", Scaling::Unscaled => "inner product" },
             "k": among.map(|_| recipe.neighbors),
@@ -127,7 +127,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 "units": intervals.units.name(),
                 "level": intervals.bootstrap.level,
                 "resamples": intervals.bootstrap.resamples,
-                "subsamples": measurement.clusters.then_some(intervals.subsampling.subsamples),
+                "subsamples": of_metrics.contains_key(NMI).then_some(intervals.subsampling.subsamples),
                 "seed": intervals.bootstrap.seed,
                 "metrics": of_metrics.iter().map(|(name, ends)| (name, as_json(*ends))).collect::<BTreeMap<_, _>>(),
             })),
@@ -175,12 +175,13 @@ fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measu
         return format!("no intervals: there are too few {units}");
     }
     let Intervals { bootstrap, subsampling, .. } = intervals;
-    let of_nmi = match measured.get("ami") {
-        Some(_) => format!(
+    let of_nmi = match (of_metrics.contains_key(NMI), measured.get(NMI)) {
+        (true, _) => format!(
             "; of NMI, {} halves of the {units} in the clusters as they are; AMI has none",
             subsampling.subsamples
         ),
-        None => String::new(),
+        (false, Some(_)) => "; NMI and AMI have none".to_owned(),
+        (false, None) => String::new(),
     };
     format!(
         "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}",
@@ -223,6 +224,24 @@ impl Measurement {
             of_gallery.map(|(gallery, labels)| Classed { features: &gallery.features, labels }),
             self.classes.count(),
         )?)
+    }
+
+    /// Returns notes on the rows and labels of the files.
+    fn notes_on_files(&self, scaling: Scaling) -> Vec<String> {
+        let mut notes = notes::of_file(&self.test, scaling);
+        if let Some(gallery) = &self.gallery {
+            notes.extend(notes::of_file(gallery, scaling));
+            notes.extend(notes::of_both(&self.test, gallery));
+        }
+        notes
+    }
+
+    /// Returns which arrays of the files were read.
+    fn arrays(&self) -> serde_json::Value {
+        json!({
+            "test": self.test.origin,
+            "gallery": self.gallery.as_ref().map(|gallery| &gallery.origin),
+        })
     }
 
     /// Returns a few lines that describe what is measured, and how.

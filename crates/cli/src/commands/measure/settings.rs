@@ -76,7 +76,8 @@ pub(super) fn used(resolved: &Resolved, gallery: bool, draws: bool) -> Vec<&Orig
 
 /// Returns the settings of `used` that an argument, or a file other than the default one, has set.
 pub(super) fn set_here<'a>(used: &[&'a Origin]) -> Vec<&'a Origin> {
-    let default =
-        |origin: &str| origin == "experiments/config.toml (built in)" || origin == "the built-in default";
+    let default = |origin: &str| {
+        ["experiments/config.toml (built in)", "the built-in default", Origin::NOWHERE].contains(&origin)
+    };
     used.iter().copied().filter(|setting| !default(&setting.origin)).collect()
 }
