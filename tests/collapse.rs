@@ -42,7 +42,7 @@ fn run(folder: &Path, stop_gradient: bool) -> String {
     said
 }
 
-/// Starts the run and stops it, as Ctrl-C does, when it says that it has collapsed. Returns what it said.
+/// Starts the run and stops it by SIGTERM, which no parent has made it ignore, when it says that it has collapsed. Returns what it said.
 fn stopped_at_the_collapse(folder: &Path) -> String {
     let mut child = program(folder, false).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut said = String::new();
@@ -50,7 +50,7 @@ fn stopped_at_the_collapse(folder: &Path) -> String {
         let line = line.unwrap();
         if line.contains(SAID) {
             let id = child.id().to_string();
-            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+            assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         }
         said.push_str(&line);
         said.push('\n');

@@ -77,7 +77,7 @@ fn npy(descr: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
 fn embeddings(folder: &Path) {
     let rows: Vec<u8> = (0..20_u8).flat_map(|n| f32::from(n * 5 % 7).to_le_bytes()).collect();
     fs::write(folder.join("rows.npy"), npy("<f4", "(10, 2)", &rows)).unwrap();
-    let labels: Vec<u8> = (0..10_i64).flat_map(|n| (n / 2).to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..10_i64).flat_map(|n| (n / 5).to_le_bytes()).collect();
     fs::write(folder.join("labels.npy"), npy("<i8", "(10,)", &labels)).unwrap();
 }
 

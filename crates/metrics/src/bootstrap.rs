@@ -76,12 +76,13 @@ impl Interval {
 const TOGETHER: usize = 8;
 /// Kinds of units that are worked on together: their scores and numbers of draws fit into the first-level cache.
 const BLOCK: usize = 256;
-/// Fewer units give no interval: that of two numbers is the two numbers.
-pub(crate) const FEWEST: usize = 5;
 /// A sum of fixed-point numbers stays below 2^52, within which f64 is exact.
 const BITS: u32 = 52;
 
 impl Bootstrap {
+    /// The fewest units that give an interval. With two units it would be their two scores.
+    pub const FEWEST_UNITS: usize = 5;
+
     /// Returns an interval for the mean of each score, with the queries as units: `scores` has columns of one value
     /// for each query, from -1 to 1 or none. A score that fewer than five units have gets no interval.
     ///
@@ -121,7 +122,7 @@ impl Bootstrap {
             .map(|column| {
                 let has = |unit: &&u32| units.rows[**unit as usize * units.width + columns + column] > 0.0;
                 let with = units.kinds.iter().filter(has).count();
-                if with < FEWEST {
+                if with < Self::FEWEST_UNITS {
                     return None;
                 }
                 let mut means: Vec<f64> = means
@@ -267,7 +268,7 @@ pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Bootstrap, FEWEST, Interval, draw_units, interpolated, part_below};
+    use super::{Bootstrap, Interval, draw_units, interpolated, part_below};
     use crate::MetricError;
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
@@ -317,9 +318,9 @@ mod tests {
                 with.sort_unstable();
                 with.dedup();
                 match found[0] {
-                    None => prop_assert!(with.len() < FEWEST),
+                    None => prop_assert!(with.len() < Bootstrap::FEWEST_UNITS),
                     Some(Interval { low, high }) => {
-                        prop_assert!(with.len() >= FEWEST);
+                        prop_assert!(with.len() >= Bootstrap::FEWEST_UNITS);
                         let below = part_below(level, with.len());
                         prop_assert!((low - interpolated(&means, below)).abs() < 1e-9);
                         prop_assert!((high - interpolated(&means, 1.0 - below)).abs() < 1e-9);
@@ -327,7 +328,7 @@ mod tests {
                 }
                 let all: std::collections::BTreeSet<_> = units.iter().collect();
                 let constant = Interval { low: 1.0, high: 1.0 };
-                prop_assert_eq!(found[1], (all.len() >= FEWEST).then_some(constant));
+                prop_assert_eq!(found[1], (all.len() >= Bootstrap::FEWEST_UNITS).then_some(constant));
             }
         }
     }

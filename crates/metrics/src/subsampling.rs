@@ -13,7 +13,7 @@
 //! The clusters are not computed again, so the interval does not hold what k-means itself would vary by.
 
 use crate::agreement::normalized_information;
-use crate::bootstrap::{FEWEST, Interval, interpolated, part_below};
+use crate::bootstrap::{Bootstrap, Interval, interpolated, part_below};
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
@@ -88,7 +88,7 @@ impl Subsampling {
         let mut known = units.to_vec();
         known.sort_unstable();
         known.dedup();
-        if known.len() < FEWEST {
+        if known.len() < Bootstrap::FEWEST_UNITS {
             return None;
         }
         let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); known.len()];

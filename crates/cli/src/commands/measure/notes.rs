@@ -1,6 +1,7 @@
 //! Notes on unusual properties of the embeddings and labels, which a reader should know before trusting the
 //! numbers.
 
+use invaspread_metrics::Bootstrap;
 use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
 use invaspread_runner::engine::{Intervals, Units};
 
@@ -47,7 +48,7 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
 /// Returns a note if few classes are drawn again.
 pub(super) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String> {
     let count = intervals.count(classes);
-    let few = intervals.units == Units::Classes && count < FEW_CLASSES;
+    let few = intervals.units == Units::Classes && (Bootstrap::FEWEST_UNITS..FEW_CLASSES).contains(&count);
     few.then(|| {
         format!(
             "{count} classes are few to draw from: an interval for other classes may be too narrow, so that a difference seems decided when it is \
