@@ -21,6 +21,7 @@ const SUITES: [&str; 13] = [
     "protocol",
     "winograd",
     "contrastive",
+    "modern",
 ];
 
 #[test]
