@@ -82,6 +82,16 @@ impl Findings {
     /// Returns the metrics, in percent. MAP@R and R-precision are left out where they are undefined, because no
     /// query has another row of its class to find.
     pub fn measured(&self) -> Measured {
+        let Measured(mut measured) = self.recorded();
+        let found = self.retrieval.as_ref();
+        if found.is_some_and(|found| found.queries.iter().all(|query| query.at_r.is_none())) {
+            measured.retain(|(name, _)| !AT_R.contains(&name.as_str()));
+        }
+        Measured(measured)
+    }
+
+    /// Returns the metrics as a run records them: the same ones after every epoch and for every data set.
+    fn recorded(&self) -> Measured {
         let mut measured = Vec::new();
         if let Some(result) = &self.knn {
             measured.extend(accuracies(result));
@@ -91,10 +101,7 @@ impl Findings {
             measured.push((LINEAR_SVM.to_owned(), 100.0 * count as f64 / right.len() as f64));
         }
         if let Some(found) = &self.retrieval {
-            let is_defined = found.queries.iter().any(|query| query.at_r.is_some());
-            measured.extend(
-                named(found).into_iter().filter(|(name, _)| is_defined || !AT_R.contains(&name.as_str())),
-            );
+            measured.extend(named(found));
         }
         if let Some((_, agreement)) = &self.clusters {
             measured.extend(agreements(agreement));
@@ -284,7 +291,7 @@ impl Images {
         if let Some(gallery) = gallery.filter(|_| last && recipe.retrieval_beside_knn) {
             findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
         }
-        Ok(findings.measured())
+        Ok(findings.recorded())
     }
 
     /// Measures on the GPU that holds the outputs, in an epoch that is not the last: kNN with a gallery,
