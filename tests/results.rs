@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 14] = [
     "table1",
     "figure3",
     "figure4",
