@@ -11,7 +11,8 @@
 
 `train` is one InvaSpread step on the CIFAR ResNet-18 (3x3 stem, no max-pool): forward and backward of 2 x batch
 views, the in-batch softmax loss with gradient to the query side alone, SGD with momentum 0.9 and weight decay 5e-4.
-With --method simclr, moco_v2 or byol it is the step of that method with lightly's parts (lightly_steps.py). `--batch` counts images, so 2 x batch views pass through the network. `evaluate` embeds u8 images in batches of 250 without gradients.
+With --method simclr, moco_v2 or byol it is the step of that method with lightly's parts (lightly_steps.py).
+`--batch` counts images, so 2 x batch views pass through the network. `evaluate` embeds u8 images in batches of 250 without gradients.
 `epoch` is a whole epoch: a Dataset of u8 images, `--transforms` twice an image, a DataLoader with as many worker
 processes as `--workers` says, and the step of `train`; workers are started, and the network warmed up, before the clock is.
 `kmeans` of faiss and scikit-learn starts from random points of its own choice, not ours; the time includes that start.

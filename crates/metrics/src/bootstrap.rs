@@ -10,8 +10,8 @@
 //! Shapes: scores, one for each query, or none where it is not defined. Source: Efron and Tibshirani, "An
 //! Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval); α, which is (1 − level)/2 for many
 //! units, makes it wide enough for few (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-//! Statistician 2015, section 5.3); with classes as units it is the
-//! cluster bootstrap (Davison and Hinkley, 1997, section 3.8). Quantiles are interpolated as numpy does by default.
+//! Statistician 2015: the expanded percentile interval); with classes as units it is the cluster bootstrap (Davison
+//! and Hinkley, 1997, section 3.8). Quantiles are interpolated as numpy does by default.
 //! Only the scores are drawn again, never the gallery: with a gallery that is drawn again, a query would find
 //! copies of its neighbors, and among the rows themselves copies of itself.
 //!
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// Of a hundred sets of queries whose true mean is known, about 95 have it within their interval.
+    /// Of 200 sets of queries whose true mean is known, about 190 have it within their interval.
     #[test]
     fn the_interval_holds_the_mean_as_often_as_it_says() {
         let bootstrap = Bootstrap { resamples: 1000, ..Bootstrap::default() };
@@ -372,7 +372,7 @@ mod tests {
         assert!((6.0..8.5).contains(&(classes / queries)), "{classes} {queries}");
     }
 
-    /// For 10 units: t = 2.262, √(10/9) t = 2.385, Φ(−2.385) = 0.0085 (Hesterberg's table of adjusted levels).
+    /// For 10 units: t = 2.262, √(10/9) t = 2.385, Φ(−2.385) = 0.0085.
     #[test]
     fn few_units_reach_further_out() {
         assert!((part_below(0.95, 10) - 0.00855).abs() < 5e-5, "{}", part_below(0.95, 10));

@@ -18,6 +18,7 @@ use invaspread_runner::memory::Memory;
 use invaspread_runner::methods::Layer;
 use invaspread_runner::record::names;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         _ => "test images",
     };
     print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
-    print_measured(&result.measured);
+    print_measured(&result.measured, &BTreeMap::new());
     if let Some(choice) = loaded.choice() {
         print_line!("{choice}");
     }

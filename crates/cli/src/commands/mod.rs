@@ -39,8 +39,10 @@ use crate::metric_names::short_name;
 use crate::output::{self, print_line, print_raw};
 use anyhow::Context;
 use clap::CommandFactory;
+use invaspread_metrics::Interval;
 use invaspread_runner::engine::Measured;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Prints the completion script of a shell.
 pub(crate) fn completions(arguments: &CompletionsArguments) {
@@ -49,10 +51,13 @@ pub(crate) fn completions(arguments: &CompletionsArguments) {
     print_raw(&String::from_utf8_lossy(&script));
 }
 
-/// Prints metrics, one a line.
-fn print_measured(measured: &Measured) {
+/// Prints metrics, one a line, with the intervals of those that have one.
+fn print_measured(measured: &Measured, intervals: &BTreeMap<String, Interval>) {
     for (name, value) in &measured.0 {
-        print_line!("  {:<18} {value:6.2}%", short_name(name));
+        let interval = intervals
+            .get(name)
+            .map_or_else(String::new, |Interval { low, high }| format!("  {low:6.2} to {high:6.2}"));
+        print_line!("  {:<18} {value:6.2}%{interval}", short_name(name));
     }
 }
 

@@ -4,10 +4,9 @@ mod against;
 mod notes;
 mod settings;
 
-use super::print_json;
+use super::{print_json, print_measured};
 use crate::arguments::{MeasureArguments, Redrawn};
 use crate::failure::Failure;
-use crate::metric_names::short_name;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
 use invaspread_metrics::Interval;
@@ -144,7 +143,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     if !set.is_empty() {
         print_line!("settings: {}", set.join(", "));
     }
-    print_with(&measured, &of_metrics);
+    print_measured(&measured, &of_metrics);
     if let Some(intervals) = &intervals {
         print_line!("{}", said_of(intervals, &of_metrics, &measured));
     }
@@ -152,16 +151,6 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         comparison.print(&arguments.test);
     }
     Ok(())
-}
-
-/// Prints metrics, one a line, with their intervals.
-fn print_with(measured: &Measured, intervals: &BTreeMap<String, Interval>) {
-    for (name, value) in &measured.0 {
-        let interval = intervals
-            .get(name)
-            .map_or_else(String::new, |Interval { low, high }| format!("  {low:6.2} to {high:6.2}"));
-        print_line!("  {:<18} {value:6.2}%{interval}", short_name(name));
-    }
 }
 
 fn as_json(Interval { low, high }: Interval) -> serde_json::Value {
