@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "skipping the zeroing of large buffers, and one call into the C library")]
 
 use crate::simd::Number;
+use std::cell::RefCell;
 
 /// Returns `len` values of unspecified content; every one must be written before it is read.
 ///
@@ -51,6 +52,25 @@ impl std::ops::DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.values[self.start..][..self.len]
     }
+}
+
+thread_local! {
+    /// What a thread computes with. The buffer is kept from task to task.
+    static SCRATCH: RefCell<Aligned> = RefCell::default();
+}
+
+/// Calls `work` with `len` values of unspecified content that this thread keeps for such calls.
+pub(crate) fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+    SCRATCH.with(|scratch| {
+        // The buffer is taken out while in use: a task that waits for rayon may run another task on this
+        // thread.
+        let mut values = std::mem::take(&mut *scratch.borrow_mut());
+        if values.len() < len {
+            values = Aligned::uninitialized(len);
+        }
+        work(&mut values[..len]);
+        *scratch.borrow_mut() = values;
+    });
 }
 
 /// Makes settings of the whole process that make training faster or its errors clearer. Call this once, at

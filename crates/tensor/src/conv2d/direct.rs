@@ -2,8 +2,6 @@
 //!
 //! The output (for the input gradient: the input) is cut into blocks of [`BLOCK`] pixels. For each block and
 //! kernel tap a table holds the address of each row of channels; taps in the padding point at a row of zeros.
-//! The input gradient of a strided convolution runs once for each parity of the input pixel, with only the
-//! taps that reach it.
 
 #![expect(
     unsafe_code,
@@ -12,6 +10,7 @@
 
 use super::geometry::Geometry;
 use super::im2col;
+use super::sampling::Sampling;
 use super::tiles::{Indirect, PANEL, Single, indirect_product, outer_product};
 use crate::memory::{Aligned, uninitialized};
 use crate::simd::{Kernel, Number, SharedMut, Vector, dispatch};
@@ -65,22 +64,16 @@ pub(crate) struct Rows {
     targets: [usize; BLOCK],
 }
 
-impl Rows {
-    /// Makes tap `tap` of row `i` read the channels at `offset`, or zeros for `None`.
-    fn read(&mut self, i: usize, tap: usize, offset: Option<usize>) {
-        self.sources[tap * BLOCK + i] = offset;
-    }
-
-    /// Makes row `i` be written at `offset`.
-    fn write(&mut self, i: usize, offset: usize) {
-        self.targets[i] = offset;
-    }
-}
-
 /// Numbers that the direct kernels read and write.
 pub(crate) trait Direct: Number + Scalar {
     /// Returns the numbers in f32.
     fn widened(values: &[Self]) -> Cow<'_, [f32]>;
+
+    /// Returns the numbers if they are bf16.
+    fn as_bf16(values: &[Self]) -> Option<&[bf16]>;
+
+    /// Does the same as [`Direct::as_bf16`] for numbers to write.
+    fn as_bf16_mut(values: &mut [Self]) -> Option<&mut [bf16]>;
 
     /// Calls `run` with the addresses of the block's rows in f32: of `depth` channels at each source.
     fn with_sources(rows: &Rows, input: (&[Self], usize), run: impl FnOnce(&[*const f32]));
@@ -93,6 +86,14 @@ pub(crate) trait Direct: Number + Scalar {
 impl Direct for f32 {
     fn widened(values: &[Self]) -> Cow<'_, [f32]> {
         Cow::Borrowed(values)
+    }
+
+    fn as_bf16(_: &[Self]) -> Option<&[bf16]> {
+        None
+    }
+
+    fn as_bf16_mut(_: &mut [Self]) -> Option<&mut [bf16]> {
+        None
     }
 
     fn with_sources(rows: &Rows, (input, depth): (&[Self], usize), run: impl FnOnce(&[*const f32])) {
@@ -113,6 +114,14 @@ impl Direct for f32 {
 impl Direct for bf16 {
     fn widened(values: &[Self]) -> Cow<'_, [f32]> {
         Cow::Owned(converted(values))
+    }
+
+    fn as_bf16(values: &[Self]) -> Option<&[bf16]> {
+        Some(values)
+    }
+
+    fn as_bf16_mut(values: &mut [Self]) -> Option<&mut [bf16]> {
+        Some(values)
     }
 
     fn with_sources(rows: &Rows, (input, depth): (&[Self], usize), run: impl FnOnce(&[*const f32])) {
@@ -180,20 +189,24 @@ impl Kernel for Narrow<'_> {
     }
 }
 
-/// Computes for each of `rows` pixels the sum over `taps` of the input's channels times the panels.
-/// `place(first, count, rows)` sets where the `count` pixels from `first` on read and write.
+/// Computes for each row of `sampling` the sum over its taps of the input's channels times the panels.
 fn products<X: Direct, Y: Direct>(
-    (rows, taps): (usize, usize),
+    sampling: &Sampling,
     (input, depth): (&[X], usize),
     (panels, count): (&[f32], usize),
     out: SharedMut<Y>,
-    place: impl Fn(usize, usize, &mut Rows) + Sync,
 ) {
+    let (rows, taps) = (sampling.len(), sampling.taps.len());
     team::for_each(rows.div_ceil(BLOCK), |block| {
         let first = block * BLOCK;
         let block_rows = BLOCK.min(rows - first);
         let mut at = Rows { sources: vec![None; taps * BLOCK], targets: [0; BLOCK] };
-        place(first, block_rows, &mut at);
+        for (i, row) in sampling.rows(first).take(block_rows).enumerate() {
+            at.targets[i] = sampling.target(row) * count * PANEL;
+            for tap in 0..taps {
+                at.sources[tap * BLOCK + i] = sampling.source(row, tap).map(|pixel| pixel * depth);
+            }
+        }
         X::with_sources(&at, (input, depth), |sources| {
             Y::with_targets(&at, block_rows, (out, count * PANEL), |targets| {
                 dispatch(IndirectBlock {
@@ -217,76 +230,32 @@ pub(crate) fn forward<X: Direct>(g: &Geometry, x: &[X], w: &[f32], y: &mut [X]) 
             to.copy_from_slice(&w[k * g.co + j * PANEL..][..PANEL]);
         }
     });
-    let taps = g.tap_positions();
-    let (size, panels, out) = ((g.out_rows(), taps.len()), (&panels[..], g.co / PANEL), SharedMut::new(y));
-    let place = |first, count, rows: &mut Rows| {
-        for (i, window) in g.windows(first).take(count).enumerate() {
-            rows.write(i, (first + i) * g.co);
-            for (tap, &(ky, kx)) in taps.iter().enumerate() {
-                rows.read(i, tap, g.source(window, ky, kx));
-            }
-        }
-    };
+    let (sampling, panels, out) = (Sampling::forward(g), (&panels[..], g.co / PANEL), SharedMut::new(y));
     if g.ci < PANEL {
         // The rows of few channels are widened faster all at once.
-        return products(size, (&X::widened(x)[..], g.ci), panels, out, place);
+        return products(&sampling, (&X::widened(x)[..], g.ci), panels, out);
     }
-    products(size, (x, g.ci), panels, out, place);
+    products(&sampling, (x, g.ci), panels, out);
 }
 
 /// Computes `gx`, the gradient of the input.
 pub(crate) fn input_gradient<X: Direct>(g: &Geometry, w: &[f32], gy: &[X], gx: &mut [X]) {
-    let (oh, ow, stride) = (g.out_h(), g.out_w(), g.stride);
     let out = SharedMut::new(gx);
-    for parity_y in 0..stride.min(g.h) {
-        for parity_x in 0..stride.min(g.w) {
-            let reaches = |kernel: usize, parity: usize| {
-                (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride)
-            };
-            let mut taps = g.tap_positions();
-            taps.retain(|&(ky, kx)| reaches(ky, parity_y) && reaches(kx, parity_x));
-            let depth = taps.len() * g.co;
-            let mut panels = Aligned::uninitialized(depth * g.ci);
-            team::for_each_chunk(&mut panels, (depth * PANEL).max(1), |j, panel| {
-                for (t, (ky, kx)) in taps.iter().enumerate() {
-                    for i in 0..PANEL {
-                        let from = &w[((ky * g.kw + kx) * g.ci + j * PANEL + i) * g.co..][..g.co];
-                        for (o, value) in from.iter().enumerate() {
-                            panel[(t * g.co + o) * PANEL + i] = *value;
-                        }
+    for sampling in Sampling::input_gradient(g) {
+        let taps = &sampling.taps;
+        let depth = taps.len() * g.co;
+        let mut panels = Aligned::uninitialized(depth * g.ci);
+        team::for_each_chunk(&mut panels, (depth * PANEL).max(1), |j, panel| {
+            for (t, (ky, kx)) in taps.iter().enumerate() {
+                for i in 0..PANEL {
+                    let from = &w[((ky * g.kw + kx) * g.ci + j * PANEL + i) * g.co..][..g.co];
+                    for (o, value) in from.iter().enumerate() {
+                        panel[(t * g.co + o) * PANEL + i] = *value;
                     }
                 }
-            });
-            // The input pixels of this parity form a smaller map. Tap (ky, kx) of its pixel (y, x) reads the
-            // output gradient at (y + shift_y, x + shift_x).
-            let (height, width) = ((g.h - parity_y).div_ceil(stride), (g.w - parity_x).div_ceil(stride));
-            let shift = |parity: usize, kernel: usize| {
-                ((parity + g.padding) as isize - kernel as isize) / stride as isize
-            };
-            let shifts: Vec<(isize, isize)> =
-                taps.iter().map(|&(ky, kx)| (shift(parity_y, ky), shift(parity_x, kx))).collect();
-            let size = (g.n * height * width, taps.len());
-            products(size, (gy, g.co), (&panels, g.ci / PANEL), out, |first, count, rows| {
-                let (mut image, mut y, mut x) =
-                    (first / (height * width), first / width % height, first % width);
-                for i in 0..count {
-                    let pixel = (image * g.h + y * stride + parity_y) * g.w + x * stride + parity_x;
-                    rows.write(i, pixel * g.ci);
-                    for (tap, &(shift_y, shift_x)) in shifts.iter().enumerate() {
-                        let (oy, ox) = (y.wrapping_add_signed(shift_y), x.wrapping_add_signed(shift_x));
-                        let inside = oy < oh && ox < ow;
-                        rows.read(i, tap, inside.then(|| ((image * oh + oy) * ow + ox) * g.co));
-                    }
-                    x += 1;
-                    if x == width {
-                        (x, y) = (0, y + 1);
-                    }
-                    if y == height {
-                        (y, image) = (0, image + 1);
-                    }
-                }
-            });
-        }
+            }
+        });
+        products(&sampling, (gy, g.co), (&panels, g.ci / PANEL), out);
     }
 }
 

@@ -12,14 +12,22 @@
 //! 2. direct, if the number of written channels is a multiple of 16;
 //! 3. unrolled patches and a matrix product for everything else, and for f64.
 //!
-//! With activations in bf16, weights are f32, and so are products and sums: tiles and rows are widened where
-//! they are read and narrowed where they are written, so that only half of the memory is read and written.
+//! With activations in bf16 on a processor with AMX, all of these shapes, and those of few input channels,
+//! are taken by products of tiles of bf16 (`amx`), if Winograd's algorithm would be allowed. Elsewhere weights
+//! are f32, and so are products and sums: tiles and rows are widened where they are read and narrowed where
+//! they are written, so that only half of the memory is read and written.
 //!
 //! On CUDA, in f32 or bf16: cuDNN (`cuda::conv2d`).
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "without_amx.rs"]
+mod amx;
 mod direct;
 mod geometry;
 mod im2col;
+mod sampling;
 mod tiles;
 mod winograd;
 
@@ -34,10 +42,11 @@ pub(crate) use tiles::{Indirect, PANEL, indirect_product};
 /// The algorithms that a convolution may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithm {
-    /// The fastest algorithm for the shape, including Winograd.
+    /// The fastest algorithm for the shape, including Winograd and products of bf16.
     #[default]
     Fastest,
-    /// All algorithms except Winograd, so that the rounding error is as small as that of a plain sum.
+    /// All algorithms with products of f32 except Winograd, so that the rounding error is as small as that of
+    /// a plain sum.
     Direct,
 }
 
@@ -127,13 +136,20 @@ impl Conv2d {
         self.algorithm == Algorithm::Fastest && winograd::fits(&self.geometry)
     }
 
+    /// Returns whether activations in bf16 are multiplied by tiles.
+    fn amx(&self) -> bool {
+        self.algorithm == Algorithm::Fastest && amx::fits(&self.geometry)
+    }
+
     fn forward<X: Direct>(&self, x: &[X], w: &[f32]) -> Vec<X> {
         let g = &self.geometry;
         if g.n == 0 {
             return Vec::new();
         }
         let mut y = uninitialized(g.output_len());
-        if self.winograd() {
+        if let (true, Some(x), Some(y)) = (self.amx(), X::as_bf16(x), X::as_bf16_mut(&mut y)) {
+            amx::forward(g, x, w, y);
+        } else if self.winograd() {
             winograd::forward(g, x, w, &mut y);
         } else if direct::forward_fits(g) {
             direct::forward(g, x, w, &mut y);
@@ -151,7 +167,10 @@ impl Conv2d {
             return Vec::new();
         }
         let mut gx = uninitialized(g.input_len());
-        if self.winograd() {
+        let by_tiles = self.amx() && amx::input_gradient_fits(g);
+        if let (true, Some(gy), Some(gx)) = (by_tiles, X::as_bf16(gy), X::as_bf16_mut(&mut gx)) {
+            amx::input_gradient(g, w, gy, gx);
+        } else if self.winograd() {
             winograd::input_gradient(g, w, gy, &mut gx);
         } else if direct::input_gradient_fits(g) {
             direct::input_gradient(g, w, gy, &mut gx);
@@ -169,7 +188,9 @@ impl Conv2d {
             return vec![0.0; g.weight_len()];
         }
         let mut gw = uninitialized(g.weight_len());
-        if self.winograd() {
+        if let (true, Some(x), Some(gy)) = (self.amx(), X::as_bf16(x), X::as_bf16(gy)) {
+            amx::weight_gradient(g, x, gy, &mut gw);
+        } else if self.winograd() {
             winograd::weight_gradient(g, x, gy, &mut gw);
         } else if direct::weight_gradient_fits(g) {
             direct::weight_gradient(g, x, gy, &mut gw);

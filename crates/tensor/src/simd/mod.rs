@@ -15,6 +15,8 @@
     reason = "loads and stores go through pointers, and wide instructions must be known to exist"
 )]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub(crate) mod functions;
 mod portable;
 #[cfg(test)]
@@ -96,6 +98,8 @@ pub(crate) trait Kernel {
 /// The instruction sets that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// [`InstructionSet::Avx512Bf16`], and tiles of AMX with products of bf16.
+    Amx,
     /// 512-bit vectors with products of bf16.
     Avx512Bf16,
     /// 512-bit vectors with fused multiply-add.
@@ -106,10 +110,17 @@ pub enum InstructionSet {
     Baseline,
 }
 
+impl InstructionSet {
+    /// Returns whether there is an instruction for products of pairs of bf16.
+    pub fn has_bf16(self) -> bool {
+        matches!(self, Self::Amx | Self::Avx512Bf16)
+    }
+}
+
 /// Returns the instruction set that kernels run with on this machine.
 ///
-/// The environment variable `INVASPREAD_SIMD` (`avx512`, `avx2`, `baseline`) lowers it, for tests and for
-/// comparing machines; a set that the processor lacks is never chosen.
+/// The environment variable `INVASPREAD_SIMD` (`avx512bf16`, `avx512`, `avx2`, `baseline`) lowers it, for tests
+/// and for comparing machines; a set that the processor lacks is never chosen.
 pub fn instruction_set() -> InstructionSet {
     static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
@@ -117,7 +128,8 @@ pub fn instruction_set() -> InstructionSet {
         match std::env::var("INVASPREAD_SIMD").as_deref() {
             Ok("baseline") => InstructionSet::Baseline,
             Ok("avx2") if available != InstructionSet::Baseline => InstructionSet::Avx2,
-            Ok("avx512") if available == InstructionSet::Avx512Bf16 => InstructionSet::Avx512,
+            Ok("avx512") if available.has_bf16() => InstructionSet::Avx512,
+            Ok("avx512bf16") if available == InstructionSet::Amx => InstructionSet::Avx512Bf16,
             _ => available,
         }
     })
@@ -129,7 +141,7 @@ fn detect() -> InstructionSet {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        InstructionSet::Avx512Bf16
+        if amx::is_permitted() { InstructionSet::Amx } else { InstructionSet::Avx512Bf16 }
     } else if is_x86_feature_detected!("avx512f") {
         InstructionSet::Avx512
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -149,10 +161,10 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) {
     match instruction_set() {
         // SAFETY: `instruction_set` returns these only if the processor reports the features.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512Bf16 if K::BF16 => unsafe { x86::run_avx512_bf16(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 if K::BF16 => unsafe { x86::run_avx512_bf16(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe { x86::run_avx512(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => unsafe { x86::run_avx2(kernel) },

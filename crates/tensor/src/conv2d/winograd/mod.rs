@@ -36,10 +36,8 @@ mod weight_gradient;
 
 use super::geometry::Geometry;
 use super::tiles::{PANEL, Pairs, Single};
-use crate::memory::Aligned;
-use crate::simd::{InstructionSet, Number, instruction_set};
+use crate::simd::{Number, instruction_set};
 use points::{Four, Two};
-use std::cell::RefCell;
 
 /// The number of tiles that one task transforms if other tasks use the result.
 const TASK: usize = 16;
@@ -53,28 +51,10 @@ pub(crate) fn fits(g: &Geometry) -> bool {
         && g.co.is_multiple_of(PANEL)
 }
 
-thread_local! {
-    /// Transformed tiles of the block that a thread works on. The buffer is kept from block to block.
-    static SCRATCH: RefCell<Aligned> = RefCell::default();
-}
-
-fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
-    SCRATCH.with(|scratch| {
-        // The buffer is taken out while in use: a task that waits for rayon may run another task on this
-        // thread.
-        let mut values = std::mem::take(&mut *scratch.borrow_mut());
-        if values.len() < len {
-            values = Aligned::uninitialized(len);
-        }
-        work(&mut values[..len]);
-        *scratch.borrow_mut() = values;
-    });
-}
-
 /// Returns whether products of these activations are taken in bf16: where the processor has an instruction
 /// for them. Made of other instructions, they would be slower than products of f32.
 fn in_pairs<X: Number>() -> bool {
-    X::HALF && instruction_set() == InstructionSet::Avx512Bf16
+    X::HALF && instruction_set().has_bf16()
 }
 
 /// Computes `y = conv(x, w)`.

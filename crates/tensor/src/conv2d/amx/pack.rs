@@ -1,0 +1,192 @@
+//! The operands of tile products, in the order in which the tiles read them.
+//!
+//! The numbers along a sum come in steps of 32. A left tile is `[16 rows][32]`, a right one
+//! `[16 pairs][16 columns][2]`; the tiles of the steps lie one behind the other. Seen as 32-bit words, each of
+//! two numbers that are neighbors along the sum, one is the other's transpose.
+
+use super::{STEP, TILE};
+use crate::conv2d::geometry::Geometry;
+use crate::conv2d::tiles::PANEL;
+use crate::memory::Aligned;
+use crate::team;
+use half::bf16;
+use std::arch::x86_64::{
+    __m256bh, __m256i, __m512i, _mm256_loadu_si256, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_zextsi256_si512,
+};
+
+/// Weights as the right operand: `[outputs / 16][steps]` tiles.
+pub(super) struct Weights {
+    pub(super) tiles: Aligned,
+    pub(super) steps: usize,
+    pub(super) outputs: usize,
+}
+
+impl Weights {
+    /// Returns the address of the tiles of 16 outputs, and the distance in bytes to those of the next 16.
+    pub(super) fn columns(&self, tile: usize) -> (*const u8, usize) {
+        let column = self.steps * TILE;
+        (self.tiles[tile * column..].as_ptr().cast(), column * size_of::<f32>())
+    }
+}
+
+/// Packs `[depth][outputs]` weights, whose rows are summed.
+pub(super) fn weights(values: &[f32], outputs: usize) -> Weights {
+    let depth = values.len() / outputs;
+    let steps = depth.div_ceil(STEP);
+    let mut tiles = Aligned::uninitialized(outputs / PANEL * steps * TILE);
+    team::for_each_chunk(&mut tiles, steps * TILE, |j, tiles| {
+        for (pair, words) in tiles.chunks_exact_mut(PANEL).enumerate() {
+            let row = |i: usize| values.get(i * outputs + j * PANEL..).filter(|_| i < depth);
+            // SAFETY: AMX implies AVX512-BF16; rows of 16 weights, and 16 words.
+            unsafe { pair_weights(row(2 * pair), row(2 * pair + 1), words) };
+        }
+    });
+    Weights { tiles, steps, outputs }
+}
+
+/// Packs the weights of some taps for the input gradient: the output channels of the taps are summed.
+pub(super) fn turned_weights(g: &Geometry, values: &[f32], taps: &[(usize, usize)]) -> Weights {
+    let steps = (taps.len() * g.co).div_ceil(STEP);
+    let mut tiles = Aligned::uninitialized(g.ci / PANEL * steps * TILE);
+    team::for_each_chunk(&mut tiles, (steps * TILE).max(1), |j, tiles| {
+        // Half tiles: eight pairs, since channels come in sixteens.
+        let mut halves = tiles.chunks_exact_mut(TILE / 2);
+        for &(ky, kx) in taps {
+            for o in (0..g.co).step_by(PANEL) {
+                let first = ((ky * g.kw + kx) * g.ci + j * PANEL) * g.co + o;
+                let words = halves.next().expect("half a tile for 16 channels of a tap");
+                // SAFETY: AMX implies AVX512-BF16; 16 rows of 16 weights, `co` apart, and half a tile.
+                unsafe { turn_weights(&values[first..][..15 * g.co + PANEL], g.co, words) };
+            }
+        }
+        halves.for_each(|rest| rest.fill(0.0));
+    });
+    Weights { tiles, steps, outputs: g.ci }
+}
+
+/// Writes 16 words of the nearest bf16 of two rows of weights; a missing row is zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pair_weights(first: Option<&[f32]>, second: Option<&[f32]>, words: &mut [f32]) {
+    // SAFETY: the caller guarantees 16 values in each.
+    unsafe {
+        let half = |row: Option<&[f32]>| match row {
+            Some(row) => _mm512_cvtepu16_epi32(narrow(row.as_ptr())),
+            None => _mm512_setzero_si512(),
+        };
+        let pairs = _mm512_or_si512(half(first), _mm512_slli_epi32::<16>(half(second)));
+        _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs);
+    }
+}
+
+/// Returns the nearest bf16 of 16 numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn narrow(p: *const f32) -> __m256i {
+    // SAFETY: the caller guarantees 16 numbers.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(p))) }
+}
+
+/// Writes eight pairs of 16 columns: the rows of `values` are the columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn turn_weights(values: &[f32], row: usize, words: &mut [f32]) {
+    // SAFETY: the caller guarantees 16 rows of 16 numbers, and eight rows of 16 words.
+    unsafe {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (i, to) in rows.iter_mut().enumerate() {
+            *to = _mm512_zextsi256_si512(narrow(values.as_ptr().add(i * row)));
+        }
+        for (pair, row) in transposed(rows).into_iter().take(8).enumerate() {
+            _mm512_storeu_si512(words.as_mut_ptr().add(pair * PANEL).cast(), row);
+        }
+    }
+}
+
+/// Transposes 16 x 16 words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+    // After two steps, vector k of group g holds columns k, k + 4, k + 8 and k + 12 of rows 4 g to 4 g + 3.
+    let mut groups = [[rows[0]; 4]; 4];
+    for (group, rows) in groups.iter_mut().zip(rows.chunks_exact(4)) {
+        let (low, high) = (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1]));
+        let (low_2, high_2) =
+            (_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3]));
+        *group = [
+            _mm512_unpacklo_epi64(low, low_2),
+            _mm512_unpackhi_epi64(low, low_2),
+            _mm512_unpacklo_epi64(high, high_2),
+            _mm512_unpackhi_epi64(high, high_2),
+        ];
+    }
+    let mut columns = rows;
+    for k in 0..4 {
+        let [a, b, c, d] = groups.map(|group| group[k]);
+        let (even, even_2) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+        let (odd, odd_2) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        columns[k] = _mm512_shuffle_i32x4::<0x88>(even, even_2);
+        columns[k + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd_2);
+        columns[k + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even_2);
+        columns[k + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_2);
+    }
+    columns
+}
+
+/// Writes the transpose of 16 x 16 sums to rows that are `row` apart.
+///
+/// # Safety
+/// The processor must have AVX-512; `sums` must hold 256 numbers, and `to` 16 rows of 16.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn transpose_sums(sums: *const f32, to: *mut f32, row: usize) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        let rows = std::array::from_fn(|i| _mm512_loadu_si512(sums.add(i * PANEL).cast()));
+        for (i, values) in transposed(rows).into_iter().enumerate() {
+            _mm512_storeu_si512(to.add(i * row).cast(), values);
+        }
+    }
+}
+
+/// Writes a right tile of 32 pixels: their 16 channels at the addresses.
+///
+/// # Safety
+/// The processor must have AVX-512; each address must be readable for 16 numbers, and `tile` must hold a tile.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn pair_pixels(pixels: &[*const bf16; STEP], tile: *mut f32) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        for (i, row) in paired(pixels).into_iter().enumerate() {
+            _mm512_storeu_si512(tile.add(i * PANEL).cast(), row);
+        }
+    }
+}
+
+/// Writes a left tile whose rows are 16 channels and whose 32 columns are pixels.
+///
+/// # Safety
+/// As for [`pair_pixels`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn transpose_pixels(pixels: &[*const bf16; STEP], tile: *mut f32) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        for (i, row) in transposed(paired(pixels)).into_iter().enumerate() {
+            _mm512_storeu_si512(tile.add(i * PANEL).cast(), row);
+        }
+    }
+}
+
+/// Returns words of two neighboring pixels each, for 16 channels.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn paired(pixels: &[*const bf16; STEP]) -> [__m512i; 16] {
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (row, pair) in rows.iter_mut().zip(pixels.chunks_exact(2)) {
+        // SAFETY: the caller guarantees 16 numbers at each address.
+        let [first, second] =
+            [pair[0], pair[1]].map(|p| unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) });
+        *row = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+    }
+    rows
+}

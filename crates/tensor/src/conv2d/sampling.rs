@@ -1,0 +1,119 @@
+//! The pixels that a convolution's product reads and writes: each of its rows reads one pixel for each tap and
+//! writes one pixel.
+//!
+//! The rows of the forward pass are the output's pixels. The input gradient of a strided convolution is cut
+//! into one product for each parity of the input's pixels, since the same taps reach all pixels of a parity.
+
+use super::geometry::Geometry;
+
+/// The rows of one product. They form maps, one for each image.
+pub(super) struct Sampling {
+    /// Images, and sides of a map of rows.
+    size: [usize; 3],
+    /// Sides of the map that is written, the step between two written pixels, and the first of them.
+    written: [usize; 2],
+    written_step: usize,
+    written_first: [usize; 2],
+    /// Sides of the map that is read, and the step between two read pixels.
+    read: [usize; 2],
+    read_step: usize,
+    /// Taps of the kernel, and where each reads if the row is the first of its map.
+    pub(super) taps: Vec<(usize, usize)>,
+    shifts: Vec<[isize; 2]>,
+}
+
+/// A row of the product: its image, and its place in the map.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
+impl Sampling {
+    /// Returns the rows of the forward pass.
+    pub(super) fn forward(g: &Geometry) -> Self {
+        let taps = g.tap_positions();
+        let shift = |tap: usize| tap as isize - g.padding as isize;
+        Self {
+            size: [g.n, g.out_h(), g.out_w()],
+            written: [g.out_h(), g.out_w()],
+            written_step: 1,
+            written_first: [0, 0],
+            read: [g.h, g.w],
+            read_step: g.stride,
+            shifts: taps.iter().map(|&(ky, kx)| [shift(ky), shift(kx)]).collect(),
+            taps,
+        }
+    }
+
+    /// Returns the rows of the input gradient, one product for each parity. Pixels that no tap reaches are
+    /// the rows of a product without taps.
+    pub(super) fn input_gradient(g: &Geometry) -> Vec<Self> {
+        let stride = g.stride;
+        let reaches =
+            |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride);
+        let shift =
+            |kernel: usize, parity: usize| ((parity + g.padding) as isize - kernel as isize) / stride as isize;
+        let parities =
+            (0..stride.min(g.h)).flat_map(|y| (0..stride.min(g.w)).map(move |x| [y, x]));
+        let product = |[y, x]: [usize; 2]| {
+            let mut taps = g.tap_positions();
+            taps.retain(|&(ky, kx)| reaches(ky, y) && reaches(kx, x));
+            Self {
+                size: [g.n, (g.h - y).div_ceil(stride), (g.w - x).div_ceil(stride)],
+                written: [g.h, g.w],
+                written_step: stride,
+                written_first: [y, x],
+                read: [g.out_h(), g.out_w()],
+                read_step: 1,
+                shifts: taps.iter().map(|&(ky, kx)| [shift(ky, y), shift(kx, x)]).collect(),
+                taps,
+            }
+        };
+        parities.map(product).collect()
+    }
+
+    /// Returns the number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    /// Iterates over the rows from row `first` on.
+    pub(super) fn rows(&self, first: usize) -> impl Iterator<Item = Row> {
+        let [images, height, width] = self.size;
+        let (mut image, mut y, mut x) =
+            (first / (height * width), first / width % height, first % width);
+        std::iter::from_fn(move || {
+            if image == images {
+                return None;
+            }
+            let row = Row { image, y, x };
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+            }
+            if y == height {
+                (y, image) = (0, image + 1);
+            }
+            Some(row)
+        })
+    }
+
+    /// Returns the number of the pixel that `row` writes.
+    pub(super) fn target(&self, row: Row) -> usize {
+        let ([height, width], [y, x]) = (self.written, self.written_first);
+        (row.image * height + row.y * self.written_step + y) * width + row.x * self.written_step + x
+    }
+
+    /// Returns the number of the pixel that `row` reads through tap number `tap`, or `None` outside of the
+    /// map.
+    #[inline]
+    pub(super) fn source(&self, row: Row, tap: usize) -> Option<usize> {
+        let ([height, width], [shift_y, shift_x]) = (self.read, self.shifts[tap]);
+        // A negative coordinate wraps to a huge one, so one comparison checks both ends.
+        let y = (row.y * self.read_step).wrapping_add_signed(shift_y);
+        let x = (row.x * self.read_step).wrapping_add_signed(shift_x);
+        (y < height && x < width).then(|| (row.image * height + y) * width + x)
+    }
+}
