@@ -9,17 +9,17 @@ use super::geometry::Geometry;
 /// The rows of one product. They form maps, one for each image.
 pub(super) struct Sampling {
     /// Images, and sides of a map of rows.
-    size: [usize; 3],
+    pub(super) size: [usize; 3],
     /// Sides of the map that is written, the step between two written pixels, and the first of them.
     written: [usize; 2],
-    written_step: usize,
+    pub(super) written_step: usize,
     written_first: [usize; 2],
     /// Sides of the map that is read, and the step between two read pixels.
-    read: [usize; 2],
-    read_step: usize,
+    pub(super) read: [usize; 2],
+    pub(super) read_step: usize,
     /// Taps of the kernel, and where each reads if the row is the first of its map.
     pub(super) taps: Vec<(usize, usize)>,
-    shifts: Vec<[isize; 2]>,
+    pub(super) shifts: Vec<[isize; 2]>,
 }
 
 /// A row of the product: its image, and its place in the map.
@@ -51,12 +51,13 @@ impl Sampling {
     /// the rows of a product without taps.
     pub(super) fn input_gradient(g: &Geometry) -> Vec<Self> {
         let stride = g.stride;
-        let reaches =
-            |kernel: usize, parity: usize| (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride);
-        let shift =
-            |kernel: usize, parity: usize| ((parity + g.padding) as isize - kernel as isize) / stride as isize;
-        let parities =
-            (0..stride.min(g.h)).flat_map(|y| (0..stride.min(g.w)).map(move |x| [y, x]));
+        let reaches = |kernel: usize, parity: usize| {
+            (parity + g.padding + stride * kernel - kernel).is_multiple_of(stride)
+        };
+        let shift = |kernel: usize, parity: usize| {
+            ((parity + g.padding) as isize - kernel as isize) / stride as isize
+        };
+        let parities = (0..stride.min(g.h)).flat_map(|y| (0..stride.min(g.w)).map(move |x| [y, x]));
         let product = |[y, x]: [usize; 2]| {
             let mut taps = g.tap_positions();
             taps.retain(|&(ky, kx)| reaches(ky, y) && reaches(kx, x));
@@ -74,6 +75,12 @@ impl Sampling {
         parities.map(product).collect()
     }
 
+    /// Turns the order of the taps around.
+    pub(super) fn reverse_taps(&mut self) {
+        self.taps.reverse();
+        self.shifts.reverse();
+    }
+
     /// Returns the number of rows.
     pub(super) fn len(&self) -> usize {
         self.size.iter().product()
@@ -82,8 +89,7 @@ impl Sampling {
     /// Iterates over the rows from row `first` on.
     pub(super) fn rows(&self, first: usize) -> impl Iterator<Item = Row> {
         let [images, height, width] = self.size;
-        let (mut image, mut y, mut x) =
-            (first / (height * width), first / width % height, first % width);
+        let (mut image, mut y, mut x) = (first / (height * width), first / width % height, first % width);
         std::iter::from_fn(move || {
             if image == images {
                 return None;

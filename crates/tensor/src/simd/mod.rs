@@ -161,10 +161,14 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) {
     match instruction_set() {
         // SAFETY: `instruction_set` returns these only if the processor reports the features.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Amx | InstructionSet::Avx512Bf16 if K::BF16 => unsafe { x86::run_avx512_bf16(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 if K::BF16 => unsafe {
+            x86::run_avx512_bf16(kernel)
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Amx | InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe { x86::run_avx512(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe {
+            x86::run_avx512(kernel)
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => unsafe { x86::run_avx2(kernel) },

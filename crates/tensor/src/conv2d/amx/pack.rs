@@ -11,10 +11,10 @@ use crate::memory::Aligned;
 use crate::team;
 use half::bf16;
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512i, _mm256_loadu_si256, _mm512_cvtepu16_epi32,
-    _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_zextsi256_si512,
+    __m256bh, __m256i, __m512i, _mm256_loadu_si256, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_zextsi256_si512,
 };
 
 /// Weights as the right operand: `[outputs / 16][steps]` tiles.
@@ -32,32 +32,52 @@ impl Weights {
     }
 }
 
-/// Packs `[depth][outputs]` weights, whose rows are summed.
-pub(super) fn weights(values: &[f32], outputs: usize) -> Weights {
-    let depth = values.len() / outputs;
-    let steps = depth.div_ceil(STEP);
+/// Packs the weights of some taps; the input channels of the taps are summed. A missing tap has weights of
+/// zero.
+pub(super) fn weights(g: &Geometry, values: &[f32], taps: &[Option<usize>]) -> Weights {
+    let (ci, outputs) = (g.ci, g.co);
+    let steps = (taps.len() * ci).div_ceil(STEP);
     let mut tiles = Aligned::uninitialized(outputs / PANEL * steps * TILE);
-    team::for_each_chunk(&mut tiles, steps * TILE, |j, tiles| {
-        for (pair, words) in tiles.chunks_exact_mut(PANEL).enumerate() {
-            let row = |i: usize| values.get(i * outputs + j * PANEL..).filter(|_| i < depth);
-            // SAFETY: AMX implies AVX512-BF16; rows of 16 weights, and 16 words.
-            unsafe { pair_weights(row(2 * pair), row(2 * pair + 1), words) };
+    team::for_each_chunk(&mut tiles, (steps * TILE).max(1), |j, tiles| {
+        let mut pairs = tiles.chunks_exact_mut(PANEL);
+        for tap in taps {
+            for i in (0..ci).step_by(2) {
+                let words = pairs.next().expect("a row of a tile for each pair");
+                let Some(tap) = tap else {
+                    words.fill(0.0);
+                    continue;
+                };
+                let row = |i: usize| &values[(tap * ci + i) * outputs + j * PANEL..][..PANEL];
+                // SAFETY: AMX implies AVX512-BF16; rows of 16 weights, and 16 words.
+                unsafe { pair_weights(row(i), row(i + 1), words) };
+            }
         }
+        pairs.for_each(|rest| rest.fill(0.0));
     });
     Weights { tiles, steps, outputs }
 }
 
-/// Packs the weights of some taps for the input gradient: the output channels of the taps are summed.
-pub(super) fn turned_weights(g: &Geometry, values: &[f32], taps: &[(usize, usize)]) -> Weights {
-    let steps = (taps.len() * g.co).div_ceil(STEP);
+/// Packs the weights of some taps for the input gradient: the output channels of the taps are summed. The
+/// taps that are summed are places in the list `taps`.
+pub(super) fn turned_weights(
+    g: &Geometry,
+    values: &[f32],
+    (taps, summed): (&[(usize, usize)], &[Option<usize>]),
+) -> Weights {
+    let steps = (summed.len() * g.co).div_ceil(STEP);
     let mut tiles = Aligned::uninitialized(g.ci / PANEL * steps * TILE);
     team::for_each_chunk(&mut tiles, (steps * TILE).max(1), |j, tiles| {
         // Half tiles: eight pairs, since channels come in sixteens.
         let mut halves = tiles.chunks_exact_mut(TILE / 2);
-        for &(ky, kx) in taps {
+        for tap in summed {
             for o in (0..g.co).step_by(PANEL) {
-                let first = ((ky * g.kw + kx) * g.ci + j * PANEL) * g.co + o;
                 let words = halves.next().expect("half a tile for 16 channels of a tap");
+                let Some(tap) = tap else {
+                    words.fill(0.0);
+                    continue;
+                };
+                let (ky, kx) = taps[*tap];
+                let first = ((ky * g.kw + kx) * g.ci + j * PANEL) * g.co + o;
                 // SAFETY: AMX implies AVX512-BF16; 16 rows of 16 weights, `co` apart, and half a tile.
                 unsafe { turn_weights(&values[first..][..15 * g.co + PANEL], g.co, words) };
             }
@@ -67,16 +87,13 @@ pub(super) fn turned_weights(g: &Geometry, values: &[f32], taps: &[(usize, usize
     Weights { tiles, steps, outputs: g.ci }
 }
 
-/// Writes 16 words of the nearest bf16 of two rows of weights; a missing row is zero.
+/// Writes 16 words of the nearest bf16 of two rows of weights.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pair_weights(first: Option<&[f32]>, second: Option<&[f32]>, words: &mut [f32]) {
+unsafe fn pair_weights(first: &[f32], second: &[f32], words: &mut [f32]) {
     // SAFETY: the caller guarantees 16 values in each.
     unsafe {
-        let half = |row: Option<&[f32]>| match row {
-            Some(row) => _mm512_cvtepu16_epi32(narrow(row.as_ptr())),
-            None => _mm512_setzero_si512(),
-        };
-        let pairs = _mm512_or_si512(half(first), _mm512_slli_epi32::<16>(half(second)));
+        let [first, second] = [first, second].map(|row| _mm512_cvtepu16_epi32(narrow(row.as_ptr())));
+        let pairs = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
         _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs);
     }
 }
@@ -163,16 +180,17 @@ pub(super) unsafe fn pair_pixels(pixels: &[*const bf16; STEP], tile: *mut f32) {
     }
 }
 
-/// Writes a left tile whose rows are 16 channels and whose 32 columns are pixels.
+/// Writes a left tile whose rows are 16 channels and whose 32 columns are pixels. Its rows are `row` words
+/// apart.
 ///
 /// # Safety
 /// As for [`pair_pixels`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transpose_pixels(pixels: &[*const bf16; STEP], tile: *mut f32) {
+pub(super) unsafe fn transpose_pixels(pixels: &[*const bf16; STEP], tile: *mut f32, row: usize) {
     // SAFETY: the caller guarantees it.
     unsafe {
-        for (i, row) in transposed(paired(pixels)).into_iter().enumerate() {
-            _mm512_storeu_si512(tile.add(i * PANEL).cast(), row);
+        for (i, values) in transposed(paired(pixels)).into_iter().enumerate() {
+            _mm512_storeu_si512(tile.add(i * row).cast(), values);
         }
     }
 }

@@ -18,13 +18,8 @@ struct Configuration {
 }
 
 static WHOLE_TILES: Configuration = {
-    let mut whole = Configuration {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        row_bytes: [0; 16],
-        rows: [0; 16],
-    };
+    let mut whole =
+        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     let mut register = 0;
     while register < 8 {
         (whole.row_bytes[register], whole.rows[register]) = (64, 16);
