@@ -26,14 +26,22 @@ pub(crate) fn unroll<T: Copy + Send + Sync>(
     first_row: usize,
     (columns, width): (&mut [T], usize),
 ) {
-    let taps = g.tap_positions();
+    let (row, depth) = (g.kw * g.ci, g.taps() * g.ci);
     team::for_each_chunk(columns, TASK * width, |task, columns| {
         for (patch, window) in columns.chunks_exact_mut(width).zip(g.windows(first_row + task * TASK)) {
-            let (values, rest) = patch.split_at_mut(taps.len() * g.ci);
-            for (to, &(ky, kx)) in values.chunks_exact_mut(g.ci).zip(&taps) {
-                match g.source(window, ky, kx) {
-                    Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
-                    None => to.fill(zero),
+            let (values, rest) = patch.split_at_mut(depth);
+            for (ky, to) in values.chunks_exact_mut(row).enumerate() {
+                // Most rows of a patch are whole: neighbors in memory too.
+                match (g.source(window, ky, 0), g.source(window, ky, g.kw - 1)) {
+                    (Some(from), Some(_)) => to.copy_from_slice(&x[from..from + row]),
+                    _ => {
+                        for (kx, to) in to.chunks_exact_mut(g.ci).enumerate() {
+                            match g.source(window, ky, kx) {
+                                Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
+                                None => to.fill(zero),
+                            }
+                        }
+                    }
                 }
             }
             rest.fill(zero);

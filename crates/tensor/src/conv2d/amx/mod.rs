@@ -13,7 +13,8 @@
 
 #![expect(unsafe_code, reason = "tiles are read and written by address; the buffers are sized beside them")]
 
-mod block;
+mod copied;
+mod framed;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -24,13 +25,10 @@ use super::geometry::Geometry;
 use super::im2col;
 use super::sampling::Sampling;
 use super::tiles::PANEL;
-use crate::memory::{uninitialized, with_scratch};
-use crate::simd::{InstructionSet, Kernel, SharedMut, Vector, dispatch, instruction_set};
-use crate::team;
-use block::Blocks;
+use crate::memory::uninitialized;
+use crate::simd::{InstructionSet, Kernel, SharedMut, Vector, instruction_set};
+use framed::Frame;
 use half::bf16;
-use pack::Weights;
-use tiles::{Right, Tiles};
 pub(super) use weight_gradient::weight_gradient;
 
 /// Numbers along a sum that a tile product takes.
@@ -93,45 +91,6 @@ impl Kernel for Narrow<'_> {
     }
 }
 
-/// Computes for each row of `sampling` the sum over its taps of the input's channels times the weights.
-fn products(sampling: &Sampling, (x, depth): (&[bf16], usize), weights: &Weights, y: SharedMut<bf16>) {
-    let (steps, outputs) = (weights.steps, weights.outputs);
-    let blocks = Blocks::new(sampling, depth);
-    team::for_each(blocks.number(), |number| {
-        let (first, count) = blocks.rows(number);
-        let (row_tiles, block_words) = (count.div_ceil(ROWS), blocks.words(count));
-        with_scratch(block_words + row_tiles * 2 * TILE, |scratch| {
-            let (block, sums) = scratch.split_at_mut(block_words);
-            blocks.fill(x, (first, count), block);
-            // SAFETY: `fits` has found AMX.
-            let tiles = unsafe { Tiles::take() };
-            for j in (0..outputs / PANEL).step_by(2) {
-                let columns = (outputs / PANEL - j).min(2);
-                let (start, column) = weights.columns(j);
-                if steps == 0 {
-                    sums.fill(0.0);
-                }
-                for step in (0..steps).step_by(STEPS) {
-                    // SAFETY: the block holds tiles of all rows and steps, the weights those of all columns
-                    // and steps, and there is room for the sums.
-                    unsafe {
-                        let right = Right { start: start.add(step * TILE_BYTES), column };
-                        for (left, rows, tile) in
-                            blocks.operands(block, row_tiles, step..(step + STEPS).min(steps))
-                        {
-                            let sums = sums.as_mut_ptr().add(tile * columns * TILE);
-                            tiles.multiply(left, right, (rows, columns), sums, step > 0);
-                        }
-                    }
-                }
-                // SAFETY: the panels from `j` on of each pixel.
-                let y = SharedMut::from(unsafe { y.at(j * PANEL) });
-                dispatch(Narrow { sums: &*sums, columns, sampling, first, count, y, outputs });
-            }
-        });
-    });
-}
-
 /// Returns the convolution of patches instead: a pixel holds a whole patch of few channels, and zeros up to
 /// a multiple of 16.
 fn unrolled(g: &Geometry, x: &[bf16]) -> (Geometry, Vec<bf16>) {
@@ -151,18 +110,39 @@ pub(super) fn forward(g: &Geometry, x: &[bf16], w: &[f32], y: &mut [bf16]) {
         return forward(&patches, &x, &weights, y);
     }
     assert_eq!((x.len(), w.len(), y.len()), (g.input_len(), g.weight_len(), g.output_len()));
-    let sampling = Sampling::forward(g);
-    let weights = pack::weights(g, w, &block::summed_taps(&sampling, g.ci));
-    products(&sampling, (x, g.ci), &weights, SharedMut::new(y));
+    let (sampling, y) = (Sampling::forward(g), SharedMut::new(y));
+    match Frame::of(&sampling, g.ci) {
+        Some(frame) => {
+            let weights = pack::weights(g, w, &frame.taps(g.ci));
+            framed::products(&frame, &sampling, (x, g.ci), &weights, y);
+        }
+        None => {
+            let taps: Vec<_> = (0..g.taps()).map(Some).collect();
+            copied::products(&sampling, (x, g.ci), &pack::weights(g, w, &taps), y);
+        }
+    }
 }
 
 /// Computes `gx`, the gradient of the input.
 pub(super) fn input_gradient(g: &Geometry, w: &[f32], gy: &[bf16], gx: &mut [bf16]) {
     assert_eq!((gy.len(), w.len(), gx.len()), (g.output_len(), g.weight_len(), g.input_len()));
-    let out = SharedMut::new(gx);
+    let gx = SharedMut::new(gx);
     for mut sampling in Sampling::input_gradient(g) {
+        // The shifts rise in the order of the turned taps.
         sampling.reverse_taps();
-        let weights = pack::turned_weights(g, w, (&sampling.taps, &block::summed_taps(&sampling, g.co)));
-        products(&sampling, (gy, g.co), &weights, out);
+        let weights = |order: &[Option<usize>]| {
+            let taps: Vec<_> = order.iter().map(|tap| tap.map(|tap| sampling.taps[tap])).collect();
+            pack::turned_weights(g, w, &taps)
+        };
+        match Frame::of(&sampling, g.co) {
+            Some(frame) => {
+                let weights = weights(&frame.taps(g.co));
+                framed::products(&frame, &sampling, (gy, g.co), &weights, gx);
+            }
+            None => {
+                let order: Vec<_> = (0..sampling.taps.len()).map(Some).collect();
+                copied::products(&sampling, (gy, g.co), &weights(&order), gx);
+            }
+        }
     }
 }

@@ -25,10 +25,12 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Returns the address of the tiles of 16 outputs, and the distance in bytes to those of the next 16.
-    pub(super) fn columns(&self, tile: usize) -> (*const u8, usize) {
+    /// Returns two panels of outputs, or one if there is no other: their number, the address of the first one's
+    /// tiles, and the distance in bytes to those of the second one.
+    pub(super) fn columns(&self, panel: usize) -> (usize, *const u8, usize) {
         let column = self.steps * TILE;
-        (self.tiles[tile * column..].as_ptr().cast(), column * size_of::<f32>())
+        let count = (self.outputs / PANEL - panel).min(2);
+        (count, self.tiles[panel * column..].as_ptr().cast(), column * size_of::<f32>())
     }
 }
 
@@ -57,26 +59,20 @@ pub(super) fn weights(g: &Geometry, values: &[f32], taps: &[Option<usize>]) -> W
     Weights { tiles, steps, outputs }
 }
 
-/// Packs the weights of some taps for the input gradient: the output channels of the taps are summed. The
-/// taps that are summed are places in the list `taps`.
-pub(super) fn turned_weights(
-    g: &Geometry,
-    values: &[f32],
-    (taps, summed): (&[(usize, usize)], &[Option<usize>]),
-) -> Weights {
-    let steps = (summed.len() * g.co).div_ceil(STEP);
+/// Packs the weights of some taps for the input gradient: the output channels of the taps are summed.
+pub(super) fn turned_weights(g: &Geometry, values: &[f32], taps: &[Option<(usize, usize)>]) -> Weights {
+    let steps = (taps.len() * g.co).div_ceil(STEP);
     let mut tiles = Aligned::uninitialized(g.ci / PANEL * steps * TILE);
     team::for_each_chunk(&mut tiles, (steps * TILE).max(1), |j, tiles| {
         // Half tiles: eight pairs, since channels come in sixteens.
         let mut halves = tiles.chunks_exact_mut(TILE / 2);
-        for tap in summed {
+        for tap in taps {
             for o in (0..g.co).step_by(PANEL) {
                 let words = halves.next().expect("half a tile for 16 channels of a tap");
-                let Some(tap) = tap else {
+                let Some((ky, kx)) = tap else {
                     words.fill(0.0);
                     continue;
                 };
-                let (ky, kx) = taps[*tap];
                 let first = ((ky * g.kw + kx) * g.ci + j * PANEL) * g.co + o;
                 // SAFETY: AMX implies AVX512-BF16; 16 rows of 16 weights, `co` apart, and half a tile.
                 unsafe { turn_weights(&values[first..][..15 * g.co + PANEL], g.co, words) };
@@ -166,30 +162,36 @@ pub(super) unsafe fn transpose_sums(sums: *const f32, to: *mut f32, row: usize) 
     }
 }
 
-/// Writes a right tile of 32 pixels: their 16 channels at the addresses.
+/// Writes a right tile of 32 pixels: 16 of their channels, from `channel` on.
 ///
 /// # Safety
-/// The processor must have AVX-512; each address must be readable for 16 numbers, and `tile` must hold a tile.
+/// The processor must have AVX-512; each address must be readable for `channel + 16` numbers, and `tile` must
+/// hold a tile.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn pair_pixels(pixels: &[*const bf16; STEP], tile: *mut f32) {
+pub(super) unsafe fn pair_pixels(pixels: &[*const bf16; STEP], channel: usize, tile: *mut f32) {
     // SAFETY: the caller guarantees it.
     unsafe {
-        for (i, row) in paired(pixels).into_iter().enumerate() {
+        for (i, row) in paired(pixels, channel).into_iter().enumerate() {
             _mm512_storeu_si512(tile.add(i * PANEL).cast(), row);
         }
     }
 }
 
-/// Writes a left tile whose rows are 16 channels and whose 32 columns are pixels. Its rows are `row` words
-/// apart.
+/// Writes a left tile whose rows are 16 channels, from `channel` on, and whose 32 columns are pixels. Its rows
+/// are `row` words apart.
 ///
 /// # Safety
 /// As for [`pair_pixels`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transpose_pixels(pixels: &[*const bf16; STEP], tile: *mut f32, row: usize) {
+pub(super) unsafe fn transpose_pixels(
+    pixels: &[*const bf16; STEP],
+    channel: usize,
+    tile: *mut f32,
+    row: usize,
+) {
     // SAFETY: the caller guarantees it.
     unsafe {
-        for (i, values) in transposed(paired(pixels)).into_iter().enumerate() {
+        for (i, values) in transposed(paired(pixels, channel)).into_iter().enumerate() {
             _mm512_storeu_si512(tile.add(i * row).cast(), values);
         }
     }
@@ -198,12 +200,12 @@ pub(super) unsafe fn transpose_pixels(pixels: &[*const bf16; STEP], tile: *mut f
 /// Returns words of two neighboring pixels each, for 16 channels.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn paired(pixels: &[*const bf16; STEP]) -> [__m512i; 16] {
+unsafe fn paired(pixels: &[*const bf16; STEP], channel: usize) -> [__m512i; 16] {
     let mut rows = [_mm512_setzero_si512(); 16];
     for (row, pair) in rows.iter_mut().zip(pixels.chunks_exact(2)) {
-        // SAFETY: the caller guarantees 16 numbers at each address.
-        let [first, second] =
-            [pair[0], pair[1]].map(|p| unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) });
+        // SAFETY: the caller guarantees 16 numbers behind each address.
+        let [first, second] = [pair[0], pair[1]]
+            .map(|p| unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.add(channel).cast())) });
         *row = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
     }
     rows

@@ -227,6 +227,36 @@ product! {
 }
 
 product! {
+    three_by_one:
+    load [
+        "tileloadd tmm0, [{sums} + {line}*1]"
+        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
+        "tileloadd tmm2, [{sums} + {line}*1 + 2048]"
+    ],
+    clear [
+        "tilezero tmm0"
+        "tilezero tmm1"
+        "tilezero tmm2"
+    ],
+    step [
+        "tileloadd tmm7, [{q} + {line}*1]"
+        "tileloadd tmm4, [{p} + {row}*1]"
+        "tdpbf16ps tmm0, tmm4, tmm7"
+        "add {p}, {tile}"
+        "tileloadd tmm5, [{p} + {row}*1]"
+        "tdpbf16ps tmm1, tmm5, tmm7"
+        "add {p}, {tile}"
+        "tileloadd tmm6, [{p} + {row}*1]"
+        "tdpbf16ps tmm2, tmm6, tmm7"
+    ],
+    store [
+        "tilestored [{sums} + {line}*1], tmm0"
+        "tilestored [{sums} + {line}*1 + 1024], tmm1"
+        "tilestored [{sums} + {line}*1 + 2048], tmm2"
+    ]
+}
+
+product! {
     four_by_one:
     load [
         "tileloadd tmm0, [{sums} + {line}*1]"
@@ -321,6 +351,7 @@ impl Tiles {
                 (1, 4) => one_by_four(left, right, sums, add),
                 (2, 1) => two_by_one(left, right, sums, add),
                 (2, 2) => two_by_two(left, right, sums, add),
+                (3, 1) => three_by_one(left, right, sums, add),
                 (4, 1) => four_by_one(left, right, sums, add),
                 (1, columns) => {
                     one_by_two(left, right, sums, add);

@@ -111,13 +111,11 @@ fn in_line(g: &Geometry, line: Line, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
     let steps = (maps * line.map).div_ceil(STEP);
     // The last tap reads as far behind the last pixel as the first one reads ahead of the first. Rows of
     // channels are an odd number of cache lines apart, so that a tile's rows lie in different sets.
-    let reach = (2 * line.lead()).div_ceil(STEP);
-    let row = ((steps + reach) | 1) * STEP;
+    let row = ((steps + (2 * line.lead()).div_ceil(STEP)) | 1) * STEP;
     let mut left = Aligned::uninitialized(g.ci * row / 2);
     let mut right = Aligned::uninitialized(outputs * steps * TILE);
-    let groups = Groups::new(g, row);
-    let group_len = groups.rows * outputs * TILE;
-    let mut sums = Aligned::uninitialized(groups.number * group_len);
+    let groups = Groups::new(g, line, row);
+    let mut sums = Aligned::uninitialized(groups.parts * groups.number * groups.words);
     for first in (0..g.n).step_by(maps) {
         let maps = maps.min(g.n - first);
         let (x, gy) = (part(x, g.h * g.w * g.ci, first, maps), part(gy, g.h * g.w * g.co, first, maps));
@@ -130,12 +128,11 @@ fn in_line(g: &Geometry, line: Line, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
                 let range = task * TASK..(task * TASK + TASK).min(row / STEP);
                 line.visit((g.h, g.w), (x, g.ci, &zeros), line.lead(), range, |step, pixels| {
                     for c in 0..inputs {
-                        let pixels = pixels.map(|p| p.wrapping_add(c * PANEL));
                         // SAFETY: AMX implies AVX-512; the pixels have `ci` channels; each step has its own
                         // words of each channel's row.
                         unsafe {
                             let to = to_left.at(c * PANEL * row / 2 + step * STEP / 2);
-                            pack::transpose_pixels(&pixels, to, row / 2);
+                            pack::transpose_pixels(pixels, c * PANEL, to, row / 2);
                         }
                     }
                 });
@@ -145,54 +142,62 @@ fn in_line(g: &Geometry, line: Line, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
             let range = task * TASK..(task * TASK + TASK).min(steps);
             line.visit((g.h, g.w), (gy, g.co, &zeros), 0, range, |step, pixels| {
                 for c in 0..outputs {
-                    let pixels = pixels.map(|p| p.wrapping_add(c * PANEL));
                     // SAFETY: as above; each step has its own tile of each panel.
-                    unsafe { pack::pair_pixels(&pixels, to_right.at(c * right_len + step * TILE)) };
+                    unsafe { pack::pair_pixels(pixels, c * PANEL, to_right.at(c * right_len + step * TILE)) };
                 }
             });
         });
-        team::for_each_chunk(&mut sums, group_len, |group, sums| {
-            let (start, tile, rows) = groups.operand(&line, group);
+        team::for_each_chunk(&mut sums, groups.words, |task, sums| {
+            let (group, part) = (task % groups.number, task / groups.number);
+            let (output, columns) = groups.outputs(group);
+            let of_part = steps.div_ceil(groups.parts);
+            let end = steps.min((part + 1) * of_part);
             // SAFETY: `fits` has found AMX.
             let tiles = unsafe { Tiles::take() };
             let offsets: [usize; STEPS] = std::array::from_fn(|step| step * LINE);
-            for step in (0..steps).step_by(STEPS) {
-                let offsets = &offsets[..STEPS.min(steps - step)];
-                for j in (0..outputs).step_by(2) {
-                    let columns = (outputs - j).min(2);
-                    let add = first > 0 || step > 0;
+            let mut add = first > 0;
+            if !add && part * of_part >= end {
+                sums.fill(0.0);
+            }
+            // The operands of some steps stay in the first-level cache for all taps.
+            for step in (part * of_part..end).step_by(STEPS) {
+                let offsets = &offsets[..STEPS.min(end - step)];
+                for (turn, sums) in sums.chunks_exact_mut(groups.tiles * TILE).enumerate() {
+                    let (start, tile, rows) = groups.operand(group, turn);
                     // SAFETY: rows of all channels, with all pixels that the taps reach, tiles of all outputs,
                     // and room for the sums.
                     unsafe {
                         let start = left.as_ptr().cast::<u8>().add(start + step * LINE);
                         let left = Left { start, tile, row: row * size_of::<bf16>(), offsets };
-                        let start = right.as_ptr().add(j * right_len + step * TILE).cast();
+                        let start = right.as_ptr().add(output * right_len + step * TILE).cast();
                         let right = Right { start, column: right_len * size_of::<f32>() };
-                        tiles.multiply(
-                            left,
-                            right,
-                            (rows, columns),
-                            sums.as_mut_ptr().add(j * rows * TILE),
-                            add,
-                        );
+                        tiles.multiply(left, right, (rows, columns), sums.as_mut_ptr(), add);
                     }
                 }
+                add = true;
             }
         });
     }
     let gw = SharedMut::new(gw);
     team::for_each(groups.number, |group| {
-        let (_, _, rows) = groups.operand(&line, group);
-        for j in 0..outputs {
-            let columns = (outputs - j / 2 * 2).min(2);
-            for i in 0..rows {
-                let tile = j / 2 * 2 * rows + i * columns + j % 2;
-                let from = &sums[group * group_len + tile * TILE..][..TILE];
-                for (channel, values) in from.chunks_exact(PANEL).enumerate() {
-                    let row = groups.channel(group, i) + channel;
-                    // SAFETY: each group has its own rows of the gradient.
+        let (output, columns) = groups.outputs(group);
+        for turn in 0..groups.turns {
+            let (_, _, rows) = groups.operand(group, turn);
+            for tile in 0..rows * columns {
+                let place = group * groups.words + (turn * groups.tiles + tile) * TILE;
+                for channel in 0..PANEL {
+                    let mut total = [0.0f32; PANEL];
+                    for part in 0..groups.parts {
+                        let from = part * groups.number * groups.words + place + channel * PANEL;
+                        for (total, value) in total.iter_mut().zip(&sums[from..]) {
+                            *total += value;
+                        }
+                    }
+                    let row = groups.row(group, turn, tile / columns) + channel;
+                    // SAFETY: each group has its own rows and columns of the gradient.
                     unsafe {
-                        gw.at(row * g.co + j * PANEL).copy_from_nonoverlapping(values.as_ptr(), PANEL);
+                        let to = gw.at(row * g.co + (output + tile % columns) * PANEL);
+                        to.copy_from_nonoverlapping(total.as_ptr(), PANEL);
                     }
                 }
             }
@@ -205,49 +210,64 @@ fn part(values: &[bf16], len: usize, first: usize, maps: usize) -> &[bf16] {
     &values[first * len..][..maps * len]
 }
 
-/// The rows of the product in line: the channels of each tap. A group is two tiles of channels of one tap, or,
-/// if there are 16 channels, the taps of one row of the kernel.
+/// The tasks of the product in line. A group is two tiles of input channels by two of output channels, for all
+/// taps: a turn for each tap. If there are 16 input channels, a turn is for all taps of a row of the kernel.
 struct Groups {
     number: usize,
-    /// Tiles of a group; the last one of a tap may have fewer.
-    rows: usize,
+    /// Parts of the steps that are summed apart, so that narrow layers have enough tasks too. They depend only
+    /// on the shape.
+    parts: usize,
+    turns: usize,
+    /// Tiles of a turn, and words of the sums of a group.
+    tiles: usize,
+    words: usize,
     inputs: usize,
+    panels: usize,
     side: usize,
+    pitch: usize,
     /// Numbers of a channel's row.
     row: usize,
 }
 
 impl Groups {
-    fn new(g: &Geometry, row: usize) -> Self {
-        let (inputs, side) = (g.ci / PANEL, g.kw);
-        let (number, rows) = if inputs == 1 { (side, side) } else { (side * side * inputs.div_ceil(2), 2) };
-        Self { number, rows, inputs, side, row }
+    fn new(g: &Geometry, line: Line, row: usize) -> Self {
+        let (inputs, panels, side) = (g.ci / PANEL, g.co / PANEL, g.kw);
+        let number = inputs.div_ceil(2) * panels.div_ceil(2);
+        let (turns, rows) = if inputs == 1 { (side, side) } else { (side * side, 2) };
+        let tiles = rows * panels.min(2);
+        let (parts, words) = (8usize.div_ceil(number), turns * tiles * TILE);
+        Self { number, parts, turns, tiles, words, inputs, panels, side, pitch: line.pitch, row }
     }
 
-    /// Returns the tap of a group's first tile, and the number of the tile among those of the tap.
-    fn first(&self, group: usize) -> (usize, usize) {
-        if self.inputs == 1 {
-            return (group * self.side, 0);
-        }
-        let pairs = self.inputs.div_ceil(2);
-        (group / pairs, group % pairs * 2)
+    /// Returns the first panel of outputs of a group, and their number.
+    fn outputs(&self, group: usize) -> (usize, usize) {
+        let first = group / self.inputs.div_ceil(2) * 2;
+        (first, (self.panels - first).min(2))
     }
 
-    /// Returns the byte at which the first tile of a group begins, the distance to the next tile, and the
+    /// Returns the first tile of inputs of a group.
+    fn input(&self, group: usize) -> usize {
+        group % self.inputs.div_ceil(2) * 2
+    }
+
+    /// Returns the byte at which the first left tile of a turn begins, the distance to the next tile, and the
     /// number of tiles.
-    fn operand(&self, line: &Line, group: usize) -> (usize, usize, usize) {
-        let (tap, tile) = self.first(group);
-        let start = tile * PANEL * self.row + tap / self.side * line.pitch + tap % self.side;
-        let (next, rows) =
-            if self.inputs == 1 { (1, self.side) } else { (PANEL * self.row, (self.inputs - tile).min(2)) };
+    fn operand(&self, group: usize, turn: usize) -> (usize, usize, usize) {
+        let input = self.input(group);
+        let (tap, next, rows) = if self.inputs == 1 {
+            (turn * self.side, 1, self.side)
+        } else {
+            (turn, PANEL * self.row, (self.inputs - input).min(2))
+        };
+        let start = input * PANEL * self.row + tap / self.side * self.pitch + tap % self.side;
         (start * size_of::<bf16>(), next * size_of::<bf16>(), rows)
     }
 
-    /// Returns the row of the gradient that the first channel of tile `i` of a group is.
-    fn channel(&self, group: usize, i: usize) -> usize {
-        let (tap, tile) = self.first(group);
-        let (tap, tile) = if self.inputs == 1 { (tap + i, 0) } else { (tap, tile + i) };
-        (tap * self.inputs + tile) * PANEL
+    /// Returns the row of the gradient that is the first channel of left tile `i` of a turn.
+    fn row(&self, group: usize, turn: usize, i: usize) -> usize {
+        let input = self.input(group);
+        let (tap, input) = if self.inputs == 1 { (turn * self.side + i, 0) } else { (turn, input + i) };
+        (tap * self.inputs + input) * PANEL
     }
 }
 
@@ -273,17 +293,18 @@ fn by_taps(g: &Geometry, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
     let mut sums = Aligned::uninitialized(columns * outputs * TILE);
     let zeros = vec![bf16::ZERO; g.ci.max(g.co)];
     let offsets: [usize; STEPS] = std::array::from_fn(|step| step * TILE_BYTES);
+    let gw = SharedMut::new(gw);
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
         let steps = count.div_ceil(STEP);
         team::for_each_chunk(&mut left, chunk_steps * TILE, |output, tiles| {
             for (step, tile) in tiles.chunks_exact_mut(TILE).take(steps).enumerate() {
                 let pixels = std::array::from_fn(|i| match step * STEP + i {
-                    i if i < count => gy[(first + i) * g.co + output * PANEL..][..PANEL].as_ptr(),
+                    i if i < count => gy[(first + i) * g.co..][..g.co].as_ptr(),
                     _ => zeros.as_ptr(),
                 });
                 // SAFETY: AMX implies AVX-512; 16 channels of each pixel, and a tile.
-                unsafe { pack::transpose_pixels(&pixels, tile.as_mut_ptr(), PANEL) };
+                unsafe { pack::transpose_pixels(&pixels, output * PANEL, tile.as_mut_ptr(), PANEL) };
             }
         });
         team::for_each_chunk(&mut sources, chunk, |tap, sources| {
@@ -303,10 +324,9 @@ fn by_taps(g: &Geometry, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
                     let (tap, channel) = (column / inputs, column % inputs * PANEL);
                     let sources = sources[tap * chunk..].chunks_exact(STEP);
                     for (tile, sources) in tiles.chunks_exact_mut(TILE).zip(sources) {
-                        let pixels =
-                            std::array::from_fn(|i| (sources[i] as *const bf16).wrapping_add(channel));
+                        let pixels = std::array::from_fn(|i| sources[i] as *const bf16);
                         // SAFETY: as above.
-                        unsafe { pack::pair_pixels(&pixels, tile.as_mut_ptr()) };
+                        unsafe { pack::pair_pixels(&pixels, channel, tile.as_mut_ptr()) };
                     }
                 }
                 // SAFETY: `fits` has found AMX.
@@ -324,20 +344,18 @@ fn by_taps(g: &Geometry, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
                         tiles.multiply(left, right, (outputs, here), sums.as_mut_ptr(), add);
                     }
                 }
+                if first + count < rows {
+                    return;
+                }
+                for (number, sums) in sums.chunks_exact(TILE).take(outputs * here).enumerate() {
+                    let (output, column) = (number / here, task * together + number % here);
+                    let row = column / inputs * g.ci + column % inputs * PANEL;
+                    // SAFETY: AMX implies AVX-512; each column has its own 16 rows of the gradient.
+                    unsafe {
+                        pack::transpose_sums(sums.as_ptr(), gw.at(row * g.co + output * PANEL), g.co);
+                    }
+                }
             });
         });
     }
-    let gw = SharedMut::new(gw);
-    team::for_each(columns, |column| {
-        let (task, i) = (column / together, column % together);
-        let here = together.min(columns - task * together);
-        for output in 0..outputs {
-            let tile = task * together * outputs + output * here + i;
-            let to = column / inputs * g.ci + column % inputs * PANEL;
-            // SAFETY: AMX implies AVX-512; each column of sums has its own 16 rows of the gradient.
-            unsafe {
-                pack::transpose_sums(sums[tile * TILE..].as_ptr(), gw.at(to * g.co + output * PANEL), g.co);
-            }
-        }
-    });
 }
