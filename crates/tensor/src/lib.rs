@@ -9,6 +9,7 @@
 //! be bf16, with parameters in f32. `unsafe` code lives in this crate alone.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod add_into;
 mod assign;
 mod attention;
 mod batch_norm;

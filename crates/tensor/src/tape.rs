@@ -9,6 +9,7 @@
 //! A network runs on the tape. Its outputs become variables ([`Tape::leaf`]) of a loss made of candle's ops,
 //! and [`Tape::backward`] sends the loss's gradients at these variables back through the network.
 
+use crate::add_into::AddInto;
 use crate::attention::Attention;
 use crate::batch_norm::{Normalized, normalize};
 use crate::bias_relu::BiasRelu;
@@ -20,13 +21,11 @@ use crate::linear::Linear;
 use crate::local_response_norm::LocalResponseNorm;
 use crate::one::{One, OneOp};
 use crate::pool::Pool;
-use crate::storage::slice;
-use crate::team::{self, with_team};
+use crate::team::with_team;
 use crate::tokens::{Offsets, Tokens};
 use crate::{BatchNormConfig, Conv2dConfig, LocalResponseNormConfig, PoolConfig, RunningStatistics};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
-use half::bf16;
+use candle_core::{CustomOp1, Result, Tensor, Var, bail};
 
 /// A tensor that a tape's ops take and return.
 #[derive(Debug, Clone)]
@@ -536,51 +535,4 @@ fn add_into(to: &Tensor, from: &Tensor) -> Result<()> {
         return crate::cuda::add_into(inputs[0], inputs[1], to.elem_count(), device);
     }
     to.inplace_op2(&from, &AddInto)
-}
-
-/// The op `a += b`.
-struct AddInto;
-
-/// Values that one task adds.
-const BLOCK: usize = 1 << 14;
-
-impl InplaceOp2 for AddInto {
-    fn name(&self) -> &'static str {
-        "add_into"
-    }
-
-    fn cpu_fwd(&self, to: &mut CpuStorage, lt: &Layout, from: &CpuStorage, lf: &Layout) -> Result<()> {
-        let Some((start, end)) = lt.contiguous_offsets() else {
-            bail!("a sum of gradients is not contiguous")
-        };
-        macro_rules! run {
-            ($to:expr, $from:expr) => {{
-                let to = &mut $to[start..end];
-                if to.len() != $from.len() {
-                    bail!("two gradients of one value have {} and {} numbers", to.len(), $from.len())
-                }
-                team::for_each_chunk(to, BLOCK, |i, to| {
-                    for (t, f) in to.iter_mut().zip(&$from[i * BLOCK..]) {
-                        *t += f;
-                    }
-                });
-            }};
-        }
-        match to {
-            CpuStorage::F32(to) => {
-                let from = slice::<f32>(from, lf)?;
-                run!(to, from);
-            }
-            CpuStorage::F64(to) => {
-                let from = slice::<f64>(from, lf)?;
-                run!(to, from);
-            }
-            CpuStorage::BF16(to) => {
-                let from = slice::<bf16>(from, lf)?;
-                run!(to, from);
-            }
-            _ => bail!("gradients must be f32, bf16 or f64"),
-        }
-        Ok(())
-    }
 }

@@ -18,6 +18,15 @@ fn images_at_once(g: &Geometry) -> usize {
 /// Patches of one task of [`unroll`].
 const TASK: usize = 256;
 
+/// Copies a row of a patch. That of three pixels of three colors is copied without a call.
+#[inline]
+fn copy_row<T: Copy>(from: &[T], to: &mut [T]) {
+    match (<&[T; 9]>::try_from(from), <&mut [T; 9]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 /// Writes the patches of the output pixels from `first_row` on, one row of `width` values each: `taps * ci`
 /// values, then `zero`s. Values in the padding are `zero`.
 pub(crate) fn unroll<T: Copy + Send + Sync>(
@@ -33,7 +42,7 @@ pub(crate) fn unroll<T: Copy + Send + Sync>(
             for (ky, to) in values.chunks_exact_mut(row).enumerate() {
                 // Most rows of a patch are whole: neighbors in memory too.
                 match (g.source(window, ky, 0), g.source(window, ky, g.kw - 1)) {
-                    (Some(from), Some(_)) => to.copy_from_slice(&x[from..from + row]),
+                    (Some(from), Some(_)) => copy_row(&x[from..from + row], to),
                     _ => {
                         for (kx, to) in to.chunks_exact_mut(g.ci).enumerate() {
                             match g.source(window, ky, kx) {

@@ -112,6 +112,16 @@ impl Sampling {
         (row.image * height + row.y * self.written_step + y) * width + row.x * self.written_step + x
     }
 
+    /// Iterates over the numbers of the pixels that the rows from row `first` on write.
+    pub(super) fn targets(&self, first: usize) -> impl Iterator<Item = usize> {
+        let mut target = 0;
+        self.rows(first).enumerate().map(move |(i, row)| {
+            // Along a row of the map only one number changes.
+            target = if i == 0 || row.x == 0 { self.target(row) } else { target + self.written_step };
+            target
+        })
+    }
+
     /// Returns the number of the pixel that `row` reads through tap number `tap`, or `None` outside of the
     /// map.
     #[inline]

@@ -56,8 +56,13 @@ pub(super) fn products(
                     let sums = &mut sums[j * row_tiles * TILE..];
                     // SAFETY: tiles of all rows, columns and steps, and room for the sums.
                     unsafe {
-                        let left =
-                            Left { start: left.as_ptr().cast(), tile: part * TILE_BYTES, row: LINE, offsets };
+                        let left = Left {
+                            start: left.as_ptr().cast(),
+                            tile: part * TILE_BYTES,
+                            pair: 2 * part * TILE_BYTES,
+                            row: LINE,
+                            offsets,
+                        };
                         let right = Right { start: right.add(start * TILE_BYTES), column };
                         tiles.multiply(left, right, (row_tiles, columns), sums.as_mut_ptr(), start > 0);
                     }
@@ -96,15 +101,15 @@ impl Copy<'_> {
         let (begin, end) = (steps.start * LINE, (steps.end * LINE).min(sampling.taps.len() * pixel_bytes));
         assert!(tiles.len() >= count.div_ceil(ROWS) * part * TILE && steps.len() <= part);
         assert!(pixel_bytes.is_multiple_of(BYTES));
+        let (first_tap, first_byte) = (begin / pixel_bytes, begin % pixel_bytes);
         let start = tiles.as_mut_ptr().cast::<u8>();
         for (i, row) in sampling.rows(first).take(count).enumerate() {
             // SAFETY: there are `part` tiles for each 16 rows, and `depth` channels of each pixel.
             unsafe {
                 let to = start.add(i / ROWS * part * TILE_BYTES + i % ROWS * LINE);
                 let place = |at: usize| to.add((at - begin) / LINE * TILE_BYTES + at % LINE);
-                let mut at = begin;
+                let (mut at, mut tap, mut byte) = (begin, first_tap, first_byte);
                 while at < end {
-                    let (tap, byte) = (at / pixel_bytes, at % pixel_bytes);
                     let length = (pixel_bytes - byte).min(end - at);
                     match sampling.source(row, tap) {
                         Some(pixel) => {
@@ -119,7 +124,7 @@ impl Copy<'_> {
                             }
                         }
                     }
-                    at += length;
+                    (at, tap, byte) = (at + length, tap + 1, 0);
                 }
                 // The last step may be half full, since channels come in sixteens.
                 if at % LINE != 0 {

@@ -131,9 +131,12 @@ pub(super) fn products(
             frame.fill(sampling, (x, depth), (first, count), numbers);
             // The bytes from row to row of a tile, and from row to row of the frame.
             let (pixel, line) = (depth * size_of::<bf16>(), frame.pitch * depth * size_of::<bf16>());
-            // A left operand is a row of the map, or, where a row is one tile, all rows.
-            let of_row = width / ROWS;
-            let (together, tile) = if of_row == 1 { (row_tiles, line) } else { (of_row, ROWS * pixel) };
+            // A left operand is a row of the map, or, where a row is one tile or two, all rows.
+            let (together, tile, pair) = match width / ROWS {
+                1 => (row_tiles, line, 2 * line),
+                2 => (row_tiles, ROWS * pixel, line),
+                of_row => (of_row, ROWS * pixel, 2 * ROWS * pixel),
+            };
             // SAFETY: `fits` has found AMX.
             let tiles = unsafe { Tiles::take() };
             for j in (0..outputs / PANEL).step_by(2) {
@@ -146,7 +149,7 @@ pub(super) fn products(
                         .enumerate()
                     {
                         let start = words.as_ptr().cast::<u8>().wrapping_add(i * line);
-                        let left = Left { start, tile, row: pixel, offsets };
+                        let left = Left { start, tile, pair, row: pixel, offsets };
                         // SAFETY: the frame holds the pixels of all rows and taps, the weights those of all
                         // columns and steps, and there is room for the sums.
                         unsafe {

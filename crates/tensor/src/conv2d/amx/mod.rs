@@ -76,14 +76,14 @@ impl Kernel for Narrow<'_> {
     fn run<V: Vector>(self) {
         let Self { sums, columns, sampling, first, count, y, outputs } = self;
         assert!(sums.len() >= count.div_ceil(ROWS) * columns * TILE);
-        for (i, row) in sampling.rows(first).take(count).enumerate() {
-            let target = sampling.target(row) * outputs;
+        for (i, target) in sampling.targets(first).take(count).enumerate() {
             for column in 0..columns {
                 for lane in (0..PANEL).step_by(V::LANES) {
                     let from = (i / ROWS * columns + column) * TILE + i % ROWS * PANEL + lane;
                     // SAFETY: a row of a tile of sums; each row writes its own pixel.
                     unsafe {
-                        V::load(sums.as_ptr().add(from)).store_bf16(y.at(target + column * PANEL + lane));
+                        let to = y.at(target * outputs + column * PANEL + lane);
+                        V::load(sums.as_ptr().add(from)).store_bf16(to);
                     }
                 }
             }

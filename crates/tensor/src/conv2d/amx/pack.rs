@@ -118,33 +118,40 @@ unsafe fn turn_weights(values: &[f32], row: usize, words: &mut [f32]) {
 }
 
 /// Transposes 16 x 16 words.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
-    // After two steps, vector k of group g holds columns k, k + 4, k + 8 and k + 12 of rows 4 g to 4 g + 3.
-    let mut groups = [[rows[0]; 4]; 4];
-    for (group, rows) in groups.iter_mut().zip(rows.chunks_exact(4)) {
-        let (low, high) = (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1]));
-        let (low_2, high_2) =
-            (_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3]));
-        *group = [
-            _mm512_unpacklo_epi64(low, low_2),
-            _mm512_unpackhi_epi64(low, low_2),
-            _mm512_unpacklo_epi64(high, high_2),
-            _mm512_unpackhi_epi64(high, high_2),
-        ];
+///
+/// # Safety
+/// The processor must have AVX-512. This is inlined into functions that are compiled with it, so that the rows
+/// stay in registers.
+#[inline(always)]
+unsafe fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+    // SAFETY: the caller guarantees AVX-512.
+    unsafe {
+        // After two steps, vector k of group g holds columns k, k + 4, k + 8 and k + 12 of rows 4 g to 4 g + 3.
+        let mut groups = [[rows[0]; 4]; 4];
+        for (group, rows) in groups.iter_mut().zip(rows.chunks_exact(4)) {
+            let (low, high) =
+                (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1]));
+            let (low_2, high_2) =
+                (_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3]));
+            *group = [
+                _mm512_unpacklo_epi64(low, low_2),
+                _mm512_unpackhi_epi64(low, low_2),
+                _mm512_unpacklo_epi64(high, high_2),
+                _mm512_unpackhi_epi64(high, high_2),
+            ];
+        }
+        let mut columns = rows;
+        for k in 0..4 {
+            let [a, b, c, d] = groups.map(|group| group[k]);
+            let (even, even_2) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+            let (odd, odd_2) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+            columns[k] = _mm512_shuffle_i32x4::<0x88>(even, even_2);
+            columns[k + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd_2);
+            columns[k + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even_2);
+            columns[k + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_2);
+        }
+        columns
     }
-    let mut columns = rows;
-    for k in 0..4 {
-        let [a, b, c, d] = groups.map(|group| group[k]);
-        let (even, even_2) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
-        let (odd, odd_2) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
-        columns[k] = _mm512_shuffle_i32x4::<0x88>(even, even_2);
-        columns[k + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd_2);
-        columns[k + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even_2);
-        columns[k + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_2);
-    }
-    columns
 }
 
 /// Writes the transpose of 16 x 16 sums to rows that are `row` apart.
@@ -198,15 +205,18 @@ pub(super) unsafe fn transpose_pixels(
 }
 
 /// Returns words of two neighboring pixels each, for 16 channels.
-#[inline]
-#[target_feature(enable = "avx512f")]
+///
+/// # Safety
+/// As for [`pair_pixels`], into which this is inlined.
+#[inline(always)]
 unsafe fn paired(pixels: &[*const bf16; STEP], channel: usize) -> [__m512i; 16] {
-    let mut rows = [_mm512_setzero_si512(); 16];
-    for (row, pair) in rows.iter_mut().zip(pixels.chunks_exact(2)) {
-        // SAFETY: the caller guarantees 16 numbers behind each address.
-        let [first, second] = [pair[0], pair[1]]
-            .map(|p| unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.add(channel).cast())) });
-        *row = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+    // SAFETY: the caller guarantees AVX-512, and 16 numbers behind each address.
+    unsafe {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (row, pair) in rows.iter_mut().zip(pixels.chunks_exact(2)) {
+            let half = |p: *const bf16| _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.add(channel).cast()));
+            *row = _mm512_or_si512(half(pair[0]), _mm512_slli_epi32::<16>(half(pair[1])));
+        }
+        rows
     }
-    rows
 }

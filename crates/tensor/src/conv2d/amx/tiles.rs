@@ -59,12 +59,13 @@ impl Drop for Tiles {
     }
 }
 
-/// The left operand: tile `i` of step `s` begins `i * tile + offsets[s]` bytes behind `start`, and its rows
-/// are `row` bytes apart.
+/// The left operand: the first tile of step `s` begins `offsets[s]` bytes behind `start`, the second one `tile`
+/// bytes behind it, the next two `pair` bytes behind these, and so on. The rows of a tile are `row` bytes apart.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
     pub(super) start: *const u8,
     pub(super) tile: usize,
+    pub(super) pair: usize,
     pub(super) row: usize,
     pub(super) offsets: &'a [usize],
 }
@@ -85,15 +86,15 @@ macro_rules! product {
             // SAFETY: the caller of `Tiles::multiply` guarantees the operands and holds the registers.
             unsafe {
                 asm!(
-                    "test {add}, {add}",
+                    "test {p}, {p}",
                     "jz 2f",
                     $($load,)+
                     "jmp 3f",
                     "2:",
                     $($clear,)+
                     "3:",
-                    // One-tile products need no distance; every operand must be named.
-                    "# {tile} {column}",
+                    // Small products need no distances; every operand must be named.
+                    "# {tile} {skip} {column}",
                     "cmp {offset}, {end}",
                     "je 4f",
                     "mov {p}, [{offset}]",
@@ -105,17 +106,18 @@ macro_rules! product {
                     "jmp 3b",
                     "4:",
                     $($store,)+
-                    add = in(reg) usize::from(add),
                     offset = inout(reg) left.offsets.as_ptr() => _,
                     end = in(reg) left.offsets.as_ptr().add(left.offsets.len()),
                     left = in(reg) left.start,
                     tile = in(reg) left.tile,
+                    skip = in(reg) left.pair.wrapping_sub(left.tile),
                     row = in(reg) left.row,
                     right = inout(reg) right.start => _,
                     column = in(reg) right.column,
                     sums = in(reg) sums,
                     line = in(reg) 64usize,
-                    p = out(reg) _,
+                    // The address of a tile, but first whether there are sums to add to.
+                    p = inout(reg) usize::from(add) => _,
                     q = out(reg) _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -245,7 +247,7 @@ product! {
         "add {p}, {tile}"
         "tileloadd tmm5, [{p} + {row}*1]"
         "tdpbf16ps tmm1, tmm5, tmm7"
-        "add {p}, {tile}"
+        "add {p}, {skip}"
         "tileloadd tmm6, [{p} + {row}*1]"
         "tdpbf16ps tmm2, tmm6, tmm7"
     ],
@@ -277,7 +279,7 @@ product! {
         "add {p}, {tile}"
         "tileloadd tmm5, [{p} + {row}*1]"
         "tdpbf16ps tmm1, tmm5, tmm7"
-        "add {p}, {tile}"
+        "add {p}, {skip}"
         "tileloadd tmm6, [{p} + {row}*1]"
         "tdpbf16ps tmm2, tmm6, tmm7"
         "add {p}, {tile}"
@@ -360,13 +362,13 @@ impl Tiles {
                 }
                 (rows, 1) if rows > 4 => {
                     four_by_one(left, right, sums, add);
-                    let left = Left { start: left.start.add(4 * left.tile), ..left };
+                    let left = Left { start: left.start.add(2 * left.pair), ..left };
                     self.multiply(left, right, (rows - 4, 1), sums.add(4 * TILE), add);
                 }
                 (rows, columns) => {
                     assert!(columns <= 2, "products of {rows} x {columns} tiles are not used");
                     self.multiply(left, right, (2, columns), sums, add);
-                    let left = Left { start: left.start.add(2 * left.tile), ..left };
+                    let left = Left { start: left.start.add(left.pair), ..left };
                     self.multiply(left, right, (rows - 2, columns), sums.add(2 * columns * TILE), add);
                 }
             }

@@ -77,15 +77,18 @@ impl Line {
         let images = maps.len() / (h * w * channels);
         for step in steps {
             let mut pixels = [zeros.as_ptr(); STEP];
-            for pixel in &mut pixels {
-                if ahead > 0 {
-                    ahead -= 1;
-                    continue;
-                }
+            let mut at = ahead.min(STEP);
+            ahead -= at;
+            while at < STEP {
+                // The rest of this row of the line: pixels of the map, then zeros.
+                let run = (self.pitch - x).min(STEP - at);
                 if x < w && y < h && image < images {
-                    *pixel = maps[((image * h + y) * w + x) * channels..][..channels].as_ptr();
+                    let row = &maps[((image * h + y) * w + x) * channels..][..(w - x).min(run) * channels];
+                    for (pixel, values) in pixels[at..].iter_mut().zip(row.chunks_exact(channels)) {
+                        *pixel = values.as_ptr();
+                    }
                 }
-                x += 1;
+                (at, x) = (at + run, x + run);
                 if x == self.pitch {
                     (x, y) = (0, y + 1);
                 }
@@ -168,7 +171,8 @@ fn in_line(g: &Geometry, line: Line, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
                     // and room for the sums.
                     unsafe {
                         let start = left.as_ptr().cast::<u8>().add(start + step * LINE);
-                        let left = Left { start, tile, row: row * size_of::<bf16>(), offsets };
+                        let row = row * size_of::<bf16>();
+                        let left = Left { start, tile, pair: 2 * tile, row, offsets };
                         let start = right.as_ptr().add(output * right_len + step * TILE).cast();
                         let right = Right { start, column: right_len * size_of::<f32>() };
                         tiles.multiply(left, right, (rows, columns), sums.as_mut_ptr(), add);
@@ -338,7 +342,8 @@ fn by_taps(g: &Geometry, x: &[bf16], gy: &[bf16], gw: &mut [f32]) {
                     // SAFETY: tiles of all outputs, columns and steps, and room for the sums.
                     unsafe {
                         let start = left.as_ptr().add(step * TILE).cast();
-                        let left = Left { start, tile: bytes(chunk_steps), row: LINE, offsets };
+                        let tile = bytes(chunk_steps);
+                        let left = Left { start, tile, pair: 2 * tile, row: LINE, offsets };
                         let start = right.as_ptr().add(step * TILE).cast();
                         let right = Right { start, column: bytes(steps) };
                         tiles.multiply(left, right, (outputs, here), sums.as_mut_ptr(), add);
