@@ -84,6 +84,14 @@ impl Geometry {
         (y < self.h && x < self.w).then(|| (window.image + y * self.w + x) * self.ci)
     }
 
+    /// Returns the offset of the first input pixel that `window` reads if all of its pixels are in the map.
+    pub(crate) fn whole(&self, window: Window) -> Option<usize> {
+        let inside =
+            |corner: isize, kernel: usize, side: usize| corner >= 0 && corner as usize + kernel <= side;
+        (inside(window.y, self.kh, self.h) && inside(window.x, self.kw, self.w))
+            .then(|| (window.image + window.y as usize * self.w + window.x as usize) * self.ci)
+    }
+
     /// Lists the row and the column of each tap, in the order of the weights.
     pub(crate) fn tap_positions(&self) -> Vec<(usize, usize)> {
         (0..self.kh).flat_map(|ky| (0..self.kw).map(move |kx| (ky, kx))).collect()

@@ -35,21 +35,20 @@ pub(crate) fn unroll<T: Copy + Send + Sync>(
     first_row: usize,
     (columns, width): (&mut [T], usize),
 ) {
-    let (row, depth) = (g.kw * g.ci, g.taps() * g.ci);
+    let (taps, row, depth) = (g.tap_positions(), g.kw * g.ci, g.taps() * g.ci);
     team::for_each_chunk(columns, TASK * width, |task, columns| {
         for (patch, window) in columns.chunks_exact_mut(width).zip(g.windows(first_row + task * TASK)) {
             let (values, rest) = patch.split_at_mut(depth);
-            for (ky, to) in values.chunks_exact_mut(row).enumerate() {
-                // Most rows of a patch are whole: neighbors in memory too.
-                match (g.source(window, ky, 0), g.source(window, ky, g.kw - 1)) {
-                    (Some(from), Some(_)) => copy_row(&x[from..from + row], to),
-                    _ => {
-                        for (kx, to) in to.chunks_exact_mut(g.ci).enumerate() {
-                            match g.source(window, ky, kx) {
-                                Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
-                                None => to.fill(zero),
-                            }
-                        }
+            if let Some(from) = g.whole(window) {
+                // The rows of a patch lie in rows of the map.
+                for (to, from) in values.chunks_exact_mut(row).zip(x[from..].chunks(g.w * g.ci)) {
+                    copy_row(&from[..row], to);
+                }
+            } else {
+                for (to, &(ky, kx)) in values.chunks_exact_mut(g.ci).zip(&taps) {
+                    match g.source(window, ky, kx) {
+                        Some(from) => to.copy_from_slice(&x[from..from + g.ci]),
+                        None => to.fill(zero),
                     }
                 }
             }

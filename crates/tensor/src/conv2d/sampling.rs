@@ -5,6 +5,7 @@
 //! into one product for each parity of the input's pixels, since the same taps reach all pixels of a parity.
 
 use super::geometry::Geometry;
+use std::ops::Range;
 
 /// The rows of one product. They form maps, one for each image.
 pub(super) struct Sampling {
@@ -28,6 +29,14 @@ pub(super) struct Row {
     image: usize,
     y: usize,
     x: usize,
+}
+
+/// Rows of the product that are neighbors in a row of their map.
+pub(super) struct Run {
+    /// The number of the first one, counted from the first row of all runs, and how many there are.
+    pub(super) first: usize,
+    pub(super) len: usize,
+    row: Row,
 }
 
 impl Sampling {
@@ -112,14 +121,42 @@ impl Sampling {
         (row.image * height + row.y * self.written_step + y) * width + row.x * self.written_step + x
     }
 
-    /// Iterates over the numbers of the pixels that the rows from row `first` on write.
-    pub(super) fn targets(&self, first: usize) -> impl Iterator<Item = usize> {
-        let mut target = 0;
-        self.rows(first).enumerate().map(move |(i, row)| {
-            // Along a row of the map only one number changes.
-            target = if i == 0 || row.x == 0 { self.target(row) } else { target + self.written_step };
-            target
+    /// Iterates over the runs of `count` rows from row `first` on: rows that are neighbors in a row of their map.
+    pub(super) fn runs(&self, first: usize, count: usize) -> impl Iterator<Item = Run> {
+        let [_, height, width] = self.size;
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            if done == count {
+                return None;
+            }
+            let at = first + done;
+            let row = Row { image: at / (height * width), y: at / width % height, x: at % width };
+            let run = Run { first: done, len: (width - row.x).min(count - done), row };
+            done += run.len;
+            Some(run)
         })
+    }
+
+    /// Returns the number of the first pixel that a run writes, and the distance to the next one.
+    pub(super) fn targets(&self, run: &Run) -> (usize, usize) {
+        (self.target(run.row), self.written_step)
+    }
+
+    /// Returns the rows of a run that read pixels through tap number `tap`, the number of the first of these
+    /// pixels, and the distance to the next one. The other rows read outside of the map.
+    pub(super) fn sources(&self, run: &Run, tap: usize) -> (Range<usize>, usize, usize) {
+        let ([height, width], [shift_y, shift_x]) = (self.read, self.shifts[tap]);
+        let y = (run.row.y * self.read_step).wrapping_add_signed(shift_y);
+        if y >= height {
+            return (0..0, 0, 0);
+        }
+        let step = self.read_step as isize;
+        // Where the first row of the run reads; it may be outside.
+        let x = (run.row.x * self.read_step) as isize + shift_x;
+        let inside = |edge: isize| (edge - x + step - 1).div_euclid(step).clamp(0, run.len as isize) as usize;
+        let rows = inside(0)..inside(width as isize);
+        let pixel = (run.row.image * height + y) * width;
+        (rows.clone(), pixel.wrapping_add_signed(x + rows.start as isize * step), self.read_step)
     }
 
     /// Returns the number of the pixel that `row` reads through tap number `tap`, or `None` outside of the

@@ -101,34 +101,42 @@ impl Copy<'_> {
         let (begin, end) = (steps.start * LINE, (steps.end * LINE).min(sampling.taps.len() * pixel_bytes));
         assert!(tiles.len() >= count.div_ceil(ROWS) * part * TILE && steps.len() <= part);
         assert!(pixel_bytes.is_multiple_of(BYTES));
-        let (first_tap, first_byte) = (begin / pixel_bytes, begin % pixel_bytes);
         let start = tiles.as_mut_ptr().cast::<u8>();
-        for (i, row) in sampling.rows(first).take(count).enumerate() {
-            // SAFETY: there are `part` tiles for each 16 rows, and `depth` channels of each pixel.
-            unsafe {
-                let to = start.add(i / ROWS * part * TILE_BYTES + i % ROWS * LINE);
-                let place = |at: usize| to.add((at - begin) / LINE * TILE_BYTES + at % LINE);
-                let (mut at, mut tap, mut byte) = (begin, first_tap, first_byte);
-                while at < end {
-                    let length = (pixel_bytes - byte).min(end - at);
-                    match sampling.source(row, tap) {
-                        Some(pixel) => {
-                            let from = x[pixel * depth..][..depth].as_ptr().cast::<u8>().add(byte);
-                            for moved in (0..length).step_by(BYTES) {
-                                place(at + moved).copy_from_nonoverlapping(from.add(moved), BYTES);
-                            }
+        // Row `i`, byte `at` of the sum.
+        let place = |i: usize, at: usize| {
+            start.wrapping_add(
+                (i / ROWS * part + (at - begin) / LINE) * TILE_BYTES + i % ROWS * LINE + at % LINE,
+            )
+        };
+        for run in sampling.runs(first, count) {
+            let (mut at, mut tap, mut byte) = (begin, begin / pixel_bytes, begin % pixel_bytes);
+            while at < end {
+                let length = (pixel_bytes - byte).min(end - at);
+                let (inside, pixel, step) = sampling.sources(&run, tap);
+                for moved in (0..length).step_by(BYTES) {
+                    // SAFETY: there are `part` tiles for each 16 rows; pixels inside of the map have `depth`
+                    // channels.
+                    unsafe {
+                        for i in (0..inside.start).chain(inside.end..run.len) {
+                            place(run.first + i, at + moved).write_bytes(0, BYTES);
                         }
-                        None => {
-                            for moved in (0..length).step_by(BYTES) {
-                                place(at + moved).write_bytes(0, BYTES);
+                        if !inside.is_empty() {
+                            assert!((pixel + (inside.len() - 1) * step + 1) * depth <= x.len());
+                            let from = x.as_ptr().add(pixel * depth).cast::<u8>().add(byte + moved);
+                            for (count, i) in inside.clone().enumerate() {
+                                let from = from.add(count * step * pixel_bytes);
+                                place(run.first + i, at + moved).copy_from_nonoverlapping(from, BYTES);
                             }
                         }
                     }
-                    (at, tap, byte) = (at + length, tap + 1, 0);
                 }
-                // The last step may be half full, since channels come in sixteens.
-                if at % LINE != 0 {
-                    place(at).write_bytes(0, LINE / 2);
+                (at, tap, byte) = (at + length, tap + 1, 0);
+            }
+            // The last step may be half full, since channels come in sixteens.
+            if at % LINE != 0 {
+                for i in 0..run.len {
+                    // SAFETY: the second half of a row of a tile.
+                    unsafe { place(run.first + i, at).write_bytes(0, LINE / 2) };
                 }
             }
         }

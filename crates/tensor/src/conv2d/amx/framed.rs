@@ -48,6 +48,12 @@ impl Frame {
         (whole && rising).then_some(Self { least: first, reach, pitch: width + reach[1] })
     }
 
+    /// Returns whether there is one tap, which reads the pixel that its row writes: then the frame is the map.
+    /// With 16 channels a step reads one pixel more.
+    fn is_map(&self, depth: usize) -> bool {
+        self.reach == [0, 0] && self.least == [0, 0] && depth.is_multiple_of(STEP)
+    }
+
     /// Returns the taps in the order in which they are summed, by their places in the sampling's list; `None`
     /// has weights of zero.
     pub(super) fn taps(&self, depth: usize) -> Vec<Option<usize>> {
@@ -122,13 +128,22 @@ pub(super) fn products(
         // The last step of 16 channels reads one pixel more.
         let pixels = (count / width + frame.reach[0]) * frame.pitch + 1;
         // Sums begin on a cache line.
-        let frame_words = (pixels * depth / 2).next_multiple_of(LINE / size_of::<f32>());
+        let frame_words = if frame.is_map(depth) {
+            0
+        } else {
+            (pixels * depth / 2).next_multiple_of(LINE / size_of::<f32>())
+        };
         with_scratch(frame_words + row_tiles * 2 * TILE, |scratch| {
             let (words, sums) = scratch.split_at_mut(frame_words);
-            // SAFETY: two numbers for each word, of the same memory, for as long.
-            let numbers =
-                unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) };
-            frame.fill(sampling, (x, depth), (first, count), numbers);
+            let start = if frame.is_map(depth) {
+                x[first * depth..][..count * depth].as_ptr().cast::<u8>()
+            } else {
+                let len = 2 * words.len();
+                // SAFETY: two numbers for each word, of the same memory, for as long.
+                let numbers = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), len) };
+                frame.fill(sampling, (x, depth), (first, count), numbers);
+                words.as_ptr().cast()
+            };
             // The bytes from row to row of a tile, and from row to row of the frame.
             let (pixel, line) = (depth * size_of::<bf16>(), frame.pitch * depth * size_of::<bf16>());
             // A left operand is a row of the map, or, where a row is one tile or two, all rows.
@@ -140,15 +155,15 @@ pub(super) fn products(
             // SAFETY: `fits` has found AMX.
             let tiles = unsafe { Tiles::take() };
             for j in (0..outputs / PANEL).step_by(2) {
-                let (columns, start, column) = weights.columns(j);
+                let (columns, packed, column) = weights.columns(j);
                 for (part, offsets) in offsets.chunks(STEPS).enumerate() {
-                    let right = Right { start: start.wrapping_add(part * STEPS * TILE_BYTES), column };
+                    let right = Right { start: packed.wrapping_add(part * STEPS * TILE_BYTES), column };
                     for (i, sums) in sums
                         .chunks_exact_mut(together * columns * TILE)
                         .take(row_tiles / together)
                         .enumerate()
                     {
-                        let start = words.as_ptr().cast::<u8>().wrapping_add(i * line);
+                        let start = start.wrapping_add(i * line);
                         let left = Left { start, tile, pair, row: pixel, offsets };
                         // SAFETY: the frame holds the pixels of all rows and taps, the weights those of all
                         // columns and steps, and there is room for the sums.

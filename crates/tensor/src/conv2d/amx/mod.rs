@@ -76,14 +76,18 @@ impl Kernel for Narrow<'_> {
     fn run<V: Vector>(self) {
         let Self { sums, columns, sampling, first, count, y, outputs } = self;
         assert!(sums.len() >= count.div_ceil(ROWS) * columns * TILE);
-        for (i, target) in sampling.targets(first).take(count).enumerate() {
-            for column in 0..columns {
-                for lane in (0..PANEL).step_by(V::LANES) {
-                    let from = (i / ROWS * columns + column) * TILE + i % ROWS * PANEL + lane;
-                    // SAFETY: a row of a tile of sums; each row writes its own pixel.
-                    unsafe {
-                        let to = y.at(target * outputs + column * PANEL + lane);
-                        V::load(sums.as_ptr().add(from)).store_bf16(to);
+        for run in sampling.runs(first, count) {
+            let (target, step) = sampling.targets(&run);
+            for i in 0..run.len {
+                let (row, target) = (run.first + i, target + i * step);
+                for column in 0..columns {
+                    for lane in (0..PANEL).step_by(V::LANES) {
+                        let from = (row / ROWS * columns + column) * TILE + row % ROWS * PANEL + lane;
+                        // SAFETY: a row of a tile of sums; each row writes its own pixel.
+                        unsafe {
+                            let to = y.at(target * outputs + column * PANEL + lane);
+                            V::load(sums.as_ptr().add(from)).store_bf16(to);
+                        }
                     }
                 }
             }
@@ -92,9 +96,9 @@ impl Kernel for Narrow<'_> {
 }
 
 /// Returns the convolution of patches instead: a pixel holds a whole patch of few channels, and zeros up to
-/// a multiple of 16.
+/// a multiple of 32.
 fn unrolled(g: &Geometry, x: &[bf16]) -> (Geometry, Vec<bf16>) {
-    let ci = (g.taps() * g.ci).next_multiple_of(PANEL);
+    let ci = (g.taps() * g.ci).next_multiple_of(STEP);
     let patches = Geometry { h: g.out_h(), w: g.out_w(), ci, kh: 1, kw: 1, stride: 1, padding: 0, ..*g };
     let mut values = uninitialized(patches.input_len());
     im2col::unroll(g, (x, bf16::ZERO), 0, (&mut values, ci));
