@@ -251,6 +251,12 @@ impl<T> SharedMut<T> {
         Self(address)
     }
 
+    /// Returns the address of the first element.
+    #[inline(always)]
+    pub(crate) fn pointer(self) -> *mut T {
+        self.0
+    }
+
     /// Returns the address of element `offset`.
     ///
     /// # Safety

@@ -10,14 +10,20 @@ use super::super::sampling::Sampling;
 use super::super::tiles::PANEL;
 use super::pack::Weights;
 use super::tiles::{Left, Right, Tiles};
-use super::{LINE, Narrow, ROWS, STEP, STEPS, TILE, TILE_BYTES};
+use super::{LINE, Narrow, ROWS, STEP, TILE, TILE_BYTES};
 use crate::memory::with_scratch;
 use crate::simd::{SharedMut, dispatch};
 use crate::team;
 use half::bf16;
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Rows of a block, if a row of the map has no more.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
+/// Steps that are taken at once. More than elsewhere: a frame is smaller than copied tiles, and its tiles
+/// overlap.
+const STEPS: usize = 18;
+/// Blocks of a task: while one is multiplied, the memory of the next one is fetched.
+const BLOCKS: usize = 4;
 
 /// The part of a map around a block of its rows.
 pub(super) struct Frame {
@@ -120,10 +126,12 @@ pub(super) fn products(
     let offsets = frame.offsets(depth);
     let block_height = (BLOCK / width).clamp(1, height);
     let of_map = height.div_ceil(block_height);
-    team::for_each(images * of_map, |number| {
+    // The first row of a block, and its number of rows.
+    let block = |number: usize| {
         let top = number % of_map * block_height;
-        let count = block_height.min(height - top) * width;
-        let first = (number / of_map * height + top) * width;
+        ((number / of_map * height + top) * width, block_height.min(height - top) * width)
+    };
+    let product = |(first, count): (usize, usize), next: Option<(usize, usize)>| {
         let row_tiles = count / ROWS;
         // The last step of 16 channels reads one pixel more.
         let pixels = (count / width + frame.reach[0]) * frame.pitch + 1;
@@ -154,7 +162,14 @@ pub(super) fn products(
             };
             // SAFETY: `fits` has found AMX.
             let tiles = unsafe { Tiles::take() };
+            let turns = outputs.div_ceil(2 * PANEL);
             for j in (0..outputs / PANEL).step_by(2) {
+                if let Some((first, count)) = next {
+                    // What the next block reads beyond this one, and what it writes.
+                    let below = (first + frame.reach[0] * width) * depth;
+                    fetch(x.as_ptr().wrapping_add(below), count * depth, (j / 2, turns));
+                    fetch(y.pointer().wrapping_add(first * outputs), count * outputs, (j / 2, turns));
+                }
                 let (columns, packed, column) = weights.columns(j);
                 for (part, offsets) in offsets.chunks(STEPS).enumerate() {
                     let right = Right { start: packed.wrapping_add(part * STEPS * TILE_BYTES), column };
@@ -177,5 +192,22 @@ pub(super) fn products(
                 dispatch(Narrow { sums: &*sums, columns, sampling, first, count, y, outputs });
             }
         });
+    };
+    let blocks = images * of_map;
+    team::for_each(blocks.div_ceil(BLOCKS), |task| {
+        for number in task * BLOCKS..blocks.min((task + 1) * BLOCKS) {
+            let next = (number + 1 < blocks.min((task + 1) * BLOCKS)).then(|| block(number + 1));
+            product(block(number), next)
+        }
     });
+}
+
+/// Fetches one of some equal parts of memory into the second-level cache. Nothing is read, so the memory may
+/// end before.
+fn fetch(start: *const bf16, len: usize, (part, parts): (usize, usize)) {
+    let lines = len / STEP;
+    for line in lines * part / parts..lines * (part + 1) / parts {
+        // SAFETY: an address that cannot be read is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line * STEP).cast()) };
+    }
 }
