@@ -477,7 +477,7 @@ fn bench_measures_each_workload() {
 #[test]
 fn every_instruction_set_passes_the_doctor() {
     let folder = empty();
-    for set in ["avx2", "baseline"] {
+    for set in ["avx512bf16", "avx512", "avx2", "baseline"] {
         let mut command = Command::cargo_bin("invaspread").unwrap();
         let output = command
             .current_dir(folder.path())
@@ -487,7 +487,8 @@ fn every_instruction_set_passes_the_doctor() {
             .unwrap();
         assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_ne!(found["instruction_set"], "Avx512", "{set}");
+        // A set that the processor lacks is never chosen; the best set is not chosen where another is named.
+        assert_ne!(found["instruction_set"], "Amx", "{set}");
         assert!(
             found["checks"].as_array().unwrap().iter().all(|check| check["good"] == true),
             "{set}: {found}"

@@ -35,6 +35,7 @@ mod palette;
 mod quote;
 mod rows;
 mod section;
+mod seeds;
 mod setting;
 mod suite;
 mod table;

@@ -18,14 +18,25 @@ fn convolutions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conv2d");
     group.sample_size(10);
     for (channels, side) in [(16, 32), (32, 16), (64, 32), (64, 8), (128, 16), (128, 4), (256, 8), (512, 4)] {
-        let x = Var::from_tensor(&uniform(&[BATCH, side, side, channels])).expect("x");
+        let map = uniform(&[BATCH, side, side, channels]);
         let w = Var::from_tensor(&uniform(&[3, 3, channels, channels])).expect("w");
         let products = 9 * BATCH * side * side * channels * channels;
-        for algorithm in [Algorithm::Direct, Algorithm::Fastest] {
+        let forms = [
+            (DType::F32, Algorithm::Direct),
+            (DType::F32, Algorithm::Fastest),
+            (DType::BF16, Algorithm::Direct),
+            (DType::BF16, Algorithm::Fastest),
+        ];
+        for (dtype, algorithm) in forms {
+            let x = Var::from_tensor(&map.to_dtype(dtype).expect("numbers")).expect("x");
             let config = Conv2dConfig { stride: 1, padding: 1, algorithm, tf32: false };
             group.throughput(Throughput::Elements(2 * products as u64));
-            let name =
-                |pass| BenchmarkId::new(format!("{algorithm:?}/{pass}"), format!("{channels}x{side}x{side}"));
+            let name = |pass| {
+                BenchmarkId::new(
+                    format!("{dtype:?}/{algorithm:?}/{pass}"),
+                    format!("{channels}x{side}x{side}"),
+                )
+            };
             group.bench_function(name("forward"), |b| {
                 b.iter(|| {
                     black_box(conv2d(&x.as_detached_tensor(), &w.as_detached_tensor(), config).expect("conv"))

@@ -1,5 +1,6 @@
 //! Writes `report.md`: what was run, the results beside the paper's, and the runs behind each number.
 
+mod seeds;
 mod shape;
 mod side_by_side;
 
@@ -100,6 +101,7 @@ fn one_section(text: &mut String, section: &Section<'_>, pictures: &Pictures) {
         line(text, &format!("### Similarity to neighbours: {grouping}\n"));
         line(text, &format!("![Distributions of similarity, {grouping}]({name}.png)\n\n[SVG]({name}.svg)\n"));
     }
+    seeds::write(text, section);
     learning_speed(text, section, pictures);
     shape::write(text, section, pictures.rank.as_deref());
     order_of_rows(text, section);

@@ -16,7 +16,7 @@
 )]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx;
+pub(crate) mod amx;
 pub(crate) mod functions;
 mod portable;
 #[cfg(test)]

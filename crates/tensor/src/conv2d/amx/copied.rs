@@ -8,9 +8,9 @@
 use super::super::sampling::Sampling;
 use super::super::tiles::PANEL;
 use super::pack::Weights;
-use super::tiles::{Left, Right, Tiles};
-use super::{LINE, Narrow, ROWS, STEP, STEPS, TILE, TILE_BYTES};
+use super::{Narrow, STEPS};
 use crate::memory::with_scratch;
+use crate::simd::amx::{LINE, Left, ROWS, Right, STEP, TILE, TILE_BYTES, Tiles};
 use crate::simd::{Kernel, SharedMut, Vector, dispatch};
 use crate::team;
 use half::bf16;

@@ -8,10 +8,10 @@
 
 use super::super::sampling::Sampling;
 use super::super::tiles::PANEL;
+use super::Narrow;
 use super::pack::Weights;
-use super::tiles::{Left, Right, Tiles};
-use super::{LINE, Narrow, ROWS, STEP, TILE, TILE_BYTES};
 use crate::memory::with_scratch;
+use crate::simd::amx::{LINE, Left, ROWS, Right, STEP, TILE, TILE_BYTES, Tiles};
 use crate::simd::{SharedMut, dispatch};
 use crate::team;
 use half::bf16;

@@ -1,13 +1,18 @@
-//! Convolution of bf16 by the tile products of AMX: `y = x w` over unrolled patches, a block of them at a time.
+//! Convolution of bf16 by the products of tiles that processors with AMX have.
 //!
-//! A block of output pixels is copied to left tiles, tap by tap, and multiplied with the weights, which are
-//! rounded to bf16 once a pass; sums are f32 and are rounded once. The input gradient is the same product with
-//! the taps turned and the channels swapped. For the weight gradient, `xᵀ gy`, pixels are what is summed: the
-//! tiles of the output's gradient are made once for some thousand pixels, those of the input for each tap.
+//! Equations: the forward pass is the matrix product of patches (rows: output pixels; columns: input channels of
+//! each tap) and weights; the input gradient is the same product with the taps turned and the channels swapped;
+//! the weight gradient is `xᵀ gy`, summed over pixels. Weights are rounded to bf16 once a pass, sums are f32,
+//! and maps are rounded once. A product of tiles does the work of 512 vector instructions in the time of 16 (16
+//! x 16 sums of 32 products each), so the additions and the memory of Winograd's algorithm would cost more than
+//! they save; and every error is that of rounding to bf16: 2e-3 of the output and the input gradient, 1e-7 of
+//! the weight gradient.
 //!
-//! There are no transforms: a tile product does the work of sixteen vector products, so the additions and the
-//! memory of Winograd's algorithm would cost more than it saves, and every error is that of rounding to bf16
-//! (2e-3 of the output and the input gradient, 1e-7 of the weight gradient).
+//! What costs time is to bring pixels into tiles. `framed` loads tiles from where the pixels lie, `copied`
+//! copies them, and `weight_gradient` has both ways again.
+//!
+//! Every sum is taken in one order that depends on the shape alone, so the bits do not depend on the number of
+//! threads. Factors and sums below f32's smallest normal number (1.2e-38) count as zero.
 //!
 //! Source: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
 
@@ -18,7 +23,6 @@ mod framed;
 mod pack;
 #[cfg(test)]
 mod tests;
-mod tiles;
 mod weight_gradient;
 
 use super::geometry::Geometry;
@@ -26,21 +30,11 @@ use super::im2col;
 use super::sampling::Sampling;
 use super::tiles::PANEL;
 use crate::memory::uninitialized;
+use crate::simd::amx::{ROWS, STEP, TILE};
 use crate::simd::{InstructionSet, Kernel, SharedMut, Vector, instruction_set};
 use framed::Frame;
 use half::bf16;
 pub(super) use weight_gradient::weight_gradient;
-
-/// Numbers along a sum that a tile product takes.
-const STEP: usize = 32;
-/// Words of a tile.
-const TILE: usize = 256;
-/// Bytes of a tile.
-const TILE_BYTES: usize = TILE * size_of::<f32>();
-/// Bytes of a row of a tile: the numbers of one step.
-const LINE: usize = STEP * size_of::<bf16>();
-/// Rows of a tile.
-const ROWS: usize = 16;
 
 /// Steps that are taken at once: two tiles of rows and two of columns then stay in the first-level cache.
 const STEPS: usize = 9;

@@ -9,10 +9,10 @@
 use super::super::geometry::Geometry;
 use super::super::sampling::Sampling;
 use super::super::tiles::PANEL;
-use super::tiles::{Left, Right, Tiles};
-use super::{LINE, STEP, STEPS, TILE, TILE_BYTES, pack, unrolled};
+use super::{STEPS, pack, unrolled};
 use crate::memory::{Aligned, uninitialized, with_scratch};
 use crate::simd::SharedMut;
+use crate::simd::amx::{LINE, Left, Right, STEP, TILE, TILE_BYTES, Tiles};
 use crate::team;
 use half::bf16;
 

@@ -11,7 +11,7 @@ const TILE_DATA: u32 = 18;
 ///
 /// Sources: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18; Linux,
 /// "Using XSTATE features in user space applications".
-pub(super) fn is_permitted() -> bool {
+pub(in super::super) fn is_permitted() -> bool {
     let has = |register: u32, bit: u32| register >> bit & 1 == 1;
     let (basic, extended) = (__cpuid_count(1, 0), __cpuid_count(7, 0));
     let (saves_state, tiles, products) = (has(basic.ecx, 27), has(extended.edx, 24), has(extended.edx, 22));

@@ -1,8 +1,7 @@
-//! Tiles of AMX: eight registers of 16 rows by 64 bytes, and the product of pairs of bf16 with sums in f32.
+//! Products of tiles: eight registers of 16 rows by 64 bytes, pairs of bf16 with sums in f32.
 //!
-//! `tdpbf16ps` adds to each of 16 x 16 sums the products of 32 numbers: the left tile holds 16 rows of 32
-//! numbers, the right one 16 rows of pairs, `[16 pairs][16 columns][2]`. Both factors and sums below f32's
-//! smallest normal number count as zero. Rust's intrinsics for it are unstable, so this is assembly.
+//! `tdpbf16ps` adds to each of 16 x 16 sums the products of 32 numbers. Factors and sums below f32's smallest
+//! normal number count as zero. Rust's intrinsics for it are unstable, so this is assembly.
 
 use super::TILE;
 use std::arch::asm;
@@ -30,7 +29,7 @@ static WHOLE_TILES: Configuration = {
 
 /// The tile registers of this thread. They are free again when this is dropped: a thread whose registers are
 /// in use costs the system 8 KiB more each time that it is suspended.
-pub(super) struct Tiles {
+pub(crate) struct Tiles {
     /// Registers belong to a thread.
     thread: std::marker::PhantomData<*const ()>,
 }
@@ -41,7 +40,7 @@ impl Tiles {
     /// # Safety
     /// The processor must have AMX with bf16, and the process the permission to use it
     /// (`InstructionSet::Amx`).
-    pub(super) unsafe fn take() -> Self {
+    pub(crate) unsafe fn take() -> Self {
         // SAFETY: the caller guarantees that there are tiles; palette 1 has eight of this size.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE_TILES, options(nostack, readonly, preserves_flags));
@@ -62,20 +61,20 @@ impl Drop for Tiles {
 /// The left operand: the first tile of step `s` begins `offsets[s]` bytes behind `start`, the second one `tile`
 /// bytes behind it, the next two `pair` bytes behind these, and so on. The rows of a tile are `row` bytes apart.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
-    pub(super) start: *const u8,
-    pub(super) tile: usize,
-    pub(super) pair: usize,
-    pub(super) row: usize,
-    pub(super) offsets: &'a [usize],
+pub(crate) struct Left<'a> {
+    pub(crate) start: *const u8,
+    pub(crate) tile: usize,
+    pub(crate) pair: usize,
+    pub(crate) row: usize,
+    pub(crate) offsets: &'a [usize],
 }
 
 /// The right operand: the tiles of column `j` lie one behind the other, from `j * column` bytes behind
 /// `start` on.
 #[derive(Clone, Copy)]
-pub(super) struct Right {
-    pub(super) start: *const u8,
-    pub(super) column: usize,
+pub(crate) struct Right {
+    pub(crate) start: *const u8,
+    pub(crate) column: usize,
 }
 
 /// Declares the product of some tiles of rows and of columns. In its loop, `p` is the address of the first
@@ -337,7 +336,7 @@ impl Tiles {
     /// # Safety
     /// `left` must hold `rows` tiles and `right` `columns` tiles for each step, and `sums` all sums.
     #[expect(clippy::unused_self, reason = "whoever has `Tiles` has the registers")]
-    pub(super) unsafe fn multiply(
+    pub(crate) unsafe fn multiply(
         &self,
         left: Left<'_>,
         right: Right,
