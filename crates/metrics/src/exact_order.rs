@@ -1,8 +1,8 @@
 //! Finds the order of neighbors where f32 is not precise enough: similarities that differ by less than its
 //! rounding errors are computed again in f64.
 //!
-//! A similarity computed by `PackedRows` has an error of at most `E = c (|q| max|g| + max|b|)` (c is
-//! [`product_error`]; b is the term of a common offset, see `write_row`). So the k nearest are among the rows whose f32 similarity is at
+//! A similarity computed in f32 has an error of at most `E = c (|q| max|g| + max|b|)` ([`rounding`]; b is the
+//! term of a common offset, see `write_row`). So the k nearest are among the rows whose f32 similarity is at
 //! most 2 E below the k-th largest, and two similarities that are more than 2 E apart are in their true
 //! order. Similarities that are closer than that are ordered by the inner product in f64, which holds each
 //! product of two f32 exactly, and by index if those are equal. A row of length 1 has that length only up to
@@ -15,7 +15,7 @@
 
 use crate::Rows;
 use crate::rows::less_offset;
-use invaspread_tensor::inner_products::{by_tiles, exact_product, product_error};
+use invaspread_tensor::inner_products::{exact_product, rounding};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -121,15 +121,14 @@ impl Scale {
     }
 }
 
-/// Returns twice the largest error of a sum of `terms` products by `PackedRows`, where `size` is the product of
-/// the lengths of the two rows. Infinite where the sum may be too large for f32.
+/// Returns twice the largest error of a sum of `terms` products in f32, where `size` is the product of the
+/// lengths of the two rows. Infinite where the sum may be too large for f32.
 pub(crate) fn twice_off(terms: usize, size: f64) -> f64 {
     match size {
         // Products of zeros are exact.
         0.0 => 0.0,
         size if size > f64::from(f32::MAX) => f64::INFINITY,
-        // By tiles, each product is a sum of three.
-        size => 2.0 * (product_error(terms) * size + 3.0 * terms as f64 * UNDERFLOW),
+        size => 2.0 * (rounding(terms) * size + terms as f64 * UNDERFLOW),
     }
 }
 
@@ -167,7 +166,7 @@ impl Asked<'_> {
 /// Writes the k nearest rows to `indices` and `similarities` (k), nearest first. `keys` are the candidates by
 /// their f32 similarities, largest first: at least all within `margin` of the k-th, or `None` if they were
 /// too many. With an offset, every similarity is computed in f64; without one, only those that decide an
-/// order, and, where products are taken by tiles, the others too, since they are results.
+/// order.
 ///
 /// Returns `None` if NaN or infinite similarities leave fewer than k.
 pub(crate) fn settle(
@@ -194,12 +193,7 @@ pub(crate) fn settle(
         }
         if let ([key], false) = (group, asked.scale.has_offset()) {
             let (index, similarity) = places.next()?;
-            *index = index_of(*key);
-            *similarity = if by_tiles(asked.scale.width()) {
-                exact_product(asked.query, asked.gallery.row(*index as usize)) as f32
-            } else {
-                similarity_of(*key)
-            };
+            (*index, *similarity) = (index_of(*key), similarity_of(*key));
             continue;
         }
         let mut exact: Vec<(f64, u32)> =

@@ -9,9 +9,7 @@
 
 use crate::Rows;
 use crate::exact_order::{lowered, twice_off};
-use invaspread_tensor::inner_products::{
-    GROUP, PackedRows, exact_product, exact_squared_distance, group_above,
-};
+use invaspread_tensor::inner_products::{PackedRows, exact_product, exact_squared_distance, positions_above};
 use rayon::prelude::*;
 
 /// The numbers of points and of centroids of a block. Together with their products they fit into a
@@ -46,14 +44,14 @@ pub(crate) fn assign(points: Rows, centroids: &[f32]) -> (Vec<u32>, f64) {
                     Nearest::new(twice_off(dim + 1, size))
                 })
                 .collect();
-            let mut products = vec![0.0; assignments.len() * CENTROID_BLOCK];
+            let (mut products, mut above) = (vec![0.0; assignments.len() * CENTROID_BLOCK], Vec::new());
             for start in (0..packed.len()).step_by(CENTROID_BLOCK) {
                 let range = start..(start + CENTROID_BLOCK).min(packed.len());
                 let width = PackedRows::width(&range);
                 let products = &mut products[..assignments.len() * width];
                 packed.products(&extended, range.clone(), products);
                 for (products, nearest) in products.chunks(width).zip(&mut nearest) {
-                    nearest.offer(&products[..range.len()], start as u32);
+                    nearest.offer(&products[..range.len()], start as u32, &mut above);
                 }
             }
             // The distance is computed from differences, because the expanded square loses its digits in f32
@@ -93,17 +91,16 @@ impl Nearest {
         Self { margin, best, floor, held: [(0.0, 0); HELD], count: 0, crowded }
     }
 
-    /// Adds the brackets of the centroids numbered from `start` on.
-    fn offer(&mut self, brackets: &[f32], start: u32) {
-        let mut group = group_above(brackets, 0, self.floor);
-        while group < brackets.len() {
-            let end = (group + GROUP).min(brackets.len());
-            for (offset, &bracket) in brackets[group..end].iter().enumerate() {
-                if bracket > self.floor {
-                    self.hold(bracket, start + (group + offset) as u32);
-                }
+    /// Adds the brackets of the centroids numbered from `start` on. `above` is scratch memory.
+    fn offer(&mut self, brackets: &[f32], start: u32, above: &mut Vec<u32>) {
+        above.clear();
+        positions_above(brackets, self.floor, above);
+        for &place in above.iter() {
+            let bracket = brackets[place as usize];
+            // The floor may have risen meanwhile.
+            if bracket > self.floor {
+                self.hold(bracket, start + place);
             }
-            group = group_above(brackets, end, self.floor);
         }
     }
 

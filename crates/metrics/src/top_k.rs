@@ -20,7 +20,7 @@
 
 use crate::exact_order::{Asked, Scale, key, lowered, settle, similarity_of};
 use crate::{MetricError, Rows};
-use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
+use invaspread_tensor::inner_products::{PackedRows, positions_above};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -145,7 +145,7 @@ fn candidates_of(
     at_once: usize,
 ) -> Vec<Candidates> {
     let mut candidates: Vec<Candidates> = margins.iter().map(|&margin| Candidates::new(k, margin)).collect();
-    let mut products = vec![0.0; numbers.len() * at_once];
+    let (mut products, mut above) = (vec![0.0; numbers.len() * at_once], Vec::new());
     for start in (0..gallery.len()).step_by(at_once) {
         let range = start..(start + at_once).min(gallery.len());
         let width = PackedRows::width(&range);
@@ -155,7 +155,7 @@ fn candidates_of(
             numbers.clone().zip(&mut candidates).zip(products.chunks_exact(width))
         {
             let itself = if exclude_self { row } else { usize::MAX };
-            candidates.offer(&products[..range.len()], start, itself);
+            candidates.offer(&products[..range.len()], start, itself, &mut above);
         }
     }
     candidates
@@ -189,22 +189,20 @@ impl Candidates {
         }
     }
 
-    /// Adds the similarities of gallery rows `start..`, except that of row `itself`.
-    fn offer(&mut self, similarities: &[f32], start: usize, itself: usize) {
-        // Once the floor is high, one vector comparison skips nearly every group.
-        let mut group = group_above(similarities, 0, self.floor);
-        while group < similarities.len() {
-            let end = (group + GROUP).min(similarities.len());
-            for (offset, &similarity) in similarities[group..end].iter().enumerate() {
-                let index = start + group + offset;
-                if similarity > self.floor && index != itself {
-                    self.keys.push(key(similarity, index as u32));
-                    if self.keys.len() == self.capacity {
-                        self.cut();
-                    }
+    /// Adds the similarities of gallery rows `start..`, except that of row `itself`. `above` is scratch memory.
+    fn offer(&mut self, similarities: &[f32], start: usize, itself: usize, above: &mut Vec<u32>) {
+        above.clear();
+        // Once the floor is high, this is one comparison for nearly every group of values.
+        positions_above(similarities, self.floor, above);
+        for &place in above.iter() {
+            let (similarity, index) = (similarities[place as usize], start + place as usize);
+            // The floor may have risen meanwhile.
+            if similarity > self.floor && index != itself {
+                self.keys.push(key(similarity, index as u32));
+                if self.keys.len() == self.capacity {
+                    self.cut();
                 }
             }
-            group = group_above(similarities, end, self.floor);
         }
     }
 

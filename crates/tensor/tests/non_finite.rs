@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use ieee::ops::{BatchNorm, BiasRelu, Convolution, LinearLayer, LocalResponse, Pooling, UnitRows};
 use ieee::{Op, Rule, Values, check, compare, wide};
 use invaspread_random::{Purpose, Stream};
-use invaspread_tensor::inner_products::{GROUP, PackedRows, group_above};
+use invaspread_tensor::inner_products::{PackedRows, positions_above};
 use invaspread_tensor::{
     Algorithm, BatchNormConfig, Conv2dConfig, PoolConfig, RunningStatistics, Sgd, SgdConfig, Statistics,
     Tape, Value, batch_norm, batch_norm_with, bias_relu, gemm, l2_normalize, max_pool2d,
@@ -200,8 +200,10 @@ proptest! {
             let got: Vec<f64> = out[..rows].iter().map(|v| f64::from(*v)).collect();
             compare("products", &got, &want, 1e-5, |_| Rule::Same);
         }
-        let first = (0..out.len()).find(|&i| out[i] > floor).map_or(out.len(), |i| i / GROUP * GROUP);
-        prop_assert_eq!(group_above(&out, 0, floor), first);
+        let above: Vec<u32> = (0..out.len() as u32).filter(|&i| out[i as usize] > floor).collect();
+        let mut found = Vec::new();
+        positions_above(&out, floor, &mut found);
+        prop_assert_eq!(found, above);
     }
 
     /// Takes two steps, so that the velocity takes part too.

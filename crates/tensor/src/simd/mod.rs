@@ -80,8 +80,8 @@ pub(crate) trait Vector: Copy {
     fn max(self, b: Self) -> Self;
     /// Returns the sum of all lanes.
     fn sum(self) -> f32;
-    /// Returns whether any lane is greater than the same lane of `floor`.
-    fn any_above(self, floor: Self) -> bool;
+    /// Returns a bit for each lane, from the lowest on: whether it is greater than the same lane of `floor`.
+    fn above(self, floor: Self) -> u32;
     /// Passes the gradient `self` through a ReLU whose result is `output`: zero where the output is at most
     /// zero, else unchanged. The ReLU passes a NaN on, so the gradient of a NaN passes too, as in PyTorch.
     fn through_relu(self, output: Self) -> Self;
