@@ -46,8 +46,12 @@ pub(super) fn write(text: &mut String, section: &Section<'_>) {
     line(
         text,
         "Intervals are Student's, of the mean over seeds. A difference is taken seed by seed, on the seeds that both rows have.\n\
-         Of twenty intervals one misses the truth by chance.\n",
+         Of twenty intervals one misses the truth by chance.",
     );
+    if rows.len() > ALL_PAIRS {
+        line(text, "The row that all others are compared with is the one whose mean is the highest here.");
+    }
+    text.push('\n');
 }
 
 fn differences(text: &mut String, section: &Section<'_>, rows: &[(&str, Mean)]) {
