@@ -14,7 +14,7 @@ use crate::section::Section;
 
 /// The mean of values of several seeds, and what chance allows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Mean {
+pub(crate) struct OverSeeds {
     /// The number of values, at least two.
     pub(crate) n: usize,
     pub(crate) mean: f64,
@@ -24,7 +24,7 @@ pub(crate) struct Mean {
     pub(crate) margin: f64,
 }
 
-impl Mean {
+impl OverSeeds {
     /// Returns the mean of at least two finite values; otherwise there is no interval.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
@@ -61,20 +61,24 @@ fn values(section: &Section<'_>, row: &str, metric: &str) -> Vec<(u64, f64)> {
 }
 
 /// Returns the mean of a row's metric, or `None` without at least two seeds.
-pub(crate) fn mean(section: &Section<'_>, row: &str, metric: &str) -> Option<Mean> {
+pub(crate) fn mean(section: &Section<'_>, row: &str, metric: &str) -> Option<OverSeeds> {
     let values: Vec<f64> = values(section, row, metric).into_iter().map(|(_, value)| value).collect();
-    Mean::of(&values)
+    OverSeeds::of(&values)
 }
 
 /// Returns the mean difference of two rows (the first minus the second) on the seeds that both have, or `None`
 /// if these are fewer than two.
-pub(crate) fn difference(section: &Section<'_>, [first, second]: [&str; 2], metric: &str) -> Option<Mean> {
+pub(crate) fn difference(
+    section: &Section<'_>,
+    [first, second]: [&str; 2],
+    metric: &str,
+) -> Option<OverSeeds> {
     let others = values(section, second, metric);
     let differences: Vec<f64> = values(section, first, metric)
         .into_iter()
         .filter_map(|(seed, value)| others.iter().find(|other| other.0 == seed).map(|other| value - other.1))
         .collect();
-    Mean::of(&differences)
+    OverSeeds::of(&differences)
 }
 
 #[cfg(test)]
@@ -87,17 +91,17 @@ mod tests {
     /// The interval of 1, 2, 3 by hand: s = 1, t(0.975, 2) = 4.302653.
     #[test]
     fn the_interval_is_students() {
-        let of = Mean::of(&[1.0, 2.0, 3.0]).unwrap();
+        let of = OverSeeds::of(&[1.0, 2.0, 3.0]).unwrap();
         assert_eq!((of.n, of.mean, of.std), (3, 2.0, 1.0));
         assert!((of.margin - 4.302_653 / 3.0f64.sqrt()).abs() < 1e-5, "{of:?}");
-        assert!(of.may_be_zero() && !Mean::of(&[1.0, 1.1, 0.9]).unwrap().may_be_zero());
+        assert!(of.may_be_zero() && !OverSeeds::of(&[1.0, 1.1, 0.9]).unwrap().may_be_zero());
     }
 
     #[test]
     fn one_value_and_undefined_ones_have_no_interval() {
-        assert_eq!(Mean::of(&[1.0]), None);
-        assert_eq!(Mean::of(&[1.0, f64::NAN]), None);
-        let same = Mean::of(&[2.0, 2.0]).unwrap();
+        assert_eq!(OverSeeds::of(&[1.0]), None);
+        assert_eq!(OverSeeds::of(&[1.0, f64::NAN]), None);
+        let same = OverSeeds::of(&[2.0, 2.0]).unwrap();
         assert_eq!((same.std, same.margin), (0.0, 0.0));
     }
 
@@ -113,7 +117,7 @@ mod tests {
         };
         let found = difference(section, ["invaspread", "triplet"], "knn").unwrap();
         let expected: Vec<f64> = [0, 2].map(|seed| last("invaspread", seed) - last("triplet", seed)).to_vec();
-        assert_eq!(Some(found), Mean::of(&expected));
+        assert_eq!(Some(found), OverSeeds::of(&expected));
         assert_eq!(mean(section, "triplet", "knn").unwrap().n, 2);
         assert_eq!(difference(section, ["invaspread", "absent"], "knn"), None);
     }

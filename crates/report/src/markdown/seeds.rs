@@ -3,7 +3,7 @@
 
 use super::{capitalised, line, metric_label, own_label, signed};
 use crate::section::Section;
-use crate::seeds::{Mean, difference, mean};
+use crate::seeds::{OverSeeds, difference, mean};
 
 /// With more rows than this, each is compared with the best one alone.
 const ALL_PAIRS: usize = 4;
@@ -11,7 +11,7 @@ const ALL_PAIRS: usize = 4;
 /// Writes the part, for the main metric; nothing if no row has two seeds.
 pub(super) fn write(text: &mut String, section: &Section<'_>) {
     let metric = section.main_metric;
-    let rows: Vec<(&str, Mean)> =
+    let rows: Vec<(&str, OverSeeds)> =
         section.rows.iter().filter_map(|row| Some((*row, mean(section, row, metric)?))).collect();
     if rows.is_empty() {
         return;
@@ -54,14 +54,14 @@ pub(super) fn write(text: &mut String, section: &Section<'_>) {
     text.push('\n');
 }
 
-fn differences(text: &mut String, section: &Section<'_>, rows: &[(&str, Mean)]) {
+fn differences(text: &mut String, section: &Section<'_>, rows: &[(&str, OverSeeds)]) {
     let pairs: Vec<[&str; 2]> = if rows.len() <= ALL_PAIRS {
         (0..rows.len()).flat_map(|i| (i + 1..rows.len()).map(move |j| [rows[i].0, rows[j].0])).collect()
     } else {
         let best = rows.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean)).map_or("", |best| best.0);
         rows.iter().filter(|(row, _)| *row != best).map(|(row, _)| [best, *row]).collect()
     };
-    let measured: Vec<([&str; 2], Mean)> = pairs
+    let measured: Vec<([&str; 2], OverSeeds)> = pairs
         .into_iter()
         .filter_map(|pair| Some((pair, difference(section, pair, section.main_metric)?)))
         .collect();
@@ -83,7 +83,7 @@ fn differences(text: &mut String, section: &Section<'_>, rows: &[(&str, Mean)]) 
     text.push('\n');
 }
 
-fn interval(of: &Mean) -> String {
+fn interval(of: &OverSeeds) -> String {
     let [low, high] = of.interval();
     format!("{} to {}", minus(low), minus(high))
 }

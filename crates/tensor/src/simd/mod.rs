@@ -141,7 +141,11 @@ fn detect() -> InstructionSet {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        if amx::is_permitted() { InstructionSet::Amx } else { InstructionSet::Avx512Bf16 }
+        #[cfg(target_os = "linux")]
+        if amx::is_permitted() {
+            return InstructionSet::Amx;
+        }
+        InstructionSet::Avx512Bf16
     } else if is_x86_feature_detected!("avx512f") {
         InstructionSet::Avx512
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -162,12 +166,12 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) {
         // SAFETY: `instruction_set` returns these only if the processor reports the features.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Amx | InstructionSet::Avx512Bf16 if K::BF16 => unsafe {
-            x86::run_avx512_bf16(kernel)
+            x86::run_avx512_bf16(kernel);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Amx | InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe {
-            x86::run_avx512(kernel)
+            x86::run_avx512(kernel);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]

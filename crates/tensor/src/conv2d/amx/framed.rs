@@ -183,8 +183,8 @@ pub(super) fn products(
                         // SAFETY: the frame holds the pixels of all rows and taps, the weights those of all
                         // columns and steps, and there is room for the sums.
                         unsafe {
-                            tiles.multiply(left, right, (together, columns), sums.as_mut_ptr(), part > 0)
-                        };
+                            tiles.multiply(left, right, (together, columns), sums.as_mut_ptr(), part > 0);
+                        }
                     }
                 }
                 // SAFETY: the panels from `j` on of each pixel.
@@ -197,7 +197,7 @@ pub(super) fn products(
     team::for_each(blocks.div_ceil(BLOCKS), |task| {
         for number in task * BLOCKS..blocks.min((task + 1) * BLOCKS) {
             let next = (number + 1 < blocks.min((task + 1) * BLOCKS)).then(|| block(number + 1));
-            product(block(number), next)
+            product(block(number), next);
         }
     });
 }

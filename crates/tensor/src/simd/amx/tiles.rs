@@ -340,36 +340,42 @@ impl Tiles {
         &self,
         left: Left<'_>,
         right: Right,
-        (rows, columns): (usize, usize),
+        size: (usize, usize),
         sums: *mut f32,
         add: bool,
     ) {
-        // SAFETY: the caller guarantees it; larger products are made of smaller ones.
-        unsafe {
-            match (rows, columns) {
-                (1, 1) => one_by_one(left, right, sums, add),
-                (1, 2) => one_by_two(left, right, sums, add),
-                (1, 4) => one_by_four(left, right, sums, add),
-                (2, 1) => two_by_one(left, right, sums, add),
-                (2, 2) => two_by_two(left, right, sums, add),
-                (3, 1) => three_by_one(left, right, sums, add),
-                (4, 1) => four_by_one(left, right, sums, add),
-                (1, columns) => {
-                    one_by_two(left, right, sums, add);
-                    let right = Right { start: right.start.add(2 * right.column), ..right };
-                    self.multiply(left, right, (1, columns - 2), sums.add(2 * TILE), add);
-                }
-                (rows, 1) if rows > 4 => {
-                    four_by_one(left, right, sums, add);
-                    let left = Left { start: left.start.add(2 * left.pair), ..left };
-                    self.multiply(left, right, (rows - 4, 1), sums.add(4 * TILE), add);
-                }
-                (rows, columns) => {
-                    assert!(columns <= 2, "products of {rows} x {columns} tiles are not used");
-                    self.multiply(left, right, (2, columns), sums, add);
-                    let left = Left { start: left.start.add(left.pair), ..left };
-                    self.multiply(left, right, (rows - 2, columns), sums.add(2 * columns * TILE), add);
-                }
+        // SAFETY: the caller guarantees it.
+        unsafe { multiply(left, right, size, sums, add) }
+    }
+}
+
+/// Does the work of [`Tiles::multiply`]: takes large products apart.
+unsafe fn multiply(left: Left<'_>, right: Right, (rows, columns): (usize, usize), sums: *mut f32, add: bool) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        match (rows, columns) {
+            (1, 1) => one_by_one(left, right, sums, add),
+            (1, 2) => one_by_two(left, right, sums, add),
+            (1, 4) => one_by_four(left, right, sums, add),
+            (2, 1) => two_by_one(left, right, sums, add),
+            (2, 2) => two_by_two(left, right, sums, add),
+            (3, 1) => three_by_one(left, right, sums, add),
+            (4, 1) => four_by_one(left, right, sums, add),
+            (1, columns) => {
+                one_by_two(left, right, sums, add);
+                let right = Right { start: right.start.add(2 * right.column), ..right };
+                multiply(left, right, (1, columns - 2), sums.add(2 * TILE), add);
+            }
+            (rows, 1) => {
+                four_by_one(left, right, sums, add);
+                let left = Left { start: left.start.add(2 * left.pair), ..left };
+                multiply(left, right, (rows - 4, 1), sums.add(4 * TILE), add);
+            }
+            (rows, columns) => {
+                assert!(columns <= 2, "products of {rows} x {columns} tiles are not used");
+                multiply(left, right, (2, columns), sums, add);
+                let left = Left { start: left.start.add(left.pair), ..left };
+                multiply(left, right, (rows - 2, columns), sums.add(2 * columns * TILE), add);
             }
         }
     }
