@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 
-const SUITES: [&str; 14] = [
+const SUITES: [&str; 15] = [
     "table1",
     "figure3",
     "figure4",
@@ -22,6 +22,7 @@ const SUITES: [&str; 14] = [
     "winograd",
     "contrastive",
     "modern",
+    "precision",
 ];
 
 #[test]
