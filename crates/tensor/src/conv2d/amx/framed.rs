@@ -4,7 +4,8 @@
 //! rows lies in the map at a distance that depends on the tap alone. So a block is the part of the map that its
 //! rows read, with zeros around it, and tiles are loaded from there. With 16 channels a step takes two
 //! neighboring taps; where a row of the kernel has an odd number of taps, its last step also takes the pixel
-//! beside it, with weights of zero. So a pixel that is not a number can reach two more outputs of its image.
+//! beside it, with weights of zero. So a pixel that is not a number can also reach one more output of its image for
+//! each row of the kernel.
 
 use super::super::sampling::Sampling;
 use super::super::tiles::PANEL;

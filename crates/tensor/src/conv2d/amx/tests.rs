@@ -127,3 +127,21 @@ fn what_is_not_a_number_stays_where_it_is() {
         }
     }
 }
+
+/// With 16 channels and rows of whole tiles, a pixel that is not a number may reach one more output for each row
+/// of the kernel, but none of another image, and all those that it must.
+#[test]
+fn what_is_not_a_number_stays_in_its_image() {
+    if !has_tiles() {
+        return;
+    }
+    let g = Geometry { n: 3, h: 4, w: 16, ci: 16, co: 16, kh: 3, kw: 3, stride: 1, padding: 1 };
+    let image = g.h * g.w * 16;
+    let mut stream = Stream::new(7, Purpose::Bootstrap, 0, 0);
+    let mut values = draw(&g, || stream.below(5) as f64 - 2.0);
+    values[0][image + (16 + 8) * 16 + 5] = f64::NAN;
+    let ([y, ..], [want, ..]) = (by_tiles(&g, &values), plainly(&g, &values));
+    let more = y.iter().zip(&want).filter(|(y, want)| y.is_nan() && !want.is_nan()).count();
+    assert!(y.iter().zip(&want).all(|(y, want)| y.is_nan() || !want.is_nan()) && more <= 3 * 16, "{more}");
+    assert!(y[..image].iter().chain(&y[2 * image..]).all(|y| !y.is_nan()));
+}

@@ -77,20 +77,60 @@ pub(crate) struct Right {
     pub(crate) column: usize,
 }
 
+/// The instructions that load the first registers from the sums, clear them, or store them.
+macro_rules! of_sums {
+    (load 1) => {
+        "tileloadd tmm0, [{sums} + {line}*1]"
+    };
+    (load 2) => {
+        concat!(of_sums!(load 1), "\ntileloadd tmm1, [{sums} + {line}*1 + 1024]")
+    };
+    (load 3) => {
+        concat!(of_sums!(load 2), "\ntileloadd tmm2, [{sums} + {line}*1 + 2048]")
+    };
+    (load 4) => {
+        concat!(of_sums!(load 3), "\ntileloadd tmm3, [{sums} + {line}*1 + 3072]")
+    };
+    (clear 1) => {
+        "tilezero tmm0"
+    };
+    (clear 2) => {
+        concat!(of_sums!(clear 1), "\ntilezero tmm1")
+    };
+    (clear 3) => {
+        concat!(of_sums!(clear 2), "\ntilezero tmm2")
+    };
+    (clear 4) => {
+        concat!(of_sums!(clear 3), "\ntilezero tmm3")
+    };
+    (store 1) => {
+        "tilestored [{sums} + {line}*1], tmm0"
+    };
+    (store 2) => {
+        concat!(of_sums!(store 1), "\ntilestored [{sums} + {line}*1 + 1024], tmm1")
+    };
+    (store 3) => {
+        concat!(of_sums!(store 2), "\ntilestored [{sums} + {line}*1 + 2048], tmm2")
+    };
+    (store 4) => {
+        concat!(of_sums!(store 3), "\ntilestored [{sums} + {line}*1 + 3072], tmm3")
+    };
+}
+
 /// Declares the product of some tiles of rows and of columns. In its loop, `p` is the address of the first
 /// left tile and `q` that of the first right one; the sums are the first registers, row by row.
 macro_rules! product {
-    ($name:ident: load [$($load:literal)+], clear [$($clear:literal)+], step [$($step:literal)+], store [$($store:literal)+]) => {
+    ($name:ident: sums $sums:tt, step [$($step:literal)+]) => {
         unsafe fn $name(left: Left<'_>, right: Right, sums: *mut f32, add: bool) {
             // SAFETY: the caller of `Tiles::multiply` guarantees the operands and holds the registers.
             unsafe {
                 asm!(
                     "test {p}, {p}",
                     "jz 2f",
-                    $($load,)+
+                    of_sums!(load $sums),
                     "jmp 3f",
                     "2:",
-                    $($clear,)+
+                    of_sums!(clear $sums),
                     "3:",
                     // Small products need no distances; every operand must be named.
                     "# {tile} {skip} {column}",
@@ -104,7 +144,7 @@ macro_rules! product {
                     "add {offset}, 8",
                     "jmp 3b",
                     "4:",
-                    $($store,)+
+                    of_sums!(store $sums),
                     offset = inout(reg) left.offsets.as_ptr() => _,
                     end = in(reg) left.offsets.as_ptr().add(left.offsets.len()),
                     left = in(reg) left.start,
@@ -129,19 +169,7 @@ macro_rules! product {
 
 product! {
     two_by_two:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-        "tileloadd tmm2, [{sums} + {line}*1 + 2048]"
-        "tileloadd tmm3, [{sums} + {line}*1 + 3072]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-        "tilezero tmm2"
-        "tilezero tmm3"
-    ],
-    step [
+    sums 4, step [
         "tileloadd tmm4, [{p} + {row}*1]"
         "tileloadd tmm6, [{q} + {line}*1]"
         "tdpbf16ps tmm0, tmm4, tmm6"
@@ -152,94 +180,45 @@ product! {
         "tileloadd tmm5, [{p} + {row}*1]"
         "tdpbf16ps tmm2, tmm5, tmm6"
         "tdpbf16ps tmm3, tmm5, tmm7"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
-        "tilestored [{sums} + {line}*1 + 2048], tmm2"
-        "tilestored [{sums} + {line}*1 + 3072], tmm3"
     ]
 }
 
 product! {
     two_by_one:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-    ],
-    step [
+    sums 2, step [
         "tileloadd tmm7, [{q} + {line}*1]"
         "tileloadd tmm4, [{p} + {row}*1]"
         "tdpbf16ps tmm0, tmm4, tmm7"
         "add {p}, {tile}"
         "tileloadd tmm5, [{p} + {row}*1]"
         "tdpbf16ps tmm1, tmm5, tmm7"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
     ]
 }
 
 product! {
     one_by_two:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-    ],
-    step [
+    sums 2, step [
         "tileloadd tmm7, [{p} + {row}*1]"
         "tileloadd tmm4, [{q} + {line}*1]"
         "tdpbf16ps tmm0, tmm7, tmm4"
         "add {q}, {column}"
         "tileloadd tmm5, [{q} + {line}*1]"
         "tdpbf16ps tmm1, tmm7, tmm5"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
     ]
 }
 
 product! {
     one_by_one:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-    ],
-    clear [
-        "tilezero tmm0"
-    ],
-    step [
+    sums 1, step [
         "tileloadd tmm7, [{q} + {line}*1]"
         "tileloadd tmm4, [{p} + {row}*1]"
         "tdpbf16ps tmm0, tmm4, tmm7"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
     ]
 }
 
 product! {
     three_by_one:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-        "tileloadd tmm2, [{sums} + {line}*1 + 2048]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-        "tilezero tmm2"
-    ],
-    step [
+    sums 3, step [
         "tileloadd tmm7, [{q} + {line}*1]"
         "tileloadd tmm4, [{p} + {row}*1]"
         "tdpbf16ps tmm0, tmm4, tmm7"
@@ -249,29 +228,12 @@ product! {
         "add {p}, {skip}"
         "tileloadd tmm6, [{p} + {row}*1]"
         "tdpbf16ps tmm2, tmm6, tmm7"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
-        "tilestored [{sums} + {line}*1 + 2048], tmm2"
     ]
 }
 
 product! {
     four_by_one:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-        "tileloadd tmm2, [{sums} + {line}*1 + 2048]"
-        "tileloadd tmm3, [{sums} + {line}*1 + 3072]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-        "tilezero tmm2"
-        "tilezero tmm3"
-    ],
-    step [
+    sums 4, step [
         "tileloadd tmm7, [{q} + {line}*1]"
         "tileloadd tmm4, [{p} + {row}*1]"
         "tdpbf16ps tmm0, tmm4, tmm7"
@@ -284,30 +246,12 @@ product! {
         "add {p}, {tile}"
         "tileloadd tmm4, [{p} + {row}*1]"
         "tdpbf16ps tmm3, tmm4, tmm7"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
-        "tilestored [{sums} + {line}*1 + 2048], tmm2"
-        "tilestored [{sums} + {line}*1 + 3072], tmm3"
     ]
 }
 
 product! {
     one_by_four:
-    load [
-        "tileloadd tmm0, [{sums} + {line}*1]"
-        "tileloadd tmm1, [{sums} + {line}*1 + 1024]"
-        "tileloadd tmm2, [{sums} + {line}*1 + 2048]"
-        "tileloadd tmm3, [{sums} + {line}*1 + 3072]"
-    ],
-    clear [
-        "tilezero tmm0"
-        "tilezero tmm1"
-        "tilezero tmm2"
-        "tilezero tmm3"
-    ],
-    step [
+    sums 4, step [
         "tileloadd tmm7, [{p} + {row}*1]"
         "tileloadd tmm4, [{q} + {line}*1]"
         "tdpbf16ps tmm0, tmm7, tmm4"
@@ -320,12 +264,6 @@ product! {
         "add {q}, {column}"
         "tileloadd tmm4, [{q} + {line}*1]"
         "tdpbf16ps tmm3, tmm7, tmm4"
-    ],
-    store [
-        "tilestored [{sums} + {line}*1], tmm0"
-        "tilestored [{sums} + {line}*1 + 1024], tmm1"
-        "tilestored [{sums} + {line}*1 + 2048], tmm2"
-        "tilestored [{sums} + {line}*1 + 3072], tmm3"
     ]
 }
 
