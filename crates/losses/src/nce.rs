@@ -14,6 +14,15 @@
 //! n images with replacement, so it may hit the image's own entry, as in the released code. Gradients go to f
 //! alone.
 //!
+//! A variant renews Z before each later batch's loss, with momentum μ and that batch's mean:
+//!
+//! ```text
+//! Z ← μ Z + (1 − μ) n mean_{i, j} exp(f_i · v_j / τ)
+//! ```
+//!
+//! K. He advises it, with μ = 0.99, where the bank does not stay as random as it is at the start (issue 23 of
+//! `HobbitLong/CMC`). No gradient goes through Z.
+//!
 //! No deviation in value. P is computed as exp(f · v / τ − log Z) in f64, so that τ = 0.01 does not overflow.
 
 use std::cell::Cell;
@@ -43,7 +52,7 @@ const EPSILON: f64 = 1e-7;
 /// // A feature that equals the entry of image 0, and one noise image, which is image 1.
 /// let bank = MemoryBank::from_tensor(&Tensor::new(&[[1f32, 0.0], [0.0, 1.0]], &Device::Cpu)?)?;
 /// let feature = Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?;
-/// let nce = Nce { temperature: 1.0, noise_per_row: 1 };
+/// let nce = Nce { temperature: 1.0, noise_per_row: 1, normalizer_momentum: None };
 /// let mut normalizer = Some(1.0);
 /// let loss = nce.loss(&feature, &bank, &[0], &[1], &mut normalizer)?.to_scalar::<f64>()?;
 /// // With Z = 1 and c = 1/2: −log(e / (e + 1/2)) − log((1/2) / (1 + 1/2)).
@@ -61,11 +70,14 @@ pub struct Nce {
     pub temperature: f64,
     /// m, the noise images per row; 4096 in the paper.
     pub noise_per_row: usize,
+    /// μ, the share of the old Z in the new one, from 0 to below 1; `None` keeps the first batch's Z, as the
+    /// released code does.
+    pub normalizer_momentum: Option<f64>,
 }
 
 impl Default for Nce {
     fn default() -> Self {
-        Self { temperature: 0.1, noise_per_row: 4096 }
+        Self { temperature: 0.1, noise_per_row: 4096, normalizer_momentum: None }
     }
 }
 
@@ -74,11 +86,12 @@ impl Nce {
     /// (B numbers below n) and is compared with the images `noise[i*m..(i+1)*m]` (B x m numbers below n, as
     /// [`draw_noise`] gives them): a scalar.
     ///
-    /// `normalizer` is Z. If it is `None`, this batch sets it; otherwise it is only read.
+    /// `normalizer` is Z. If it is `None`, this batch sets it. Otherwise it is only read, or moves with
+    /// [`Nce::normalizer_momentum`]. An error leaves it as it was.
     ///
     /// # Errors
-    /// If shapes do not fit, an index is out of range, m is 0, or the temperature or Z is not a positive
-    /// number.
+    /// If shapes do not fit, an index is out of range, m is 0, μ is not from 0 to below 1, or the temperature
+    /// or Z is not a positive number.
     pub fn loss(
         &self,
         features: &Tensor,
@@ -95,6 +108,9 @@ impl Nce {
         check_temperature(NAME, self.temperature)?;
         if self.noise_per_row == 0 {
             bail!("{NAME}: noise_per_row is 0; at least one noise image per row is needed")
+        }
+        if let Some(momentum) = self.normalizer_momentum.filter(|momentum| !(0.0..1.0).contains(momentum)) {
+            bail!("{NAME}: normalizer_momentum is {momentum}; it must be from 0 to below 1")
         }
         if noise.len() != rows * self.noise_per_row {
             bail!(
@@ -122,28 +138,39 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Returns Z. The first batch sets it: n times the mean of exp(f · v / τ) over the own and the noise
-    /// entries.
-    fn normalizer<T: Float>(&self, features: Matrix<'_, T>) -> Result<f64> {
-        let Self { loss, bank, index, noise, .. } = *self;
-        let z = self.normalizer.get().unwrap_or_else(|| {
-            let sums: Vec<f64> = features
-                .values
-                .par_chunks(bank.dim())
-                .zip(index)
-                .zip(noise.par_chunks(loss.noise_per_row))
-                .map(|((f, y), noise)| {
-                    let exp = |&j: &u32| {
-                        (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / loss.temperature).exp()
-                    };
-                    std::iter::once(y).chain(noise).map(exp).sum()
-                })
-                .collect();
-            let entries = index.len() + noise.len();
-            sums.iter().sum::<f64>() / entries as f64 * bank.len() as f64
-        });
-        self.normalizer.set(Some(check_normalizer(z)?));
+    /// Returns the Z of this batch's loss and keeps it. `of_batch` returns n times the mean of exp(f · v / τ)
+    /// over the own and the noise entries; it is called where this batch sets or moves Z.
+    fn settle_normalizer(&self, of_batch: impl FnOnce() -> Result<f64>) -> Result<f64> {
+        let z = match (self.normalizer.get(), self.loss.normalizer_momentum) {
+            (None, _) => of_batch()?,
+            (Some(z), None) => z,
+            (Some(z), Some(momentum)) => momentum * z + (1.0 - momentum) * of_batch()?,
+        };
+        if !(z > 0.0 && z.is_finite()) {
+            bail!(
+                "{NAME}: the normalizer Z must be a positive number, it is {z}; check that all features are finite"
+            )
+        }
+        self.normalizer.set(Some(z));
         Ok(z)
+    }
+
+    /// Returns n times the mean of exp(f · v / τ) over the own and the noise entries.
+    fn mean_score<T: Float>(&self, features: Matrix<'_, T>) -> f64 {
+        let Self { loss, bank, index, noise, .. } = *self;
+        let sums: Vec<f64> = features
+            .values
+            .par_chunks(bank.dim())
+            .zip(index)
+            .zip(noise.par_chunks(loss.noise_per_row))
+            .map(|((f, y), noise)| {
+                let exp =
+                    |&j: &u32| (dot(f, &T::widen(bank.entry(j as usize))).to_f64() / loss.temperature).exp();
+                std::iter::once(y).chain(noise).map(exp).sum()
+            })
+            .collect();
+        let entries = index.len() + noise.len();
+        sums.iter().sum::<f64>() / entries as f64 * bank.len() as f64
     }
 }
 
@@ -152,7 +179,7 @@ impl Objective<1> for Batch<'_> {
     const HAS_CUDA_KERNEL: bool = true;
 
     fn evaluate<T: Float>(&self, [features]: [Matrix<'_, T>; 1]) -> Result<(f64, [Vec<T>; 1])> {
-        let z = self.normalizer(features)?;
+        let z = self.settle_normalizer(|| Ok(self.mean_score(features)))?;
         let Self { loss, bank, index, noise, .. } = *self;
         let (rows, dim) = (index.len(), bank.dim());
         let (log_z, inverse) = (z.ln(), 1.0 / loss.temperature);
@@ -196,23 +223,10 @@ impl Objective<1> for Batch<'_> {
             noise: &indices(self.noise, &[rows, self.loss.noise_per_row], features)?,
             temperature: self.loss.temperature,
         };
-        let z = match self.normalizer.get() {
-            Some(z) => z,
-            None => input.normalizer()?,
-        };
-        self.normalizer.set(Some(check_normalizer(z)?));
+        let z = self.settle_normalizer(|| input.normalizer())?;
         let Settled { value, gradient } = input.settle(z)?;
         Ok((value, [gradient]))
     }
-}
-
-fn check_normalizer(z: f64) -> Result<f64> {
-    if !(z > 0.0 && z.is_finite()) {
-        bail!(
-            "{NAME}: the normalizer Z must be a positive number, it is {z}; check that all features are finite"
-        )
-    }
-    Ok(z)
 }
 
 /// Returns the noise of one step: `rows * noise_per_row` image numbers below `images`, uniform with
@@ -237,16 +251,26 @@ pub fn draw_noise(
 
 /// Returns the objective at its settings, for checks that go over all objectives.
 pub(crate) fn cases() -> Vec<Case> {
-    fn loss(x: &Tensor, context: &Context<'_>, mut normalizer: Option<f64>) -> Result<Tensor> {
-        let objective = Nce { noise_per_row: 50, ..Nce::default() };
+    fn loss(
+        x: &Tensor,
+        context: &Context<'_>,
+        mut normalizer: Option<f64>,
+        normalizer_momentum: Option<f64>,
+    ) -> Result<Tensor> {
+        let objective = Nce { noise_per_row: 50, normalizer_momentum, ..Nce::default() };
         let rows = context.index.len();
         let noise = draw_noise(0, 1, 0, rows, objective.noise_per_row, context.memory.len())?;
         objective.loss(x, context.memory, context.index, &noise, &mut normalizer)
     }
     vec![
-        Case::new::<1, Batch<'_>>("NCE", [Input::Images], |x, context| loss(&x[0], context, None)),
+        Case::new::<1, Batch<'_>>("NCE", [Input::Images], |x, context| loss(&x[0], context, None, None)),
         Case::new::<1, Batch<'_>>("NCE, normalizer of an earlier batch", [Input::Images], |x, context| {
-            loss(&x[0], context, Some(context.memory.len() as f64))
+            loss(&x[0], context, Some(context.memory.len() as f64), None)
+        }),
+        // Z changes with the features here, but no gradient goes through it: the gradient is that at a Z that
+        // barely moves.
+        Case::new::<1, Batch<'_>>("NCE, normalizer with momentum", [Input::Images], |x, context| {
+            loss(&x[0], context, Some(context.memory.len() as f64), Some(1.0 - 1e-12))
         }),
     ]
 }
@@ -289,7 +313,7 @@ mod tests {
             rows in 1usize..6, images in 1usize..40, dim in 1usize..20, negatives in 1usize..12, seed: u64,
             temperature in prop_oneof![Just(0.07), Just(0.1), Just(1.0)],
         ) {
-            let loss = Nce { temperature, noise_per_row: negatives };
+            let loss = Nce { temperature, noise_per_row: negatives, normalizer_momentum: None };
             let (f, bank) = (unit_rows(rows, dim, seed), MemoryBank::new(images, dim, seed).unwrap());
             let index = random_index(rows, images, seed);
             let noise = draw_noise(seed, 1, 2, rows, negatives, images).unwrap();
@@ -325,7 +349,7 @@ mod tests {
     #[test]
     fn the_first_batch_sets_z_and_later_ones_keep_it() {
         let bank = MemoryBank::new(20, 4, 0).unwrap();
-        let loss = Nce { temperature: 0.1, noise_per_row: 3 };
+        let loss = Nce { noise_per_row: 3, ..Nce::default() };
         let mut z = None;
         let noise = draw_noise(0, 1, 0, 2, 3, 20).unwrap();
         loss.loss(&matrix_f32(&unit_rows(2, 4, 0), 4), &bank, &[1, 2], &noise, &mut z).unwrap();
@@ -336,10 +360,31 @@ mod tests {
     }
 
     #[test]
+    fn with_momentum_each_later_batch_moves_z_and_uses_it() {
+        let bank = MemoryBank::new(20, 4, 0).unwrap();
+        let frozen = Nce { noise_per_row: 3, ..Nce::default() };
+        let moving = Nce { normalizer_momentum: Some(0.75), ..frozen };
+        let noise = draw_noise(0, 1, 0, 2, 3, 20).unwrap();
+        let rows = [0, 1].map(|seed| matrix_f64(&unit_rows(2, 4, seed), 4));
+        let run = |loss: Nce, rows: &Tensor, z: &mut Option<f64>| {
+            loss.loss(rows, &bank, &[1, 2], &noise, z).unwrap().to_scalar::<f64>().unwrap()
+        };
+        // The first batch sets Z in both.
+        let (mut z, mut first, mut second) = (None, None, None);
+        assert_eq!(run(moving, &rows[0], &mut z).to_bits(), run(frozen, &rows[0], &mut first).to_bits());
+        assert_eq!(z, first);
+        run(frozen, &rows[1], &mut second);
+        let value = run(moving, &rows[1], &mut z);
+        let want = 0.75 * first.unwrap() + 0.25 * second.unwrap();
+        assert!((z.unwrap() - want).abs() < 1e-12 * want && second != first);
+        assert_eq!(value.to_bits(), run(frozen, &rows[1], &mut z.clone()).to_bits());
+    }
+
+    #[test]
     fn two_images_have_a_closed_form() {
         // f = v_0 = e1, v_1 = e2, one noise image v_1, τ = 1, Z = 1, n = 2: c = 1/2, P⁺ = e, P⁻ = 1.
         let bank = MemoryBank::from_tensor(&matrix_f32(&[1.0, 0.0, 0.0, 1.0], 2)).unwrap();
-        let loss = Nce { temperature: 1.0, noise_per_row: 1 };
+        let loss = Nce { temperature: 1.0, noise_per_row: 1, ..Nce::default() };
         let (value, gradient) =
             gradient_of(&matrix_f64(&[1.0, 0.0], 2), |f| loss.loss(f, &bank, &[0], &[1], &mut Some(1.0)))
                 .unwrap();
@@ -350,7 +395,7 @@ mod tests {
 
     #[test]
     fn extremes_are_safe_at_one_hundredth() {
-        let loss = Nce { temperature: 0.01, noise_per_row: 2 };
+        let loss = Nce { temperature: 0.01, noise_per_row: 2, ..Nce::default() };
         for signs in [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]] {
             let rows: Vec<f64> = signs.iter().flat_map(|&s| [s, 0.0]).collect();
             let bank = MemoryBank::from_tensor(&matrix_f32(&rows, 2)).unwrap();
@@ -396,7 +441,7 @@ mod tests {
     #[test]
     fn bad_input_is_an_error_that_says_what_was_wrong() {
         let bank = MemoryBank::new(5, 4, 0).unwrap();
-        let loss = Nce { temperature: 0.1, noise_per_row: 2 };
+        let loss = Nce { noise_per_row: 2, ..Nce::default() };
         let f = Tensor::ones((1, 4), DType::F32, &Device::Cpu).unwrap();
         let says = |loss: Nce, f: &Tensor, index: &[u32], noise: &[u32], mut z: Option<f64>, what: &str| {
             let before = z;
@@ -410,6 +455,12 @@ mod tests {
         says(loss, &f, &[0], &[0, 1], Some(0.0), "normalizer");
         says(loss, &(&f * f64::NAN).unwrap(), &[0], &[0, 1], None, "NaN");
         says(Nce { noise_per_row: 0, ..loss }, &f, &[0], &[], None, "noise_per_row is 0");
+        for momentum in [1.0, -0.1, f64::NAN] {
+            let loss = Nce { normalizer_momentum: Some(momentum), ..loss };
+            says(loss, &f, &[0], &[0, 1], Some(1.0), "from 0 to below 1");
+        }
+        let moving = Nce { normalizer_momentum: Some(0.5), ..loss };
+        says(moving, &(&f * f64::NAN).unwrap(), &[0], &[0, 1], Some(1.0), "NaN");
         says(Nce { temperature: 0.0, ..loss }, &f, &[0], &[0, 1], None, "temperature");
         assert!(draw_noise(0, 0, 0, 1, 1, 0).is_err());
     }

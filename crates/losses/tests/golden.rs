@@ -115,7 +115,11 @@ fn golden_nce() {
     let goldens = Goldens::read();
     for case in goldens.cases("nce") {
         let negatives = goldens.setting(&case, "negatives") as usize;
-        let objective = Nce { temperature: goldens.setting(&case, "temperature"), noise_per_row: negatives };
+        let objective = Nce {
+            temperature: goldens.setting(&case, "temperature"),
+            noise_per_row: negatives,
+            ..Nce::default()
+        };
         let mut bank = MemoryBank::from_tensor(goldens.tensor(&case, "memory_before")).unwrap();
         let (index, noise) = (goldens.index(&case, "index"), goldens.index(&case, "noise_index"));
         let [features, loss, grad] = ["features", "loss", "grad"].map(|what| goldens.tensor(&case, what));

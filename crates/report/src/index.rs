@@ -86,6 +86,10 @@ fn section(
             ),
         );
         section_table(text, &section, printed);
+        let missing = section.missing_rows();
+        if !missing.is_empty() {
+            put(text, &format!("Rows without a finished run: {}.\n\n", markdown(&missing.join(", "))));
+        }
     }
     for picture in &entry.pictures {
         put(text, &format!("![{heading}]({}/{})\n\n", link(&entry.folder), link(picture)));
@@ -179,10 +183,12 @@ mod tests {
         for run in &mut own {
             run.record.suite = "mine".into();
         }
+        let mut mine = entry("mine", own);
+        mine.suite.rows = vec!["invaspread".into(), "byol".into()];
         let entries = [
             entry("table1", fake::quick_runs(&[0, 1])),
             entry("table3", fake::retrieval_runs()),
-            entry("mine", own),
+            mine,
             entry("winograd", Vec::new()),
         ];
         let text = index(&entries).unwrap();
@@ -190,6 +196,7 @@ mod tests {
         for printed in paper::tables() {
             assert!(text.contains(&format!("## {}: ", suite_label(&printed.key))), "{}", printed.key);
         }
+        assert!(text.contains("Rows without a finished run: byol."));
         assert!(!text.contains("winograd"), "a suite of our own that was not run says nothing");
     }
 }

@@ -86,6 +86,14 @@ impl<'a> Section<'a> {
         self.metrics.iter().copied().filter(|metric| is_speed(metric)).collect()
     }
 
+    /// Returns the suite's own rows that have no finished run here, in the suite's order; none for a suite that
+    /// is a table of the paper, whose rows are those of the paper.
+    pub fn missing_rows(&self) -> Vec<&'a str> {
+        let suite = self.suite;
+        let own = suite.rows.iter().map(String::as_str).filter(|_| suite.printed().is_none());
+        own.filter(|row| !self.rows.contains(row)).collect()
+    }
+
     /// Returns whether the paper prints a value beside any number of the section.
     pub fn is_in_paper(&self) -> bool {
         self.lines.iter().any(|line| line.paper.is_some())

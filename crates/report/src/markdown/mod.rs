@@ -135,10 +135,9 @@ fn what_was_run(text: &mut String, section: &Section<'_>) {
         if runs.iter().any(|run| run.record.held_out) { "Held-out training images" } else { "Test images" };
     entry(measured, &distinct(&|run| Some(thousands(run.record.test_images))));
     entry("Runs", &format!("{}, {}", runs.len(), caption::seeds(runs)));
-    let is_missing = |row: &&String| !section.rows.contains(&row.as_str());
-    let missing: Vec<&str> = section.suite.rows.iter().filter(is_missing).map(String::as_str).collect();
     // Those of a table of the paper are named where it is compared.
-    if !missing.is_empty() && section.suite.printed().is_none() {
+    let missing = section.missing_rows();
+    if !missing.is_empty() {
         entry("Rows without a finished run", &missing.join(", "));
     }
     entry(

@@ -100,7 +100,8 @@ pub struct ModelSection {
     pub input_channels: Option<usize>,
 }
 
-/// The depth, width and pool of a vision transformer's config, which mean nothing: those of the built-in files.
+/// The depth, width and pool in the config of a network that is no ResNet, which mean nothing: those of the
+/// built-in files.
 const NO_SIZES: [usize; 3] = [18, 64, 0];
 /// The channels of an image unless set: red, green, blue.
 const RGB: usize = 3;
@@ -123,10 +124,10 @@ impl ModelSection {
         self.input_channels.unwrap_or(RGB)
     }
 
-    /// Returns the keys that a vision transformer does not have, as far as they have another value than in its
-    /// file.
-    fn not_of_vit(&self) -> Vec<&'static str> {
-        if !self.is_vit() {
+    /// Returns the keys of a ResNet that have another value than in the file of the chosen network, which is no
+    /// ResNet and does not use them.
+    fn not_used(&self) -> Vec<&'static str> {
+        if self.architecture.unwrap_or_default() == Architecture::Resnet {
             return Vec::new();
         }
         let [depth, width, pool] = NO_SIZES;
@@ -332,9 +333,10 @@ impl Config {
             return wrong("precision", self.precision.to_string(), expected);
         }
         if let Some(key) =
-            self.model.not_of_vit().into_iter().find(|key| origin(key).starts_with(Override::TYPED))
+            self.model.not_used().into_iter().find(|key| origin(key).starts_with(Override::TYPED))
         {
-            let found = "a value, where model.architecture is a vision transformer".to_owned();
+            let network = if self.model.is_vit() { "a vision transformer" } else { "Inception-v1" };
+            let found = format!("a value, where model.architecture is {network}");
             return wrong(key, found, "no such argument: only residual networks have this setting");
         }
         if self.model.patch.is_some() && !self.model.is_vit() {

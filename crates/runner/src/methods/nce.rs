@@ -1,6 +1,6 @@
 //! NCE: the stored embedding of an image is distinguished from m drawn ones (Wu et al., CVPR 2018). The first
-//! batch of a run sets the normalizer Z, which then stays the same, as in the released code; Z is part of the
-//! state.
+//! batch of a run sets the normalizer Z, which then stays the same, as in the released code, or is renewed by
+//! each batch (`normalizer_momentum`); Z is part of the state.
 
 use std::collections::HashMap;
 
@@ -25,6 +25,9 @@ crate::settings! {
         noise: usize = 4096,
         /// Share of the old entry in the new entry of the memory bank, from 0 to below 1.
         memory_momentum: f64 = 0.5,
+        /// Share of the old normalizer Z in the new one, from 0 to below 1, where each batch renews Z; 0.99
+        /// is usual. If it is unset, the first batch's Z stays.
+        normalizer_momentum: Option<f64> = None,
     }
 }
 
@@ -35,7 +38,8 @@ impl MethodSettings for Settings {
     fn check(&self) -> std::result::Result<(), Refusal> {
         temperature("temperature", self.temperature)?;
         at_least_one("noise", self.noise)?;
-        share("memory_momentum", self.memory_momentum)
+        share("memory_momentum", self.memory_momentum)?;
+        self.normalizer_momentum.map_or(Ok(()), |momentum| share("normalizer_momentum", momentum))
     }
 
     fn memory(&self, sizes: &Sizes) -> Vec<MethodMemory> {
@@ -45,12 +49,17 @@ impl MethodSettings for Settings {
     }
 
     fn build(&self, facts: RunFacts) -> Result<Box<dyn Method>> {
-        let loss = Nce { temperature: self.temperature, noise_per_row: self.noise };
+        let loss = Nce {
+            temperature: self.temperature,
+            noise_per_row: self.noise,
+            normalizer_momentum: self.normalizer_momentum,
+        };
         Ok(Box::new(NceMethod::new(facts, loss, self.memory_momentum)?))
     }
 
     fn small() -> Vec<Self> {
-        vec![Self { noise: 32, ..Self::default() }]
+        let frozen = Self { noise: 32, ..Self::default() };
+        vec![frozen.clone(), Self { normalizer_momentum: Some(0.9), ..frozen }]
     }
 }
 

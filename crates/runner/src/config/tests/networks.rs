@@ -44,6 +44,8 @@ fn what_a_vision_transformer_cannot_do_is_told_before_a_run() {
         let told = error(&with(&[argument]));
         let key = argument.split_once('=').unwrap().0;
         assert!(told.contains(key) && told.contains("only residual networks"), "{told}");
+        let told = error(&["model=inception_v1", "model.pretrained=false", argument]);
+        assert!(told.contains(key) && told.contains("is Inception-v1"), "{told}");
     }
     // A suite's rows may say what holds for other networks.
     assert_eq!(refused(&with(&["model.pool=0", "model.stem=cifar"])), None);
