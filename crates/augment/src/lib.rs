@@ -31,6 +31,6 @@ pub use geometry::{Window, center_crop, crop, hflip, pad, random_crop, resized_c
 pub use image::{Image, ImageRef};
 pub use loader::{Batch, BatchLoader, LoaderConfig, LoaderError, ViewGroup};
 pub use pipeline::{Pipeline, Scratch};
-pub use plan::{ViewPlan, ViewSettings};
+pub use plan::{ViewPlan, ViewSettings, view_stream};
 pub use resize::{Filter, resize};
 pub use source::{ImageSource, SourceError, SourceImage};

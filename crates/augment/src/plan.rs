@@ -127,7 +127,7 @@ impl Pipeline {
 
 /// Returns the stream of a view of an image; views are numbered from 0. The streams of the first two views of
 /// all images come first. Further pairs of views follow, for all images, in ranges of their own.
-pub(crate) fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
+pub fn view_stream(seed: u64, epoch: u64, image: u32, view: usize) -> Stream {
     let (pair, of_pair) = (view as u64 / 2, view as u64 % 2);
     Stream::new(seed, Purpose::Augment, epoch, pair << 33 | (2 * u64::from(image) + of_pair))
 }

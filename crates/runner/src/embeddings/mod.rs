@@ -9,6 +9,7 @@ mod array;
 mod container;
 mod error;
 mod file;
+mod in_memory;
 mod labels;
 mod numpy;
 mod origin;
@@ -23,11 +24,12 @@ use serde::Serialize;
 use crate::checkpoint::{self, CheckpointError};
 use crate::memory;
 use crate::methods::Features;
-use array::Shape;
+use array::{Array, Shape};
 use file::{ArrayFile, EMBEDDINGS, LABELS, open};
 
 pub use error::{EmbeddingsError, Role};
 pub use file::{EMBEDDING_NAMES, LABEL_NAMES};
+pub use in_memory::InMemory;
 pub use labels::{Classes, ClassesError, Labels};
 pub use origin::{ArrayOrigin, Origin};
 pub use rows::{RowFacts, Scaling};
@@ -109,18 +111,49 @@ pub fn read(source: &Source) -> Result<Embedded, EmbeddingsError> {
         embeddings: ArrayOrigin::new(source.file, name.clone(), &array.header),
         labels: label_origin,
     };
+    embedded(&array, labels, origin, source.scaling)
+}
+
+/// Takes embeddings and their labels from memory: as [`read`] does from a file of the same arrays, to the bit.
+///
+/// # Errors
+/// Returns an error that names the array, what was found and what was expected.
+pub fn take(
+    embeddings: InMemory<'_>,
+    labels: InMemory<'_>,
+    scaling: Scaling,
+) -> Result<Embedded, EmbeddingsError> {
+    let (path, label_path) = (Path::new(embeddings.name), Path::new(labels.name));
+    let array = embeddings.array().map_err(|problem| problem.of(path))?;
+    let label_array = labels.array().map_err(|problem| problem.of(label_path))?;
+    let origin = Origin {
+        embeddings: ArrayOrigin::new(path, None, &array.header),
+        labels: ArrayOrigin::new(label_path, None, &label_array.header),
+    };
+    let labels = Labels::from_array(&label_array).map_err(|problem| problem.of(label_path))?;
+    embedded(&array, labels, origin, scaling)
+}
+
+/// Returns the rows of `array` with their labels.
+fn embedded(
+    array: &Array,
+    labels: Labels,
+    origin: Origin,
+    scaling: Scaling,
+) -> Result<Embedded, EmbeddingsError> {
+    let path = &origin.embeddings.file;
     let rows = array.header.shape.first().copied().unwrap_or(1);
     if labels.len() != rows && array.header.shape.len() > 1 {
         return Err(EmbeddingsError::Counts {
-            path: source.file.to_owned(),
+            path: path.clone(),
             rows,
             shape: Shape(&array.header.shape).to_string(),
-            label_path: origin.labels.file,
+            label_path: origin.labels.file.clone(),
             labels: labels.len(),
             label_shape: Shape(&origin.labels.shape).to_string(),
         });
     }
-    let (features, facts) = rows::rows(&array, source.scaling).map_err(|problem| problem.of(source.file))?;
+    let (features, facts) = rows::rows(array, scaling).map_err(|problem| problem.of(path))?;
     Ok(Embedded { features, labels, origin, facts })
 }
 

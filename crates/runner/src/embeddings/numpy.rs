@@ -108,7 +108,7 @@ fn parse(text: &str) -> Result<Header, String> {
 
 /// Parses the type that numpy writes as a byte order, a letter and a size. A type that is neither a number
 /// nor text keeps its name.
-fn element_type(name: &str) -> ElementType {
+pub(super) fn element_type(name: &str) -> ElementType {
     let (order, rest) = name.split_at_checked(1).unwrap_or(("", name));
     let (letter, size) = rest.split_at_checked(1).unwrap_or(("", rest));
     let size: Option<usize> = size.parse().ok();

@@ -1,0 +1,151 @@
+"""A loader that makes batches of random views ahead, in the threads of the library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._native import Epoch, Images
+from .views import Views, as_pixels
+
+
+class Batch(NamedTuple):
+    """A batch: unpack it as `views, labels, index`."""
+
+    #: One float32 array or tensor (batch, channels, size, size) for each view of an image.
+    views: tuple[Any, ...]
+    #: The labels of the images; `None` if the loader has none.
+    labels: Any | None
+    #: The numbers of the images.
+    index: Any
+
+
+class Loader:
+    """Gives batches of random views of images, one epoch for each `for` loop.
+
+    The views are made ahead, in threads of the library that run beside Python. They are those of torchvision
+    on Pillow images, to the byte, where the same random parameters are drawn. The order and the views of an
+    epoch depend on the seed and the number of the epoch alone, never on threads, on the batch size or on a
+    restart.
+
+    Args:
+        images: A uint8 array (images, height, width, 3), or a sequence of uint8 arrays (height, width, 3) or
+            Pillow images of any sizes. Contiguous arrays are used as they are, without a copy: do not write to
+            them while the loader is used.
+        views: What is made of each image: `TwoViews`, `MultiCrop`, `OneView` or `Views`.
+        batch_size: Images of a batch.
+        labels: One label for each image; they come back with the batches.
+        seed: The seed of the order and of the views.
+        shuffle: Whether each epoch has a new random order.
+        drop_last: Whether a last batch that is not full is left out, as training needs.
+        ahead: Finished batches that may wait.
+        threads: Threads that make views; by default one for each core, but at most eight.
+        output: "numpy" for arrays, or "torch" for tensors that share their memory.
+        channels_last: Whether the channels of a pixel lie beside each other in memory, the layout in which
+            PyTorch convolves fastest and which needs no copy. The shape is (batch, channels, size, size) in
+            both cases.
+
+    Raises:
+        ValueError: If an argument does not fit; the message says what was found and what was expected.
+
+    Iterating raises `RuntimeError` if an image has no pixels.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        views: Views,
+        batch_size: int = 128,
+        *,
+        labels: Sequence[Any] | np.ndarray | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        ahead: int = 2,
+        threads: int | None = None,
+        output: str = "numpy",
+        channels_last: bool = True,
+    ) -> None:
+        if not isinstance(views, Views):
+            raise ValueError(f"views: found {views!r}, expected TwoViews(...), MultiCrop(...) or another Views")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: found {batch_size}, expected at least 1")
+        if output not in ("numpy", "torch"):
+            raise ValueError(f'output: found {output!r}, expected "numpy" or "torch"')
+        self._images = _borrowed(images)
+        if labels is not None and len(labels) != len(self._images):
+            raise ValueError(f"labels: found {len(labels)}, expected {len(self._images)}, one for each image")
+        if drop_last and len(self._images) < batch_size:
+            raise ValueError(
+                f"batch_size: found {batch_size} for {len(self._images)} images, which fill no batch; expected at most"
+                " the number of images, or drop_last=False"
+            )
+        self._labels = None if labels is None else np.asarray(labels)
+        self._make = _torch if output == "torch" else _numpy
+        self._channels_last = channels_last
+        self._settings = {
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+            "drop_last": drop_last,
+            "seed": seed,
+            "ahead": ahead,
+            "threads": threads,
+        }
+        #: What is made of each image.
+        self.views = views
+        #: The number of the last epoch that was begun; 0 before the first.
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Returns the number of batches of an epoch."""
+        batches = len(self._images) / self._settings["batch_size"]
+        return math.floor(batches) if self._settings["drop_last"] else math.ceil(batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next epoch the one with this number, at least 1: to go on after a restart."""
+        if epoch < 1:
+            raise ValueError(f"epoch: found {epoch}, expected at least 1")
+        self.epoch = epoch - 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Begins the next epoch."""
+        self.epoch += 1
+        epoch = Epoch(self._images, self.views.groups, epoch=self.epoch, **self._settings)
+        return (self._batch(groups, index) for groups, index in epoch)
+
+    def _batch(self, groups: list[np.ndarray], index: np.ndarray) -> Batch:
+        index = index.astype(np.int64)
+        views = []
+        for group in groups:
+            # (views * batch, size, size, channels), the first view of all images before the second.
+            for view in group.reshape(-1, len(index), *group.shape[1:]):
+                view = view.transpose(0, 3, 1, 2)
+                views.append(self._make(view if self._channels_last else np.ascontiguousarray(view)))
+        labels = None if self._labels is None else self._make(self._labels[index])
+        return Batch(tuple(views), labels, self._make(index))
+
+
+def _borrowed(images: Any) -> Images:
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        if images.dtype != np.uint8:
+            raise ValueError(f"images: found an array of {images.dtype}, expected uint8, 0 to 255")
+        return Images.of_one_size(np.ascontiguousarray(images))
+    if hasattr(images, "shape") or isinstance(images, (str, bytes)):
+        found = f"shape {tuple(images.shape)}" if hasattr(images, "shape") else repr(images)
+        raise ValueError(
+            f"images: found {found}, expected an array (images, height, width, 3) or a sequence of images"
+        )
+    return Images.of_any_size([as_pixels(image) for image in images])
+
+
+def _numpy(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _torch(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array)

@@ -1,0 +1,31 @@
+"""Files of weights."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+
+from . import _native
+
+
+def load_weights(path: str | os.PathLike[str], *, within: str | None = None) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file of weights by name, as `load_state_dict` takes them once each is made a
+    tensor with `torch.from_numpy`.
+
+    Reads safetensors (also a checkpoint of a run), files of `torch.save` without running code from them, Caffe
+    models and HDF5; the content of the file decides, not its name. Runs of invaspread have PyTorch's names.
+    float16 and bfloat16 become float32. A warning names the entries that are not numbers.
+
+    Args:
+        path: The file.
+        within: Which state dict to take from a file with several, or the beginning of the names to take.
+
+    Raises:
+        ValueError: If the file is missing, damaged or of another kind, or holds several state dicts.
+    """
+    tensors, not_read = _native.load_weights(os.fspath(path), within)
+    if not_read:
+        warnings.warn(f"{path}: not read: {', '.join(not_read)}", stacklevel=2)
+    return tensors

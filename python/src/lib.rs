@@ -1,0 +1,28 @@
+//! The native part of the Python package `invaspread`: it takes and gives numpy arrays, and releases the
+//! interpreter's lock while it works. `invaspread/*.py` holds what a user calls, with the documentation.
+
+mod images;
+mod loader;
+mod measure;
+mod neighbors;
+mod views;
+mod weights;
+
+use pyo3::prelude::*;
+
+/// The module `invaspread._native`.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::images::Images;
+    #[pymodule_export]
+    use super::loader::Epoch;
+    #[pymodule_export]
+    use super::measure::measure;
+    #[pymodule_export]
+    use super::neighbors::{cluster, knn, linear};
+    #[pymodule_export]
+    use super::views::Transforms;
+    #[pymodule_export]
+    use super::weights::load_weights;
+}

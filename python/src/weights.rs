@@ -1,0 +1,67 @@
+//! Files of weights as numpy arrays.
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Tensor};
+use invaspread_models::{StateDict, WeightsFile};
+use numpy::{IntoPyArray, PyArrayMethods};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Returns the tensors of a file by name, and the names of those that were not read.
+#[pyfunction]
+#[pyo3(signature = (path, within))]
+pub(crate) fn load_weights<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    within: Option<String>,
+) -> PyResult<(Bound<'py, PyDict>, Vec<String>)> {
+    let wrong = |error: invaspread_models::WeightError| PyValueError::new_err(error.to_string());
+    let mut state_dicts = py
+        .detach(|| match within {
+            Some(place) => WeightsFile::open(&path)?.within(&place),
+            None => WeightsFile::open(&path),
+        })
+        .map_err(wrong)?
+        .state_dicts;
+    let one = state_dicts.pop().filter(|_| state_dicts.is_empty());
+    let Some(StateDict { tensors, not_read, .. }) = one else {
+        let places: Vec<String> = state_dicts.iter().map(ToString::to_string).collect();
+        return Err(PyValueError::new_err(format!(
+            "{}: found several state dicts ({}, ...), expected within=NAME of one of them; `invaspread weights inspect` lists them",
+            path.display(),
+            places.join(", ")
+        )));
+    };
+    let arrays = PyDict::new(py);
+    let mut names: Vec<&String> = tensors.keys().collect();
+    names.sort();
+    for name in names {
+        arrays.set_item(
+            name,
+            array(py, &tensors[name]).map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
+        )?;
+    }
+    Ok((arrays, not_read.into_iter().map(|(name, why)| format!("{name}: {why}")).collect()))
+}
+
+/// Returns a tensor as an array of its type; bf16, which numpy lacks, becomes float32.
+fn array<'py>(py: Python<'py>, tensor: &Tensor) -> candle_core::Result<Bound<'py, PyAny>> {
+    fn shaped<'py, T: numpy::Element + candle_core::WithDType>(
+        py: Python<'py>,
+        tensor: &Tensor,
+    ) -> candle_core::Result<Bound<'py, PyAny>> {
+        let values = tensor.flatten_all()?.to_vec1::<T>()?;
+        let array =
+            values.into_pyarray(py).reshape(tensor.dims().to_vec()).map_err(candle_core::Error::wrap)?;
+        Ok(array.into_any())
+    }
+    match tensor.dtype() {
+        DType::F64 => shaped::<f64>(py, tensor),
+        DType::I64 => shaped::<i64>(py, tensor),
+        DType::U32 => shaped::<u32>(py, tensor),
+        DType::U8 => shaped::<u8>(py, tensor),
+        _ => shaped::<f32>(py, &tensor.to_dtype(DType::F32)?),
+    }
+}

@@ -1,0 +1,65 @@
+"""Files of weights as arrays."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from invaspread import load_weights
+
+
+def write_safetensors(path, tensors):
+    header, data = {}, b""
+    for name, array in tensors.items():
+        kind = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64"}[array.dtype.name]
+        header[name] = {
+            "dtype": kind,
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + array.nbytes],
+        }
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_tensors_keep_their_names_types_and_shapes(tmp_path):
+    tensors = {
+        "linear.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+        "linear.bias": np.array([1.5, -2.5], dtype=np.float64),
+        "bn.num_batches_tracked": np.array(7, dtype=np.int64),
+        "half": np.array([0.5, 2.0], dtype=np.float16),
+    }
+    path = tmp_path / "weights"
+    write_safetensors(path, tensors)
+    read = load_weights(path)
+    assert list(read) == sorted(tensors)
+    for name, array in tensors.items():
+        assert read[name].shape == array.shape and np.array_equal(read[name], array)
+    assert read["half"].dtype == np.float32 and read["linear.bias"].dtype == np.float64
+
+
+def test_a_file_of_pytorch_loads_strictly_where_it_came_from(tmp_path):
+    torch = pytest.importorskip("torch")
+    layers = [torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)) for _ in range(2)]
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 3, "net": layers[0].state_dict()}, path)
+    read = load_weights(path, within="net")
+    report = layers[1].load_state_dict({name: torch.from_numpy(array) for name, array in read.items()}, strict=True)
+    assert not report.missing_keys
+    assert all(torch.equal(a, b) for a, b in zip(layers[0].state_dict().values(), layers[1].state_dict().values()))
+    torch.save({"student": layers[0].state_dict(), "teacher": layers[1].state_dict()}, path)
+    with pytest.raises(ValueError, match="within=NAME"):
+        load_weights(path)
+
+
+def test_what_is_no_file_of_weights_is_told(tmp_path):
+    with pytest.raises(ValueError, match="absent"):
+        load_weights(tmp_path / "absent")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(ValueError, match="text"):
+        load_weights(tmp_path / "text")
+    write_safetensors(tmp_path / "cut", {"a": np.ones(8, np.float32)})
+    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-4])
+    with pytest.raises(ValueError, match="cut"):
+        load_weights(tmp_path / "cut")
