@@ -457,3 +457,169 @@ fn rows_as_they_are_rank_by_inner_product() {
     let help = done(at, &["measure", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("ranked by inner product") && help.contains("Euclidean"), "{help}");
 }
+
+#[test]
+fn further_metrics_have_the_values_of_their_definitions() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let settings = [
+        "--metrics",
+        "precision,mrr,map,cmc,fnmr",
+        "--fmr",
+        "0.1,0.25,0.01",
+        "eval.retrieval.recall_at=[1,2]",
+    ];
+    let near = |result: &Value, wanted: &[(&str, f64)]| {
+        for &(name, want) in wanted {
+            assert!((metric(result, name) - want).abs() < 1e-9, "{name}: expected {want} in {result}");
+        }
+        assert_eq!(result["metrics"].as_object().unwrap().len(), wanted.len(), "{result}");
+    };
+    // Rows 0 to 4 find their class first, row 5 in fourth place. Of the twelve pairs of two classes, rows 3 and 5
+    // (0.9988), 2 and 5 (0.9965) are nearest; the pairs of one class have 0.9939, 0.9994 and -0.0497.
+    let alone = json(at, &[&AMONG_THEMSELVES[..], &settings].concat());
+    let first = 100.0 * 5.25 / 6.0;
+    near(
+        &alone,
+        &[
+            ("precision_at_1", 500.0 / 6.0),
+            ("precision_at_2", 250.0 / 6.0),
+            ("mrr", first),
+            ("map", first),
+            ("cmc_1", 500.0 / 6.0),
+            ("cmc_2", 500.0 / 6.0),
+            ("fnmr_at_fmr_1e-1", 200.0 / 3.0),
+            ("fnmr_at_fmr_2.5e-1", 100.0 / 3.0),
+        ],
+    );
+    assert_eq!(
+        (&alone["verification"]["genuine_pairs"], &alone["verification"]["impostor_pairs"]),
+        (&3.into(), &12.into())
+    );
+    let threshold = alone["verification"]["at"][0]["threshold"].as_f64().unwrap();
+    assert!((threshold - 0.996_534).abs() < 1e-6, "{alone}");
+    let few = "FNMR at FMR 1e-2 has no value: it needs 100 pairs of two classes, and there are 12";
+    assert!(alone["notes"].to_string().contains(few), "{alone}");
+
+    // In the gallery only row 5 finds its class second; one of six genuine pairs is below 0.1104.
+    let among = json(at, &[&AMONG_VOTERS[..], &settings].concat());
+    let first = 100.0 * 5.5 / 6.0;
+    near(
+        &among,
+        &[
+            ("precision_at_1", 500.0 / 6.0),
+            ("precision_at_2", 50.0),
+            ("mrr", first),
+            ("map", first),
+            ("cmc_1", 500.0 / 6.0),
+            ("cmc_2", 100.0),
+            ("fnmr_at_fmr_1e-1", 100.0 / 6.0),
+            ("fnmr_at_fmr_2.5e-1", 0.0),
+        ],
+    );
+    let said = done(at, &[&AMONG_VOTERS[..], &settings].concat());
+    for text in ["mAP", "91.67%", "CMC rank 2", "FNMR at FMR 1e-1", "pairs: 6 of one class, 12 of two"] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
+    // A query whose class the gallery lacks is left out of all of them.
+    fs::write(at.join("classes.txt"), "40\n-1\n8\n").unwrap();
+    let lacking = json(at, &[&AMONG_VOTERS[..], &settings].concat());
+    assert_eq!((metric(&lacking, "cmc_1"), metric(&lacking, "mrr")), (100.0, 100.0));
+    let said = "2 of 6 queries have no image of their class in the gallery: they are left out of precision@K, MRR, mAP and CMC";
+    assert!(lacking["notes"].to_string().contains(said), "{lacking}");
+}
+
+#[test]
+fn the_default_metrics_are_those_of_the_paper_and_all_adds_to_them() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 2.0);
+    noisy(at, "bad.npy", 4.0);
+    let plain = json(at, &of(&[]));
+    assert_eq!(plain["metrics"], json(at, &of(&["--metrics", "default"]))["metrics"]);
+    assert!(plain["hubness"].is_null() && plain["shape"].is_null() && plain["verification"].is_null());
+    let all = json(at, &of(&["--metrics", "all", "--against", "bad.npy"]));
+    for (name, value) in plain["metrics"].as_object().unwrap() {
+        assert_eq!(&all["metrics"][name], value, "{name}");
+    }
+    for (name, value) in all["metrics"].as_object().unwrap() {
+        let interval = &all["intervals"]["metrics"][name];
+        let difference = &all["against"]["differences"][name];
+        assert!(difference["value"].is_f64(), "{name}: {all}");
+        if name == "ami" || name.starts_with("fnmr") {
+            assert!(interval.is_null() && difference["interval"].is_null(), "{name}: {all}");
+            continue;
+        }
+        let [value, low, high] = [value, &interval["low"], &interval["high"]].map(|x| x.as_f64().unwrap());
+        assert!(low <= value && value <= high && low < high, "{name}: {interval}");
+    }
+    let better = &all["against"]["differences"]["map"]["interval"];
+    assert!(better["low"].as_f64().unwrap() > 0.0, "{all}");
+    assert_eq!(all["hubness"]["k"], 10);
+    assert!(all["hubness"]["skewness"].as_f64().unwrap() > 0.0, "{all}");
+    assert_eq!(all["shape"]["rows"], 400);
+    let rank = all["shape"]["effective_rank"].as_f64().unwrap();
+    assert!((5.0..10.0).contains(&rank), "{all}");
+    // Rows of one class are nearer to each other in the better embeddings.
+    let alignment = |result: &Value| result["shape"]["class_alignment"].as_f64().unwrap();
+    let other = json(at, &["measure", "bad.npy", "--labels", "labels.txt", "--metrics", "shape"]);
+    assert!(alignment(&all) < alignment(&other), "{all} {other}");
+    assert_eq!(other["metrics"], serde_json::json!({}));
+    let said = done(at, &of(&["--metrics", "all"]));
+    for text in ["hubness: skewness of N_10", "are never retrieved", "effective rank", "; FNMR has none"] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
+}
+
+#[test]
+fn metrics_that_cannot_be_measured_are_refused() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let alone = |more: &[&'static str]| [&AMONG_THEMSELVES[..], more].concat();
+    refused(at, &alone(&["--metrics", "knn"]), 2, &["--metrics knn", "need a --gallery"]);
+    refused(
+        at,
+        &[&AMONG_VOTERS[..], &["--metrics", "mrr,nmi"]].concat(),
+        2,
+        &["--metrics nmi", "without --gallery"],
+    );
+    refused(at, &alone(&["--metrics", "mmr"]), 2, &["mmr", "mrr"]);
+    refused(at, &alone(&["--fmr", "0.1"]), 2, &["--fmr", "fnmr is not among --metrics"]);
+    refused(at, &alone(&["--metrics", "fnmr", "--fmr", "1e-3,0"]), 2, &["above 0 and below 1"]);
+    refused(
+        at,
+        &[&AMONG_VOTERS[..], &["--metrics", "mrr", "eval.k=3"]].concat(),
+        2,
+        &["eval.k", "kNN is not among --metrics"],
+    );
+    refused(
+        at,
+        &alone(&["--metrics", "map", "eval.retrieval.recall_at=[1]"]),
+        2,
+        &["eval.retrieval.recall_at", "not among --metrics"],
+    );
+}
+
+#[test]
+fn a_table_of_classes_says_what_each_is_confused_with() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let asked = |file| [&AMONG_THEMSELVES[..], &["--metrics", "mrr", "--per-class", file]].concat();
+    done(at, &asked("classes.csv"));
+    let table = fs::read_to_string(at.join("classes.csv")).unwrap();
+    // Row 5, of class 7, finds row 2 first, of class -1.
+    assert_eq!(table, "class,rows,mrr,confused_with\n-1,2,100,\n7,2,62.5,-1 (1)\n40,2,100,\n");
+    // The same command writes it again, but no other file is replaced.
+    done(at, &asked("classes.csv"));
+    done(at, &asked("classes.json"));
+    let table: Value =
+        serde_json::from_str(&fs::read_to_string(at.join("classes.json")).unwrap()).unwrap();
+    assert_eq!(table["per_class"][1]["confused_with"], serde_json::json!([{ "class": -1, "rows": 1 }]));
+    fs::write(at.join("mine.csv"), "1,2\n").unwrap();
+    refused(at, &asked("mine.csv"), 2, &["mine.csv", "did not write"]);
+    refused(at, &asked("classes.txt"), 2, &["classes.txt", "expected .csv or .json"]);
+    refused(at, &asked("none/classes.csv"), 1, &["none/classes.csv"]);
+}

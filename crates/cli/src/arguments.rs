@@ -259,11 +259,58 @@ pub(crate) struct MeasureArguments {
     /// classes (would other classes?), or none; queries with a gallery, else classes, if not given
     #[arg(long, value_name = "UNITS", value_enum)]
     pub(crate) intervals: Option<Redrawn>,
+    /// What is measured, as a list with commas: `default` is knn (with a gallery), retrieval (R@K, MAP@R,
+    /// R-precision) and nmi (with AMI; without a gallery). precision and cmc take the K of R@K; `all` is everything
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "default")]
+    pub(crate) metrics: Vec<MetricName>,
+    /// False match rates of the metric fnmr, as a list with commas; 1e-1,1e-2,1e-3,1e-4 if not given
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = rate)]
+    pub(crate) fmr: Option<Vec<f64>>,
+    /// Write the metrics of each class, and the classes that it is confused with, to a .csv or .json file
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(crate) per_class: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Parses a rate above 0 and below 1.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("expected a number above 0 and below 1, such as 1e-3".to_owned()),
+    }
+}
+
+/// The metrics of `measure`, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricName {
+    /// knn, retrieval and nmi
+    Default,
+    /// Everything
+    All,
+    /// Weighted kNN, which needs a gallery
+    Knn,
+    /// R@K, MAP@R and R-precision
+    Retrieval,
+    /// NMI and AMI of k-means, which need no gallery
+    Nmi,
+    /// Precision at K
+    Precision,
+    /// Mean reciprocal rank
+    Mrr,
+    /// Mean average precision over the full ranking
+    Map,
+    /// Identification rate at rank K: R@K of the queries that have something to find
+    Cmc,
+    /// False non-match rate at the false match rates of --fmr, over all pairs
+    Fnmr,
+    /// Skewness of how often rows are retrieved, and the share of rows that never are
+    Hubness,
+    /// Effective rank, RankMe, uniformity, alignment of classes and spread
+    Shape,
 }
 
 /// What is drawn again for intervals.

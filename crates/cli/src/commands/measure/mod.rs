@@ -1,7 +1,10 @@
 //! `invaspread measure FILE`: measures embeddings from any program.
 
 mod against;
+mod class_file;
+mod more;
 mod notes;
+mod selection;
 mod settings;
 
 use super::{print_json, print_measured};
@@ -15,7 +18,7 @@ use invaspread_runner::embeddings::{
     self, Classes, Embedded, EmbeddingsError, Labels, Role, Scaling, Source,
 };
 use invaspread_runner::engine::{
-    self, Classed, Findings, Intervals, Measured, Recipe, RetrievalRecipe, Units, When,
+    self, Classed, Findings, Intervals, Measured, Metric, Recipe, RetrievalRecipe, Selection, Units, When,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -33,7 +36,9 @@ const MOST_NAMED: usize = 10;
 pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
     let resolved = resolve_over(None, &overrides)?;
-    settings::check(&overrides, arguments.gallery.is_some())?;
+    let selection = selection::of(arguments)?;
+    settings::check(&overrides, arguments.gallery.is_some(), &selection)?;
+    let class_file = arguments.per_class.as_deref().map(class_file::ClassFile::new).transpose()?;
     let config = &resolved.config;
 
     let scaling = if arguments.unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
@@ -54,7 +59,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     if config.eval.retrieval.is_none() {
         recipe.retrieval = RetrievalRecipe::for_classes(classes.count());
     }
-    let measurement = Measurement::new(test, gallery, classes, recipe);
+    let measurement = Measurement::new(test, gallery, classes, recipe, selection);
     let units = match (arguments.intervals, &arguments.gallery) {
         (Some(Redrawn::None), _) => None,
         (Some(Redrawn::Queries), _) | (None, Some(_)) => Some(Units::Queries),
@@ -69,8 +74,12 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     notes.extend(
         intervals.as_ref().and_then(|intervals| notes::of_units(intervals, &measurement.classes.test)),
     );
-    notes.extend(notes::of_classes(&measurement.classes));
-    notes.extend(notes::of_depth(&measurement.recipe.retrieval.recall_at, measurement.to_find()));
+    notes.extend(notes::of_classes(&measurement.classes, &measurement.selection));
+    notes.extend(notes::of_depth(
+        &measurement.recipe.retrieval.recall_at,
+        measurement.to_find(),
+        &measurement.selection,
+    ));
     notes.extend(settings::idle(&overrides, config, draws)?);
     for text in &notes {
         note!("note: {text}");
@@ -84,6 +93,14 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let failed = "failed to measure the embeddings";
     let found = measurement.run().context(failed)?;
     let measured = found.measured();
+    let of_found = notes::of_findings(found.more(), rows);
+    for text in &of_found {
+        note!("note: {text}");
+    }
+    notes.extend(of_found);
+    if let Some(file) = &class_file {
+        file.write(&found.per_class(&measurement.classes.test), &measurement.classes.labels)?;
+    }
     let of_metrics = match &intervals {
         Some(intervals) => intervals.of(&found, &measurement.classes.test).context(failed)?,
         None => BTreeMap::new(),
@@ -96,6 +113,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let used = settings::used(&resolved, measurement.gallery.is_some(), draws);
     if arguments.json {
         let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
+        let voters = among.filter(|_| measurement.selection.has(Metric::Knn));
         let recipe = &measurement.recipe;
         let settings: BTreeMap<_, _> =
             used.iter().map(|s| (&s.key, json!({ "value": s.value, "origin": s.origin }))).collect();
@@ -113,9 +131,9 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             "arrays": measurement.arrays(),
             "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
             "ranking": match scaling { Scaling::UnitLength => "cosine similarity", Scaling::Unscaled => "inner product" },
-            "k": among.map(|_| recipe.neighbors),
-            "k_used": among.map(|among| recipe.neighbors.min(among)),
-            "temperature": among.map(|_| recipe.vote_temperature),
+            "k": voters.map(|_| recipe.neighbors),
+            "k_used": voters.map(|among| recipe.neighbors.min(among)),
+            "temperature": voters.map(|_| recipe.vote_temperature),
             "recall_at": recipe.retrieval.recall_at,
             "kmeans_starts": measurement.clusters.then_some(recipe.retrieval.kmeans_restarts),
             "without_match": measurement.classes.without_match(),
@@ -130,6 +148,10 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 "seed": intervals.bootstrap.seed,
                 "metrics": of_metrics.iter().map(|(name, ends)| (name, as_json(*ends))).collect::<BTreeMap<_, _>>(),
             })),
+            "verification": more::verification(found.more()),
+            "hubness": more::hubness(found.more()),
+            "shape": more::shape(found.more()),
+            "per_class": arguments.per_class,
             "against": comparison.as_ref().map(against::Comparison::as_json),
         }))?);
     }
@@ -144,7 +166,10 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         print_line!("settings: {}", set.join(", "));
     }
     print_measured(&measured, &of_metrics);
-    if let Some(intervals) = &intervals {
+    for line in more::lines(found.more()) {
+        print_line!("{line}");
+    }
+    if let Some(intervals) = intervals.as_ref().filter(|_| !measured.0.is_empty()) {
         print_line!("{}", said_of(intervals, &of_metrics, &measured));
     }
     if let Some(comparison) = &comparison {
@@ -172,8 +197,10 @@ fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measu
         (false, Some(_)) => "; NMI and AMI have none".to_owned(),
         (false, None) => String::new(),
     };
+    let of_fnmr =
+        if measured.0.iter().any(|(name, _)| name.starts_with("fnmr")) { "; FNMR has none" } else { "" };
     format!(
-        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}",
+        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}{of_fnmr}",
         bootstrap.resamples, bootstrap.seed
     )
 }
@@ -184,14 +211,23 @@ struct Measurement {
     gallery: Option<Embedded>,
     classes: Classes,
     recipe: Recipe,
+    selection: Selection,
     /// Whether the rows are clustered.
     clusters: bool,
 }
 
 impl Measurement {
-    fn new(test: Embedded, gallery: Option<Embedded>, classes: Classes, recipe: Recipe) -> Self {
-        let clusters = gallery.is_none() && recipe.retrieval.clustering != When::Never;
-        Self { test, gallery, classes, recipe, clusters }
+    fn new(
+        test: Embedded,
+        gallery: Option<Embedded>,
+        classes: Classes,
+        recipe: Recipe,
+        selection: Selection,
+    ) -> Self {
+        let clusters = gallery.is_none()
+            && selection.has(Metric::Clusters)
+            && recipe.retrieval.clustering != When::Never;
+        Self { test, gallery, classes, recipe, selection, clusters }
     }
 
     /// Returns whether anything is drawn at random: the initial centers of k-means, or the order of the rows
@@ -209,6 +245,7 @@ impl Measurement {
         let of_gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
         Ok(engine::measure(
             &self.recipe,
+            &self.selection,
             Classed { features: &self.test.features, labels: &self.classes.test },
             of_gallery.map(|(gallery, labels)| Classed { features: &gallery.features, labels }),
             self.classes.count(),
@@ -255,6 +292,7 @@ impl Measurement {
         let (s, es) = (if rows == 1 { "" } else { "s" }, if classes == 1 { "" } else { "es" });
         let rows = format!("{rows} row{s} of {dim}, {classes} class{es}");
         lines.push(match self.gallery.as_ref().map(|gallery| gallery.labels.len()) {
+            Some(among) if !self.selection.has(Metric::Knn) => format!("{rows}, among {among}"),
             Some(among) => {
                 let (k, temperature) = (self.recipe.neighbors, self.recipe.vote_temperature);
                 let cut = if k > among { format!(" ({})", if among == 1 { "the only one there is".to_owned() } else { format!("all {among} there are") }) } else { String::new() };
