@@ -615,11 +615,176 @@ fn a_table_of_classes_says_what_each_is_confused_with() {
     // The same command writes it again, but no other file is replaced.
     done(at, &asked("classes.csv"));
     done(at, &asked("classes.json"));
-    let table: Value =
-        serde_json::from_str(&fs::read_to_string(at.join("classes.json")).unwrap()).unwrap();
+    let table: Value = serde_json::from_str(&fs::read_to_string(at.join("classes.json")).unwrap()).unwrap();
     assert_eq!(table["per_class"][1]["confused_with"], serde_json::json!([{ "class": -1, "rows": 1 }]));
     fs::write(at.join("mine.csv"), "1,2\n").unwrap();
     refused(at, &asked("mine.csv"), 2, &["mine.csv", "did not write"]);
     refused(at, &asked("classes.txt"), 2, &["classes.txt", "expected .csv or .json"]);
     refused(at, &asked("none/classes.csv"), 1, &["none/classes.csv"]);
+}
+
+/// Six rows at 0 to 55 degrees, with the classes a a b a b b and the sources 1 1 1 2 2 2.
+fn of_sources(folder: &Path) {
+    let rows = [0.0_f32, 10.0, 21.0, 33.0, 43.0, 55.0].map(|degrees| {
+        let (sine, cosine) = degrees.to_radians().sin_cos();
+        [cosine, sine]
+    });
+    put(folder, "rows.npy", &rows);
+    fs::write(folder.join("labels.txt"), "a\na\nb\na\nb\nb\n").unwrap();
+    fs::write(folder.join("cameras.txt"), "1\n1\n1\n2\n2\n2\n").unwrap();
+}
+
+#[test]
+fn rows_of_the_same_source_are_not_retrieved() {
+    let folder = empty();
+    let at = folder.path();
+    of_sources(at);
+    let settings = ["--metrics", "retrieval,mrr,map,fnmr", "--fmr", "0.5", "eval.retrieval.recall_at=[1,2]"];
+    let asked = |more: &[&'static str]| {
+        [&AMONG_THEMSELVES[..], &["--same-source", "cameras.txt"], &settings, more].concat()
+    };
+    // The orders of the other rows, without those of the query's class and source:
+    // 0: 2b 3a 4b 5b, 1: 2b 3a 4b 5b, 2: 1a 3a 0a 4b 5b (10 to 21 is nearer than 33), 3: 4b 2b 5b 1a 0a,
+    // 4: 3a 2b 1a 0a, 5: 3a 2b 1a 0a.
+    let class = json(at, &asked(&[]));
+    assert_eq!(metric(&class, "recall_at_1"), 0.0);
+    assert!((metric(&class, "recall_at_2") - 400.0 / 6.0).abs() < 1e-9, "{class}");
+    let reciprocal = (0.5 + 0.5 + 0.25 + 0.25 + 0.5 + 0.5) / 6.0;
+    assert!((metric(&class, "mrr") - 100.0 * reciprocal).abs() < 1e-9, "{class}");
+    // Rows 2 and 3 have two rows to find: at places 4 and 5.
+    let average = (4.0 * 0.5 + 2.0 * (0.25 + 0.4) / 2.0) / 6.0;
+    assert!((metric(&class, "map") - 100.0 * average).abs() < 1e-9, "{class}");
+    // Genuine: 0-3, 1-3, 2-4, 2-5. Impostors are all nine pairs of two classes.
+    let pairs = |result: &Value| {
+        ["genuine_pairs", "impostor_pairs"].map(|name| result["verification"][name].as_u64().unwrap())
+    };
+    assert_eq!(pairs(&class), [4, 9]);
+    assert_eq!(class["same_source"]["leaves_out"], "class");
+    assert_eq!(class["same_source"]["sources"], 2);
+    // All rows of the source are left out: 0: 3a, 1: 3a, 2: 3a 4b 5b, 3: 2b 1a 0a, 4: 2b, 5: 2b.
+    let all = json(at, &asked(&["--same-source-leaves-out", "all"]));
+    assert!((metric(&all, "recall_at_1") - 400.0 / 6.0).abs() < 1e-9, "{all}");
+    assert_eq!(metric(&all, "recall_at_2"), 100.0);
+    assert_eq!(pairs(&all), [4, 5]);
+    let said = done(at, &asked(&["--same-source-leaves-out", "all"]));
+    assert!(said.contains("2 sources: a query leaves out all rows of its source"), "{said}");
+    // --against leaves out the same rows.
+    let against = json(at, &asked(&["--against", "rows.npy"]));
+    assert_eq!(against["against"]["differences"]["map"]["value"], 0.0);
+
+    // A query without a row of its class in another source is counted and said.
+    fs::write(at.join("cameras.txt"), "1\n1\n1\n1\n2\n3\n").unwrap();
+    let lacking = json(at, &asked(&[]));
+    assert_eq!(lacking["without_match"], 3);
+    let said = "3 of 6 rows have no other row of their class and another source: they count as missed in R@K; they are left out of MAP@R, \
+                R-precision, MRR and mAP";
+    assert!(lacking["notes"].to_string().contains(said), "{lacking}");
+}
+
+#[test]
+fn rows_of_the_same_source_do_not_vote_in_a_gallery() {
+    let folder = empty();
+    let at = folder.path();
+    of_sources(at);
+    let gallery = ["--gallery", "rows.npy", "--gallery-labels", "labels.txt", "eval.k=1"];
+    let asked = |more: &[&'static str]| [&AMONG_THEMSELVES[..], &gallery, more].concat();
+    // Each row finds itself first.
+    assert_eq!(metric(&json(at, &asked(&[])), "knn_top1"), 100.0);
+    let both = ["--same-source", "cameras.txt", "--gallery-same-source", "cameras.txt"];
+    let all = [&both[..], &["--same-source-leaves-out", "all"]].concat();
+    let left = json(at, &asked(&all));
+    // Without its source: 0: 3a, 1: 3a, 2: 3a, 3: 2b, 4: 2b, 5: 2b.
+    assert!((metric(&left, "knn_top1") - 400.0 / 6.0).abs() < 1e-9, "{left}");
+    assert!((metric(&left, "recall_at_1") - 400.0 / 6.0).abs() < 1e-9, "{left}");
+    assert_eq!(metric(&json(at, &asked(&both)), "knn_top1"), 0.0);
+
+    refused(at, &asked(&["--same-source", "cameras.txt"]), 2, &["cameras.txt", "--gallery-same-source FILE"]);
+    refused(at, &asked(&["--gallery-same-source", "cameras.txt"]), 2, &["--same-source"]);
+    fs::write(at.join("few.txt"), "1\n2\n").unwrap();
+    let few = [&AMONG_THEMSELVES[..], &["--same-source", "few.txt"]].concat();
+    refused(at, &few, 1, &["few.txt", "2 sources of the 6 rows of rows.npy"]);
+    let none = [&AMONG_THEMSELVES[..], &["--same-source", "camera"]].concat();
+    refused(at, &none, 1, &["rows.npy", "there is no file camera", "--same-source FILE|NAME"]);
+}
+
+/// The sources may lie beside the embeddings, as numbers or words.
+#[test]
+fn sources_are_read_from_an_array_beside_the_embeddings() {
+    let folder = empty();
+    let at = folder.path();
+    fs::copy(people(), at.join("people.npz")).unwrap();
+    let result = json(at, &["measure", "people.npz", "--same-source", "paths"]);
+    assert_eq!(result["same_source"]["test"]["name"], "paths");
+    assert_eq!(result["same_source"]["sources"], 3);
+    refused(
+        at,
+        &["measure", "people.npz", "--same-source", "camera"],
+        1,
+        &["no array \"camera\" for the sources", "\"paths\" <U7 (3,)"],
+    );
+}
+
+/// Every `invaspread measure` command of the README, with what stands in brackets and without it.
+#[test]
+fn the_commands_of_the_readme_run() {
+    let folder = empty();
+    let at = folder.path();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    // The content of a file decides what it is, not its name.
+    for (name, noise) in [("embeddings.npz", 2.0), ("train.npz", 1.0), ("mine.npz", 2.0), ("theirs.npz", 3.0)]
+    {
+        noisy(at, "rows.npy", noise);
+        let bytes = fs::read(at.join("rows.npy")).unwrap();
+        let (values, _) = bytes[bytes.len() - 16_000..].as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let array = |numbers: Vec<f32>, shape: &[usize]| {
+            candle_core::Tensor::from_vec(numbers, shape, &candle_core::Device::Cpu).unwrap()
+        };
+        let tensors = [
+            ("embeddings", array(values, &[400, 10])),
+            ("labels", array((0..400_u16).map(|row| f32::from(row % 10)).collect(), &[400])),
+            ("camera", array((0..400_u16).map(|row| f32::from(row / 10 % 3)).collect(), &[400])),
+        ];
+        candle_core::safetensors::save(&tensors.into(), at.join(name)).unwrap();
+    }
+    let mut run = 0;
+    for line in readme.lines().filter_map(|line| line.strip_prefix("    invaspread ")) {
+        let command = line.split('#').next().unwrap().trim();
+        if !command.starts_with("measure ") {
+            continue;
+        }
+        let with = command.replace(['[', ']'], "");
+        let without = command.split('[').next().unwrap().trim();
+        for command in [&with[..], without] {
+            let arguments: Vec<&str> = command.split_whitespace().collect();
+            let said = done(at, &arguments);
+            assert!(said.contains('%'), "{command}: {said}");
+            run += 1;
+        }
+    }
+    assert!(run >= 10, "{run} commands");
+    assert!(fs::read_to_string(at.join("classes.csv")).unwrap().starts_with("class,rows,recall_at_1,"));
+}
+
+#[test]
+fn a_card_states_the_protocol_beside_the_numbers() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 2.0);
+    let alone = json(at, &of(&[]));
+    let protocol = &alone["protocol"];
+    assert_eq!(protocol["gallery"], "each test row among the others");
+    assert_eq!((&protocol["k"], &protocol["layer"]), (&Value::Null, &Value::Null));
+    assert_eq!((&protocol["test_rows"], &protocol["recall_at"]), (&400.into(), &alone["recall_at"]));
+    assert_eq!(protocol["intervals"]["units"], "classes");
+    let gallery = ["--gallery", "good.npy", "--gallery-labels", "labels.txt", "--unscaled", "eval.k=7"];
+    let among = json(at, &of(&[&gallery[..], &["--metrics", "knn", "--intervals", "none"]].concat()));
+    let protocol = &among["protocol"];
+    assert_eq!((&protocol["gallery"], &protocol["k"]), (&"good.npy".into(), &7.into()));
+    assert_eq!((&protocol["normalized"], &protocol["ranking"]), (&false.into(), &"inner product".into()));
+    assert!(protocol["recall_at"].is_null() && protocol["intervals"].is_null(), "{among}");
+    let said = done(at, &of(&[&gallery[..], &["--card"]].concat()));
+    assert!(said.contains("  temperature:            0.1") && said.contains("  ties:"), "{said}");
+    assert!(!done(at, &of(&[])).contains("protocol"), "a card only where it is asked for");
 }

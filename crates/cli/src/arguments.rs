@@ -207,6 +207,9 @@ pub(crate) struct EvaluateArguments {
     /// train.safetensors
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) embeddings: Option<PathBuf>,
+    /// Print the protocol beside the numbers: k, gallery, layer, resize, ties and so on; in JSON it always is
+    #[arg(long)]
+    pub(crate) card: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -266,14 +269,36 @@ pub(crate) struct MeasureArguments {
     /// False match rates of the metric fnmr, as a list with commas; 1e-1,1e-2,1e-3,1e-4 if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = rate)]
     pub(crate) fmr: Option<Vec<f64>>,
+    /// The source of each row, such as its camera, video or product: a file in the formats of --labels, or the name of an
+    /// array beside the embeddings. A query does not retrieve rows of its own class and source (see
+    /// --same-source-leaves-out), and they do not vote
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) same_source: Option<String>,
+    /// The source of each row of the gallery; the same NAME as --same-source if not given
+    #[arg(long, value_name = "FILE|NAME", requires = "gallery", requires = "same_source")]
+    pub(crate) gallery_same_source: Option<String>,
+    /// Which rows of its source a query leaves out: those of its class, as in person re-identification (rows of other
+    /// classes by the same camera stay), or all
+    #[arg(long, value_name = "ROWS", value_enum, requires = "same_source", default_value = "class")]
+    pub(crate) same_source_leaves_out: LeftOut,
     /// Write the metrics of each class, and the classes that it is confused with, to a .csv or .json file
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) per_class: Option<PathBuf>,
+    /// Print the protocol beside the numbers: k, gallery, scaling, ties, intervals and so on; in JSON it always is
+    #[arg(long)]
+    pub(crate) card: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The rows of its own source that a query leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeftOut {
+    Class,
+    All,
 }
 
 /// Parses a rate above 0 and below 1.

@@ -131,7 +131,9 @@ pub fn class_alignment(rows: Rows, labels: &[u32]) -> Result<Option<f64>, Metric
         means[of(label)].iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
     }
     for (mean, count) in means.chunks_mut(rows.dim).zip(&counts) {
-        mean.iter_mut().for_each(|sum| *sum /= f64::max(*count, 1.0));
+        for sum in mean {
+            *sum /= f64::max(*count, 1.0);
+        }
     }
     let mut sum = 0.0;
     for (row, &label) in rows.values.chunks(rows.dim).zip(labels) {

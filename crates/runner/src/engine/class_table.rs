@@ -42,7 +42,7 @@ impl Findings {
             };
             let metrics = scored.iter().map(|one| (one.name.clone(), mean(&one.scores))).collect();
             let mut others: BTreeMap<u32, usize> = BTreeMap::new();
-            for nearest in self.more.nearest_classes.iter() {
+            if let Some(nearest) = &self.more.nearest_classes {
                 for other in queries.iter().filter_map(|&query| nearest[query]).filter(|&o| o != class) {
                     *others.entry(other).or_default() += 1;
                 }

@@ -3,8 +3,9 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, KnnResult, LabeledRows, LinearSvm, Lookup, MetricError, QueryScores, RetrievalMetrics,
-    RetrievalScores, Rows, Seeding, Similarities, SimilarityDistribution, WeightedKnn,
+    Agreement, KMeans, KnnResult, LabeledRows, LinearSvm, Lookup, MetricError, QueryScores, RankingMetrics,
+    RetrievalMetrics, RetrievalScores, Rows, Seeding, Similarities, SimilarityDistribution, Sources,
+    WeightedKnn,
 };
 
 use super::embed::{Embeddings, Outputs};
@@ -156,7 +157,8 @@ impl Findings {
 }
 
 /// Measures what `selection` asks for, as `recipe` says for the last epoch: with a `gallery`, the test rows are
-/// looked up in it; without one, among each other.
+/// looked up in it; without one, among each other. With `sources`, a query leaves out rows of its own source in every
+/// search and vote; a linear classifier and a clustering take no account of them.
 ///
 /// # Errors
 /// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have
@@ -169,33 +171,35 @@ pub fn measure(
     selection: &Selection,
     test: Classed<'_>,
     gallery: Option<Classed<'_>>,
+    sources: Option<Sources<'_>>,
     classes: usize,
 ) -> Result<Findings, MetricError> {
     if let Some(gallery) = gallery.filter(|gallery| gallery.features.dim != test.features.dim) {
         let (found, expected) = (test.features.dim, gallery.features.dim);
         return Err(MetricError::Dimension { what: "queries", found, expected });
     }
+    let lookup = Lookup { queries: labeled(test), gallery: gallery.map(labeled), sources };
     let mut findings = Findings::default();
-    match gallery {
-        Some(gallery) => {
-            if selection.has(Metric::Knn) {
-                findings.knn = Some(votes(recipe, test, gallery, classes)?);
+    if selection.has(Metric::Retrieval) {
+        findings.retrieval = Some(match (gallery, sources) {
+            (_, Some(_)) => {
+                RankingMetrics::default().evaluate(&lookup)?.retrieval(&recipe.retrieval.recall_at)
             }
-            findings.linear = linear(recipe, test, gallery, true)?;
-            if selection.has(Metric::Retrieval) {
-                findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
-            }
-        }
-        None => {
-            if selection.has(Metric::Retrieval) {
-                findings.retrieval = Some(retrieval_among_themselves(recipe, test)?);
-            }
-            if selection.has(Metric::Clusters) {
-                findings.clusters = clusters(recipe, test, recipe.epochs, true)?;
-            }
-        }
+            (Some(gallery), None) => retrieval_in_gallery(recipe, test, gallery)?,
+            (None, None) => retrieval_among_themselves(recipe, test)?,
+        });
     }
-    let lookup = Lookup { queries: labeled(test), gallery: gallery.map(labeled), sources: None };
+    if let Some(gallery) = gallery {
+        if selection.has(Metric::Knn) {
+            findings.knn = Some(match sources {
+                Some(_) => knn(recipe).evaluate_lookup(&lookup, classes)?,
+                None => votes(recipe, test, gallery, classes)?,
+            });
+        }
+        findings.linear = linear(recipe, test, gallery, true)?;
+    } else if selection.has(Metric::Clusters) {
+        findings.clusters = clusters(recipe, test, recipe.epochs, true)?;
+    }
     findings.more = MoreFindings::of(recipe, selection, &lookup)?;
     Ok(findings)
 }
@@ -330,7 +334,7 @@ fn histogram(Similarities { counts, mean, deviation }: Similarities) -> Histogra
     Histogram { mean, deviation, counts }
 }
 
-fn labeled<'a>(of: Classed<'a>) -> LabeledRows<'a> {
+fn labeled(of: Classed<'_>) -> LabeledRows<'_> {
     LabeledRows { rows: rows(of.features), labels: of.labels }
 }
 

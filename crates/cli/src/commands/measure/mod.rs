@@ -6,13 +6,15 @@ mod more;
 mod notes;
 mod selection;
 mod settings;
+mod sources;
 
+use super::card::{Card, Gallery};
 use super::{print_json, print_measured};
 use crate::arguments::{MeasureArguments, Redrawn};
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
-use invaspread_metrics::Interval;
+use invaspread_metrics::{Interval, LabeledRows, Lookup, Rows};
 use invaspread_runner::config::{expand, resolve_over};
 use invaspread_runner::embeddings::{
     self, Classes, Embedded, EmbeddingsError, Labels, Role, Scaling, Source,
@@ -21,7 +23,9 @@ use invaspread_runner::engine::{
     self, Classed, Findings, Intervals, Measured, Metric, Recipe, RetrievalRecipe, Selection, Units, When,
 };
 use serde_json::json;
+use sources::RowSources;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Product of rows and clusters from which on k-means, with its hundreds of iterations, takes minutes on a
 /// core.
@@ -55,11 +59,12 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         )
         .into());
     }
+    let sources = RowSources::read(arguments, rows, gallery.as_ref().map(|gallery| gallery.labels.len()))?;
     let mut recipe = config.recipe();
     if config.eval.retrieval.is_none() {
         recipe.retrieval = RetrievalRecipe::for_classes(classes.count());
     }
-    let measurement = Measurement::new(test, gallery, classes, recipe, selection);
+    let measurement = Measurement::new(test, gallery, classes, sources.map(Arc::new), recipe, selection);
     let units = match (arguments.intervals, &arguments.gallery) {
         (Some(Redrawn::None), _) => None,
         (Some(Redrawn::Queries), _) | (None, Some(_)) => Some(Units::Queries),
@@ -74,7 +79,12 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     notes.extend(
         intervals.as_ref().and_then(|intervals| notes::of_units(intervals, &measurement.classes.test)),
     );
-    notes.extend(notes::of_classes(&measurement.classes, &measurement.selection));
+    notes.extend(notes::of_classes(
+        &measurement.classes,
+        measurement.without_match(),
+        measurement.sources.is_some(),
+        &measurement.selection,
+    ));
     notes.extend(notes::of_depth(
         &measurement.recipe.retrieval.recall_at,
         measurement.to_find(),
@@ -110,6 +120,17 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         .transpose()
         .context(failed)?;
 
+    let card = Card {
+        intervals: intervals.as_ref().map(|intervals| {
+            json!({
+                "method": "expanded percentile bootstrap of the scores of queries; subsampling for NMI",
+                "units": intervals.units.name(),
+                "level": intervals.bootstrap.level,
+                "resamples": intervals.bootstrap.resamples,
+            })
+        }),
+        ..measurement.card(scaling)
+    };
     let used = settings::used(&resolved, measurement.gallery.is_some(), draws);
     if arguments.json {
         let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
@@ -136,7 +157,8 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             "temperature": voters.map(|_| recipe.vote_temperature),
             "recall_at": recipe.retrieval.recall_at,
             "kmeans_starts": measurement.clusters.then_some(recipe.retrieval.kmeans_restarts),
-            "without_match": measurement.classes.without_match(),
+            "without_match": measurement.without_match(),
+            "same_source": measurement.sources.as_ref().map(|sources| sources.as_json()),
             "settings": settings,
             "notes": notes,
             "metrics": measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -152,6 +174,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             "hubness": more::hubness(found.more()),
             "shape": more::shape(found.more()),
             "per_class": arguments.per_class,
+            "protocol": card.as_json(),
             "against": comparison.as_ref().map(against::Comparison::as_json),
         }))?);
     }
@@ -171,6 +194,11 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     }
     if let Some(intervals) = intervals.as_ref().filter(|_| !measured.0.is_empty()) {
         print_line!("{}", said_of(intervals, &of_metrics, &measured));
+    }
+    if arguments.card {
+        for line in card.lines() {
+            print_line!("{line}");
+        }
     }
     if let Some(comparison) = &comparison {
         comparison.print(&arguments.test);
@@ -210,6 +238,7 @@ struct Measurement {
     test: Embedded,
     gallery: Option<Embedded>,
     classes: Classes,
+    sources: Option<Arc<RowSources>>,
     recipe: Recipe,
     selection: Selection,
     /// Whether the rows are clustered.
@@ -221,19 +250,52 @@ impl Measurement {
         test: Embedded,
         gallery: Option<Embedded>,
         classes: Classes,
+        sources: Option<Arc<RowSources>>,
         recipe: Recipe,
         selection: Selection,
     ) -> Self {
         let clusters = gallery.is_none()
             && selection.has(Metric::Clusters)
             && recipe.retrieval.clustering != When::Never;
-        Self { test, gallery, classes, recipe, selection, clusters }
+        Self { test, gallery, classes, sources, recipe, selection, clusters }
     }
 
     /// Returns whether anything is drawn at random: the initial centers of k-means, or the order of the rows
     /// for the classifier.
     fn draws(&self) -> bool {
         self.clusters || (self.gallery.is_some() && self.recipe.linear != When::Never)
+    }
+
+    /// Returns the protocol, without intervals.
+    fn card(&self, scaling: Scaling) -> Card {
+        let has_ks = [Metric::Retrieval, Metric::Precision, Metric::Cmc];
+        let has_ks = has_ks.into_iter().any(|metric| self.selection.has(metric));
+        let votes = (self.recipe.neighbors, self.recipe.vote_temperature);
+        let gallery = self.gallery.as_ref().map(|gallery| Gallery {
+            name: gallery.origin.embeddings.file.display().to_string(),
+            rows: gallery.labels.len(),
+            votes: self.selection.has(Metric::Knn).then_some(votes),
+        });
+        Card {
+            test_rows: self.test.labels.len(),
+            gallery,
+            is_normalized: scaling == Scaling::UnitLength,
+            ks: if has_ks { self.recipe.retrieval.recall_at.clone() } else { Vec::new() },
+            same_source: self.sources.as_ref().map(|sources| sources.convention().to_owned()),
+            ..Card::default()
+        }
+    }
+
+    /// Returns the number of rows that have nothing to find: no row of their class that they may retrieve.
+    fn without_match(&self) -> usize {
+        let Some(sources) = &self.sources else { return self.classes.without_match() };
+        let gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
+        let lookup = Lookup {
+            queries: labeled(&self.test, &self.classes.test),
+            gallery: gallery.map(|(gallery, labels)| labeled(gallery, labels)),
+            sources: Some(sources.sources()),
+        };
+        lookup.relevant().into_iter().filter(|&rows| rows == 0).count()
     }
 
     /// Returns the number of rows in which each row is searched.
@@ -248,6 +310,7 @@ impl Measurement {
             &self.selection,
             Classed { features: &self.test.features, labels: &self.classes.test },
             of_gallery.map(|(gallery, labels)| Classed { features: &gallery.features, labels }),
+            self.sources.as_ref().map(|sources| sources.sources()),
             self.classes.count(),
         )?)
     }
@@ -274,6 +337,7 @@ impl Measurement {
     fn describe(&self, scaling: Scaling) -> Vec<String> {
         let mut lines = vec![described(&self.test)];
         lines.extend(self.gallery.as_ref().map(|gallery| format!("gallery {}", described(gallery))));
+        lines.extend(self.sources.as_ref().map(|sources| sources.describe()));
         if let Labels::Words(words) = &self.classes.labels {
             let more = words.len().saturating_sub(MOST_NAMED);
             let shown = words[..words.len() - more].join(", ");
@@ -308,6 +372,10 @@ impl Measurement {
         });
         lines
     }
+}
+
+fn labeled<'a>(embedded: &'a Embedded, labels: &'a [u32]) -> LabeledRows<'a> {
+    LabeledRows { rows: Rows::new(&embedded.features.values, embedded.features.dim), labels }
 }
 
 /// Returns a description of the files and arrays that were read.

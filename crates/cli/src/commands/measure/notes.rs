@@ -57,14 +57,23 @@ pub(super) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String>
     })
 }
 
-/// Returns notes on the classes of the rows that are measured.
-pub(super) fn of_classes(classes: &Classes, selection: &Selection) -> Vec<String> {
-    let (rows, without) = (classes.test.len(), classes.without_match());
+/// Returns notes on the classes of the rows that are measured, of which `without` have nothing to find; `sources` says
+/// whether rows of their own source are left out.
+pub(super) fn of_classes(
+    classes: &Classes,
+    without: usize,
+    sources: bool,
+    selection: &Selection,
+) -> Vec<String> {
+    let rows = classes.test.len();
     let mut notes = Vec::new();
     if without > 0 {
-        let (who, has_gallery) = match classes.gallery {
-            Some(_) => ("queries have no image of their class in the gallery", true),
-            None => ("rows are alone in their class", false),
+        let has_gallery = classes.gallery.is_some();
+        let who = match (has_gallery, sources) {
+            (true, false) => "queries have no image of their class in the gallery",
+            (false, false) => "rows are alone in their class",
+            (true, true) => "queries have no image of their class and another source in the gallery",
+            (false, true) => "rows have no other row of their class and another source",
         };
         let has = |metric| selection.has(metric);
         let counted = [("kNN", has_gallery && has(Metric::Knn)), ("R@K", has(Metric::Retrieval))];
