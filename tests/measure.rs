@@ -788,3 +788,72 @@ fn a_card_states_the_protocol_beside_the_numbers() {
     assert!(said.contains("  temperature:            0.1") && said.contains("  ties:"), "{said}");
     assert!(!done(at, &of(&[])).contains("protocol"), "a card only where it is asked for");
 }
+
+/// Checks `--as` against the values of other libraries in a file of goldens.
+fn protocols_agree(file: &Path) {
+    let folder = empty();
+    let at = folder.path();
+    fs::copy(file, at.join("rows")).unwrap();
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let arrays = ["measure", "rows", "--key", "test", "--label-key", "test_labels"];
+    let gallery = ["--gallery", "rows", "--gallery-key", "train", "--gallery-label-key", "train_labels"];
+    for (library, names) in [
+        ("paper", &["knn_top1", "knn_top5"][..]),
+        ("lightly", &["knn_top1", "knn_top5"]),
+        ("solo-learn", &["knn_top1", "knn_top5"]),
+        ("dino", &["knn_top1", "knn_top5"]),
+        ("pytorch-metric-learning", &["precision_at_1", "map_at_r", "r_precision"]),
+    ] {
+        let found = json(at, &[&arrays[..], &gallery, &["--as", library, "--intervals", "none"]].concat());
+        assert_eq!(found["protocol"]["as"], library);
+        let wanted: Vec<f64> = tensors[&format!("{library}.values")].to_vec1().unwrap();
+        assert_eq!(wanted.len(), names.len());
+        assert!(!wanted[0].is_nan());
+        for (name, want) in names.iter().zip(wanted).filter(|(_, want)| !want.is_nan()) {
+            // pytorch-metric-learning computes in f32.
+            let got = metric(&found, name);
+            assert!((got - want).abs() < 1e-4, "{library}, {name}: {got}, expected {want}");
+        }
+    }
+}
+
+#[test]
+fn the_protocol_of_a_library_gives_its_values() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+    protocols_agree(&goldens.join("protocols.safetensors"));
+    // With the libraries themselves, on other rows.
+    let Some(python) = std::env::var_os("INVASPREAD_PEERS_PYTHON") else {
+        eprintln!(
+            "skipped: INVASPREAD_PEERS_PYTHON names no Python with lightly and pytorch-metric-learning"
+        );
+        return;
+    };
+    let folder = empty();
+    let made = std::process::Command::new(python)
+        .arg(goldens.join("protocols.py"))
+        .arg(folder.path())
+        .arg("7")
+        .status()
+        .unwrap();
+    assert!(made.success(), "protocols.py: {made}");
+    protocols_agree(&folder.path().join("protocols.safetensors"));
+}
+
+#[test]
+fn a_protocol_that_does_not_fit_is_refused() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let alone = |more: &[&'static str]| [&AMONG_THEMSELVES[..], more].concat();
+    refused(at, &alone(&["--as", "dino"]), 2, &["--as dino", "--gallery FILE"]);
+    refused(at, &alone(&["--as", "dino", "--metrics", "map"]), 2, &["--metrics"]);
+    refused(at, &alone(&["--as", "lightning"]), 2, &["lightning", "lightly"]);
+    let twice = [&AMONG_VOTERS[..], &["--as", "lightly", "eval.k=3"]].concat();
+    refused(at, &twice, 2, &["`eval.k` is set by `--as lightly`"]);
+    // Among themselves the paper's protocol is the default.
+    let paper = json(at, &alone(&["--as", "paper"]));
+    assert_eq!(paper["metrics"], json(at, &AMONG_THEMSELVES)["metrics"]);
+    let among = json(at, &[&AMONG_VOTERS[..], &["--as", "dino"]].concat());
+    assert_eq!((&among["k"], &among["temperature"]), (&20.into(), &0.07.into()));
+    assert_eq!(among["metrics"].as_object().unwrap().len(), 2, "{among}");
+}

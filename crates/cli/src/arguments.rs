@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Evaluate(EvaluateArguments),
     /// Measure embeddings from any program: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and
     /// R@K in a gallery
-    Measure(MeasureArguments),
+    Measure(Box<MeasureArguments>),
     /// Inspect, import and export files of weights
     #[command(subcommand)]
     Weights(WeightsCommand),
@@ -266,6 +266,10 @@ pub(crate) struct MeasureArguments {
     /// R-precision) and nmi (with AMI; without a gallery). precision and cmc take the K of R@K; `all` is everything
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "default")]
     pub(crate) metrics: Vec<MetricName>,
+    /// Measure by the protocol of another library: k, temperature, scaling and metrics (lightly, solo-learn and dino need a
+    /// gallery; each is described with its source in the README)
+    #[arg(long = "as", value_name = "LIBRARY", value_enum, conflicts_with_all = ["metrics", "unscaled"])]
+    pub(crate) peer: Option<Peer>,
     /// False match rates of the metric fnmr, as a list with commas; 1e-1,1e-2,1e-3,1e-4 if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = rate)]
     pub(crate) fmr: Option<Vec<f64>>,
@@ -299,6 +303,16 @@ pub(crate) struct MeasureArguments {
 pub(crate) enum LeftOut {
     Class,
     All,
+}
+
+/// A library whose protocol is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    Paper,
+    Lightly,
+    SoloLearn,
+    Dino,
+    PytorchMetricLearning,
 }
 
 /// Parses a rate above 0 and below 1.

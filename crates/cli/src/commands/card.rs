@@ -13,6 +13,8 @@ const WITHOUT_MATCH: &str = "missed in kNN and R@K; left out of the other metric
 /// What is stated beside the numbers.
 #[derive(Debug, Default)]
 pub(super) struct Card {
+    /// The library whose protocol was asked for.
+    pub(super) of_library: Option<&'static str>,
     /// The number of rows or images that are measured.
     pub(super) test_rows: usize,
     /// The rows that are searched; `None` if each test row is looked up among the others.
@@ -50,6 +52,7 @@ impl Card {
         let votes = gallery.and_then(|gallery| gallery.votes);
         let ranked = if self.is_normalized { "cosine similarity" } else { "inner product" };
         vec![
+            ("as", json!(self.of_library)),
             ("test_rows", json!(self.test_rows)),
             (
                 "gallery",

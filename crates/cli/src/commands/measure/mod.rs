@@ -4,6 +4,7 @@ mod against;
 mod class_file;
 mod more;
 mod notes;
+mod peers;
 mod selection;
 mod settings;
 mod sources;
@@ -38,14 +39,19 @@ const NMI: &str = "nmi_arithmetic";
 const MOST_NAMED: usize = 10;
 
 pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let mut overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let protocol = arguments.peer.map(peers::of);
+    if let Some(protocol) = &protocol {
+        overrides = protocol.over(overrides, arguments.gallery.is_some())?;
+    }
     let resolved = resolve_over(None, &overrides)?;
-    let selection = selection::of(arguments)?;
+    let selection = selection::of(arguments, protocol.as_ref())?;
     settings::check(&overrides, arguments.gallery.is_some(), &selection)?;
     let class_file = arguments.per_class.as_deref().map(class_file::ClassFile::new).transpose()?;
     let config = &resolved.config;
 
-    let scaling = if arguments.unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
+    let unscaled = arguments.unscaled || protocol.as_ref().is_some_and(|protocol| protocol.unscaled);
+    let scaling = if unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
     let test = read(&test_source(arguments, scaling), &TEST_FLAGS)?;
     let gallery =
         gallery_source(arguments, scaling).map(|source| read(&source, &GALLERY_FLAGS)).transpose()?;
@@ -129,6 +135,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 "resamples": intervals.bootstrap.resamples,
             })
         }),
+        of_library: protocol.as_ref().map(|protocol| protocol.name),
         ..measurement.card(scaling)
     };
     let used = settings::used(&resolved, measurement.gallery.is_some(), draws);

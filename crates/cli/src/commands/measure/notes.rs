@@ -87,9 +87,12 @@ pub(super) fn of_classes(
         ];
         let parts = [
             listed(&counted).map(|names| format!("they count as missed in {names}")),
-            listed(&left_out).map(|names| match without == rows {
-                true => format!("{names} have no value"),
-                false => format!("they are left out of {names}"),
+            listed(&left_out).map(|names| {
+                if without == rows {
+                    format!("{names} have no value")
+                } else {
+                    format!("they are left out of {names}")
+                }
             }),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();

@@ -1,17 +1,19 @@
 //! The metrics that `--metrics` and the flags beside it ask for.
 
+use super::peers::Protocol;
 use crate::arguments::{MeasureArguments, MetricName};
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::engine::{Metric, Selection};
 
-/// Returns what is measured.
+/// Returns what is measured: by the protocol of another library, or as the flags say.
 ///
 /// # Errors
 /// Returns an error of usage if a metric is named that these files cannot have, or a flag has no effect.
-pub(super) fn of(arguments: &MeasureArguments) -> Result<Selection, Failure> {
-    let mut metrics = Vec::new();
-    for name in &arguments.metrics {
+pub(super) fn of(arguments: &MeasureArguments, protocol: Option<&Protocol>) -> Result<Selection, Failure> {
+    let mut metrics = protocol.map_or_else(Vec::new, |protocol| protocol.metrics.to_vec());
+    let named = if protocol.is_some() { &[] } else { &arguments.metrics[..] };
+    for name in named {
         let one = match name {
             MetricName::Default => &Metric::DEFAULT[..],
             MetricName::All => &Metric::ALL,
