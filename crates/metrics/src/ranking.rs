@@ -220,6 +220,8 @@ struct RelevantPlaces<'a> {
     relevant: Vec<(f64, u32)>,
     /// The products that they would have without rounding, in the same order.
     products: Vec<f64>,
+    /// Where to look among `products` for a number.
+    buckets: Buckets,
     /// Entry p counts the irrelevant rows that come before exactly the first p of `relevant`.
     before: Vec<u32>,
     /// No product at or below this comes before a relevant row.
@@ -237,17 +239,24 @@ impl<'a> RelevantPlaces<'a> {
             Some(&lowest) => ((lowest - of.margin) as f32).next_down(),
             None => f32::INFINITY,
         };
-        let before = vec![0; relevant.len() + 1];
-        Self { of, relevant, products, before, floor }
+        let (buckets, before) = (Buckets::new(&products), vec![0; relevant.len() + 1]);
+        Self { of, relevant, products, buckets, before, floor }
     }
 
     /// Counts the irrelevant row `row`.
     fn irrelevant(&mut self, product: f32, row: usize) {
         let (product, margin) = (f64::from(product), self.of.margin);
-        let mut after = self.products.partition_point(|&other| other < product - margin);
-        if self.products.get(after).is_some_and(|&other| other <= product + margin) {
+        let mut after = self.buckets.count_below(&self.products, product - margin);
+        let near = |other: &f64| *other <= product + margin;
+        if self.products.get(after).is_some_and(near) {
+            // Few relevant rows are near, unless many are equal.
+            let few = (after + 8).min(self.products.len());
+            let end = match self.products[after..few].iter().position(|other| !near(other)) {
+                Some(count) => after + count,
+                None => few + self.products[few..].partition_point(near),
+            };
             let similarity = self.of.similarity(row) + 0.0;
-            after = self.relevant.partition_point(|&(other, index)| {
+            after += self.relevant[after..end].partition_point(|&(other, index)| {
                 other < similarity || (other.total_cmp(&similarity).is_eq() && index as usize > row)
             });
         }
@@ -264,11 +273,54 @@ impl<'a> RelevantPlaces<'a> {
     }
 }
 
+/// A table that says where a number lies among sorted numbers: a binary search of thousands of them would wait for
+/// memory at each step.
+struct Buckets {
+    lowest: f64,
+    /// Buckets in a difference of 1.
+    per_unit: f64,
+    /// Entry b counts the numbers in lower buckets than b; the last entry counts all of them.
+    starts: Vec<u32>,
+}
+
+impl Buckets {
+    /// Makes twice as many buckets as there are `numbers`, which ascend.
+    fn new(numbers: &[f64]) -> Self {
+        let count = 2 * numbers.len();
+        let (lowest, highest) = numbers.first().zip(numbers.last()).map_or((0.0, 0.0), |(&a, &b)| (a, b));
+        let per_unit = count as f64 / (highest - lowest);
+        // Where all numbers are equal there is one bucket.
+        let per_unit = if per_unit.is_finite() { per_unit } else { 0.0 };
+        let mut buckets = Self { lowest, per_unit, starts: vec![0; count + 2] };
+        for &number in numbers {
+            let bucket = buckets.bucket(number);
+            buckets.starts[bucket + 1] += 1;
+        }
+        for bucket in 0..=count {
+            buckets.starts[bucket + 1] += buckets.starts[bucket];
+        }
+        buckets
+    }
+
+    /// Returns the bucket of a number: of a larger number no lower one.
+    fn bucket(&self, number: f64) -> usize {
+        // A number below the lowest becomes 0.
+        (((number - self.lowest) * self.per_unit) as usize).min(self.starts.len() - 2)
+    }
+
+    /// Counts the `numbers`, of which the table was made, below `number`.
+    fn count_below(&self, numbers: &[f64], number: f64) -> usize {
+        let bucket = self.bucket(number);
+        let (start, end) = (self.starts[bucket] as usize, self.starts[bucket + 1] as usize);
+        start + numbers[start..end].partition_point(|&other| other < number)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{RankedQuery, RankingMetrics};
+    use super::{Buckets, RankedQuery, RankingMetrics};
     use crate::lookup::testing::{Drawn, Kind, ranked, similarities};
     use crate::{LabeledRows, Lookup, MetricError, RetrievalMetrics, Rows};
     use invaspread_tensor::DeviceKind;
@@ -342,6 +394,21 @@ mod tests {
                 prop_assert_eq!(&found.recall_at, &want.recall_at);
                 prop_assert!((found.map_at_r - want.map_at_r).abs() < 1e-9);
                 prop_assert!((found.r_precision - want.r_precision).abs() < 1e-9);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_counts_as_a_search_does(
+            mut numbers in prop::collection::vec(prop_oneof![-2.0..2.0, Just(0.5), -1e-300..1e-300], 0..40),
+            asked in prop::collection::vec(-3.0..3.0, 1..20),
+        ) {
+            numbers.sort_by(f64::total_cmp);
+            let buckets = Buckets::new(&numbers);
+            for number in asked.into_iter().chain(numbers.clone()) {
+                let want = numbers.iter().filter(|&&other| other < number).count();
+                prop_assert_eq!(buckets.count_below(&numbers, number), want);
             }
         }
     }
