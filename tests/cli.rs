@@ -325,6 +325,11 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
         done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--json"]);
     let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
     assert_eq!(&measured["metrics"]["knn_top1"], top1);
+    let protocol = &measured["protocol"];
+    assert_eq!((&protocol["epoch"], &protocol["layer"]), (&"last".into(), &"embedding".into()));
+    assert_eq!((&protocol["k"], &protocol["test_rows"]), (&measured["k"], &measured["test_images"]));
+    let card = done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--card"]);
+    assert!(card.contains("  resize:                 the shorter side to 32 (bilinear)"), "{card}");
 }
 
 /// Writes a folder of gray images, four of each of two classes; `broken` images of the first class are

@@ -457,3 +457,403 @@ fn rows_as_they_are_rank_by_inner_product() {
     let help = done(at, &["measure", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("ranked by inner product") && help.contains("Euclidean"), "{help}");
 }
+
+#[test]
+fn further_metrics_have_the_values_of_their_definitions() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let settings = [
+        "--metrics",
+        "precision,mrr,map,cmc,fnmr",
+        "--fmr",
+        "0.1,0.25,0.01",
+        "eval.retrieval.recall_at=[1,2]",
+    ];
+    let near = |result: &Value, wanted: &[(&str, f64)]| {
+        for &(name, want) in wanted {
+            assert!((metric(result, name) - want).abs() < 1e-9, "{name}: expected {want} in {result}");
+        }
+        assert_eq!(result["metrics"].as_object().unwrap().len(), wanted.len(), "{result}");
+    };
+    // Rows 0 to 4 find their class first, row 5 in fourth place. Of the twelve pairs of two classes, rows 3 and 5
+    // (0.9988), 2 and 5 (0.9965) are nearest; the pairs of one class have 0.9939, 0.9994 and -0.0497.
+    let alone = json(at, &[&AMONG_THEMSELVES[..], &settings].concat());
+    let first = 100.0 * 5.25 / 6.0;
+    near(
+        &alone,
+        &[
+            ("precision_at_1", 500.0 / 6.0),
+            ("precision_at_2", 250.0 / 6.0),
+            ("mrr", first),
+            ("map", first),
+            ("cmc_1", 500.0 / 6.0),
+            ("cmc_2", 500.0 / 6.0),
+            ("fnmr_at_fmr_1e-1", 200.0 / 3.0),
+            ("fnmr_at_fmr_2.5e-1", 100.0 / 3.0),
+        ],
+    );
+    assert_eq!(
+        (&alone["verification"]["genuine_pairs"], &alone["verification"]["impostor_pairs"]),
+        (&3.into(), &12.into())
+    );
+    let threshold = alone["verification"]["at"][0]["threshold"].as_f64().unwrap();
+    assert!((threshold - 0.996_534).abs() < 1e-6, "{alone}");
+    let few = "FNMR at FMR 1e-2 has no value: it needs 100 pairs of two classes, and there are 12";
+    assert!(alone["notes"].to_string().contains(few), "{alone}");
+
+    // In the gallery only row 5 finds its class second; one of six genuine pairs is below 0.1104.
+    let among = json(at, &[&AMONG_VOTERS[..], &settings].concat());
+    let first = 100.0 * 5.5 / 6.0;
+    near(
+        &among,
+        &[
+            ("precision_at_1", 500.0 / 6.0),
+            ("precision_at_2", 50.0),
+            ("mrr", first),
+            ("map", first),
+            ("cmc_1", 500.0 / 6.0),
+            ("cmc_2", 100.0),
+            ("fnmr_at_fmr_1e-1", 100.0 / 6.0),
+            ("fnmr_at_fmr_2.5e-1", 0.0),
+        ],
+    );
+    let said = done(at, &[&AMONG_VOTERS[..], &settings].concat());
+    for text in ["mAP", "91.67%", "CMC rank 2", "FNMR at FMR 1e-1", "pairs: 6 of one class, 12 of two"] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
+    // A query whose class the gallery lacks is left out of all of them.
+    fs::write(at.join("classes.txt"), "40\n-1\n8\n").unwrap();
+    let lacking = json(at, &[&AMONG_VOTERS[..], &settings].concat());
+    assert_eq!((metric(&lacking, "cmc_1"), metric(&lacking, "mrr")), (100.0, 100.0));
+    let said = "2 of 6 queries have no image of their class in the gallery: they are left out of precision@K, MRR, mAP and CMC";
+    assert!(lacking["notes"].to_string().contains(said), "{lacking}");
+}
+
+#[test]
+fn the_default_metrics_are_those_of_the_paper_and_all_adds_to_them() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 2.0);
+    noisy(at, "bad.npy", 4.0);
+    let plain = json(at, &of(&[]));
+    assert_eq!(plain["metrics"], json(at, &of(&["--metrics", "default"]))["metrics"]);
+    assert!(plain["hubness"].is_null() && plain["shape"].is_null() && plain["verification"].is_null());
+    let all = json(at, &of(&["--metrics", "all", "--against", "bad.npy"]));
+    for (name, value) in plain["metrics"].as_object().unwrap() {
+        assert_eq!(&all["metrics"][name], value, "{name}");
+    }
+    for (name, value) in all["metrics"].as_object().unwrap() {
+        let interval = &all["intervals"]["metrics"][name];
+        let difference = &all["against"]["differences"][name];
+        assert!(difference["value"].is_f64(), "{name}: {all}");
+        if name == "ami" || name.starts_with("fnmr") {
+            assert!(interval.is_null() && difference["interval"].is_null(), "{name}: {all}");
+            continue;
+        }
+        let [value, low, high] = [value, &interval["low"], &interval["high"]].map(|x| x.as_f64().unwrap());
+        assert!(low <= value && value <= high && low < high, "{name}: {interval}");
+    }
+    let better = &all["against"]["differences"]["map"]["interval"];
+    assert!(better["low"].as_f64().unwrap() > 0.0, "{all}");
+    assert_eq!(all["hubness"]["k"], 10);
+    assert!(all["hubness"]["skewness"].as_f64().unwrap() > 0.0, "{all}");
+    assert_eq!(all["shape"]["rows"], 400);
+    let rank = all["shape"]["effective_rank"].as_f64().unwrap();
+    assert!((5.0..10.0).contains(&rank), "{all}");
+    // Rows of one class are nearer to each other in the better embeddings.
+    let alignment = |result: &Value| result["shape"]["class_alignment"].as_f64().unwrap();
+    let other = json(at, &["measure", "bad.npy", "--labels", "labels.txt", "--metrics", "shape"]);
+    assert!(alignment(&all) < alignment(&other), "{all} {other}");
+    assert_eq!(other["metrics"], serde_json::json!({}));
+    let said = done(at, &of(&["--metrics", "all"]));
+    for text in ["hubness: skewness of N_10", "are never retrieved", "effective rank", "; FNMR has none"] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
+}
+
+#[test]
+fn metrics_that_cannot_be_measured_are_refused() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let alone = |more: &[&'static str]| [&AMONG_THEMSELVES[..], more].concat();
+    refused(at, &alone(&["--metrics", "knn"]), 2, &["--metrics knn", "need a --gallery"]);
+    refused(
+        at,
+        &[&AMONG_VOTERS[..], &["--metrics", "mrr,nmi"]].concat(),
+        2,
+        &["--metrics nmi", "without --gallery"],
+    );
+    refused(at, &alone(&["--metrics", "mmr"]), 2, &["mmr", "mrr"]);
+    refused(at, &alone(&["--fmr", "0.1"]), 2, &["--fmr", "fnmr is not among --metrics"]);
+    refused(at, &alone(&["--metrics", "fnmr", "--fmr", "1e-3,0"]), 2, &["above 0 and below 1"]);
+    refused(
+        at,
+        &[&AMONG_VOTERS[..], &["--metrics", "mrr", "eval.k=3"]].concat(),
+        2,
+        &["eval.k", "kNN is not among --metrics"],
+    );
+    refused(
+        at,
+        &alone(&["--metrics", "map", "eval.retrieval.recall_at=[1]"]),
+        2,
+        &["eval.retrieval.recall_at", "not among --metrics"],
+    );
+}
+
+#[test]
+fn a_table_of_classes_says_what_each_is_confused_with() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let asked = |file| [&AMONG_THEMSELVES[..], &["--metrics", "mrr", "--per-class", file]].concat();
+    done(at, &asked("classes.csv"));
+    let table = fs::read_to_string(at.join("classes.csv")).unwrap();
+    // Row 5, of class 7, finds row 2 first, of class -1.
+    assert_eq!(table, "class,rows,mrr,confused_with\n-1,2,100,\n7,2,62.5,-1 (1)\n40,2,100,\n");
+    // The same command writes it again, but no other file is replaced.
+    done(at, &asked("classes.csv"));
+    done(at, &asked("classes.json"));
+    let table: Value = serde_json::from_str(&fs::read_to_string(at.join("classes.json")).unwrap()).unwrap();
+    assert_eq!(table["per_class"][1]["confused_with"], serde_json::json!([{ "class": -1, "rows": 1 }]));
+    fs::write(at.join("mine.csv"), "1,2\n").unwrap();
+    refused(at, &asked("mine.csv"), 2, &["mine.csv", "did not write"]);
+    refused(at, &asked("classes.txt"), 2, &["classes.txt", "expected .csv or .json"]);
+    refused(at, &asked("none/classes.csv"), 1, &["none/classes.csv"]);
+}
+
+/// Six rows at 0 to 55 degrees, with the classes a a b a b b and the sources 1 1 1 2 2 2.
+fn of_sources(folder: &Path) {
+    let rows = [0.0_f32, 10.0, 21.0, 33.0, 43.0, 55.0].map(|degrees| {
+        let (sine, cosine) = degrees.to_radians().sin_cos();
+        [cosine, sine]
+    });
+    put(folder, "rows.npy", &rows);
+    fs::write(folder.join("labels.txt"), "a\na\nb\na\nb\nb\n").unwrap();
+    fs::write(folder.join("cameras.txt"), "1\n1\n1\n2\n2\n2\n").unwrap();
+}
+
+#[test]
+fn rows_of_the_same_source_are_not_retrieved() {
+    let folder = empty();
+    let at = folder.path();
+    of_sources(at);
+    let settings = ["--metrics", "retrieval,mrr,map,fnmr", "--fmr", "0.5", "eval.retrieval.recall_at=[1,2]"];
+    let asked = |more: &[&'static str]| {
+        [&AMONG_THEMSELVES[..], &["--same-source", "cameras.txt"], &settings, more].concat()
+    };
+    // The orders of the other rows, without those of the query's class and source:
+    // 0: 2b 3a 4b 5b, 1: 2b 3a 4b 5b, 2: 1a 3a 0a 4b 5b (10 to 21 is nearer than 33), 3: 4b 2b 5b 1a 0a,
+    // 4: 3a 2b 1a 0a, 5: 3a 2b 1a 0a.
+    let class = json(at, &asked(&[]));
+    assert_eq!(metric(&class, "recall_at_1"), 0.0);
+    assert!((metric(&class, "recall_at_2") - 400.0 / 6.0).abs() < 1e-9, "{class}");
+    let reciprocal = (0.5 + 0.5 + 0.25 + 0.25 + 0.5 + 0.5) / 6.0;
+    assert!((metric(&class, "mrr") - 100.0 * reciprocal).abs() < 1e-9, "{class}");
+    // Rows 2 and 3 have two rows to find: at places 4 and 5.
+    let average = (4.0 * 0.5 + 2.0 * (0.25 + 0.4) / 2.0) / 6.0;
+    assert!((metric(&class, "map") - 100.0 * average).abs() < 1e-9, "{class}");
+    // Genuine: 0-3, 1-3, 2-4, 2-5. Impostors are all nine pairs of two classes.
+    let pairs = |result: &Value| {
+        ["genuine_pairs", "impostor_pairs"].map(|name| result["verification"][name].as_u64().unwrap())
+    };
+    assert_eq!(pairs(&class), [4, 9]);
+    assert_eq!(class["same_source"]["leaves_out"], "class");
+    assert_eq!(class["same_source"]["sources"], 2);
+    // All rows of the source are left out: 0: 3a, 1: 3a, 2: 3a 4b 5b, 3: 2b 1a 0a, 4: 2b, 5: 2b.
+    let all = json(at, &asked(&["--same-source-leaves-out", "all"]));
+    assert!((metric(&all, "recall_at_1") - 400.0 / 6.0).abs() < 1e-9, "{all}");
+    assert_eq!(metric(&all, "recall_at_2"), 100.0);
+    assert_eq!(pairs(&all), [4, 5]);
+    let said = done(at, &asked(&["--same-source-leaves-out", "all"]));
+    assert!(said.contains("2 sources: a query leaves out all rows of its source"), "{said}");
+    // --against leaves out the same rows.
+    let against = json(at, &asked(&["--against", "rows.npy"]));
+    assert_eq!(against["against"]["differences"]["map"]["value"], 0.0);
+
+    // A query without a row of its class in another source is counted and said.
+    fs::write(at.join("cameras.txt"), "1\n1\n1\n1\n2\n3\n").unwrap();
+    let lacking = json(at, &asked(&[]));
+    assert_eq!(lacking["without_match"], 3);
+    let said = "3 of 6 rows have no other row of their class and another source: they count as missed in R@K; they are left out of MAP@R, \
+                R-precision, MRR and mAP";
+    assert!(lacking["notes"].to_string().contains(said), "{lacking}");
+}
+
+#[test]
+fn rows_of_the_same_source_do_not_vote_in_a_gallery() {
+    let folder = empty();
+    let at = folder.path();
+    of_sources(at);
+    let gallery = ["--gallery", "rows.npy", "--gallery-labels", "labels.txt", "eval.k=1"];
+    let asked = |more: &[&'static str]| [&AMONG_THEMSELVES[..], &gallery, more].concat();
+    // Each row finds itself first.
+    assert_eq!(metric(&json(at, &asked(&[])), "knn_top1"), 100.0);
+    let both = ["--same-source", "cameras.txt", "--gallery-same-source", "cameras.txt"];
+    let all = [&both[..], &["--same-source-leaves-out", "all"]].concat();
+    let left = json(at, &asked(&all));
+    // Without its source: 0: 3a, 1: 3a, 2: 3a, 3: 2b, 4: 2b, 5: 2b.
+    assert!((metric(&left, "knn_top1") - 400.0 / 6.0).abs() < 1e-9, "{left}");
+    assert!((metric(&left, "recall_at_1") - 400.0 / 6.0).abs() < 1e-9, "{left}");
+    assert_eq!(metric(&json(at, &asked(&both)), "knn_top1"), 0.0);
+
+    refused(at, &asked(&["--same-source", "cameras.txt"]), 2, &["cameras.txt", "--gallery-same-source FILE"]);
+    refused(at, &asked(&["--gallery-same-source", "cameras.txt"]), 2, &["--same-source"]);
+    fs::write(at.join("few.txt"), "1\n2\n").unwrap();
+    let few = [&AMONG_THEMSELVES[..], &["--same-source", "few.txt"]].concat();
+    refused(at, &few, 1, &["few.txt", "2 sources of the 6 rows of rows.npy"]);
+    let none = [&AMONG_THEMSELVES[..], &["--same-source", "camera"]].concat();
+    refused(at, &none, 1, &["rows.npy", "there is no file camera", "--same-source FILE|NAME"]);
+}
+
+/// The sources may lie beside the embeddings, as numbers or words.
+#[test]
+fn sources_are_read_from_an_array_beside_the_embeddings() {
+    let folder = empty();
+    let at = folder.path();
+    fs::copy(people(), at.join("people.npz")).unwrap();
+    let result = json(at, &["measure", "people.npz", "--same-source", "paths"]);
+    assert_eq!(result["same_source"]["test"]["name"], "paths");
+    assert_eq!(result["same_source"]["sources"], 3);
+    refused(
+        at,
+        &["measure", "people.npz", "--same-source", "camera"],
+        1,
+        &["no array \"camera\" for the sources", "\"paths\" <U7 (3,)"],
+    );
+}
+
+/// Every `invaspread measure` command of the README, with what stands in brackets and without it.
+#[test]
+fn the_commands_of_the_readme_run() {
+    let folder = empty();
+    let at = folder.path();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    // The content of a file decides what it is, not its name.
+    for (name, noise) in [("embeddings.npz", 2.0), ("train.npz", 1.0), ("mine.npz", 2.0), ("theirs.npz", 3.0)]
+    {
+        noisy(at, "rows.npy", noise);
+        let bytes = fs::read(at.join("rows.npy")).unwrap();
+        let (values, _) = bytes[bytes.len() - 16_000..].as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let array = |numbers: Vec<f32>, shape: &[usize]| {
+            candle_core::Tensor::from_vec(numbers, shape, &candle_core::Device::Cpu).unwrap()
+        };
+        let tensors = [
+            ("embeddings", array(values, &[400, 10])),
+            ("labels", array((0..400_u16).map(|row| f32::from(row % 10)).collect(), &[400])),
+            ("camera", array((0..400_u16).map(|row| f32::from(row / 10 % 3)).collect(), &[400])),
+        ];
+        candle_core::safetensors::save(&tensors.into(), at.join(name)).unwrap();
+    }
+    let mut run = 0;
+    for line in readme.lines().filter_map(|line| line.strip_prefix("    invaspread ")) {
+        let command = line.split('#').next().unwrap().trim();
+        if !command.starts_with("measure ") {
+            continue;
+        }
+        let with = command.replace(['[', ']'], "");
+        let without = command.split('[').next().unwrap().trim();
+        for command in [&with[..], without] {
+            let arguments: Vec<&str> = command.split_whitespace().collect();
+            let said = done(at, &arguments);
+            assert!(said.contains('%'), "{command}: {said}");
+            run += 1;
+        }
+    }
+    assert!(run >= 10, "{run} commands");
+    assert!(fs::read_to_string(at.join("classes.csv")).unwrap().starts_with("class,rows,recall_at_1,"));
+}
+
+#[test]
+fn a_card_states_the_protocol_beside_the_numbers() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 2.0);
+    let alone = json(at, &of(&[]));
+    let protocol = &alone["protocol"];
+    assert_eq!(protocol["gallery"], "each test row among the others");
+    assert_eq!((&protocol["k"], &protocol["layer"]), (&Value::Null, &Value::Null));
+    assert_eq!((&protocol["test_rows"], &protocol["recall_at"]), (&400.into(), &alone["recall_at"]));
+    assert_eq!(protocol["intervals"]["units"], "classes");
+    let gallery = ["--gallery", "good.npy", "--gallery-labels", "labels.txt", "--unscaled", "eval.k=7"];
+    let among = json(at, &of(&[&gallery[..], &["--metrics", "knn", "--intervals", "none"]].concat()));
+    let protocol = &among["protocol"];
+    assert_eq!((&protocol["gallery"], &protocol["k"]), (&"good.npy".into(), &7.into()));
+    assert_eq!((&protocol["normalized"], &protocol["ranking"]), (&false.into(), &"inner product".into()));
+    assert!(protocol["recall_at"].is_null() && protocol["intervals"].is_null(), "{among}");
+    let said = done(at, &of(&[&gallery[..], &["--card"]].concat()));
+    assert!(said.contains("  temperature:            0.1") && said.contains("  ties:"), "{said}");
+    assert!(!done(at, &of(&[])).contains("protocol"), "a card only where it is asked for");
+}
+
+/// Checks `--as` against the values of other libraries in a file of goldens.
+fn protocols_agree(file: &Path) {
+    let folder = empty();
+    let at = folder.path();
+    fs::copy(file, at.join("rows")).unwrap();
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let arrays = ["measure", "rows", "--key", "test", "--label-key", "test_labels"];
+    let gallery = ["--gallery", "rows", "--gallery-key", "train", "--gallery-label-key", "train_labels"];
+    for (library, names) in [
+        ("paper", &["knn_top1", "knn_top5"][..]),
+        ("lightly", &["knn_top1", "knn_top5"]),
+        ("solo-learn", &["knn_top1", "knn_top5"]),
+        ("dino", &["knn_top1", "knn_top5"]),
+        ("pytorch-metric-learning", &["precision_at_1", "map_at_r", "r_precision"]),
+    ] {
+        let found = json(at, &[&arrays[..], &gallery, &["--as", library, "--intervals", "none"]].concat());
+        assert_eq!(found["protocol"]["as"], library);
+        let wanted: Vec<f64> = tensors[&format!("{library}.values")].to_vec1().unwrap();
+        assert_eq!(wanted.len(), names.len());
+        assert!(!wanted[0].is_nan());
+        for (name, want) in names.iter().zip(wanted).filter(|(_, want)| !want.is_nan()) {
+            // pytorch-metric-learning computes in f32.
+            let got = metric(&found, name);
+            assert!((got - want).abs() < 1e-4, "{library}, {name}: {got}, expected {want}");
+        }
+    }
+}
+
+#[test]
+fn the_protocol_of_a_library_gives_its_values() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+    protocols_agree(&goldens.join("protocols.safetensors"));
+    // With the libraries themselves, on other rows.
+    let Some(python) = std::env::var_os("INVASPREAD_PEERS_PYTHON") else {
+        eprintln!(
+            "skipped: INVASPREAD_PEERS_PYTHON names no Python with lightly and pytorch-metric-learning"
+        );
+        return;
+    };
+    let folder = empty();
+    let made = std::process::Command::new(python)
+        .arg(goldens.join("protocols.py"))
+        .arg(folder.path())
+        .arg("7")
+        .status()
+        .unwrap();
+    assert!(made.success(), "protocols.py: {made}");
+    protocols_agree(&folder.path().join("protocols.safetensors"));
+}
+
+#[test]
+fn a_protocol_that_does_not_fit_is_refused() {
+    let folder = empty();
+    let at = folder.path();
+    example(at);
+    let alone = |more: &[&'static str]| [&AMONG_THEMSELVES[..], more].concat();
+    refused(at, &alone(&["--as", "dino"]), 2, &["--as dino", "--gallery FILE"]);
+    refused(at, &alone(&["--as", "dino", "--metrics", "map"]), 2, &["--metrics"]);
+    refused(at, &alone(&["--as", "lightning"]), 2, &["lightning", "lightly"]);
+    let twice = [&AMONG_VOTERS[..], &["--as", "lightly", "eval.k=3"]].concat();
+    refused(at, &twice, 2, &["`eval.k` is set by `--as lightly`"]);
+    // Among themselves the paper's protocol is the default.
+    let paper = json(at, &alone(&["--as", "paper"]));
+    assert_eq!(paper["metrics"], json(at, &AMONG_THEMSELVES)["metrics"]);
+    let among = json(at, &[&AMONG_VOTERS[..], &["--as", "dino"]].concat());
+    assert_eq!((&among["k"], &among["temperature"]), (&20.into(), &0.07.into()));
+    assert_eq!(among["metrics"].as_object().unwrap().len(), 2, "{among}");
+}

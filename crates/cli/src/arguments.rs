@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Evaluate(EvaluateArguments),
     /// Measure embeddings from any program: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and
     /// R@K in a gallery
-    Measure(MeasureArguments),
+    Measure(Box<MeasureArguments>),
     /// Inspect, import and export files of weights
     #[command(subcommand)]
     Weights(WeightsCommand),
@@ -207,6 +207,9 @@ pub(crate) struct EvaluateArguments {
     /// train.safetensors
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) embeddings: Option<PathBuf>,
+    /// Print the protocol beside the numbers: k, gallery, layer, resize, ties and so on; in JSON it always is
+    #[arg(long)]
+    pub(crate) card: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -259,11 +262,94 @@ pub(crate) struct MeasureArguments {
     /// classes (would other classes?), or none; queries with a gallery, else classes, if not given
     #[arg(long, value_name = "UNITS", value_enum)]
     pub(crate) intervals: Option<Redrawn>,
+    /// What is measured, as a list with commas: `default` is knn (with a gallery), retrieval (R@K, MAP@R,
+    /// R-precision) and nmi (with AMI; without a gallery). precision and cmc take the K of R@K; `all` is everything
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "default")]
+    pub(crate) metrics: Vec<MetricName>,
+    /// Measure by the protocol of another library: k, temperature, scaling and metrics (lightly, solo-learn and dino need a
+    /// gallery; each is described with its source in the README)
+    #[arg(long = "as", value_name = "LIBRARY", value_enum, conflicts_with_all = ["metrics", "unscaled"])]
+    pub(crate) peer: Option<Peer>,
+    /// False match rates of the metric fnmr, as a list with commas; 1e-1,1e-2,1e-3,1e-4 if not given
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = rate)]
+    pub(crate) fmr: Option<Vec<f64>>,
+    /// The source of each row, such as its camera, video or product: a file in the formats of --labels, or the name of an
+    /// array beside the embeddings. A query does not retrieve rows of its own class and source (see
+    /// --same-source-leaves-out), and they do not vote
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) same_source: Option<String>,
+    /// The source of each row of the gallery; the same NAME as --same-source if not given
+    #[arg(long, value_name = "FILE|NAME", requires = "gallery", requires = "same_source")]
+    pub(crate) gallery_same_source: Option<String>,
+    /// Which rows of its source a query leaves out: those of its class, as in person re-identification (rows of other
+    /// classes by the same camera stay), or all
+    #[arg(long, value_name = "ROWS", value_enum, requires = "same_source", default_value = "class")]
+    pub(crate) same_source_leaves_out: LeftOut,
+    /// Write the metrics of each class, and the classes that it is confused with, to a .csv or .json file
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(crate) per_class: Option<PathBuf>,
+    /// Print the protocol beside the numbers: k, gallery, scaling, ties, intervals and so on; in JSON it always is
+    #[arg(long)]
+    pub(crate) card: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The rows of its own source that a query leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeftOut {
+    Class,
+    All,
+}
+
+/// A library whose protocol is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    Paper,
+    Lightly,
+    SoloLearn,
+    Dino,
+    PytorchMetricLearning,
+}
+
+/// Parses a rate above 0 and below 1.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("expected a number above 0 and below 1, such as 1e-3".to_owned()),
+    }
+}
+
+/// The metrics of `measure`, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricName {
+    /// knn, retrieval and nmi
+    Default,
+    /// Everything
+    All,
+    /// Weighted kNN, which needs a gallery
+    Knn,
+    /// R@K, MAP@R and R-precision
+    Retrieval,
+    /// NMI and AMI of k-means, which need no gallery
+    Nmi,
+    /// Precision at K
+    Precision,
+    /// Mean reciprocal rank
+    Mrr,
+    /// Mean average precision over the full ranking
+    Map,
+    /// Identification rate at rank K: R@K of the queries that have something to find
+    Cmc,
+    /// False non-match rate at the false match rates of --fmr, over all pairs
+    Fnmr,
+    /// Skewness of how often rows are retrieved, and the share of rows that never are
+    Hubness,
+    /// Effective rank, RankMe, uniformity, alignment of classes and spread
+    Shape,
 }
 
 /// What is drawn again for intervals.

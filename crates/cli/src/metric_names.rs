@@ -13,9 +13,19 @@ pub(crate) fn short_name(recorded: &str) -> Cow<'_, str> {
         "nmi_geometric" => "NMI (geometric)".into(),
         "nmi_arithmetic" => "NMI (arithmetic)".into(),
         "ami" => "AMI".into(),
-        other => match other.strip_prefix("recall_at_") {
-            Some(k) => format!("R@{k}").into(),
-            None => other.into(),
-        },
+        "map" => "mAP".into(),
+        "mrr" => "MRR".into(),
+        other => {
+            let prefixes = [
+                ("recall_at_", "R@"),
+                ("precision_at_", "precision@"),
+                ("cmc_", "CMC rank "),
+                ("fnmr_at_fmr_", "FNMR at FMR "),
+            ];
+            let short = prefixes
+                .iter()
+                .find_map(|(long, short)| Some(format!("{short}{}", other.strip_prefix(long)?)));
+            short.map_or(other.into(), Into::into)
+        }
     }
 }

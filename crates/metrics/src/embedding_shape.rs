@@ -14,7 +14,8 @@
 //! - spread: √d times the mean over dimensions of the standard deviation of a coordinate (Chen & He,
 //!   "Exploring Simple Siamese Representation Learning", CVPR 2021, figure 2). It is 0 if all rows are equal,
 //!   and near 1 for rows that are spread evenly over the sphere.
-//! - alignment `mean_i |x_i - y_i|²` of two views x and y of the same images (Wang & Isola, α = 2).
+//! - alignment `mean_i |x_i - y_i|²` of two views x and y of the same images (Wang & Isola, α = 2); where there are
+//!   classes but no views, the same mean over all pairs of rows of one class ([`class_alignment`]).
 //!
 //! Singular values are the square roots of the eigenvalues of `Xᵀ X` or `X Xᵀ`, the smaller one, in f64. So
 //! values below 1e-8 of the largest are rounding errors; they change an effective rank by less than 1e-4 of
@@ -109,6 +110,40 @@ pub fn alignment(first: Rows, second: Rows) -> Result<f64, MetricError> {
     Ok(sum / n as f64)
 }
 
+/// Returns the mean of the squared distances between two rows of one class, over all such pairs in `rows` (n, d):
+/// alignment with the rows of a class as positives, between 0 and 4 for unit rows. `None` if there is no such pair.
+///
+/// Of n_c rows with the mean m, the pairs have the sum `n_c Σ_i |x_i - m|²`.
+///
+/// # Errors
+/// If there are more or fewer labels than rows, or a row is not finite.
+pub fn class_alignment(rows: Rows, labels: &[u32]) -> Result<Option<f64>, MetricError> {
+    rows.check_finite("embeddings")?;
+    if rows.len() != labels.len() {
+        let (rows, labels) = (rows.len(), labels.len());
+        return Err(MetricError::LabelCount { what: "embeddings", rows, labels });
+    }
+    let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let (mut counts, mut means) = (vec![0.0; classes], vec![0.0; classes * rows.dim]);
+    let of = |label: u32| label as usize * rows.dim..(label as usize + 1) * rows.dim;
+    for (row, &label) in rows.values.chunks(rows.dim).zip(labels) {
+        counts[label as usize] += 1.0;
+        means[of(label)].iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+    for (mean, count) in means.chunks_mut(rows.dim).zip(&counts) {
+        for sum in mean {
+            *sum /= f64::max(*count, 1.0);
+        }
+    }
+    let mut sum = 0.0;
+    for (row, &label) in rows.values.chunks(rows.dim).zip(labels) {
+        let squares = row.iter().zip(&means[of(label)]).map(|(&v, m)| (f64::from(v) - m).powi(2));
+        sum += counts[label as usize] * squares.sum::<f64>();
+    }
+    let pairs: f64 = counts.iter().map(|count| count * (count - 1.0) / 2.0).sum();
+    Ok((pairs > 0.0).then(|| sum / pairs))
+}
+
 /// Returns the singular values of `values` (n, d), in no order.
 fn singular_values(values: &[f64], d: usize) -> Vec<f64> {
     let n = values.len() / d;
@@ -152,7 +187,7 @@ mod tests {
         reason = "a test fails by panicking; the values compared are exact"
     )]
 
-    use super::{EmbeddingShape, alignment};
+    use super::{EmbeddingShape, alignment, class_alignment};
     use crate::{MetricError, Rows, l2_normalize_rows};
     use invaspread_random::{Purpose, Stream};
 
@@ -210,6 +245,28 @@ mod tests {
         assert!((narrow.rankme - wider.rankme).abs() < 1e-4, "{narrow:?} {wider:?}");
         assert_eq!(narrow.uniformity, wider.uniformity);
         assert!((wider.rank_share - wider.effective_rank / 8.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_alignment_of_classes_is_the_mean_over_their_pairs() {
+        let (n, dim) = (40, 5);
+        let values = normal(n, dim, 4);
+        let rows = Rows::new(&values, dim);
+        // Classes of different sizes; class 6 is one row.
+        let labels: Vec<u32> = (0..n as u32).map(|row| if row == 0 { 6 } else { row % 7 % 3 }).collect();
+        let (mut sum, mut pairs) = (0.0, 0.0);
+        for i in 0..n {
+            for j in (0..i).filter(|&j| labels[i] == labels[j]) {
+                sum += alignment(Rows::new(rows.row(i), dim), Rows::new(rows.row(j), dim)).unwrap();
+                pairs += 1.0;
+            }
+        }
+        let found = class_alignment(rows, &labels).unwrap().unwrap();
+        assert!((found - sum / pairs).abs() < 1e-12, "{found} {}", sum / pairs);
+        assert_eq!(class_alignment(Rows::new(&values[..10], dim), &[0, 1]).unwrap(), None);
+        let error = class_alignment(rows, &[0]).unwrap_err();
+        assert!(matches!(error, MetricError::LabelCount { rows: 40, labels: 1, .. }));
+        assert!(class_alignment(Rows::new(&[f32::NAN], 1), &[0]).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 use crate::Rows;
 use crate::rows::less_offset;
 use invaspread_tensor::inner_products::{exact_product, rounding};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -118,6 +119,82 @@ impl Scale {
         };
         let size = square.sqrt() * self.longest + self.largest_term;
         twice_off(self.width() + 2, size) // a length of 1 adds the error of two more roundings
+    }
+}
+
+/// The similarities in f64 of queries with the rows of a gallery, beside the products in f32 that approximate them.
+#[derive(Debug)]
+pub(crate) struct ExactSimilarities<'a> {
+    gallery: Rows<'a>,
+    scale: &'a Scale,
+    /// (m) the lengths of the rows; `None` if they do not count.
+    lengths: Option<Vec<f64>>,
+    /// The length of the longest row.
+    longest: f64,
+}
+
+impl<'a> ExactSimilarities<'a> {
+    pub(crate) fn new(gallery: Rows<'a>, scale: &'a Scale) -> Self {
+        let squares: Vec<f64> =
+            gallery.values.par_chunks(gallery.dim).map(|row| exact_product(row, row)).collect();
+        let longest = squares.iter().copied().fold(0.0, f64::max).sqrt();
+        let lengths = scale.unit.then(|| squares.into_iter().map(f64::sqrt).collect());
+        Self { gallery, scale, lengths, longest }
+    }
+
+    /// Returns the similarities of `query` (d); `None` if its products may be too large for f32.
+    pub(crate) fn of(&'a self, query: &'a [f32]) -> Option<OfQuery<'a>> {
+        let margin = self.scale.margin(query);
+        if margin.is_infinite() {
+            return None;
+        }
+        let length = exact_product(query, query).sqrt();
+        let own = if self.scale.unit && is_unit(query) { length } else { 1.0 };
+        let offset = self.scale.offset.as_deref();
+        let shift = offset.map_or(0.0, |offset| exact_product(query, offset));
+        // What f64 itself rounds in the similarity, the shift and the step from one to the other.
+        let terms = (self.scale.dim + 8) as f64;
+        let size = length * (self.longest + offset.map_or(0.0, |o| exact_product(o, o).sqrt()));
+        let margin = margin + 4.0 * terms * f64::EPSILON * size;
+        Some(OfQuery { of: self, query, own, shift, margin })
+    }
+}
+
+/// The similarities of one query.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfQuery<'a> {
+    of: &'a ExactSimilarities<'a>,
+    query: &'a [f32],
+    own: f64,
+    shift: f64,
+    /// Two products in f32, or one of them and [`OfQuery::as_product`] of a similarity, that are further apart than
+    /// this are in the order of the similarities.
+    pub(crate) margin: f64,
+}
+
+impl OfQuery<'_> {
+    /// Returns the similarity to gallery row `row`: that of [`Scale::exact`].
+    pub(crate) fn similarity(&self, row: usize) -> f64 {
+        let product = exact_product(self.query, self.of.gallery.row(row));
+        match &self.of.lengths {
+            Some(lengths) => product / (self.own * lengths[row]),
+            None => product,
+        }
+    }
+
+    /// Returns the product that a similarity would have without rounding. Larger similarities have larger products.
+    pub(crate) fn as_product(&self, similarity: f64) -> f64 {
+        similarity * self.own - self.shift
+    }
+
+    /// Returns the similarity that a product stands for. Its error is at most `margin / own`.
+    pub(crate) fn of_product(&self, product: f32) -> f64 {
+        (f64::from(product) + self.shift) / self.own
+    }
+
+    /// Returns the largest error of [`OfQuery::of_product`].
+    pub(crate) fn error(&self) -> f64 {
+        self.margin / self.own
     }
 }
 

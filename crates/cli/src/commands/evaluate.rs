@@ -1,6 +1,7 @@
 //! `invaspread evaluate WEIGHTS`: measures a file of weights on the data of its run, or on data that the user
 //! names.
 
+use super::card::{Card, Gallery};
 use super::destination::Destination;
 use super::origin::Origin;
 use super::{print_json, print_measured};
@@ -47,6 +48,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     save(&files, &dataset, &result.embeddings, &path, recipe.layer)?;
     let loaded = &result.loaded;
     let among = images.gallery.is_some().then(|| dataset.gallery().len());
+    let card = card(&recipe, &dataset, among, &path);
     if arguments.json {
         return Ok(print_json(&json!({
             "weights": path,
@@ -66,6 +68,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "k_used": among.map(|among| config.eval.k.min(among)),
             "temperature": among.map(|_| config.eval.temperature),
             "metrics": result.measured.0.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "protocol": card.as_json(),
             "state_dict": loaded.place,
             "prefix_dropped": loaded.prefix,
             "would_fit_too": loaded.others,
@@ -81,6 +84,11 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     };
     print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
     print_measured(&result.measured, &BTreeMap::new());
+    if arguments.card {
+        for line in card.lines() {
+            print_line!("{line}");
+        }
+    }
     if let Some(choice) = loaded.choice() {
         print_line!("{choice}");
     }
@@ -119,13 +127,47 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
-/// Describes how the embeddings are measured. If there is a gallery, `among` is the number of its images.
-fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
-    let layer = match recipe.layer {
+/// Returns the protocol. If there is a gallery, `among` is the number of its images.
+fn card(recipe: &Recipe, dataset: &Dataset, among: Option<usize>, path: &Path) -> Card {
+    let augment = &recipe.augment;
+    let size = augment.size;
+    let squashed =
+        augment.squash.map_or(String::new(), |side| format!("resized to {side} x {side} (Lanczos); "));
+    let resize = match augment.crop {
+        Some(_) => format!("{squashed}the middle {size} x {size}"),
+        None => format!("{squashed}the shorter side to {size} (bilinear), the middle {size} x {size}"),
+    };
+    let epoch = [("last", names::LAST_WEIGHTS), ("best", names::BEST_WEIGHTS)];
+    let epoch = epoch.into_iter().find(|(_, file)| path.ends_with(file)).map(|(name, _)| name.to_owned());
+    let gallery = among.map(|rows| Gallery {
+        name: format!("training images of {}", dataset.name),
+        rows,
+        votes: Some((recipe.neighbors, recipe.vote_temperature)),
+    });
+    let retrieves = gallery.is_none() || recipe.retrieval_beside_knn;
+    Card {
+        test_rows: dataset.test.len(),
+        gallery,
+        is_normalized: true,
+        layer: Some(layer_name(recipe.layer).to_owned()),
+        ks: if retrieves { recipe.retrieval.recall_at.clone() } else { Vec::new() },
+        resize: Some(resize),
+        epoch,
+        ..Card::default()
+    }
+}
+
+fn layer_name(layer: Layer) -> &'static str {
+    match layer {
         Layer::Embedding => "embedding",
         Layer::Projection => "projection",
         Layer::Pooled => "pooled features",
-    };
+    }
+}
+
+/// Describes how the embeddings are measured. If there is a gallery, `among` is the number of its images.
+fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
+    let layer = layer_name(recipe.layer);
     let Some(among) = among else { return format!("each among the others, of the {layer}") };
     let (asked, temperature) = (recipe.neighbors, recipe.vote_temperature);
     let all = if among < asked { format!(" (all {among} there are)") } else { String::new() };

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod card;
 mod config;
 mod data;
 #[cfg(feature = "report")]

@@ -13,7 +13,7 @@
 mod on_device;
 
 use crate::exact_order::{Scale, twice_off};
-use crate::{MetricError, Rows, top_k_on};
+use crate::{Lookup, MetricError, Rows, top_k_on};
 use invaspread_tensor::DeviceKind;
 use invaspread_tensor::inner_products::exact_product;
 use rayon::prelude::*;
@@ -81,35 +81,35 @@ impl WeightedKnn {
         check_labels("gallery", gallery.len(), gallery_labels, classes)?;
 
         let neighbors = top_k_on(self.device, queries, gallery, self.k, false)?;
-        let (scale, longest) = (Scale::of(gallery), gallery.longest_square().sqrt());
+        let voters = Voters::new(gallery, gallery_labels, classes, self.temperature);
         let ranked: Vec<(u32, usize)> = (0..queries.len())
             .into_par_iter()
-            .map(|row| {
-                let (indices, similarities) = neighbors.of(row);
-                let query = queries.row(row);
-                let votes = |similarity: &dyn Fn(usize) -> f64| {
-                    let mut scores = vec![0.0; classes];
-                    let nearest = similarity(0);
-                    for (place, &index) in indices.iter().enumerate() {
-                        let above_best = similarity(place) - nearest;
-                        scores[gallery_labels[index as usize] as usize] +=
-                            (above_best / self.temperature).exp();
-                    }
-                    scores
-                };
-                let mut scores = votes(&|place| f64::from(similarities[place]));
-                // The exponent of a vote is a difference of two similarities, and each has an error.
-                let off = twice_off(queries.dim + 3, exact_product(query, query).sqrt() * longest);
-                if too_near(&scores, (off / self.temperature).exp_m1()) {
-                    scores = votes(&|place| scale.exact(query, gallery.row(indices[place] as usize)));
-                }
-                let mut best = 0;
-                for class in 1..classes {
-                    if scores[class] > scores[best] {
-                        best = class;
-                    }
-                }
-                (best as u32, rank(&scores, query_labels[row] as usize))
+            .map(|row| voters.classify(queries.row(row), query_labels[row], neighbors.of(row)))
+            .collect();
+        Ok(KnnResult::of(ranked.into_iter()))
+    }
+
+    /// Does the same by the neighbors that each query of `lookup` may retrieve. A query that may retrieve nothing
+    /// counts as missed; its prediction is class 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`WeightedKnn::evaluate`], and of [`Lookup::nearest`].
+    ///
+    /// # Panics
+    /// Panics where [`WeightedKnn::evaluate`] does, and if there are not as many sources as rows.
+    pub fn evaluate_lookup(&self, lookup: &Lookup, classes: usize) -> Result<KnnResult, MetricError> {
+        assert!(self.k > 0 && self.temperature > 0.0, "{self:?}");
+        let (queries, among) = (lookup.queries, lookup.among());
+        check_labels("queries", queries.rows.len(), queries.labels, classes)?;
+        check_labels("gallery", among.rows.len(), among.labels, classes)?;
+
+        let nearest = lookup.nearest(self.k, self.device)?;
+        let voters = Voters::new(among.rows, among.labels, classes, self.temperature);
+        let ranked: Vec<(u32, usize)> = (0..queries.rows.len())
+            .into_par_iter()
+            .map(|row| match nearest.of(row) {
+                ([], _) => (0, classes),
+                found => voters.classify(queries.rows.row(row), queries.labels[row], found),
             })
             .collect();
         Ok(KnnResult::of(ranked.into_iter()))
@@ -153,6 +153,51 @@ impl KnnResult {
     }
 }
 
+/// The rows that vote.
+struct Voters<'a> {
+    gallery: Rows<'a>,
+    labels: &'a [u32],
+    classes: usize,
+    temperature: f64,
+    scale: Scale,
+    /// The length of the longest row.
+    longest: f64,
+}
+
+impl<'a> Voters<'a> {
+    fn new(gallery: Rows<'a>, labels: &'a [u32], classes: usize, temperature: f64) -> Self {
+        let (scale, longest) = (Scale::of(gallery), gallery.longest_square().sqrt());
+        Self { gallery, labels, classes, temperature, scale, longest }
+    }
+
+    /// Returns the class that the neighbors of `query` predict, and the number of classes before `label`. There must
+    /// be a neighbor; the nearest one comes first.
+    fn classify(&self, query: &[f32], label: u32, (indices, similarities): (&[u32], &[f32])) -> (u32, usize) {
+        let votes = |similarity: &dyn Fn(usize) -> f64| {
+            let mut scores = vec![0.0; self.classes];
+            let nearest = similarity(0);
+            for (place, &index) in indices.iter().enumerate() {
+                let above_best = similarity(place) - nearest;
+                scores[self.labels[index as usize] as usize] += (above_best / self.temperature).exp();
+            }
+            scores
+        };
+        let mut scores = votes(&|place| f64::from(similarities[place]));
+        // The exponent of a vote is a difference of two similarities, and each has an error.
+        let off = twice_off(self.gallery.dim + 3, exact_product(query, query).sqrt() * self.longest);
+        if too_near(&scores, (off / self.temperature).exp_m1()) {
+            scores = votes(&|place| self.scale.exact(query, self.gallery.row(indices[place] as usize)));
+        }
+        let mut best = 0;
+        for class in 1..self.classes {
+            if scores[class] > scores[best] {
+                best = class;
+            }
+        }
+        (best as u32, rank(&scores, label as usize))
+    }
+}
+
 /// Returns whether the order of two classes with votes could change if each score had a relative error of
 /// `off`.
 fn too_near(scores: &[f64], off: f64) -> bool {
@@ -189,7 +234,8 @@ mod tests {
     )]
 
     use super::WeightedKnn;
-    use crate::{MetricError, Rows};
+    use crate::lookup::testing::{Drawn, Kind, ranked, similarities};
+    use crate::{LabeledRows, Lookup, MetricError, Rows, SameSource, Sources};
 
     #[test]
     fn near_votes_outweigh_many_far_ones() {
@@ -221,6 +267,40 @@ mod tests {
             4,
         );
         assert_eq!(got.unwrap().predictions, [1]);
+    }
+
+    /// By the definition: without sources the votes are those of `evaluate`, and with sources those of the rows that
+    /// are left, one query at a time.
+    #[test]
+    fn rows_that_are_left_out_do_not_vote() {
+        for (seed, sources) in (0..30).zip([0, 1, 2].into_iter().cycle()) {
+            let kind = Kind { n: 12, m: 25, dim: 4, classes: 3, form: 1, has_gallery: true, sources };
+            let drawn = Drawn::new(kind, seed);
+            let (lookup, similarities) = (drawn.lookup(), similarities(&drawn.lookup()));
+            let knn = WeightedKnn { k: 5, ..WeightedKnn::default() };
+            let found = knn.evaluate_lookup(&lookup, 3).unwrap();
+            let (queries, among) = (lookup.queries, lookup.among());
+            for query in 0..12 {
+                let left = ranked(&lookup, &similarities[query], query);
+                if left.is_empty() {
+                    assert_eq!((found.predictions[query], found.ranks[query]), (0, 3));
+                    continue;
+                }
+                let rows: Vec<f32> = left.iter().flat_map(|&row| among.rows.row(row)).copied().collect();
+                let labels: Vec<u32> = left.iter().map(|&row| among.labels[row]).collect();
+                let (one, own) = (Rows::new(queries.rows.row(query), 4), &queries.labels[query..=query]);
+                let want = knn.evaluate(one, own, Rows::new(&rows, 4), &labels, 3).unwrap();
+                assert_eq!(
+                    (found.predictions[query], found.ranks[query]),
+                    (want.predictions[0], want.ranks[0])
+                );
+            }
+        }
+        // The only row of the gallery has the query's source.
+        let row = LabeledRows { rows: Rows::new(&[1.0], 1), labels: &[0] };
+        let sources = Sources { queries: &[4], gallery: &[4], leaves_out: SameSource::All };
+        let lookup = Lookup { queries: row, gallery: Some(row), sources: Some(sources) };
+        assert_eq!(WeightedKnn::default().evaluate_lookup(&lookup, 1).unwrap().top1, 0.0);
     }
 
     #[test]

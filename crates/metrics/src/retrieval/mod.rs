@@ -170,7 +170,7 @@ impl RetrievalMetrics {
             }));
         }
 
-        Ok(self.mean(scores))
+        Ok(RetrievalScores::of(&self.recall_at, scores))
     }
 
     /// Returns the number of neighbors that the metrics need.
@@ -178,20 +178,22 @@ impl RetrievalMetrics {
         let recall_at = self.recall_at.iter().max().copied().unwrap_or(1);
         recall_at.max(relevant.iter().max().copied().unwrap_or(0))
     }
+}
 
+impl RetrievalScores {
     /// Returns the means over all queries.
-    fn mean(&self, scores: Vec<QueryScores>) -> RetrievalScores {
-        let share = |hits: usize| 100.0 * hits as f64 / scores.len() as f64;
-        let within = |k: usize| scores.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
-        let counted: Vec<[f64; 2]> = scores.iter().filter_map(|s| s.at_r).collect();
+    pub(crate) fn of(recall_at: &[usize], queries: Vec<QueryScores>) -> Self {
+        let share = |hits: usize| 100.0 * hits as f64 / queries.len() as f64;
+        let within = |k: usize| queries.iter().filter(|s| s.first.is_some_and(|first| first < k)).count();
+        let counted: Vec<[f64; 2]> = queries.iter().filter_map(|s| s.at_r).collect();
         let mean = |which: usize| {
             100.0 * counted.iter().fold(0.0, |sum, at_r| sum + at_r[which]) / counted.len().max(1) as f64
         };
-        RetrievalScores {
-            recall_at: self.recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
+        Self {
+            recall_at: recall_at.iter().map(|&k| (k, share(within(k)))).collect(),
             map_at_r: mean(0),
             r_precision: mean(1),
-            queries: scores,
+            queries,
         }
     }
 }

@@ -24,6 +24,6 @@ pub(super) fn look_up(
             .zip(&relevant)
             .map(|(query, &r)| QueryScores::of_sums(query.first, query.found, query.precisions, r))
             .collect();
-        metrics.mean(scores)
+        RetrievalScores::of(&metrics.recall_at, scores)
     }))
 }

@@ -10,6 +10,8 @@ pub enum Role {
     Embeddings,
     /// The classes of the rows.
     Labels,
+    /// The sources of the rows.
+    Sources,
 }
 
 impl fmt::Display for Role {
@@ -17,6 +19,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Embeddings => "embeddings",
             Self::Labels => "labels",
+            Self::Sources => "sources",
         })
     }
 }

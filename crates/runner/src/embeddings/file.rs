@@ -19,6 +19,9 @@ pub const EMBEDDING_NAMES: [&str; 10] =
 /// Usual names of arrays of labels, with the same rule.
 pub const LABEL_NAMES: [&str; 6] = [LABELS, "label", "targets", "target", "y", "Y"];
 
+/// Usual names of arrays of sources, with the same rule.
+pub const SOURCE_NAMES: [&str; 4] = ["sources", "source", "cameras", "camera"];
+
 const FILES: &str = "a whole .npz or .npy file of numpy's, or safetensors";
 const ARRAYS: &str = "numbers or words, whole, that fit in memory";
 
@@ -69,6 +72,7 @@ impl<'a> ArrayFile<'a> {
         let usual = match role {
             Role::Embeddings => &EMBEDDING_NAMES[..],
             Role::Labels => &LABEL_NAMES[..],
+            Role::Sources => &SOURCE_NAMES[..],
         };
         let is_there = |name: &str| names.iter().any(|found| found == name);
         let mut found: Vec<&str> = match asked {
@@ -121,8 +125,13 @@ impl<'a> ArrayFile<'a> {
         })
     }
 
-    pub(super) fn labels(&mut self, asked: Option<&str>) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
-        let name = self.find(Role::Labels, asked)?;
+    /// Reads the labels, or for [`Role::Sources`] the sources, which have the same form.
+    pub(super) fn labels(
+        &mut self,
+        role: Role,
+        asked: Option<&str>,
+    ) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
+        let name = self.find(role, asked)?;
         let array = self.array(name.as_deref())?;
         let labels = Labels::from_array(&array).map_err(|problem| problem.of(self.path))?;
         Ok((labels, ArrayOrigin::new(self.path, name, &array.header)))

@@ -26,9 +26,10 @@ use crate::memory;
 use crate::methods::Features;
 use array::{Array, Shape};
 use file::{ArrayFile, EMBEDDINGS, LABELS, open};
+use problem::Problem;
 
 pub use error::{EmbeddingsError, Role};
-pub use file::{EMBEDDING_NAMES, LABEL_NAMES};
+pub use file::{EMBEDDING_NAMES, LABEL_NAMES, SOURCE_NAMES};
 pub use in_memory::InMemory;
 pub use labels::{Classes, ClassesError, Labels};
 pub use origin::{ArrayOrigin, Origin};
@@ -101,11 +102,11 @@ pub fn read(source: &Source) -> Result<Embedded, EmbeddingsError> {
     file.check_rows(name.as_deref())?;
     let array = file.array(name.as_deref())?;
     let (labels, label_origin) = match source.labels {
-        Some(path) => read_labels(path, source.label_name, most)?,
+        Some(path) => read_labels(path, Role::Labels, source.label_name, most)?,
         None if file.has_one_array() => {
             return Err(EmbeddingsError::NoLabels { path: source.file.to_owned() });
         }
-        None => file.labels(source.label_name)?,
+        None => file.labels(Role::Labels, source.label_name)?,
     };
     let origin = Origin {
         embeddings: ArrayOrigin::new(source.file, name.clone(), &array.header),
@@ -157,10 +158,34 @@ fn embedded(
     Ok(Embedded { features, labels, origin, facts })
 }
 
-/// Reads a file of labels: an array, or text with one label a line.
-fn read_labels(path: &Path, name: Option<&str>, most: u64) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
+/// Reads the source of each row, a number or a word, from the file `given`, in the formats of labels. If there is no
+/// such file, `given` is the name of an array in the file of `embeddings`.
+///
+/// # Errors
+/// Returns an error that names the file, what was found and what was expected.
+pub fn read_sources(embeddings: &Path, given: &str) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
+    let most = memory::free().unwrap_or(u64::MAX);
+    if Path::new(given).exists() {
+        return read_labels(Path::new(given), Role::Sources, None, most);
+    }
+    let mut file = ArrayFile::open(embeddings, most)?;
+    if file.has_one_array() {
+        let found = format!("one array without a name, and there is no file {given}");
+        let expected = format!("a file {given} with the source of each row, or an array of that name");
+        return Err(Problem::new(found, expected).of(embeddings));
+    }
+    file.labels(Role::Sources, Some(given))
+}
+
+/// Reads a file of labels or sources: an array, or text with one label a line.
+fn read_labels(
+    path: &Path,
+    role: Role,
+    name: Option<&str>,
+    most: u64,
+) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
     match ArrayFile::open(path, most) {
-        Ok(mut file) => file.labels(name),
+        Ok(mut file) => file.labels(role, name),
         Err(error @ EmbeddingsError::Read { .. }) => Err(error),
         Err(error) => {
             // The file holds no arrays, so it may be text. If it is neither, `error` says what its first

@@ -3,12 +3,13 @@
 
 use invaspread_data::Grouping;
 use invaspread_metrics::{
-    Agreement, KMeans, KnnResult, LinearSvm, MetricError, QueryScores, RetrievalMetrics, RetrievalScores,
-    Rows, Seeding, Similarities, SimilarityDistribution, WeightedKnn,
+    Agreement, KMeans, KnnResult, LabeledRows, LinearSvm, Lookup, MetricError, QueryScores, RankingMetrics,
+    RetrievalMetrics, RetrievalScores, Rows, Seeding, Similarities, SimilarityDistribution, Sources,
+    WeightedKnn,
 };
 
 use super::embed::{Embeddings, Outputs};
-use super::{EngineError, Images, Recipe, RetrievalRecipe};
+use super::{EngineError, Images, Metric, MoreFindings, Recipe, Selection};
 use crate::methods::Features;
 use crate::record::{GroupSimilarity, Histogram, MetricRow};
 
@@ -67,6 +68,8 @@ pub struct Findings {
     retrieval: Option<RetrievalScores>,
     /// The cluster of each query, and how the clusters agree with the classes.
     clusters: Option<(Vec<u32>, Agreement)>,
+    /// Metrics that the paper's tables do not have.
+    pub(super) more: MoreFindings,
 }
 
 /// A metric that is a mean over queries.
@@ -106,6 +109,7 @@ impl Findings {
         if let Some((_, agreement)) = &self.clusters {
             measured.extend(agreements(agreement));
         }
+        measured.extend(self.more.measured());
         Measured(measured)
     }
 
@@ -135,7 +139,15 @@ impl Findings {
                 add(name, queries.iter().map(|query| query.at_r.map(|at_r| at_r[which])).collect());
             }
         }
+        for QueryScored { name, scores } in self.more.scored() {
+            add(&name, scores);
+        }
         scored
+    }
+
+    /// Returns what was found beyond the metrics of the paper's tables.
+    pub fn more(&self) -> &MoreFindings {
+        &self.more
     }
 
     /// Returns the cluster of each query, if the queries were clustered.
@@ -144,8 +156,9 @@ impl Findings {
     }
 }
 
-/// Measures embeddings as `recipe` says for the last epoch: with a `gallery`, kNN and retrieval among its
-/// rows; without one, retrieval among the test rows and clustering of them.
+/// Measures what `selection` asks for, as `recipe` says for the last epoch: with a `gallery`, the test rows are
+/// looked up in it; without one, among each other. With `sources`, a query leaves out rows of its own source in every
+/// search and vote; a linear classifier and a clustering take no account of them.
 ///
 /// # Errors
 /// Returns an error if an embedding is not finite, there are too few rows, the rows of the gallery have
@@ -155,18 +168,39 @@ impl Findings {
 /// Panics if the numbers of labels and rows differ.
 pub fn measure(
     recipe: &Recipe,
+    selection: &Selection,
     test: Classed<'_>,
     gallery: Option<Classed<'_>>,
+    sources: Option<Sources<'_>>,
     classes: usize,
 ) -> Result<Findings, MetricError> {
     if let Some(gallery) = gallery.filter(|gallery| gallery.features.dim != test.features.dim) {
         let (found, expected) = (test.features.dim, gallery.features.dim);
         return Err(MetricError::Dimension { what: "queries", found, expected });
     }
-    let mut findings = measure_epoch(recipe, test, gallery, classes, recipe.epochs, true)?;
-    if let Some(gallery) = gallery {
-        findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
+    let lookup = Lookup { queries: labeled(test), gallery: gallery.map(labeled), sources };
+    let mut findings = Findings::default();
+    if selection.has(Metric::Retrieval) {
+        findings.retrieval = Some(match (gallery, sources) {
+            (_, Some(_)) => {
+                RankingMetrics::default().evaluate(&lookup)?.retrieval(&recipe.retrieval.recall_at)
+            }
+            (Some(gallery), None) => retrieval_in_gallery(recipe, test, gallery)?,
+            (None, None) => retrieval_among_themselves(recipe, test)?,
+        });
     }
+    if let Some(gallery) = gallery {
+        if selection.has(Metric::Knn) {
+            findings.knn = Some(match sources {
+                Some(_) => knn(recipe).evaluate_lookup(&lookup, classes)?,
+                None => votes(recipe, test, gallery, classes)?,
+            });
+        }
+        findings.linear = linear(recipe, test, gallery, true)?;
+    } else if selection.has(Metric::Clusters) {
+        findings.clusters = clusters(recipe, test, recipe.epochs, true)?;
+    }
+    findings.more = MoreFindings::of(recipe, selection, &lookup)?;
     Ok(findings)
 }
 
@@ -178,16 +212,41 @@ fn measure_epoch(
     epoch: u64,
     last: bool,
 ) -> Result<Findings, MetricError> {
-    let Some(gallery) = gallery else { return retrieval(recipe, test, epoch, last) };
-    let (rows_of_test, rows_of_gallery) = (rows(test.features), rows(gallery.features));
-    let result = knn(recipe).evaluate(rows_of_test, test.labels, rows_of_gallery, gallery.labels, classes)?;
-    let mut linear = None;
-    if recipe.linear.is_due(last) {
-        let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
-        let predicted = svm.fit(rows_of_gallery, gallery.labels)?.predict(rows_of_test)?;
-        linear = Some(predicted.iter().zip(test.labels).map(|(found, label)| found == label).collect());
+    let Some(gallery) = gallery else {
+        let retrieval = Some(retrieval_among_themselves(recipe, test)?);
+        return Ok(Findings {
+            retrieval,
+            clusters: clusters(recipe, test, epoch, last)?,
+            ..Findings::default()
+        });
+    };
+    let knn = Some(votes(recipe, test, gallery, classes)?);
+    Ok(Findings { knn, linear: linear(recipe, test, gallery, last)?, ..Findings::default() })
+}
+
+fn votes(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    gallery: Classed<'_>,
+    classes: usize,
+) -> Result<KnnResult, MetricError> {
+    let (queries, among) = (rows(test.features), rows(gallery.features));
+    knn(recipe).evaluate(queries, test.labels, among, gallery.labels, classes)
+}
+
+/// Returns whether a linear SVM that is learned on the gallery predicts the class of each query, if it is due.
+fn linear(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    gallery: Classed<'_>,
+    last: bool,
+) -> Result<Option<Vec<bool>>, MetricError> {
+    if !recipe.linear.is_due(last) {
+        return Ok(None);
     }
-    Ok(Findings { knn: Some(result), linear, ..Findings::default() })
+    let svm = LinearSvm { seed: recipe.seed, ..LinearSvm::default() };
+    let predicted = svm.fit(rows(gallery.features), gallery.labels)?.predict(rows(test.features))?;
+    Ok(Some(predicted.iter().zip(test.labels).map(|(found, label)| found == label).collect()))
 }
 
 fn knn(recipe: &Recipe) -> WeightedKnn {
@@ -202,30 +261,37 @@ fn accuracies(result: &KnnResult) -> Vec<(String, f64)> {
     vec![(KNN_TOP1.to_owned(), result.top1), (KNN_TOP5.to_owned(), result.top5)]
 }
 
-fn retrieval(recipe: &Recipe, test: Classed<'_>, epoch: u64, last: bool) -> Result<Findings, MetricError> {
-    let RetrievalRecipe { clustering, kmeans_restarts, .. } = &recipe.retrieval;
-    let labels = test.labels;
-    let retrieval = Some(asked(recipe).evaluate(rows(test.features), labels)?);
-    let mut clusters = None;
-    if clustering.is_due(last) {
-        let mut classes = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
-        let kmeans = KMeans {
-            clusters: classes.len(),
-            iterations: 300,
-            tolerance: 1e-4,
-            restarts: *kmeans_restarts,
-            seeding: Seeding::PlusPlus,
-            seed: recipe.seed,
-            epoch,
-            device: recipe.device,
-        };
-        let assignments = kmeans.fit(rows(test.features))?.assignments;
-        let agreement = Agreement::between(labels, &assignments)?;
-        clusters = Some((assignments, agreement));
+fn retrieval_among_themselves(recipe: &Recipe, test: Classed<'_>) -> Result<RetrievalScores, MetricError> {
+    asked(recipe).evaluate(rows(test.features), test.labels)
+}
+
+/// Returns the cluster of each query and the agreement of the clusters with the classes, if a clustering is due.
+fn clusters(
+    recipe: &Recipe,
+    test: Classed<'_>,
+    epoch: u64,
+    last: bool,
+) -> Result<Option<(Vec<u32>, Agreement)>, MetricError> {
+    if !recipe.retrieval.clustering.is_due(last) {
+        return Ok(None);
     }
-    Ok(Findings { retrieval, clusters, ..Findings::default() })
+    let labels = test.labels;
+    let mut classes = labels.to_vec();
+    classes.sort_unstable();
+    classes.dedup();
+    let kmeans = KMeans {
+        clusters: classes.len(),
+        iterations: 300,
+        tolerance: 1e-4,
+        restarts: recipe.retrieval.kmeans_restarts,
+        seeding: Seeding::PlusPlus,
+        seed: recipe.seed,
+        epoch,
+        device: recipe.device,
+    };
+    let assignments = kmeans.fit(rows(test.features))?.assignments;
+    let agreement = Agreement::between(labels, &assignments)?;
+    Ok(Some((assignments, agreement)))
 }
 
 /// The names of NMI, geometric and arithmetic.
@@ -266,6 +332,10 @@ fn named(found: &RetrievalScores) -> Vec<(String, f64)> {
 /// Returns measured similarities in the form that a run's record keeps.
 fn histogram(Similarities { counts, mean, deviation }: Similarities) -> Histogram {
     Histogram { mean, deviation, counts }
+}
+
+fn labeled(of: Classed<'_>) -> LabeledRows<'_> {
+    LabeledRows { rows: rows(of.features), labels: of.labels }
 }
 
 fn rows(features: &Features) -> Rows<'_> {

@@ -5,6 +5,7 @@
 //! ends with the same weights, bit for bit.
 
 mod algorithms;
+mod class_table;
 mod embed;
 mod error;
 mod estimate;
@@ -17,6 +18,7 @@ mod keeper;
 mod learner;
 mod loss_log;
 mod measure;
+mod more_metrics;
 mod observer;
 mod place;
 mod recipe;
@@ -24,12 +26,14 @@ mod recipe;
 mod repeated;
 mod restore;
 mod retrieval_recipe;
+mod selection;
 mod shape;
 mod stop;
 mod trained;
 mod training;
 mod weights;
 
+pub use class_table::ClassScores;
 pub use embed::Embeddings;
 pub(crate) use embed::{embed, embed_some};
 pub use error::EngineError;
@@ -40,6 +44,7 @@ pub use images::{Images, Labeled};
 pub use intervals::{Intervals, Units};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Findings, Measured, QueryScored, measure};
+pub use more_metrics::{MoreFindings, ShapeOfRows};
 pub use observer::{End, EpochFinished, Observer, RunFinished, RunStarted, Silent, StepTaken};
 pub use place::RunPlace;
 pub use recipe::{Fall, Recipe, Schedule};
@@ -47,6 +52,7 @@ pub use recipe::{Fall, Recipe, Schedule};
 pub(crate) use repeated::RepeatedSteps;
 pub use restore::{KeptState, embed_by, read_state, write_weights};
 pub use retrieval_recipe::{RetrievalRecipe, When};
+pub use selection::{Metric, Selection};
 pub use stop::Stop;
 pub use trained::{Best, Outcome, Trained};
 pub use training::train;

@@ -51,7 +51,14 @@ pub(super) fn read(
     let gallery = gallery.map(|(_, read)| read);
     let classes = Classes::number(&test.labels, gallery.as_ref().map(|gallery| &gallery.labels))
         .map_err(anyhow::Error::from)?;
-    let measurement = Measurement::new(test, gallery, classes, first.recipe.clone());
+    let measurement = Measurement::new(
+        test,
+        gallery,
+        classes,
+        first.sources.clone(),
+        first.recipe.clone(),
+        first.selection.clone(),
+    );
     Ok(Some(Other { file: file.clone(), gallery: arguments.against_gallery.clone(), measurement }))
 }
 

@@ -1,24 +1,32 @@
 //! `invaspread measure FILE`: measures embeddings from any program.
 
 mod against;
+mod class_file;
+mod more;
 mod notes;
+mod peers;
+mod selection;
 mod settings;
+mod sources;
 
+use super::card::{Card, Gallery};
 use super::{print_json, print_measured};
 use crate::arguments::{MeasureArguments, Redrawn};
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
-use invaspread_metrics::Interval;
+use invaspread_metrics::{Interval, LabeledRows, Lookup, Rows};
 use invaspread_runner::config::{expand, resolve_over};
 use invaspread_runner::embeddings::{
     self, Classes, Embedded, EmbeddingsError, Labels, Role, Scaling, Source,
 };
 use invaspread_runner::engine::{
-    self, Classed, Findings, Intervals, Measured, Recipe, RetrievalRecipe, Units, When,
+    self, Classed, Findings, Intervals, Measured, Metric, Recipe, RetrievalRecipe, Selection, Units, When,
 };
 use serde_json::json;
+use sources::RowSources;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Product of rows and clusters from which on k-means, with its hundreds of iterations, takes minutes on a
 /// core.
@@ -31,12 +39,19 @@ const NMI: &str = "nmi_arithmetic";
 const MOST_NAMED: usize = 10;
 
 pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
-    let overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let mut overrides = expand(&arguments.settings.overrides()?, false)?.remove(0);
+    let protocol = arguments.peer.map(peers::of);
+    if let Some(protocol) = &protocol {
+        overrides = protocol.over(overrides, arguments.gallery.is_some())?;
+    }
     let resolved = resolve_over(None, &overrides)?;
-    settings::check(&overrides, arguments.gallery.is_some())?;
+    let selection = selection::of(arguments, protocol.as_ref())?;
+    settings::check(&overrides, arguments.gallery.is_some(), &selection)?;
+    let class_file = arguments.per_class.as_deref().map(class_file::ClassFile::new).transpose()?;
     let config = &resolved.config;
 
-    let scaling = if arguments.unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
+    let unscaled = arguments.unscaled || protocol.as_ref().is_some_and(|protocol| protocol.unscaled);
+    let scaling = if unscaled { Scaling::Unscaled } else { Scaling::UnitLength };
     let test = read(&test_source(arguments, scaling), &TEST_FLAGS)?;
     let gallery =
         gallery_source(arguments, scaling).map(|source| read(&source, &GALLERY_FLAGS)).transpose()?;
@@ -50,11 +65,12 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         )
         .into());
     }
+    let sources = RowSources::read(arguments, rows, gallery.as_ref().map(|gallery| gallery.labels.len()))?;
     let mut recipe = config.recipe();
     if config.eval.retrieval.is_none() {
         recipe.retrieval = RetrievalRecipe::for_classes(classes.count());
     }
-    let measurement = Measurement::new(test, gallery, classes, recipe);
+    let measurement = Measurement::new(test, gallery, classes, sources.map(Arc::new), recipe, selection);
     let units = match (arguments.intervals, &arguments.gallery) {
         (Some(Redrawn::None), _) => None,
         (Some(Redrawn::Queries), _) | (None, Some(_)) => Some(Units::Queries),
@@ -69,8 +85,17 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     notes.extend(
         intervals.as_ref().and_then(|intervals| notes::of_units(intervals, &measurement.classes.test)),
     );
-    notes.extend(notes::of_classes(&measurement.classes));
-    notes.extend(notes::of_depth(&measurement.recipe.retrieval.recall_at, measurement.to_find()));
+    notes.extend(notes::of_classes(
+        &measurement.classes,
+        measurement.without_match(),
+        measurement.sources.is_some(),
+        &measurement.selection,
+    ));
+    notes.extend(notes::of_depth(
+        &measurement.recipe.retrieval.recall_at,
+        measurement.to_find(),
+        &measurement.selection,
+    ));
     notes.extend(settings::idle(&overrides, config, draws)?);
     for text in &notes {
         note!("note: {text}");
@@ -84,6 +109,14 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
     let failed = "failed to measure the embeddings";
     let found = measurement.run().context(failed)?;
     let measured = found.measured();
+    let of_found = notes::of_findings(found.more(), rows);
+    for text in &of_found {
+        note!("note: {text}");
+    }
+    notes.extend(of_found);
+    if let Some(file) = &class_file {
+        file.write(&found.per_class(&measurement.classes.test), &measurement.classes.labels)?;
+    }
     let of_metrics = match &intervals {
         Some(intervals) => intervals.of(&found, &measurement.classes.test).context(failed)?,
         None => BTreeMap::new(),
@@ -93,9 +126,22 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         .transpose()
         .context(failed)?;
 
+    let card = Card {
+        intervals: intervals.as_ref().map(|intervals| {
+            json!({
+                "method": "expanded percentile bootstrap of the scores of queries; subsampling for NMI",
+                "units": intervals.units.name(),
+                "level": intervals.bootstrap.level,
+                "resamples": intervals.bootstrap.resamples,
+            })
+        }),
+        of_library: protocol.as_ref().map(|protocol| protocol.name),
+        ..measurement.card(scaling)
+    };
     let used = settings::used(&resolved, measurement.gallery.is_some(), draws);
     if arguments.json {
         let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
+        let voters = among.filter(|_| measurement.selection.has(Metric::Knn));
         let recipe = &measurement.recipe;
         let settings: BTreeMap<_, _> =
             used.iter().map(|s| (&s.key, json!({ "value": s.value, "origin": s.origin }))).collect();
@@ -113,12 +159,13 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
             "arrays": measurement.arrays(),
             "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
             "ranking": match scaling { Scaling::UnitLength => "cosine similarity", Scaling::Unscaled => "inner product" },
-            "k": among.map(|_| recipe.neighbors),
-            "k_used": among.map(|among| recipe.neighbors.min(among)),
-            "temperature": among.map(|_| recipe.vote_temperature),
+            "k": voters.map(|_| recipe.neighbors),
+            "k_used": voters.map(|among| recipe.neighbors.min(among)),
+            "temperature": voters.map(|_| recipe.vote_temperature),
             "recall_at": recipe.retrieval.recall_at,
             "kmeans_starts": measurement.clusters.then_some(recipe.retrieval.kmeans_restarts),
-            "without_match": measurement.classes.without_match(),
+            "without_match": measurement.without_match(),
+            "same_source": measurement.sources.as_ref().map(|sources| sources.as_json()),
             "settings": settings,
             "notes": notes,
             "metrics": measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -130,6 +177,11 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
                 "seed": intervals.bootstrap.seed,
                 "metrics": of_metrics.iter().map(|(name, ends)| (name, as_json(*ends))).collect::<BTreeMap<_, _>>(),
             })),
+            "verification": more::verification(found.more()),
+            "hubness": more::hubness(found.more()),
+            "shape": more::shape(found.more()),
+            "per_class": arguments.per_class,
+            "protocol": card.as_json(),
             "against": comparison.as_ref().map(against::Comparison::as_json),
         }))?);
     }
@@ -144,8 +196,16 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         print_line!("settings: {}", set.join(", "));
     }
     print_measured(&measured, &of_metrics);
-    if let Some(intervals) = &intervals {
+    for line in more::lines(found.more()) {
+        print_line!("{line}");
+    }
+    if let Some(intervals) = intervals.as_ref().filter(|_| !measured.0.is_empty()) {
         print_line!("{}", said_of(intervals, &of_metrics, &measured));
+    }
+    if arguments.card {
+        for line in card.lines() {
+            print_line!("{line}");
+        }
     }
     if let Some(comparison) = &comparison {
         comparison.print(&arguments.test);
@@ -172,8 +232,10 @@ fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measu
         (false, Some(_)) => "; NMI and AMI have none".to_owned(),
         (false, None) => String::new(),
     };
+    let of_fnmr =
+        if measured.0.iter().any(|(name, _)| name.starts_with("fnmr")) { "; FNMR has none" } else { "" };
     format!(
-        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}",
+        "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}{of_fnmr}",
         bootstrap.resamples, bootstrap.seed
     )
 }
@@ -183,21 +245,64 @@ struct Measurement {
     test: Embedded,
     gallery: Option<Embedded>,
     classes: Classes,
+    sources: Option<Arc<RowSources>>,
     recipe: Recipe,
+    selection: Selection,
     /// Whether the rows are clustered.
     clusters: bool,
 }
 
 impl Measurement {
-    fn new(test: Embedded, gallery: Option<Embedded>, classes: Classes, recipe: Recipe) -> Self {
-        let clusters = gallery.is_none() && recipe.retrieval.clustering != When::Never;
-        Self { test, gallery, classes, recipe, clusters }
+    fn new(
+        test: Embedded,
+        gallery: Option<Embedded>,
+        classes: Classes,
+        sources: Option<Arc<RowSources>>,
+        recipe: Recipe,
+        selection: Selection,
+    ) -> Self {
+        let clusters = gallery.is_none()
+            && selection.has(Metric::Clusters)
+            && recipe.retrieval.clustering != When::Never;
+        Self { test, gallery, classes, sources, recipe, selection, clusters }
     }
 
     /// Returns whether anything is drawn at random: the initial centers of k-means, or the order of the rows
     /// for the classifier.
     fn draws(&self) -> bool {
         self.clusters || (self.gallery.is_some() && self.recipe.linear != When::Never)
+    }
+
+    /// Returns the protocol, without intervals.
+    fn card(&self, scaling: Scaling) -> Card {
+        let has_ks = [Metric::Retrieval, Metric::Precision, Metric::Cmc];
+        let has_ks = has_ks.into_iter().any(|metric| self.selection.has(metric));
+        let votes = (self.recipe.neighbors, self.recipe.vote_temperature);
+        let gallery = self.gallery.as_ref().map(|gallery| Gallery {
+            name: gallery.origin.embeddings.file.display().to_string(),
+            rows: gallery.labels.len(),
+            votes: self.selection.has(Metric::Knn).then_some(votes),
+        });
+        Card {
+            test_rows: self.test.labels.len(),
+            gallery,
+            is_normalized: scaling == Scaling::UnitLength,
+            ks: if has_ks { self.recipe.retrieval.recall_at.clone() } else { Vec::new() },
+            same_source: self.sources.as_ref().map(|sources| sources.convention().to_owned()),
+            ..Card::default()
+        }
+    }
+
+    /// Returns the number of rows that have nothing to find: no row of their class that they may retrieve.
+    fn without_match(&self) -> usize {
+        let Some(sources) = &self.sources else { return self.classes.without_match() };
+        let gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
+        let lookup = Lookup {
+            queries: labeled(&self.test, &self.classes.test),
+            gallery: gallery.map(|(gallery, labels)| labeled(gallery, labels)),
+            sources: Some(sources.sources()),
+        };
+        lookup.relevant().into_iter().filter(|&rows| rows == 0).count()
     }
 
     /// Returns the number of rows in which each row is searched.
@@ -209,8 +314,10 @@ impl Measurement {
         let of_gallery = self.gallery.as_ref().zip(self.classes.gallery.as_deref());
         Ok(engine::measure(
             &self.recipe,
+            &self.selection,
             Classed { features: &self.test.features, labels: &self.classes.test },
             of_gallery.map(|(gallery, labels)| Classed { features: &gallery.features, labels }),
+            self.sources.as_ref().map(|sources| sources.sources()),
             self.classes.count(),
         )?)
     }
@@ -237,6 +344,7 @@ impl Measurement {
     fn describe(&self, scaling: Scaling) -> Vec<String> {
         let mut lines = vec![described(&self.test)];
         lines.extend(self.gallery.as_ref().map(|gallery| format!("gallery {}", described(gallery))));
+        lines.extend(self.sources.as_ref().map(|sources| sources.describe()));
         if let Labels::Words(words) = &self.classes.labels {
             let more = words.len().saturating_sub(MOST_NAMED);
             let shown = words[..words.len() - more].join(", ");
@@ -255,6 +363,7 @@ impl Measurement {
         let (s, es) = (if rows == 1 { "" } else { "s" }, if classes == 1 { "" } else { "es" });
         let rows = format!("{rows} row{s} of {dim}, {classes} class{es}");
         lines.push(match self.gallery.as_ref().map(|gallery| gallery.labels.len()) {
+            Some(among) if !self.selection.has(Metric::Knn) => format!("{rows}, among {among}"),
             Some(among) => {
                 let (k, temperature) = (self.recipe.neighbors, self.recipe.vote_temperature);
                 let cut = if k > among { format!(" ({})", if among == 1 { "the only one there is".to_owned() } else { format!("all {among} there are") }) } else { String::new() };
@@ -270,6 +379,10 @@ impl Measurement {
         });
         lines
     }
+}
+
+fn labeled<'a>(embedded: &'a Embedded, labels: &'a [u32]) -> LabeledRows<'a> {
+    LabeledRows { rows: Rows::new(&embedded.features.values, embedded.features.dim), labels }
 }
 
 /// Returns a description of the files and arrays that were read.

@@ -1,9 +1,9 @@
 //! Notes on unusual properties of the embeddings and labels, which a reader should know before trusting the
 //! numbers.
 
-use invaspread_metrics::Bootstrap;
+use invaspread_metrics::{Bootstrap, Verification};
 use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
-use invaspread_runner::engine::{Intervals, Units};
+use invaspread_runner::engine::{Intervals, Metric, MoreFindings, Selection, Units};
 
 /// Rows are called nearly equal if their distance to their mean is below this part of their length.
 const NEARLY_EQUAL: f64 = 0.01;
@@ -57,21 +57,48 @@ pub(super) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String>
     })
 }
 
-/// Returns notes on the classes of the rows that are measured.
-pub(super) fn of_classes(classes: &Classes) -> Vec<String> {
-    let (rows, without) = (classes.test.len(), classes.without_match());
+/// Returns notes on the classes of the rows that are measured, of which `without` have nothing to find; `sources` says
+/// whether rows of their own source are left out.
+pub(super) fn of_classes(
+    classes: &Classes,
+    without: usize,
+    sources: bool,
+    selection: &Selection,
+) -> Vec<String> {
+    let rows = classes.test.len();
     let mut notes = Vec::new();
     if without > 0 {
-        let (who, counted) = match classes.gallery {
-            Some(_) => ("queries have no image of their class in the gallery", "kNN and R@K"),
-            None => ("rows are alone in their class", "R@K"),
+        let has_gallery = classes.gallery.is_some();
+        let who = match (has_gallery, sources) {
+            (true, false) => "queries have no image of their class in the gallery",
+            (false, false) => "rows are alone in their class",
+            (true, true) => "queries have no image of their class and another source in the gallery",
+            (false, true) => "rows have no other row of their class and another source",
         };
-        let left_out = if without == rows {
-            "MAP@R and R-precision have no value"
-        } else {
-            "they are left out of MAP@R and R-precision"
-        };
-        notes.push(format!("{without} of {rows} {who}: they count as missed in {counted}; {left_out}"));
+        let has = |metric| selection.has(metric);
+        let counted = [("kNN", has_gallery && has(Metric::Knn)), ("R@K", has(Metric::Retrieval))];
+        let left_out = [
+            ("MAP@R", has(Metric::Retrieval)),
+            ("R-precision", has(Metric::Retrieval)),
+            ("precision@K", has(Metric::Precision)),
+            ("MRR", has(Metric::Mrr)),
+            ("mAP", has(Metric::Map)),
+            ("CMC", has(Metric::Cmc)),
+        ];
+        let parts = [
+            listed(&counted).map(|names| format!("they count as missed in {names}")),
+            listed(&left_out).map(|names| {
+                if without == rows {
+                    format!("{names} have no value")
+                } else {
+                    format!("they are left out of {names}")
+                }
+            }),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if !parts.is_empty() {
+            notes.push(format!("{without} of {rows} {who}: {}", parts.join("; ")));
+        }
     }
     if classes.count() == 1 {
         notes.push(
@@ -92,22 +119,71 @@ pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
     })
 }
 
-/// Returns a note if a K of R@K is larger than the number of rows that can be found.
-pub(super) fn of_depth(recall_at: &[usize], among: usize) -> Option<String> {
-    let beyond: Vec<String> = recall_at.iter().filter(|&&k| k > among).map(|k| format!("R@{k}")).collect();
+/// Returns the names that hold, as a list in words; `None` if none does.
+fn listed(names: &[(&str, bool)]) -> Option<String> {
+    let names: Vec<&str> = names.iter().filter(|(_, holds)| *holds).map(|(name, _)| *name).collect();
+    let (last, others) = names.split_last()?;
+    Some(if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) })
+}
+
+/// Returns a note if a K is larger than the number of rows that can be found.
+pub(super) fn of_depth(recall_at: &[usize], among: usize, selection: &Selection) -> Option<String> {
+    let beyond = |short: &str| -> Vec<String> {
+        recall_at.iter().filter(|&&k| k > among).map(|k| format!("{short}@{k}")).collect()
+    };
     let rows = if among == 1 { "the only row".to_owned() } else { format!("all {among} rows") };
-    (!beyond.is_empty()).then(|| format!("{} looks at {rows} that can be found", beyond.join(", ")))
+    let mut parts = Vec::new();
+    let (recalls, precisions) = (beyond("R"), beyond("precision"));
+    if !recalls.is_empty() && selection.has(Metric::Retrieval) {
+        parts.push(format!("{} looks at {rows} that can be found", recalls.join(", ")));
+    }
+    if !precisions.is_empty() && selection.has(Metric::Precision) {
+        parts.push(format!("{} divides by K, though only {among} can be found", precisions.join(", ")));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Returns notes on what could not be measured, or only in part; there are `rows` rows.
+pub(super) fn of_findings(found: &MoreFindings, rows: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(scores) = &found.verification {
+        if scores.genuine == 0 {
+            notes.push("FNMR has no value: there is no pair of rows of one class".to_owned());
+        }
+        for at in scores.at.iter().filter(|at| at.threshold.is_none()) {
+            notes.push(format!(
+                "FNMR at FMR {:e} has no value: it needs {} pairs of two classes, and there are {}",
+                at.fmr,
+                Verification::needed(at.fmr),
+                scores.impostors
+            ));
+        }
+    }
+    if found.hubness.as_ref().is_some_and(|hubness| hubness.skewness.is_none()) {
+        notes.push("hubness has no skewness: all rows are retrieved equally often".to_owned());
+    }
+    if let Some(shape) = found.shape.filter(|shape| shape.rows < rows) {
+        notes.push(format!(
+            "rank, uniformity and spread are those of {} of the {rows} rows, spread evenly over the file",
+            shape.rows
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]
 mod tests {
     use super::of_depth;
+    use invaspread_runner::engine::{Metric, Selection};
 
     #[test]
     fn rows_are_counted_in_words() {
-        let said = |among| of_depth(&[1, 50], among).unwrap_or_default();
+        let said = |among| of_depth(&[1, 50], among, &Selection::default()).unwrap_or_default();
         assert_eq!(said(1), "R@50 looks at the only row that can be found");
         assert_eq!(said(3), "R@50 looks at all 3 rows that can be found");
         assert_eq!(said(50), "");
+        let precision = Selection { metrics: vec![Metric::Precision], ..Selection::default() };
+        let said = of_depth(&[1, 50], 3, &precision).unwrap_or_default();
+        assert_eq!(said, "precision@50 divides by K, though only 3 can be found");
     }
 }

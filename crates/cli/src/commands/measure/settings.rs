@@ -4,6 +4,7 @@
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::config::{Config, ConfigError, Origin, Override, Resolved, resolve_over};
+use invaspread_runner::engine::{Metric, Selection};
 
 const ALWAYS: [&str; 2] = ["device", "seed"];
 /// Keys for measuring with a gallery.
@@ -19,15 +20,31 @@ const THEMSELVES: [&str; 4] = [
 /// The groups, whose files may set such keys.
 const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
 
+/// The metrics that keys belong to; one of them must be measured.
+const OF_METRICS: [(&[&str], &[Metric], &str); 3] = [
+    (&["eval.k", "eval.temperature"], &[Metric::Knn], "kNN is"),
+    (&["eval.retrieval.clustering", "eval.retrieval.kmeans_restarts"], &[Metric::Clusters], "NMI is"),
+    (
+        &["eval.retrieval.recall_at"],
+        &[Metric::Retrieval, Metric::Precision, Metric::Cmc],
+        "R@K, precision@K and CMC are",
+    ),
+];
+
 /// Refuses keys that have no effect, with or without a gallery.
-pub(super) fn check(overrides: &[Override], gallery: bool) -> Result<(), Failure> {
+pub(super) fn check(overrides: &[Override], gallery: bool, selection: &Selection) -> Result<(), Failure> {
     let used: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
     let has = |keys: &[&str], key: &str| keys.contains(&key);
     for Override { key, .. } in overrides {
-        if has(&GROUPS, key) || has(&ALWAYS, key) || has(used, key) {
+        let idle = OF_METRICS.iter().find(|(keys, metrics, _)| {
+            has(keys, key) && !metrics.iter().any(|&metric| selection.has(metric))
+        });
+        if has(&GROUPS, key) || has(&ALWAYS, key) || (has(used, key) && idle.is_none()) {
             continue;
         }
-        let why = if has(&THEMSELVES, key) {
+        let why = if let (true, Some((_, _, metrics))) = (has(used, key), idle) {
+            format!("{metrics} not among --metrics")
+        } else if has(&THEMSELVES, key) {
             "rows are clustered only without --gallery".to_owned()
         } else if has(&GALLERY, key) {
             "votes of neighbors and a linear classifier need a --gallery".to_owned()

@@ -1,0 +1,161 @@
+//! The table of classes that `--per-class FILE` writes, as CSV or JSON.
+
+use crate::failure::Failure;
+use anyhow::{Context, anyhow};
+use invaspread_runner::embeddings::Labels;
+use invaspread_runner::engine::ClassScores;
+use invaspread_runner::record::write_atomically;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// How such a file begins: what marks one that may be written again.
+const CSV_HEAD: &str = "class,rows,";
+const JSON_HEAD: &str = "{\n  \"per_class\"";
+
+/// A file to write.
+pub(super) struct ClassFile {
+    path: PathBuf,
+    is_json: bool,
+}
+
+impl ClassFile {
+    /// Checks the ending of `path`, and that no other file is there.
+    ///
+    /// # Errors
+    /// Returns an error of usage that names the file.
+    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+        let is_json = match ending.as_str() {
+            "csv" => false,
+            "json" => true,
+            _ => {
+                return Err(Failure::Usage(anyhow!(
+                    "failed to write the classes to {shown}: found the ending {ending:?}, expected .csv or .json; name such a file"
+                )));
+            }
+        };
+        let Ok(there) = std::fs::metadata(path) else { return Ok(Self { path: path.to_owned(), is_json }) };
+        let head = if is_json { JSON_HEAD } else { CSV_HEAD };
+        if there.is_file() && std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(head.as_bytes())) {
+            return Ok(Self { path: path.to_owned(), is_json });
+        }
+        Err(Failure::Usage(anyhow!(
+            "failed to write the classes to {shown}: there is something of that name which this command did not write; name another file, \
+             or move it away"
+        )))
+    }
+
+    /// Writes the table, whole or not at all; `labels` are the labels of the classes.
+    ///
+    /// # Errors
+    /// Returns an error that names the file if the file system refuses.
+    pub(super) fn write(&self, classes: &[ClassScores], labels: &Labels) -> Result<(), Failure> {
+        let text = if self.is_json { as_json(classes, labels)? } else { as_csv(classes, labels) };
+        write_atomically(&self.path, text.as_bytes())
+            .with_context(|| format!("failed to write the classes to {}", self.path.display()))?;
+        Ok(())
+    }
+}
+
+fn as_json(classes: &[ClassScores], labels: &Labels) -> anyhow::Result<String> {
+    // Numbers of 128 bits are outside of JSON's usual range; as text they stay what they are.
+    let name = |class: u32| match labels {
+        Labels::Numbers(numbers) => {
+            let number = numbers[class as usize];
+            i64::try_from(number).map_or_else(|_| json!(number.to_string()), |number| json!(number))
+        }
+        Labels::Words(words) => json!(words[class as usize]),
+    };
+    let rows: Vec<Value> = classes
+        .iter()
+        .map(|one| {
+            let metrics: Map<String, Value> =
+                one.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            let confused: Vec<Value> = one
+                .confused_with
+                .iter()
+                .map(|&(class, queries)| json!({ "class": name(class), "rows": queries }))
+                .collect();
+            json!({ "class": name(one.class), "rows": one.queries, "metrics": metrics, "confused_with": confused })
+        })
+        .collect();
+    let text = serde_json::to_string_pretty(&json!({ "per_class": rows }))
+        .context("failed to write the classes as JSON")?;
+    Ok(text + "\n")
+}
+
+fn as_csv(classes: &[ClassScores], labels: &Labels) -> String {
+    let name = |class: u32| match labels {
+        Labels::Numbers(numbers) => numbers[class as usize].to_string(),
+        Labels::Words(words) => words[class as usize].clone(),
+    };
+    let mut text = CSV_HEAD.to_owned();
+    for (metric, _) in classes.first().into_iter().flat_map(|one| &one.metrics) {
+        text.push_str(metric);
+        text.push(',');
+    }
+    text.push_str("confused_with\n");
+    for one in classes {
+        let confused: Vec<String> = one
+            .confused_with
+            .iter()
+            .map(|&(class, queries)| format!("{} ({queries})", name(class)))
+            .collect();
+        let mut cells = vec![quoted(&name(one.class)), one.queries.to_string()];
+        // An empty cell: no row of the class has a score.
+        cells.extend(one.metrics.iter().map(|(_, value)| value.map_or(String::new(), |v| v.to_string())));
+        cells.push(quoted(&confused.join("; ")));
+        text.push_str(&cells.join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns a cell of CSV (RFC 4180).
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CSV_HEAD, JSON_HEAD, as_csv, as_json};
+    use invaspread_runner::embeddings::Labels;
+    use invaspread_runner::engine::ClassScores;
+
+    #[test]
+    fn a_table_is_written_as_csv_and_json() {
+        let classes = [
+            ClassScores {
+                class: 0,
+                queries: 2,
+                metrics: vec![("recall_at_1".to_owned(), Some(50.0)), ("map".to_owned(), None)],
+                confused_with: vec![(1, 1)],
+            },
+            ClassScores {
+                class: 1,
+                queries: 1,
+                metrics: vec![("recall_at_1".to_owned(), Some(0.0)), ("map".to_owned(), Some(12.5))],
+                confused_with: Vec::new(),
+            },
+        ];
+        let words = Labels::Words(vec!["a, \"b\"".to_owned(), "c".to_owned()]);
+        assert_eq!(
+            as_csv(&classes, &words),
+            "class,rows,recall_at_1,map,confused_with\n\"a, \"\"b\"\"\",2,50,,c (1)\nc,1,0,12.5,\n"
+        );
+        assert!(as_csv(&classes, &words).starts_with(CSV_HEAD));
+        let json = as_json(&classes, &Labels::Numbers(vec![-3, i128::MAX])).expect("plain values");
+        assert!(json.starts_with(JSON_HEAD), "{json}");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(
+            (&json["per_class"][0]["class"], &json["per_class"][0]["metrics"]["map"]),
+            (&(-3).into(), &serde_json::Value::Null)
+        );
+        assert_eq!(json["per_class"][0]["confused_with"][0]["class"], i128::MAX.to_string());
+    }
+}

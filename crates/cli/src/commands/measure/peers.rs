@@ -1,0 +1,88 @@
+//! The protocols of other libraries that `--as` sets.
+//!
+//! | name | kNN | rows | metrics | source |
+//! |---|---|---|---|---|
+//! | `paper` | k = 200, temperature 0.1 | of length 1 | the default ones | the paper, section 4.1, and the released `utils.py` |
+//! | `lightly` | k = 200, temperature 0.1 | of length 1 | kNN | lightly 1.6, `utils/benchmarking/knn.py` and `knn_classifier.py` |
+//! | `solo-learn` | k = 20, temperature 0.07 | as they are | kNN | solo-learn, `solo/utils/knn.py` and `main_knn.py`, `distance_fx = "cosine"` |
+//! | `dino` | k = 20, temperature 0.07 | of length 1 | kNN | facebookresearch/dino, `eval_knn.py`, whose help says that 20 usually works best (it also prints 10, 100 and 200) |
+//! | `pytorch-metric-learning` | none | of length 1 | R@1, precision@1, MAP@R, R-precision | pytorch-metric-learning 2.9, `AccuracyCalculator` |
+//!
+//! All votes are exp(similarity / temperature). Where these libraries leave ties to `torch.topk` and `torch.sort`, ours
+//! are decided by the index and the class. solo-learn's cosine does not scale the rows, and while it trains it votes by
+//! Euclidean distance, which `measure` does not. pytorch-metric-learning ranks by the Euclidean distance of the rows as they
+//! are, which is the order here for rows of length 1; its precision_at_1 leaves out queries without a row to find, as
+//! precision@1 does here, while R@1 counts them as missed; its NMI and AMI cluster by faiss.
+
+use crate::arguments::Peer;
+use crate::failure::Failure;
+use anyhow::anyhow;
+use invaspread_runner::config::Override;
+use invaspread_runner::engine::Metric;
+
+/// What a protocol sets.
+pub(super) struct Protocol {
+    pub(super) name: &'static str,
+    /// Settings, as on the command line.
+    settings: &'static [&'static str],
+    pub(super) metrics: &'static [Metric],
+    pub(super) unscaled: bool,
+    /// Whether it has no meaning without a gallery.
+    needs_gallery: bool,
+}
+
+/// Returns the protocol of a library.
+pub(super) fn of(peer: Peer) -> Protocol {
+    const KNN: &[Metric] = &[Metric::Knn];
+    let protocol = |name, settings, metrics, needs_gallery| Protocol {
+        name,
+        settings,
+        metrics,
+        unscaled: false,
+        needs_gallery,
+    };
+    match peer {
+        Peer::Paper => protocol("paper", &["eval.k=200", "eval.temperature=0.1"], &Metric::DEFAULT, false),
+        Peer::Lightly => protocol("lightly", &["eval.k=200", "eval.temperature=0.1"], KNN, true),
+        Peer::Dino => protocol("dino", &["eval.k=20", "eval.temperature=0.07"], KNN, true),
+        Peer::SoloLearn => Protocol {
+            unscaled: true,
+            ..protocol("solo-learn", &["eval.k=20", "eval.temperature=0.07"], KNN, true)
+        },
+        Peer::PytorchMetricLearning => protocol(
+            "pytorch-metric-learning",
+            &["eval.retrieval.recall_at=[1]"],
+            &[Metric::Retrieval, Metric::Precision],
+            false,
+        ),
+    }
+}
+
+impl Protocol {
+    /// Returns its settings and then those that were typed, which may not set the same keys.
+    ///
+    /// # Errors
+    /// Returns an error of usage that names the key, or says that a gallery is missing.
+    pub(super) fn over(&self, typed: Vec<Override>, has_gallery: bool) -> Result<Vec<Override>, Failure> {
+        let name = self.name;
+        if self.needs_gallery && !has_gallery {
+            return Err(Failure::Usage(anyhow!(
+                "`--as {name}` classifies by the votes of a gallery: expected --gallery FILE beside it"
+            )));
+        }
+        // Votes need a gallery; the paper's protocol without one is retrieval and clusters.
+        let is_vote =
+            |setting: &str| ["eval.k=", "eval.temperature="].iter().any(|key| setting.starts_with(key));
+        let settings = self.settings.iter().filter(|setting| has_gallery || !is_vote(setting));
+        let settings = settings.map(|setting| Override::parse(setting));
+        let mut all = settings.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::from)?;
+        if let Some(twice) = typed.iter().find(|one| all.iter().any(|own| own.key == one.key)) {
+            return Err(Failure::Usage(anyhow!(
+                "`{}` is set by `--as {name}`: leave one of them out",
+                twice.key
+            )));
+        }
+        all.extend(typed);
+        Ok(all)
+    }
+}
