@@ -31,7 +31,7 @@ mod training;
 mod weights;
 
 pub use embed::Embeddings;
-pub(crate) use embed::{embed, embed_some};
+pub(crate) use embed::{BATCH, chosen, embed, embed_some, on_host};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};
