@@ -1,7 +1,7 @@
 //! `invaspread evaluate WEIGHTS`: measures a file of weights on the data of its run, or on data that the user
 //! names.
 
-use super::destination::Destination;
+use super::destination::{Destination, Mark};
 use super::origin::Origin;
 use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
@@ -136,7 +136,8 @@ fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
 /// these names.
 fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
+    let destination =
+        Destination { input: weights, what: "embeddings", mark: Mark::Seal(["weights", "split"]) };
     let splits = if votes { &["train", "test"][..] } else { &["test"] };
     let file =
         |split: &&'static str| Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?));
