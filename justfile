@@ -104,6 +104,12 @@ gpu-session *arguments:
 gpu-visit *arguments:
     python3 cuda/visit.py "$@"
 
+# Every network as an ONNX model, in onnxruntime and in tract, beside our own embedding; PYTHON has numpy, onnx, onnxruntime and pyarrow. Builds tract: three CPU minutes
+check-onnx python:
+    mkdir -p target/onnx
+    INVASPREAD_PYTHON="{{python}}" INVASPREAD_ONNX_CASES="$(realpath target/onnx)" cargo test -p invaspread --test onnx --test embed -- --nocapture
+    CARGO_TARGET_DIR=target/tract cargo run --manifest-path tests/tract/Cargo.toml -- target/onnx
+
 # The machine, the device, the data that is there, and a check of every op
 doctor:
     cargo run --release -- doctor

@@ -10,6 +10,7 @@
 mod blur;
 mod color;
 mod config;
+mod describe;
 mod draw;
 mod geometry;
 mod image;

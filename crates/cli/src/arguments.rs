@@ -35,6 +35,9 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Measure the weights of a file or of a run on the run's data set, or on a data set that you name
     Evaluate(EvaluateArguments),
+    /// Embed any images with the weights of a file or of a run: a folder, a list of paths, WebDataset's tar shards, Parquet
+    /// files of the Hugging Face hub, or a data set; if it is stopped or killed, the same command goes on
+    Embed(EmbedArguments),
     /// Measure embeddings from any program: R@K, MAP@R, R-precision, NMI and AMI among themselves, or kNN and
     /// R@K in a gallery
     Measure(Box<MeasureArguments>),
@@ -165,14 +168,32 @@ pub(crate) enum WeightsCommand {
     /// Import weights from other programs (torchvision's ResNets, timm's ViTs, BVLC GoogLeNet) and save them as
     /// .safetensors for the configured network
     Import(WeightsArguments),
-    /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True
-    Export {
-        #[command(flatten)]
-        weights: WeightsArguments,
-        /// Write 16-bit numbers (f16): half the size, with three digits
-        #[arg(long)]
-        half: bool,
-    },
+    /// Save a run's checkpoint as a plain state dict that PyTorch loads with strict=True, or as an ONNX model
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// Weights to read, or a run's folder for its last weights
+    #[arg(value_parser = path())]
+    pub(crate) file: PathBuf,
+    /// The .safetensors file to write; an existing file is replaced only if this command wrote it
+    // With --onnx, what stands here is the first of the settings.
+    #[arg(required_unless_present = "onnx", value_parser = path())]
+    pub(crate) out: Option<PathBuf>,
+    /// Write an ONNX model instead, to this .onnx file: from normalized images (N, C, H, W) to the output that eval.layer names
+    /// (the embedding if not given), with the preprocessing in its metadata
+    #[arg(long, value_name = "FILE", value_parser = path(), conflicts_with = "half")]
+    pub(crate) onnx: Option<PathBuf>,
+    /// Write 16-bit numbers (f16): half the size, with three digits
+    #[arg(long)]
+    pub(crate) half: bool,
+    /// Which network to take from a file with several: the name of its state dict or prefix (ema,
+    /// module.encoder_k)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) within: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +234,40 @@ pub(crate) struct EvaluateArguments {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArguments {
+    /// Weights in any format that `weights import` takes, or a run's folder for its last weights; a
+    /// checkpoint of a run goes with the run's config
+    #[arg(value_parser = path())]
+    pub(crate) weights: PathBuf,
+    /// A folder of images, with or without a folder for each class; a text file with a path in each line; shards
+    /// (`shard-{000000..000004}.tar`); Parquet files, or a folder of either; or the name of a data set (`invaspread data list`)
+    #[arg(value_parser = path())]
+    pub(crate) images: PathBuf,
+    /// The file to write: .npz, .npy, .safetensors or .parquet; no file of that name may exist
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(crate) out: PathBuf,
+    /// Which images of a data set; its test images if not given
+    #[arg(long, value_name = "SPLIT", value_enum)]
+    pub(crate) split: Option<Split>,
+    /// Which network to take from a file with several: the name of its state dict or prefix (ema,
+    /// module.encoder_k)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) within: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Split {
+    Train,
+    Test,
 }
 
 // Embeddings are read from files, so no data set and no run is looked for.

@@ -198,6 +198,7 @@ fn obey(command: Command) -> Result<(), Failure> {
         #[cfg(feature = "report")]
         Command::Report(arguments) => commands::report(&arguments),
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Embed(arguments) => commands::embed(&arguments),
         Command::Measure(arguments) => commands::measure(&arguments),
         Command::Weights(command) => commands::weights(&command),
         Command::Data(command) => commands::data(&command),

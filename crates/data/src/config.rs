@@ -50,6 +50,21 @@ pub struct DataConfig {
     pub synthetic: SyntheticConfig,
 }
 
+impl DataConfig {
+    /// Returns the width and height in pixels that every image of the set is resized to when it is read, whatever its aspect ratio,
+    /// and the filter; `None` for sets whose images are taken as they are.
+    pub fn resize_on_reading(&self) -> Option<(usize, ResizeFilter)> {
+        match self.name.as_str() {
+            "folder" => Some((self.folder.image_size, ResizeFilter::Bilinear)),
+            "cub200-2011" | "cub200-2010" | "cars196" | "cars196-half" | "products" => {
+                let RetrievalConfig { image_size, filter } = self.retrieval.clone().unwrap_or_default();
+                Some((image_size, filter))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
@@ -108,7 +123,7 @@ pub enum ResizeFilter {
 
 impl ResizeFilter {
     /// Returns the filter of the resize.
-    pub(crate) fn filter(self) -> Filter {
+    pub fn filter(self) -> Filter {
         match self {
             Self::Bilinear => Filter::Bilinear,
             Self::Lanczos => Filter::Lanczos,

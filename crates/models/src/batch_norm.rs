@@ -1,6 +1,7 @@
 //! A batch norm with its parameters and running statistics, under PyTorch's names.
 
 use crate::initial::Source;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::Mode;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use invaspread_tensor::{BatchNormConfig, RunningStatistics, Tape, Value};
@@ -84,6 +85,19 @@ impl BatchNorm {
             (format!("{name}.running_var"), variance),
             (format!("{name}.num_batches_tracked"), Tensor::new(running.batches(), &Device::Cpu)?),
         ])
+    }
+
+    /// Adds the batch norm by running statistics to a graph.
+    pub(crate) fn describe(&self, graph: &mut Graph, x: &Edge, epsilon: f64) -> Result<Edge> {
+        let name = &self.name;
+        let [(mean_name, mean), (variance_name, variance), _] = self.buffers()?;
+        let weights = [
+            graph.weight(&format!("{name}.weight"), self.gamma.as_tensor())?,
+            graph.weight(&format!("{name}.bias"), self.beta.as_tensor())?,
+            graph.weight(&mean_name, &mean)?,
+            graph.weight(&variance_name, &variance)?,
+        ];
+        Ok(graph.batch_norm(name, x, &weights, epsilon))
     }
 
     /// Sets the running statistics that `find` returns for the names of [`BatchNorm::buffers`].

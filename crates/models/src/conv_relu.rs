@@ -1,6 +1,8 @@
 //! A convolution with bias and ReLU: the unit that Inception-v1 is made of.
 
 use crate::initial::{ConvSize, Source};
+use crate::layout::to_pytorch_layout;
+use crate::onnx::graph::{Edge, Graph};
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, Conv2dConfig, Precision, Tape, Value};
 
@@ -35,6 +37,17 @@ impl ConvRelu {
         };
         let y = tape.conv2d(x, &self.weight, config)?;
         tape.bias_relu(&y, &self.bias)
+    }
+
+    /// Adds what [`ConvRelu::forward`] does to a graph.
+    pub(crate) fn describe(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let weights = [
+            graph.weight(&format!("{}.weight", self.name), &to_pytorch_layout(&self.weight)?)?,
+            graph.weight(&format!("{}.bias", self.name), self.bias.as_tensor())?,
+        ];
+        let ConvSize { kernel, stride, .. } = self.size;
+        let y = graph.convolution(&self.name, x, &weights, [kernel, stride, kernel / 2]);
+        Ok(graph.relu(format!("{}.relu", self.name), &y))
     }
 
     /// Returns the number of output channels.

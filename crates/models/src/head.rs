@@ -1,6 +1,8 @@
 //! The paper's embedding head: average pool, linear layer with bias, division by the length.
 
 use crate::initial::Source;
+use crate::onnx::OnnxOutput;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::{Mode, Output};
 use candle_core::{Device, Result, Var, bail};
 use invaspread_tensor::{PoolConfig, Tape, Value};
@@ -37,6 +39,14 @@ impl Head {
     /// outputs are leaves of the tape.
     pub(crate) fn forward(&self, mut tape: Tape, map: &Value, mode: Mode) -> Result<Output> {
         let (_, h, w, _) = map.tensor().dims4()?;
+        let side = self.pool_side(h, w)?;
+        let pooled = tape.avg_pool2d(map, PoolConfig::square(side))?;
+        let pooled = tape.flatten(&pooled)?;
+        self.embed(tape, &pooled, mode)
+    }
+
+    /// Returns the side of the pool of an `h` x `w` map.
+    fn pool_side(&self, h: usize, w: usize) -> Result<usize> {
         let side = if self.pool == 0 { h.max(w) } else { self.pool };
         let left = [h, w].map(|len| PoolConfig::square(side).out_len(len));
         if left != [Some(1), Some(1)] {
@@ -47,9 +57,33 @@ impl Head {
                 self.pool
             )
         }
-        let pooled = tape.avg_pool2d(map, PoolConfig::square(side))?;
-        let pooled = tape.flatten(&pooled)?;
-        self.embed(tape, &pooled, mode)
+        Ok(side)
+    }
+
+    /// Adds what [`Head::forward`] does to a graph, as far as `output` needs it. The map has `side` x `side` pixels.
+    pub(crate) fn describe(
+        &self,
+        graph: &mut Graph,
+        map: &Edge,
+        side: usize,
+        output: OnnxOutput,
+    ) -> Result<()> {
+        let pooled = graph.average("pool", map, self.pool_side(side, side)?);
+        self.describe_embed(graph, &pooled, output)
+    }
+
+    /// Adds what [`Head::embed`] does to a graph, as far as `output` needs it.
+    pub(crate) fn describe_embed(&self, graph: &mut Graph, pooled: &Edge, output: OnnxOutput) -> Result<()> {
+        if output == OnnxOutput::Pooled {
+            return Ok(());
+        }
+        let [weight, bias] = self.parameters();
+        let weights = [graph.weight(&weight.0, &weight.1)?, graph.weight(&bias.0, &bias.1)?];
+        let projection = graph.linear(self.name, pooled, &weights);
+        if output == OnnxOutput::Embedding {
+            graph.unit_rows("unit", &projection);
+        }
+        Ok(())
     }
 
     /// Runs on pooled features (N, C). In training the outputs are leaves of the tape.

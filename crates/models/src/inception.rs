@@ -17,6 +17,8 @@ use crate::conv_relu::ConvRelu;
 use crate::head::Head;
 use crate::initial::{ConvSize, Source, Start};
 use crate::layout::to_pytorch_layout;
+use crate::onnx::OnnxOutput;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialize::Defaults;
@@ -95,8 +97,13 @@ pub(crate) const STAGES: [&[(&str, [usize; 6])]; 3] = [
 /// The pools that halve a map.
 pub(crate) const HALVE: PoolConfig = PoolConfig { kernel: 3, stride: 2, padding: 0, ceil_mode: true };
 
+/// The pool of a module, which keeps the size of a map.
+const AROUND: PoolConfig = PoolConfig { kernel: 3, stride: 1, padding: 1, ceil_mode: true };
+
 /// A module: four branches that start from one map and are concatenated along the channels.
 struct Module {
+    /// The name of the module, of which those of its convolutions are made.
+    name: String,
     one: ConvRelu,
     three: [ConvRelu; 2],
     five: [ConvRelu; 2],
@@ -106,15 +113,16 @@ struct Module {
 impl Module {
     fn new(name: &str, from: usize, channels: [usize; 6], source: &mut Source<'_>) -> Result<Self> {
         let [one, three_reduce, three, five_reduce, five, projection] = channels;
+        let name = format!("{BASE}inception_{name}");
         let mut layer = |kind: &str, from, to, kernel| {
-            let name = format!("{BASE}inception_{name}.{kind}");
-            ConvRelu::new(name, ConvSize { from, to, kernel, stride: 1 }, source)
+            ConvRelu::new(format!("{name}.{kind}"), ConvSize { from, to, kernel, stride: 1 }, source)
         };
         Ok(Self {
             one: layer("1x1", from, one, 1)?,
             three: [layer("3x3_reduce", from, three_reduce, 1)?, layer("3x3", three_reduce, three, 3)?],
             five: [layer("5x5_reduce", from, five_reduce, 1)?, layer("5x5", five_reduce, five, 5)?],
             projection: layer("pool_proj", from, projection, 1)?,
+            name,
         })
     }
 
@@ -122,10 +130,19 @@ impl Module {
         let one = run.layer(&self.one, x)?;
         let [three, five] = [&self.three, &self.five]
             .map(|[reduce, wide]| run.layer(reduce, x).and_then(|x| run.layer(wide, &x)));
-        let around = PoolConfig { kernel: 3, stride: 1, padding: 1, ceil_mode: true };
-        let projection = run.tape.max_pool2d(x, around)?;
+        let projection = run.tape.max_pool2d(x, AROUND)?;
         let projection = run.layer(&self.projection, &projection)?;
         run.tape.concatenate(&[one, three?, five?, projection])
+    }
+
+    /// Adds what [`Module::forward`] does to a graph, for maps of `side` x `side` pixels.
+    fn describe(&self, graph: &mut Graph, x: &Edge, side: usize) -> Result<Edge> {
+        let one = self.one.describe(graph, x)?;
+        let [three, five] = [&self.three, &self.five]
+            .map(|[reduce, wide]| reduce.describe(graph, x).and_then(|x| wide.describe(graph, &x)));
+        let projection = graph.max_pool(&format!("{}.pool", self.name), x, AROUND, side);
+        let projection = self.projection.describe(graph, &projection)?;
+        Ok(graph.concatenate(format!("{}.output", self.name), &[one, three?, five?, projection]))
     }
 
     /// Returns the convolutions in the order of the state dict.
@@ -234,6 +251,45 @@ impl Inception {
             }
         }
         self.head.forward(run.tape, &x, mode)
+    }
+
+    /// Adds the network to a graph, for images of `side` x `side` pixels.
+    pub(crate) fn describe(
+        &self,
+        graph: &mut Graph,
+        images: &Edge,
+        side: usize,
+        output: OnnxOutput,
+    ) -> Result<()> {
+        if self.config.window != LocalResponseWindow::Centered {
+            bail!(
+                "ONNX's local response norm has the centered window alone, found the window of PyTorch's CrossMapLRN2d; \
+                choose the centered one, with which Caffe's weights were trained"
+            )
+        }
+        let norm = LocalResponseNormConfig::default();
+        let halved = |side: usize| {
+            HALVE
+                .out_len(side)
+                .ok_or_else(|| candle_core::Error::Msg("images of 47 pixels or more are expected".to_owned()))
+        };
+        let [first, reduce, second] = &self.stem;
+        let mut x = first.describe(graph, images)?;
+        let mut at = side.div_ceil(2);
+        x = graph.max_pool("pool1", &x, HALVE, at);
+        at = halved(at)?;
+        x = graph.local_response_norm("norm1", &x, norm);
+        x = reduce.describe(graph, &x)?;
+        x = second.describe(graph, &x)?;
+        x = graph.local_response_norm("norm2", &x, norm);
+        for (stage, number) in self.stages.iter().zip(2..) {
+            x = graph.max_pool(&format!("pool{number}"), &x, HALVE, at);
+            at = halved(at)?;
+            for module in stage {
+                x = module.describe(graph, &x, at)?;
+            }
+        }
+        self.head.describe(graph, &x, at, output)
     }
 
     /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x

@@ -2,6 +2,8 @@
 
 use crate::batch_norm::BatchNorm;
 use crate::initial::{ConvSize, Source};
+use crate::layout::to_pytorch_layout;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::Mode;
 use candle_core::{Result, Var};
 use invaspread_tensor::{Algorithm, BatchNormConfig, Conv2dConfig, Precision, Tape, Value};
@@ -54,6 +56,24 @@ impl ConvNorm {
         };
         let config = BatchNormConfig { relu, chunk: pass.batch_norm_chunk, ..Default::default() };
         self.norm.forward(tape, &x, residual, config, pass.mode)
+    }
+
+    /// Adds what [`ConvNorm::forward`] does in evaluation to a graph.
+    pub(crate) fn describe(
+        &self,
+        graph: &mut Graph,
+        x: &Edge,
+        residual: Option<&Edge>,
+        relu: bool,
+    ) -> Result<Edge> {
+        let weight = graph.weight(&format!("{}.weight", self.name), &to_pytorch_layout(&self.weight)?)?;
+        let ConvSize { kernel, stride, .. } = self.size;
+        let mut y = graph.convolution(&self.name, x, &[weight], [kernel, stride, kernel / 2]);
+        y = self.norm.describe(graph, &y, BatchNormConfig::default().eps)?;
+        if let Some(residual) = residual {
+            y = graph.add(format!("{}.sum", self.name), &y, residual);
+        }
+        Ok(if relu { graph.relu(format!("{}.relu", self.name), &y) } else { y })
     }
 
     /// Returns the step between output pixels.

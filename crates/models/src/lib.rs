@@ -21,6 +21,7 @@ mod layer;
 mod layout;
 mod momentum;
 mod network;
+mod onnx;
 mod output;
 mod resnet;
 mod size;
@@ -31,11 +32,13 @@ pub use heads::{LastNorm, Mlp, MlpConfig};
 pub use inception::{Inception, InceptionConfig};
 pub use momentum::{Module, Momentum};
 pub use network::{Network, NetworkConfig};
+pub use onnx::{OnnxNotes, OnnxOutput, is_own_onnx};
 pub use output::{Mode, Output};
 pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use size::NetworkSize;
 pub use vit::{Vit, VitConfig};
 pub use weights::{
-    BadValue, Entry, HeadNeeded, LoadReport, Mismatch, NotFinite, StateDict, WeightError, WeightsFile,
-    WeightsFormat, check_seal, import, inspect, load, not_finite, write_sealed, write_weights,
+    BadValue, BytesOf, Entry, HeadNeeded, LoadReport, Mismatch, NotFinite, SealedTensor, StateDict,
+    WeightError, WeightsFile, WeightsFormat, check_seal, import, inspect, load, not_finite, write_sealed,
+    write_sealed_to, write_weights,
 };

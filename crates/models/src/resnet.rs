@@ -19,6 +19,8 @@ use crate::head::Head;
 use crate::initial::{ConvSize, Source, Start};
 use crate::layer::{ConvNorm, Pass};
 use crate::layout::to_pytorch_layout;
+use crate::onnx::OnnxOutput;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialize::Defaults;
@@ -180,6 +182,20 @@ impl Block {
         last.forward(tape, &inner, Some(&shortcut), true, pass)
     }
 
+    /// Adds what [`Block::forward`] does in evaluation to a graph.
+    fn describe(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let shortcut = match &self.shortcut {
+            Some(layer) => layer.describe(graph, x, None, false)?,
+            None => x.clone(),
+        };
+        let (last, first) = self.convs.split_last().expect("a block has convolutions");
+        let mut inner = x.clone();
+        for layer in first {
+            inner = layer.describe(graph, &inner, None, true)?;
+        }
+        last.describe(graph, &inner, Some(&shortcut), true)
+    }
+
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
         self.convs.iter().chain(&self.shortcut)
     }
@@ -273,10 +289,35 @@ impl ResNet {
         self.head.forward(tape, &x, mode)
     }
 
+    /// Adds the network in evaluation to a graph, for images of `side` x `side` pixels.
+    pub(crate) fn describe(
+        &self,
+        graph: &mut Graph,
+        images: &Edge,
+        side: usize,
+        output: OnnxOutput,
+    ) -> Result<()> {
+        let mut x = self.stem.describe(graph, images, None, true)?;
+        if self.config.stem == Stem::Imagenet {
+            x = graph.max_pool("maxpool", &x, STEM_POOL, side.div_ceil(self.stem.stride()));
+        }
+        for block in &self.blocks {
+            x = block.describe(graph, &x)?;
+        }
+        let (side, _) = self.after_convolutions(side);
+        self.head.describe(graph, &x, side, output)
+    }
+
     /// Returns the number of multiply-adds of the convolutions and the linear layer for one image of `side` x
     /// `side` pixels, including those with the padding.
     pub fn multiply_adds(&self, side: usize) -> u64 {
-        let mut total = self.head.multiply_adds();
+        (self.head.multiply_adds() + self.after_convolutions(side).1) as u64
+    }
+
+    /// Returns the side of the last map of an image of `side` x `side` pixels, and the number of multiply-adds of
+    /// the convolutions.
+    fn after_convolutions(&self, side: usize) -> (usize, usize) {
+        let mut total = 0;
         let mut side = side;
         let mut count = |layer: &ConvNorm, side: usize| {
             let out = side.div_ceil(layer.stride());
@@ -295,7 +336,7 @@ impl ResNet {
                 side = count(layer, side);
             }
         }
-        total as u64
+        (side, total)
     }
 
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {

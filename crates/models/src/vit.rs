@@ -29,6 +29,8 @@
 use crate::head::Head;
 use crate::initial::{ConvSize, Source, Start};
 use crate::layout::to_pytorch_layout;
+use crate::onnx::OnnxOutput;
+use crate::onnx::graph::{Edge, Graph};
 use crate::output::{Mode, Output};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use invaspread_tensor::initialize::Defaults;
@@ -137,6 +139,22 @@ impl Affine {
         tape.layer_norm(x, [&self.weight, &self.bias], EPSILON)
     }
 
+    /// Adds the weight, in PyTorch's layout, and the bias to a graph.
+    fn describe(&self, graph: &mut Graph) -> Result<[Edge; 2]> {
+        let [(weight_name, weight), (bias_name, bias)] = self.parameters();
+        Ok([graph.weight(&weight_name, &to_pytorch_layout(&weight)?)?, graph.weight(&bias_name, &bias)?])
+    }
+
+    fn describe_linear(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let weights = self.describe(graph)?;
+        Ok(graph.linear(&self.name, x, &weights))
+    }
+
+    fn describe_norm(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let weights = self.describe(graph)?;
+        Ok(graph.layer_norm(&self.name, x, &weights, EPSILON))
+    }
+
     fn parameters(&self) -> [(String, Var); 2] {
         [
             (format!("{}.weight", self.name), self.weight.clone()),
@@ -184,6 +202,21 @@ impl Block {
         y = tape.gelu(&y)?;
         y = self.output.run_linear(tape, &y)?;
         tape.add(&x, &y)
+    }
+
+    /// Adds what [`Block::forward`] does to a graph.
+    fn describe(&self, graph: &mut Graph, x: &Edge, tokens: usize, heads: usize) -> Result<Edge> {
+        let dim = self.projection.bias.elem_count() / heads;
+        let mut y = self.attention_norm.describe_norm(graph, x)?;
+        y = self.qkv.describe_linear(graph, &y)?;
+        y = graph.attention(&format!("{}.attention", self.qkv.name), &y, [tokens, heads, dim]);
+        y = self.projection.describe_linear(graph, &y)?;
+        let x = graph.add(format!("{}.sum", self.projection.name), x, &y);
+        y = self.perceptron_norm.describe_norm(graph, &x)?;
+        y = self.hidden.describe_linear(graph, &y)?;
+        y = graph.gelu(&format!("{}.gelu", self.hidden.name), &y);
+        y = self.output.describe_linear(graph, &y)?;
+        Ok(graph.add(format!("{}.sum", self.output.name), &x, &y))
     }
 
     /// Returns the layers in the order of the state dict.
@@ -282,6 +315,43 @@ impl Vit {
         let class = tape.every_row(&x, tokens)?;
         let pooled = self.norm.run_norm(&mut tape, &class)?;
         self.head.embed(tape, &pooled, mode)
+    }
+
+    /// Adds the network to a graph, for images of `side` x `side` pixels.
+    pub(crate) fn describe(
+        &self,
+        graph: &mut Graph,
+        images: &Edge,
+        side: usize,
+        output: OnnxOutput,
+    ) -> Result<()> {
+        let VitConfig { image, patch, width, heads, .. } = self.config;
+        if side != image {
+            bail!("the position embeddings are for images of {image} x {image} pixels, found {side} x {side}")
+        }
+        let patches = (side / patch).pow(2);
+        let weights = self.patches.describe(graph)?;
+        let mut x = graph.convolution(&self.patches.name, images, &weights, [patch, patch, 0]);
+        let d = width as i64;
+        x = graph.reshape("patches", &x, &[-1, d, patches as i64]);
+        x = graph.transpose("patches.rows".to_owned(), &x, [0, 2, 1]);
+        // The class token takes the place of a row of zeros, so that its number of copies follows that of the images.
+        x = graph.pad_rows("tokens.room", &x, [1, 0]);
+        let class = graph.weight("cls_token", self.class.as_tensor())?;
+        let class = graph.pad_rows("tokens.class", &class, [0, patches]);
+        x = graph.add("tokens.with_class".to_owned(), &x, &class);
+        let position = graph.weight("pos_embed", self.position.as_tensor())?;
+        x = graph.add("tokens.with_position".to_owned(), &x, &position);
+        // Linear layers run on rows of tokens, as here, and so keep the layout of their weights.
+        x = graph.reshape("tokens", &x, &[-1, d]);
+        let tokens = 1 + patches;
+        for block in &self.blocks {
+            x = block.describe(graph, &x, tokens, heads)?;
+        }
+        x = graph.reshape("last", &x, &[-1, tokens as i64, d]);
+        x = graph.pick("class", &x, 1, 0);
+        let pooled = self.norm.describe_norm(graph, &x)?;
+        self.head.describe_embed(graph, &pooled, output)
     }
 
     /// Returns the number of multiply-adds of the convolution, the linear layers and the attentions for one

@@ -71,7 +71,7 @@ mod similarity;
 mod status;
 mod version;
 
-pub use atomic::write_atomically;
+pub use atomic::{write_atomically, write_with};
 pub use clock::{now_rfc3339, rfc3339};
 pub use directory::RunDirectory;
 pub use environment::Environment;

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+pub mod embed;
 pub mod embeddings;
 pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -3,9 +3,10 @@
 
 use crate::failure::Failure;
 use anyhow::anyhow;
-use invaspread_models::check_seal;
+use invaspread_models::{check_seal, is_own_onnx};
 use serde_json::Value;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The output of a command.
@@ -14,8 +15,42 @@ pub(super) struct Destination<'a> {
     pub(super) input: &'a Path,
     /// The content of the output, in messages: "weights" or "embeddings".
     pub(super) what: &'a str,
-    /// The entries in a seal that mark a file as written by this command.
-    pub(super) keys: [&'a str; 2],
+    /// What marks a file as written by this command.
+    pub(super) mark: Mark<'a>,
+}
+
+/// What marks a file as written by a command; it depends on the format of the file.
+pub(super) enum Mark<'a> {
+    /// safetensors, with these entries in the seal.
+    Seal([&'a str; 2]),
+    /// ONNX, with this program as the producer.
+    OnnxProducer,
+}
+
+impl Mark<'_> {
+    /// Returns the ending of the format.
+    fn ending(&self) -> &'static str {
+        match self {
+            Self::Seal(_) => "safetensors",
+            Self::OnnxProducer => "onnx",
+        }
+    }
+
+    fn is_on(&self, file: &Path) -> bool {
+        match self {
+            Self::Seal(keys) => {
+                let content = std::fs::read(file).ok().and_then(|bytes| check_seal(&bytes).ok()).flatten();
+                let content = content.and_then(|content| serde_json::from_str::<Value>(&content).ok());
+                content.is_some_and(|content| keys.iter().all(|key| content.get(key).is_some()))
+            }
+            Self::OnnxProducer => {
+                let mut head = Vec::new();
+                // The mark is at the beginning.
+                File::open(file).is_ok_and(|file| file.take(64).read_to_end(&mut head).is_ok())
+                    && is_own_onnx(&head)
+            }
+        }
+    }
 }
 
 impl Destination<'_> {
@@ -29,9 +64,10 @@ impl Destination<'_> {
             Err(Failure::Usage(anyhow!("failed to write {what} to {}: {found}; {advice}", out.display())))
         };
         let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if !ending.eq_ignore_ascii_case("safetensors") {
+        let expected = self.mark.ending();
+        if !ending.eq_ignore_ascii_case(expected) {
             return refused(
-                &format!("found the ending {ending:?}, expected .safetensors, which is what it would hold"),
+                &format!("found the ending {ending:?}, expected .{expected}, which is what it would hold"),
                 "name such a file",
             );
         }
@@ -47,9 +83,7 @@ impl Destination<'_> {
         if !there.is_file() {
             return refused("it is a device, pipe or socket", "name a file");
         }
-        let content = std::fs::read(out).ok().and_then(|bytes| check_seal(&bytes).ok()).flatten();
-        let content = content.and_then(|content| serde_json::from_str::<Value>(&content).ok());
-        if content.is_some_and(|content| self.keys.iter().all(|key| content.get(key).is_some())) {
+        if self.mark.is_on(out) {
             return Ok(std::fs::canonicalize(out).unwrap_or_else(|_| out.to_path_buf()));
         }
         refused(

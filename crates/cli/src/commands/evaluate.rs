@@ -2,7 +2,7 @@
 //! names.
 
 use super::card::{Card, Gallery};
-use super::destination::Destination;
+use super::destination::{Destination, Mark};
 use super::origin::Origin;
 use super::{print_json, print_measured};
 use crate::arguments::EvaluateArguments;
@@ -178,7 +178,8 @@ fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
 /// these names.
 fn files(folder: &Path, votes: bool, weights: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let destination = Destination { input: weights, what: "embeddings", keys: ["weights", "split"] };
+    let destination =
+        Destination { input: weights, what: "embeddings", mark: Mark::Seal(["weights", "split"]) };
     let splits = if votes { &["train", "test"][..] } else { &["test"] };
     let file =
         |split: &&'static str| Ok((*split, destination.check(&folder.join(format!("{split}.safetensors")))?));

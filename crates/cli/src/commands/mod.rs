@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod destination;
 mod doctor;
+mod embed;
 mod evaluate;
 mod launch;
 mod measure;
@@ -26,6 +27,7 @@ pub(crate) use data::data;
 #[cfg(feature = "report")]
 pub(crate) use demo::demo;
 pub(crate) use doctor::doctor;
+pub(crate) use embed::embed;
 pub(crate) use evaluate::evaluate;
 pub(crate) use measure::measure;
 #[cfg(feature = "report")]

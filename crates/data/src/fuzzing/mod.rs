@@ -8,7 +8,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a fuzz target reports what it found by a panic")]
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Component, Path};
 
 use flate2::Compression;
@@ -18,6 +18,7 @@ use crate::cifar10::{self, BATCHES, Layout};
 use crate::form::Cifar10Form;
 use crate::records::{Arrangement, RecordFile};
 use crate::retrieval::{self, Set};
+use crate::stream::{self, Sample};
 use crate::{decode, matlab, pack, stl10};
 
 /// Returns a layout of CIFAR-10 with one image in each batch and no known checksum.
@@ -94,6 +95,34 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(bytes).expect("memory can be written");
     encoder.finish().expect("memory can be written")
+}
+
+/// Reads a shard of images as an archive with correct checksums and the block of zeros at its end.
+pub fn shards(bytes: &[u8]) {
+    let mut archive = with_checksums(bytes);
+    archive.resize(archive.len().next_multiple_of(TAR_BLOCK), 0);
+    archive.extend([0; TAR_BLOCK]);
+    let (mut all, mut names) = (0, Vec::new());
+    let mut take = |sample: Sample| {
+        names.push(sample.name.clone());
+        if let Ok(image) = sample.decode() {
+            assert_eq!(image.pixels.len(), 3 * image.width * image.height);
+        }
+        true
+    };
+    let read = stream::of_shard(Path::new("s.tar"), Cursor::new(&archive), 0, &mut all, &mut take);
+    if read.is_err() {
+        return;
+    }
+    assert_eq!(names.len() as u64, all, "a sample for each position");
+    // A reader that goes on in the middle finds the same samples.
+    let (from, mut position, mut later) = (all / 2, 0, Vec::new());
+    let mut take = |sample: Sample| {
+        later.push(sample.name);
+        true
+    };
+    let read = stream::of_shard(Path::new("s.tar"), Cursor::new(&archive), from, &mut position, &mut take);
+    assert!(read.is_ok() && later == names[from as usize..], "{later:?}");
 }
 
 /// Reads a batch of CIFAR-10's Python version that has one image.

@@ -47,6 +47,11 @@ fn annotations() {
 }
 
 #[test]
+fn shards() {
+    replay("shards", super::shards);
+}
+
+#[test]
 fn pack() {
     replay("pack", super::pack);
 }
@@ -115,6 +120,19 @@ fn seeds() {
         }
     }
 
+    let [first, second] = [[9; 3], [1; 3]].map(|color| png((2, 2), move |_, _| color));
+    let members = [
+        Member::Folder("d/"),
+        Member::File("d/1.png", &first),
+        Member::File("d/1.cls", b"7"),
+        Member::File("d/2.json", b"{\"label\": \"cat\"}"),
+        Member::File("d/2.seg.png", b"mask"),
+        Member::File("d/2.PNG", &second),
+        Member::Link("d/3.png", "1.png"),
+        Member::File("3.txt", b"no image"),
+    ];
+    packed_seed("shards", "seed.tar", &tar(&members), names_in);
+
     let folder = tempfile::tempdir().unwrap();
     let lists = |folder: &std::path::Path| -> Vec<u8> {
         let held = super::LISTS.iter().filter(|name| folder.join(name).is_file());
@@ -146,6 +164,13 @@ fn read(mut from: impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes).unwrap();
     bytes
+}
+
+/// Returns the names of the files of an archive; the bytes of a PNG differ from encoder to encoder.
+fn names_in(file: &[u8]) -> Vec<u8> {
+    let mut archive = ::tar::Archive::new(file);
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    entries.flat_map(|entry| entry.path_bytes().into_owned()).collect()
 }
 
 /// Returns a MAT-file of one variable without compression.

@@ -31,7 +31,7 @@ pub use format::WeightsFormat;
 pub use inspect::{Entry, inspect};
 pub use load::{HeadNeeded, LoadReport, import, load};
 pub use safetensors::write_weights;
-pub use seal::{check_seal, write_sealed};
+pub use seal::{BytesOf, SealedTensor, check_seal, write_sealed, write_sealed_to};
 pub use state_dict::StateDict;
 
 /// A file of weights.

@@ -6,10 +6,12 @@
 //! every tensor.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 
 use ::safetensors::SafeTensors;
-use ::safetensors::tensor::{SafeTensorError, TensorView, serialize};
+use ::safetensors::tensor::{Dtype, SafeTensorError, TensorView, serialize};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The metadata entry that holds the seal, as JSON.
 const KEY: &str = "invaspread";
@@ -40,6 +42,81 @@ pub fn write_sealed(mut tensors: Vec<(&str, TensorView<'_>)>, content: String) -
     let seal = serde_json::to_string(&seal).map_err(|error| error.to_string())?;
     serialize(tensors, Some(HashMap::from([(KEY.to_owned(), seal)])))
         .map_err(|error: SafeTensorError| error.to_string())
+}
+
+/// A tensor whose bytes are given piece by piece.
+pub struct SealedTensor<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The type of the elements: of 1, 2, 4 or 8 bytes.
+    pub dtype: Dtype,
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// Calls the function that it is given with the little-endian bytes of all elements, piece by piece; the same bytes each time.
+    pub bytes: &'a BytesOf<'a>,
+}
+
+/// Gives bytes to a function, piece by piece.
+pub type BytesOf<'a> = dyn Fn(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + 'a;
+
+impl SealedTensor<'_> {
+    fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+
+    /// Calls `take` with all bytes, which must be as many as the shape says.
+    fn each(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut given = 0;
+        (self.bytes)(&mut |bytes| {
+            given += bytes.len();
+            take(bytes)
+        })?;
+        if given == self.len() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the tensor {} has {given} bytes, expected {}", self.name, self.len())))
+    }
+}
+
+/// Does the same as [`write_sealed`] for tensors that need not fit in memory: each one's bytes are read twice, for the digest and for the
+/// file.
+///
+/// # Errors
+/// Returns the errors of `out` and of the tensors, and one if a tensor has another number of bytes than its shape says.
+pub fn write_sealed_to(
+    out: &mut dyn Write,
+    mut tensors: Vec<SealedTensor<'_>>,
+    content: String,
+) -> io::Result<()> {
+    tensors.sort_by_key(|tensor| tensor.name);
+    let mut hasher = blake3::Hasher::new();
+    add_part(&mut hasher, content.as_bytes());
+    for tensor in &tensors {
+        add_part(&mut hasher, tensor.name.as_bytes());
+        add_part(&mut hasher, described(tensor.dtype, &tensor.shape).as_bytes());
+        hasher.update(&(tensor.len() as u64).to_le_bytes());
+        tensor.each(&mut |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })?;
+    }
+    let digest = hasher.finalize().to_hex().to_string();
+    let seal = serde_json::to_string(&Seal { format: FORMAT, content, digest })?;
+    // As safetensors orders them, so that every element lies at a multiple of its size.
+    tensors.sort_by_key(|tensor| (std::cmp::Reverse(tensor.dtype.bitsize()), tensor.name));
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ KEY: seal }))]);
+    let mut start = 0;
+    for tensor in &tensors {
+        let end = start + tensor.len();
+        let entry = json!({ "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end] });
+        header.insert(tensor.name.to_owned(), entry);
+        start = end;
+    }
+    let header = serde_json::to_string(&header)?;
+    let padded = header.len().next_multiple_of(8);
+    out.write_all(&(padded as u64).to_le_bytes())?;
+    write!(out, "{header:<padded$}")?;
+    tensors.iter().try_for_each(|tensor| tensor.each(&mut |bytes| out.write_all(bytes)))
 }
 
 /// Compares a safetensors file with its seal and returns the content of the seal; `None` if there is no seal,
@@ -101,24 +178,31 @@ pub fn check_seal(bytes: &[u8]) -> Result<Option<String>, String> {
 /// preceded by its length.
 fn digest<'a>(content: &str, tensors: impl Iterator<Item = (&'a str, &'a TensorView<'a>)>) -> String {
     let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(content.as_bytes());
+    add_part(&mut hasher, content.as_bytes());
     for (name, view) in tensors {
-        part(name.as_bytes());
-        part(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
-        part(view.data());
+        add_part(&mut hasher, name.as_bytes());
+        add_part(&mut hasher, described(view.dtype(), view.shape()).as_bytes());
+        add_part(&mut hasher, view.data());
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// Adds the length of a part and the part to a digest.
+fn add_part(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part);
+}
+
+/// Returns type and shape as the digest has them.
+fn described(dtype: Dtype, shape: &[usize]) -> String {
+    format!("{dtype:?} {shape:?}")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{check_seal, write_sealed};
+    use super::{SealedTensor, check_seal, write_sealed, write_sealed_to};
     use ::safetensors::tensor::{Dtype, TensorView, serialize};
     use std::collections::HashMap;
 
@@ -144,6 +228,41 @@ mod tests {
         let mut other = tensors();
         other.reverse();
         assert_eq!(write_sealed(other, content.to_owned()).unwrap(), sealed);
+    }
+
+    #[test]
+    fn piece_by_piece_the_same_tensors_have_the_same_seal() {
+        let (rows, names) = ([1, 2, 3, 4, 5, 6, 7, 8], [9; 5]);
+        let content = r#"{"weights":"w"}"#;
+        let views = vec![
+            ("embeddings", TensorView::new(Dtype::F32, vec![2, 1], &rows).unwrap()),
+            ("names", view(&names)),
+        ];
+        let whole = write_sealed(views, content.to_owned()).unwrap();
+        let pieces = |bytes: &'static [u8]| {
+            move |take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>| bytes.chunks(3).try_for_each(take)
+        };
+        let (rows, names) = (pieces(&[1, 2, 3, 4, 5, 6, 7, 8]), pieces(&[9; 5]));
+        let tensors = |length| {
+            vec![
+                SealedTensor { name: "names", dtype: Dtype::U8, shape: vec![length], bytes: &names },
+                SealedTensor { name: "embeddings", dtype: Dtype::F32, shape: vec![2, 1], bytes: &rows },
+            ]
+        };
+        let mut file = Vec::new();
+        write_sealed_to(&mut file, tensors(5), content.to_owned()).unwrap();
+        assert_eq!(check_seal(&file).unwrap().as_deref(), Some(content));
+        let tensors_of = |file: &[u8]| {
+            let read = ::safetensors::SafeTensors::deserialize(file).unwrap();
+            let of = |name: &str| {
+                let view = read.tensor(name).unwrap();
+                (view.dtype(), view.shape().to_vec(), view.data().to_vec())
+            };
+            [of("embeddings"), of("names")]
+        };
+        assert_eq!(tensors_of(&file), tensors_of(&whole));
+        let error = write_sealed_to(&mut Vec::new(), tensors(6), content.to_owned()).unwrap_err().to_string();
+        assert!(error.contains("names has 5 bytes, expected 6"), "{error}");
     }
 
     #[test]

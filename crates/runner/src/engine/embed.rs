@@ -12,7 +12,7 @@ use super::{EngineError, ImageFeed, Images};
 use crate::methods::{Features, Layer};
 
 /// Images in a batch. It is fixed, so that no setting of training changes the last digit of an embedding.
-const BATCH: usize = 250;
+pub(crate) const BATCH: usize = 250;
 
 fn in_order(images: usize) -> LoaderConfig {
     LoaderConfig::in_order(images, BATCH)
@@ -239,7 +239,7 @@ fn each_batch(
 }
 
 /// Returns output `layer`, in f32.
-fn chosen(output: &Output, layer: Layer) -> candle_core::Result<Tensor> {
+pub(crate) fn chosen(output: &Output, layer: Layer) -> candle_core::Result<Tensor> {
     let chosen = match layer {
         Layer::Embedding => &output.embedding,
         Layer::Projection => &output.projection,
@@ -249,7 +249,7 @@ fn chosen(output: &Output, layer: Layer) -> candle_core::Result<Tensor> {
 }
 
 /// Copies batches of rows to the host.
-fn on_host(parts: &[Tensor]) -> Result<Features, EngineError> {
+pub(crate) fn on_host(parts: &[Tensor]) -> Result<Features, EngineError> {
     let failed = || EngineError::tensor("copy embeddings");
     let [images, dim] = match parts.first() {
         Some(part) => [parts.iter().map(|part| part.dims()[0]).sum(), part.dim(1).map_err(failed())?],

@@ -35,7 +35,7 @@ mod weights;
 
 pub use class_table::ClassScores;
 pub use embed::Embeddings;
-pub(crate) use embed::{embed, embed_some};
+pub(crate) use embed::{BATCH, chosen, embed, embed_some, on_host};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};

@@ -1,0 +1,181 @@
+//! Parquet files of images as the Hugging Face hub lays them out: a row is a struct with the bytes of an image file and its path
+//! (`image`: `bytes`, `path`), and a class (`label`).
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::parquet::basic::Type as Physical;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::{FileReader, SerializedFileReader};
+use ::parquet::record::reader::RowIter;
+use ::parquet::record::{Field, Row};
+use ::parquet::schema::types::{Type, TypePtr};
+use invaspread_files::open_regular;
+
+use super::{Picture, Sample, SampleLabel, missing, unusable};
+use crate::error::{DataError, reading};
+
+/// Usual names of the column of images, the first of which counts, and of the column of classes.
+const IMAGES: [&str; 6] = ["image", "img", "jpg", "png", "jpeg", "webp"];
+const LABELS: [&str; 7] = ["label", "labels", "fine_label", "cls", "class", "target", "y"];
+
+/// The columns of a file that are read.
+pub(super) struct Columns {
+    image: TypePtr,
+    label: Option<TypePtr>,
+    /// The number of rows of the file.
+    pub(super) rows: u64,
+}
+
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "images are read from the column {:?}, ", self.image.name())?;
+        match &self.label {
+            Some(label) => write!(f, "classes from {:?}", label.name()),
+            None => write!(f, "and no column holds classes ({})", LABELS.join(", ")),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+    let file = open_regular(path).map_err(reading)?.into_file();
+    SerializedFileReader::new(file).map_err(|error| broken(path, &error))
+}
+
+fn broken(path: &Path, error: &ParquetError) -> DataError {
+    DataError::Damaged {
+        path: path.to_owned(),
+        found: format!("a file that cannot be read on ({error})"),
+        expected: "a whole Parquet file, compressed with Snappy or not at all".to_owned(),
+        advice: "fetch or write the file again",
+    }
+}
+
+/// Finds the columns of the file at `path`.
+pub(super) fn columns(path: &Path) -> Result<Columns, DataError> {
+    columns_of(path, &open(path)?)
+}
+
+fn columns_of(path: &Path, reader: &dyn FileReader) -> Result<Columns, DataError> {
+    let metadata = reader.metadata().file_metadata();
+    let fields = metadata.schema().get_fields();
+    let holds_bytes = |field: &&TypePtr| {
+        if field.is_group() {
+            field.get_fields().iter().any(|child| child.name() == "bytes" && is_bytes(child))
+        } else {
+            is_bytes(field)
+        }
+    };
+    let named = |name: &&str| fields.iter().find(|field| field.name() == *name);
+    let mut structs = fields.iter().filter(|field| field.is_group()).filter(holds_bytes);
+    let only = structs.next().filter(|_| structs.next().is_none());
+    let image = IMAGES.iter().filter_map(named).find(holds_bytes).or(only).cloned();
+    let Some(image) = image else {
+        let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
+        let expected =
+            "a column \"image\" with the bytes of image files (a struct of bytes and path, or bytes)";
+        return Err(unusable(path, format!("the columns {}", names.join(", ")), expected));
+    };
+    let label = LABELS.iter().filter_map(named).find(|field| field.is_primitive()).cloned();
+    Ok(Columns { image, label, rows: u64::try_from(metadata.num_rows()).unwrap_or_default() })
+}
+
+fn is_bytes(field: &Type) -> bool {
+    field.is_primitive() && field.get_physical_type() == Physical::BYTE_ARRAY
+}
+
+/// Calls `take` with each row of `files` from position `from` on, until it returns false.
+pub(super) fn each(
+    files: &[PathBuf],
+    from: u64,
+    take: &mut dyn FnMut(Sample) -> bool,
+) -> Result<(), DataError> {
+    let mut before = 0;
+    for path in files {
+        let reader = open(path)?;
+        let rows = columns_of(path, &reader)?.rows;
+        // A file whose rows are all behind is not read.
+        let skipped = from.saturating_sub(before).min(rows);
+        before += rows;
+        if skipped < rows && !of_file(path, Box::new(reader), skipped, take)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Calls `take` with the rows of one file from `from` on. Returns whether to go on.
+pub(super) fn of_file(
+    path: &Path,
+    reader: Box<dyn FileReader>,
+    from: u64,
+    take: &mut dyn FnMut(Sample) -> bool,
+) -> Result<bool, DataError> {
+    let damaged = |error: ParquetError| broken(path, &error);
+    let Columns { image, label, .. } = columns_of(path, &*reader)?;
+    let fields = std::iter::once(image).chain(label.clone()).collect();
+    let schema = reader.metadata().file_metadata().schema().name().to_owned();
+    let wanted = Type::group_type_builder(&schema).with_fields(fields).build().map_err(damaged)?;
+    let rows = RowIter::from_file_into(reader).project(Some(wanted)).map_err(damaged)?;
+    let file: Arc<Path> = path.into();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for (number, row) in rows.enumerate() {
+        let row = row.map_err(damaged)?;
+        if (number as u64) < from {
+            continue;
+        }
+        let number = format!("{name}#{number}");
+        let (given, label, bytes) = cells(row, label.as_deref().map(Type::name));
+        let picture = match bytes {
+            Some(bytes) => Ok(Picture::Bytes(bytes)),
+            None => Err(missing(path, format!("the row {number} without the bytes of an image"))),
+        };
+        let given = given.filter(|given| !given.is_empty());
+        if !take(Sample::new(&file, given.as_deref().unwrap_or(&number), label, picture)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns the path, the class and the bytes of a row.
+fn cells(row: Row, label_column: Option<&str>) -> (Option<String>, Option<SampleLabel>, Option<Vec<u8>>) {
+    let (mut path, mut label, mut image) = (None, None, None);
+    for (name, field) in row.into_columns() {
+        if Some(name.as_str()) == label_column {
+            label = class(field);
+            continue;
+        }
+        match field {
+            Field::Bytes(bytes) => image = Some(bytes.data().to_vec()),
+            Field::Group(row) => {
+                for (name, field) in row.into_columns() {
+                    match (name.as_str(), field) {
+                        ("bytes", Field::Bytes(bytes)) => image = Some(bytes.data().to_vec()),
+                        ("path", Field::Str(text)) => path = Some(text),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (path, label, image)
+}
+
+fn class(field: Field) -> Option<SampleLabel> {
+    Some(SampleLabel::Number(match field {
+        Field::Bool(value) => value.into(),
+        Field::Byte(value) => value.into(),
+        Field::Short(value) => value.into(),
+        Field::Int(value) => value.into(),
+        Field::Long(value) => value,
+        Field::UByte(value) => value.into(),
+        Field::UShort(value) => value.into(),
+        Field::UInt(value) => value.into(),
+        Field::Str(word) => return Some(SampleLabel::Word(word)),
+        _ => return None,
+    }))
+}

@@ -1,0 +1,251 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ::parquet::column::writer::ColumnWriter;
+use ::parquet::data_type::ByteArray;
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+
+use super::{ImageStream, Sample, SampleLabel};
+use crate::sample::png;
+
+/// A picture of 2 x 2 pixels of one color.
+fn picture(value: u8) -> Vec<u8> {
+    png((2, 2), |_, _| [value; 3])
+}
+
+/// Writes a shard of the given files.
+fn shard(path: &Path, files: &[(&str, &[u8])]) {
+    let mut builder = ::tar::Builder::new(fs_err::File::create(path).unwrap());
+    for (name, bytes) in files {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.finish().unwrap();
+}
+
+/// A row of a Parquet file: the bytes, the path and the class.
+type HubRow<'a> = (Option<&'a [u8]>, &'a str, i64);
+
+/// Writes a file like the hub's, of the given rows.
+fn hub(path: &Path, rows: &[HubRow<'_>]) {
+    let schema = "message schema {
+        optional group image { optional binary bytes; optional binary path (utf8); }
+        optional int64 label;
+    }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer =
+        SerializedFileWriter::new(fs_err::File::create(path).unwrap().into_file(), schema, properties)
+            .unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut number = 0;
+    while let Some(mut column) = group.next_column().unwrap() {
+        match column.untyped() {
+            ColumnWriter::ByteArrayColumnWriter(typed) => {
+                let of = |row: &HubRow<'_>| {
+                    if number == 0 { row.0.map(<[u8]>::to_vec) } else { Some(row.1.as_bytes().to_vec()) }
+                };
+                let cells: Vec<Option<Vec<u8>>> = rows.iter().map(of).collect();
+                let levels: Vec<i16> = cells.iter().map(|cell| if cell.is_some() { 2 } else { 1 }).collect();
+                let values: Vec<ByteArray> = cells.into_iter().flatten().map(ByteArray::from).collect();
+                typed.write_batch(&values, Some(&levels), None).unwrap();
+            }
+            ColumnWriter::Int64ColumnWriter(typed) => {
+                let values: Vec<i64> = rows.iter().map(|row| row.2).collect();
+                typed.write_batch(&values, Some(&vec![1; rows.len()]), None).unwrap();
+            }
+            _ => unreachable!("the schema has bytes and whole numbers"),
+        }
+        column.close().unwrap();
+        number += 1;
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+/// Reads all samples from `from` on: the name, the class, and the value of the first pixel or the error.
+fn read(input: &str, from: u64) -> Vec<(String, Option<String>, Result<u8, String>)> {
+    let mut found = Vec::new();
+    let mut take = |sample: Sample| {
+        let (name, label) = (sample.name.clone(), sample.label.as_ref().map(SampleLabel::to_string));
+        let value = sample.decode().map(|image| image.pixels[0]).map_err(|error| error.to_string());
+        found.push((name, label, value));
+        true
+    };
+    ImageStream::open(input).unwrap().each(from, &mut take).unwrap();
+    found
+}
+
+fn whole(name: &str, label: Option<&str>, value: u8) -> (String, Option<String>, Result<u8, String>) {
+    (name.to_owned(), label.map(str::to_owned), Ok(value))
+}
+
+fn at(folder: &tempfile::TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_folder_has_classes_if_every_image_lies_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, name) in ["b/2.png", "a/1.png", "a/deep/0.png"].into_iter().enumerate() {
+        let path = folder.path().join(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, picture(number as u8)).unwrap();
+    }
+    let input = at(&folder, "");
+    let expected =
+        [whole("a/1.png", Some("a"), 1), whole("a/deep/0.png", Some("a"), 2), whole("b/2.png", Some("b"), 0)];
+    assert_eq!(read(&input, 0), expected);
+    assert_eq!(read(&input, 2), expected[2..]);
+    let stream = ImageStream::open(&input).unwrap();
+    assert_eq!(stream.count().unwrap(), Some(3));
+    let before = stream.fingerprint().unwrap();
+    fs_err::write(folder.path().join("top.png"), b"no image").unwrap();
+    fs_err::write(folder.path().join("notes.txt"), b"text").unwrap();
+    let stream = ImageStream::open(&input).unwrap();
+    assert_ne!(stream.fingerprint().unwrap(), before);
+    assert!(
+        stream.notes[0].contains("1 file was skipped") && stream.notes[1].contains("no classes"),
+        "{:?}",
+        stream.notes
+    );
+    let found = read(&input, 0);
+    assert!(found[0].0 == "top.png" && found.iter().all(|(_, label, _)| label.is_none()), "{found:?}");
+    let error = found[0].2.clone().unwrap_err();
+    assert!(error.contains("top.png: found") && error.contains("skip_broken"), "{error}");
+}
+
+#[test]
+fn a_list_names_images_relative_to_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    fs_err::create_dir(folder.path().join("x")).unwrap();
+    fs_err::write(folder.path().join("x/1.png"), picture(7)).unwrap();
+    fs_err::write(folder.path().join("list.txt"), "x/1.png\r\n\nabsent.png\nx/1.png").unwrap();
+    let found = read(&at(&folder, "list.txt"), 0);
+    assert_eq!([&found[0], &found[2]], [&whole("x/1.png", None, 7), &whole("x/1.png", None, 7)]);
+    assert!(found[1].2.clone().unwrap_err().contains("absent.png"));
+    for (name, content) in [("empty.txt", &b"\n"[..]), ("binary.txt", b"\xff\xfe")] {
+        fs_err::write(folder.path().join(name), content).unwrap();
+        let error = ImageStream::open(&at(&folder, name)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("a path in each line"), "{error}");
+    }
+}
+
+#[test]
+fn shards_give_the_samples_of_webdataset_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures: Vec<Vec<u8>> = (0..4).map(picture).collect();
+    shard(
+        &folder.path().join("s-00.tar"),
+        &[
+            ("./d/0001.png", &pictures[0]),
+            ("./d/0001.cls", b"3\n"),
+            ("./d/0001.json", b"{\"label\": 5}"),
+            ("d/0002.json", b"{\"cls\": \"cat\", \"x\": [1]}"),
+            ("d/0002.seg.png", b"a mask is not the image"),
+            ("d/0002.PNG", &pictures[1]),
+            (".hidden.png", b"?"),
+            ("d/lost.txt", b"a caption alone"),
+        ],
+    );
+    shard(
+        &folder.path().join("s-01.tar"),
+        &[
+            ("0003.png", &pictures[2]),
+            ("0003.cls", b"dog"),
+            ("two.png", &pictures[3]),
+            ("two.jpg", &pictures[3]),
+        ],
+    );
+    let input = at(&folder, "s-{00..01}.tar");
+    let found = read(&input, 0);
+    assert_eq!(found[..2], [whole("d/0001", Some("3"), 0), whole("d/0002", Some("cat"), 1)]);
+    assert_eq!(found[3], whole("0003", Some("dog"), 2));
+    for (number, words) in
+        [(2, "s-00.tar: found the sample d/lost without an image"), (4, "the sample two with two images")]
+    {
+        let error = found[number].2.clone().unwrap_err();
+        assert!(error.contains(words) && error.contains("skip_broken"), "{error}");
+    }
+    // From any position on, and in a folder of shards, the same samples come.
+    for from in 0..=5 {
+        assert_eq!(read(&input, from), found[from as usize..], "{from}");
+    }
+    assert_eq!(read(&at(&folder, ""), 0).len(), 5);
+    assert_eq!(ImageStream::open(&input).unwrap().count().unwrap(), None);
+}
+
+#[test]
+fn a_shard_that_was_cut_anywhere_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.tar");
+    let (one, two) = (picture(1), picture(2));
+    shard(&path, &[("1.png", &one), ("1.cls", b"0"), ("2.png", &two)]);
+    let bytes = fs_err::read(&path).unwrap();
+    // 1024 bytes of zeros end it, of which one block is enough.
+    for length in (0..bytes.len() - 512).step_by(100).chain([1536, 2048]) {
+        fs_err::write(&path, &bytes[..length]).unwrap();
+        let mut names = Vec::new();
+        let read = ImageStream::open(path.to_str().unwrap()).unwrap().each(0, &mut |sample| {
+            names.push((sample.name.clone(), sample.decode().is_ok()));
+            true
+        });
+        let all = names == [("1".to_owned(), true), ("2".to_owned(), true)];
+        assert!(all || read.is_err(), "{length} of {}: {names:?}", bytes.len());
+        if let Err(error) = read {
+            assert!(error.to_string().contains("s.tar: found an archive"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn parquet_files_of_the_hub_give_their_rows_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures: Vec<Vec<u8>> = (0..3).map(picture).collect();
+    fs_err::create_dir(folder.path().join("data")).unwrap();
+    hub(
+        &folder.path().join("data/train-00000-of-00002.parquet"),
+        &[(Some(&pictures[0]), "a.png", 4), (None, "elsewhere.png", 1), (Some(b"junk"), "c.png", 2)],
+    );
+    hub(&folder.path().join("data/train-00001-of-00002.parquet"), &[(Some(&pictures[2]), "", -1)]);
+    let input = at(&folder, "");
+    let found = read(&input, 0);
+    assert_eq!(found[0], whole("a.png", Some("4"), 0));
+    assert_eq!(found[3], whole("train-00001-of-00002.parquet#0", Some("-1"), 2));
+    let errors = [found[1].2.clone().unwrap_err(), found[2].2.clone().unwrap_err()];
+    assert!(errors[0].contains("train-00000-of-00002.parquet#1 without the bytes"), "{}", errors[0]);
+    assert!(errors[1].contains("00000-of-00002.parquet: found the image c.png with"), "{}", errors[1]);
+    for from in 0..=4 {
+        assert_eq!(read(&input, from), found[from as usize..], "{from}");
+    }
+    let stream = ImageStream::open(&input).unwrap();
+    assert_eq!(stream.count().unwrap(), Some(4));
+    assert!(stream.notes[0].contains("column \"image\", classes from \"label\""), "{:?}", stream.notes);
+    // Damage in a footer is an error when the file is opened.
+    let path = folder.path().join("data/train-00001-of-00002.parquet");
+    let bytes = fs_err::read(&path).unwrap();
+    fs_err::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let error = ImageStream::open(&input).unwrap_err().to_string();
+    assert!(error.contains("00001-of-00002.parquet: found a file that cannot be read on"), "{error}");
+}
+
+#[test]
+fn what_is_neither_is_an_error_that_says_what_to_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs_err::write(folder.path().join("a.tar"), b"").unwrap();
+    for (name, words) in
+        [("none", "none"), ("", "no image"), ("a.{0..1}.tar", "a.0.tar"), ("x.parquet", "x.parquet")]
+    {
+        if name.is_empty() {
+            fs_err::remove_file(folder.path().join("a.tar")).unwrap();
+        }
+        let error = ImageStream::open(&at(&folder, name)).unwrap_err().to_string();
+        assert!(error.contains(words), "{name}: {error}");
+    }
+}
