@@ -856,4 +856,5 @@ fn a_protocol_that_does_not_fit_is_refused() {
     let among = json(at, &[&AMONG_VOTERS[..], &["--as", "dino"]].concat());
     assert_eq!((&among["k"], &among["temperature"]), (&20.into(), &0.07.into()));
     assert_eq!(among["metrics"].as_object().unwrap().len(), 2, "{among}");
+    assert_eq!(among["settings"]["eval.k"]["origin"], "--as dino, which sets it to 20");
 }

@@ -23,8 +23,10 @@ use invaspread_runner::engine::Metric;
 /// What a protocol sets.
 pub(super) struct Protocol {
     pub(super) name: &'static str,
-    /// Settings, as on the command line.
-    settings: &'static [&'static str],
+    /// What sets them, in messages.
+    flag: &'static str,
+    /// Keys and values of settings.
+    settings: &'static [(&'static str, &'static str)],
     pub(super) metrics: &'static [Metric],
     pub(super) unscaled: bool,
     /// Whether it has no meaning without a gallery.
@@ -34,27 +36,47 @@ pub(super) struct Protocol {
 /// Returns the protocol of a library.
 pub(super) fn of(peer: Peer) -> Protocol {
     const KNN: &[Metric] = &[Metric::Knn];
-    let protocol = |name, settings, metrics, needs_gallery| Protocol {
-        name,
-        settings,
-        metrics,
-        unscaled: false,
-        needs_gallery,
-    };
     match peer {
-        Peer::Paper => protocol("paper", &["eval.k=200", "eval.temperature=0.1"], &Metric::DEFAULT, false),
-        Peer::Lightly => protocol("lightly", &["eval.k=200", "eval.temperature=0.1"], KNN, true),
-        Peer::Dino => protocol("dino", &["eval.k=20", "eval.temperature=0.07"], KNN, true),
-        Peer::SoloLearn => Protocol {
-            unscaled: true,
-            ..protocol("solo-learn", &["eval.k=20", "eval.temperature=0.07"], KNN, true)
+        Peer::Paper => Protocol {
+            name: "paper",
+            flag: "--as paper, which sets it to",
+            settings: &[("eval.k", "200"), ("eval.temperature", "0.1")],
+            metrics: &Metric::DEFAULT,
+            unscaled: false,
+            needs_gallery: false,
         },
-        Peer::PytorchMetricLearning => protocol(
-            "pytorch-metric-learning",
-            &["eval.retrieval.recall_at=[1]"],
-            &[Metric::Retrieval, Metric::Precision],
-            false,
-        ),
+        Peer::Lightly => Protocol {
+            name: "lightly",
+            flag: "--as lightly, which sets it to",
+            settings: &[("eval.k", "200"), ("eval.temperature", "0.1")],
+            metrics: KNN,
+            unscaled: false,
+            needs_gallery: true,
+        },
+        Peer::SoloLearn => Protocol {
+            name: "solo-learn",
+            flag: "--as solo-learn, which sets it to",
+            settings: &[("eval.k", "20"), ("eval.temperature", "0.07")],
+            metrics: KNN,
+            unscaled: true,
+            needs_gallery: true,
+        },
+        Peer::Dino => Protocol {
+            name: "dino",
+            flag: "--as dino, which sets it to",
+            settings: &[("eval.k", "20"), ("eval.temperature", "0.07")],
+            metrics: KNN,
+            unscaled: false,
+            needs_gallery: true,
+        },
+        Peer::PytorchMetricLearning => Protocol {
+            name: "pytorch-metric-learning",
+            flag: "--as pytorch-metric-learning, which sets it to",
+            settings: &[("eval.retrieval.recall_at", "[1]")],
+            metrics: &[Metric::Retrieval, Metric::Precision],
+            unscaled: false,
+            needs_gallery: false,
+        },
     }
 }
 
@@ -71,11 +93,10 @@ impl Protocol {
             )));
         }
         // Votes need a gallery; the paper's protocol without one is retrieval and clusters.
-        let is_vote =
-            |setting: &str| ["eval.k=", "eval.temperature="].iter().any(|key| setting.starts_with(key));
-        let settings = self.settings.iter().filter(|setting| has_gallery || !is_vote(setting));
-        let settings = settings.map(|setting| Override::parse(setting));
-        let mut all = settings.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::from)?;
+        let is_vote = |key: &str| ["eval.k", "eval.temperature"].contains(&key);
+        let settings = self.settings.iter().filter(|(key, _)| has_gallery || !is_vote(key));
+        let mut all: Vec<Override> =
+            settings.map(|(key, text)| Override::flag(self.flag, key, text)).collect();
         if let Some(twice) = typed.iter().find(|one| all.iter().any(|own| own.key == one.key)) {
             return Err(Failure::Usage(anyhow!(
                 "`{}` is set by `--as {name}`: leave one of them out",
