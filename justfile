@@ -104,7 +104,7 @@ gpu-session *arguments:
 gpu-visit *arguments:
     python3 cuda/visit.py "$@"
 
-# Every network as an ONNX model, in onnxruntime and in tract, beside our own embedding; PYTHON has numpy, onnx, onnxruntime and pyarrow. Builds tract: three CPU minutes
+# Every network as an ONNX model, in onnxruntime and in tract, beside our own embedding; PYTHON has numpy, onnx, onnxruntime and pyarrow. Builds tract without optimization, three CPU minutes, in which ResNet-50 runs for a minute
 check-onnx python:
     mkdir -p target/onnx
     INVASPREAD_PYTHON="{{python}}" INVASPREAD_ONNX_CASES="$(realpath target/onnx)" cargo test -p invaspread --test onnx --test embed -- --nocapture

@@ -186,7 +186,7 @@ fn gray() -> Vec<&'static str> {
 }
 
 /// Exports `config` through the program into `folder`, with images and the output that our network gives for them.
-fn write_case(folder: &Path, config: NetworkConfig, settings: &[&str], side: usize, layer: &str) {
+fn write_case(folder: &Path, config: &NetworkConfig, settings: &[&str], side: usize, layer: &str) {
     fs::create_dir_all(folder).unwrap();
     let (network, state) = network(config.clone());
     write_weights(&folder.join("weights"), &state).unwrap();
@@ -235,11 +235,11 @@ fn onnxruntime_gives_our_embedding() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = kept.map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
     for (name, config, settings, side) in networks() {
-        write_case(&folder.join(name), config, &settings, side, "embedding");
+        write_case(&folder.join(name), &config, &settings, side, "embedding");
     }
     let small = ResNetConfig { width: 8, embedding: 16, ..Default::default() };
     for layer in ["projection", "pooled"] {
-        write_case(&folder.join(format!("resnet18_{layer}")), small.clone().into(), &SMALL, 32, layer);
+        write_case(&folder.join(format!("resnet18_{layer}")), &small.clone().into(), &SMALL, 32, layer);
     }
     let Some(python) = python else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/in_onnxruntime.py");

@@ -150,10 +150,10 @@ impl ImageStream {
                     let name = path.display().to_string();
                     (path, name, None)
                 });
-                Self::of_files(files.collect(), "image files", Vec::new())
+                Ok(Self::of_files(files.collect(), "image files", Vec::new()))
             }
             _ => match &files[..] {
-                [list] => Self::of_files(list::read(list)?, "a list of image files", Vec::new()),
+                [list] => Ok(Self::of_files(list::read(list)?, "a list of image files", Vec::new())),
                 [first, ..] => {
                     Err(unusable(first, "one of several lists".to_owned(), "a single list of paths"))
                 }
@@ -212,16 +212,12 @@ impl ImageStream {
             (folder.join(below), name, label)
         });
         let files = files.collect();
-        Self::of_files(files, "a folder of images", notes)
+        Ok(Self::of_files(files, "a folder of images", notes))
     }
 
-    fn of_files(
-        files: Vec<(PathBuf, String, Option<SampleLabel>)>,
-        what: &str,
-        notes: Vec<String>,
-    ) -> Result<Self, DataError> {
+    fn of_files(files: Vec<(PathBuf, String, Option<SampleLabel>)>, what: &str, notes: Vec<String>) -> Self {
         let description = format!("{what}: {}", files.len());
-        Ok(Self { source: Source::Files(files), description, notes })
+        Self { source: Source::Files(files), description, notes }
     }
 
     fn of_shards(files: Vec<PathBuf>) -> Result<Self, DataError> {

@@ -17,6 +17,7 @@ pub(crate) mod graph;
     dead_code,
     missing_docs,
     unreachable_pub,
+    clippy::all,
     clippy::pedantic,
     reason = "generated, and the format has more than a network needs"
 )]

@@ -211,7 +211,7 @@ fn safetensors_to(file: &mut File, part: &Part, content: &Value) -> io::Result<(
     };
     let names = |take: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
         part.each(&mut |batch| {
-            let text: String = batch.names.iter().map(|name| format!("{name}\n")).collect();
+            let text: String = batch.names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
             take(text.as_bytes())
         })
     };
