@@ -87,6 +87,17 @@ cuda-toolkit:
 build-cuda *arguments:
     ./cuda/cargo.sh build --release -p invaspread --features cuda "$@"
 
+# The Python wheel with the program in it, in target/wheels; PYTHON has maturin (`pip install maturin`)
+build-wheel python="python3":
+    cargo build --release
+    mkdir -p python/invaspread.data/scripts
+    cp target/release/invaspread python/invaspread.data/scripts/
+    cd python && "{{python}}" -m maturin build --release --out ../target/wheels
+
+# The tests of the Python module, beside what PYTHON has of torch, torchvision, scikit-learn and pytorch-metric-learning
+test-python python="python3":
+    INVASPREAD_PYTHON="{{python}}" cargo test -p invaspread -p invaspread-python --test module -- --nocapture
+
 # The tests of the CUDA side; without a GPU, on an emulated one (crates/tensor/emulator)
 test-cuda:
     ./cuda/test.sh

@@ -822,10 +822,8 @@ fn the_protocol_of_a_library_gives_its_values() {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
     protocols_agree(&goldens.join("protocols.safetensors"));
     // With the libraries themselves, on other rows.
-    let Some(python) = std::env::var_os("INVASPREAD_PEERS_PYTHON") else {
-        eprintln!(
-            "skipped: INVASPREAD_PEERS_PYTHON names no Python with lightly and pytorch-metric-learning"
-        );
+    let Some(python) = std::env::var_os("INVASPREAD_PYTHON") else {
+        eprintln!("skipped: INVASPREAD_PYTHON names no Python with lightly and pytorch-metric-learning");
         return;
     };
     let folder = empty();

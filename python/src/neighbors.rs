@@ -56,7 +56,9 @@ pub(crate) fn linear<'py>(
                 LogisticRegression { c, ..LogisticRegression::default() }.fit(rows(&gallery), of_gallery)
             }
             other => {
-                return Err(wrong(format!("classifier: found \"{other}\", expected \"svm\" or \"logistic\"")));
+                return Err(wrong(format!(
+                    "classifier: found \"{other}\", expected \"svm\" or \"logistic\""
+                )));
             }
         }
         .map_err(wrong)?;
