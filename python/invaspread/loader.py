@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._native import Epoch, Images
+from ._process import enter
 from .views import Views, as_pixels
 
 
@@ -29,10 +30,10 @@ class Loader:
     The views are made ahead, in threads of the library that run beside Python. They are those of torchvision
     on Pillow images, to the byte, where the same random parameters are drawn. The order and the views of an
     epoch depend on the seed and the number of the epoch alone, never on threads, on the batch size or on a
-    restart.
+    restart. Epochs are numbered from 1.
 
     Args:
-        images: A uint8 array (images, height, width, 3), or a sequence of uint8 arrays (height, width, 3) or
+        images: A uint8 array or tensor (images, height, width, 3), or a sequence of uint8 arrays (height, width, 3) or
             Pillow images of any sizes. Contiguous arrays are used as they are, without a copy: do not write to
             them while the loader is used.
         views: What is made of each image: `TwoViews`, `MultiCrop`, `OneView` or `Views`.
@@ -73,6 +74,10 @@ class Loader:
             raise ValueError(f"views: found {views!r}, expected TwoViews(...), MultiCrop(...) or another Views")
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected at least 1")
+        for name, value, most in (("seed", seed, 2**63), ("ahead", ahead, 1024), ("threads", threads, 1024)):
+            least = 0 if name == "seed" else 1
+            if value is not None and not least <= value < most:
+                raise ValueError(f"{name}: found {value}, expected at least {least} and below {most}")
         if output not in ("numpy", "torch"):
             raise ValueError(f'output: found {output!r}, expected "numpy" or "torch"')
         self._images = _borrowed(images)
@@ -112,9 +117,16 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Begins the next epoch."""
+        enter()
         self.epoch += 1
         epoch = Epoch(self._images, self.views.groups, epoch=self.epoch, **self._settings)
-        return (self._batch(groups, index) for groups, index in epoch)
+        return self._batches(epoch)
+
+    def _batches(self, epoch: Epoch) -> Iterator[Batch]:
+        for groups, index in epoch:
+            yield self._batch(groups, index)
+            # The caller may have forked.
+            enter()
 
     def _batch(self, groups: list[np.ndarray], index: np.ndarray) -> Batch:
         index = index.astype(np.int64)
@@ -129,6 +141,8 @@ class Loader:
 
 
 def _borrowed(images: Any) -> Images:
+    if hasattr(images, "detach"):
+        images = images.detach().cpu().numpy()
     if isinstance(images, np.ndarray) and images.ndim == 4:
         if images.dtype != np.uint8:
             raise ValueError(f"images: found an array of {images.dtype}, expected uint8, 0 to 255")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
+from ._process import enter
 
 
 class Votes(NamedTuple):
@@ -56,7 +57,7 @@ def measure(
     gallery: Any = None,
     gallery_labels: Any = None,
     *,
-    metrics: list[str] | None = None,
+    metrics: str | list[str] | None = None,
     normalize: bool = True,
     intervals: bool | str = True,
     **settings: Any,
@@ -68,8 +69,8 @@ def measure(
         embeddings, labels: The rows that are looked up.
         gallery, gallery_labels: The rows that are searched and that vote; without them each row is searched among the
             others.
-        metrics: What to compute, if not the usual: any of knn, retrieval, nmi, precision, mrr, map, cmc, fnmr,
-            hubness, shape.
+        metrics: What to compute, if not the usual: any of default, all, knn, retrieval, nmi, precision, mrr, map, cmc,
+            fnmr, hubness, shape.
         normalize: Whether rows are scaled to length 1.
         intervals: Whether each metric that is a mean over rows gets a 95 % interval by the bootstrap. "queries" asks:
             would other images of these classes give the same? "classes" asks: would other classes? `True` means
@@ -89,6 +90,9 @@ def measure(
     >>> measure(rows, ["a", "a", "b", "b"], metrics=["retrieval"], intervals=False)["metrics"]["recall_at_1"]
     100.0
     """
+    enter()
+    if isinstance(metrics, str):
+        metrics = [metrics]
     if intervals is True:
         intervals = "classes" if gallery is None else "queries"
     found = _native.measure(
@@ -116,6 +120,7 @@ def knn(
 ) -> Votes:
     """Classifies rows by the votes of their k nearest rows of a gallery, each with the weight exp(similarity /
     temperature), as instance discrimination is measured (Wu et al., CVPR 2018, section 3.4)."""
+    enter()
     accuracies, found = _native.knn(
         _labeled(embeddings, labels), _gallery(gallery, gallery_labels), k=k, temperature=temperature, scaled=normalize
     )
@@ -156,6 +161,7 @@ def cluster(
 ) -> Clusters:
     """Clusters rows by k-means (greedy k-means++, at most 300 iterations, the best of `starts`), and compares the
     clusters with the labels if there are any."""
+    enter()
     rows = _array(embeddings, "embeddings")
     stand_ins = np.zeros(len(rows), np.uint8) if labels is None else labels
     assignments, inertia, agreement = _native.cluster(
@@ -181,6 +187,7 @@ def linear(
 ) -> Classified:
     """Trains a linear classifier on the gallery and applies it to the rows: "svm" (L2-regularized, squared hinge loss,
     one class against the rest, as liblinear's default) or "logistic" (multinomial), with the weight C of the loss."""
+    enter()
     (accuracy,), found = _native.linear(
         _labeled(embeddings, labels),
         _gallery(gallery, gallery_labels),

@@ -57,6 +57,9 @@ class Views:
         ValueError: If a value is out of its range; the message names the setting.
     """
 
+    #: The settings of the small views of multi-crop.
+    _small: dict[str, Any] | None = None
+
     def __init__(
         self,
         size: int = 32,
@@ -100,7 +103,20 @@ class Views:
             raise ValueError(f"views: found {views}, expected at least 1")
         self._settings = settings
         #: The transforms and the number of views of each group of views with one size.
-        self.groups: list[tuple[Transforms, int]] = [(Transforms(json.dumps(settings), True), views)]
+        self.groups: list[tuple[Transforms, int]] = [(_transforms(settings), views)]
+
+    def __getstate__(self) -> list[tuple[dict[str, Any], int]]:
+        """Returns the settings, from which another process makes the same views."""
+        return self._recipe()
+
+    def __setstate__(self, recipe: list[tuple[dict[str, Any], int]]) -> None:
+        self._settings = recipe[0][0]
+        self._small = recipe[1][0] if len(recipe) > 1 else None
+        self.groups = [(_transforms(settings), views) for settings, views in recipe]
+
+    def _recipe(self) -> list[tuple[dict[str, Any], int]]:
+        settings = [self._settings] if self._small is None else [self._settings, self._small]
+        return [(one, views) for one, (_, views) in zip(settings, self.groups)]
 
     def __call__(
         self, image: Any, *, index: int | None = None, seed: int = 0, epoch: int = 0
@@ -159,8 +175,19 @@ class MultiCrop(Views):
         super().__init__(size, 2, scale=scale, **settings)
         if small_views < 1:
             raise ValueError(f"small_views: found {small_views}, expected at least 1")
-        small = self._settings | {
+        self._small = self._settings | {
             "size": small_size,
             "resized_crop": self._settings["resized_crop"] | {"scale": list(small_scale)},
         }
-        self.groups.append((Transforms(json.dumps(small), True), small_views))
+        self.groups.append((_transforms(self._small), small_views))
+
+
+def _transforms(settings: dict[str, Any]) -> Transforms:
+    size = settings["size"]
+    if size < 1:
+        raise ValueError(f"size: found {size}, expected at least 1 pixel")
+    try:
+        text = json.dumps(settings, allow_nan=False)
+    except ValueError:
+        raise ValueError("found a NaN or an infinity among the settings of the views, expected finite numbers") from None
+    return Transforms(text, True)

@@ -120,6 +120,14 @@ fn named(names: &[String], in_gallery: bool) -> PyResult<Vec<Metric>> {
     let mut asked = Vec::new();
     for name in names {
         asked.push(match name.as_str() {
+            "default" => {
+                asked.extend(Metric::DEFAULT);
+                continue;
+            }
+            "all" => {
+                asked.extend(Metric::ALL);
+                continue;
+            }
             "knn" if in_gallery => Metric::Knn,
             "retrieval" => Metric::Retrieval,
             "nmi" if !in_gallery => Metric::Clusters,
@@ -134,7 +142,7 @@ fn named(names: &[String], in_gallery: bool) -> PyResult<Vec<Metric>> {
             "nmi" => return Err(wrong("metrics: found \"nmi\" with a gallery; rows are clustered only without one")),
             other => {
                 return Err(wrong(format!(
-                    "metrics: found \"{other}\", expected knn, retrieval, nmi, precision, mrr, map, cmc, fnmr, hubness or shape"
+                    "metrics: found \"{other}\", expected default, all, knn, retrieval, nmi, precision, mrr, map, cmc, fnmr, hubness or shape"
                 )));
             }
         });

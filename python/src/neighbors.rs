@@ -29,6 +29,9 @@ pub(crate) fn knn<'py>(
         if k == 0 {
             return Err(wrong("k: found 0, expected at least 1"));
         }
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(wrong(format!("temperature: found {temperature}, expected a number above 0")));
+        }
         let knn = WeightedKnn { k, temperature, ..WeightedKnn::default() };
         let of_gallery = classes.gallery.as_deref().unwrap_or_default();
         knn.evaluate(rows(&test), &classes.test, rows(&gallery), of_gallery, classes.count()).map_err(wrong)
@@ -88,7 +91,8 @@ pub(crate) fn cluster<'py>(
                 "clusters and starts: found {clusters} and {starts}, expected at least 1"
             )));
         }
-        // As scikit-learn's defaults, and as `measure` clusters.
+        // As scikit-learn's defaults, and as `measure` clusters: its starts are those of the last epoch of a run.
+        let config = invaspread_runner::config::resolve_over(None, &[]).map_err(wrong)?.config;
         let kmeans = KMeans {
             clusters,
             iterations: 300,
@@ -96,7 +100,7 @@ pub(crate) fn cluster<'py>(
             restarts: starts,
             seeding: Seeding::PlusPlus,
             seed,
-            epoch: 0,
+            epoch: config.recipe().epochs,
             device: invaspread_tensor::DeviceKind::Cpu,
         };
         let found = kmeans.fit(rows(&test)).map_err(wrong)?;

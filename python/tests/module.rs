@@ -37,6 +37,8 @@ fn python_with_module(folder: &Path) -> Command {
     let paths = env::var_os("PYTHONPATH").unwrap_or_default();
     let paths = std::iter::once(folder.to_owned()).chain(env::split_paths(&paths));
     let mut python = Command::new(python());
+    // Not in the package's own folder, whose `invaspread` has no built module.
+    python.current_dir(folder);
     python.env("PYTHONPATH", env::join_paths(paths).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
     python
 }

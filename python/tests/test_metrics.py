@@ -72,6 +72,8 @@ def test_clusters_agree_as_in_scikit_learn():
     theirs = KMeans(6, n_init=10, random_state=0).fit(unit(rows))
     assert found.inertia == pytest.approx(theirs.inertia_, rel=1e-3)
     assert cluster(rows, 6).nmi is None
+    # The clusters of `measure` are these.
+    assert found.nmi == measure(rows, labels, metrics="nmi", intervals=False)["metrics"]["nmi_arithmetic"]
 
 
 def test_linear_classifiers_are_those_of_scikit_learn():
@@ -117,6 +119,7 @@ def test_settings_of_the_program_are_keywords():
     assert found["intervals"] == {} and found["recall_at"] == [1, 5]
     every = measure(rows, labels, metrics=["precision", "mrr", "map", "cmc", "fnmr", "hubness"])
     assert {"mrr", "map"} <= set(every["metrics"])
+    assert set(measure(rows, labels, metrics="all")["metrics"]) > set(every["metrics"])
 
 
 def test_tensors_are_taken_and_unscaled_rows_are_ranked_by_inner_product():

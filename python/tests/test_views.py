@@ -145,6 +145,11 @@ def test_a_loader_can_be_left_in_the_middle_and_by_several_at_once():
         (lambda: Loader(pictures(2), TwoViews(), 3), "found 3 for 2 images"),
         (lambda: Loader(pictures(2), TwoViews(), 1, labels=[1]), "labels: found 1, expected 2"),
         (lambda: Loader(pictures(2), 32, 1), "views: found 32"),
+        (lambda: TwoViews(-3), "size: found -3"),
+        (lambda: TwoViews(grayscale=float("nan")), "NaN"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, seed=-1), "seed: found -1"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, ahead=10**12), "ahead: found"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, threads=0), "threads: found 0"),
         (lambda: Loader("folder", TwoViews(), 1), "images: found 'folder'"),
         (lambda: Loader(pictures(2), TwoViews(), 1).set_epoch(0), "epoch: found 0"),
     ],
@@ -158,3 +163,45 @@ def test_an_image_without_pixels_stops_the_epoch():
     loader = Loader([np.zeros((0, 4, 3), np.uint8)], TwoViews(), 1)
     with pytest.raises(RuntimeError, match="image 0 is 4 x 0 pixels"):
         list(loader)
+
+
+def test_views_can_be_sent_to_another_process():
+    import pickle
+
+    image = pictures(1)[0]
+    for views in (TwoViews(24, grayscale=0.5), MultiCrop(24, small_size=12), OneView(16)):
+        again = pickle.loads(pickle.dumps(views))
+        assert type(again) is type(views)
+        for view, same in zip(views(image, index=3), again(image, index=3), strict=True):
+            assert np.array_equal(view, same)
+
+
+def test_a_forked_process_is_told_that_it_has_no_threads():
+    import multiprocessing
+    import os
+
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    loader = Loader(pictures(4), TwoViews(), 2)
+    begun = iter(loader)
+    next(begun)
+    answers = multiprocessing.get_context("fork").SimpleQueue()
+    child = os.fork()
+    if child == 0:
+        for use in (lambda: next(begun), lambda: next(iter(loader))):
+            try:
+                use()
+                answers.put("no error")
+            except RuntimeError as error:
+                answers.put(str(error))
+        os._exit(0)
+    told = [answers.get(), answers.get()]
+    os.waitpid(child, 0)
+    assert all("forked" in one for one in told), told
+
+
+def test_a_tensor_of_images_is_taken():
+    torch = pytest.importorskip("torch")
+    images = pictures(4)
+    first = next(iter(Loader(torch.from_numpy(images), TwoViews(), 4)))
+    assert np.array_equal(first.views[0], next(iter(Loader(images, TwoViews(), 4))).views[0])

@@ -18,10 +18,12 @@ pub(crate) fn measured(setting: &Setting) -> &'static str {
     if setting.held_out { "held-out training images" } else { "test images" }
 }
 
-/// Returns the setting as text: "profile quick (reduced) on cpu".
+/// Returns the setting as text: "profile quick (reduced) on cpu", "profile standard (reduced) on cpu in bf16".
 pub(crate) fn setting(setting: &Setting) -> String {
     let reduced = if setting.reduced { " (reduced)" } else { "" };
-    format!("profile {}{reduced} on {}", setting.profile, setting.device)
+    let precision =
+        setting.precision.as_ref().map(|precision| format!(" in {precision}")).unwrap_or_default();
+    format!("profile {}{reduced} on {}{precision}", setting.profile, setting.device)
 }
 
 /// Returns the recipe that most trained rows share ("10 epochs of 10,000 images, batch 64, ResNet-18 of width

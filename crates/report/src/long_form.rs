@@ -28,7 +28,10 @@ impl Table {
             "paper" => numbers(|line| line.paper),
             "difference" => numbers(|line| line.difference),
             "profile" => texts(|_, setting| setting.profile.clone()),
-            "device" => texts(|_, setting| setting.device.clone()),
+            "device" => texts(|_, setting| match &setting.precision {
+                Some(precision) => format!("{}; {precision}", setting.device),
+                None => setting.device.clone(),
+            }),
             "data" => texts(|_, setting| {
                 format!("{}{}", setting.data_state, if setting.held_out { "; held-out" } else { "" })
             }),

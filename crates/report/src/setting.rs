@@ -11,6 +11,10 @@ pub struct Setting {
     pub profile: String,
     /// The device: `cpu` or `cuda`.
     pub device: String,
+    /// The precision that was typed for the runs, if it is not f32. A suite's row may have its own precision, which is
+    /// then what its rows compare.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// The data set.
     pub dataset: String,
     /// `verified`, `unverified` or `generated`.
@@ -25,9 +29,11 @@ pub struct Setting {
 impl Setting {
     /// Returns the setting of a run.
     pub fn of(record: &RunRecord) -> Self {
+        let typed = record.arguments.iter().rev().find_map(|argument| argument.strip_prefix("precision="));
         Self {
             profile: record.profile.clone(),
             device: record.device.clone(),
+            precision: typed.filter(|&typed| typed != "f32").map(str::to_owned),
             dataset: record.dataset.clone(),
             data_state: record.data_state.clone(),
             reduced: record.reduced,

@@ -171,6 +171,33 @@ mod tests {
     }
 
     #[test]
+    fn a_typed_precision_has_a_table_of_its_own_that_names_it() {
+        let mut runs = fake::quick_runs(&[0]);
+        let mut typed = [fake::quick_runs(&[1]), fake::quick_runs(&[2])];
+        for (of_seed, precision) in typed.iter_mut().zip(["precision=f32", "precision=bf16"]) {
+            of_seed.iter_mut().for_each(|run| run.record.arguments = vec![precision.into()]);
+        }
+        runs.extend(typed.concat());
+        let table = Table::new("table1", &runs).unwrap();
+        assert_eq!(table.settings.len(), 2, "f32 is the default");
+        let seeds = |section: &Section<'_>| {
+            let mut seeds: Vec<u64> = section.runs.iter().map(|run| run.record.seed).collect();
+            seeds.sort_unstable();
+            seeds.dedup();
+            seeds
+        };
+        for section in table.sections(&runs) {
+            let is_bf16 = section.setting.precision.as_deref() == Some("bf16");
+            assert_eq!(seeds(&section), if is_bf16 { vec![2] } else { vec![0, 1] });
+        }
+        let folder = tempfile::tempdir().unwrap();
+        crate::write_report("table1", &runs, &[], folder.path()).unwrap();
+        let report = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+        assert!(report.contains("profile quick (reduced) on cpu in bf16"), "{report}");
+        assert!(String::from_utf8(table.csv().unwrap()).unwrap().contains(",cpu; bf16,"));
+    }
+
+    #[test]
     fn an_older_configuration_is_left_out_and_named() {
         let mut runs = fake::quick_runs(&[0, 1]);
         let mut old = runs.iter().find(|run| run.record.row == "nce").unwrap().clone();

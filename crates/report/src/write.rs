@@ -108,7 +108,9 @@ fn suffix(setting: &Setting) -> String {
     // The names come from a config, so only characters that every file system and Markdown link allows are
     // kept.
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
-    text.chars().map(safe).chain(reduced.chars()).chain(held_out.chars()).collect()
+    let precision = setting.precision.as_ref().map(|precision| format!("-{precision}")).unwrap_or_default();
+    let more = format!("{precision}{reduced}{held_out}");
+    text.chars().chain(more.chars()).map(safe).collect()
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ReportError {

@@ -30,7 +30,7 @@ pub struct Sample {
     /// The path below the folder, the line of a list, the key in a shard, or the path that a Parquet file gives; in it, line
     /// breaks are written as `\n`.
     pub name: String,
-    /// The class; `None` if the input gives none.
+    /// The class, with line breaks written as in the name; `None` if the input gives none.
     pub label: Option<SampleLabel>,
     /// The image, or why there is none.
     picture: Result<Picture, DataError>,
@@ -77,7 +77,12 @@ impl Sample {
         label: Option<SampleLabel>,
         picture: Result<Picture, DataError>,
     ) -> Self {
-        let name = name.replace('\n', "\\n").replace('\r', "\\r");
+        let on_one_line = |text: &str| text.replace('\n', "\\n").replace('\r', "\\r");
+        let name = on_one_line(name);
+        let label = label.map(|label| match label {
+            SampleLabel::Word(word) => SampleLabel::Word(on_one_line(&word)),
+            number @ SampleLabel::Number(_) => number,
+        });
         Self { name, label, picture, file: Arc::clone(file) }
     }
 

@@ -19,7 +19,7 @@ pub(super) struct ClassFile {
 }
 
 impl ClassFile {
-    /// Checks the ending of `path`, and that no other file is there.
+    /// Checks the ending of `path`, that its folder exists, and that no other file is there.
     ///
     /// # Errors
     /// Returns an error of usage that names the file.
@@ -35,6 +35,13 @@ impl ClassFile {
                 )));
             }
         };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Failure::Usage(anyhow!(
+                "failed to write the classes to {shown}: there is no folder {}; make it, or name another file",
+                folder.display()
+            )));
+        }
         let Ok(there) = std::fs::metadata(path) else { return Ok(Self { path: path.to_owned(), is_json }) };
         let head = if is_json { JSON_HEAD } else { CSV_HEAD };
         if there.is_file() && std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(head.as_bytes())) {

@@ -221,6 +221,10 @@ fn as_json(Interval { low, high }: Interval) -> serde_json::Value {
 fn said_of(intervals: &Intervals, of_metrics: &BTreeMap<String, Interval>, measured: &Measured) -> String {
     let units = intervals.units.name();
     if of_metrics.is_empty() {
+        let is_fnmr = |(name, _): &(String, f64)| name.starts_with("fnmr");
+        if measured.0.iter().all(is_fnmr) {
+            return "no intervals: FNMR has none".to_owned();
+        }
         return format!("no intervals: there are too few {units}");
     }
     let Intervals { bootstrap, subsampling, .. } = intervals;
