@@ -1,6 +1,13 @@
 //! The native part of the Python package `invaspread`: it takes and gives numpy arrays, and releases the
 //! interpreter's lock while it works. `invaspread/*.py` holds what a user calls, with the documentation.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::elidable_lifetime_names,
+    clippy::too_many_arguments,
+    reason = "Python calls these functions: it gives values, by name"
+)]
+
 mod images;
 mod loader;
 mod measure;

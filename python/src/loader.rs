@@ -29,8 +29,6 @@ impl Epoch {
     /// # Errors
     /// If the images cannot be used, or no thread can be started.
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "Python names them")]
-    #[expect(clippy::needless_pass_by_value, reason = "so Python's values arrive")]
     #[pyo3(signature = (images, groups, *, batch_size, shuffle, drop_last, seed, epoch, ahead, threads))]
     fn new(
         py: Python<'_>,

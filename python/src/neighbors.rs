@@ -13,6 +13,9 @@ use crate::measure::{Labeled, take, take_gallery, wrong};
 /// order of all labels.
 type Accuracies<'py> = (Vec<f64>, Bound<'py, PyArray1<u32>>);
 
+/// The cluster of each row, the sum of squared distances, and NMI (arithmetic, geometric) and AMI in percent.
+type Clusters<'py> = (Bound<'py, PyArray1<u32>>, f64, Option<[f64; 3]>);
+
 /// Returns the top-1 and top-5 accuracy of weighted kNN, and its predictions.
 #[pyfunction]
 #[pyo3(signature = (test, gallery, *, k, temperature, scaled))]
@@ -83,7 +86,7 @@ pub(crate) fn cluster<'py>(
     seed: u64,
     scaled: bool,
     has_labels: bool,
-) -> PyResult<(Bound<'py, PyArray1<u32>>, f64, Option<[f64; 3]>)> {
+) -> PyResult<Clusters<'py>> {
     let (found, agreement) = py.detach(|| {
         let test = take(test, ["embeddings", "labels"], scaled)?;
         if clusters == 0 || starts == 0 {

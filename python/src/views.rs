@@ -37,7 +37,6 @@ impl Transforms {
     /// Returns a view of `image` (height, width, 3) as (size, size, channels), as a loader makes it for image
     /// `index` in `epoch`. The view has the number `view` among those of all transforms, which chooses its
     /// draws, and the number `of_group` among those of these transforms, on which some probabilities depend.
-    #[expect(clippy::too_many_arguments, reason = "they are those of a loader")]
     fn view<'py>(
         &self,
         py: Python<'py>,

@@ -146,7 +146,7 @@ ROWS, LABELS = groups(10, 2)
         (lambda: measure(ROWS, LABELS, ROWS), "gallery_labels"),
         (lambda: measure(ROWS, LABELS, ROWS[:, :3], LABELS), "16"),
         (lambda: measure(ROWS, LABELS, metrics=["knn"]), "without a gallery"),
-        (lambda: measure(ROWS, LABELS, metrics=["recall"]), "expected knn"),
+        (lambda: measure(ROWS, LABELS, metrics=["recall"]), "expected default, all, knn"),
         (lambda: measure(ROWS, LABELS, intervals="rows"), "intervals"),
         (lambda: measure(ROWS, LABELS, eval__kk=3), "eval.kk"),
         (lambda: measure(ROWS[:1], LABELS[:1]), "one row"),

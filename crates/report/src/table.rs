@@ -175,7 +175,9 @@ mod tests {
         let mut runs = fake::quick_runs(&[0]);
         let mut typed = [fake::quick_runs(&[1]), fake::quick_runs(&[2])];
         for (of_seed, precision) in typed.iter_mut().zip(["precision=f32", "precision=bf16"]) {
-            of_seed.iter_mut().for_each(|run| run.record.arguments = vec![precision.into()]);
+            for run in of_seed {
+                run.record.arguments = vec![precision.into()];
+            }
         }
         runs.extend(typed.concat());
         let table = Table::new("table1", &runs).unwrap();

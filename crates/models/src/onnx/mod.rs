@@ -79,8 +79,8 @@ impl Network {
     /// let network = Network::new(ResNetConfig { width: 8, ..ResNetConfig::default() }, 0)?;
     /// let model = network.to_onnx(32, OnnxOutput::Embedding, OnnxNotes::default())?;
     /// assert!(is_own_onnx(&model));
-    /// // The last map of images of 48 pixels is larger than the pool.
-    /// assert!(network.to_onnx(48, OnnxOutput::Embedding, OnnxNotes::default()).is_err());
+    /// // The pool makes more than one place of the last map of images of 64 pixels.
+    /// assert!(network.to_onnx(64, OnnxOutput::Embedding, OnnxNotes::default()).is_err());
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     ///
