@@ -89,15 +89,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             print_line!("{line}");
         }
     }
-    if let Some(choice) = loaded.choice() {
-        print_line!("{choice}");
-    }
-    if !loaded.missing.is_empty() {
-        print_line!("not in the file, and not needed for the pooled features: {}", loaded.missing.join(", "));
-    }
-    if !loaded.left_over.is_empty() {
-        print_line!("entries of the file that the network does not use: {}", loaded.left_over.join(", "));
-    }
+    super::print_loaded(loaded);
     Ok(())
 }
 

@@ -69,3 +69,16 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     output::print_json(&serde_json::to_string_pretty(value).context("failed to write the result as JSON")?);
     Ok(())
 }
+
+/// Prints which entries of a file of weights were chosen, were missing, or were not used.
+fn print_loaded(loaded: &invaspread_models::LoadReport) {
+    if let Some(choice) = loaded.choice() {
+        print_line!("{choice}");
+    }
+    if !loaded.missing.is_empty() {
+        print_line!("not in the file, and not needed for the pooled features: {}", loaded.missing.join(", "));
+    }
+    if !loaded.left_over.is_empty() {
+        print_line!("entries of the file that the network does not use: {}", loaded.left_over.join(", "));
+    }
+}
