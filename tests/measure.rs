@@ -620,7 +620,7 @@ fn a_table_of_classes_says_what_each_is_confused_with() {
     fs::write(at.join("mine.csv"), "1,2\n").unwrap();
     refused(at, &asked("mine.csv"), 2, &["mine.csv", "did not write"]);
     refused(at, &asked("classes.txt"), 2, &["classes.txt", "expected .csv or .json"]);
-    refused(at, &asked("none/classes.csv"), 1, &["none/classes.csv"]);
+    refused(at, &asked("none/classes.csv"), 2, &["none/classes.csv", "there is no folder none"]);
 }
 
 /// Six rows at 0 to 55 degrees, with the classes a a b a b b and the sources 1 1 1 2 2 2.
