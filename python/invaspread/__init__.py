@@ -7,6 +7,7 @@
         ...
 """
 
+from ._native import __version__
 from .loader import Batch, Loader
 from .metrics import Classified, Clusters, Votes, cluster, knn, linear, measure, retrieval
 from .views import MultiCrop, OneView, TwoViews, Views
@@ -22,6 +23,7 @@ __all__ = [
     "TwoViews",
     "Views",
     "Votes",
+    "__version__",
     "cluster",
     "knn",
     "linear",

@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__version__: str
+
 class Images:
     @staticmethod
     def of_one_size(array: NDArray[np.uint8]) -> Images: ...
@@ -49,9 +51,17 @@ def measure(
     scaled: bool,
     intervals: str | None,
     settings: list[str],
+    same_source: Table | None,
+    gallery_same_source: Table | None,
+    same_source_leaves_out: str | None,
+    against: Table | None,
+    against_gallery: Table | None,
+    library: str | None,
 ) -> str: ...
+    fmr: list[float] | None,
 def knn(
     test: Labeled, gallery: Labeled | None, *, k: int, temperature: float, scaled: bool
+    per_class: bool,
 ) -> tuple[list[float], NDArray[np.uint32]]: ...
 def linear(
     test: Labeled, gallery: Labeled | None, *, classifier: str, c: float, scaled: bool

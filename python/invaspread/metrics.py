@@ -58,12 +58,20 @@ def measure(
     gallery_labels: Any = None,
     *,
     metrics: str | list[str] | None = None,
+    as_: str | None = None,
     normalize: bool = True,
-    intervals: bool | str = True,
+    intervals: bool | str | None = True,
+    fmr: float | list[float] | None = None,
+    same_source: Any = None,
+    gallery_same_source: Any = None,
+    same_source_leaves_out: str | None = None,
+    against: Any = None,
+    against_gallery: Any = None,
+    per_class: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Measures embeddings: kNN, R@K, MAP@R and R-precision in a gallery, or without one R@K, MAP@R, R-precision, NMI
-    and AMI among themselves.
+    """Measures embeddings as `invaspread measure` does: kNN, R@K, MAP@R and R-precision in a gallery, or without one R@K,
+    MAP@R, R-precision, NMI and AMI among themselves.
 
     Args:
         embeddings, labels: The rows that are looked up.
@@ -71,19 +79,41 @@ def measure(
             others.
         metrics: What to compute, if not the usual: any of default, all, knn, retrieval, nmi, precision, mrr, map, cmc,
             fnmr, hubness, shape.
+        as_: The library whose protocol sets k, temperature, scaling and metrics: paper, lightly, solo-learn, dino or
+            pytorch-metric-learning.
         normalize: Whether rows are scaled to length 1.
         intervals: Whether each metric that is a mean over rows gets a 95 % interval by the bootstrap. "queries" asks:
             would other images of these classes give the same? "classes" asks: would other classes? `True` means
             queries with a gallery, else classes.
+        fmr: The false match rates of the metric fnmr; 0.1, 0.01, 0.001 and 0.0001 if not given.
+        same_source: The source of each row, such as its camera or video, as numbers or words: a query does not find rows
+            of its own class and source, and they do not vote.
+        gallery_same_source: The source of each row of the gallery; with a gallery, `same_source` needs it.
+        same_source_leaves_out: Which rows of its source a query leaves out: "class" (those of its class, if not given)
+            or "all".
+        against: Other embeddings of the same rows, in the same order, of any dimension: gives the difference of each
+            metric with its interval, row by row.
+        against_gallery: The other embeddings of the gallery's rows; with a gallery, `against` needs them.
+        per_class: Whether each class is measured too.
         settings: Settings of the program with `__` in place of dots: `eval__k=20`, `eval__temperature=0.07`,
             `eval__retrieval__recall_at=[1, 10]`, `seed=1`.
 
     Returns:
-        A dict: `metrics` (name to percent), `intervals` (name to its low and high end), and what the numbers rest on:
-        the numbers of rows and classes, k, temperature, and `without_match`, the rows that have nothing to find.
+        A dict with what `invaspread measure --json` prints; an interval is a tuple of its low and its high end.
+
+        - `metrics`: name to percent. `intervals`: name to (low, high), of the metrics that have one.
+        - `protocol`: what a reader must know to compare the numbers: gallery, scaling, k, temperature, the K of R@K, ties,
+          what counts as missed, how the intervals were drawn.
+        - `notes`: what is unusual about these rows, in sentences.
+        - `verification`, `hubness`, `shape`: what their metrics found beside percentages; `None` if not asked for.
+        - `per_class`: a dict for each class (`class`, `rows`, `metrics`, `confused_with`); `None` if not asked for.
+        - `against`: `metrics` of the other embeddings, and `differences` (name to `value` and `interval`, ours less
+          theirs); `None` without them.
+        - `rows`, `dim`, `classes`, `class_names`, `gallery_rows`, `without_match` (the rows that have nothing to find),
+          `same_source`, `settings`, `arrays` and so on.
 
     Raises:
-        ValueError: With what was found and what was expected.
+        ValueError: With the argument or the setting, what was found and what was expected.
 
     >>> import numpy as np
     >>> rows = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -94,17 +124,30 @@ def measure(
     if isinstance(metrics, str):
         metrics = [metrics]
     if intervals is True:
-        intervals = "classes" if gallery is None else "queries"
+        intervals = None
+    elif not intervals:
+        intervals = "none"
     found = _native.measure(
         _labeled(embeddings, labels),
         _gallery(gallery, gallery_labels),
+        same_source=_optional(same_source, "same_source"),
+        gallery_same_source=_optional(gallery_same_source, "gallery_same_source"),
+        same_source_leaves_out=same_source_leaves_out,
+        against=_optional(against, "against"),
+        against_gallery=_optional(against_gallery, "against_gallery"),
+        library=as_,
         metrics=metrics,
+        fmr=None if fmr is None else [float(rate) for rate in np.atleast_1d(fmr)],
         scaled=normalize,
-        intervals=intervals or None,
+        intervals=intervals,
+        per_class=per_class,
         settings=[f"{key.replace('__', '.')}={_written(value)}" for key, value in settings.items()],
     )
-    result = json.loads(found)
-    result["intervals"] = {name: tuple(ends) for name, ends in result["intervals"].items()}
+    result = json.loads(found, object_hook=_ends)
+    drawn = result["intervals"] or {"metrics": {}}
+    result["intervals"] = drawn.pop("metrics")
+    if drawn:
+        result["protocol"]["intervals"] |= drawn
     return result
 
 
@@ -217,6 +260,10 @@ def _table(values: Any, name: str) -> tuple[str, tuple[int, ...], bytes]:
     return array.dtype.str, array.shape, array.tobytes()
 
 
+def _optional(values: Any, name: str) -> tuple[str, tuple[int, ...], bytes] | None:
+    return None if values is None else _table(values, name)
+
+
 def _labeled(embeddings: Any, labels: Any) -> tuple[Any, Any]:
     return _table(embeddings, "embeddings"), _table(labels, "labels")
 
@@ -230,6 +277,11 @@ def _gallery(gallery: Any, labels: Any) -> tuple[Any, Any] | None:
 def _names(labels: Any, gallery_labels: Any) -> np.ndarray:
     """Returns the label of each class, in the order of the numbering."""
     return np.unique(np.concatenate([_array(labels, "labels").ravel(), _array(gallery_labels, "gallery_labels").ravel()]))
+
+
+def _ends(found: dict[str, Any]) -> dict[str, Any] | tuple[float, float]:
+    """Returns an interval as a tuple, and any other object as it is."""
+    return (found["low"], found["high"]) if found.keys() == {"low", "high"} else found
 
 
 def _written(value: Any) -> str:

@@ -8,6 +8,7 @@
     reason = "Python calls these functions: it gives values, by name"
 )]
 
+mod arrays;
 mod images;
 mod loader;
 mod measure;
@@ -20,6 +21,11 @@ use pyo3::prelude::*;
 /// The module `invaspread._native`.
 #[pymodule]
 mod _native {
+    /// The version, which is that of the program too.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name that Python's modules have for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
     #[pymodule_export]
     use super::images::Images;
     #[pymodule_export]

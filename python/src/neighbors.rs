@@ -1,5 +1,6 @@
 //! Votes of neighbors, clusters and linear classifiers of arrays.
 
+use invaspread::measure::number;
 use invaspread_metrics::{
     Agreement, KMeans, LinearClassifier, LinearSvm, LogisticRegression, Rows, Seeding, WeightedKnn,
 };
@@ -7,7 +8,7 @@ use invaspread_runner::embeddings::{Classes, Embedded};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
-use crate::measure::{Labeled, take, take_gallery, wrong};
+use crate::arrays::{Labeled, take, wrong};
 
 /// Accuracies in percent, and the number of the class that was found for each row; classes are numbered in the
 /// order of all labels.
@@ -108,7 +109,7 @@ pub(crate) fn cluster<'py>(
         };
         let found = kmeans.fit(rows(&test)).map_err(wrong)?;
         let agreement = if has_labels {
-            let classes = Classes::number(&test.labels, None).map_err(wrong)?;
+            let classes = number(&test.labels, None).map_err(wrong)?;
             Some(Agreement::between(&classes.test, &found.assignments).map_err(wrong)?)
         } else {
             None
@@ -123,8 +124,8 @@ pub(crate) fn cluster<'py>(
 /// Takes test rows and a gallery with the classes of both.
 fn both(test: Labeled, gallery: Labeled, scaled: bool) -> PyResult<(Embedded, Embedded, Classes)> {
     let test = take(test, ["embeddings", "labels"], scaled)?;
-    let gallery = take_gallery(Some(gallery), scaled)?.expect("one was given");
-    let classes = Classes::number(&test.labels, Some(&gallery.labels)).map_err(wrong)?;
+    let gallery = take(gallery, ["gallery", "gallery_labels"], scaled)?;
+    let classes = number(&test.labels, Some(&gallery.labels)).map_err(wrong)?;
     Ok((test, gallery, classes))
 }
 

@@ -1,4 +1,4 @@
-"""The metrics, beside scikit-learn, pytorch-metric-learning and the program."""
+"""The metrics, beside scikit-learn, pytorch-metric-learning, lightly and the program."""
 
 import json
 import os
@@ -90,26 +90,163 @@ def test_linear_classifiers_are_those_of_scikit_learn():
     assert np.array_equal(ours.predictions, theirs.predict(test))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_measure_is_the_program_to_the_bit(tmp_path, dtype):
-    program = os.environ.get("INVASPREAD_PROGRAM")
-    if program is None:
-        pytest.skip("INVASPREAD_PROGRAM does not name the program")
+def files(folder):
+    """Writes rows, a gallery, and other embeddings of both, as the program reads them; returns the arrays."""
     rows, labels = groups(120, 7, noise=1.5)
-    others, of_others = groups(90, 7, noise=1.5, seed=3)
-    for name, (embeddings, classes) in {"a": (rows, labels), "b": (others, of_others)}.items():
-        np.savez(tmp_path / f"{name}.npz", embeddings=embeddings.astype(dtype), labels=classes)
-    for gallery in (None, (others, of_others)):
-        arguments = [] if gallery is None else ["--gallery", tmp_path / "b.npz"]
-        said = subprocess.run(
-            [program, "measure", tmp_path / "a.npz", "--json", *arguments, "seed=3"], check=True, capture_output=True
-        )
-        program_found = json.loads(said.stdout)
-        of_gallery = () if gallery is None else (gallery[0].astype(dtype), gallery[1])
-        found = measure(rows.astype(dtype), labels, *of_gallery, seed=3)
-        assert found["metrics"] == program_found["metrics"]
-        ends = {name: (one["low"], one["high"]) for name, one in program_found["intervals"]["metrics"].items()}
-        assert found["intervals"] == ends and ends
+    gallery, of_gallery = groups(90, 7, noise=1.5, seed=3)
+    random = np.random.default_rng(5)
+    arrays = {
+        "rows": (rows, labels, np.arange(120) // 9 % 4),
+        "gallery": (gallery, of_gallery, np.arange(90) // 7 % 4),
+        "other": (rows[:, :9] + random.normal(size=(120, 9)), labels, None),
+        "other_gallery": (gallery[:, :9] + random.normal(size=(90, 9)), of_gallery, None),
+    }
+    for name, (embeddings, classes, cameras) in arrays.items():
+        more = {} if cameras is None else {"camera": cameras}
+        np.savez(folder / f"{name}.npz", embeddings=embeddings, labels=classes, **more)
+    return arrays
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Returns a function that runs `invaspread measure rows.npz` with further arguments and returns its JSON."""
+    path = os.environ.get("INVASPREAD_PROGRAM")
+    if path is None:
+        pytest.skip("INVASPREAD_PROGRAM does not name the program")
+
+    def run(*arguments):
+        command = [os.path.abspath(path), "measure", "rows.npz", "--json", *arguments]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, cwd=tmp_path).stdout)
+
+    return run
+
+
+def with_intervals_as_tuples(found):
+    if isinstance(found, dict):
+        if found.keys() == {"low", "high"}:
+            return found["low"], found["high"]
+        return {name: with_intervals_as_tuples(value) for name, value in found.items()}
+    return [with_intervals_as_tuples(value) for value in found] if isinstance(found, list) else found
+
+
+GALLERY = ("--gallery", "gallery.npz")
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ((), {}),
+        (GALLERY, {}),
+        (("--metrics", "all", "seed=3"), {"metrics": "all", "seed": 3}),
+        ((*GALLERY, "--metrics", "all", "eval.k=7"), {"metrics": ["all"], "eval__k": 7}),
+        (
+            ("--metrics", "fnmr,shape", "--fmr", "1e-2,0.5", "--unscaled"),
+            {"metrics": ["fnmr", "shape"], "fmr": [1e-2, 0.5], "normalize": False},
+        ),
+        (("--same-source", "camera", "--metrics", "map,cmc,fnmr"), {"metrics": ["map", "cmc", "fnmr"]}),
+        (("--same-source", "camera", "--same-source-leaves-out", "all"), {"same_source_leaves_out": "all"}),
+        ((*GALLERY, "--same-source", "camera", "--metrics", "knn,fnmr"), {"metrics": ["knn", "fnmr"]}),
+        (("--against", "other.npz", "--intervals", "queries"), {"intervals": "queries"}),
+        ((*GALLERY, "--against", "other.npz", "--against-gallery", "other_gallery.npz"), {}),
+        ((*GALLERY, "--as", "lightly", "--intervals", "none"), {"as_": "lightly", "intervals": False}),
+        ((*GALLERY, "--as", "solo-learn"), {"as_": "solo-learn"}),
+        (("--as", "pytorch-metric-learning"), {"as_": "pytorch-metric-learning"}),
+        (("--per-class", "classes.json"), {"per_class": True}),
+        ((*GALLERY, "--per-class", "classes.json", "--metrics", "default,mrr"), {"metrics": ["default", "mrr"]}),
+    ],
+)
+def test_measure_is_the_program(tmp_path, program, flags, arguments):
+    arrays = files(tmp_path)
+    (rows, labels, cameras), (gallery, of_gallery, of_cameras) = arrays["rows"], arrays["gallery"]
+    arguments = dict(arguments)
+    if "--gallery" in flags:
+        arguments |= {"gallery": gallery, "gallery_labels": of_gallery}
+    if "--same-source" in flags:
+        arguments |= {"same_source": cameras}
+        if "--gallery" in flags:
+            arguments |= {"gallery_same_source": of_cameras}
+    if "--against" in flags:
+        arguments |= {"against": arrays["other"][0]}
+        if "--gallery" in flags:
+            arguments |= {"against_gallery": arrays["other_gallery"][0]}
+    arguments["per_class"] = "--per-class" in flags
+    expected, found = with_intervals_as_tuples(program(*flags)), measure(rows, labels, **arguments)
+
+    # What was read, and who asked for it, has other names in Python.
+    drawn = expected["intervals"] or {"metrics": {}}
+    expected["intervals"] = drawn.pop("metrics")
+    if drawn:
+        expected["protocol"]["intervals"] |= drawn
+    if arguments["per_class"]:
+        expected["per_class"] = json.loads((tmp_path / "classes.json").read_text())["per_class"]
+    of_files = {"test", "gallery", "arrays", "same_source", "notes", "settings", "against"}
+    assert found.keys() == expected.keys()
+    for name in expected.keys() - of_files - {"protocol"}:
+        assert found[name] == expected[name], name
+    assert {**found["protocol"], "gallery": None} == {**expected["protocol"], "gallery": None}
+    values = [{key: setting["value"] for key, setting in one["settings"].items()} for one in (found, expected)]
+    assert values[0] == values[1]
+    assert len(found["notes"]) == len(expected["notes"])
+    assert (found["same_source"] is None) == (expected["same_source"] is None)
+    if "--same-source" in flags:
+        assert found["same_source"]["leaves_out"] == expected["same_source"]["leaves_out"]
+    assert (found["against"] is None) == (expected["against"] is None)
+    if "--against" in flags:
+        for name in ("metrics", "differences"):
+            assert found["against"][name] == expected["against"][name] and found["against"][name]
+    # No text speaks of files or flags, which Python has none of.
+    assert not [text for text in (json.dumps(found),) if ".npz" in text or "--" in text]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_numbers_of_any_type_are_measured_to_the_bit(tmp_path, program, dtype):
+    rows, labels = groups(120, 7, noise=1.5)
+    np.savez(tmp_path / "rows.npz", embeddings=rows.astype(dtype), labels=labels)
+    found, expected = measure(rows.astype(dtype), labels), with_intervals_as_tuples(program())
+    assert found["metrics"] == expected["metrics"]
+    assert found["intervals"] == expected["intervals"]["metrics"] and found["intervals"]
+
+
+def test_knn_is_that_of_lightly():
+    predict = pytest.importorskip("lightly.utils.benchmarking.knn").knn_predict
+    torch = pytest.importorskip("torch")
+    test, labels = groups(150, 9, noise=1.5, seed=1)
+    train, of_train = groups(500, 9, noise=1.5, seed=2)
+    banks = [torch.from_numpy(unit(rows)) for rows in (test, train)]
+    theirs = predict(banks[0], banks[1].t(), torch.from_numpy(of_train), 9).numpy()
+    ours = knn(test, labels, train, of_train)
+    assert np.array_equal(ours.predictions, theirs[:, 0])
+    found = measure(test, labels, train, of_train, as_="lightly")["metrics"]
+    assert found == {
+        "knn_top1": pytest.approx(100 * np.mean(theirs[:, 0] == labels)),
+        "knn_top5": pytest.approx(100 * np.mean((theirs[:, :5] == labels[:, None]).any(axis=1))),
+    }
+
+
+def test_what_is_beside_the_percentages_is_returned_too():
+    rows, labels = groups(200, 5)
+    cameras = np.array(["left", "right"])[np.arange(200) % 2]
+    found = measure(
+        rows,
+        labels,
+        metrics=["retrieval", "fnmr", "hubness", "shape"],
+        fmr=0.1,
+        same_source=list(cameras),
+        against=rows[:, :4],
+        per_class=True,
+    )
+    assert found["verification"]["genuine_pairs"] > 0 and found["verification"]["at"][0]["fmr"] == 0.1
+    assert found["shape"]["rows"] == 200 and found["hubness"]["k"] > 0
+    assert found["same_source"] == found["same_source"] | {"sources": 2, "leaves_out": "class"}
+    assert found["protocol"]["gallery"] == "each test row among the others"
+    assert found["protocol"]["intervals"]["units"] == "classes" and found["protocol"]["normalized"]
+    assert any("5 classes are few" in note for note in found["notes"])
+    assert [one["class"] for one in found["per_class"]] == [0, 1, 2, 3, 4]
+    assert sum(one["rows"] for one in found["per_class"]) == 200
+    difference = found["against"]["differences"]["recall_at_1"]
+    low, high = difference["interval"]
+    assert low <= difference["value"] <= high
+    assert measure(rows, labels)["per_class"] is None
 
 
 def test_settings_of_the_program_are_keywords():
@@ -145,13 +282,39 @@ ROWS, LABELS = groups(10, 2)
         (lambda: measure(ROWS, LABELS + 0.5), "0.5|1.5"),
         (lambda: measure(ROWS, LABELS, ROWS), "gallery_labels"),
         (lambda: measure(ROWS, LABELS, ROWS[:, :3], LABELS), "16"),
-        (lambda: measure(ROWS, LABELS, metrics=["knn"]), "without a gallery"),
-        (lambda: measure(ROWS, LABELS, metrics=["recall"]), "expected default, all, knn"),
+        (lambda: measure(ROWS, LABELS, metrics=["knn"]), '`metrics="knn"` .*need a gallery'),
+        (lambda: measure(ROWS, LABELS, metrics=["recall"]), "metrics: .*expected one of default, all, knn"),
+        (lambda: measure(ROWS, LABELS, metrics=["map"], eval__k=3), "need a gallery"),
+        (lambda: measure(ROWS, LABELS, as_="dino"), '`as_="dino"` .* expected gallery beside it'),
+        (lambda: measure(ROWS, LABELS, as_="lightning"), "as_: .*expected one of paper, lightly"),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, as_="dino", metrics="map"), 'metrics and as_="dino"'),
+        (lambda: measure(ROWS, LABELS, as_="paper", normalize=False), "normalize=False and as_"),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, as_="lightly", eval__k=3), '`eval.k` is set by `as_="lightly"`'),
+        (lambda: measure(ROWS, LABELS, fmr=0.1), "fnmr is not among metrics"),
+        (lambda: measure(ROWS, LABELS, metrics="fnmr", fmr=[0.1, 2]), "fmr: found 2"),
+        (lambda: measure(ROWS, LABELS, same_source=LABELS[:9]), "same_source: found 9 sources of the 10 rows of embeddings"),
+        (lambda: measure(ROWS, LABELS, same_source=LABELS + 0.5), "same_source: found"),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, same_source=LABELS), "expected gallery_same_source beside it"),
+        (lambda: measure(ROWS, LABELS, gallery_same_source=LABELS), "gallery_same_source: expected gallery"),
+        (lambda: measure(ROWS, LABELS, same_source_leaves_out="all"), "expected same_source beside it"),
+        (
+            lambda: measure(ROWS, LABELS, same_source=LABELS, same_source_leaves_out="none"),
+            'same_source_leaves_out: found "none", expected one of class, all',
+        ),
+        (
+            lambda: measure(ROWS, LABELS, ROWS, LABELS, same_source=LABELS, gallery_same_source=["a"] * 10),
+            "same_source and gallery_same_source: found numbers and words",
+        ),
+        (lambda: measure(ROWS, LABELS, against=ROWS[:9]), "10 labels of 9 embeddings.*against"),
+        (lambda: measure(ROWS, LABELS, against=ROWS * np.nan), "against: found NaN"),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, against=ROWS), "against: expected against_gallery beside it"),
+        (lambda: measure(ROWS, LABELS, against_gallery=ROWS), "against_gallery: expected against"),
         (lambda: measure(ROWS, LABELS, intervals="rows"), "intervals"),
         (lambda: measure(ROWS, LABELS, eval__kk=3), "eval.kk"),
         (lambda: measure(ROWS[:1], LABELS[:1]), "one row"),
         (lambda: measure(np.array([[object()]]), [0]), "embeddings: found an array of object"),
-        (lambda: measure(ROWS, ["a"] * 10, ROWS, LABELS), "words"),
+        (lambda: measure(ROWS, ["a"] * 10, ROWS, LABELS), "labels and gallery_labels: .*words"),
+        (lambda: knn(ROWS, ["a"] * 10, ROWS, LABELS), "labels and gallery_labels: .*words"),
         (lambda: knn(ROWS, LABELS, ROWS, LABELS, k=0), "k: found 0"),
         (lambda: knn(ROWS, LABELS, ROWS, LABELS, temperature=0), "temperature"),
         (lambda: cluster(ROWS, 11), "11|clusters"),
@@ -161,5 +324,6 @@ ROWS, LABELS = groups(10, 2)
     ],
 )
 def test_what_cannot_be_measured_is_told(call, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=told) as error:
         call()
+    assert "--" not in str(error.value)

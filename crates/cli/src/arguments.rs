@@ -370,10 +370,15 @@ pub(crate) enum Peer {
     PytorchMetricLearning,
 }
 
+/// Returns whether a number is a rate that can be asked for.
+pub(crate) fn is_rate(number: f64) -> bool {
+    number > 0.0 && number < 1.0
+}
+
 /// Parses a rate above 0 and below 1.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        Ok(rate) if is_rate(rate) => Ok(rate),
         _ => Err("expected a number above 0 and below 1, such as 1e-3".to_owned()),
     }
 }

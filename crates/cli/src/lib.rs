@@ -77,6 +77,7 @@ use output::{has_colors, note, visible};
 use std::process::ExitCode;
 
 pub use candle_core as candle;
+pub use commands::measure::arrays as measure;
 pub use invaspread_losses as losses;
 pub use invaspread_models as models;
 pub use invaspread_models::Output;

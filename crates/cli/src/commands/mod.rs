@@ -11,7 +11,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod launch;
-mod measure;
+pub(crate) mod measure;
 mod origin;
 #[cfg(feature = "report")]
 mod report;

@@ -10,7 +10,7 @@ pub struct InMemory<'a> {
     /// The name that errors give it.
     pub name: &'a str,
     /// The type of the elements as numpy writes it: `<f4`, `|b1`, `<U3`.
-    pub element: &'a str,
+    pub element: String,
     /// The lengths of the axes.
     pub shape: Vec<usize>,
     /// The bytes of the elements.
@@ -24,7 +24,7 @@ impl InMemory<'_> {
     /// Returns a problem if the number of bytes is not that of the type and the shape.
     pub(super) fn array(self) -> Result<Array, Problem> {
         let Self { element, shape, bytes, .. } = self;
-        let header = Header { element: element_type(element), columns_first: false, shape };
+        let header = Header { element: element_type(&element), columns_first: false, shape };
         // Elements that are never read, such as objects, have no size here.
         if header.element.size > 0 && header.bytes() != Some(bytes.len()) {
             return Err(Problem::new(

@@ -124,15 +124,22 @@ pub fn take(
     labels: InMemory<'_>,
     scaling: Scaling,
 ) -> Result<Embedded, EmbeddingsError> {
-    let (path, label_path) = (Path::new(embeddings.name), Path::new(labels.name));
+    let path = Path::new(embeddings.name);
     let array = embeddings.array().map_err(|problem| problem.of(path))?;
-    let label_array = labels.array().map_err(|problem| problem.of(label_path))?;
-    let origin = Origin {
-        embeddings: ArrayOrigin::new(path, None, &array.header),
-        labels: ArrayOrigin::new(label_path, None, &label_array.header),
-    };
-    let labels = Labels::from_array(&label_array).map_err(|problem| problem.of(label_path))?;
+    let (labels, label_origin) = take_labels(labels)?;
+    let origin = Origin { embeddings: ArrayOrigin::new(path, None, &array.header), labels: label_origin };
     embedded(&array, labels, origin, scaling)
+}
+
+/// Takes labels, or the sources of rows, from memory: as a file of the same array gives them.
+///
+/// # Errors
+/// Returns an error that names the array, what was found and what was expected.
+pub fn take_labels(labels: InMemory<'_>) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
+    let path = Path::new(labels.name);
+    let array = labels.array().map_err(|problem| problem.of(path))?;
+    let labels = Labels::from_array(&array).map_err(|problem| problem.of(path))?;
+    Ok((labels, ArrayOrigin::new(path, None, &array.header)))
 }
 
 /// Returns the rows of `array` with their labels.

@@ -1,78 +1,25 @@
 //! `measure A --against B`: the difference of each metric of two embeddings of the same rows.
 
-use super::{
-    GALLERY_FLAGS, Measurement, TEST_FLAGS, as_json, gallery_source, read as read_file, test_source,
-};
-use crate::arguments::MeasureArguments;
+use super::measurement::Measurement;
+use super::outcome::interval as as_json;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
 use anyhow::anyhow;
 use invaspread_metrics::{Interval, MetricError};
-use invaspread_runner::embeddings::{Classes, Labels, Scaling, Source};
+use invaspread_runner::embeddings::{Embedded, Labels};
 use invaspread_runner::engine::{Findings, Intervals, Measured};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The other embeddings, and what is measured of them.
-pub(super) struct Other {
-    file: PathBuf,
-    gallery: Option<PathBuf>,
-    measurement: Measurement,
-}
-
-/// Reads the embeddings of `--against`, which must have the labels of `first` in the same order.
+/// Checks that two sets of rows have the same labels in the same order, as the same rows do.
 ///
 /// # Errors
-/// Returns an error if a file cannot be read, the labels differ, or a gallery is missing.
-pub(super) fn read(
-    arguments: &MeasureArguments,
-    scaling: Scaling,
-    first: &Measurement,
-) -> Result<Option<Other>, Failure> {
-    let Some(file) = &arguments.against else { return Ok(None) };
-    if arguments.gallery.is_some() && arguments.against_gallery.is_none() {
-        return Err(Failure::Usage(anyhow!(
-            "--against {}: expected --against-gallery FILE beside it, the other embeddings of the gallery's rows",
-            file.display()
-        )));
-    }
-    // Names of arrays and files of labels are those of the rows, whatever embeds them.
-    let test = read_file(&Source { file, ..test_source(arguments, scaling) }, &TEST_FLAGS)?;
-    same_rows((&arguments.test, &first.test.labels), (file, &test.labels))?;
-    let of_gallery = arguments.against_gallery.as_deref().zip(gallery_source(arguments, scaling));
-    let gallery = of_gallery
-        .map(|(file, source)| read_file(&Source { file, ..source }, &GALLERY_FLAGS).map(|read| (file, read)))
-        .transpose()?;
-    if let (Some(one), Some(own), Some((file, other))) = (&arguments.gallery, &first.gallery, &gallery) {
-        same_rows((one, &own.labels), (file, &other.labels))?;
-    }
-    let gallery = gallery.map(|(_, read)| read);
-    let classes = Classes::number(&test.labels, gallery.as_ref().map(|gallery| &gallery.labels))
-        .map_err(anyhow::Error::from)?;
-    let measurement = Measurement::new(
-        test,
-        gallery,
-        classes,
-        first.sources.clone(),
-        first.recipe.clone(),
-        first.selection.clone(),
-    );
-    Ok(Some(Other { file: file.clone(), gallery: arguments.against_gallery.clone(), measurement }))
-}
-
-impl Other {
-    /// Returns notes on its rows, as on those of the first embeddings.
-    pub(super) fn notes(&self, scaling: Scaling) -> Vec<String> {
-        self.measurement.notes_on_files(scaling)
-    }
-}
-
-/// Checks that two files have the same labels in the same order, as the same rows do.
-fn same_rows(first: (&Path, &Labels), second: (&Path, &Labels)) -> Result<(), Failure> {
-    let ((one, first), (other, second)) = (first, second);
-    let (one, other) = (one.display(), other.display());
+/// Returns an error that names both and the first row that differs.
+pub(super) fn same_rows(first: &Embedded, second: &Embedded) -> Result<(), Failure> {
+    let [one, other] = [first, second].map(|rows| rows.origin.embeddings.file.display());
+    let (first, second) = (&first.labels, &second.labels);
     let expected = "expected other embeddings of the same rows in the same order";
     if first.len() != second.len() {
         return Err(anyhow!("{other} has {} rows and {one} {}: {expected}", second.len(), first.len()).into());
@@ -110,18 +57,18 @@ pub(super) struct Comparison {
 /// Returns an error if an embedding is not finite.
 pub(super) fn compare(
     first: &Findings,
-    other: &Other,
+    other: &Measurement,
     intervals: Option<&Intervals>,
     classes: &[u32],
 ) -> anyhow::Result<Comparison> {
-    let second = other.measurement.run()?;
+    let second = other.run()?;
     let of_difference = |intervals: &Intervals| -> Result<_, MetricError> {
         intervals.of_difference(first, &second, classes)
     };
     Ok(Comparison {
-        file: other.file.clone(),
-        gallery: other.gallery.clone(),
-        arrays: other.measurement.arrays(),
+        file: other.test.origin.embeddings.file.clone(),
+        gallery: other.gallery.as_ref().map(|gallery| gallery.origin.embeddings.file.clone()),
+        arrays: other.arrays(),
         first: first.measured(),
         second: second.measured(),
         differences: intervals.map(of_difference).transpose()?.unwrap_or_default(),

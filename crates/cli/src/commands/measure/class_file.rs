@@ -1,4 +1,4 @@
-//! The table of classes that `--per-class FILE` writes, as CSV or JSON.
+//! The table of classes: its rows, and the file of CSV or JSON that `--per-class FILE` writes.
 
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
@@ -65,7 +65,8 @@ impl ClassFile {
     }
 }
 
-fn as_json(classes: &[ClassScores], labels: &Labels) -> anyhow::Result<String> {
+/// Returns a row of the table for each class, as JSON.
+pub(super) fn rows(classes: &[ClassScores], labels: &Labels) -> Vec<Value> {
     // Numbers of 128 bits are outside of JSON's usual range; as text they stay what they are.
     let name = |class: u32| match labels {
         Labels::Numbers(numbers) => {
@@ -74,20 +75,21 @@ fn as_json(classes: &[ClassScores], labels: &Labels) -> anyhow::Result<String> {
         }
         Labels::Words(words) => json!(words[class as usize]),
     };
-    let rows: Vec<Value> = classes
-        .iter()
-        .map(|one| {
-            let metrics: Map<String, Value> =
-                one.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            let confused: Vec<Value> = one
-                .confused_with
-                .iter()
-                .map(|&(class, queries)| json!({ "class": name(class), "rows": queries }))
-                .collect();
-            json!({ "class": name(one.class), "rows": one.queries, "metrics": metrics, "confused_with": confused })
-        })
-        .collect();
-    let text = serde_json::to_string_pretty(&json!({ "per_class": rows }))
+    let row = |one: &ClassScores| {
+        let metrics: Map<String, Value> =
+            one.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let confused: Vec<Value> = one
+            .confused_with
+            .iter()
+            .map(|&(class, queries)| json!({ "class": name(class), "rows": queries }))
+            .collect();
+        json!({ "class": name(one.class), "rows": one.queries, "metrics": metrics, "confused_with": confused })
+    };
+    classes.iter().map(row).collect()
+}
+
+fn as_json(classes: &[ClassScores], labels: &Labels) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(&json!({ "per_class": rows(classes, labels) }))
         .context("failed to write the classes as JSON")?;
     Ok(text + "\n")
 }

@@ -1,6 +1,7 @@
 //! Notes on unusual properties of the embeddings and labels, which a reader should know before trusting the
 //! numbers.
 
+use super::names::Names;
 use invaspread_metrics::{Bootstrap, Verification};
 use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
 use invaspread_runner::engine::{Intervals, Metric, MoreFindings, Selection, Units};
@@ -46,13 +47,14 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
 }
 
 /// Returns a note if few classes are drawn again.
-pub(super) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String> {
+pub(super) fn of_units(names: Names, intervals: &Intervals, classes: &[u32]) -> Option<String> {
     let count = intervals.count(classes);
     let few = intervals.units == Units::Classes && (Bootstrap::FEWEST_UNITS..FEW_CLASSES).contains(&count);
     few.then(|| {
         format!(
             "{count} classes are few to draw from: an interval for other classes may be too narrow, so that a difference seems decided when it is \
-             not; --intervals queries says what other images of these classes would give"
+             not; {} says what other images of these classes would give",
+            names.with("intervals", "queries")
         )
     })
 }
@@ -109,13 +111,19 @@ pub(super) fn of_classes(
 }
 
 /// Returns a note if the rows that are measured are those of the gallery.
-pub(super) fn of_both(test: &Embedded, gallery: &Embedded) -> Option<String> {
+pub(super) fn of_both(names: Names, test: &Embedded, gallery: &Embedded) -> Option<String> {
     let same = test.features.dim == gallery.features.dim
         && test.features.values == gallery.features.values
         && test.labels == gallery.labels;
+    let measured = match names {
+        Names::Flags => "the measured file",
+        Names::Python => "embeddings",
+    };
     same.then(|| {
-        "the gallery holds the same rows as the measured file, so each row finds itself first; leave out --gallery to search each row among the others"
-            .to_owned()
+        format!(
+            "the gallery holds the same rows as {measured}, so each row finds itself first; leave out {} to search each row among the others",
+            names.of("gallery")
+        )
     })
 }
 

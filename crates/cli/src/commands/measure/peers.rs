@@ -14,6 +14,7 @@
 //! are, which is the order here for rows of length 1; its precision_at_1 leaves out queries without a row to find, as
 //! precision@1 does here, while R@1 counts them as missed; its NMI and AMI cluster by faiss.
 
+use super::names::Names;
 use crate::arguments::Peer;
 use crate::failure::Failure;
 use anyhow::anyhow;
@@ -23,8 +24,8 @@ use invaspread_runner::engine::Metric;
 /// What a protocol sets.
 pub(super) struct Protocol {
     pub(super) name: &'static str,
-    /// What sets them, in messages.
-    flag: &'static str,
+    /// What sets them, in messages to the program's user and to Python's.
+    set_by: [&'static str; 2],
     /// Keys and values of settings.
     settings: &'static [(&'static str, &'static str)],
     pub(super) metrics: &'static [Metric],
@@ -33,13 +34,19 @@ pub(super) struct Protocol {
     needs_gallery: bool,
 }
 
+macro_rules! set_by {
+    ($name:literal) => {
+        [concat!("--as ", $name, ", which sets it to"), concat!("as_=\"", $name, "\", which sets it to")]
+    };
+}
+
 /// Returns the protocol of a library.
 pub(super) fn of(peer: Peer) -> Protocol {
     const KNN: &[Metric] = &[Metric::Knn];
     match peer {
         Peer::Paper => Protocol {
             name: "paper",
-            flag: "--as paper, which sets it to",
+            set_by: set_by!("paper"),
             settings: &[("eval.k", "200"), ("eval.temperature", "0.1")],
             metrics: &Metric::DEFAULT,
             unscaled: false,
@@ -47,7 +54,7 @@ pub(super) fn of(peer: Peer) -> Protocol {
         },
         Peer::Lightly => Protocol {
             name: "lightly",
-            flag: "--as lightly, which sets it to",
+            set_by: set_by!("lightly"),
             settings: &[("eval.k", "200"), ("eval.temperature", "0.1")],
             metrics: KNN,
             unscaled: false,
@@ -55,7 +62,7 @@ pub(super) fn of(peer: Peer) -> Protocol {
         },
         Peer::SoloLearn => Protocol {
             name: "solo-learn",
-            flag: "--as solo-learn, which sets it to",
+            set_by: set_by!("solo-learn"),
             settings: &[("eval.k", "20"), ("eval.temperature", "0.07")],
             metrics: KNN,
             unscaled: true,
@@ -63,7 +70,7 @@ pub(super) fn of(peer: Peer) -> Protocol {
         },
         Peer::Dino => Protocol {
             name: "dino",
-            flag: "--as dino, which sets it to",
+            set_by: set_by!("dino"),
             settings: &[("eval.k", "20"), ("eval.temperature", "0.07")],
             metrics: KNN,
             unscaled: false,
@@ -71,7 +78,7 @@ pub(super) fn of(peer: Peer) -> Protocol {
         },
         Peer::PytorchMetricLearning => Protocol {
             name: "pytorch-metric-learning",
-            flag: "--as pytorch-metric-learning, which sets it to",
+            set_by: set_by!("pytorch-metric-learning"),
             settings: &[("eval.retrieval.recall_at", "[1]")],
             metrics: &[Metric::Retrieval, Metric::Precision],
             unscaled: false,
@@ -85,21 +92,28 @@ impl Protocol {
     ///
     /// # Errors
     /// Returns an error of usage that names the key, or says that a gallery is missing.
-    pub(super) fn over(&self, typed: Vec<Override>, has_gallery: bool) -> Result<Vec<Override>, Failure> {
-        let name = self.name;
+    pub(super) fn over(
+        &self,
+        names: Names,
+        typed: Vec<Override>,
+        has_gallery: bool,
+    ) -> Result<Vec<Override>, Failure> {
+        let asked = names.with("as", self.name);
         if self.needs_gallery && !has_gallery {
             return Err(Failure::Usage(anyhow!(
-                "`--as {name}` classifies by the votes of a gallery: expected --gallery FILE beside it"
+                "`{asked}` classifies by the votes of a gallery: expected {} beside it",
+                names.of_rows("gallery")
             )));
         }
         // Votes need a gallery; the paper's protocol without one is retrieval and clusters.
         let is_vote = |key: &str| ["eval.k", "eval.temperature"].contains(&key);
         let settings = self.settings.iter().filter(|(key, _)| has_gallery || !is_vote(key));
-        let mut all: Vec<Override> =
-            settings.map(|(key, text)| Override::flag(self.flag, key, text)).collect();
+        let [flag, argument] = self.set_by;
+        let set_by = if names == Names::Flags { flag } else { argument };
+        let mut all: Vec<Override> = settings.map(|(key, text)| Override::flag(set_by, key, text)).collect();
         if let Some(twice) = typed.iter().find(|one| all.iter().any(|own| own.key == one.key)) {
             return Err(Failure::Usage(anyhow!(
-                "`{}` is set by `--as {name}`: leave one of them out",
+                "`{}` is set by `{asked}`: leave one of them out",
                 twice.key
             )));
         }

@@ -1,18 +1,20 @@
-//! The metrics that `--metrics` and the flags beside it ask for.
+//! The metrics that are asked for.
 
 use super::peers::Protocol;
-use crate::arguments::{MeasureArguments, MetricName};
+use super::plan::Asked;
+use crate::arguments::MetricName;
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::engine::{Metric, Selection};
 
-/// Returns what is measured: by the protocol of another library, or as the flags say.
+/// Returns what is measured: by the protocol of another library, or the metrics that are named.
 ///
 /// # Errors
-/// Returns an error of usage if a metric is named that these files cannot have, or a flag has no effect.
-pub(super) fn of(arguments: &MeasureArguments, protocol: Option<&Protocol>) -> Result<Selection, Failure> {
+/// Returns an error of usage if a metric is named that these rows cannot have, or an argument has no effect.
+pub(super) fn of(asked: &Asked, protocol: Option<&Protocol>) -> Result<Selection, Failure> {
+    let names = asked.names;
     let mut metrics = protocol.map_or_else(Vec::new, |protocol| protocol.metrics.to_vec());
-    let named = if protocol.is_some() { &[] } else { &arguments.metrics[..] };
+    let named = if protocol.is_some() { &[] } else { &asked.metrics[..] };
     for name in named {
         let one = match name {
             MetricName::Default => &Metric::DEFAULT[..],
@@ -29,24 +31,27 @@ pub(super) fn of(arguments: &MeasureArguments, protocol: Option<&Protocol>) -> R
             MetricName::Shape => &[Metric::Shape],
         };
         metrics.extend_from_slice(one);
-        let refused = match (name, &arguments.gallery) {
-            (MetricName::Knn, None) => "votes of neighbors need a --gallery",
-            (MetricName::Nmi, Some(_)) => "rows are clustered only without --gallery",
+        let gallery = names.of("gallery");
+        let (name, refused) = match (name, asked.has_gallery) {
+            (MetricName::Knn, false) => ("knn", format!("votes of neighbors need a {gallery}")),
+            (MetricName::Nmi, true) => ("nmi", format!("rows are clustered only without {gallery}")),
             _ => continue,
         };
-        let name = if *name == MetricName::Knn { "knn" } else { "nmi" };
         return Err(Failure::Usage(anyhow!(
-            "`--metrics {name}` cannot be measured here: {refused}; leave it out"
+            "`{}` cannot be measured here: {refused}; leave it out",
+            names.with("metrics", name)
         )));
     }
     // Each metric once, in the order in which all are printed.
     let metrics: Vec<Metric> = Metric::ALL.into_iter().filter(|metric| metrics.contains(metric)).collect();
-    let mut selection =
-        Selection { metrics, nearest_classes: arguments.per_class.is_some(), ..Selection::default() };
-    if let Some(rates) = &arguments.fmr {
+    let mut selection = Selection { metrics, nearest_classes: asked.per_class, ..Selection::default() };
+    if let Some(rates) = &asked.fmr {
         if !selection.has(Metric::Fnmr) {
             return Err(Failure::Usage(anyhow!(
-                "`--fmr` changes nothing of what is measured here: fnmr is not among --metrics; leave it out, or add --metrics default,fnmr"
+                "`{}` changes nothing of what is measured here: fnmr is not among {}; leave it out, or add {}",
+                names.of("fmr"),
+                names.of("metrics"),
+                names.list("metrics", &["default", "fnmr"])
             )));
         }
         selection.false_match_rates.clone_from(rates);

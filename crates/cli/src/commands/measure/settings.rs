@@ -1,6 +1,7 @@
 //! The settings that `measure` uses. A setting that changes nothing is an error, because its user expects an
 //! effect.
 
+use super::names::Names;
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::config::{Config, ConfigError, Origin, Override, Resolved, resolve_over};
@@ -32,7 +33,13 @@ const OF_METRICS: [(&[&str], &[Metric], &str); 3] = [
 ];
 
 /// Refuses keys that have no effect, with or without a gallery.
-pub(super) fn check(overrides: &[Override], gallery: bool, selection: &Selection) -> Result<(), Failure> {
+pub(super) fn check(
+    names: Names,
+    overrides: &[Override],
+    gallery: bool,
+    selection: &Selection,
+) -> Result<(), Failure> {
+    let of_gallery = names.of("gallery");
     let used: &[&str] = if gallery { &GALLERY } else { &THEMSELVES };
     let has = |keys: &[&str], key: &str| keys.contains(&key);
     for Override { key, .. } in overrides {
@@ -43,16 +50,16 @@ pub(super) fn check(overrides: &[Override], gallery: bool, selection: &Selection
             continue;
         }
         let why = if let (true, Some((_, _, metrics))) = (has(used, key), idle) {
-            format!("{metrics} not among --metrics")
+            format!("{metrics} not among {}", names.of("metrics"))
         } else if has(&THEMSELVES, key) {
-            "rows are clustered only without --gallery".to_owned()
+            format!("rows are clustered only without {of_gallery}")
         } else if has(&GALLERY, key) {
-            "votes of neighbors and a linear classifier need a --gallery".to_owned()
+            format!("votes of neighbors and a linear classifier need a {of_gallery}")
         } else if key == "eval.layer" {
             "the layer was chosen when the embeddings were made".to_owned()
         } else {
             let among = if gallery { "with" } else { "without" };
-            format!("{among} --gallery the keys that count are {}, {}", ALWAYS.join(", "), used.join(", "))
+            format!("{among} {of_gallery} the keys that count are {}, {}", ALWAYS.join(", "), used.join(", "))
         };
         return Err(Failure::Usage(anyhow!(
             "`{key}` changes nothing of what is measured here: {why}; leave it out"

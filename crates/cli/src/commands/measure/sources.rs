@@ -1,12 +1,15 @@
-//! The sources of rows that `--same-source` names: which rows a query leaves out.
+//! The sources of rows, such as cameras: which rows a query leaves out.
 
-use crate::arguments::{LeftOut, MeasureArguments};
+use super::names::Names;
+use crate::arguments::LeftOut;
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_metrics::{SameSource, Sources};
-use invaspread_runner::embeddings::{ArrayOrigin, Classes, Labels, read_sources};
+use invaspread_runner::embeddings::{ArrayOrigin, Classes, Embedded, Labels};
 use serde_json::{Value, json};
-use std::path::Path;
+
+/// The source of each row of one set.
+pub(super) type Given = (Labels, ArrayOrigin);
 
 /// The source of each row, numbered.
 pub(super) struct RowSources {
@@ -16,40 +19,24 @@ pub(super) struct RowSources {
 }
 
 impl RowSources {
-    /// Reads the sources, of which there must be as many as rows of the test file and of the gallery.
+    /// Numbers the sources of the measured rows and of the gallery's.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be read or the numbers differ.
-    pub(super) fn read(
-        arguments: &MeasureArguments,
-        rows: usize,
-        gallery_rows: Option<usize>,
-    ) -> Result<Option<Self>, Failure> {
-        let Some(given) = &arguments.same_source else { return Ok(None) };
-        let (test, origin) = read(&arguments.test, given, "--same-source", rows)?;
-        let mut gallery = None;
-        if let Some((file, rows)) = arguments.gallery.as_deref().zip(gallery_rows) {
-            let given = match &arguments.gallery_same_source {
-                Some(given) => given,
-                None if Path::new(given).exists() => {
-                    return Err(Failure::Usage(anyhow!(
-                        "--same-source {given} is the file of the measured rows: expected --gallery-same-source FILE beside it, the sources of \
-                         the gallery's rows"
-                    )));
-                }
-                None => given,
-            };
-            gallery = Some(read(file, given, "--gallery-same-source", rows)?);
-        }
+    /// Returns an error if those of one set are numbers and those of the other words.
+    pub(super) fn new(
+        names: Names,
+        (test, origin): Given,
+        gallery: Option<Given>,
+        leaves_out: LeftOut,
+    ) -> Result<Self, Failure> {
         let (gallery, gallery_origin) = gallery.unzip();
-        let of = Classes::number(&test, gallery.as_ref()).map_err(|_| {
-            anyhow!("the sources of one file are numbers and those of the other are words: save both as one or the other")
-        })?;
-        let leaves_out = match arguments.same_source_leaves_out {
+        let of = Classes::number(&test, gallery.as_ref())
+            .map_err(|_| anyhow!(names.unlike("sources", "same-source")))?;
+        let leaves_out = match leaves_out {
             LeftOut::Class => SameSource::OfItsClass,
             LeftOut::All => SameSource::All,
         };
-        Ok(Some(Self { of, leaves_out, arrays: [Some(origin), gallery_origin] }))
+        Ok(Self { of, leaves_out, arrays: [Some(origin), gallery_origin] })
     }
 
     /// Returns the sources in the form of the metrics.
@@ -92,16 +79,19 @@ impl RowSources {
     }
 }
 
-fn read(file: &Path, given: &str, flag: &str, rows: usize) -> Result<(Labels, ArrayOrigin), Failure> {
-    let (labels, origin) = read_sources(file, given)
-        .map_err(|error| anyhow!("failed to read the sources: {error} ({flag} FILE|NAME)"))?;
-    if labels.len() != rows {
-        return Err(anyhow!(
-            "{flag} {given}: found {} sources of the {rows} rows of {}, expected one for each row",
-            labels.len(),
-            file.display()
-        )
-        .into());
+/// Checks that there is one source for each row; `argument` is what gave the sources.
+///
+/// # Errors
+/// Returns an error that names the argument.
+pub(super) fn check_count(argument: &str, sources: &Labels, rows: &Embedded) -> Result<(), Failure> {
+    if sources.len() == rows.labels.len() {
+        return Ok(());
     }
-    Ok((labels, origin))
+    Err(anyhow!(
+        "{argument}: found {} sources of the {} rows of {}, expected one for each row",
+        sources.len(),
+        rows.labels.len(),
+        rows.origin.embeddings.file.display()
+    )
+    .into())
 }

@@ -1,0 +1,119 @@
+//! What a measurement found, as JSON: what the program prints, and what the Python module makes a dict of.
+
+use super::against::Comparison;
+use super::measurement::Measurement;
+use super::plan::Plan;
+use super::{more, settings};
+use crate::commands::card::Card;
+use invaspread_metrics::Interval;
+use invaspread_runner::config::Origin;
+use invaspread_runner::embeddings::{Labels, Scaling};
+use invaspread_runner::engine::{ClassScores, Findings, Intervals, Measured, Metric};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The metric whose interval comes from halves of the rows, if any does.
+pub(super) const NMI: &str = "nmi_arithmetic";
+
+/// What was found, and how it was measured.
+pub(super) struct Outcome {
+    pub(super) plan: Plan,
+    pub(super) measurement: Measurement,
+    pub(super) found: Findings,
+    pub(super) measured: Measured,
+    pub(super) intervals: Option<Intervals>,
+    /// The interval of each metric that has one.
+    pub(super) of_metrics: BTreeMap<String, Interval>,
+    /// The other embeddings, if there are any.
+    pub(super) comparison: Option<Comparison>,
+    /// What a reader should know before trusting the numbers.
+    pub(super) notes: Vec<String>,
+    /// Whether anything was drawn at random.
+    pub(super) draws: bool,
+}
+
+impl Outcome {
+    /// Returns the protocol.
+    pub(super) fn card(&self) -> Card {
+        Card {
+            intervals: self.intervals.as_ref().map(|intervals| {
+                json!({
+                    "method": "expanded percentile bootstrap of the scores of queries; subsampling for NMI",
+                    "units": intervals.units.name(),
+                    "level": intervals.bootstrap.level,
+                    "resamples": intervals.bootstrap.resamples,
+                })
+            }),
+            of_library: self.plan.protocol.as_ref().map(|protocol| protocol.name),
+            ..self.measurement.card(self.plan.scaling)
+        }
+    }
+
+    /// Returns the settings that have an effect.
+    pub(super) fn settings(&self) -> Vec<&Origin> {
+        settings::used(&self.plan.resolved, self.measurement.gallery.is_some(), self.draws)
+    }
+
+    /// Returns the scores of each class.
+    pub(super) fn per_class(&self) -> Vec<ClassScores> {
+        self.found.per_class(&self.measurement.classes.test)
+    }
+
+    /// Returns everything; `per_class` is the table of classes, or where it is.
+    pub(super) fn as_json(&self, per_class: &Value) -> Value {
+        let Self { measurement, found, intervals, of_metrics, .. } = self;
+        let scaling = self.plan.scaling;
+        let among = measurement.gallery.as_ref().map(|gallery| gallery.labels.len());
+        let voters = among.filter(|_| measurement.selection.has(Metric::Knn));
+        let recipe = &measurement.recipe;
+        let settings: BTreeMap<_, _> = self
+            .settings()
+            .iter()
+            .map(|s| (&s.key, json!({ "value": s.value, "origin": s.origin })))
+            .collect();
+        json!({
+            "test": measurement.test.origin.embeddings.file,
+            "rows": measurement.test.labels.len(),
+            "dim": measurement.test.features.dim,
+            "classes": measurement.classes.count(),
+            "class_names": match &measurement.classes.labels {
+                Labels::Words(words) => Some(words),
+                Labels::Numbers(_) => None,
+            },
+            "gallery": measurement.gallery.as_ref().map(|gallery| &gallery.origin.embeddings.file),
+            "gallery_rows": among,
+            "arrays": measurement.arrays(),
+            "scaling": match scaling { Scaling::UnitLength => "unit length", Scaling::Unscaled => "none" },
+            "ranking": match scaling { Scaling::UnitLength => "cosine similarity", Scaling::Unscaled => "inner product" },
+            "k": voters.map(|_| recipe.neighbors),
+            "k_used": voters.map(|among| recipe.neighbors.min(among)),
+            "temperature": voters.map(|_| recipe.vote_temperature),
+            "recall_at": recipe.retrieval.recall_at,
+            "kmeans_starts": measurement.clusters.then_some(recipe.retrieval.kmeans_restarts),
+            "without_match": measurement.without_match(),
+            "same_source": measurement.sources.as_ref().map(|sources| sources.as_json()),
+            "settings": settings,
+            "notes": self.notes,
+            "metrics": self.measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "intervals": intervals.map(|intervals| json!({
+                "units": intervals.units.name(),
+                "level": intervals.bootstrap.level,
+                "resamples": intervals.bootstrap.resamples,
+                "subsamples": of_metrics.contains_key(NMI).then_some(intervals.subsampling.subsamples),
+                "seed": intervals.bootstrap.seed,
+                "metrics": of_metrics.iter().map(|(name, ends)| (name, interval(*ends))).collect::<BTreeMap<_, _>>(),
+            })),
+            "verification": more::verification(found.more()),
+            "hubness": more::hubness(found.more()),
+            "shape": more::shape(found.more()),
+            "per_class": per_class,
+            "protocol": self.card().as_json(),
+            "against": self.comparison.as_ref().map(Comparison::as_json),
+        })
+    }
+}
+
+/// Returns an interval as JSON.
+pub(super) fn interval(Interval { low, high }: Interval) -> Value {
+    json!({ "low": low, "high": high })
+}
